@@ -1,0 +1,3 @@
+module glassbox
+
+go 1.26
