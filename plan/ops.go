@@ -1,0 +1,566 @@
+package plan
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+)
+
+// Op is one request to the kernel. The set is closed: all kinds stand in this file.
+type Op interface {
+	// Kind is the name of the op in the JSON form and in tables: the system call's name where there is one.
+	Kind() string
+	// String describes the op in one line, without the reason.
+	String() string
+	// Man is the manual page that tells more, like "mount(2)".
+	Man() string
+}
+
+// undoer is an op whose effect outlives the process that made it.
+type undoer interface{ Undo() []Op }
+
+// ---- cgroups ----
+
+// CgroupCreate makes a cgroup, and its missing parents.
+type CgroupCreate struct {
+	Path string `json:"path"` // absolute, below a cgroup mount
+}
+
+// CgroupRemove removes a cgroup and then every parent up to (not including) Keep that has become empty.
+type CgroupRemove struct {
+	Path string `json:"path"`
+}
+
+// CgroupWrite writes a value into a file of a cgroup. On EINVAL, ERANGE, EOPNOTSUPP, … the step fails: no limit is dropped
+// silently.
+type CgroupWrite struct {
+	File  string `json:"file"` // absolute
+	Value string `json:"value"`
+	// Enable marks a write to cgroup.subtree_control that is left out where the controllers are already enabled.
+	Enable bool `json:"enable,omitempty"`
+}
+
+// CgroupEvacuate moves the processes of a cgroup into a leaf below it, because on v2 a cgroup with processes can't give
+// controllers to its children (cgroups(7), "no internal processes"). Needed where glassbox runs in a container of its own.
+type CgroupEvacuate struct {
+	From string `json:"from"`
+	To   string `json:"to"`
+}
+
+// CgroupOpen opens a cgroup so that the child can be born into it (v2, the directory) or join it (v1, cgroup.procs).
+type CgroupOpen struct {
+	Path string `json:"path"`
+	Save string `json:"save"`
+}
+
+// CgroupJoin moves the calling process into the cgroup whose cgroup.procs is open as From (v1).
+type CgroupJoin struct {
+	From string `json:"from"`
+}
+
+// DeviceFilter attaches a BPF program of type BPF_PROG_TYPE_CGROUP_DEVICE to a v2 cgroup. Rules are for readers, in the
+// syntax of v1's devices.allow with a leading "allow" or "deny", applied in order; the last match wins.
+type DeviceFilter struct {
+	Path    string   `json:"path"`
+	Rules   []string `json:"rules"`
+	Program []byte   `json:"program"` // eBPF instructions, 8 bytes each, little endian
+}
+
+// ---- descriptors from the host ----
+
+// OpenTree clones the mount at Path into a detached mount (open_tree(2) with OPEN_TREE_CLONE, Linux 5.2), so that the source
+// of a bind mount is fixed before the container can influence any name.
+type OpenTree struct {
+	Path      string `json:"path"`
+	Recursive bool   `json:"recursive,omitempty"`
+	// Device, if set, is the major:minor of the character device that Path must be (CVE-2025-31133: a fake /dev/null).
+	Device string `json:"device,omitempty"`
+	Save   string `json:"save"`
+}
+
+// Open opens a path of the host.
+type Open struct {
+	Path  string   `json:"path"`
+	Flags []string `json:"flags,omitempty"` // "path", "directory", "write", "nofollow"
+	Save  string   `json:"save"`
+}
+
+// OpenPid opens a pidfd. Start is the start time in clock ticks after boot (proc(5), stat field 22); if the process with
+// that pid began at another time, it is another process, and the step fails.
+type OpenPid struct {
+	Pid   int    `json:"pid"`
+	Start uint64 `json:"start"`
+	Save  string `json:"save"`
+}
+
+// ---- namespaces ----
+
+// Clone makes the child with clone3(2).
+type Clone struct {
+	Namespaces []string `json:"namespaces,omitempty"` // new ones: mount pid uts ipc net user time
+	Cgroup     string   `json:"cgroup,omitempty"`     // descriptor of a v2 cgroup to be born into (CLONE_INTO_CGROUP, Linux 5.7)
+}
+
+// Unshare leaves namespaces of the calling process for new ones. In the child it is used for the cgroup namespace, whose
+// root is the cgroup that the process is in at that moment.
+type Unshare struct {
+	Namespaces []string `json:"namespaces"`
+}
+
+// Setns joins namespaces: those of a process (From is a pidfd) or one (From is a namespace file). In the host lane it acts
+// on the thread that clones, and is needed for pid and time, which only children enter.
+type Setns struct {
+	From       string   `json:"from"`
+	Namespaces []string `json:"namespaces"`
+}
+
+// IDMap writes the uid_map and gid_map of the child's user namespace.
+type IDMap struct {
+	UID []IDRange `json:"uid"`
+	GID []IDRange `json:"gid"`
+}
+
+// IDRange maps Size ids from Container (inside) to Host (outside).
+type IDRange struct {
+	Container uint32 `json:"container"`
+	Host      uint32 `json:"host"`
+	Size      uint32 `json:"size"`
+}
+
+// Release lets the child continue after the Await of the same name.
+type Release struct {
+	Name string `json:"name"`
+}
+
+// Await stops the child until the parent comes to the Release of the same name.
+type Await struct {
+	Name string `json:"name"`
+}
+
+// ---- root file system and mounts ----
+
+// Mount is mount(2) with a path of the host, before the root is changed.
+type Mount struct {
+	Source string   `json:"source,omitempty"`
+	Target string   `json:"target"`
+	Type   string   `json:"type,omitempty"`
+	Flags  []string `json:"flags,omitempty"` // bind rec private slave shared ro nosuid nodev noexec remount …
+	Data   string   `json:"data,omitempty"`
+}
+
+// Overlay mounts an overlay file system and attaches it to Target. Dir becomes the working directory first and all other
+// paths are relative to it, because option strings are short (4095 bytes in all with mount(2), 255 each with fsconfig(2)).
+type Overlay struct {
+	Dir    string   `json:"dir"`
+	Lower  []string `json:"lower"` // top first, as in overlayfs
+	Upper  string   `json:"upper,omitempty"`
+	Work   string   `json:"work,omitempty"`
+	Target string   `json:"target"`
+	// Append adds one lower layer at a time with "lowerdir+" (Linux 6.5), for which there is no limit but the kernel's 500 layers.
+	Append  bool     `json:"append,omitempty"`
+	Options []string `json:"options,omitempty"` // such as "userxattr", "volatile", "metacopy=off"
+}
+
+// PivotRoot makes the mount at Root the root of the mount namespace and detaches the old root, so that no path of the host
+// remains (unlike chroot(2), which leaves the way back open).
+type PivotRoot struct {
+	Root string `json:"root"`
+}
+
+// FSMount makes a new file system and attaches it (fsopen, fsconfig, fsmount, move_mount; Linux 5.2). From here on targets
+// are paths in the container. A target is resolved inside the root without magic links, its missing directories are made,
+// and the mount is attached to the descriptor found, so that a swapped symbolic link leads nowhere.
+type FSMount struct {
+	Type    string   `json:"type"`
+	Source  string   `json:"source,omitempty"`
+	Options []string `json:"options,omitempty"` // "key" or "key=value", given to the file system
+	Attrs   []string `json:"attrs,omitempty"`   // ro nosuid nodev noexec noatime nodiratime relatime strictatime nosymfollow
+	Target  string   `json:"target,omitempty"`  // empty: leave it detached
+	Save    string   `json:"save,omitempty"`    // descriptor of the (detached or attached) mount
+	// Optional mounts are left out where the kernel lacks the file system (ENODEV).
+	Optional bool `json:"optional,omitempty"`
+}
+
+// MoveMount attaches a detached mount to a path of the container after setting its attributes.
+type MoveMount struct {
+	From        string   `json:"from"`
+	Target      string   `json:"target"`
+	Create      string   `json:"create,omitempty"` // "dir", "file" or "": what a missing target becomes
+	Set         []string `json:"set,omitempty"`    // attributes to set: ro nosuid nodev noexec …
+	Clear       []string `json:"clear,omitempty"`
+	Recursive   bool     `json:"recursive,omitempty"`   // attributes and propagation for the mounts below, too
+	Propagation string   `json:"propagation,omitempty"` // private slave shared unbindable
+}
+
+// Remount changes the attributes of what is mounted at a path of the container (mount_setattr(2), Linux 5.12).
+type Remount struct {
+	Target      string   `json:"target"`
+	Set         []string `json:"set,omitempty"`
+	Clear       []string `json:"clear,omitempty"`
+	Recursive   bool     `json:"recursive,omitempty"`
+	Propagation string   `json:"propagation,omitempty"`
+}
+
+// MaskPath hides a path: a file behind the null device saved as Null, a directory behind the empty read-only tmpfs saved as
+// Empty. A path that doesn't exist is left alone.
+type MaskPath struct {
+	Path  string `json:"path"`
+	Null  string `json:"null"`
+	Empty string `json:"empty"`
+}
+
+// ReadonlyPath puts a read-only clone of the mount tree at a path over it. A path that doesn't exist is left alone.
+type ReadonlyPath struct {
+	Path string `json:"path"`
+}
+
+// Mkdir makes a directory of the container, with its parents.
+type Mkdir struct {
+	Path string `json:"path"`
+	Mode uint32 `json:"mode"`
+}
+
+// Mknod makes a device node or a FIFO in the container, as the owner given.
+type Mknod struct {
+	Path  string `json:"path"`
+	Type  string `json:"type"` // c, b, p
+	Major uint32 `json:"major"`
+	Minor uint32 `json:"minor"`
+	Mode  uint32 `json:"mode"`
+	UID   uint32 `json:"uid"`
+	GID   uint32 `json:"gid"`
+}
+
+// Symlink makes a symbolic link in the container; one that exists stays.
+type Symlink struct {
+	Target string `json:"target"`
+	Path   string `json:"path"`
+}
+
+// ---- settings of the kernel ----
+
+// Sethostname sets the host name of the UTS namespace.
+type Sethostname struct {
+	Name string `json:"name"`
+}
+
+// Setdomainname sets the NIS domain name of the UTS namespace.
+type Setdomainname struct {
+	Name string `json:"name"`
+}
+
+// Sysctl writes a kernel setting of the container through the private procfs saved as From.
+type Sysctl struct {
+	From  string `json:"from"`
+	Key   string `json:"key"` // as in /proc/sys: net/ipv4/ip_forward
+	Value string `json:"value"`
+}
+
+// WriteProc writes a file below /proc/self through the private procfs saved as From: oom_score_adj, attr/apparmor/exec.
+type WriteProc struct {
+	From  string `json:"from"`
+	File  string `json:"file"`
+	Value string `json:"value"`
+}
+
+// WriteFile writes a file of the host, such as a forwarding setting below /proc/sys.
+type WriteFile struct {
+	Path  string `json:"path"`
+	Value string `json:"value"`
+}
+
+// Rlimit sets a resource limit. Values are in the limit's own unit; ^0 is unlimited.
+type Rlimit struct {
+	Type string `json:"type"` // RLIMIT_NOFILE …
+	Soft uint64 `json:"soft"`
+	Hard uint64 `json:"hard"`
+}
+
+// Umask sets the file mode creation mask.
+type Umask struct {
+	Mask uint32 `json:"mask"`
+}
+
+// Keyring joins a new session keyring, so that the host's keys are out of reach.
+type Keyring struct {
+	Name string `json:"name"`
+}
+
+// ---- terminal and stdio ----
+
+// OpenConsole opens a new pty in the container's /dev/pts and saves master and slave.
+type OpenConsole struct {
+	Rows   uint16 `json:"rows,omitempty"`
+	Cols   uint16 `json:"cols,omitempty"`
+	Master string `json:"master"`
+	Slave  string `json:"slave"`
+	UID    uint32 `json:"uid"` // owner of the slave
+}
+
+// BindConsole mounts the pty's slave on /dev/console, from its descriptor and not by a name (CVE-2025-52565).
+type BindConsole struct {
+	From string `json:"from"`
+}
+
+// SendFD sends a descriptor of the child to the parent, which takes it with RecvFD.
+type SendFD struct {
+	From string `json:"from"`
+}
+
+// RecvFD receives the descriptor that the child sends.
+type RecvFD struct {
+	Save string `json:"save"`
+}
+
+// Stdio makes a saved descriptor the standard descriptor To (0, 1, 2). Names "stdin", "stdout" and "stderr" are given by
+// whoever runs the plan.
+type Stdio struct {
+	From string `json:"from"`
+	To   int    `json:"to"`
+}
+
+// Setsid makes the process the leader of a new session.
+type Setsid struct {
+	Controlling bool `json:"controlling,omitempty"` // with descriptor 0 as its controlling terminal
+}
+
+// ---- privileges ----
+
+// ParentDeath asks for a signal when the parent dies (PR_SET_PDEATHSIG).
+type ParentDeath struct {
+	Signal int `json:"signal"`
+}
+
+// Dumpable sets PR_SET_DUMPABLE: 0 hides the process's /proc entries and memory from others in the container.
+type Dumpable struct {
+	Value int `json:"value"`
+}
+
+// NoNewPrivs sets PR_SET_NO_NEW_PRIVS: execve can't gain privileges by setuid bits or file capabilities.
+type NoNewPrivs struct{}
+
+// Seccomp installs a system call filter.
+type Seccomp struct {
+	Name    string   `json:"name"` // "default", a file's name
+	Flags   uint32   `json:"flags,omitempty"`
+	Program []byte   `json:"program"` // struct sock_filter, 8 bytes each, little endian
+	Notify  string   `json:"notify,omitempty"`
+	Summary []string `json:"summary,omitempty"`
+}
+
+// DropBounding removes capabilities from the bounding set: nothing executed later can have them.
+type DropBounding struct {
+	Caps []string `json:"caps"`
+}
+
+// KeepCaps sets PR_SET_KEEPCAPS, so that the permitted set survives the change of user.
+type KeepCaps struct{}
+
+// Setgroups sets the supplementary groups.
+type Setgroups struct {
+	Groups []uint32 `json:"groups"`
+}
+
+// Setresgid sets real, effective and saved group ID.
+type Setresgid struct {
+	GID uint32 `json:"gid"`
+}
+
+// Setresuid sets real, effective and saved user ID.
+type Setresuid struct {
+	UID uint32 `json:"uid"`
+}
+
+// Capset sets the capability sets of the process.
+type Capset struct {
+	Effective   []string `json:"effective"`
+	Permitted   []string `json:"permitted"`
+	Inheritable []string `json:"inheritable"`
+}
+
+// AmbientCaps raises ambient capabilities, which survive execve of an ordinary program.
+type AmbientCaps struct {
+	Caps []string `json:"caps"`
+}
+
+// ---- exec ----
+
+// Chdir enters the working directory and checks that it lies inside the root (CVE-2024-21626).
+type Chdir struct {
+	Path   string `json:"path"`
+	Create bool   `json:"create,omitempty"`
+}
+
+// CloseRange marks all descriptors from First on close-on-exec.
+type CloseRange struct {
+	First int `json:"first"`
+}
+
+// Execve runs the program. Candidates are tried in order while the kernel answers that there is no such file (or that it may
+// not be executed), as a shell walks PATH.
+type Execve struct {
+	Candidates []string `json:"candidates"`
+	Argv       []string `json:"argv"`
+	Env        []string `json:"env"`
+}
+
+// ---- network: the host lane does these by netlink, in the host's or the child's network namespace ----
+
+// LinkBridge makes a bridge on the host, with its address, unless it exists, and sets it up. It stays when the container goes:
+// other containers use it.
+type LinkBridge struct {
+	Name    string   `json:"name"`
+	Address string   `json:"address"` // of the bridge, as CIDR
+	MTU     int      `json:"mtu,omitempty"`
+	Sysctls []string `json:"sysctls,omitempty"` // "net/ipv4/conf/NAME/route_localnet=1", set when it is made
+}
+
+// LinkVeth makes a veth pair: Name on the host, attached to Bridge and up; Peer in the child's network namespace, down.
+type LinkVeth struct {
+	Name   string `json:"name"`
+	Peer   string `json:"peer"`
+	Bridge string `json:"bridge"`
+	MAC    string `json:"mac,omitempty"` // of the peer
+	MTU    int    `json:"mtu,omitempty"`
+}
+
+// LinkDelete removes a link of the host. One that is gone already is no error.
+type LinkDelete struct {
+	Name string `json:"name"`
+}
+
+// LinkAddress gives a link in the child's network namespace an address and sets the link up.
+type LinkAddress struct {
+	Link    string `json:"link"`
+	Address string `json:"address,omitempty"` // CIDR; empty: only set the link up (lo)
+}
+
+// RouteDefault adds the default route in the child's network namespace.
+type RouteDefault struct {
+	Link string `json:"link"`
+	Via  string `json:"via"`
+}
+
+// NftBridge makes the tables, chains and maps of one bridge in one transaction, unless they are there. Rules are for readers,
+// in the syntax of nft(8).
+type NftBridge struct {
+	Table  string   `json:"table"`
+	Bridge string   `json:"bridge"`
+	Subnet string   `json:"subnet"`
+	Rules  []string `json:"rules,omitempty"`
+}
+
+// NftPublish adds published ports to the maps of the bridge's table, in one transaction.
+type NftPublish struct {
+	Table string     `json:"table"`
+	Ports []PortRule `json:"ports"`
+}
+
+// NftUnpublish takes published ports out of the maps. One that is gone already is no error.
+type NftUnpublish struct {
+	Table string     `json:"table"`
+	Ports []PortRule `json:"ports"`
+}
+
+// PortRule forwards a port of the host to a port of a container.
+type PortRule struct {
+	Proto         string `json:"proto"`            // tcp, udp
+	HostIP        string `json:"hostIP,omitempty"` // empty: every local address
+	HostPort      uint16 `json:"hostPort"`
+	ContainerIP   string `json:"containerIP"`
+	ContainerPort uint16 `json:"containerPort"`
+}
+
+// newOp returns an empty op of a kind, or nil.
+func newOp(kind string) Op {
+	for _, op := range []Op{
+		&CgroupCreate{}, &CgroupRemove{}, &CgroupWrite{}, &CgroupEvacuate{}, &CgroupOpen{}, &CgroupJoin{}, &DeviceFilter{},
+		&OpenTree{}, &Open{}, &OpenPid{},
+		&Clone{}, &Unshare{}, &Setns{}, &IDMap{}, &Release{}, &Await{},
+		&Mount{}, &Overlay{}, &PivotRoot{}, &FSMount{}, &MoveMount{}, &Remount{}, &MaskPath{}, &ReadonlyPath{}, &Mkdir{}, &Mknod{}, &Symlink{},
+		&Sethostname{}, &Setdomainname{}, &Sysctl{}, &WriteProc{}, &WriteFile{}, &Rlimit{}, &Umask{}, &Keyring{},
+		&OpenConsole{}, &BindConsole{}, &SendFD{}, &RecvFD{}, &Stdio{}, &Setsid{},
+		&ParentDeath{}, &Dumpable{}, &NoNewPrivs{}, &Seccomp{}, &DropBounding{}, &KeepCaps{}, &Setgroups{}, &Setresgid{}, &Setresuid{}, &Capset{}, &AmbientCaps{},
+		&Chdir{}, &CloseRange{}, &Execve{},
+		&LinkBridge{}, &LinkVeth{}, &LinkDelete{}, &LinkAddress{}, &RouteDefault{}, &NftBridge{}, &NftPublish{}, &NftUnpublish{},
+	} {
+		if op.Kind() == kind {
+			return op
+		}
+	}
+	return nil
+}
+
+// lanesOf says in which lanes an op can be made.
+func lanesOf(op Op) []Lane {
+	switch op.(type) {
+	case *Setns, *Unshare:
+		return []Lane{Host, Child}
+	case *CgroupCreate, *CgroupRemove, *CgroupWrite, *CgroupEvacuate, *CgroupOpen, *DeviceFilter, *OpenTree, *Open, *OpenPid, *Clone, *IDMap, *Release,
+		*WriteFile, *RecvFD, *LinkBridge, *LinkVeth, *LinkDelete, *LinkAddress, *RouteDefault, *NftBridge, *NftPublish, *NftUnpublish:
+		return []Lane{Host}
+	}
+	return []Lane{Child}
+}
+
+// saves returns the descriptor that an op saves under a name.
+func saves(op Op) string {
+	switch op := op.(type) {
+	case *CgroupOpen:
+		return op.Save
+	case *OpenTree:
+		return op.Save
+	case *Open:
+		return op.Save
+	case *OpenPid:
+		return op.Save
+	case *FSMount:
+		return op.Save
+	case *RecvFD:
+		return op.Save
+	case *OpenConsole:
+		return op.Slave // and Master, which only SendFD may use
+	}
+	return ""
+}
+
+// uses returns the descriptors that an op needs.
+func uses(op Op) []string {
+	var names []string
+	switch op := op.(type) {
+	case *CgroupJoin:
+		names = []string{op.From}
+	case *Clone:
+		names = []string{op.Cgroup}
+	case *Setns:
+		names = []string{op.From}
+	case *MoveMount:
+		names = []string{op.From}
+	case *MaskPath:
+		names = []string{op.Null, op.Empty}
+	case *Sysctl:
+		names = []string{op.From}
+	case *WriteProc:
+		names = []string{op.From}
+	case *BindConsole:
+		names = []string{op.From}
+	}
+	return slices.DeleteFunc(names, func(s string) bool { return s == "" })
+}
+
+func unmarshalStrict(data []byte, v any) error {
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return err
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return fmt.Errorf("data after the value")
+	}
+	return nil
+}
+
+func list(words []string) string { return strings.Join(words, ",") }

@@ -1,0 +1,200 @@
+// Package plan describes the start of a container as data.
+//
+// A [Plan] is an ordered list of [Step] values. Each step is one request to the kernel (or a handful that make sense only
+// together, such as fsopen, fsconfig, fsmount and move_mount), knows the lane that makes it, where it comes from and why it
+// is there. Nothing in this package asks the kernel for anything: it builds on any operating system.
+//
+// There are two lanes:
+//
+//	host   ──prepare──▶ clone ──▶ wire the network ──▶ release ─────────▶ receive descriptors …
+//	                      │                               │
+//	child                 └──▶ mounts, root, devices ──▶ await ──▶ privileges ──▶ execve
+//
+// The host lane is ordinary code of the parent. The child lane is executed by the cloned process, which can do nothing but
+// system calls (see package fork), and for that reason its steps hold no conditions beyond those that their type documents.
+//
+// Descriptors travel between steps by name: a step with a Save field stores a descriptor, a step with a From field uses it.
+// Descriptors that the host lane saves before the clone exist in the child under the same name.
+//
+// Start reading at [Plan], then ops.go, where every kind of step stands with its man page.
+package plan
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"slices"
+)
+
+// Version is the version of the JSON form. A plan with another major version is refused.
+const Version = 1
+
+// Lane says who makes a step: the parent or the cloned child before execve.
+type Lane string
+
+// The two lanes.
+const (
+	Host  Lane = "host"
+	Child Lane = "child"
+)
+
+// Phase groups steps for a reader. It has no effect on execution.
+type Phase string
+
+// The phases in the order in which they usually appear.
+const (
+	Limits     Phase = "limits"     // cgroups
+	Sources    Phase = "sources"    // what is taken from the host before anything is isolated
+	Isolation  Phase = "isolation"  // namespaces
+	Network    Phase = "network"    // links, addresses, routes, firewall
+	Rootfs     Phase = "rootfs"     // the root file system and pivot_root
+	Mounts     Phase = "mounts"     // everything mounted below the new root
+	Devices    Phase = "devices"    // /dev
+	Kernel     Phase = "kernel"     // hostname, sysctls, limits of the process
+	Terminal   Phase = "terminal"   // stdio and the pty
+	Privileges Phase = "privileges" // ids, capabilities, seccomp
+	Exec       Phase = "exec"       // the program
+)
+
+// A Step is one entry of a plan.
+type Step struct {
+	Lane  Lane  // who makes it
+	Phase Phase // what it belongs to, for readers
+	Op    Op    // what is asked of the kernel
+	// Origin is where the step comes from: a flag as typed ("--memory=50m"), a JSON pointer into the OCI configuration
+	// ("/mounts/3"), "image config", or "default".
+	Origin string
+	// Reason is one sentence that a learner understands.
+	Reason string
+}
+
+// A Plan is what glassbox will ask of the kernel to start one process.
+type Plan struct {
+	Version int    `json:"version"`
+	Arch    string `json:"arch"` // GOARCH of the system call numbers and the seccomp filter
+	Steps   []Step `json:"steps"`
+}
+
+// step is the JSON form of Step.
+type step struct {
+	Lane   Lane            `json:"lane"`
+	Phase  Phase           `json:"phase"`
+	Kind   string          `json:"op"`
+	Args   json.RawMessage `json:"args"`
+	Origin string          `json:"origin,omitempty"`
+	Reason string          `json:"reason,omitempty"`
+}
+
+// MarshalJSON writes the step with the kind of its op beside its arguments.
+func (s Step) MarshalJSON() ([]byte, error) {
+	if s.Op == nil {
+		return nil, fmt.Errorf("step without an op")
+	}
+	args, err := json.Marshal(s.Op)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(step{s.Lane, s.Phase, s.Op.Kind(), args, s.Origin, s.Reason})
+}
+
+// UnmarshalJSON refuses kinds of steps and arguments that this version does not know: a plan that is only half understood
+// must not run.
+func (s *Step) UnmarshalJSON(data []byte) error {
+	var j step
+	if err := unmarshalStrict(data, &j); err != nil {
+		return err
+	}
+	op := newOp(j.Kind)
+	if op == nil {
+		return fmt.Errorf("unknown step %q: the plan was made by a newer or another version of glassbox", j.Kind)
+	}
+	if err := unmarshalStrict(j.Args, op); err != nil {
+		return fmt.Errorf("step %s: %w", j.Kind, err)
+	}
+	*s = Step{j.Lane, j.Phase, op, j.Origin, j.Reason}
+	return nil
+}
+
+// Hash returns "sha256:" and the hexadecimal digest of the canonical JSON form.
+func (p *Plan) Hash() (string, error) {
+	data, err := json.Marshal(p)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(data)
+	return "sha256:" + hex.EncodeToString(sum[:]), nil
+}
+
+// Validate reports whether the plan can be executed: lanes and phases are known, every descriptor is saved before it is
+// used and in a lane that the user can see, there is exactly one clone, nothing precedes it in the child, and the child
+// ends in execve.
+func (p *Plan) Validate() error {
+	if p.Version != Version {
+		return fmt.Errorf("plan version %d: this glassbox understands version %d", p.Version, Version)
+	}
+	host, child := map[string]bool{}, map[string]bool{}
+	cloned, exec := false, false
+	for i, s := range p.Steps {
+		fail := func(format string, a ...any) error {
+			return fmt.Errorf("plan: step %d/%d: %s", i+1, len(p.Steps), fmt.Sprintf(format, a...))
+		}
+		if s.Op == nil {
+			return fail("no op")
+		}
+		if !slices.Contains(lanesOf(s.Op), s.Lane) {
+			return fail("%s can't be made in lane %q", s.Op.Kind(), s.Lane)
+		}
+		seen := host
+		if s.Lane == Child {
+			seen = child
+			if !cloned {
+				return fail("%s in the child before there is one", s.Op.Kind())
+			}
+			if exec {
+				return fail("%s after execve", s.Op.Kind())
+			}
+		}
+		for _, name := range uses(s.Op) {
+			if !seen[name] {
+				return fail("%s uses the descriptor %q, which no earlier step of its lane saved", s.Op.Kind(), name)
+			}
+		}
+		if name := saves(s.Op); name != "" {
+			seen[name] = true
+			if s.Lane == Host && !cloned {
+				child[name] = true
+			}
+		}
+		switch s.Op.(type) {
+		case *Clone:
+			if cloned {
+				return fail("a second clone")
+			}
+			cloned = true
+		case *Execve:
+			exec = true
+		}
+	}
+	if !cloned || !exec {
+		return fmt.Errorf("plan: it has no clone or no execve")
+	}
+	return nil
+}
+
+// Undo returns the host-lane steps that take back what the first n steps of p made and that outlives the child, last made
+// first. Descriptors need no undoing: they close with the process that runs the plan.
+func (p *Plan) Undo(n int) []Step {
+	var undo []Step
+	for i := min(n, len(p.Steps)) - 1; i >= 0; i-- {
+		s := p.Steps[i]
+		u, ok := s.Op.(undoer)
+		if !ok {
+			continue
+		}
+		for _, op := range u.Undo() {
+			undo = append(undo, Step{Host, s.Phase, op, s.Origin, fmt.Sprintf("Takes back step %d.", i+1)})
+		}
+	}
+	return undo
+}
