@@ -55,12 +55,14 @@ type Hierarchy struct {
 	V2          bool     `json:"v2,omitempty"`
 	Controllers []string `json:"controllers,omitempty"` // v1: of the mount (cpu, cpuacct, "name=systemd"); v2: cgroup.controllers of the root
 	Enabled     []string `json:"enabled,omitempty"`     // v2: cgroup.subtree_control of the root
-	Own         string   `json:"own"`                   // cgroup of this process, as in /proc/self/cgroup
+	Own         string   `json:"own"`                   // cgroup of this process below Mount, "/" for Mount itself; "" if it isn't below
 	// Crowded is set where the hierarchy's visible root is not the real root and has processes of its own (v2 in a cgroup
 	// namespace): controllers can't be given to children before those processes have moved into a leaf.
 	Crowded bool `json:"crowded,omitempty"`
-	// Files are the file names that the controllers offer in a non-root cgroup and whose presence depends on the kernel's
-	// configuration: memory.swap.max, memory.memsw.limit_in_bytes, blkio.weight, blkio.bfq.weight, io.weight, io.bfq.weight,
-	// cpu.rt_runtime_us, … (only where that can be seen without making a cgroup; else empty and the write decides).
+	// Files are the files that a cgroup of this hierarchy has although not every kernel offers them.
+	//
+	// On v1 the list is complete for memory.memsw.limit_in_bytes, blkio.bfq.weight, cpu.cfs_quota_us, cpu.cfs_burst_us,
+	// cpu.rt_runtime_us and cpu.idle: one that isn't in it doesn't exist. On v2 it can name io.bfq.weight and io.weight, and
+	// one that isn't in it may exist all the same: the real root shows none of the files, so the write decides.
 	Files []string `json:"files,omitempty"`
 }

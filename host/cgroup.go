@@ -1,0 +1,277 @@
+package host
+
+import (
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// probeCgroup finds the mounted hierarchies and what they offer.
+func probeCgroup(buf *[]byte) (Cgroup, error) {
+	text, err := readFile("/proc/self/cgroup", buf)
+	if err != nil {
+		return Cgroup{}, err
+	}
+	own := parseSelfCgroup(string(text))
+	if text, err = readFile("/proc/self/mountinfo", buf); err != nil {
+		return Cgroup{}, err
+	}
+	c := Cgroup{Hierarchies: hierarchies(string(text), own)}
+	v1, v2 := false, false
+	for i := range c.Hierarchies {
+		h := &c.Hierarchies[i]
+		if h.V2 {
+			v2 = true
+			probeV2(h, buf)
+			continue
+		}
+		v1 = true
+		h.Files = filesV1(h)
+		if slices.Contains(h.Controllers, "cpuset") {
+			c.CpusetCpus = readWord(h.Mount+"/cpuset.cpus", buf)
+			c.CpusetMems = readWord(h.Mount+"/cpuset.mems", buf)
+		}
+	}
+	switch {
+	case v1 && v2:
+		c.Mode = CgroupHybrid
+	case v1:
+		c.Mode = CgroupV1
+	case v2:
+		c.Mode = CgroupV2
+	default:
+		c.Mode = CgroupNone
+	}
+	return c, nil
+}
+
+func probeV2(h *Hierarchy, buf *[]byte) {
+	h.Controllers = strings.Fields(readWord(h.Mount+"/cgroup.controllers", buf))
+	h.Enabled = strings.Fields(readWord(h.Mount+"/cgroup.subtree_control", buf))
+	// Of all cgroups only the real root has no type. It alone may have processes and give controllers to its children.
+	if exists(h.Mount + "/cgroup.type") {
+		h.Crowded = readWord(h.Mount+"/cgroup.procs", buf) != ""
+	}
+	if !slices.Contains(h.Controllers, "io") {
+		return
+	}
+	// BFQ offers its file while it is loaded. The file of the io.cost model goes with two that only the real root has.
+	if exists("/sys/module/bfq") || exists(h.Mount+"/io.bfq.weight") {
+		h.Files = append(h.Files, "io.bfq.weight")
+	}
+	if exists(h.Mount+"/io.cost.qos") || exists(h.Mount+"/io.weight") {
+		h.Files = append(h.Files, "io.weight")
+	}
+}
+
+// filesV1 looks for files that depend on the kernel. The root of a v1 hierarchy has all files of its children but
+// blkio.bfq.weight, which goes with the statistics of the same scheduler.
+func filesV1(h *Hierarchy) []string {
+	var files []string
+	add := func(controller, file, sign string) {
+		if slices.Contains(h.Controllers, controller) && exists(h.Mount+"/"+sign) {
+			files = append(files, file)
+		}
+	}
+	add("memory", "memory.memsw.limit_in_bytes", "memory.memsw.limit_in_bytes")
+	add("blkio", "blkio.bfq.weight", "blkio.bfq.io_service_bytes")
+	add("cpu", "cpu.cfs_quota_us", "cpu.cfs_quota_us")
+	add("cpu", "cpu.cfs_burst_us", "cpu.cfs_burst_us")
+	add("cpu", "cpu.rt_runtime_us", "cpu.rt_runtime_us")
+	add("cpu", "cpu.idle", "cpu.idle")
+	return files
+}
+
+func readWord(file string, buf *[]byte) string {
+	text, err := readFile(file, buf)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(text))
+}
+
+// membership is a line of /proc/self/cgroup (cgroups(7)): a hierarchy and this process's cgroup in it.
+type membership struct {
+	controllers []string // none for v2
+	path        string
+}
+
+// parseSelfCgroup parses lines like "4:cpu,cpuacct:/user.slice" and "0::/user.slice". It passes over others.
+func parseSelfCgroup(text string) []membership {
+	var ms []membership
+	for line := range strings.Lines(text) {
+		id, rest, ok1 := strings.Cut(strings.TrimSuffix(line, "\n"), ":")
+		controllers, path, ok2 := strings.Cut(rest, ":")
+		if _, err := strconv.ParseUint(id, 10, 32); err != nil || !ok1 || !ok2 || !strings.HasPrefix(path, "/") {
+			continue
+		}
+		m := membership{path: path}
+		if controllers != "" {
+			m.controllers = strings.Split(controllers, ",")
+		} else if id != "0" {
+			continue // a v1 hierarchy always names something
+		}
+		ms = append(ms, m)
+	}
+	return ms
+}
+
+// mount is what hierarchies needs of a line of /proc/self/mountinfo.
+type mount struct {
+	id, parent string
+	root       string // of the file system, what is visible at point
+	point      string
+	fstype     string
+	options    string // of the superblock
+}
+
+// parseMount parses one line of mountinfo (proc_pid_mountinfo(5)):
+//
+//	34 31 0:30 / /sys/fs/cgroup/cpu rw,relatime shared:9 - cgroup cgroup rw,cpu
+//	id parent device root point options optional… - type source superblock-options
+func parseMount(line string) (mount, bool) {
+	before, after, ok := strings.Cut(line, " - ")
+	if !ok {
+		return mount{}, false
+	}
+	a, b := strings.Fields(before), strings.Fields(after)
+	if len(a) < 6 || len(b) < 3 {
+		return mount{}, false
+	}
+	return mount{a[0], a[1], unescape(a[3]), unescape(a[4]), b[0], b[2]}, true
+}
+
+// unescape takes back the octal escapes (\040 for a space) of mountinfo.
+func unescape(s string) string {
+	if !strings.Contains(s, `\`) {
+		return s
+	}
+	var out strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] == '\\' && i+3 < len(s) {
+			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
+				out.WriteByte(byte(n))
+				i += 3
+				continue
+			}
+		}
+		out.WriteByte(s[i])
+	}
+	return out.String()
+}
+
+// hierarchies finds where the hierarchies that this process is in are mounted, in the order of mountinfo. Of several mounts of
+// one hierarchy the first below /sys/fs/cgroup wins, else the first.
+func hierarchies(mountinfo string, own []membership) []Hierarchy {
+	var found []mount
+	for line := range strings.Lines(mountinfo) {
+		if !strings.Contains(line, " - cgroup") {
+			continue // hundreds of overlays on a busy host
+		}
+		if m, ok := parseMount(line); ok && (m.fstype == "cgroup" || m.fstype == "cgroup2") {
+			found = append(found, m)
+		}
+	}
+	found = visible(found, mountinfo)
+
+	best := make([]int, len(own)) // index in found plus one, for each membership
+	for i, m := range found {
+		for j, o := range own {
+			standard := strings.HasPrefix(m.point+"/", "/sys/fs/cgroup/")
+			if o.mountedBy(m) && (best[j] == 0 || standard && !strings.HasPrefix(found[best[j]-1].point+"/", "/sys/fs/cgroup/")) {
+				best[j] = i + 1
+			}
+		}
+	}
+	var hs []Hierarchy
+	for i, m := range found {
+		if j := slices.Index(best, i+1); j >= 0 {
+			hs = append(hs, Hierarchy{
+				Mount: m.point, V2: own[j].controllers == nil, Controllers: own[j].controllers, Own: below(m.root, own[j].path),
+			})
+		}
+	}
+	return hs
+}
+
+// mountedBy reports whether m is a mount of the hierarchy. A v1 mount names its controllers among the options of its
+// superblock.
+func (o membership) mountedBy(m mount) bool {
+	if o.controllers == nil || m.fstype == "cgroup2" {
+		return o.controllers == nil && m.fstype == "cgroup2"
+	}
+	options := strings.Split(m.options, ",")
+	for _, c := range o.controllers {
+		if !slices.Contains(options, c) {
+			return false
+		}
+	}
+	return true
+}
+
+// visible leaves out the mounts that others hide: one that lies on top, or over a directory above.
+//
+// A mount is named by its path, so what counts are the mounts on the way from the root to it, its chain of parents. It is
+// hidden if, at some point of the chain, another mount of the same parent covers the next one: it was mounted later, else
+// the next one would stand on it.
+func visible(found []mount, mountinfo string) []mount {
+	var way []mount // all mounts that are on, or cover, the way to one in found
+	for line := range strings.Lines(mountinfo) {
+		point := field(line, 4)
+		if strings.Contains(point, `\`) {
+			point = unescape(point)
+		}
+		if slices.ContainsFunc(found, func(m mount) bool { return covers(point, m.point) }) {
+			if m, ok := parseMount(line); ok {
+				way = append(way, m)
+			}
+		}
+	}
+	return slices.DeleteFunc(found, func(m mount) bool {
+		if slices.ContainsFunc(way, func(o mount) bool { return o.parent == m.id && o.point == m.point }) {
+			return true
+		}
+		for range way { // as long as the longest chain, however strange the input
+			if slices.ContainsFunc(way, func(o mount) bool {
+				return o.parent == m.parent && o.id != m.id && o.id != m.parent && covers(o.point, m.point)
+			}) {
+				return true
+			}
+			i := slices.IndexFunc(way, func(o mount) bool { return o.id == m.parent })
+			if i < 0 {
+				return false
+			}
+			m = way[i]
+		}
+		return false
+	})
+}
+
+// field returns the n-th field (from 0) of a line whose fields one space separates.
+func field(line string, n int) string {
+	for ; n > 0; n-- {
+		_, line, _ = strings.Cut(line, " ")
+	}
+	f, _, _ := strings.Cut(line, " ")
+	return f
+}
+
+// covers reports whether a mount at point hides what is at target.
+func covers(point, target string) bool {
+	return point == "/" || target == point || strings.HasPrefix(target, point+"/")
+}
+
+// below returns the cgroup p as seen below a mount that shows root, or "" where it isn't below it.
+func below(root, p string) string {
+	if root == "/" {
+		if strings.HasPrefix(p, "/..") {
+			return "" // the process was moved out of its cgroup namespace's root
+		}
+		return p
+	}
+	if rest, ok := strings.CutPrefix(p, root); ok && (rest == "" || rest[0] == '/') {
+		return path.Join("/", rest)
+	}
+	return ""
+}
