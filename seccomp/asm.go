@@ -105,44 +105,44 @@ func (a *assembler) program() []Instruction {
 // A comparison is one condition on an argument.
 type comparison struct {
 	arg  uint8
-	op   cmp
-	mask uint64 // cmpMasked only
+	op   relation
+	mask uint64 // relMasked only
 	val  uint64
 }
 
-type cmp uint8
+type relation uint8
 
 const (
-	cmpNE cmp = iota
-	cmpLT
-	cmpLE
-	cmpEQ
-	cmpGE
-	cmpGT
-	cmpMasked
+	relNE relation = iota
+	relLT
+	relLE
+	relEQ
+	relGE
+	relGT
+	relMasked
 )
 
 // compare puts a comparison. The words of the argument are compared one after the other, the upper one first; on a
 // narrow abi only the lower one is looked at.
 func (a *assembler) compare(c comparison, narrow bool, yes, no label) label {
 	switch c.op {
-	case cmpNE:
-		c.op, yes, no = cmpEQ, no, yes
-	case cmpLT:
-		c.op, yes, no = cmpGE, no, yes
-	case cmpLE:
-		c.op, yes, no = cmpGT, no, yes
+	case relNE:
+		c.op, yes, no = relEQ, no, yes
+	case relLT:
+		c.op, yes, no = relGE, no, yes
+	case relLE:
+		c.op, yes, no = relGT, no, yes
 	}
 	low, high := uint32(c.val), uint32(c.val>>32)
 	offset := uint32(offArgs + 8*int(c.arg))
 	switch c.op {
-	case cmpEQ:
+	case relEQ:
 		l := a.load(offset, a.branch(opJeq, low, yes, no))
 		if narrow {
 			return l
 		}
 		return a.load(offset+4, a.branch(opJeq, high, l, no))
-	case cmpMasked:
+	case relMasked:
 		a.branch(opJeq, low, yes, no)
 		l := a.load(offset, a.mask(uint32(c.mask)))
 		highMask := uint32(c.mask >> 32)
@@ -153,7 +153,7 @@ func (a *assembler) compare(c comparison, narrow bool, yes, no label) label {
 		return a.load(offset+4, a.mask(highMask))
 	}
 	op := uint16(opJgt)
-	if c.op == cmpGE {
+	if c.op == relGE {
 		op = opJge
 	}
 	l := a.load(offset, a.branch(op, low, yes, no))

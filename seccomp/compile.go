@@ -240,19 +240,19 @@ func comparisons(args []specs.LinuxSeccompArg) ([][]comparison, error) {
 		c := comparison{arg: uint8(a.Index), val: a.Value}
 		switch a.Op {
 		case specs.OpNotEqual:
-			c.op = cmpNE
+			c.op = relNE
 		case specs.OpLessThan:
-			c.op = cmpLT
+			c.op = relLT
 		case specs.OpLessEqual:
-			c.op = cmpLE
+			c.op = relLE
 		case specs.OpEqualTo:
-			c.op = cmpEQ
+			c.op = relEQ
 		case specs.OpGreaterEqual:
-			c.op = cmpGE
+			c.op = relGE
 		case specs.OpGreaterThan:
-			c.op = cmpGT
+			c.op = relGT
 		case specs.OpMaskedEqual: // value is the mask; bits of valueTwo outside it do not count, as in libseccomp
-			c.op, c.mask, c.val = cmpMasked, a.Value, a.ValueTwo&a.Value
+			c.op, c.mask, c.val = relMasked, a.Value, a.ValueTwo&a.Value
 		default:
 			return nil, fmt.Errorf("args[%d].op: unknown operator %q", i, a.Op)
 		}
@@ -399,9 +399,9 @@ func (c *compiler) addMuxed(s *section, name string, r *rule) {
 	if mux == "" || !r.always && rank(r.verdict) >= rank(c.fallback) {
 		return
 	}
-	is := comparison{op: cmpEQ, val: uint64(sub)}
+	is := comparison{op: relEQ, val: uint64(sub)}
 	if mux == "ipc" { // the upper half of its first argument is a version
-		is = comparison{op: cmpMasked, mask: 0xffff, val: uint64(sub)}
+		is = comparison{op: relMasked, mask: 0xffff, val: uint64(sub)}
 	}
 	one := rule{verdict: r.verdict, any: [][]comparison{{is}}}
 	s.add(int(calls[findCall(mux)].nr[s.abi]), &one, one.any, c.fallback)
@@ -490,8 +490,8 @@ func (c *compiler) leaf(s *section, l leaf) label {
 	for _, alt := range slices.Backward(list) {
 		no := next
 		yes := c.asm.verdict(alt.verdict)
-		for _, cmp := range slices.Backward(alt.all) {
-			yes = c.asm.compare(cmp, narrow, yes, no)
+		for _, test := range slices.Backward(alt.all) {
+			yes = c.asm.compare(test, narrow, yes, no)
 		}
 		next = yes
 	}
