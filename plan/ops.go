@@ -425,6 +425,9 @@ type LinkVeth struct {
 	Bridge string `json:"bridge"`
 	MAC    string `json:"mac,omitempty"` // of the peer
 	MTU    int    `json:"mtu,omitempty"`
+	// Hairpin lets the bridge send a frame back to the port that it came from: a container that talks to its own published
+	// port needs it where br_netfilter translates addresses inside the bridge.
+	Hairpin bool `json:"hairpin,omitempty"`
 }
 
 // LinkDelete removes a link of the host. One that is gone already is no error.
