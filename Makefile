@@ -1,0 +1,74 @@
+# make | install | demo | test | test-vm | bench | lint | fuzz | clean
+SHELL := /bin/bash
+PREFIX ?= /usr/local
+VM ?= ../shared/vm/vm
+GO ?= go
+BUILD = CGO_ENABLED=0 GOOS=linux $(GO) build -trimpath -buildvcs=false -ldflags '-s -w'
+PROGRAMS = glassbox glassbox-runtime
+GOFUMPT = mvdan.cc/gofumpt@v0.12.0
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+export CGO_ENABLED = 0
+
+all: build arm64
+
+# Go knows best what has changed.
+build:
+	@mkdir -p bin
+	GOARCH=amd64 $(BUILD) -o bin/ $(PROGRAMS:%=./cmd/%)
+
+arm64:
+	@mkdir -p bin/arm64
+	GOARCH=arm64 $(BUILD) -o bin/arm64/ $(PROGRAMS:%=./cmd/%)
+
+# Of the binaries that are there for the machine in use: `make` before `sudo make install`.
+install:
+	@test -x bin/glassbox || { echo 'run make first' >&2; exit 1; }
+	install -d '$(DESTDIR)$(PREFIX)/bin'
+	install -m 755 $(if $(filter aarch64,$(shell uname -m)),$(PROGRAMS:%=bin/arm64/%),$(PROGRAMS:%=bin/%)) '$(DESTDIR)$(PREFIX)/bin/'
+
+demo: build
+	test/demo.sh
+
+setup:
+	test/setup.sh test
+
+# Everything that can be tested on this machine. TESTFLAGS='-run TestScripts/01-hostname' chooses.
+test: setup build
+	$(GO) vet ./...
+	GLASSBOX_BIN='$(CURDIR)/bin' $(GO) run ./test/report $(GO) test -json -timeout 30m $(TESTFLAGS) ./...
+
+# One script, with all it prints: make script NAME=01-hostname
+script: setup build
+	GLASSBOX_BIN='$(CURDIR)/bin' $(GO) test -count=1 -v -run 'Script.*/$(NAME)$$' ./test
+
+test-vm: setup build
+	$(VM) build
+	VM='$(VM)' test/vm.sh v2
+	VM='$(VM)' test/vm.sh v1
+
+bench: setup build
+	$(GO) run ./test/bench -bin bin -o docs/benchmarks.md
+
+lint:
+	test/setup.sh lint
+	@files=$$($(GO) run $(GOFUMPT) -l .) && if [ -n "$$files" ]; then echo "gofumpt: $$files"; exit 1; fi
+	$(GO) vet ./...
+	GOARCH=arm64 $(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+	shellcheck .ci/run $$(git ls-files '*.sh')
+
+# A short turn of every fuzz test; FUZZTIME=10m for a long one.
+FUZZTIME ?= 10s
+fuzz:
+	@set -e; for dir in $$($(GO) list -f '{{.Dir}}' ./...); do \
+		for name in $$(grep -ho '^func Fuzz[A-Za-z0-9_]*' $$dir/*_test.go 2>/dev/null | cut -c6-); do \
+			echo "$$dir $$name"; \
+			(cd $$dir && $(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) .); \
+		done; \
+	done
+
+clean:
+	rm -rf bin build
+
+.PHONY: all build arm64 install demo setup test script test-vm bench lint fuzz clean

@@ -1,0 +1,988 @@
+package test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"sort"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"glassbox/test/fixture"
+	"glassbox/test/machine"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
+)
+
+func TestMain(m *testing.M) {
+	machine.Main()
+	if os.Getenv(machine.RoleEnv) == "faulty" {
+		fmt.Fprintln(os.Stderr, fixture.ServeFaulty(os.Args[1], os.Args[2]))
+		os.Exit(1)
+	}
+	code := m.Run()
+	if run.dir != "" {
+		os.RemoveAll(run.dir)
+	}
+	os.Exit(code)
+}
+
+// TestScripts runs the scripts that don't mind company.
+func TestScripts(t *testing.T) { scripts(t, "script") }
+
+// TestScriptsAlone runs those that measure time or use a great share of the machine.
+func TestScriptsAlone(t *testing.T) {
+	files, err := filepath.Glob("script/alone/*.txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		// One after the other: each in its own call, whose parallel part ends with it.
+		t.Run("run", func(t *testing.T) { testscript.Run(t, params(t, testscript.Params{Files: []string{file}})) })
+	}
+}
+
+func scripts(t *testing.T, dir string) { testscript.Run(t, params(t, testscript.Params{Dir: dir})) }
+
+// run is what all scripts of one process share.
+var run struct {
+	once  sync.Once
+	err   error
+	dir   string // temporary
+	bin   string
+	set   fixture.Set
+	seeds map[string]*seed
+}
+
+// prepare finds the binaries and makes the fixtures.
+func prepare(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	run.once.Do(func() {
+		bin := os.Getenv("GLASSBOX_BIN")
+		if bin == "" {
+			bin = filepath.Join("..", "bin")
+		}
+		run.bin, run.err = filepath.Abs(bin)
+		if run.err == nil {
+			run.set, run.err = fixture.Build(".", os.Stderr)
+		}
+		if run.err == nil {
+			run.dir, run.err = os.MkdirTemp("", "gb-test-")
+		}
+		if run.err == nil {
+			// An image's user must be able to reach what a script shares with a container.
+			run.err = os.Chmod(run.dir, 0o755)
+		}
+		run.seeds = map[string]*seed{"busybox": {}, "debian": {}}
+	})
+	if run.err != nil {
+		t.Fatal(run.err)
+	}
+	if _, err := os.Stat(filepath.Join(run.bin, "glassbox")); err != nil {
+		if os.Getenv("GLASSBOX_BIN") != "" {
+			t.Fatal(err)
+		}
+		t.Skip("needs bin/glassbox: run make")
+	}
+}
+
+// scaled is a duration for this machine: GLASSBOX_TEST_SCALE is how many times slower than usual it is.
+func scaled(d time.Duration) time.Duration {
+	scale, err := strconv.ParseFloat(os.Getenv("GLASSBOX_TEST_SCALE"), 64)
+	if err != nil || scale < 1 {
+		scale = 1
+	}
+	return time.Duration(float64(d) * scale)
+}
+
+func params(t *testing.T, p testscript.Params) testscript.Params {
+	prepare(t)
+	p.Setup = setup
+	p.Condition = condition
+	p.RequireUniqueNames = true
+	p.Cmds = map[string]func(*testscript.TestScript, bool, []string){
+		"gb": cmdGb, "host": cmdHost, "outside": cmdOutside, "finish": cmdFinish, "signal": cmdSignal, "waitfor": cmdWaitfor,
+		"waitout": cmdWaitout, "mark": cmdMark, "leaks": cmdLeaks, "json": cmdJSON, "tty": cmdTTY, "cpu": cmdCPU,
+		"registry": cmdRegistry, "use": cmdUse, "save": cmdSave,
+	}
+	return p
+}
+
+// state is what a script has beside testscript's own.
+type state struct {
+	host   *machine.Machine
+	work   string
+	names  []string // of the variables that programs get
+	jobs   map[string]*job
+	before *snapshot
+	count  int
+}
+
+// job is a command in the background.
+type job struct {
+	*machine.Job
+	file *os.File
+}
+
+// store is where every machine sees its own storage: stores with absolute paths in them can be copied.
+const store = "/mnt/glassbox"
+
+func setup(env *testscript.Env) error {
+	name := strings.TrimSuffix(filepath.Base(env.WorkDir), ".txtar")
+	name = strings.ReplaceAll(strings.TrimPrefix(name, "script-"), "_", "-")
+	s := &state{work: env.WorkDir, jobs: map[string]*job{}}
+	var err error
+	if s.host, err = machine.Start("m-"+name, filepath.Join(env.WorkDir, ".machine")); err != nil {
+		return err
+	}
+	env.Defer(func() { s.host.Close() })
+	os.Chmod(filepath.Dir(env.WorkDir), 0o755)
+	os.Chmod(env.WorkDir, 0o755)
+	if err := mountStore(s.host, filepath.Join(env.WorkDir, ".store")); err != nil {
+		return err
+	}
+	env.Setenv("PATH", run.bin+":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+	env.Setenv("HOME", filepath.Join(env.WorkDir, ".home"))
+	env.Setenv("TMPDIR", filepath.Join(env.WorkDir, ".tmp"))
+	env.Setenv("GLASSBOX_ROOT", store)
+	env.Setenv("GLASSBOX_STATE", "/run/glassbox")
+	env.Setenv("BIN", run.bin)
+	env.Setenv("DEBIAN_TAR", run.set.DebianTar())
+	env.Setenv("PROG", run.set.Prog())
+	env.Setenv("CERTS", filepath.Join(env.WorkDir, ".certs"))
+	env.Setenv("MACHINE", filepath.Join(env.WorkDir, ".machine"))
+	for _, variable := range env.Vars {
+		name, _, _ := strings.Cut(variable, "=")
+		s.names = append(s.names, name)
+	}
+	s.names = append(s.names, "SSL_CERT_FILE", "DOCKER_CONFIG", "GLASSBOX_LOG", "FROM_CLIENT", "ID", "PID", "IP", "TERM")
+	for _, dir := range []string{".home", ".tmp"} {
+		if err := os.Mkdir(filepath.Join(env.WorkDir, dir), 0o755); err != nil {
+			return err
+		}
+	}
+	env.Values[key{}] = s
+	return nil
+}
+
+type key struct{}
+
+func of(ts *testscript.TestScript) *state { return ts.Value(key{}).(*state) }
+
+func mountStore(m *machine.Machine, dir string) error {
+	if err := os.MkdirAll(filepath.Join(dir, "glassbox"), 0o755); err != nil {
+		return err
+	}
+	res, err := m.Run(scaled(10*time.Second), []string{"/bin/mount", "--bind", dir, "/mnt"}, nil, "/")
+	if err == nil && res.Code != 0 {
+		err = fmt.Errorf("mount: %s", res.Stderr)
+	}
+	return err
+}
+
+func condition(cond string) (bool, error) {
+	hierarchies, err := machine.Hierarchies()
+	if err != nil {
+		return false, err
+	}
+	var unified, legacy bool
+	controllers := map[string]bool{}
+	for _, h := range hierarchies {
+		if h.Unified {
+			unified = true
+			list, _ := os.ReadFile(filepath.Join(h.Path, "cgroup.controllers"))
+			for _, name := range strings.Fields(string(list)) {
+				controllers[name] = true
+			}
+			continue
+		}
+		for _, name := range strings.Split(h.Options, ",") {
+			controllers[name] = true
+			legacy = legacy || name == "memory"
+		}
+	}
+	switch cond {
+	case "cgroup1":
+		return legacy, nil
+	case "cgroup2":
+		return !legacy, nil
+	case "hybrid":
+		return legacy && unified, nil
+	case "net":
+		return true, nil
+	case "vm":
+		return os.Getenv("GLASSBOX_TEST_VM") != "", nil
+	case "registry":
+		_, err := exec.LookPath("docker-registry")
+		return err == nil, nil
+	case "swap":
+		// Without it (or without its accounting) a limit of memory and swap has no file.
+		if legacy {
+			_, err := os.Stat("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes")
+			return err == nil, nil
+		}
+		return true, nil
+	}
+	if name, ok := strings.CutPrefix(cond, "cg:"); ok {
+		return controllers[name], nil
+	}
+	return false, fmt.Errorf("unknown condition")
+}
+
+// call is a command line of a script after its options: [=CODE] [<FILE] [-limit D] ARG… [&NAME&].
+type call struct {
+	argv  []string
+	code  int // wanted, or -1 for success, -2 for any failure
+	stdin *os.File
+	limit time.Duration
+	name  string // of a job for the background
+}
+
+func parse(ts *testscript.TestScript, neg bool, args []string) call {
+	c := call{code: -1, limit: 60 * time.Second}
+	if neg {
+		c.code = -2
+	}
+	for len(args) > 0 {
+		switch {
+		case regexp.MustCompile(`^=\d+$`).MatchString(args[0]):
+			c.code, _ = strconv.Atoi(args[0][1:])
+		case strings.HasPrefix(args[0], "<"):
+			file, err := os.Open(ts.MkAbs(args[0][1:]))
+			ts.Check(err)
+			c.stdin = file
+		case args[0] == "-limit" && len(args) > 1:
+			var err error
+			c.limit, err = time.ParseDuration(args[1])
+			ts.Check(err)
+			args = args[1:]
+		default:
+			if last := args[len(args)-1]; regexp.MustCompile(`^&\w+&$`).MatchString(last) {
+				c.name = strings.Trim(last, "&")
+				args = args[:len(args)-1]
+			}
+			c.argv = args
+			c.limit = scaled(c.limit)
+			return c
+		}
+		args = args[1:]
+	}
+	ts.Fatalf("no command")
+	return c
+}
+
+func environ(ts *testscript.TestScript) []string {
+	var env []string
+	for _, name := range of(ts).names {
+		if value := ts.Getenv(name); value != "" {
+			env = append(env, name+"="+value)
+		}
+	}
+	return env
+}
+
+func execute(ts *testscript.TestScript, c call) {
+	s := of(ts)
+	started, err := s.host.Go(c.argv, environ(ts), ts.MkAbs("."), c.stdin)
+	if c.stdin != nil {
+		c.stdin.Close()
+	}
+	ts.Check(err)
+	if c.name != "" {
+		s.jobs[c.name] = &job{Job: started}
+		return
+	}
+	res, err := started.Finish(c.limit)
+	ts.Check(err)
+	judge(ts, c, res)
+}
+
+func judge(ts *testscript.TestScript, c call, res machine.Result) {
+	fmt.Fprint(ts.Stdout(), res.Stdout)
+	fmt.Fprint(ts.Stderr(), res.Stderr)
+	switch {
+	case res.TimedOut:
+		var list []string
+		for pid, line := range of(ts).host.Processes() {
+			list = append(list, fmt.Sprintf("%d %s", pid, line))
+		}
+		sort.Strings(list)
+		ts.Fatalf("no end after %v; processes:\n%s", c.limit, strings.Join(list, "\n"))
+	case res.Held && filepath.Base(c.argv[0]) == "glassbox":
+		ts.Fatalf("somebody holds the output of a command that has ended")
+	case c.code == -1 && res.Code != 0:
+		ts.Fatalf("exit code %d", res.Code)
+	case c.code == -2 && res.Code == 0:
+		ts.Fatalf("unexpected success")
+	case c.code >= 0 && res.Code != c.code:
+		ts.Fatalf("exit code %d, want %d", res.Code, c.code)
+	}
+	if strings.Contains(res.Stderr, "\ngoroutine ") || strings.Contains(res.Stderr, "panic: ") {
+		ts.Fatalf("it panicked")
+	}
+}
+
+// gb [=CODE] [<FILE] [-limit D] ARG… [&NAME&] runs glassbox.
+func cmdGb(ts *testscript.TestScript, neg bool, args []string) {
+	c := parse(ts, neg, args)
+	c.argv = append([]string{filepath.Join(run.bin, "glassbox")}, c.argv...)
+	execute(ts, c)
+}
+
+// host … runs any program in the machine.
+func cmdHost(ts *testscript.TestScript, neg bool, args []string) { execute(ts, parse(ts, neg, args)) }
+
+// outside … runs a program in the world behind the machine's eth0.
+func cmdOutside(ts *testscript.TestScript, neg bool, args []string) {
+	c := parse(ts, neg, args)
+	c.argv = append([]string{"ip", "netns", "exec", "outside"}, c.argv...)
+	execute(ts, c)
+}
+
+// finish [=CODE] NAME waits for a job in the background.
+func cmdFinish(ts *testscript.TestScript, neg bool, args []string) {
+	c := parse(ts, neg, args)
+	j := jobOf(ts, c.argv[0])
+	delete(of(ts).jobs, c.argv[0])
+	res, err := j.Finish(c.limit)
+	ts.Check(err)
+	judge(ts, c, res)
+}
+
+// signal NAME SIGNAL sends a job in the background a signal.
+func cmdSignal(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: signal NAME SIGNAL")
+	}
+	ts.Check(jobOf(ts, args[0]).Signal(unix.SignalNum(args[1])))
+}
+
+func jobOf(ts *testscript.TestScript, name string) *job {
+	j := of(ts).jobs[name]
+	if j == nil {
+		ts.Fatalf("no job %q", name)
+	}
+	return j
+}
+
+// waitfor REGEXP COMMAND… runs a command until it succeeds and its output matches, for at most 15 seconds.
+func cmdWaitfor(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: waitfor REGEXP COMMAND…")
+	}
+	want, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	argv := args[1:]
+	switch argv[0] {
+	case "gb":
+		argv = append([]string{filepath.Join(run.bin, "glassbox")}, argv[1:]...)
+	case "outside":
+		argv = append([]string{"ip", "netns", "exec", "outside"}, argv[1:]...)
+	case "host":
+		argv = argv[1:]
+	}
+	var res machine.Result
+	for end := time.Now().Add(scaled(15 * time.Second)); ; time.Sleep(50 * time.Millisecond) {
+		res, err = of(ts).host.Run(scaled(15*time.Second), argv, environ(ts), ts.MkAbs("."))
+		ts.Check(err)
+		if res.Code == 0 && want.MatchString(res.Stdout) {
+			break
+		}
+		if time.Now().After(end) {
+			fmt.Fprint(ts.Stdout(), res.Stdout)
+			fmt.Fprint(ts.Stderr(), res.Stderr)
+			ts.Fatalf("%q never came; the last exit code was %d", args[0], res.Code)
+		}
+	}
+	fmt.Fprint(ts.Stdout(), res.Stdout)
+	fmt.Fprint(ts.Stderr(), res.Stderr)
+}
+
+// waitout NAME REGEXP waits until a job's standard output matches.
+func cmdWaitout(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: waitout NAME REGEXP")
+	}
+	want, err := regexp.Compile("(?m)" + args[1])
+	ts.Check(err)
+	j := jobOf(ts, args[0])
+	for end := time.Now().Add(scaled(15 * time.Second)); !want.MatchString(j.Output()); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			res, _ := j.Finish(0)
+			ts.Fatalf("%q never came from %s\n[stdout]\n%s\n[stderr]\n%s", args[1], args[0], res.Stdout, res.Stderr)
+		}
+	}
+}
+
+// save NAME [REGEXP] sets a variable to the last standard output, or to the part of it that the expression's group finds.
+func cmdSave(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: save NAME [REGEXP]")
+	}
+	value := strings.TrimSpace(ts.ReadFile("stdout"))
+	if len(args) > 1 {
+		found := regexp.MustCompile("(?m)" + args[1]).FindStringSubmatch(value)
+		if len(found) < 2 {
+			ts.Fatalf("%q does not match %q", args[1], value)
+		}
+		value = found[1]
+	}
+	ts.Setenv(args[0], value)
+	s := of(ts)
+	s.names = append(s.names, args[0])
+}
+
+// json PATH REGEXP looks into the last standard output: a.b.0.c; of an array on top, the first element. With ! the path
+// must not be there or not match.
+func cmdJSON(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: json PATH REGEXP")
+	}
+	var value any
+	text := ts.ReadFile("stdout")
+	if err := json.Unmarshal([]byte(text), &value); err != nil {
+		ts.Fatalf("%v in %q", err, text)
+	}
+	if list, ok := value.([]any); ok && !regexp.MustCompile(`^\d+(\.|$)`).MatchString(args[0]) {
+		if len(list) == 0 {
+			ts.Fatalf("an empty array")
+		}
+		value = list[0]
+	}
+	got := "nothing"
+	for i, name := range strings.Split(args[0], ".") {
+		switch v := value.(type) {
+		case map[string]any:
+			value = v[strings.ReplaceAll(name, "~", ".")]
+		case []any:
+			n, err := strconv.Atoi(name)
+			if err != nil || n >= len(v) {
+				value = nil
+			} else {
+				value = v[n]
+			}
+		default:
+			ts.Fatalf("nothing at part %d of %s in %s", i, args[0], text)
+		}
+	}
+	if s, ok := value.(string); ok {
+		got = s
+	} else if value != nil {
+		encoded, err := json.Marshal(value)
+		ts.Check(err)
+		got = string(encoded)
+	}
+	if regexp.MustCompile("^(?:"+args[1]+")$").MatchString(got) == neg {
+		ts.Fatalf("%s is %s", args[0], got)
+	}
+}
+
+// use SEED gives the script a store with images in it: busybox, or debian for both.
+func cmdUse(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 || run.seeds[args[0]] == nil {
+		ts.Fatalf("usage: use busybox|debian")
+	}
+	dir, err := run.seeds[args[0]].get(args[0])
+	if err != nil {
+		ts.Fatalf("store with %s: %v", args[0], err)
+	}
+	ts.Check(os.RemoveAll(filepath.Join(of(ts).work, ".store", "glassbox")))
+	// Layers are for reading only, so links do.
+	out, err := exec.Command("cp", "-al", filepath.Join(dir, "glassbox"), filepath.Join(of(ts).work, ".store")).CombinedOutput()
+	if err != nil {
+		ts.Fatalf("cp: %v: %s", err, out)
+	}
+}
+
+// seed is a store with images, pulled once for all scripts.
+type seed struct {
+	once sync.Once
+	dir  string
+	err  error
+}
+
+// seedImages are what the stores hold, named as on Docker Hub.
+var seedImages = map[string][]string{
+	"busybox": {
+		"busybox", "busybox:user", "busybox:uid", "busybox:baduser", "busybox:workdir", "busybox:entry", "busybox:stop",
+		"busybox:nocmd",
+	},
+	"debian": {"debian"},
+}
+
+func (s *seed) get(name string) (string, error) {
+	s.once.Do(func() { s.dir, s.err = s.pull(name) })
+	return s.dir, s.err
+}
+
+func (s *seed) pull(name string) (string, error) {
+	dir := filepath.Join(run.dir, "seed-"+name)
+	if name == "debian" {
+		base, err := run.seeds["busybox"].get("busybox")
+		if err != nil {
+			return "", err
+		}
+		if out, err := exec.Command("cp", "-al", base, dir).CombinedOutput(); err != nil {
+			return "", fmt.Errorf("cp: %w: %s", err, out)
+		}
+	}
+	m, err := machine.Start("seed", filepath.Join(run.dir, "seed-machine-"+name))
+	if err != nil {
+		return "", err
+	}
+	defer m.Close()
+	if err := mountStore(m, dir); err != nil {
+		return "", err
+	}
+	env := []string{
+		"PATH=" + run.bin + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + run.dir,
+		"GLASSBOX_ROOT=" + store, "GLASSBOX_STATE=/run/glassbox",
+	}
+	if err := startRegistry(m, filepath.Join(run.dir, "seed-registry-"+name), "http", env); err != nil {
+		return "", err
+	}
+	for _, image := range seedImages[name] {
+		remote := "127.0.0.1:5000/" + image
+		for _, args := range [][]string{{"pull", remote}, {"tag", remote, image}, {"rmi", remote}} {
+			res, err := m.Run(scaled(2*time.Minute), append([]string{"glassbox"}, args...), env, "/")
+			if err == nil && (res.Code != 0 || res.TimedOut) {
+				err = fmt.Errorf("exit code %d\n%s%s", res.Code, res.Stdout, res.Stderr)
+			}
+			if err != nil {
+				return "", fmt.Errorf("glassbox %s: %w", strings.Join(args, " "), err)
+			}
+		}
+	}
+	return dir, nil
+}
+
+// registry http|tls|faulty starts a registry: at 127.0.0.1:5000, at registry.test:5443 outside, at 127.0.0.1:5050.
+func cmdRegistry(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: registry http|tls|faulty")
+	}
+	ts.Check(startRegistry(of(ts).host, filepath.Join(of(ts).work, ".certs"), args[0], environ(ts)))
+}
+
+func startRegistry(m *machine.Machine, dir, kind string, env []string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	logName := filepath.Join(dir, kind+".log")
+	log, err := os.Create(logName)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+	var argv []string
+	switch kind {
+	case "http", "tls":
+		c := fixture.RegistryConfig{Storage: run.set.Registry(), Addr: "127.0.0.1:5000", Dir: dir}
+		argv = []string{"docker-registry", "serve", filepath.Join(dir, kind+".yml")}
+		if kind == "tls" {
+			c.Addr, c.TLS = machine.OutsideAddr+":5443", true
+			argv = append([]string{"ip", "netns", "exec", "outside"}, argv...)
+			if err := fixture.WriteCertificates(dir, "registry.test:5443"); err != nil {
+				return err
+			}
+		}
+		if err := os.WriteFile(filepath.Join(dir, kind+".yml"), []byte(c.File()), 0o644); err != nil {
+			return err
+		}
+	case "faulty":
+		self, err := os.Executable()
+		if err != nil {
+			return err
+		}
+		argv = []string{self, "127.0.0.1:5050", run.set.Registry()}
+		env = append(env, machine.RoleEnv+"=faulty")
+	default:
+		return fmt.Errorf("unknown registry %q", kind)
+	}
+	if _, err := m.Start(machine.Spec{Argv: argv, Env: env, Dir: "/", Stdin: null, Stdout: log, Stderr: log}); err != nil {
+		return err
+	}
+	return fixture.Listening(logName, scaled(20*time.Second))
+}
+
+// cpu [CONTAINER] SECONDS CORES [half] measures what a container's cgroup uses: within a tenth of CORES; with "half", its two
+// busiest processes within a fifth of half of that each (their times are counted in whole ticks).
+func cmdCPU(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 3 {
+		ts.Fatalf("usage: cpu CONTAINER SECONDS CORES [half]")
+	}
+	s := of(ts)
+	res, err := s.host.Run(scaled(10*time.Second), []string{filepath.Join(run.bin, "glassbox"), "inspect", args[0]}, environ(ts), "/")
+	ts.Check(err)
+	var list []struct{ State struct{ Pid int } }
+	if err := json.Unmarshal([]byte(res.Stdout), &list); err != nil || len(list) != 1 || list[0].State.Pid == 0 {
+		ts.Fatalf("inspect %s: %v\n%s%s", args[0], err, res.Stdout, res.Stderr)
+	}
+	seconds, err := strconv.ParseFloat(args[1], 64)
+	ts.Check(err)
+	want, err := strconv.ParseFloat(args[2], 64)
+	ts.Check(err)
+	dir, read, err := usageFile(s.host, list[0].State.Pid)
+	ts.Check(err)
+	first, err := read()
+	ts.Check(err)
+	ticks, begin := processTicks(dir), time.Now()
+	time.Sleep(time.Duration(seconds * float64(time.Second)))
+	second, err := read()
+	ts.Check(err)
+	passed := time.Since(begin)
+	got := float64(second-first) / float64(passed.Nanoseconds())
+	ts.Logf("%s: %.3f of a core over %v", dir, got, passed)
+	if got < want*0.9 || got > want*1.1 {
+		ts.Fatalf("%.3f of a core, want %.3f within a tenth", got, want)
+	}
+	if len(args) < 4 {
+		return
+	}
+	var shares []float64
+	for pid, now := range processTicks(dir) {
+		shares = append(shares, float64(now-ticks[pid])/100/passed.Seconds())
+	}
+	sort.Sort(sort.Reverse(sort.Float64Slice(shares)))
+	if len(shares) < 2 || shares[0] > want*0.6 || shares[1] < want*0.4 {
+		ts.Fatalf("shares %.3f, want two of %.3f", shares, want/2)
+	}
+}
+
+// usageFile finds the cgroup of a process of the machine, and how to read the nanoseconds that it has used.
+func usageFile(m *machine.Machine, pid int) (dir string, read func() (int64, error), err error) {
+	groups, err := os.ReadFile(m.Path(fmt.Sprintf("/proc/%d/cgroup", pid)))
+	if err != nil {
+		return "", nil, err
+	}
+	hierarchies, err := machine.Hierarchies()
+	if err != nil {
+		return "", nil, err
+	}
+	for _, line := range strings.Split(strings.TrimSpace(string(groups)), "\n") {
+		parts := strings.SplitN(line, ":", 3)
+		for _, h := range hierarchies {
+			switch {
+			case h.Unified && parts[1] == "":
+				path := filepath.Join(h.Path, parts[2])
+				if _, err := os.Stat(filepath.Join(path, "cpu.max")); err == nil {
+					return path, func() (int64, error) {
+						stat, err := os.ReadFile(filepath.Join(path, "cpu.stat"))
+						var usec int64
+						fmt.Sscanf(string(stat), "usage_usec %d", &usec)
+						return usec * 1000, err
+					}, nil
+				}
+			case !h.Unified && h.Options == parts[1] && strings.Contains(","+parts[1]+",", ",cpuacct,"):
+				path := filepath.Join(h.Path, parts[2])
+				return path, func() (int64, error) {
+					text, err := os.ReadFile(filepath.Join(path, "cpuacct.usage"))
+					if err != nil {
+						return 0, err
+					}
+					return strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+				}, nil
+			}
+		}
+	}
+	return "", nil, fmt.Errorf("no cgroup with processor accounting in\n%s", groups)
+}
+
+func processTicks(dir string) map[int]int64 {
+	ticks := map[int]int64{}
+	for _, group := range append(machine.Groups(dir), dir) {
+		list, _ := os.ReadFile(filepath.Join(group, "cgroup.procs"))
+		for _, field := range strings.Fields(string(list)) {
+			stat, _ := os.ReadFile("/proc/" + field + "/stat")
+			_, rest, _ := strings.Cut(string(stat), ") ")
+			fields := strings.Fields(rest)
+			if len(fields) < 13 {
+				continue
+			}
+			user, _ := strconv.ParseInt(fields[11], 10, 64)
+			system, _ := strconv.ParseInt(fields[12], 10, 64)
+			pid, _ := strconv.Atoi(field)
+			ticks[pid] = user + system
+		}
+	}
+	return ticks
+}
+
+// tty [=CODE] [<FILE] gb|host ARG… runs a command on a terminal of 24 rows and 80 columns. The lines of FILE say what a
+// person does: "see REGEXP" waits, "type TEXT" types a line, "key N" types a byte, "size ROWS COLS" resizes.
+func cmdTTY(ts *testscript.TestScript, neg bool, args []string) {
+	var actions []string
+	rest := args
+	for i, arg := range args {
+		if strings.HasPrefix(arg, "<") {
+			actions = strings.Split(strings.TrimSpace(ts.ReadFile(arg[1:])), "\n")
+			rest = append(append([]string(nil), args[:i]...), args[i+1:]...)
+			break
+		}
+	}
+	c := parse(ts, neg, rest)
+	switch c.argv[0] {
+	case "gb":
+		c.argv = append([]string{filepath.Join(run.bin, "glassbox")}, c.argv[1:]...)
+	case "host":
+		c.argv = c.argv[1:]
+	}
+	s := of(ts)
+	master, slave, err := openPty()
+	ts.Check(err)
+	defer master.Close()
+	ts.Check(setSize(slave, 24, 80))
+	p, err := s.host.Start(machine.Spec{
+		Argv: c.argv, Env: environ(ts), Dir: ts.MkAbs("."), TTY: true, Stdin: slave, Stdout: slave, Stderr: slave,
+	})
+	slave.Close()
+	ts.Check(err)
+	var (
+		mu  sync.Mutex
+		out []byte
+		eof = make(chan struct{})
+	)
+	go func() {
+		defer close(eof)
+		buffer := make([]byte, 4096)
+		for {
+			n, err := master.Read(buffer)
+			mu.Lock()
+			out = append(out, buffer[:n]...)
+			mu.Unlock()
+			if err != nil {
+				return // EIO: nobody has the other side open
+			}
+		}
+	}()
+	seen := 0
+	end := time.Now().Add(c.limit)
+	fail := func(format string, a ...any) {
+		p.Signal(syscall.SIGKILL)
+		mu.Lock()
+		defer mu.Unlock()
+		fmt.Fprintf(ts.Stdout(), "%s", out)
+		ts.Fatalf(format, a...)
+	}
+	for _, action := range actions {
+		verb, rest, _ := strings.Cut(strings.TrimSpace(action), " ")
+		switch verb {
+		case "see":
+			want := regexp.MustCompile("(?m)" + rest)
+			for {
+				mu.Lock()
+				found := want.FindIndex(out[seen:])
+				if found != nil {
+					seen += found[1]
+				}
+				mu.Unlock()
+				if found != nil {
+					break
+				}
+				if time.Now().After(end) {
+					fail("%q never came", rest)
+				}
+				time.Sleep(20 * time.Millisecond)
+			}
+		case "type":
+			fmt.Fprintf(master, "%s\n", rest)
+		case "key":
+			n, _ := strconv.Atoi(rest)
+			master.Write([]byte{byte(n)})
+		case "size":
+			var rows, cols uint16
+			fmt.Sscan(rest, &rows, &cols)
+			ts.Check(setSize(master, rows, cols))
+		case "":
+		default:
+			fail("unknown action %q", action)
+		}
+	}
+	select {
+	case <-p.Done():
+	case <-time.After(time.Until(end)):
+		fail("no end after %v", c.limit)
+	}
+	select {
+	case <-eof:
+	case <-time.After(2 * time.Second):
+	}
+	code, err := p.Wait()
+	ts.Check(err)
+	mu.Lock()
+	text := strings.ReplaceAll(string(out), "\r\n", "\n")
+	mu.Unlock()
+	judge(ts, c, machine.Result{Code: code, Stdout: text})
+}
+
+func openPty() (master, slave *os.File, err error) {
+	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("open /dev/ptmx: %w", err)
+	}
+	master = os.NewFile(uintptr(fd), "/dev/ptmx")
+	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
+	if err == nil {
+		err = unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0)
+	}
+	if err == nil {
+		slave, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	}
+	if err != nil {
+		master.Close()
+	}
+	return master, slave, err
+}
+
+func setSize(tty *os.File, rows, cols uint16) error {
+	return unix.IoctlSetWinsize(int(tty.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: cols})
+}
+
+// snapshot is what a command could leave behind.
+type snapshot map[string][]string
+
+// mark starts a container once, so that what stays for all containers is there, and remembers how the machine looks.
+func cmdMark(ts *testscript.TestScript, neg bool, args []string) {
+	s := of(ts)
+	glassbox := filepath.Join(run.bin, "glassbox")
+	res, err := s.host.Run(scaled(30*time.Second), []string{glassbox, "run", "--rm", "busybox", "true"}, environ(ts), "/")
+	ts.Check(err)
+	if res.Code != 0 {
+		ts.Fatalf("mark: run --rm busybox true: exit code %d\n%s%s", res.Code, res.Stdout, res.Stderr)
+	}
+	before, err := s.look()
+	ts.Check(err)
+	s.before = &before
+}
+
+// leaks removes every container and then finds the machine as it was at mark.
+func cmdLeaks(ts *testscript.TestScript, neg bool, args []string) {
+	s := of(ts)
+	if s.before == nil {
+		ts.Fatalf("leaks without mark")
+	}
+	glassbox := filepath.Join(run.bin, "glassbox")
+	script := `ids=$("$0" ps -aq) || exit; [ -z "$ids" ] || "$0" rm -f $ids`
+	res, err := s.host.Run(scaled(60*time.Second), []string{"/bin/sh", "-c", script, glassbox}, environ(ts), "/")
+	ts.Check(err)
+	if res.Code != 0 {
+		ts.Fatalf("remove all containers: exit code %d\n%s%s", res.Code, res.Stdout, res.Stderr)
+	}
+	if left, err := s.leaked(); err != nil || left != "" {
+		ts.Fatalf("%v\n%s", err, left)
+	}
+}
+
+// leaked compares the machine with how it looked before, for a few seconds: a supervisor may be on its way out.
+func (s *state) leaked() (string, error) {
+	var text string
+	for end := time.Now().Add(scaled(3 * time.Second)); ; time.Sleep(50 * time.Millisecond) {
+		now, err := s.look()
+		if err != nil {
+			return "", err
+		}
+		text = s.before.compare(now)
+		if text == "" || time.Now().After(end) {
+			return text, nil
+		}
+	}
+}
+
+func (before snapshot) compare(now snapshot) string {
+	var out strings.Builder
+	for kind, list := range now {
+		count := map[string]int{}
+		for _, item := range before[kind] {
+			count[item]++
+		}
+		for _, item := range list {
+			if count[item]--; count[item] < 0 {
+				fmt.Fprintf(&out, "left: %s %s\n", kind, item)
+			}
+		}
+		for item, n := range count {
+			if n > 0 && kind != "file" {
+				fmt.Fprintf(&out, "gone: %s %s\n", kind, item)
+			}
+		}
+	}
+	return out.String()
+}
+
+// look reads everything of the machine that could be left behind.
+func (s *state) look() (snapshot, error) {
+	now := snapshot{}
+	var errs []error
+	mounts, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", s.host.Pid()))
+	errs = append(errs, err)
+	for _, line := range strings.Split(strings.TrimSpace(string(mounts)), "\n") {
+		fields := strings.Fields(line)
+		if len(fields) > 5 {
+			now["mount"] = append(now["mount"], fields[4])
+		}
+	}
+	for _, root := range s.host.Cgroups() {
+		for _, group := range machine.Groups(root) {
+			now["cgroup"] = append(now["cgroup"], strings.TrimPrefix(group, filepath.Dir(root)))
+		}
+	}
+	for kind, script := range map[string]string{
+		"link": `ip -o link | awk '{print $2}'; ls /run/netns`,
+		"rule": `nft -s list ruleset`,
+	} {
+		res, err := s.host.Run(scaled(10*time.Second), []string{"/bin/sh", "-c", script},
+			[]string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, "/")
+		errs = append(errs, err)
+		if res.Code != 0 {
+			errs = append(errs, errors.New(res.Stderr))
+		}
+		now[kind] = strings.Split(strings.TrimSpace(res.Stdout), "\n")
+	}
+	ours := map[int]bool{}
+	for _, j := range s.jobs {
+		ours[j.Pid] = true
+	}
+	for pid, line := range s.host.Processes() {
+		if !ours[pid] {
+			now["process"] = append(now["process"], line)
+		}
+	}
+	for _, dir := range []string{s.host.Path(store), s.host.Path("/run/glassbox")} {
+		now["file"] = append(now["file"], tree(dir, 3)...)
+	}
+	return now, errors.Join(errs...)
+}
+
+// tree lists what is below dir, some levels deep. Locks may stay: they hold nothing.
+func tree(dir string, depth int) []string {
+	var list []string
+	entries, _ := os.ReadDir(dir)
+	for _, entry := range entries {
+		if strings.HasSuffix(entry.Name(), "lock") {
+			continue
+		}
+		list = append(list, entry.Name())
+		if entry.IsDir() && depth > 1 {
+			for _, below := range tree(filepath.Join(dir, entry.Name()), depth-1) {
+				list = append(list, filepath.Join(entry.Name(), below))
+			}
+		}
+	}
+	return list
+}

@@ -1,0 +1,61 @@
+#!/bin/bash
+# Installs what the tests need: setup.sh test|lint|demo.  Quick when all is there.
+set -euo pipefail
+PATH+=:/usr/sbin:/sbin
+
+# PROGRAM PACKAGE, for every purpose that needs it.
+needs() {
+	case $1 in
+	test)
+		cat <<-EOF
+			mmdebstrap mmdebstrap
+			docker-registry docker-registry
+			busybox busybox-static
+			nft nftables
+			ip iproute2
+			mount mount
+			ps procps
+			setpriv util-linux
+			ldd libc-bin
+			git git
+		EOF
+		;;
+	lint) echo shellcheck shellcheck && echo git git ;;
+	demo) ;;
+	*)
+		echo "usage: setup.sh test|lint|demo" >&2
+		exit 2
+		;;
+	esac
+}
+
+programs=() packages=()
+while read -r program package; do
+	if ! command -v "$program" >/dev/null; then
+		programs+=("$program")
+		packages+=("$package")
+	fi
+done < <(needs "${1:-test}")
+# busybox may be there as the one with shared libraries.
+if [[ ${1:-test} == test && " ${packages[*]} " != *busybox* ]] && ldd /bin/busybox >/dev/null 2>&1; then
+	programs+=("a static busybox")
+	packages+=(busybox-static)
+fi
+[[ ${#packages[@]} -gt 0 ]] || exit 0
+
+if ! command -v apt-get >/dev/null || [[ $(id -u) != 0 ]]; then
+	{
+		echo "missing: ${programs[*]}"
+		echo "On Debian, as root: apt-get install ${packages[*]}"
+	} >&2
+	exit 1
+fi
+# The registry's package would start it as a service.
+if [[ ! -e /usr/sbin/policy-rc.d ]]; then
+	printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+	chmod +x /usr/sbin/policy-rc.d
+	trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get -q update
+apt-get -q install -y --no-install-recommends "${packages[@]}"
