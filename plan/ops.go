@@ -29,7 +29,7 @@ type CgroupCreate struct {
 	Path string `json:"path"` // absolute, below a cgroup mount
 }
 
-// CgroupRemove removes a cgroup and then every parent up to (not including) Keep that has become empty.
+// CgroupRemove removes a cgroup and then those parents made for it that have become empty.
 type CgroupRemove struct {
 	Path string `json:"path"`
 }
@@ -188,11 +188,11 @@ type FSMount struct {
 type MoveMount struct {
 	From        string   `json:"from"`
 	Target      string   `json:"target"`
-	Create      string   `json:"create,omitempty"` // "dir", "file" or "": what a missing target becomes
+	Create      string   `json:"create,omitempty"` // what a missing target becomes: "dir", "file", "like" (what the source is), or "" (an error)
 	Set         []string `json:"set,omitempty"`    // attributes to set: ro nosuid nodev noexec …
 	Clear       []string `json:"clear,omitempty"`
-	Recursive   bool     `json:"recursive,omitempty"`   // attributes and propagation for the mounts below, too
-	Propagation string   `json:"propagation,omitempty"` // private slave shared unbindable
+	Recursive   bool     `json:"recursive,omitempty"`   // attributes for the mounts below, too
+	Propagation string   `json:"propagation,omitempty"` // private slave shared unbindable; for the mounts below, too
 }
 
 // Remount changes the attributes of what is mounted at a path of the container (mount_setattr(2), Linux 5.12).
@@ -204,12 +204,11 @@ type Remount struct {
 	Propagation string   `json:"propagation,omitempty"`
 }
 
-// MaskPath hides a path: a file behind the null device saved as Null, a directory behind the empty read-only tmpfs saved as
-// Empty. A path that doesn't exist is left alone.
+// MaskPath hides a path: a file behind a clone of the null device saved as Null, a directory behind an empty read-only tmpfs.
+// A path that doesn't exist is left alone.
 type MaskPath struct {
-	Path  string `json:"path"`
-	Null  string `json:"null"`
-	Empty string `json:"empty"`
+	Path string `json:"path"`
+	Null string `json:"null"`
 }
 
 // ReadonlyPath puts a read-only clone of the mount tree at a path over it. A path that doesn't exist is left alone.
@@ -223,7 +222,8 @@ type Mkdir struct {
 	Mode uint32 `json:"mode"`
 }
 
-// Mknod makes a device node or a FIFO in the container, as the owner given.
+// Mknod makes a device node or a FIFO in the container, with the owner given. A node that exists fails the step: what a saved
+// descriptor stands for is then certain.
 type Mknod struct {
 	Path  string `json:"path"`
 	Type  string `json:"type"` // c, b, p
@@ -232,6 +232,7 @@ type Mknod struct {
 	Mode  uint32 `json:"mode"`
 	UID   uint32 `json:"uid"`
 	GID   uint32 `json:"gid"`
+	Save  string `json:"save,omitempty"` // descriptor of the new node (O_PATH)
 }
 
 // Symlink makes a symbolic link in the container; one that exists stays.
@@ -390,11 +391,10 @@ type AmbientCaps struct {
 
 // Chdir enters the working directory and checks that it lies inside the root (CVE-2024-21626).
 type Chdir struct {
-	Path   string `json:"path"`
-	Create bool   `json:"create,omitempty"`
+	Path string `json:"path"`
 }
 
-// CloseRange marks all descriptors from First on close-on-exec.
+// CloseRange closes all descriptors from First on, but for the one that leads to the parent, which execve closes.
 type CloseRange struct {
 	First int `json:"first"`
 }
@@ -522,6 +522,8 @@ func saves(op Op) string {
 		return op.Save
 	case *FSMount:
 		return op.Save
+	case *Mknod:
+		return op.Save
 	case *RecvFD:
 		return op.Save
 	case *OpenConsole:
@@ -543,7 +545,7 @@ func uses(op Op) []string {
 	case *MoveMount:
 		names = []string{op.From}
 	case *MaskPath:
-		names = []string{op.Null, op.Empty}
+		names = []string{op.Null}
 	case *Sysctl:
 		names = []string{op.From}
 	case *WriteProc:

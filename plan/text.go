@@ -543,7 +543,7 @@ func (*CloseRange) Kind() string { return "close_range" }
 func (*CloseRange) Man() string { return "close_range(2)" }
 
 func (o *CloseRange) String() string {
-	return fmt.Sprintf("close descriptors from %d on at execve", o.First)
+	return fmt.Sprintf("close all descriptors from %d on", o.First)
 }
 
 // Kind is "execve".

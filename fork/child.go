@@ -1,0 +1,181 @@
+package fork
+
+import (
+	"syscall"
+	"unsafe"
+)
+
+// call is one system call of the child, prepared by the parent. All memory that args point to is kept alive by the program.
+type call struct {
+	nr   uintptr
+	args [6]uintptr
+	from [6]uint8 // n > 0: the argument is regs[n], not args
+	save uint8    // n > 0: the result goes to regs[n]
+
+	poke    *int32 // if set, *poke = regs[pokeReg] before the call (a descriptor inside a control message)
+	pokeReg uint8
+
+	peek  *byte   // if set, a successful call must leave '/' here (getcwd's "(unreachable)")
+	want  uintptr // if checked, a successful call must return this (short writes, end of file)
+	check bool
+
+	step int32 // index of the step in the plan
+	ok   int32 // next call after success; 0: the one that follows
+
+	// On an error the first branch that names it decides where to go on; without one the step has failed.
+	branch [4]branch
+}
+
+// branch says where to go on after an error. errno 0 ends the list; anyErrno stands for every error.
+type branch struct {
+	errno uint16
+	next  int32
+}
+
+const anyErrno = ^uint16(0)
+
+// registers hold the results that calls save. The index is a uint8, so that no bounds check (a call) is needed.
+type registers [256]uintptr
+
+// report is what a failed child tells its parent.
+type report struct {
+	step  int32
+	errno int32
+}
+
+// program is everything that the child needs, in memory that fork copies.
+type program struct {
+	calls  *call
+	n      int
+	regs   registers
+	sock   uintptr // the child's end of the socket to the parent
+	report report
+	ack    [1]byte
+	keep   []any // what the calls point to
+}
+
+const (
+	sizeofCall = unsafe.Sizeof(call{})
+	sigDefault = 0
+)
+
+// sigaction is the kernel's struct sigaction (rt_sigaction(2)), large enough for every architecture.
+type sigaction struct{ handler, flags, restorer, mask uintptr }
+
+// child runs in the cloned process and never returns.
+//
+// What it may do is what may be done between fork and execve in a program with threads, of which only the calling one
+// exists here: no allocation, no lock, no growth of the stack, no write barrier, no function but raw system calls. A test
+// reads the compiler's output and fails when that is not so.
+//
+//go:nosplit
+//go:norace
+//go:nocheckptr
+//go:noinline
+func child(p *program) {
+	// Handlers were reset by CLONE_CLEAR_SIGHAND, but ignored signals stay ignored over clone and execve: a container
+	// started under nohup would ignore SIGHUP.
+	var sa sigaction
+	for sig := uintptr(1); sig <= 64; sig++ {
+		syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, sig, uintptr(unsafe.Pointer(&sa)), 0, 8, 0, 0)
+	}
+	var none uint64
+	syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, sigSetmask, uintptr(unsafe.Pointer(&none)), 0, 8, 0, 0)
+
+	i := 0
+	for i < p.n {
+		c := (*call)(unsafe.Add(unsafe.Pointer(p.calls), uintptr(i)*sizeofCall))
+		a0, a1, a2, a3, a4, a5 := c.args[0], c.args[1], c.args[2], c.args[3], c.args[4], c.args[5]
+		if c.from[0] != 0 {
+			a0 = p.regs[c.from[0]]
+		}
+		if c.from[1] != 0 {
+			a1 = p.regs[c.from[1]]
+		}
+		if c.from[2] != 0 {
+			a2 = p.regs[c.from[2]]
+		}
+		if c.from[3] != 0 {
+			a3 = p.regs[c.from[3]]
+		}
+		if c.from[4] != 0 {
+			a4 = p.regs[c.from[4]]
+		}
+		if c.poke != nil {
+			*c.poke = int32(p.regs[c.pokeReg])
+		}
+		r, _, errno := syscall.RawSyscall6(c.nr, a0, a1, a2, a3, a4, a5)
+		if errno == syscall.EINTR {
+			continue
+		}
+		if errno == 0 {
+			if c.check && r != c.want {
+				errno = syscall.EPIPE
+			} else if c.peek != nil && *c.peek != '/' {
+				errno = syscall.EXDEV
+			}
+		}
+		if errno == 0 {
+			if c.save != 0 {
+				p.regs[c.save] = r
+			}
+			i++
+			if c.ok != 0 {
+				i = int(c.ok)
+			}
+			continue
+		}
+		next := int32(-1)
+		if c.branch[0].errno == uint16(errno) || c.branch[0].errno == anyErrno {
+			next = c.branch[0].next
+		} else if c.branch[1].errno == uint16(errno) {
+			next = c.branch[1].next
+		} else if c.branch[2].errno == uint16(errno) {
+			next = c.branch[2].next
+		} else if c.branch[3].errno == uint16(errno) {
+			next = c.branch[3].next
+		}
+		if next >= 0 {
+			i = int(next)
+			continue
+		}
+		p.report.step, p.report.errno = c.step, int32(errno)
+		syscall.RawSyscall6(syscall.SYS_WRITE, p.sock, uintptr(unsafe.Pointer(&p.report)), unsafe.Sizeof(p.report), 0, 0, 0)
+		// The parent may want to look at this process (its root, say) before it is gone.
+		syscall.RawSyscall6(syscall.SYS_READ, p.sock, uintptr(unsafe.Pointer(&p.ack)), 1, 0, 0, 0)
+		break
+	}
+	for {
+		syscall.RawSyscall6(syscall.SYS_EXIT_GROUP, 125, 0, 0, 0, 0, 0)
+	}
+}
+
+// clone makes the child with clone3(2), and runs it. In the parent it returns the child's pid.
+//
+// All signals are blocked around the clone, so that none reaches the child while it still has the parent's handlers and
+// none is lost in the parent.
+//
+//go:nosplit
+//go:norace
+//go:nocheckptr
+//go:noinline
+func clone(args *cloneArgs, p *program) (pid uintptr, errno syscall.Errno) {
+	all, old := ^uint64(0), uint64(0)
+	syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, sigSetmask, uintptr(unsafe.Pointer(&all)), uintptr(unsafe.Pointer(&old)), 8, 0, 0)
+	pid, _, errno = syscall.RawSyscall6(sysClone3, uintptr(unsafe.Pointer(args)), unsafe.Sizeof(*args), 0, 0, 0, 0)
+	if errno == 0 && pid == 0 {
+		child(p)
+	}
+	syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, sigSetmask, uintptr(unsafe.Pointer(&old)), 0, 8, 0, 0)
+	return pid, errno
+}
+
+// cloneArgs is struct clone_args (clone3(2), size 88, Linux 5.7).
+type cloneArgs struct {
+	flags, pidfd, childTID, parentTID, exitSignal, stack, stackSize, tls, setTID, setTIDSize, cgroup uint64
+}
+
+const (
+	sysClone3  = 435 // the same on every architecture
+	sigSetmask = 2
+)

@@ -1,0 +1,395 @@
+// Package fork executes plans.
+//
+// The child's steps are lowered to a flat list of system calls ([lower]); the parent makes its own steps in order, clones at
+// the [plan.Clone] step, and the clone runs the list in one loop ([child]) that ends in execve. There is no second start of
+// this program inside the namespaces: a Go program can't run ordinary code between fork and execve, but a list of raw system
+// calls is not ordinary code.
+//
+// Parent and child share one socket (SOCK_SEQPACKET). The parent writes one byte for each Release; the child sends
+// descriptors (SendFD) and, if a call fails, a report of the step and the errno; execve closes it, which is how the parent
+// learns of success:
+//
+//	parent                               child
+//	  │ clone3 ──────────────────────────▶ │ rt_sigaction, rt_sigprocmask
+//	  │ netlink, nft …                     │ mounts, pivot_root …
+//	  │ Release ───── 1 byte ────────────▶ │ Await
+//	  │ RecvFD ◀───── SCM_RIGHTS ───────── │ SendFD
+//	  │        ◀───── {step, errno} ────── │ a call failed; waits for one byte, then exits
+//	  │        ◀───── end of file ──────── │ execve
+//
+// This is the only package of glassbox with unsafe code. It refuses plans that don't validate and plans for another
+// architecture. Start reading at [Start].
+package fork
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"glassbox/cgroup"
+	"glassbox/network"
+	"glassbox/plan"
+)
+
+// Options is what a plan needs from whoever runs it.
+type Options struct {
+	// FDs are descriptors that steps may use by name: "stdin", "stdout", "stderr". They must be 3 or greater, so that
+	// Stdio steps don't overwrite one another's sources.
+	FDs map[string]int
+	// OnExecFailure is called while a child whose step failed still exists, with its pid: it may look at the child's root
+	// to say more in err.Detail.
+	OnExecFailure func(pid int, err *StepError)
+	// Inject, if not zero, makes step Inject-1 fail. Tests use it to see that nothing is left.
+	Inject int
+}
+
+// A Process is a started container process.
+type Process struct {
+	PID   int
+	Pidfd int            // belongs to the caller
+	FDs   map[string]int // descriptors received from the child (RecvFD); they belong to the caller
+}
+
+// Start executes a plan up to the child's execve and returns the process that then runs. On an error nothing of the plan is
+// left. The calling goroutine is locked to its thread while the plan runs, and stays so if a host step changed the thread's
+// namespaces; the thread must outlive the process where the plan asks for a parent death signal.
+func Start(p *plan.Plan, o Options) (*Process, error) {
+	if err := p.Validate(); err != nil {
+		return nil, err
+	}
+	runtime.LockOSThread()
+	x := &execution{plan: p, opts: o, fds: map[string]int{}, pidfd: -1, sock: -1, childSock: -1}
+	for name, fd := range o.FDs {
+		x.fds[name] = fd
+	}
+	defer func() {
+		if !x.tainted {
+			runtime.UnlockOSThread()
+		}
+	}()
+	proc, err := x.run()
+	x.closeAll(proc)
+	return proc, err
+}
+
+// execution is the state of one Start.
+type execution struct {
+	plan      *plan.Plan
+	opts      Options
+	fds       map[string]int
+	owned     []int // descriptors to close at the end
+	wire      *network.Wire
+	pid       int
+	pidfd     int
+	sock      int
+	childSock int
+	tainted   bool // the thread's namespaces were changed
+	received  map[string]int
+	prog      *program
+}
+
+func (x *execution) closeAll(proc *Process) {
+	for _, fd := range x.owned {
+		unix.Close(fd)
+	}
+	if x.sock >= 0 {
+		unix.Close(x.sock)
+	}
+	if x.childSock >= 0 {
+		unix.Close(x.childSock)
+	}
+	if x.wire != nil {
+		x.wire.Close()
+	}
+	if proc == nil {
+		if x.pidfd >= 0 {
+			unix.Close(x.pidfd)
+		}
+		for _, fd := range x.received {
+			unix.Close(fd)
+		}
+	}
+	runtime.KeepAlive(x.prog)
+}
+
+func (x *execution) run() (*Process, error) {
+	for i, s := range x.plan.Steps {
+		if s.Lane != plan.Host {
+			continue
+		}
+		var err error
+		if x.opts.Inject == i+1 {
+			err = unix.ENOSYS
+		} else {
+			err = x.host(s.Op)
+		}
+		if err != nil {
+			var reported *StepError
+			if !errors.As(err, &reported) {
+				reported = x.stepError(i, err)
+			}
+			return nil, x.fail(i+1, reported)
+		}
+	}
+	if err := x.await(); err != nil {
+		return nil, x.fail(len(x.plan.Steps), err)
+	}
+	return &Process{PID: x.pid, Pidfd: x.pidfd, FDs: x.received}, nil
+}
+
+// fail ends the child and takes back what the first n steps made.
+func (x *execution) fail(n int, err error) error {
+	if x.pid != 0 {
+		unix.Kill(x.pid, unix.SIGKILL) // not reaped yet: the pid can't be another's
+		x.reap()
+	}
+	for _, s := range x.plan.Undo(n) {
+		if undoErr := Undo(s.Op); undoErr != nil {
+			err = errors.Join(err, fmt.Errorf("undo %s: %w", s.Op, undoErr))
+		}
+	}
+	return err
+}
+
+func (x *execution) reap() (ws syscall.WaitStatus) {
+	for {
+		_, err := syscall.Wait4(x.pid, &ws, 0, nil)
+		if err != syscall.EINTR {
+			x.pid = 0
+			return ws
+		}
+	}
+}
+
+// Undo makes one step of [plan.Plan.Undo].
+func Undo(op plan.Op) error {
+	switch op := op.(type) {
+	case *plan.CgroupRemove:
+		return cgroup.Remove(op)
+	case *plan.LinkDelete, *plan.NftUnpublish:
+		return network.Undo(op)
+	}
+	return fmt.Errorf("%s is no step that undoes another", op.Kind())
+}
+
+func (x *execution) own(name string, fd int, err error) error {
+	if err != nil {
+		return err
+	}
+	x.fds[name] = fd
+	x.owned = append(x.owned, fd)
+	return nil
+}
+
+func (x *execution) fd(name string) (int, error) {
+	fd, ok := x.fds[name]
+	if !ok {
+		return -1, fmt.Errorf("no descriptor %q", name)
+	}
+	return fd, nil
+}
+
+// host makes one step of the parent.
+func (x *execution) host(op plan.Op) error {
+	switch o := op.(type) {
+	case *plan.CgroupCreate:
+		return cgroup.Create(o)
+	case *plan.CgroupRemove:
+		return cgroup.Remove(o)
+	case *plan.CgroupWrite:
+		return cgroup.Write(o)
+	case *plan.CgroupEvacuate:
+		return cgroup.Evacuate(o)
+	case *plan.DeviceFilter:
+		return cgroup.AttachDevices(o)
+	case *plan.CgroupOpen:
+		fd, err := cgroup.Open(o)
+		return x.own(o.Save, fd, err)
+	case *plan.OpenTree:
+		fd, err := openTree(o)
+		return x.own(o.Save, fd, err)
+	case *plan.Open:
+		fd, err := open(o)
+		return x.own(o.Save, fd, err)
+	case *plan.OpenPid:
+		fd, err := openPid(o)
+		return x.own(o.Save, fd, err)
+	case *plan.Setns:
+		fd, err := x.fd(o.From)
+		if err != nil {
+			return err
+		}
+		flags, err := namespaces(o.Namespaces)
+		if err != nil {
+			return err
+		}
+		x.tainted = true
+		return unix.Setns(fd, int(flags))
+	case *plan.Unshare:
+		flags, err := namespaces(o.Namespaces)
+		if err != nil {
+			return err
+		}
+		x.tainted = true
+		return unix.Unshare(int(flags))
+	case *plan.Clone:
+		return x.clone(o)
+	case *plan.IDMap:
+		return x.idMap(o)
+	case *plan.Release:
+		_, err := unix.Write(x.sock, []byte{1})
+		if err == unix.EPIPE {
+			return x.await() // the child is gone; its report says why
+		}
+		return err
+	case *plan.RecvFD:
+		return x.recvFD(o)
+	case *plan.WriteFile:
+		return writeFile(o)
+	case *plan.LinkBridge, *plan.LinkVeth, *plan.LinkDelete, *plan.LinkAddress, *plan.RouteDefault, *plan.NftBridge, *plan.NftPublish, *plan.NftUnpublish:
+		if x.wire == nil {
+			x.wire = network.Open(func() (int, error) {
+				return unix.Open("/proc/"+strconv.Itoa(x.pid)+"/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+			})
+		}
+		return x.wire.Do(op)
+	}
+	return fmt.Errorf("%s can't be made by the parent", op.Kind())
+}
+
+func (x *execution) clone(o *plan.Clone) error {
+	flags, err := namespaces(o.Namespaces)
+	if err != nil {
+		return err
+	}
+	args := cloneArgs{flags: flags | unix.CLONE_PIDFD | unix.CLONE_CLEAR_SIGHAND, exitSignal: uint64(unix.SIGCHLD)}
+	pidfd := new(int32)
+	args.pidfd = uint64(uintptr(unsafe.Pointer(pidfd)))
+	if o.Cgroup != "" {
+		fd, err := x.fd(o.Cgroup)
+		if err != nil {
+			return err
+		}
+		args.flags |= unix.CLONE_INTO_CGROUP
+		args.cgroup = uint64(fd)
+	}
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	x.sock, x.childSock = pair[0], pair[1]
+	if x.prog, err = lower(x.plan, x.fds, x.childSock, x.opts.Inject-1); err != nil {
+		return err
+	}
+	syscall.ForkLock.Lock()
+	pid, errno := clone(&args, x.prog)
+	syscall.ForkLock.Unlock()
+	runtime.KeepAlive(x.prog)
+	if errno != 0 {
+		return errno
+	}
+	x.pid, x.pidfd = int(pid), int(*pidfd)
+	unix.Close(x.childSock)
+	x.childSock = -1
+	return nil
+}
+
+// receive reads one message of the child: a descriptor, a report (returned as error) or end of file.
+func (x *execution) receive() (fd int, eof bool, err error) {
+	data, control := make([]byte, 64), make([]byte, unix.CmsgSpace(4))
+	for {
+		n, cn, _, _, err := unix.Recvmsg(x.sock, data, control, unix.MSG_CMSG_CLOEXEC)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			return -1, false, err
+		case n == 0:
+			return -1, true, nil
+		case n == int(unsafe.Sizeof(report{})):
+			step, errno := binary.NativeEndian.Uint32(data), binary.NativeEndian.Uint32(data[4:])
+			stepErr := x.stepError(int(step), unix.Errno(errno))
+			if x.opts.OnExecFailure != nil {
+				x.opts.OnExecFailure(x.pid, stepErr)
+			}
+			return -1, false, stepErr
+		}
+		messages, err := unix.ParseSocketControlMessage(control[:cn])
+		if err != nil {
+			return -1, false, err
+		}
+		if len(messages) != 1 {
+			return -1, false, fmt.Errorf("a message of %d bytes without a descriptor", n)
+		}
+		fds, err := unix.ParseUnixRights(&messages[0])
+		if err != nil {
+			return -1, false, err
+		}
+		return fds[0], false, nil
+	}
+}
+
+func (x *execution) recvFD(o *plan.RecvFD) error {
+	fd, eof, err := x.receive()
+	if err != nil {
+		return err
+	}
+	if eof {
+		return x.died()
+	}
+	if x.received == nil {
+		x.received = map[string]int{}
+	}
+	x.received[o.Save] = fd
+	return nil
+}
+
+// await waits for the child's execve, or for its report.
+func (x *execution) await() error {
+	fd, eof, err := x.receive()
+	if err != nil {
+		return err
+	}
+	if !eof {
+		unix.Close(fd)
+		return errors.New("the child sent a descriptor that no step receives")
+	}
+	// End of file is execve or death. A process that died can be waited for; one that runs can't.
+	var info unix.Siginfo
+	if err := unix.Waitid(unix.P_PID, x.pid, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil); err != nil {
+		return err
+	}
+	if info.Signo == 0 || x.executed() {
+		return nil
+	}
+	return x.died()
+}
+
+// executed reports whether a child that has ended already came as far as execve: then it no longer has our memory, and
+// exit code 125 after a report is not its own.
+func (x *execution) executed() bool {
+	// The child leaves its loop only through execve, a report, or a signal. No report came; a signal before execve is told
+	// from one after it by the bit PF_FORKNOEXEC (0x40) of the flags in /proc/PID/stat, which execve clears.
+	data, err := os.ReadFile("/proc/" + strconv.Itoa(x.pid) + "/stat")
+	if err != nil {
+		return true
+	}
+	flags, ok := statField(data, 9)
+	return !ok || flags&0x40 == 0
+}
+
+func (x *execution) died() error {
+	pid := x.pid
+	ws := x.reap()
+	if ws.Signaled() {
+		return fmt.Errorf("the child (process %d) was killed by signal %d before it could run the program: is the memory limit too small?", pid, ws.Signal())
+	}
+	return fmt.Errorf("the child (process %d) ended with status %d before it could run the program", pid, ws.ExitStatus())
+}

@@ -1,0 +1,844 @@
+package fork
+
+import (
+	"encoding/binary"
+	"fmt"
+	"path"
+	"runtime"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"glassbox/plan"
+)
+
+// lowering turns the child's steps into a flat list of system calls.
+type lowering struct {
+	calls []call
+	keep  []any
+	fds   map[string]int   // descriptors of the parent that the child inherits
+	regs  map[string]uint8 // registers that hold the child's own descriptors
+	next  uint8            // last register in use
+	free  []uint8          // registers to use again
+	step  int32
+	sock  int
+}
+
+// lower makes the child's program of a plan. fds holds the descriptors that host steps saved so far, sock is the child's end
+// of the socket to the parent. inject, if not negative, is the index of a step whose first call is made to fail with ENOSYS.
+func lower(p *plan.Plan, fds map[string]int, sock int, inject int) (*program, error) {
+	if p.Arch != runtime.GOARCH {
+		return nil, fmt.Errorf("the plan is for %s, this machine is %s", p.Arch, runtime.GOARCH)
+	}
+	l := &lowering{fds: fds, regs: map[string]uint8{}, sock: sock, calls: make([]call, 0, 8*len(p.Steps))}
+	for i, s := range p.Steps {
+		if s.Lane != plan.Child {
+			continue
+		}
+		l.step = int32(i)
+		if i == inject {
+			l.add(call{nr: ^uintptr(0)})
+		}
+		if err := l.op(s.Op); err != nil {
+			return nil, fmt.Errorf("step %d/%d: %w", i+1, len(p.Steps), err)
+		}
+	}
+	prog := &program{calls: &l.calls[0], n: len(l.calls), sock: uintptr(sock), keep: append(l.keep, l.calls)}
+	return prog, nil
+}
+
+func (l *lowering) add(c call) int {
+	c.step = l.step
+	l.calls = append(l.calls, c)
+	return len(l.calls) - 1
+}
+
+// here is the index of the call that will be added next.
+func (l *lowering) here() int32 { return int32(len(l.calls)) }
+
+// on adds a branch to a call that exists: on errno, continue with call next.
+func (l *lowering) on(i int, errno unix.Errno, next int32) {
+	for k := range l.calls[i].branch {
+		if l.calls[i].branch[k].errno == 0 {
+			l.calls[i].branch[k] = branch{uint16(errno), next}
+			return
+		}
+	}
+	panic("a call with more than four branches")
+}
+
+// ignore lets the child go on with the following call after one of these errors.
+func (l *lowering) ignore(i int, errnos ...unix.Errno) {
+	for _, e := range errnos {
+		l.on(i, e, int32(i+1))
+	}
+}
+
+func (l *lowering) reg() uint8 {
+	if n := len(l.free); n > 0 {
+		r := l.free[n-1]
+		l.free = l.free[:n-1]
+		return r
+	}
+	if l.next == 255 {
+		panic("out of registers")
+	}
+	l.next++
+	return l.next
+}
+
+func (l *lowering) release(r uint8) { l.free = append(l.free, r) }
+
+// str returns the address of a C string.
+func (l *lowering) str(s string) uintptr {
+	b := make([]byte, len(s)+1)
+	copy(b, s)
+	return l.bytes(b)
+}
+
+func (l *lowering) bytes(b []byte) uintptr {
+	if len(b) == 0 {
+		b = make([]byte, 1)
+	}
+	l.keep = append(l.keep, b)
+	return uintptr(unsafe.Pointer(&b[0]))
+}
+
+// vec returns the address of a NULL-terminated array of C strings.
+func (l *lowering) vec(ss []string) uintptr {
+	size := 0
+	for _, s := range ss {
+		size += len(s) + 1
+	}
+	b := make([]byte, 0, size+1)
+	v := make([]uintptr, len(ss)+1)
+	b = b[:1]
+	base := uintptr(unsafe.Pointer(&b[0]))
+	b = b[:0]
+	for i, s := range ss {
+		v[i] = base + uintptr(len(b))
+		b = append(append(b, s...), 0)
+	}
+	l.keep = append(l.keep, b[:cap(b)], v)
+	return uintptr(unsafe.Pointer(&v[0]))
+}
+
+func ptr[T any](l *lowering, v T) uintptr {
+	p := new(T)
+	*p = v
+	l.keep = append(l.keep, p)
+	return uintptr(unsafe.Pointer(p))
+}
+
+// arg is an argument of a call: a value, or a register.
+type arg struct {
+	v   uintptr
+	reg uint8
+}
+
+func val(v uintptr) arg { return arg{v: v} }
+func num(v int) arg     { return arg{v: uintptr(v)} }
+func at(r uint8) arg    { return arg{reg: r} }
+
+func mk(nr uintptr, args ...arg) call {
+	c := call{nr: nr}
+	for i, a := range args {
+		c.args[i], c.from[i] = a.v, a.reg
+	}
+	return c
+}
+
+// fd finds a descriptor by its name.
+func (l *lowering) fd(name string) (arg, error) {
+	if r, ok := l.regs[name]; ok {
+		return at(r), nil
+	}
+	if fd, ok := l.fds[name]; ok {
+		return num(fd), nil
+	}
+	return arg{}, fmt.Errorf("no descriptor %q", name)
+}
+
+func (l *lowering) save(name string, r uint8) {
+	if name != "" {
+		l.regs[name] = r
+	}
+}
+
+func (l *lowering) close(a arg) { l.add(mk(unix.SYS_CLOSE, a)) }
+
+// cwd is AT_FDCWD (-100) as an argument.
+const cwd = ^uintptr(99)
+
+// openHow is struct open_how (openat2(2), Linux 5.6).
+type openHow struct{ flags, mode, resolve uint64 }
+
+// open opens a path of the container: below the root, which is also the working directory once the root is changed, and
+// through no magic link such as /proc/1/root, which could lead out of it.
+func (l *lowering) open(p string, flags uint64, resolve uint64, save uint8) int {
+	how := ptr(l, openHow{flags: flags | unix.O_CLOEXEC, resolve: resolve | unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS})
+	c := mk(unix.SYS_OPENAT2, val(cwd), val(l.str(rel(p))), val(how), val(unsafe.Sizeof(openHow{})))
+	c.save = save
+	return l.add(c)
+}
+
+func rel(p string) string {
+	p = strings.TrimPrefix(path.Clean("/"+p), "/")
+	if p == "" {
+		return "."
+	}
+	return p
+}
+
+// parent opens the directory that holds p and returns p's last name.
+func (l *lowering) parent(p string, save uint8) string {
+	dir, name := path.Split(rel(p))
+	l.open(dir, unix.O_PATH|unix.O_DIRECTORY, 0, save)
+	return name
+}
+
+// make makes one missing name; the parent exists.
+func (l *lowering) make(p string, dir bool, mode uint32) {
+	r := l.reg()
+	name := l.parent(p, r)
+	var i int
+	if dir {
+		i = l.add(mk(unix.SYS_MKDIRAT, at(r), val(l.str(name)), num(int(mode))))
+	} else {
+		i = l.add(mk(unix.SYS_MKNODAT, at(r), val(l.str(name)), num(unix.S_IFREG|0o644), num(0)))
+	}
+	l.ignore(i, unix.EEXIST)
+	l.close(at(r))
+	l.release(r)
+}
+
+// resolve opens a target below the root into a register, making what is missing: create is "dir", "file" or "" (nothing).
+func (l *lowering) resolve(p, create string, resolve uint64, mode uint32) uint8 {
+	r := l.reg()
+	first := l.open(p, unix.O_PATH, resolve, r)
+	if create == "" {
+		return r
+	}
+	l.on(first, unix.ENOENT, l.here())
+	parts := strings.Split(rel(p), "/")
+	for i := range parts {
+		prefix := strings.Join(parts[:i+1], "/")
+		if i == len(parts)-1 {
+			l.make(prefix, create == "dir", mode)
+		} else {
+			l.make(prefix, true, 0o755)
+		}
+	}
+	l.open(p, unix.O_PATH, resolve, r)
+	l.calls[first].ok = l.here()
+	return r
+}
+
+// moveMount attaches a detached mount to a descriptor.
+func (l *lowering) moveMount(from arg, to arg) {
+	empty := l.str("")
+	l.add(mk(unix.SYS_MOVE_MOUNT, from, val(empty), to, val(empty), num(unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)))
+}
+
+// openTree clones the mount that a descriptor stands for.
+func (l *lowering) openTree(from arg, recursive bool, save uint8) {
+	flags := unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_EMPTY_PATH
+	if recursive {
+		flags |= unix.AT_RECURSIVE
+	}
+	c := mk(unix.SYS_OPEN_TREE, from, val(l.str("")), num(flags))
+	c.save = save
+	l.add(c)
+}
+
+var mountAttrs = map[string]uint64{
+	"ro": unix.MOUNT_ATTR_RDONLY, "nosuid": unix.MOUNT_ATTR_NOSUID, "nodev": unix.MOUNT_ATTR_NODEV, "noexec": unix.MOUNT_ATTR_NOEXEC,
+	"nodiratime": unix.MOUNT_ATTR_NODIRATIME, "nosymfollow": unix.MOUNT_ATTR_NOSYMFOLLOW,
+	"noatime": unix.MOUNT_ATTR_NOATIME, "strictatime": unix.MOUNT_ATTR_STRICTATIME, "relatime": unix.MOUNT_ATTR_RELATIME,
+}
+
+var propagations = map[string]uint64{
+	"private": unix.MS_PRIVATE, "slave": unix.MS_SLAVE, "shared": unix.MS_SHARED, "unbindable": unix.MS_UNBINDABLE,
+}
+
+var mountFlags = map[string]uintptr{
+	"bind": unix.MS_BIND, "rec": unix.MS_REC, "private": unix.MS_PRIVATE, "slave": unix.MS_SLAVE, "shared": unix.MS_SHARED,
+	"unbindable": unix.MS_UNBINDABLE, "ro": unix.MS_RDONLY, "nosuid": unix.MS_NOSUID, "nodev": unix.MS_NODEV,
+	"noexec": unix.MS_NOEXEC, "remount": unix.MS_REMOUNT, "noatime": unix.MS_NOATIME, "relatime": unix.MS_RELATIME,
+	"nodiratime": unix.MS_NODIRATIME, "strictatime": unix.MS_STRICTATIME,
+}
+
+func attrs(words []string) (uint64, error) {
+	var n uint64
+	for _, w := range words {
+		a, ok := mountAttrs[w]
+		if !ok {
+			return 0, fmt.Errorf("unknown mount attribute %q", w)
+		}
+		n |= a
+	}
+	return n, nil
+}
+
+// mountSetattr changes attributes of the mount that a descriptor stands for (mount_setattr(2), Linux 5.12).
+func (l *lowering) mountSetattr(fd arg, set, clear []string, propagation string, recursive bool) error {
+	if len(set) == 0 && len(clear) == 0 && propagation == "" {
+		return nil
+	}
+	s, err := attrs(set)
+	if err != nil {
+		return err
+	}
+	c, err := attrs(clear)
+	if err != nil {
+		return err
+	}
+	for _, w := range append(append([]string{}, set...), clear...) {
+		if w == "noatime" || w == "relatime" || w == "strictatime" {
+			c |= unix.MOUNT_ATTR__ATIME // the access time modes are one field, not bits
+		}
+	}
+	prop, ok := propagations[propagation]
+	if !ok && propagation != "" {
+		return fmt.Errorf("unknown propagation %q", propagation)
+	}
+	flags := unix.AT_EMPTY_PATH
+	if recursive {
+		flags |= unix.AT_RECURSIVE
+	}
+	p := ptr(l, unix.MountAttr{Attr_set: s, Attr_clr: c, Propagation: prop})
+	l.add(mk(unix.SYS_MOUNT_SETATTR, fd, val(l.str("")), num(flags), val(p), val(unsafe.Sizeof(unix.MountAttr{}))))
+	return nil
+}
+
+// fsMount makes a new file system as a detached mount. It returns the register and the calls whose ENODEV may end the step.
+func (l *lowering) fsMount(o *plan.FSMount) (reg uint8, open int, err error) {
+	a, err := attrs(o.Attrs)
+	if err != nil {
+		return 0, 0, err
+	}
+	fs := l.reg()
+	c := mk(unix.SYS_FSOPEN, val(l.str(o.Type)), num(unix.FSOPEN_CLOEXEC))
+	c.save = fs
+	open = l.add(c)
+	set := func(key, value string) {
+		l.add(mk(unix.SYS_FSCONFIG, at(fs), num(unix.FSCONFIG_SET_STRING), val(l.str(key)), val(l.str(value)), num(0)))
+	}
+	if o.Source != "" {
+		set("source", o.Source)
+	}
+	for _, opt := range o.Options {
+		if key, value, ok := strings.Cut(opt, "="); ok {
+			set(key, value)
+		} else {
+			l.add(mk(unix.SYS_FSCONFIG, at(fs), num(unix.FSCONFIG_SET_FLAG), val(l.str(opt)), num(0), num(0)))
+		}
+	}
+	l.add(mk(unix.SYS_FSCONFIG, at(fs), num(unix.FSCONFIG_CMD_CREATE), num(0), num(0), num(0)))
+	m := l.reg()
+	c = mk(unix.SYS_FSMOUNT, at(fs), num(unix.FSMOUNT_CLOEXEC), val(uintptr(a)))
+	c.save = m
+	l.add(c)
+	l.close(at(fs))
+	l.release(fs)
+	return m, open, nil
+}
+
+func (l *lowering) writeFile(from arg, file, value string, resolve uint64) {
+	r := l.reg()
+	how := ptr(l, openHow{flags: unix.O_WRONLY | unix.O_CLOEXEC, resolve: resolve})
+	c := mk(unix.SYS_OPENAT2, from, val(l.str(file)), val(how), val(unsafe.Sizeof(openHow{})))
+	c.save = r
+	l.add(c)
+	w := mk(unix.SYS_WRITE, at(r), val(l.str(value)), num(len(value)))
+	w.check, w.want = true, uintptr(len(value))
+	l.add(w)
+	l.close(at(r))
+	l.release(r)
+}
+
+// nsFlags are the clone flags of the namespaces.
+var nsFlags = map[string]uint64{
+	"mount": unix.CLONE_NEWNS, "pid": unix.CLONE_NEWPID, "uts": unix.CLONE_NEWUTS, "ipc": unix.CLONE_NEWIPC,
+	"net": unix.CLONE_NEWNET, "user": unix.CLONE_NEWUSER, "cgroup": unix.CLONE_NEWCGROUP, "time": unix.CLONE_NEWTIME,
+}
+
+func namespaces(names []string) (uint64, error) {
+	var flags uint64
+	for _, n := range names {
+		f, ok := nsFlags[n]
+		if !ok {
+			return 0, fmt.Errorf("unknown namespace %q", n)
+		}
+		flags |= f
+	}
+	return flags, nil
+}
+
+var rlimits = map[string]int{
+	"RLIMIT_CPU": 0, "RLIMIT_FSIZE": 1, "RLIMIT_DATA": 2, "RLIMIT_STACK": 3, "RLIMIT_CORE": 4, "RLIMIT_RSS": 5, "RLIMIT_NPROC": 6,
+	"RLIMIT_NOFILE": 7, "RLIMIT_MEMLOCK": 8, "RLIMIT_AS": 9, "RLIMIT_LOCKS": 10, "RLIMIT_SIGPENDING": 11, "RLIMIT_MSGQUEUE": 12,
+	"RLIMIT_NICE": 13, "RLIMIT_RTPRIO": 14, "RLIMIT_RTTIME": 15,
+}
+
+func capBits(names []string) (uint64, error) {
+	var bits uint64
+	for _, name := range names {
+		n := plan.CapNumber(name)
+		if n < 0 {
+			return 0, fmt.Errorf("unknown capability %q", name)
+		}
+		bits |= 1 << n
+	}
+	return bits, nil
+}
+
+// op adds the calls of one step.
+func (l *lowering) op(op plan.Op) error {
+	switch o := op.(type) {
+	case *plan.CgroupJoin:
+		fd, err := l.fd(o.From)
+		if err != nil {
+			return err
+		}
+		l.add(mk(unix.SYS_WRITE, fd, val(l.str("0")), num(1)))
+		l.close(fd)
+	case *plan.Unshare:
+		flags, err := namespaces(o.Namespaces)
+		if err != nil {
+			return err
+		}
+		l.add(mk(unix.SYS_UNSHARE, val(uintptr(flags))))
+	case *plan.Setns:
+		flags, err := namespaces(o.Namespaces)
+		if err != nil {
+			return err
+		}
+		fd, err := l.fd(o.From)
+		if err != nil {
+			return err
+		}
+		l.add(mk(unix.SYS_SETNS, fd, val(uintptr(flags))))
+	case *plan.Await:
+		c := mk(unix.SYS_READ, num(l.sock), val(ptr(l, [1]byte{})), num(1))
+		c.check, c.want = true, 1
+		l.add(c)
+
+	case *plan.Mount:
+		var flags uintptr
+		for _, w := range o.Flags {
+			f, ok := mountFlags[w]
+			if !ok {
+				return fmt.Errorf("unknown mount flag %q", w)
+			}
+			flags |= f
+		}
+		l.add(mk(unix.SYS_MOUNT, val(l.str(o.Source)), val(l.str(o.Target)), val(l.str(o.Type)), val(flags), val(l.str(o.Data))))
+	case *plan.Overlay:
+		return l.overlay(o)
+	case *plan.PivotRoot:
+		dot := l.str(".")
+		l.add(mk(unix.SYS_CHDIR, val(l.str(o.Root))))
+		l.add(mk(unix.SYS_PIVOT_ROOT, val(dot), val(dot)))
+		l.add(mk(unix.SYS_UMOUNT2, val(dot), num(unix.MNT_DETACH)))
+		l.add(mk(unix.SYS_CHDIR, val(l.str("/"))))
+	case *plan.FSMount:
+		m, open, err := l.fsMount(o)
+		if err != nil {
+			return err
+		}
+		if o.Target != "" {
+			var resolve uint64
+			if o.Type == "proc" || o.Type == "sysfs" {
+				resolve = unix.RESOLVE_NO_SYMLINKS // CVE-2019-19921
+			}
+			t := l.resolve(o.Target, "dir", resolve, 0o755)
+			l.moveMount(at(m), at(t))
+			l.close(at(t))
+			l.release(t)
+		}
+		if o.Save == "" {
+			l.close(at(m))
+			l.release(m)
+		}
+		l.save(o.Save, m)
+		if o.Optional {
+			l.on(open, unix.ENODEV, l.here())
+		}
+	case *plan.MoveMount:
+		fd, err := l.fd(o.From)
+		if err != nil {
+			return err
+		}
+		if err := l.mountSetattr(fd, nil, nil, o.Propagation, true); err != nil {
+			return err
+		}
+		if err := l.mountSetattr(fd, o.Set, o.Clear, "", o.Recursive); err != nil {
+			return err
+		}
+		create := o.Create
+		if create == "like" {
+			if create, err = kindOf(fd); err != nil {
+				return err
+			}
+		}
+		t := l.resolve(o.Target, create, 0, 0o755)
+		l.moveMount(fd, at(t))
+		l.close(at(t))
+		l.release(t)
+		l.close(fd)
+	case *plan.Remount:
+		t := l.resolve(o.Target, "", 0, 0)
+		if err := l.mountSetattr(at(t), o.Set, o.Clear, o.Propagation, o.Recursive); err != nil {
+			return err
+		}
+		l.close(at(t))
+		l.release(t)
+	case *plan.MaskPath:
+		return l.maskPath(o)
+	case *plan.ReadonlyPath:
+		t, n := l.reg(), l.reg()
+		open := l.open(o.Path, unix.O_PATH, 0, t)
+		l.openTree(at(t), true, n)
+		if err := l.mountSetattr(at(n), []string{"ro"}, nil, "", true); err != nil {
+			return err
+		}
+		l.moveMount(at(n), at(t))
+		l.close(at(n))
+		l.close(at(t))
+		l.release(n)
+		l.release(t)
+		l.on(open, unix.ENOENT, l.here())
+	case *plan.Mkdir:
+		t := l.resolve(o.Path, "dir", 0, o.Mode)
+		l.close(at(t))
+		l.release(t)
+	case *plan.Mknod:
+		return l.mknod(o)
+	case *plan.Symlink:
+		r := l.reg()
+		name := l.parent(o.Path, r)
+		i := l.add(mk(unix.SYS_SYMLINKAT, val(l.str(o.Target)), at(r), val(l.str(name))))
+		l.ignore(i, unix.EEXIST)
+		l.close(at(r))
+		l.release(r)
+
+	case *plan.Sethostname:
+		l.add(mk(unix.SYS_SETHOSTNAME, val(l.str(o.Name)), num(len(o.Name))))
+	case *plan.Setdomainname:
+		l.add(mk(unix.SYS_SETDOMAINNAME, val(l.str(o.Name)), num(len(o.Name))))
+	case *plan.Sysctl:
+		fd, err := l.fd(o.From)
+		if err != nil {
+			return err
+		}
+		l.writeFile(fd, "sys/"+o.Key, o.Value, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_XDEV|unix.RESOLVE_NO_SYMLINKS)
+	case *plan.WriteProc:
+		fd, err := l.fd(o.From)
+		if err != nil {
+			return err
+		}
+		l.writeFile(fd, "self/"+o.File, o.Value, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_XDEV|unix.RESOLVE_NO_MAGICLINKS)
+	case *plan.Rlimit:
+		n, ok := rlimits[o.Type]
+		if !ok {
+			return fmt.Errorf("unknown resource limit %q", o.Type)
+		}
+		l.add(mk(unix.SYS_PRLIMIT64, num(0), num(n), val(ptr(l, unix.Rlimit{Cur: o.Soft, Max: o.Hard})), num(0)))
+	case *plan.Umask:
+		l.add(mk(unix.SYS_UMASK, num(int(o.Mask))))
+	case *plan.Keyring:
+		// ENOSYS: a kernel without keys; EPERM, EDQUOT would leave the host's session keyring in reach and are errors.
+		i := l.add(mk(unix.SYS_KEYCTL, num(unix.KEYCTL_JOIN_SESSION_KEYRING), val(l.str(o.Name))))
+		l.ignore(i, unix.ENOSYS)
+
+	case *plan.OpenConsole:
+		m, s := l.reg(), l.reg()
+		l.open("dev/pts/ptmx", unix.O_RDWR|unix.O_NOCTTY, unix.RESOLVE_NO_SYMLINKS, m)
+		l.add(mk(unix.SYS_IOCTL, at(m), num(unix.TIOCSPTLCK), val(ptr(l, int32(0)))))
+		if o.Rows != 0 || o.Cols != 0 {
+			l.add(mk(unix.SYS_IOCTL, at(m), num(unix.TIOCSWINSZ), val(ptr(l, unix.Winsize{Row: o.Rows, Col: o.Cols}))))
+		}
+		c := mk(unix.SYS_IOCTL, at(m), num(unix.TIOCGPTPEER), num(unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC))
+		c.save = s
+		l.add(c)
+		if o.UID != 0 {
+			l.add(mk(unix.SYS_FCHOWN, at(s), num(int(o.UID)), val(^uintptr(0))))
+		}
+		l.save(o.Master, m)
+		l.save(o.Slave, s)
+	case *plan.BindConsole:
+		fd, err := l.fd(o.From)
+		if err != nil {
+			return err
+		}
+		n := l.reg()
+		l.openTree(fd, false, n)
+		t := l.resolve("/dev/console", "file", unix.RESOLVE_NO_SYMLINKS, 0)
+		l.moveMount(at(n), at(t))
+		l.close(at(t))
+		l.close(at(n))
+		l.release(t)
+		l.release(n)
+	case *plan.SendFD:
+		return l.sendFD(o)
+	case *plan.Stdio:
+		fd, err := l.fd(o.From)
+		if err != nil {
+			return err
+		}
+		l.add(mk(unix.SYS_DUP3, fd, num(o.To), num(0)))
+	case *plan.Setsid:
+		l.add(mk(unix.SYS_SETSID))
+		if o.Controlling {
+			l.add(mk(unix.SYS_IOCTL, num(0), num(unix.TIOCSCTTY), num(0)))
+		}
+
+	case *plan.ParentDeath:
+		l.prctl(unix.PR_SET_PDEATHSIG, o.Signal)
+	case *plan.Dumpable:
+		l.prctl(unix.PR_SET_DUMPABLE, o.Value)
+	case *plan.NoNewPrivs:
+		l.prctl(unix.PR_SET_NO_NEW_PRIVS, 1)
+	case *plan.Seccomp:
+		return l.seccomp(o)
+	case *plan.DropBounding:
+		for _, name := range o.Caps {
+			n := plan.CapNumber(name)
+			if n < 0 {
+				return fmt.Errorf("unknown capability %q", name)
+			}
+			l.prctl(unix.PR_CAPBSET_DROP, n)
+		}
+	case *plan.KeepCaps:
+		l.prctl(unix.PR_SET_KEEPCAPS, 1)
+	case *plan.Setgroups:
+		b := make([]byte, 0, 4*len(o.Groups))
+		for _, g := range o.Groups {
+			b = binary.NativeEndian.AppendUint32(b, g)
+		}
+		l.add(mk(unix.SYS_SETGROUPS, num(len(o.Groups)), val(l.bytes(b))))
+	case *plan.Setresgid:
+		l.add(mk(unix.SYS_SETRESGID, num(int(o.GID)), num(int(o.GID)), num(int(o.GID))))
+	case *plan.Setresuid:
+		l.add(mk(unix.SYS_SETRESUID, num(int(o.UID)), num(int(o.UID)), num(int(o.UID))))
+	case *plan.Capset:
+		return l.capset(o)
+	case *plan.AmbientCaps:
+		for _, name := range o.Caps {
+			n := plan.CapNumber(name)
+			if n < 0 {
+				return fmt.Errorf("unknown capability %q", name)
+			}
+			l.prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, n)
+		}
+
+	case *plan.Chdir:
+		l.add(mk(unix.SYS_CHDIR, val(l.str(o.Path))))
+		// The kernel puts "(unreachable)" before a directory that lies outside the root. A filter that denies getcwd is no
+		// reason to fail: descriptors that could lead outside are closed already.
+		buf := make([]byte, 4096)
+		c := mk(unix.SYS_GETCWD, val(l.bytes(buf)), num(len(buf)))
+		c.peek = &buf[0]
+		i := l.add(c)
+		l.ignore(i, unix.EPERM, unix.ENOSYS, unix.EACCES, unix.ERANGE)
+	case *plan.CloseRange:
+		if l.sock > o.First {
+			l.add(mk(unix.SYS_CLOSE_RANGE, num(o.First), num(l.sock-1), num(0)))
+		}
+		l.add(mk(unix.SYS_CLOSE_RANGE, num(max(o.First, l.sock+1)), val(uintptr(^uint32(0))), num(0)))
+	case *plan.Execve:
+		if len(o.Candidates) == 0 {
+			return fmt.Errorf("execve without a file")
+		}
+		argv, env := l.vec(o.Argv), l.vec(o.Env)
+		for k, file := range o.Candidates {
+			i := l.add(mk(unix.SYS_EXECVE, val(l.str(file)), val(argv), val(env)))
+			if k < len(o.Candidates)-1 {
+				l.ignore(i, unix.ENOENT, unix.ENOTDIR, unix.EACCES)
+			}
+		}
+	default:
+		return fmt.Errorf("%s can't be made in the child", op.Kind())
+	}
+	return nil
+}
+
+// kindOf says what the target of a bind mount must be: "dir" or "file", as the source is.
+func kindOf(source arg) (string, error) {
+	var st unix.Stat_t
+	if source.reg != 0 {
+		return "", fmt.Errorf("the source of a mount that the child opens has no kind yet")
+	}
+	if err := unix.Fstat(int(source.v), &st); err != nil {
+		return "", err
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		return "dir", nil
+	}
+	return "file", nil
+}
+
+func (l *lowering) prctl(args ...int) {
+	c := call{nr: unix.SYS_PRCTL}
+	for i, a := range args {
+		c.args[i] = uintptr(a)
+	}
+	l.add(c)
+}
+
+func (l *lowering) overlay(o *plan.Overlay) error {
+	l.add(mk(unix.SYS_CHDIR, val(l.str(o.Dir))))
+	if !o.Append {
+		data := "lowerdir=" + strings.Join(o.Lower, ":")
+		if o.Upper != "" {
+			data += ",upperdir=" + o.Upper + ",workdir=" + o.Work
+		}
+		for _, opt := range o.Options {
+			data += "," + opt
+		}
+		if len(data) > 4095 {
+			return fmt.Errorf("overlay of %d layers: %d bytes of options, mount(2) takes 4095", len(o.Lower), len(data))
+		}
+		name := l.str("overlay")
+		l.add(mk(unix.SYS_MOUNT, val(name), val(l.str(o.Target)), val(name), num(0), val(l.str(data))))
+		return nil
+	}
+	options := make([]string, 0, len(o.Lower)+2)
+	for _, dir := range o.Lower {
+		options = append(options, "lowerdir+="+dir)
+	}
+	if o.Upper != "" {
+		options = append(options, "upperdir="+o.Upper, "workdir="+o.Work)
+	}
+	m, _, err := l.fsMount(&plan.FSMount{Type: "overlay", Source: "overlay", Options: append(options, o.Options...)})
+	if err != nil {
+		return err
+	}
+	l.add(mk(unix.SYS_MOVE_MOUNT, at(m), val(l.str("")), val(cwd), val(l.str(o.Target)), num(unix.MOVE_MOUNT_F_EMPTY_PATH)))
+	l.close(at(m))
+	l.release(m)
+	return nil
+}
+
+func (l *lowering) maskPath(o *plan.MaskPath) error {
+	null, err := l.fd(o.Null)
+	if err != nil {
+		return err
+	}
+	t := l.reg()
+	dir := l.open(o.Path, unix.O_PATH|unix.O_DIRECTORY, 0, t)
+	file := l.open(o.Path, unix.O_PATH, 0, t)
+	l.on(dir, unix.ENOTDIR, int32(file))
+	n := l.reg()
+	l.openTree(null, false, n)
+	l.moveMount(at(n), at(t))
+	l.close(at(n))
+	l.close(at(t))
+	last := l.here() - 1
+	// A directory: an empty tmpfs instead.
+	l.calls[dir].ok = l.here()
+	m, _, err := l.fsMount(&plan.FSMount{Type: "tmpfs", Source: "tmpfs", Options: []string{"size=0", "nr_inodes=2"}, Attrs: []string{"ro", "nosuid", "nodev", "noexec"}})
+	if err != nil {
+		return err
+	}
+	l.moveMount(at(m), at(t))
+	l.close(at(m))
+	l.close(at(t))
+	end := l.here()
+	l.calls[last].ok = end
+	l.on(dir, unix.ENOENT, end)
+	l.on(file, unix.ENOENT, end)
+	l.release(n)
+	l.release(m)
+	l.release(t)
+	return nil
+}
+
+func (l *lowering) mknod(o *plan.Mknod) error {
+	kind, ok := map[string]uint32{"c": unix.S_IFCHR, "u": unix.S_IFCHR, "b": unix.S_IFBLK, "p": unix.S_IFIFO}[o.Type]
+	if !ok {
+		return fmt.Errorf("unknown kind of device %q", o.Type)
+	}
+	r := l.reg()
+	dir, name := path.Split(rel(o.Path))
+	d := l.resolve(dir, "dir", 0, 0o755)
+	l.add(mk(unix.SYS_MKNODAT, at(d), val(l.str(name)), num(int(kind|o.Mode)), val(uintptr(unix.Mkdev(o.Major, o.Minor)))))
+	if o.UID != 0 || o.GID != 0 {
+		l.add(mk(unix.SYS_FCHOWNAT, at(d), val(l.str(name)), num(int(o.UID)), num(int(o.GID)), num(unix.AT_SYMLINK_NOFOLLOW)))
+	}
+	if o.Save != "" {
+		how := ptr(l, openHow{flags: unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC, resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV})
+		c := mk(unix.SYS_OPENAT2, at(d), val(l.str(name)), val(how), val(unsafe.Sizeof(openHow{})))
+		c.save = r
+		l.add(c)
+		l.save(o.Save, r)
+	} else {
+		l.release(r)
+	}
+	l.close(at(d))
+	l.release(d)
+	return nil
+}
+
+func (l *lowering) sendFD(o *plan.SendFD) error {
+	fd, err := l.fd(o.From)
+	if err != nil {
+		return err
+	}
+	if fd.reg == 0 {
+		return fmt.Errorf("send-fd: %q belongs to the parent already", o.From)
+	}
+	// struct cmsghdr, then one descriptor, which the child fills in.
+	control := unix.UnixRights(-1)
+	iov := unix.Iovec{Base: new(byte)}
+	iov.SetLen(1)
+	msg := &unix.Msghdr{Iov: &iov, Control: &control[0]}
+	msg.SetIovlen(1)
+	msg.SetControllen(len(control))
+	l.keep = append(l.keep, msg, &iov, control)
+	c := mk(unix.SYS_SENDMSG, num(l.sock), val(uintptr(unsafe.Pointer(msg))), num(0))
+	c.poke, c.pokeReg = (*int32)(unsafe.Pointer(&control[unix.CmsgLen(0)])), fd.reg
+	l.add(c)
+	l.close(fd)
+	return nil
+}
+
+func (l *lowering) seccomp(o *plan.Seccomp) error {
+	if len(o.Program) == 0 || len(o.Program)%8 != 0 || len(o.Program)/8 > 4096 {
+		return fmt.Errorf("a filter of %d bytes is none", len(o.Program))
+	}
+	filter := append([]byte(nil), o.Program...)
+	l.keep = append(l.keep, filter)
+	prog := unix.SockFprog{Len: uint16(len(o.Program) / 8), Filter: (*unix.SockFilter)(unsafe.Pointer(&filter[0]))}
+	c := mk(unix.SYS_SECCOMP, num(unix.SECCOMP_SET_MODE_FILTER), num(int(o.Flags)), val(ptr(l, prog)))
+	if o.Notify != "" {
+		c.save = l.reg()
+		l.save(o.Notify, c.save)
+	}
+	l.add(c)
+	return nil
+}
+
+func (l *lowering) capset(o *plan.Capset) error {
+	e, err := capBits(o.Effective)
+	if err != nil {
+		return err
+	}
+	p, err := capBits(o.Permitted)
+	if err != nil {
+		return err
+	}
+	i, err := capBits(o.Inheritable)
+	if err != nil {
+		return err
+	}
+	header := ptr(l, unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3})
+	data := ptr(l, [2]unix.CapUserData{
+		{Effective: uint32(e), Permitted: uint32(p), Inheritable: uint32(i)},
+		{Effective: uint32(e >> 32), Permitted: uint32(p >> 32), Inheritable: uint32(i >> 32)},
+	})
+	l.add(mk(unix.SYS_CAPSET, val(header), val(data)))
+	return nil
+}
