@@ -447,24 +447,25 @@ func (s *section) spans(fallback uint32) []span {
 		}
 	}
 	unnamed := leaf{verdict: fallback}
-	beyond := unnamed
+	newer := unnamed
 	switch fallback & 0xffff0000 {
 	case retAllow, retLog, retTrace:
 	default:
-		beyond.verdict = retENOSYS
-	}
-	if s.newest[0] == 0 && s.newest[1] == 0 { // the profile does not speak about this abi at all
-		beyond = unnamed
+		newer.verdict = retENOSYS
 	}
 	for nr := range s.newest[0] + 1 {
 		put(uint32(nr), s.leaves[nr])
 	}
-	put(uint32(s.newest[0]+1), beyond)
+	if s.newest[0] > 0 {
+		put(uint32(s.newest[0]+1), newer)
+	} else { // the profile does not speak about this abi, at most about its call 0
+		put(1, unnamed)
+	}
 	if s.newest[1] > 0 {
 		for cell := privateAt; cell <= s.newest[1]; cell++ {
 			put(uint32(armPrivate+cell-privateAt), s.leaves[cell])
 		}
-		put(uint32(armPrivate+s.newest[1]-privateAt+1), beyond)
+		put(uint32(armPrivate+s.newest[1]-privateAt+1), newer)
 	}
 	return spans
 }

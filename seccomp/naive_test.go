@@ -183,12 +183,11 @@ func (n *naive) verdict(goarch string, d data) uint32 {
 	}
 
 	denies := def < 0x7ff00000 || def == 0x80000000
-	newer := nr > n.max[on]
+	newer := n.max[on] > 0 && nr > n.max[on]
 	if on == abiARM && nr >= 0xf0000 && n.priv >= 0 {
 		newer = nr > n.priv
 	}
-	named := n.max[on] > 0 || on == abiARM && n.priv >= 0
-	if denies && named && newer {
+	if denies && newer {
 		return 0x50000 + 38
 	}
 
