@@ -16,39 +16,39 @@ import (
 // file is a profile as people write it: the runtime-spec's form with Docker's additions (archMap, includes, excludes,
 // name, comment) and Podman's (errno and defaultErrno, the errno as a name beside the number).
 type file struct {
-	DefaultAction    specs.LinuxSeccompAction
-	DefaultErrnoRet  *uint
-	DefaultErrno     string
-	Architectures    []specs.Arch
-	ArchMap          []fileArch
-	Flags            []specs.LinuxSeccompFlag
-	ListenerPath     string
-	ListenerMetadata string
-	Syscalls         []fileRule
+	DefaultAction    specs.LinuxSeccompAction `json:"defaultAction"`
+	DefaultErrnoRet  *uint                    `json:"defaultErrnoRet"`
+	DefaultErrno     string                   `json:"defaultErrno"`
+	Architectures    []specs.Arch             `json:"architectures"`
+	ArchMap          []fileArch               `json:"archMap"`
+	Flags            []specs.LinuxSeccompFlag `json:"flags"`
+	ListenerPath     string                   `json:"listenerPath"`
+	ListenerMetadata string                   `json:"listenerMetadata"`
+	Syscalls         []fileRule               `json:"syscalls"`
 }
 
 type fileArch struct {
-	Architecture     specs.Arch
-	SubArchitectures []specs.Arch
+	Architecture     specs.Arch   `json:"architecture"`
+	SubArchitectures []specs.Arch `json:"subArchitectures"`
 }
 
 type fileRule struct {
-	Name     string
-	Names    []string
-	Action   specs.LinuxSeccompAction
-	ErrnoRet *uint
-	Errno    string
-	Args     []specs.LinuxSeccompArg
-	Comment  string
-	Includes *fileFilter
-	Excludes *fileFilter
+	Name     string                   `json:"name"`
+	Names    []string                 `json:"names"`
+	Action   specs.LinuxSeccompAction `json:"action"`
+	ErrnoRet *uint                    `json:"errnoRet"`
+	Errno    string                   `json:"errno"`
+	Args     []specs.LinuxSeccompArg  `json:"args"`
+	Comment  string                   `json:"comment"`
+	Includes *fileFilter              `json:"includes"`
+	Excludes *fileFilter              `json:"excludes"`
 }
 
 // fileFilter is a condition on the container and its host.
 type fileFilter struct {
-	Caps      []string
-	Arches    []string
-	MinKernel string
+	Caps      []string `json:"caps"`
+	Arches    []string `json:"arches"`
+	MinKernel string   `json:"minKernel"`
 }
 
 // ParseProfile reads a profile in Docker's format or in the plain form of the runtime-spec and returns what is left of

@@ -1,0 +1,385 @@
+package seccomp
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"unsafe"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// The tests in this file load filters into the running kernel. They need no privilege (no_new_privs is set), but
+// a filter cannot be taken off again: each is loaded by a copy of the test program, which finds in the environment
+// what it is to do.
+
+// job is what such a copy does: load the filter, then make the calls, or execute a program.
+type job struct {
+	Profile *specs.LinuxSeccomp
+	Calls   []probe
+	Exec    string
+}
+
+type probe struct {
+	NR   uintptr
+	Args [6]uintptr
+}
+
+const jobVariable = "GLASSBOX_SECCOMP_JOB"
+
+func TestMain(m *testing.M) {
+	if text := os.Getenv(jobVariable); text != "" {
+		if err := child(text); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(125)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+func child(text string) error {
+	var j job
+	if err := json.Unmarshal([]byte(text), &j); err != nil {
+		return err
+	}
+	f, err := Compile(j.Profile, runtime.GOARCH)
+	if err != nil {
+		return err
+	}
+	program := f.Bytes()
+	runtime.LockOSThread()
+	if _, _, e := syscall.RawSyscall6(syscall.SYS_PRCTL, 38 /* PR_SET_NO_NEW_PRIVS */, 1, 0, 0, 0, 0); e != 0 {
+		return fmt.Errorf("prctl: %w", e)
+	}
+	prog := struct {
+		len    uint16
+		filter *byte
+	}{uint16(len(program) / 8), &program[0]}
+	const setModeFilter = 1
+	nr := uintptr(calls[findCall("seccomp")].nr[machine(runtime.GOARCH)[0]])
+	if _, _, e := syscall.RawSyscall(nr, setModeFilter, uintptr(f.Flags), uintptr(unsafe.Pointer(&prog))); e != 0 {
+		return fmt.Errorf("seccomp: %w", e)
+	}
+	if j.Exec != "" {
+		return syscall.Exec(j.Exec, []string{j.Exec}, nil)
+	}
+	results := make([]int, len(j.Calls))
+	for i, c := range j.Calls {
+		r, _, e := syscall.RawSyscall6(c.NR, c.Args[0], c.Args[1], c.Args[2], c.Args[3], c.Args[4], c.Args[5])
+		if e == 0 && r == 0 && (c.NR == syscall.SYS_CLONE || c.NR == 435) { // a child that must not be
+			syscall.RawSyscall(syscall.SYS_EXIT_GROUP, 0, 0, 0)
+		}
+		results[i] = int(e)
+	}
+	return json.NewEncoder(os.Stdout).Encode(results)
+}
+
+// start runs a job and returns its output; err is that of the process, with what it said.
+func start(t *testing.T, j job) ([]byte, error) {
+	t.Helper()
+	text, err := json.Marshal(j)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = []string{jobVariable + "=" + string(text)}
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil && stderr.Len() > 0 {
+		err = fmt.Errorf("%w: %.300s", err, stderr.String())
+	}
+	return out, err
+}
+
+// probes makes calls behind a filter and returns the errno of each.
+func probes(t *testing.T, p *specs.LinuxSeccomp, cs []probe) []int {
+	t.Helper()
+	out, err := start(t, job{Profile: p, Calls: cs})
+	if err != nil {
+		t.Fatalf("child: %v", err)
+	}
+	var results []int
+	if err := json.Unmarshal(out, &results); err != nil || len(results) != len(cs) {
+		t.Fatalf("child wrote %q", out)
+	}
+	return results
+}
+
+func native(t *testing.T, name string) uintptr {
+	t.Helper()
+	row := findCall(name)
+	if row < 0 {
+		t.Fatalf("no call %s", name)
+	}
+	return uintptr(calls[row].nr[machine(runtime.GOARCH)[0]])
+}
+
+func TestKernelDefault(t *testing.T) {
+	if machine(runtime.GOARCH) == nil {
+		t.Skip("needs amd64 or arm64")
+	}
+	const sigchld = 17
+	none := Default(DefaultOptions{Arch: runtime.GOARCH, KernelMajor: 6})
+	for _, test := range []struct {
+		name string
+		args [6]uintptr
+		want syscall.Errno
+	}{
+		{"getpid", [6]uintptr{}, 0},
+		{"clone", [6]uintptr{0x10000000 | sigchld}, syscall.EPERM}, // CLONE_NEWUSER
+		{"clone", [6]uintptr{0x00020000 | sigchld}, syscall.EPERM}, // CLONE_NEWNS
+		{"clone3", [6]uintptr{}, syscall.ENOSYS},
+		{"unshare", [6]uintptr{0x10000000}, syscall.EPERM},
+		{"setns", [6]uintptr{^uintptr(0)}, syscall.EPERM},
+		{"mount", [6]uintptr{}, syscall.EPERM},
+		{"keyctl", [6]uintptr{}, syscall.EPERM},
+		{"io_uring_setup", [6]uintptr{}, syscall.EPERM},
+		{"userfaultfd", [6]uintptr{}, syscall.EPERM},
+		{"socket", [6]uintptr{40, 1}, syscall.EPERM},
+		{"socket", [6]uintptr{38, 5}, syscall.EPERM},
+		{"socket", [6]uintptr{1, 1}, 0},
+		{"personality", [6]uintptr{0xffffffff}, 0},
+		{"personality", [6]uintptr{0x40000}, syscall.EPERM},
+		{"rseq_slice_yield", [6]uintptr{}, syscall.ENOSYS},
+		{"umask", [6]uintptr{0o22}, 0},
+		{"close", [6]uintptr{1 << 30}, syscall.EBADF}, // let through, and the kernel says so
+	} {
+		got := probes(t, none, []probe{{native(t, test.name), test.args}})[0]
+		if got != int(test.want) {
+			t.Errorf("%s%#x: got errno %d, want %d", test.name, test.args, got, test.want)
+		}
+	}
+}
+
+// TestKernelEveryCall asks the kernel about every number there is. Calls that the filter would let through are turned
+// into errno 998 and denied ones into 999, which no call ever returns, so nothing really happens; except for those that
+// the Go runtime of the child cannot live without.
+func TestKernelEveryCall(t *testing.T) {
+	if machine(runtime.GOARCH) == nil {
+		t.Skip("needs amd64 or arm64")
+	}
+	runtimeNeeds := strings.Fields(`rt_sigreturn rt_sigprocmask rt_sigaction sigaltstack futex nanosleep clock_nanosleep write read close
+		openat fcntl mmap munmap madvise mprotect sched_yield sched_getaffinity gettid getpid tgkill exit exit_group epoll_create1
+		epoll_ctl epoll_pwait pipe2 eventfd2 prctl newfstatat fstat restart_syscall prlimit64 getrandom`)
+	for name, caps := range capabilitySets {
+		real := Default(DefaultOptions{Arch: runtime.GOARCH, Caps: caps, KernelMajor: 6})
+		marked := *real
+		pass, deny := uint(998), uint(999)
+		marked.DefaultErrnoRet = &deny
+		marked.Syscalls = []specs.LinuxSyscall{{Names: runtimeNeeds, Action: specs.ActAllow}, {Names: []string{"clone"}, Action: specs.ActAllow}}
+		for _, s := range real.Syscalls {
+			if s.Action == specs.ActAllow {
+				s.Action, s.ErrnoRet = specs.ActErrno, &pass
+			}
+			marked.Syscalls = append(marked.Syscalls, s)
+		}
+		n := newNaive(&marked, runtime.GOARCH)
+		audit := abiInfos[machine(runtime.GOARCH)[0]].audit
+		var cs []probe
+		var want []int
+		for nr := range uint32(620) {
+			if runtime.GOARCH == "amd64" && (nr == 335 || nr == 336) {
+				// uretprobe and uprobe: the kernel makes them itself, past all filters (Linux 6.14), and answers
+				// everyone else with SIGILL.
+				continue
+			}
+			d := data{nr: nr, arch: audit}
+			v := n.verdict(runtime.GOARCH, d)
+			if v&0xffff0000 != retErrno {
+				continue
+			}
+			cs = append(cs, probe{NR: uintptr(nr)})
+			want = append(want, int(v&0xffff))
+		}
+		if len(cs) < 500 {
+			t.Fatalf("only %d calls to try", len(cs))
+		}
+		got := probes(t, &marked, cs)
+		for i, c := range cs {
+			if got[i] != want[i] {
+				t.Errorf("%s: call %d: got errno %d, want %d", name, c.NR, got[i], want[i])
+			}
+		}
+	}
+}
+
+func TestKernelActions(t *testing.T) {
+	if machine(runtime.GOARCH) == nil {
+		t.Skip("needs amd64 or arm64")
+	}
+	mkdir := []string{"mkdirat"}
+	call := []probe{{NR: native(t, "mkdirat"), Args: [6]uintptr{^uintptr(99)}}}
+	profile := func(a specs.LinuxSeccompAction, errno *uint, args ...specs.LinuxSeccompArg) *specs.LinuxSeccomp {
+		return &specs.LinuxSeccomp{
+			DefaultAction: specs.ActAllow,
+			Syscalls:      []specs.LinuxSyscall{{Names: mkdir, Action: a, ErrnoRet: errno, Args: args}},
+		}
+	}
+	fifty := uint(50)
+	high := specs.LinuxSeccompArg{Index: 0, Op: specs.OpGreaterThan, Value: 1 << 32}
+	low := specs.LinuxSeccompArg{Index: 0, Op: specs.OpLessEqual, Value: 1 << 32}
+	for _, test := range []struct {
+		name string
+		p    *specs.LinuxSeccomp
+		want int
+	}{
+		{"errno 50", profile(specs.ActErrno, &fifty), 50},
+		{"errno by default", profile(specs.ActErrno, nil), int(syscall.EPERM)},
+		{"trace without a tracer", profile(specs.ActTrace, nil), int(syscall.ENOSYS)},
+		{"log", profile(specs.ActLog, nil), int(syscall.EFAULT)},
+		{"upper half of an argument", profile(specs.ActErrno, &fifty, high), 50},
+		{"upper half of an argument, not", profile(specs.ActErrno, &fifty, low), int(syscall.EFAULT)},
+	} {
+		if got := probes(t, test.p, call)[0]; got != test.want {
+			t.Errorf("%s: got errno %d, want %d", test.name, got, test.want)
+		}
+	}
+	for _, a := range []specs.LinuxSeccompAction{specs.ActKillProcess, specs.ActTrap} {
+		_, err := start(t, job{Profile: profile(a, nil), Calls: call})
+		if err == nil {
+			t.Errorf("%s: the child lived", a)
+		}
+	}
+}
+
+// TestKernelOtherABI enters the kernel as a 32-bit and as an x32 program would. Behind the filter, the child executes a
+// program of a few instructions that makes one call and exits with its errno.
+func TestKernelOtherABI(t *testing.T) {
+	if runtime.GOARCH != "amd64" {
+		t.Skip("needs amd64")
+	}
+	dir := t.TempDir()
+	everything := &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Architectures: []specs.Arch{specs.ArchX86, specs.ArchX32}}
+	i386 := func(name string) uint32 { return uint32(calls[findCall(name)].nr[abi386]) }
+	x32 := func(name string) uint32 { return uint32(calls[findCall(name)].nr[abiX32]) | x32Bit }
+	has := map[bool]bool{}
+	for _, narrow := range []bool{true, false} {
+		nr := x32("umask")
+		if narrow {
+			nr = i386("umask")
+		}
+		_, err := start(t, job{Profile: everything, Exec: oneCall(t, dir, narrow, nr, 0o22)})
+		has[narrow] = exitCode(err) == 0xff&-0o22 || exitCode(err) == 0xff&-int(0) // the old mask, negated
+	}
+	def := Default(DefaultOptions{Arch: "amd64", KernelMajor: 6})
+	nativeOnly := *def
+	nativeOnly.Architectures = nil
+	for _, test := range []struct {
+		name   string
+		p      *specs.LinuxSeccomp
+		narrow bool
+		nr     uint32
+		arg    uint32
+		want   int // errno; -1 is death by SIGSYS
+	}{
+		{"i386 unshare", def, true, i386("unshare"), 0x10000000, 1},
+		{"i386 clone with user namespace", def, true, i386("clone"), 0x10000000, 1},
+		{"i386 clone3", def, true, i386("clone3"), 0, 38},
+		{"i386 socket AF_VSOCK", def, true, i386("socket"), 40, 1},
+		{"i386 close", def, true, i386("close"), 1 << 30, 9},
+		{"i386 not listed", &nativeOnly, true, i386("close"), 1 << 30, -1},
+		{"x32 unshare", def, false, x32("unshare"), 0x10000000, 1},
+		{"x32 not listed", &nativeOnly, false, x32("close"), 1 << 30, -1},
+		{"x32 close", def, false, x32("close"), 1 << 30, 9},
+		{"native by the same program", &nativeOnly, false, 3, 1 << 30, 9},
+	} {
+		// Without the ABI in the kernel, the filter still decides; only a call it lets through ends with ENOSYS.
+		if test.want == 9 && test.nr&x32Bit != 0 && !has[false] {
+			test.want = 38
+		}
+		if test.narrow && !has[true] {
+			t.Logf("%s: needs a kernel with CONFIG_IA32_EMULATION", test.name)
+			continue
+		}
+		_, err := start(t, job{Profile: test.p, Exec: oneCall(t, dir, test.narrow, test.nr, test.arg)})
+		if got := exitCode(err); got != test.want {
+			t.Errorf("%s: got errno %d, want %d (%v)", test.name, got, test.want, err)
+		}
+	}
+	t.Logf("kernel has i386: %v, x32: %v", has[true], has[false])
+}
+
+// exitCode is the exit status of a child, -1 if SIGSYS ended it.
+func exitCode(err error) int {
+	if err == nil {
+		return 0
+	}
+	if e := (*exec.ExitError)(nil); errors.As(err, &e) {
+		status := e.Sys().(syscall.WaitStatus)
+		if status.Signaled() && status.Signal() == syscall.SIGSYS {
+			return -1
+		}
+		if status.Exited() {
+			return status.ExitStatus()
+		}
+	}
+	return -2
+}
+
+// oneCall writes a static x86-64 program that makes one system call with one argument, by int 0x80 or by syscall, and
+// exits with the negated result.
+func oneCall(t *testing.T, dir string, narrow bool, nr, arg uint32) string {
+	t.Helper()
+	le := binary.LittleEndian
+	code := le.AppendUint32([]byte{0xb8}, nr) // mov eax, nr
+	if narrow {
+		code = le.AppendUint32(append(code, 0xbb), arg) // mov ebx, arg
+		code = append(code, 0xcd, 0x80)                 // int 0x80
+	} else {
+		code = le.AppendUint32(append(code, 0xbf), arg) // mov edi, arg
+		code = append(code, 0x0f, 0x05)                 // syscall
+	}
+	code = append(code, 0xf7, 0xd8, 0x89, 0xc7)               // neg eax; mov edi, eax
+	code = append(code, 0xb8, 231, 0, 0, 0, 0x0f, 0x05, 0xf4) // mov eax, exit_group; syscall; hlt
+
+	const base, header = 0x400000, 64 + 56
+	b := append([]byte("\x7fELF\x02\x01\x01"), make([]byte, 9)...)
+	b = le.AppendUint16(b, 2)           // ET_EXEC
+	b = le.AppendUint16(b, 62)          // EM_X86_64
+	b = le.AppendUint32(b, 1)           // version
+	b = le.AppendUint64(b, base+header) // entry
+	b = le.AppendUint64(b, 64)          // program headers
+	b = le.AppendUint64(b, 0)           // section headers
+	b = le.AppendUint32(b, 0)           // flags
+	for _, v := range []uint16{64, 56, 1, 0, 0, 0} {
+		b = le.AppendUint16(b, v)
+	}
+	b = le.AppendUint32(b, 1) // PT_LOAD
+	b = le.AppendUint32(b, 5) // R+X
+	size := uint64(header + len(code))
+	for _, v := range []uint64{0, base, base, size, size, 0x1000} {
+		b = le.AppendUint64(b, v)
+	}
+	b = append(b, code...)
+	name := filepath.Join(dir, fmt.Sprintf("call-%v-%x-%x", narrow, nr, arg))
+	if err := os.WriteFile(name, b, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// TestKernelTakesEveryDefault loads the default filter for every set of capabilities.
+func TestKernelTakesEveryDefault(t *testing.T) {
+	if machine(runtime.GOARCH) == nil {
+		t.Skip("needs amd64 or arm64")
+	}
+	for _, name := range slices.Sorted(maps.Keys(capabilitySets)) {
+		p := Default(DefaultOptions{Arch: runtime.GOARCH, Caps: capabilitySets[name], KernelMajor: 6})
+		p.Flags = []specs.LinuxSeccompFlag{"SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"}
+		if got := probes(t, p, []probe{{NR: native(t, "getppid")}})[0]; got != 0 {
+			t.Errorf("%s: getppid: errno %d", name, got)
+		}
+	}
+}
