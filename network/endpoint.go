@@ -26,8 +26,8 @@ type Bridge struct {
 type Endpoint struct {
 	Bridge Bridge     `json:"bridge"`
 	IP     netip.Addr `json:"ip"`
-	MAC    string     `json:"mac,omitempty"`  // of the container's side, see MAC
-	Veth   string     `json:"veth"`           // name of the host's side, see VethName
+	MAC    string     `json:"mac,omitempty"` // of the container's side, see MAC
+	Veth   string     `json:"veth"`          // name of the host's side, see VethName
 	Ports  []Port     `json:"ports,omitempty"`
 }
 

@@ -1,0 +1,55 @@
+package network
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"glassbox/plan"
+)
+
+// BenchmarkWire makes all network steps of a container on a warm bridge and then unpublishes its port. Making and removing the
+// namespace and the links is not counted.
+func BenchmarkWire(b *testing.B) {
+	host := newNetns(b)
+	ip := netip.MustParseAddr("172.30.0.2")
+	e := Endpoint{Bridge: testBridge(), IP: ip, MAC: MAC(ip), Veth: "gb0", Ports: []Port{{HostPort: 8080, ContainerPort: 80, Proto: "tcp"}}}
+	steps := Steps(e, testOrigin)
+	per := map[string]time.Duration{}
+	round := func(count bool) {
+		c := newNetns(b)
+		host.do(func() {
+			b.StartTimer()
+			defer b.StopTimer()
+			w := Open(func() (int, error) { return c.fd, nil })
+			defer w.Close()
+			ops := []plan.Op{}
+			for _, s := range steps {
+				ops = append(ops, s.Op)
+			}
+			ops = append(ops, &plan.NftUnpublish{Table: e.Bridge.Table, Ports: rules(e)}, &plan.LinkDelete{Name: e.Veth})
+			for _, op := range ops {
+				if _, ok := op.(*plan.LinkDelete); ok {
+					b.StopTimer()
+				}
+				start := time.Now()
+				if err := w.Do(op); err != nil {
+					panic(err)
+				}
+				if count {
+					per[op.Kind()] += time.Since(start)
+				}
+			}
+		})
+	}
+	b.StopTimer()
+	round(false)
+	b.ResetTimer()
+	b.ReportAllocs()
+	for range b.N {
+		round(true)
+	}
+	for k, d := range per {
+		b.ReportMetric(float64(d.Microseconds())/float64(b.N), k+"-µs")
+	}
+}

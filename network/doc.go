@@ -1,0 +1,2 @@
+// Package network connects containers.
+package network

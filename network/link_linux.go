@@ -1,0 +1,461 @@
+package network
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"glassbox/plan"
+)
+
+// Requests of rtnetlink(7): links, addresses, routes.
+
+// ifinfo is struct ifinfomsg.
+func ifinfo(index int, flags, change uint32) []byte {
+	b := make([]byte, unix.SizeofIfInfomsg)
+	binary.NativeEndian.PutUint32(b[4:], uint32(index))
+	binary.NativeEndian.PutUint32(b[8:], flags)
+	binary.NativeEndian.PutUint32(b[12:], change)
+	return b
+}
+
+// link is what we read of a link.
+type link struct {
+	index, master int
+	name, kind    string
+	up            bool
+	mtu           int
+}
+
+func parseLink(body []byte) (link, bool) {
+	if len(body) < unix.SizeofIfInfomsg {
+		return link{}, false
+	}
+	l := link{
+		index: int(int32(binary.NativeEndian.Uint32(body[4:]))),
+		up:    binary.NativeEndian.Uint32(body[8:])&unix.IFF_UP != 0,
+	}
+	for typ, data := range attrs(body[unix.SizeofIfInfomsg:]) {
+		switch typ {
+		case unix.IFLA_IFNAME:
+			l.name = cstring(data)
+		case unix.IFLA_MASTER:
+			l.master = int(nativeU32(data))
+		case unix.IFLA_MTU:
+			l.mtu = int(nativeU32(data))
+		case unix.IFLA_LINKINFO:
+			for typ, data := range attrs(data) {
+				if typ == unix.IFLA_INFO_KIND {
+					l.kind = cstring(data)
+				}
+			}
+		}
+	}
+	return l, true
+}
+
+// skipStats is RTEXT_FILTER_SKIP_STATS of linux/rtnetlink.h: counters are most of an answer's size.
+const skipStats = 1 << 3
+
+// link asks for a link by name, or by index where name is "".
+func (c *conn) link(name string, index int) (link, error) {
+	var (
+		r     request
+		l     link
+		found bool
+	)
+	r.message(unix.RTM_GETLINK, unix.NLM_F_ACK, ifinfo(index, 0, 0)...)
+	if name != "" {
+		r.str(unix.IFLA_IFNAME, name)
+	}
+	r.u32(unix.IFLA_EXT_MASK, skipStats)
+	err := c.do(&r, func(_ uint16, body []byte) error {
+		l, found = parseLink(body)
+		return nil
+	})
+	if err == nil && !found {
+		err = errMalformed
+	}
+	return l, err
+}
+
+// links lists the links that are ports of a bridge.
+func (c *conn) links(master int) ([]link, error) {
+	var out []link
+	var r request
+	r.message(unix.RTM_GETLINK, unix.NLM_F_DUMP, ifinfo(0, 0, 0)...)
+	r.u32(unix.IFLA_EXT_MASK, skipStats)
+	r.u32(unix.IFLA_MASTER, uint32(master))
+	err := c.dump(&r, func() { out = out[:0] }, func(_ uint16, body []byte) error {
+		if l, ok := parseLink(body); ok && l.master == master {
+			out = append(out, l)
+		}
+		return nil
+	})
+	return out, err
+}
+
+// address is struct ifaddrmsg with the address.
+func (r *request) address(typ, flags uint16, index int, p netip.Prefix) {
+	a := p.Addr().As4()
+	r.message(typ, flags, unix.AF_INET, byte(p.Bits()), 0, 0, 0, 0, 0, 0)
+	binary.NativeEndian.PutUint32(r.b[len(r.b)-4:], uint32(index))
+	r.attr(unix.IFA_LOCAL, a[:]...)
+	r.attr(unix.IFA_ADDRESS, a[:]...)
+	if typ == unix.RTM_NEWADDR && p.Bits() < 31 {
+		last := lastAddr(p).As4()
+		r.attr(unix.IFA_BROADCAST, last[:]...)
+	}
+}
+
+type ifAddress struct {
+	index  int
+	prefix netip.Prefix
+}
+
+// addresses lists the IPv4 addresses of a link, of all links where index is 0.
+func (c *conn) addresses(index int) ([]ifAddress, error) {
+	var out []ifAddress
+	var r request
+	r.message(unix.RTM_GETADDR, unix.NLM_F_DUMP, unix.AF_INET, 0, 0, 0, 0, 0, 0, 0)
+	binary.NativeEndian.PutUint32(r.b[len(r.b)-4:], uint32(index))
+	err := c.dump(&r, func() { out = out[:0] }, func(_ uint16, body []byte) error {
+		if a, ok := parseAddress(body); ok && (index == 0 || a.index == index) {
+			out = append(out, a)
+		}
+		return nil
+	})
+	return out, err
+}
+
+func parseAddress(body []byte) (ifAddress, bool) {
+	if len(body) < unix.SizeofIfAddrmsg || body[0] != unix.AF_INET {
+		return ifAddress{}, false
+	}
+	a := ifAddress{index: int(nativeU32(body[4:]))}
+	for typ, data := range attrs(body[unix.SizeofIfAddrmsg:]) {
+		if typ == unix.IFA_LOCAL && len(data) == 4 {
+			a.prefix = netip.PrefixFrom(netip.AddrFrom4([4]byte(data)), int(body[1]))
+		}
+	}
+	return a, a.prefix.IsValid()
+}
+
+// route is what we read of a route.
+type route struct {
+	dst   netip.Prefix
+	table uint32
+	typ   byte
+	oifs  []int
+}
+
+func parseRoute(body []byte) (route, bool) {
+	if len(body) < unix.SizeofRtMsg || body[0] != unix.AF_INET {
+		return route{}, false
+	}
+	r := route{table: uint32(body[4]), typ: body[7]}
+	dst := [4]byte{}
+	for typ, data := range attrs(body[unix.SizeofRtMsg:]) {
+		switch typ {
+		case unix.RTA_DST:
+			if len(data) == 4 {
+				dst = [4]byte(data)
+			}
+		case unix.RTA_TABLE:
+			r.table = nativeU32(data)
+		case unix.RTA_OIF:
+			r.oifs = append(r.oifs, int(nativeU32(data)))
+		case unix.RTA_MULTIPATH: // struct rtnexthop: len, flags, hops, ifindex
+			for len(data) >= unix.SizeofRtNexthop {
+				n := int(binary.NativeEndian.Uint16(data))
+				if n < unix.SizeofRtNexthop || n > len(data) {
+					break
+				}
+				r.oifs = append(r.oifs, int(nativeU32(data[4:])))
+				data = data[min(align(n), len(data)):]
+			}
+		}
+	}
+	r.dst = netip.PrefixFrom(netip.AddrFrom4(dst), int(body[1]))
+	return r, r.dst.IsValid()
+}
+
+// routes lists the IPv4 routes of all tables.
+func (c *conn) routes() ([]route, error) {
+	var out []route
+	var r request
+	r.message(unix.RTM_GETROUTE, unix.NLM_F_DUMP, append([]byte{unix.AF_INET}, make([]byte, unix.SizeofRtMsg-1)...)...)
+	err := c.dump(&r, func() { out = out[:0] }, func(_ uint16, body []byte) error {
+		if rt, ok := parseRoute(body); ok {
+			out = append(out, rt)
+		}
+		return nil
+	})
+	return out, err
+}
+
+// forwarding gives the IPv4 forwarding switch of every link, by index, and the one for the whole host.
+func (c *conn) forwarding() (all bool, dev map[int]bool, err error) {
+	const (
+		ifindex = 1 // NETCONFA_IFINDEX of linux/netconf.h
+		value   = 2 // NETCONFA_FORWARDING
+	)
+	var r request
+	r.message(unix.RTM_GETNETCONF, unix.NLM_F_DUMP, unix.AF_INET)
+	err = c.dump(&r, func() { dev = map[int]bool{} }, func(_ uint16, body []byte) error {
+		if len(body) < 4 {
+			return nil
+		}
+		index, on := 0, false
+		for typ, data := range attrs(body[4:]) {
+			switch typ {
+			case ifindex:
+				index = int(int32(nativeU32(data)))
+			case value:
+				on = nativeU32(data) != 0
+			}
+		}
+		if index == -1 { // NETCONFA_IFINDEX_ALL
+			all = on
+		} else if index > 0 {
+			dev[index] = on
+		}
+		return nil
+	})
+	return all, dev, err
+}
+
+// ensureBridge makes the bridge, or makes an existing one what it should be, and returns its index. When nothing has changed it
+// costs two questions.
+func (c *conn) ensureBridge(op *plan.LinkBridge) (int, error) {
+	want, err := netip.ParsePrefix(op.Address)
+	if err != nil || !want.Addr().Is4() {
+		return 0, fmt.Errorf("address %q: want IPv4 in CIDR form", op.Address)
+	}
+	if err := checkName(op.Name); err != nil {
+		return 0, err
+	}
+	l, err := c.link(op.Name, 0)
+	if errors.Is(err, unix.ENODEV) {
+		var r request
+		r.message(unix.RTM_NEWLINK, unix.NLM_F_ACK|unix.NLM_F_CREATE|unix.NLM_F_EXCL, ifinfo(0, 0, 0)...)
+		r.str(unix.IFLA_IFNAME, op.Name)
+		if op.MTU > 0 {
+			r.u32(unix.IFLA_MTU, uint32(op.MTU))
+		}
+		// A bridge without an address of its own takes one of its ports', and changes it as they come and go.
+		if mac, err := parseMAC(MAC(want.Addr())); err == nil {
+			r.attr(unix.IFLA_ADDRESS, mac...)
+		}
+		r.nest(unix.IFLA_LINKINFO, func() { r.str(unix.IFLA_INFO_KIND, "bridge") })
+		if err := c.do(&r, nil); err != nil && !errors.Is(err, unix.EEXIST) { // another start was faster
+			return 0, err
+		}
+		l, err = c.link(op.Name, 0)
+	}
+	if err != nil {
+		return 0, err
+	}
+	if l.kind != "bridge" {
+		return 0, fmt.Errorf("a link of that name exists and is no bridge: %w", unix.EEXIST)
+	}
+
+	for _, s := range op.Sysctls {
+		if err := setSysctl(s); err != nil {
+			return 0, err
+		}
+	}
+	have, err := c.addresses(l.index)
+	if err != nil {
+		return 0, fmt.Errorf("addresses: %w", err)
+	}
+	var r request
+	found := false
+	for _, a := range have {
+		if a.prefix == want {
+			found = true
+		} else { // of the subnet that the bridge had before
+			r.address(unix.RTM_DELADDR, unix.NLM_F_ACK, l.index, a.prefix)
+		}
+	}
+	if !found {
+		r.address(unix.RTM_NEWADDR, unix.NLM_F_ACK|unix.NLM_F_CREATE|unix.NLM_F_REPLACE, l.index, want)
+	}
+	if !l.up {
+		r.message(unix.RTM_NEWLINK, unix.NLM_F_ACK, ifinfo(l.index, unix.IFF_UP, unix.IFF_UP)...)
+	}
+	if r.n == 0 {
+		return l.index, nil
+	}
+	if err := c.do(&r, nil); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+		return 0, err
+	}
+	return l.index, nil
+}
+
+// veth makes the pair in one request, both ends in their place. A pair of that name is left from an earlier run of the same
+// container, whose namespace the kernel has not yet taken down (that happens in the background): it is removed first.
+func (c *conn) veth(op *plan.LinkVeth, bridge, netns int) error {
+	if err := checkName(op.Name); err != nil {
+		return err
+	}
+	if err := checkName(op.Peer); err != nil {
+		return err
+	}
+	var mac []byte
+	if op.MAC != "" {
+		var err error
+		if mac, err = parseMAC(op.MAC); err != nil {
+			return err
+		}
+	}
+	var r request
+	r.message(unix.RTM_NEWLINK, unix.NLM_F_ACK|unix.NLM_F_CREATE|unix.NLM_F_EXCL, ifinfo(0, unix.IFF_UP, unix.IFF_UP)...)
+	r.str(unix.IFLA_IFNAME, op.Name)
+	r.u32(unix.IFLA_MASTER, uint32(bridge))
+	common := func() {
+		if op.MTU > 0 {
+			r.u32(unix.IFLA_MTU, uint32(op.MTU))
+		}
+		// One queue per direction: more pay off only for XDP and cost time and memory with every container.
+		r.u32(unix.IFLA_NUM_TX_QUEUES, 1)
+		r.u32(unix.IFLA_NUM_RX_QUEUES, 1)
+	}
+	common()
+	r.nest(unix.IFLA_LINKINFO, func() {
+		r.str(unix.IFLA_INFO_KIND, "veth")
+		r.nest(unix.IFLA_INFO_DATA, func() {
+			const peer = 1 // VETH_INFO_PEER of linux/veth.h
+			at := len(r.b)
+			r.attr(peer, ifinfo(0, 0, 0)...)
+			r.str(unix.IFLA_IFNAME, op.Peer)
+			common()
+			if mac != nil {
+				r.attr(unix.IFLA_ADDRESS, mac...)
+			}
+			r.u32(unix.IFLA_NET_NS_FD, uint32(netns))
+			binary.NativeEndian.PutUint16(r.b[at:], uint16(len(r.b)-at))
+		})
+	})
+	if op.Hairpin {
+		// The port's settings are taken only after it has become one.
+		r.message(unix.RTM_NEWLINK, unix.NLM_F_ACK, ifinfo(0, 0, 0)...)
+		r.str(unix.IFLA_IFNAME, op.Name)
+		r.nest(unix.IFLA_LINKINFO, func() {
+			r.str(unix.IFLA_INFO_SLAVE_KIND, "bridge")
+			r.nest(unix.IFLA_INFO_SLAVE_DATA, func() { r.attr(unix.IFLA_BRPORT_MODE, 1) })
+		})
+	}
+	failed, err := c.send(&r, r.n, nil)
+	if failed == 1 && errors.Is(err, unix.EEXIST) {
+		if err := c.deleteLink(op.Name); err != nil {
+			return fmt.Errorf("remove the link left from an earlier run: %w", err)
+		}
+		_, err = c.send(&r, r.n, nil)
+	}
+	return err
+}
+
+// deleteLink removes a link; one that is gone is no error.
+func (c *conn) deleteLink(name string) error {
+	if err := checkName(name); err != nil {
+		return err
+	}
+	var r request
+	r.message(unix.RTM_DELLINK, unix.NLM_F_ACK, ifinfo(0, 0, 0)...)
+	r.str(unix.IFLA_IFNAME, name)
+	if err := c.do(&r, nil); err != nil && !errors.Is(err, unix.ENODEV) {
+		return err
+	}
+	return nil
+}
+
+// up gives a link an address, if there is one, and sets the link up. It returns the link's index, or 0 where it didn't need it.
+func (c *conn) up(op *plan.LinkAddress) (int, error) {
+	if err := checkName(op.Link); err != nil {
+		return 0, err
+	}
+	var r request
+	if op.Address == "" {
+		r.message(unix.RTM_NEWLINK, unix.NLM_F_ACK, ifinfo(0, unix.IFF_UP, unix.IFF_UP)...)
+		r.str(unix.IFLA_IFNAME, op.Link)
+		return 0, c.do(&r, nil)
+	}
+	p, err := netip.ParsePrefix(op.Address)
+	if err != nil || !p.Addr().Is4() {
+		return 0, fmt.Errorf("address %q: want IPv4 in CIDR form", op.Address)
+	}
+	l, err := c.link(op.Link, 0)
+	if err != nil {
+		return 0, err
+	}
+	r.address(unix.RTM_NEWADDR, unix.NLM_F_ACK|unix.NLM_F_CREATE|unix.NLM_F_EXCL, l.index, p)
+	r.message(unix.RTM_NEWLINK, unix.NLM_F_ACK, ifinfo(l.index, unix.IFF_UP, unix.IFF_UP)...)
+	return l.index, c.do(&r, nil)
+}
+
+func (c *conn) defaultRoute(op *plan.RouteDefault, index int) error {
+	via, err := netip.ParseAddr(op.Via)
+	if err != nil || !via.Is4() {
+		return fmt.Errorf("via %q: want an IPv4 address", op.Via)
+	}
+	if index == 0 {
+		l, err := c.link(op.Link, 0)
+		if err != nil {
+			return err
+		}
+		index = l.index
+	}
+	a := via.As4()
+	var r request
+	r.message(unix.RTM_NEWROUTE, unix.NLM_F_ACK|unix.NLM_F_CREATE|unix.NLM_F_EXCL,
+		unix.AF_INET, 0, 0, 0, unix.RT_TABLE_MAIN, unix.RTPROT_BOOT, unix.RT_SCOPE_UNIVERSE, unix.RTN_UNICAST, 0, 0, 0, 0)
+	r.attr(unix.RTA_GATEWAY, a[:]...)
+	r.u32(unix.RTA_OIF, uint32(index))
+	return c.do(&r, nil)
+}
+
+// checkName keeps to what the kernel takes as a name of a link, and to what is safe in a path and in a rule.
+func checkName(s string) error {
+	if s == "" || len(s) >= unix.IFNAMSIZ || s == "." || s == ".." {
+		return fmt.Errorf("link name %q: want 1 to 15 bytes", s)
+	}
+	for _, c := range []byte(s) {
+		if c <= ' ' || c == '/' || c == ':' || c == '"' || c == '\\' || c == '%' || c >= 0x7f {
+			return fmt.Errorf("link name %q: invalid character %q", s, c)
+		}
+	}
+	return nil
+}
+
+func parseMAC(s string) ([]byte, error) {
+	mac := make([]byte, 0, 6)
+	for i := 0; i < len(s); i += 3 {
+		if i+2 > len(s) || i+2 < len(s) && s[i+2] != ':' {
+			break
+		}
+		n, err := strconv.ParseUint(s[i:i+2], 16, 8)
+		if err != nil {
+			break
+		}
+		mac = append(mac, byte(n))
+	}
+	if len(mac) != 6 || len(s) != 17 {
+		return nil, fmt.Errorf("hardware address %q: want six bytes like 02:42:ac:1e:00:02", s)
+	}
+	if mac[0]&1 != 0 {
+		return nil, fmt.Errorf("hardware address %q is a multicast address", s)
+	}
+	return mac, nil
+}
+
+// lastAddr is the broadcast address of a subnet.
+func lastAddr(p netip.Prefix) netip.Addr {
+	a := p.Masked().Addr().As4()
+	n := binary.BigEndian.Uint32(a[:]) | (1<<(32-p.Bits()) - 1)
+	return netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, n)))
+}

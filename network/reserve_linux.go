@@ -1,0 +1,107 @@
+package network
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// Reserve takes the ports on the host, as long as the descriptors it returns are open (close-on-exec): it binds a socket to
+// each and doesn't listen, so that a port in use is an error now and other programs get EADDRINUSE later. Nothing ever
+// arrives at these sockets, because the firewall sends everything on to the container before. Where a port is to be chosen
+// (HostPort 0 or HostEnd set), the choice is written into ports. On an error nothing is taken.
+func Reserve(ports []Port) (fds []int, err error) {
+	defer func() {
+		if err != nil {
+			for _, fd := range fds {
+				unix.Close(fd)
+			}
+			fds = nil
+		}
+	}()
+	for i := range ports {
+		p := &ports[i]
+		first, last := p.HostPort, max(p.HostPort, p.HostEnd)
+		var fd int
+		for n := int(first); n <= int(last); n++ {
+			var chosen uint16
+			fd, chosen, err = reserve(*p, uint16(n))
+			if err == nil {
+				p.HostPort, p.HostEnd = chosen, 0
+				break
+			}
+			if !errors.Is(err, unix.EADDRINUSE) {
+				break
+			}
+		}
+		if err != nil {
+			switch {
+			case errors.Is(err, unix.EADDRINUSE) && last > first:
+				return fds, fmt.Errorf("publish %s: all ports of the range are in use: %w", *p, err)
+			case errors.Is(err, unix.EADDRINUSE):
+				return fds, fmt.Errorf("publish %s: the port is in use on this host (ss -lnp shows by whom): %w", *p, err)
+			case errors.Is(err, unix.EADDRNOTAVAIL):
+				return fds, fmt.Errorf("publish %s: this host doesn't have the address %s: %w", *p, p.HostIP, err)
+			}
+			return fds, fmt.Errorf("publish %s: %w", *p, err)
+		}
+		fds = append(fds, fd)
+	}
+	return fds, nil
+}
+
+func reserve(p Port, port uint16) (fd int, chosen uint16, err error) {
+	if p.HostIP.IsValid() && !p.HostIP.Is4() {
+		return -1, 0, fmt.Errorf("address %s: %w", p.HostIP, errIPv6)
+	}
+	fd, err = bind(p, port, false)
+	if err == unix.EADDRINUSE && p.Proto == "tcp" {
+		// Closed connections of a server that just ended (TIME_WAIT) also count as use, for a minute. With SO_REUSEADDR they
+		// don't; but then others that are bound and don't listen, such as our own, don't count either, until one listens.
+		fd, err = bind(p, port, true)
+	}
+	if err != nil {
+		return -1, 0, err
+	}
+	sa, err := unix.Getsockname(fd)
+	if err != nil {
+		unix.Close(fd)
+		return -1, 0, err
+	}
+	return fd, uint16(sa.(*unix.SockaddrInet4).Port), nil
+}
+
+func bind(p Port, port uint16, reuse bool) (int, error) {
+	typ := unix.SOCK_STREAM
+	if p.Proto == "udp" {
+		typ = unix.SOCK_DGRAM
+	}
+	fd, err := unix.Socket(unix.AF_INET, typ|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return -1, err
+	}
+	sa := &unix.SockaddrInet4{Port: int(port)}
+	if p.HostIP.IsValid() {
+		sa.Addr = p.HostIP.As4()
+	}
+	if reuse {
+		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	}
+	if err == nil {
+		err = unix.Bind(fd, sa)
+	}
+	if err == nil && reuse {
+		// Listening is refused if anybody else holds the port. Then stop at once; the port stays bound.
+		if err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 0); err == nil {
+			if err = unix.Listen(fd, 0); err == nil {
+				err = unix.Shutdown(fd, unix.SHUT_RD)
+			}
+		}
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}

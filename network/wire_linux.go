@@ -1,0 +1,219 @@
+package network
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"glassbox/plan"
+)
+
+// A Wire carries out the network steps of one start. Its sockets belong to network namespaces and are opened when first needed.
+// One goroutine uses it.
+type Wire struct {
+	child func() (fd int, err error)
+
+	host, inside, nft *conn
+
+	bridges map[string]int // indices of links of the host
+	links   map[string]int // indices of links of the child
+}
+
+// Open returns a Wire. childNetns gives a descriptor of the child's network namespace, which the Wire uses and doesn't close;
+// it is called when a step first needs it, and may be nil for Undo. The host's network namespace is that of the thread that
+// makes the first step.
+func Open(childNetns func() (fd int, err error)) *Wire { return &Wire{child: childNetns} }
+
+// Close closes the sockets.
+func (w *Wire) Close() {
+	for _, c := range []*conn{w.host, w.inside, w.nft} {
+		c.close()
+	}
+	*w = Wire{child: w.child}
+}
+
+// Do makes one step: LinkBridge, LinkVeth, LinkDelete, LinkAddress, RouteDefault, NftBridge, NftPublish or NftUnpublish. The
+// error has the kernel's explanation, and its errno is found by errors.Is and errors.As; what was asked is not repeated in it,
+// because the step that failed says so.
+func (w *Wire) Do(op plan.Op) error {
+	switch op := op.(type) {
+	case *plan.LinkBridge:
+		c, err := w.hostConn()
+		if err != nil {
+			return err
+		}
+		index, err := c.ensureBridge(op)
+		if err != nil {
+			return err
+		}
+		if w.bridges == nil {
+			w.bridges = map[string]int{}
+		}
+		w.bridges[op.Name] = index
+		return nil
+	case *plan.LinkVeth:
+		c, err := w.hostConn()
+		if err != nil {
+			return err
+		}
+		bridge, ok := w.bridges[op.Bridge]
+		if !ok {
+			l, err := c.link(op.Bridge, 0)
+			if err != nil {
+				return fmt.Errorf("bridge %s: %w", op.Bridge, err)
+			}
+			bridge = l.index
+		}
+		ns, err := w.childFD()
+		if err != nil {
+			return err
+		}
+		return c.veth(op, bridge, ns)
+	case *plan.LinkDelete:
+		c, err := w.hostConn()
+		if err != nil {
+			return err
+		}
+		return c.deleteLink(op.Name)
+	case *plan.LinkAddress:
+		c, err := w.childConn()
+		if err != nil {
+			return err
+		}
+		index, err := c.up(op)
+		if err == nil && index > 0 {
+			if w.links == nil {
+				w.links = map[string]int{}
+			}
+			w.links[op.Link] = index
+		}
+		return err
+	case *plan.RouteDefault:
+		c, err := w.childConn()
+		if err != nil {
+			return err
+		}
+		return c.defaultRoute(op, w.links[op.Link])
+	case *plan.NftBridge:
+		c, err := w.nftConn()
+		if err != nil {
+			return err
+		}
+		return c.ensureTable(op)
+	case *plan.NftPublish:
+		c, err := w.nftConn()
+		if err != nil {
+			return err
+		}
+		return c.publish(op)
+	case *plan.NftUnpublish:
+		c, err := w.nftConn()
+		if err != nil {
+			return err
+		}
+		return c.unpublish(op)
+	}
+	return fmt.Errorf("%s is no step of the network", op.Kind())
+}
+
+// Undo makes a LinkDelete or NftUnpublish, for which there is no child any more.
+func Undo(op plan.Op) error {
+	w := Open(nil)
+	defer w.Close()
+	return w.Do(op)
+}
+
+func (w *Wire) hostConn() (_ *conn, err error) {
+	if w.host == nil {
+		w.host, err = dial(unix.NETLINK_ROUTE)
+	}
+	return w.host, err
+}
+
+func (w *Wire) nftConn() (_ *conn, err error) {
+	if w.nft == nil {
+		w.nft, err = dial(unix.NETLINK_NETFILTER)
+	}
+	return w.nft, err
+}
+
+func (w *Wire) childFD() (int, error) {
+	if w.child == nil {
+		return -1, errors.New("there is no child whose network namespace could be used")
+	}
+	fd, err := w.child()
+	if err != nil {
+		return -1, fmt.Errorf("network namespace of the child: %w", err)
+	}
+	return fd, nil
+}
+
+func (w *Wire) childConn() (_ *conn, err error) {
+	if w.inside != nil {
+		return w.inside, nil
+	}
+	fd, err := w.childFD()
+	if err != nil {
+		return nil, err
+	}
+	w.inside, err = dialIn(fd)
+	return w.inside, err
+}
+
+// dialIn opens a socket in another network namespace. The thread is in it for the time of three system calls.
+func dialIn(netns int) (*conn, error) {
+	runtime.LockOSThread()
+	own, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		runtime.UnlockOSThread()
+		return nil, fmt.Errorf("own network namespace: %w", err)
+	}
+	defer unix.Close(own)
+	if err := unix.Setns(netns, unix.CLONE_NEWNET); err != nil {
+		runtime.UnlockOSThread()
+		return nil, fmt.Errorf("enter the child's network namespace: %w", err)
+	}
+	c, err := dial(unix.NETLINK_ROUTE)
+	if back := unix.Setns(own, unix.CLONE_NEWNET); back != nil {
+		// The thread stays locked and must never serve anything else: the goroutine's end ends it.
+		c.close()
+		return nil, fmt.Errorf("return to the host's network namespace: %w", back)
+	}
+	runtime.UnlockOSThread()
+	return c, err
+}
+
+// setSysctl makes a setting like "net/ipv4/conf/glassbox0/forwarding=1", unless it is so already. Settings of IPv6 are left
+// out on a kernel without it.
+func setSysctl(s string) error {
+	key, value, ok := strings.Cut(s, "=")
+	if !ok || !strings.HasPrefix(key, "net/") || strings.Contains(key, "..") {
+		return fmt.Errorf("setting %q: want net/…=value", s)
+	}
+	path := "/proc/sys/" + key
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		if err == unix.ENOENT && strings.HasPrefix(key, "net/ipv6/") {
+			return nil
+		}
+		return &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	var buf [64]byte
+	n, err := unix.Read(fd, buf[:])
+	unix.Close(fd)
+	if err == nil && strings.TrimSpace(string(buf[:n])) == value {
+		return nil
+	}
+	if fd, err = unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0); err != nil {
+		return &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	if _, err := unix.Write(fd, []byte(value)); err != nil {
+		return &os.PathError{Op: "write", Path: path, Err: err}
+	}
+	return nil
+}
