@@ -1,0 +1,402 @@
+package image
+
+import (
+	"archive/tar"
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sys/unix"
+)
+
+// layerRecord is SHORT.json: a complete layer.
+type layerRecord struct {
+	ID      string        `json:"id"` // the diff ID, or the chain ID of a variant
+	DiffID  string        `json:"diffID"`
+	Dir     string        `json:"dir"` // relative to the store's root
+	Size    int64         `json:"size"`
+	Entries int           `json:"entries"`
+	Implied []string      `json:"implied,omitempty"` // directories the archive lacks
+	Links   []pendingLink `json:"links,omitempty"`   // hard links to files of layers beneath; only ever in a variant
+}
+
+func (r *layerRecord) layer() Layer { return Layer{DiffID: r.DiffID, Dir: r.Dir, Size: r.Size} }
+
+// lookupLayer finds a complete layer by its diff ID or chain ID; nil if there is none.
+func (s *Store) lookupLayer(id string) (*layerRecord, error) {
+	h := hexOf(id)
+	for n := 12; n <= len(h); n += 4 {
+		r := &layerRecord{}
+		err := readJSON(s.path("layers", h[:n]+".json"), r)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if r.ID == id {
+			return r, nil
+		}
+	}
+	return nil, nil
+}
+
+// ingest is a layer directory being filled. Its flock tells Collect that somebody lives.
+type ingest struct {
+	store *Store
+	dir   string
+	f     *os.File
+	user  bool
+}
+
+func (s *Store) newIngest() (*ingest, error) {
+	frm, err := s.prepare()
+	if err != nil {
+		return nil, err
+	}
+	unlock, err := s.lock() // Collect must not see it before the flock is held
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	dir, err := os.MkdirTemp(s.layersDir(), "in.")
+	if err != nil {
+		return nil, diskError("layer", "", err)
+	}
+	f, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err == nil {
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	}
+	if err != nil {
+		os.Remove(dir)
+		return nil, fmt.Errorf("layer directory %s: %w", dir, err)
+	}
+	return &ingest{store: s, dir: dir, f: f, user: frm.UserXattr}, nil
+}
+
+// discard removes what was filled.
+func (in *ingest) discard() {
+	if in.f != nil {
+		removeTree(in.dir)
+		in.f.Close()
+		in.f = nil
+	}
+}
+
+// removeTree is os.RemoveAll for directories an ordinary user may have closed to himself.
+func removeTree(dir string) error {
+	err := os.RemoveAll(dir)
+	if err == nil || !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
+		if d != nil && d.IsDir() {
+			os.Chmod(p, 0o700)
+		}
+		return nil
+	})
+	return os.RemoveAll(dir)
+}
+
+// publish gives a filled directory its final name, unless another process was faster; then its own is dropped.
+func (in *ingest) publish(rec layerRecord, sync *syncer) (*layerRecord, error) {
+	s := in.store
+	if err := sync.sync(in.f); err != nil {
+		return nil, diskError("layer", rec.ID, err)
+	}
+	unlock, err := s.lock()
+	if err != nil {
+		return nil, err
+	}
+	have, err := s.lookupLayer(rec.ID)
+	if err != nil || have != nil {
+		unlock()
+		in.discard()
+		return have, err
+	}
+	defer unlock()
+	h := hexOf(rec.ID)
+	for n := 12; ; n += 4 {
+		if n > len(h) {
+			return nil, fmt.Errorf("layer %s: no free name", rec.ID)
+		}
+		if _, err := os.Lstat(s.path("layers", h[:n]+".json")); err == nil {
+			continue // another layer whose ID starts so
+		}
+		final := filepath.Join(s.layersDir(), h[:n])
+		if _, err := os.Lstat(final); err == nil { // renamed by a process that was killed before it wrote the record
+			if err := s.setAside(final); err != nil {
+				return nil, err
+			}
+		}
+		if err := os.Rename(in.dir, final); err != nil {
+			return nil, fmt.Errorf("publish layer: %w", err)
+		}
+		rec.Dir = filepath.Join("layers", h[:n])
+		if err := syncDir(s.layersDir()); err != nil {
+			return nil, err
+		}
+		if err := writeJSON(s.path("layers", h[:n]+".json"), rec); err != nil {
+			in.dir = final
+			return nil, err
+		}
+		in.f.Close()
+		in.f = nil
+		return &rec, nil
+	}
+}
+
+// setAside moves a directory to a name that Collect removes.
+func (s *Store) setAside(dir string) error {
+	to, err := os.MkdirTemp(s.layersDir(), "rm.")
+	if err != nil {
+		return err
+	}
+	return os.Rename(dir, filepath.Join(to, "d"))
+}
+
+// syncer lets layers that finish together share one syncfs(2), which costs what is dirty, not what is asked.
+type syncer struct {
+	mu      sync.Mutex
+	running sync.Mutex
+	next    int // the number of the next sync to start
+	done    int // syncs finished
+	err     error
+}
+
+func (g *syncer) sync(f *os.File) error {
+	g.mu.Lock()
+	mine := g.next // only a sync that starts from now on covers what we wrote
+	g.mu.Unlock()
+	g.running.Lock()
+	defer g.running.Unlock()
+	g.mu.Lock()
+	if g.done > mine {
+		err := g.err
+		g.mu.Unlock()
+		return err
+	}
+	g.next++
+	g.mu.Unlock()
+	err := unix.Syncfs(int(f.Fd()))
+	g.mu.Lock()
+	g.done, g.err = g.next, err
+	g.mu.Unlock()
+	return err
+}
+
+// decompress opens a layer stream by its first bytes: media types of layers are often wrong, and the diff ID is checked
+// anyway.
+func decompress(r io.Reader, l Limits) (io.ReadCloser, error) {
+	b := bufio.NewReaderSize(r, 64<<10)
+	magic, err := b.Peek(4)
+	if err != nil && err != io.EOF {
+		return nil, err
+	}
+	switch {
+	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
+		z, err := gzip.NewReader(b)
+		if err != nil {
+			return nil, fmt.Errorf("gzip: %w", err)
+		}
+		return z, nil
+	case bytes.Equal(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}),
+		len(magic) == 4 && magic[0]&0xf0 == 0x50 && magic[1] == 0x2a && magic[2] == 0x4d && magic[3] == 0x18:
+		z, err := zstd.NewReader(b,
+			zstd.WithDecoderMaxWindow(l.ZstdWindow),
+			zstd.WithDecoderMaxMemory(uint64(l.Bytes)),
+			zstd.WithDecoderLowmem(true),
+			zstd.WithDecoderConcurrency(2))
+		if err != nil {
+			return nil, fmt.Errorf("zstd: %w", err)
+		}
+		return z.IOReadCloser(), nil
+	}
+	return io.NopCloser(b), nil
+}
+
+// budget counts unpacked bytes and stops a decompression bomb.
+type budget struct {
+	r          io.Reader
+	n          int64
+	limit      int64 // of bytes
+	ratioLimit int64 // of bytes, from the compressed size
+	ratio      int64
+}
+
+func (b *budget) Read(p []byte) (int, error) {
+	n, err := b.r.Read(p)
+	b.n += int64(n)
+	switch {
+	case b.n > b.limit:
+		return 0, &Error{Op: "layer", Kind: ErrLimit, Text: fmt.Sprintf("unpacks to more than %d bytes", b.limit)}
+	case b.n > b.ratioLimit:
+		return 0, &Error{
+			Op: "layer", Kind: ErrLimit,
+			Text: fmt.Sprintf("unpacks to more than %d times its compressed size: a decompression bomb", b.ratio),
+		}
+	}
+	return n, err
+}
+
+// hashReader hashes what passes.
+type hashReader struct {
+	r io.Reader
+	h interface{ Write([]byte) (int, error) }
+}
+
+func (h hashReader) Read(p []byte) (int, error) {
+	n, err := h.r.Read(p)
+	h.h.Write(p[:n])
+	return n, err
+}
+
+const (
+	aheadSize  = 256 << 10
+	aheadCount = 4
+)
+
+// fill unpacks a compressed stream of compressedSize bytes into the ingest directory and checks the diff ID. cancel must
+// unblock src. The stages run side by side: src and its digest; decompression; diff ID and files.
+func (in *ingest) fill(ctx context.Context, src io.Reader, compressedSize int64, diffID string, l Limits, cancel func()) (*unpacked, error) {
+	compressed := newAhead(src, aheadSize, aheadCount)
+	defer compressed.Close()
+	defer cancel()
+	z, err := decompress(compressed, l)
+	if err != nil {
+		return nil, layerError(diffID, err)
+	}
+	defer z.Close()
+	b := &budget{
+		r: z, limit: l.Bytes + int64(l.Entries)*1024 + 1<<20,
+		ratioLimit: max(l.RatioFloor, compressedSize*l.Ratio), ratio: l.Ratio,
+	}
+	plain := newAhead(b, aheadSize, aheadCount)
+	// Order of the end: cancel unblocks the network, which ends compressed's fill, which ends plain's.
+	defer func() {
+		cancel()
+		compressed.Close()
+		plain.Close()
+	}()
+	h := sha256.New()
+	r := hashReader{plain, h}
+	out, err := unpack(ctxReader{ctx, r}, int(in.f.Fd()), in.user, l)
+	if err != nil {
+		return nil, layerError(diffID, err)
+	}
+	// The archive's end mark may be followed by padding, which is part of both digests.
+	if _, err := io.Copy(io.Discard, ctxReader{ctx, r}); err != nil {
+		return nil, layerError(diffID, err)
+	}
+	if _, err := io.Copy(io.Discard, compressed); err != nil { // so that the blob's own digest is checked to the end
+		return nil, layerError(diffID, err)
+	}
+	if got := "sha256:" + hex.EncodeToString(h.Sum(nil)); got != diffID {
+		return nil, &Error{
+			Op: "layer", Name: diffID, Kind: ErrDigest, Text: "the unpacked content has another digest, " + got,
+			Hint: "the image was built wrongly; its maker must mend it",
+		}
+	}
+	return out, nil
+}
+
+type ctxReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c ctxReader) Read(p []byte) (int, error) {
+	if err := context.Cause(c.ctx); err != nil {
+		return 0, err
+	}
+	return c.r.Read(p)
+}
+
+func layerError(id string, err error) error {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	if e := (*Error)(nil); errors.As(err, &e) {
+		return err
+	}
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return diskError("layer", id, err)
+	}
+	kind := ErrLayer
+	switch {
+	case errors.Is(err, zstd.ErrWindowSizeExceeded), errors.Is(err, zstd.ErrDecoderSizeExceeded):
+		kind = ErrLimit
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		kind = ErrTruncated
+	case errors.Is(err, tar.ErrHeader), errors.Is(err, gzip.ErrHeader), errors.Is(err, gzip.ErrChecksum):
+	}
+	return &Error{Op: "layer", Name: id, Kind: kind, Text: "cannot be unpacked", Err: err}
+}
+
+// chainID names a layer on top of a stack, as the OCI image spec defines it.
+func chainID(below, diffID string) string {
+	if below == "" {
+		return diffID
+	}
+	return digestOf([]byte(below + " " + diffID))
+}
+
+// needsVariant reports whether directories that a layer's archive lacks look otherwise in the layers beneath (bottom
+// first), so that the plain layer would hide the difference.
+func (s *Store) needsVariant(rec *layerRecord, below []Layer) (bool, error) {
+	if len(rec.Links) > 0 {
+		return true, nil
+	}
+	if len(rec.Implied) == 0 || len(below) == 0 {
+		return false, nil
+	}
+	m, err := openMerged(s.root, below)
+	if err != nil {
+		return false, err
+	}
+	defer m.close()
+	for _, p := range rec.Implied {
+		f, err := m.lookup(p, false)
+		if err == unix.ENOENT || err == unix.ENOTDIR {
+			continue
+		}
+		if err != nil {
+			return false, err
+		}
+		st := f.stat
+		f.close()
+		switch st.Mode & unix.S_IFMT {
+		case unix.S_IFDIR:
+			// The root's time is not looked at: a container's own upper directory covers it, and most layers lack the root.
+			if st.Mode&0o7777 != 0o755 || st.Uid != 0 || st.Gid != 0 || p != "" && !unixTime(st.Mtim).Equal(epoch) {
+				return true, nil
+			}
+		case unix.S_IFLNK:
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+func unixTime(t unix.Timespec) time.Time { return time.Unix(t.Unix()) }
+
+func splitPath(p string) (dir, base string) {
+	i := strings.LastIndexByte(p, '/')
+	if i < 0 {
+		return "", p
+	}
+	return p[:i], p[i+1:]
+}

@@ -1,0 +1,359 @@
+package image
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"mime"
+	"runtime"
+	"slices"
+	"strings"
+
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Media types of the two families. Docker's schema 2 and OCI differ in these strings and in nothing that matters here.
+const (
+	typeDockerManifest = "application/vnd.docker.distribution.manifest.v2+json"
+	typeDockerIndex    = "application/vnd.docker.distribution.manifest.list.v2+json"
+	typeDockerConfig   = "application/vnd.docker.container.image.v1+json"
+	typeDockerSchema1  = "application/vnd.docker.distribution.manifest.v1+json"
+	typeDockerSigned1  = "application/vnd.docker.distribution.manifest.v1+prettyjws"
+)
+
+// acceptTypes is what a registry is asked for.
+var acceptTypes = strings.Join([]string{
+	v1.MediaTypeImageIndex, v1.MediaTypeImageManifest, typeDockerIndex, typeDockerManifest,
+}, ", ")
+
+// document is a manifest or an index, whichever it proves to be.
+type document struct {
+	raw    []byte
+	digest string
+	index  *v1.Index
+	image  *v1.Manifest
+}
+
+// parseDocument reads a manifest or an index, strictly: the declared type, the type in the document and its content must
+// agree, or two readers could see two images in one digest (CVE-2021-41190).
+func parseDocument(raw []byte, contentType string, l Limits) (*document, error) {
+	bad := func(format string, args ...any) (*document, error) {
+		return nil, &Error{Op: "manifest", Name: digestOf(raw), Kind: ErrManifest, Text: fmt.Sprintf(format, args...)}
+	}
+	keys, err := topKeys(raw)
+	if err != nil {
+		return bad("%v", err)
+	}
+	var head struct {
+		SchemaVersion int    `json:"schemaVersion"`
+		MediaType     string `json:"mediaType"`
+	}
+	if err := json.Unmarshal(raw, &head); err != nil {
+		return bad("%v", err)
+	}
+	declared, _, _ := mime.ParseMediaType(contentType)
+	if declared == typeDockerSchema1 || declared == typeDockerSigned1 || head.SchemaVersion == 1 || keys["fsLayers"] {
+		return nil, &Error{
+			Op: "manifest", Kind: ErrUnsupported, Text: "schema 1 manifest, a form given up in 2017",
+			Hint: "push the image again with a current tool",
+		}
+	}
+	if head.SchemaVersion != 2 {
+		return bad("schemaVersion %d, want 2", head.SchemaVersion)
+	}
+	isIndex, isImage := keys["manifests"], keys["layers"] || keys["config"]
+	if isIndex && isImage {
+		return bad("it has both manifests and layers, so its meaning depends on who reads it")
+	}
+	if !isIndex && !isImage {
+		return bad("it has neither manifests nor layers")
+	}
+	want := []string{v1.MediaTypeImageManifest, typeDockerManifest}
+	if isIndex {
+		want = []string{v1.MediaTypeImageIndex, typeDockerIndex}
+	}
+	// Some registries answer with a generic type: that says nothing. A specific one must be true.
+	switch declared {
+	case "", "application/json", "application/octet-stream", "text/plain":
+	default:
+		if !slices.Contains(want, declared) {
+			return bad("sent as %s, but its content is another kind", declared)
+		}
+		if head.MediaType != "" && head.MediaType != declared {
+			return bad("sent as %s, but it calls itself %s", declared, head.MediaType)
+		}
+	}
+	if head.MediaType != "" && !slices.Contains(want, head.MediaType) {
+		return bad("it calls itself %s, but its content is another kind", head.MediaType)
+	}
+	d := &document{raw: raw, digest: digestOf(raw)}
+	if isIndex {
+		d.index = &v1.Index{}
+		if err := json.Unmarshal(raw, d.index); err != nil {
+			return bad("%v", err)
+		}
+		for _, m := range d.index.Manifests {
+			if err := checkDescriptor(m); err != nil {
+				return bad("%v", err)
+			}
+		}
+		return d, nil
+	}
+	d.image = &v1.Manifest{}
+	if err := json.Unmarshal(raw, d.image); err != nil {
+		return bad("%v", err)
+	}
+	m := d.image
+	switch m.Config.MediaType {
+	case v1.MediaTypeImageConfig, typeDockerConfig:
+	default:
+		return nil, &Error{
+			Op: "manifest", Name: d.digest, Kind: ErrUnsupported,
+			Text: fmt.Sprintf("an artifact of type %q, not a container image", m.Config.MediaType),
+		}
+	}
+	if len(m.Layers) > l.Layers {
+		return nil, &Error{
+			Op: "manifest", Name: d.digest, Kind: ErrLimit,
+			Text: fmt.Sprintf("%d layers, at most %d can be stacked", len(m.Layers), l.Layers),
+		}
+	}
+	for _, desc := range append([]v1.Descriptor{m.Config}, m.Layers...) {
+		if err := checkDescriptor(desc); err != nil {
+			return bad("%v", err)
+		}
+	}
+	for _, desc := range m.Layers {
+		if err := checkLayerType(desc.MediaType); err != nil {
+			return nil, err
+		}
+	}
+	if m.Config.Size > l.Config {
+		return nil, &Error{
+			Op: "manifest", Name: d.digest, Kind: ErrLimit,
+			Text: fmt.Sprintf("a config of %d bytes, at most %d are read", m.Config.Size, l.Config),
+		}
+	}
+	return d, nil
+}
+
+// topKeys returns the keys of a JSON object. Keys that occur twice, or that encoding/json would take for a known key
+// though their case differs, are refused: other readers would see another document.
+func topKeys(raw []byte) (map[string]bool, error) {
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	t, err := dec.Token()
+	if err != nil {
+		return nil, fmt.Errorf("no JSON: %w", err)
+	}
+	if t != json.Delim('{') {
+		return nil, fmt.Errorf("no JSON object")
+	}
+	folded := map[string]string{}
+	keys := map[string]bool{}
+	for dec.More() {
+		t, err := dec.Token()
+		if err != nil {
+			return nil, fmt.Errorf("no JSON: %w", err)
+		}
+		k, _ := t.(string)
+		if other, ok := folded[strings.ToLower(k)]; ok {
+			return nil, fmt.Errorf("key %q beside %q", k, other)
+		}
+		folded[strings.ToLower(k)] = k
+		keys[k] = true
+		var skip json.RawMessage
+		if err := dec.Decode(&skip); err != nil {
+			return nil, fmt.Errorf("no JSON: %w", err)
+		}
+	}
+	if _, err := dec.Token(); err != nil {
+		return nil, fmt.Errorf("no JSON: %w", err)
+	}
+	if _, err := dec.Token(); err != io.EOF {
+		return nil, fmt.Errorf("more than one JSON value")
+	}
+	for _, k := range []string{"schemaVersion", "mediaType", "manifests", "config", "layers", "fsLayers"} {
+		if got, ok := folded[strings.ToLower(k)]; ok && got != k {
+			return nil, fmt.Errorf("key %q instead of %q", got, k)
+		}
+	}
+	return keys, nil
+}
+
+func checkDescriptor(d v1.Descriptor) error {
+	if !validDigest(string(d.Digest)) {
+		return fmt.Errorf("digest %q is not supported (only sha256)", d.Digest)
+	}
+	if d.Size < 0 {
+		return fmt.Errorf("%s has negative size %d", d.Digest, d.Size)
+	}
+	return nil
+}
+
+func checkLayerType(t string) error {
+	switch t {
+	case "application/vnd.docker.image.rootfs.diff.tar",
+		"application/vnd.docker.image.rootfs.diff.tar.gzip",
+		"application/vnd.docker.image.rootfs.diff.tar.zstd",
+		"application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+		v1.MediaTypeImageLayer, v1.MediaTypeImageLayerGzip, v1.MediaTypeImageLayerZstd,
+		"application/vnd.oci.image.layer.nondistributable.v1.tar",
+		"application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+		"application/vnd.oci.image.layer.nondistributable.v1.tar+zstd":
+		return nil
+	}
+	text := fmt.Sprintf("a layer of type %q, which is no file system layer", t)
+	if strings.HasSuffix(t, "+encrypted") {
+		text = fmt.Sprintf("an encrypted layer (%s)", t)
+	}
+	return &Error{Op: "manifest", Kind: ErrUnsupported, Text: text}
+}
+
+// parseConfig reads an image config and checks it against its manifest.
+func parseConfig(raw []byte, m *v1.Manifest) (*v1.Image, error) {
+	c := &v1.Image{}
+	if err := json.Unmarshal(raw, c); err != nil {
+		return nil, &Error{Op: "config", Name: string(m.Config.Digest), Kind: ErrManifest, Err: err}
+	}
+	if c.RootFS.Type != "" && c.RootFS.Type != "layers" {
+		return nil, &Error{
+			Op: "config", Name: string(m.Config.Digest), Kind: ErrUnsupported,
+			Text: fmt.Sprintf("root file system of type %q", c.RootFS.Type),
+		}
+	}
+	if len(c.RootFS.DiffIDs) != len(m.Layers) {
+		return nil, &Error{
+			Op: "config", Name: string(m.Config.Digest), Kind: ErrManifest,
+			Text: fmt.Sprintf("%d diff IDs for %d layers", len(c.RootFS.DiffIDs), len(m.Layers)),
+		}
+	}
+	for _, d := range c.RootFS.DiffIDs {
+		if !validDigest(string(d)) {
+			return nil, &Error{
+				Op: "config", Name: string(m.Config.Digest), Kind: ErrManifest,
+				Text: fmt.Sprintf("diff ID %q is not supported (only sha256)", d),
+			}
+		}
+	}
+	return c, nil
+}
+
+// ParsePlatform reads "os/arch[/variant]", "arch" alone meaning linux. The empty string is this machine.
+func ParsePlatform(s string) (v1.Platform, error) {
+	if s == "" {
+		return v1.Platform{OS: "linux", Architecture: runtime.GOARCH, Variant: defaultVariant(runtime.GOARCH)}, nil
+	}
+	parts := strings.Split(strings.ToLower(s), "/")
+	if len(parts) == 1 && parts[0] != "linux" {
+		parts = []string{"linux", parts[0]}
+	}
+	if len(parts) < 2 || len(parts) > 3 || slices.Contains(parts, "") {
+		return v1.Platform{}, &Error{
+			Op: "platform", Name: s, Kind: ErrReference, Text: "want os/arch or os/arch/variant, for example linux/arm64",
+		}
+	}
+	p := v1.Platform{OS: parts[0], Architecture: parts[1]}
+	if len(parts) == 3 {
+		p.Variant = parts[2]
+	}
+	switch p.Architecture {
+	case "x86_64", "x86-64":
+		p.Architecture = "amd64"
+	case "aarch64":
+		p.Architecture = "arm64"
+	case "armhf":
+		p.Architecture, p.Variant = "arm", "v7"
+	case "armel":
+		p.Architecture, p.Variant = "arm", "v6"
+	case "i386":
+		p.Architecture = "386"
+	}
+	if p.Variant == "" {
+		p.Variant = defaultVariant(p.Architecture)
+	}
+	return p, nil
+}
+
+func defaultVariant(arch string) string {
+	switch arch {
+	case "arm64":
+		return "v8"
+	case "arm":
+		return "v7"
+	}
+	return ""
+}
+
+// PlatformString is "linux/amd64", with the variant if there is one that says more than the architecture.
+func PlatformString(p v1.Platform) string {
+	s := p.OS + "/" + p.Architecture
+	if p.Variant != "" && !(p.Architecture == "arm64" && p.Variant == "v8") {
+		s += "/" + p.Variant
+	}
+	return s
+}
+
+// matchPlatform scores a candidate: 0 is no match, more is better. 32-bit ARM runs older variants.
+func matchPlatform(want, have v1.Platform) int {
+	if have.OS != want.OS || have.Architecture != want.Architecture {
+		return 0
+	}
+	hv := have.Variant
+	if hv == "" {
+		hv = defaultVariant(have.Architecture)
+	}
+	switch {
+	case hv == want.Variant:
+		return 100
+	case want.Architecture == "arm" && len(hv) == 2 && len(want.Variant) == 2 && hv[0] == 'v' && hv[1] < want.Variant[1]:
+		return int(hv[1] - '0')
+	case want.Architecture == "amd64" && want.Variant == "" && hv == "v1":
+		return 99
+	}
+	return 0
+}
+
+// choose picks the manifest for a platform from an index.
+func choose(idx *v1.Index, want v1.Platform, name string) (v1.Descriptor, error) {
+	best, score := v1.Descriptor{}, 0
+	var have []string
+	for _, d := range idx.Manifests {
+		p := d.Platform
+		if p == nil {
+			// An index of one unlabelled manifest is a name for it.
+			if len(idx.Manifests) == 1 {
+				return d, nil
+			}
+			continue
+		}
+		if p.OS == "unknown" { // attestations
+			continue
+		}
+		have = append(have, PlatformString(*p))
+		if n := matchPlatform(want, *p); n > score {
+			best, score = d, n
+		}
+	}
+	if score > 0 {
+		return best, nil
+	}
+	slices.Sort(have)
+	have = slices.Compact(have)
+	list := "none"
+	if len(have) > 0 {
+		list = join(have, 20)
+	}
+	return best, &Error{
+		Op: "pull", Name: name, Kind: ErrPlatform,
+		Text: fmt.Sprintf("no image for %s; there are: %s", PlatformString(want), list),
+		Hint: "choose one with --platform",
+	}
+}
+
+func digestOf(b []byte) string {
+	sum := sha256.Sum256(b)
+	return "sha256:" + hex.EncodeToString(sum[:])
+}

@@ -1,0 +1,95 @@
+package image
+
+import (
+	"sync"
+	"time"
+
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// State is how far a layer is.
+type State string
+
+// The states of a layer, in order. Pulling and Finished are about the whole image.
+const (
+	Pulling     State = "pulling"     // Ref and Tag are set
+	Waiting     State = "waiting"     // for a free slot, or for another process that fetches the same layer
+	Downloading State = "downloading" // unpacking goes on at the same time
+	Extracting  State = "extracting"  // all received; verifying and writing
+	Done        State = "done"
+	Exists      State = "exists"   // in the store already
+	Finished    State = "finished" // Digest is set; Current tells whether nothing was new
+)
+
+// Event is one step of a pull.
+type Event struct {
+	State State
+	Layer string // blob digest
+	Done  int64  // bytes received
+	Total int64  // bytes to receive
+
+	Ref     string // familiar name, for Pulling and Finished
+	Name    string // familiar repository name
+	Tag     string // tag or digest asked for
+	Digest  string // for Finished
+	Current bool   // for Finished: the image was up to date
+}
+
+// reporter serialises events and spares the receiver most of them.
+type reporter struct {
+	mu sync.Mutex
+	f  func(Event)
+}
+
+const reportEvery = 100 * time.Millisecond
+
+func newReporter(f func(Event)) *reporter { return &reporter{f: f} }
+
+func (r *reporter) send(e Event) {
+	if r.f == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.f(e)
+}
+
+func (r *reporter) pulling(ref Ref, what string) {
+	r.send(Event{State: Pulling, Ref: ref.Familiar(), Name: ref.FamiliarName(), Tag: what})
+}
+
+func (r *reporter) finished(ref Ref, digest string, current bool) {
+	r.send(Event{State: Finished, Ref: ref.Familiar(), Name: ref.FamiliarName(), Tag: ref.Tag, Digest: digest, Current: current})
+}
+
+func (r *reporter) layer(d v1.Descriptor, s State, done int64) {
+	r.send(Event{State: s, Layer: string(d.Digest), Done: done, Total: d.Size})
+}
+
+// watch reports a download's progress until stop is called.
+func (r *reporter) watch(d v1.Descriptor, b *blobReader) (stop func()) {
+	if r.f == nil {
+		return func() {}
+	}
+	end, ended := make(chan struct{}), make(chan struct{})
+	r.layer(d, Downloading, 0)
+	go func() {
+		defer close(ended)
+		t := time.NewTicker(reportEvery)
+		defer t.Stop()
+		for {
+			select {
+			case <-end:
+				return
+			case <-t.C:
+				n := b.off.Load()
+				s := Downloading
+				if n == d.Size {
+					s = Extracting
+				}
+				r.layer(d, s, n)
+			}
+		}
+	}()
+	return func() { close(end); <-ended }
+}

@@ -1,0 +1,466 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
+)
+
+// PullOptions say how to pull. The zero value is right for most.
+type PullOptions struct {
+	Platform           string   // "linux/arm64/v8"; empty is this machine
+	InsecureRegistries []string // "host:port" or "host": plain HTTP and unverified certificates are accepted
+	CertDirs           []string // where HOST/ca.crt is looked for; default [DefaultCertDirs]
+	Parallel           int      // layers at a time (default 4)
+	Limits             Limits
+	Progress           func(Event) // called from several goroutines, one at a time
+
+	ConnectTimeout time.Duration // default 15 s
+	IdleTimeout    time.Duration // without a byte received (default 45 s)
+
+	sleep func(context.Context, time.Duration) error // replaced in tests
+}
+
+// DefaultCertDirs are the places for certificates of private registries: DIR/HOST[:PORT]/ca.crt.
+func DefaultCertDirs() []string {
+	dirs := []string{"/etc/glassbox/certs.d", "/etc/docker/certs.d", "/etc/containers/certs.d"}
+	if os.Geteuid() != 0 {
+		if d, err := os.UserConfigDir(); err == nil {
+			dirs = slices.Insert(dirs, 0, filepath.Join(d, "glassbox", "certs.d"))
+		}
+	}
+	return dirs
+}
+
+func (o PullOptions) withDefaults() PullOptions {
+	o.Limits = o.Limits.withDefaults()
+	if o.CertDirs == nil {
+		o.CertDirs = DefaultCertDirs()
+	}
+	def(&o.Parallel, 4)
+	def(&o.ConnectTimeout, 15*time.Second)
+	def(&o.IdleTimeout, 45*time.Second)
+	if o.sleep == nil {
+		o.sleep = func(ctx context.Context, d time.Duration) error {
+			select {
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			case <-time.After(d):
+				return nil
+			}
+		}
+	}
+	return o
+}
+
+// Pull fetches an image, verifies all of it, and gives it the name it was asked for by. Layers that the store has are
+// not fetched. Nothing is visible under the name before everything is there; what an interrupted pull completed is used
+// by the next.
+func (s *Store) Pull(ctx context.Context, name string, o PullOptions) (*Image, error) {
+	ref, err := ParseRef(name)
+	if err != nil {
+		return nil, err
+	}
+	platform, err := ParsePlatform(o.Platform)
+	if err != nil {
+		return nil, err
+	}
+	o = o.withDefaults()
+	p := &pull{store: s, ref: ref, opts: &o, platform: platform, out: newReporter(o.Progress)}
+	img, err := p.run(ctx)
+	if err != nil && ctx.Err() != nil {
+		return nil, fmt.Errorf("pull %s: %w", ref.Familiar(), context.Cause(ctx))
+	}
+	return img, err
+}
+
+type pull struct {
+	store    *Store
+	ref      Ref
+	opts     *PullOptions
+	platform v1.Platform
+	out      *reporter
+	client   *client
+	sync     syncer
+}
+
+func (p *pull) run(ctx context.Context) (*Image, error) {
+	what := p.ref.Tag
+	if p.ref.Digest != "" {
+		what = p.ref.Digest
+	}
+	p.out.pulling(p.ref, what)
+	var err error
+	if p.client, err = newClient(ctx, p.ref, p.opts); err != nil {
+		return nil, err
+	}
+	defer p.client.close()
+	top, err := p.client.manifest(ctx, what, p.ref.Digest)
+	if err != nil {
+		return nil, err
+	}
+	doc, err := p.pickImage(ctx, top)
+	if err != nil {
+		return nil, err
+	}
+	if img := p.upToDate(top, doc); img != nil {
+		p.out.finished(p.ref, top.digest, true)
+		return img, nil
+	}
+	rawConfig, err := p.client.bytes(ctx, doc.image.Config)
+	if err != nil {
+		return nil, err
+	}
+	config, err := parseConfig(rawConfig, doc.image)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.checkPlatform(config); err != nil {
+		return nil, err
+	}
+	if _, err := p.store.prepare(); err != nil {
+		return nil, err
+	}
+	release, err := flock(p.store.path("pulling"), unix.LOCK_SH)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+
+	item := &newImage{
+		id: string(doc.image.Config.Digest), manifest: doc, config: config, rawConfig: rawConfig,
+		ref: p.ref, digest: top.digest,
+	}
+	// Another process may remove a layer between our finding it and our naming the image; then fetch it again.
+	for attempt := 0; ; attempt++ {
+		layers, err := p.layers(ctx, doc.image, config)
+		if err != nil {
+			return nil, err
+		}
+		item.layers = layers
+		img, err := p.store.commit(item)
+		if errors.Is(err, errLayerGone) && attempt < 3 {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		p.out.finished(p.ref, top.digest, false)
+		return img, nil
+	}
+}
+
+// pickImage goes from an index to the manifest for the platform.
+func (p *pull) pickImage(ctx context.Context, doc *document) (*document, error) {
+	for depth := 0; doc.index != nil; depth++ {
+		if depth == 3 {
+			return nil, &Error{Op: "pull", Name: p.ref.Familiar(), Kind: ErrManifest, Text: "indexes nested too deeply"}
+		}
+		desc, err := choose(doc.index, p.platform, p.ref.Familiar())
+		if err != nil {
+			return nil, err
+		}
+		next, err := p.client.manifest(ctx, string(desc.Digest), string(desc.Digest))
+		if err != nil {
+			return nil, err
+		}
+		if int64(len(next.raw)) != desc.Size {
+			return nil, &Error{
+				Op: "manifest", Name: next.digest, Kind: ErrDigest,
+				Text: fmt.Sprintf("%d bytes long, the index says %d", len(next.raw), desc.Size),
+			}
+		}
+		doc = next
+	}
+	return doc, nil
+}
+
+// checkPlatform refuses an image for another platform only if one was asked for: a registry that has the image for one
+// machine alone has no index to choose from, and emulation may be what the user wants.
+func (p *pull) checkPlatform(c *v1.Image) error {
+	if p.opts.Platform == "" || c.Architecture == "" {
+		return nil
+	}
+	if matchPlatform(p.platform, c.Platform) > 0 {
+		return nil
+	}
+	return &Error{
+		Op: "pull", Name: p.ref.Familiar(), Kind: ErrPlatform,
+		Text: fmt.Sprintf("no image for %s; there are: %s", PlatformString(p.platform), PlatformString(c.Platform)),
+		Hint: "choose one with --platform",
+	}
+}
+
+// upToDate returns the image if the store has exactly this one under this name.
+func (p *pull) upToDate(top, doc *document) *Image {
+	n, err := p.store.readNames()
+	if err != nil {
+		return nil
+	}
+	id := string(doc.image.Config.Digest)
+	if p.ref.Tag != "" && n.Tags[p.ref.tagKey()] != id || n.Digests[p.ref.Name()+"@"+top.digest] != id {
+		return nil
+	}
+	img, err := p.store.load(id, n)
+	if err != nil || img.ManifestDigest != doc.digest {
+		return nil
+	}
+	for _, l := range img.Layers {
+		if _, err := os.Lstat(filepath.Join(p.store.root, l.Dir)); err != nil {
+			return nil
+		}
+	}
+	return img
+}
+
+// held is a layer on its way: complete in the store, or filled and waiting for the layers beneath.
+type held struct {
+	rec *layerRecord
+	in  *ingest
+	raw layerRecord
+}
+
+// layers makes every layer of an image available and returns the stack, bottom first.
+func (p *pull) layers(ctx context.Context, m *v1.Manifest, c *v1.Image) ([]Layer, error) {
+	n := len(m.Layers)
+	diffs := make([]string, n)
+	chains := make([]string, n)
+	first := map[string]int{}
+	for i := range n {
+		diffs[i] = string(c.RootFS.DiffIDs[i])
+		below := ""
+		if i > 0 {
+			below = chains[i-1]
+		}
+		chains[i] = chainID(below, diffs[i])
+		if _, ok := first[diffs[i]]; !ok {
+			first[diffs[i]] = i
+		}
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	got := make([]*held, n)
+	defer func() {
+		for _, h := range got {
+			if h != nil && h.in != nil {
+				h.in.discard()
+			}
+		}
+	}()
+	for i := range n {
+		if first[diffs[i]] == i {
+			p.out.layer(m.Layers[i], Waiting, 0)
+		}
+	}
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, p.opts.Parallel)
+	for i := range n {
+		if first[diffs[i]] != i {
+			continue
+		}
+		slots <- struct{}{}
+		if ctx.Err() != nil {
+			break
+		}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			h, err := p.fetch(ctx, m.Layers[i], diffs[i], chains[i])
+			if err != nil {
+				cancel(err)
+				return
+			}
+			got[i] = h
+		})
+	}
+	wg.Wait()
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
+	return p.stack(got, first, diffs, chains)
+}
+
+// stack settles each layer on the ones beneath it.
+func (p *pull) stack(got []*held, first map[string]int, diffs, chains []string) ([]Layer, error) {
+	var stack []Layer
+	for i := range diffs {
+		h := got[first[diffs[i]]]
+		if h.rec != nil && h.rec.ID == chains[i] && i > 0 {
+			stack = append(stack, h.rec.layer()) // the variant for exactly this place
+			continue
+		}
+		rec := h.rec
+		if rec == nil {
+			rec = &h.raw
+		}
+		if rec.Entries == 0 && (len(stack) > 0 || i+1 < len(diffs)) {
+			continue // an empty layer shows nothing; builders write many
+		}
+		again := first[diffs[i]] != i // overlayfs refuses the same directory twice
+		variant, err := p.store.needsVariant(rec, stack)
+		if err != nil {
+			return nil, err
+		}
+		switch {
+		case !variant && !again && h.rec == nil:
+			if h.rec, err = h.in.publish(h.raw, &p.sync); err != nil {
+				return nil, err
+			}
+			h.in = nil
+			rec = h.rec
+		case variant || again:
+			if rec, err = p.variant(h, stack, chains[i]); err != nil {
+				return nil, err
+			}
+		}
+		stack = append(stack, rec.layer())
+	}
+	return stack, nil
+}
+
+// fetch makes one layer available.
+func (p *pull) fetch(ctx context.Context, desc v1.Descriptor, diffID, chain string) (*held, error) {
+	have := func() (*held, error) {
+		for _, id := range []string{chain, diffID} {
+			rec, err := p.store.lookupLayer(id)
+			if err != nil {
+				return nil, err
+			}
+			if rec == nil {
+				continue
+			}
+			if _, err := os.Lstat(filepath.Join(p.store.root, rec.Dir)); errors.Is(err, fs.ErrNotExist) {
+				continue // somebody removed the directory by hand: fetch again
+			}
+			p.out.layer(desc, Exists, 0)
+			return &held{rec: rec}, nil
+		}
+		return nil, nil
+	}
+	if h, err := have(); h != nil || err != nil {
+		return h, err
+	}
+	// One process fetches a layer, the others wait and find it.
+	unlock, err := flockContext(ctx, p.store.path("locks", hexOf(diffID)), func() { p.out.layer(desc, Waiting, 0) })
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if h, err := have(); h != nil || err != nil {
+		return h, err
+	}
+	in, err := p.store.newIngest()
+	if err != nil {
+		return nil, err
+	}
+	keep := false
+	defer func() {
+		if !keep {
+			in.discard()
+		}
+	}()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	blob := p.client.blob(ctx, desc)
+	defer blob.Close()
+	stop := p.out.watch(desc, blob)
+	out, err := in.fill(ctx, blob, desc.Size, diffID, p.opts.Limits, cancel)
+	stop()
+	if err != nil {
+		return nil, err
+	}
+	raw := layerRecord{
+		ID: diffID, DiffID: diffID, Size: out.Size, Entries: out.Entries, Implied: out.Implied, Links: out.Links,
+	}
+	h := &held{raw: raw, in: in}
+	if len(raw.Links) == 0 && (len(raw.Implied) == 0 || len(raw.Implied) == 1 && raw.Implied[0] == "") {
+		p.out.layer(desc, Extracting, desc.Size)
+		if h.rec, err = in.publish(raw, &p.sync); err != nil {
+			return nil, err
+		}
+		h.in = nil
+	}
+	keep = true
+	p.out.layer(desc, Done, desc.Size)
+	return h, nil
+}
+
+// newImage is an image whose layers are in the store, about to be named.
+type newImage struct {
+	id        string
+	manifest  *document
+	config    *v1.Image
+	rawConfig []byte
+	layers    []Layer
+	ref       Ref
+	digest    string // what the name stood for at the registry; empty for an image made here
+}
+
+var errLayerGone = errors.New("a layer was removed meanwhile")
+
+// commit writes an image's record and names under the store's lock.
+func (s *Store) commit(it *newImage) (*Image, error) {
+	unlock, err := s.lock()
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	rec := &Image{
+		ID: it.id, ManifestDigest: it.manifest.digest, Platform: PlatformString(it.config.Platform),
+		Pulled: time.Now().UTC().Truncate(time.Second), Layers: it.layers,
+	}
+	if it.config.Created != nil {
+		rec.Created = it.config.Created.UTC()
+	}
+	for _, l := range it.layers {
+		rec.Size += l.Size
+		if _, err := os.Lstat(s.path("layers", filepath.Base(l.Dir)+".json")); err != nil {
+			return nil, errLayerGone
+		}
+	}
+	final := s.path("images", hexOf(it.id))
+	tmp, err := os.MkdirTemp(s.path("images"), ".in-")
+	if err != nil {
+		return nil, diskError("image", it.id, err)
+	}
+	defer os.RemoveAll(tmp)
+	for name, b := range map[string][]byte{"config.json": it.rawConfig, "manifest.json": it.manifest.raw} {
+		if err := writeFile(filepath.Join(tmp, name), b); err != nil {
+			return nil, err
+		}
+	}
+	if err := writeJSON(filepath.Join(tmp, "image.json"), rec); err != nil {
+		return nil, err
+	}
+	// The same config may come again with another manifest (other compression): exchange the directories.
+	if err := unix.Renameat2(unix.AT_FDCWD, tmp, unix.AT_FDCWD, final, unix.RENAME_EXCHANGE); err != nil {
+		if err := os.Rename(tmp, final); err != nil {
+			return nil, err
+		}
+	}
+	if err := syncDir(s.path("images")); err != nil {
+		return nil, err
+	}
+	n, err := s.readNames()
+	if err != nil {
+		return nil, err
+	}
+	if it.ref.Tag != "" {
+		n.Tags[it.ref.tagKey()] = it.id
+	}
+	if it.digest != "" {
+		n.Digests[it.ref.Name()+"@"+it.digest] = it.id
+	}
+	if err := s.writeNames(n); err != nil {
+		return nil, err
+	}
+	return s.load(it.id, n)
+}
