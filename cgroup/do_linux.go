@@ -1,0 +1,326 @@
+package cgroup
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"glassbox/plan"
+
+	"golang.org/x/sys/unix"
+)
+
+// Create makes a cgroup and its missing parents. A cgroup that exists is taken if it has no processes: a caller may have made
+// it, but its processes must not come under limits that weren't meant for them.
+//
+// Another start or removal may work on the same parents at the same time, so a parent that vanishes is made again.
+func Create(op *plan.CgroupCreate) error {
+	if err := makeGroup(op.Path, 20); errors.Is(err, unix.EEXIST) {
+		pids, err := readPids(op.Path)
+		if err != nil {
+			return fmt.Errorf("create cgroup %s: something else has its name: %w", op.Path, err)
+		}
+		if len(pids) > 0 {
+			return fmt.Errorf("create cgroup %s: it exists and has %d processes: %w", op.Path, len(pids), unix.EEXIST)
+		}
+	} else if err != nil {
+		return fmt.Errorf("create cgroup %s: %w%s", op.Path, err, createHint(err))
+	}
+	return fillCpuset(op.Path)
+}
+
+func createHint(err error) string {
+	switch {
+	case errors.Is(err, unix.EROFS):
+		return " (the cgroup file system is mounted read-only here)"
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
+		return " (this part of the cgroup tree isn't delegated to this user)"
+	case errors.Is(err, unix.EAGAIN):
+		return " (a parent's cgroup.max.descendants or cgroup.max.depth is reached)"
+	}
+	return ""
+}
+
+// makeGroup makes one cgroup, after its parents where they are missing.
+func makeGroup(dir string, tries int) error {
+	for {
+		err := unix.Mkdir(dir, 0o755)
+		if err != unix.ENOENT || tries == 0 {
+			return err
+		}
+		tries--
+		parent := path.Dir(dir)
+		// A mount point that is missing must not be replaced by a directory of whatever lies below it.
+		var fs unix.Statfs_t
+		if err := unix.Statfs(path.Dir(parent), &fs); err == nil && fs.Type != unix.CGROUP_SUPER_MAGIC && fs.Type != unix.CGROUP2_SUPER_MAGIC {
+			return fmt.Errorf("%s isn't in a cgroup file system: %w", parent, unix.ENOENT)
+		}
+		if err := makeGroup(parent, tries); err != nil && err != unix.EEXIST {
+			return err
+		}
+		// Children of a v1 cpuset with this flag begin with a copy of its processors and nodes.
+		if err := fillCpuset(parent); err != nil {
+			return err
+		}
+		if file := parent + "/cgroup.clone_children"; exists(parent + "/cpuset.cpus") && exists(file) {
+			if err := writeFile(file, "1"); err != nil && !errors.Is(err, unix.ENOENT) {
+				return err
+			}
+		}
+	}
+}
+
+// fillCpuset gives a v1 cpuset that has no processors or nodes those of its parent: no process can join it otherwise
+// (ENOSPC). On v2 an empty list has the same meaning by itself.
+func fillCpuset(dir string) error {
+	for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
+		v, err := readFile(dir, file)
+		if errors.Is(err, unix.ENOENT) || err == nil && v != "" || err == nil && !exists(dir+"/cgroup.clone_children") {
+			if file == "cpuset.cpus" && err != nil {
+				return nil // no cpuset
+			}
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		parent := path.Dir(dir)
+		v, err = readFile(parent, file)
+		if err == nil && v == "" {
+			if err = fillCpuset(parent); err == nil {
+				v, err = readFile(parent, file)
+			}
+		}
+		if err != nil {
+			return err
+		}
+		if err := writeFile(path.Join(dir, file), v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Remove removes a cgroup with the cgroups that its processes made below it, and then parents named by [Default] that have
+// become empty. Killed processes may take a moment to leave, so a busy cgroup is tried again for two seconds. One that is
+// gone already is no error.
+func Remove(op *plan.CgroupRemove) error {
+	deadline := time.Now().Add(2 * time.Second)
+	for wait := 50 * time.Microsecond; ; wait = min(2*wait, 50*time.Millisecond) {
+		err := removeTree(op.Path)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, unix.EBUSY) || time.Now().After(deadline) {
+			if pids, _ := procs(op.Path); len(pids) > 0 {
+				return fmt.Errorf("remove cgroup: %w (processes: %v)", err, pids)
+			}
+			return fmt.Errorf("remove cgroup: %w", err)
+		}
+		time.Sleep(wait)
+	}
+	for dir := path.Dir(op.Path); strings.Contains(dir+"/", Default+"/"); dir = path.Dir(dir) {
+		if unix.Rmdir(dir) != nil {
+			break // others are there, or it is gone
+		}
+	}
+	return nil
+}
+
+// removeTree removes a cgroup, and the ones below it only if there are any.
+func removeTree(dir string) error {
+	err := unix.Rmdir(dir)
+	if err == nil || err == unix.ENOENT {
+		return nil
+	}
+	if err == unix.EBUSY || err == unix.ENOTEMPTY {
+		subs, errSubs := subgroups(dir)
+		for _, sub := range subs {
+			if errSub := removeTree(sub); errSub != nil {
+				return errSub
+			}
+		}
+		if len(subs) > 0 && errSubs == nil {
+			err = unix.Rmdir(dir)
+		}
+		if err == nil || err == unix.ENOENT {
+			return nil
+		}
+	}
+	return &os.PathError{Op: "rmdir", Path: dir, Err: err}
+}
+
+// subgroups lists the cgroups directly below one.
+func subgroups(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var subs []string
+	for _, e := range entries {
+		if e.IsDir() {
+			subs = append(subs, path.Join(dir, e.Name()))
+		}
+	}
+	return subs, nil
+}
+
+// Write writes a value with one write(2), as the files of cgroups want it.
+//
+// With Enable it gives the controllers that the value names ("+cpu +memory") to the cgroup's children. Those that they have
+// are left alone, and so are those that the cgroup itself hasn't got or that this user may not give: then the file of the
+// limit that needs the controller is missing, and its own write fails.
+func Write(op *plan.CgroupWrite) error {
+	if !op.Enable {
+		return writeFile(op.File, op.Value)
+	}
+	dir, file := path.Split(op.File)
+	dir = path.Clean(dir)
+	enabled, err := readFile(dir, file)
+	if err != nil {
+		return err
+	}
+	available, err := readFile(dir, "cgroup.controllers")
+	if err != nil {
+		return err
+	}
+	var want []string
+	for _, c := range strings.Fields(op.Value) {
+		name := strings.TrimPrefix(c, "+")
+		if !slices.Contains(strings.Fields(enabled), name) && slices.Contains(strings.Fields(available), name) {
+			want = append(want, c)
+		}
+	}
+	if len(want) == 0 {
+		return nil
+	}
+	if writeFile(op.File, strings.Join(want, " ")) == nil {
+		return nil
+	}
+	for _, c := range want { // the kernel takes all or none; find out which one it refuses
+		switch err := writeFile(op.File, c); {
+		case err == nil, errors.Is(err, unix.ENOENT), errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM), errors.Is(err, unix.EROFS):
+		case c == "+cpu" && errors.Is(err, unix.EINVAL): // realtime processes run outside of the root
+		default:
+			return err
+		}
+	}
+	return nil
+}
+
+// writeFile is one write(2) into a file that exists.
+func writeFile(file, value string) error {
+	fd, err := open(file, unix.O_WRONLY)
+	if err == nil {
+		_, err = unix.Write(fd, []byte(value))
+		unix.Close(fd)
+	}
+	if err != nil {
+		return fmt.Errorf("write %q to %s: %w%s", value, file, err, writeHint(file, err))
+	}
+	return nil
+}
+
+func writeHint(file string, err error) string {
+	name := path.Base(file)
+	controller, _, _ := strings.Cut(name, ".")
+	switch {
+	case errors.Is(err, unix.ENOENT) && name == "cgroup.procs", errors.Is(err, unix.ENOENT) && name == "tasks":
+		return " (the cgroup is gone)"
+	case errors.Is(err, unix.ENOENT):
+		return fmt.Sprintf(" (this kernel lacks the file, or the controller %s isn't enabled for the cgroup)", controller)
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
+		return " (this part of the cgroup tree isn't delegated to this user, or a parent allows less)"
+	case errors.Is(err, unix.EROFS):
+		return " (the cgroup file system is mounted read-only here)"
+	case errors.Is(err, unix.EBUSY) && name == "cgroup.subtree_control":
+		return " (the cgroup has processes of its own: on v2 they must move into a child first)"
+	case errors.Is(err, unix.EBUSY) && controller == "memory":
+		return " (more than that is in use and can't be reclaimed)"
+	case errors.Is(err, unix.EOPNOTSUPP):
+		return " (this kernel doesn't support it)"
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ERANGE):
+		return " (the kernel doesn't accept the value here: out of range, more than a parent has, or at odds with another limit)"
+	case errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
+		return " (there is no such device)"
+	}
+	return ""
+}
+
+// Evacuate moves the processes of a cgroup into another one, which it makes. New ones may be forked meanwhile, so it goes on
+// until none is left.
+func Evacuate(op *plan.CgroupEvacuate) error {
+	if err := makeGroup(op.To, 20); err != nil && err != unix.EEXIST {
+		return fmt.Errorf("create cgroup %s: %w%s", op.To, err, createHint(err))
+	}
+	for range 100 {
+		pids, err := readPids(op.From)
+		if err != nil || len(pids) == 0 {
+			return err
+		}
+		for _, pid := range pids {
+			if pid == 0 {
+				return fmt.Errorf("move the processes of %s: one of them is in another PID namespace and out of reach: %w", op.From, unix.EBUSY)
+			}
+			if err := writeFile(op.To+"/cgroup.procs", strconv.Itoa(pid)); err != nil && !errors.Is(err, unix.ESRCH) {
+				return err
+			}
+		}
+	}
+	return fmt.Errorf("move the processes of %s: new ones come all the time: %w", op.From, unix.EBUSY)
+}
+
+// Open opens a directory (v2) for CLONE_INTO_CGROUP, or a file of v1 for joining.
+func Open(op *plan.CgroupOpen) (fd int, err error) {
+	flags := unix.O_PATH | unix.O_DIRECTORY
+	if path.Base(op.Path) == "tasks" {
+		flags = unix.O_WRONLY
+	}
+	if fd, err = open(op.Path, flags); err != nil {
+		return -1, fmt.Errorf("open cgroup %s: %w", op.Path, err)
+	}
+	return fd, nil
+}
+
+func open(file string, flags int) (int, error) {
+	for {
+		fd, err := unix.Open(file, flags|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+		if err != unix.EINTR {
+			return fd, err
+		}
+	}
+}
+
+// readFile returns the text of a cgroup's file without the white space around it.
+func readFile(dir, file string) (string, error) {
+	name := dir + "/" + file
+	fd, err := open(name, unix.O_RDONLY)
+	if err != nil {
+		return "", &os.PathError{Op: "open", Path: name, Err: err}
+	}
+	defer unix.Close(fd)
+	buf := make([]byte, 0, 1024)
+	for {
+		n, err := unix.Read(fd, buf[len(buf):cap(buf)])
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			return "", &os.PathError{Op: "read", Path: name, Err: err}
+		case n == 0:
+			return strings.TrimSpace(string(buf)), nil
+		}
+		if buf = buf[:len(buf)+n]; len(buf) == cap(buf) {
+			buf = slices.Grow(buf, cap(buf))
+		}
+	}
+}
+
+func exists(file string) bool {
+	return unix.Faccessat(unix.AT_FDCWD, file, unix.F_OK, 0) == nil
+}
