@@ -1,0 +1,264 @@
+package network
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"glassbox/plan"
+)
+
+// serve answers every connection or datagram with who it is and whom it sees, until the test ends.
+func (ns *netns) serve(proto, addr, name string) {
+	ns.t.Helper()
+	ns.do(func() {
+		if proto == "udp" {
+			c, err := net.ListenPacket("udp4", addr)
+			if err != nil {
+				panic(err)
+			}
+			ns.t.Cleanup(func() { c.Close() })
+			go func() {
+				buf := make([]byte, 100)
+				for {
+					_, from, err := c.ReadFrom(buf)
+					if err != nil {
+						return
+					}
+					fmt.Fprintf(packetTo{c, from}, "%s sees %s", name, host(from.String()))
+				}
+			}()
+			return
+		}
+		l, err := net.Listen("tcp4", addr)
+		if err != nil {
+			panic(err)
+		}
+		ns.t.Cleanup(func() { l.Close() })
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				fmt.Fprintf(c, "%s sees %s", name, host(c.RemoteAddr().String()))
+				c.Close()
+			}
+		}()
+	})
+}
+
+type packetTo struct {
+	net.PacketConn
+	to net.Addr
+}
+
+func (p packetTo) Write(b []byte) (int, error) { return p.WriteTo(b, p.to) }
+
+func host(s string) string { h, _, _ := net.SplitHostPort(s); return h }
+
+// ask connects and returns the answer, or "refused" or "silence".
+func (ns *netns) ask(proto, addr string) (answer string) {
+	ns.t.Helper()
+	ns.do(func() {
+		c, err := net.DialTimeout(proto+"4", addr, 300*time.Millisecond)
+		if err == nil {
+			defer c.Close()
+			c.SetDeadline(time.Now().Add(300 * time.Millisecond))
+			if proto == "udp" {
+				io.WriteString(c, "?")
+			}
+			buf := make([]byte, 100)
+			var n int
+			if n, err = c.Read(buf); err == nil {
+				answer = string(buf[:n])
+				return
+			}
+		}
+		var timeout net.Error
+		switch {
+		case errors.Is(err, unix.ECONNREFUSED):
+			answer = "refused"
+		case errors.As(err, &timeout) && timeout.Timeout():
+			answer = "silence"
+		default:
+			answer = err.Error()
+		}
+	})
+	return answer
+}
+
+// world is a host with an interface to the outside, another to a second network, and two containers.
+type world struct {
+	host, outside, other, c1, c2 *netns
+	e1, e2                       Endpoint
+}
+
+func newWorld(t testing.TB, brNetfilter int) *world {
+	w := &world{newNetns(t), newNetns(t), newNetns(t), newNetns(t), newNetns(t), Endpoint{}, Endpoint{}}
+	connect := func(dev, subnet string, peer *netns) {
+		c := dialNS(t, w.host)
+		defer c.close()
+		if err := c.veth(&plan.LinkVeth{Name: dev, Peer: "eth0"}, 0, peer.fd); err != nil {
+			t.Fatal(err)
+		}
+		w.host.sh("ip addr add %s.1/24 dev %s; ip link set %s up", subnet, dev, dev)
+		// The outside has no route to the containers' subnet.
+		peer.sh("ip addr add %s.2/24 dev eth0; ip link set eth0 up; ip link set lo up", subnet)
+	}
+	w.host.sh("ip link set lo up")
+	connect("out0", "192.0.2", w.outside)
+	connect("oth0", "198.51.100", w.other)
+	w.host.sh("ip route add default via 192.0.2.2")
+	if brNetfilter >= 0 {
+		w.host.sh("test ! -e /proc/sys/net/bridge || echo %d > /proc/sys/net/bridge/bridge-nf-call-iptables", brNetfilter)
+	}
+	b := testBridge("oth0", "out0")
+	endpoint := func(id, ip, ports string) Endpoint {
+		e := Endpoint{Bridge: b, IP: netip.MustParseAddr(ip), Veth: VethName(id)}
+		e.MAC = MAC(e.IP)
+		for _, s := range strings.Fields(ports) {
+			ps, err := ParsePublish(s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			e.Ports = append(e.Ports, ps...)
+		}
+		return e
+	}
+	w.e1 = endpoint("aaaaaaaaaaaaaaaa", "172.30.0.2", "8080:80 5353:53/udp 9000-9002:9000-9002 127.0.0.1:7000:80 192.0.2.1:7001:80")
+	w.e2 = endpoint("bbbbbbbbbbbbbbbb", "172.30.0.3", "8081:80")
+	for _, e := range []struct {
+		Endpoint
+		ns *netns
+	}{{w.e1, w.c1}, {w.e2, w.c2}} {
+		if err := w.host.run(e.ns, Steps(e.Endpoint, testOrigin)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return w
+}
+
+func dialNS(t testing.TB, ns *netns) *conn {
+	t.Helper()
+	c, err := dialIn(ns.fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// TestPackets sends packets on every way that there is, and on those that there must not be.
+func TestPackets(t *testing.T) {
+	for _, brNetfilter := range []int{0, 1} {
+		t.Run(fmt.Sprintf("br_netfilter=%d", brNetfilter), func(t *testing.T) { testPackets(t, newWorld(t, brNetfilter)) })
+	}
+}
+
+func testPackets(t *testing.T, w *world) {
+	w.c1.serve("tcp", ":80", "c1")
+	w.c1.serve("udp", ":53", "c1")
+	w.c1.serve("tcp", ":9001", "c1:9001")
+	w.c2.serve("tcp", ":80", "c2")
+	w.outside.serve("tcp", ":80", "outside")
+	w.outside.serve("udp", ":53", "outside")
+	w.other.serve("tcp", ":80", "other")
+	w.host.serve("tcp", "127.0.0.1:3306", "host-loopback")
+	w.host.serve("tcp", "172.30.0.1:2222", "host")
+
+	check := func(from *netns, proto, addr, want, why string) {
+		t.Helper()
+		if got := from.ask(proto, addr); got != want {
+			t.Errorf("%s: %s %s: got %q, want %q", why, proto, addr, got, want)
+		}
+	}
+	check(w.c1, "tcp", "192.0.2.2:80", "outside sees 192.0.2.1", "container to the outside")
+	check(w.c1, "udp", "192.0.2.2:53", "outside sees 192.0.2.1", "container to the outside")
+	check(w.c1, "tcp", "198.51.100.2:80", "other sees 198.51.100.1", "container to another network of the host")
+	check(w.c1, "tcp", "172.30.0.3:80", "c2 sees 172.30.0.2", "container to container")
+	check(w.c2, "udp", "172.30.0.2:53", "c1 sees 172.30.0.3", "container to container")
+	check(w.c1, "tcp", "172.30.0.1:2222", "host sees 172.30.0.2", "container to the host")
+	check(w.host, "tcp", "172.30.0.2:80", "c1 sees 172.30.0.1", "host to a container's address")
+
+	check(w.outside, "tcp", "192.0.2.1:8080", "c1 sees 192.0.2.2", "outside to a published port")
+	check(w.outside, "udp", "192.0.2.1:5353", "c1 sees 192.0.2.2", "outside to a published port")
+	check(w.outside, "tcp", "192.0.2.1:8081", "c2 sees 192.0.2.2", "outside to the second container's port")
+	check(w.outside, "tcp", "192.0.2.1:9001", "c1:9001 sees 192.0.2.2", "outside to a port of a range")
+	check(w.outside, "tcp", "192.0.2.1:7001", "c1 sees 192.0.2.2", "outside to a port published on that address")
+	check(w.other, "tcp", "198.51.100.1:7001", "refused", "another network to a port published elsewhere")
+	check(w.outside, "tcp", "192.0.2.1:7000", "refused", "outside to a port published on 127.0.0.1")
+	check(w.outside, "tcp", "192.0.2.1:80", "refused", "outside to a port not published")
+
+	check(w.host, "tcp", "127.0.0.1:8080", "c1 sees 172.30.0.1", "host through its loopback")
+	check(w.host, "udp", "127.0.0.1:5353", "c1 sees 172.30.0.1", "host through its loopback")
+	check(w.host, "tcp", "127.0.0.1:7000", "c1 sees 172.30.0.1", "host through its loopback, published there")
+	check(w.host, "tcp", "192.0.2.1:8080", "c1 sees 192.0.2.1", "host through its own address")
+	check(w.host, "tcp", "127.0.0.1:3306", "host-loopback sees 127.0.0.1", "host to its own service")
+
+	check(w.c1, "tcp", "192.0.2.1:8080", "c1 sees 172.30.0.1", "hairpin: container to its own published port")
+	check(w.c1, "tcp", "172.30.0.1:8080", "c1 sees 172.30.0.1", "hairpin through the gateway's address")
+	check(w.c1, "tcp", "192.0.2.1:8081", "c2 sees 172.30.0.1", "container to another's published port")
+	check(w.c1, "udp", "192.0.2.1:5353", "c1 sees 172.30.0.1", "hairpin")
+
+	// The host's loopback from a container (CVE-2020-8558), and from a neighbour.
+	w.c1.sh("ip addr del 127.0.0.1/8 dev lo; ip route add 127.0.0.1 via 172.30.0.1; echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet")
+	check(w.c1, "tcp", "127.0.0.1:3306", "silence", "container to the host's loopback")
+	w.outside.sh("ip addr del 127.0.0.1/8 dev lo; ip route add 127.0.0.1 via 192.0.2.1; echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet")
+	check(w.outside, "tcp", "127.0.0.1:7000", "silence", "neighbour to a port published on the host's loopback")
+
+	// Routes that a neighbour sets don't open anything.
+	w.outside.sh("ip route add 172.30.0.0/16 via 192.0.2.1; ip route add 198.51.100.0/24 via 192.0.2.1")
+	w.other.sh("ip route add default via 198.51.100.1")
+	check(w.outside, "tcp", "172.30.0.2:9001", "silence", "neighbour to a container's address")
+	check(w.outside, "tcp", "198.51.100.2:80", "silence", "the host must not route between other networks")
+	check(w.other, "tcp", "192.0.2.2:80", "silence", "the host must not route between other networks")
+	if got := strings.TrimSpace(w.host.sh("cat /proc/sys/net/ipv4/ip_forward")); got != "0" {
+		t.Errorf("ip_forward: got %s, want 0", got)
+	}
+
+	// Taking back.
+	undo := (&plan.NftPublish{Table: w.e1.Bridge.Table, Ports: rules(w.e1)}).Undo()[0]
+	for range 2 { // what is gone is no error
+		var err error
+		w.host.do(func() { err = Undo(undo) })
+		if err != nil {
+			t.Errorf("undo: %v", err)
+		}
+	}
+	check(w.outside, "tcp", "192.0.2.1:8080", "refused", "unpublished port")
+	check(w.host, "tcp", "127.0.0.1:8080", "refused", "unpublished port")
+	check(w.outside, "tcp", "192.0.2.1:8081", "c2 sees 192.0.2.2", "the other container's port")
+
+	// Another container's port is not taken, and not taken back.
+	var err error
+	steal := rules(w.e2)
+	steal[0].ContainerIP = "172.30.0.9"
+	w.host.do(func() { err = Open(nil).Do(&plan.NftPublish{Table: "glassbox0", Ports: steal}) })
+	if !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.EEXIST) {
+		t.Errorf("publish a published port: got %v, want EBUSY", err)
+	}
+	t.Logf("error of a taken port: %v", err)
+	w.host.do(func() { err = Undo(&plan.NftUnpublish{Table: "glassbox0", Ports: steal}) })
+	if err != nil {
+		t.Errorf("undo: %v", err)
+	}
+	check(w.outside, "tcp", "192.0.2.1:8081", "c2 sees 192.0.2.2", "the other container's port")
+
+	// Somebody flushes the firewall: the next start makes it again.
+	w.host.sh("nft flush ruleset; ip link del glassbox0")
+	c3 := newNetns(t)
+	e3 := w.e2
+	e3.Veth = VethName("cccccccccccccccc")
+	if err := w.host.run(c3, Steps(e3, testOrigin)); err != nil {
+		t.Fatal(err)
+	}
+	c3.serve("tcp", ":80", "c3")
+	check(w.outside, "tcp", "192.0.2.1:8081", "c3 sees 192.0.2.2", "after a flush")
+}
