@@ -1,0 +1,180 @@
+package fork
+
+import (
+	"bytes"
+	"debug/elf"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"glassbox/plan"
+)
+
+// ExplainExec finds out why execve failed, while the child that tried is still there: its root is reached through
+// /proc/PID/root, and files in it are opened without leaving it. It sets err.Detail and err.Code (127: no such command, 126: it
+// can't be executed). For other steps it does nothing.
+func ExplainExec(pid int, err *StepError) {
+	o, ok := err.Step.Op.(*plan.Execve)
+	if !ok {
+		return
+	}
+	err.Code = 126
+	root, e := unix.Open("/proc/"+strconv.Itoa(pid)+"/root", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if e != nil {
+		return
+	}
+	defer unix.Close(root)
+	cwd, _ := os.Readlink("/proc/" + strconv.Itoa(pid) + "/cwd")
+	err.Code, err.Detail = diagnose(root, cwd, o)
+	if err.Code == 127 && !strings.Contains(o.Argv[0], "/") {
+		err.Err = fmt.Errorf("%q: executable file not found in $PATH", o.Argv[0])
+	}
+}
+
+func diagnose(root int, cwd string, o *plan.Execve) (code int, detail string) {
+	found := false
+	for _, file := range o.Candidates {
+		if !strings.HasPrefix(file, "/") {
+			file = cwd + "/" + file
+		}
+		f, err := openIn(root, file, unix.O_PATH)
+		if err != nil {
+			continue
+		}
+		st, err := f.Stat()
+		f.Close()
+		if err != nil {
+			continue
+		}
+		found = true
+		switch {
+		case st.IsDir():
+			detail = file + " is a directory"
+			continue
+		case st.Mode().Perm()&0o111 == 0:
+			detail = fmt.Sprintf("%s has no execute permission (mode %04o): chmod +x it, or run it through its interpreter", file, st.Mode().Perm())
+			continue
+		}
+		return explainFile(root, file)
+	}
+	if found {
+		return 126, detail
+	}
+	name := o.Argv[0]
+	if strings.Contains(name, "/") {
+		return 127, name + " doesn't exist in the container"
+	}
+	return 127, "looked in " + strings.Join(dirs(o.Candidates), ":")
+}
+
+func dirs(files []string) []string {
+	out := make([]string, len(files))
+	for i, f := range files {
+		out[i] = f[:max(strings.LastIndexByte(f, '/'), 0)]
+	}
+	return out
+}
+
+// openIn opens a path below root without leaving it.
+func openIn(root int, file string, flags uint64) (*os.File, error) {
+	fd, err := unix.Openat2(root, strings.TrimLeft(file, "/"), &unix.OpenHow{
+		Flags: flags | unix.O_CLOEXEC | unix.O_NONBLOCK, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), file), nil
+}
+
+// explainFile looks into an executable file that exists but doesn't run.
+func explainFile(root int, file string) (code int, detail string) {
+	f, err := openIn(root, file, unix.O_RDONLY)
+	if err != nil {
+		return 126, fmt.Sprintf("%s: %v", file, errors.Unwrap(err))
+	}
+	defer f.Close()
+	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
+		return 126, file + " is no regular file"
+	}
+	head := make([]byte, 256)
+	n, _ := io.ReadFull(f, head)
+	head = head[:n]
+	exists := func(p string) bool {
+		g, err := openIn(root, p, unix.O_PATH)
+		if err == nil {
+			g.Close()
+		}
+		return err == nil
+	}
+	switch {
+	case n == 0:
+		return 126, file + " is empty"
+	case bytes.HasPrefix(head, []byte("#!")):
+		line, _, _ := bytes.Cut(head[2:], []byte("\n"))
+		interp := strings.TrimLeft(string(line), " \t")
+		if strings.HasSuffix(interp, "\r") {
+			return 126, fmt.Sprintf("%s has Windows line ends (CRLF): its first line asks for the interpreter %q; convert it with dos2unix", file, strings.Fields(interp + " ")[0]+"\r")
+		}
+		fields := strings.Fields(interp)
+		if len(fields) == 0 {
+			return 126, file + ": its first line (#!) names no interpreter"
+		}
+		if !exists(fields[0]) {
+			return 127, fmt.Sprintf("%s is a script for %s, which doesn't exist in the container", file, fields[0])
+		}
+		return 126, fmt.Sprintf("%s is a script for %s, which can't be executed", file, fields[0])
+	case bytes.HasPrefix(head, []byte(elf.ELFMAG)):
+		return explainELF(f, file, exists)
+	}
+	return 126, file + " is neither a binary for Linux (ELF) nor a script that starts with #!"
+}
+
+func explainELF(f io.ReaderAt, file string, exists func(string) bool) (code int, detail string) {
+	e, err := elf.NewFile(f)
+	if err != nil {
+		return 126, fmt.Sprintf("%s is a damaged binary: %v", file, err)
+	}
+	defer e.Close()
+	if want := hostMachine(); e.Machine != want {
+		return 126, fmt.Sprintf("%s is a binary for %s, this machine is %s: pull the image with --platform linux/%s", file, machine(e.Machine), machine(want), machine(want))
+	}
+	for _, p := range e.Progs {
+		if p.Type != elf.PT_INTERP || p.Filesz > 4096 {
+			continue
+		}
+		data := make([]byte, p.Filesz)
+		if _, err := p.ReadAt(data, 0); err != nil {
+			break
+		}
+		interp := strings.TrimRight(string(data), "\x00")
+		if !exists(interp) {
+			return 127, fmt.Sprintf("%s needs the loader %s, which doesn't exist in the container: the binary was linked for another C library, or the image lacks it", file, interp)
+		}
+	}
+	return 126, ""
+}
+
+func machine(m elf.Machine) string {
+	switch m {
+	case elf.EM_X86_64:
+		return "amd64"
+	case elf.EM_AARCH64:
+		return "arm64"
+	case elf.EM_386:
+		return "386"
+	case elf.EM_ARM:
+		return "arm"
+	case elf.EM_RISCV:
+		return "riscv64"
+	case elf.EM_S390:
+		return "s390x"
+	case elf.EM_PPC64:
+		return "ppc64le"
+	}
+	return m.String()
+}

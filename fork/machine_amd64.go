@@ -1,0 +1,5 @@
+package fork
+
+import "debug/elf"
+
+func hostMachine() elf.Machine { return elf.EM_X86_64 }

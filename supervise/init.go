@@ -1,0 +1,60 @@
+package supervise
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Init is the first process of a container that was started with --init: it starts the program, passes signals on to it,
+// and reaps the orphans that the kernel hands to process 1. It returns the program's exit code.
+func Init(argv []string) int {
+	if len(argv) == 0 {
+		fmt.Fprintln(os.Stderr, "glassbox: init: no command")
+		return 125
+	}
+	signals := make(chan os.Signal, 64)
+	signal.Notify(signals)
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	if tty, err := unix.IoctlGetInt(0, unix.TIOCGPGRP); err == nil && tty >= 0 {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Foreground: true, Ctty: 0}
+	}
+	if err := cmd.Start(); err != nil {
+		fmt.Fprintf(os.Stderr, "glassbox: init: %v\n", err)
+		if os.IsNotExist(err) || cmd.Err != nil {
+			return 127
+		}
+		return 126
+	}
+	main := cmd.Process.Pid
+	for sig := range signals {
+		if sig != unix.SIGCHLD {
+			if sig != unix.SIGURG { // the Go runtime's own, for preemption
+				unix.Kill(main, sig.(syscall.Signal))
+			}
+			continue
+		}
+		for {
+			var ws unix.WaitStatus
+			pid, err := unix.Wait4(-1, &ws, unix.WNOHANG, nil)
+			if err == unix.EINTR {
+				continue
+			}
+			if err != nil || pid <= 0 {
+				break
+			}
+			if pid == main {
+				if ws.Signaled() {
+					return 128 + int(ws.Signal())
+				}
+				return ws.ExitStatus()
+			}
+		}
+	}
+	return 125
+}

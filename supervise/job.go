@@ -1,0 +1,140 @@
+// Package supervise is the parent of one container: it runs the container's plan, carries its output to the log and to whoever
+// is attached, waits for its end, and takes back what the plan made.
+//
+// A supervisor is one small process per container (`glassbox-runtime supervise`); there is no daemon behind it. What it has to
+// do is written in a [Job], what it knows in a [State]: both are plain JSON files in the container's directory, so that when a
+// supervisor is killed the next command can read what was left and repair it ([Repair]).
+//
+//	glassbox run ──fork, exec──▶ supervisor ──plan: clone──▶ container
+//	     │  descriptors 0 1 2       │  pipes or pty              │
+//	     └──session socket (4)──────┘                            │
+//	        signals, window sizes →    ← started, error, exit    │
+//	   lock file (3): held as long as the supervisor lives ◀─────┘
+//
+// Start reading at [Main], then [Repair].
+package supervise
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"time"
+
+	"glassbox/cgroup"
+	"glassbox/plan"
+)
+
+// Files of a container, in its directory.
+const (
+	ContainerFile = "container.json" // what the container is; written last, removed first
+	JobFile       = "start.json"     // the Job of the last start
+	StateFile     = "state.json"     // the State
+	LogFile       = "log"            // and log.1, log.2 … older
+)
+
+// A Job is what a supervisor has to do.
+type Job struct {
+	ID          string            `json:"id"`
+	Dir         string            `json:"dir"`      // the container's directory
+	NameFile    string            `json:"nameFile"` // removed with the container
+	LockFile    string            `json:"lockFile"`
+	Terminal    bool              `json:"terminal"`
+	Interactive bool              `json:"interactive"` // standard input is kept open
+	Remove      bool              `json:"remove"`      // --rm
+	LogMaxSize  int64             `json:"logMaxSize"`  // bytes; 0: no limit
+	LogMaxFiles int               `json:"logMaxFiles"`
+	Cgroups     map[string]string `json:"cgroups"` // as in compile.Output
+	Network     *Network          `json:"network,omitempty"`
+	Plan        *plan.Plan        `json:"plan"`
+}
+
+// Network is what a container holds on the host beside links and rules.
+type Network struct {
+	State   string          `json:"state"` // directory of leases
+	Address string          `json:"address"`
+	Ports   []plan.PortRule `json:"ports,omitempty"`
+}
+
+// Statuses of a container.
+const (
+	Created = "created"
+	Running = "running"
+	Paused  = "paused"
+	Exited  = "exited"
+)
+
+// State is what is known of a container's process.
+type State struct {
+	Status    string        `json:"status"`
+	PID       int           `json:"pid,omitempty"`   // on the host, while it runs
+	Start     uint64        `json:"start,omitempty"` // start time of PID (see plan.OpenPid)
+	Boot      string        `json:"boot,omitempty"`  // boot id of the host at the start
+	Started   time.Time     `json:"started,omitzero"`
+	Finished  time.Time     `json:"finished,omitzero"`
+	ExitCode  int           `json:"exitCode"`
+	OOMKilled bool          `json:"oomKilled,omitempty"`
+	Error     string        `json:"error,omitempty"` // why it could not start, or how it was lost
+	Stats     *cgroup.Stats `json:"stats,omitempty"` // counters of the cgroup at the end
+}
+
+// ReadJob reads the job of a container's last start.
+func ReadJob(dir string) (*Job, error) {
+	var j Job
+	if err := readJSON(filepath.Join(dir, JobFile), &j); err != nil {
+		return nil, err
+	}
+	return &j, nil
+}
+
+// ReadState reads a container's state. Without a file the container has only been created.
+func ReadState(dir string) (*State, error) {
+	var s State
+	err := readJSON(filepath.Join(dir, StateFile), &s)
+	if os.IsNotExist(err) {
+		return &State{Status: Created}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &s, nil
+}
+
+// WriteState replaces a container's state.
+func WriteState(dir string, s *State) error {
+	return WriteJSON(filepath.Join(dir, StateFile), s)
+}
+
+func readJSON(path string, v any) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(data, v); err != nil {
+		return &os.PathError{Op: "parse", Path: path, Err: err}
+	}
+	return nil
+}
+
+// WriteJSON replaces a file by way of a temporary one, so that a reader sees the old or the new and never a part. It doesn't
+// wait for the disk: after a power failure a container's files may be those of a moment before, or empty, which Repair
+// takes for a creation that was not finished.
+func WriteJSON(path string, v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	tmp := path + ".new"
+	if err := os.WriteFile(tmp, append(data, '\n'), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(tmp, path)
+}
+
+// BootID identifies the current boot of the host.
+func BootID() string {
+	data, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil || len(data) < 36 {
+		return ""
+	}
+	return string(data[:36])
+}

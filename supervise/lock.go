@@ -1,0 +1,97 @@
+package supervise
+
+import (
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// A lock file stands for a container that somebody is working on: whoever creates, starts, supervises or removes it holds the
+// flock. A lock file that nobody holds is the trace of a process that was killed, and the container needs Repair. When the
+// work is done the file is removed, so that looking for traces costs one directory listing.
+
+// Lock takes the lock of a container, waiting for it if wait is set. Without wait it returns unix.EWOULDBLOCK where somebody
+// else holds it. fresh says that the file had to be made, that is, no trace of a killed process was found.
+func Lock(path string, wait bool) (f *os.File, fresh bool, err error) {
+	for {
+		f, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+		fresh = err == nil
+		if os.IsNotExist(err) {
+			if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+				return nil, false, err
+			}
+			continue
+		}
+		if os.IsExist(err) {
+			f, err = os.OpenFile(path, os.O_RDWR, 0o600)
+			if os.IsNotExist(err) {
+				continue
+			}
+		}
+		if err != nil {
+			return nil, false, err
+		}
+		how := unix.LOCK_EX
+		if !wait {
+			how |= unix.LOCK_NB
+		}
+		for {
+			err = unix.Flock(int(f.Fd()), how)
+			if err != unix.EINTR {
+				break
+			}
+		}
+		if err != nil {
+			f.Close()
+			return nil, false, err
+		}
+		// Whoever held it before may have removed the file: then the lock is on nothing.
+		if same(f, path) {
+			return f, fresh, nil
+		}
+		f.Close()
+	}
+}
+
+// Unlock removes the lock file and gives up the lock.
+func Unlock(f *os.File, path string) {
+	os.Remove(path)
+	f.Close()
+}
+
+// Held reports whether somebody holds the lock.
+func Held(path string) bool {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == unix.EWOULDBLOCK
+}
+
+// Await waits until nobody holds the lock. It doesn't take it.
+func Await(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if os.IsNotExist(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for {
+		if err := unix.Flock(int(f.Fd()), unix.LOCK_SH); err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+func same(f *os.File, path string) bool {
+	a, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	b, err := os.Stat(path)
+	return err == nil && os.SameFile(a, b)
+}

@@ -1,0 +1,81 @@
+package supervise
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"glassbox/cgroup"
+)
+
+// Repair looks for traces of killed processes and puts every container that they leave in a state that is true: its processes
+// are ended, its cgroups, links, rules and address are taken back, and it counts as exited; one that was still being made, or
+// being removed, is removed. locks is the directory of lock files, dir and nameFile say where a container's files are.
+func Repair(locks string, dir func(id string) string, nameFile func(id string) string) error {
+	entries, err := os.ReadDir(locks)
+	if err != nil {
+		if os.IsNotExist(err) {
+			return nil
+		}
+		return err
+	}
+	var errs []error
+	for _, e := range entries {
+		id, ok := strings.CutSuffix(e.Name(), ".lock")
+		if !ok {
+			continue
+		}
+		path := filepath.Join(locks, e.Name())
+		lock, fresh, err := Lock(path, false)
+		if err != nil {
+			continue // somebody is working on it
+		}
+		if fresh {
+			Unlock(lock, path) // it ended while we were looking
+			continue
+		}
+		if err := RepairOne(dir(id), nameFile(id)); err != nil {
+			lock.Close() // the trace stays, the next command tries again
+			errs = append(errs, err)
+			continue
+		}
+		Unlock(lock, path)
+	}
+	return errors.Join(errs...)
+}
+
+// RepairOne does what Repair does for one container, whose lock the caller holds.
+func RepairOne(dir, nameFile string) error {
+	if _, err := os.Stat(dir); os.IsNotExist(err) {
+		if nameFile != "" {
+			os.Remove(nameFile)
+		}
+		return nil
+	}
+	job, err := ReadJob(dir)
+	if err == nil {
+		if err := cgroup.Kill(job.Cgroups); err != nil {
+			return err
+		}
+		if err := Undo(job); err != nil {
+			return err
+		}
+	}
+	if st, err := os.Stat(filepath.Join(dir, ContainerFile)); err != nil || st.Size() == 0 || job != nil && job.Remove {
+		if job != nil {
+			nameFile = job.NameFile
+		}
+		return RemoveFiles(dir, nameFile)
+	}
+	state, err := ReadState(dir)
+	if err != nil {
+		state = &State{}
+	}
+	if state.Status != Exited && job != nil {
+		*state = State{Status: Exited, ExitCode: 137, Started: state.Started, Finished: time.Now().UTC(), Error: "its supervisor was killed"}
+		return WriteState(dir, state)
+	}
+	return nil
+}

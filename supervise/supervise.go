@@ -1,0 +1,436 @@
+package supervise
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"glassbox/cgroup"
+	"glassbox/fork"
+	"glassbox/network"
+	"glassbox/plan"
+)
+
+// Descriptors that a supervisor is started with, beside 0, 1 and 2, which are the caller's.
+const (
+	lockFD    = 3
+	sessionFD = 4
+)
+
+// Main supervises the container in dir and returns the exit status for the process. It must be called from the main goroutine,
+// whose thread outlives everything else: the container dies with the thread that cloned it.
+func Main(dir string) int {
+	runtime.LockOSThread()
+	unix.CloseOnExec(lockFD)
+	unix.CloseOnExec(sessionFD)
+	s := &supervisor{
+		lock:    os.NewFile(lockFD, "lock"),
+		session: session{file: os.NewFile(sessionFD, "session")},
+		detach:  make(chan struct{}),
+	}
+	job, err := ReadJob(dir)
+	if err != nil {
+		s.session.send(Event{Error: err.Error(), Code: 125})
+		return 125
+	}
+	s.job = job
+	return s.main()
+}
+
+type supervisor struct {
+	job      *Job
+	state    State
+	lock     *os.File
+	session  session
+	log      *logger
+	proc     *fork.Process
+	console  *os.File
+	streams  sync.WaitGroup // copies of output
+	detached atomic.Bool
+	detach   chan struct{}
+	once     sync.Once
+	ports    []int
+}
+
+func (s *supervisor) main() int {
+	if err := s.start(); err != nil {
+		code := 125
+		var step *fork.StepError
+		if errors.As(err, &step) {
+			code = step.Code
+		}
+		s.failed(err, code)
+		return code
+	}
+	s.session.send(Event{Started: true})
+	go func() {
+		s.session.serve(s.request)
+		s.leave()
+	}()
+	go s.settle()
+	code := s.wait()
+	s.finish(code)
+	s.session.send(Event{Exited: true, Code: code})
+	return 0
+}
+
+// start runs the plan.
+func (s *supervisor) start() error {
+	var err error
+	if s.log, err = openLog(filepath.Join(s.job.Dir, LogFile), s.job.LogMaxSize, s.job.LogMaxFiles); err != nil {
+		return err
+	}
+	if n := s.job.Network; n != nil && len(n.Ports) > 0 {
+		if s.ports, err = network.Reserve(reservations(n.Ports)); err != nil {
+			return err
+		}
+	}
+	p, err := newPipes(s.job.Terminal, s.job.Interactive)
+	if err != nil {
+		return err
+	}
+	defer p.closeChild()
+	s.proc, err = fork.Start(s.job.Plan, fork.Options{FDs: p.child, OnExecFailure: fork.ExplainExec})
+	if err != nil {
+		p.closeParent()
+		return err
+	}
+	start, _ := fork.StartTime(s.proc.PID)
+	s.state = State{Status: Running, PID: s.proc.PID, Start: start, Boot: BootID(), Started: time.Now().UTC()}
+	if err := WriteState(s.job.Dir, &s.state); err != nil {
+		unix.Kill(s.proc.PID, unix.SIGKILL)
+		s.reap()
+		p.closeParent()
+		s.undo()
+		return err
+	}
+	s.connect(p)
+	return nil
+}
+
+func reservations(rules []plan.PortRule) []network.Port {
+	ports := make([]network.Port, len(rules))
+	for i, r := range rules {
+		ports[i] = network.Port{HostPort: r.HostPort, ContainerPort: r.ContainerPort, Proto: r.Proto}
+		ports[i].HostIP, _ = netip.ParseAddr(r.HostIP)
+	}
+	return ports
+}
+
+// connect starts to carry input and output.
+func (s *supervisor) connect(p *pipes) {
+	in, out, errOut := keepFD(0), keepFD(1), keepFD(2)
+	if s.job.Terminal {
+		s.console = os.NewFile(uintptr(s.proc.FDs["console"]), "console")
+		s.copyOut(s.console, out, "stdout")
+		if s.job.Interactive {
+			s.copyIn(in, s.console, false)
+		}
+		return
+	}
+	s.copyOut(p.stdout, out, "stdout")
+	s.copyOut(p.stderr, errOut, "stderr")
+	if p.stdin != nil {
+		s.copyIn(in, p.stdin, true)
+	}
+}
+
+// keepFD moves one of the standard descriptors out of the way: the Go runtime ends a process that writes to a broken pipe on 1
+// or 2, and a supervisor must outlive its caller.
+func keepFD(fd int) int {
+	n, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 5)
+	if err != nil {
+		return -1
+	}
+	if null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0); err == nil {
+		unix.Dup3(null, fd, 0)
+		unix.Close(null)
+	}
+	return n
+}
+
+// copyOut carries a stream of the container to the log and to the caller.
+func (s *supervisor) copyOut(from *os.File, to int, stream string) {
+	s.streams.Add(1)
+	go func() {
+		defer s.streams.Done()
+		buf := make([]byte, 16<<10)
+		for {
+			n, err := from.Read(buf)
+			if n > 0 {
+				s.log.write(stream, buf[:n]) // a full disk must not stop the container
+				if to >= 0 && !s.detached.Load() && !writeAll(to, buf[:n]) {
+					unix.Close(to)
+					to = -1
+				}
+			}
+			if err != nil { // end of file; EIO from a terminal whose last user is gone
+				break
+			}
+		}
+		from.Close()
+		if to >= 0 {
+			unix.Close(to)
+		}
+	}()
+}
+
+func writeAll(fd int, data []byte) bool {
+	for len(data) > 0 {
+		n, err := unix.Write(fd, data)
+		if err == unix.EINTR {
+			continue
+		}
+		if err == unix.EAGAIN {
+			unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, -1)
+			continue
+		}
+		if err != nil {
+			return false
+		}
+		data = data[n:]
+	}
+	return true
+}
+
+// copyIn carries the caller's input to the container as long as the caller is there.
+func (s *supervisor) copyIn(from int, to *os.File, closeAtEnd bool) {
+	go func() {
+		wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+		if err != nil {
+			return
+		}
+		go func() {
+			<-s.detach
+			unix.Write(wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+		}()
+		buf := make([]byte, 16<<10)
+		for {
+			fds := []unix.PollFd{{Fd: int32(from), Events: unix.POLLIN}, {Fd: int32(wake), Events: unix.POLLIN}}
+			if _, err := unix.Poll(fds, -1); err == unix.EINTR {
+				continue
+			} else if err != nil || fds[1].Revents != 0 {
+				return // detached: the container's input stays open
+			}
+			n, err := unix.Read(from, buf)
+			if err == unix.EINTR || err == unix.EAGAIN {
+				continue
+			}
+			if n > 0 {
+				if _, err := to.Write(buf[:n]); err != nil {
+					break
+				}
+				continue
+			}
+			break
+		}
+		if closeAtEnd {
+			to.Close()
+		}
+		unix.Close(from)
+	}()
+}
+
+// settle gives memory back once the container runs: a supervisor may stay for months.
+func (s *supervisor) settle() {
+	time.Sleep(300 * time.Millisecond)
+	debug.FreeOSMemory()
+}
+
+func (s *supervisor) request(q Request) {
+	switch {
+	case q.Signal != 0:
+		unix.PidfdSendSignal(s.proc.Pidfd, unix.Signal(q.Signal), nil, 0)
+	case q.Rows != 0 || q.Cols != 0:
+		if s.console != nil {
+			unix.IoctlSetWinsize(int(s.console.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: q.Rows, Col: q.Cols})
+		}
+	case q.Detach:
+		s.leave()
+	}
+}
+
+// leave stops serving the caller; the container goes on.
+func (s *supervisor) leave() {
+	s.once.Do(func() {
+		s.detached.Store(true)
+		close(s.detach)
+	})
+}
+
+func (s *supervisor) reap() unix.WaitStatus {
+	var ws unix.WaitStatus
+	for {
+		if _, err := unix.Wait4(s.proc.PID, &ws, 0, nil); err != unix.EINTR {
+			return ws
+		}
+	}
+}
+
+// wait waits for the container's end and returns its exit code as a shell would: 128 and the signal for a killed one.
+func (s *supervisor) wait() int {
+	ws := s.reap()
+	code := ws.ExitStatus()
+	if ws.Signaled() {
+		code = 128 + int(ws.Signal())
+	}
+	// With a PID namespace of its own nothing of the container is left; without, its other processes end now.
+	cgroup.Kill(s.job.Cgroups)
+	done := make(chan struct{})
+	go func() { s.streams.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(2 * time.Second): // somebody outside the container holds its output open
+	}
+	return code
+}
+
+// finish records the end and takes back what the start made.
+func (s *supervisor) finish(code int) {
+	s.log.close()
+	s.state.Status, s.state.ExitCode, s.state.PID, s.state.Finished = Exited, code, 0, time.Now().UTC()
+	if !s.job.Remove {
+		if stats, err := cgroup.ReadStats(s.job.Cgroups); err == nil {
+			s.state.Stats = stats
+		}
+	}
+	if n, ok, err := cgroup.OOMKills(s.job.Cgroups); err == nil && ok && n > 0 {
+		s.state.OOMKilled = true
+	}
+	if err := s.undo(); err != nil {
+		s.state.Error = err.Error()
+	}
+	s.end()
+}
+
+func (s *supervisor) failed(err error, code int) {
+	s.state = State{Status: Exited, ExitCode: code, Error: err.Error(), Finished: time.Now().UTC()}
+	if s.log != nil {
+		s.log.close()
+	}
+	releaseNetwork(s.job)
+	s.end()
+	s.session.send(Event{Error: err.Error(), Code: code})
+}
+
+// end writes the last state, or removes the container.
+func (s *supervisor) end() {
+	if s.job.Remove {
+		RemoveFiles(s.job.Dir, s.job.NameFile)
+	} else {
+		WriteState(s.job.Dir, &s.state)
+	}
+	Unlock(s.lock, s.job.LockFile)
+}
+
+func (s *supervisor) undo() error {
+	for _, fd := range s.ports {
+		unix.Close(fd)
+	}
+	return Undo(s.job)
+}
+
+// Undo takes back what the plan of a job made and gives its address back. Doing it twice does no harm.
+func Undo(job *Job) error {
+	var errs []error
+	for _, step := range job.Plan.Undo(len(job.Plan.Steps)) {
+		if _, ok := step.Op.(*plan.LinkDelete); ok {
+			continue // the pair goes with the container's network namespace, which nobody has to wait for
+		}
+		if err := fork.Undo(step.Op); err != nil {
+			errs = append(errs, fmt.Errorf("undo %s: %w", step.Op, err))
+		}
+	}
+	releaseNetwork(job)
+	return errors.Join(errs...)
+}
+
+func releaseNetwork(job *Job) {
+	if n := job.Network; n != nil {
+		if addr, err := netip.ParseAddr(n.Address); err == nil {
+			network.ReleaseLease(n.State, addr, job.ID)
+		}
+	}
+}
+
+// RemoveFiles removes a container's name and directory, in an order in which a kill at any moment leaves either the container
+// or something that Repair takes for one that was never finished.
+func RemoveFiles(dir, nameFile string) error {
+	if err := os.Remove(filepath.Join(dir, ContainerFile)); err != nil && !os.IsNotExist(err) {
+		return err
+	}
+	if nameFile != "" {
+		if err := os.Remove(nameFile); err != nil && !os.IsNotExist(err) {
+			return err
+		}
+	}
+	return os.RemoveAll(dir)
+}
+
+// pipes connect a container without a terminal to its supervisor.
+type pipes struct {
+	child                 map[string]int
+	stdin, stdout, stderr *os.File // the supervisor's ends
+}
+
+func newPipes(terminal, interactive bool) (*pipes, error) {
+	p := &pipes{child: map[string]int{}}
+	if terminal {
+		return p, nil
+	}
+	pipe := func(name string, childReads bool) (*os.File, error) {
+		var fd [2]int
+		if err := unix.Pipe2(fd[:], unix.O_CLOEXEC); err != nil {
+			return nil, err
+		}
+		child, mine := fd[1], fd[0]
+		if childReads {
+			child, mine = fd[0], fd[1]
+		}
+		p.child[name] = child
+		unix.SetNonblock(mine, true) // so that Go's poller waits, and not a thread
+		return os.NewFile(uintptr(mine), name), nil
+	}
+	var err error
+	if interactive {
+		if p.stdin, err = pipe("stdin", true); err != nil {
+			return nil, err
+		}
+	} else {
+		fd, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return nil, err
+		}
+		p.child["stdin"] = fd
+	}
+	if p.stdout, err = pipe("stdout", false); err != nil {
+		return nil, err
+	}
+	if p.stderr, err = pipe("stderr", false); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *pipes) closeChild() {
+	for _, fd := range p.child {
+		unix.Close(fd)
+	}
+}
+
+func (p *pipes) closeParent() {
+	for _, f := range []*os.File{p.stdin, p.stdout, p.stderr} {
+		if f != nil {
+			f.Close()
+		}
+	}
+}
