@@ -48,7 +48,8 @@ func closeAll(fds []int) {
 	}
 }
 
-// found is one visible file. Dir is a descriptor of the directory that holds it (-1 for the root itself); close it.
+// found is one visible file. Dir is a descriptor of the directory that holds it, and base its name there ("." for the root);
+// close it.
 type found struct {
 	path string // without links
 	stat unix.Stat_t
@@ -56,11 +57,7 @@ type found struct {
 	base string
 }
 
-func (f *found) close() {
-	if f.dir >= 0 {
-		unix.Close(f.dir)
-	}
-}
+func (f *found) close() { unix.Close(f.dir) }
 
 func (f *found) is(format uint32) bool { return f.stat.Mode&unix.S_IFMT == format }
 
@@ -115,8 +112,13 @@ func (m *merged) walk(p string) (*found, string, error) {
 	if len(cur) == 0 {
 		return nil, "", unix.ENOENT
 	}
-	f := &found{dir: -1, base: "."}
-	if err := unix.Fstat(cur[0], &f.stat); err != nil {
+	top, err := unix.FcntlInt(uintptr(cur[0]), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return nil, "", err
+	}
+	f := &found{dir: top, base: "."}
+	if err := unix.Fstat(top, &f.stat); err != nil {
+		f.close()
 		return nil, "", err
 	}
 	rest := p

@@ -29,7 +29,7 @@ type Event struct {
 	Total int64  // bytes to receive
 
 	Ref     string // familiar name, for Pulling and Finished
-	Name    string // familiar repository name
+	Name    string // repository without the registry: "library/debian"
 	Tag     string // tag or digest asked for
 	Digest  string // for Finished
 	Current bool   // for Finished: the image was up to date
@@ -55,11 +55,11 @@ func (r *reporter) send(e Event) {
 }
 
 func (r *reporter) pulling(ref Ref, what string) {
-	r.send(Event{State: Pulling, Ref: ref.Familiar(), Name: ref.FamiliarName(), Tag: what})
+	r.send(Event{State: Pulling, Ref: ref.Familiar(), Name: ref.Repository, Tag: what})
 }
 
 func (r *reporter) finished(ref Ref, digest string, current bool) {
-	r.send(Event{State: Finished, Ref: ref.Familiar(), Name: ref.FamiliarName(), Tag: ref.Tag, Digest: digest, Current: current})
+	r.send(Event{State: Finished, Ref: ref.Familiar(), Name: ref.Repository, Tag: ref.Tag, Digest: digest, Current: current})
 }
 
 func (r *reporter) layer(d v1.Descriptor, s State, done int64) {

@@ -1,7 +1,394 @@
 package image
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 
+	"golang.org/x/sys/unix"
+)
+
+// variant makes the form of a layer that fits on the stack below, under the name of its chain ID.
 func (p *pull) variant(h *held, below []Layer, chain string) (*layerRecord, error) {
-	return nil, errors.New("variant: not yet")
+	if rec, err := p.store.lookupLayer(chain); rec != nil || err != nil {
+		return rec, err
+	}
+	in, rec := h.in, h.raw
+	if in == nil {
+		// The plain form exists and others may use it: same files by hard links, own directories.
+		rec = *h.rec
+		var err error
+		if in, err = p.store.newIngest(); err != nil {
+			return nil, err
+		}
+		if err := linkTree(filepath.Join(p.store.root, h.rec.Dir), int(in.f.Fd()), in.user); err != nil {
+			in.discard()
+			return nil, fmt.Errorf("layer %s: %w", h.rec.ID, err)
+		}
+	}
+	if err := mend(p.store, in, &rec, below); err != nil {
+		in.discard()
+		return nil, err
+	}
+	rec.ID = chain
+	out, err := in.publish(rec, &p.sync)
+	if err != nil {
+		in.discard()
+		return nil, err
+	}
+	if h.in != nil {
+		h.in, h.rec = nil, out
+	}
+	return out, nil
+}
+
+// mend makes a filled layer look as if it had been unpacked on top of the layers beneath.
+func mend(s *Store, in *ingest, rec *layerRecord, below []Layer) error {
+	m, err := openMerged(s.root, below)
+	if err != nil {
+		return err
+	}
+	defer m.close()
+	root := int(in.f.Fd())
+
+	// First what moves, because it changes the times of directories; parents come before children.
+	implied := slices.Clone(rec.Implied)
+	links := slices.Clone(rec.Links)
+	for i := 0; i < len(implied); i++ {
+		p := implied[i]
+		if p == "" {
+			continue
+		}
+		f, err := m.lookup(p, false)
+		if err != nil || !f.is(unix.S_IFLNK) {
+			if err == nil {
+				f.close()
+			}
+			continue
+		}
+		f.close()
+		to, err := m.lookup(p, true)
+		if err != nil {
+			continue // dangling: the directory replaces the link
+		}
+		to.close()
+		if !to.is(unix.S_IFDIR) || to.path == p || strings.HasPrefix(to.path, p+"/") {
+			continue
+		}
+		made, ok, err := moveTree(root, p, to.path)
+		if err != nil {
+			return fmt.Errorf("layer %s: move %s to %s: %w", rec.ID, p, to.path, err)
+		}
+		if !ok {
+			continue
+		}
+		implied[i] = to.path
+		for j := i + 1; j < len(implied); j++ {
+			if rest, ok := strings.CutPrefix(implied[j], p+"/"); ok {
+				implied[j] = to.path + "/" + rest
+			}
+		}
+		for j := range links {
+			if rest, ok := strings.CutPrefix(links[j].Name, p+"/"); ok {
+				links[j].Name = to.path + "/" + rest
+			}
+		}
+		implied = append(implied, made...)
+	}
+	if err := mendLinks(s, in, links, below); err != nil {
+		return err
+	}
+	for _, p := range implied {
+		f, err := m.lookup(p, false)
+		if err == unix.ENOENT || err == unix.ENOTDIR {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if f.is(unix.S_IFDIR) {
+			err = inherit(root, p, f, in.user)
+		}
+		f.close()
+		if err != nil {
+			return fmt.Errorf("layer %s: directory %s: %w", rec.ID, p, err)
+		}
+	}
+	return nil
+}
+
+// inherit gives a directory of the layer the owner, mode, attributes and times of the one beneath it.
+func inherit(root int, p string, from *found, user bool) error {
+	fd, err := openBeneath(root, p)
+	if err == unix.ENOENT || err == unix.ENOTDIR || err == unix.ELOOP {
+		return nil // moved away, or replaced
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	src, err := unix.Openat(from.dir, from.base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(src)
+	return copyMeta(src, fd, user, false)
+}
+
+// copyMeta copies owner, mode, attributes and times of a directory; marks says whether overlay's own marks go along.
+func copyMeta(src, dst int, user, marks bool) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(src, &st); err != nil {
+		return err
+	}
+	if !user {
+		if err := unix.Fchown(dst, int(st.Uid), int(st.Gid)); err != nil {
+			return err
+		}
+	}
+	buf := make([]byte, 64<<10)
+	n, err := unix.Flistxattr(src, buf)
+	if err != nil && err != unix.EOPNOTSUPP {
+		return err
+	}
+	for name := range strings.SplitSeq(string(buf[:max(n, 0)]), "\x00") {
+		mark := strings.HasPrefix(name, "trusted.overlay.") || strings.HasPrefix(name, "user.overlay.")
+		if mark && !marks || !mark && !strings.HasPrefix(name, "user.") {
+			continue
+		}
+		val := make([]byte, 64<<10)
+		k, err := unix.Fgetxattr(src, name, val)
+		if err != nil {
+			return err
+		}
+		if err := unix.Fsetxattr(dst, name, val[:k], 0); err != nil {
+			return err
+		}
+	}
+	if err := unix.Fchmod(dst, st.Mode&0o7777); err != nil {
+		return err
+	}
+	return setTimes(dst, &st)
+}
+
+// setTimes sets an open directory's times.
+func setTimes(fd int, st *unix.Stat_t) error {
+	return unix.UtimesNanoAt(fd, ".", []unix.Timespec{st.Atim, st.Mtim}, 0)
+}
+
+// mendLinks makes the hard links whose targets are in the layers beneath. Layers never change, so that they may share the
+// file itself.
+func mendLinks(s *Store, in *ingest, links []pendingLink, below []Layer) error {
+	if len(links) == 0 {
+		return nil
+	}
+	dirs := []string{in.dir}
+	for _, l := range slices.Backward(below) {
+		dirs = append(dirs, filepath.Join(s.root, l.Dir))
+	}
+	m, err := openMergedDirs(dirs)
+	if err != nil {
+		return err
+	}
+	defer m.close()
+	for _, l := range links {
+		if err := mendLink(m, int(in.f.Fd()), l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func mendLink(m *merged, root int, l pendingLink) error {
+	f, err := m.lookup(l.Target, false)
+	if err != nil || f.is(unix.S_IFDIR) {
+		if err == nil {
+			f.close()
+			err = errors.New("is a directory")
+		}
+		return badEntry(l.Name, "a hard link to %q: %v", l.Target, err)
+	}
+	defer f.close()
+	parent, base := splitPath(l.Name)
+	fd, err := openBeneath(root, parent)
+	if err != nil {
+		return fmt.Errorf("layer entry %q: %w", l.Name, err)
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	if err := unix.Linkat(f.dir, f.base, fd, base, 0); err != nil {
+		return fmt.Errorf("layer entry %q: hard link to %s: %w", l.Name, l.Target, err)
+	}
+	return setTimes(fd, &st)
+}
+
+// moveTree moves what a layer has in directory from to directory to, which the layer may have or not. It returns the
+// directories that it had to make, and false without any change where something is in the way.
+func moveTree(root int, from, to string) (made []string, ok bool, err error) {
+	src, err := openBeneath(root, from)
+	if err != nil {
+		return nil, false, nil // moved with a parent already
+	}
+	defer unix.Close(src)
+	dst, err := unix.Openat(root, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, false, err
+	}
+	defer func() { unix.Close(dst) }()
+	path := ""
+	for c := range strings.SplitSeq(to, "/") {
+		path = joinPath(path, c)
+		fd, err := unix.Openat(dst, c, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err == unix.ENOENT {
+			if err := unix.Mkdirat(dst, c, 0o755); err != nil {
+				return made, false, err
+			}
+			made = append(made, path)
+			fd, err = unix.Openat(dst, c, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		}
+		if err != nil {
+			return made, false, nil
+		}
+		unix.Close(dst)
+		dst = fd
+	}
+	if err := mergeDir(src, dst); err != nil {
+		return made, false, err
+	}
+	parent, base := splitPath(from)
+	pfd, err := openBeneath(root, parent)
+	if err != nil {
+		return made, false, err
+	}
+	defer unix.Close(pfd)
+	return made, true, unix.Unlinkat(pfd, base, unix.AT_REMOVEDIR)
+}
+
+// mergeDir moves the entries of one directory into another; directories on both sides are merged.
+func mergeDir(src, dst int) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(dst, &st); err != nil {
+		return err
+	}
+	if isOpaque(src) {
+		if err := copyMarks(src, dst); err != nil {
+			return err
+		}
+	}
+	entries, err := readDirFD(src)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		err := unix.Renameat2(src, e.Name(), dst, e.Name(), unix.RENAME_NOREPLACE)
+		if err != unix.EEXIST {
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		a, aerr := unix.Openat(src, e.Name(), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		b, berr := unix.Openat(dst, e.Name(), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		switch {
+		case aerr == nil && berr == nil:
+			err = mergeDir(a, b)
+			if err == nil {
+				err = unix.Unlinkat(src, e.Name(), unix.AT_REMOVEDIR)
+			}
+		case berr == nil:
+			err = removeAllAt(dst, e.Name(), e.Name(), func(string) {})
+			if err == nil {
+				err = unix.Renameat(src, e.Name(), dst, e.Name())
+			}
+		case aerr == nil:
+			err = unix.Unlinkat(dst, e.Name(), 0)
+			if err == nil {
+				err = unix.Renameat(src, e.Name(), dst, e.Name())
+			}
+		default:
+			err = unix.Renameat(src, e.Name(), dst, e.Name())
+		}
+		if aerr == nil {
+			unix.Close(a)
+		}
+		if berr == nil {
+			unix.Close(b)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return setTimes(dst, &st)
+}
+
+func copyMarks(src, dst int) error {
+	for _, attr := range []string{opaqueAttr(false), opaqueAttr(true)} {
+		var b [1]byte
+		if n, err := unix.Fgetxattr(src, attr, b[:]); err == nil && n == 1 {
+			if err := unix.Fsetxattr(dst, attr, b[:], 0); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// readDirFD lists a directory by descriptor and leaves the descriptor open.
+func readDirFD(fd int) ([]os.DirEntry, error) {
+	again, err := unix.Openat(fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(again), ".")
+	defer f.Close()
+	return f.ReadDir(-1)
+}
+
+// linkTree copies a layer's directories and hard-links everything else.
+func linkTree(from string, dst int, user bool) error {
+	src, err := unix.Open(from, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(src)
+	return linkDir(src, dst, user)
+}
+
+func linkDir(src, dst int, user bool) error {
+	entries, err := readDirFD(src)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !e.IsDir() {
+			if err := unix.Linkat(src, e.Name(), dst, e.Name(), 0); err != nil {
+				return fmt.Errorf("link %s: %w", e.Name(), err)
+			}
+			continue
+		}
+		a, err := unix.Openat(src, e.Name(), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		err = unix.Mkdirat(dst, e.Name(), 0o700)
+		b := -1
+		if err == nil {
+			b, err = unix.Openat(dst, e.Name(), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		}
+		if err == nil {
+			err = linkDir(a, b, user)
+			unix.Close(b)
+		}
+		unix.Close(a)
+		if err != nil {
+			return err
+		}
+	}
+	return copyMeta(src, dst, user, true)
 }
