@@ -321,12 +321,15 @@ func (r *request) statement(w []string) ([]string, error) {
 		if err != nil || !p.Addr().Is4() || p != p.Masked() || p.Bits() == 0 {
 			return nil, errSyntax
 		}
-		r.ipField(field, reg1)
-		if p.Bits() < 32 {
-			r.mask(4, binary.BigEndian.AppendUint32(nil, ^uint32(0)<<(32-p.Bits())))
-		}
 		a := p.Addr().As4()
-		r.cmp(op, a[:])
+		if p.Bits()%8 == 0 { // whole bytes: load no more than those
+			r.ipField(field, uint32(p.Bits()/8), reg1)
+			r.cmp(op, a[:p.Bits()/8])
+		} else {
+			r.ipField(field, 4, reg1)
+			r.mask(4, binary.BigEndian.AppendUint32(nil, ^uint32(0)<<(32-p.Bits())))
+			r.cmp(op, a[:])
+		}
 		return w[1:], nil
 	}
 	return nil, errSyntax
@@ -363,13 +366,13 @@ func (r *request) payload(base, offset, n, register uint32) {
 	})
 }
 
-// ipField loads the source or destination of the IPv4 header.
-func (r *request) ipField(field string, register uint32) {
+// ipField loads the first n bytes of the source or destination from the IPv4 header.
+func (r *request) ipField(field string, n, register uint32) {
 	offset := uint32(12)
 	if field == "daddr" {
 		offset = 16
 	}
-	r.payload(unix.NFT_PAYLOAD_NETWORK_HEADER, offset, 4, register)
+	r.payload(unix.NFT_PAYLOAD_NETWORK_HEADER, offset, n, register)
 }
 
 func (r *request) cmp(op uint32, data []byte) {
@@ -412,7 +415,7 @@ func (r *request) dnat(w []string) ([]string, error) {
 			at = reg1 // the same register, as nft(8) calls it
 		}
 		if rest, ok := take(w, "ip", "daddr"); ok {
-			r.ipField("daddr", at)
+			r.ipField("daddr", 4, at)
 			w = rest
 		} else if rest, ok := take(w, "meta", "l4proto"); ok {
 			r.meta(unix.NFT_META_L4PROTO, at)

@@ -101,7 +101,7 @@ type world struct {
 	e1, e2                       Endpoint
 }
 
-func newWorld(t testing.TB, brNetfilter int) *world {
+func newWorld(t testing.TB, brNetfilter int, router bool) *world {
 	w := &world{newNetns(t), newNetns(t), newNetns(t), newNetns(t), newNetns(t), Endpoint{}, Endpoint{}}
 	connect := func(dev, subnet string, peer *netns) {
 		c := dialNS(t, w.host)
@@ -121,6 +121,10 @@ func newWorld(t testing.TB, brNetfilter int) *world {
 		w.host.sh("test ! -e /proc/sys/net/bridge || echo %d > /proc/sys/net/bridge/bridge-nf-call-iptables", brNetfilter)
 	}
 	b := testBridge("oth0", "out0")
+	if router {
+		w.host.sh("echo 1 > /proc/sys/net/ipv4/ip_forward")
+		b.Opened = nil
+	}
 	endpoint := func(id, ip, ports string) Endpoint {
 		e := Endpoint{Bridge: b, IP: netip.MustParseAddr(ip), Veth: VethName(id)}
 		e.MAC = MAC(e.IP)
@@ -157,12 +161,14 @@ func dialNS(t testing.TB, ns *netns) *conn {
 
 // TestPackets sends packets on every way that there is, and on those that there must not be.
 func TestPackets(t *testing.T) {
-	for _, brNetfilter := range []int{0, 1} {
-		t.Run(fmt.Sprintf("br_netfilter=%d", brNetfilter), func(t *testing.T) { testPackets(t, newWorld(t, brNetfilter)) })
+	for brNetfilter, router := range []bool{false, true} {
+		t.Run(fmt.Sprintf("br_netfilter=%d,router=%v", brNetfilter, router), func(t *testing.T) {
+			testPackets(t, newWorld(t, brNetfilter, router), router)
+		})
 	}
 }
 
-func testPackets(t *testing.T, w *world) {
+func testPackets(t *testing.T, w *world, router bool) {
 	w.c1.serve("tcp", ":80", "c1")
 	w.c1.serve("udp", ":53", "c1")
 	w.c1.serve("tcp", ":9001", "c1:9001")
@@ -217,10 +223,14 @@ func testPackets(t *testing.T, w *world) {
 	w.outside.sh("ip route add 172.30.0.0/16 via 192.0.2.1; ip route add 198.51.100.0/24 via 192.0.2.1")
 	w.other.sh("ip route add default via 198.51.100.1")
 	check(w.outside, "tcp", "172.30.0.2:9001", "silence", "neighbour to a container's address")
-	check(w.outside, "tcp", "198.51.100.2:80", "silence", "the host must not route between other networks")
-	check(w.other, "tcp", "192.0.2.2:80", "silence", "the host must not route between other networks")
-	if got := strings.TrimSpace(w.host.sh("cat /proc/sys/net/ipv4/ip_forward")); got != "0" {
-		t.Errorf("ip_forward: got %s, want 0", got)
+	if router {
+		check(w.outside, "tcp", "198.51.100.2:80", "other sees 192.0.2.2", "a host that was a router stays one")
+	} else {
+		check(w.outside, "tcp", "198.51.100.2:80", "silence", "the host must not route between other networks")
+		check(w.other, "tcp", "192.0.2.2:80", "silence", "the host must not route between other networks")
+		if got := strings.TrimSpace(w.host.sh("cat /proc/sys/net/ipv4/ip_forward")); got != "0" {
+			t.Errorf("ip_forward: got %s, want 0", got)
+		}
 	}
 
 	// Taking back.

@@ -92,11 +92,10 @@ func bind(p Port, port uint16, reuse bool) (int, error) {
 		err = unix.Bind(fd, sa)
 	}
 	if err == nil && reuse {
-		// Listening is refused if anybody else holds the port. Then stop at once; the port stays bound.
-		if err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 0); err == nil {
-			if err = unix.Listen(fd, 0); err == nil {
-				err = unix.Shutdown(fd, unix.SHUT_RD)
-			}
+		// Listening is refused if anybody else holds the port. Then stop at once: the port stays bound, and without
+		// SO_REUSEADDR nobody else can listen there.
+		if err = unix.Listen(fd, 0); err == nil {
+			err = errors.Join(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 0), unix.Shutdown(fd, unix.SHUT_RD))
 		}
 	}
 	if err != nil {

@@ -1,0 +1,166 @@
+package network
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"glassbox/plan"
+)
+
+// TestMessages compares the bytes of the requests with those that were tried on a kernel. The files are for little endian.
+func TestMessages(t *testing.T) {
+	if binary.NativeEndian.Uint16([]byte{1, 0}) != 1 {
+		t.Skip("the golden files are for little endian machines")
+	}
+	var r request
+	r.begin()
+	if err := r.compile("glassbox0", Rules(testBridge("eth0"))); err != nil {
+		t.Fatal(err)
+	}
+	e, err := portElement(plan.PortRule{Proto: "udp", HostIP: "127.0.0.1", HostPort: 5353, ContainerIP: "172.30.0.2", ContainerPort: 53})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.element(unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE, "glassbox0", e)
+	r.commit()
+	r.finish()
+	var b strings.Builder
+	if err := parse(r.b, func(m message) error {
+		fmt.Fprintf(&b, "type %04x flags %04x seq %d\n%s", m.typ, m.flags, m.seq, hex.Dump(m.body))
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "nft.hex", b.String())
+}
+
+// TestRulesAreNft feeds the printed rules to nft(8) and compares what the kernel has then with what it has after our own
+// messages: what a plan shows is what it does.
+func TestRulesAreNft(t *testing.T) {
+	ours, theirs := newNetns(t), newNetns(t)
+	rules := append(Rules(testBridge("eth0", "wlan0")), "add rule ip glassbox0 forward ip saddr 10.64.0.0/10 ip daddr 192.0.2.1/32 accept")
+	var err error
+	ours.do(func() { err = Open(nil).Do(&plan.NftBridge{Table: "glassbox0", Rules: rules}) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := t.TempDir() + "/rules"
+	text := strings.Join(rules, "\n") + "\nadd chain ip glassbox0 version\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	theirs.sh("nft -f %s", file)
+	// The version is our executor's own. Both are listed with the program's notes (--debug=netlink would show registers).
+	list := func(ns *netns) string {
+		return ns.sh("nft --debug=netlink list ruleset | grep -v 'glassbox rules\\|^ip glassbox0 version'")
+	}
+	if diff := cmp.Diff(list(theirs), list(ours)); diff != "" {
+		t.Errorf("nft -f and ours (-nft +ours):\n%s", diff)
+	}
+}
+
+func TestCompileErrors(t *testing.T) {
+	for _, line := range []string{
+		"", "add", "add rule ip other forward drop", "delete table ip t", "add table ip t ; flush ruleset", "add rule ip t c",
+		"add rule ip t c accept drop", "add rule ip t c iifname eth0 drop", `add rule ip t c iifname "a/b" drop`, `add rule ip t c iifname "a*" drop`,
+		"add rule ip t c ip saddr 10.0.0.1/8 drop", "add rule ip t c ip saddr ::/0 drop", "add rule ip t c ip daddr 0.0.0.0/0 drop",
+		"add chain ip t c { type route hook output priority 0 ; }", "add chain ip t c { type nat hook output priority x ; }",
+		"add map ip t m { type ipv4_addr ; }", "add map ip t m { type foo : ipv4_addr ; }", "add rule ip t c dnat ip to th dport map published",
+		"add rule ip t c dnat ip to th dport .", "add rule ip t c ip", "add rule ip t c ct state new drop",
+	} {
+		var r request
+		if err := r.compile("t", []string{line}); err == nil && line != "add rule ip t c" {
+			t.Errorf("%q: got no error", line)
+		}
+	}
+}
+
+func TestErrors(t *testing.T) {
+	ns := newNetns(t)
+	var err error
+	ns.do(func() { err = Open(nil).Do(&plan.LinkVeth{Name: "gb1", Peer: "eth0", Bridge: "none"}) })
+	if !errors.Is(err, unix.ENODEV) {
+		t.Errorf("veth on no bridge: got %v, want ENODEV", err)
+	}
+	ns.do(func() {
+		err = Open(nil).Do(&plan.NftBridge{Table: "t", Rules: []string{"add table ip t", "add rule ip t nochain drop"}})
+	})
+	if !errors.Is(err, unix.ENOENT) || !strings.Contains(err.Error(), "nochain") {
+		t.Errorf("rule for no chain: got %v, want ENOENT and the line", err)
+	}
+	ns.do(func() {
+		err = Open(nil).Do(&plan.NftPublish{Table: "t", Ports: []plan.PortRule{{Proto: "tcp", HostPort: 1, ContainerIP: "10.0.0.1", ContainerPort: 1}}})
+	})
+	if !errors.Is(err, unix.ENOENT) {
+		t.Errorf("publish without a table: got %v, want ENOENT", err)
+	}
+	if err := Open(nil).Do(&plan.Umask{}); err == nil {
+		t.Error("a step of another kind: got no error")
+	}
+	ns.sh("ip link add glassbox0 type veth peer name x")
+	ns.do(func() { err = Open(nil).Do(&plan.LinkBridge{Name: "glassbox0", Address: "10.0.0.1/8"}) })
+	if !errors.Is(err, unix.EEXIST) {
+		t.Errorf("bridge where there is another link: got %v, want EEXIST", err)
+	}
+	ns.do(func() {
+		var c *conn
+		if c, err = dial(unix.NETLINK_ROUTE); err == nil {
+			defer c.close()
+			_, err = c.link("", -5)
+		}
+	})
+	t.Logf("with an explanation: %v", err)
+	if err == nil {
+		t.Error("link -5: got no error")
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	var r request
+	r.begin()
+	if err := r.compile("t", Rules(Bridge{Name: "t", Table: "t", Subnet: testBridge().Subnet})); err != nil {
+		f.Fatal(err)
+	}
+	r.finish()
+	f.Add(r.b)
+	f.Add([]byte{20, 0, 0, 0, 2, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0xea, 0xff, 0xff, 0xff})
+	f.Fuzz(func(_ *testing.T, b []byte) {
+		_ = parse(b, func(m message) error {
+			_ = m.err()
+			m.typ = unix.NLMSG_ERROR
+			_ = m.err()
+			body := m.body
+			parseLink(body)
+			parseAddress(body)
+			parseRoute(body)
+			parseTag(body, "t")
+			for _, e := range parseElements(body, mapAny) {
+				e.containerIP()
+			}
+			return nil
+		})
+	})
+}
+
+func FuzzCompile(f *testing.F) {
+	for _, l := range Rules(testBridge("eth0")) {
+		f.Add(l)
+	}
+	f.Fuzz(func(t *testing.T, line string) {
+		var r request
+		if r.compile("glassbox0", []string{line}) == nil {
+			r.finish()
+			if err := parse(r.b, func(message) error { return nil }); err != nil {
+				t.Fatalf("%q: %v", line, err)
+			}
+		}
+	})
+}

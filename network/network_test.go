@@ -1,0 +1,183 @@
+package network
+
+import (
+	"encoding/json"
+	"flag"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"glassbox/plan"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	name = "testdata/" + name
+	if *update {
+		if err := os.WriteFile(name, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("%s (-want +got), -update writes it:\n%s", name, diff)
+	}
+}
+
+func TestSteps(t *testing.T) {
+	ports, err := ParsePublish("8080:80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	local, err := ParsePublish("127.0.0.1:5353:53/udp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := Endpoint{Bridge: testBridge("eth0"), IP: netip.MustParseAddr("172.30.0.2"), MAC: "02:42:ac:1e:00:02", Veth: "gb0123456789ab",
+		Ports: append(ports, local...)}
+	steps := Steps(e, func(what string) string { return "--" + what })
+	data, err := json.MarshalIndent(steps, "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "steps.json", string(data)+"\n")
+	for _, s := range append(steps, Loopback()...) {
+		if s.Lane != plan.Host || s.Phase != plan.Network || s.Reason == "" || s.Origin == "" {
+			t.Errorf("step %s: got lane %q, phase %q, origin %q, reason %q", s.Op, s.Lane, s.Phase, s.Origin, s.Reason)
+		}
+	}
+}
+
+func TestVethName(t *testing.T) {
+	for id, want := range map[string]string{
+		"0123456789abcdef0123": "gb0123456789ab",
+		"web":                  "gb9c6ab5a8a9f3",
+		"WEB-0123456789":       "",
+		"":                     "",
+	} {
+		got := VethName(id)
+		if len(got) != 14 || want != "" && id != "web" && got != want {
+			t.Errorf("VethName(%q): got %q, want %q", id, got, want)
+		}
+	}
+}
+
+func TestParsePublish(t *testing.T) {
+	addr := netip.MustParseAddr
+	for spec, want := range map[string][]Port{
+		"80":                       {{ContainerPort: 80, Proto: "tcp"}},
+		"8080:80":                  {{HostPort: 8080, ContainerPort: 80, Proto: "tcp"}},
+		"8080:80/UDP":              {{HostPort: 8080, ContainerPort: 80, Proto: "udp"}},
+		"0.0.0.0:8080:80":          {{HostPort: 8080, ContainerPort: 80, Proto: "tcp"}},
+		"127.0.0.1::80":            {{HostIP: addr("127.0.0.1"), ContainerPort: 80, Proto: "tcp"}},
+		"[::1]:8080:80":            {{HostIP: addr("::1"), HostPort: 8080, ContainerPort: 80, Proto: "tcp"}},
+		"[::ffff:127.0.0.1]:1:2":   {{HostIP: addr("127.0.0.1"), HostPort: 1, ContainerPort: 2, Proto: "tcp"}},
+		"7000-7001:80-81":          {{HostPort: 7000, ContainerPort: 80, Proto: "tcp"}, {HostPort: 7001, ContainerPort: 81, Proto: "tcp"}},
+		"80-81":                    {{ContainerPort: 80, Proto: "tcp"}, {ContainerPort: 81, Proto: "tcp"}},
+		"7000-7009:80":             {{HostPort: 7000, HostEnd: 7009, ContainerPort: 80, Proto: "tcp"}},
+		":80":                      {{ContainerPort: 80, Proto: "tcp"}},
+		"10.0.0.1:65535:65535/tcp": {{HostIP: addr("10.0.0.1"), HostPort: 65535, ContainerPort: 65535, Proto: "tcp"}},
+	} {
+		got, err := ParsePublish(spec)
+		if err != nil {
+			t.Errorf("%s: %v", spec, err)
+		}
+		if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", spec, diff)
+		}
+	}
+	for spec, want := range map[string]string{
+		"":                "container port is missing",
+		"8080:":           "container port is missing",
+		"0:80":            `host port "0": want 1 to 65535`,
+		"65536":           `"65536": want 1 to 65535`,
+		"http":            `"http": not a number`,
+		"+80":             "not a number",
+		"80/sctp":         "sctp can't be published",
+		"80/":             `protocol "": want tcp or udp`,
+		"::1:80:80":       "brackets",
+		"[::1:80:80":      "bracket without its pair",
+		"[fe80::1%e]:1:2": "zone",
+		"1.2.3:80:80":     "not an IP address",
+		"127.0.0.1:80":    "IP::PORT",
+		":80:80":          "no address",
+		"80-79":           "ends before it begins",
+		"1-3:1-2":         "3 host ports for 2 container ports",
+		"1:1-2":           "1 host ports for 2 container ports",
+		"80 ":             "not a number",
+	} {
+		got, err := ParsePublish(spec)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: got %v, %v, want error with %q", spec, got, err, want)
+		}
+	}
+}
+
+func FuzzParsePublish(f *testing.F) {
+	for _, s := range []string{"80", "[::1]:8080:80/udp", "1.2.3.4:1-3:1-3", "7000-7009:80", "127.0.0.1::80", ":::", "[]:1:1", "/"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, spec string) {
+		ports, err := ParsePublish(spec)
+		if err != nil {
+			return
+		}
+		for _, p := range ports {
+			again, err := ParsePublish(p.String())
+			if err != nil || len(again) != 1 || again[0] != p {
+				t.Fatalf("%q: port %+v is written as %q, which is read as %+v, %v", spec, p, p, again, err)
+			}
+		}
+	})
+}
+
+func TestFiles(t *testing.T) {
+	gateway, ip := netip.MustParseAddr("172.30.0.1"), netip.MustParseAddr("172.30.0.2")
+	var extra []HostEntry
+	for _, s := range []string{"db:10.0.0.5", "six:fd00::1", "six2=[fd00::2]", "gw:host-gateway"} {
+		e, err := ParseAddHost(s, gateway)
+		if err != nil {
+			t.Fatal(err)
+		}
+		extra = append(extra, e)
+	}
+	golden(t, "hosts", string(Hosts(ip, gateway, "web", "example.org", extra)))
+	if got := string(Hosts(ip, gateway, "web", "", []HostEntry{{"host.docker.internal", ip}})); strings.Count(got, "internal") != 1 {
+		t.Errorf("host.docker.internal given by the user: got %s", got)
+	}
+	for _, s := range []string{"", "a", "a:", ":1.2.3.4", "a:b", "a b:1.2.3.4", "a\n:1.2.3.4"} {
+		if e, err := ParseAddHost(s, gateway); err == nil {
+			t.Errorf("add-host %q: got %v, want an error", s, e)
+		}
+	}
+	if _, err := ParseAddHost("a:host-gateway", netip.Addr{}); err == nil {
+		t.Error("host-gateway without a gateway: got no error")
+	}
+
+	const head = "# Written by glassbox.\n"
+	const fallback = head + "# The host has no DNS server that a container can reach; these are Google's. Give your own with --dns.\nnameserver 8.8.8.8\nnameserver 8.8.4.4\n"
+	for _, c := range []struct {
+		name, host, stub string
+		user             Resolver
+		want             string
+	}{
+		{"plain", "# x\nnameserver 10.0.0.1\nsearch a b\noptions ndots:2\n", "", Resolver{}, head + "nameserver 10.0.0.1\nsearch a b\noptions ndots:2\n"},
+		{"loopback and IPv6 go", "nameserver 127.0.0.1\nnameserver ::1\nnameserver fe80::1%eth0\nnameserver 2001:db8::1\nnameserver 10.0.0.2", "", Resolver{}, head + "nameserver 10.0.0.2\n"},
+		{"stub", "nameserver 127.0.0.53\nsearch .\noptions edns0 trust-ad\n", "nameserver 10.0.0.3\nsearch lan\n", Resolver{}, head + "nameserver 10.0.0.3\nsearch lan\n"},
+		{"stub without anything behind", "nameserver 127.0.0.53\nsearch lan\n", "", Resolver{}, fallback + "search lan\n"},
+		{"empty", "", "", Resolver{}, fallback},
+		{"user", "nameserver 10.0.0.1\nsearch a\noptions x\n", "", Resolver{[]string{"127.0.0.1", "::1"}, []string{"."}, []string{"y"}}, head + "nameserver 127.0.0.1\nnameserver ::1\noptions y\n"},
+	} {
+		if diff := cmp.Diff(c.want, string(ResolvConf([]byte(c.host), []byte(c.stub), c.user))); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", c.name, diff)
+		}
+	}
+}
