@@ -111,6 +111,7 @@ func params(t *testing.T, p testscript.Params) testscript.Params {
 	p.Setup = setup
 	p.Condition = condition
 	p.RequireUniqueNames = true
+	p.ContinueOnError = os.Getenv("GLASSBOX_TEST_CONTINUE") != ""
 	p.Cmds = map[string]func(*testscript.TestScript, bool, []string){
 		"gb": cmdGb, "host": cmdHost, "outside": cmdOutside, "finish": cmdFinish, "signal": cmdSignal, "waitfor": cmdWaitfor,
 		"waitout": cmdWaitout, "mark": cmdMark, "leaks": cmdLeaks, "json": cmdJSON, "tty": cmdTTY, "cpu": cmdCPU,
@@ -168,7 +169,7 @@ func setup(env *testscript.Env) error {
 	}
 	s.names = append(s.names, "SSL_CERT_FILE", "DOCKER_CONFIG", "GLASSBOX_LOG", "FROM_CLIENT", "ID", "PID", "IP", "TERM")
 	for _, dir := range []string{".home", ".tmp"} {
-		if err := os.Mkdir(filepath.Join(env.WorkDir, dir), 0o755); err != nil {
+		if err := os.MkdirAll(filepath.Join(env.WorkDir, dir), 0o755); err != nil {
 			return err
 		}
 	}

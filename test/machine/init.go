@@ -90,6 +90,7 @@ func mounts(s setup) error {
 	try("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
 	try("sysfs", "/sys", "sysfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
 	try("tmpfs", "/run", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755")
+	try("tmpfs", "/dev/shm", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777")
 	os.MkdirAll("/run/lock", 0o1777)
 	os.MkdirAll(filepath.Dir(resolv), 0o755)
 	if _, err := os.Stat(resolv); err != nil {

@@ -1,0 +1,244 @@
+package test
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"glassbox/test/machine"
+)
+
+// TestKill is experiment 16: the command, the supervisor or the container is killed at a random moment of run, exec, stop or
+// rm, 40 times, 4 at a time. Once the next command has run, every container is accounted for, and when all are removed
+// nothing is left. GLASSBOX_TEST_SEED repeats a run's choices (the moments are as exact as the machine is).
+func TestKill(t *testing.T) {
+	prepare(t)
+	dir, err := run.seeds["busybox"].get("busybox")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seed := uint64(time.Now().UnixNano())
+	if text := os.Getenv("GLASSBOX_TEST_SEED"); text != "" {
+		if seed, err = strconv.ParseUint(text, 10, 64); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("GLASSBOX_TEST_SEED=%d", seed)
+
+	work := t.TempDir()
+	host, err := machine.Start("kill", filepath.Join(work, "machine"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer host.Close()
+	storeDir := filepath.Join(work, "store")
+	k := &killer{t: t, state: &state{host: host, work: work}, work: work, random: rand.New(rand.NewPCG(seed, 0))}
+	k.env = []string{
+		"PATH=" + run.bin + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + work,
+		"GLASSBOX_ROOT=" + store, "GLASSBOX_STATE=/run/glassbox",
+	}
+	if err := mountStore(host, storeDir); err != nil {
+		t.Fatal(err)
+	}
+	if res, err := host.Run(scaled(time.Minute), []string{"cp", "-a", dir + "/.", storeDir}, k.env, "/"); err != nil || res.Code != 0 {
+		t.Fatal(err, res.Stderr)
+	}
+	k.must("run", "--rm", "busybox", "true")
+	before, err := k.state.look()
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.state.before = &before
+
+	rounds := make(chan int)
+	var workers sync.WaitGroup
+	for range 4 {
+		workers.Add(1)
+		go func() {
+			defer workers.Done()
+			for n := range rounds {
+				k.round(n)
+			}
+		}()
+	}
+	for n := range 40 {
+		rounds <- n
+	}
+	close(rounds)
+	workers.Wait()
+
+	// The next command finds a consistent state: it ends, and every container that a command named as made is either there
+	// and can be looked at, or gone with all that was its own.
+	listed := map[string]bool{}
+	for _, id := range strings.Fields(k.must("ps", "-aq", "--no-trunc")) {
+		listed[id] = true
+		var list []struct {
+			State struct {
+				Status  string
+				Running bool
+				Pid     int
+			}
+		}
+		text := k.must("inspect", id)
+		if err := json.Unmarshal([]byte(text), &list); err != nil || len(list) != 1 {
+			t.Errorf("inspect %s: %v in %s", id, err, text)
+			continue
+		}
+		s := list[0].State
+		if s.Running {
+			if _, err := os.Stat(host.Path(fmt.Sprintf("/proc/%d", s.Pid))); err != nil {
+				t.Errorf("%s is said to run as %d, which is gone", id, s.Pid)
+			}
+		}
+	}
+	for _, id := range k.made {
+		if !listed[id] && !k.removable[id] {
+			t.Errorf("container %s is neither there nor was it removed", id)
+		}
+	}
+	for id := range listed {
+		k.must("rm", "-f", id)
+	}
+	if text := k.must("ps", "-aq"); text != "" {
+		t.Errorf("after rm -f of all there is still %s", text)
+	}
+	left, err := k.state.leaked()
+	if err != nil || left != "" {
+		t.Errorf("%v\n%s", err, left)
+	}
+	// And it works as before.
+	if got := k.must("run", "--rm", "busybox", "echo", "fine"); got != "fine\n" {
+		t.Errorf("run after all: got %q", got)
+	}
+	if t.Failed() {
+		t.Logf("what was done:\n%s", strings.Join(k.log, "\n"))
+	}
+}
+
+type killer struct {
+	t     *testing.T
+	state *state
+	env   []string
+	work  string
+
+	mu        sync.Mutex
+	random    *rand.Rand
+	made      []string        // IDs from cidfiles
+	removable map[string]bool // of those, which may be gone
+	log       []string
+}
+
+func (k *killer) must(args ...string) string {
+	k.t.Helper()
+	res, err := k.gb(args...)
+	if err != nil || res.Code != 0 || res.TimedOut {
+		k.t.Errorf("glassbox %s: exit code %d, timed out %v, %v\n%s%s", strings.Join(args, " "), res.Code, res.TimedOut, err,
+			res.Stdout, res.Stderr)
+	}
+	return res.Stdout
+}
+
+func (k *killer) gb(args ...string) (machine.Result, error) {
+	return k.state.host.Run(scaled(60*time.Second), append([]string{filepath.Join(run.bin, "glassbox")}, args...), k.env, "/")
+}
+
+func (k *killer) pick(n int) int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.random.IntN(n)
+}
+
+// round makes a container, does one thing with it, and kills one of its processes meanwhile.
+func (k *killer) round(n int) {
+	name := fmt.Sprintf("round%d", n)
+	cidfile := filepath.Join(k.work, name)
+	action := []string{"run", "run-d", "run-rm", "exec", "stop", "rm"}[k.pick(6)]
+	victim := []string{"command", "supervisor", "container"}[k.pick(3)]
+	// A start takes some 20 ms, a stop as long.
+	delay := time.Duration(k.pick(40_000)) * time.Microsecond
+	var args []string
+	prepared := []string{"run", "-d", "--name", name, "--cidfile", cidfile, "-p", strconv.Itoa(20000+n) + ":80", "busybox", "sleep", "1000"}
+	switch action {
+	case "run":
+		args = []string{"run", "--name", name, "--cidfile", cidfile, "-p", strconv.Itoa(20000+n) + ":80", "busybox", "sleep", "0.05"}
+	case "run-d":
+		args = prepared
+	case "run-rm":
+		args = []string{"run", "--rm", "--name", name, "--cidfile", cidfile, "busybox", "sleep", "0.05"}
+	case "exec":
+		args = []string{"exec", name, "sleep", "0.05"}
+	case "stop":
+		args = []string{"stop", "-t", "1", name}
+	case "rm":
+		args = []string{"rm", "-f", name}
+	}
+	if action == "exec" || action == "stop" || action == "rm" {
+		k.must(prepared...)
+	}
+	job, err := k.state.host.Go(append([]string{filepath.Join(run.bin, "glassbox")}, args...), k.env, "/", nil)
+	if err != nil {
+		k.t.Error(err)
+		return
+	}
+	time.Sleep(delay)
+	id, _ := os.ReadFile(cidfile)
+	hit := 0
+	switch victim {
+	case "command":
+		hit = job.Pid
+	default:
+		hit = k.find(string(id), name, victim)
+	}
+	if hit > 1 {
+		k.state.host.Kill(hit, syscall.SIGKILL)
+	}
+	res, _ := job.Finish(scaled(30 * time.Second))
+	if res.TimedOut {
+		k.t.Errorf("round %d: %s with its %s killed after %v does not end", n, action, victim, delay)
+	}
+	id, _ = os.ReadFile(cidfile)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.log = append(k.log, fmt.Sprintf("%s %.12s: %s, %s (%d) killed after %v: exit code %d %s", name, id, action, victim, hit, delay,
+		res.Code, strings.TrimSpace(res.Stderr)))
+	if len(id) > 0 {
+		k.made = append(k.made, strings.TrimSpace(string(id)))
+		if k.removable == nil {
+			k.removable = map[string]bool{}
+		}
+		// Who dies while it makes a container may leave none; who removes has said so.
+		k.removable[strings.TrimSpace(string(id))] = action == "run-rm" || action == "rm" || action == "run" || action == "run-d"
+	}
+}
+
+// find looks for a container's supervisor or for its first process by what the machine's /proc says.
+func (k *killer) find(id, name, what string) int {
+	if id == "" {
+		return 0
+	}
+	id = strings.TrimSpace(id)
+	for pid, line := range k.state.host.Processes() {
+		comm, _ := os.ReadFile(k.state.host.Path(fmt.Sprintf("/proc/%d/comm", pid)))
+		supervisor := strings.HasPrefix(string(comm), "glassbox-runtim")
+		groups, _ := os.ReadFile(k.state.host.Path(fmt.Sprintf("/proc/%d/cgroup", pid)))
+		switch what {
+		case "supervisor":
+			if supervisor && (strings.Contains(line, id) || strings.Contains(line, name)) {
+				return pid
+			}
+		case "container":
+			if !supervisor && strings.Contains(string(groups), id) {
+				return pid
+			}
+		}
+	}
+	return 0
+}
