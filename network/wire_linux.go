@@ -19,8 +19,9 @@ type Wire struct {
 
 	host, inside, nft *conn
 
-	bridges map[string]int // indices of links of the host
-	links   map[string]int // indices of links of the child
+	bridges map[string]int    // indices of links of the host
+	links   map[string]int    // indices of links of the child
+	peers   map[string]string // host's ends of the child's links
 }
 
 // Open returns a Wire. childNetns gives a descriptor of the child's network namespace, which the Wire uses and doesn't close;
@@ -72,6 +73,10 @@ func (w *Wire) Do(op plan.Op) error {
 		if err != nil {
 			return err
 		}
+		if w.peers == nil {
+			w.peers = map[string]string{}
+		}
+		w.peers[op.Peer] = op.Name
 		return c.veth(op, bridge, ns)
 	case *plan.LinkDelete:
 		c, err := w.hostConn()
@@ -90,6 +95,9 @@ func (w *Wire) Do(op plan.Op) error {
 				w.links = map[string]int{}
 			}
 			w.links[op.Link] = index
+			if end, ok := w.peers[op.Link]; ok {
+				w.host.awaitPort(end)
+			}
 		}
 		return err
 	case *plan.RouteDefault:
