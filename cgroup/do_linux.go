@@ -64,13 +64,12 @@ func makeGroup(dir string, tries int) error {
 			return err
 		}
 		// Children of a v1 cpuset with this flag begin with a copy of its processors and nodes.
-		if err := fillCpuset(parent); err != nil {
-			return err
+		err = fillCpuset(parent)
+		if file := parent + "/cgroup.clone_children"; err == nil && exists(parent+"/cpuset.cpus") && exists(file) {
+			err = writeFile(file, "1")
 		}
-		if file := parent + "/cgroup.clone_children"; exists(parent + "/cpuset.cpus") && exists(file) {
-			if err := writeFile(file, "1"); err != nil && !errors.Is(err, unix.ENOENT) {
-				return err
-			}
+		if err != nil && !isGone(err) {
+			return err
 		}
 	}
 }
@@ -106,8 +105,8 @@ func fillCpuset(dir string) error {
 	return nil
 }
 
-// Remove removes a cgroup with the cgroups that its processes made below it, and then parents named by [Default] that have
-// become empty. Killed processes may take a moment to leave, so a busy cgroup is tried again for two seconds. One that is
+// Remove removes a cgroup with the cgroups that its processes made below it, and then its parent if that is [Default] and has
+// become empty: other parents aren't glassbox's own. Killed processes may take a moment to leave, so a busy cgroup is tried again for two seconds. One that is
 // gone already is no error.
 func Remove(op *plan.CgroupRemove) error {
 	deadline := time.Now().Add(2 * time.Second)
@@ -124,10 +123,8 @@ func Remove(op *plan.CgroupRemove) error {
 		}
 		time.Sleep(wait)
 	}
-	for dir := path.Dir(op.Path); strings.Contains(dir+"/", Default+"/"); dir = path.Dir(dir) {
-		if unix.Rmdir(dir) != nil {
-			break // others are there, or it is gone
-		}
+	if parent := path.Dir(op.Path); "/"+path.Base(parent) == Default {
+		unix.Rmdir(parent) // unless others are there, or it is gone
 	}
 	return nil
 }
@@ -320,6 +317,9 @@ func readFile(dir, file string) (string, error) {
 		}
 	}
 }
+
+// isGone reports whether a cgroup was removed before (ENOENT) or while (ENODEV) one of its files was used.
+func isGone(err error) bool { return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) }
 
 func exists(file string) bool {
 	return unix.Faccessat(unix.AT_FDCWD, file, unix.F_OK, 0) == nil

@@ -30,6 +30,7 @@ type writer struct {
 // current is what has to be known of a cgroup before its limits change.
 type current struct {
 	memoryLimit int64 // bytes, -1 for none
+	memoryUsage uint64
 	cpuQuota    int64 // µs, -1 for none
 	burst       bool  // cpu.*burst is set
 }

@@ -37,7 +37,7 @@ func Procs(paths map[string]string) ([]int, error) {
 
 func procs(dir string) ([]int, error) {
 	pids, err := readPids(dir)
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) {
+	if isGone(err) {
 		return nil, nil
 	}
 	if err != nil {
@@ -102,7 +102,9 @@ func until(what string, done func() (bool, error)) error {
 // Kill kills all processes of a cgroup and of those below it, and returns when there are none. A cgroup that is gone is no
 // error.
 //
-// On v2 the kernel does it (cgroup.kill, Linux 5.14), and no fork escapes. On v1 the cgroup is frozen first, where it can be,
+// On v2 the kernel does it (cgroup.kill, Linux 5.14), and no fork escapes. After that the cgroup is only good to be removed:
+// some kernels (seen on 6.18) take a child that is born into it later for one that was forked during the kill, and kill it.
+// On v1 the cgroup is frozen first, where it can be,
 // and thawed when every process has its SIGKILL, so that a fork bomb can't outrun the loop.
 func Kill(paths map[string]string) error {
 	dir, err := tree(paths)
@@ -113,7 +115,7 @@ func Kill(paths map[string]string) error {
 	if v2, ok := paths[""]; ok {
 		if err := writeFile(v2+"/cgroup.kill", "1"); err == nil {
 			return until(what, func() (bool, error) { return isEmpty(v2) })
-		} else if !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.EOPNOTSUPP) {
+		} else if !isGone(err) && !errors.Is(err, unix.EOPNOTSUPP) {
 			return err
 		}
 	}
@@ -160,7 +162,7 @@ func killListed(dir string, pids []int) {
 // isEmpty reads "populated" of cgroup.events (v2), which counts the cgroups below, too.
 func isEmpty(v2 string) (bool, error) {
 	text, err := readFile(v2, "cgroup.events")
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) {
+	if isGone(err) {
 		return true, nil
 	}
 	return keyed(text)["populated"] == 0, err
