@@ -435,6 +435,14 @@ func (t *hostTree) skeleton() error {
 			t.nodes[d.path] = &hostNode{mode: fs.ModeDir | d.mode, mtime: epoch}
 		}
 	}
+	// Where the host has /bin → usr/bin, programs and scripts expect both names.
+	for _, p := range []string{"/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"} {
+		target, err := os.Readlink(p)
+		if err != nil || t.nodes[p] != nil || t.nodes[path.Join("/", target)] == nil {
+			continue
+		}
+		t.nodes[p] = &hostNode{mode: fs.ModeSymlink | 0o777, link: target, mtime: epoch}
+	}
 	for p, content := range map[string]string{"/etc/passwd": hostPasswd, "/etc/group": hostGroup} {
 		if t.nodes[p] == nil {
 			t.nodes[p] = &hostNode{mode: 0o644, mtime: epoch, content: []byte(content), size: int64(len(content))}

@@ -974,7 +974,7 @@ func accessTime(h *tar.Header) time.Time {
 
 // timespec clamps: a time outside 64-bit nanoseconds would be an error of the kernel's.
 func timespec(t time.Time) unix.Timespec {
-	const maxSec = 1<<34 - 1 // ext4's last second, year 2446
+	const maxSec = 1<<34 - 1<<31 - 1 // ext4's last second, in the year 2446
 	s := t.Unix()
 	if s < -1<<31 {
 		return unix.Timespec{Sec: -1 << 31}
