@@ -1,0 +1,359 @@
+// Package cli is what people type: Docker's commands, flags and output, as a face over package engine.
+//
+// Its one idea: a command line becomes one call of the engine, and what comes back is printed. Flags are handed on as typed
+// (engine.CreateOptions); rules about containers are the engine's, so that explain and later faces read them alike.
+//
+// Commands are built when they are asked for: `glassbox run` pays for the flags of run and for nothing else.
+//
+// It refuses to guess: an unknown flag, command or format is an error that says where to read on. Exit codes: the container's
+// own; 125 for glassbox (run, create, exec, and every unknown flag), 126 and 127 for a program that can't be executed or isn't
+// there; 1 for what goes wrong in other commands; 130 when interrupted.
+//
+// Start reading at [Main], then create.go, where every flag of run stands.
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"glassbox/engine"
+)
+
+// Version is what --version prints.
+const Version = "0.1.0"
+
+// Main runs one command line (without the program's name) and returns the exit code.
+func Main(args []string, stdin, stdout, stderr *os.File, environ []string) int {
+	a := &app{in: stdin, out: stdout, err: stderr, environ: environ}
+	root := a.rootCommand(args)
+	root.SetArgs(args)
+	cmd, err := root.ExecuteC()
+	return a.finish(cmd, err)
+}
+
+// app is one run of the program.
+type app struct {
+	in, out, err *os.File
+	environ      []string
+
+	// Global flags.
+	root, state, runtime string
+	debug                bool
+}
+
+// group is a heading of `glassbox --help`.
+type group string
+
+const (
+	containers group = "Containers"
+	images     group = "Images"
+	glass      group = "Looking in"
+	groups     group = "Groups"
+)
+
+// entry is a command that has not been built yet.
+type entry struct {
+	name  string
+	group group
+	build func(*app) *cobra.Command
+}
+
+// table is every command, in the order of the help.
+func table() []entry {
+	return []entry{
+		{"run", containers, (*app).runCommand},
+		{"create", containers, (*app).createCommand},
+		{"start", containers, (*app).startCommand},
+		{"exec", containers, (*app).execCommand},
+		{"ps", containers, (*app).psCommand},
+		{"logs", containers, (*app).logsCommand},
+		{"stop", containers, (*app).stopCommand},
+		{"restart", containers, (*app).restartCommand},
+		{"kill", containers, (*app).killCommand},
+		{"wait", containers, (*app).waitCommand},
+		{"pause", containers, (*app).pauseCommand},
+		{"unpause", containers, (*app).unpauseCommand},
+		{"rename", containers, (*app).renameCommand},
+		{"rm", containers, (*app).rmCommand},
+		{"pull", images, (*app).pullCommand},
+		{"images", images, (*app).imagesCommand},
+		{"tag", images, (*app).tagCommand},
+		{"rmi", images, (*app).rmiCommand},
+		{"explain", glass, (*app).explainCommand},
+		{"inspect", glass, (*app).inspectCommand},
+		{"info", glass, (*app).infoCommand},
+		{"version", glass, (*app).versionCommand},
+		{"container", groups, (*app).containerCommand},
+		{"image", groups, (*app).imageCommand},
+	}
+}
+
+func (a *app) rootCommand(args []string) *cobra.Command {
+	root := &cobra.Command{
+		Use:           "glassbox",
+		Short:         "A container engine you can see through",
+		Version:       Version,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return unknownCommand(cmd, args[0])
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	a.globals(root.PersistentFlags())
+	root.SetVersionTemplate("glassbox version {{.Version}}\n")
+	root.SetIn(a.in)
+	root.SetOut(a.out)
+	root.SetErr(a.err)
+	root.SetHelpFunc(help)
+	root.SetUsageFunc(usage)
+	root.SetFlagErrorFunc(flagError)
+	name := firstWord(args)
+	for _, e := range table() {
+		if e.name == name {
+			root.AddCommand(e.build(a))
+			root.CompletionOptions.DisableDefaultCmd = true
+			return root
+		}
+	}
+	for _, g := range []group{containers, images, glass, groups} {
+		root.AddGroup(&cobra.Group{ID: string(g), Title: string(g)})
+	}
+	for _, e := range table() {
+		c := e.build(a)
+		c.GroupID = string(e.group)
+		root.AddCommand(c)
+	}
+	return root
+}
+
+func (a *app) globals(fs *pflag.FlagSet) {
+	root, state := a.places()
+	fs.StringVar(&a.root, "root", root, "Directory of images and containers (`dir`; GLASSBOX_ROOT)")
+	fs.StringVar(&a.state, "state", state, "Directory of what is gone at reboot (`dir`; GLASSBOX_STATE)")
+	fs.StringVar(&a.runtime, "runtime", a.getenv("GLASSBOX_RUNTIME"), "The program glassbox-runtime (`file`; GLASSBOX_RUNTIME; default: the one beside this program, then PATH)")
+	fs.BoolVarP(&a.debug, "debug", "D", false, "Say on stderr what is done and how long it takes")
+}
+
+// firstWord finds the name of the command, so that only that one is built.
+func firstWord(args []string) string {
+	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
+	fs.SetInterspersed(false)
+	fs.Usage = func() {}
+	(&app{}).globals(fs)
+	if fs.Parse(args) != nil || fs.NArg() == 0 {
+		return ""
+	}
+	return fs.Arg(0)
+}
+
+func (a *app) getenv(key string) string {
+	for i := len(a.environ) - 1; i >= 0; i-- {
+		if v, ok := strings.CutPrefix(a.environ[i], key+"="); ok {
+			return v
+		}
+	}
+	return ""
+}
+
+// places are the default directories.
+func (a *app) places() (root, state string) {
+	root, state = "/var/lib/glassbox", "/run/glassbox"
+	if uid := os.Geteuid(); uid != 0 {
+		data := a.getenv("XDG_DATA_HOME")
+		if data == "" {
+			data = filepath.Join(a.getenv("HOME"), ".local/share")
+		}
+		run := a.getenv("XDG_RUNTIME_DIR")
+		if run == "" {
+			run = fmt.Sprintf("/run/user/%d", uid)
+		}
+		root, state = filepath.Join(data, "glassbox"), filepath.Join(run, "glassbox")
+	}
+	if v := a.getenv("GLASSBOX_ROOT"); v != "" {
+		root = v
+	}
+	if v := a.getenv("GLASSBOX_STATE"); v != "" {
+		state = v
+	}
+	return root, state
+}
+
+// open opens the engine.
+func (a *app) open() (*engine.Engine, error) {
+	defer a.timed("open the engine")()
+	c := engine.Config{Runtime: a.runtimePath()}
+	var err error
+	if c.Root, err = filepath.Abs(a.root); err != nil {
+		return nil, err
+	}
+	if c.State, err = filepath.Abs(a.state); err != nil {
+		return nil, err
+	}
+	return engine.Open(c)
+}
+
+// runtimePath finds glassbox-runtime: as told, beside this program, in PATH.
+func (a *app) runtimePath() string {
+	if a.runtime != "" {
+		return a.runtime
+	}
+	const name = "glassbox-runtime"
+	if self, err := os.Executable(); err == nil {
+		beside := filepath.Join(filepath.Dir(self), name)
+		if _, err := os.Stat(beside); err == nil {
+			return beside
+		}
+	}
+	if found, err := exec.LookPath(name); err == nil {
+		return found
+	}
+	return ""
+}
+
+// timed says with --debug how long something took.
+func (a *app) timed(what string) func() {
+	if !a.debug {
+		return func() {}
+	}
+	start := time.Now()
+	return func() {
+		slog.New(slog.NewTextHandler(a.err, nil)).Info(what, "took", time.Since(start).Round(time.Microsecond))
+	}
+}
+
+// noArgs, atLeast and exactly check the number of arguments with Docker's words.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return &usageError{fmt.Errorf("'%s' accepts no arguments", cmd.CommandPath())}
+	}
+	return nil
+}
+
+func atLeast(n int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) < n {
+			return &usageError{fmt.Errorf("'%s' requires at least %d argument%s", cmd.CommandPath(), n, plural(n))}
+		}
+		return nil
+	}
+}
+
+func exactly(n int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != n {
+			return &usageError{fmt.Errorf("'%s' requires %d argument%s", cmd.CommandPath(), n, plural(n))}
+		}
+		return nil
+	}
+}
+
+func plural(n int) string {
+	if n == 1 {
+		return ""
+	}
+	return "s"
+}
+
+// parent is a command that only holds others.
+func parent(name, short string, children ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{
+		Use: name, Short: short,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return unknownCommand(cmd, args[0])
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	c.AddCommand(children...)
+	return c
+}
+
+func unknownCommand(cmd *cobra.Command, name string) error {
+	err := fmt.Errorf("unknown command: %s %s", cmd.CommandPath(), name)
+	if near := cmd.SuggestionsFor(name); len(near) > 0 {
+		err = fmt.Errorf("%w\nhint: did you mean %s?", err, strings.Join(near, ", "))
+	}
+	return &usageError{err}
+}
+
+func (a *app) containerCommand() *cobra.Command {
+	ls := a.psCommand()
+	ls.Use = strings.Replace(ls.Use, "ps", "ls", 1)
+	ls.Aliases = []string{"list", "ps"}
+	return parent("container", "The commands on containers under one name",
+		a.createCommand(), a.execCommand(), a.inspectOf("container"), a.killCommand(), a.logsCommand(), ls, a.pauseCommand(),
+		a.renameCommand(), a.restartCommand(), a.rmCommand(), a.runCommand(), a.startCommand(), a.stopCommand(), a.unpauseCommand(),
+		a.waitCommand())
+}
+
+// completeContainers completes names of containers.
+func (a *app) completeContainers(all bool) cobra.CompletionFunc {
+	return func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		e, err := a.open()
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		list, _ := e.List(engine.ListOptions{All: all})
+		var names []string
+		for _, s := range list {
+			names = append(names, s.Name)
+		}
+		return names, cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// completeImages completes names of images, as first argument only.
+func (a *app) completeImages(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveDefault
+	}
+	e, err := a.open()
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	list, _ := e.Images().List()
+	var names []string
+	for _, i := range list {
+		names = append(names, i.Names...)
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}
+
+// each does something with every argument, goes on after an error, and fails at the end if there was one. What do returns
+// is printed.
+func (a *app) each(args []string, do func(ref string) (string, error)) error {
+	failed := false
+	for _, ref := range args {
+		line, err := do(ref)
+		if err != nil {
+			a.complain(err)
+			failed = true
+			continue
+		}
+		if line != "" {
+			fmt.Fprintln(a.out, line)
+		}
+	}
+	if failed {
+		return &exitError{code: 1}
+	}
+	return nil
+}
+
+// errNoTTY is what Docker says when -t meets no terminal.
+var errNoTTY = errors.New("the input device is not a TTY")

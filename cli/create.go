@@ -1,0 +1,346 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"golang.org/x/term"
+
+	"glassbox/engine"
+	"glassbox/image"
+)
+
+// createFlags are the flags that run, create and explain run share.
+type createFlags struct {
+	o engine.CreateOptions
+
+	rootfs     string
+	entrypoint string
+	stop       int
+	swappiness int64
+	pids       int64
+	namespaces string
+
+	pull     string
+	quiet    bool
+	insecure []string
+}
+
+// list is a flag that may be given several times. Unlike pflag's it does not split at commas: they belong to values.
+type list struct{ to *[]string }
+
+func (l list) Set(s string) error { *l.to = append(*l.to, s); return nil }
+func (l list) Type() string       { return "list" }
+
+func (l list) String() string {
+	if l.to == nil {
+		return ""
+	}
+	return strings.Join(*l.to, " ")
+}
+
+// text is a string whose kind is shown in the help.
+type text struct {
+	to   *string
+	kind string
+}
+
+func (t text) Set(s string) error { *t.to = s; return nil }
+func (t text) Type() string       { return t.kind }
+
+func (t text) String() string {
+	if t.to == nil {
+		return ""
+	}
+	return *t.to
+}
+
+// register declares the flags. Names, shorthands and defaults are those of `docker run`.
+func (c *createFlags) register(fs *pflag.FlagSet, a *app) {
+	o := &c.o
+	c.pull = "missing"
+	strs := func(to *[]string, name, short, usage string) { fs.VarP(list{to}, name, short, usage) }
+	kind := func(to *string, kind, name, short, usage string) { fs.VarP(text{to, kind}, name, short, usage) }
+
+	// What runs.
+	fs.StringVar(&o.Name, "name", "", "Name of the container")
+	fs.StringVar(&c.rootfs, "rootfs", "", "Run a plain directory instead of an image; with :O through an overlay that is thrown away (`dir[:O]`)")
+	fs.StringVar(&c.entrypoint, "entrypoint", "", "Replace the image's ENTRYPOINT")
+	fs.StringVarP(&o.Workdir, "workdir", "w", "", "Working directory in the container")
+	fs.StringVarP(&o.User, "user", "u", "", "User (`name|uid[:group|gid]`)")
+	strs(&o.GroupAdd, "group-add", "", "Join a further group")
+	strs(&o.Env, "env", "e", "Set an environment variable")
+	strs(&o.EnvFile, "env-file", "", "Read environment variables from a file")
+	strs(&o.Label, "label", "l", "Set a label")
+	strs(&o.LabelFile, "label-file", "", "Read labels from a file")
+	fs.BoolVarP(&o.TTY, "tty", "t", false, "Give the container a terminal")
+	fs.BoolVarP(&o.Interactive, "interactive", "i", false, "Keep standard input open")
+	fs.BoolVar(&o.Init, "init", false, "Run an init in the container that forwards signals and reaps processes")
+	fs.StringVar(&o.StopSignal, "stop-signal", "", "Signal that stops the container")
+	fs.IntVar(&c.stop, "stop-timeout", 0, "Seconds to wait before a container that is stopped is killed")
+	fs.StringVar(&o.CIDFile, "cidfile", "", "Write the container's ID to a file that must not exist")
+	strs(&o.LogOpt, "log-opt", "", "Log option: max-size=16m, max-file=3")
+	fs.BoolVar(&o.Remove, "rm", false, "Remove the container when it exits")
+
+	// The image.
+	fs.StringVar(&c.pull, "pull", "missing", "Pull the image first: always, missing, never")
+	fs.BoolVarP(&c.quiet, "quiet", "q", false, "Don't print the progress of a pull")
+	fs.StringVar(&o.Platform, "platform", "", "Platform of the image (`os[/arch[/variant]]`)")
+	a.insecureFlag(fs, &c.insecure)
+
+	// Limits.
+	kind(&o.Memory, "bytes", "memory", "m", "Memory limit")
+	kind(&o.MemorySwap, "bytes", "memory-swap", "", "Limit of memory and swap together; -1 is unlimited swap")
+	kind(&o.MemoryReservation, "bytes", "memory-reservation", "", "Soft memory limit")
+	fs.Int64Var(&c.swappiness, "memory-swappiness", -1, "Tune swappiness (0 to 100)")
+	fs.BoolVar(&o.OOMKillDisable, "oom-kill-disable", false, "Don't kill when memory runs out")
+	fs.IntVar(&o.OOMScoreAdj, "oom-score-adj", 0, "Tune the host's preference when memory runs out (-1000 to 1000)")
+	kind(&o.CPUs, "decimal", "cpus", "", "Number of processors")
+	fs.Int64VarP(&o.CPUShares, "cpu-shares", "c", 0, "Relative weight of processor time")
+	fs.Int64Var(&o.CPUPeriod, "cpu-period", 0, "Period of the CFS scheduler in microseconds")
+	fs.Int64Var(&o.CPUQuota, "cpu-quota", 0, "Quota of the CFS scheduler in microseconds")
+	fs.StringVar(&o.CpusetCpus, "cpuset-cpus", "", "Processors that may be used (0-3, 0,1)")
+	fs.StringVar(&o.CpusetMems, "cpuset-mems", "", "Memory nodes that may be used (0-3, 0,1)")
+	fs.Int64Var(&c.pids, "pids-limit", 0, "Limit of processes and threads (-1 is unlimited)")
+	fs.Uint16Var(&o.BlkioWeight, "blkio-weight", 0, "Relative weight of block I/O, 10 to 1000; 0 disables")
+	strs(&o.DeviceReadBps, "device-read-bps", "", "Limit bytes read per second (`device:rate`)")
+	strs(&o.DeviceWriteBps, "device-write-bps", "", "Limit bytes written per second (`device:rate`)")
+	strs(&o.DeviceReadIOps, "device-read-iops", "", "Limit reads per second (`device:rate`)")
+	strs(&o.DeviceWriteIOps, "device-write-iops", "", "Limit writes per second (`device:rate`)")
+	fs.StringVar(&o.CgroupParent, "cgroup-parent", "", "Parent of the container's cgroup")
+	strs(&o.Ulimit, "ulimit", "", "Resource limit of processes (`type=soft[:hard]`)")
+
+	// Isolation.
+	fs.StringVar(&c.namespaces, "ns", "", "Exactly these namespaces are new, of mount,pid,uts,ipc,net,cgroup,time (default all but time) (`list`)")
+	fs.StringVar(&o.PID, "pid", "", "PID namespace (`host|container:ID`)")
+	fs.StringVar(&o.IPC, "ipc", "", "IPC namespace (`host|private|shareable|none|container:ID`)")
+	fs.StringVar(&o.UTS, "uts", "", "UTS namespace (`host`)")
+	fs.StringVar(&o.CgroupNS, "cgroupns", "", "Cgroup namespace (`host|private`)")
+	fs.StringVarP(&o.Hostname, "hostname", "h", "", "Host name in the container")
+	fs.StringVar(&o.Domainname, "domainname", "", "NIS domain name in the container")
+	strs(&o.Sysctl, "sysctl", "", "Kernel setting of the container (`key=value`)")
+
+	// Privileges.
+	fs.BoolVar(&o.Privileged, "privileged", false, "Give the container all privileges")
+	strs(&o.CapAdd, "cap-add", "", "Add a Linux capability")
+	strs(&o.CapDrop, "cap-drop", "", "Drop a Linux capability")
+	strs(&o.SecurityOpt, "security-opt", "", "no-new-privileges, seccomp=FILE|unconfined, apparmor=PROFILE")
+	strs(&o.Device, "device", "", "Give the container a device of the host (`host[:container[:rwm]]`)")
+	strs(&o.DeviceRule, "device-cgroup-rule", "", "Allow devices by rule (`\"c 1:3 rwm\"`)")
+
+	// Files.
+	fs.BoolVar(&o.ReadOnly, "read-only", false, "Mount the root file system read-only")
+	strs(&o.Volume, "volume", "v", "Bind a path of the host (`source:target[:options]`)")
+	strs(&o.Mount, "mount", "", "Mount (`type=bind,source=…,target=…`)")
+	strs(&o.Tmpfs, "tmpfs", "", "Mount a tmpfs (`path[:options]`)")
+	kind(&o.ShmSize, "bytes", "shm-size", "", "Size of /dev/shm")
+
+	// Network.
+	fs.StringVar(&o.Network, "network", "", "Network (`bridge|none|host|container:ID`)")
+	strs(&o.Publish, "publish", "p", "Publish a port (`[ip:][host:]container[/udp]`)")
+	fs.BoolVarP(&o.PublishAll, "publish-all", "P", false, "Publish every exposed port on a free port")
+	fs.StringVar(&o.IP, "ip", "", "IPv4 address")
+	fs.StringVar(&o.MAC, "mac-address", "", "MAC address")
+	strs(&o.DNS, "dns", "", "DNS server")
+	strs(&o.DNSSearch, "dns-search", "", "DNS search domain")
+	strs(&o.DNSOption, "dns-option", "", "DNS option")
+	strs(&o.AddHost, "add-host", "", "Add a line to /etc/hosts (`host:ip`; ip may be host-gateway)")
+
+	fs.SetInterspersed(false)
+	fs.SetNormalizeFunc(aliases)
+}
+
+// aliases are second names of flags, docker's too.
+func aliases(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+	switch name {
+	case "net":
+		name = "network"
+	case "dns-opt":
+		name = "dns-option"
+	case "time":
+		name = "timeout"
+	}
+	return pflag.NormalizedName(name)
+}
+
+// options turns parsed flags and arguments into what the engine takes.
+func (c *createFlags) options(a *app, fs *pflag.FlagSet, args []string) (engine.CreateOptions, error) {
+	o := c.o
+	switch c.pull {
+	case "missing", "always", "never":
+	default:
+		return o, &usageError{fmt.Errorf("invalid pull option: '%s': must be one of \"always\", \"missing\" or \"never\"", c.pull)}
+	}
+	if fs.Changed("rootfs") {
+		o.Rootfs, o.RootfsOverlay = strings.CutSuffix(c.rootfs, ":O")
+		if o.Rootfs == "" {
+			return o, &usageError{errors.New("--rootfs: the directory is empty")}
+		}
+		o.Command = args
+	} else {
+		if len(args) == 0 {
+			return o, &usageError{errors.New("an image (or --rootfs) is needed")}
+		}
+		o.Image, o.Command = args[0], args[1:]
+	}
+	if fs.Changed("entrypoint") {
+		o.Entrypoint = &c.entrypoint
+	}
+	if fs.Changed("stop-timeout") {
+		o.StopTimeout = &c.stop
+	}
+	if c.swappiness != -1 {
+		o.MemorySwappiness = &c.swappiness
+	}
+	if fs.Changed("pids-limit") {
+		o.PidsLimit = &c.pids
+	}
+	if fs.Changed("ns") {
+		o.Namespaces = strings.FieldsFunc(c.namespaces, func(r rune) bool { return r == ',' || r == ' ' })
+		if o.Namespaces == nil {
+			o.Namespaces = []string{}
+		}
+	}
+	o.Flags = typed(fs)
+	o.Environ = a.environ
+	if o.TTY {
+		o.ConsoleSize = a.consoleSize()
+	}
+	var err error
+	o.Dir, err = os.Getwd()
+	return o, err
+}
+
+// typed gives each flag that was set as one would type it, by its long name: -m 50m and --memory=50m are one origin.
+func typed(fs *pflag.FlagSet) map[string]string {
+	m := map[string]string{}
+	fs.Visit(func(f *pflag.Flag) {
+		switch v := f.Value.(type) {
+		case list:
+			words := make([]string, len(*v.to))
+			for i, s := range *v.to {
+				words[i] = "--" + f.Name + "=" + s
+			}
+			m[f.Name] = strings.Join(words, " ")
+		default:
+			m[f.Name] = "--" + f.Name
+			if f.NoOptDefVal == "" || v.String() != f.NoOptDefVal {
+				m[f.Name] += "=" + v.String()
+			}
+		}
+	})
+	return m
+}
+
+// create makes the container and writes its ID file.
+func (c *createFlags) create(ctx context.Context, a *app, e *engine.Engine, o engine.CreateOptions) (*engine.Container, error) {
+	if o.CIDFile == "" {
+		return c.make(ctx, a, e, o)
+	}
+	f, err := os.OpenFile(o.CIDFile, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("container ID file found, make sure the other container isn't running or delete %s", o.CIDFile)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("container ID file: %w", err)
+	}
+	defer f.Close()
+	made, err := c.make(ctx, a, e, o)
+	if err == nil {
+		_, err = f.WriteString(made.ID)
+	}
+	if err != nil {
+		os.Remove(o.CIDFile)
+	}
+	return made, err
+}
+
+// make makes the container, pulling the image where the policy says so.
+func (c *createFlags) make(ctx context.Context, a *app, e *engine.Engine, o engine.CreateOptions) (*engine.Container, error) {
+	if o.Image != "" && c.pull == "always" {
+		if err := c.fetch(ctx, a, e, o); err != nil {
+			return nil, err
+		}
+	}
+	done := a.timed("create the container")
+	made, err := e.Create(ctx, o)
+	done()
+	if o.Image != "" && c.pull == "missing" && errors.Is(err, image.ErrNotFound) {
+		if !c.quiet {
+			fmt.Fprintf(a.err, "Unable to find image '%s' locally\n", familiar(o.Image))
+		}
+		if err := c.fetch(ctx, a, e, o); err != nil {
+			return nil, err
+		}
+		made, err = e.Create(ctx, o)
+	}
+	return made, err
+}
+
+// fetch pulls the image of a container. Progress goes to stderr: stdout is the container's.
+func (c *createFlags) fetch(ctx context.Context, a *app, e *engine.Engine, o engine.CreateOptions) error {
+	p := pull{platform: o.Platform, insecure: c.insecure, quiet: c.quiet, progress: a.err}
+	_, err := p.do(ctx, a, e, o.Image)
+	return err
+}
+
+// familiar writes a reference as docker prints it; what is no reference stays as it is.
+func familiar(name string) string {
+	ref, err := image.ParseRef(name)
+	if err != nil {
+		return name
+	}
+	return ref.Familiar()
+}
+
+// consoleSize is rows and columns of the caller's terminal, or zeros.
+func (a *app) consoleSize() [2]uint16 {
+	for _, f := range []*os.File{a.out, a.in, a.err} {
+		if cols, rows, err := term.GetSize(int(f.Fd())); err == nil {
+			return [2]uint16{uint16(rows), uint16(cols)}
+		}
+	}
+	return [2]uint16{}
+}
+
+func (a *app) createCommand() *cobra.Command {
+	var c createFlags
+	var attach []string
+	cmd := &cobra.Command{
+		Use:   "create [OPTIONS] IMAGE [COMMAND] [ARG...]",
+		Short: "Make a container without starting it",
+		Example: `  glassbox create --name web -p 8080:80 nginx
+  glassbox start -a web`,
+		ValidArgsFunction: a.completeImages,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkAttach(attach); err != nil {
+				return err
+			}
+			o, err := c.options(a, cmd.LocalNonPersistentFlags(), args)
+			if err != nil {
+				return err
+			}
+			e, err := a.open()
+			if err != nil {
+				return err
+			}
+			ctx, stop := interruptible(cmd.Context())
+			defer stop()
+			made, err := c.create(ctx, a, e, o)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(a.out, made.ID)
+			return nil
+		},
+	}
+	c.register(cmd.Flags(), a)
+	cmd.Flags().VarP(list{&attach}, "attach", "a", "Attach to STDIN, STDOUT or STDERR (taken note of by run only)")
+	return cmd
+}

@@ -1,0 +1,46 @@
+package cli
+
+import (
+	"github.com/spf13/cobra"
+
+	"glassbox/engine"
+)
+
+func (a *app) execCommand() *cobra.Command {
+	var o engine.ExecOptions
+	cmd := &cobra.Command{
+		Use:   "exec [OPTIONS] CONTAINER COMMAND [ARG...]",
+		Short: "Run a further command in a running container",
+		Example: `  glassbox exec web cat /etc/hostname
+  glassbox exec -it -u 1000 -w /tmp web sh`,
+		Args:              atLeast(2),
+		ValidArgsFunction: a.completeContainers(false),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.TTY && o.Interactive && !o.Detach && !a.isTerminal() {
+				return errNoTTY
+			}
+			o.Command = args[1:]
+			o.Environ = a.environ
+			if o.TTY {
+				o.ConsoleSize = a.consoleSize()
+			}
+			e, err := a.open()
+			if err != nil {
+				return err
+			}
+			// On success this program is replaced by glassbox-runtime, which ends with the command's exit code.
+			return e.Exec(cmd.Context(), args[0], o)
+		},
+	}
+	fs := cmd.Flags()
+	fs.BoolVarP(&o.Detach, "detach", "d", false, "Run in the background")
+	fs.BoolVarP(&o.Interactive, "interactive", "i", false, "Keep standard input open")
+	fs.BoolVarP(&o.TTY, "tty", "t", false, "Give the command a terminal")
+	fs.BoolVar(&o.Privileged, "privileged", false, "Give the command all privileges")
+	fs.StringVarP(&o.User, "user", "u", "", "User (`name|uid[:group|gid]`)")
+	fs.StringVarP(&o.Workdir, "workdir", "w", "", "Working directory")
+	fs.VarP(list{&o.Env}, "env", "e", "Set an environment variable")
+	fs.Var(list{&o.EnvFile}, "env-file", "Read environment variables from a file")
+	fs.SetInterspersed(false)
+	return cmd
+}

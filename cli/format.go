@@ -1,0 +1,207 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"text/template"
+	"time"
+	"unicode/utf8"
+)
+
+// printRows prints rows as --format says: "table" (the columns of the command), "table TEMPLATE", "json" (one object a line)
+// or a template. Header is the row that a table begins with. The words are Docker's.
+func printRows[T any](w io.Writer, format, columns string, header T, rows []T) error {
+	table := false
+	switch {
+	case format == "" || format == "table":
+		table, format = true, columns
+	case strings.HasPrefix(format, "table "):
+		table, format = true, strings.TrimSpace(strings.TrimPrefix(format, "table "))
+	case format == "json":
+		format = "{{json .}}"
+	}
+	t, err := newTemplate(format)
+	if err != nil {
+		return err
+	}
+	if table {
+		tw := tabwriter.NewWriter(w, 10, 1, 3, ' ', 0)
+		defer tw.Flush()
+		w, rows = tw, append([]T{header}, rows...)
+	}
+	for _, row := range rows {
+		if err := t.Execute(w, row); err != nil {
+			return fmt.Errorf("template: %w", err)
+		}
+		fmt.Fprintln(w)
+	}
+	return nil
+}
+
+// newTemplate parses a template with Docker's functions; \t and \n stand for what they say.
+func newTemplate(text string) (*template.Template, error) {
+	text = strings.NewReplacer(`\t`, "\t", `\n`, "\n").Replace(text)
+	t, err := template.New("").Funcs(template.FuncMap{
+		"json": func(v any) (string, error) {
+			var b bytes.Buffer
+			enc := json.NewEncoder(&b)
+			enc.SetEscapeHTML(false)
+			err := enc.Encode(v)
+			return strings.TrimSpace(b.String()), err
+		},
+		"split": strings.Split,
+		"join":  join,
+		"title": title,
+		"lower": strings.ToLower,
+		"upper": strings.ToUpper,
+		"pad": func(s string, prefix, suffix int) string {
+			return strings.Repeat(" ", prefix) + s + strings.Repeat(" ", suffix)
+		},
+		"truncate": func(s string, n int) string {
+			if r := []rune(s); len(r) > n {
+				return string(r[:n])
+			}
+			return s
+		},
+	}).Parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("template parsing error: %w", err)
+	}
+	return t, nil
+}
+
+// join joins lists of strings, also those that come from JSON.
+func join(list any, sep string) (string, error) {
+	switch list := list.(type) {
+	case []string:
+		return strings.Join(list, sep), nil
+	case []any:
+		words := make([]string, len(list))
+		for i, v := range list {
+			words[i] = fmt.Sprint(v)
+		}
+		return strings.Join(words, sep), nil
+	}
+	return "", fmt.Errorf("join: %T is no list", list)
+}
+
+// title capitalises the first letter, which is all that Docker's function does to a word.
+func title(s string) string {
+	r, n := utf8.DecodeRuneInString(s)
+	if n == 0 {
+		return ""
+	}
+	return strings.ToUpper(string(r)) + s[n:]
+}
+
+// printValue prints any value through a template as inspect does: fields by their Go names first, then by their names in JSON.
+func printValue(w io.Writer, format string, v any) error {
+	if format == "json" {
+		format = "{{json .}}"
+	}
+	t, err := newTemplate(format)
+	if err != nil {
+		return err
+	}
+	var b bytes.Buffer
+	if err := t.Execute(&b, v); err != nil {
+		var raw any
+		if recode(v, &raw) != nil {
+			return fmt.Errorf("template: %w", err)
+		}
+		b.Reset()
+		if err := t.Option("missingkey=error").Execute(&b, raw); err != nil {
+			return fmt.Errorf("template parsing error: %w", err)
+		}
+	}
+	fmt.Fprintln(w, b.String())
+	return nil
+}
+
+// recode copies a value by way of JSON. Numbers stay as they are written.
+func recode(from, to any) error {
+	data, err := json.Marshal(from)
+	if err != nil {
+		return err
+	}
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.UseNumber()
+	return d.Decode(to)
+}
+
+// size writes a number of bytes as docker does: decimal units, three digits.
+func size(n int64) string {
+	f := float64(n)
+	units := []string{"B", "kB", "MB", "GB", "TB", "PB", "EB"}
+	i := 0
+	for f >= 1000 && i < len(units)-1 {
+		f /= 1000
+		i++
+	}
+	return fmt.Sprintf("%.3g%s", f, units[i])
+}
+
+// ago writes a duration as docker does: "2 minutes", "About an hour", "3 weeks".
+func ago(d time.Duration) string {
+	s := int(d.Seconds())
+	switch minutes, hours := s/60, int(d.Hours()+0.5); {
+	case s < 1:
+		return "Less than a second"
+	case s == 1:
+		return "1 second"
+	case s < 60:
+		return fmt.Sprintf("%d seconds", s)
+	case minutes == 1:
+		return "About a minute"
+	case minutes < 60:
+		return fmt.Sprintf("%d minutes", minutes)
+	case hours == 1:
+		return "About an hour"
+	case hours < 48:
+		return fmt.Sprintf("%d hours", hours)
+	case hours < 24*7*2:
+		return fmt.Sprintf("%d days", hours/24)
+	case hours < 24*30*2:
+		return fmt.Sprintf("%d weeks", hours/24/7)
+	case hours < 24*365*2:
+		return fmt.Sprintf("%d months", hours/24/30)
+	}
+	return fmt.Sprintf("%d years", int(d.Hours())/24/365)
+}
+
+// since writes how long ago a moment was.
+func since(now, t time.Time) string {
+	if t.IsZero() {
+		return "N/A"
+	}
+	return ago(now.Sub(t)) + " ago"
+}
+
+// stamp writes a time as docker's CreatedAt.
+func stamp(t time.Time) string {
+	if t.IsZero() {
+		return "N/A"
+	}
+	return t.Local().Format("2006-01-02 15:04:05 -0700 MST")
+}
+
+// ellipsis shortens a text to n characters.
+func ellipsis(s string, n int) string {
+	r := []rune(s)
+	if len(r) <= n {
+		return s
+	}
+	return string(r[:n-1]) + "…"
+}
+
+// short is the form of an ID that people read.
+func short(id string, full bool) string {
+	if full || len(id) <= 12 {
+		return id
+	}
+	return id[:12]
+}

@@ -1,0 +1,372 @@
+package cli
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/spf13/cobra"
+
+	"glassbox/image"
+)
+
+const none = "<none>"
+
+// imageRow is a row of images, with Docker's fields.
+type imageRow struct {
+	Containers   string
+	CreatedAt    string
+	CreatedSince string
+	Digest       string
+	ID           string
+	Repository   string
+	SharedSize   string
+	Size         string
+	Tag          string
+	UniqueSize   string
+	VirtualSize  string
+}
+
+func imageHeader() imageRow {
+	return imageRow{
+		Containers: "CONTAINERS", CreatedAt: "CREATED AT", CreatedSince: "CREATED", Digest: "DIGEST", ID: "IMAGE ID", Repository: "REPOSITORY",
+		SharedSize: "SHARED SIZE", Size: "SIZE", Tag: "TAG", UniqueSize: "UNIQUE SIZE", VirtualSize: "SIZE",
+	}
+}
+
+const (
+	imageColumns  = "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}"
+	digestColumns = "{{.Repository}}\t{{.Tag}}\t{{.Digest}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}"
+)
+
+// newImageRows makes one row for every name of an image. Wanted, if set, chooses among the names.
+func newImageRows(i *image.Image, now time.Time, full bool, wanted string) []imageRow {
+	id := i.ID
+	if !full {
+		id = i.ShortID()
+	}
+	row := imageRow{
+		Containers: "N/A", CreatedAt: stamp(i.Created), CreatedSince: since(now, i.Created), Digest: none, ID: id, Repository: none,
+		SharedSize: "N/A", Size: size(i.Size), Tag: none, UniqueSize: "N/A", VirtualSize: size(i.Size),
+	}
+	var rows []imageRow
+	for _, name := range i.Names {
+		if wanted != "" && !matches(wanted, name) {
+			continue
+		}
+		r := row
+		r.Repository, r.Tag = splitTag(name)
+		r.Digest = digestOf(i, r.Repository)
+		rows = append(rows, r)
+	}
+	if len(i.Names) == 0 {
+		for _, d := range i.Digests {
+			r := row
+			r.Repository, r.Digest, _ = strings.Cut(d, "@")
+			if wanted == "" || matches(wanted, r.Repository) {
+				rows = append(rows, r)
+			}
+		}
+		if len(i.Digests) == 0 && wanted == "" {
+			rows = append(rows, row)
+		}
+	}
+	return rows
+}
+
+// splitTag splits a familiar name. A colon before the last slash belongs to a port.
+func splitTag(name string) (repository, tag string) {
+	if i := strings.LastIndexByte(name, ':'); i > strings.LastIndexByte(name, '/') {
+		return name[:i], name[i+1:]
+	}
+	return name, none
+}
+
+func digestOf(i *image.Image, repository string) string {
+	for _, d := range i.Digests {
+		if name, digest, _ := strings.Cut(d, "@"); name == repository {
+			return digest
+		}
+	}
+	return none
+}
+
+// matches reports whether a name fits REPOSITORY[:TAG], in which * and ? may stand.
+func matches(pattern, name string) bool {
+	repository, tag := splitTag(name)
+	wantRepository, wantTag := splitTag(pattern)
+	for _, m := range [][2]string{{wantRepository, repository}, {wantTag, tag}} {
+		if m[0] == none {
+			continue
+		}
+		if ok, err := path.Match(m[0], m[1]); err != nil || !ok {
+			return false
+		}
+	}
+	return true
+}
+
+func (a *app) imagesCommand() *cobra.Command {
+	var quiet, digests, full bool
+	var format string
+	var filters []string
+	cmd := &cobra.Command{
+		Use:   "images [OPTIONS] [REPOSITORY[:TAG]]",
+		Short: "List images",
+		Example: `  glassbox images
+  glassbox images --filter dangling=true -q
+  glassbox images --format '{{.Repository}}:{{.Tag}} {{.Size}}' 'debian*'`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return &usageError{fmt.Errorf("'%s' requires at most 1 argument", cmd.CommandPath())}
+			}
+			return nil
+		},
+		RunE: func(_ *cobra.Command, args []string) error {
+			wanted := ""
+			if len(args) > 0 {
+				wanted = args[0]
+			}
+			e, err := a.open()
+			if err != nil {
+				return err
+			}
+			all, err := e.Images().List()
+			if err != nil {
+				return err
+			}
+			chosen, err := filterImages(e.Images(), all, filters)
+			if err != nil {
+				return err
+			}
+			var rows []imageRow
+			for _, i := range chosen {
+				rows = append(rows, newImageRows(i, time.Now(), full, wanted)...)
+			}
+			if quiet {
+				for _, r := range rows {
+					fmt.Fprintln(a.out, r.ID)
+				}
+				return nil
+			}
+			columns := imageColumns
+			if digests {
+				columns = digestColumns
+			}
+			return printRows(a.out, format, columns, imageHeader(), rows)
+		},
+	}
+	fs := cmd.Flags()
+	fs.BoolP("all", "a", false, "Accepted for Docker's sake: glassbox has no intermediate images")
+	fs.BoolVarP(&quiet, "quiet", "q", false, "Print IDs only")
+	fs.BoolVar(&digests, "digests", false, "Print digests, too")
+	fs.BoolVar(&full, "no-trunc", false, "Don't shorten IDs")
+	fs.VarP(list{&filters}, "filter", "f", "Only those with dangling=, reference=, label=, before=, since=")
+	fs.StringVar(&format, "format", "", "table, table TEMPLATE, json or a Go template")
+	return cmd
+}
+
+// filterImages keeps the images that pass every kind of filter; of one kind, one is enough.
+func filterImages(store *image.Store, all []*image.Image, filters []string) ([]*image.Image, error) {
+	byKind := map[string][]func(*image.Image) bool{}
+	for _, f := range filters {
+		kind, value, ok := strings.Cut(f, "=")
+		if !ok {
+			return nil, fmt.Errorf("invalid filter %q: it has the form name=value", f)
+		}
+		test, err := imageFilter(store, kind, value)
+		if err != nil {
+			return nil, err
+		}
+		byKind[kind] = append(byKind[kind], test)
+	}
+	var out []*image.Image
+	for _, i := range all {
+		keep := true
+		for _, tests := range byKind {
+			keep = keep && slices.ContainsFunc(tests, func(test func(*image.Image) bool) bool { return test(i) })
+		}
+		if keep {
+			out = append(out, i)
+		}
+	}
+	return out, nil
+}
+
+func imageFilter(store *image.Store, kind, value string) (func(*image.Image) bool, error) {
+	switch kind {
+	case "dangling":
+		want := value == "true" || value == "1"
+		return func(i *image.Image) bool { return (len(i.Names) == 0) == want }, nil
+	case "reference":
+		return func(i *image.Image) bool {
+			return slices.ContainsFunc(i.Names, func(n string) bool { return matches(value, n) })
+		}, nil
+	case "label":
+		key, want, exact := strings.Cut(value, "=")
+		return func(i *image.Image) bool {
+			got, ok := i.Config.Config.Labels[key]
+			return ok && (!exact || got == want)
+		}, nil
+	case "before", "since":
+		other, err := store.Resolve(value)
+		if err != nil {
+			return nil, err
+		}
+		if kind == "before" {
+			return func(i *image.Image) bool { return i.Created.Before(other.Created) }, nil
+		}
+		return func(i *image.Image) bool { return i.Created.After(other.Created) }, nil
+	}
+	return nil, fmt.Errorf("invalid filter '%s'", kind)
+}
+
+func (a *app) tagCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:               "tag SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]",
+		Short:             "Give an image a further name",
+		Example:           `  glassbox tag debian:12 registry.lan:5000/base:today`,
+		Args:              exactly(2),
+		ValidArgsFunction: a.completeImages,
+		RunE: func(_ *cobra.Command, args []string) error {
+			e, err := a.open()
+			if err != nil {
+				return err
+			}
+			return e.Images().Tag(args[0], args[1])
+		},
+	}
+}
+
+func (a *app) rmiCommand() *cobra.Command {
+	var force bool
+	cmd := &cobra.Command{
+		Use:     "rmi [OPTIONS] IMAGE [IMAGE...]",
+		Aliases: []string{"remove"},
+		Short:   "Remove images",
+		Example: `  glassbox rmi debian:12
+  glassbox rmi $(glassbox images -q --filter dangling=true)`,
+		Args:              atLeast(1),
+		ValidArgsFunction: a.completeImages,
+		RunE: func(_ *cobra.Command, args []string) error {
+			e, err := a.open()
+			if err != nil {
+				return err
+			}
+			return a.each(args, func(ref string) (string, error) {
+				gone, err := e.Images().Remove(ref, image.RemoveOptions{Force: force, InUse: e.ImageUsers})
+				if err != nil {
+					return "", err
+				}
+				var lines []string
+				for _, name := range gone.Untagged {
+					lines = append(lines, "Untagged: "+name)
+				}
+				for _, id := range gone.Deleted {
+					lines = append(lines, "Deleted: "+id)
+				}
+				return strings.Join(lines, "\n"), nil
+			})
+		},
+	}
+	cmd.Flags().BoolVarP(&force, "force", "f", false, "Also an image with several names, or one that containers use (its names only)")
+	return cmd
+}
+
+func (a *app) imageCommand() *cobra.Command {
+	ls := a.imagesCommand()
+	ls.Use = strings.Replace(ls.Use, "images", "ls", 1)
+	ls.Aliases = []string{"list"}
+	rm := a.rmiCommand()
+	rm.Use = strings.Replace(rm.Use, "rmi", "rm", 1)
+	return parent("image", "The commands on images under one name",
+		ls, rm, a.pullCommand(), a.tagCommand(), a.inspectOf("image"), a.fromHostCommand())
+}
+
+func (a *app) fromHostCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "from-host NAME FILE [FILE...]",
+		Short: "Make an image of this machine's own programs, without a network",
+		Long: `Make an image of this machine's own programs, without a network.
+
+A FILE is a path, a name to be found in PATH, or FILE:DEST. Shared libraries that a program's ELF header names come along;
+directories come with all they hold.`,
+		Example: `  glassbox image from-host box sh ls cat ps
+  glassbox run -it --rm box sh`,
+		Args: atLeast(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			e, err := a.open()
+			if err != nil {
+				return err
+			}
+			ctx, stop := interruptible(cmd.Context())
+			defer stop()
+			i, err := e.Images().FromHost(ctx, args[0], image.FromHostOptions{Files: args[1:]})
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(a.out, i.ID)
+			return nil
+		},
+	}
+	cmd.Flags().SetInterspersed(false)
+	return cmd
+}
+
+// imageDetails is Docker's JSON of an image.
+type imageDetails struct {
+	ID            string `json:"Id"`
+	RepoTags      []string
+	RepoDigests   []string
+	Parent        string
+	Comment       string
+	Created       string
+	DockerVersion string
+	Author        string
+	Config        v1.ImageConfig
+	Architecture  string
+	Variant       string `json:",omitempty"`
+	Os            string
+	Size          int64
+	GraphDriver   graphDriver
+	RootFS        rootFS
+	Metadata      map[string]string
+	Descriptor    map[string]string
+	History       []v1.History `json:",omitempty"`
+}
+
+type graphDriver struct {
+	Name string
+	Data map[string]string
+}
+
+type rootFS struct {
+	Type   string
+	Layers []string
+}
+
+func newImageDetails(i *image.Image) *imageDetails {
+	d := &imageDetails{
+		ID: i.ID, RepoTags: append([]string{}, i.Names...), RepoDigests: append([]string{}, i.Digests...), Author: i.Config.Author,
+		Config: i.Config.Config, Architecture: i.Config.Architecture, Variant: i.Config.Variant, Os: i.Config.OS, Size: i.Size,
+		GraphDriver: graphDriver{Name: "overlay", Data: map[string]string{}},
+		RootFS:      rootFS{Type: "layers"},
+		Metadata:    map[string]string{"LastTagTime": i.Pulled.Format(time.RFC3339Nano)},
+		Descriptor:  map[string]string{"digest": i.ManifestDigest},
+		History:     i.Config.History,
+	}
+	if !i.Created.IsZero() {
+		d.Created = i.Created.Format(time.RFC3339Nano)
+	}
+	var dirs []string
+	for _, l := range i.Layers {
+		d.RootFS.Layers = append(d.RootFS.Layers, l.DiffID)
+		dirs = append(dirs, l.Dir)
+	}
+	slices.Reverse(dirs) // as overlayfs takes them: top first
+	d.GraphDriver.Data["LowerDir"] = strings.Join(dirs, ":")
+	return d
+}

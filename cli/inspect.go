@@ -1,0 +1,118 @@
+package cli
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"glassbox/engine"
+	"glassbox/image"
+)
+
+func (a *app) inspectCommand() *cobra.Command {
+	var kind string
+	cmd := a.inspectOf("")
+	cmd.Use = "inspect [OPTIONS] NAME|ID [NAME|ID...]"
+	cmd.Short = "Everything known of containers and images, as JSON"
+	cmd.Example = `  glassbox inspect web
+  glassbox inspect -f '{{.State.Pid}} {{.NetworkSettings.IPAddress}}' web
+  glassbox inspect --type image debian`
+	cmd.ValidArgsFunction = a.completeContainers(true)
+	cmd.Flags().StringVar(&kind, "type", "", "Only objects of this type (`container|image`)")
+	format := cmd.Flags().Lookup("format")
+	cmd.RunE = func(_ *cobra.Command, args []string) error { return a.inspect(kind, format.Value.String(), args) }
+	return cmd
+}
+
+// inspectOf is the inspect of one kind of object.
+func (a *app) inspectOf(kind string) *cobra.Command {
+	var format string
+	cmd := &cobra.Command{
+		Use:     "inspect [OPTIONS] NAME|ID [NAME|ID...]",
+		Short:   "Everything known of " + kind + "s, as JSON",
+		Example: "  glassbox " + kind + " inspect -f '{{.Id}}' NAME",
+		Args:    atLeast(1),
+		RunE:    func(_ *cobra.Command, args []string) error { return a.inspect(kind, format, args) },
+	}
+	cmd.Flags().StringVarP(&format, "format", "f", "", "json or a Go template")
+	return cmd
+}
+
+func (a *app) inspect(kind, format string, args []string) error {
+	if kind != "" && kind != "container" && kind != "image" {
+		return &usageError{fmt.Errorf("%q is not a valid value for --type: container or image", kind)}
+	}
+	if format != "" && format != "json" { // before anything is looked up
+		if _, err := newTemplate(format); err != nil {
+			return err
+		}
+	}
+	e, err := a.open()
+	if err != nil {
+		return err
+	}
+	found := []any{}
+	failed := false
+	for _, ref := range args {
+		v, err := lookup(e, kind, ref)
+		if err == nil && format != "" && format != "json" {
+			err = printValue(a.out, format, v)
+		}
+		switch {
+		case err == nil:
+			found = append(found, v)
+			continue
+		case errors.Is(err, errNoObject):
+			defer fmt.Fprintf(a.err, "error: no such %s: %s\n", object(kind), printable(ref)) // after what was found
+		default:
+			defer a.complain(err)
+		}
+		failed = true
+	}
+	switch format {
+	case "":
+		enc := json.NewEncoder(a.out)
+		enc.SetIndent("", "    ")
+		enc.SetEscapeHTML(false)
+		err = enc.Encode(found)
+	case "json":
+		enc := json.NewEncoder(a.out)
+		enc.SetEscapeHTML(false)
+		err = enc.Encode(found)
+	}
+	if err == nil && failed {
+		err = &exitError{code: 1}
+	}
+	return err
+}
+
+var errNoObject = errors.New("no such object")
+
+func object(kind string) string {
+	if kind == "" {
+		return "object"
+	}
+	return kind
+}
+
+// lookup finds a container, or else an image.
+func lookup(e *engine.Engine, kind, ref string) (any, error) {
+	if kind != "image" {
+		v, err := e.Inspect(ref)
+		if !errors.Is(err, engine.ErrNotFound) {
+			return v, err
+		}
+	}
+	if kind != "container" {
+		i, err := e.Images().Resolve(ref)
+		if err == nil {
+			return newImageDetails(i), nil
+		}
+		if !errors.Is(err, image.ErrNotFound) && !errors.Is(err, image.ErrReference) {
+			return nil, err
+		}
+	}
+	return nil, errNoObject
+}

@@ -1,0 +1,130 @@
+package cli
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"glassbox/engine"
+)
+
+// psRow is a row of ps, with Docker's fields.
+type psRow struct {
+	Command      string
+	CreatedAt    string
+	ID           string
+	Image        string
+	Labels       string
+	LocalVolumes string
+	Mounts       string
+	Names        string
+	Networks     string
+	Ports        string
+	RunningFor   string
+	Size         string
+	State        string
+	Status       string
+
+	labels map[string]string
+	header bool
+}
+
+// Label is one label's value.
+func (r psRow) Label(name string) string {
+	if r.header {
+		return name
+	}
+	return r.labels[name]
+}
+
+const psColumns = "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}"
+
+func psHeader() psRow {
+	return psRow{
+		Command: "COMMAND", CreatedAt: "CREATED AT", ID: "CONTAINER ID", Image: "IMAGE", Labels: "LABELS", LocalVolumes: "LOCAL VOLUMES",
+		Mounts: "MOUNTS", Names: "NAMES", Networks: "NETWORKS", Ports: "PORTS", RunningFor: "CREATED", Size: "SIZE", State: "STATE",
+		Status: "STATUS", header: true,
+	}
+}
+
+func newPsRow(s engine.Summary, now time.Time, full bool) psRow {
+	command := s.Command
+	if c, err := strconv.Unquote(command); err == nil {
+		command = c
+	}
+	mounts := slices.Clone(s.Mounts)
+	if !full {
+		command = ellipsis(command, 20)
+		for i, m := range mounts {
+			mounts[i] = ellipsis(m, 15)
+		}
+	}
+	var labels []string
+	for _, k := range slices.Sorted(maps.Keys(s.Labels)) {
+		labels = append(labels, k+"="+s.Labels[k])
+	}
+	return psRow{
+		Command: strconv.Quote(command), CreatedAt: stamp(s.Created), ID: short(s.ID, full), Image: printable(s.Image),
+		Labels: printable(strings.Join(labels, ",")), LocalVolumes: "0", Mounts: strings.Join(mounts, ","), Names: s.Name,
+		Networks: s.Network, Ports: s.Ports, RunningFor: since(now, s.Created), Size: "N/A", State: s.State, Status: s.Status,
+		labels: s.Labels,
+	}
+}
+
+func (a *app) psCommand() *cobra.Command {
+	var o engine.ListOptions
+	var quiet, latest, full bool
+	var format string
+	cmd := &cobra.Command{
+		Use:   "ps [OPTIONS]",
+		Short: "List containers",
+		Example: `  glassbox ps -a
+  glassbox ps -aq --filter status=exited
+  glassbox ps --format 'table {{.Names}}\t{{.Status}}'
+  glassbox ps --format json`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if latest {
+				o.Last = 1
+			}
+			if o.Last < 0 {
+				o.Last = 0
+			}
+			o.All = o.All || o.Last > 0
+			e, err := a.open()
+			if err != nil {
+				return err
+			}
+			list, err := e.List(o)
+			if err != nil {
+				return err
+			}
+			if quiet {
+				for _, s := range list {
+					fmt.Fprintln(a.out, short(s.ID, full))
+				}
+				return nil
+			}
+			now := time.Now()
+			rows := make([]psRow, len(list))
+			for i, s := range list {
+				rows[i] = newPsRow(s, now, full)
+			}
+			return printRows(a.out, format, psColumns, psHeader(), rows)
+		},
+	}
+	fs := cmd.Flags()
+	fs.BoolVarP(&o.All, "all", "a", false, "Also those that don't run")
+	fs.BoolVarP(&quiet, "quiet", "q", false, "Print IDs only")
+	fs.IntVarP(&o.Last, "last", "n", -1, "The last `n` made, in any state")
+	fs.BoolVarP(&latest, "latest", "l", false, "The last one made, in any state")
+	fs.BoolVar(&full, "no-trunc", false, "Don't shorten IDs and commands")
+	fs.VarP(list{&o.Filters}, "filter", "f", "Only those with status=, name=, id=, label=, ancestor=, exited=, network=, volume=, before=, since=")
+	fs.StringVar(&format, "format", "", "table, table TEMPLATE, json or a Go template")
+	return cmd
+}

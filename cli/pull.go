@@ -1,0 +1,78 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"glassbox/engine"
+	"glassbox/image"
+)
+
+// pull is one pull.
+type pull struct {
+	platform string
+	insecure []string
+	quiet    bool
+	progress *os.File
+}
+
+func (p *pull) do(ctx context.Context, a *app, e *engine.Engine, name string) (*image.Image, error) {
+	defer a.timed("pull " + name)()
+	o := image.PullOptions{Platform: p.platform, InsecureRegistries: p.insecure}
+	if !p.quiet {
+		printer := image.NewPrinter(p.progress)
+		defer printer.Close()
+		o.Progress = printer.Event
+	}
+	return e.Images().Pull(ctx, name, o)
+}
+
+// insecureFlag declares --insecure-registry, whose default is the environment's list.
+func (a *app) insecureFlag(fs *pflag.FlagSet, to *[]string) {
+	*to = strings.FieldsFunc(a.getenv("GLASSBOX_INSECURE_REGISTRIES"), func(r rune) bool { return r == ',' || r == ' ' })
+	fs.Var(list{to}, "insecure-registry", "Registry that may be spoken to without TLS, or with a certificate nobody vouches for (`host[:port]`; GLASSBOX_INSECURE_REGISTRIES)")
+}
+
+func (a *app) pullCommand() *cobra.Command {
+	var p pull
+	var all bool
+	cmd := &cobra.Command{
+		Use:   "pull [OPTIONS] NAME[:TAG|@DIGEST]",
+		Short: "Fetch an image from a registry",
+		Example: `  glassbox pull debian:12
+  glassbox pull --platform linux/arm64 alpine
+  glassbox pull --insecure-registry registry.lan:5000 registry.lan:5000/team/app`,
+		Args: exactly(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if all {
+				return errors.New("--all-tags is not supported: it would fetch every image that a repository has ever kept\nhint: pull the tags that you need, one by one")
+			}
+			e, err := a.open()
+			if err != nil {
+				return err
+			}
+			ctx, stop := interruptible(cmd.Context())
+			defer stop()
+			p.progress = a.out
+			if _, err := p.do(ctx, a, e, args[0]); err != nil {
+				return err
+			}
+			if ref, err := image.ParseRef(args[0]); err == nil {
+				fmt.Fprintln(a.out, ref.String())
+			}
+			return nil
+		},
+	}
+	fs := cmd.Flags()
+	fs.StringVar(&p.platform, "platform", "", "Platform of the image (`os[/arch[/variant]]`)")
+	fs.BoolVarP(&p.quiet, "quiet", "q", false, "Print the name only")
+	fs.BoolVarP(&all, "all-tags", "a", false, "Not supported: pull tags one by one")
+	a.insecureFlag(fs, &p.insecure)
+	return cmd
+}

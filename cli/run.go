@@ -1,0 +1,252 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"glassbox/engine"
+	"glassbox/explain"
+	"glassbox/plan"
+)
+
+func (a *app) runCommand() *cobra.Command {
+	var c createFlags
+	var attach []string
+	var show bool
+	proxy := true
+	cmd := &cobra.Command{
+		Use:   "run [OPTIONS] IMAGE [COMMAND] [ARG...]",
+		Short: "Make a container from an image and run it",
+		Long: `Make a container from an image and run it.
+
+The exit code is the container's; 125 if glassbox could not do it, 126 if the command can't be executed, 127 if there is none.`,
+		Example: `  glassbox run debian cat /etc/debian_version
+  glassbox run -it --rm --memory=50m --cpus=0.5 debian bash
+  glassbox run -d --name web -p 8080:80 nginx
+  glassbox run --rm --explain debian true         print the plan, then run it
+  glassbox run -it --rootfs /:O bash              this machine's own files, changes thrown away`,
+		ValidArgsFunction: a.completeImages,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkAttach(attach); err != nil {
+				return err
+			}
+			o, err := c.options(a, cmd.LocalNonPersistentFlags(), args)
+			if err != nil {
+				return err
+			}
+			r := run{app: a, flags: &c, options: o, attach: attach, show: show, proxy: proxy}
+			return r.do(cmd.Context())
+		},
+	}
+	fs := cmd.Flags()
+	c.register(fs, a)
+	fs.BoolVarP(&c.o.Detach, "detach", "d", false, "Run in the background and print the container's ID")
+	fs.VarP(list{&attach}, "attach", "a", "Attach to STDIN, STDOUT or STDERR only")
+	fs.BoolVar(&proxy, "sig-proxy", true, "Pass signals on to the container")
+	fs.BoolVar(&show, "explain", false, "Print the plan on stderr before it runs")
+	return cmd
+}
+
+// checkAttach checks the values of --attach.
+func checkAttach(streams []string) error {
+	for _, s := range streams {
+		if !slices.Contains([]string{"stdin", "stdout", "stderr"}, strings.ToLower(s)) {
+			return &usageError{fmt.Errorf("invalid argument %q for \"-a, --attach\" flag: valid streams are STDIN, STDOUT and STDERR", s)}
+		}
+	}
+	return nil
+}
+
+// run is one `glassbox run`.
+type run struct {
+	*app
+	flags   *createFlags
+	options engine.CreateOptions
+	attach  []string
+	show    bool
+	proxy   bool
+}
+
+func (r *run) do(ctx context.Context) error {
+	o := r.options
+	at := attachment{app: r.app, tty: o.TTY, proxy: r.proxy}
+	at.choose(r.attach, o.Interactive)
+	switch {
+	case o.Detach && len(r.attach) > 0:
+		return errors.New("conflicting options: cannot specify both --attach and --detach")
+	case !o.Detach && o.TTY && at.stdin && !r.isTerminal():
+		return errNoTTY
+	}
+	e, err := r.open()
+	if err != nil {
+		return err
+	}
+	made, err := r.create(ctx, e)
+	if err != nil {
+		return err
+	}
+	so := engine.StartOptions{ConsoleSize: o.ConsoleSize}
+	if r.show {
+		so.Explain = func(p *plan.Plan) { explain.Text(r.err, p, r.textOptions(r.err, false)) }
+	}
+	if o.Detach {
+		done := r.timed("start the container")
+		s, err := e.Start(ctx, made.ID, so)
+		done()
+		if err != nil {
+			return err
+		}
+		s.Close()
+		fmt.Fprintln(r.out, made.ID)
+		return nil
+	}
+	return at.run(ctx, e, made.ID, so)
+}
+
+// create makes the container. An interrupt ends it, and a pull with it.
+func (r *run) create(ctx context.Context, e *engine.Engine) (*engine.Container, error) {
+	ctx, stop := interruptible(ctx)
+	defer stop()
+	return r.flags.create(ctx, r.app, e, r.options)
+}
+
+// interruptible is a context that ends with SIGINT or SIGTERM.
+func interruptible(ctx context.Context) (context.Context, context.CancelFunc) {
+	return signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+}
+
+func (a *app) startCommand() *cobra.Command {
+	var attach, interactive bool
+	proxy := true
+	cmd := &cobra.Command{
+		Use:   "start [OPTIONS] CONTAINER [CONTAINER...]",
+		Short: "Start containers that don't run",
+		Example: `  glassbox start web
+  glassbox start -ai shell`,
+		Args:              atLeast(1),
+		ValidArgsFunction: a.completeContainers(true),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			e, err := a.open()
+			if err != nil {
+				return err
+			}
+			if !attach && !interactive {
+				return a.each(args, func(ref string) (string, error) {
+					s, err := e.Start(cmd.Context(), ref, engine.StartOptions{})
+					if err != nil {
+						return "", err
+					}
+					s.Close()
+					return ref, nil
+				})
+			}
+			if len(args) > 1 {
+				return errors.New("you cannot start and attach multiple containers at once")
+			}
+			at := attachment{app: a, proxy: proxy, stdin: interactive, stdout: true, stderr: true}
+			if at.tty, err = hasTTY(e, args[0]); err != nil {
+				return err
+			}
+			if at.tty && interactive && !a.isTerminal() {
+				return errNoTTY
+			}
+			return at.run(cmd.Context(), e, args[0], engine.StartOptions{ConsoleSize: a.consoleSize()})
+		},
+	}
+	cmd.Flags().BoolVarP(&attach, "attach", "a", false, "Attach to the container's output and pass signals on")
+	cmd.Flags().BoolVarP(&interactive, "interactive", "i", false, "Attach to the container's input, too")
+	cmd.Flags().BoolVar(&proxy, "sig-proxy", true, "Pass signals on to the container")
+	return cmd
+}
+
+// hasTTY reports whether a container was made with -t.
+func hasTTY(e *engine.Engine, ref string) (bool, error) {
+	v, err := e.Inspect(ref)
+	if err != nil {
+		return false, err
+	}
+	var c struct {
+		Config struct{ Tty bool }
+	}
+	return c.Config.Tty, recode(v, &c)
+}
+
+// attachment is the caller's side of a container in the foreground.
+type attachment struct {
+	*app
+	tty                   bool
+	proxy                 bool
+	stdin, stdout, stderr bool
+}
+
+// choose says which streams are attached: those named, or all, input only with -i.
+func (at *attachment) choose(named []string, interactive bool) {
+	if len(named) == 0 {
+		at.stdin, at.stdout, at.stderr = interactive, true, true
+		return
+	}
+	for _, s := range named {
+		switch strings.ToLower(s) {
+		case "stdin":
+			at.stdin = true
+		case "stdout":
+			at.stdout = true
+		case "stderr":
+			at.stderr = true
+		}
+	}
+}
+
+// run starts the container and stays until it ends.
+func (at *attachment) run(ctx context.Context, e *engine.Engine, id string, so engine.StartOptions) error {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+	pick := func(attached bool, f *os.File) *os.File {
+		if attached {
+			return f
+		}
+		return null
+	}
+	so.Attach, so.Interactive = true, at.stdin
+	so.Stdin, so.Stdout, so.Stderr = pick(at.stdin, at.in), pick(at.stdout, at.out), pick(at.stderr, at.err)
+
+	// Signals are caught from before the start, so that none is lost; the container gets those that come in between.
+	signals := at.catch()
+	defer signal.Stop(signals)
+	restore := func() {}
+	if at.tty && at.stdin && at.isTerminal() {
+		if restore, err = rawMode(at.in); err != nil {
+			return err
+		}
+	}
+	defer restore()
+	done := at.timed("start the container")
+	s, err := e.Start(ctx, id, so)
+	done()
+	if err != nil {
+		restore()
+		return err
+	}
+	defer s.Close()
+	go at.relay(s, signals, restore)
+	code, err := s.Wait()
+	restore()
+	if err != nil {
+		return err
+	}
+	if code != 0 {
+		return &exitError{code}
+	}
+	return nil
+}

@@ -1,0 +1,339 @@
+package explain
+
+import (
+	"bufio"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"io"
+	"reflect"
+	"strings"
+	"unicode/utf8"
+
+	"glassbox/plan"
+)
+
+// TextOptions say how a plan looks.
+type TextOptions struct {
+	Color   bool
+	Verbose bool // every argument of every step, and reasons even where they repeat
+	Width   int  // columns; 0 is 100
+}
+
+// gutter is the width of step number and lanes:
+//
+//	 12  ●──┐  clone …
+//	no.  host
+//	        child
+const gutter = 12
+
+// Text prints the plan with its two lanes side by side.
+func Text(w io.Writer, p *plan.Plan, o TextOptions) error {
+	hash, err := p.Hash()
+	if err != nil {
+		return err
+	}
+	if o.Width <= 0 {
+		o.Width = 100
+	}
+	o.Width = max(o.Width, gutter+28)
+	t := &printer{w: bufio.NewWriter(w), TextOptions: o, seen: map[plan.Phase]bool{}}
+	t.opening()
+	for i, s := range p.Steps {
+		if i == 0 || s.Phase != p.Steps[i-1].Phase {
+			t.heading(s.Phase)
+		}
+		same := i > 0 && s.Phase == p.Steps[i-1].Phase && s.Reason == p.Steps[i-1].Reason
+		t.step(i+1, s, same && !o.Verbose)
+	}
+	t.closing(p, hash)
+	return t.w.Flush()
+}
+
+type printer struct {
+	TextOptions
+	w     *bufio.Writer
+	seen  map[plan.Phase]bool
+	child bool // the child lives
+}
+
+// Styles, as SGR parameters.
+const (
+	bold  = "1"
+	dim   = "2"
+	host  = "36" // cyan
+	child = "33" // yellow
+	head  = "1;4"
+)
+
+func (t *printer) style(s, code string) string {
+	if !t.Color || s == "" {
+		return s
+	}
+	return "\x1b[" + code + "m" + s + "\x1b[0m"
+}
+
+func (t *printer) opening() {
+	for _, line := range wrap("A container start, step by step. Each step is one request to the kernel, made by the host (left lane: the parent process) or by the child (right lane: the process that becomes the container). On the right: what asked for the step, and the manual page that tells more.", t.Width) {
+		fmt.Fprintln(t.w, t.style(line, dim))
+	}
+	fmt.Fprintf(t.w, "\nstep  %s %s\n", t.style("host", host), t.style("child", child))
+}
+
+func (t *printer) heading(p plan.Phase) {
+	title, about := phase(p)
+	t.line("", "")
+	if t.seen[p] {
+		t.line("", t.style(title, head)+t.style(" (continued)", dim))
+		return
+	}
+	t.seen[p] = true
+	t.line("", t.style(title, head))
+	for _, line := range wrap(about, t.Width-gutter) {
+		t.line("", t.style(line, dim))
+	}
+	t.line("", "")
+}
+
+// lanes draws the lanes beside a line; mark is a step's part of it, "" for a line between steps.
+func (t *printer) lanes(mark string) string {
+	left, middle, right := "│", "  ", " "
+	if t.child {
+		right = "│"
+	}
+	if m := []rune(mark); len(m) == 4 {
+		left, middle, right = string(m[0]), string(m[1:3]), string(m[3])
+		if right == " " && t.child {
+			right = "│"
+		}
+	}
+	return t.style(left, host) + t.style(middle, dim) + t.style(right, child)
+}
+
+// line prints a line that belongs to no step.
+func (t *printer) line(number, text string) { t.marked(number, "", text) }
+
+func (t *printer) marked(number, mark, text string) {
+	line := fmt.Sprintf("%4s  %s  %s", number, t.lanes(mark), text)
+	fmt.Fprintln(t.w, strings.TrimRight(line, " "))
+}
+
+// mark is a step's part of the lanes: a dot in the lane that makes it, and arrows where the lanes meet.
+func mark(s plan.Step) string {
+	switch s.Op.(type) {
+	case *plan.Clone:
+		return "●──┐"
+	case *plan.Release:
+		return "●─▶│"
+	case *plan.Await:
+		return "│  ○"
+	case *plan.SendFD:
+		return "│◀─●"
+	case *plan.Execve:
+		return "│  ■"
+	}
+	if s.Lane == plan.Host {
+		return "●   "
+	}
+	return "│  ●"
+}
+
+func (t *printer) step(n int, s plan.Step, quiet bool) {
+	width := t.Width - gutter
+	if s.Op == nil {
+		s.Op = unknown{}
+	}
+	what := wrap(clean(s.Op.String()), width)
+	if !t.Verbose && len(what) > 3 {
+		what = append(what[:2:2], what[2][:cut(what[2], width-2)]+" …")
+	}
+	from := clean(s.Origin)
+	if from != "" && from != "default" {
+		from = "from " + from
+	}
+	note := strings.Trim(from+" · "+s.Op.Man(), " ·")
+	var reason []string
+	if !quiet {
+		reason = wrap(clean(s.Reason), width)
+	}
+	lines := make([]string, 0, len(what)+len(reason)+1)
+	lines = append(append(lines, what...), reason...)
+	at := t.placeNote(lines, len(what), note, width)
+
+	number, m := fmt.Sprint(n), mark(s)
+	for i := 0; i < len(lines) || i <= at; i++ {
+		text := ""
+		if i < len(lines) {
+			text = t.style(lines[i], when(i < len(what), bold, "0"))
+		}
+		if i == at {
+			used := 0
+			if i < len(lines) {
+				used = utf8.RuneCountInString(lines[i])
+			}
+			text += strings.Repeat(" ", max(0, width-used-utf8.RuneCountInString(note))) + t.style(note, dim)
+		}
+		t.marked(number, m, text)
+		if number != "" {
+			t.after(s.Op)
+		}
+		number, m = "", ""
+	}
+	if t.Verbose {
+		t.arguments(s.Op, width)
+	}
+}
+
+// placeNote finds the line on which origin and manual page have room: the step's first, its reason's last, or one more.
+func (t *printer) placeNote(lines []string, whats int, note string, width int) int {
+	fits := func(i int) bool { return utf8.RuneCountInString(lines[i])+2+utf8.RuneCountInString(note) <= width }
+	switch {
+	case note == "":
+		return -1
+	case whats == 1 && fits(0):
+		return 0
+	case fits(len(lines) - 1):
+		return len(lines) - 1
+	}
+	return len(lines)
+}
+
+// after keeps track of the child's life once a step's first line is drawn.
+func (t *printer) after(op plan.Op) {
+	switch op.(type) {
+	case *plan.Clone:
+		t.child = true
+	case *plan.Execve:
+		t.child = false
+	}
+}
+
+// arguments prints every field of an op.
+func (t *printer) arguments(op plan.Op, width int) {
+	v := reflect.Indirect(reflect.ValueOf(op))
+	if v.Kind() != reflect.Struct {
+		return
+	}
+	for i := range v.NumField() {
+		name, options, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
+		if name == "" || options == "omitempty" && v.Field(i).IsZero() {
+			continue
+		}
+		label := fmt.Sprintf("  %-11s ", name)
+		for _, line := range wrap(clean(value(v.Field(i).Interface())), width-len(label)) {
+			t.line("", t.style(label, dim)+line)
+			label = strings.Repeat(" ", len(label))
+		}
+	}
+}
+
+func value(v any) string {
+	switch v := v.(type) {
+	case string:
+		return fmt.Sprintf("%q", v)
+	case []string:
+		words := make([]string, len(v))
+		for i, s := range v {
+			words[i] = fmt.Sprintf("%q", s)
+		}
+		return strings.Join(words, " ")
+	case []byte:
+		return fmt.Sprintf("%d instructions, sha256:%x", len(v)/8, sha256.Sum256(v))
+	case uint64:
+		if v == ^uint64(0) {
+			return "unlimited"
+		}
+	}
+	data, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Sprint(v)
+	}
+	return string(data)
+}
+
+func (t *printer) closing(p *plan.Plan, hash string) {
+	count := map[plan.Lane]int{}
+	for _, s := range p.Steps {
+		count[s.Lane]++
+	}
+	fmt.Fprintf(t.w, "\n%d steps: %s, %s · %s\n", len(p.Steps),
+		t.style(fmt.Sprintf("%d by the host", count[plan.Host]), host),
+		t.style(fmt.Sprintf("%d by the child", count[plan.Child]), child),
+		t.style("plan "+hash, dim))
+}
+
+// unknown stands for a step without an op, which a broken plan may hold.
+type unknown struct{}
+
+func (unknown) Kind() string   { return "" }
+func (unknown) String() string { return "(nothing)" }
+func (unknown) Man() string    { return "" }
+
+func when(ok bool, yes, no string) string {
+	if ok {
+		return yes
+	}
+	return no
+}
+
+// clean makes control characters visible.
+func clean(s string) string {
+	var b strings.Builder
+	for i, r := range s {
+		switch {
+		case r == utf8.RuneError && !strings.HasPrefix(s[i:], "\uFFFD"):
+			fmt.Fprintf(&b, `\x%02x`, s[i])
+		case r < ' ' || r >= 0x7f && r < 0xa0:
+			q := fmt.Sprintf("%q", r)
+			b.WriteString(q[1 : len(q)-1])
+		case r == 0x2028 || r == 0x2029 || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069: // reorder or break lines
+			fmt.Fprintf(&b, `\u%04x`, r)
+		default:
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
+}
+
+// cut returns the number of bytes of the first n runes.
+func cut(s string, n int) int {
+	for i := range s {
+		if n == 0 {
+			return i
+		}
+		n--
+	}
+	return len(s)
+}
+
+// wrap breaks a text at spaces, and a word that is too long anywhere.
+func wrap(s string, width int) []string {
+	var lines []string
+	line, used := "", 0
+	flush := func() {
+		lines = append(lines, line)
+		line, used = "", 0
+	}
+	for _, word := range strings.Fields(s) {
+		n := utf8.RuneCountInString(word)
+		if used > 0 && used+1+n > width {
+			flush()
+		}
+		for n > width {
+			at := cut(word, width)
+			lines = append(lines, word[:at])
+			word = word[at:]
+			n -= width
+		}
+		if used > 0 {
+			line += " "
+			used++
+		}
+		line += word
+		used += n
+	}
+	if used > 0 {
+		flush()
+	}
+	return lines
+}
