@@ -30,6 +30,7 @@ type link struct {
 	name, kind    string
 	up            bool
 	mtu           int
+	operState     byte // IF_OPER_*
 	portState     byte // of a bridge's port, BR_STATE_*
 }
 
@@ -49,6 +50,10 @@ func parseLink(body []byte) (link, bool) {
 			l.master = int(nativeU32(data))
 		case unix.IFLA_MTU:
 			l.mtu = int(nativeU32(data))
+		case unix.IFLA_OPERSTATE:
+			if len(data) > 0 {
+				l.operState = data[0]
+			}
 		case unix.IFLA_LINKINFO:
 			for typ, data := range attrs(data) {
 				switch typ {
@@ -369,16 +374,27 @@ func (c *conn) veth(op *plan.LinkVeth, bridge, netns int) error {
 	return err
 }
 
-// awaitPort waits until a port of a bridge forwards. A cable carries from the moment both of its ends are up, but the kernel
-// tells the bridge so in the background (linkwatch); until then frames are dropped, and a container that connects at once
-// would wait a whole second for the repetition of its first ARP request. Since Linux 6.8 a question about the link makes the
-// kernel do that work before it answers; earlier ones take a fraction of a millisecond if they aren't busy. If it takes
-// longer than 10 ms, the container starts nevertheless.
+// awaitPort waits until a port of a bridge forwards and the bridge has noticed that it has a port. A cable carries from the
+// moment both of its ends are up, but the kernel tells the bridge so in the background (linkwatch); until then frames are
+// dropped, and a container that connects at once would wait a whole second for the repetition of its first ARP request. Since
+// Linux 6.8 a question about a link makes the kernel do that work before it answers; earlier ones take a fraction of a
+// millisecond if they aren't busy. If it takes longer than 10 ms, the container starts nevertheless.
 func (c *conn) awaitPort(name string) {
-	const forwarding = 3 // BR_STATE_FORWARDING
+	const (
+		forwarding = 3 // BR_STATE_FORWARDING
+		operUp     = 6 // IF_OPER_UP
+	)
 	for wait := 100 * time.Microsecond; ; wait *= 2 {
 		l, err := c.link(name, 0)
-		if err != nil || l.portState == forwarding || wait > 6*time.Millisecond {
+		if err != nil || l.master == 0 {
+			return
+		}
+		if l.portState == forwarding {
+			if br, err := c.link("", l.master); err != nil || br.operState == operUp {
+				return
+			}
+		}
+		if wait > 6*time.Millisecond {
 			return
 		}
 		time.Sleep(wait)

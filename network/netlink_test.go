@@ -142,8 +142,10 @@ func FuzzParse(f *testing.F) {
 			parseAddress(body)
 			parseRoute(body)
 			parseTag(body, "t")
+			parseFlow(body)
 			for _, e := range parseElements(body, mapAny) {
 				e.containerIP()
+				e.udp()
 			}
 			return nil
 		})

@@ -620,6 +620,7 @@ func (c *conn) publish(op *plan.NftPublish) error {
 	r.ackLast()
 	failed, err := c.transact(&r)
 	if err == nil {
+		c.forgetPublished(op.Ports)
 		return nil
 	}
 	if i := int(failed) - 2; i >= 0 && i < len(op.Ports) {
@@ -666,6 +667,9 @@ func (c *conn) remove(table string, elements []element) error {
 	}
 	r.ackLast()
 	_, err := c.transact(&r)
+	if err == nil {
+		c.forgetUnpublished(elements)
+	}
 	if !errors.Is(err, unix.ENOENT) {
 		return err
 	}
@@ -673,8 +677,8 @@ func (c *conn) remove(table string, elements []element) error {
 		return nil
 	}
 	// Somebody else removed one of them at the same moment, and the transaction failed as a whole.
-	for _, e := range elements {
-		if err := c.remove(table, []element{e}); err != nil {
+	for i := range elements {
+		if err := c.remove(table, elements[i:i+1]); err != nil {
 			return err
 		}
 	}
@@ -754,4 +758,13 @@ func (e element) containerIP() (netip.Addr, bool) {
 		return netip.Addr{}, false
 	}
 	return netip.AddrFrom4([4]byte(e.value)), true
+}
+
+// udp reports whether the element is for a UDP port.
+func (e element) udp() bool {
+	at := 0
+	if e.set == mapOn {
+		at = 4
+	}
+	return len(e.key) > at && e.key[at] == unix.IPPROTO_UDP
 }

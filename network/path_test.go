@@ -272,3 +272,54 @@ func testPackets(t *testing.T, w *world, router bool) {
 	c3.serve("tcp", ":80", "c3")
 	check(w.outside, "tcp", "192.0.2.1:8081", "c3 sees 192.0.2.2", "after a flush")
 }
+
+// TestFlows lets a client send from the same UDP port all the time, while the port is published, unpublished, and published
+// for another container.
+func TestFlows(t *testing.T) {
+	w := newWorld(t, -1, false)
+	w.c1.serve("udp", ":53", "c1")
+	w.c2.serve("udp", ":53", "c2")
+	var c net.Conn
+	var err error
+	w.outside.do(func() { c, err = net.Dial("udp4", "192.0.2.1:6000") })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	ask := func() string {
+		buf := make([]byte, 100)
+		for range 2 { // the first write after "port unreachable" fails
+			io.WriteString(c, "?")
+			c.SetDeadline(time.Now().Add(300 * time.Millisecond))
+			if n, err := c.Read(buf); err == nil {
+				return string(buf[:n])
+			}
+		}
+		return "silence"
+	}
+	w.host.sh("nft insert rule ip glassbox0 forward accept") // make sure that flows are tracked
+	if got := ask(); got != "silence" {
+		t.Errorf("before: got %q", got)
+	}
+	for _, ip := range []string{"172.30.0.2", "172.30.0.3", "172.30.0.2"} {
+		ports := []plan.PortRule{{Proto: "udp", HostPort: 6000, ContainerIP: ip, ContainerPort: 53}}
+		w.host.do(func() { err = Open(nil).Do(&plan.NftPublish{Table: "glassbox0", Ports: ports}) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := "c1 sees 192.0.2.2"
+		if ip == "172.30.0.3" {
+			want = "c2 sees 192.0.2.2"
+		}
+		if got := ask(); got != want {
+			t.Errorf("published for %s: got %q, want %q", ip, got, want)
+		}
+		w.host.do(func() { err = Undo(&plan.NftUnpublish{Table: "glassbox0", Ports: ports}) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := ask(); got != "silence" {
+			t.Errorf("unpublished: got %q, want silence", got)
+		}
+	}
+}

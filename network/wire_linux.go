@@ -19,6 +19,8 @@ type Wire struct {
 
 	host, inside, nft *conn
 
+	buf []byte // for receiving, shared by the sockets
+
 	bridges map[string]int    // indices of links of the host
 	links   map[string]int    // indices of links of the child
 	peers   map[string]string // host's ends of the child's links
@@ -137,16 +139,27 @@ func Undo(op plan.Op) error {
 
 func (w *Wire) hostConn() (_ *conn, err error) {
 	if w.host == nil {
-		w.host, err = dial(unix.NETLINK_ROUTE)
+		w.host, err = w.share(dial(unix.NETLINK_ROUTE))
 	}
 	return w.host, err
 }
 
 func (w *Wire) nftConn() (_ *conn, err error) {
 	if w.nft == nil {
-		w.nft, err = dial(unix.NETLINK_NETFILTER)
+		w.nft, err = w.share(dial(unix.NETLINK_NETFILTER))
 	}
 	return w.nft, err
+}
+
+func (w *Wire) share(c *conn, err error) (*conn, error) {
+	if err != nil {
+		return nil, err
+	}
+	if w.buf == nil {
+		w.buf = make([]byte, recvSize)
+	}
+	c.buf = w.buf
+	return c, nil
 }
 
 func (w *Wire) childFD() (int, error) {
@@ -168,7 +181,7 @@ func (w *Wire) childConn() (_ *conn, err error) {
 	if err != nil {
 		return nil, err
 	}
-	w.inside, err = dialIn(fd)
+	w.inside, err = w.share(dialIn(fd))
 	return w.inside, err
 }
 
