@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"glassbox/host"
 	"glassbox/plan"
 
 	"golang.org/x/sys/unix"
@@ -105,8 +106,7 @@ func fillCpuset(dir string) error {
 	return nil
 }
 
-// Remove removes a cgroup with the cgroups that its processes made below it, and then its parent if that is [Default] and has
-// become empty: other parents aren't glassbox's own. Killed processes may take a moment to leave, so a busy cgroup is tried again for two seconds. One that is
+// Remove removes a cgroup with the cgroups that its processes made below it. Its parents stay, see [Prune]. Killed processes may take a moment to leave, so a busy cgroup is tried again for two seconds. One that is
 // gone already is no error.
 func Remove(op *plan.CgroupRemove) error {
 	deadline := time.Now().Add(2 * time.Second)
@@ -123,10 +123,23 @@ func Remove(op *plan.CgroupRemove) error {
 		}
 		time.Sleep(wait)
 	}
-	if parent := path.Dir(op.Path); "/"+path.Base(parent) == Default {
-		unix.Rmdir(parent) // unless others are there, or it is gone
-	}
 	return nil
+}
+
+// Prune removes the parent that containers share from every hierarchy, unless there are containers in it.
+//
+// It stays between containers otherwise, like the bridge: making and removing it for each would double the time that cgroups
+// take (on v1, with the first cpuset the kernel patches its own code), and limits that an administrator has given to all
+// containers together would be lost.
+func Prune(f host.Cgroup) error {
+	var errs []error
+	for _, h := range f.Hierarchies {
+		dir := path.Join(h.Mount, Default)
+		if err := unix.Rmdir(dir); err != nil && err != unix.ENOENT && err != unix.EBUSY && err != unix.ENOTEMPTY {
+			errs = append(errs, fmt.Errorf("remove cgroup %s: %w", dir, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // removeTree removes a cgroup, and the ones below it only if there are any.

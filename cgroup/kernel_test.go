@@ -83,8 +83,7 @@ type group struct {
 	fds   map[string]int
 }
 
-// testParent is below the hierarchies' roots, and its last part is what Remove takes away.
-func testParent() string { return fmt.Sprintf("/glassbox-test-%d%s", os.Getpid(), Default) }
+func testParent() string { return fmt.Sprintf("/glassbox-test-%d", os.Getpid()) }
 
 func newGroup(t testing.TB, f host.Cgroup, name string, r *specs.LinuxResources) *group {
 	t.Helper()
@@ -130,7 +129,7 @@ func (g *group) remove() {
 		if _, err := os.Stat(dir); err == nil {
 			g.t.Errorf("%s is still there", dir)
 		}
-		unix.Rmdir(path.Dir(path.Dir(dir))) // glassbox-test-<pid>, when it is the last
+		unix.Rmdir(path.Dir(dir)) // testParent, when this is the last
 	}
 }
 
@@ -265,13 +264,14 @@ func TestCreateRemoveRace(t *testing.T) {
 		wg.Go(func() {
 			for j := range 30 {
 				for _, dir := range dirs {
-					p := fmt.Sprintf("%s/glassbox/%d", dir, i)
+					p := fmt.Sprintf("%s/parent/%d", dir, i)
 					if err := Create(&plan.CgroupCreate{Path: p}); err != nil {
 						t.Errorf("round %d: %v", j, err)
 					}
 					if err := Remove(&plan.CgroupRemove{Path: p}); err != nil {
 						t.Errorf("round %d: %v", j, err)
 					}
+					unix.Rmdir(path.Dir(p)) // as Prune does
 				}
 			}
 		})
@@ -612,7 +612,8 @@ func TestEmptyCpusetParent(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Rmdir(parent)
-	dir := parent + "/glassbox/id"
+	dir := parent + "/below/id"
+	defer unix.Rmdir(path.Dir(dir))
 	if err := Create(&plan.CgroupCreate{Path: dir}); err != nil {
 		t.Fatal(err)
 	}
@@ -624,34 +625,64 @@ func TestEmptyCpusetParent(t *testing.T) {
 	}
 }
 
+// Prune takes the shared parent away where it is empty, and only there.
+func TestPrune(t *testing.T) {
+	f := realHost(t)
+	var mounts []string
+	for i := range f.Hierarchies { // below a cgroup of our own, which stands for the root
+		h := &f.Hierarchies[i]
+		h.Mount = path.Join(h.Mount, testParent())
+		mounts = append(mounts, h.Mount)
+		defer unix.Rmdir(h.Mount)
+		defer unix.Rmdir(h.Mount + Default)
+		if err := Create(&plan.CgroupCreate{Path: h.Mount + Default + "/id"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, left := range []bool{true, false} {
+		if err := Prune(f); err != nil {
+			t.Error(err)
+		}
+		for _, m := range mounts {
+			if got := exists(m + Default); got != left {
+				t.Errorf("%s%s exists: %v, want %v", m, Default, got, left)
+			}
+			if err := Remove(&plan.CgroupRemove{Path: m + Default + "/id"}); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+// What the cgroups of one start cost, and what they would cost if the parent were made and removed for each.
 func BenchmarkCreateRemove(b *testing.B) {
 	f := realHost(b)
 	s, err := Steps(f, testParent()+"/bench", nil, pointerItself)
 	if err != nil {
 		b.Fatal(err)
 	}
-	run := func(b *testing.B) {
-		for b.Loop() {
-			for _, step := range s.Steps {
-				if fd, err := do(step.Op); err != nil {
-					b.Fatal(err)
-				} else if fd >= 0 {
-					unix.Close(fd)
+	run := func(parent bool) func(b *testing.B) {
+		return func(b *testing.B) {
+			for b.Loop() {
+				for _, step := range s.Steps {
+					if fd, err := do(step.Op); err != nil {
+						b.Fatal(err)
+					} else if fd >= 0 {
+						unix.Close(fd)
+					}
 				}
-			}
-			for _, h := range f.Hierarchies {
-				if err := Remove(&plan.CgroupRemove{Path: path.Join(h.Mount, testParent(), "bench")}); err != nil {
-					b.Fatal(err)
+				for _, h := range f.Hierarchies {
+					dir := path.Join(h.Mount, testParent(), "bench")
+					if err := Remove(&plan.CgroupRemove{Path: dir}); err != nil {
+						b.Fatal(err)
+					}
+					if parent {
+						unix.Rmdir(path.Dir(dir))
+					}
 				}
 			}
 		}
 	}
-	b.Run("alone", run)
-	b.Run("beside-another", func(b *testing.B) {
-		newGroup(b, f, "other", nil)
-		run(b)
-	})
-	for _, h := range f.Hierarchies {
-		unix.Rmdir(path.Join(h.Mount, path.Dir(testParent())))
-	}
+	b.Run("parent-stays", run(false))
+	b.Run("parent-too", run(true))
 }
