@@ -50,13 +50,14 @@ type CgroupEvacuate struct {
 	To   string `json:"to"`
 }
 
-// CgroupOpen opens a cgroup so that the child can be born into it (v2, the directory) or join it (v1, cgroup.procs).
+// CgroupOpen opens a cgroup so that the child can be born into it (v2, the directory) or join it (v1, the file
+// tasks, see package cgroup).
 type CgroupOpen struct {
 	Path string `json:"path"`
 	Save string `json:"save"`
 }
 
-// CgroupJoin moves the calling process into the cgroup whose cgroup.procs is open as From (v1).
+// CgroupJoin moves the calling process into the cgroup whose file tasks is open as From (v1).
 type CgroupJoin struct {
 	From string `json:"from"`
 }
