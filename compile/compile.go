@@ -42,6 +42,8 @@ type Input struct {
 	// Origins says where parts of the configuration come from, by JSON pointer; the longest prefix counts. Without an
 	// entry the pointer itself is the origin.
 	Origins map[string]string
+	// MakeCwd makes the working directory where it is missing, as engines do and OCI runtimes don't.
+	MakeCwd bool
 	// DieWithParent ends the container when the process that runs the plan dies.
 	DieWithParent bool
 }
@@ -271,6 +273,9 @@ func (c *container) child() error {
 	}
 	if err := c.paths(); err != nil {
 		return err
+	}
+	if c.MakeCwd && s.Process.Cwd != "/" {
+		c.add(plan.Child, plan.Rootfs, &plan.Mkdir{Path: s.Process.Cwd, Mode: 0o755}, "/process/cwd", "The working directory is made if the image lacks it.")
 	}
 	if s.Hostname != "" {
 		if !slices.Contains(fresh, "uts") {

@@ -3,6 +3,7 @@ package supervise
 import (
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -70,21 +71,32 @@ func Held(path string) bool {
 	return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == unix.EWOULDBLOCK
 }
 
-// Await waits until nobody holds the lock. It doesn't take it.
-func Await(path string) error {
+// Await waits until nobody holds the lock, without taking it. If it was a supervisor's, and that came to its end, ok is set and
+// code is the container's exit code: it stands in the lock file, which can still be read here when nothing else is left of a
+// container started with --rm.
+func Await(path string) (code int, ok bool, err error) {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if os.IsNotExist(err) {
-		return nil
+		return 0, false, nil
 	}
 	if err != nil {
-		return err
+		return 0, false, err
 	}
 	defer f.Close()
 	for {
-		if err := unix.Flock(int(f.Fd()), unix.LOCK_SH); err != unix.EINTR {
-			return err
+		err := unix.Flock(int(f.Fd()), unix.LOCK_SH)
+		if err == unix.EINTR {
+			continue
 		}
+		if err != nil {
+			return 0, false, err
+		}
+		break
 	}
+	buf := make([]byte, 16)
+	n, _ := f.ReadAt(buf, 0)
+	code, err = strconv.Atoi(string(buf[:n]))
+	return code, err == nil, nil
 }
 
 func same(f *os.File, path string) bool {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -329,6 +330,7 @@ func (s *supervisor) end() {
 	} else {
 		WriteState(s.job.Dir, &s.state)
 	}
+	s.lock.WriteAt([]byte(strconv.Itoa(s.state.ExitCode)), 0)
 	Unlock(s.lock, s.job.LockFile)
 }
 

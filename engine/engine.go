@@ -1,0 +1,247 @@
+// Package engine holds the verbs on containers: create, start, exec, stop, remove and so on.
+//
+// It has no daemon and keeps nothing in memory between commands: what it knows is in files below two directories, Root and
+// State, which a person can read.
+//
+//	Root/image, Root/layers        images (package image)
+//	Root/names/NAME                → id: a symbolic link, made in one step, is the proof that a name is taken
+//	Root/containers/ID/
+//	    container.json             what the container is ([Container]); written last, removed first
+//	    start.json                 job and plan of the last start (supervise.Job)
+//	    state.json                 its process, or its end (supervise.State)
+//	    upper, work, merged        the writable layer, and the empty directory that the root is mounted on
+//	    log, log.1 …               output
+//	    hosts, hostname, resolv.conf
+//	State/locks/ID.lock            held by whoever works on the container (see supervise.Lock)
+//	State/network/                 addresses in use
+//
+// A start is: read the image, write an OCI configuration ([Engine.spec]), compile it (package compile), store the plan, and
+// start a supervisor that executes it (package supervise). Start reading at [Engine.Start].
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"glassbox/host"
+	"glassbox/image"
+	"glassbox/network"
+	"glassbox/supervise"
+)
+
+// What errors of this package are, for errors.Is. Faces map each to an exit code or status.
+var (
+	ErrNotFound    = errors.New("not found")
+	ErrConflict    = errors.New("conflict")
+	ErrInvalid     = errors.New("invalid")
+	ErrUnsupported = errors.New("unsupported")
+)
+
+// kindError is an error of one of the kinds above, whose text doesn't repeat the kind.
+type kindError struct {
+	kind error
+	err  error
+}
+
+func (e *kindError) Error() string        { return e.err.Error() }
+func (e *kindError) Is(target error) bool { return target == e.kind }
+func (e *kindError) Unwrap() error        { return e.err }
+
+func notFound(format string, a ...any) error {
+	return &kindError{ErrNotFound, fmt.Errorf(format, a...)}
+}
+func conflict(format string, a ...any) error {
+	return &kindError{ErrConflict, fmt.Errorf(format, a...)}
+}
+func invalid(format string, a ...any) error { return &kindError{ErrInvalid, fmt.Errorf(format, a...)} }
+func unsupported(format string, a ...any) error {
+	return &kindError{ErrUnsupported, fmt.Errorf(format, a...)}
+}
+
+// StartError says why a container's program could not be started.
+type StartError struct {
+	Code int // 125: the engine; 126: not executable; 127: not found
+	Err  error
+}
+
+func (e *StartError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *StartError) Unwrap() error { return e.Err }
+
+// Engine is an open engine. It is safe for concurrent use by several processes.
+type Engine struct {
+	cfg    Config
+	images *image.Store
+	facts  *host.Facts
+	fresh  *prepared // what Create has worked out, for the Start that follows
+}
+
+// Open opens the engine and repairs what killed processes left.
+func Open(c Config) (*Engine, error) {
+	for _, dir := range []*string{&c.Root, &c.State, &c.Runtime} {
+		if *dir == "" {
+			continue
+		}
+		abs, err := filepath.Abs(*dir)
+		if err != nil {
+			return nil, err
+		}
+		*dir = abs
+	}
+	images, err := image.Open(c.Root)
+	if err != nil {
+		return nil, err
+	}
+	e := &Engine{cfg: c, images: images}
+	if err := e.repair(); err != nil {
+		return nil, fmt.Errorf("repair what a killed process left: %w", err)
+	}
+	return e, nil
+}
+
+// Facts returns what is known of this host.
+func (e *Engine) Facts() (*host.Facts, error) {
+	if e.facts == nil {
+		f, err := host.Probe()
+		if err != nil {
+			return nil, err
+		}
+		e.facts = f
+	}
+	return e.facts, nil
+}
+
+func (e *Engine) containers() string          { return filepath.Join(e.cfg.Root, "containers") }
+func (e *Engine) dir(id string) string        { return filepath.Join(e.cfg.Root, "containers", id) }
+func (e *Engine) nameFile(name string) string { return filepath.Join(e.cfg.Root, "names", name) }
+func (e *Engine) locks() string               { return filepath.Join(e.cfg.State, "locks") }
+func (e *Engine) lockFile(id string) string   { return filepath.Join(e.cfg.State, "locks", id+".lock") }
+func (e *Engine) networkState() string        { return filepath.Join(e.cfg.State, "network") }
+func (e *Engine) networkConfig() string       { return filepath.Join(e.cfg.Root, "network") }
+
+// repair looks for lock files that nobody holds. Without any it costs one directory listing.
+func (e *Engine) repair() error {
+	entries, err := os.ReadDir(e.locks())
+	if os.IsNotExist(err) {
+		return nil
+	}
+	if errors.Is(err, unix.EACCES) {
+		return nil // another user's containers; the verbs will say so
+	}
+	if err != nil {
+		return err
+	}
+	stale := false
+	for _, entry := range entries {
+		if strings.HasSuffix(entry.Name(), ".lock") && !supervise.Held(filepath.Join(e.locks(), entry.Name())) {
+			stale = true
+		}
+	}
+	if !stale {
+		return nil
+	}
+	if err := supervise.Repair(e.locks(), e.dir, e.nameFileOf); err != nil {
+		return err
+	}
+	return network.Repair(e.networkState(), func(id string) bool { return supervise.Held(e.lockFile(id)) })
+}
+
+// nameFileOf finds the name of a container that is only half there.
+func (e *Engine) nameFileOf(id string) string {
+	entries, err := os.ReadDir(filepath.Join(e.cfg.Root, "names"))
+	if err != nil {
+		return ""
+	}
+	for _, entry := range entries {
+		if target, err := os.Readlink(e.nameFile(entry.Name())); err == nil && target == id {
+			return e.nameFile(entry.Name())
+		}
+	}
+	return ""
+}
+
+// resolve finds a container by id, name, or the beginning of its id.
+func (e *Engine) resolve(ref string) (id string, err error) {
+	if ref == "" || strings.ContainsAny(ref, "/\x00") {
+		return "", notFound("no such container: %s", ref)
+	}
+	if len(ref) == 64 {
+		if _, err := os.Stat(filepath.Join(e.dir(ref), supervise.ContainerFile)); err == nil {
+			return ref, nil
+		}
+	}
+	if id, err := os.Readlink(e.nameFile(ref)); err == nil {
+		return id, nil
+	}
+	entries, err := os.ReadDir(e.containers())
+	if err != nil && !os.IsNotExist(err) {
+		return "", err
+	}
+	for _, entry := range entries {
+		if strings.HasPrefix(entry.Name(), ref) {
+			if id != "" {
+				return "", invalid("%s is the beginning of several container ids", ref)
+			}
+			id = entry.Name()
+		}
+	}
+	if id == "" {
+		return "", notFound("no such container: %s", ref)
+	}
+	return id, nil
+}
+
+// load reads a container and its state.
+func (e *Engine) load(ref string) (*Container, *supervise.State, error) {
+	id, err := e.resolve(ref)
+	if err != nil {
+		return nil, nil, err
+	}
+	return e.loadID(id)
+}
+
+func (e *Engine) loadID(id string) (*Container, *supervise.State, error) {
+	c, err := readContainer(e.dir(id))
+	if os.IsNotExist(err) {
+		return nil, nil, notFound("no such container: %s", id)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := supervise.ReadState(e.dir(id))
+	if err != nil {
+		return nil, nil, err
+	}
+	if s.Status == supervise.Running {
+		if !supervise.Held(e.lockFile(id)) {
+			// Its supervisor has just ended, or the host was restarted.
+			if again, err := supervise.ReadState(e.dir(id)); err == nil {
+				s = again
+			}
+			if s.Status == supervise.Running {
+				*s = supervise.State{Status: supervise.Exited, ExitCode: 137, Started: s.Started, Finished: s.Started, Error: "the host was restarted while it ran"}
+			}
+		} else if e.paused(id) {
+			s.Status = supervise.Paused
+		}
+	}
+	return c, s, nil
+}
+
+// running returns a container that runs (or is paused).
+func (e *Engine) running(ref string) (*Container, *supervise.State, error) {
+	c, s, err := e.load(ref)
+	if err != nil {
+		return nil, nil, err
+	}
+	if s.Status != supervise.Running && s.Status != supervise.Paused {
+		return nil, nil, conflict("container %s is not running (%s)", c.ID, s.Status)
+	}
+	return c, s, nil
+}
