@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -158,13 +159,19 @@ ip -6 route add default via ` + Outside6
 	return nil
 }
 
+// child is a program that was started: where its end is to be told, and when it began.
+type child struct {
+	fd    int
+	start time.Time
+}
+
 // serve starts what it is asked to and reaps whatever dies.
 func serve() error {
 	unix.CloseOnExec(control)
 	os.Unsetenv(RoleEnv)
 	var (
 		mu       sync.Mutex // held over fork and over wait, so that no status comes before its entry
-		children = map[int]int{}
+		children = map[int]child{}
 	)
 	sigchld := make(chan os.Signal, 1)
 	signal.Notify(sigchld, unix.SIGCHLD)
@@ -173,17 +180,18 @@ func serve() error {
 			mu.Lock()
 			for {
 				var ws unix.WaitStatus
-				pid, err := unix.Wait4(-1, &ws, unix.WNOHANG, nil)
+				var usage unix.Rusage
+				pid, err := unix.Wait4(-1, &ws, unix.WNOHANG, &usage)
 				if err == unix.EINTR {
 					continue
 				}
 				if pid <= 0 {
 					break
 				}
-				if fd, ok := children[pid]; ok {
+				if c, ok := children[pid]; ok {
 					delete(children, pid)
-					answer(fd, reply{Pid: pid, Status: uint32(ws)})
-					unix.Close(fd)
+					answer(c.fd, reply{Pid: pid, Status: uint32(ws), Took: time.Since(c.start), MaxRSS: usage.Maxrss * 1024})
+					unix.Close(c.fd)
 				}
 			}
 			mu.Unlock()
@@ -221,12 +229,13 @@ func serve() error {
 		if err == nil {
 			mu.Lock()
 			var pid int
+			start := time.Now()
 			pid, err = syscall.ForkExec(path, req.Argv, &syscall.ProcAttr{
 				Dir: req.Dir, Env: req.Env, Files: []uintptr{uintptr(fds[0]), uintptr(fds[1]), uintptr(fds[2])},
 				Sys: &syscall.SysProcAttr{Setsid: true, Setctty: req.TTY},
 			})
 			if err == nil {
-				children[pid] = fds[3]
+				children[pid] = child{fds[3], start}
 				answer(fds[3], reply{Pid: pid})
 			}
 			mu.Unlock()

@@ -63,6 +63,8 @@ type request struct {
 type reply struct {
 	Pid    int
 	Status uint32
+	Took   time.Duration
+	MaxRSS int64
 	Err    string
 }
 
@@ -180,6 +182,7 @@ type Process struct {
 	m    *Machine
 	done chan struct{}
 	ws   syscall.WaitStatus
+	last reply
 	err  error
 }
 
@@ -214,7 +217,7 @@ func (m *Machine) Start(spec Spec) (*Process, error) {
 		defer close(p.done)
 		defer ours.Close()
 		last, err := readReply(ours)
-		p.ws, p.err = syscall.WaitStatus(last.Status), err
+		p.ws, p.last, p.err = syscall.WaitStatus(last.Status), last, err
 	}()
 	return p, nil
 }
@@ -266,6 +269,8 @@ func (m *Machine) Kill(pid int, sig syscall.Signal) error {
 type Result struct {
 	Code           int
 	Stdout, Stderr string
+	Took           time.Duration // from fork(2) to the end
+	MaxRSS         int64         // bytes, the largest of it and of those it waited for
 	TimedOut       bool
 	Held           bool // somebody still had the output open two seconds after the end
 }
@@ -330,7 +335,7 @@ func (j *Job) Finish(limit time.Duration) (Result, error) {
 		}
 	}
 	code, err := j.Wait()
-	res.Code = code
+	res.Code, res.Took, res.MaxRSS = code, j.last.Took, j.last.MaxRSS
 	copied := make(chan struct{})
 	go func() { j.copies.Wait(); close(copied) }()
 	select {

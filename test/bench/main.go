@@ -1,0 +1,477 @@
+// Bench measures glassbox beside whichever of docker, podman, runc and crun is installed, in one run, and writes a page with
+// the medians and their ratios.
+//
+// All of them run in one test machine (package machine), so that nothing on the host changes, from one registry and one
+// image, and turn by turn (A B C, A B C, …), so that a noisy neighbour is noisy for all.
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"sort"
+	"strings"
+	"time"
+
+	"glassbox/test/fixture"
+	"glassbox/test/machine"
+)
+
+func main() {
+	machine.Main() // returns at once unless this process is a machine's first
+	bin := flag.String("bin", "bin", "directory of the binaries")
+	out := flag.String("o", "", "page to write, or empty for none")
+	runs := flag.Int("n", 20, "measurements of each, after a warm-up")
+	pulls := flag.Int("pulls", 5, "measurements of each pull, after a warm-up")
+	flag.Parse()
+	page, err := bench(*bin, *runs, *pulls)
+	fmt.Print(page)
+	if err == nil && *out != "" {
+		err = os.WriteFile(*out, []byte(page), 0o644)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+const (
+	image  = "127.0.0.1:5000/busybox"
+	debian = "127.0.0.1:5000/debian"
+)
+
+// engine is one of those compared: the command line that goes before the verb, and what differs in verbs.
+type engine struct {
+	name    string
+	command []string
+	pull    []string // flags
+	resides string   // name of the processes that stay for a container
+	version string
+}
+
+// peer is a figure of one engine: what was measured, in turn.
+type figures map[string][]float64
+
+type bencher struct {
+	m    *machine.Machine
+	env  []string
+	work string
+	jobs []*machine.Job
+}
+
+func bench(bin string, runs, pulls int) (page string, err error) {
+
+	bin, err = filepath.Abs(bin)
+	if err != nil {
+		return "", err
+	}
+	set, err := fixture.Build("test", os.Stderr)
+	if err != nil {
+		return "", err
+	}
+	work, err := os.MkdirTemp("", "gb-bench-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(work)
+	m, err := machine.Start("bench", filepath.Join(work, "machine"))
+	if err != nil {
+		return "", err
+	}
+	defer m.Close()
+	b := &bencher{m: m, work: work, env: []string{
+		"PATH=" + bin + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		"HOME=" + work, "TMPDIR=" + work,
+	}}
+	// Podman's and Docker's plugins keep leases in /var/lib.
+	if _, err := b.must("mount", "-t", "tmpfs", "tmpfs", "/var/lib"); err != nil {
+		return "", err
+	}
+	config := filepath.Join(work, "registry.yml")
+	err = os.WriteFile(config, []byte(fixture.RegistryConfig{Storage: set.Registry(), Addr: "127.0.0.1:5000"}.File()), 0o644)
+	if err != nil {
+		return "", err
+	}
+	if err := b.serve("docker-registry", "serve", config); err != nil {
+		return "", err
+	}
+	engines := b.engines(bin)
+	for _, e := range engines {
+		for _, name := range []string{image, debian} {
+			if _, err := b.must(append(append(append([]string{}, e.command...), append([]string{"pull"}, e.pull...)...), name)...); err != nil {
+				return "", err
+			}
+		}
+	}
+
+	var text strings.Builder
+	fmt.Fprintf(&text, "# Benchmarks\n\nWritten by `make bench`. Medians of %d runs (%d pulls) after a warm-up, whole processes from fork to exit, all engines in turn on\nthe same machine, image and registry. Smaller is better; in brackets, how many times glassbox's figure.\n\n", runs, pulls)
+	text.WriteString(describe(engines))
+
+	table := map[string]figures{}
+	var rows []string
+	add := func(row, name string, value float64) {
+		if table[row] == nil {
+			table[row] = figures{}
+			rows = append(rows, row)
+		}
+		table[row][name] = append(table[row][name], value)
+	}
+	turn := func(row string, n int, command func(e engine) []string, before func(e engine) []string) error {
+		fmt.Fprintln(os.Stderr, "bench:", row)
+		for i := range n + 2 {
+			for _, e := range engines {
+				argv := command(e)
+				if argv == nil {
+					continue
+				}
+				if before != nil {
+					if _, err := b.must(before(e)...); err != nil {
+						return err
+					}
+				}
+				res, err := b.must(argv...)
+				if err != nil {
+					return err
+				}
+				if i < 2 {
+					continue
+				}
+				add(row, e.name, float64(res.Took.Microseconds())/1000)
+				if before != nil && e.name != "docker" {
+					add("peak memory of the pulling process, MB", e.name, float64(res.MaxRSS)/1e6)
+				}
+			}
+		}
+		return nil
+	}
+	verb := func(args ...string) func(engine) []string {
+		return func(e engine) []string { return append(append([]string{}, e.command...), args...) }
+	}
+	if err := turn("`run --rm IMAGE true`, bridge, ms", runs, verb("run", "--rm", image, "true"), nil); err != nil {
+		return text.String(), err
+	}
+	if err := turn("`run --rm --network none IMAGE true`, ms", runs, verb("run", "--rm", "--network", "none", image, "true"), nil); err != nil {
+		return text.String(), err
+	}
+	for _, e := range engines {
+		before := b.resident()
+		if _, err := b.must(verb("run", "-d", "--name", "resident", image, "sleep", "3600")(e)...); err != nil {
+			return text.String(), err
+		}
+		time.Sleep(time.Second)
+		pss := 0
+		for pid, comm := range b.resident() {
+			if _, was := before[pid]; !was && strings.HasPrefix(e.resides, comm) {
+				pss += b.pss(pid)
+			}
+		}
+		add("resident supervisor of a container, PSS, MB", e.name, float64(pss)/1000)
+	}
+	if err := turn("`exec CONTAINER true`, ms", runs, verb("exec", "resident", "true"), nil); err != nil {
+		return text.String(), err
+	}
+	for _, e := range engines {
+		if _, err := b.must(verb("rm", "-f", "resident")(e)...); err != nil {
+			return text.String(), err
+		}
+	}
+	err = turn("`pull` of the Debian image from a registry on loopback, ms", pulls, func(e engine) []string {
+		return append(append(append(append([]string{}, e.command...), "pull"), e.pull...), debian)
+	}, verb("rmi", debian))
+	if err != nil {
+		return text.String(), err
+	}
+	runtimes, err := b.runtimes(set, runs)
+	if err != nil {
+		return text.String(), err
+	}
+
+	fmt.Fprintf(&text, "| |")
+	for _, e := range engines {
+		fmt.Fprintf(&text, " %s |", e.name)
+	}
+	fmt.Fprintf(&text, "\n|---|%s\n", strings.Repeat("---:|", len(engines)))
+	for _, row := range rows {
+		fmt.Fprintf(&text, "| %s |", row)
+		base := median(table[row][engines[0].name])
+		for i, e := range engines {
+			value := median(table[row][e.name])
+			switch {
+			case len(table[row][e.name]) == 0:
+				fmt.Fprint(&text, " |")
+			case i == 0:
+				fmt.Fprintf(&text, " **%.1f** |", value)
+			default:
+				fmt.Fprintf(&text, " %.1f (%.1f) |", value, value/base)
+			}
+		}
+		fmt.Fprintln(&text)
+	}
+	if len(runtimes) > 0 {
+		fmt.Fprintf(&text, "\nFor comparison, OCI runtimes on a ready bundle (their default specification, no image, no network to set up):\n\n| | ms |\n|---|---:|\n")
+		for _, name := range []string{"runc", "crun"} {
+			if len(runtimes[name]) > 0 {
+				fmt.Fprintf(&text, "| `%s run` of true | %.1f |\n", name, median(runtimes[name]))
+			}
+		}
+	}
+	return text.String(), nil
+}
+
+// engines finds what is installed and makes it ready, glassbox first.
+func (b *bencher) engines(bin string) []engine {
+	list := []engine{{
+		name: "glassbox", resides: "glassbox-runtime",
+		command: []string{filepath.Join(bin, "glassbox"), "--root", filepath.Join(b.work, "glassbox"), "--state", "/run/glassbox"},
+	}}
+	if e, err := b.docker(); err == nil {
+		list = append(list, e)
+	} else {
+		fmt.Fprintln(os.Stderr, "bench: no docker:", err)
+	}
+	if e, err := b.podman(); err == nil {
+		list = append(list, e)
+	} else {
+		fmt.Fprintln(os.Stderr, "bench: no podman:", err)
+	}
+	for i := range list {
+		res, err := b.must(list[i].command[0], "--version")
+		if err == nil {
+			list[i].version = strings.TrimSpace(res.Stdout)
+		}
+	}
+	return list
+}
+
+// docker starts a daemon of its own, which ends with the machine.
+func (b *bencher) docker() (engine, error) {
+	for _, program := range []string{"docker", "dockerd", "containerd"} {
+		if _, err := exec.LookPath(program); err != nil {
+			return engine{}, err
+		}
+	}
+	err := b.serve("dockerd", "--host", "unix:///run/docker.sock", "--data-root", filepath.Join(b.work, "docker"),
+		"--exec-root", "/run/docker", "--pidfile", "/run/docker.pid", "--group", "root")
+	if err != nil {
+		return engine{}, err
+	}
+	e := engine{
+		name: "docker", resides: "containerd-shim-runc-v2",
+		command: []string{"docker", "--host", "unix:///run/docker.sock"},
+	}
+	for range 100 {
+		if _, err = b.must("docker", "--host", "unix:///run/docker.sock", "version"); err == nil {
+			return e, nil
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+	return engine{}, err
+}
+
+func (b *bencher) podman() (engine, error) {
+	if _, err := exec.LookPath("podman"); err != nil {
+		return engine{}, err
+	}
+	// Without default_ulimits Podman asks for limits that a machine without CAP_SYS_RESOURCE can't give.
+	conf := filepath.Join(b.work, "containers.conf")
+	policy := filepath.Join(b.work, ".config/containers")
+	err := errors.Join(
+		os.WriteFile(conf, []byte("[containers]\ndefault_ulimits = []\n[engine]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\n"), 0o644),
+		os.MkdirAll(policy, 0o755),
+		os.WriteFile(filepath.Join(policy, "policy.json"), []byte(`{"default": [{"type": "insecureAcceptAnything"}]}`), 0o644))
+	if err != nil {
+		return engine{}, err
+	}
+	b.env = append(b.env, "CONTAINERS_CONF="+conf)
+	// crun refuses hosts with both versions of cgroups.
+	for _, oci := range []string{"crun", "runc"} {
+		e := engine{
+			name: "podman", resides: "conmon", pull: []string{"--tls-verify=false"},
+			command: []string{
+				"podman", "--root", filepath.Join(b.work, "podman"), "--runroot", "/run/podman", "--tmpdir", "/run/libpod",
+				"--runtime", oci,
+			},
+		}
+		_, err = b.must(append(append([]string{}, e.command...), "pull", "--tls-verify=false", image)...)
+		if err == nil {
+			_, err = b.must(append(append([]string{}, e.command...), "run", "--rm", image, "true")...)
+		}
+		if err == nil {
+			e.name += " (" + oci + ")"
+			return e, nil
+		}
+	}
+	return engine{}, err
+}
+
+// runtimes measures the OCI runtimes on a bundle.
+func (b *bencher) runtimes(set fixture.Set, runs int) (figures, error) {
+	bundle := filepath.Join(b.work, "bundle")
+	bin := filepath.Join(bundle, "rootfs", "bin")
+	if err := os.MkdirAll(bin, 0o755); err != nil {
+		return nil, err
+	}
+	if _, err := b.must("cp", "/bin/busybox", filepath.Join(bin, "true")); err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, name := range []string{"runc", "crun"} {
+		if _, err := exec.LookPath(name); err != nil {
+			continue
+		}
+		if _, err := b.must("sh", "-c", "cd "+bundle+" && rm -f config.json && "+name+" spec"); err != nil {
+			return nil, err
+		}
+		text, err := os.ReadFile(filepath.Join(bundle, "config.json"))
+		if err != nil {
+			return nil, err
+		}
+		var spec map[string]any
+		if err := json.Unmarshal(text, &spec); err != nil {
+			return nil, err
+		}
+		process := spec["process"].(map[string]any)
+		process["terminal"], process["args"] = false, []string{"/bin/true"}
+		delete(process, "rlimits")
+		if text, err = json.Marshal(spec); err != nil {
+			return nil, err
+		}
+		if err := os.WriteFile(filepath.Join(bundle, name+".json"), text, 0o644); err != nil {
+			return nil, err
+		}
+		names = append(names, name)
+	}
+	out := figures{}
+	for i := range runs + 2 {
+		for _, name := range names {
+			if _, err := b.must("cp", filepath.Join(bundle, name+".json"), filepath.Join(bundle, "config.json")); err != nil {
+				return nil, err
+			}
+			res, err := b.must(name, "--root", "/run/bench-"+name, "run", "--bundle", bundle, fmt.Sprint(name, i))
+			if err != nil {
+				fmt.Fprintln(os.Stderr, "bench: no", name+":", err)
+				names = remove(names, name)
+				break
+			}
+			if i >= 2 {
+				out[name] = append(out[name], float64(res.Took.Microseconds())/1000)
+			}
+		}
+	}
+	return out, nil
+}
+
+func remove(list []string, name string) []string {
+	var out []string
+	for _, item := range list {
+		if item != name {
+			out = append(out, item)
+		}
+	}
+	return out
+}
+
+// must runs a command in the machine to its good end.
+func (b *bencher) must(argv ...string) (machine.Result, error) {
+	res, err := b.m.Run(3*time.Minute, argv, b.env, "/")
+	if err == nil && (res.Code != 0 || res.TimedOut) {
+		err = fmt.Errorf("%s: exit code %d\n%s%s", strings.Join(argv, " "), res.Code, res.Stdout, res.Stderr)
+	}
+	return res, err
+}
+
+// serve starts a server, whose life is the machine's.
+func (b *bencher) serve(argv ...string) error {
+	job, err := b.m.Go(argv, b.env, "/", nil)
+	if err != nil {
+		return err
+	}
+	b.jobs = append(b.jobs, job)
+	select {
+	case <-job.Done():
+		res, err := job.Finish(0)
+		return fmt.Errorf("%s ended: %v\n%s%s", argv[0], err, res.Stdout, res.Stderr)
+	case <-time.After(2 * time.Second):
+		return nil
+	}
+}
+
+// resident lists the machine's processes by name.
+func (b *bencher) resident() map[int]string {
+	list := map[int]string{}
+	for pid := range b.m.Processes() {
+		comm, err := os.ReadFile(b.m.Path(fmt.Sprintf("/proc/%d/comm", pid)))
+		if err == nil {
+			list[pid] = strings.TrimSpace(string(comm))
+		}
+	}
+	return list
+}
+
+// pss is a process's proportional set size in kB.
+func (b *bencher) pss(pid int) int {
+	text, _ := os.ReadFile(b.m.Path(fmt.Sprintf("/proc/%d/smaps_rollup", pid)))
+	for _, line := range strings.Split(string(text), "\n") {
+		var kb int
+		if n, _ := fmt.Sscanf(line, "Pss: %d kB", &kb); n == 1 {
+			return kb
+		}
+	}
+	return 0
+}
+
+func median(values []float64) float64 {
+	if len(values) == 0 {
+		return 0
+	}
+	sorted := append([]float64(nil), values...)
+	sort.Float64s(sorted)
+	if n := len(sorted); n%2 == 0 {
+		return (sorted[n/2-1] + sorted[n/2]) / 2
+	}
+	return sorted[len(sorted)/2]
+}
+
+func describe(engines []engine) string {
+	var out strings.Builder
+	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease")
+	cpu := runtime.GOARCH
+	info, _ := os.ReadFile("/proc/cpuinfo")
+	for _, line := range strings.Split(string(info), "\n") {
+		if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
+			cpu = strings.TrimSpace(value)
+			break
+		}
+	}
+	hierarchies, _ := machine.Hierarchies()
+	kinds := map[bool]bool{}
+	for _, h := range hierarchies {
+		kinds[h.Unified] = true
+	}
+	cgroups := "v1"
+	if kinds[true] && kinds[false] {
+		cgroups = "hybrid"
+	} else if kinds[true] {
+		cgroups = "v2"
+	}
+	fmt.Fprintf(&out, "Machine: %s, %d processors, Linux %s, cgroup %s.\n", cpu, runtime.NumCPU(), strings.TrimSpace(string(kernel)), cgroups)
+	var versions []string
+	for _, e := range engines {
+		if e.version != "" {
+			versions = append(versions, strings.Split(e.version, "\n")[0])
+		}
+	}
+	for _, name := range []string{"runc", "crun"} {
+		if text, err := exec.Command(name, "--version").Output(); err == nil {
+			versions = append(versions, strings.Split(string(text), "\n")[0])
+		}
+	}
+	fmt.Fprintf(&out, "Versions: %s.\n\n", strings.Join(versions, "; "))
+	return out.String()
+}

@@ -1,0 +1,96 @@
+#!/bin/bash
+# A container from nothing but this machine: an image of its own programs, limits, a look from inside, and the plan that
+# made it.  Needs root and no network; leaves nothing.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+if [[ $(id -u) != 0 ]]; then
+	echo 'demo: needs root, for namespaces and cgroups: sudo make demo' >&2
+	exit 1
+fi
+work=$(mktemp -d)
+glassbox=(bin/glassbox --root "$work/root" --state "$work/state")
+
+cleanup() {
+	local ids
+	ids=$("${glassbox[@]}" ps -aq) || true
+	[[ -z $ids ]] || xargs "${glassbox[@]}" rm -f <<<"$ids" >/dev/null || true
+	rm -rf --one-file-system "$work"
+}
+trap cleanup EXIT
+
+say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+show() {
+	printf '$ glassbox %s\n' "$*"
+	"${glassbox[@]}" "$@"
+}
+
+# Not every machine lets its firewall and links be changed: the demo then shows a container with loopback only.
+network=()
+
+say '1. An image made of programs that are on this machine, and of the libraries that their ELF headers name.'
+programs=()
+for name in bash cat ls hostname ps id ip; do
+	if path=$(type -P "$name"); then
+		programs+=("$path")
+	fi
+done
+show image from-host demo "${programs[@]}"
+show images
+
+cat >"$work/look" <<'EOF'
+echo "hostname:        $(</proc/sys/kernel/hostname)"
+echo "my process ID:   $$"
+echo "processes:"
+if type -P ps >/dev/null; then
+	ps -e -o pid,user,args | while read -r line; do echo "    $line"; done
+else
+	for dir in /proc/[0-9]*; do echo "    ${dir#/proc/} $(tr '\0' ' ' 2>/dev/null <"$dir/cmdline")"; done
+fi
+echo "root directory:  $(echo /*)"
+echo "addresses:"
+if type -P ip >/dev/null; then
+	ip -brief address | while read -r line; do echo "    $line"; done
+else
+	while read -r line; do echo "    $line"; done </proc/net/fib_trie
+fi
+echo "limits:"
+for file in /sys/fs/cgroup/{memory.max,pids.max,cpu.max} \
+	/sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/pids/pids.max \
+	/sys/fs/cgroup/cpu/cpu.cfs_quota_us; do
+	[[ -r $file ]] && echo "    ${file#/sys/fs/cgroup/} = $(<"$file")"
+done
+while read -r name value; do
+	case $name in CapEff: | Seccomp:) echo "    $name $value" ;; esac
+done </proc/self/status
+EOF
+script=$(<"$work/look")
+
+if ! "${glassbox[@]}" run --rm demo bash -c true 2>"$work/error"; then
+	say 'This machine does not give a bridge network; the demo goes on without:'
+	cat "$work/error"
+	network=(--network none)
+fi
+
+say '2. The machine, seen from outside.'
+echo "hostname:        $(</proc/sys/kernel/hostname)"
+processes=(/proc/[0-9]*)
+echo "processes:       ${#processes[@]}"
+echo "root directory:  $(echo /*)"
+
+say '3. The same, seen from a container with 64 MB, 20 processes and half a processor.'
+limits=(--hostname inside --memory 64m --pids-limit 20 --cpus 0.5 "${network[@]}")
+printf '$ glassbox run --rm %s demo bash -c …\n' "${limits[*]}"
+"${glassbox[@]}" run --rm "${limits[@]}" demo bash -c "$script"
+
+say '4. A limit holds: a program that wants more than its 64 MB is ended by the kernel, with 137 = 128 + SIGKILL.'
+status=0
+show run --name hungry "${limits[@]}" demo bash -c 'x=0123456789abcdef; while :; do x=$x$x; done' || status=$?
+echo "exit code $status; what the container's record says:"
+"${glassbox[@]}" inspect hungry | grep -E '"(OOMKilled|ExitCode)"'
+"${glassbox[@]}" rm hungry >/dev/null
+
+say '5. No magic: every request to the kernel that made it, in order, each with where it came from.'
+show run --rm --explain "${limits[@]}" demo bash -c 'echo "…and this is the container that the plan above has made."'
+
+say 'That was all; nothing is left of it.'
