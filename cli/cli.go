@@ -141,10 +141,11 @@ func (a *app) rootCommand(args []string) *cobra.Command {
 
 func (a *app) globals(fs *pflag.FlagSet) {
 	root, state := a.places()
-	fs.StringVar(&a.root, "root", root, "Directory of images and containers (`dir`; GLASSBOX_ROOT)")
-	fs.StringVar(&a.state, "state", state, "Directory of what is gone at reboot (`dir`; GLASSBOX_STATE)")
-	fs.StringVar(&a.runtime, "runtime", a.getenv("GLASSBOX_RUNTIME"), "The program glassbox-runtime (`file`; GLASSBOX_RUNTIME; default: the one beside this program, then PATH)")
+	fs.StringVar(&a.root, "root", root, "Directory `dir` of images and containers (GLASSBOX_ROOT)")
+	fs.StringVar(&a.state, "state", state, "Directory `dir` of what is gone at reboot (GLASSBOX_STATE)")
+	fs.StringVar(&a.runtime, "runtime", a.getenv("GLASSBOX_RUNTIME"), "Program `file` of glassbox-runtime (GLASSBOX_RUNTIME; default: the one beside this program, then PATH)")
 	fs.BoolVarP(&a.debug, "debug", "D", false, "Say on stderr what is done and how long it takes")
+	fs.Bool("help", false, "Print help; -h is the host name with run") // without a shorthand, or cobra takes -h for it
 }
 
 // firstWord finds the name of the command, so that only that one is built.
@@ -270,7 +271,7 @@ func plural(n int) string {
 // parent is a command that only holds others.
 func parent(name, short string, children ...*cobra.Command) *cobra.Command {
 	c := &cobra.Command{
-		Use: name, Short: short,
+		Use: name + " COMMAND", Short: short,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return unknownCommand(cmd, args[0])

@@ -70,10 +70,10 @@ func (c *createFlags) register(fs *pflag.FlagSet, a *app) {
 
 	// What runs.
 	fs.StringVar(&o.Name, "name", "", "Name of the container")
-	fs.StringVar(&c.rootfs, "rootfs", "", "Run a plain directory instead of an image; with :O through an overlay that is thrown away (`dir[:O]`)")
+	fs.StringVar(&c.rootfs, "rootfs", "", "Run a plain directory instead of an image; with :O through an overlay that is thrown away (dir[:O])")
 	fs.StringVar(&c.entrypoint, "entrypoint", "", "Replace the image's ENTRYPOINT")
 	fs.StringVarP(&o.Workdir, "workdir", "w", "", "Working directory in the container")
-	fs.StringVarP(&o.User, "user", "u", "", "User (`name|uid[:group|gid]`)")
+	fs.StringVarP(&o.User, "user", "u", "", "User (name|uid[:group|gid])")
 	strs(&o.GroupAdd, "group-add", "", "Join a further group")
 	strs(&o.Env, "env", "e", "Set an environment variable")
 	strs(&o.EnvFile, "env-file", "", "Read environment variables from a file")
@@ -91,7 +91,7 @@ func (c *createFlags) register(fs *pflag.FlagSet, a *app) {
 	// The image.
 	fs.StringVar(&c.pull, "pull", "missing", "Pull the image first: always, missing, never")
 	fs.BoolVarP(&c.quiet, "quiet", "q", false, "Don't print the progress of a pull")
-	fs.StringVar(&o.Platform, "platform", "", "Platform of the image (`os[/arch[/variant]]`)")
+	fs.StringVar(&o.Platform, "platform", "", "Platform of the image (os[/arch[/variant]])")
 	a.insecureFlag(fs, &c.insecure)
 
 	// Limits.
@@ -109,41 +109,41 @@ func (c *createFlags) register(fs *pflag.FlagSet, a *app) {
 	fs.StringVar(&o.CpusetMems, "cpuset-mems", "", "Memory nodes that may be used (0-3, 0,1)")
 	fs.Int64Var(&c.pids, "pids-limit", 0, "Limit of processes and threads (-1 is unlimited)")
 	fs.Uint16Var(&o.BlkioWeight, "blkio-weight", 0, "Relative weight of block I/O, 10 to 1000; 0 disables")
-	strs(&o.DeviceReadBps, "device-read-bps", "", "Limit bytes read per second (`device:rate`)")
-	strs(&o.DeviceWriteBps, "device-write-bps", "", "Limit bytes written per second (`device:rate`)")
-	strs(&o.DeviceReadIOps, "device-read-iops", "", "Limit reads per second (`device:rate`)")
-	strs(&o.DeviceWriteIOps, "device-write-iops", "", "Limit writes per second (`device:rate`)")
+	strs(&o.DeviceReadBps, "device-read-bps", "", "Limit bytes read per second (device:rate)")
+	strs(&o.DeviceWriteBps, "device-write-bps", "", "Limit bytes written per second (device:rate)")
+	strs(&o.DeviceReadIOps, "device-read-iops", "", "Limit reads per second (device:rate)")
+	strs(&o.DeviceWriteIOps, "device-write-iops", "", "Limit writes per second (device:rate)")
 	fs.StringVar(&o.CgroupParent, "cgroup-parent", "", "Parent of the container's cgroup")
-	strs(&o.Ulimit, "ulimit", "", "Resource limit of processes (`type=soft[:hard]`)")
+	strs(&o.Ulimit, "ulimit", "", "Resource limit of processes (type=soft[:hard])")
 
 	// Isolation.
-	fs.StringVar(&c.namespaces, "ns", "", "Exactly these namespaces are new, of mount,pid,uts,ipc,net,cgroup,time (default all but time) (`list`)")
-	fs.StringVar(&o.PID, "pid", "", "PID namespace (`host|container:ID`)")
-	fs.StringVar(&o.IPC, "ipc", "", "IPC namespace (`host|private|shareable|none|container:ID`)")
-	fs.StringVar(&o.UTS, "uts", "", "UTS namespace (`host`)")
-	fs.StringVar(&o.CgroupNS, "cgroupns", "", "Cgroup namespace (`host|private`)")
+	fs.StringVar(&c.namespaces, "ns", "", "Exactly these namespaces are new, of mount,pid,uts,ipc,net,cgroup,time (default all but time) (list)")
+	fs.StringVar(&o.PID, "pid", "", "PID namespace (host|container:ID)")
+	fs.StringVar(&o.IPC, "ipc", "", "IPC namespace (host|private|shareable|none|container:ID)")
+	fs.StringVar(&o.UTS, "uts", "", "UTS namespace (host)")
+	fs.StringVar(&o.CgroupNS, "cgroupns", "", "Cgroup namespace (host|private)")
 	fs.StringVarP(&o.Hostname, "hostname", "h", "", "Host name in the container")
 	fs.StringVar(&o.Domainname, "domainname", "", "NIS domain name in the container")
-	strs(&o.Sysctl, "sysctl", "", "Kernel setting of the container (`key=value`)")
+	strs(&o.Sysctl, "sysctl", "", "Kernel setting of the container (key=value)")
 
 	// Privileges.
 	fs.BoolVar(&o.Privileged, "privileged", false, "Give the container all privileges")
 	strs(&o.CapAdd, "cap-add", "", "Add a Linux capability")
 	strs(&o.CapDrop, "cap-drop", "", "Drop a Linux capability")
 	strs(&o.SecurityOpt, "security-opt", "", "no-new-privileges, seccomp=FILE|unconfined, apparmor=PROFILE")
-	strs(&o.Device, "device", "", "Give the container a device of the host (`host[:container[:rwm]]`)")
-	strs(&o.DeviceRule, "device-cgroup-rule", "", "Allow devices by rule (`\"c 1:3 rwm\"`)")
+	strs(&o.Device, "device", "", "Give the container a device of the host (host[:container[:rwm]])")
+	strs(&o.DeviceRule, "device-cgroup-rule", "", "Allow devices by rule (\"c 1:3 rwm\")")
 
 	// Files.
 	fs.BoolVar(&o.ReadOnly, "read-only", false, "Mount the root file system read-only")
-	strs(&o.Volume, "volume", "v", "Bind a path of the host (`source:target[:options]`)")
-	strs(&o.Mount, "mount", "", "Mount (`type=bind,source=…,target=…`)")
-	strs(&o.Tmpfs, "tmpfs", "", "Mount a tmpfs (`path[:options]`)")
+	strs(&o.Volume, "volume", "v", "Bind a path of the host (source:target[:options])")
+	strs(&o.Mount, "mount", "", "Mount (type=bind,source=…,target=…)")
+	strs(&o.Tmpfs, "tmpfs", "", "Mount a tmpfs (path[:options])")
 	kind(&o.ShmSize, "bytes", "shm-size", "", "Size of /dev/shm")
 
 	// Network.
-	fs.StringVar(&o.Network, "network", "", "Network (`bridge|none|host|container:ID`)")
-	strs(&o.Publish, "publish", "p", "Publish a port (`[ip:][host:]container[/udp]`)")
+	fs.StringVar(&o.Network, "network", "", "Network (bridge|none|host|container:ID)")
+	strs(&o.Publish, "publish", "p", "Publish a port ([ip:][host:]container[/udp])")
 	fs.BoolVarP(&o.PublishAll, "publish-all", "P", false, "Publish every exposed port on a free port")
 	fs.StringVar(&o.IP, "ip", "", "IPv4 address")
 	fs.StringVar(&o.MAC, "mac-address", "", "MAC address")

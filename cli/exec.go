@@ -37,7 +37,7 @@ func (a *app) execCommand() *cobra.Command {
 	fs.BoolVarP(&o.Interactive, "interactive", "i", false, "Keep standard input open")
 	fs.BoolVarP(&o.TTY, "tty", "t", false, "Give the command a terminal")
 	fs.BoolVar(&o.Privileged, "privileged", false, "Give the command all privileges")
-	fs.StringVarP(&o.User, "user", "u", "", "User (`name|uid[:group|gid]`)")
+	fs.StringVarP(&o.User, "user", "u", "", "User (name|uid[:group|gid])")
 	fs.StringVarP(&o.Workdir, "workdir", "w", "", "Working directory")
 	fs.VarP(list{&o.Env}, "env", "e", "Set an environment variable")
 	fs.Var(list{&o.EnvFile}, "env-file", "Read environment variables from a file")

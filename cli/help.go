@@ -1,8 +1,10 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -50,13 +52,19 @@ func useLine(cmd *cobra.Command) string {
 	return cmd.Use + " [OPTIONS] COMMAND"
 }
 
+// describeCommands lists the commands below cmd, those of the root in the order of the table.
 func describeCommands(w io.Writer, cmd *cobra.Command) {
-	if !cmd.HasAvailableSubCommands() {
-		return
+	commands := slices.Clone(cmd.Commands())
+	if !cmd.HasParent() {
+		rank := map[string]int{}
+		for i, e := range table() {
+			rank[e.name] = i + 1
+		}
+		slices.SortStableFunc(commands, func(a, b *cobra.Command) int { return cmp.Compare(rank[a.Name()], rank[b.Name()]) })
 	}
 	section := func(title, id string) {
 		first := true
-		for _, c := range cmd.Commands() {
+		for _, c := range commands {
 			if c.GroupID != id || !c.IsAvailableCommand() {
 				continue
 			}

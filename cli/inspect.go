@@ -20,7 +20,7 @@ func (a *app) inspectCommand() *cobra.Command {
   glassbox inspect -f '{{.State.Pid}} {{.NetworkSettings.IPAddress}}' web
   glassbox inspect --type image debian`
 	cmd.ValidArgsFunction = a.completeContainers(true)
-	cmd.Flags().StringVar(&kind, "type", "", "Only objects of this type (`container|image`)")
+	cmd.Flags().StringVar(&kind, "type", "", "Only objects of this type (container|image)")
 	format := cmd.Flags().Lookup("format")
 	cmd.RunE = func(_ *cobra.Command, args []string) error { return a.inspect(kind, format.Value.String(), args) }
 	return cmd

@@ -36,7 +36,7 @@ func (p *pull) do(ctx context.Context, a *app, e *engine.Engine, name string) (*
 // insecureFlag declares --insecure-registry, whose default is the environment's list.
 func (a *app) insecureFlag(fs *pflag.FlagSet, to *[]string) {
 	*to = strings.FieldsFunc(a.getenv("GLASSBOX_INSECURE_REGISTRIES"), func(r rune) bool { return r == ',' || r == ' ' })
-	fs.Var(list{to}, "insecure-registry", "Registry that may be spoken to without TLS, or with a certificate nobody vouches for (`host[:port]`; GLASSBOX_INSECURE_REGISTRIES)")
+	fs.Var(list{to}, "insecure-registry", "Registry that may be spoken to without TLS, or with a certificate nobody vouches for (host[:port]; GLASSBOX_INSECURE_REGISTRIES)")
 }
 
 func (a *app) pullCommand() *cobra.Command {
@@ -70,7 +70,7 @@ func (a *app) pullCommand() *cobra.Command {
 		},
 	}
 	fs := cmd.Flags()
-	fs.StringVar(&p.platform, "platform", "", "Platform of the image (`os[/arch[/variant]]`)")
+	fs.StringVar(&p.platform, "platform", "", "Platform of the image (os[/arch[/variant]])")
 	fs.BoolVarP(&p.quiet, "quiet", "q", false, "Print the name only")
 	fs.BoolVarP(&all, "all-tags", "a", false, "Not supported: pull tags one by one")
 	a.insecureFlag(fs, &p.insecure)
