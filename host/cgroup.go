@@ -117,13 +117,15 @@ func parseSelfCgroup(text string) []membership {
 	return ms
 }
 
+// node is a mount's place in the tree of mounts.
+type node struct{ id, parent, point string }
+
 // mount is what hierarchies needs of a line of /proc/self/mountinfo.
 type mount struct {
-	id, parent string
-	root       string // of the file system, what is visible at point
-	point      string
-	fstype     string
-	options    string // of the superblock
+	node
+	root    string // of the file system, what is visible at point
+	fstype  string
+	options string // of the superblock
 }
 
 // parseMount parses one line of mountinfo (proc_pid_mountinfo(5)):
@@ -132,14 +134,15 @@ type mount struct {
 //	id parent device root point options optional… - type source superblock-options
 func parseMount(line string) (mount, bool) {
 	before, after, ok := strings.Cut(line, " - ")
-	if !ok {
+	options := strings.TrimSuffix(field(after, 2), "\n")
+	if !ok || options == "" || field(before, 5) == "" {
 		return mount{}, false
 	}
-	a, b := strings.Fields(before), strings.Fields(after)
-	if len(a) < 6 || len(b) < 3 {
-		return mount{}, false
-	}
-	return mount{a[0], a[1], unescape(a[3]), unescape(a[4]), b[0], b[2]}, true
+	return mount{parseNode(before), unescape(field(before, 3)), field(after, 0), options}, true
+}
+
+func parseNode(line string) node {
+	return node{field(line, 0), field(line, 1), unescape(field(line, 4))}
 }
 
 // unescape takes back the octal escapes (\040 for a space) of mountinfo.
@@ -178,8 +181,7 @@ func hierarchies(mountinfo string, own []membership) []Hierarchy {
 	best := make([]int, len(own)) // index in found plus one, for each membership
 	for i, m := range found {
 		for j, o := range own {
-			standard := strings.HasPrefix(m.point+"/", "/sys/fs/cgroup/")
-			if o.mountedBy(m) && (best[j] == 0 || standard && !strings.HasPrefix(found[best[j]-1].point+"/", "/sys/fs/cgroup/")) {
+			if o.mountedBy(m) && (best[j] == 0 || covers("/sys/fs/cgroup", m.point) && !covers("/sys/fs/cgroup", found[best[j]-1].point)) {
 				best[j] = i + 1
 			}
 		}
@@ -201,13 +203,21 @@ func (o membership) mountedBy(m mount) bool {
 	if o.controllers == nil || m.fstype == "cgroup2" {
 		return o.controllers == nil && m.fstype == "cgroup2"
 	}
-	options := strings.Split(m.options, ",")
 	for _, c := range o.controllers {
-		if !slices.Contains(options, c) {
+		if !hasOption(m.options, c) {
 			return false
 		}
 	}
 	return true
+}
+
+func hasOption(options, want string) bool {
+	for o := range strings.SplitSeq(options, ",") {
+		if o == want {
+			return true
+		}
+	}
+	return false
 }
 
 // visible leaves out the mounts that others hide: one that lies on top, or over a directory above.
@@ -216,33 +226,29 @@ func (o membership) mountedBy(m mount) bool {
 // hidden if, at some point of the chain, another mount of the same parent covers the next one: it was mounted later, else
 // the next one would stand on it.
 func visible(found []mount, mountinfo string) []mount {
-	var way []mount // all mounts that are on, or cover, the way to one in found
+	var way []node // all mounts that are on, or cover, the way to one in found
 	for line := range strings.Lines(mountinfo) {
-		point := field(line, 4)
-		if strings.Contains(point, `\`) {
-			point = unescape(point)
-		}
-		if slices.ContainsFunc(found, func(m mount) bool { return covers(point, m.point) }) {
-			if m, ok := parseMount(line); ok {
-				way = append(way, m)
-			}
+		n := parseNode(line)
+		if slices.ContainsFunc(found, func(m mount) bool { return covers(n.point, m.point) }) {
+			way = append(way, n)
 		}
 	}
 	return slices.DeleteFunc(found, func(m mount) bool {
-		if slices.ContainsFunc(way, func(o mount) bool { return o.parent == m.id && o.point == m.point }) {
+		n := m.node
+		if slices.ContainsFunc(way, func(o node) bool { return o.parent == n.id && o.point == n.point }) {
 			return true
 		}
 		for range way { // as long as the longest chain, however strange the input
-			if slices.ContainsFunc(way, func(o mount) bool {
-				return o.parent == m.parent && o.id != m.id && o.id != m.parent && covers(o.point, m.point)
+			if slices.ContainsFunc(way, func(o node) bool {
+				return o.parent == n.parent && o.id != n.id && o.id != n.parent && covers(o.point, n.point)
 			}) {
 				return true
 			}
-			i := slices.IndexFunc(way, func(o mount) bool { return o.id == m.parent })
+			i := slices.IndexFunc(way, func(o node) bool { return o.id == n.parent })
 			if i < 0 {
 				return false
 			}
-			m = way[i]
+			n = way[i]
 		}
 		return false
 	})
@@ -259,7 +265,8 @@ func field(line string, n int) string {
 
 // covers reports whether a mount at point hides what is at target.
 func covers(point, target string) bool {
-	return point == "/" || target == point || strings.HasPrefix(target, point+"/")
+	rest, ok := strings.CutPrefix(target, point)
+	return point == "/" || ok && (rest == "" || rest[0] == '/')
 }
 
 // below returns the cgroup p as seen below a mount that shows root, or "" where it isn't below it.
