@@ -85,6 +85,7 @@ printf '$ glassbox run --rm %s demo bash -c …\n' "${limits[*]}"
 
 say '4. A limit holds: a program that wants more than its 64 MB is ended by the kernel, with 137 = 128 + SIGKILL.'
 status=0
+# shellcheck disable=SC2016 # for the container's bash
 show run --name hungry "${limits[@]}" demo bash -c 'x=0123456789abcdef; while :; do x=$x$x; done' || status=$?
 echo "exit code $status; what the container's record says:"
 "${glassbox[@]}" inspect hungry | grep -E '"(OOMKilled|ExitCode)"'

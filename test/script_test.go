@@ -125,15 +125,8 @@ type state struct {
 	host   *machine.Machine
 	work   string
 	names  []string // of the variables that programs get
-	jobs   map[string]*job
+	jobs   map[string]*machine.Job
 	before *snapshot
-	count  int
-}
-
-// job is a command in the background.
-type job struct {
-	*machine.Job
-	file *os.File
 }
 
 // store is where every machine sees its own storage: stores with absolute paths in them can be copied.
@@ -142,7 +135,7 @@ const store = "/mnt/glassbox"
 func setup(env *testscript.Env) error {
 	name := strings.TrimSuffix(filepath.Base(env.WorkDir), ".txtar")
 	name = strings.ReplaceAll(strings.TrimPrefix(name, "script-"), "_", "-")
-	s := &state{work: env.WorkDir, jobs: map[string]*job{}}
+	s := &state{work: env.WorkDir, jobs: map[string]*machine.Job{}}
 	var err error
 	if s.host, err = machine.Start("m-"+name, filepath.Join(env.WorkDir, ".machine")); err != nil {
 		return err
@@ -301,7 +294,7 @@ func execute(ts *testscript.TestScript, c call) {
 	}
 	ts.Check(err)
 	if c.name != "" {
-		s.jobs[c.name] = &job{Job: started}
+		s.jobs[c.name] = started
 		return
 	}
 	res, err := started.Finish(c.limit)
@@ -369,7 +362,7 @@ func cmdSignal(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(jobOf(ts, args[0]).Signal(unix.SignalNum(args[1])))
 }
 
-func jobOf(ts *testscript.TestScript, name string) *job {
+func jobOf(ts *testscript.TestScript, name string) *machine.Job {
 	j := of(ts).jobs[name]
 	if j == nil {
 		ts.Fatalf("no job %q", name)
@@ -622,7 +615,7 @@ func startRegistry(m *machine.Machine, dir, kind string, env []string) error {
 	return fixture.Listening(logName, scaled(20*time.Second))
 }
 
-// cpu [CONTAINER] SECONDS CORES [half] measures what a container's cgroup uses: within a tenth of CORES; with "half", its two
+// cpu CONTAINER SECONDS CORES [half] measures what a container's cgroup uses: within a tenth of CORES; with "half", its two
 // busiest processes within a fifth of half of that each (their times are counted in whole ticks).
 func cmdCPU(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 3 {

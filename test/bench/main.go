@@ -65,7 +65,6 @@ type bencher struct {
 }
 
 func bench(bin string, runs, pulls int) (page string, err error) {
-
 	bin, err = filepath.Abs(bin)
 	if err != nil {
 		return "", err
