@@ -1,2 +1,70 @@
-// Package network connects containers.
+// Package network connects containers: a bridge, a cable (veth pair) for each container, addresses, a default route, a firewall
+// in nftables and published ports, /etc/hosts and /etc/resolv.conf.
+//
+// Its one idea: the network of a container is a list of steps of a plan ([Steps]), and the firewall in it is text that a
+// reader can feed to nft(8) ([Rules]). The executor ([Wire]) compiles exactly that text; it has no rules of its own.
+//
+//	                         host                                   │ container
+//	                                                                │
+//	   outside ──eth0──▶ prerouting ──▶ routing ──▶ forward         │
+//	                     port of the      │           │ only what   │
+//	                     host becomes     │           ▼ was         │
+//	                     IP:port of       │        glassbox0 ═══ gb…──eth0
+//	                     a container      │  bridge, 172.30.0.1  veth│  172.30.0.2
+//	                                      ▼           ▲  │          │
+//	   127.0.0.1:8080 ──▶ output ─────▶ routing ──────┘  │          │
+//	   (on the host)      the same maps                  ▼          │
+//	                                      loopback: nothing for 127/8 passes
+//	   outside ◀──eth0── postrouting ◀── forward ◀───────┘          │
+//	                     masquerade: leaves with the host's address │
+//
+// Published ports are entries of two maps, "published" (any address of the host) and "published_on" (one address), so that a
+// thousand ports cost the same two rules. No process stands in the way of a packet. [Reserve] holds the ports on the host with
+// sockets that don't listen, so that a port in use is an error and stays ours.
+//
+// # Forwarding
+//
+// Whether a packet may be forwarded is decided by a switch of the interface that it comes in by. The well-known switch
+// net.ipv4.ip_forward sets those of all interfaces and makes the host a router between all its networks. Other engines set it
+// and then drop all forwarding by a policy, which stops virtual machines and VPNs that come later. We leave it alone:
+//
+//   - If the host is a router already, there is nothing to do.
+//   - If not, forwarding is switched on for the bridge (packets of containers come in there) and for the interfaces that the
+//     host has routes over (answers come in there), see [Bridge.Opened]. Those interfaces would now let their neighbours
+//     through to any other network, so the table drops what comes in by them, isn't for the bridge, and belongs neither to a
+//     connection that was allowed on its way out nor to an address translation that somebody asked for. When somebody sets
+//     ip_forward, the host is a router by decision, and the next start takes those rules away.
+//
+// An interface that appears while containers run is opened by the next start of a container.
+//
+// A drop in any table is final: a firewall of the host that drops forwarded packets drops ours, too. [Blocking] names it.
+//
+// # What containers can't reach
+//
+// The host's 127.0.0.0/8, although route_localnet is on for the bridge (CVE-2020-8558). The host's IPv6, and its routing by
+// router advertisements, because the bridge has no IPv6 (CVE-2020-13401). Neighbours of the host can't reach ports published
+// on 127.0.0.1, nor ports that aren't published, by routes of their own.
+//
+// # State and repair
+//
+// state_linux.go says which files there are. All steps are idempotent: a bridge or a table that somebody removed is made again
+// by the next start (but published ports of other running containers are not, since only their supervisors know them). A
+// veth pair dies with the container's network namespace, in the background: removing it explicitly takes the kernel 20 ms, so
+// a supervisor doesn't do it, and returns the exit code after [ReleaseLease] and [Undo] of the ports. What a crash leaves,
+// [Repair] removes, on the evidence of the leases.
+//
+// # What it refuses
+//
+// IPv6 on the bridge is not there yet, and publishing on an IPv6 address is an error. Nothing is in its way: a second table
+// of family ip6 with the same chains, a second address on bridge and container, and two more maps; [Bridge] gets a second
+// subnet. Host addresses in PortRule are text, leases are named by address, the netlink client doesn't know families.
+//
+// # Why our own netlink client
+//
+// The package is part of glassbox-runtime, which starts with every container and stays in memory. github.com/google/nftables
+// with mdlayher/netlink adds 550 KB of program, package net and 0.1 ms of initialisation; a start sends a dozen messages.
+// netlink_linux.go and nft_linux.go are smaller than the glue would be, one socket serves firewall and conntrack, and an
+// error knows which line of the rules it is about.
+//
+// Start reading at [Steps] and [Rules]; then wire_linux.go, which goes through the steps, and netlink_linux.go.
 package network

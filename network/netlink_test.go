@@ -143,6 +143,7 @@ func FuzzParse(f *testing.F) {
 			parseRoute(body)
 			parseTag(body, "t")
 			parseFlow(body)
+			parseBlocking(body)
 			for _, e := range parseElements(body, mapAny) {
 				e.containerIP()
 				e.udp()

@@ -1,0 +1,68 @@
+package network
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// BenchmarkState is what a start asks of the state, beside the steps: with 20 containers that run.
+func BenchmarkState(b *testing.B) {
+	host := newNetns(b)
+	dir := b.TempDir()
+	var br Bridge
+	host.do(func() {
+		br, _ = DefaultBridge(dir, dir)
+	})
+	for i := range 20 {
+		id := fmt.Sprintf("%012x", i)
+		ip, err := Lease(dir, br, id, netip.Addr{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		e := Endpoint{Bridge: br, IP: ip, Veth: VethName(id), Ports: []Port{{HostPort: uint16(i + 1), ContainerPort: 80, Proto: "tcp"}}}
+		if err := host.run(newNetns(b), Steps(e, testOrigin)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.Run("DefaultBridge", func(b *testing.B) {
+		host.do(func() {
+			for b.Loop() {
+				if _, err := DefaultBridge(dir, dir); err != nil {
+					panic(err)
+				}
+			}
+		})
+	})
+	b.Run("Lease", func(b *testing.B) {
+		for b.Loop() {
+			ip, err := Lease(dir, br, "x", netip.Addr{})
+			if err != nil {
+				b.Fatal(err)
+			}
+			if err := ReleaseLease(dir, ip, "x"); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("Repair", func(b *testing.B) {
+		host.do(func() {
+			for b.Loop() {
+				if err := Repair(dir, func(string) bool { return true }); err != nil {
+					panic(err)
+				}
+			}
+		})
+	})
+	b.Run("Reserve", func(b *testing.B) {
+		for b.Loop() {
+			fds, err := Reserve([]Port{{HostIP: netip.MustParseAddr("127.0.0.1"), ContainerPort: 80, Proto: "tcp"}})
+			if err != nil {
+				b.Fatal(err)
+			}
+			unix.Close(fds[0])
+		}
+	})
+}
