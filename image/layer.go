@@ -1,7 +1,6 @@
 package image
 
 import (
-	"archive/tar"
 	"bufio"
 	"bytes"
 	"context"
@@ -294,12 +293,20 @@ func (in *ingest) fill(ctx context.Context, src io.Reader, compressedSize int64,
 	h := sha256.New()
 	r := hashReader{plain, h}
 	out, err := unpack(ctxReader{ctx, r}, int(in.f.Fd()), in.user, l)
-	if err != nil {
-		return nil, layerError(diffID, err)
+	if err == nil {
+		// The archive's end mark may be followed by padding, which is part of both digests.
+		_, err = io.Copy(io.Discard, ctxReader{ctx, r})
 	}
-	// The archive's end mark may be followed by padding, which is part of both digests.
-	if _, err := io.Copy(io.Discard, ctxReader{ctx, r}); err != nil {
-		return nil, layerError(diffID, err)
+	if err != nil {
+		err = layerError(diffID, err)
+		if errors.Is(err, ErrLayer) || errors.Is(err, ErrTruncated) {
+			// Altered bytes are the likelier reason for an archive that makes no sense: let the blob's digest speak.
+			plain.Close()
+			if _, cause := io.CopyN(io.Discard, compressed, 256<<20); errors.Is(cause, ErrDigest) || errors.Is(cause, ErrTruncated) {
+				return nil, cause
+			}
+		}
+		return nil, err
 	}
 	if _, err := io.Copy(io.Discard, compressed); err != nil { // so that the blob's own digest is checked to the end
 		return nil, layerError(diffID, err)
@@ -341,7 +348,6 @@ func layerError(id string, err error) error {
 		kind = ErrLimit
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		kind = ErrTruncated
-	case errors.Is(err, tar.ErrHeader), errors.Is(err, gzip.ErrHeader), errors.Is(err, gzip.ErrChecksum):
 	}
 	return &Error{Op: "layer", Name: id, Kind: kind, Text: "cannot be unpacked", Err: err}
 }

@@ -80,6 +80,9 @@ func (s *Store) Pull(ctx context.Context, name string, o PullOptions) (*Image, e
 	if err != nil && ctx.Err() != nil {
 		return nil, fmt.Errorf("pull %s: %w", ref.Familiar(), context.Cause(ctx))
 	}
+	if e := (*Error)(nil); err != nil && !(errors.As(err, &e) && e.Op == "pull") {
+		return nil, fmt.Errorf("pull %s: %w", ref.Familiar(), err)
+	}
 	return img, err
 }
 

@@ -518,13 +518,17 @@ func serverMessage(body []byte) string {
 		} `json:"errors"`
 	}
 	if json.Unmarshal(body, &e) == nil && len(e.Errors) > 0 {
-		s := strings.ToLower(strings.ReplaceAll(e.Errors[0].Code, "_", " "))
-		if m := e.Errors[0].Message; m != "" {
-			s += ", " + m
-		}
-		return printable(s)
+		return serverWords(e.Errors[0].Code, e.Errors[0].Message)
 	}
 	return ""
+}
+
+func serverWords(code, message string) string {
+	s := strings.ToLower(strings.ReplaceAll(code, "_", " "))
+	if message != "" && !strings.EqualFold(message, s) {
+		s += ", " + message
+	}
+	return printable(s)
 }
 
 // printable keeps a server's words from driving the terminal.
@@ -603,7 +607,7 @@ func (c *client) explain(err error) error {
 	case errors.As(err, &status):
 		words := ""
 		if len(status.Errors) > 0 {
-			words = printable(strings.ToLower(strings.ReplaceAll(string(status.Errors[0].Code), "_", " ")) + ", " + status.Errors[0].Message)
+			words = serverWords(string(status.Errors[0].Code), status.Errors[0].Message)
 		}
 		return c.statusError(status.StatusCode, words, c.ref.Tag, "")
 	case errors.As(err, &unknown):
