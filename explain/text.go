@@ -43,7 +43,7 @@ func Text(w io.Writer, p *plan.Plan, o TextOptions) error {
 		if i == 0 || s.Phase != p.Steps[i-1].Phase {
 			t.heading(s.Phase)
 		}
-		same := i > 0 && s.Phase == p.Steps[i-1].Phase && s.Reason == p.Steps[i-1].Reason
+		same := i > 0 && s.Phase == p.Steps[i-1].Phase && plain(s.Reason) == plain(p.Steps[i-1].Reason)
 		t.step(i+1, s, same && !o.Verbose)
 	}
 	t.closing(p, hash)
@@ -74,7 +74,7 @@ func (t *printer) style(s, code string) string {
 }
 
 func (t *printer) opening() {
-	for _, line := range wrap("A container start, step by step. Each step is one request to the kernel, made by the host (left lane: the parent process) or by the child (right lane: the process that becomes the container). On the right: what asked for the step, and the manual page that tells more.", t.Width) {
+	for _, line := range wrap("A container start, step by step. Each step is one request to the kernel, made by the host (left lane: the parent process) or by the child (right lane: the process that becomes the container). On the right: what asked for the step, and the manual page that tells more. A reason that holds for several steps stands at the first.", t.Width) {
 		fmt.Fprintln(t.w, t.style(line, dim))
 	}
 	fmt.Fprintf(t.w, "\nstep  %s %s\n", t.style("host", host), t.style("child", child))
@@ -143,7 +143,7 @@ func (t *printer) step(n int, s plan.Step, quiet bool) {
 	if s.Op == nil {
 		s.Op = unknown{}
 	}
-	what := wrap(clean(s.Op.String()), width)
+	what := wrap(t.brief(clean(s.Op.String())), width)
 	if !t.Verbose && len(what) > 3 {
 		what = append(what[:2:2], what[2][:cut(what[2], width-2)]+" …")
 	}
@@ -154,7 +154,7 @@ func (t *printer) step(n int, s plan.Step, quiet bool) {
 	note := strings.Trim(from+" · "+s.Op.Man(), " ·")
 	var reason []string
 	if !quiet {
-		reason = wrap(clean(s.Reason), width)
+		reason = wrap(t.brief(clean(s.Reason)), width)
 	}
 	lines := make([]string, 0, len(what)+len(reason)+1)
 	lines = append(append(lines, what...), reason...)
@@ -182,6 +182,40 @@ func (t *printer) step(n int, s plan.Step, quiet bool) {
 	if t.Verbose {
 		t.arguments(s.Op, width)
 	}
+}
+
+// plain is a reason without what it says in parentheses: reasons that differ only there are told once.
+func plain(reason string) string {
+	before, rest, ok := strings.Cut(reason, " (")
+	if !ok {
+		return reason
+	}
+	_, after, _ := strings.Cut(rest, ")")
+	return before + after
+}
+
+// brief shortens ids of 64 hexadecimal digits to 12, unless every argument is to be seen.
+func (t *printer) brief(s string) string {
+	if t.Verbose {
+		return s
+	}
+	var b strings.Builder
+	start := 0 // of the run of hexadecimal digits
+	for i := 0; i <= len(s); i++ {
+		if i < len(s) && strings.IndexByte("0123456789abcdef", s[i]) >= 0 {
+			continue
+		}
+		if i-start == 64 {
+			b.WriteString(s[start:start+12] + "…")
+		} else {
+			b.WriteString(s[start:i])
+		}
+		if i < len(s) {
+			b.WriteByte(s[i])
+		}
+		start = i + 1
+	}
+	return b.String()
 }
 
 // placeNote finds the line on which origin and manual page have room: the step's first, its reason's last, or one more.
@@ -256,7 +290,7 @@ func (t *printer) closing(p *plan.Plan, hash string) {
 	for _, s := range p.Steps {
 		count[s.Lane]++
 	}
-	fmt.Fprintf(t.w, "\n%d steps: %s, %s · %s\n", len(p.Steps),
+	fmt.Fprintf(t.w, "\n%d steps: %s, %s\n%s\n", len(p.Steps),
 		t.style(fmt.Sprintf("%d by the host", count[plan.Host]), host),
 		t.style(fmt.Sprintf("%d by the child", count[plan.Child]), child),
 		t.style("plan "+hash, dim))
