@@ -4,19 +4,19 @@
 // Its one idea: the network of a container is a list of steps of a plan ([Steps]), and the firewall in it is text that a
 // reader can feed to nft(8) ([Rules]). The executor ([Wire]) compiles exactly that text; it has no rules of its own.
 //
-//	                         host                                   │ container
-//	                                                                │
-//	   outside ──eth0──▶ prerouting ──▶ routing ──▶ forward         │
-//	                     port of the      │           │ only what   │
-//	                     host becomes     │           ▼ was         │
-//	                     IP:port of       │        glassbox0 ═══ gb…──eth0
-//	                     a container      │  bridge, 172.30.0.1  veth│  172.30.0.2
-//	                                      ▼           ▲  │          │
-//	   127.0.0.1:8080 ──▶ output ─────▶ routing ──────┘  │          │
-//	   (on the host)      the same maps                  ▼          │
-//	                                      loopback: nothing for 127/8 passes
-//	   outside ◀──eth0── postrouting ◀── forward ◀───────┘          │
-//	                     masquerade: leaves with the host's address │
+//	                      host                                   │ container
+//	                                                             │
+//	outside ──eth0──▶ prerouting ──▶ routing ──▶ forward         │
+//	                  port of the      │           │ only what   │
+//	                  host becomes     │           ▼ was         │
+//	                  IP:port of       │        glassbox0 ═══ gb…──eth0
+//	                  a container      │  bridge, 172.30.0.1  veth│  172.30.0.2
+//	                                   ▼           ▲  │          │
+//	127.0.0.1:8080 ──▶ output ─────▶ routing ──────┘  │          │
+//	(on the host)      the same maps                  ▼          │
+//	                                   loopback: nothing for 127/8 passes
+//	outside ◀──eth0── postrouting ◀── forward ◀───────┘          │
+//	                  masquerade: leaves with the host's address │
 //
 // Published ports are entries of two maps, "published" (any address of the host) and "published_on" (one address), so that a
 // thousand ports cost the same two rules. No process stands in the way of a packet. [Reserve] holds the ports on the host with

@@ -142,6 +142,7 @@ func Rules(b Bridge) []string {
 	cmd("add map ip %s %s { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service ; }", b.Table, mapOn)
 
 	// route_localnet on the bridge would let containers talk to services that the host binds to 127.0.0.1 (CVE-2020-8558).
+	// Nor may they pretend to be the host's own programs, with a source in 127.0.0.0/8, which the same setting would allow.
 	// Before conntrack (-200), so that answers to the host's own connections, which are translated there, are not hit.
 	in("loopback", "type filter hook prerouting priority -300")
 	rule("iifname %s ip daddr 127.0.0.0/8 drop", br)

@@ -625,10 +625,14 @@ func (c *conn) publish(op *plan.NftPublish) error {
 	}
 	if i := int(failed) - 2; i >= 0 && i < len(op.Ports) {
 		p := op.Ports[i]
-		err = fmt.Errorf("port %s:%d/%s: %w", p.HostIP, p.HostPort, p.Proto, err)
 		if errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EEXIST) {
-			err = fmt.Errorf("%w: it is published for another container", err)
+			err = fmt.Errorf("published for another container: %w", err)
 		}
+		on := p.HostIP
+		if on == "" {
+			on = "*"
+		}
+		err = fmt.Errorf("port %s:%d/%s: %w", on, p.HostPort, p.Proto, err)
 	}
 	return err
 }

@@ -216,6 +216,14 @@ func testPackets(t *testing.T, w *world, router bool) {
 	// The host's loopback from a container (CVE-2020-8558), and from a neighbour.
 	w.c1.sh("ip addr del 127.0.0.1/8 dev lo; ip route add 127.0.0.1 via 172.30.0.1; echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet")
 	check(w.c1, "tcp", "127.0.0.1:3306", "silence", "container to the host's loopback")
+	w.c1.sh("ip addr add 127.0.0.5/32 dev eth0; ip route replace 172.30.0.0/16 dev eth0 src 127.0.0.5; echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet")
+	if got := w.heard(w.c1, "172.30.0.1:7777"); got != "" {
+		t.Errorf("container with a loopback address as its source: the host got a packet from %s", got)
+	}
+	w.c1.sh("ip route replace 172.30.0.0/16 dev eth0 src 172.30.0.2; ip addr del 127.0.0.5/32 dev eth0")
+	if got := w.heard(w.c1, "172.30.0.1:7777"); got != "172.30.0.2" {
+		t.Errorf("container with its own address: the host got a packet from %q, want 172.30.0.2", got)
+	}
 	w.outside.sh("ip addr del 127.0.0.1/8 dev lo; ip route add 127.0.0.1 via 192.0.2.1; echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet")
 	check(w.outside, "tcp", "127.0.0.1:7000", "silence", "neighbour to a port published on the host's loopback")
 
@@ -356,4 +364,28 @@ func TestBlocking(t *testing.T) {
 	if got := w.c1.ask("tcp", "192.0.2.2:1"); got != "refused" {
 		t.Errorf("after the administrator's commands, to the outside: got %q", got)
 	}
+}
+
+// heard sends a datagram to the host and returns the source that the host sees, "" for none.
+func (w *world) heard(from *netns, addr string) (source string) {
+	var l net.PacketConn
+	var err error
+	w.host.do(func() { l, err = net.ListenPacket("udp4", addr) })
+	if err != nil {
+		w.host.t.Fatal(err)
+	}
+	defer l.Close()
+	from.do(func() {
+		c, err := net.Dial("udp4", addr)
+		if err != nil {
+			panic(err)
+		}
+		defer c.Close()
+		io.WriteString(c, "!")
+	})
+	l.SetDeadline(time.Now().Add(300 * time.Millisecond))
+	if _, a, err := l.ReadFrom(make([]byte, 10)); err == nil {
+		source = host(a.String())
+	}
+	return source
 }

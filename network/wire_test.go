@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -111,14 +112,72 @@ func (ns *netns) run(child *netns, steps []plan.Step) error {
 	return err
 }
 
-func TestWire(t *testing.T) {
-	host, c1 := newNetns(t), newNetns(t)
+// TestRestart starts a container again before the kernel has removed what was left of it, with the same names.
+func TestRestart(t *testing.T) {
+	host := newNetns(t)
 	ip := netip.MustParseAddr("172.30.0.2")
 	e := Endpoint{Bridge: testBridge(), IP: ip, MAC: MAC(ip), Veth: VethName("0123456789abcdef"),
 		Ports: []Port{{HostPort: 8080, ContainerPort: 80, Proto: "tcp"}, {HostIP: netip.MustParseAddr("127.0.0.1"), HostPort: 53, ContainerPort: 53, Proto: "udp"}}}
-	if err := host.run(c1, Steps(e, testOrigin)); err != nil {
+	for range 2 {
+		c := newNetns(t)
+		if err := host.run(c, Steps(e, testOrigin)); err != nil {
+			t.Fatal(err)
+		}
+		got := c.sh("ip -br addr; ip route; ip link show eth0")
+		for _, want := range []string{"172.30.0.2/16", "127.0.0.1/8", "default via 172.30.0.1 dev eth0", "link/ether 02:42:ac:1e:00:02", "mtu 1500"} {
+			if !strings.Contains(got, want) {
+				t.Errorf("in the container: got %s, want %s", got, want)
+			}
+		}
+	}
+	if got := host.sh("ip -br link show master glassbox0"); strings.Count(got, "\n") != 1 {
+		t.Errorf("links on the bridge: got %s, want one", got)
+	}
+}
+
+// TestLoopback is --network none.
+func TestLoopback(t *testing.T) {
+	host, c := newNetns(t), newNetns(t)
+	if err := host.run(c, Loopback()); err != nil {
 		t.Fatal(err)
 	}
-	t.Log(host.sh("nft list ruleset; ip -br a; ip r"))
-	t.Log(c1.sh("ip a; ip r; ping -c1 -W1 172.30.0.1 || true"))
+	if got := c.sh("ip -br addr"); !strings.Contains(got, "127.0.0.1/8") || strings.Count(got, "\n") != 1 {
+		t.Errorf("in the container: got %s, want lo with 127.0.0.1/8", got)
+	}
+	if got := host.sh("ip -br link; nft list ruleset"); strings.Count(got, "\n") != 1 {
+		t.Errorf("on the host: got %s, want nothing but lo", got)
+	}
+}
+
+// TestTogether starts eight containers at once on a host without a bridge.
+func TestTogether(t *testing.T) {
+	const n = 8
+	host := newNetns(t)
+	var cs []*netns
+	for range n {
+		cs = append(cs, newNetns(t))
+	}
+	errs := make(chan error)
+	for i, c := range cs {
+		ip := netip.AddrFrom4([4]byte{172, 30, 0, byte(i + 2)})
+		e := Endpoint{Bridge: testBridge("lo"), IP: ip, MAC: MAC(ip), Veth: VethName(ip.String()),
+			Ports: []Port{{HostPort: uint16(8000 + i), ContainerPort: 80, Proto: "tcp"}}}
+		go func() { errs <- host.run(c, Steps(e, testOrigin)) }()
+	}
+	for range n {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+	if got := host.sh("nft list map ip glassbox0 published"); strings.Count(got, "tcp .") != n {
+		t.Errorf("published: got %s, want %d ports", got, n)
+	}
+	if got := host.sh("nft list chain ip glassbox0 forward"); strings.Count(got, "iifname \"lo\" drop") != 1 {
+		t.Errorf("rules made by several: got %s", got)
+	}
+	for i, c := range cs {
+		if got := c.ask("tcp", fmt.Sprintf("172.30.0.%d:9", (i+1)%n+2)); got != "refused" {
+			t.Errorf("container %d to the next: got %s, want refused", i, got)
+		}
+	}
 }
