@@ -100,8 +100,10 @@ func Steps(e Endpoint, origin func(what string) string) []plan.Step {
 func Loopback() []plan.Step { return []plan.Step{loopback("default")} }
 
 func loopback(origin string) plan.Step {
-	return plan.Step{Lane: plan.Host, Phase: plan.Network, Op: &plan.LinkAddress{Link: "lo"}, Origin: origin,
-		Reason: "A new network namespace has a loopback interface that is down; programs expect to reach themselves at 127.0.0.1."}
+	return plan.Step{
+		Lane: plan.Host, Phase: plan.Network, Op: &plan.LinkAddress{Link: "lo"}, Origin: origin,
+		Reason: "A new network namespace has a loopback interface that is down; programs expect to reach themselves at 127.0.0.1.",
+	}
 }
 
 func gatewayPrefix(b Bridge) netip.Prefix { return netip.PrefixFrom(b.Gateway, b.Subnet.Bits()) }

@@ -41,8 +41,10 @@ func TestSteps(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := Endpoint{Bridge: testBridge("eth0"), IP: netip.MustParseAddr("172.30.0.2"), MAC: "02:42:ac:1e:00:02", Veth: "gb0123456789ab",
-		Ports: append(ports, local...)}
+	e := Endpoint{
+		Bridge: testBridge("eth0"), IP: netip.MustParseAddr("172.30.0.2"), MAC: "02:42:ac:1e:00:02", Veth: "gb0123456789ab",
+		Ports: append(ports, local...),
+	}
 	steps := Steps(e, func(what string) string { return "--" + what })
 	data, err := json.MarshalIndent(steps, "", "  ")
 	if err != nil {

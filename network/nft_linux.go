@@ -35,6 +35,7 @@ func nftType(msg uint16) uint16 { return unix.NFNL_SUBSYS_NFTABLES<<8 | msg }
 func (r *request) begin() {
 	r.message(unix.NFNL_MSG_BATCH_BEGIN, 0, nfgen(unix.NFNL_SUBSYS_NFTABLES)...)
 }
+
 func (r *request) commit() {
 	r.message(unix.NFNL_MSG_BATCH_END, 0, nfgen(unix.NFNL_SUBSYS_NFTABLES)...)
 }
@@ -115,7 +116,7 @@ func (r *request) command(table string, w []string) error {
 // checkTable keeps names of tables, chains and maps to letters that need no quoting.
 func checkTable(s string) error {
 	if s == "" || len(s) > 64 || strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.") != "" {
-		return fmt.Errorf("name %q: want letters, digits, _ - .", s)
+		return fmt.Errorf("name %q: want letters, digits, dots, _ and -", s)
 	}
 	return nil
 }

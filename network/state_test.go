@@ -190,8 +190,10 @@ func TestRepair(t *testing.T) {
 			t.Fatal(err)
 		}
 		port := uint16(8000 + i)
-		e := Endpoint{Bridge: b, IP: ip, Veth: VethName(id), Ports: []Port{{HostPort: port, ContainerPort: 80, Proto: "tcp"},
-			{HostIP: netip.MustParseAddr("127.0.0.1"), HostPort: port, ContainerPort: 80, Proto: "udp"}}}
+		e := Endpoint{Bridge: b, IP: ip, Veth: VethName(id), Ports: []Port{
+			{HostPort: port, ContainerPort: 80, Proto: "tcp"},
+			{HostIP: netip.MustParseAddr("127.0.0.1"), HostPort: port, ContainerPort: 80, Proto: "udp"},
+		}}
 		if err := host.run([]*netns{c1, c2}[i], Steps(e, testOrigin)); err != nil {
 			t.Fatal(err)
 		}

@@ -85,8 +85,10 @@ func (ns *netns) sh(format string, a ...any) string {
 }
 
 func testBridge(opened ...string) Bridge {
-	return Bridge{Name: "glassbox0", Subnet: netip.MustParsePrefix("172.30.0.0/16"), Gateway: netip.MustParseAddr("172.30.0.1"),
-		MTU: 1500, Table: "glassbox0", Opened: opened}
+	return Bridge{
+		Name: "glassbox0", Subnet: netip.MustParsePrefix("172.30.0.0/16"), Gateway: netip.MustParseAddr("172.30.0.1"),
+		MTU: 1500, Table: "glassbox0", Opened: opened,
+	}
 }
 
 func testOrigin(what string) string { return what }
@@ -116,8 +118,10 @@ func (ns *netns) run(child *netns, steps []plan.Step) error {
 func TestRestart(t *testing.T) {
 	host := newNetns(t)
 	ip := netip.MustParseAddr("172.30.0.2")
-	e := Endpoint{Bridge: testBridge(), IP: ip, MAC: MAC(ip), Veth: VethName("0123456789abcdef"),
-		Ports: []Port{{HostPort: 8080, ContainerPort: 80, Proto: "tcp"}, {HostIP: netip.MustParseAddr("127.0.0.1"), HostPort: 53, ContainerPort: 53, Proto: "udp"}}}
+	e := Endpoint{
+		Bridge: testBridge(), IP: ip, MAC: MAC(ip), Veth: VethName("0123456789abcdef"),
+		Ports: []Port{{HostPort: 8080, ContainerPort: 80, Proto: "tcp"}, {HostIP: netip.MustParseAddr("127.0.0.1"), HostPort: 53, ContainerPort: 53, Proto: "udp"}},
+	}
 	for range 2 {
 		c := newNetns(t)
 		if err := host.run(c, Steps(e, testOrigin)); err != nil {
@@ -160,8 +164,10 @@ func TestTogether(t *testing.T) {
 	errs := make(chan error)
 	for i, c := range cs {
 		ip := netip.AddrFrom4([4]byte{172, 30, 0, byte(i + 2)})
-		e := Endpoint{Bridge: testBridge("lo"), IP: ip, MAC: MAC(ip), Veth: VethName(ip.String()),
-			Ports: []Port{{HostPort: uint16(8000 + i), ContainerPort: 80, Proto: "tcp"}}}
+		e := Endpoint{
+			Bridge: testBridge("lo"), IP: ip, MAC: MAC(ip), Veth: VethName(ip.String()),
+			Ports: []Port{{HostPort: uint16(8000 + i), ContainerPort: 80, Proto: "tcp"}},
+		}
 		go func() { errs <- host.run(c, Steps(e, testOrigin)) }()
 	}
 	for range n {
