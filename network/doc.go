@@ -63,8 +63,8 @@
 //
 // The package is part of glassbox-runtime, which starts with every container and stays in memory. github.com/google/nftables
 // with mdlayher/netlink adds 550 KB of program, package net and 0.1 ms of initialisation; a start sends a dozen messages.
-// netlink_linux.go and nft_linux.go are smaller than the glue would be, one socket serves firewall and conntrack, and an
-// error knows which line of the rules it is about.
+// netlink_linux.go is 300 lines; one client serves links, firewall and conntrack, and an error knows which line of the rules
+// it is about.
 //
 // Start reading at [Steps] and [Rules]; then wire_linux.go, which goes through the steps, and netlink_linux.go.
 package network
