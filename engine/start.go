@@ -362,7 +362,7 @@ func (e *Engine) job(c *Container, o StartOptions) (*supervise.Job, error) {
 	}
 	job := &supervise.Job{
 		ID: c.ID, Dir: dir, NameFile: e.nameFile(c.Name), LockFile: e.lockFile(c.ID),
-		Terminal: c.Options.TTY, Interactive: c.Options.Interactive, Remove: c.Options.Remove,
+		Terminal: c.Options.TTY, Interactive: c.Options.Interactive, Detached: !o.Attach, Remove: c.Options.Remove,
 		LogMaxSize: size, LogMaxFiles: files, Cgroups: out.Cgroups, Network: w.job, Plan: out.Plan,
 	}
 	if s.overlay != nil && slices.Contains(s.overlay.Options, "volatile") {
@@ -409,27 +409,28 @@ func (e *Engine) spawn(c *Container, lock *os.File, o StartOptions) (*Session, e
 		return nil, err
 	}
 	defer null.Close()
-	files := []*os.File{null, null, null, lock, theirs}
+	files := []uintptr{null.Fd(), null.Fd(), null.Fd(), lock.Fd(), theirs.Fd()}
 	if o.Attach {
 		if o.Interactive && o.Stdin != nil {
-			files[0] = o.Stdin
+			files[0] = o.Stdin.Fd()
 		}
 		if o.Stdout != nil {
-			files[1] = o.Stdout
+			files[1] = o.Stdout.Fd()
 		}
 		if o.Stderr != nil {
-			files[2] = o.Stderr
+			files[2] = o.Stderr.Fd()
 		}
 	}
-	// A session of its own: Ctrl-C at the terminal is for the command, which passes it on.
-	proc, err := os.StartProcess(fmt.Sprintf("/proc/self/fd/%d", runtime.Fd()), []string{"glassbox-runtime", "supervise", e.dir(c.ID)}, &os.ProcAttr{
+	// A session of its own: Ctrl-C at the terminal is for the command, which passes it on. The call is the raw one because
+	// os.StartProcess first starts a process only to see whether pidfds work, which costs as much as the container's network.
+	pid, err := syscall.ForkExec(fmt.Sprintf("/proc/self/fd/%d", runtime.Fd()), []string{"glassbox-runtime", "supervise", e.dir(c.ID)}, &syscall.ProcAttr{
 		Dir: "/", Env: []string{}, Files: files, Sys: &syscall.SysProcAttr{Setsid: true},
 	})
 	if err != nil {
 		mine.Close()
 		return nil, fmt.Errorf("start the supervisor: %w", err)
 	}
-	s := &Session{socket: mine, events: bufio.NewScanner(mine), pid: proc.Pid}
+	s := &Session{socket: mine, events: bufio.NewScanner(mine), pid: pid}
 	s.events.Buffer(nil, 1<<20)
 	event, err := s.next()
 	switch {
@@ -438,10 +439,8 @@ func (e *Engine) spawn(c *Container, lock *os.File, o StartOptions) (*Session, e
 		return nil, fmt.Errorf("the supervisor ended before the container was started: %w", err)
 	case event.Error != "":
 		mine.Close()
-		proc.Wait()
 		return nil, &StartError{event.Code, errors.New(event.Error)}
 	}
-	proc.Release()
 	return s, nil
 }
 

@@ -40,6 +40,7 @@ type Job struct {
 	LockFile    string            `json:"lockFile"`
 	Terminal    bool              `json:"terminal"`
 	Interactive bool              `json:"interactive"` // standard input is kept open
+	Detached    bool              `json:"detached"`    // nobody is attached
 	Remove      bool              `json:"remove"`      // --rm
 	LogMaxSize  int64             `json:"logMaxSize"`  // bytes; 0: no limit
 	LogMaxFiles int               `json:"logMaxFiles"`

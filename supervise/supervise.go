@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"runtime/debug"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -54,6 +53,7 @@ type supervisor struct {
 	session  session
 	log      *logger
 	proc     *fork.Process
+	pipes    *pipes
 	console  *os.File
 	streams  sync.WaitGroup // copies of output
 	detached atomic.Bool
@@ -73,11 +73,19 @@ func (s *supervisor) main() int {
 		return code
 	}
 	s.session.send(Event{Started: true})
+	if s.job.Detached {
+		s.becomeResident() // returns only if that fails
+	}
+	s.connect()
+	return s.serve()
+}
+
+// serve carries output and waits for the end.
+func (s *supervisor) serve() int {
 	go func() {
 		s.session.serve(s.request)
 		s.leave()
 	}()
-	go s.settle()
 	code := s.wait()
 	s.finish(code)
 	s.session.send(Event{Exited: true, Code: code})
@@ -87,7 +95,7 @@ func (s *supervisor) main() int {
 // start runs the plan.
 func (s *supervisor) start() error {
 	var err error
-	if s.log, err = openLog(filepath.Join(s.job.Dir, LogFile), s.job.LogMaxSize, s.job.LogMaxFiles); err != nil {
+	if s.log, err = openLog(logPath(s.job), s.job.LogMaxSize, s.job.LogMaxFiles); err != nil {
 		return err
 	}
 	if n := s.job.Network; n != nil && len(n.Ports) > 0 {
@@ -114,8 +122,27 @@ func (s *supervisor) start() error {
 		s.undo()
 		return err
 	}
-	s.connect(p)
+	s.pipes = p
+	if s.job.Terminal {
+		s.console = os.NewFile(uintptr(s.proc.FDs["console"]), "console")
+	}
+	s.job.Plan = &plan.Plan{Steps: lasting(s.job.Plan.Steps)} // all that the end needs of it
 	return nil
+}
+
+func logPath(job *Job) string { return filepath.Join(job.Dir, LogFile) }
+
+// lasting are the steps of a plan whose effects outlive the container's processes.
+func lasting(steps []plan.Step) []plan.Step {
+	var out []plan.Step
+	p := plan.Plan{Steps: make([]plan.Step, 1)}
+	for _, s := range steps {
+		p.Steps[0] = s
+		if len(p.Undo(1)) > 0 {
+			out = append(out, s)
+		}
+	}
+	return out
 }
 
 func reservations(rules []plan.PortRule) []network.Port {
@@ -128,19 +155,22 @@ func reservations(rules []plan.PortRule) []network.Port {
 }
 
 // connect starts to carry input and output.
-func (s *supervisor) connect(p *pipes) {
-	in, out, errOut := keepFD(0), keepFD(1), keepFD(2)
+func (s *supervisor) connect() {
+	p := s.pipes
+	in, out, errOut := -1, -1, -1
+	if !s.job.Detached {
+		in, out, errOut = keepFD(0), keepFD(1), keepFD(2)
+	}
 	if s.job.Terminal {
-		s.console = os.NewFile(uintptr(s.proc.FDs["console"]), "console")
 		s.copyOut(s.console, out, "stdout")
-		if s.job.Interactive {
+		if s.job.Interactive && in >= 0 {
 			s.copyIn(in, s.console, false)
 		}
 		return
 	}
 	s.copyOut(p.stdout, out, "stdout")
 	s.copyOut(p.stderr, errOut, "stderr")
-	if p.stdin != nil {
+	if p.stdin != nil && in >= 0 {
 		s.copyIn(in, p.stdin, true)
 	}
 }
@@ -239,12 +269,6 @@ func (s *supervisor) copyIn(from int, to *os.File, closeAtEnd bool) {
 		}
 		unix.Close(from)
 	}()
-}
-
-// settle gives memory back once the container runs: a supervisor may stay for months.
-func (s *supervisor) settle() {
-	time.Sleep(300 * time.Millisecond)
-	debug.FreeOSMemory()
 }
 
 func (s *supervisor) request(q Request) {
