@@ -271,6 +271,22 @@ func (c *container) child() error {
 	if err := c.devices(); err != nil {
 		return err
 	}
+	// Sysctls go before /proc/sys is covered by its read-only clone. Those of a link wait until there is one.
+	awaited := false
+	await := func() {
+		if len(c.Network) > 0 && !awaited {
+			awaited = true
+			c.add(plan.Child, plan.Network, &plan.Await{Name: "network"}, "", "The parent wires the network at the same time; the program must find it ready.")
+		}
+	}
+	for key := range s.Linux.Sysctl {
+		if strings.Contains(strings.ReplaceAll(key, ".", "/"), "/eth0/") {
+			await()
+		}
+	}
+	if err := c.sysctls(fresh); err != nil {
+		return err
+	}
 	if err := c.paths(); err != nil {
 		return err
 	}
@@ -299,12 +315,7 @@ func (c *container) child() error {
 	if s.Root != nil && s.Root.Readonly {
 		c.add(plan.Child, plan.Rootfs, &plan.Remount{Target: "/", Set: []string{"ro"}}, "/root/readonly", "Nothing below the root can be changed, but for the mounts on it.")
 	}
-	if len(c.Network) > 0 {
-		c.add(plan.Child, plan.Network, &plan.Await{Name: "network"}, "", "The parent wires the network at the same time; the program must find it ready.")
-	}
-	if err := c.sysctls(fresh); err != nil {
-		return err
-	}
+	await()
 	return c.process(s.Process, "/process")
 }
 

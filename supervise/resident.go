@@ -56,7 +56,7 @@ func (s *supervisor) becomeResident() {
 		return
 	}
 	cloexec(0)
-	unix.Exec("/proc/self/exe", []string{"glassbox-runtime", "resident", s.job.ID}, nil)
+	unix.Exec("/proc/self/exe", []string{"glassbox-runtime", "resident", s.job.ID}, []string{"GOMAXPROCS=1"})
 	cloexec(unix.FD_CLOEXEC)
 }
 
