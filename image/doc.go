@@ -31,8 +31,8 @@
 // takes all lower directories in it before Linux 6.5. A tar archive may leave out parent directories ("tmp/x" without
 // "tmp"). On a merged root file system those keep the mode, owner and time they have in the layers beneath; in a layer
 // directory of its own overlayfs would show a fresh 0755 root directory in their place, and where the layers beneath have
-// a symbolic link (/lib → usr/lib) it would hide the link. Such a layer is therefore kept in a variant named by its chain
-// ID, with the directories mended; files are shared with other variants by hard links.
+// a symbolic link (/lib → usr/lib) it would hide the link. Such a layer is therefore kept in a variant, named after its
+// chain ID, with the directories mended; files are shared with other variants by hard links.
 //
 // # Ordinary users
 //

@@ -23,18 +23,19 @@ import (
 
 // layerRecord is SHORT.json: a complete layer.
 type layerRecord struct {
-	ID      string        `json:"id"` // the diff ID, or the chain ID of a variant
+	ID      string        `json:"id"` // the diff ID, or a variant's ID
 	DiffID  string        `json:"diffID"`
 	Dir     string        `json:"dir"` // relative to the store's root
 	Size    int64         `json:"size"`
 	Entries int           `json:"entries"`
 	Implied []string      `json:"implied,omitempty"` // directories the archive lacks
 	Links   []pendingLink `json:"links,omitempty"`   // hard links to files of layers beneath; only ever in a variant
+	Hiding  []string      `json:"hiding,omitempty"`  // directories that hold whiteouts
 }
 
 func (r *layerRecord) layer() Layer { return Layer{DiffID: r.DiffID, Dir: r.Dir, Size: r.Size} }
 
-// lookupLayer finds a complete layer by its diff ID or chain ID; nil if there is none.
+// lookupLayer finds a complete layer by its diff ID or variant ID; nil if there is none.
 func (s *Store) lookupLayer(id string) (*layerRecord, error) {
 	h := hexOf(id)
 	for n := 12; n <= len(h); n += 4 {
@@ -360,20 +361,29 @@ func chainID(below, diffID string) string {
 	return digestOf([]byte(below + " " + diffID))
 }
 
+// variantID names the form of a layer that fits one place in one stack. It is never a diff ID, also at the bottom.
+func variantID(chain string) string { return digestOf([]byte("variant of " + chain)) }
+
 // needsVariant reports whether directories that a layer's archive lacks look otherwise in the layers beneath (bottom
-// first), so that the plain layer would hide the difference.
+// first), so that the plain layer would hide the difference; or whether it has whiteouts where there is nothing to hide,
+// which overlayfs would list as names that cannot be opened.
 func (s *Store) needsVariant(rec *layerRecord, below []Layer) (bool, error) {
 	if len(rec.Links) > 0 {
 		return true, nil
 	}
-	if len(rec.Implied) == 0 || len(below) == 0 {
-		return false, nil
+	if len(rec.Implied) == 0 && len(rec.Hiding) == 0 || len(below) == 0 {
+		return len(rec.Hiding) > 0, nil
 	}
 	m, err := openMerged(s.root, below)
 	if err != nil {
 		return false, err
 	}
 	defer m.close()
+	for _, p := range rec.Hiding {
+		if ok, err := m.isDir(p); !ok || err != nil {
+			return err == nil, err
+		}
+	}
 	for _, p := range rec.Implied {
 		f, err := m.lookup(p, false)
 		if err == unix.ENOENT || err == unix.ENOTDIR {
@@ -395,6 +405,19 @@ func (s *Store) needsVariant(rec *layerRecord, below []Layer) (bool, error) {
 		}
 	}
 	return false, nil
+}
+
+// isDir reports whether the stack shows a directory at p itself.
+func (m *merged) isDir(p string) (bool, error) {
+	f, err := m.lookup(p, false)
+	if err == unix.ENOENT || err == unix.ENOTDIR || err == unix.ELOOP {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer f.close()
+	return f.path == p && f.is(unix.S_IFDIR), nil
 }
 
 func unixTime(t unix.Timespec) time.Time { return time.Unix(t.Unix()) }

@@ -237,6 +237,7 @@ func (p *pull) layers(ctx context.Context, m *v1.Manifest, c *v1.Image) ([]Layer
 	n := len(m.Layers)
 	diffs := make([]string, n)
 	chains := make([]string, n)
+	variants := make([]string, n)
 	first := map[string]int{}
 	for i := range n {
 		diffs[i] = string(c.RootFS.DiffIDs[i])
@@ -245,6 +246,7 @@ func (p *pull) layers(ctx context.Context, m *v1.Manifest, c *v1.Image) ([]Layer
 			below = chains[i-1]
 		}
 		chains[i] = chainID(below, diffs[i])
+		variants[i] = variantID(chains[i])
 		if _, ok := first[diffs[i]]; !ok {
 			first[diffs[i]] = i
 		}
@@ -276,7 +278,7 @@ func (p *pull) layers(ctx context.Context, m *v1.Manifest, c *v1.Image) ([]Layer
 		}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			h, err := p.fetch(ctx, m.Layers[i], diffs[i], chains[i])
+			h, err := p.fetch(ctx, m.Layers[i], diffs[i], variants[i])
 			if err != nil {
 				cancel(err)
 				return
@@ -288,15 +290,15 @@ func (p *pull) layers(ctx context.Context, m *v1.Manifest, c *v1.Image) ([]Layer
 	if err := context.Cause(ctx); err != nil {
 		return nil, err
 	}
-	return p.stack(got, first, diffs, chains)
+	return p.stack(got, first, diffs, variants)
 }
 
 // stack settles each layer on the ones beneath it.
-func (p *pull) stack(got []*held, first map[string]int, diffs, chains []string) ([]Layer, error) {
+func (p *pull) stack(got []*held, first map[string]int, diffs, variants []string) ([]Layer, error) {
 	var stack []Layer
 	for i := range diffs {
 		h := got[first[diffs[i]]]
-		if h.rec != nil && h.rec.ID == chains[i] && i > 0 {
+		if h.rec != nil && h.rec.ID == variants[i] {
 			stack = append(stack, h.rec.layer()) // the variant for exactly this place
 			continue
 		}
@@ -320,7 +322,7 @@ func (p *pull) stack(got []*held, first map[string]int, diffs, chains []string) 
 			h.in = nil
 			rec = h.rec
 		case variant || again:
-			if rec, err = p.variant(h, stack, chains[i]); err != nil {
+			if rec, err = p.variant(h, stack, variants[i]); err != nil {
 				return nil, err
 			}
 		}
@@ -330,9 +332,9 @@ func (p *pull) stack(got []*held, first map[string]int, diffs, chains []string) 
 }
 
 // fetch makes one layer available.
-func (p *pull) fetch(ctx context.Context, desc v1.Descriptor, diffID, chain string) (*held, error) {
+func (p *pull) fetch(ctx context.Context, desc v1.Descriptor, diffID, variant string) (*held, error) {
 	have := func() (*held, error) {
-		for _, id := range []string{chain, diffID} {
+		for _, id := range []string{variant, diffID} {
 			rec, err := p.store.lookupLayer(id)
 			if err != nil {
 				return nil, err
@@ -382,6 +384,7 @@ func (p *pull) fetch(ctx context.Context, desc v1.Descriptor, diffID, chain stri
 	}
 	raw := layerRecord{
 		ID: diffID, DiffID: diffID, Size: out.Size, Entries: out.Entries, Implied: out.Implied, Links: out.Links,
+		Hiding: out.Hiding,
 	}
 	h := &held{raw: raw, in: in}
 	if len(raw.Links) == 0 && (len(raw.Implied) == 0 || len(raw.Implied) == 1 && raw.Implied[0] == "") {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -64,6 +65,7 @@ type unpacked struct {
 	Entries int
 	Implied []string // directories that take after the layers beneath, sorted; "" is the root
 	Links   []pendingLink
+	Hiding  []string // directories that hold whiteouts, sorted
 }
 
 // epoch is the time of what no archive describes: it must not depend on when a pull happens.
@@ -109,11 +111,15 @@ func unpack(r io.Reader, rootfd int, user bool, limits Limits) (*unpacked, error
 		if d.implied && !u.cut(p) {
 			out.Implied = append(out.Implied, p)
 		}
+		if len(d.hidden) > 0 && !d.opaque && !u.cut(p) {
+			out.Hiding = append(out.Hiding, p)
+		}
 		for name, target := range d.links {
 			out.Links = append(out.Links, pendingLink{Name: joinPath(p, name), Target: target})
 		}
 	}
 	slices.Sort(out.Implied)
+	slices.Sort(out.Hiding)
 	slices.SortFunc(out.Links, func(a, b pendingLink) int { return strings.Compare(a.Name, b.Name) })
 	return out, nil
 }
@@ -273,7 +279,10 @@ func (u *unpacker) enter(p string, links int) (node, error) {
 			// A link, or something that is no directory at all.
 			target, lerr := readlinkat(at.fd, parts[i])
 			if lerr != nil {
-				return node{}, badEntry(real, "needed as a directory, but the archive made it something else")
+				return node{}, &Error{
+					Op: "layer entry", Name: strconv.Quote(real), Kind: ErrLayer, Err: unix.ENOTDIR,
+					Text: "needed as a directory, but the archive made it something else",
+				}
 			}
 			if links++; links > maxLinks {
 				return node{}, badEntry(real, "too many levels of symbolic links")
@@ -830,6 +839,9 @@ func (u *unpacker) whiteout(parent, base string, h *tar.Header) error {
 		return badEntry(h.Name, "a whiteout of nothing")
 	}
 	at, err := u.enter(parent, 0)
+	if errors.Is(err, unix.ENOTDIR) {
+		return nil // below a file there is nothing to hide
+	}
 	if err != nil {
 		return u.in(h.Name, err)
 	}
@@ -901,6 +913,9 @@ func (u *unpacker) applyMarks(p string) error {
 		var st unix.Stat_t
 		switch err := unix.Fstatat(at.fd, base, &st, unix.AT_SYMLINK_NOFOLLOW); {
 		case err == unix.ENOENT && d.links[base] != "": // replaced by a link
+		case err == unix.ENOENT && (d.opaque || u.cut(p)):
+			// Nothing of the layers beneath shows here anyway, and in a directory that is not merged with another
+			// overlayfs lists the mark as a name that cannot be opened.
 		case err == unix.ENOENT:
 			if err := mknodWhiteout(at.fd, base); err != nil {
 				return err

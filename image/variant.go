@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// variant makes the form of a layer that fits on the stack below, under the name of its chain ID.
-func (p *pull) variant(h *held, below []Layer, chain string) (*layerRecord, error) {
-	if rec, err := p.store.lookupLayer(chain); rec != nil || err != nil {
+// variant makes the form of a layer that fits on the stack below.
+func (p *pull) variant(h *held, below []Layer, id string) (*layerRecord, error) {
+	if rec, err := p.store.lookupLayer(id); rec != nil || err != nil {
 		return rec, err
 	}
 	in, rec := h.in, h.raw
@@ -33,7 +33,7 @@ func (p *pull) variant(h *held, below []Layer, chain string) (*layerRecord, erro
 		in.discard()
 		return nil, err
 	}
-	rec.ID = chain
+	rec.ID = id
 	out, err := in.publish(rec, &p.sync)
 	if err != nil {
 		in.discard()
@@ -57,6 +57,7 @@ func mend(s *Store, in *ingest, rec *layerRecord, below []Layer) error {
 	// First what moves, because it changes the times of directories; parents come before children.
 	implied := slices.Clone(rec.Implied)
 	links := slices.Clone(rec.Links)
+	hiding := slices.Clone(rec.Hiding)
 	for i := 0; i < len(implied); i++ {
 		p := implied[i]
 		if p == "" {
@@ -70,33 +71,64 @@ func mend(s *Store, in *ingest, rec *layerRecord, below []Layer) error {
 			continue
 		}
 		f.close()
-		to, err := m.lookup(p, true)
-		if err != nil {
-			continue // dangling: the directory replaces the link
+		to, err := m.destination(p)
+		if err != nil || to == "" || to == p || strings.HasPrefix(to, p+"/") || strings.HasPrefix(p, to+"/") {
+			continue // the link leads nowhere: the directory takes its place
 		}
-		to.close()
-		if !to.is(unix.S_IFDIR) || to.path == p || strings.HasPrefix(to.path, p+"/") {
-			continue
+		// A directory that the layer describes at the new place keeps its description.
+		described := map[string]bool{}
+		for _, q := range implied[i+1:] {
+			if rest, ok := strings.CutPrefix(q, p+"/"); ok {
+				q = to + "/" + rest
+				if fd, err := openBeneath(root, q); err == nil {
+					unix.Close(fd)
+					described[q] = !slices.Contains(implied, q)
+				}
+			}
 		}
-		made, ok, err := moveTree(root, p, to.path)
+		made, ok, err := moveTree(root, p, to)
 		if err != nil {
-			return fmt.Errorf("layer %s: move %s to %s: %w", rec.ID, p, to.path, err)
+			return fmt.Errorf("layer %s: move %s to %s: %w", rec.ID, p, to, err)
 		}
 		if !ok {
 			continue
 		}
-		implied[i] = to.path
 		for j := i + 1; j < len(implied); j++ {
-			if rest, ok := strings.CutPrefix(implied[j], p+"/"); ok {
-				implied[j] = to.path + "/" + rest
+			if rest, ok := strings.CutPrefix(implied[j], p+"/"); ok && !described[to+"/"+rest] {
+				implied[j] = to + "/" + rest
 			}
 		}
 		for j := range links {
 			if rest, ok := strings.CutPrefix(links[j].Name, p+"/"); ok {
-				links[j].Name = to.path + "/" + rest
+				links[j].Name = to + "/" + rest
+			}
+		}
+		for j := range hiding {
+			if rest, ok := strings.CutPrefix(hiding[j]+"/", p+"/"); ok {
+				hiding[j] = strings.TrimSuffix(to+"/"+rest, "/")
 			}
 		}
 		implied = append(implied, made...)
+	}
+	for _, p := range hiding {
+		ok, err := m.isDir(p)
+		if err == nil && !ok {
+			err = dropWhiteouts(root, p)
+		}
+		// A directory that was made for its whiteouts alone goes with them.
+		for up := p; err == nil && !ok && up != "" && slices.Contains(implied, up); {
+			var gone bool
+			if gone, err = removeIfEmpty(root, up); !gone {
+				break
+			}
+			up = parentOf(up)
+			if err == nil {
+				ok, err = m.isDir(up)
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("layer %s: directory %s: %w", rec.ID, p, err)
+		}
 	}
 	if err := mendLinks(s, in, links, below); err != nil {
 		return err
@@ -118,6 +150,102 @@ func mend(s *Store, in *ingest, rec *layerRecord, below []Layer) error {
 		}
 	}
 	return nil
+}
+
+func removeIfEmpty(root int, p string) (bool, error) {
+	parent, base := splitPath(p)
+	fd, err := openBeneath(root, parent)
+	if err != nil {
+		return false, nil
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return false, err
+	}
+	switch err := unix.Unlinkat(fd, base, unix.AT_REMOVEDIR); err {
+	case nil:
+		return true, setTimes(fd, &st)
+	case unix.ENOTEMPTY, unix.EEXIST, unix.ENOENT, unix.ENOTDIR:
+		return false, nil
+	default:
+		return false, err
+	}
+}
+
+// dropWhiteouts removes the marks from a directory that hides nothing.
+func dropWhiteouts(root int, p string) error {
+	fd, err := openBeneath(root, p)
+	if err == unix.ENOENT || err == unix.ENOTDIR || err == unix.ELOOP {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	entries, err := readDirFD(fd)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		var s unix.Stat_t
+		if err := unix.Fstatat(fd, e.Name(), &s, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return err
+		}
+		if isWhiteout(&s) {
+			if err := unix.Unlinkat(fd, e.Name(), 0); err != nil {
+				return err
+			}
+		}
+	}
+	return setTimes(fd, &st)
+}
+
+// destination follows links to where a directory is or would be made; what is missing on the way stays as named.
+func (m *merged) destination(p string) (string, error) {
+	done, links := "", 0
+	for rest := p; rest != ""; {
+		var c string
+		c, rest, _ = strings.Cut(rest, "/")
+		if c == "" {
+			continue
+		}
+		f, err := m.lookup(joinPath(done, c), false)
+		if err == unix.ENOENT {
+			done = joinPath(done, c)
+			continue
+		}
+		if err != nil {
+			return "", err
+		}
+		target := ""
+		if f.is(unix.S_IFLNK) {
+			target, err = readlinkat(f.dir, f.base)
+		} else if !f.is(unix.S_IFDIR) {
+			err = unix.ENOTDIR
+		}
+		f.close()
+		if err != nil {
+			return "", err
+		}
+		if target == "" {
+			done = joinPath(done, c)
+			continue
+		}
+		if links++; links > maxLinks {
+			return "", unix.ELOOP
+		}
+		to, err := resolveLink(done, target)
+		if err != nil {
+			return "", err
+		}
+		done, rest = "", strings.TrimSuffix(to+"/"+rest, "/")
+	}
+	return done, nil
 }
 
 // inherit gives a directory of the layer the owner, mode, attributes and times of the one beneath it.
