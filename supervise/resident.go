@@ -1,63 +1,91 @@
 package supervise
 
 import (
-	"encoding/json"
+	"errors"
+	"fmt"
 	"os"
 	"runtime"
+	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"glassbox/fork"
 )
 
-// resident is what a supervisor knows once its container runs. With it the process starts itself anew (execve keeps the pid,
-// the children and the descriptors), so that what the start needed of memory is gone for good: a supervisor may stay for
-// months, and there may be hundreds. It happens when nobody waits: the caller has been told, and no output has been read yet.
+// resident is what a supervisor needs to know while its container runs. With it the process starts itself anew (execve keeps
+// the pid, the children and the descriptors), so that what the start needed of memory is gone for good: a supervisor may stay
+// for months, and there may be hundreds. It happens when nobody waits: the caller has been told, and no output has been read
+// yet. Everything else stands in the container's files, and is read at the end.
 type resident struct {
-	Job     *Job  `json:"job"`
-	State   State `json:"state"`
-	Pidfd   int   `json:"pidfd"`
-	Console int   `json:"console"` // descriptors; -1: none
-	Stdin   int   `json:"stdin"`
-	Stdout  int   `json:"stdout"`
-	Stderr  int   `json:"stderr"`
-	Ports   []int `json:"ports,omitempty"`
+	dir                                   string
+	pid                                   int
+	pidfd, console, stdin, stdout, stderr int // descriptors; -1: none
+	logMaxSize, logMaxFiles               int
+	ports                                 []int
+}
+
+// fields are the numbers of r in the order in which they are passed on.
+func (r *resident) fields() []*int {
+	return []*int{&r.pid, &r.pidfd, &r.console, &r.stdin, &r.stdout, &r.stderr, &r.logMaxSize, &r.logMaxFiles}
+}
+
+// args writes r as arguments: the directory, and numbers. JSON would cost the new process more memory than all else it does.
+func (r *resident) args() []string {
+	var numbers []string
+	for _, f := range r.fields() {
+		numbers = append(numbers, strconv.Itoa(*f))
+	}
+	for _, fd := range r.ports {
+		numbers = append(numbers, strconv.Itoa(fd))
+	}
+	return []string{r.dir, strings.Join(numbers, ",")}
+}
+
+func parseResident(dir, numbers string) (*resident, error) {
+	r := &resident{dir: dir}
+	fields := r.fields()
+	for i, text := range strings.Split(numbers, ",") {
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			return nil, fmt.Errorf("resident: %w", err)
+		}
+		if i < len(fields) {
+			*fields[i] = n
+		} else {
+			r.ports = append(r.ports, n)
+		}
+	}
+	if strings.Count(numbers, ",")+1 < len(fields) {
+		return nil, errors.New("resident: too few numbers")
+	}
+	return r, nil
+}
+
+// descriptors are those that execve must keep.
+func (r *resident) descriptors() []int {
+	return append([]int{lockFD, r.pidfd, r.console, r.stdin, r.stdout, r.stderr}, r.ports...)
+}
+
+func (r *resident) cloexec(flag int) {
+	for _, fd := range r.descriptors() {
+		if fd >= 0 {
+			unix.FcntlInt(uintptr(fd), unix.F_SETFD, flag)
+		}
+	}
 }
 
 // becomeResident replaces the process. It returns only if that is not possible, and nothing has changed then. The caller's
 // goroutine is on the main thread, whose death would be the container's.
 func (s *supervisor) becomeResident() {
 	r := resident{
-		Job: s.job, State: s.state, Pidfd: s.proc.Pidfd, Ports: s.ports,
-		Console: number(s.console), Stdin: number(s.pipes.stdin), Stdout: number(s.pipes.stdout), Stderr: number(s.pipes.stderr),
+		dir: s.job.Dir, pid: s.proc.PID, pidfd: s.proc.Pidfd, ports: s.ports,
+		console: number(s.console), stdin: number(s.pipes.stdin), stdout: number(s.pipes.stdout), stderr: number(s.pipes.stderr),
+		logMaxSize: int(s.job.LogMaxSize), logMaxFiles: s.job.LogMaxFiles,
 	}
-	data, err := json.Marshal(r)
-	if err != nil {
-		return
-	}
-	memory, err := unix.MemfdCreate("resident", unix.MFD_CLOEXEC)
-	if err != nil {
-		return
-	}
-	defer unix.Close(memory)
-	if _, err := unix.Pwrite(memory, data, 0); err != nil {
-		return
-	}
-	keep := append([]int{lockFD, r.Pidfd, r.Console, r.Stdin, r.Stdout, r.Stderr}, r.Ports...)
-	cloexec := func(on int) {
-		for _, fd := range keep {
-			if fd >= 0 {
-				unix.FcntlInt(uintptr(fd), unix.F_SETFD, on)
-			}
-		}
-	}
-	// Descriptor 4, the session, makes way: its caller has what it waited for.
-	if err := unix.Dup3(memory, sessionFD, 0); err != nil {
-		return
-	}
-	cloexec(0)
-	unix.Exec("/proc/self/exe", []string{"glassbox-runtime", "resident", s.job.ID}, []string{"GOMAXPROCS=1"})
-	cloexec(unix.FD_CLOEXEC)
+	r.cloexec(0)
+	unix.Exec("/proc/self/exe", append([]string{"glassbox-runtime", "resident"}, r.args()...), []string{"GOMAXPROCS=1"})
+	r.cloexec(unix.FD_CLOEXEC)
 }
 
 func number(f *os.File) int {
@@ -68,20 +96,13 @@ func number(f *os.File) int {
 }
 
 // Resident goes on where becomeResident left off.
-func Resident() int {
+func Resident(dir, numbers string) int {
 	runtime.LockOSThread()
-	memory := os.NewFile(sessionFD, "resident")
-	var r resident
-	err := json.NewDecoder(memory).Decode(&r)
-	memory.Close()
+	r, err := parseResident(dir, numbers)
 	if err != nil {
 		return 125 // the container dies with us, and the next command repairs
 	}
-	for _, fd := range append([]int{lockFD, r.Pidfd, r.Console, r.Stdin, r.Stdout, r.Stderr}, r.Ports...) {
-		if fd >= 0 {
-			unix.CloseOnExec(fd)
-		}
-	}
+	r.cloexec(unix.FD_CLOEXEC)
 	file := func(fd int, name string) *os.File {
 		if fd < 0 {
 			return nil
@@ -90,18 +111,26 @@ func Resident() int {
 		return os.NewFile(uintptr(fd), name)
 	}
 	s := &supervisor{
-		job: r.Job, state: r.State, lock: os.NewFile(lockFD, "lock"), detach: make(chan struct{}), ports: r.Ports,
-		proc:    &fork.Process{PID: r.State.PID, Pidfd: r.Pidfd},
-		console: file(r.Console, "console"),
-		pipes:   &pipes{stdin: file(r.Stdin, "stdin"), stdout: file(r.Stdout, "stdout"), stderr: file(r.Stderr, "stderr")},
+		job: &Job{Dir: dir, Terminal: r.console >= 0, Detached: true}, lock: os.NewFile(lockFD, "lock"), detach: make(chan struct{}), ports: r.ports,
+		proc:    &fork.Process{PID: r.pid, Pidfd: r.pidfd},
+		console: file(r.console, "console"),
+		pipes:   &pipes{stdin: file(r.stdin, "stdin"), stdout: file(r.stdout, "stdout"), stderr: file(r.stderr, "stderr")},
 	}
-	if s.log, err = openLog(logPath(s.job), s.job.LogMaxSize, s.job.LogMaxFiles); err != nil {
+	if s.log, err = openLog(logPath(s.job), int64(r.logMaxSize), r.logMaxFiles); err != nil {
 		return 125
 	}
 	s.leave()
 	s.connect()
 	go settle()
-	code := s.wait()
-	s.finish(code)
+	ws := s.reap()
+	job, err := ReadJob(dir)
+	if err != nil {
+		return 125
+	}
+	s.job = job
+	if state, err := ReadState(dir); err == nil {
+		s.state = *state
+	}
+	s.finish(s.drain(ws))
 	return 0
 }

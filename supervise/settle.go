@@ -21,12 +21,15 @@ func settle() {
 		return
 	}
 	spans := fileSpans(maps)
-	// Twice: the second time, what this function itself has used goes, too.
-	for range 2 {
-		for _, s := range spans {
-			unix.Syscall(unix.SYS_MADVISE, s[0], s[1], unix.MADV_DONTNEED)
-		}
-		time.Sleep(200 * time.Millisecond)
+	drop(spans)
+	// Once more: what this function itself has used goes, too.
+	time.Sleep(200 * time.Millisecond)
+	drop(spans)
+}
+
+func drop(spans [][2]uintptr) {
+	for _, s := range spans {
+		unix.RawSyscall(unix.SYS_MADVISE, s[0], s[1], unix.MADV_DONTNEED)
 	}
 }
 

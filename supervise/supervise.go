@@ -86,7 +86,7 @@ func (s *supervisor) serve() int {
 		s.session.serve(s.request)
 		s.leave()
 	}()
-	code := s.wait()
+	code := s.drain(s.reap())
 	s.finish(code)
 	s.session.send(Event{Exited: true, Code: code})
 	return 0
@@ -126,24 +126,10 @@ func (s *supervisor) start() error {
 	if s.job.Terminal {
 		s.console = os.NewFile(uintptr(s.proc.FDs["console"]), "console")
 	}
-	s.job.Plan = &plan.Plan{Steps: lasting(s.job.Plan.Steps)} // all that the end needs of it
 	return nil
 }
 
 func logPath(job *Job) string { return filepath.Join(job.Dir, LogFile) }
-
-// lasting are the steps of a plan whose effects outlive the container's processes.
-func lasting(steps []plan.Step) []plan.Step {
-	var out []plan.Step
-	p := plan.Plan{Steps: make([]plan.Step, 1)}
-	for _, s := range steps {
-		p.Steps[0] = s
-		if len(p.Undo(1)) > 0 {
-			out = append(out, s)
-		}
-	}
-	return out
-}
 
 func reservations(rules []plan.PortRule) []network.Port {
 	ports := make([]network.Port, len(rules))
@@ -301,9 +287,9 @@ func (s *supervisor) reap() unix.WaitStatus {
 	}
 }
 
-// wait waits for the container's end and returns its exit code as a shell would: 128 and the signal for a killed one.
-func (s *supervisor) wait() int {
-	ws := s.reap()
+// drain ends what is left of the container, waits for the last of its output, and returns its exit code as a shell would: 128
+// and the signal for a killed one.
+func (s *supervisor) drain(ws unix.WaitStatus) int {
 	code := ws.ExitStatus()
 	if ws.Signaled() {
 		code = 128 + int(ws.Signal())

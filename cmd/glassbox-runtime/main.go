@@ -14,7 +14,7 @@ import (
 const usage = `glassbox-runtime is started by glassbox; it is not meant to be typed.
 
   glassbox-runtime supervise DIR     supervise the container in DIR (descriptor 3: its lock, 4: the caller)
-  glassbox-runtime resident ID       what a supervisor becomes once its container runs (descriptor 4: what it knows)
+  glassbox-runtime resident DIR N…   what a supervisor becomes once its container runs
   glassbox-runtime exec              start the process that descriptor 3 describes in a running container
   glassbox-runtime init -- COMMAND   be process 1 of a container: pass signals on, reap orphans
 `
@@ -26,10 +26,10 @@ func main() {
 		unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
 		setName()
 		os.Exit(supervise.Main(args[1]))
-	case len(args) == 2 && args[0] == "resident": // the id is for readers of process lists
+	case len(args) == 3 && args[0] == "resident":
 		unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
 		setName()
-		os.Exit(supervise.Resident())
+		os.Exit(supervise.Resident(args[1], args[2]))
 	case len(args) == 1 && args[0] == "exec":
 		unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
 		setName()
