@@ -480,20 +480,133 @@ type PortRule struct {
 
 // newOp returns an empty op of a kind, or nil.
 func newOp(kind string) Op {
-	for _, op := range []Op{
-		&CgroupCreate{}, &CgroupRemove{}, &CgroupWrite{}, &CgroupEvacuate{}, &CgroupOpen{}, &CgroupJoin{}, &DeviceFilter{},
-		&OpenTree{}, &Open{}, &OpenPid{},
-		&Clone{}, &Unshare{}, &Setns{}, &IDMap{}, &Release{}, &Await{},
-		&Mount{}, &Overlay{}, &PivotRoot{}, &FSMount{}, &MoveMount{}, &Remount{}, &MaskPath{}, &ReadonlyPath{}, &Mkdir{}, &Mknod{}, &Symlink{},
-		&Sethostname{}, &Setdomainname{}, &Sysctl{}, &WriteProc{}, &WriteFile{}, &Rlimit{}, &Umask{}, &Keyring{},
-		&OpenConsole{}, &BindConsole{}, &SendFD{}, &RecvFD{}, &Stdio{}, &Setsid{},
-		&ParentDeath{}, &Dumpable{}, &NoNewPrivs{}, &Seccomp{}, &DropBounding{}, &KeepCaps{}, &Setgroups{}, &Setresgid{}, &Setresuid{}, &Capset{}, &AmbientCaps{},
-		&Chdir{}, &CloseRange{}, &Execve{},
-		&LinkBridge{}, &LinkVeth{}, &LinkDelete{}, &LinkAddress{}, &RouteDefault{}, &NftBridge{}, &NftPublish{}, &NftUnpublish{},
-	} {
-		if op.Kind() == kind {
-			return op
-		}
+	switch kind {
+	case "cgroup-create":
+		return &CgroupCreate{}
+	case "cgroup-remove":
+		return &CgroupRemove{}
+	case "cgroup-write":
+		return &CgroupWrite{}
+	case "cgroup-evacuate":
+		return &CgroupEvacuate{}
+	case "cgroup-open":
+		return &CgroupOpen{}
+	case "cgroup-join":
+		return &CgroupJoin{}
+	case "bpf-device":
+		return &DeviceFilter{}
+	case "open_tree":
+		return &OpenTree{}
+	case "open":
+		return &Open{}
+	case "pidfd_open":
+		return &OpenPid{}
+	case "clone3":
+		return &Clone{}
+	case "unshare":
+		return &Unshare{}
+	case "setns":
+		return &Setns{}
+	case "id-map":
+		return &IDMap{}
+	case "release":
+		return &Release{}
+	case "await":
+		return &Await{}
+	case "mount":
+		return &Mount{}
+	case "overlay":
+		return &Overlay{}
+	case "pivot_root":
+		return &PivotRoot{}
+	case "fsmount":
+		return &FSMount{}
+	case "move_mount":
+		return &MoveMount{}
+	case "mount_setattr":
+		return &Remount{}
+	case "mask-path":
+		return &MaskPath{}
+	case "readonly-path":
+		return &ReadonlyPath{}
+	case "mkdir":
+		return &Mkdir{}
+	case "mknod":
+		return &Mknod{}
+	case "symlink":
+		return &Symlink{}
+	case "sethostname":
+		return &Sethostname{}
+	case "setdomainname":
+		return &Setdomainname{}
+	case "sysctl":
+		return &Sysctl{}
+	case "write-proc":
+		return &WriteProc{}
+	case "write-file":
+		return &WriteFile{}
+	case "prlimit":
+		return &Rlimit{}
+	case "umask":
+		return &Umask{}
+	case "keyctl":
+		return &Keyring{}
+	case "open-console":
+		return &OpenConsole{}
+	case "bind-console":
+		return &BindConsole{}
+	case "send-fd":
+		return &SendFD{}
+	case "recv-fd":
+		return &RecvFD{}
+	case "dup3":
+		return &Stdio{}
+	case "setsid":
+		return &Setsid{}
+	case "pdeathsig":
+		return &ParentDeath{}
+	case "dumpable":
+		return &Dumpable{}
+	case "no-new-privs":
+		return &NoNewPrivs{}
+	case "seccomp":
+		return &Seccomp{}
+	case "drop-bounding":
+		return &DropBounding{}
+	case "keepcaps":
+		return &KeepCaps{}
+	case "setgroups":
+		return &Setgroups{}
+	case "setresgid":
+		return &Setresgid{}
+	case "setresuid":
+		return &Setresuid{}
+	case "capset":
+		return &Capset{}
+	case "ambient-caps":
+		return &AmbientCaps{}
+	case "chdir":
+		return &Chdir{}
+	case "close_range":
+		return &CloseRange{}
+	case "execve":
+		return &Execve{}
+	case "link-bridge":
+		return &LinkBridge{}
+	case "link-veth":
+		return &LinkVeth{}
+	case "link-delete":
+		return &LinkDelete{}
+	case "link-address":
+		return &LinkAddress{}
+	case "route-default":
+		return &RouteDefault{}
+	case "nft-bridge":
+		return &NftBridge{}
+	case "nft-publish":
+		return &NftPublish{}
+	case "nft-unpublish":
+		return &NftUnpublish{}
 	}
 	return nil
 }
