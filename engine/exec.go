@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"path"
@@ -48,19 +47,8 @@ func (e *Engine) Exec(_ context.Context, ref string, o ExecOptions) error {
 	if err != nil {
 		return unsupported("%w", err)
 	}
-	data, err := json.Marshal(supervise.ExecJob{Terminal: o.TTY, Interactive: o.Interactive, Detach: o.Detach, Plan: out.Plan})
+	memory, err := supervise.Memory("exec", &supervise.ExecJob{Terminal: o.TTY, Interactive: o.Interactive, Detach: o.Detach, Plan: out.Plan})
 	if err != nil {
-		return err
-	}
-	fd, err := unix.MemfdCreate("exec", unix.MFD_CLOEXEC)
-	if err != nil {
-		return err
-	}
-	memory := os.NewFile(uintptr(fd), "exec")
-	if _, err := memory.Write(data); err != nil {
-		return err
-	}
-	if _, err := memory.Seek(0, 0); err != nil {
 		return err
 	}
 	runtime, err := e.runtimeFile()

@@ -287,7 +287,7 @@ func (e *Engine) Start(_ context.Context, ref string, o StartOptions) (*Session,
 	if o.Explain != nil {
 		o.Explain(job.Plan)
 	}
-	s, err := e.spawn(c, lock, o)
+	s, err := e.spawn(c, job, lock, o)
 	var start *StartError
 	if err != nil && !errors.As(err, &start) {
 		// The supervisor was killed, or never came to be: what it left is repaired while the lock is still ours.
@@ -369,9 +369,6 @@ func (e *Engine) job(c *Container, o StartOptions) (*supervise.Job, error) {
 		// A volatile overlay leaves a mark that forbids a second use.
 		os.RemoveAll(filepath.Join(dir, "work", "work"))
 	}
-	if err := supervise.WriteJSON(filepath.Join(dir, supervise.JobFile), job); err != nil {
-		return fail(err)
-	}
 	return job, nil
 }
 
@@ -392,7 +389,10 @@ func (e *Engine) runtimeFile() (*os.File, error) {
 }
 
 // spawn starts the supervisor and waits until the program runs.
-func (e *Engine) spawn(c *Container, lock *os.File, o StartOptions) (*Session, error) {
+//
+// The job reaches it twice: at once, in memory; and as a file, which is written while the supervisor comes up, and before it
+// is told to begin.
+func (e *Engine) spawn(c *Container, job *supervise.Job, lock *os.File, o StartOptions) (*Session, error) {
 	runtime, err := e.runtimeFile()
 	if err != nil {
 		return nil, err
@@ -409,7 +409,12 @@ func (e *Engine) spawn(c *Container, lock *os.File, o StartOptions) (*Session, e
 		return nil, err
 	}
 	defer null.Close()
-	files := []uintptr{null.Fd(), null.Fd(), null.Fd(), lock.Fd(), theirs.Fd()}
+	memory, err := supervise.Memory("job", job)
+	if err != nil {
+		return nil, err
+	}
+	defer memory.Close()
+	files := []uintptr{null.Fd(), null.Fd(), null.Fd(), lock.Fd(), theirs.Fd(), memory.Fd()}
 	if o.Attach {
 		if o.Interactive && o.Stdin != nil {
 			files[0] = o.Stdin.Fd()
@@ -423,12 +428,21 @@ func (e *Engine) spawn(c *Container, lock *os.File, o StartOptions) (*Session, e
 	}
 	// A session of its own: Ctrl-C at the terminal is for the command, which passes it on. The call is the raw one because
 	// os.StartProcess first starts a process only to see whether pidfds work, which costs as much as the container's network.
-	pid, err := syscall.ForkExec(fmt.Sprintf("/proc/self/fd/%d", runtime.Fd()), []string{"glassbox-runtime", "supervise", e.dir(c.ID)}, &syscall.ProcAttr{
+	pid, err := syscall.ForkExec(fmt.Sprintf("/proc/self/fd/%d", runtime.Fd()), []string{"glassbox-runtime", "supervise", c.ID}, &syscall.ProcAttr{
 		Dir: "/", Env: []string{}, Files: files, Sys: &syscall.SysProcAttr{Setsid: true},
 	})
 	if err != nil {
 		mine.Close()
 		return nil, fmt.Errorf("start the supervisor: %w", err)
+	}
+	theirs.Close()
+	if err := supervise.WriteJSON(filepath.Join(e.dir(c.ID), supervise.JobFile), job); err != nil {
+		mine.Close() // the supervisor ends without having done anything
+		return nil, err
+	}
+	if _, err := mine.Write([]byte{'\n'}); err != nil {
+		mine.Close()
+		return nil, fmt.Errorf("the supervisor ended before the container was started: %w", err)
 	}
 	s := &Session{socket: mine, events: bufio.NewScanner(mine), pid: pid}
 	s.events.Buffer(nil, 1<<20)

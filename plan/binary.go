@@ -61,8 +61,8 @@ func appendValue(b []byte, v reflect.Value) []byte {
 		return appendValue(append(b, 1), v.Elem())
 	case reflect.Struct:
 		for i := range v.NumField() {
-			if v.Type().Field(i).IsExported() {
-				b = appendValue(b, v.Field(i))
+			if f := v.Field(i); f.CanInterface() { // exported
+				b = appendValue(b, f)
 			}
 		}
 		return b
@@ -198,8 +198,8 @@ func (r *binaryReader) value(v reflect.Value, depth int) {
 		r.value(v.Elem(), depth+1)
 	case reflect.Struct:
 		for i := range v.NumField() {
-			if v.Type().Field(i).IsExported() {
-				r.value(v.Field(i), depth+1)
+			if f := v.Field(i); f.CanSet() { // exported
+				r.value(f, depth+1)
 			}
 		}
 	case reflect.Interface:

@@ -1,7 +1,6 @@
 package supervise
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -25,14 +24,12 @@ type ExecJob struct {
 	Plan        *plan.Plan `json:"plan"`
 }
 
-// Exec reads an [ExecJob] from a file, starts its process, carries its input and output and returns its exit code. The caller
+// Exec reads an [ExecJob] from descriptor 3, starts its process, carries its input and output and returns its exit code. The caller
 // (`glassbox exec`) has replaced itself by this process, so that a small program clones the child, and one whose executable
 // can't be written from inside the container.
-func Exec(jobFile *os.File) int {
+func Exec() int {
 	var job ExecJob
-	err := json.NewDecoder(jobFile).Decode(&job)
-	jobFile.Close()
-	if err != nil {
+	if err := readMemory(3, &job); err != nil {
 		fmt.Fprintf(os.Stderr, "glassbox: exec: %v\n", err)
 		return 125
 	}

@@ -24,26 +24,61 @@ import (
 const (
 	lockFD    = 3
 	sessionFD = 4
+	jobFD     = 5 // the job in binary form, in memory
 )
 
-// Main supervises the container in dir and returns the exit status for the process. It must be called from the main goroutine,
-// whose thread outlives everything else: the container dies with the thread that cloned it.
-func Main(dir string) int {
+// Main supervises the container that the job at descriptor 5 describes, and returns the exit status for the process. It must be
+// called from the main goroutine, whose thread outlives everything else: the container dies with the thread that cloned it.
+func Main() int {
 	runtime.LockOSThread()
 	unix.CloseOnExec(lockFD)
 	unix.CloseOnExec(sessionFD)
 	s := &supervisor{
+		job:     &Job{},
 		lock:    os.NewFile(lockFD, "lock"),
 		session: session{file: os.NewFile(sessionFD, "session")},
 		detach:  make(chan struct{}),
 	}
-	job, err := ReadJob(dir)
-	if err != nil {
-		s.session.send(Event{Error: err.Error(), Code: 125})
+	if err := readMemory(jobFD, s.job); err != nil {
+		s.session.send(Event{Error: "the supervisor's job: " + err.Error(), Code: 125})
 		return 125
 	}
-	s.job = job
+	// The caller writes the job's file while we come up. Without it nobody could repair what a killed supervisor leaves, so
+	// nothing is made before it is there.
+	var ready [1]byte
+	if n, err := s.session.file.Read(ready[:]); n != 1 || err != nil {
+		return 125
+	}
 	return s.main()
+}
+
+// Memory writes v's binary form into a file in memory, from which another process takes it.
+func Memory(name string, v any) (*os.File, error) {
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), name)
+	if _, err := f.WriteAt(plan.AppendBinary(nil, v), 0); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// readMemory reads what Memory wrote.
+func readMemory(fd int, v any) error {
+	f := os.NewFile(uintptr(fd), "memory")
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	data := make([]byte, st.Size())
+	if _, err := f.ReadAt(data, 0); err != nil {
+		return err
+	}
+	return plan.ReadBinary(data, v)
 }
 
 type supervisor struct {

@@ -13,7 +13,7 @@ import (
 
 const usage = `glassbox-runtime is started by glassbox; it is not meant to be typed.
 
-  glassbox-runtime supervise DIR     supervise the container in DIR (descriptor 3: its lock, 4: the caller)
+  glassbox-runtime supervise ID      supervise a container (descriptor 3: its lock, 4: the caller, 5: what to do)
   glassbox-runtime resident DIR N…   what a supervisor becomes once its container runs
   glassbox-runtime exec              start the process that descriptor 3 describes in a running container
   glassbox-runtime init -- COMMAND   be process 1 of a container: pass signals on, reap orphans
@@ -22,10 +22,10 @@ const usage = `glassbox-runtime is started by glassbox; it is not meant to be ty
 func main() {
 	args := os.Args[1:]
 	switch {
-	case len(args) == 2 && args[0] == "supervise":
+	case len(args) == 2 && args[0] == "supervise": // the id is for readers of process lists
 		unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
 		setName()
-		os.Exit(supervise.Main(args[1]))
+		os.Exit(supervise.Main())
 	case len(args) == 3 && args[0] == "resident":
 		unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
 		setName()
@@ -33,7 +33,7 @@ func main() {
 	case len(args) == 1 && args[0] == "exec":
 		unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
 		setName()
-		os.Exit(supervise.Exec(os.NewFile(3, "job")))
+		os.Exit(supervise.Exec())
 	case len(args) > 2 && args[0] == "init" && args[1] == "--":
 		os.Exit(supervise.Init(args[2:]))
 	case len(args) > 1 && args[0] == "--": // as /dev/init
