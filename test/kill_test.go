@@ -52,7 +52,7 @@ func TestKill(t *testing.T) {
 		t.Fatal(err, res.Stderr)
 	}
 	k.must("run", "--rm", "busybox", "true")
-	before, err := k.state.look()
+	before, err := k.state.settled()
 	if err != nil {
 		t.Fatal(err)
 	}

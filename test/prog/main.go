@@ -179,7 +179,7 @@ func probe(args []string) error {
 		"setns":        func() error { return raw(unix.SYS_SETNS, ^uintptr(0), 0, 0) },
 		"mknod":        func() error { return unix.Mknod("/tmp/node", unix.S_IFCHR|0o600, int(unix.Mkdev(1, 3))) },
 		"mknod-disk":   func() error { return unix.Mknod("/tmp/disk", unix.S_IFBLK|0o600, int(unix.Mkdev(254, 0))) },
-		"chown":        func() error { os.WriteFile("/tmp/owned", nil, 0o600); return os.Chown("/tmp/owned", 12, 12) },
+		"chown":        func() error { os.WriteFile("/tmp/owned", nil, 0o600); return unix.Chown("/tmp/owned", 12, 12) },
 		"setuid":       func() error { return raw(unix.SYS_SETUID, 12, 0, 0) },
 		"bind80":       func() error { return listen("tcp", "0.0.0.0:80") },
 		"rawsocket":    func() error { _, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_ICMP); return err },
@@ -330,8 +330,9 @@ func fds([]string) error {
 	}
 	for _, entry := range entries {
 		target, err := os.Readlink("/proc/self/fd/" + entry.Name())
-		// Go's own descriptors: the directory being read, epoll and its eventfd.
-		if err != nil || strings.HasPrefix(target, "anon_inode:[event") || strings.HasSuffix(target, "/fd") {
+		// Go's own descriptors: the directory being read, epoll and its eventfd, the limit of processors.
+		if err != nil || strings.HasPrefix(target, "anon_inode:[event") || strings.HasSuffix(target, "/fd") ||
+			strings.HasPrefix(target, "/sys/fs/cgroup/") {
 			continue
 		}
 		fmt.Println(entry.Name(), target)
