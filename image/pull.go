@@ -146,6 +146,9 @@ func (p *pull) run(ctx context.Context) (*Image, error) {
 	// Another process may remove a layer between our finding it and our naming the image; then fetch it again.
 	for attempt := 0; ; attempt++ {
 		layers, err := p.layers(ctx, doc.image, config)
+		if errors.Is(err, fs.ErrNotExist) && attempt < 3 {
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -22,6 +22,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 )
 
 // randomBody does not compress, so that a layer is long enough to be cut.
@@ -587,6 +588,93 @@ func TestPullResumesByLayer(t *testing.T) {
 	}
 	if n := r.gets["/v2/x/blobs/"+first]; n != 0 {
 		t.Errorf("the complete layer was fetched again")
+	}
+}
+
+// Collect leaves alone what a running pull fills and what it has completed.
+func TestCollectBesidePull(t *testing.T) {
+	r, s := newRegistry(t), openStore(t)
+	m, _ := r.push(t, "x", "latest", amd64(), layerData{tar: tarOf(t, fileE("a", "1"))}, layerData{tar: tarOf(t, fileE("b", randomBody(100<<10)))})
+	second := string(m.Layers[1].Digest)
+	reached, goOn := make(chan bool), make(chan bool)
+	r.hook = func(w http.ResponseWriter, q *http.Request) bool {
+		if strings.HasSuffix(q.URL.Path, second) {
+			w.Write(r.blobs[second][:1000])
+			w.(http.Flusher).Flush()
+			reached <- true
+			<-goOn
+			w.Write(r.blobs[second][1000:])
+			return true
+		}
+		return false
+	}
+	done := make(chan error)
+	go func() {
+		_, err := s.Pull(t.Context(), r.host()+"/x", quick())
+		done <- err
+	}()
+	<-reached
+	for range 100 { // until the first layer is complete
+		if l, _ := filepath.Glob(filepath.Join(s.root, "image/layers/*.json")); len(l) > 0 {
+			break
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	if c, err := s.Collect(CollectOptions{}); err != nil || c != (Collected{}) {
+		t.Errorf("Collect = %+v, %v; want nothing", c, err)
+	}
+	close(goOn)
+	if err := <-done; err != nil {
+		t.Errorf("pull: %v", err)
+	}
+}
+
+func TestPullDiskFull(t *testing.T) {
+	needRoot(t)
+	s := openStore(t)
+	if err := unix.Mount("tmpfs", s.root, "tmpfs", 0, "size=1m,mode=0700"); err != nil {
+		t.Skipf("needs to mount a small tmpfs: %v", err)
+	}
+	t.Cleanup(func() { unix.Unmount(s.root, unix.MNT_DETACH) })
+	_, err := pullTars(t, s, tarOf(t, fileE("f", randomBody(3<<20))))
+	if !errors.Is(err, ErrNoSpace) || !strings.Contains(err.Error(), "--root") {
+		t.Errorf("error %v, want %v", err, ErrNoSpace)
+	}
+	nothingLeft(t, s)
+}
+
+// A registry may send us elsewhere for blobs, but credentials stay with the registry.
+func TestPullRedirectDropsCredentials(t *testing.T) {
+	r, other, s := newRegistry(t), newRegistry(t), openStore(t)
+	m, _ := r.push(t, "x", "latest", amd64(), layerData{tar: tarOf(t, fileE("f", "1"))})
+	dig := string(m.Layers[0].Digest)
+	other.blob(r.blobs[dig])
+	leaked := ""
+	other.hook = func(w http.ResponseWriter, q *http.Request) bool {
+		leaked += q.Header.Get("Authorization")
+		return false
+	}
+	r.hook = func(w http.ResponseWriter, q *http.Request) bool {
+		if _, _, ok := q.BasicAuth(); !ok {
+			w.Header().Set("WWW-Authenticate", `Basic realm="r"`)
+			w.WriteHeader(401)
+			return true
+		}
+		if strings.HasSuffix(q.URL.Path, dig) {
+			http.Redirect(w, q, other.URL+q.URL.Path, http.StatusTemporaryRedirect)
+			return true
+		}
+		return false
+	}
+	dir := t.TempDir()
+	t.Setenv("HOME", dir)
+	t.Setenv("DOCKER_CONFIG", dir)
+	os.WriteFile(filepath.Join(dir, "config.json"), []byte(`{"auths":{"`+r.host()+`":{"auth":"YW5uOnNlY3JldA=="}}}`), 0o600)
+	if _, err := s.Pull(t.Context(), r.host()+"/x", quick()); err != nil {
+		t.Fatalf("pull: %v", err)
+	}
+	if leaked != "" {
+		t.Errorf("credentials sent to another host: %s", leaked)
 	}
 }
 

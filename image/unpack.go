@@ -153,7 +153,8 @@ func (u *unpacker) entry(h *tar.Header, r io.Reader) error {
 	if h.Size < 0 {
 		return badEntry(h.Name, "negative size")
 	}
-	if h.Typeflag == tar.TypeReg || h.Typeflag == tar.TypeRegA || h.Typeflag == tar.TypeGNUSparse || h.Typeflag == tar.TypeCont {
+	switch h.Typeflag {
+	case tar.TypeReg, tar.TypeGNUSparse, tar.TypeCont:
 		// A sparse file's size is not paid for in the archive: count what it claims.
 		if u.bytes += h.Size; u.bytes > u.limits.Bytes || u.bytes < 0 {
 			return overLimit(h.Name, "the layer unpacks to more than %d bytes", u.limits.Bytes)
@@ -186,7 +187,7 @@ func (u *unpacker) entry(h *tar.Header, r io.Reader) error {
 	switch h.Typeflag {
 	case tar.TypeDir:
 		err = u.directory(at, base, real, h)
-	case tar.TypeReg, tar.TypeRegA, tar.TypeGNUSparse, tar.TypeCont:
+	case tar.TypeReg, tar.TypeGNUSparse, tar.TypeCont:
 		err = u.file(at, base, real, h, r)
 	case tar.TypeSymlink:
 		err = u.symlink(at, base, real, h)
