@@ -83,7 +83,7 @@ func dirs(files []string) []string {
 // openIn opens a path below root without leaving it.
 func openIn(root int, file string, flags uint64) (*os.File, error) {
 	fd, err := unix.Openat2(root, strings.TrimLeft(file, "/"), &unix.OpenHow{
-		Flags: flags | unix.O_CLOEXEC | unix.O_NONBLOCK, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
+		Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
 	})
 	if err != nil {
 		return nil, err
@@ -93,7 +93,7 @@ func openIn(root int, file string, flags uint64) (*os.File, error) {
 
 // explainFile looks into an executable file that exists but doesn't run.
 func explainFile(root int, file string) (code int, detail string) {
-	f, err := openIn(root, file, unix.O_RDONLY)
+	f, err := openIn(root, file, unix.O_RDONLY|unix.O_NONBLOCK)
 	if err != nil {
 		return 126, fmt.Sprintf("%s: %v", file, errors.Unwrap(err))
 	}

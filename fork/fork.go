@@ -93,9 +93,13 @@ type execution struct {
 	tainted   bool // the thread's namespaces were changed
 	received  map[string]int
 	prog      *program
+	clonedFD  int32 // where clone3 writes the pidfd
 }
 
 func (x *execution) closeAll(proc *Process) {
+	if x.wire != nil {
+		x.wire.Close()
+	}
 	for _, fd := range x.owned {
 		unix.Close(fd)
 	}
@@ -104,9 +108,6 @@ func (x *execution) closeAll(proc *Process) {
 	}
 	if x.childSock >= 0 {
 		unix.Close(x.childSock)
-	}
-	if x.wire != nil {
-		x.wire.Close()
 	}
 	if proc == nil {
 		if x.pidfd >= 0 {
@@ -256,7 +257,11 @@ func (x *execution) host(op plan.Op) error {
 	case *plan.LinkBridge, *plan.LinkVeth, *plan.LinkDelete, *plan.LinkAddress, *plan.RouteDefault, *plan.NftBridge, *plan.NftPublish, *plan.NftUnpublish:
 		if x.wire == nil {
 			x.wire = network.Open(func() (int, error) {
-				return unix.Open("/proc/"+strconv.Itoa(x.pid)+"/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+				fd, err := unix.Open("/proc/"+strconv.Itoa(x.pid)+"/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+				if err == nil {
+					x.owned = append(x.owned, fd)
+				}
+				return fd, err
 			})
 		}
 		return x.wire.Do(op)
@@ -270,8 +275,8 @@ func (x *execution) clone(o *plan.Clone) error {
 		return err
 	}
 	args := cloneArgs{flags: flags | unix.CLONE_PIDFD | unix.CLONE_CLEAR_SIGHAND, exitSignal: uint64(unix.SIGCHLD)}
-	pidfd := new(int32)
-	args.pidfd = uint64(uintptr(unsafe.Pointer(pidfd)))
+	// The kernel writes through this address: it must be on the heap, which doesn't move, and not on the stack, which does.
+	args.pidfd = uint64(uintptr(unsafe.Pointer(&x.clonedFD)))
 	if o.Cgroup != "" {
 		fd, err := x.fd(o.Cgroup)
 		if err != nil {
@@ -295,7 +300,7 @@ func (x *execution) clone(o *plan.Clone) error {
 	if errno != 0 {
 		return errno
 	}
-	x.pid, x.pidfd = int(pid), int(*pidfd)
+	x.pid, x.pidfd = int(pid), int(x.clonedFD)
 	unix.Close(x.childSock)
 	x.childSock = -1
 	return nil
