@@ -173,7 +173,7 @@ func (*Mount) Kind() string { return "mount" }
 func (*Mount) Man() string { return "mount(2)" }
 
 func (o *Mount) String() string {
-	return strings.TrimSpace("mount "+o.Type+prefix(" ", o.Source)) + " on " + o.Target + paren(append(slices.Clone(o.Flags), nonEmpty(o.Data)...))
+	return "mount" + prefix(" ", o.Type) + prefix(" ", o.Source) + " on " + o.Target + paren(append(slices.Clone(o.Flags), nonEmpty(o.Data)...))
 }
 
 // Kind is "overlay".
