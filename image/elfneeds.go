@@ -219,6 +219,9 @@ func (l *libFinder) find(name string, chain []*elfObject) (file string, byConf b
 	l.load()
 	obj := chain[len(chain)-1]
 	if strings.Contains(name, "/") {
+		if !filepath.IsAbs(name) {
+			return "", false, fmt.Errorf("%s needs %s, a path relative to wherever it is run", obj.path, name)
+		}
 		if _, err := os.Stat(name); err != nil {
 			return "", false, unwrapPath(name, err)
 		}

@@ -9,6 +9,7 @@ type Limits struct {
 	ZstdWindow uint64 // largest zstd window, memory of the decoder (default 128 MiB, what the zstd program allows)
 	Path       int    // bytes of a path or link target (default 4096, PATH_MAX)
 	Depth      int    // components of a path (default 256); one descriptor is held for each
+	Notes      int64  // memory for the directories and whiteouts of one layer (default 64 MiB: some 400,000 of them)
 	Xattr      int    // bytes of extended attributes of one entry (default 128 KiB)
 	Manifest   int64  // bytes of a manifest or index (default 4 MiB, what registries accept)
 	Config     int64  // bytes of an image config (default 8 MiB)
@@ -23,6 +24,7 @@ func (l Limits) withDefaults() Limits {
 	def(&l.ZstdWindow, 128<<20)
 	def(&l.Path, 4096)
 	def(&l.Depth, 256)
+	def(&l.Notes, 64<<20)
 	def(&l.Xattr, 128<<10)
 	def(&l.Manifest, 4<<20)
 	def(&l.Config, 8<<20)

@@ -434,6 +434,68 @@ func TestFromHost(t *testing.T) {
 	}
 }
 
+func TestFromHostLibraries(t *testing.T) {
+	if _, err := exec.LookPath("gcc"); err != nil {
+		t.Skip("needs gcc")
+	}
+	dir := t.TempDir()
+	sh := func(script string) {
+		t.Helper()
+		cmd := exec.Command("sh", "-ec", script)
+		cmd.Dir = dir
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	sh(`mkdir bin lib priv
+echo 'int deep(void){return 7;}' >d.c; gcc -shared -fPIC -Wl,-soname,libdeep.so.1 -o priv/libdeep.so.1 d.c
+echo 'int deep(void); int x(void){return deep();}' >x.c
+gcc -shared -fPIC -Wl,-rpath,'$ORIGIN/../priv' -o lib/libx.so.1.2 x.c priv/libdeep.so.1 -Wl,-soname,libx.so.1
+ln -s libx.so.1.2 lib/libx.so.1
+echo 'int x(void); int main(void){return x();}' >m.c
+gcc -o bin/prog m.c lib/libx.so.1 -Wl,-rpath,'$ORIGIN/../lib' -Wl,-rpath-link,priv`)
+	s := openStore(t)
+	img, err := s.FromHost(t.Context(), "libs", FromHostOptions{Files: []string{filepath.Join(dir, "bin/prog")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range []string{"lib/libx.so.1", "lib/libx.so.1.2", "priv/libdeep.so.1"} {
+		if _, err := img.Stat(s.root, filepath.Join(dir, f)); err != nil {
+			t.Errorf("%s: %v", f, err)
+		}
+	}
+	if os.Geteuid() == 0 {
+		cmd := exec.Command(filepath.Join(dir, "bin/prog"))
+		cmd.Env = []string{"LD_ORIGIN_PATH=" + filepath.Join(dir, "bin")} // instead of /proc/self/exe
+		cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: filepath.Join(s.root, img.Layers[0].Dir)}
+		cmd.Dir = "/"
+		if err := cmd.Run(); cmd.ProcessState == nil || cmd.ProcessState.ExitCode() != 7 {
+			t.Errorf("inside: %v, want exit code 7", err)
+		}
+	}
+	os.Remove(filepath.Join(dir, "priv/libdeep.so.1"))
+	_, err = s.FromHost(t.Context(), "libs", FromHostOptions{Files: []string{filepath.Join(dir, "bin/prog")}})
+	if err == nil || !strings.Contains(err.Error(), "libx.so.1.2 needs libdeep.so.1") {
+		t.Errorf("missing library: %v", err)
+	}
+}
+
+func TestReadLdConf(t *testing.T) {
+	dir := t.TempDir()
+	os.WriteFile(filepath.Join(dir, "a.conf"), []byte("# comment\n/one /two\ninclude d/*.conf\ninclude a.conf\n"), 0o644)
+	os.Mkdir(filepath.Join(dir, "d"), 0o755)
+	os.WriteFile(filepath.Join(dir, "d/1.conf"), []byte("/three:/four # x\nrelative\n"), 0o644)
+	got := readLdConf(filepath.Join(dir, "a.conf"), map[string]bool{}, 0)
+	if d := cmp.Diff([]string{"/one", "/two", "/three", "/four"}, got); d != "" {
+		t.Error(d)
+	}
+	for _, d := range cacheDirs("/etc/ld.so.cache") {
+		if !filepath.IsAbs(d) {
+			t.Errorf("directory %q from the cache", d)
+		}
+	}
+}
+
 // An ordinary user's store, in a process of its own.
 func TestOrdinaryUser(t *testing.T) {
 	if os.Getenv("GLASSBOX_TEST_USER") != "" {

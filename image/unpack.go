@@ -32,6 +32,7 @@ type unpacker struct {
 
 	entries int
 	bytes   int64 // of regular files, as their headers say
+	notes   int64 // bytes of memory that dirs takes, about
 	buf     []byte
 }
 
@@ -354,7 +355,7 @@ func (u *unpacker) setImplied(fd int, real string) error {
 		return fmt.Errorf("chmod %s: %w", real, err)
 	}
 	u.dirs[real] = &dir{mode: 0o755, mtime: epoch, atime: epoch, implied: true}
-	return nil
+	return u.note(real)
 }
 
 // clear makes room for an entry: what an earlier entry of the archive left there goes, except a directory that a
@@ -458,6 +459,9 @@ func (u *unpacker) describe(real string, fd int, h *tar.Header) error {
 	if d == nil {
 		d = &dir{}
 		u.dirs[real] = d
+		if err := u.note(real); err != nil {
+			return err
+		}
 	}
 	d.mode, d.mtime, d.atime, d.implied = mode, h.ModTime, accessTime(h), false
 	return nil
@@ -614,7 +618,7 @@ func (u *unpacker) link(at node, base, real string, h *tar.Header) error {
 			d.links = map[string]string{}
 		}
 		d.links[base] = target
-		return nil
+		return u.note(base + target)
 	}
 	if err != nil {
 		return err
@@ -850,7 +854,20 @@ func (u *unpacker) whiteout(parent, base string, h *tar.Header) error {
 	if d.hidden == nil {
 		d.hidden = map[string]bool{}
 	}
+	if d.hidden[hidden] {
+		return nil
+	}
 	d.hidden[hidden] = true
+	return u.note(hidden)
+}
+
+// note accounts for what is kept in memory about a name until the end of the archive. Names compress well: without a
+// bound a small blob could fill the memory with paths.
+func (u *unpacker) note(name string) error {
+	const overhead = 80
+	if u.notes += int64(len(name)) + overhead; u.notes > u.limits.Notes {
+		return overLimit(name, "directories and whiteouts of the layer take more than %d bytes of memory", u.limits.Notes)
+	}
 	return nil
 }
 

@@ -243,6 +243,7 @@ func TestUnpackRefuses(t *testing.T) {
 		{"link target too long", []e{linkE("l", strings.Repeat("x", 4096))}, Limits{}, ErrLayer},
 		{"too many entries", []e{fileE("a", ""), fileE("b", ""), fileE("c", "")}, Limits{Entries: 2}, ErrLimit},
 		{"too many bytes", []e{fileE("a", "12345"), fileE("b", "67890")}, Limits{Bytes: 9}, ErrLimit},
+		{"memory for names", []e{dirE("aaaa", 0o755), dirE("bbbb", 0o755), fileE("x/.wh.cccc", "")}, Limits{Notes: 300}, ErrLimit},
 		{"attributes too large", []e{{name: "f", mode: 0o644, pax: map[string]string{"SCHILY.xattr.user.x": strings.Repeat("v", 200<<10)}}}, Limits{}, ErrLimit},
 	}
 	for _, tt := range tests {
