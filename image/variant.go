@@ -86,7 +86,7 @@ func mend(s *Store, in *ingest, rec *layerRecord, below []Layer) error {
 				}
 			}
 		}
-		made, ok, err := moveTree(root, p, to)
+		made, ok, err := moveTree(root, p, to, in.user)
 		if err != nil {
 			return fmt.Errorf("layer %s: move %s to %s: %w", rec.ID, p, to, err)
 		}
@@ -358,7 +358,7 @@ func mendLink(m *merged, root int, l pendingLink) error {
 
 // moveTree moves what a layer has in directory from to directory to, which the layer may have or not. It returns the
 // directories that it had to make, and false without any change where something is in the way.
-func moveTree(root int, from, to string) (made []string, ok bool, err error) {
+func moveTree(root int, from, to string, user bool) (made []string, ok bool, err error) {
 	src, err := openBeneath(root, from)
 	if err != nil {
 		return nil, false, nil // moved with a parent already
@@ -369,15 +369,25 @@ func moveTree(root int, from, to string) (made []string, ok bool, err error) {
 		return nil, false, err
 	}
 	defer func() { unix.Close(dst) }()
-	path := ""
+	path, fresh := "", false
 	for c := range strings.SplitSeq(to, "/") {
 		path = joinPath(path, c)
+		// Deleted by this very layer, and needed again: a directory that shows nothing from beneath.
+		var st unix.Stat_t
+		if unix.Fstatat(dst, c, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && isWhiteout(&st) {
+			if err := freshDir(dst, c, user); err != nil {
+				return made, false, err
+			}
+			fresh = true
+		}
 		fd, err := unix.Openat(dst, c, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 		if err == unix.ENOENT {
 			if err := unix.Mkdirat(dst, c, 0o755); err != nil {
 				return made, false, err
 			}
-			made = append(made, path)
+			if !fresh {
+				made = append(made, path)
+			}
 			fd, err = unix.Openat(dst, c, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 		}
 		if err != nil {
@@ -396,6 +406,17 @@ func moveTree(root int, from, to string) (made []string, ok bool, err error) {
 	}
 	defer unix.Close(pfd)
 	return made, true, unix.Unlinkat(pfd, base, unix.AT_REMOVEDIR)
+}
+
+// freshDir turns a whiteout into an opaque directory.
+func freshDir(dirfd int, name string, user bool) error {
+	if err := unix.Unlinkat(dirfd, name, 0); err != nil {
+		return err
+	}
+	if err := unix.Mkdirat(dirfd, name, 0o755); err != nil {
+		return err
+	}
+	return markOpaqueAt(dirfd, name, user)
 }
 
 // mergeDir moves the entries of one directory into another; directories on both sides are merged.
