@@ -107,6 +107,7 @@ func printValue(w io.Writer, format string, v any) error {
 	if err != nil {
 		return err
 	}
+	t.Option("missingkey=error")
 	var b bytes.Buffer
 	if err := t.Execute(&b, v); err != nil {
 		var raw any
@@ -114,7 +115,7 @@ func printValue(w io.Writer, format string, v any) error {
 			return fmt.Errorf("template: %w", err)
 		}
 		b.Reset()
-		if err := t.Option("missingkey=error").Execute(&b, raw); err != nil {
+		if err := t.Execute(&b, raw); err != nil {
 			return fmt.Errorf("template parsing error: %w", err)
 		}
 	}
