@@ -35,7 +35,7 @@ const Version = "0.1.0"
 func Main(args []string, stdin, stdout, stderr *os.File, environ []string) int {
 	a := &app{in: stdin, out: stdout, err: stderr, environ: environ}
 	root := a.rootCommand(args)
-	root.SetArgs(args)
+	root.SetArgs(append([]string{}, args...)) // cobra takes the process's own arguments for nil
 	cmd, err := root.ExecuteC()
 	return a.finish(cmd, err)
 }
@@ -286,6 +286,7 @@ func parent(name, short string, children ...*cobra.Command) *cobra.Command {
 
 func unknownCommand(cmd *cobra.Command, name string) error {
 	err := fmt.Errorf("unknown command: %s %s", cmd.CommandPath(), name)
+	cmd.SuggestionsMinimumDistance = 2
 	if near := cmd.SuggestionsFor(name); len(near) > 0 {
 		err = fmt.Errorf("%w\nhint: did you mean %s?", err, strings.Join(near, ", "))
 	}

@@ -220,7 +220,10 @@ func (c *createFlags) options(a *app, fs *pflag.FlagSet, args []string) (engine.
 // typed gives each flag that was set as one would type it, by its long name: -m 50m and --memory=50m are one origin.
 func typed(fs *pflag.FlagSet) map[string]string {
 	m := map[string]string{}
-	fs.Visit(func(f *pflag.Flag) {
+	fs.VisitAll(func(f *pflag.Flag) {
+		if !f.Changed {
+			return
+		}
 		switch v := f.Value.(type) {
 		case list:
 			words := make([]string, len(*v.to))

@@ -190,6 +190,9 @@ type RemoveOptions struct {
 // Remove removes a container that doesn't run, or any with Force.
 func (e *Engine) Remove(_ context.Context, ref string, o RemoveOptions) error {
 	id, err := e.resolve(ref)
+	if o.Force && errors.Is(err, ErrNotFound) {
+		return nil // as rm -f
+	}
 	if err != nil {
 		return err
 	}

@@ -224,6 +224,13 @@ func (b *builder) namespaces() error {
 	default:
 		return unsupported("network %s not found: want bridge, none, host or container:NAME", b.network)
 	}
+	if strings.HasPrefix(o.Network, "container:") {
+		for flag, set := range map[string]bool{"hostname": o.Hostname != "", "dns": len(o.DNS) > 0, "add-host": len(o.AddHost) > 0, "mac-address": o.MAC != "", "ip": o.IP != ""} {
+			if set {
+				return invalid("conflicting options: --%s and --network %s: the other container has decided that", flag, o.Network)
+			}
+		}
+	}
 	if len(o.Publish) > 0 && b.network != "bridge" {
 		return invalid("-p needs a network of the container's own (--network bridge), this container has %s", o.Network)
 	}
@@ -247,13 +254,18 @@ func (b *builder) namespaces() error {
 	default:
 		b.spec.Hostname = b.c.ID[:12]
 	}
-	if len(b.spec.Hostname) > 64 {
-		return invalid("--hostname %q: the kernel takes 64 bytes", b.spec.Hostname)
+	if o.Hostname != "" && !validHostname(o.Hostname) {
+		return invalid("invalid hostname %q: letters, digits, dashes, underscores and dots, at most 64", o.Hostname)
 	}
 	b.from("/hostname", "hostname", "")
 	b.spec.Domainname = o.Domainname
 	b.from("/domainname", "domainname", "")
 	return nil
+}
+
+// validHostname accepts what sethostname(2) takes and /etc/hosts can say.
+func validHostname(s string) bool {
+	return len(s) <= 64 && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") == "" && s[0] != '-' && s[0] != '.'
 }
 
 func (b *builder) process() error {

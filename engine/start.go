@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -90,6 +91,12 @@ func (e *Engine) wire(c *Container, s *specification, lease bool) (*wiring, erro
 	default:
 		w.container = s.network
 		return w, nil
+	}
+	for _, server := range o.DNS {
+		if _, err := netip.ParseAddr(server); err != nil {
+			e.release(w.job, c.ID)
+			return nil, invalid("--dns %s: it is no IP address", server)
+		}
 	}
 	var extra []network.HostEntry
 	for _, text := range o.AddHost {
@@ -252,15 +259,25 @@ type Session struct {
 	code   int
 }
 
-// Start starts a container that doesn't run. It returns when the program runs, or with a [StartError].
+// Start starts a container and returns when its program runs, or with a [StartError]. One that runs already is left alone.
 func (e *Engine) Start(_ context.Context, ref string, o StartOptions) (*Session, error) {
 	id, err := e.resolve(ref)
 	if err != nil {
 		return nil, err
 	}
 	lock, fresh, err := supervise.Lock(e.lockFile(id), false)
-	if err == unix.EWOULDBLOCK {
-		return nil, conflict("container %s is already running, or being changed by another command", ref)
+	for end := time.Now().Add(10 * time.Second); err == unix.EWOULDBLOCK; lock, fresh, err = supervise.Lock(e.lockFile(id), false) {
+		// Somebody works on it: its supervisor, because it runs, or a command that is soon done.
+		if _, s, err := e.loadID(id); err == nil && (s.Status == supervise.Running || s.Status == supervise.Paused) {
+			if o.Attach {
+				return nil, unsupported("container %s is running already: attaching to a running container is not supported yet; see glassbox logs -f and glassbox exec", ref)
+			}
+			return &Session{}, nil
+		}
+		if time.Now().After(end) {
+			return nil, conflict("container %s is being changed by another command", ref)
+		}
+		time.Sleep(5 * time.Millisecond)
 	}
 	if err != nil {
 		return nil, err
@@ -498,4 +515,8 @@ func (s *Session) Resize(rows, cols uint16) error {
 }
 
 // Close leaves the container to its supervisor.
-func (s *Session) Close() { s.socket.Close() }
+func (s *Session) Close() {
+	if s.socket != nil {
+		s.socket.Close()
+	}
+}
