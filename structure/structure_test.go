@@ -1,0 +1,233 @@
+// Package structure tests the shape of the repository: who imports whom, what a pure package may not import, that every
+// package explains itself, that nothing happens at init, and what the lean binary must not carry.
+package structure
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "glassbox"
+
+// allowed says which of the module's packages each package may import; HACKING.md has it as one line:
+//
+//	plan, host < cgroup, network < compile < fork < supervise < engine < faces; image < engine; plan < explain < faces
+//
+// Tests may import more. A package that isn't listed is a failure: it needs a place in the order first.
+func allowed() map[string][]string {
+	low := []string{"plan", "host", "host/nofile", "seccomp"}
+	order := map[string][]string{
+		"plan": nil, "host/nofile": nil, "host": {"host/nofile"}, "seccomp": nil, "image": nil,
+		"cgroup": low, "network": low, "explain": {"plan"}, "structure": nil,
+	}
+	// Each of these may import all that come before it.
+	below := append(slices.Clone(low), "cgroup", "network")
+	for _, p := range []string{"oci", "compile", "fork", "supervise"} {
+		order[p] = slices.Clone(below)
+		below = append(below, p)
+	}
+	order["engine"] = append(slices.Clone(below), "image")
+	faces := append(slices.Clone(below), "image", "engine", "explain")
+	order["cli"] = faces
+	order["cmd/glassbox"] = []string{"cli"}
+	order["cmd/glassbox-runtime"] = append(slices.Clone(below), "cmd/glassbox-runtime")
+	return order
+}
+
+// pure are packages that depend on their input alone, and what would break that.
+func pure() map[string][]string {
+	return map[string][]string{
+		"compile": {"os", "os/exec", "syscall", "net", "time", "golang.org/x/sys/unix", "math/rand", "crypto/rand"},
+		"plan":    {"os", "os/exec", "syscall", "net", "time", "golang.org/x/sys/unix"},
+		"explain": {"os", "os/exec", "syscall", "net", "time", "golang.org/x/sys/unix"},
+	}
+}
+
+// file is a parsed Go file that is no test.
+type file struct {
+	pkg  string // directory below the module's root
+	name string
+	ast  *ast.File
+}
+
+func parse(t *testing.T) []file {
+	t.Helper()
+	root, err := filepath.Abs("..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var files []file
+	set := token.NewFileSet()
+	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			if errors.Is(err, fs.ErrNotExist) { // somebody's temporary file
+				return nil
+			}
+			return err
+		}
+		rel, _ := filepath.Rel(root, path)
+		if d.IsDir() {
+			// The test folder holds programs for tests, which may import what they like.
+			if name := d.Name(); path != root && (strings.HasPrefix(name, ".") || name == "testdata" || rel == "test" || rel == "build" || rel == "bin") {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		if !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return nil
+		}
+		f, err := parser.ParseFile(set, path, nil, parser.ParseComments)
+		if err != nil {
+			return err
+		}
+		if slices.ContainsFunc(f.Comments, func(c *ast.CommentGroup) bool {
+			return slices.ContainsFunc(c.List, func(l *ast.Comment) bool { return strings.HasPrefix(l.Text, "//go:build ignore") })
+		}) {
+			return nil
+		}
+		files = append(files, file{filepath.ToSlash(filepath.Dir(rel)), rel, f})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+func TestImports(t *testing.T) {
+	order := allowed()
+	for _, f := range parse(t) {
+		may, known := order[f.pkg]
+		if !known {
+			t.Errorf("%s: package %s has no place in the order of imports: see allowed", f.name, f.pkg)
+			continue
+		}
+		for _, spec := range f.ast.Imports {
+			path := strings.Trim(spec.Path.Value, `"`)
+			if own, ok := strings.CutPrefix(path, module+"/"); ok && !slices.Contains(may, own) {
+				t.Errorf("%s imports %s, which the order in HACKING.md forbids", f.name, path)
+			}
+			if slices.Contains(pure()[f.pkg], path) {
+				t.Errorf("%s imports %s: package %s is pure, its output may depend on its input alone", f.name, path, f.pkg)
+			}
+		}
+	}
+}
+
+// TestPackageDocs checks that one file of each package says what the package is.
+func TestPackageDocs(t *testing.T) {
+	docs := map[string][]string{}
+	for _, f := range parse(t) {
+		if _, ok := docs[f.pkg]; !ok {
+			docs[f.pkg] = nil
+		}
+		if f.ast.Doc != nil {
+			docs[f.pkg] = append(docs[f.pkg], f.name)
+			text := f.ast.Doc.Text()
+			if name := f.ast.Name.Name; name != "main" && !strings.HasPrefix(text, "Package "+name+" ") {
+				t.Errorf("%s: the package doc begins with %.30q, want \"Package %s …\"", f.name, text, name)
+			}
+		}
+	}
+	for pkg, in := range docs {
+		if len(in) != 1 {
+			t.Errorf("package %s has %d package docs (%s), want one", pkg, len(in), strings.Join(in, ", "))
+		}
+	}
+}
+
+// TestNoInit checks that importing a package does nothing and offers nothing to change: no init functions, no exported
+// variables but errors.
+func TestNoInit(t *testing.T) {
+	for _, f := range parse(t) {
+		for _, decl := range f.ast.Decls {
+			switch d := decl.(type) {
+			case *ast.FuncDecl:
+				if d.Recv == nil && d.Name.Name == "init" {
+					t.Errorf("%s has an init function", f.name)
+				}
+			case *ast.GenDecl:
+				if d.Tok == token.VAR {
+					exported(t, f, d)
+				}
+			}
+		}
+	}
+}
+
+func exported(t *testing.T, f file, d *ast.GenDecl) {
+	for _, spec := range d.Specs {
+		for _, name := range spec.(*ast.ValueSpec).Names {
+			if name.IsExported() && !strings.HasPrefix(name.Name, "Err") {
+				t.Errorf("%s: exported variable %s: make it a constant or a function, or somebody will change it", f.name, name.Name)
+			}
+		}
+	}
+}
+
+// TestLean checks what the runtime binary must not carry: it is started for every container, and stays.
+func TestLean(t *testing.T) {
+	heavy := map[string]string{
+		module + "/image":                        "registries and layers are the engine's",
+		module + "/engine":                       "the verbs are the command line's",
+		module + "/cli":                          "",
+		module + "/explain":                      "",
+		"net/http":                               "0.3 ms of start-up and a megabyte",
+		"crypto/tls":                             "",
+		"text/template":                          "",
+		"regexp":                                 "",
+		"encoding/xml":                           "",
+		"github.com/google/go-containerregistry": "",
+		"github.com/opencontainers/go-digest":    "regular expressions at init",
+		"github.com/spf13/cobra":                 "",
+		"github.com/spf13/pflag":                 "",
+		"github.com/klauspost/compress":          "",
+	}
+	for _, pkg := range deps(t, "./cmd/glassbox-runtime") {
+		for bad, reason := range heavy {
+			if pkg == bad || strings.HasPrefix(pkg, bad+"/") && strings.Contains(bad, "/") {
+				t.Errorf("glassbox-runtime imports %s: %s", pkg, reason)
+			}
+		}
+	}
+}
+
+// deps lists all packages that go into a program.
+func deps(t *testing.T, program string) []string {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-deps", "-json=ImportPath", program)
+	cmd.Dir = ".."
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux")
+	out, err := cmd.Output()
+	if err != nil {
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			t.Fatalf("go list %s: %s", program, exit.Stderr)
+		}
+		t.Fatal(err)
+	}
+	var paths []string
+	for d := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p struct{ ImportPath string }
+		err := d.Decode(&p)
+		if err == io.EOF {
+			return paths
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		paths = append(paths, p.ImportPath)
+	}
+}
