@@ -170,7 +170,8 @@ func TestNoInit(t *testing.T) {
 func exported(t *testing.T, f file, d *ast.GenDecl) {
 	for _, spec := range d.Specs {
 		for _, name := range spec.(*ast.ValueSpec).Names {
-			if name.IsExported() && !strings.HasPrefix(name.Name, "Err") {
+			// host/nofile is written by assembly before the runtime starts, and cannot be anything but variables.
+			if name.IsExported() && !strings.HasPrefix(name.Name, "Err") && f.pkg != "host/nofile" {
 				t.Errorf("%s: exported variable %s: make it a constant or a function, or somebody will change it", f.name, name.Name)
 			}
 		}
