@@ -634,15 +634,27 @@ func cmdCPU(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	dir, read, err := usageFile(s.host, list[0].State.Pid)
 	ts.Check(err)
-	first, err := read()
-	ts.Check(err)
-	ticks, begin := processTicks(dir), time.Now()
-	time.Sleep(time.Duration(seconds * float64(time.Second)))
-	second, err := read()
-	ts.Check(err)
-	passed := time.Since(begin)
-	got := float64(second-first) / float64(passed.Nanoseconds())
-	ts.Logf("%s: %.3f of a core over %v", dir, got, passed)
+	var (
+		got    float64
+		ticks  map[int]int64
+		passed time.Duration
+	)
+	// More than the limit is wrong at once; less may be a busy machine.
+	for range 4 {
+		first, err := read()
+		ts.Check(err)
+		begin := time.Now()
+		ticks = processTicks(dir)
+		time.Sleep(time.Duration(seconds * float64(time.Second)))
+		second, err := read()
+		ts.Check(err)
+		passed = time.Since(begin)
+		got = float64(second-first) / float64(passed.Nanoseconds())
+		ts.Logf("%s: %.3f of a core over %v", dir, got, passed)
+		if got > want*0.9 {
+			break
+		}
+	}
 	if got < want*0.9 || got > want*1.1 {
 		ts.Fatalf("%.3f of a core, want %.3f within a tenth", got, want)
 	}
