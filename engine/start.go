@@ -54,7 +54,11 @@ func (e *Engine) wire(c *Container, s *specification, lease bool) (*wiring, erro
 		w.steps = network.Loopback()
 	case "host":
 	case "bridge":
-		bridge, err := network.DefaultBridge(e.networkState(), e.networkConfig())
+		find := network.LikelyBridge
+		if lease {
+			find = network.DefaultBridge
+		}
+		bridge, err := find(e.networkState(), e.networkConfig())
 		if err != nil {
 			return nil, err
 		}

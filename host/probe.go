@@ -39,6 +39,7 @@ func Probe() (*Facts, error) {
 	if err := unix.Sysinfo(&info); err != nil {
 		return nil, fmt.Errorf("sysinfo: %w", err)
 	}
+	soft, hard := nofile.Limits()
 	return &Facts{
 		Kernel:  kernel,
 		Arch:    runtime.GOARCH,
@@ -46,7 +47,7 @@ func Probe() (*Facts, error) {
 		GID:     uint32(unix.Getegid()),
 		Caps:    caps,
 		LastCap: lastCap(),
-		NoFile:  [2]uint64{nofile.Soft, nofile.Hard},
+		NoFile:  [2]uint64{soft, hard},
 		Cgroup:  cgroup,
 		LSM:     securityModules(&buf),
 		Seccomp: seccompFilters(),

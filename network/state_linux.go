@@ -37,20 +37,28 @@ type stored struct {
 // network namespace overlaps with it. The choice is remembered in configDir; it is made again when something else has come to
 // overlap and no container has an address in it. It also finds out on which interfaces forwarding has to be switched on.
 func DefaultBridge(stateDir, configDir string) (Bridge, error) {
-	b, err := defaultBridge(stateDir, configDir)
+	unlock, err := lock(stateDir)
+	if err == nil {
+		defer unlock()
+		var b Bridge
+		if b, err = defaultBridge(stateDir, configDir, true); err == nil {
+			return b, nil
+		}
+	}
+	return Bridge{}, fmt.Errorf("default bridge: %w", err)
+}
+
+// LikelyBridge returns what DefaultBridge would return now. It writes nothing and needs no privilege.
+func LikelyBridge(stateDir, configDir string) (Bridge, error) {
+	b, err := defaultBridge(stateDir, configDir, false)
 	if err != nil {
 		return Bridge{}, fmt.Errorf("default bridge: %w", err)
 	}
 	return b, nil
 }
 
-func defaultBridge(stateDir, configDir string) (Bridge, error) {
+func defaultBridge(stateDir, configDir string, remember bool) (Bridge, error) {
 	b := Bridge{Name: DefaultName, Table: DefaultName}
-	unlock, err := lock(stateDir)
-	if err != nil {
-		return b, err
-	}
-	defer unlock()
 	c, err := dial(unix.NETLINK_ROUTE)
 	if err != nil {
 		return b, err
@@ -105,12 +113,14 @@ func defaultBridge(stateDir, configDir string) (Bridge, error) {
 		if b.Subnet = pick(used); !b.Subnet.IsValid() {
 			return b, fmt.Errorf("no free subnet: write one to %s as {\"subnet\": \"A.B.C.D/N\"}", file)
 		}
-		if err := writeJSON(file, stored{b.Subnet}); err != nil {
-			return b, err
+		if remember {
+			if err := writeJSON(file, stored{b.Subnet}); err != nil {
+				return b, err
+			}
 		}
 	}
 	b.Gateway = b.Subnet.Addr().Next()
-	b.MTU, b.Opened, err = outside(c, routes, own, filepath.Join(stateDir, "opened.json"))
+	b.MTU, b.Opened, err = outside(c, routes, own, filepath.Join(stateDir, "opened.json"), remember)
 	return b, err
 }
 
@@ -161,7 +171,7 @@ func nameservers() []netip.Prefix {
 
 // outside returns the smallest MTU of the interfaces that the host has routes over, and those of them that glassbox has to
 // switch forwarding on for, or has done so before. Where the host is a router anyway (ip_forward is 1), there are none.
-func outside(c *conn, routes []route, own int, file string) (mtu int, opened []string, err error) {
+func outside(c *conn, routes []route, own int, file string, remember bool) (mtu int, opened []string, err error) {
 	const lo = 1
 	all, dev, err := c.forwarding()
 	if err != nil {
@@ -207,7 +217,7 @@ func outside(c *conn, routes []route, own int, file string) (mtu int, opened []s
 		}
 	}
 	slices.Sort(now)
-	if !slices.Equal(before, now) {
+	if remember && !slices.Equal(before, now) {
 		if err := writeJSON(file, now); err != nil {
 			return 0, nil, err
 		}

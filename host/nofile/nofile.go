@@ -11,8 +11,10 @@
 // a lower limit and compares.
 package nofile
 
-// Soft and Hard are the limits at the start of the process. Both are 0 if they could not be read.
-var Soft, Hard = prlimit()
+var soft, hard = prlimit()
+
+// Limits returns the soft and the hard limit at the start of the process. Both are 0 if they could not be read.
+func Limits() (softLimit, hardLimit uint64) { return soft, hard }
 
 // prlimit is prlimit64(0, RLIMIT_NOFILE, NULL, &result).
 func prlimit() (soft, hard uint64)
