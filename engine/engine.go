@@ -216,7 +216,8 @@ func (e *Engine) loadID(id string) (*Container, *supervise.State, error) {
 	}
 	s, err := supervise.ReadState(e.dir(id))
 	if err != nil {
-		return nil, nil, err
+		// A power failure can leave an empty file: what the container is, is known, and what became of it isn't.
+		s = &supervise.State{Status: supervise.Exited, ExitCode: 137, Error: "its state was lost: " + err.Error()}
 	}
 	if s.Status == supervise.Running {
 		if !supervise.Held(e.lockFile(id)) {

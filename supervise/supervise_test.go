@@ -1,0 +1,224 @@
+package supervise
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+)
+
+func readLog(t *testing.T, path string) (out []Line) {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	r := bufio.NewScanner(f)
+	r.Buffer(nil, 1<<20)
+	for r.Scan() {
+		var l Line
+		if err := json.Unmarshal(r.Bytes(), &l); err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, l)
+	}
+	return out
+}
+
+func TestLogLines(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	l, err := openLog(path, 0, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	long := strings.Repeat("x", maxLine+10)
+	for _, w := range [][2]string{{"stdout", "a"}, {"stderr", "E\n"}, {"stdout", "b\nc"}, {"stdout", "\n\n"}, {"stdout", long}, {"stdout", "\nend"}} {
+		if err := l.write(w[0], []byte(w[1])); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := l.close(); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, line := range readLog(t, path) {
+		got = append(got, line.Stream+":"+line.Log)
+		if time.Since(line.Time) > time.Minute {
+			t.Errorf("time %v", line.Time)
+		}
+	}
+	want := []string{"stderr:E\n", "stdout:ab\n", "stdout:c\n", "stdout:\n", "stdout:" + long[:maxLine], "stdout:" + long[maxLine:] + "\n", "stdout:end"}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("lines (-want +got):\n%s", d)
+	}
+}
+
+func TestLogRotation(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	l, err := openLog(path, 1000, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 200 {
+		if err := l.write("stdout", []byte(strings.Repeat("y", i%50)+"\n")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.close()
+	entries, _ := os.ReadDir(filepath.Dir(path))
+	if len(entries) != 3 {
+		t.Errorf("%d files, want 3", len(entries))
+	}
+	for _, e := range entries {
+		if st, _ := e.Info(); st.Size() > 1000 {
+			t.Errorf("%s has %d bytes", e.Name(), st.Size())
+		}
+	}
+	if last := readLog(t, path); len(last) == 0 || len(last[len(last)-1].Log) != 199%50+1 {
+		t.Errorf("the newest line isn't in the newest file: %v", last)
+	}
+}
+
+func TestLock(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "locks", "x.lock")
+	a, fresh, err := Lock(path, false)
+	if err != nil || !fresh {
+		t.Fatal(fresh, err)
+	}
+	if !Held(path) {
+		t.Error("not held")
+	}
+	if _, _, err := Lock(path, false); !errors.Is(err, unix.EWOULDBLOCK) {
+		t.Errorf("a second lock: %v", err)
+	}
+	// The holder leaves an exit code and removes the file: whoever waits gets the code, and the next lock is fresh.
+	got := make(chan int)
+	go func() {
+		code, ok, err := Await(path)
+		if !ok || err != nil {
+			code = -1
+		}
+		got <- code
+	}()
+	time.Sleep(20 * time.Millisecond)
+	a.WriteAt([]byte("42"), 0)
+	Unlock(a, path)
+	if code := <-got; code != 42 {
+		t.Errorf("Await = %d, want 42", code)
+	}
+	if Held(path) {
+		t.Error("held after Unlock")
+	}
+	b, fresh, err := Lock(path, true)
+	if err != nil || !fresh {
+		t.Errorf("after Unlock: fresh %v, %v", fresh, err)
+	}
+	// A holder that is killed leaves the file, which is then a trace.
+	b.Close()
+	c, fresh, err := Lock(path, false)
+	if err != nil || fresh {
+		t.Errorf("after a kill: fresh %v, %v", fresh, err)
+	}
+	Unlock(c, path)
+}
+
+// TestLockSurvivesExec hands the lock to a child by its descriptor, as a command hands it to the supervisor.
+func TestLockSurvivesExec(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.lock")
+	f, _, err := Lock(path, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("sleep", "0.3")
+	cmd.ExtraFiles = []*os.File{f}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	if !Held(path) {
+		t.Error("the child doesn't hold it")
+	}
+	cmd.Wait()
+	if Held(path) {
+		t.Error("held by nobody")
+	}
+}
+
+func TestResidentArguments(t *testing.T) {
+	want := &resident{dir: "/d", pid: 1, pidfd: 2, console: -1, stdin: 4, stdout: 5, stderr: 6, logMaxSize: 7, logMaxFiles: 8, ports: []int{9, 10}}
+	args := want.args()
+	got, err := parseResident(args[0], args[1])
+	if d := cmp.Diff(want, got, cmp.AllowUnexported(resident{})); err != nil || d != "" {
+		t.Errorf("%v (-want +got):\n%s", err, d)
+	}
+	for _, bad := range []string{"", "1", "1,2,3", "a,b,c,d,e,f,g,h"} {
+		if _, err := parseResident("/d", bad); err == nil {
+			t.Errorf("%q is accepted", bad)
+		}
+	}
+}
+
+func TestFileSpans(t *testing.T) {
+	maps := "00400000-0058e000 r-xp 00000000 fe:00 10010819 /x y\n00756000-0076b000 rw-p 00356000 fe:00 10010819 /x\n7ffd-7ffe r-xp 00000000 00:00 0 [vdso]\nrubbish\n"
+	if d := cmp.Diff([][2]uintptr{{0x400000, 0x18e000}}, fileSpans([]byte(maps))); d != "" {
+		t.Errorf("spans (-want +got):\n%s", d)
+	}
+}
+
+// TestRepairHalfMade repairs what a killed create leaves: a directory without container.json, and a name.
+func TestRepairHalfMade(t *testing.T) {
+	root := t.TempDir()
+	dir, name := filepath.Join(root, "containers", "c1"), filepath.Join(root, "name")
+	if err := os.MkdirAll(filepath.Join(dir, "upper", "etc"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	os.Symlink("c1", name)
+	locks := filepath.Join(root, "locks")
+	os.Mkdir(locks, 0o700)
+	os.WriteFile(filepath.Join(locks, "c1.lock"), nil, 0o600)
+	held, _, err := Lock(filepath.Join(locks, "c2.lock"), false) // somebody works on another
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	err = Repair(locks, func(id string) string { return filepath.Join(root, "containers", id) }, func(string) string { return name })
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, gone := range []string{dir, name, filepath.Join(locks, "c1.lock")} {
+		if _, err := os.Lstat(gone); !os.IsNotExist(err) {
+			t.Errorf("%s is still there", gone)
+		}
+	}
+	if _, err := os.Lstat(filepath.Join(locks, "c2.lock")); err != nil {
+		t.Error("the lock in use was removed")
+	}
+}
+
+func TestStateRoundTrip(t *testing.T) {
+	dir := t.TempDir()
+	if s, err := ReadState(dir); err != nil || s.Status != Created {
+		t.Errorf("without a file: %+v, %v", s, err)
+	}
+	want := &State{Status: Exited, ExitCode: 137, OOMKilled: true, Finished: time.Now().UTC()}
+	if err := WriteState(dir, want); err != nil {
+		t.Fatal(err)
+	}
+	got, err := ReadState(dir)
+	if d := cmp.Diff(want, got); err != nil || d != "" {
+		t.Errorf("%v (-want +got):\n%s", err, d)
+	}
+	os.WriteFile(filepath.Join(dir, StateFile), []byte("{"), 0o600)
+	if _, err := ReadState(dir); err == nil {
+		t.Error("a damaged file is read")
+	}
+}
