@@ -54,7 +54,8 @@ type printer struct {
 	TextOptions
 	w     *bufio.Writer
 	seen  map[plan.Phase]bool
-	child bool // the child lives
+	child bool   // the child lives
+	note  string // origin and manual page of the step before
 }
 
 // Styles, as SGR parameters.
@@ -159,6 +160,10 @@ func (t *printer) step(n int, s plan.Step, quiet bool) {
 	lines := make([]string, 0, len(what)+len(reason)+1)
 	lines = append(append(lines, what...), reason...)
 	at := t.placeNote(lines, len(what), note, width)
+	if quiet && note == t.note && at == len(lines) {
+		at = -1 // not worth a line of its own
+	}
+	t.note = note
 
 	number, m := fmt.Sprint(n), mark(s)
 	for i := 0; i < len(lines) || i <= at; i++ {
