@@ -8,6 +8,11 @@ if [[ $(id -u) != 0 ]]; then
 	echo 'demo: needs root, for namespaces and cgroups: sudo make demo' >&2
 	exit 1
 fi
+# A bridge stays for the next container, as Docker's does: here in a network namespace that goes with this script.
+if [[ -z ${DEMO_NAMESPACE:-} ]] && unshare --net true 2>/dev/null; then
+	DEMO_NAMESPACE=1 exec unshare --net "test/demo.sh"
+fi
+groups_before=$(find /sys/fs/cgroup -maxdepth 2 -type d -name 'glassbox*')
 work=$(mktemp -d)
 glassbox=(bin/glassbox --root "$work/root" --state "$work/state")
 
@@ -16,6 +21,8 @@ cleanup() {
 	ids=$("${glassbox[@]}" ps -aq) || true
 	[[ -z $ids ]] || xargs "${glassbox[@]}" rm -f <<<"$ids" >/dev/null || true
 	rm -rf --one-file-system "$work"
+	# The parent of containers' control groups, unless it was there before; rmdir takes only an empty one.
+	find /sys/fs/cgroup -maxdepth 2 -type d -name 'glassbox*' | grep -vxF "${groups_before:-none}" | xargs -r rmdir 2>/dev/null || true
 }
 trap cleanup EXIT
 
@@ -43,7 +50,7 @@ echo "hostname:        $(</proc/sys/kernel/hostname)"
 echo "my process ID:   $$"
 echo "processes:"
 if type -P ps >/dev/null; then
-	ps -e -o pid,user,args | while read -r line; do echo "    $line"; done
+	ps -e -o pid,user,args >/tmp/list; while read -r line; do echo "    $line"; done </tmp/list
 else
 	for dir in /proc/[0-9]*; do echo "    ${dir#/proc/} $(tr '\0' ' ' 2>/dev/null <"$dir/cmdline")"; done
 fi
@@ -64,7 +71,6 @@ while read -r name value; do
 	case $name in CapEff: | Seccomp:) echo "    $name $value" ;; esac
 done </proc/self/status
 EOF
-script=$(<"$work/look")
 
 if ! "${glassbox[@]}" run --rm demo bash -c true 2>"$work/error"; then
 	say 'This machine does not give a bridge network; the demo goes on without:'
@@ -80,8 +86,7 @@ echo "root directory:  $(echo /*)"
 
 say '3. The same, seen from a container with 64 MB, 20 processes and half a processor.'
 limits=(--hostname inside --memory 64m --pids-limit 20 --cpus 0.5 "${network[@]}")
-printf '$ glassbox run --rm %s demo bash -c …\n' "${limits[*]}"
-"${glassbox[@]}" run --rm "${limits[@]}" demo bash -c "$script"
+show run --rm "${limits[@]}" -v "$work/look:/look:ro" demo bash /look
 
 say '4. A limit holds: a program that wants more than its 64 MB is ended by the kernel, with 137 = 128 + SIGKILL.'
 status=0
