@@ -68,7 +68,7 @@ const (
 )
 
 func (t *printer) style(s, code string) string {
-	if !t.Color || s == "" {
+	if !t.Color || code == "" || strings.TrimSpace(s) == "" {
 		return s
 	}
 	return "\x1b[" + code + "m" + s + "\x1b[0m"
@@ -169,7 +169,7 @@ func (t *printer) step(n int, s plan.Step, quiet bool) {
 	for i := 0; i < len(lines) || i <= at; i++ {
 		text := ""
 		if i < len(lines) {
-			text = t.style(lines[i], when(i < len(what), bold, "0"))
+			text = t.style(lines[i], when(i < len(what), bold, ""))
 		}
 		if i == at {
 			used := 0
