@@ -165,7 +165,7 @@ func (k *killer) round(n int) {
 	action := []string{"run", "run-d", "run-rm", "exec", "stop", "rm"}[k.pick(6)]
 	victim := []string{"command", "supervisor", "container"}[k.pick(3)]
 	// A start takes some 20 ms, a stop as long.
-	delay := time.Duration(k.pick(40_000)) * time.Microsecond
+	delay := scaled(time.Duration(k.pick(40_000)) * time.Microsecond)
 	var args []string
 	prepared := []string{"run", "-d", "--name", name, "--cidfile", cidfile, "-p", strconv.Itoa(20000+n) + ":80", "busybox", "sleep", "1000"}
 	switch action {
