@@ -42,7 +42,7 @@ func (e *Engine) Exec(_ context.Context, ref string, o ExecOptions) error {
 	spec := &specs.Spec{Linux: &specs.Linux{Seccomp: filter}}
 	out, err := compile.Exec(compile.ExecInput{
 		Input:   compile.Input{Spec: spec, Facts: *facts, SeccompName: "default", Origins: map[string]string{"": "command line"}},
-		Process: process, PID: state.PID, Start: state.Start, Namespaces: joined(job.Plan), Cgroups: job.Cgroups,
+		Process: process, PID: state.PID, Start: state.Start, Namespaces: job.Namespaces, Cgroups: job.Cgroups,
 	})
 	if err != nil {
 		return unsupported("%w", err)
@@ -97,17 +97,7 @@ func (e *Engine) execProcess(c *Container, job *supervise.Job, o ExecOptions) (*
 	if c.ImageID != "" {
 		img, _ = e.images.Resolve(c.ImageID) // an image removed by force leaves the container running
 	}
-	var env []string
-	cwd := "/"
-	for _, s := range job.Plan.Steps {
-		switch op := s.Op.(type) {
-		case *plan.Execve:
-			env = op.Env
-		case *plan.Chdir:
-			cwd = op.Path
-		}
-	}
-	p := &specs.Process{Args: o.Command, Terminal: o.TTY, Cwd: cwd}
+	p := &specs.Process{Args: o.Command, Terminal: o.TTY, Cwd: job.Cwd}
 	if o.Workdir != "" {
 		if !path.IsAbs(o.Workdir) {
 			return nil, nil, invalid("the working directory %q is invalid, it needs to be an absolute path", o.Workdir)
@@ -138,7 +128,7 @@ func (e *Engine) execProcess(c *Container, job *supervise.Job, o ExecOptions) (*
 		}
 		fromFiles = append(fromFiles, lines...)
 	}
-	env = slices.DeleteFunc(slices.Clone(env), func(s string) bool {
+	env := slices.DeleteFunc(slices.Clone(job.Env), func(s string) bool {
 		return strings.HasPrefix(s, "TERM=") && !o.TTY || strings.HasPrefix(s, "HOME=") && o.User != ""
 	})
 	if o.TTY {

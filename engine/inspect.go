@@ -24,6 +24,11 @@ func (e *Engine) Inspect(ref string) (any, error) {
 	o := &c.Options
 	dir := e.dir(c.ID)
 	job, _ := supervise.ReadJob(dir) // none before the first start
+	if job != nil {
+		if job.Plan, err = supervise.ReadPlan(dir); err != nil {
+			return nil, err
+		}
+	}
 	running := s.Status == supervise.Running || s.Status == supervise.Paused
 	stats := s.Stats
 	if running {

@@ -244,14 +244,11 @@ func (e *Engine) PlanOf(ref string) (*plan.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	job, err := supervise.ReadJob(e.dir(id))
+	p, err := supervise.ReadPlan(e.dir(id))
 	if os.IsNotExist(err) {
 		return nil, conflict("container %s has never been started: it has no plan yet", ref)
 	}
-	if err != nil {
-		return nil, err
-	}
-	return job.Plan, nil
+	return p, err
 }
 
 // Session is a started container, seen by the command that started it.
@@ -384,7 +381,8 @@ func (e *Engine) job(c *Container, o StartOptions) (*supervise.Job, error) {
 	job := &supervise.Job{
 		ID: c.ID, Dir: dir, NameFile: e.nameFile(c.Name), LockFile: e.lockFile(c.ID),
 		Terminal: c.Options.TTY, Interactive: c.Options.Interactive, Detached: !o.Attach, Remove: c.Options.Remove,
-		LogMaxSize: size, LogMaxFiles: files, Cgroups: out.Cgroups, Network: w.job, Plan: out.Plan,
+		LogMaxSize: size, LogMaxFiles: files, Cgroups: out.Cgroups, Network: w.job,
+		Namespaces: joined(out.Plan), Env: s.spec.Process.Env, Cwd: s.spec.Process.Cwd, Undo: out.Plan.Undo(len(out.Plan.Steps)), Plan: out.Plan,
 	}
 	if s.overlay != nil && slices.Contains(s.overlay.Options, "volatile") {
 		// A volatile overlay leaves a mark that forbids a second use.
@@ -457,9 +455,11 @@ func (e *Engine) spawn(c *Container, job *supervise.Job, lock *os.File, o StartO
 		return nil, fmt.Errorf("start the supervisor: %w", err)
 	}
 	theirs.Close()
-	if err := supervise.WriteJSON(filepath.Join(e.dir(c.ID), supervise.JobFile), job); err != nil {
-		mine.Close() // the supervisor ends without having done anything
-		return nil, err
+	for name, v := range map[string]any{supervise.JobFile: job, supervise.PlanFile: job.Plan} {
+		if err := supervise.WriteJSON(filepath.Join(e.dir(c.ID), name), v); err != nil {
+			mine.Close() // the supervisor ends without having done anything
+			return nil, err
+		}
 	}
 	if _, err := mine.Write([]byte{'\n'}); err != nil {
 		mine.Close()

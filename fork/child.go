@@ -49,6 +49,7 @@ type program struct {
 	n      int
 	regs   registers
 	sock   uintptr // the child's end of the socket to the parent
+	other  uintptr // the parent's end
 	report report
 	ack    [1]byte
 	keep   []any // what the calls point to
@@ -81,6 +82,9 @@ func child(p *program) {
 	}
 	var none uint64
 	syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, sigSetmask, uintptr(unsafe.Pointer(&none)), 0, 8, 0, 0)
+
+	// As long as the child itself has the parent's end open, too, it would never see that the parent is gone.
+	syscall.RawSyscall6(syscall.SYS_CLOSE, p.other, 0, 0, 0, 0, 0)
 
 	i := 0
 	for i < p.n {

@@ -293,6 +293,7 @@ func (x *execution) clone(o *plan.Clone) error {
 	if x.prog, err = lower(x.plan, x.fds, x.childSock, x.opts.Inject-1); err != nil {
 		return err
 	}
+	x.prog.other = uintptr(x.sock)
 	syscall.ForkLock.Lock()
 	pid, errno := clone(&args, x.prog)
 	syscall.ForkLock.Unlock()

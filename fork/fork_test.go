@@ -357,11 +357,11 @@ func TestTruth(t *testing.T) {
 		}
 		got = append(got, s)
 	}
-	// The prologue: 64 handlers, and the signal mask.
-	if len(got) < 66 || got[63].nr != unix.SYS_RT_SIGACTION || got[64].nr != unix.SYS_RT_SIGPROCMASK {
+	// The prologue: 64 handlers, the signal mask, and the parent's end of the socket.
+	if len(got) < 67 || got[63].nr != unix.SYS_RT_SIGACTION || got[64].nr != unix.SYS_RT_SIGPROCMASK || got[65].nr != unix.SYS_CLOSE {
 		t.Fatalf("the child begins otherwise: %d calls", len(got))
 	}
-	got = got[65:]
+	got = got[66:]
 
 	p := fullPlan(t, "true") // the same plan as the helper's but for directories
 	fds := map[string]int{}
@@ -566,6 +566,52 @@ func TestKilledDuringSetup(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "killed by signal 9") {
 		t.Errorf("got %v, want the death of the child", err)
 	}
+}
+
+// TestParentDies ends the parent while its child waits for it: the child must not stay behind.
+func TestParentDies(t *testing.T) {
+	needRoot(t)
+	if os.Getenv("GLASSBOX_ORPHAN") != "" {
+		runtime.LockOSThread()
+		p := &plan.Plan{Version: plan.Version, Arch: runtime.GOARCH, Steps: []plan.Step{
+			{Lane: plan.Host, Op: &plan.Clone{}},
+			{Lane: plan.Host, Op: &plan.RecvFD{Save: "never"}},
+			{Lane: plan.Child, Op: &plan.Await{Name: "never"}},
+			{Lane: plan.Child, Op: &plan.Execve{Candidates: []string{"/bin/true"}, Argv: []string{"true"}}},
+		}}
+		Start(p, Options{})
+		return
+	}
+	cmd := exec.Command(os.Args[0], "-test.run=^TestParentDies$")
+	cmd.Env = append(os.Environ(), "GLASSBOX_ORPHAN=1")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var children []int
+	for range 200 {
+		time.Sleep(10 * time.Millisecond)
+		if children = childrenOf(cmd.Process.Pid); len(children) > 0 {
+			break
+		}
+	}
+	if len(children) == 0 {
+		t.Fatal("there is no child")
+	}
+	start, err := StartTime(children[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Process.Kill()
+	cmd.Wait()
+	for range 200 {
+		time.Sleep(10 * time.Millisecond)
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", children[0]))
+		if now, _ := StartTime(children[0]); err != nil || now != start || bytes.Contains(stat, []byte(") Z ")) {
+			return
+		}
+	}
+	unix.Kill(children[0], unix.SIGKILL)
+	t.Error("the child outlives its parent")
 }
 
 func childrenOf(pid int) (out []int) {

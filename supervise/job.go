@@ -28,6 +28,7 @@ import (
 const (
 	ContainerFile = "container.json" // what the container is; written last, removed first
 	JobFile       = "start.json"     // the Job of the last start
+	PlanFile      = "plan.json"      // its plan
 	StateFile     = "state.json"     // the State
 	LogFile       = "log"            // and log.1, log.2 … older
 )
@@ -46,7 +47,11 @@ type Job struct {
 	LogMaxFiles int               `json:"logMaxFiles"`
 	Cgroups     map[string]string `json:"cgroups"` // as in compile.Output
 	Network     *Network          `json:"network,omitempty"`
-	Plan        *plan.Plan        `json:"plan"`
+	Namespaces  []string          `json:"namespaces"`     // those of the container that are not the host's
+	Env         []string          `json:"env"`            // of its first process; those that exec starts inherit it
+	Cwd         string            `json:"cwd"`            // likewise
+	Undo        []plan.Step       `json:"undo,omitempty"` // takes back what outlives the container's processes
+	Plan        *plan.Plan        `json:"-"`              // in a file of its own, because it is large and seldom needed
 }
 
 // Network is what a container holds on the host beside links and rules.
@@ -85,6 +90,15 @@ func ReadJob(dir string) (*Job, error) {
 		return nil, err
 	}
 	return &j, nil
+}
+
+// ReadPlan reads the plan of a container's last start.
+func ReadPlan(dir string) (*plan.Plan, error) {
+	var p plan.Plan
+	if err := readJSON(filepath.Join(dir, PlanFile), &p); err != nil {
+		return nil, err
+	}
+	return &p, nil
 }
 
 // ReadState reads a container's state. Without a file the container has only been created.

@@ -389,7 +389,7 @@ func (s *supervisor) undo() error {
 // Undo takes back what the plan of a job made and gives its address back. Doing it twice does no harm.
 func Undo(job *Job) error {
 	var errs []error
-	for _, step := range job.Plan.Undo(len(job.Plan.Steps)) {
+	for _, step := range job.Undo {
 		if _, ok := step.Op.(*plan.LinkDelete); ok {
 			continue // the pair goes with the container's network namespace, which nobody has to wait for
 		}
