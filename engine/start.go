@@ -455,11 +455,14 @@ func (e *Engine) spawn(c *Container, job *supervise.Job, lock *os.File, o StartO
 		return nil, fmt.Errorf("start the supervisor: %w", err)
 	}
 	theirs.Close()
-	for name, v := range map[string]any{supervise.JobFile: job, supervise.PlanFile: job.Plan} {
-		if err := supervise.WriteJSON(filepath.Join(e.dir(c.ID), name), v); err != nil {
-			mine.Close() // the supervisor ends without having done anything
-			return nil, err
-		}
+	// The job comes last: where there is one, there is its plan.
+	err = supervise.WriteJSON(filepath.Join(e.dir(c.ID), supervise.PlanFile), job.Plan)
+	if err == nil {
+		err = supervise.WriteJSON(filepath.Join(e.dir(c.ID), supervise.JobFile), job)
+	}
+	if err != nil {
+		mine.Close() // the supervisor ends without having done anything
+		return nil, err
 	}
 	if _, err := mine.Write([]byte{'\n'}); err != nil {
 		mine.Close()
