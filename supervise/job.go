@@ -134,7 +134,13 @@ func readJSON(path string, v any) error {
 // wait for the disk: after a power failure a container's files may be those of a moment before, or empty, which Repair
 // takes for a creation that was not finished.
 func WriteJSON(path string, v any) error {
-	data, err := json.Marshal(v)
+	var data []byte
+	var err error
+	if m, ok := v.(json.Marshaler); ok { // without json.Marshal's check of what it returns
+		data, err = m.MarshalJSON()
+	} else {
+		data, err = json.Marshal(v)
+	}
 	if err != nil {
 		return err
 	}
