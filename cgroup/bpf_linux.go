@@ -22,21 +22,22 @@ type progLoad struct {
 	logLevel    uint32
 	logSize     uint32
 	logBuf      unsafe.Pointer
-	kernVersion uint32
-	flags       uint32
+	_           uint32 // kern_version
+	_           uint32 // flags
 }
 
 type progAttach struct {
-	target, prog, attachType, flags, replace uint32
+	target, prog, attachType, flags uint32
+	_                               uint32 // replace
 }
 
 type progQuery struct {
-	target, attachType, queryFlags, attachFlags uint32
-	ids                                         unsafe.Pointer
-	count, _                                    uint32
+	target, attachType, _, _ uint32 // query_flags, attach_flags
+	ids                      unsafe.Pointer
+	count, _                 uint32
 }
 
-type progByID struct{ id, next, flags uint32 }
+type progByID struct{ id, _, _ uint32 } // next_id, open_flags
 
 func bpf[T any](command uintptr, attr *T) (int, error) {
 	for {

@@ -122,6 +122,7 @@ func (w *writer) limits(r *specs.LinuxResources) {
 func (w *writer) memory(m *specs.LinuxMemory) {
 	const at = resources + "memory/"
 	limit, swap, reservation := value(m.Limit), value(m.Swap), value(m.Reservation)
+	//lint:ignore SA1019 the field is deprecated because kernels ignore it: asking for it has to be an error, not to be overlooked
 	kernel, tcp := value(m.Kernel), value(m.KernelTCP)
 	if limit != 0 || swap != 0 {
 		pointer := at + "limit"

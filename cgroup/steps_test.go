@@ -171,8 +171,17 @@ func TestParentPath(t *testing.T) {
 		}
 	}
 	for _, c := range []struct{ parent, id string }{
-		{"a--b.slice", "id"}, {"-a.slice", "id"}, {"a-.slice", "id"}, {".slice", "id"}, {"../x", "id"}, {"/a/../../b", "id"}, {"a\nb", "id"},
-		{"", ""}, {"", ".."}, {"", "a/b"}, {"", "."},
+		{"a--b.slice", "id"},
+		{"-a.slice", "id"},
+		{"a-.slice", "id"},
+		{".slice", "id"},
+		{"../x", "id"},
+		{"/a/../../b", "id"},
+		{"a\nb", "id"},
+		{"", ""},
+		{"", ".."},
+		{"", "a/b"},
+		{"", "."},
 	} {
 		if got, err := ParentPath(c.parent, c.id); err == nil {
 			t.Errorf("ParentPath(%q, %q) = %q, want an error", c.parent, c.id, got)

@@ -153,7 +153,8 @@ func (c *container) ns() (fresh []string, join map[string]string, err error) {
 			spec specs.LinuxNamespaceType
 			name string
 			gain string
-		}) bool {
+		},
+		) bool {
 			return e.spec == n.Type
 		})
 		if k < 0 {

@@ -55,10 +55,13 @@ func (e *kindError) Unwrap() error        { return e.err }
 func notFound(format string, a ...any) error {
 	return &kindError{ErrNotFound, fmt.Errorf(format, a...)}
 }
+
 func conflict(format string, a ...any) error {
 	return &kindError{ErrConflict, fmt.Errorf(format, a...)}
 }
+
 func invalid(format string, a ...any) error { return &kindError{ErrInvalid, fmt.Errorf(format, a...)} }
+
 func unsupported(format string, a ...any) error {
 	return &kindError{ErrUnsupported, fmt.Errorf(format, a...)}
 }

@@ -172,7 +172,11 @@ func (l *lowering) close(a arg) { l.add(mk(unix.SYS_CLOSE, a)) }
 const cwd = ^uintptr(99)
 
 // openHow is struct open_how (openat2(2), Linux 5.6).
-type openHow struct{ flags, mode, resolve uint64 }
+type openHow struct {
+	flags   uint64
+	_       uint64 // mode
+	resolve uint64
+}
 
 // open opens a path of the container: below the root, which is also the working directory once the root is changed, and
 // through no magic link such as /proc/1/root, which could lead out of it.
