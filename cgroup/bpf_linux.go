@@ -15,15 +15,15 @@ import (
 // for zeros. Of all packages but fork this file alone needs package unsafe: the attributes hold addresses.
 
 type progLoad struct {
-	progType    uint32
-	insnCount   uint32
-	insns       unsafe.Pointer
-	license     unsafe.Pointer
-	logLevel    uint32
-	logSize     uint32
-	logBuf      unsafe.Pointer
-	_           uint32 // kern_version
-	_           uint32 // flags
+	progType  uint32
+	insnCount uint32
+	insns     unsafe.Pointer
+	license   unsafe.Pointer
+	logLevel  uint32
+	logSize   uint32
+	logBuf    unsafe.Pointer
+	_         uint32 // kern_version
+	_         uint32 // flags
 }
 
 type progAttach struct {
