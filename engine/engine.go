@@ -7,7 +7,7 @@
 //	Root/names/NAME                → id: a symbolic link, made in one step, is the proof that a name is taken
 //	Root/containers/ID/
 //	    container.json             what the container is ([Container]); written last, removed first
-//	    start.json                 job and plan of the last start (supervise.Job)
+//	    start.json, plan.json      job and plan of the last start (supervise.Job)
 //	    state.json                 its process, or its end (supervise.State)
 //	    upper, work, merged        the writable layer, and the empty directory that the root is mounted on
 //	    log, log.1 …               output

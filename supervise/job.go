@@ -2,14 +2,15 @@
 // is attached, waits for its end, and takes back what the plan made.
 //
 // A supervisor is one small process per container (`glassbox-runtime supervise`); there is no daemon behind it. What it has to
-// do is written in a [Job], what it knows in a [State]: both are plain JSON files in the container's directory, so that when a
-// supervisor is killed the next command can read what was left and repair it ([Repair]).
+// do is a [Job], what it knows a [State]: both are also plain JSON files in the container's directory, so that when a supervisor
+// is killed the next command can read what was left and repair it ([Repair]).
 //
 //	glassbox run ──fork, exec──▶ supervisor ──plan: clone──▶ container
 //	     │  descriptors 0 1 2       │  pipes or pty              │
 //	     └──session socket (4)──────┘                            │
 //	        signals, window sizes →    ← started, error, exit    │
 //	   lock file (3): held as long as the supervisor lives ◀─────┘
+//	   job (5): in memory
 //
 // Start reading at [Main], then [Repair].
 package supervise
