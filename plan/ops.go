@@ -77,9 +77,7 @@ type DeviceFilter struct {
 type OpenTree struct {
 	Path      string `json:"path"`
 	Recursive bool   `json:"recursive,omitempty"`
-	// Device, if set, is the major:minor of the character device that Path must be (CVE-2025-31133: a fake /dev/null).
-	Device string `json:"device,omitempty"`
-	Save   string `json:"save"`
+	Save      string `json:"save"`
 }
 
 // Open opens a path of the host.
@@ -206,6 +204,7 @@ type Remount struct {
 }
 
 // MaskPath hides a path: a file behind a clone of the null device saved as Null, a directory behind an empty read-only tmpfs.
+// Null is saved by the Mknod that made the device, so that nothing can stand in for it (CVE-2025-31133: a fake /dev/null).
 // A path that doesn't exist is left alone.
 type MaskPath struct {
 	Path string `json:"path"`
