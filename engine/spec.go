@@ -1203,11 +1203,19 @@ func (b *builder) resources() error {
 	return nil
 }
 
-// swapAccounting says whether the kernel counts swap, so that a limit on it can be set.
+// swapAccounting says whether the kernel counts swap, so that a limit on it can be set. On v1 there is a file in the root; the
+// root of v2 has none, and there the kernel's configuration and command line tell.
 func (b *builder) swapAccounting() bool {
 	for _, h := range b.facts.Cgroup.Hierarchies {
-		if slices.Contains(h.Files, "memory.swap.max") || slices.Contains(h.Files, "memory.memsw.limit_in_bytes") {
+		switch {
+		case slices.Contains(h.Files, "memory.memsw.limit_in_bytes"):
 			return true
+		case h.V2 && slices.Contains(h.Controllers, "memory"):
+			if _, err := os.Stat("/proc/swaps"); err != nil {
+				return false
+			}
+			line, _ := os.ReadFile("/proc/cmdline")
+			return !slices.Contains(strings.Fields(string(line)), "swapaccount=0")
 		}
 	}
 	return false
