@@ -13,6 +13,9 @@ import (
 	"strings"
 )
 
+// machineFailed is the exit code of a command that runs another when itself has failed: nothing is counted then.
+const machineFailed = 125
+
 type event struct {
 	Action     string
 	Package    string
@@ -91,6 +94,10 @@ func main() {
 		}
 	}
 	err = cmd.Wait()
+	if cmd.ProcessState.ExitCode() == machineFailed {
+		fmt.Println("report: the machine failed, not the tests:", err)
+		os.Exit(machineFailed)
+	}
 	for _, skip := range skips {
 		fmt.Println("skipped", skip)
 	}
