@@ -39,6 +39,8 @@ type Input struct {
 	Network []plan.Step
 	// SeccompName says what filter Spec.Linux.Seccomp is, for readers.
 	SeccompName string
+	// Filter is used instead of compiling Spec.Linux.Seccomp, if it is set.
+	Filter *plan.Seccomp
 	// Origins says where parts of the configuration come from, by JSON pointer; the longest prefix counts. Without an
 	// entry the pointer itself is the origin.
 	Origins map[string]string
@@ -757,6 +759,9 @@ var stdioReason = [3]string{"Standard input.", "Standard output.", "Standard err
 
 // filter compiles the seccomp profile.
 func (c *container) filter() (*plan.Seccomp, error) {
+	if c.Filter != nil {
+		return c.Filter, nil
+	}
 	s := c.Spec.Linux.Seccomp
 	if s == nil {
 		return nil, nil

@@ -217,10 +217,21 @@ func (e *Engine) loadID(id string) (*Container, *supervise.State, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	s, err := e.state(id)
+	return c, s, err
+}
+
+// state reads what has become of a container. It fails only if there is none.
+func (e *Engine) state(id string) (*supervise.State, error) {
 	s, err := supervise.ReadState(e.dir(id))
 	if err != nil {
 		// A power failure can leave an empty file: what the container is, is known, and what became of it isn't.
 		s = &supervise.State{Status: supervise.Exited, ExitCode: 137, Error: "its state was lost: " + err.Error()}
+	}
+	if s.Status == supervise.Created {
+		if _, err := os.Stat(filepath.Join(e.dir(id), supervise.ContainerFile)); err != nil {
+			return nil, err
+		}
 	}
 	if s.Status == supervise.Running {
 		if !supervise.Held(e.lockFile(id)) {
@@ -235,7 +246,7 @@ func (e *Engine) loadID(id string) (*Container, *supervise.State, error) {
 			s.Status = supervise.Paused
 		}
 	}
-	return c, s, nil
+	return s, nil
 }
 
 // running returns a container that runs (or is paused).

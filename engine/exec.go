@@ -20,30 +20,43 @@ import (
 // Exec runs a command in a running container. On success it does not return: this process becomes glassbox-runtime, a small
 // program whose executable lies on a read-only mount, which starts the command and exits with its code.
 func (e *Engine) Exec(_ context.Context, ref string, o ExecOptions) error {
-	c, state, err := e.running(ref)
+	id, err := e.resolve(ref)
 	if err != nil {
 		return err
 	}
-	if state.Status == supervise.Paused {
-		return conflict("container %s is paused, unpause the container before exec", c.Name)
+	state, err := e.state(id)
+	if os.IsNotExist(err) {
+		return notFound("no such container: %s", ref)
 	}
-	job, err := supervise.ReadJob(e.dir(c.ID))
 	if err != nil {
 		return err
 	}
-	process, filter, err := e.execProcess(c, job, o)
+	switch state.Status {
+	case supervise.Running:
+	case supervise.Paused:
+		return conflict("container %s is paused, unpause the container before exec", ref)
+	default:
+		return conflict("container %s is not running (%s)", id, state.Status)
+	}
+	job, err := supervise.ReadJob(e.dir(id))
 	if err != nil {
 		return err
+	}
+	if len(o.Command) == 0 || o.Command[0] == "" {
+		return invalid("there is no command to run")
 	}
 	facts, err := e.Facts()
 	if err != nil {
 		return err
 	}
-	spec := &specs.Spec{Linux: &specs.Linux{Seccomp: filter}}
-	out, err := compile.Exec(compile.ExecInput{
-		Input:   compile.Input{Spec: spec, Facts: *facts, SeccompName: "default", Origins: map[string]string{"": "command line"}},
-		Process: process, PID: state.PID, Start: state.Start, Namespaces: job.Namespaces, Cgroups: job.Cgroups,
-	})
+	in := compile.ExecInput{
+		Input: compile.Input{Facts: *facts, SeccompName: "default", Origins: map[string]string{"": "command line"}},
+		PID:   state.PID, Start: state.Start, Namespaces: job.Namespaces, Cgroups: job.Cgroups,
+	}
+	if err := e.execProcess(id, job.Process, o, &in); err != nil {
+		return err
+	}
+	out, err := compile.Exec(in)
 	if err != nil {
 		return unsupported("%w", err)
 	}
@@ -88,81 +101,80 @@ func joined(p *plan.Plan) []string {
 	return slices.Compact(names)
 }
 
-// execProcess describes the process by the container's configuration and the options.
-func (e *Engine) execProcess(c *Container, job *supervise.Job, o ExecOptions) (*specs.Process, *specs.LinuxSeccomp, error) {
-	if len(o.Command) == 0 || o.Command[0] == "" {
-		return nil, nil, invalid("there is no command to run")
+// execProcess describes the process: as the container's first one, but for what the options change.
+func (e *Engine) execProcess(id string, first supervise.Process, o ExecOptions, in *compile.ExecInput) error {
+	p := &specs.Process{
+		Args: o.Command, Terminal: o.TTY, Cwd: first.Cwd, NoNewPrivileges: first.NoNewPrivs, ApparmorProfile: first.AppArmor,
+		User:         specs.User{UID: first.UID, GID: first.GID, AdditionalGids: first.Groups},
+		Capabilities: &specs.LinuxCapabilities{Bounding: first.Caps},
 	}
-	var img *image.Image
-	if c.ImageID != "" {
-		img, _ = e.images.Resolve(c.ImageID) // an image removed by force leaves the container running
-	}
-	p := &specs.Process{Args: o.Command, Terminal: o.TTY, Cwd: job.Cwd}
+	in.Process, in.Filter = p, first.Filter
 	if o.Workdir != "" {
 		if !path.IsAbs(o.Workdir) {
-			return nil, nil, invalid("the working directory %q is invalid, it needs to be an absolute path", o.Workdir)
+			return invalid("the working directory %q is invalid, it needs to be an absolute path", o.Workdir)
 		}
 		p.Cwd = path.Clean(o.Workdir)
 	}
-	name := o.User
-	if name == "" {
-		name = c.Options.User
+	home := ""
+	if o.User != "" || o.Privileged {
+		// What the template can't say is found out anew.
+		c, err := readContainer(e.dir(id))
+		if err != nil {
+			return err
+		}
+		var img *image.Image
+		if c.ImageID != "" {
+			img, _ = e.images.Resolve(c.ImageID) // an image removed by force leaves the container running
+		}
+		if o.User != "" {
+			u, err := lookupUser(o.User, nil, e.readFile(c, img, "/etc/passwd"), e.readFile(c, img, "/etc/group"))
+			if err != nil {
+				return err
+			}
+			p.User = specs.User{UID: u.uid, GID: u.gid, AdditionalGids: append([]uint32{u.gid}, u.groups...)}
+			home = u.home
+		}
+		if o.Privileged {
+			options := c.Options
+			options.Privileged = true
+			b := &builder{e: e, c: c, o: &options, facts: &in.Facts}
+			b.origins, b.spec = map[string]string{}, &specs.Spec{Process: p, Linux: &specs.Linux{}}
+			if err := b.capabilities(); err != nil {
+				return err
+			}
+			if err := b.security(); err != nil {
+				return err
+			}
+			in.Filter, in.Spec = nil, b.spec
+		}
 	}
-	if name == "" && img != nil {
-		name = img.Config.Config.User
+	if p.User.UID == 0 {
+		p.Capabilities.Effective, p.Capabilities.Permitted = p.Capabilities.Bounding, p.Capabilities.Bounding
 	}
-	groups := c.Options.GroupAdd
-	if o.User != "" {
-		groups = nil
-	}
-	u, err := lookupUser(name, groups, e.readFile(c, img, "/etc/passwd"), e.readFile(c, img, "/etc/group"))
-	if err != nil {
-		return nil, nil, err
-	}
-	p.User = specs.User{UID: u.uid, GID: u.gid, AdditionalGids: append([]uint32{u.gid}, u.groups...)}
+
 	var fromFiles []string
 	for _, file := range o.EnvFile {
 		lines, err := readEnvFile(file)
 		if err != nil {
-			return nil, nil, err
+			return err
 		}
 		fromFiles = append(fromFiles, lines...)
 	}
-	env := slices.DeleteFunc(slices.Clone(job.Env), func(s string) bool {
-		return strings.HasPrefix(s, "TERM=") && !o.TTY || strings.HasPrefix(s, "HOME=") && o.User != ""
+	env := slices.DeleteFunc(slices.Clone(first.Env), func(s string) bool {
+		return strings.HasPrefix(s, "TERM=") && !o.TTY || strings.HasPrefix(s, "HOME=") && home != ""
 	})
+	if home != "" {
+		env = append(env, "HOME="+home)
+	}
 	if o.TTY {
 		if _, ok := lookupEnv(env, "TERM"); !ok {
 			env = append(env, "TERM=xterm")
 		}
 	}
-	if p.Env, err = setEnv(env, o.Environ, fromFiles, o.Env); err != nil {
-		return nil, nil, err
-	}
-	if _, ok := lookupEnv(p.Env, "HOME"); !ok {
-		p.Env = append(p.Env, "HOME="+u.home)
-	}
+	var err error
+	p.Env, err = setEnv(env, o.Environ, fromFiles, o.Env)
 	if o.TTY && o.ConsoleSize[0] > 0 {
 		p.ConsoleSize = &specs.Box{Height: uint(o.ConsoleSize[0]), Width: uint(o.ConsoleSize[1])}
 	}
-
-	// Privileges as of the container's own process.
-	b := &builder{e: e, c: c, o: &c.Options, facts: e.facts}
-	if b.facts, err = e.Facts(); err != nil {
-		return nil, nil, err
-	}
-	options := c.Options
-	if o.Privileged {
-		options.Privileged = true
-	}
-	b.o = &options
-	b.origins = map[string]string{}
-	b.spec = &specs.Spec{Process: p, Linux: &specs.Linux{}}
-	if err := b.capabilities(); err != nil {
-		return nil, nil, err
-	}
-	if err := b.security(); err != nil {
-		return nil, nil, err
-	}
-	return p, b.spec.Linux.Seccomp, nil
+	return err
 }

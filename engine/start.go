@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"glassbox/compile"
@@ -382,13 +383,27 @@ func (e *Engine) job(c *Container, o StartOptions) (*supervise.Job, error) {
 		ID: c.ID, Dir: dir, NameFile: e.nameFile(c.Name), LockFile: e.lockFile(c.ID),
 		Terminal: c.Options.TTY, Interactive: c.Options.Interactive, Detached: !o.Attach, Remove: c.Options.Remove,
 		LogMaxSize: size, LogMaxFiles: files, Cgroups: out.Cgroups, Network: w.job,
-		Namespaces: joined(out.Plan), Env: s.spec.Process.Env, Cwd: s.spec.Process.Cwd, Undo: out.Plan.Undo(len(out.Plan.Steps)), Plan: out.Plan,
+		Namespaces: joined(out.Plan), Process: processOf(s.spec.Process, out.Plan), Undo: out.Plan.Undo(len(out.Plan.Steps)), Plan: out.Plan,
 	}
 	if s.overlay != nil && slices.Contains(s.overlay.Options, "volatile") {
 		// A volatile overlay leaves a mark that forbids a second use.
 		os.RemoveAll(filepath.Join(dir, "work", "work"))
 	}
 	return job, nil
+}
+
+// processOf gathers what exec will need.
+func processOf(p *specs.Process, made *plan.Plan) supervise.Process {
+	out := supervise.Process{
+		Env: p.Env, Cwd: p.Cwd, UID: p.User.UID, GID: p.User.GID, Groups: p.User.AdditionalGids, Caps: p.Capabilities.Bounding,
+		NoNewPrivs: p.NoNewPrivileges, AppArmor: p.ApparmorProfile,
+	}
+	for _, step := range made.Steps {
+		if f, ok := step.Op.(*plan.Seccomp); ok {
+			out.Filter = f
+		}
+	}
+	return out
 }
 
 // runtimeFile opens the runtime's executable as a read-only mount of its own, attached nowhere: a process in a container that

@@ -49,10 +49,23 @@ type Job struct {
 	Cgroups     map[string]string `json:"cgroups"` // as in compile.Output
 	Network     *Network          `json:"network,omitempty"`
 	Namespaces  []string          `json:"namespaces"`     // those of the container that are not the host's
-	Env         []string          `json:"env"`            // of its first process; those that exec starts inherit it
-	Cwd         string            `json:"cwd"`            // likewise
+	Process     Process           `json:"process"`        // what its first process is, and those that exec starts are, too
 	Undo        []plan.Step       `json:"undo,omitempty"` // takes back what outlives the container's processes
 	Plan        *plan.Plan        `json:"-"`              // in a file of its own, because it is large and seldom needed
+}
+
+// Process is what exec takes over from a container's first process, ready to be used: looking it up again costs more than all else
+// that exec does.
+type Process struct {
+	Env        []string      `json:"env"`
+	Cwd        string        `json:"cwd"`
+	UID        uint32        `json:"uid"`
+	GID        uint32        `json:"gid"`
+	Groups     []uint32      `json:"groups,omitempty"`
+	Caps       []string      `json:"caps,omitempty"` // bounding; for root also effective and permitted
+	NoNewPrivs bool          `json:"noNewPrivs,omitempty"`
+	AppArmor   string        `json:"apparmor,omitempty"`
+	Filter     *plan.Seccomp `json:"filter,omitempty"`
 }
 
 // Network is what a container holds on the host beside links and rules.
