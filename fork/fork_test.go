@@ -588,7 +588,7 @@ func TestParentDies(t *testing.T) {
 		t.Fatal(err)
 	}
 	var children []int
-	for range 200 {
+	for range 3000 {
 		time.Sleep(10 * time.Millisecond)
 		if children = childrenOf(cmd.Process.Pid); len(children) > 0 {
 			break
@@ -603,7 +603,7 @@ func TestParentDies(t *testing.T) {
 	}
 	cmd.Process.Kill()
 	cmd.Wait()
-	for range 200 {
+	for range 3000 {
 		time.Sleep(10 * time.Millisecond)
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", children[0]))
 		if now, _ := StartTime(children[0]); err != nil || now != start || bytes.Contains(stat, []byte(") Z ")) {

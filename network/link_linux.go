@@ -378,13 +378,15 @@ func (c *conn) veth(op *plan.LinkVeth, bridge, netns int) error {
 // moment both of its ends are up, but the kernel tells the bridge so in the background (linkwatch); until then frames are
 // dropped, and a container that connects at once would wait a whole second for the repetition of its first ARP request. Since
 // Linux 6.8 a question about a link makes the kernel do that work before it answers; earlier ones take a fraction of a
-// millisecond if they aren't busy. If it takes longer than 10 ms, the container starts nevertheless.
+// millisecond if no other link has changed just now, and up to a second if one has. After that the container starts
+// nevertheless.
 func (c *conn) awaitPort(name string) {
 	const (
 		forwarding = 3 // BR_STATE_FORWARDING
 		operUp     = 6 // IF_OPER_UP
 	)
-	for wait := 100 * time.Microsecond; ; wait *= 2 {
+	end := time.Now().Add(time.Second)
+	for wait := 100 * time.Microsecond; ; wait = min(2*wait, 2*time.Millisecond) {
 		l, err := c.link(name, 0)
 		if err != nil || l.master == 0 {
 			return
@@ -394,7 +396,7 @@ func (c *conn) awaitPort(name string) {
 				return
 			}
 		}
-		if wait > 6*time.Millisecond {
+		if time.Now().After(end) {
 			return
 		}
 		time.Sleep(wait)
