@@ -44,8 +44,8 @@ script: setup build
 
 test-vm: setup build
 	$(VM) build
-	VM='$(VM)' test/vm.sh v2
-	VM='$(VM)' test/vm.sh v1
+	@mkdir -p build; VM='$(VM)' test/vm.sh v1 >build/vm-v1.log 2>&1 & v1=$$!; \
+	VM='$(VM)' test/vm.sh v2; v2=$$?; wait $$v1; v1=$$?; cat build/vm-v1.log; exit $$((v1 | v2))
 
 bench: setup build
 	$(GO) run ./test/bench -bin bin -o docs/benchmarks.md

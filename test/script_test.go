@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"sort"
 	"strconv"
 	"strings"
@@ -217,6 +218,8 @@ func condition(cond string) (bool, error) {
 		return true, nil
 	case "vm":
 		return os.Getenv("GLASSBOX_TEST_VM") != "", nil
+	case "cores2":
+		return runtime.NumCPU() > 1, nil
 	case "registry":
 		_, err := exec.LookPath("docker-registry")
 		return err == nil, nil
