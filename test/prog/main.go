@@ -170,7 +170,7 @@ func probe(args []string) error {
 		"keyctl":       func() error { _, err := unix.KeyctlInt(unix.KEYCTL_GET_KEYRING_ID, -4, 0, 0, 0); return err },
 		"add_key":      func() error { _, err := unix.AddKey("user", "k", []byte("v"), -2); return err },
 		"bpf":          func() error { return raw(unix.SYS_BPF, 0, 0, 0) },
-		"ptrace":       func() error { return raw(unix.SYS_PTRACE, unix.PTRACE_TRACEME, 0, 0) },
+		"ptrace":       func() error { return raw(unix.SYS_PTRACE, unix.PTRACE_CONT, ^uintptr(0), 0) },
 		"userfaultfd":  func() error { return raw(unix.SYS_USERFAULTFD, 0, 0, 0) },
 		"kexec_load":   func() error { return raw(unix.SYS_KEXEC_LOAD, 0, 0, 0) },
 		"init_module":  func() error { return raw(unix.SYS_INIT_MODULE, 0, 0, 0) },
