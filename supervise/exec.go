@@ -152,12 +152,7 @@ func (j *ExecJob) run() (int, error) {
 
 // waitFor returns the exit code of a child as a shell would.
 func waitFor(proc *fork.Process) int {
-	var ws unix.WaitStatus
-	for {
-		if _, err := unix.Wait4(proc.PID, &ws, 0, nil); err != unix.EINTR {
-			break
-		}
-	}
+	ws := reap(proc.PID)
 	if ws.Signaled() {
 		return 128 + int(ws.Signal())
 	}

@@ -313,10 +313,25 @@ func (s *supervisor) leave() {
 	})
 }
 
-func (s *supervisor) reap() unix.WaitStatus {
-	var ws unix.WaitStatus
+func (s *supervisor) reap() unix.WaitStatus { return reap(s.proc.PID) }
+
+// reap waits for the end of a child that the calling thread cloned.
+//
+// A process that calls PTRACE_TRACEME makes this thread its tracer, unasked: it then stops at each of its signals until its
+// tracer lets it go on, and wait4 reports the stops. It is let go for good, with its signal.
+func reap(pid int) unix.WaitStatus {
 	for {
-		if _, err := unix.Wait4(s.proc.PID, &ws, 0, nil); err != unix.EINTR {
+		var ws unix.WaitStatus
+		_, err := unix.Wait4(pid, &ws, 0, nil)
+		switch {
+		case err == unix.EINTR:
+		case err == nil && ws.Stopped():
+			sig := ws.StopSignal()
+			if sig == unix.SIGTRAP { // execve of a traced process, which nobody else would see
+				sig = 0
+			}
+			unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_DETACH, uintptr(pid), 0, uintptr(sig), 0, 0)
+		default:
 			return ws
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"sort"
 	"strconv"
 	"strings"
@@ -22,7 +23,7 @@ import (
 var programs = map[string]func(args []string) error{
 	"membomb": membomb, "forkbomb": forkbomb, "breakout": breakout, "ignoreterm": ignoreTerm, "zombies": zombies,
 	"onsignal": onSignal, "probe": probe, "facts": facts, "echoserver": echoServer, "echoclient": echoClient, "fds": fds,
-	"ttysize": ttySize, "spin": spin, "mounttry": mountTry, "kill1": killInit, "devopen": devOpen, "sleep": sleep,
+	"ttysize": ttySize, "traceme": traceMe, "spin": spin, "mounttry": mountTry, "kill1": killInit, "devopen": devOpen, "sleep": sleep,
 }
 
 func main() {
@@ -44,6 +45,22 @@ func main() {
 		fmt.Fprintln(os.Stderr, name+":", err)
 		os.Exit(1)
 	}
+}
+
+// traceMe makes its parent its tracer and sends itself a signal, at which a traced process stops until its tracer says
+// otherwise; then it ends with 7.
+func traceMe([]string) error {
+	runtime.LockOSThread()
+	if _, _, errno := unix.Syscall(unix.SYS_PTRACE, unix.PTRACE_TRACEME, 0, 0); errno != 0 {
+		return errno
+	}
+	for range 3 {
+		if err := unix.Tgkill(unix.Getpid(), unix.Gettid(), unix.SIGWINCH); err != nil {
+			return err
+		}
+	}
+	os.Exit(7)
+	return nil
 }
 
 // membomb allocates and touches 2 MB every 10 ms, until 1 GB.
