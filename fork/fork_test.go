@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -554,15 +555,23 @@ func TestKilledDuringSetup(t *testing.T) {
 		{Lane: plan.Child, Op: &plan.Await{Name: "never"}},
 		{Lane: plan.Child, Op: &plan.Execve{Candidates: []string{"/bin/true"}, Argv: []string{"true"}}},
 	}}
-	go func() {
-		for range 100 {
-			time.Sleep(20 * time.Millisecond)
+	var killer sync.WaitGroup
+	ended := make(chan struct{})
+	killer.Go(func() {
+		for {
+			select {
+			case <-ended:
+				return
+			case <-time.After(20 * time.Millisecond):
+			}
 			for _, pid := range childrenOf(os.Getpid()) {
 				unix.Kill(pid, unix.SIGKILL)
 			}
 		}
-	}()
+	})
 	_, err := Start(p, Options{})
+	close(ended)
+	killer.Wait()
 	if err == nil || !strings.Contains(err.Error(), "killed by signal 9") {
 		t.Errorf("got %v, want the death of the child", err)
 	}
