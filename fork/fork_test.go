@@ -32,6 +32,9 @@ func TestChildCallsNothing(t *testing.T) {
 	if testing.CoverMode() != "" {
 		t.Skip("coverage counters are in the way")
 	}
+	if testing.Short() {
+		t.Skip("compiles, which takes long on an emulated processor")
+	}
 	gotool, err := exec.LookPath("go")
 	if err != nil {
 		t.Skip("needs the go tool")
