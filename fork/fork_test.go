@@ -426,7 +426,7 @@ func TestTruth(t *testing.T) {
 // TestTruthHelper is the traced process.
 func TestTruthHelper(t *testing.T) {
 	if os.Getenv("GLASSBOX_TRUTH") == "" {
-		t.Skip("run by TestTruth")
+		return // it is run by TestTruth
 	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
