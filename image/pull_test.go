@@ -690,7 +690,7 @@ func helperPull(t *testing.T, root, ref string) *exec.Cmd {
 func TestHelperPull(t *testing.T) {
 	root, ref, ok := strings.Cut(os.Getenv("GLASSBOX_TEST_PULL"), " ")
 	if !ok {
-		t.Skip("only run by other tests, as a process of its own")
+		return // run by other tests, as a process of its own
 	}
 	s, err := Open(root)
 	if err != nil {

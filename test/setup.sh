@@ -12,7 +12,11 @@ needs() {
 			docker-registry docker-registry
 			busybox busybox-static
 			nft nftables
+			iptables-nft iptables
 			ip iproute2
+			strace strace
+			umoci umoci
+			gcc gcc
 			mount mount
 			ps procps
 			setpriv util-linux
