@@ -117,7 +117,7 @@ func (c *createFlags) register(fs *pflag.FlagSet, a *app) {
 	strs(&o.Ulimit, "ulimit", "", "Resource limit of processes (type=soft[:hard])")
 
 	// Isolation.
-	fs.StringVar(&c.namespaces, "ns", "", "Exactly these namespaces are new, of mount,pid,uts,ipc,net,cgroup,time (default all but time) (list)")
+	fs.StringVar(&c.namespaces, "ns", "", "Exactly these namespaces are new, of mount,pid,uts,ipc,net,cgroup,time,user (default all but time and user) (list)")
 	fs.StringVar(&o.PID, "pid", "", "PID namespace (host|container:ID)")
 	fs.StringVar(&o.IPC, "ipc", "", "IPC namespace (host|private|shareable|none|container:ID)")
 	fs.StringVar(&o.UTS, "uts", "", "UTS namespace (host)")

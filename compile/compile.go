@@ -210,11 +210,11 @@ func (c *container) host() error {
 	}
 	var gains []string
 	for _, n := range nsNames {
-		if slices.Contains(fresh, n.name) && n.name != "cgroup" {
+		if slices.Contains(fresh, n.name) && !late(n.name) {
 			gains = append(gains, n.gain)
 		}
 	}
-	flags := slices.DeleteFunc(slices.Clone(fresh), func(n string) bool { return n == "cgroup" })
+	flags := slices.DeleteFunc(slices.Clone(fresh), late)
 	reason := "The container is this one process. It gets its own " + enumerate(gains) + "."
 	if c.cgroup.CloneInto != "" {
 		reason += " It is born in its cgroup, so there is no moment without limits."
@@ -227,7 +227,31 @@ func (c *container) host() error {
 	if c.Spec.Process.Terminal {
 		c.add(plan.Host, plan.Terminal, &plan.RecvFD{Save: "console"}, "/process/terminal", "The supervisor holds the other end of the terminal.")
 	}
+	if slices.Contains(fresh, "user") {
+		uid, gid := c.Spec.Linux.UIDMappings, c.Spec.Linux.GIDMappings
+		c.add(plan.Host, plan.Privileges, &plan.Expect{Name: "user namespace"}, "/linux/namespaces", "Ids can be mapped when there is a user namespace.")
+		c.add(plan.Host, plan.Privileges, &plan.IDMap{UID: idRanges(uid), GID: idRanges(gid)}, "/linux/uidMappings",
+			"Which users of the host the users in the container are. Without a mapping every id stands for itself.")
+		c.add(plan.Host, plan.Privileges, &plan.Release{Name: "ids"}, "/linux/uidMappings", "The child has ids now and may take them on.")
+	}
 	return nil
+}
+
+// late says which namespaces the child leaves for itself: the cgroup namespace, once it is in its cgroup, and the user
+// namespace, once everything is mounted. The other namespaces then belong to the host's user namespace: the container's root,
+// whatever capabilities it has, has none over its mounts, network and host name.
+func late(ns string) bool { return ns == "cgroup" || ns == "user" }
+
+// idRanges takes over mappings; none is the identity.
+func idRanges(mappings []specs.LinuxIDMapping) []plan.IDRange {
+	if len(mappings) == 0 {
+		return []plan.IDRange{{Size: ^uint32(0)}}
+	}
+	out := make([]plan.IDRange, len(mappings))
+	for i, m := range mappings {
+		out[i] = plan.IDRange{Container: m.ContainerID, Host: m.HostID, Size: m.Size}
+	}
+	return out
 }
 
 func enumerate(words []string) string {
@@ -723,6 +747,12 @@ func (c *container) process(p *specs.Process, ptr string) error {
 	}
 	if p.SelinuxLabel != "" {
 		return fmt.Errorf("%s/selinuxLabel: SELinux labels are not supported", ptr)
+	}
+	if slices.ContainsFunc(c.Spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.UserNamespace && n.Path == "" }) {
+		c.add(plan.Child, plan.Privileges, &plan.Unshare{Namespaces: []string{"user"}}, "/linux/namespaces",
+			"From here on capabilities count in the container's own user namespace only.")
+		c.add(plan.Child, plan.Privileges, &plan.Notify{Name: "user namespace"}, "/linux/namespaces", "Only the parent has the right to map ids of the host.")
+		c.add(plan.Child, plan.Privileges, &plan.Await{Name: "ids"}, "/linux/namespaces", "Without mapped ids this process is nobody.")
 	}
 	filter, err := c.filter()
 	if err != nil {

@@ -164,14 +164,12 @@ func (b *builder) namespaces() error {
 			case "mnt":
 				n = "mount"
 				fallthrough
-			case "mount", "pid", "uts", "ipc", "net", "cgroup", "time":
+			case "mount", "pid", "uts", "ipc", "net", "cgroup", "time", "user":
 				names = append(names, n)
 			case "network":
 				names = append(names, "net")
-			case "user":
-				return unsupported("--ns user: user namespaces are not supported yet")
 			default:
-				return invalid("--ns: unknown namespace %q: want some of mount,pid,uts,ipc,net,cgroup,time", n)
+				return invalid("--ns: unknown namespace %q: want some of mount,pid,uts,ipc,net,cgroup,time,user", n)
 			}
 		}
 		if !slices.Contains(names, "mount") {
@@ -236,7 +234,7 @@ func (b *builder) namespaces() error {
 	}
 	types := map[string]specs.LinuxNamespaceType{
 		"mount": specs.MountNamespace, "pid": specs.PIDNamespace, "uts": specs.UTSNamespace, "ipc": specs.IPCNamespace,
-		"net": specs.NetworkNamespace, "cgroup": specs.CgroupNamespace, "time": specs.TimeNamespace,
+		"net": specs.NetworkNamespace, "cgroup": specs.CgroupNamespace, "time": specs.TimeNamespace, "user": specs.UserNamespace,
 	}
 	for _, n := range names {
 		b.spec.Linux.Namespaces = append(b.spec.Linux.Namespaces, specs.LinuxNamespace{Type: types[n], Path: paths[n]})

@@ -250,6 +250,8 @@ func (x *execution) host(op plan.Op) error {
 			return x.await() // the child is gone; its report says why
 		}
 		return err
+	case *plan.Expect:
+		return x.expect(o)
 	case *plan.RecvFD:
 		return x.recvFD(o)
 	case *plan.WriteFile:
@@ -307,7 +309,7 @@ func (x *execution) clone(o *plan.Clone) error {
 	return nil
 }
 
-// receive reads one message of the child: a descriptor, a report (returned as error) or end of file.
+// receive reads one message of the child: a descriptor, a notice (descriptor -1), a report (returned as error) or end of file.
 func (x *execution) receive() (fd int, eof bool, err error) {
 	data, control := make([]byte, 64), make([]byte, unix.CmsgSpace(4))
 	for {
@@ -327,6 +329,9 @@ func (x *execution) receive() (fd int, eof bool, err error) {
 			}
 			return -1, false, stepErr
 		}
+		if n == 1 && cn == 0 {
+			return -1, false, nil
+		}
 		messages, err := unix.ParseSocketControlMessage(control[:cn])
 		if err != nil {
 			return -1, false, err
@@ -342,6 +347,20 @@ func (x *execution) receive() (fd int, eof bool, err error) {
 	}
 }
 
+func (x *execution) expect(o *plan.Expect) error {
+	fd, eof, err := x.receive()
+	switch {
+	case err != nil:
+		return err
+	case eof:
+		return x.died()
+	case fd >= 0:
+		unix.Close(fd)
+		return fmt.Errorf("the child sent a descriptor instead of the notice %q", o.Name)
+	}
+	return nil
+}
+
 func (x *execution) recvFD(o *plan.RecvFD) error {
 	fd, eof, err := x.receive()
 	if err != nil {
@@ -349,6 +368,9 @@ func (x *execution) recvFD(o *plan.RecvFD) error {
 	}
 	if eof {
 		return x.died()
+	}
+	if fd < 0 {
+		return fmt.Errorf("the child sent a notice instead of the descriptor %q", o.Save)
 	}
 	if x.received == nil {
 		x.received = map[string]int{}
@@ -364,8 +386,10 @@ func (x *execution) await() error {
 		return err
 	}
 	if !eof {
-		unix.Close(fd)
-		return errors.New("the child sent a descriptor that no step receives")
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+		return errors.New("the child sent what no step receives")
 	}
 	// End of file is execve or death. A process that died can be waited for; one that runs can't.
 	var info unix.Siginfo

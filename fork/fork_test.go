@@ -149,7 +149,7 @@ func fullPlan(t *testing.T, argv ...string) *plan.Plan {
 			Resources:   &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: &limit}, Memory: &specs.LinuxMemory{Limit: &memory}},
 			Seccomp:     seccomp.Default(seccomp.DefaultOptions{Arch: runtime.GOARCH, Caps: caps, KernelMajor: facts.Kernel.Major, KernelMinor: facts.Kernel.Minor}),
 			Namespaces: []specs.LinuxNamespace{
-				{Type: "mount"}, {Type: "pid"}, {Type: "uts"}, {Type: "ipc"}, {Type: "network"}, {Type: "cgroup"}, {Type: "time"},
+				{Type: "mount"}, {Type: "pid"}, {Type: "uts"}, {Type: "ipc"}, {Type: "network"}, {Type: "cgroup"}, {Type: "time"}, {Type: "user"},
 			},
 			Sysctl:        map[string]string{"net.ipv4.ip_unprivileged_port_start": "0", "kernel.msgmax": "4096"},
 			MaskedPaths:   []string{"/proc/kcore", "/proc/acpi", "/proc/keys", "/proc/nothing", "/sys/firmware"},

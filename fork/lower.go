@@ -429,6 +429,9 @@ func (l *lowering) op(op plan.Op) error {
 		c.check, c.want = true, 1
 		l.add(c)
 
+	case *plan.Notify:
+		l.add(mk(unix.SYS_WRITE, num(l.sock), val(l.str("!")), num(1)))
+
 	case *plan.Mount:
 		var flags uintptr
 		for _, w := range o.Flags {

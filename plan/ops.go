@@ -139,6 +139,16 @@ type Await struct {
 	Name string `json:"name"`
 }
 
+// Notify tells the parent that the child has come this far; the parent waits for it with the Expect of the same name.
+type Notify struct {
+	Name string `json:"name"`
+}
+
+// Expect stops the parent until the child comes to the Notify of the same name.
+type Expect struct {
+	Name string `json:"name"`
+}
+
 // ---- root file system and mounts ----
 
 // Mount is mount(2) with a path of the host, before the root is changed.
@@ -512,6 +522,10 @@ func newOp(kind string) Op {
 		return &Release{}
 	case "await":
 		return &Await{}
+	case "notify":
+		return &Notify{}
+	case "expect":
+		return &Expect{}
 	case "mount":
 		return &Mount{}
 	case "overlay":
@@ -615,7 +629,7 @@ func lanesOf(op Op) []Lane {
 	switch op.(type) {
 	case *Setns, *Unshare:
 		return []Lane{Host, Child}
-	case *CgroupCreate, *CgroupRemove, *CgroupWrite, *CgroupEvacuate, *CgroupOpen, *DeviceFilter, *OpenTree, *Open, *OpenPid, *Clone, *IDMap, *Release,
+	case *CgroupCreate, *CgroupRemove, *CgroupWrite, *CgroupEvacuate, *CgroupOpen, *DeviceFilter, *OpenTree, *Open, *OpenPid, *Clone, *IDMap, *Release, *Expect,
 		*WriteFile, *RecvFD, *LinkBridge, *LinkVeth, *LinkDelete, *LinkAddress, *RouteDefault, *NftBridge, *NftPublish, *NftUnpublish:
 		return []Lane{Host}
 	}

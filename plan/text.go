@@ -166,6 +166,26 @@ func (o *Await) String() string {
 	return "wait for the parent: " + o.Name
 }
 
+// Kind is "notify".
+func (*Notify) Kind() string { return "notify" }
+
+// Man names the manual page.
+func (*Notify) Man() string { return "pipe(7)" }
+
+func (o *Notify) String() string {
+	return "tell the parent: " + o.Name
+}
+
+// Kind is "expect".
+func (*Expect) Kind() string { return "expect" }
+
+// Man names the manual page.
+func (*Expect) Man() string { return "pipe(7)" }
+
+func (o *Expect) String() string {
+	return "wait for the child: " + o.Name
+}
+
 // Kind is "mount".
 func (*Mount) Kind() string { return "mount" }
 
