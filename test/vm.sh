@@ -38,7 +38,7 @@ status=0
 for file in /tmp/bin/*.test; do
 	name=$(basename "$file" .test)
 	cd "$here/$name" || exit
-	test2json -t -p "vm-$HIERARCHY/$name" "$file" -test.v=test2json -test.short -test.timeout=20m "$@" || status=1
+	test2json -t -p "vm-$HIERARCHY/$name" "$file" -test.v=test2json -test.short -test.timeout=60m "$@" || status=1
 done
 exit $status
 EOF
