@@ -44,7 +44,6 @@ type specification struct {
 	seccompName string
 	overlay     *plan.Overlay // nil: a plain directory
 	mountpoint  string
-	stopSignal  string
 	network     string // bridge, none, host, or the id of another container
 	image       *image.Image
 	warnings    []string
@@ -349,14 +348,7 @@ func (b *builder) process() error {
 		b.from("/process/cwd", "workdir", "")
 	}
 
-	b.stopSignal = "SIGTERM"
-	if cfg.StopSig != "" {
-		b.stopSignal = cfg.StopSig
-	}
-	if o.StopSignal != "" {
-		b.stopSignal = o.StopSignal
-	}
-	if _, err := ParseSignal(b.stopSignal); err != nil {
+	if _, err := ParseSignal(first(o.StopSignal, cfg.StopSig, "SIGTERM")); err != nil {
 		return err
 	}
 	for i, text := range o.Ulimit {

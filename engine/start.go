@@ -256,7 +256,6 @@ func (e *Engine) PlanOf(ref string) (*plan.Plan, error) {
 type Session struct {
 	socket *os.File
 	events *bufio.Scanner
-	pid    int // of the supervisor
 	exited bool
 	code   int
 }
@@ -462,7 +461,7 @@ func (e *Engine) spawn(c *Container, job *supervise.Job, lock *os.File, o StartO
 	}
 	// A session of its own: Ctrl-C at the terminal is for the command, which passes it on. The call is the raw one because
 	// os.StartProcess first starts a process only to see whether pidfds work, which costs as much as the container's network.
-	pid, err := syscall.ForkExec(fmt.Sprintf("/proc/self/fd/%d", runtime.Fd()), []string{"glassbox-runtime", "supervise", c.ID}, &syscall.ProcAttr{
+	_, err = syscall.ForkExec(fmt.Sprintf("/proc/self/fd/%d", runtime.Fd()), []string{"glassbox-runtime", "supervise", c.ID}, &syscall.ProcAttr{
 		Dir: "/", Env: []string{}, Files: files, Sys: &syscall.SysProcAttr{Setsid: true},
 	})
 	if err != nil {
@@ -483,7 +482,7 @@ func (e *Engine) spawn(c *Container, job *supervise.Job, lock *os.File, o StartO
 		mine.Close()
 		return nil, fmt.Errorf("the supervisor ended before the container was started: %w", err)
 	}
-	s := &Session{socket: mine, events: bufio.NewScanner(mine), pid: pid}
+	s := &Session{socket: mine, events: bufio.NewScanner(mine)}
 	s.events.Buffer(nil, 1<<20)
 	event, err := s.next()
 	switch {
