@@ -1,0 +1,71 @@
+package compile
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"glassbox/cgroup"
+	"glassbox/plan"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// ExecInput describes a process to be started in a running container.
+type ExecInput struct {
+	Input
+	Process    *specs.Process
+	PID        int               // the container's first process
+	Start      uint64            // its start time (see plan.OpenPid)
+	Namespaces []string          // those of the container that are not the host's: mount pid uts ipc net user time cgroup
+	Cgroups    map[string]string // as in Output.Cgroups
+}
+
+// Exec compiles the start of a further process in a running container.
+func Exec(in ExecInput) (*Output, error) {
+	c := &container{Input: in.Input}
+	c.Spec = &specs.Spec{Process: in.Process, Linux: &specs.Linux{}}
+	if in.Spec != nil && in.Spec.Linux != nil {
+		c.Spec.Linux.Seccomp = in.Spec.Linux.Seccomp
+	}
+	switch p := in.Process; {
+	case p == nil || len(p.Args) == 0 || p.Args[0] == "":
+		return nil, fmt.Errorf("/process/args: there is no command to run")
+	case !strings.HasPrefix(p.Cwd, "/"):
+		return nil, fmt.Errorf("/process/cwd: %q is not an absolute path", p.Cwd)
+	}
+	c.cgroup = cgroup.Join(in.Facts.Cgroup, in.Cgroups)
+	c.steps = append(c.steps, c.cgroup.Steps...)
+	c.add(plan.Host, plan.Isolation, &plan.OpenPid{Pid: in.PID, Start: in.Start, Save: "container"}, "", "The container's first process, whose namespaces will be joined.")
+	if slices.Contains(in.Namespaces, "pid") {
+		c.add(plan.Host, plan.Isolation, &plan.Setns{From: "container", Namespaces: []string{"pid"}}, "", "Only children enter a PID namespace: the thread that clones joins it.")
+	}
+	c.add(plan.Host, plan.Isolation, &plan.Clone{Cgroup: c.cgroup.CloneInto}, "", "The new process, in the container's cgroup and PID namespace.")
+	if in.Process.Terminal {
+		c.add(plan.Host, plan.Terminal, &plan.RecvFD{Save: "console"}, "/process/terminal", "Whoever called exec holds the other end of the terminal.")
+	}
+	for _, name := range c.cgroup.Join {
+		c.add(plan.Child, plan.Limits, &plan.CgroupJoin{From: name}, "", "The limits of the container hold for this process, too.")
+	}
+	c.add(plan.Child, plan.Isolation, &plan.Dumpable{Value: 0}, "", "The container must not reach glassbox through this process (CVE-2019-5736).")
+	join := slices.DeleteFunc(slices.Clone(in.Namespaces), func(n string) bool { return n == "pid" })
+	if len(join) > 0 {
+		c.add(plan.Child, plan.Isolation, &plan.Setns{From: "container", Namespaces: join}, "", "From here on this process sees what the container sees.")
+	}
+	if in.Process.Terminal {
+		o := &plan.OpenConsole{Master: "master", Slave: "terminal", UID: in.Process.User.UID}
+		if b := in.Process.ConsoleSize; b != nil {
+			o.Rows, o.Cols = uint16(b.Height), uint16(b.Width)
+		}
+		c.add(plan.Child, plan.Terminal, o, "/process/terminal", "A terminal in the container's /dev/pts.")
+		c.add(plan.Child, plan.Terminal, &plan.SendFD{From: "master"}, "/process/terminal", "The caller gets the end that stands for keyboard and screen.")
+	}
+	if err := c.process(in.Process, "/process"); err != nil {
+		return nil, err
+	}
+	p := &plan.Plan{Version: plan.Version, Arch: in.Facts.Arch, Steps: c.steps}
+	if err := p.Validate(); err != nil {
+		return nil, err
+	}
+	return &Output{Plan: p, Cgroups: in.Cgroups, Warnings: c.warnings}, nil
+}
