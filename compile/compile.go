@@ -45,9 +45,19 @@ type Input struct {
 	Origins map[string]string
 	// MakeCwd makes the working directory where it is missing, as engines do and OCI runtimes don't.
 	MakeCwd bool
+	// InheritStdio leaves descriptors 0, 1 and 2 as they are, instead of taking them from whoever runs the plan.
+	InheritStdio bool
+	// StartDir is a directory of the host with a FIFO named [StartFIFO] in it, at which the container waits, ready but for execve,
+	// until it is started. Empty: it runs at once.
+	StartDir string
+	// Record stops the child before it runs or waits, for whoever runs the plan to write down who it is.
+	Record bool
 	// DieWithParent ends the container when the process that runs the plan dies.
 	DieWithParent bool
 }
+
+// StartFIFO is the name of the FIFO in Input.StartDir.
+const StartFIFO = "exec.fifo"
 
 // Output is a plan and what else a runtime has to remember.
 type Output struct {
@@ -192,6 +202,11 @@ func (c *container) child() error {
 	if err := c.paths(); err != nil {
 		return err
 	}
+	if c.hooked() {
+		c.add(plan.Child, plan.Exec, &plan.Notify{Name: "mounted"}, "/hooks", "Everything is in place; the root has not changed yet.")
+		c.add(plan.Child, plan.Exec, &plan.Await{Name: "hooks"}, "/hooks", "Hooks may still change something.")
+		c.add(plan.Child, plan.Rootfs, &plan.PivotRoot{Root: "."}, "/root", pivotReason)
+	}
 	if c.MakeCwd && s.Process.Cwd != "/" {
 		c.add(plan.Child, plan.Rootfs, &plan.Mkdir{Path: s.Process.Cwd, Mode: 0o755}, "/process/cwd", "The working directory is made if the image lacks it.")
 	}
@@ -216,6 +231,9 @@ func (c *container) child() error {
 	}
 	if s.Root != nil && s.Root.Readonly {
 		c.add(plan.Child, plan.Rootfs, &plan.Remount{Target: "/", Set: []string{"ro"}}, "/root/readonly", "Nothing below the root can be changed, but for the mounts on it.")
+	}
+	if c.loopback(fresh) {
+		c.add(plan.Child, plan.Network, &plan.LinkUp{Link: "lo"}, "/linux/namespaces", "A new network namespace has the loopback device, but it is down.")
 	}
 	await()
 	return c.process(s.Process, "/process")

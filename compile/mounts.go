@@ -38,10 +38,15 @@ func (c *container) rootfs() error {
 		c.add(plan.Child, plan.Rootfs, &plan.Mount{Source: s.Root.Path, Target: target, Flags: []string{"bind", "rec"}}, "/root/path",
 			"pivot_root wants a mount: the directory is bound to itself or to an empty directory.")
 	}
-	c.add(plan.Child, plan.Rootfs, &plan.PivotRoot{Root: target}, "/root",
-		"The new root replaces the old one, which is detached: unlike after chroot, no way leads back.")
+	if c.hooked() {
+		c.add(plan.Child, plan.Rootfs, &plan.RootDir{Path: target}, "/root", "Names of the container are looked up below it from here on; hooks want to see it before it becomes the root.")
+		return nil
+	}
+	c.add(plan.Child, plan.Rootfs, &plan.PivotRoot{Root: target}, "/root", pivotReason)
 	return nil
 }
+
+const pivotReason = "The new root replaces the old one, which is detached: unlike after chroot, no way leads back."
 
 func mountName(i int) string { return fmt.Sprintf("mount:%d", i) }
 

@@ -80,6 +80,10 @@ func (c *container) host() error {
 				"The namespace exists already; the container will share it.")
 		}
 	}
+	if c.StartDir != "" {
+		c.add(plan.Host, plan.Sources, &plan.Open{Path: c.StartDir, Flags: []string{"path", "directory"}, Save: "start"}, "",
+			"The container will wait at a FIFO in this directory until it is started.")
+	}
 	fresh, join, err := c.ns()
 	if err != nil {
 		return err
@@ -107,6 +111,7 @@ func (c *container) host() error {
 	if c.Spec.Process.Terminal {
 		c.add(plan.Host, plan.Terminal, &plan.RecvFD{Save: "console"}, "/process/terminal", "The supervisor holds the other end of the terminal.")
 	}
+	c.hooks()
 	if slices.Contains(fresh, "user") {
 		uid, gid := c.Spec.Linux.UIDMappings, c.Spec.Linux.GIDMappings
 		c.add(plan.Host, plan.Privileges, &plan.Expect{Name: "user namespace"}, "/linux/namespaces", "Ids can be mapped when there is a user namespace.")
@@ -114,7 +119,16 @@ func (c *container) host() error {
 			"Which users of the host the users in the container are. Without a mapping every id stands for itself.")
 		c.add(plan.Host, plan.Privileges, &plan.Release{Name: "ids"}, "/linux/uidMappings", "The child has ids now and may take them on.")
 	}
+	if c.Record || c.StartDir != "" {
+		c.add(plan.Host, plan.Exec, &plan.Expect{Name: "ready"}, "", "The child has come to its end as a copy of the runtime.")
+		c.add(plan.Host, plan.Exec, &plan.Release{Name: "record"}, "", "It is written down who the child is; it may go on.")
+	}
 	return nil
+}
+
+// loopback reports whether the child sets its loopback device up itself: where no network is wired for it.
+func (c *container) loopback(fresh []string) bool {
+	return len(c.Network) == 0 && slices.Contains(fresh, "net")
 }
 
 // late says which namespaces the child leaves for itself: the cgroup namespace, once it is in its cgroup, and the user

@@ -77,6 +77,9 @@ func (c *container) process(p *specs.Process, ptr string) error {
 		c.add(plan.Child, plan.Terminal, &plan.Setsid{Controlling: true}, ptr+"/terminal", "A session with this terminal: Ctrl-C reaches the container's processes.")
 	} else {
 		for fd, name := range []string{"stdin", "stdout", "stderr"} {
+			if c.InheritStdio {
+				break
+			}
 			c.add(plan.Child, plan.Terminal, &plan.Stdio{From: name, To: fd}, "", stdioReason[fd])
 		}
 		c.add(plan.Child, plan.Terminal, &plan.Setsid{}, "", "Signals from the terminal of whoever started it reach the container through its supervisor only.")
@@ -121,6 +124,13 @@ func (c *container) process(p *specs.Process, ptr string) error {
 	}
 	c.add(plan.Child, plan.Exec, &plan.Umask{Mask: umask}, ptr+"/user/umask", "New files aren't writable for everyone.")
 	c.add(plan.Child, plan.Exec, &plan.Chdir{Path: p.Cwd}, ptr+"/cwd", "The program's working directory.")
+	if c.Record || c.StartDir != "" {
+		c.add(plan.Child, plan.Exec, &plan.Notify{Name: "ready"}, "", "The parent learns that only execve is missing.")
+		c.add(plan.Child, plan.Exec, &plan.Await{Name: "record"}, "", "The parent writes down who this process is.")
+	}
+	if c.StartDir != "" {
+		c.add(plan.Child, plan.Exec, &plan.AwaitStart{Dir: "start", File: StartFIFO}, "", "The container is created; it runs when it is started.")
+	}
 	if p.NoNewPrivileges {
 		c.add(plan.Child, plan.Privileges, &plan.NoNewPrivs{}, ptr+"/noNewPrivileges", "Programs with the setuid bit stay unprivileged.")
 		if filter != nil {
@@ -186,6 +196,14 @@ func (c *container) privileges(p *specs.Process, ptr string) error {
 			return err
 		}
 	}
+	// capabilities(7): a capability can be ambient only while it is both permitted and inheritable.
+	sets["ambient"] = slices.DeleteFunc(sets["ambient"], func(name string) bool {
+		ok := slices.Contains(sets["permitted"], name) && slices.Contains(sets["inheritable"], name)
+		if !ok {
+			c.warnings = append(c.warnings, fmt.Sprintf("%s/capabilities/ambient: %s can't be ambient: it is not both permitted and inheritable", ptr, name))
+		}
+		return !ok
+	})
 	slices.Sort(c.warnings)
 	for _, field := range []string{"effective", "permitted"} {
 		for _, name := range sets[field] {

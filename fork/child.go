@@ -18,6 +18,7 @@ type call struct {
 	peek  *byte   // if set, a successful call must leave '/' here (getcwd's "(unreachable)")
 	want  uintptr // if checked, a successful call must return this (short writes, end of file)
 	check bool
+	sock  bool // from here on reports go to the descriptor that this call returned
 
 	step int32 // index of the step in the plan
 	ok   int32 // next call after success; 0: the one that follows
@@ -122,6 +123,9 @@ func child(p *program) {
 		if errno == 0 {
 			if c.save != 0 {
 				p.regs[c.save] = r
+			}
+			if c.sock {
+				p.sock = r
 			}
 			i++
 			if c.ok != 0 {

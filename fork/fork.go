@@ -27,6 +27,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"syscall"
 	"unsafe"
@@ -46,6 +47,11 @@ type Options struct {
 	// OnExecFailure is called while a child whose step failed still exists, with its pid: it may look at the child's root
 	// to say more in err.Detail.
 	OnExecFailure func(pid int, err *StepError)
+	// State returns the container's state in the JSON form that hooks read, with the given pid. Plans with hooks need it.
+	State func(pid int) ([]byte, error)
+	// Record is called before the step Release{"record"}, while the child waits: it writes down who the child is, so that there
+	// is no moment in which nobody knows of it.
+	Record func(*Process) error
 	// Inject, if not zero, makes step Inject-1 fail. Tests use it to see that nothing is left.
 	Inject int
 }
@@ -139,10 +145,17 @@ func (x *execution) run() (*Process, error) {
 			return nil, x.fail(i+1, reported)
 		}
 	}
-	if err := x.await(); err != nil {
-		return nil, x.fail(len(x.plan.Steps), err)
+	if !x.waits() {
+		if err := x.await(); err != nil {
+			return nil, x.fail(len(x.plan.Steps), err)
+		}
 	}
 	return &Process{PID: x.pid, Pidfd: x.pidfd, FDs: x.received}, nil
+}
+
+// waits reports whether the child stops at an AwaitStart, beyond which the parent has nothing to do with it.
+func (x *execution) waits() bool {
+	return slices.ContainsFunc(x.plan.Steps, func(s plan.Step) bool { _, ok := s.Op.(*plan.AwaitStart); return ok })
 }
 
 // fail ends the child and takes back what the first n steps made.
@@ -245,6 +258,11 @@ func (x *execution) host(op plan.Op) error {
 	case *plan.IDMap:
 		return x.idMap(o)
 	case *plan.Release:
+		if o.Name == "record" && x.opts.Record != nil {
+			if err := x.opts.Record(&Process{PID: x.pid, Pidfd: x.pidfd, FDs: x.received}); err != nil {
+				return err
+			}
+		}
 		_, err := unix.Write(x.sock, []byte{1})
 		if err == unix.EPIPE {
 			return x.await() // the child is gone; its report says why
@@ -256,6 +274,8 @@ func (x *execution) host(op plan.Op) error {
 		return x.recvFD(o)
 	case *plan.WriteFile:
 		return writeFile(o)
+	case *plan.Hook:
+		return x.hook(o)
 	case *plan.LinkBridge, *plan.LinkVeth, *plan.LinkDelete, *plan.LinkAddress, *plan.RouteDefault, *plan.NftBridge, *plan.NftPublish, *plan.NftUnpublish:
 		if x.wire == nil {
 			x.wire = network.Open(func() (int, error) {

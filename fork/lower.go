@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path"
 	"runtime"
+	"slices"
 	"strings"
 	"unsafe"
 
@@ -23,6 +24,7 @@ type lowering struct {
 	free  []uint8          // registers to use again
 	step  int32
 	sock  int
+	steps []plan.Step
 }
 
 // lower makes the child's program of a plan. fds holds the descriptors that host steps saved so far, sock is the child's end
@@ -31,7 +33,7 @@ func lower(p *plan.Plan, fds map[string]int, sock int, inject int) (*program, er
 	if p.Arch != runtime.GOARCH {
 		return nil, fmt.Errorf("the plan is for %s, this machine is %s", p.Arch, runtime.GOARCH)
 	}
-	l := &lowering{fds: fds, regs: map[string]uint8{}, sock: sock, calls: make([]call, 0, 8*len(p.Steps))}
+	l := &lowering{fds: fds, regs: map[string]uint8{}, sock: sock, steps: p.Steps, calls: make([]call, 0, 8*len(p.Steps))}
 	for i, s := range p.Steps {
 		if s.Lane != plan.Child {
 			continue
@@ -444,6 +446,17 @@ func (l *lowering) op(op plan.Op) error {
 		l.add(mk(unix.SYS_MOUNT, val(l.str(o.Source)), val(l.str(o.Target)), val(l.str(o.Type)), val(flags), val(l.str(o.Data))))
 	case *plan.Overlay:
 		return l.overlay(o)
+	case *plan.AwaitStart:
+		dir, err := l.fd(o.Dir)
+		if err != nil {
+			return err
+		}
+		c := mk(unix.SYS_OPENAT, dir, val(l.str(o.File)), num(unix.O_WRONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW))
+		c.sock = true
+		l.add(c)
+		l.close(dir)
+	case *plan.RootDir:
+		l.add(mk(unix.SYS_CHDIR, val(l.str(o.Path))))
 	case *plan.PivotRoot:
 		dot := l.str(".")
 		l.add(mk(unix.SYS_CHDIR, val(l.str(o.Root))))
@@ -531,6 +544,24 @@ func (l *lowering) op(op plan.Op) error {
 		l.close(at(r))
 		l.release(r)
 
+	case *plan.LinkUp:
+		if len(o.Link) >= unix.IFNAMSIZ {
+			return fmt.Errorf("%q is no name of a link", o.Link)
+		}
+		var req struct { // struct ifreq
+			name  [unix.IFNAMSIZ]byte
+			flags uint16
+			_     [22]byte
+		}
+		copy(req.name[:], o.Link)
+		req.flags = unix.IFF_UP
+		r := l.reg()
+		c := mk(unix.SYS_SOCKET, num(unix.AF_INET), num(unix.SOCK_DGRAM|unix.SOCK_CLOEXEC), num(0))
+		c.save = r
+		l.add(c)
+		l.add(mk(unix.SYS_IOCTL, at(r), num(unix.SIOCSIFFLAGS), val(ptr(l, req))))
+		l.close(at(r))
+		l.release(r)
 	case *plan.Sethostname:
 		l.add(mk(unix.SYS_SETHOSTNAME, val(l.str(o.Name)), num(len(o.Name))))
 	case *plan.Setdomainname:
@@ -651,10 +682,14 @@ func (l *lowering) op(op plan.Op) error {
 		i := l.add(c)
 		l.ignore(i, unix.EPERM, unix.ENOSYS, unix.EACCES, unix.ERANGE)
 	case *plan.CloseRange:
-		if l.sock > o.First {
-			l.add(mk(unix.SYS_CLOSE_RANGE, num(o.First), num(l.sock-1), num(0)))
+		first := o.First
+		for _, keep := range l.keepers() {
+			if keep > first {
+				l.add(mk(unix.SYS_CLOSE_RANGE, num(first), num(keep-1), num(0)))
+			}
+			first = max(first, keep+1)
 		}
-		l.add(mk(unix.SYS_CLOSE_RANGE, num(max(o.First, l.sock+1)), val(uintptr(^uint32(0))), num(0)))
+		l.add(mk(unix.SYS_CLOSE_RANGE, num(first), val(uintptr(^uint32(0))), num(0)))
 	case *plan.Execve:
 		if len(o.Candidates) == 0 {
 			return fmt.Errorf("execve without a file")
@@ -670,6 +705,19 @@ func (l *lowering) op(op plan.Op) error {
 		return fmt.Errorf("%s can't be made in the child", op.Kind())
 	}
 	return nil
+}
+
+// keepers are the descriptors that the child needs after the present step, in order: the socket to the parent, and those that
+// later steps name.
+func (l *lowering) keepers() []int {
+	fds := []int{l.sock}
+	for _, s := range l.steps[l.step+1:] {
+		if o, ok := s.Op.(*plan.AwaitStart); ok {
+			fds = append(fds, l.fds[o.Dir])
+		}
+	}
+	slices.Sort(fds)
+	return fds
 }
 
 // kindOf says what the target of a bind mount must be: "dir" or "file", as the source is.

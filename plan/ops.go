@@ -149,6 +149,25 @@ type Expect struct {
 	Name string `json:"name"`
 }
 
+// AwaitStart stops the child, ready but for execve, until somebody opens File of the directory saved as Dir for reading: that is
+// how `create` and `start` of an OCI runtime are two commands. File is a FIFO, which blocks whoever opens it for writing until
+// there is a reader (fifo(7)). From here on the child reports errors through it.
+type AwaitStart struct {
+	Dir  string `json:"dir"`
+	File string `json:"file"`
+}
+
+// Hook runs a program of the host beside the child, with the container's state on its standard input (runtime-spec, config.md,
+// POSIX-platform hooks). A status other than 0 fails the step.
+type Hook struct {
+	Name    string   `json:"name"` // prestart createRuntime createContainer
+	Path    string   `json:"path"`
+	Args    []string `json:"args,omitempty"` // with the program's own name first
+	Env     []string `json:"env,omitempty"`
+	Timeout int      `json:"timeout,omitempty"` // seconds; 0: none
+	Enter   bool     `json:"enter,omitempty"`   // in the child's namespaces, before its root changes
+}
+
 // ---- root file system and mounts ----
 
 // Mount is mount(2) with a path of the host, before the root is changed.
@@ -171,6 +190,12 @@ type Overlay struct {
 	// Append adds one lower layer at a time with "lowerdir+" (Linux 6.5), for which there is no limit but the kernel's 500 layers.
 	Append  bool     `json:"append,omitempty"`
 	Options []string `json:"options,omitempty"` // such as "userxattr", "volatile", "metacopy=off"
+}
+
+// RootDir makes the root file system the working directory, below which names of the container are looked up, while the root of
+// the mount namespace is still the host's: hooks of the container are found there.
+type RootDir struct {
+	Path string `json:"path"`
 }
 
 // PivotRoot makes the mount at Root the root of the mount namespace and detaches the old root, so that no path of the host
@@ -252,6 +277,11 @@ type Symlink struct {
 }
 
 // ---- settings of the kernel ----
+
+// LinkUp sets a link of the child's own network namespace up: the loopback device (netdevice(7), SIOCSIFFLAGS).
+type LinkUp struct {
+	Link string `json:"link"`
+}
 
 // Sethostname sets the host name of the UTS namespace.
 type Sethostname struct {
@@ -526,10 +556,16 @@ func newOp(kind string) Op {
 		return &Notify{}
 	case "expect":
 		return &Expect{}
+	case "await-start":
+		return &AwaitStart{}
+	case "hook":
+		return &Hook{}
 	case "mount":
 		return &Mount{}
 	case "overlay":
 		return &Overlay{}
+	case "root-dir":
+		return &RootDir{}
 	case "pivot_root":
 		return &PivotRoot{}
 	case "fsmount":
@@ -548,6 +584,8 @@ func newOp(kind string) Op {
 		return &Mknod{}
 	case "symlink":
 		return &Symlink{}
+	case "link-up":
+		return &LinkUp{}
 	case "sethostname":
 		return &Sethostname{}
 	case "setdomainname":
@@ -629,7 +667,7 @@ func lanesOf(op Op) []Lane {
 	switch op.(type) {
 	case *Setns, *Unshare:
 		return []Lane{Host, Child}
-	case *CgroupCreate, *CgroupRemove, *CgroupWrite, *CgroupEvacuate, *CgroupOpen, *DeviceFilter, *OpenTree, *Open, *OpenPid, *Clone, *IDMap, *Release, *Expect,
+	case *CgroupCreate, *CgroupRemove, *CgroupWrite, *CgroupEvacuate, *CgroupOpen, *DeviceFilter, *OpenTree, *Open, *OpenPid, *Clone, *IDMap, *Release, *Expect, *Hook,
 		*WriteFile, *RecvFD, *LinkBridge, *LinkVeth, *LinkDelete, *LinkAddress, *RouteDefault, *NftBridge, *NftPublish, *NftUnpublish:
 		return []Lane{Host}
 	}
@@ -679,6 +717,8 @@ func uses(op Op) []string {
 		names = []string{op.From}
 	case *BindConsole:
 		names = []string{op.From}
+	case *AwaitStart:
+		names = []string{op.Dir}
 	}
 	return slices.DeleteFunc(names, func(s string) bool { return s == "" })
 }

@@ -206,6 +206,42 @@ func (o *Overlay) String() string {
 	return fmt.Sprintf("mount overlay of %d layers on %s", len(o.Lower), o.Target) + when(o.Upper == "", " (read-only)")
 }
 
+// Kind is "await-start".
+func (*AwaitStart) Kind() string { return "await-start" }
+
+// Man names the manual page.
+func (*AwaitStart) Man() string { return "fifo(7)" }
+
+func (o *AwaitStart) String() string {
+	return fmt.Sprintf("wait at the FIFO %s in %s until the container is started", o.File, o.Dir)
+}
+
+// Kind is "hook".
+func (*Hook) Kind() string { return "hook" }
+
+// Man names the manual page.
+func (*Hook) Man() string { return "execve(2)" }
+
+func (o *Hook) String() string {
+	return fmt.Sprintf("run the %s hook %s%s", o.Name, o.Path, when(o.Enter, " in the container's namespaces"))
+}
+
+// Kind is "root-dir".
+func (*RootDir) Kind() string { return "root-dir" }
+
+// Man names the manual page.
+func (*RootDir) Man() string { return "chdir(2)" }
+
+func (o *RootDir) String() string { return "work in " + o.Path + ", the root to be" }
+
+// Kind is "link-up".
+func (*LinkUp) Kind() string { return "link-up" }
+
+// Man names the manual page.
+func (*LinkUp) Man() string { return "netdevice(7)" }
+
+func (o *LinkUp) String() string { return "set " + o.Link + " up" }
+
 // Kind is "pivot_root".
 func (*PivotRoot) Kind() string { return "pivot_root" }
 

@@ -34,7 +34,7 @@ func allowed() map[string][]string {
 	}
 	// Each of these may import all that come before it.
 	below := append(slices.Clone(low), "cgroup", "network")
-	for _, p := range []string{"oci", "compile", "fork", "supervise"} {
+	for _, p := range []string{"oci", "compile", "fork", "supervise", "bundle"} {
 		order[p] = slices.Clone(below)
 		below = append(below, p)
 	}

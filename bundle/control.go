@@ -1,0 +1,168 @@
+package bundle
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"glassbox/cgroup"
+)
+
+// Kill sends a signal to the container's first process, or with all to every process of its cgroup.
+func (r *Runtime) Kill(id string, sig unix.Signal, all bool) error {
+	c, err := r.load(id)
+	if err != nil {
+		return err
+	}
+	status := c.status()
+	if all {
+		return c.killAll(sig)
+	}
+	if status == Stopped {
+		return ErrNotRunning
+	}
+	if err := c.signal(sig); err != nil {
+		if err == unix.ESRCH {
+			return ErrNotRunning
+		}
+		return fmt.Errorf("signal %d to process %d: %w", sig, c.PID, err)
+	}
+	if sig == unix.SIGKILL && status == Paused {
+		cgroup.Thaw(c.Cgroups) // on v1 a frozen process doesn't even die
+	}
+	return nil
+}
+
+func (c *record) killAll(sig unix.Signal) error {
+	if sig == unix.SIGKILL {
+		return cgroup.Kill(c.Cgroups)
+	}
+	pids, err := cgroup.Procs(c.Cgroups)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, pid := range pids {
+		if err := unix.Kill(pid, sig); err != nil && err != unix.ESRCH {
+			errs = append(errs, fmt.Errorf("signal %d to process %d: %w", sig, pid, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Delete removes a stopped container; with force, any, and one that doesn't exist is no error then.
+func (r *Runtime) Delete(id string, force bool) error {
+	l, err := r.lock(id)
+	if err != nil {
+		if force && errors.Is(err, ErrNotExist) {
+			return nil
+		}
+		return err
+	}
+	defer l.unlock()
+	c, err := r.load(id)
+	if err != nil {
+		if !force {
+			return err
+		}
+		if err := r.undo(id, true); err != nil { // half made, or its state is damaged
+			return err
+		}
+		return os.RemoveAll(r.dir(id))
+	}
+	if s := c.status(); s != Stopped {
+		if !force {
+			return fmt.Errorf("cannot delete container %s that is not stopped: %s", id, s)
+		}
+		if err := c.end(s); err != nil {
+			return err
+		}
+	}
+	return r.destroy(c)
+}
+
+// end kills a container's first process and waits until it is gone.
+func (c *record) end(status string) error {
+	err := c.signal(unix.SIGKILL)
+	if err != nil && err != unix.ESRCH {
+		return fmt.Errorf("kill process %d: %w", c.PID, err)
+	}
+	if status == Paused {
+		cgroup.Thaw(c.Cgroups)
+	}
+	for wait := time.Millisecond; wait < 4*time.Second; wait *= 2 {
+		if alive, _ := c.process(); !alive {
+			return nil
+		}
+		time.Sleep(wait)
+	}
+	return fmt.Errorf("process %d doesn't end", c.PID)
+}
+
+// destroy removes what is left of a stopped container.
+func (r *Runtime) destroy(c *record) error {
+	// Without a PID namespace of its own, processes may have outlived the first one.
+	if err := r.undo(c.ID, !slices.Contains(c.Namespaces, "pid")); err != nil {
+		return err
+	}
+	// The state goes first: from here on the container doesn't exist.
+	if err := os.Remove(filepath.Join(r.dir(c.ID), stateFile)); err != nil && !os.IsNotExist(err) {
+		return err
+	}
+	r.poststop(c)
+	return os.RemoveAll(r.dir(c.ID))
+}
+
+// Pause freezes all processes of a container.
+func (r *Runtime) Pause(id string) error {
+	l, err := r.lock(id)
+	if err != nil {
+		return err
+	}
+	defer l.unlock()
+	c, err := r.load(id)
+	if err != nil {
+		return err
+	}
+	if s := c.status(); s != Running && s != Created {
+		return fmt.Errorf("container not running or created: %s", s)
+	}
+	if len(c.Cgroups) == 0 {
+		return errors.New("the container has no cgroup of its own, and can't be paused")
+	}
+	return cgroup.Freeze(c.Cgroups)
+}
+
+// Resume lets a paused container go on.
+func (r *Runtime) Resume(id string) error {
+	l, err := r.lock(id)
+	if err != nil {
+		return err
+	}
+	defer l.unlock()
+	c, err := r.load(id)
+	if err != nil {
+		return err
+	}
+	if s := c.status(); s != Paused {
+		return fmt.Errorf("container not paused: %s", s)
+	}
+	return cgroup.Thaw(c.Cgroups)
+}
+
+// Processes returns the pids of a container's processes, on the host.
+func (r *Runtime) Processes(id string) ([]int, error) {
+	c, err := r.load(id)
+	if err != nil {
+		return nil, err
+	}
+	if len(c.Cgroups) == 0 {
+		return nil, errors.New("the container has no cgroup of its own, which would tell its processes")
+	}
+	return cgroup.Procs(c.Cgroups)
+}

@@ -1,0 +1,302 @@
+package bundle
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"glassbox/cgroup"
+	"glassbox/compile"
+	"glassbox/fork"
+	"glassbox/plan"
+)
+
+// CreateOptions are the flags of create and run.
+type CreateOptions struct {
+	Bundle        string // directory
+	ConsoleSocket string // unix socket that gets the terminal
+	PIDFile       string
+	PreserveFDs   int  // descriptors 3 … 3+n-1 stay open in the container
+	NoPivot       bool // chroot instead of pivot_root, for a root in an initial ramdisk
+	NoNewKeyring  bool
+	Detach        bool // of run
+	Keep          bool // of run
+}
+
+// Create makes a container that waits for start.
+func (r *Runtime) Create(id string, o CreateOptions) error {
+	o.Detach = true
+	l, err := r.make(id)
+	if err != nil {
+		return err
+	}
+	defer l.unlock()
+	_, _, err = r.create(id, o, true)
+	return err
+}
+
+// create makes a container. If wait is set, it waits for start; else it runs.
+func (r *Runtime) create(id string, o CreateOptions, wait bool) (*record, *fork.Process, error) {
+	c, proc, err := r.tryCreate(id, o, wait)
+	if err != nil {
+		os.RemoveAll(r.dir(id))
+	}
+	return c, proc, err
+}
+
+func (r *Runtime) tryCreate(id string, o CreateOptions, wait bool) (*record, *fork.Process, error) {
+	spec, bundle, err := r.read(o.Bundle)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := checkTerminal(spec, o); err != nil {
+		return nil, nil, err
+	}
+	facts, err := r.Facts()
+	if err != nil {
+		return nil, nil, err
+	}
+	setDefaults(spec, id)
+	in := compile.Input{Spec: spec, Facts: *facts, InheritStdio: true, Record: true}
+	if wait {
+		in.StartDir = r.dir(id)
+	}
+	out, err := compile.Container(in)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, w := range out.Warnings {
+		r.warn("%s", w)
+	}
+	c := &record{
+		Format: recordFormat, OCIVersion: spec.Version, ID: id, Bundle: bundle, Rootfs: spec.Root.Path, Created: time.Now().UTC(), Owner: os.Geteuid(),
+		Annotations: spec.Annotations, Cgroups: out.Cgroups, Namespaces: namespaces(out.Plan), Hooks: spec.Hooks, Process: spec.Process, Filter: filterOf(out.Plan),
+	}
+	if err := r.prepare(c, out.Plan, wait); err != nil {
+		return nil, nil, err
+	}
+	proc, err := fork.Start(out.Plan, fork.Options{
+		OnExecFailure: fork.ExplainExec,
+		State:         func(pid int) ([]byte, error) { return c.hookState(Creating, pid) },
+		Record:        func(p *fork.Process) error { return r.record(c, p, o) },
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	return c, proc, nil
+}
+
+// prepare writes what must be there before the plan runs: what takes it back, and where the container waits.
+func (r *Runtime) prepare(c *record, p *plan.Plan, wait bool) error {
+	undo := leftovers{Cgroups: c.Cgroups, Steps: p.Undo(len(p.Steps))}
+	data, err := json.Marshal(&undo)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(r.dir(c.ID), undoFile), data, 0o600); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(r.dir(c.ID), planFile), plan.AppendBinary(nil, p), 0o600); err != nil {
+		return err
+	}
+	if wait {
+		if err := unix.Mkfifo(filepath.Join(r.dir(c.ID), compile.StartFIFO), 0o600); err != nil {
+			return fmt.Errorf("mkfifo %s: %w", compile.StartFIFO, err)
+		}
+	}
+	return nil
+}
+
+// record writes down who the container's process is, for later commands and for the caller, while the process waits.
+func (r *Runtime) record(c *record, p *fork.Process, o CreateOptions) error {
+	c.PID = p.PID
+	var err error
+	if c.Start, err = fork.StartTime(p.PID); err != nil {
+		return err
+	}
+	if o.ConsoleSocket != "" {
+		if err := sendConsole(o.ConsoleSocket, p.FDs["console"]); err != nil {
+			return err
+		}
+	}
+	if o.PIDFile != "" {
+		if err := writeFile(o.PIDFile, []byte(strconv.Itoa(p.PID))); err != nil {
+			return fmt.Errorf("--pid-file: %w", err)
+		}
+	}
+	return r.save(c)
+}
+
+// checkTerminal refuses combinations in which nobody would hold the terminal's other end.
+func checkTerminal(spec *specs.Spec, o CreateOptions) error {
+	switch terminal := spec.Process.Terminal; {
+	case terminal && o.Detach && o.ConsoleSocket == "":
+		return errors.New("/process/terminal: cannot allocate tty if runc will detach without setting console socket: give --console-socket")
+	case o.ConsoleSocket != "" && (!terminal || !o.Detach):
+		return errors.New("--console-socket: cannot use console socket if runc will not detach or allocate tty")
+	}
+	return nil
+}
+
+// read reads a bundle's configuration, and makes its paths absolute.
+func (r *Runtime) read(dir string) (*specs.Spec, string, error) {
+	bundle, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, "", err
+	}
+	file := filepath.Join(bundle, "config.json")
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, "", fmt.Errorf("read the bundle's configuration: %w", err)
+	}
+	spec := &specs.Spec{}
+	if err := json.Unmarshal(data, spec); err != nil {
+		return nil, "", fmt.Errorf("%s: %w", file, err)
+	}
+	if spec.Root == nil || spec.Linux == nil || spec.Process == nil {
+		return nil, "", fmt.Errorf("%s: /root, /linux and /process are needed", file)
+	}
+	if !filepath.IsAbs(spec.Root.Path) {
+		spec.Root.Path = filepath.Join(bundle, spec.Root.Path)
+	}
+	for i := range spec.Mounts {
+		m := &spec.Mounts[i]
+		if m.Source != "" && !filepath.IsAbs(m.Source) && (m.Type == "bind" || slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind")) {
+			m.Source = filepath.Join(bundle, m.Source)
+		}
+	}
+	return spec, bundle, nil
+}
+
+// namespaces are those that a plan leaves the host's for.
+func namespaces(p *plan.Plan) []string {
+	var names []string
+	for _, s := range p.Steps {
+		switch o := s.Op.(type) {
+		case *plan.Clone:
+			names = append(names, o.Namespaces...)
+		case *plan.Unshare:
+			names = append(names, o.Namespaces...)
+		case *plan.Setns:
+			names = append(names, o.Namespaces...)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+func filterOf(p *plan.Plan) *plan.Seccomp {
+	for _, s := range p.Steps {
+		if f, ok := s.Op.(*plan.Seccomp); ok {
+			return f
+		}
+	}
+	return nil
+}
+
+// leftovers is what takes a container's traces back: the file undo.json, written before the first of them is made.
+type leftovers struct {
+	Cgroups map[string]string `json:"cgroups,omitempty"`
+	Steps   []plan.Step       `json:"steps,omitempty"`
+}
+
+// undo takes back what outlives the container's processes.
+func (r *Runtime) undo(id string, kill bool) error {
+	data, err := os.ReadFile(filepath.Join(r.dir(id), undoFile))
+	if os.IsNotExist(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var left leftovers
+	if err := json.Unmarshal(data, &left); err != nil {
+		return fmt.Errorf("%s: %w", undoFile, err)
+	}
+	if kill {
+		if err := cgroup.Kill(left.Cgroups); err != nil {
+			return err
+		}
+	}
+	var errs []error
+	for _, s := range left.Steps {
+		if err := fork.Undo(s.Op); err != nil {
+			errs = append(errs, fmt.Errorf("undo %s: %w", s.Op, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// repair empties a directory that a killed runtime left. The child that may be left with it ends by itself: it waits for a
+// parent that is gone.
+func (r *Runtime) repair(id string) {
+	if err := r.undo(id, true); err != nil {
+		r.warn("container %s was left half made: %v", id, err)
+	}
+	entries, _ := os.ReadDir(r.dir(id))
+	for _, e := range entries {
+		os.RemoveAll(filepath.Join(r.dir(id), e.Name()))
+	}
+}
+
+// Run creates a container, starts it, and unless it is detached waits for its end, removes it and returns its exit status.
+func (r *Runtime) Run(id string, o CreateOptions) (int, error) {
+	l, err := r.make(id)
+	if err != nil {
+		return 1, err
+	}
+	defer l.unlock()
+	var signals *signals
+	if !o.Detach {
+		signals = catch()
+		defer signals.stop()
+	}
+	// Hooks that belong to the start need a container that waits for it.
+	spec, _, err := r.read(o.Bundle)
+	if err != nil {
+		os.RemoveAll(r.dir(id))
+		return 1, err
+	}
+	wait := spec.Hooks != nil && len(spec.Hooks.StartContainer) > 0
+	c, proc, err := r.create(id, o, wait)
+	if err != nil {
+		return 1, err
+	}
+	var console *console
+	if fd, ok := proc.FDs["console"]; ok && !o.Detach {
+		console = attach(fd)
+		defer console.restore()
+	}
+	if wait {
+		err = r.start(c)
+	} else {
+		err = r.poststart(c)
+	}
+	if err != nil {
+		unix.Kill(proc.PID, unix.SIGKILL)
+		wait4(proc.PID)
+		return 1, errors.Join(err, r.destroy(c))
+	}
+	if o.Detach {
+		return 0, nil
+	}
+	l.unlock() // state, kill and exec work while it runs
+	code := signals.wait(proc, console)
+	if o.Keep {
+		return code, nil
+	}
+	l, err = r.lock(id)
+	if err != nil {
+		return code, nil // somebody has removed it
+	}
+	defer l.unlock()
+	return code, r.destroy(c)
+}

@@ -1,0 +1,145 @@
+package bundle
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"golang.org/x/term"
+
+	"glassbox/fork"
+)
+
+// sendConsole sends a terminal's master to whoever listens at a unix socket, as runc does: one message with the descriptor, and
+// a name for it.
+func sendConsole(path string, fd int) error {
+	c, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return fmt.Errorf("--console-socket: %w", err)
+	}
+	defer c.Close()
+	if _, _, err := c.WriteMsgUnix([]byte("/dev/ptmx"), unix.UnixRights(fd), nil); err != nil {
+		return fmt.Errorf("--console-socket: send the terminal: %w", err)
+	}
+	return unix.Close(fd)
+}
+
+// console is the terminal of a container, carried to ours.
+type console struct {
+	master *os.File
+	old    *term.State
+	done   chan struct{}
+}
+
+func attach(fd int) *console {
+	unix.SetNonblock(fd, true)
+	c := &console{master: os.NewFile(uintptr(fd), "console"), done: make(chan struct{})}
+	if term.IsTerminal(0) {
+		c.old, _ = term.MakeRaw(0)
+	}
+	c.resize()
+	go func() {
+		defer close(c.done)
+		buf := make([]byte, 32<<10)
+		for {
+			n, err := c.master.Read(buf)
+			if n > 0 {
+				if _, err := os.Stdout.Write(buf[:n]); err != nil {
+					return
+				}
+			}
+			if err != nil { // EIO: the last user of the terminal is gone
+				return
+			}
+		}
+	}()
+	go func() {
+		buf := make([]byte, 32<<10)
+		for {
+			n, err := os.Stdin.Read(buf)
+			if n > 0 {
+				if _, err := c.master.Write(buf[:n]); err != nil {
+					return
+				}
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	return c
+}
+
+func (c *console) resize() {
+	if c == nil {
+		return
+	}
+	if ws, err := unix.IoctlGetWinsize(0, unix.TIOCGWINSZ); err == nil {
+		unix.IoctlSetWinsize(int(c.master.Fd()), unix.TIOCSWINSZ, ws)
+		unix.SetNonblock(int(c.master.Fd()), true) // Fd has made it blocking
+	}
+}
+
+func (c *console) restore() {
+	if c != nil && c.old != nil {
+		term.Restore(0, c.old)
+		c.old = nil
+	}
+}
+
+// drain waits a moment for what the process has written last.
+func (c *console) drain() {
+	if c == nil {
+		return
+	}
+	select {
+	case <-c.done:
+	case <-time.After(100 * time.Millisecond):
+	}
+	c.restore()
+}
+
+// signals are those that a foreground runtime passes on to the container's process.
+type signals struct{ c chan os.Signal }
+
+func catch() *signals {
+	s := &signals{make(chan os.Signal, 16)}
+	signal.Notify(s.c, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH)
+	return s
+}
+
+func (s *signals) stop() { signal.Stop(s.c) }
+
+// wait passes signals on until the process ends, and returns its exit status as a shell would.
+func (s *signals) wait(p *fork.Process, c *console) int {
+	go func() {
+		for sig := range s.c {
+			if sig == unix.SIGWINCH {
+				c.resize()
+				continue
+			}
+			unix.PidfdSendSignal(p.Pidfd, sig.(syscall.Signal), nil, 0)
+		}
+	}()
+	ws := wait4(p.PID)
+	c.drain()
+	if ws.Signaled() {
+		return 128 + int(ws.Signal())
+	}
+	return ws.ExitStatus()
+}
+
+// wait4 waits for the end of a child.
+func wait4(pid int) (ws unix.WaitStatus) {
+	for {
+		_, err := unix.Wait4(pid, &ws, 0, nil)
+		if !errors.Is(err, unix.EINTR) {
+			return ws
+		}
+	}
+}

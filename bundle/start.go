@@ -1,0 +1,99 @@
+package bundle
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"glassbox/compile"
+	"glassbox/fork"
+	"glassbox/plan"
+)
+
+// Start lets a created container run.
+func (r *Runtime) Start(id string) error {
+	l, err := r.lock(id)
+	if err != nil {
+		return err
+	}
+	defer l.unlock()
+	c, err := r.load(id)
+	if err != nil {
+		return err
+	}
+	switch s := c.status(); s {
+	case Created:
+	case Stopped:
+		return fmt.Errorf("cannot start a container that has stopped")
+	case Paused:
+		return fmt.Errorf("cannot start a container that is paused: %w", ErrPaused)
+	default:
+		return fmt.Errorf("cannot start an already running container")
+	}
+	return r.start(c)
+}
+
+func (r *Runtime) start(c *record) error {
+	if err := r.startHooks(c); err != nil {
+		c.signal(unix.SIGKILL) // the specification wants the container stopped
+		return err
+	}
+	if err := r.release(c); err != nil {
+		return err
+	}
+	return r.poststart(c)
+}
+
+// release opens the FIFO at which the container waits, and sees how its execve goes.
+func (r *Runtime) release(c *record) error {
+	path := filepath.Join(r.dir(c.ID), compile.StartFIFO)
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	pidfd, err := unix.PidfdOpen(c.PID, 0)
+	if err != nil {
+		return fmt.Errorf("the container's process: %w", err)
+	}
+	defer unix.Close(pidfd)
+	// Execve closes the child's end, an error is written into it. A FIFO that has had no writer yet is not at its end.
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}, {Fd: int32(pidfd), Events: unix.POLLIN}}
+	for {
+		_, err := unix.Poll(fds, -1)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		break
+	}
+	report := make([]byte, 8)
+	n, _ := unix.Read(fd, report)
+	if n == len(report) {
+		return r.startError(c, int(binary.NativeEndian.Uint32(report)), unix.Errno(binary.NativeEndian.Uint32(report[4:])))
+	}
+	if fds[0].Revents == 0 {
+		return errors.New("the container's process ended before it was started")
+	}
+	os.Remove(path)
+	return nil
+}
+
+// startError makes the error of a step that failed after the container was created.
+func (r *Runtime) startError(c *record, step int, errno unix.Errno) error {
+	var p plan.Plan
+	data, err := os.ReadFile(filepath.Join(r.dir(c.ID), planFile))
+	if err == nil {
+		err = plan.ReadBinary(data, &p)
+	}
+	if err != nil || step >= len(p.Steps) {
+		return fmt.Errorf("step %d: %w", step+1, errno)
+	}
+	return &fork.StepError{Index: step, Total: len(p.Steps), Step: p.Steps[step], Err: errno, Code: 125}
+}

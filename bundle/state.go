@@ -1,0 +1,234 @@
+package bundle
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"glassbox/cgroup"
+	"glassbox/fork"
+	"glassbox/plan"
+)
+
+const (
+	stateFile = "state.json"
+	undoFile  = "undo.json"
+	planFile  = "plan.bin"
+)
+
+// Statuses of a container (runtime-spec, runtime.md, State) and the one that runc adds.
+const (
+	Creating = "creating"
+	Created  = "created"
+	Running  = "running"
+	Paused   = "paused"
+	Stopped  = "stopped"
+)
+
+// record is what is known of a container: the file state.json.
+type record struct {
+	Format      int               `json:"format"` // of this file
+	OCIVersion  string            `json:"ociVersion"`
+	ID          string            `json:"id"`
+	Bundle      string            `json:"bundle"`
+	Rootfs      string            `json:"rootfs"`
+	Created     time.Time         `json:"created"`
+	Owner       int               `json:"owner"` // user ID
+	PID         int               `json:"pid"`
+	Start       uint64            `json:"start"` // start time of the process, see fork.StartTime
+	Annotations map[string]string `json:"annotations,omitempty"`
+	Cgroups     map[string]string `json:"cgroups,omitempty"` // by controller, see cgroup.Setup
+	Namespaces  []string          `json:"namespaces"`        // those that aren't the host's
+	Undo        []plan.Step       `json:"undo,omitempty"`    // what takes back what outlives the process
+	Hooks       *specs.Hooks      `json:"hooks,omitempty"`
+	Process     *specs.Process    `json:"process"` // the template for exec
+	Filter      *plan.Seccomp     `json:"filter,omitempty"`
+}
+
+const recordFormat = 1
+
+// State is what `state` and `list` print: runc's fields in runc's order.
+type State struct {
+	OCIVersion  string            `json:"ociVersion"`
+	ID          string            `json:"id"`
+	PID         int               `json:"pid"`
+	Status      string            `json:"status"`
+	Bundle      string            `json:"bundle"`
+	Rootfs      string            `json:"rootfs"`
+	Created     time.Time         `json:"created"`
+	Annotations map[string]string `json:"annotations,omitempty"`
+	Owner       string            `json:"owner"`
+}
+
+// writeFile writes a file so that it is there whole or not at all. The directory is on a file system in memory as a rule: there
+// is nothing to be synced for a crash of the machine.
+func writeFile(path string, data []byte) error {
+	tmp := path + ".new"
+	if err := os.WriteFile(tmp, data, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(tmp, path)
+}
+
+func (r *Runtime) save(c *record) error {
+	data, err := json.Marshal(c)
+	if err != nil {
+		return err
+	}
+	return writeFile(filepath.Join(r.dir(c.ID), stateFile), data)
+}
+
+func (r *Runtime) load(id string) (*record, error) {
+	if err := checkID(id); err != nil {
+		return nil, err
+	}
+	path := filepath.Join(r.dir(id), stateFile)
+	data, err := os.ReadFile(path)
+	if os.IsNotExist(err) {
+		return nil, fmt.Errorf("%w: %q in %s", ErrNotExist, id, r.Root)
+	}
+	if err != nil {
+		return nil, err
+	}
+	c := &record{}
+	if err := json.Unmarshal(data, c); err != nil {
+		return nil, fmt.Errorf("the state file %s is damaged: %w; delete --force %s removes what can be found of the container", path, err, id)
+	}
+	if c.Format != recordFormat || c.ID != id {
+		return nil, fmt.Errorf("the state file %s is damaged or of another version (format %d, id %q)", path, c.Format, c.ID)
+	}
+	return c, nil
+}
+
+// status asks the kernel.
+func (c *record) status() string {
+	alive, forked := c.process()
+	switch {
+	case !alive:
+		return Stopped
+	case c.frozen():
+		return Paused
+	case forked:
+		return Created
+	}
+	return Running
+}
+
+// process reports whether the container's first process lives, and whether it is still before its execve.
+func (c *record) process() (alive, forked bool) {
+	if c.PID <= 0 {
+		return false, false
+	}
+	data, err := os.ReadFile("/proc/" + strconv.Itoa(c.PID) + "/stat")
+	if err != nil {
+		return false, false
+	}
+	// proc_pid_stat(5): the state after the name's last parenthesis; flags are field 9, the start time field 22.
+	i := bytes.LastIndexByte(data, ')')
+	if i < 0 {
+		return false, false
+	}
+	fields := bytes.Fields(data[i+1:])
+	if len(fields) < 20 {
+		return false, false
+	}
+	start, _ := strconv.ParseUint(string(fields[19]), 10, 64)
+	if start != c.Start || fields[0][0] == 'Z' || fields[0][0] == 'X' {
+		return false, false
+	}
+	flags, _ := strconv.ParseUint(string(fields[6]), 10, 64)
+	const forkNoExec = 0x40 // PF_FORKNOEXEC: cloned, and not yet at execve
+	return true, flags&forkNoExec != 0
+}
+
+func (c *record) frozen() bool {
+	if len(c.Cgroups) == 0 {
+		return false
+	}
+	frozen, err := cgroup.Frozen(c.Cgroups)
+	return err == nil && frozen
+}
+
+// state makes what `state` prints.
+func (c *record) state() State {
+	s := State{
+		OCIVersion: c.OCIVersion, ID: c.ID, Status: c.status(), Bundle: c.Bundle, Rootfs: c.Rootfs, Created: c.Created, Annotations: c.Annotations,
+		Owner: userName(c.Owner),
+	}
+	if s.Status != Stopped {
+		s.PID = c.PID
+	}
+	return s
+}
+
+// hookState is the state in the form that hooks read.
+func (c *record) hookState(status string, pid int) ([]byte, error) {
+	return json.Marshal(specs.State{Version: c.OCIVersion, ID: c.ID, Status: specs.ContainerState(status), Pid: pid, Bundle: c.Bundle, Annotations: c.Annotations})
+}
+
+// State returns the state of a container.
+func (r *Runtime) State(id string) (State, error) {
+	c, err := r.load(id)
+	if err != nil {
+		return State{}, err
+	}
+	return c.state(), nil
+}
+
+// List returns the states of all containers, in the order of their names. What can't be read is warned of.
+func (r *Runtime) List() ([]State, error) {
+	entries, err := os.ReadDir(r.Root)
+	if err != nil && !os.IsNotExist(err) {
+		return nil, err
+	}
+	states := []State{}
+	for _, e := range entries {
+		if !e.IsDir() || checkID(e.Name()) != nil {
+			continue
+		}
+		if _, err := os.Lstat(filepath.Join(r.dir(e.Name()), stateFile)); err != nil {
+			continue // being made, or left by a killed runtime
+		}
+		c, err := r.load(e.Name())
+		if err != nil {
+			r.warn("%v", err)
+			continue
+		}
+		states = append(states, c.state())
+	}
+	return states, nil
+}
+
+// userName finds a user's name without NSS, which a static program doesn't have.
+func userName(uid int) string {
+	data, err := os.ReadFile("/etc/passwd")
+	if err == nil {
+		for line := range bytes.Lines(data) {
+			f := bytes.SplitN(line, []byte(":"), 4)
+			if len(f) == 4 && string(f[2]) == strconv.Itoa(uid) {
+				return string(f[0])
+			}
+		}
+	}
+	return "#" + strconv.Itoa(uid)
+}
+
+// kill sends a signal to the container's first process, which may not be another one of the same number.
+func (c *record) signal(sig unix.Signal) error {
+	fd, err := unix.PidfdOpen(c.PID, 0)
+	if err == nil {
+		defer unix.Close(fd)
+		if start, e := fork.StartTime(c.PID); e != nil || start != c.Start {
+			return unix.ESRCH
+		}
+		err = unix.PidfdSendSignal(fd, sig, nil, 0)
+	}
+	return err
+}

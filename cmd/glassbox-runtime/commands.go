@@ -1,0 +1,321 @@
+package main
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"glassbox/bundle"
+)
+
+// commands are runc's, in its order.
+func commands() []command {
+	return []command{
+		{"create", "ID", "Make a container that waits for start", "glassbox-runtime create --bundle /containers/web --pid-file /run/web.pid web", create},
+		{"delete", "ID", "Remove a stopped container", "glassbox-runtime delete --force web", remove},
+		{"exec", "ID COMMAND [ARGUMENTS]", "Run a further process in a container", "glassbox-runtime exec -t web sh", execute},
+		{"kill", "ID [SIGNAL]", "Send a signal to a container", "glassbox-runtime kill web KILL", kill},
+		{"list", "", "List containers", "glassbox-runtime list --format json", list},
+		{"pause", "ID", "Freeze all processes of a container", "glassbox-runtime pause web", pause},
+		{"ps", "ID [PS OPTIONS]", "List the processes of a container", "glassbox-runtime ps --format json web", ps},
+		{"resume", "ID", "Let a paused container go on", "glassbox-runtime resume web", resume},
+		{"run", "ID", "Make a container, run it, and remove it when it ends", "glassbox-runtime run --bundle /containers/web web", runContainer},
+		{"start", "ID", "Let a created container run", "glassbox-runtime start web", start},
+		{"state", "ID", "Print the state of a container", "glassbox-runtime state web", state},
+	}
+}
+
+// one takes the single argument of most commands.
+func one(args []string) (string, error) {
+	if len(args) != 1 {
+		return "", usageError{fmt.Sprintf("it takes one container ID, and got %d arguments", len(args))}
+	}
+	return args[0], nil
+}
+
+func createFlags(fs *flag.FlagSet) *bundle.CreateOptions {
+	o := &bundle.CreateOptions{Bundle: "."}
+	both(fs.StringVar, &o.Bundle, "bundle", "b", "directory of the bundle (default: the working directory)")
+	fs.StringVar(&o.ConsoleSocket, "console-socket", "", "unix socket that gets the terminal's master")
+	fs.StringVar(&o.PIDFile, "pid-file", "", "file that gets the process ID")
+	fs.IntVar(&o.PreserveFDs, "preserve-fds", 0, "number of further descriptors, from 3 on, that the container gets")
+	fs.BoolVar(&o.NoPivot, "no-pivot", false, "use chroot instead of pivot_root, which a root in a ramdisk needs; it is weaker")
+	fs.BoolVar(&o.NoNewKeyring, "no-new-keyring", false, "keep the session keyring of the caller")
+	return o
+}
+
+func create(a *app, fs *flag.FlagSet) func([]string) (int, error) {
+	o := createFlags(fs)
+	return func(args []string) (int, error) {
+		id, err := one(args)
+		if err != nil {
+			return 1, err
+		}
+		return 0, a.runtime.Create(id, *o)
+	}
+}
+
+func runContainer(a *app, fs *flag.FlagSet) func([]string) (int, error) {
+	o := createFlags(fs)
+	both(fs.BoolVar, &o.Detach, "detach", "d", "return when the container runs")
+	fs.BoolVar(&o.Keep, "keep", false, "keep the container when it has ended")
+	fs.Bool("no-subreaper", false, "accepted for old callers; orphans never become children of this runtime")
+	return func(args []string) (int, error) {
+		id, err := one(args)
+		if err != nil {
+			return 1, err
+		}
+		return a.runtime.Run(id, *o)
+	}
+}
+
+func start(a *app, _ *flag.FlagSet) func([]string) (int, error) {
+	return func(args []string) (int, error) {
+		id, err := one(args)
+		if err != nil {
+			return 1, err
+		}
+		return 0, a.runtime.Start(id)
+	}
+}
+
+func state(a *app, _ *flag.FlagSet) func([]string) (int, error) {
+	return func(args []string) (int, error) {
+		id, err := one(args)
+		if err != nil {
+			return 1, err
+		}
+		s, err := a.runtime.State(id)
+		if err != nil {
+			return 1, err
+		}
+		data, err := json.MarshalIndent(s, "", "  ")
+		if err != nil {
+			return 1, err
+		}
+		_, err = a.out.Write(data)
+		return 0, err
+	}
+}
+
+func kill(a *app, fs *flag.FlagSet) func([]string) (int, error) {
+	var all bool
+	both(fs.BoolVar, &all, "all", "a", "send the signal to all processes of the container")
+	return func(args []string) (int, error) {
+		if len(args) == 0 || len(args) > 2 {
+			return 1, usageError{"it takes a container ID and a signal"}
+		}
+		sig := unix.SIGTERM
+		if len(args) == 2 {
+			var err error
+			if sig, err = parseSignal(args[1]); err != nil {
+				return 1, err
+			}
+		}
+		return 0, a.runtime.Kill(args[0], sig, all)
+	}
+}
+
+// parseSignal takes numbers, and names with and without SIG.
+func parseSignal(s string) (unix.Signal, error) {
+	if n, err := strconv.Atoi(s); err == nil {
+		if n < 0 || n > 64 {
+			return 0, fmt.Errorf("unknown signal %q", s)
+		}
+		return unix.Signal(n), nil
+	}
+	name := strings.ToUpper(s)
+	if !strings.HasPrefix(name, "SIG") {
+		name = "SIG" + name
+	}
+	if sig := unix.SignalNum(name); sig != 0 {
+		return sig, nil
+	}
+	for prefix, base := range map[string]int{"SIGRTMIN": 34, "SIGRTMAX": 64} {
+		if rest, ok := strings.CutPrefix(name, prefix); ok {
+			n, err := strconv.Atoi(rest)
+			if rest == "" || err == nil && base+n >= 34 && base+n <= 64 {
+				return unix.Signal(base + n), nil
+			}
+		}
+	}
+	return 0, fmt.Errorf("unknown signal %q", s)
+}
+
+func remove(a *app, fs *flag.FlagSet) func([]string) (int, error) {
+	var force bool
+	both(fs.BoolVar, &force, "force", "f", "kill the container first, if it runs; one that doesn't exist is no error")
+	return func(args []string) (int, error) {
+		id, err := one(args)
+		if err != nil {
+			return 1, err
+		}
+		return 0, a.runtime.Delete(id, force)
+	}
+}
+
+func pause(a *app, _ *flag.FlagSet) func([]string) (int, error) {
+	return func(args []string) (int, error) {
+		id, err := one(args)
+		if err != nil {
+			return 1, err
+		}
+		return 0, a.runtime.Pause(id)
+	}
+}
+
+func resume(a *app, _ *flag.FlagSet) func([]string) (int, error) {
+	return func(args []string) (int, error) {
+		id, err := one(args)
+		if err != nil {
+			return 1, err
+		}
+		return 0, a.runtime.Resume(id)
+	}
+}
+
+func execute(a *app, fs *flag.FlagSet) func([]string) (int, error) {
+	o := &bundle.ExecOptions{}
+	var user string
+	both(fs.StringVar, &o.ProcessFile, "process", "p", "file with the process in JSON, as in config.json")
+	fs.StringVar(&o.ConsoleSocket, "console-socket", "", "unix socket that gets the terminal's master")
+	fs.StringVar(&o.PIDFile, "pid-file", "", "file that gets the process ID")
+	fs.StringVar(&o.Cwd, "cwd", "", "working directory")
+	both(listVar(fs), &o.Env, "env", "e", "environment variable")
+	both(fs.BoolVar, &o.TTY, "tty", "t", "give the process a terminal")
+	both(fs.StringVar, &user, "user", "u", "user and group: UID[:GID]")
+	var groups []string
+	both(listVar(fs), &groups, "additional-gids", "g", "further group")
+	both(fs.BoolVar, &o.Detach, "detach", "d", "return when the process runs")
+	fs.StringVar(&o.SELinux, "process-label", "", "SELinux label")
+	fs.StringVar(&o.AppArmor, "apparmor", "", "AppArmor profile")
+	fs.BoolVar(&o.NoNewPrivs, "no-new-privs", false, "no gain of privileges by execve")
+	both(listVar(fs), &o.Caps, "cap", "c", "further capability")
+	fs.IntVar(&o.PreserveFDs, "preserve-fds", 0, "number of further descriptors, from 3 on, that the process gets")
+	fs.StringVar(&o.Cgroup, "cgroup", "", "cgroup below the container's, or CONTROLLER:PATH on v1")
+	fs.BoolVar(&o.IgnorePaused, "ignore-paused", false, "don't refuse a paused container")
+	return func(args []string) (int, error) {
+		if len(args) == 0 || len(args) == 1 && o.ProcessFile == "" {
+			return 255, usageError{"it takes a container ID and a command, or --process"}
+		}
+		o.Args = args[1:]
+		var err error
+		if user != "" {
+			uid, gid, found := strings.Cut(user, ":")
+			if o.UID, err = parseNumber("--user", uid); err != nil {
+				return 255, err
+			}
+			if found {
+				if o.GID, err = parseNumber("--user", gid); err != nil {
+					return 255, err
+				}
+			}
+		}
+		for _, g := range groups {
+			n, err := parseNumber("--additional-gids", g)
+			if err != nil {
+				return 255, err
+			}
+			o.Groups = append(o.Groups, *n)
+		}
+		return a.runtime.Exec(args[0], *o)
+	}
+}
+
+// parseNumber parses the number of a user or group: decimal digits only, and no wrap-around (CVE-2026-30892).
+func parseNumber(what, s string) (*uint32, error) {
+	n, err := strconv.ParseUint(s, 10, 32)
+	if err != nil || n > 1<<31-1 || s[0] == '+' {
+		return nil, fmt.Errorf("%s: %q is not a number between 0 and 2147483647", what, s)
+	}
+	id := uint32(n)
+	return &id, nil
+}
+
+func list(a *app, fs *flag.FlagSet) func([]string) (int, error) {
+	format, quiet := "table", false
+	both(fs.StringVar, &format, "format", "f", "table or json")
+	both(fs.BoolVar, &quiet, "quiet", "q", "print the IDs only")
+	return func(args []string) (int, error) {
+		if len(args) != 0 {
+			return 1, usageError{"it takes no arguments"}
+		}
+		states, err := a.runtime.List()
+		if err != nil {
+			return 1, err
+		}
+		switch {
+		case quiet:
+			for _, s := range states {
+				fmt.Fprintln(a.out, s.ID)
+			}
+			return 0, nil
+		case format == "json":
+			return 0, json.NewEncoder(a.out).Encode(states)
+		case format != "table":
+			return 1, fmt.Errorf("--format: %q is neither table nor json", format)
+		}
+		w := tabwriter.NewWriter(a.out, 12, 1, 3, ' ', 0)
+		fmt.Fprint(w, "ID\tPID\tSTATUS\tBUNDLE\tCREATED\tOWNER\n")
+		for _, s := range states {
+			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\n", s.ID, s.PID, s.Status, s.Bundle, s.Created.Format(time.RFC3339Nano), s.Owner)
+		}
+		return 0, w.Flush()
+	}
+}
+
+func ps(a *app, fs *flag.FlagSet) func([]string) (int, error) {
+	format := "table"
+	both(fs.StringVar, &format, "format", "f", "table or json")
+	return func(args []string) (int, error) {
+		if len(args) == 0 {
+			return 1, usageError{"it takes a container ID"}
+		}
+		pids, err := a.runtime.Processes(args[0])
+		if err != nil {
+			return 1, err
+		}
+		switch format {
+		case "json":
+			return 0, json.NewEncoder(a.out).Encode(pids)
+		case "table":
+		default:
+			return 1, fmt.Errorf("--format: %q is neither table nor json", format)
+		}
+		options := args[1:]
+		if len(options) > 0 && options[0] == "--" {
+			options = options[1:]
+		}
+		if len(options) == 0 {
+			options = []string{"-ef"}
+		}
+		output, err := exec.Command("ps", options...).CombinedOutput()
+		if err != nil {
+			return 1, fmt.Errorf("ps %s: %w: %s", strings.Join(options, " "), err, output)
+		}
+		lines := strings.Split(strings.TrimRight(string(output), "\n"), "\n")
+		column := slices.Index(strings.Fields(lines[0]), "PID")
+		if column < 0 {
+			return 1, fmt.Errorf("ps %s: its output has no column PID", strings.Join(options, " "))
+		}
+		fmt.Fprintln(a.out, lines[0])
+		for _, line := range lines[1:] {
+			fields := strings.Fields(line)
+			if column >= len(fields) {
+				continue
+			}
+			if pid, err := strconv.Atoi(fields[column]); err == nil && slices.Contains(pids, pid) {
+				fmt.Fprintln(a.out, line)
+			}
+		}
+		return 0, nil
+	}
+}
