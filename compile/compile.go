@@ -52,6 +52,15 @@ type Input struct {
 	StartDir string
 	// Record stops the child before it runs or waits, for whoever runs the plan to write down who it is.
 	Record bool
+	// FindProgram checks that there is a program to run before the child waits to be started, as `create` of an OCI runtime does.
+	FindProgram bool
+	// LaxCaps makes a capability that can't be granted a warning, as the specification wants from OCI runtimes. Without it it is
+	// an error.
+	LaxCaps bool
+	// NoNewKeyring leaves the process in the session keyring of whoever runs the plan.
+	NoNewKeyring bool
+	// PreserveFDs is how many descriptors from 3 on, inherited from whoever started this program, the process gets.
+	PreserveFDs int
 	// DieWithParent ends the container when the process that runs the plan dies.
 	DieWithParent bool
 }
@@ -222,12 +231,8 @@ func (c *container) child() error {
 		}
 		c.add(plan.Child, plan.Kernel, &plan.Setdomainname{Name: s.Domainname}, "/domainname", "The NIS domain name, in the container's UTS namespace.")
 	}
-	if s.Process.OOMScoreAdj != nil {
-		if err := c.needProc("/process/oomScoreAdj"); err != nil {
-			return err
-		}
-		c.add(plan.Child, plan.Kernel, &plan.WriteProc{From: c.procfs, File: "oom_score_adj", Value: fmt.Sprint(*s.Process.OOMScoreAdj)}, "/process/oomScoreAdj",
-			"How readily the kernel kills this process when memory runs out.")
+	if err := c.oomScore(s.Process, "/process"); err != nil {
+		return err
 	}
 	if s.Root != nil && s.Root.Readonly {
 		c.add(plan.Child, plan.Rootfs, &plan.Remount{Target: "/", Set: []string{"ro"}}, "/root/readonly", "Nothing below the root can be changed, but for the mounts on it.")

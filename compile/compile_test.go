@@ -53,6 +53,9 @@ type input struct {
 	Cwd     bool              `json:"makeCwd"`
 	Origins map[string]string `json:"origins"`
 	NoCaps  bool              `json:"noCaps"`
+	LSM     []string          `json:"lsm"`
+	Options Input             `json:"options"` // what is plain enough to stand for itself
+	Exec    bool              `json:"exec"`    // the process is started in a running container
 }
 
 const base = `{
@@ -78,12 +81,20 @@ func compileInput(t *testing.T, data []byte) (*Output, error) {
 	if in.NoCaps {
 		f.Caps = 0
 	}
-	ci := Input{Spec: &spec, Facts: f, Overlay: in.Overlay, Origins: in.Origins, MakeCwd: in.Cwd}
+	f.LSM = in.LSM
+	ci := in.Options
+	ci.Spec, ci.Facts, ci.Overlay, ci.Origins, ci.MakeCwd = &spec, f, in.Overlay, in.Origins, in.Cwd
 	if in.Overlay != nil {
 		ci.Mountpoint = in.Overlay.Target
 	}
 	if in.Network {
 		ci.Network = []plan.Step{{Lane: plan.Host, Phase: plan.Network, Op: &plan.LinkAddress{Link: "lo"}, Origin: "default", Reason: "."}}
+	}
+	if in.Exec {
+		return Exec(ExecInput{
+			Input: ci, Process: spec.Process, PID: 42, Start: 4711, Namespaces: []string{"mount", "pid"},
+			Cgroups: map[string]string{"": "/sys/fs/cgroup/glassbox/x"},
+		})
 	}
 	return Container(ci)
 }
@@ -177,6 +188,32 @@ func TestCandidates(t *testing.T) {
 		got := candidates(&specs.Process{Args: []string{tc.arg}, Env: []string{"PATH=" + tc.path}})
 		if d := cmp.Diff(tc.want, got); d != "" {
 			t.Errorf("%s in %s (-want +got):\n%s", tc.arg, tc.path, d)
+		}
+	}
+}
+
+func TestSubCgroups(t *testing.T) {
+	cgroups := map[string]string{"": "/u/x", "cpu": "/cpu,cpuacct/x", "cpuacct": "/cpu,cpuacct/x", "memory": "/memory/x"}
+	for _, tc := range []struct {
+		args []string
+		want string
+	}{
+		{nil, "/u/x /cpu,cpuacct/x /cpu,cpuacct/x /memory/x"},
+		{[]string{"sub"}, "/u/x/sub /cpu,cpuacct/x/sub /cpu,cpuacct/x/sub /memory/x/sub"},
+		{[]string{"cpu:/a", "memory:b/c"}, "/u/x /cpu,cpuacct/x/a /cpu,cpuacct/x/a /memory/x/b/c"},
+		{[]string{"/"}, "/u/x /cpu,cpuacct/x /cpu,cpuacct/x /memory/x"},
+		{[]string{"../y"}, "leads out"},
+		{[]string{"pids:y"}, "no cgroup of the controller"},
+	} {
+		out, err := SubCgroups(cgroups, tc.args)
+		if err != nil {
+			if !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("%q: %v, want %q", tc.args, err, tc.want)
+			}
+			continue
+		}
+		if got := strings.Join([]string{out[""], out["cpu"], out["cpuacct"], out["memory"]}, " "); got != tc.want {
+			t.Errorf("%q: got %s, want %s", tc.args, got, tc.want)
 		}
 	}
 }

@@ -2,6 +2,8 @@ package compile
 
 import (
 	"fmt"
+	"maps"
+	"path"
 	"slices"
 	"strings"
 
@@ -26,7 +28,8 @@ func Exec(in ExecInput) (*Output, error) {
 	c := &container{Input: in.Input}
 	c.Spec = &specs.Spec{Process: in.Process, Linux: &specs.Linux{}}
 	if in.Spec != nil && in.Spec.Linux != nil {
-		c.Spec.Linux.Seccomp = in.Spec.Linux.Seccomp
+		l := in.Spec.Linux
+		c.Spec.Linux.Seccomp, c.Spec.Linux.Personality, c.Spec.Linux.MemoryPolicy = l.Seccomp, l.Personality, l.MemoryPolicy
 	}
 	switch p := in.Process; {
 	case p == nil || len(p.Args) == 0 || p.Args[0] == "":
@@ -40,12 +43,30 @@ func Exec(in ExecInput) (*Output, error) {
 	if slices.Contains(in.Namespaces, "pid") {
 		c.add(plan.Host, plan.Isolation, &plan.Setns{From: "container", Namespaces: []string{"pid"}}, "", "Only children enter a PID namespace: the thread that clones joins it.")
 	}
+	if p := in.Process; p.OOMScoreAdj != nil || p.ApparmorProfile != "" || p.SelinuxLabel != "" {
+		c.add(plan.Host, plan.Isolation, &plan.Open{Path: "/proc", Flags: []string{"path", "directory"}, Save: "proc"}, "",
+			"The host's own procfs: what the container mounted on its /proc can't stand in for it (CVE-2019-16884).")
+		c.procfs = "proc"
+	}
+	affinity := in.Process.ExecCPUAffinity
+	if affinity == nil {
+		affinity = &specs.CPUAffinity{}
+	}
+	if err := c.affinity(plan.Host, affinity.Initial, "/process/execCPUAffinity/initial", "Where the process runs until it is in its cgroup."); err != nil {
+		return nil, err
+	}
 	c.add(plan.Host, plan.Isolation, &plan.Clone{Cgroup: c.cgroup.CloneInto}, "", "The new process, in the container's cgroup and PID namespace.")
 	if in.Process.Terminal {
 		c.add(plan.Host, plan.Terminal, &plan.RecvFD{Save: "console"}, "/process/terminal", "Whoever called exec holds the other end of the terminal.")
 	}
 	for _, name := range c.cgroup.Join {
 		c.add(plan.Child, plan.Limits, &plan.CgroupJoin{From: name}, "", "The limits of the container hold for this process, too.")
+	}
+	if err := c.affinity(plan.Child, affinity.Final, "/process/execCPUAffinity/final", "Where the process runs from here on, as its cgroup allows."); err != nil {
+		return nil, err
+	}
+	if err := c.oomScore(in.Process, "/process"); err != nil {
+		return nil, err
 	}
 	c.add(plan.Child, plan.Isolation, &plan.Dumpable{Value: 0}, "", "The container must not reach glassbox through this process (CVE-2019-5736).")
 	join := slices.DeleteFunc(slices.Clone(in.Namespaces), func(n string) bool { return n == "pid" })
@@ -68,4 +89,38 @@ func Exec(in ExecInput) (*Output, error) {
 		return nil, err
 	}
 	return &Output{Plan: p, Cgroups: in.Cgroups, Warnings: c.warnings}, nil
+}
+
+// SubCgroups returns the cgroups of a container (Output.Cgroups) with a path appended, for a process that is to run in a cgroup
+// below the container's. Each argument is a path, which counts for all controllers, or "controller,…:path" for some.
+func SubCgroups(cgroups map[string]string, args []string) (map[string]string, error) {
+	out := maps.Clone(cgroups)
+	for _, arg := range args {
+		controllers, sub, ok := strings.Cut(arg, ":")
+		if !ok {
+			controllers, sub = "", arg
+		}
+		if slices.Contains(strings.Split(sub, "/"), "..") {
+			return nil, fmt.Errorf("cgroup %q: it leads out of the container's", arg)
+		}
+		if controllers == "" {
+			for key, dir := range cgroups {
+				out[key] = path.Join(dir, sub)
+			}
+			continue
+		}
+		for name := range strings.SplitSeq(controllers, ",") {
+			dir, ok := cgroups[name]
+			if !ok {
+				return nil, fmt.Errorf("cgroup %q: the container has no cgroup of the controller %q", arg, name)
+			}
+			// Controllers that are mounted together have one directory.
+			for key, other := range cgroups {
+				if other == dir {
+					out[key] = path.Join(dir, sub)
+				}
+			}
+		}
+	}
+	return out, nil
 }

@@ -62,14 +62,22 @@ func (c *container) sysctls(fresh []string) error {
 
 // process writes the steps that make the child the program: stdio, limits, privileges, execve. Run and exec share it.
 func (c *container) process(p *specs.Process, ptr string) error {
-	for i, r := range p.Rlimits {
-		c.add(plan.Child, plan.Kernel, &plan.Rlimit{Type: r.Type, Soft: r.Soft, Hard: r.Hard}, fmt.Sprintf("%s/rlimits/%d", ptr, i), "A limit of the process and its children.")
+	if err := checkIDs(p, ptr); err != nil {
+		return err
 	}
-	if !slices.ContainsFunc(p.Rlimits, func(r specs.POSIXRlimit) bool { return r.Type == "RLIMIT_NOFILE" }) && c.Facts.NoFile[1] != 0 {
-		c.add(plan.Child, plan.Kernel, &plan.Rlimit{Type: "RLIMIT_NOFILE", Soft: c.Facts.NoFile[0], Hard: c.Facts.NoFile[1]}, "",
-			"The Go runtime raised the limit on open files for itself; the container gets what glassbox was started with.")
+	if !c.NoNewKeyring {
+		if p.SelinuxLabel != "" && slices.Contains(c.Facts.LSM, "selinux") {
+			if err := c.needProc(ptr + "/selinuxLabel"); err != nil {
+				return err
+			}
+			c.add(plan.Child, plan.Kernel, &plan.WriteProc{From: c.procfs, File: "attr/keycreate", Value: p.SelinuxLabel}, ptr+"/selinuxLabel",
+				"The keyring that comes next has the label of the program that will use it.")
+		}
+		c.add(plan.Child, plan.Kernel, &plan.Keyring{Name: "_glassbox"}, "", "Keys of the session that started glassbox stay out of reach.")
 	}
-	c.add(plan.Child, plan.Kernel, &plan.Keyring{Name: "_glassbox"}, "", "Keys of the session that started glassbox stay out of reach.")
+	if err := c.scheduling(p, ptr); err != nil {
+		return err
+	}
 	if p.Terminal {
 		for fd := range 3 {
 			c.add(plan.Child, plan.Terminal, &plan.Stdio{From: "terminal", To: fd}, ptr+"/terminal", stdioReason[fd])
@@ -84,18 +92,11 @@ func (c *container) process(p *specs.Process, ptr string) error {
 		}
 		c.add(plan.Child, plan.Terminal, &plan.Setsid{}, "", "Signals from the terminal of whoever started it reach the container through its supervisor only.")
 	}
-	if p.ApparmorProfile != "" && p.ApparmorProfile != "unconfined" {
-		if !slices.Contains(c.Facts.LSM, "apparmor") {
-			return fmt.Errorf("%s/apparmorProfile: %q: AppArmor is not active on this host", ptr, p.ApparmorProfile)
-		}
-		if err := c.needProc(ptr + "/apparmorProfile"); err != nil {
-			return err
-		}
-		c.add(plan.Child, plan.Privileges, &plan.WriteProc{From: c.procfs, File: "attr/apparmor/exec", Value: "exec " + p.ApparmorProfile}, ptr+"/apparmorProfile",
-			"The program runs under this AppArmor profile.")
+	if err := c.labels(p, ptr); err != nil {
+		return err
 	}
-	if p.SelinuxLabel != "" {
-		return fmt.Errorf("%s/selinuxLabel: SELinux labels are not supported", ptr)
+	if err := c.rlimits(p, ptr); err != nil {
+		return err
 	}
 	if slices.ContainsFunc(c.Spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.UserNamespace && n.Path == "" }) {
 		c.add(plan.Child, plan.Privileges, &plan.Unshare{Namespaces: []string{"user"}}, "/linux/namespaces",
@@ -107,6 +108,13 @@ func (c *container) process(p *specs.Process, ptr string) error {
 	if err != nil {
 		return err
 	}
+	if c.PreserveFDs > 0 {
+		c.add(plan.Child, plan.Exec, &plan.InheritFDs{Count: c.PreserveFDs}, "", "The caller gives these descriptors to the program, and none of the runtime's own may be among them.")
+	}
+	c.add(plan.Child, plan.Exec, &plan.CloseRange{First: 3 + max(c.PreserveFDs, 0)}, "", "No descriptor of the host leaks into the container (CVE-2024-21626).")
+	if p.User.UID != 0 && p.Cwd != "/" {
+		c.add(plan.Child, plan.Exec, &plan.Chdir{Path: p.Cwd, Try: true}, ptr+"/cwd", "The program may work in a directory that its user could not enter.")
+	}
 	const filterReason = "System calls that ordinary programs don't need are refused."
 	if filter != nil && !p.NoNewPrivileges {
 		c.add(plan.Child, plan.Privileges, filter, "/linux/seccomp", filterReason+" It is installed now because it takes a privilege that is dropped next.")
@@ -117,13 +125,15 @@ func (c *container) process(p *specs.Process, ptr string) error {
 	if c.DieWithParent {
 		c.add(plan.Child, plan.Exec, &plan.ParentDeath{Signal: 9}, "", "A container without its supervisor would run unseen.")
 	}
-	c.add(plan.Child, plan.Exec, &plan.CloseRange{First: 3}, "", "No descriptor of the host leaks into the container (CVE-2024-21626).")
 	umask := uint32(0o022)
 	if p.User.Umask != nil {
 		umask = *p.User.Umask
 	}
 	c.add(plan.Child, plan.Exec, &plan.Umask{Mask: umask}, ptr+"/user/umask", "New files aren't writable for everyone.")
 	c.add(plan.Child, plan.Exec, &plan.Chdir{Path: p.Cwd}, ptr+"/cwd", "The program's working directory.")
+	if c.FindProgram {
+		c.add(plan.Child, plan.Exec, &plan.FindProgram{Candidates: candidates(p), Name: p.Args[0]}, ptr+"/args", "A program that is missing is an error now, and not when the container is started.")
+	}
 	if c.Record || c.StartDir != "" {
 		c.add(plan.Child, plan.Exec, &plan.Notify{Name: "ready"}, "", "The parent learns that only execve is missing.")
 		c.add(plan.Child, plan.Exec, &plan.Await{Name: "record"}, "", "The parent writes down who this process is.")
@@ -170,47 +180,9 @@ func (c *container) filter() (*plan.Seccomp, error) {
 }
 
 func (c *container) privileges(p *specs.Process, ptr string) error {
-	caps := p.Capabilities
-	if caps == nil {
-		caps = &specs.LinuxCapabilities{}
-	}
-	known := func(field string, names []string) ([]string, error) {
-		var out []string
-		for i, n := range names {
-			num := plan.CapNumber(strings.ToUpper(n))
-			if num < 0 || num > c.Facts.LastCap {
-				c.warnings = append(c.warnings, fmt.Sprintf("%s/capabilities/%s/%d: unknown capability %q", ptr, field, i, n))
-				continue
-			}
-			out = append(out, strings.ToUpper(n))
-		}
-		slices.SortFunc(out, func(a, b string) int { return plan.CapNumber(a) - plan.CapNumber(b) })
-		return slices.Compact(out), nil
-	}
-	sets := map[string][]string{}
-	for field, names := range map[string][]string{
-		"bounding": caps.Bounding, "effective": caps.Effective, "permitted": caps.Permitted, "inheritable": caps.Inheritable, "ambient": caps.Ambient,
-	} {
-		var err error
-		if sets[field], err = known(field, names); err != nil {
-			return err
-		}
-	}
-	// capabilities(7): a capability can be ambient only while it is both permitted and inheritable.
-	sets["ambient"] = slices.DeleteFunc(sets["ambient"], func(name string) bool {
-		ok := slices.Contains(sets["permitted"], name) && slices.Contains(sets["inheritable"], name)
-		if !ok {
-			c.warnings = append(c.warnings, fmt.Sprintf("%s/capabilities/ambient: %s can't be ambient: it is not both permitted and inheritable", ptr, name))
-		}
-		return !ok
-	})
-	slices.Sort(c.warnings)
-	for _, field := range []string{"effective", "permitted"} {
-		for _, name := range sets[field] {
-			if c.Facts.Caps&(1<<plan.CapNumber(name)) == 0 {
-				return fmt.Errorf("%s/capabilities/%s: glassbox itself doesn't have %s on this host, so it can't give it: leave it out with --cap-drop=%s", ptr, field, name, strings.TrimPrefix(name, "CAP_"))
-			}
-		}
+	sets, err := c.capabilities(p, ptr+"/capabilities")
+	if err != nil {
+		return err
 	}
 	var drop []string
 	for n := 0; n <= c.Facts.LastCap; n++ {

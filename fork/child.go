@@ -15,16 +15,26 @@ type call struct {
 	poke    *int32 // if set, *poke = regs[pokeReg] before the call (a descriptor inside a control message)
 	pokeReg uint8
 
-	peek  *byte   // if set, a successful call must leave '/' here (getcwd's "(unreachable)")
 	want  uintptr // if checked, a successful call must return this (short writes, end of file)
 	check bool
 	sock  bool // from here on reports go to the descriptor that this call returned
+
+	// If look is set, a successful call must leave there, under the mask, what like is, or with unlike anything else. load makes
+	// that the result, for save.
+	look       *uint64
+	mask, like uint64
+	unlike     bool
+	load       bool
+	miss       uint16 // the errno of a call that returned or left something else
+
+	unless uint8 // n > 0: leave the call out if regs[n] is not 0
+	only   uint8 // n > 0: leave the call out if regs[n] is 0
 
 	step int32 // index of the step in the plan
 	ok   int32 // next call after success; 0: the one that follows
 
 	// On an error the first branch that names it decides where to go on; without one the step has failed.
-	branch [4]branch
+	branch [5]branch
 }
 
 // branch says where to go on after an error. errno 0 ends the list; anyErrno stands for every error.
@@ -106,6 +116,10 @@ func child(p *program) {
 		if c.from[4] != 0 {
 			a4 = p.regs[c.from[4]]
 		}
+		if c.unless != 0 && p.regs[c.unless] != 0 || c.only != 0 && p.regs[c.only] == 0 {
+			i++
+			continue
+		}
 		if c.poke != nil {
 			*c.poke = int32(p.regs[c.pokeReg])
 		}
@@ -114,10 +128,10 @@ func child(p *program) {
 			continue
 		}
 		if errno == 0 {
-			if c.check && r != c.want {
-				errno = syscall.EPIPE
-			} else if c.peek != nil && *c.peek != '/' {
-				errno = syscall.EXDEV
+			if c.look != nil && c.load {
+				r = uintptr(*c.look & c.mask)
+			} else if c.check && r != c.want || c.look != nil && (*c.look&c.mask == c.like) == c.unlike {
+				errno = syscall.Errno(c.miss)
 			}
 		}
 		if errno == 0 {
@@ -142,6 +156,8 @@ func child(p *program) {
 			next = c.branch[2].next
 		} else if c.branch[3].errno == uint16(errno) {
 			next = c.branch[3].next
+		} else if c.branch[4].errno == uint16(errno) {
+			next = c.branch[4].next
 		}
 		if next >= 0 {
 			i = int(next)

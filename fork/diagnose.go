@@ -15,12 +15,18 @@ import (
 	"glassbox/plan"
 )
 
-// ExplainExec finds out why execve failed, while the child that tried is still there: its root is reached through
+// ExplainExec finds out why execve failed, or the check before it, while the child that tried is still there: its root is reached through
 // /proc/PID/root, and files in it are opened without leaving it. It sets err.Detail and err.Code (127: no such command, 126: it
 // can't be executed). For other steps it does nothing.
 func ExplainExec(pid int, err *StepError) {
-	o, ok := err.Step.Op.(*plan.Execve)
-	if !ok {
+	var candidates []string
+	var name string
+	switch o := err.Step.Op.(type) {
+	case *plan.Execve:
+		candidates, name = o.Candidates, o.Argv[0]
+	case *plan.FindProgram:
+		candidates, name = o.Candidates, o.Name
+	default:
 		return
 	}
 	err.Code = 126
@@ -30,15 +36,15 @@ func ExplainExec(pid int, err *StepError) {
 	}
 	defer unix.Close(root)
 	cwd, _ := os.Readlink("/proc/" + strconv.Itoa(pid) + "/cwd")
-	err.Code, err.Detail = diagnose(root, cwd, o)
-	if err.Code == 127 && !strings.Contains(o.Argv[0], "/") {
-		err.Err = fmt.Errorf("%q: executable file not found in $PATH", o.Argv[0])
+	err.Code, err.Detail = diagnose(root, cwd, name, candidates)
+	if err.Code == 127 && !strings.Contains(name, "/") {
+		err.Err = fmt.Errorf("%q: executable file not found in $PATH", name)
 	}
 }
 
-func diagnose(root int, cwd string, o *plan.Execve) (code int, detail string) {
+func diagnose(root int, cwd, name string, candidates []string) (code int, detail string) {
 	found := false
-	for _, file := range o.Candidates {
+	for _, file := range candidates {
 		if !strings.HasPrefix(file, "/") {
 			file = cwd + "/" + file
 		}
@@ -65,11 +71,10 @@ func diagnose(root int, cwd string, o *plan.Execve) (code int, detail string) {
 	if found {
 		return 126, detail
 	}
-	name := o.Argv[0]
 	if strings.Contains(name, "/") {
 		return 127, name + " doesn't exist in the container"
 	}
-	return 127, "looked in " + strings.Join(dirs(o.Candidates), ":")
+	return 127, "looked in " + strings.Join(dirs(candidates), ":")
 }
 
 func dirs(files []string) []string {

@@ -87,22 +87,26 @@ func Start(p *plan.Plan, o Options) (*Process, error) {
 
 // execution is the state of one Start.
 type execution struct {
-	plan      *plan.Plan
-	opts      Options
-	fds       map[string]int
-	owned     []int // descriptors to close at the end
-	wire      *network.Wire
-	pid       int
-	pidfd     int
-	sock      int
-	childSock int
-	tainted   bool // the thread's namespaces were changed
-	received  map[string]int
-	prog      *program
-	clonedFD  int32 // where clone3 writes the pidfd
+	plan       *plan.Plan
+	opts       Options
+	fds        map[string]int
+	owned      []int // descriptors to close at the end
+	wire       *network.Wire
+	pid        int
+	pidfd      int
+	sock       int
+	childSock  int
+	tainted    bool         // the thread's namespaces were changed
+	processors *unix.CPUSet // those of the thread, if a step changed them
+	received   map[string]int
+	prog       *program
+	clonedFD   int32 // where clone3 writes the pidfd
 }
 
 func (x *execution) closeAll(proc *Process) {
+	if x.processors != nil {
+		unix.SchedSetaffinity(0, x.processors) // they were this thread's before
+	}
 	if x.wire != nil {
 		x.wire.Close()
 	}
@@ -253,6 +257,8 @@ func (x *execution) host(op plan.Op) error {
 		}
 		x.tainted = true
 		return unix.Unshare(int(flags))
+	case *plan.Affinity:
+		return x.affinity(o)
 	case *plan.Clone:
 		return x.clone(o)
 	case *plan.IDMap:

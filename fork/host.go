@@ -124,3 +124,25 @@ func writeFile(o *plan.WriteFile) error {
 	_, err = f.WriteString(o.Value)
 	return err
 }
+
+// affinity restricts the thread that clones to some processors, from which the child has them.
+func (x *execution) affinity(o *plan.Affinity) error {
+	words, err := plan.ParseList(o.CPUs)
+	if err != nil {
+		return err
+	}
+	var old, set unix.CPUSet
+	for n := range 64 * len(words) {
+		if words[n/64]>>(n%64)&1 != 0 {
+			set.Set(n)
+			if !set.IsSet(n) {
+				return fmt.Errorf("processor %d: too many", n)
+			}
+		}
+	}
+	if err := unix.SchedGetaffinity(0, &old); err != nil {
+		return err
+	}
+	x.processors = &old
+	return unix.SchedSetaffinity(0, &set)
+}

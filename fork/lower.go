@@ -25,6 +25,8 @@ type lowering struct {
 	step  int32
 	sock  int
 	steps []plan.Step
+	// entered is 0 or the register that a Chdir with Try makes other than 0 when it succeeds.
+	entered uint8
 }
 
 // lower makes the child's program of a plan. fds holds the descriptors that host steps saved so far, sock is the child's end
@@ -52,6 +54,9 @@ func lower(p *plan.Plan, fds map[string]int, sock int, inject int) (*program, er
 
 func (l *lowering) add(c call) int {
 	c.step = l.step
+	if c.miss == 0 {
+		c.miss = uint16(unix.EPIPE)
+	}
 	l.calls = append(l.calls, c)
 	return len(l.calls) - 1
 }
@@ -67,7 +72,7 @@ func (l *lowering) on(i int, errno unix.Errno, next int32) {
 			return
 		}
 	}
-	panic("a call with more than four branches")
+	panic("a call with too many branches")
 }
 
 // ignore lets the child go on with the following call after one of these errors.
@@ -584,6 +589,33 @@ func (l *lowering) op(op plan.Op) error {
 			return fmt.Errorf("unknown resource limit %q", o.Type)
 		}
 		l.add(mk(unix.SYS_PRLIMIT64, num(0), num(n), val(ptr(l, unix.Rlimit{Cur: o.Soft, Max: o.Hard})), num(0)))
+	case *plan.Sched:
+		return l.sched(o)
+	case *plan.IOPriority:
+		class, ok := map[string]int{"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}[o.Class]
+		if !ok {
+			return fmt.Errorf("unknown class %q", o.Class)
+		}
+		const whoProcess, classShift = 1, 13
+		l.add(mk(unix.SYS_IOPRIO_SET, num(whoProcess), num(0), num(class<<classShift|o.Priority)))
+	case *plan.Affinity:
+		mask, err := plan.ParseList(o.CPUs)
+		if err != nil {
+			return err
+		}
+		if len(mask) == 0 {
+			return fmt.Errorf("an empty list of processors")
+		}
+		l.keep = append(l.keep, mask)
+		l.add(mk(unix.SYS_SCHED_SETAFFINITY, num(0), num(8*len(mask)), val(uintptr(unsafe.Pointer(&mask[0])))))
+	case *plan.MemPolicy:
+		return l.memPolicy(o)
+	case *plan.Personality:
+		domain, ok := map[string]int{"LINUX": 0, "LINUX32": 8}[o.Domain] // PER_LINUX, PER_LINUX32
+		if !ok {
+			return fmt.Errorf("unknown execution domain %q", o.Domain)
+		}
+		l.add(mk(unix.SYS_PERSONALITY, num(domain)))
 	case *plan.Umask:
 		l.add(mk(unix.SYS_UMASK, num(int(o.Mask))))
 	case *plan.Keyring:
@@ -673,14 +705,15 @@ func (l *lowering) op(op plan.Op) error {
 		}
 
 	case *plan.Chdir:
-		l.add(mk(unix.SYS_CHDIR, val(l.str(o.Path))))
-		// The kernel puts "(unreachable)" before a directory that lies outside the root. A filter that denies getcwd is no
-		// reason to fail: descriptors that could lead outside are closed already.
-		buf := make([]byte, 4096)
-		c := mk(unix.SYS_GETCWD, val(l.bytes(buf)), num(len(buf)))
-		c.peek = &buf[0]
-		i := l.add(c)
-		l.ignore(i, unix.EPERM, unix.ENOSYS, unix.EACCES, unix.ERANGE)
+		l.chdir(o)
+	case *plan.InheritFDs:
+		for fd := 3; fd < 3+o.Count; fd++ {
+			c := mk(unix.SYS_FCNTL, num(fd), num(unix.F_GETFD))
+			c.check, c.want, c.miss = true, 0, uint16(unix.EBADF)
+			l.add(c)
+		}
+	case *plan.FindProgram:
+		l.findProgram(o)
 	case *plan.CloseRange:
 		first := o.First
 		for _, keep := range l.keepers() {

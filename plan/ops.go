@@ -320,6 +320,41 @@ type Rlimit struct {
 	Hard uint64 `json:"hard"`
 }
 
+// Sched sets the scheduling policy and its parameters (sched_setattr(2)). Times are in nanoseconds.
+type Sched struct {
+	Policy   string   `json:"policy"`          // SCHED_OTHER …
+	Flags    []string `json:"flags,omitempty"` // SCHED_FLAG_RESET_ON_FORK …
+	Nice     int32    `json:"nice,omitempty"`
+	Priority uint32   `json:"priority,omitempty"` // of SCHED_FIFO and SCHED_RR
+	Runtime  uint64   `json:"runtime,omitempty"`  // this one and the next two are for SCHED_DEADLINE
+	Deadline uint64   `json:"deadline,omitempty"`
+	Period   uint64   `json:"period,omitempty"`
+}
+
+// IOPriority sets the class and priority of disk access.
+type IOPriority struct {
+	Class    string `json:"class"` // IOPRIO_CLASS_RT, IOPRIO_CLASS_BE, IOPRIO_CLASS_IDLE
+	Priority int    `json:"priority"`
+}
+
+// Affinity restricts the process to some processors, in the form "0-3,7". In the host lane it acts on the thread that clones, from
+// which the child has it; that thread gets its own back in the end.
+type Affinity struct {
+	CPUs string `json:"cpus"`
+}
+
+// MemPolicy sets the policy for memory on machines with several memory nodes.
+type MemPolicy struct {
+	Mode  string   `json:"mode"`            // MPOL_BIND …
+	Flags []string `json:"flags,omitempty"` // MPOL_F_STATIC_NODES …
+	Nodes string   `json:"nodes,omitempty"` // in the form "0-3,7"
+}
+
+// Personality sets the execution domain, which decides what uname(2) calls the machine.
+type Personality struct {
+	Domain string `json:"domain"` // LINUX, LINUX32
+}
+
 // Umask sets the file mode creation mask.
 type Umask struct {
 	Mask uint32 `json:"mask"`
@@ -432,6 +467,22 @@ type AmbientCaps struct {
 // Chdir enters the working directory and checks that it lies inside the root (CVE-2024-21626).
 type Chdir struct {
 	Path string `json:"path"`
+	// Try is for a first attempt with the rights of root: no permission is no error, and the Chdir without Try that follows tries
+	// again. If the first attempt succeeded, the second only checks.
+	Try bool `json:"try,omitempty"`
+}
+
+// InheritFDs makes sure that the descriptors from 3 to 2+Count were given to this program by whoever started it: each is open
+// and not close-on-exec, as all of this program's own are.
+type InheritFDs struct {
+	Count int `json:"count"`
+}
+
+// FindProgram checks that one of the candidates is a file that this process may execute, so that a container whose program is
+// missing doesn't count as created.
+type FindProgram struct {
+	Candidates []string `json:"candidates"`
+	Name       string   `json:"name"` // as in argv, for the error
 }
 
 // CloseRange closes all descriptors from First on, but for the one that leads to the parent, which execve closes.
@@ -598,6 +649,16 @@ func newOp(kind string) Op {
 		return &WriteFile{}
 	case "prlimit":
 		return &Rlimit{}
+	case "sched_setattr":
+		return &Sched{}
+	case "ioprio_set":
+		return &IOPriority{}
+	case "sched_setaffinity":
+		return &Affinity{}
+	case "set_mempolicy":
+		return &MemPolicy{}
+	case "personality":
+		return &Personality{}
 	case "umask":
 		return &Umask{}
 	case "keyctl":
@@ -638,6 +699,10 @@ func newOp(kind string) Op {
 		return &AmbientCaps{}
 	case "chdir":
 		return &Chdir{}
+	case "inherit-fds":
+		return &InheritFDs{}
+	case "find-program":
+		return &FindProgram{}
 	case "close_range":
 		return &CloseRange{}
 	case "execve":
@@ -665,7 +730,7 @@ func newOp(kind string) Op {
 // lanesOf says in which lanes an op can be made.
 func lanesOf(op Op) []Lane {
 	switch op.(type) {
-	case *Setns, *Unshare:
+	case *Setns, *Unshare, *Affinity:
 		return []Lane{Host, Child}
 	case *CgroupCreate, *CgroupRemove, *CgroupWrite, *CgroupEvacuate, *CgroupOpen, *DeviceFilter, *OpenTree, *Open, *OpenPid, *Clone, *IDMap, *Release, *Expect, *Hook,
 		*WriteFile, *RecvFD, *LinkBridge, *LinkVeth, *LinkDelete, *LinkAddress, *RouteDefault, *NftBridge, *NftPublish, *NftUnpublish:

@@ -392,6 +392,67 @@ func (o *Rlimit) String() string {
 	return fmt.Sprintf("set %s to %s, hard %s", o.Type, limit(o.Soft), limit(o.Hard))
 }
 
+// Kind is "sched_setattr".
+func (*Sched) Kind() string { return "sched_setattr" }
+
+// Man names the manual page.
+func (*Sched) Man() string { return "sched_setattr(2)" }
+
+func (o *Sched) String() string {
+	s := "schedule by " + o.Policy
+	for _, v := range []struct {
+		name  string
+		value int64
+	}{
+		{"nice", int64(o.Nice)}, {"priority", int64(o.Priority)}, {"runtime", int64(o.Runtime)}, {"deadline", int64(o.Deadline)}, {"period", int64(o.Period)},
+	} {
+		if v.value != 0 {
+			s += fmt.Sprintf(", %s %d", v.name, v.value)
+		}
+	}
+	return s + paren(o.Flags)
+}
+
+// Kind is "ioprio_set".
+func (*IOPriority) Kind() string { return "ioprio_set" }
+
+// Man names the manual page.
+func (*IOPriority) Man() string { return "ioprio_set(2)" }
+
+func (o *IOPriority) String() string {
+	return fmt.Sprintf("access disks in class %s, priority %d", o.Class, o.Priority)
+}
+
+// Kind is "sched_setaffinity".
+func (*Affinity) Kind() string { return "sched_setaffinity" }
+
+// Man names the manual page.
+func (*Affinity) Man() string { return "sched_setaffinity(2)" }
+
+func (o *Affinity) String() string {
+	return "run on processors " + o.CPUs
+}
+
+// Kind is "set_mempolicy".
+func (*MemPolicy) Kind() string { return "set_mempolicy" }
+
+// Man names the manual page.
+func (*MemPolicy) Man() string { return "set_mempolicy(2)" }
+
+func (o *MemPolicy) String() string {
+	return "take memory by " + o.Mode + prefix(" from nodes ", o.Nodes) + paren(o.Flags)
+}
+
+// Kind is "personality".
+func (*Personality) Kind() string { return "personality" }
+
+// Man names the manual page.
+func (*Personality) Man() string { return "personality(2)" }
+
+func (o *Personality) String() string {
+	return "set the execution domain to " + o.Domain
+}
+
 // Kind is "umask".
 func (*Umask) Kind() string { return "umask" }
 
@@ -589,7 +650,27 @@ func (*Chdir) Kind() string { return "chdir" }
 func (*Chdir) Man() string { return "chdir(2)" }
 
 func (o *Chdir) String() string {
-	return "enter " + o.Path
+	return "enter " + o.Path + when(o.Try, " if root may")
+}
+
+// Kind is "inherit-fds".
+func (*InheritFDs) Kind() string { return "inherit-fds" }
+
+// Man names the manual page.
+func (*InheritFDs) Man() string { return "F_GETFD(2const)" }
+
+func (o *InheritFDs) String() string {
+	return fmt.Sprintf("make sure that descriptors 3 to %d are the caller's", o.Count+2)
+}
+
+// Kind is "find-program".
+func (*FindProgram) Kind() string { return "find-program" }
+
+// Man names the manual page.
+func (*FindProgram) Man() string { return "faccessat2(2)" }
+
+func (o *FindProgram) String() string {
+	return "make sure that " + o.Name + " can be run"
 }
 
 // Kind is "close_range".

@@ -1,0 +1,139 @@
+package fork
+
+import (
+	"fmt"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"glassbox/plan"
+)
+
+// chdir enters a directory. With o.Try, a register remembers that it worked.
+func (l *lowering) chdir(o *plan.Chdir) {
+	c := mk(unix.SYS_CHDIR, val(l.str(o.Path)))
+	if !o.Try {
+		c.unless = l.entered
+	}
+	i := l.add(c)
+	// The kernel puts "(unreachable)" before a directory that lies outside the root. A filter that denies getcwd is no
+	// reason to fail: descriptors that could lead outside are closed already.
+	buf := make([]uint64, 512)
+	l.keep = append(l.keep, buf)
+	c = mk(unix.SYS_GETCWD, val(uintptr(unsafe.Pointer(&buf[0]))), num(8*len(buf)))
+	c.look, c.mask, c.like, c.miss = &buf[0], 0xff, '/', uint16(unix.EXDEV)
+	l.ignore(l.add(c), unix.EPERM, unix.ENOSYS, unix.EACCES, unix.ERANGE)
+	if o.Try {
+		l.entered = l.reg()
+		c = mk(unix.SYS_GETPID) // a number other than 0
+		c.save = l.entered
+		l.add(c)
+		l.on(i, unix.EACCES, l.here())
+	}
+}
+
+// findProgram looks for the first candidate that may be executed and is no directory. Where the system call filter denies the
+// question, execve will answer it.
+func (l *lowering) findProgram(o *plan.FindProgram) {
+	var ask, isDir []int
+	r := l.reg()
+	for k, file := range o.Candidates {
+		name := l.str(file)
+		i := l.add(mk(unix.SYS_FACCESSAT2, val(cwd), val(name), num(unix.X_OK), num(unix.AT_EACCESS)))
+		c := mk(unix.SYS_OPENAT, val(cwd), val(name), num(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC))
+		c.save = r
+		d := l.add(c)
+		ask, isDir = append(ask, i), append(isDir, d)
+		closing := mk(unix.SYS_CLOSE, at(r)) // a directory is searchable, not executable
+		last := k == len(o.Candidates)-1
+		if last {
+			closing.check, closing.want, closing.miss = true, 1, uint16(unix.EACCES)
+		}
+		l.add(closing)
+		if !last {
+			next := l.here()
+			l.on(i, unix.ENOENT, next)
+			l.on(i, unix.ENOTDIR, next)
+			l.on(i, unix.EACCES, next)
+		}
+	}
+	l.release(r)
+	end := l.here()
+	for k := range ask {
+		l.on(ask[k], unix.EPERM, end)
+		l.on(ask[k], unix.ENOSYS, end)
+		l.on(isDir[k], unix.ENOTDIR, end)
+		l.on(isDir[k], unix.EPERM, end)
+		l.on(isDir[k], unix.EACCES, end)
+	}
+}
+
+// schedAttr is struct sched_attr (sched_setattr(2), Linux 5.3 with the last two).
+type schedAttr struct {
+	size, policy              uint32
+	flags                     uint64
+	nice                      int32
+	priority                  uint32
+	runtime, deadline, period uint64
+	utilMin, utilMax          uint32
+}
+
+func (l *lowering) sched(o *plan.Sched) error {
+	policy, ok := map[string]uint32{
+		"SCHED_OTHER": 0, "SCHED_FIFO": 1, "SCHED_RR": 2, "SCHED_BATCH": 3, "SCHED_IDLE": 5, "SCHED_DEADLINE": 6,
+	}[o.Policy]
+	if !ok {
+		return fmt.Errorf("unknown scheduling policy %q", o.Policy)
+	}
+	flags, err := bits(o.Flags, map[string]uint64{
+		"SCHED_FLAG_RESET_ON_FORK": 1, "SCHED_FLAG_RECLAIM": 2, "SCHED_FLAG_DL_OVERRUN": 4, "SCHED_FLAG_KEEP_POLICY": 8,
+		"SCHED_FLAG_KEEP_PARAMS": 0x10, "SCHED_FLAG_UTIL_CLAMP_MIN": 0x20, "SCHED_FLAG_UTIL_CLAMP_MAX": 0x40,
+	})
+	if err != nil {
+		return err
+	}
+	l.add(mk(unix.SYS_SCHED_SETATTR, num(0), val(ptr(l, schedAttr{
+		size: uint32(unsafe.Sizeof(schedAttr{})), policy: policy, flags: flags, nice: o.Nice, priority: o.Priority,
+		runtime: o.Runtime, deadline: o.Deadline, period: o.Period,
+	})), num(0)))
+	return nil
+}
+
+func (l *lowering) memPolicy(o *plan.MemPolicy) error {
+	mode, ok := map[string]int{
+		"MPOL_DEFAULT": 0, "MPOL_PREFERRED": 1, "MPOL_BIND": 2, "MPOL_INTERLEAVE": 3, "MPOL_LOCAL": 4, "MPOL_PREFERRED_MANY": 5,
+		"MPOL_WEIGHTED_INTERLEAVE": 6,
+	}[o.Mode]
+	if !ok {
+		return fmt.Errorf("unknown memory policy %q", o.Mode)
+	}
+	flags, err := bits(o.Flags, map[string]uint64{
+		"MPOL_F_NUMA_BALANCING": 1 << 13, "MPOL_F_RELATIVE_NODES": 1 << 14, "MPOL_F_STATIC_NODES": 1 << 15,
+	})
+	if err != nil {
+		return err
+	}
+	nodes, err := plan.ParseList(o.Nodes)
+	if err != nil {
+		return err
+	}
+	mask, size := uintptr(0), 0
+	if len(nodes) > 0 {
+		l.keep = append(l.keep, nodes)
+		mask, size = uintptr(unsafe.Pointer(&nodes[0])), 64*len(nodes)+1 // the kernel takes one bit less than this
+	}
+	l.add(mk(unix.SYS_SET_MEMPOLICY, num(mode|int(flags)), val(mask), num(size)))
+	return nil
+}
+
+func bits(words []string, table map[string]uint64) (uint64, error) {
+	var n uint64
+	for _, w := range words {
+		b, ok := table[w]
+		if !ok {
+			return 0, fmt.Errorf("unknown flag %q", w)
+		}
+		n |= b
+	}
+	return n, nil
+}
