@@ -3,7 +3,9 @@ SHELL := /bin/bash
 PREFIX ?= /usr/local
 VM ?= ../shared/vm/vm
 GO ?= go
-BUILD = CGO_ENABLED=0 GOOS=linux $(GO) build -trimpath -buildvcs=false -ldflags '-s -w'
+BUILD = CGO_ENABLED=0 GOOS=linux $(GO) build -trimpath -buildvcs=false
+# The runtime's own first instruction: see cmd/glassbox-runtime/entry_amd64.s.
+ENTRY = -E main.entry
 PROGRAMS = glassbox glassbox-runtime
 GOFUMPT = mvdan.cc/gofumpt@v0.12.0
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -15,11 +17,13 @@ all: build arm64
 # Go knows best what has changed.
 build:
 	@mkdir -p bin
-	GOARCH=amd64 $(BUILD) -o bin/ $(PROGRAMS:%=./cmd/%)
+	GOARCH=amd64 $(BUILD) -ldflags '-s -w' -o bin/ ./cmd/glassbox
+	GOARCH=amd64 $(BUILD) -ldflags '-s -w $(ENTRY)' -o bin/ ./cmd/glassbox-runtime
 
 arm64:
 	@mkdir -p bin/arm64
-	GOARCH=arm64 $(BUILD) -o bin/arm64/ $(PROGRAMS:%=./cmd/%)
+	GOARCH=arm64 $(BUILD) -ldflags '-s -w' -o bin/arm64/ ./cmd/glassbox
+	GOARCH=arm64 $(BUILD) -ldflags '-s -w $(ENTRY)' -o bin/arm64/ ./cmd/glassbox-runtime
 
 # Of the binaries that are there for the machine in use: `make` before `sudo make install`.
 install:

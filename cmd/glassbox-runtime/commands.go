@@ -19,17 +19,17 @@ import (
 // commands are runc's, in its order.
 func commands() []command {
 	return []command{
-		{"create", "ID", "Make a container that waits for start", "glassbox-runtime create --bundle /containers/web --pid-file /run/web.pid web", create},
-		{"delete", "ID", "Remove a stopped container", "glassbox-runtime delete --force web", remove},
-		{"exec", "ID COMMAND [ARGUMENTS]", "Run a further process in a container", "glassbox-runtime exec -t web sh", execute},
-		{"kill", "ID [SIGNAL]", "Send a signal to a container", "glassbox-runtime kill web KILL", kill},
-		{"list", "", "List containers", "glassbox-runtime list --format json", list},
-		{"pause", "ID", "Freeze all processes of a container", "glassbox-runtime pause web", pause},
-		{"ps", "ID [PS OPTIONS]", "List the processes of a container", "glassbox-runtime ps --format json web", ps},
-		{"resume", "ID", "Let a paused container go on", "glassbox-runtime resume web", resume},
-		{"run", "ID", "Make a container, run it, and remove it when it ends", "glassbox-runtime run --bundle /containers/web web", runContainer},
-		{"start", "ID", "Let a created container run", "glassbox-runtime start web", start},
-		{"state", "ID", "Print the state of a container", "glassbox-runtime state web", state},
+		{"create", "ID", "Make a container that waits for start", "glassbox-runtime create --bundle /containers/web --pid-file /run/web.pid web", true, create},
+		{"delete", "ID", "Remove a stopped container", "glassbox-runtime delete --force web", false, remove},
+		{"exec", "ID COMMAND [ARGUMENTS]", "Run a further process in a container", "glassbox-runtime exec -t web sh", true, execute},
+		{"kill", "ID [SIGNAL]", "Send a signal to a container", "glassbox-runtime kill web KILL", false, kill},
+		{"list", "", "List containers", "glassbox-runtime list --format json", false, list},
+		{"pause", "ID", "Freeze all processes of a container", "glassbox-runtime pause web", false, pause},
+		{"ps", "ID [PS OPTIONS]", "List the processes of a container", "glassbox-runtime ps --format json web", false, ps},
+		{"resume", "ID", "Let a paused container go on", "glassbox-runtime resume web", false, resume},
+		{"run", "ID", "Make a container, run it, and remove it when it ends", "glassbox-runtime run --bundle /containers/web web", true, runContainer},
+		{"start", "ID", "Let a created container run", "glassbox-runtime start web", true, start},
+		{"state", "ID", "Print the state of a container", "glassbox-runtime state web", false, state},
 	}
 }
 

@@ -32,9 +32,8 @@ func run(args []string) int {
 	return oci(args)
 }
 
-// hide keeps other processes from looking into this one, and names it: it was started through a descriptor, whose number would
-// be its name.
+// hide keeps other processes from looking into this one.
 func hide() {
 	unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
-	os.WriteFile("/proc/self/comm", []byte("glassbox-runtime"), 0)
+	setName()
 }

@@ -31,6 +31,7 @@ type command struct {
 	args  string // what follows the flags
 	about string
 	help  string // an example
+	enters bool // a copy of this process is in the container for a while
 	// setup declares flags and returns what runs the command, with what follows the flags, and gives the exit status.
 	setup func(a *app, fs *flag.FlagSet) func(args []string) (int, error)
 }
@@ -79,6 +80,11 @@ func oci(args []string) int {
 	a.runtime.Warn = func(format string, v ...any) { a.log.write("warning", fmt.Sprintf(format, v...)) }
 	for _, c := range commands() {
 		if c.name == rest[0] {
+			if c.enters {
+				if err := protect(); err != nil {
+					return a.fail(err, 1)
+				}
+			}
 			return a.run(c, rest[1:])
 		}
 	}

@@ -1,0 +1,95 @@
+#include "textflag.h"
+
+// entry is where the kernel starts this program; see entry_amd64.s. R19 is argc, R20 argv.
+TEXT ·entry(SB), NOSPLIT|NOFRAME, $0
+	MOVD 0(RSP), R19
+	ADD  $8, RSP, R20
+	MOVD $1, R21
+
+next:
+	CMP   R19, R21
+	BGE   start
+	MOVD  (R20)(R21<<3), R1
+	ADD   $1, R21
+	MOVWU (R1), R2
+	MOVD  $0x006e7572, R3 // "run\0"
+	CMPW  R3, R2
+	BEQ   found
+	MOVD  $0x63657865, R3 // "exec"
+	CMPW  R3, R2
+	BEQ   exec
+	MOVD  $0x61657263, R3 // "crea"
+	CMPW  R3, R2
+	BNE   next
+	MOVWU 3(R1), R2
+	MOVD  $0x00657461, R3 // "ate\0"
+	CMPW  R3, R2
+	BEQ   found
+	B     next
+
+exec:
+	MOVBU 4(R1), R2
+	CBNZ  R2, next
+
+found:
+	SUB $256, RSP
+
+	// statfs("/proc/self/exe"): nothing to do if it is read-only already (ST_RDONLY in f_flags, at offset 80).
+	MOVD $·exePath(SB), R0
+	MOVD RSP, R1
+	MOVD $43, R8
+	SVC
+	CBNZ R0, unwind
+	MOVD 80(RSP), R2
+	TBNZ $0, R2, unwind
+
+	// open_tree(AT_FDCWD, "/proc/self/exe", OPEN_TREE_CLONE|OPEN_TREE_CLOEXEC)
+	MOVD $-100, R0
+	MOVD $·exePath(SB), R1
+	MOVD $0x80001, R2
+	MOVD $428, R8
+	SVC
+	TBNZ $63, R0, unwind
+	MOVD R0, R22
+
+	// mount_setattr(fd, "", AT_EMPTY_PATH, {.attr_set = MOUNT_ATTR_RDONLY}, 32)
+	MOVD $1, R2
+	MOVD R2, 0(RSP)
+	MOVD ZR, 8(RSP)
+	MOVD ZR, 16(RSP)
+	MOVD ZR, 24(RSP)
+	MOVD $·empty(SB), R1
+	MOVD $0x1000, R2
+	MOVD RSP, R3
+	MOVD $32, R4
+	MOVD $442, R8
+	SVC
+	CBNZ R0, close
+
+	// execveat(fd, "", argv, envp, AT_EMPTY_PATH)
+	MOVD R22, R0
+	MOVD $·empty(SB), R1
+	MOVD R20, R2
+	ADD  R19<<3, R20, R3
+	ADD  $8, R3
+	MOVD $0x1000, R4
+	MOVD $281, R8
+	SVC
+
+close:
+	MOVD R22, R0
+	MOVD $57, R8
+	SVC
+
+unwind:
+	ADD $256, RSP
+
+start:
+	B _rt0_arm64_linux(SB)
+
+DATA ·exePath+0(SB)/8, $"/proc/se"
+DATA ·exePath+8(SB)/8, $"lf/exe\x00\x00"
+GLOBL ·exePath(SB), RODATA|NOPTR, $16
+
+DATA ·empty+0(SB)/8, $0
+GLOBL ·empty(SB), RODATA|NOPTR, $8
