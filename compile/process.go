@@ -167,7 +167,7 @@ func (c *container) filter() (*plan.Seccomp, error) {
 	}
 	f, err := seccomp.Compile(s, c.Facts.Arch)
 	if err != nil {
-		return nil, fmt.Errorf("/linux/seccomp: %w", err)
+		return nil, seccomp.At("/linux/seccomp", err)
 	}
 	for _, name := range f.Unknown {
 		c.warnings = append(c.warnings, fmt.Sprintf("/linux/seccomp: unknown system call %q", name))

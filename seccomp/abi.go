@@ -181,3 +181,26 @@ func muxed(name string) (mux string, sub uint32) {
 	}
 	return "", 0
 }
+
+// Names are the words of the runtime-spec that profiles may use here.
+type Names struct{ Actions, Operators, Archs, Flags []string }
+
+// Known returns all of them, each list sorted.
+func Known() Names {
+	return Names{
+		Actions: []string{
+			"SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_KILL_THREAD", "SCMP_ACT_LOG",
+			"SCMP_ACT_NOTIFY", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP",
+		},
+		Operators: []string{
+			"SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT", "SCMP_CMP_MASKED_EQ", "SCMP_CMP_NE",
+		},
+		Archs: []string{
+			"SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM", "SCMP_ARCH_X32", "SCMP_ARCH_X86", "SCMP_ARCH_X86_64",
+		},
+		Flags: []string{
+			"SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_TSYNC",
+			"SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
+		},
+	}
+}

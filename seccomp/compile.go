@@ -1,9 +1,9 @@
 package seccomp
 
 import (
-	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -82,40 +82,37 @@ func (f Filter) Bytes() []byte {
 // default action do apply to that way, in full, and those that grant more do not.
 func Compile(p *specs.LinuxSeccomp, arch string) (Filter, error) {
 	if p == nil {
-		return Filter{}, errors.New("no profile")
+		return Filter{}, wrong("", "no profile")
 	}
 	abis := machine(arch)
 	if abis == nil {
-		return Filter{}, fmt.Errorf("architecture %q: only amd64 and arm64 are supported", arch)
+		return Filter{}, wrong("", "machine %q: only amd64 and arm64 are supported", arch)
 	}
 	var f Filter
-	var listed [abiCount + 1]bool
-	listed[abis[0]] = true
-	for i, name := range p.Architectures {
-		a, known := archOf(string(name))
-		if !known {
-			return Filter{}, fmt.Errorf("architectures[%d]: unknown architecture %q", i, name)
-		}
-		listed[a] = true
-	}
 	c := compiler{}
 	if err := c.read(p, &f); err != nil {
 		return Filter{}, err
 	}
-	if err := c.flags(p, &f); err != nil {
-		return Filter{}, err
-	}
-	f.Program = c.program(abis, listed)
+	c.resolve(p, &f)
+	c.listed[abis[0]] = true
+	f.Program = c.program(abis)
 	if n := len(f.Program); n > MaxInstructions {
-		return Filter{}, fmt.Errorf("the profile compiles to %d instructions, the kernel takes %d", n, MaxInstructions)
+		return Filter{}, wrong("", "the profile compiles to %d instructions, the kernel takes %d", n, MaxInstructions)
 	}
 	return f, nil
+}
+
+// Check finds what is wrong with a profile, on any machine, without compiling it. The error is an [Error].
+func Check(p *specs.LinuxSeccomp) error {
+	c := compiler{}
+	return c.read(p, new(Filter))
 }
 
 // A compiler holds a profile in checked, numeric form.
 type compiler struct {
 	asm      assembler
 	fallback uint32 // the verdict of the default action
+	listed   [abiCount + 1]bool
 	rules    []rule
 	uses     []use
 }
@@ -133,44 +130,58 @@ type use struct {
 	rule int // index of compiler.rules
 }
 
+// read checks everything but the names of system calls, which may be of any kernel.
 func (c *compiler) read(p *specs.LinuxSeccomp, f *Filter) error {
+	for i, name := range p.Architectures {
+		a, known := archOf(string(name))
+		if !known {
+			return wrong(fmt.Sprintf("/architectures/%d", i), "unknown architecture %q: they look like SCMP_ARCH_X86_64", name)
+		}
+		c.listed[a] = true
+	}
 	var err error
 	if c.fallback, err = verdict(p.DefaultAction, p.DefaultErrnoRet); err != nil {
-		if p.DefaultAction == "" {
-			return errors.New("defaultAction: missing")
-		}
-		return fmt.Errorf("defaultAction, defaultErrnoRet: %w", err)
+		return defaultError(err)
 	}
 	if c.fallback == retNotify {
-		return errors.New("defaultAction: SCMP_ACT_NOTIFY is for rules only: the runtime itself would wait for its own listener")
-	}
-	names := 0
-	for i := range p.Syscalls {
-		names += len(p.Syscalls[i].Names)
+		return wrong("/defaultAction", "SCMP_ACT_NOTIFY is for rules only: the runtime itself would wait for its own listener")
 	}
 	c.rules = make([]rule, len(p.Syscalls))
-	c.uses = make([]use, 0, names)
 	for i := range p.Syscalls {
 		s := &p.Syscalls[i]
 		r := &c.rules[i]
 		if len(s.Names) == 0 {
-			return fmt.Errorf("syscalls[%d].names: empty", i)
+			return ruleError(i, "", wrong("/names", "missing: a rule is for one call or more"))
 		}
 		if r.verdict, err = verdict(s.Action, s.ErrnoRet); err != nil {
-			return fmt.Errorf("syscalls[%d] (%s): %w", i, s.Names[0], err)
+			return ruleError(i, s.Names[0], err)
 		}
 		if r.any, err = comparisons(s.Args); err != nil {
-			return fmt.Errorf("syscalls[%d] (%s): %w", i, s.Names[0], err)
+			return ruleError(i, s.Names[0], err)
 		}
 		r.always = len(s.Args) == 0
 		f.Notify = f.Notify || r.verdict == retNotify
-		for _, name := range s.Names {
+		for k, name := range s.Names {
 			if name == "" {
-				return fmt.Errorf("syscalls[%d].names: an empty name", i)
+				return ruleError(i, "", wrong(fmt.Sprintf("/names/%d", k), "an empty name"))
 			}
 			if r.verdict == retNotify && name == "write" {
-				return fmt.Errorf("syscalls[%d].action: SCMP_ACT_NOTIFY cannot be used for write: the runtime needs it to hand over the listener", i)
+				return ruleError(i, "", wrong("/action", "SCMP_ACT_NOTIFY cannot be used for write: the runtime needs it to hand over the listener"))
 			}
+		}
+	}
+	return c.flags(p, f)
+}
+
+// resolve finds the calls that the rules are for.
+func (c *compiler) resolve(p *specs.LinuxSeccomp, f *Filter) {
+	names := 0
+	for i := range p.Syscalls {
+		names += len(p.Syscalls[i].Names)
+	}
+	c.uses = make([]use, 0, names)
+	for i := range p.Syscalls {
+		for _, name := range p.Syscalls[i].Names {
 			if row := findCall(name); row >= 0 {
 				c.uses = append(c.uses, use{row, i})
 			} else if !isForeign(name) {
@@ -180,7 +191,6 @@ func (c *compiler) read(p *specs.LinuxSeccomp, f *Filter) error {
 	}
 	slices.Sort(f.Unknown)
 	f.Unknown = slices.Compact(f.Unknown)
-	return nil
 }
 
 // verdict translates an action. An errnoRet with an action that has no use for it is an error by the runtime-spec.
@@ -194,12 +204,12 @@ func verdict(a specs.LinuxSeccompAction, errnoRet *uint) (uint32, error) {
 		}
 		if a == specs.ActTrace {
 			if data > 0xffff {
-				return 0, fmt.Errorf("errnoRet %d: larger than 65535", data)
+				return 0, wrong("/errnoRet", "%d is larger than 65535", data)
 			}
 			return retTrace | uint32(data), nil
 		}
 		if data > 4095 {
-			return 0, fmt.Errorf("errnoRet %d: larger than 4095 (MAX_ERRNO)", data)
+			return 0, wrong("/errnoRet", "%d is larger than 4095, the last errno", data)
 		}
 		return retErrno | uint32(data), nil
 	case specs.ActAllow:
@@ -214,11 +224,13 @@ func verdict(a specs.LinuxSeccompAction, errnoRet *uint) (uint32, error) {
 		v = retLog
 	case specs.ActNotify:
 		v = retNotify
+	case "":
+		return 0, wrong("/action", "missing")
 	default:
-		return 0, fmt.Errorf("unknown action %q", a)
+		return 0, wrong("/action", "unknown action %q: there are %s", a, strings.Join(Known().Actions, ", "))
 	}
 	if errnoRet != nil {
-		return 0, fmt.Errorf("errnoRet %d: %s has no errno", *errnoRet, a)
+		return 0, wrong("/errnoRet", "%d, but %s has no errno", *errnoRet, a)
 	}
 	return v, nil
 }
@@ -233,7 +245,7 @@ func comparisons(args []specs.LinuxSeccompArg) ([][]comparison, error) {
 	twice := false
 	for i, a := range args {
 		if a.Index > 5 {
-			return nil, fmt.Errorf("args[%d].index %d: a system call has 6 arguments, 0 to 5", i, a.Index)
+			return nil, wrong(fmt.Sprintf("/args/%d/index", i), "%d: a system call has 6 arguments, 0 to 5", a.Index)
 		}
 		twice = twice || seen[a.Index]
 		seen[a.Index] = true
@@ -254,7 +266,7 @@ func comparisons(args []specs.LinuxSeccompArg) ([][]comparison, error) {
 		case specs.OpMaskedEqual: // value is the mask; bits of valueTwo outside it do not count, as in libseccomp
 			c.op, c.mask, c.val = relMasked, a.Value, a.ValueTwo&a.Value
 		default:
-			return nil, fmt.Errorf("args[%d].op: unknown operator %q", i, a.Op)
+			return nil, wrong(fmt.Sprintf("/args/%d/op", i), "unknown operator %q: there are %s", a.Op, strings.Join(Known().Operators, ", "))
 		}
 		all[i] = c
 	}
@@ -283,40 +295,40 @@ func (c *compiler) flags(p *specs.LinuxSeccomp, f *Filter) error {
 			f.Flags |= FlagSpecAllow
 		case specs.LinuxSeccompFlagWaitKillableRecv:
 			if !f.Notify {
-				return fmt.Errorf("flags[%d]: %s needs a rule with SCMP_ACT_NOTIFY", i, flag)
+				return wrong(fmt.Sprintf("/flags/%d", i), "%s needs a rule with SCMP_ACT_NOTIFY", flag)
 			}
 			f.Flags |= FlagWaitKillableRecv
 		default:
-			return fmt.Errorf("flags[%d]: unknown flag %q", i, flag)
+			return wrong(fmt.Sprintf("/flags/%d", i), "unknown flag %q: there are %s", flag, strings.Join(Known().Flags, ", "))
 		}
 	}
 	if f.Notify {
 		if p.ListenerPath == "" {
-			return errors.New("listenerPath: missing, and a rule has SCMP_ACT_NOTIFY")
+			return wrong("/listenerPath", "missing, and a rule has SCMP_ACT_NOTIFY")
 		}
 		f.Flags |= FlagNewListener
 	}
 	if p.ListenerMetadata != "" && p.ListenerPath == "" {
-		return errors.New("listenerMetadata: set without listenerPath")
+		return wrong("/listenerMetadata", "set without listenerPath")
 	}
 	return nil
 }
 
 // program puts the parts together, last one first: the trees of the compatible abis, the native one, and in front
 // the look at arch.
-func (c *compiler) program(abis []abi, listed [abiCount + 1]bool) []Instruction {
+func (c *compiler) program(abis []abi) []Instruction {
 	a := &c.asm
 	a.reversed = make([]Instruction, 0, 1024)
 	native := abis[0]
 	var compat label
 	for _, other := range abis[1:] {
-		if listed[other] && abiInfos[other].audit != abiInfos[native].audit {
+		if c.listed[other] && abiInfos[other].audit != abiInfos[native].audit {
 			compat = a.load(offNr, c.tree(other))
 		}
 	}
 	var x32 label
 	if native == abiAMD64 {
-		if listed[abiX32] {
+		if c.listed[abiX32] {
 			x32 = c.tree(abiX32)
 		} else {
 			x32 = a.branch(opJeq, noCall, a.verdict(c.fallback), a.verdict(retKillThread))
@@ -329,7 +341,7 @@ func (c *compiler) program(abis []abi, listed [abiCount + 1]bool) []Instruction 
 	start = a.load(offNr, start)
 	miss := label(0)
 	for _, other := range abis[1:] {
-		if listed[other] && abiInfos[other].audit != abiInfos[native].audit {
+		if c.listed[other] && abiInfos[other].audit != abiInfos[native].audit {
 			miss = a.branch(opJeq, abiInfos[other].audit, compat, a.verdict(retKillThread))
 		}
 	}

@@ -398,11 +398,11 @@ func TestFlagsAndListener(t *testing.T) {
 		{"none", specs.LinuxSeccomp{}, FlagSpecAllow, ""},
 		{"empty", specs.LinuxSeccomp{Flags: []specs.LinuxSeccompFlag{}}, 0, ""},
 		{"tsync, log", specs.LinuxSeccomp{Flags: []specs.LinuxSeccompFlag{"SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_LOG"}}, FlagLog, ""},
-		{"unknown", specs.LinuxSeccomp{Flags: []specs.LinuxSeccompFlag{"SECCOMP_FILTER_FLAG_NEW_LISTENER"}}, 0, "flags[0]: unknown flag"},
+		{"unknown", specs.LinuxSeccomp{Flags: []specs.LinuxSeccompFlag{"SECCOMP_FILTER_FLAG_NEW_LISTENER"}}, 0, "/flags/0: unknown flag"},
 		{"notify", specs.LinuxSeccomp{Syscalls: notify, ListenerPath: "/s", ListenerMetadata: "m", Flags: []specs.LinuxSeccompFlag{"SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"}}, FlagNewListener | FlagWaitKillableRecv, ""},
-		{"notify without path", specs.LinuxSeccomp{Syscalls: notify}, 0, "listenerPath: missing"},
-		{"metadata without path", specs.LinuxSeccomp{ListenerMetadata: "m"}, 0, "listenerMetadata: set without listenerPath"},
-		{"wait without notify", specs.LinuxSeccomp{Flags: []specs.LinuxSeccompFlag{"SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"}}, 0, "flags[0]: SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV needs"},
+		{"notify without path", specs.LinuxSeccomp{Syscalls: notify}, 0, "/listenerPath: missing"},
+		{"metadata without path", specs.LinuxSeccomp{ListenerMetadata: "m"}, 0, "/listenerMetadata: set without listenerPath"},
+		{"wait without notify", specs.LinuxSeccomp{Flags: []specs.LinuxSeccompFlag{"SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"}}, 0, "/flags/0: SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV needs"},
 		{"notify write", specs.LinuxSeccomp{ListenerPath: "/s", Syscalls: []specs.LinuxSyscall{{Names: []string{"write"}, Action: specs.ActNotify}}}, 0, "cannot be used for write"},
 	} {
 		test.p.DefaultAction = specs.ActAllow
@@ -430,18 +430,18 @@ func TestCompileRefuses(t *testing.T) {
 		want string
 	}{
 		{nil, "no profile"},
-		{&specs.LinuxSeccomp{}, "defaultAction: missing"},
-		{&specs.LinuxSeccomp{DefaultAction: "SCMP_ACT_SHRUG"}, `unknown action "SCMP_ACT_SHRUG"`},
-		{&specs.LinuxSeccomp{DefaultAction: specs.ActNotify}, "defaultAction: SCMP_ACT_NOTIFY"},
-		{&specs.LinuxSeccomp{DefaultAction: specs.ActAllow, DefaultErrnoRet: &three}, "SCMP_ACT_ALLOW has no errno"},
-		{&specs.LinuxSeccomp{DefaultAction: specs.ActErrno, DefaultErrnoRet: &big}, "larger than 4095"},
-		{&specs.LinuxSeccomp{DefaultAction: specs.ActErrno, Architectures: []specs.Arch{"SCMP_ARCH_VAX"}}, `architectures[0]: unknown architecture "SCMP_ARCH_VAX"`},
-		{rule(specs.LinuxSyscall{Action: specs.ActAllow}), "syscalls[0].names: empty"},
-		{rule(specs.LinuxSyscall{Names: []string{""}, Action: specs.ActAllow}), "an empty name"},
-		{rule(specs.LinuxSyscall{Names: read, Action: "ALLOW"}), `syscalls[0] (read): unknown action "ALLOW"`},
-		{rule(specs.LinuxSyscall{Names: read, Action: specs.ActKill, ErrnoRet: &three}), "SCMP_ACT_KILL has no errno"},
-		{rule(specs.LinuxSyscall{Names: read, Action: specs.ActAllow, Args: []specs.LinuxSeccompArg{{Index: 6, Op: specs.OpEqualTo}}}), "args[0].index 6"},
-		{rule(specs.LinuxSyscall{Names: read, Action: specs.ActAllow, Args: []specs.LinuxSeccompArg{{Op: "=="}}}), `args[0].op: unknown operator "=="`},
+		{&specs.LinuxSeccomp{}, "/defaultAction: missing"},
+		{&specs.LinuxSeccomp{DefaultAction: "SCMP_ACT_SHRUG"}, `/defaultAction: unknown action "SCMP_ACT_SHRUG"`},
+		{&specs.LinuxSeccomp{DefaultAction: specs.ActNotify}, "/defaultAction: SCMP_ACT_NOTIFY"},
+		{&specs.LinuxSeccomp{DefaultAction: specs.ActAllow, DefaultErrnoRet: &three}, "/defaultErrnoRet: 3, but SCMP_ACT_ALLOW has no errno"},
+		{&specs.LinuxSeccomp{DefaultAction: specs.ActErrno, DefaultErrnoRet: &big}, "/defaultErrnoRet: 4096 is larger than 4095"},
+		{&specs.LinuxSeccomp{DefaultAction: specs.ActErrno, Architectures: []specs.Arch{"SCMP_ARCH_VAX"}}, `/architectures/0: unknown architecture "SCMP_ARCH_VAX"`},
+		{rule(specs.LinuxSyscall{Action: specs.ActAllow}), "/syscalls/0/names: missing"},
+		{rule(specs.LinuxSyscall{Names: []string{""}, Action: specs.ActAllow}), "/syscalls/0/names/0: an empty name"},
+		{rule(specs.LinuxSyscall{Names: read, Action: "ALLOW"}), `/syscalls/0/action: unknown action "ALLOW"`},
+		{rule(specs.LinuxSyscall{Names: read, Action: specs.ActKill, ErrnoRet: &three}), "/syscalls/0/errnoRet: 3, but SCMP_ACT_KILL has no errno (the rule for read)"},
+		{rule(specs.LinuxSyscall{Names: read, Action: specs.ActAllow, Args: []specs.LinuxSeccompArg{{Index: 6, Op: specs.OpEqualTo}}}), "/syscalls/0/args/0/index: 6"},
+		{rule(specs.LinuxSyscall{Names: read, Action: specs.ActAllow, Args: []specs.LinuxSeccompArg{{Op: "=="}}}), `/syscalls/0/args/0/op: unknown operator "=="`},
 	} {
 		if _, err := Compile(test.p, "amd64"); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("got error %v, want %q", err, test.want)

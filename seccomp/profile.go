@@ -64,14 +64,14 @@ func ParseProfile(data []byte, o DefaultOptions) (*specs.LinuxSeccomp, error) {
 		return nil, err
 	}
 	if in.DefaultAction == "" {
-		return nil, errors.New("defaultAction: missing")
+		return nil, wrong("/defaultAction", "missing")
 	}
 	errnoRet, err := errnoOf(in.DefaultErrnoRet, in.DefaultErrno)
 	if err != nil {
-		return nil, fmt.Errorf("defaultErrno: %w", err)
+		return nil, At("/defaultErrno", err)
 	}
 	if _, err := verdict(in.DefaultAction, errnoRet); err != nil {
-		return nil, fmt.Errorf("defaultAction: %w", err)
+		return nil, defaultError(err)
 	}
 	p := &specs.LinuxSeccomp{
 		DefaultAction:    in.DefaultAction,
@@ -87,15 +87,15 @@ func ParseProfile(data []byte, o DefaultOptions) (*specs.LinuxSeccomp, error) {
 		r := &in.Syscalls[i]
 		rule, err := r.rule()
 		if err != nil {
-			return nil, fmt.Errorf("syscalls[%d]%w", i, err)
+			return nil, ruleError(i, r.first(), err)
 		}
 		wanted, err := r.Includes.all(o)
 		if err != nil {
-			return nil, fmt.Errorf("syscalls[%d].includes.%w", i, err)
+			return nil, ruleError(i, r.first(), At("/includes", err))
 		}
 		unwanted, err := r.Excludes.any(o)
 		if err != nil {
-			return nil, fmt.Errorf("syscalls[%d].excludes.%w", i, err)
+			return nil, ruleError(i, r.first(), At("/excludes", err))
 		}
 		if wanted && !unwanted {
 			p.Syscalls = append(p.Syscalls, rule)
@@ -112,7 +112,7 @@ func decode(data []byte, in *file) error {
 		var syntax *json.SyntaxError
 		switch {
 		case errors.As(err, &wrong) && wrong.Field != "":
-			return fmt.Errorf("%s: %s where %s is wanted (byte %d)", wrong.Field, wrong.Value, wrong.Type, wrong.Offset)
+			return &Error{"/" + strings.ReplaceAll(wrong.Field, ".", "/"), fmt.Sprintf("%s where %s is wanted (byte %d)", wrong.Value, wrong.Type, wrong.Offset)}
 		case errors.As(err, &wrong):
 			return fmt.Errorf("a profile is a JSON object, this is %s", wrong.Value)
 		case errors.As(err, &syntax):
@@ -140,16 +140,16 @@ func errnoOf(number *uint, name string) (*uint, error) {
 			return &e, nil
 		}
 	}
-	return nil, fmt.Errorf("unknown name %q, give the number in errnoRet", name)
+	return nil, wrong("", "unknown name %q, give the number in errnoRet", name)
 }
 
 func (in *file) architectures(goarch string) ([]specs.Arch, error) {
 	if len(in.Architectures) > 0 && len(in.ArchMap) > 0 {
-		return nil, errors.New("architectures, archMap: only one of the two can be given")
+		return nil, wrong("/archMap", "there are architectures, too: only one of the two can be given")
 	}
 	for i, name := range in.Architectures {
 		if _, known := archOf(string(name)); !known {
-			return nil, fmt.Errorf("architectures[%d]: unknown architecture %q", i, name)
+			return nil, wrong(fmt.Sprintf("/architectures/%d", i), "unknown architecture %q", name)
 		}
 	}
 	abis := machine(goarch)
@@ -157,11 +157,11 @@ func (in *file) architectures(goarch string) ([]specs.Arch, error) {
 	for i, m := range in.ArchMap {
 		main, known := archOf(string(m.Architecture))
 		if !known {
-			return nil, fmt.Errorf("archMap[%d].architecture: unknown architecture %q", i, m.Architecture)
+			return nil, wrong(fmt.Sprintf("/archMap/%d/architecture", i), "unknown architecture %q", m.Architecture)
 		}
 		for j, sub := range m.SubArchitectures {
 			if _, known := archOf(string(sub)); !known {
-				return nil, fmt.Errorf("archMap[%d].subArchitectures[%d]: unknown architecture %q", i, j, sub)
+				return nil, wrong(fmt.Sprintf("/archMap/%d/subArchitectures/%d", i, j), "unknown architecture %q", sub)
 			}
 		}
 		if found == nil && len(abis) > 0 && main == abis[0] {
@@ -174,30 +174,38 @@ func (in *file) architectures(goarch string) ([]specs.Arch, error) {
 	return in.Architectures, nil
 }
 
-// rule checks an entry and returns its part that the runtime-spec knows. Errors begin with the field.
+// first returns the name of the rule's first call.
+func (r *fileRule) first() string {
+	if r.Name == "" && len(r.Names) > 0 {
+		return r.Names[0]
+	}
+	return r.Name
+}
+
+// rule checks an entry and returns its part that the runtime-spec knows.
 func (r *fileRule) rule() (specs.LinuxSyscall, error) {
 	if r.Name != "" && len(r.Names) > 0 {
-		return specs.LinuxSyscall{}, errors.New(": name and names are both given")
+		return specs.LinuxSyscall{}, wrong("/name", "there are names, too: only one of the two can be given")
 	}
 	names := r.Names
 	if r.Name != "" {
 		names = []string{r.Name}
 	}
 	if len(names) == 0 {
-		return specs.LinuxSyscall{}, errors.New(".names: empty")
+		return specs.LinuxSyscall{}, wrong("/names", "missing: a rule is for one call or more")
 	}
-	if slices.Contains(names, "") {
-		return specs.LinuxSyscall{}, errors.New(".names: an empty name")
+	if i := slices.Index(names, ""); i >= 0 {
+		return specs.LinuxSyscall{}, wrong(fmt.Sprintf("/names/%d", i), "an empty name")
 	}
 	errnoRet, err := errnoOf(r.ErrnoRet, r.Errno)
 	if err != nil {
-		return specs.LinuxSyscall{}, fmt.Errorf(".errno: %w", err)
+		return specs.LinuxSyscall{}, At("/errno", err)
 	}
 	if _, err := verdict(r.Action, errnoRet); err != nil {
-		return specs.LinuxSyscall{}, fmt.Errorf(".action (%s): %w", names[0], err)
+		return specs.LinuxSyscall{}, err
 	}
 	if _, err := comparisons(r.Args); err != nil {
-		return specs.LinuxSyscall{}, fmt.Errorf(".%w (%s)", err, names[0])
+		return specs.LinuxSyscall{}, err
 	}
 	return specs.LinuxSyscall{Names: names, Action: r.Action, ErrnoRet: errnoRet, Args: r.Args}, nil
 }
@@ -236,7 +244,7 @@ func (f *fileFilter) check() (major, minor int, err error) {
 	for i, c := range f.Caps {
 		name, ok := strings.CutPrefix(c, "CAP_")
 		if !ok || name == "" || strings.Trim(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZ_0123456789") != "" {
-			return 0, 0, fmt.Errorf("caps[%d]: %q is no capability, they look like CAP_SYS_ADMIN", i, c)
+			return 0, 0, wrong(fmt.Sprintf("/caps/%d", i), "%q is no capability, they look like CAP_SYS_ADMIN", c)
 		}
 	}
 	for i, a := range f.Arches {
@@ -245,7 +253,7 @@ func (f *fileFilter) check() (major, minor int, err error) {
 			"mipsel64", "mipsel64n32", "mips3l64n32", "mipsle", "parisc", "parisc64", "ppc", "ppc64", "ppc64le", "riscv64",
 			"s390", "s390x":
 		default:
-			return 0, 0, fmt.Errorf("arches[%d]: unknown architecture %q", i, a)
+			return 0, 0, wrong(fmt.Sprintf("/arches/%d", i), "unknown architecture %q", a)
 		}
 	}
 	if f.MinKernel == "" {
@@ -255,7 +263,7 @@ func (f *fileFilter) check() (major, minor int, err error) {
 	ma, err1 := strconv.ParseUint(before, 10, 15)
 	mi, err2 := strconv.ParseUint(after, 10, 15)
 	if err1 != nil || err2 != nil {
-		return 0, 0, fmt.Errorf("minKernel: %q is not of the form 4.8", f.MinKernel)
+		return 0, 0, wrong("/minKernel", "%q is not of the form 4.8", f.MinKernel)
 	}
 	return int(ma), int(mi), nil
 }

@@ -23,7 +23,7 @@ const module = "glassbox"
 
 // allowed says which of the module's packages each package may import; HACKING.md has it as one line:
 //
-//	plan, host < cgroup, network < compile < fork < supervise < engine < faces; image < engine; plan < explain < faces
+//	plan, host < cgroup, network < oci < compile < fork < supervise < engine < faces; image < engine; plan < explain < faces
 //
 // Tests may import more. A package that isn't listed is a failure: it needs a place in the order first.
 func allowed() map[string][]string {

@@ -1,0 +1,38 @@
+package oci
+
+import (
+	"slices"
+
+	"glassbox/seccomp"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/opencontainers/runtime-spec/specs-go/features"
+)
+
+// Features returns what the features command prints: which parts of the specification this runtime knows, whatever the host
+// offers (runtime-spec, features.md).
+func Features() *features.Features {
+	yes, no := new(bool), new(bool)
+	*yes = true
+	known := seccomp.Known()
+	return &features.Features{
+		OCIVersionMin: "1.0.0",
+		OCIVersionMax: specs.Version,
+		Hooks:         []string{"prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"},
+		MountOptions:  slices.Clone(mountOptions),
+		Linux: &features.Linux{
+			Namespaces:   namespaceTypes(),
+			Capabilities: capabilityNames(),
+			Cgroup:       &features.Cgroup{V1: yes, V2: yes, Systemd: yes, SystemdUser: yes, Rdma: yes},
+			Seccomp: &features.Seccomp{
+				Enabled: yes, Actions: known.Actions, Operators: known.Operators, Archs: known.Archs,
+				KnownFlags: known.Flags, SupportedFlags: known.Flags,
+			},
+			Apparmor:        &features.Apparmor{Enabled: yes},
+			Selinux:         &features.Selinux{Enabled: no},
+			IntelRdt:        &features.IntelRdt{Enabled: no},
+			MountExtensions: &features.MountExtensions{IDMap: &features.IDMap{Enabled: no}},
+			NetDevices:      &features.NetDevices{Enabled: no},
+		},
+	}
+}
