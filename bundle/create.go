@@ -16,6 +16,7 @@ import (
 	"glassbox/cgroup"
 	"glassbox/compile"
 	"glassbox/fork"
+	"glassbox/oci"
 	"glassbox/plan"
 )
 
@@ -39,21 +40,19 @@ func (r *Runtime) Create(id string, o CreateOptions) error {
 		return err
 	}
 	defer l.unlock()
-	_, _, err = r.create(id, o, true)
-	return err
-}
-
-// create makes a container. If wait is set, it waits for start; else it runs.
-func (r *Runtime) create(id string, o CreateOptions, wait bool) (*record, *fork.Process, error) {
-	c, proc, err := r.tryCreate(id, o, wait)
+	spec, err := r.read(o.Bundle)
+	if err == nil {
+		_, _, err = r.create(id, spec, o, true)
+	}
 	if err != nil {
 		os.RemoveAll(r.dir(id))
 	}
-	return c, proc, err
+	return err
 }
 
-func (r *Runtime) tryCreate(id string, o CreateOptions, wait bool) (*record, *fork.Process, error) {
-	spec, bundle, err := r.read(o.Bundle)
+// create makes a container. If wait is set, it waits for start; else it runs. On an error nothing is left but its directory.
+func (r *Runtime) create(id string, spec *specs.Spec, o CreateOptions, wait bool) (*record, *fork.Process, error) {
+	bundle, err := filepath.Abs(o.Bundle)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -146,34 +145,19 @@ func checkTerminal(spec *specs.Spec, o CreateOptions) error {
 	return nil
 }
 
-// read reads a bundle's configuration, and makes its paths absolute.
-func (r *Runtime) read(dir string) (*specs.Spec, string, error) {
-	bundle, err := filepath.Abs(dir)
+// read reads a bundle's configuration.
+func (r *Runtime) read(dir string) (*specs.Spec, error) {
+	spec, warnings, err := oci.Read(dir)
+	for _, w := range warnings {
+		r.warn("%s: %s", oci.ConfigName, w.Error())
+	}
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
-	file := filepath.Join(bundle, "config.json")
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return nil, "", fmt.Errorf("read the bundle's configuration: %w", err)
+	if spec.Process == nil {
+		return nil, fmt.Errorf("%s: /process: missing: there is nothing to run", oci.ConfigName)
 	}
-	spec := &specs.Spec{}
-	if err := json.Unmarshal(data, spec); err != nil {
-		return nil, "", fmt.Errorf("%s: %w", file, err)
-	}
-	if spec.Root == nil || spec.Linux == nil || spec.Process == nil {
-		return nil, "", fmt.Errorf("%s: /root, /linux and /process are needed", file)
-	}
-	if !filepath.IsAbs(spec.Root.Path) {
-		spec.Root.Path = filepath.Join(bundle, spec.Root.Path)
-	}
-	for i := range spec.Mounts {
-		m := &spec.Mounts[i]
-		if m.Source != "" && !filepath.IsAbs(m.Source) && (m.Type == "bind" || slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind")) {
-			m.Source = filepath.Join(bundle, m.Source)
-		}
-	}
-	return spec, bundle, nil
+	return spec, nil
 }
 
 // namespaces are those that a plan leaves the host's for.
@@ -260,14 +244,16 @@ func (r *Runtime) Run(id string, o CreateOptions) (int, error) {
 		defer signals.stop()
 	}
 	// Hooks that belong to the start need a container that waits for it.
-	spec, _, err := r.read(o.Bundle)
+	spec, err := r.read(o.Bundle)
+	wait := false
+	var c *record
+	var proc *fork.Process
+	if err == nil {
+		wait = spec.Hooks != nil && len(spec.Hooks.StartContainer) > 0
+		c, proc, err = r.create(id, spec, o, wait)
+	}
 	if err != nil {
 		os.RemoveAll(r.dir(id))
-		return 1, err
-	}
-	wait := spec.Hooks != nil && len(spec.Hooks.StartContainer) > 0
-	c, proc, err := r.create(id, o, wait)
-	if err != nil {
 		return 1, err
 	}
 	var console *console

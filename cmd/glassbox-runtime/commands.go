@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,6 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"glassbox/bundle"
+	"glassbox/host"
+	"glassbox/oci"
 )
 
 // commands are runc's, in its order.
@@ -22,12 +26,14 @@ func commands() []command {
 		{"create", "ID", "Make a container that waits for start", "glassbox-runtime create --bundle /containers/web --pid-file /run/web.pid web", true, create},
 		{"delete", "ID", "Remove a stopped container", "glassbox-runtime delete --force web", false, remove},
 		{"exec", "ID COMMAND [ARGUMENTS]", "Run a further process in a container", "glassbox-runtime exec -t web sh", true, execute},
+		{"features", "", "Print what this runtime knows of the specification", "glassbox-runtime features", false, features},
 		{"kill", "ID [SIGNAL]", "Send a signal to a container", "glassbox-runtime kill web KILL", false, kill},
 		{"list", "", "List containers", "glassbox-runtime list --format json", false, list},
 		{"pause", "ID", "Freeze all processes of a container", "glassbox-runtime pause web", false, pause},
 		{"ps", "ID [PS OPTIONS]", "List the processes of a container", "glassbox-runtime ps --format json web", false, ps},
 		{"resume", "ID", "Let a paused container go on", "glassbox-runtime resume web", false, resume},
 		{"run", "ID", "Make a container, run it, and remove it when it ends", "glassbox-runtime run --bundle /containers/web web", true, runContainer},
+		{"spec", "", "Write an example configuration into the working directory", "glassbox-runtime spec --rootless", false, spec},
 		{"start", "ID", "Let a created container run", "glassbox-runtime start web", true, start},
 		{"state", "ID", "Print the state of a container", "glassbox-runtime state web", false, state},
 	}
@@ -317,5 +323,48 @@ func ps(a *app, fs *flag.FlagSet) func([]string) (int, error) {
 			}
 		}
 		return 0, nil
+	}
+}
+
+func features(a *app, _ *flag.FlagSet) func([]string) (int, error) {
+	return func(args []string) (int, error) {
+		if len(args) != 0 {
+			return 1, usageError{"it takes no arguments"}
+		}
+		e := json.NewEncoder(a.out)
+		e.SetIndent("", "    ")
+		return 0, e.Encode(oci.Features())
+	}
+}
+
+func spec(a *app, fs *flag.FlagSet) func([]string) (int, error) {
+	dir := "."
+	both(fs.StringVar, &dir, "bundle", "b", "directory to write to (default: the working directory)")
+	rootless := fs.Bool("rootless", false, "for an ordinary user")
+	return func(args []string) (int, error) {
+		if len(args) != 0 {
+			return 1, usageError{"it takes no arguments"}
+		}
+		facts, err := a.runtime.Facts()
+		if err != nil {
+			return 1, err
+		}
+		data, err := oci.Marshal(oci.Default(oci.DefaultOptions{
+			Rootless: *rootless, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), CgroupNS: facts.Cgroup.Mode == host.CgroupV2,
+		}))
+		if err != nil {
+			return 1, err
+		}
+		file, err := os.OpenFile(filepath.Join(dir, oci.ConfigName), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o666)
+		if os.IsExist(err) {
+			return 1, fmt.Errorf("%s exists: remove it first", filepath.Join(dir, oci.ConfigName))
+		}
+		if err != nil {
+			return 1, err
+		}
+		if _, err := file.Write(data); err != nil {
+			return 1, err
+		}
+		return 0, file.Close()
 	}
 }

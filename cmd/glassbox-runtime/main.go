@@ -29,7 +29,7 @@ func run(args []string) int {
 	case len(args) > 1 && args[0] == "--": // as /dev/init
 		return supervise.Init(args[1:])
 	}
-	return oci(args)
+	return runOCI(args)
 }
 
 // hide keeps other processes from looking into this one.

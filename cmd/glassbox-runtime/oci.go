@@ -27,11 +27,11 @@ type app struct {
 
 // command is one of runc's commands.
 type command struct {
-	name  string
-	args  string // what follows the flags
-	about string
-	help  string // an example
-	enters bool // a copy of this process is in the container for a while
+	name   string
+	args   string // what follows the flags
+	about  string
+	help   string // an example
+	enters bool   // a copy of this process is in the container for a while
 	// setup declares flags and returns what runs the command, with what follows the flags, and gives the exit status.
 	setup func(a *app, fs *flag.FlagSet) func(args []string) (int, error)
 }
@@ -41,8 +41,8 @@ type usageError struct{ text string }
 
 func (e usageError) Error() string { return e.text }
 
-// oci runs one of runc's commands: global flags, a command, its flags, its arguments.
-func oci(args []string) int {
+// runOCI runs one of runc's commands: global flags, a command, its flags, its arguments.
+func runOCI(args []string) int {
 	a := &app{out: os.Stdout}
 	global := flag.NewFlagSet("glassbox-runtime", flag.ContinueOnError)
 	global.SetOutput(io.Discard)
