@@ -36,6 +36,9 @@ func (c *container) oomScore(p *specs.Process, ptr string) error {
 	if n := *p.OOMScoreAdj; n < -1000 || n > 1000 {
 		return fmt.Errorf("%s: %d: want -1000 (never killed) to 1000 (killed first)", ptr, n)
 	}
+	if c.hostOOM() {
+		return nil
+	}
 	if err := c.needProc(ptr); err != nil {
 		return err
 	}
@@ -220,6 +223,10 @@ func (c *container) capabilities(p *specs.Process, ptr string) (map[string][]str
 	if caps == nil {
 		caps = &specs.LinuxCapabilities{}
 	}
+	have := c.Facts.Caps
+	if c.users == ownUsers || c.users == joinedUsers {
+		have = ^uint64(0) // whoever enters a user namespace has them all there
+	}
 	sets := map[string][]string{}
 	for _, set := range []struct {
 		field string
@@ -242,7 +249,7 @@ func (c *container) capabilities(p *specs.Process, ptr string) (map[string][]str
 				continue
 			}
 			name = plan.CapName(n)
-			if c.Facts.Caps&(1<<n) == 0 && (c.LaxCaps || set.field != "bounding") {
+			if have&(1<<n) == 0 && (c.LaxCaps || set.field != "bounding") {
 				if !c.LaxCaps {
 					return nil, fmt.Errorf("%s/%s: glassbox itself doesn't have %s on this host, so it can't give it: leave it out with --cap-drop=%s", ptr, set.field, name, strings.TrimPrefix(name, "CAP_"))
 				}

@@ -85,6 +85,12 @@ type container struct {
 	cgroup   cgroup.Setup
 	procfs   string // descriptor of the container's procfs, "" before there is one
 	ownDev   bool   // /dev is a tmpfs of the container's own
+
+	fresh  []string          // new namespaces
+	join   map[string]string // paths of those that exist
+	users  users
+	twice  bool     // the child clones itself again to enter its namespaces
+	second []string // which are new at the second clone
 }
 
 // Container compiles the start of a container.
@@ -142,10 +148,10 @@ func (c *container) check() error {
 	case !strings.HasPrefix(s.Process.Cwd, "/"):
 		return fmt.Errorf("/process/cwd: %q is not an absolute path", s.Process.Cwd)
 	}
-	if !slices.ContainsFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.MountNamespace && n.Path == "" }) {
-		return fmt.Errorf("/linux/namespaces: a container needs a mount namespace of its own")
+	if !slices.ContainsFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.MountNamespace }) {
+		return fmt.Errorf("/linux/namespaces: a container needs a mount namespace other than the host's")
 	}
-	return nil
+	return c.identify()
 }
 
 func enumerate(words []string) string {
@@ -165,22 +171,7 @@ func (c *container) child() error {
 		c.add(plan.Child, plan.Limits, &plan.CgroupJoin{From: name}, "/linux/cgroupsPath",
 			"The child enters its cgroups before anything else: there is no moment without limits.")
 	}
-	c.add(plan.Child, plan.Isolation, &plan.Dumpable{Value: 0}, "",
-		"Until it becomes the program, this process is a copy of glassbox: nobody in the container may look into it or at its executable (CVE-2019-5736).")
-	fresh, join, err := c.ns()
-	if err != nil {
-		return err
-	}
-	for _, n := range nsNames {
-		if _, ok := join[n.name]; ok && n.name != "pid" {
-			c.add(plan.Child, plan.Isolation, &plan.Setns{From: "ns:" + string(n.spec), Namespaces: []string{n.name}}, "/linux/namespaces",
-				"The container shares this namespace: its "+n.gain+".")
-		}
-	}
-	if slices.Contains(fresh, "cgroup") {
-		c.add(plan.Child, plan.Isolation, &plan.Unshare{Namespaces: []string{"cgroup"}}, "/linux/namespaces",
-			"From inside, the container's own cgroup is the root of the tree.")
-	}
+	c.enter()
 	c.add(plan.Child, plan.Rootfs, &plan.Umask{Mask: 0}, "", "Modes of directories and devices below are meant exactly.")
 
 	if err := c.rootfs(); err != nil {
@@ -205,7 +196,7 @@ func (c *container) child() error {
 			await()
 		}
 	}
-	if err := c.sysctls(fresh); err != nil {
+	if err := c.sysctls(c.fresh); err != nil {
 		return err
 	}
 	if err := c.paths(); err != nil {
@@ -220,13 +211,13 @@ func (c *container) child() error {
 		c.add(plan.Child, plan.Rootfs, &plan.Mkdir{Path: s.Process.Cwd, Mode: 0o755}, "/process/cwd", "The working directory is made if the image lacks it.")
 	}
 	if s.Hostname != "" {
-		if !slices.Contains(fresh, "uts") {
+		if !slices.Contains(c.fresh, "uts") {
 			return fmt.Errorf("/hostname: setting it needs a UTS namespace of the container's own")
 		}
 		c.add(plan.Child, plan.Kernel, &plan.Sethostname{Name: s.Hostname}, "/hostname", "The name is set in the container's UTS namespace; the host's stays.")
 	}
 	if s.Domainname != "" {
-		if !slices.Contains(fresh, "uts") {
+		if !slices.Contains(c.fresh, "uts") {
 			return fmt.Errorf("/domainname: setting it needs a UTS namespace of the container's own")
 		}
 		c.add(plan.Child, plan.Kernel, &plan.Setdomainname{Name: s.Domainname}, "/domainname", "The NIS domain name, in the container's UTS namespace.")
@@ -237,7 +228,7 @@ func (c *container) child() error {
 	if s.Root != nil && s.Root.Readonly {
 		c.add(plan.Child, plan.Rootfs, &plan.Remount{Target: "/", Set: []string{"ro"}}, "/root/readonly", "Nothing below the root can be changed, but for the mounts on it.")
 	}
-	if c.loopback(fresh) {
+	if c.loopback(c.fresh) {
 		c.add(plan.Child, plan.Network, &plan.LinkUp{Link: "lo"}, "/linux/namespaces", "A new network namespace has the loopback device, but it is down.")
 	}
 	await()

@@ -52,10 +52,12 @@ type input struct {
 	Network bool              `json:"network"`
 	Cwd     bool              `json:"makeCwd"`
 	Origins map[string]string `json:"origins"`
-	NoCaps  bool              `json:"noCaps"`
 	LSM     []string          `json:"lsm"`
 	Options Input             `json:"options"` // what is plain enough to stand for itself
 	Exec    bool              `json:"exec"`    // the process is started in a running container
+	Caps    *uint64           `json:"caps"`    // effective ones of glassbox; all if missing
+	UID     uint32            `json:"uid"`     // of glassbox, and its group
+	UserNS  bool              `json:"userns"`
 }
 
 const base = `{
@@ -78,10 +80,11 @@ func compileInput(t *testing.T, data []byte) (*Output, error) {
 		}
 	}
 	f := facts(in.Mode)
-	if in.NoCaps {
-		f.Caps = 0
+	if in.Caps != nil {
+		f.Caps = *in.Caps
 	}
 	f.LSM = in.LSM
+	f.UID, f.GID, f.UserNS, f.NoSetgroups = in.UID, in.UID, in.UserNS, in.UserNS
 	ci := in.Options
 	ci.Spec, ci.Facts, ci.Overlay, ci.Origins, ci.MakeCwd = &spec, f, in.Overlay, in.Origins, in.Cwd
 	if in.Overlay != nil {

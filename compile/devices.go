@@ -37,7 +37,9 @@ func (c *container) devices() error {
 			if d.path == "/dev/null" {
 				n.Save = "null"
 			}
-			c.add(plan.Child, plan.Devices, n, "", d.reason)
+			if !c.bindDevice(n, "", d.reason) {
+				c.add(plan.Child, plan.Devices, n, "", d.reason)
+			}
 		}
 	}
 	for i, d := range c.Spec.Linux.Devices {
@@ -61,7 +63,10 @@ func (c *container) devices() error {
 		if d.Path == "/dev/null" && d.Type == "c" && d.Major == 1 && d.Minor == 3 {
 			n.Save = "null"
 		}
-		c.add(plan.Child, plan.Devices, n, ptr, "A device of the host that the container may use.")
+		const reason = "A device of the host that the container may use."
+		if !c.bindDevice(n, ptr, reason) {
+			c.add(plan.Child, plan.Devices, n, ptr, reason)
+		}
 	}
 	if c.ownDev {
 		for _, l := range [][2]string{{"/proc/self/fd", "/dev/fd"}, {"/proc/self/fd/0", "/dev/stdin"}, {"/proc/self/fd/1", "/dev/stdout"}, {"/proc/self/fd/2", "/dev/stderr"}} {

@@ -40,7 +40,15 @@ func Exec(in ExecInput) (*Output, error) {
 	c.cgroup = cgroup.Join(in.Facts.Cgroup, in.Cgroups)
 	c.steps = append(c.steps, c.cgroup.Steps...)
 	c.add(plan.Host, plan.Isolation, &plan.OpenPid{Pid: in.PID, Start: in.Start, Save: "container"}, "", "The container's first process, whose namespaces will be joined.")
-	if slices.Contains(in.Namespaces, "pid") {
+	join := slices.Clone(in.Namespaces)
+	if slices.Contains(join, "user") {
+		c.users = joinedUsers
+	}
+	// Who has no privileges gets them in the container's user namespace, and can join the others from there only: all are joined
+	// by the child, which then clones itself to enter the PID namespace.
+	c.twice = c.users == joinedUsers && !c.privileged()
+	if slices.Contains(join, "pid") && !c.twice {
+		join = slices.DeleteFunc(join, func(n string) bool { return n == "pid" })
 		c.add(plan.Host, plan.Isolation, &plan.Setns{From: "container", Namespaces: []string{"pid"}}, "", "Only children enter a PID namespace: the thread that clones joins it.")
 	}
 	if p := in.Process; p.OOMScoreAdj != nil || p.ApparmorProfile != "" || p.SelinuxLabel != "" {
@@ -56,6 +64,9 @@ func Exec(in ExecInput) (*Output, error) {
 		return nil, err
 	}
 	c.add(plan.Host, plan.Isolation, &plan.Clone{Cgroup: c.cgroup.CloneInto}, "", "The new process, in the container's cgroup and PID namespace.")
+	if c.twice {
+		c.add(plan.Host, plan.Isolation, &plan.Adopt{}, "", "The second clone is the process; the first one has ended.")
+	}
 	if in.Process.Terminal {
 		c.add(plan.Host, plan.Terminal, &plan.RecvFD{Save: "console"}, "/process/terminal", "Whoever called exec holds the other end of the terminal.")
 	}
@@ -69,9 +80,14 @@ func Exec(in ExecInput) (*Output, error) {
 		return nil, err
 	}
 	c.add(plan.Child, plan.Isolation, &plan.Dumpable{Value: 0}, "", "The container must not reach glassbox through this process (CVE-2019-5736).")
-	join := slices.DeleteFunc(slices.Clone(in.Namespaces), func(n string) bool { return n == "pid" })
+	if c.users == joinedUsers && c.privileged() && !c.Facts.NoSetgroups {
+		c.add(plan.Child, plan.Isolation, &plan.Setgroups{}, "", "The groups of whoever started glassbox are left behind now: the user namespace may not allow it later.")
+	}
 	if len(join) > 0 {
 		c.add(plan.Child, plan.Isolation, &plan.Setns{From: "container", Namespaces: join}, "", "From here on this process sees what the container sees.")
+	}
+	if c.twice {
+		c.add(plan.Child, plan.Isolation, &plan.Clone{}, "", "Only children enter a PID namespace: this process ends, the clone goes on.")
 	}
 	if in.Process.Terminal {
 		o := &plan.OpenConsole{Master: "master", Slave: "terminal", UID: in.Process.User.UID}

@@ -30,6 +30,10 @@ func (c *container) rootfs() error {
 		"Mounts made from here on stay in the container's mount namespace.")
 	target := c.Mountpoint
 	if c.Overlay != nil {
+		if err := c.sources(); err != nil {
+			return err
+		}
+		c.become() // overlayfs goes on with the ids of who mounts it
 		c.add(plan.Child, plan.Rootfs, c.Overlay, "/root", "The image's layers are stacked; writes go to the container's own upper directory, the image stays as it is.")
 	} else {
 		if target == "" {
@@ -37,12 +41,18 @@ func (c *container) rootfs() error {
 		}
 		c.add(plan.Child, plan.Rootfs, &plan.Mount{Source: s.Root.Path, Target: target, Flags: []string{"bind", "rec"}}, "/root/path",
 			"pivot_root wants a mount: the directory is bound to itself or to an empty directory.")
+		if err := c.sources(); err != nil {
+			return err
+		}
 	}
 	if c.hooked() {
 		c.add(plan.Child, plan.Rootfs, &plan.RootDir{Path: target}, "/root", "Names of the container are looked up below it from here on; hooks want to see it before it becomes the root.")
-		return nil
+	} else {
+		c.add(plan.Child, plan.Rootfs, &plan.PivotRoot{Root: target}, "/root", pivotReason)
 	}
-	c.add(plan.Child, plan.Rootfs, &plan.PivotRoot{Root: target}, "/root", pivotReason)
+	if c.Overlay == nil {
+		c.become()
+	}
 	return nil
 }
 
@@ -74,7 +84,7 @@ func parseOptions(options []string) mountOptions {
 	for _, opt := range options {
 		plain, rec := strings.CutPrefix(opt, "r")
 		switch {
-		case opt == "bind" || opt == "rbind" || opt == "defaults" || opt == "":
+		case opt == "bind" || opt == "rbind" || opt == "defaults" || opt == "" || opt == "idmap" || opt == "ridmap":
 		case slices.Contains(attrs, opt):
 			o.set = append(o.set, opt)
 			o.clear = slices.DeleteFunc(o.clear, func(s string) bool { return s == opt })
@@ -111,6 +121,7 @@ func (c *container) mounts() error {
 		}
 		o := parseOptions(m.Options)
 		switch {
+		case c.taken(i, m, dest, o, ptr):
 		case isBind(m):
 			if len(o.data) > 0 {
 				return fmt.Errorf("%s/options: %q means nothing for a bind mount", ptr, o.data[0])
@@ -238,8 +249,15 @@ func (c *container) cgroupMount(dest string, o mountOptions, ptr string) {
 // null makes sure that there is a descriptor of a real null device for masking.
 func (c *container) null() string {
 	for _, s := range c.steps {
-		if n, ok := s.Op.(*plan.Mknod); ok && n.Save == "null" && s.Lane == plan.Child {
-			return "null"
+		switch n := s.Op.(type) {
+		case *plan.Mknod:
+			if n.Save == "null" {
+				return "null"
+			}
+		case *plan.MoveMount:
+			if n.Keep && n.From == deviceName("/dev/null") {
+				return n.From
+			}
 		}
 	}
 	return ""

@@ -10,12 +10,15 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// namespaces maps the specification's names to those of plans, in the order of steps.
-var nsNames = []struct {
+// nsName is a kind of namespace.
+type nsName struct {
 	spec specs.LinuxNamespaceType
 	name string
 	gain string // what one has by it
-}{
+}
+
+// nsNames maps the specification's names to those of plans, in the order of steps.
+var nsNames = []nsName{
 	{specs.MountNamespace, "mount", "mounts"},
 	{specs.PIDNamespace, "pid", "processes"},
 	{specs.UTSNamespace, "uts", "host name"},
@@ -31,14 +34,7 @@ func (c *container) ns() (fresh []string, join map[string]string, err error) {
 	join = map[string]string{}
 	seen := map[specs.LinuxNamespaceType]bool{}
 	for i, n := range c.Spec.Linux.Namespaces {
-		k := slices.IndexFunc(nsNames, func(e struct {
-			spec specs.LinuxNamespaceType
-			name string
-			gain string
-		},
-		) bool {
-			return e.spec == n.Type
-		})
+		k := slices.IndexFunc(nsNames, func(e nsName) bool { return e.spec == n.Type })
 		if k < 0 {
 			return nil, nil, fmt.Errorf("/linux/namespaces/%d/type: unknown namespace %q", i, n.Type)
 		}
@@ -66,17 +62,10 @@ func (c *container) host() error {
 		}
 		c.steps = append(c.steps, c.cgroup.Steps...)
 	}
-	for i, m := range c.Spec.Mounts {
-		if !isBind(m) {
-			continue
-		}
-		ptr := fmt.Sprintf("/mounts/%d", i)
-		c.add(plan.Host, plan.Sources, &plan.OpenTree{Path: m.Source, Recursive: slices.Contains(m.Options, "rbind"), Save: mountName(i)}, ptr,
-			"The source of a bind mount is taken from the host now, while no name can be influenced by the container.")
-	}
 	for i, n := range c.Spec.Linux.Namespaces {
 		if n.Path != "" {
-			c.add(plan.Host, plan.Isolation, &plan.Open{Path: n.Path, Save: "ns:" + string(n.Type)}, fmt.Sprintf("/linux/namespaces/%d", i),
+			k := slices.IndexFunc(nsNames, func(e nsName) bool { return e.spec == n.Type })
+			c.add(plan.Host, plan.Isolation, &plan.Open{Path: n.Path, Namespace: nsNames[k].name, Save: "ns:" + string(n.Type)}, fmt.Sprintf("/linux/namespaces/%d/path", i),
 				"The namespace exists already; the container will share it.")
 		}
 	}
@@ -84,26 +73,21 @@ func (c *container) host() error {
 		c.add(plan.Host, plan.Sources, &plan.Open{Path: c.StartDir, Flags: []string{"path", "directory"}, Save: "start"}, "",
 			"The container will wait at a FIFO in this directory until it is started.")
 	}
-	fresh, join, err := c.ns()
-	if err != nil {
-		return err
+	for i, m := range c.Spec.Mounts {
+		if idMapped(m) {
+			if err := c.idMappedSource(i, m); err != nil {
+				return err
+			}
+		} else if isBind(m) && c.hostSources() {
+			c.add(plan.Host, plan.Sources, &plan.OpenTree{Path: m.Source, Recursive: slices.Contains(m.Options, "rbind"), Save: mountName(i)},
+				fmt.Sprintf("/mounts/%d", i), sourceReason)
+		}
 	}
-	if _, ok := join["pid"]; ok {
+	if _, ok := c.join["pid"]; ok && !c.twice {
 		c.add(plan.Host, plan.Isolation, &plan.Setns{From: "ns:pid", Namespaces: []string{"pid"}}, "/linux/namespaces",
 			"Only children enter a PID namespace: the thread that clones joins it.")
 	}
-	var gains []string
-	for _, n := range nsNames {
-		if slices.Contains(fresh, n.name) && !late(n.name) {
-			gains = append(gains, n.gain)
-		}
-	}
-	flags := slices.DeleteFunc(slices.Clone(fresh), late)
-	reason := "The container is this one process. It gets its own " + enumerate(gains) + "."
-	if c.cgroup.CloneInto != "" {
-		reason += " It is born in its cgroup, so there is no moment without limits."
-	}
-	c.add(plan.Host, plan.Isolation, &plan.Clone{Namespaces: flags, Cgroup: c.cgroup.CloneInto}, "/linux/namespaces", reason)
+	c.clone()
 	c.steps = append(c.steps, c.Network...)
 	if len(c.Network) > 0 {
 		c.add(plan.Host, plan.Network, &plan.Release{Name: "network"}, "", "The network is ready; the program may start.")
@@ -112,12 +96,10 @@ func (c *container) host() error {
 		c.add(plan.Host, plan.Terminal, &plan.RecvFD{Save: "console"}, "/process/terminal", "The supervisor holds the other end of the terminal.")
 	}
 	c.hooks()
-	if slices.Contains(fresh, "user") {
-		uid, gid := c.Spec.Linux.UIDMappings, c.Spec.Linux.GIDMappings
+	if c.users == lateUsers {
 		c.add(plan.Host, plan.Privileges, &plan.Expect{Name: "user namespace"}, "/linux/namespaces", "Ids can be mapped when there is a user namespace.")
-		c.add(plan.Host, plan.Privileges, &plan.IDMap{UID: idRanges(uid), GID: idRanges(gid)}, "/linux/uidMappings",
-			"Which users of the host the users in the container are. Without a mapping every id stands for itself.")
-		c.add(plan.Host, plan.Privileges, &plan.Release{Name: "ids"}, "/linux/uidMappings", "The child has ids now and may take them on.")
+		c.add(plan.Host, plan.Privileges, c.idMap(), "/linux/namespaces", "Without a mapping in the configuration every id stands for itself.")
+		c.add(plan.Host, plan.Privileges, &plan.Release{Name: "ids"}, "/linux/namespaces", "The child has ids now and may take them on.")
 	}
 	if c.Record || c.StartDir != "" {
 		c.add(plan.Host, plan.Exec, &plan.Expect{Name: "ready"}, "", "The child has come to its end as a copy of the runtime.")
@@ -131,9 +113,8 @@ func (c *container) loopback(fresh []string) bool {
 	return len(c.Network) == 0 && slices.Contains(fresh, "net")
 }
 
-// late says which namespaces the child leaves for itself: the cgroup namespace, once it is in its cgroup, and the user
-// namespace, once everything is mounted. The other namespaces then belong to the host's user namespace: the container's root,
-// whatever capabilities it has, has none over its mounts, network and host name.
+// late says which namespaces the first clone doesn't make: the cgroup namespace, which the child makes once it is in its cgroup,
+// and the user namespace, which is made at the very end or, with mappings, from the start (see users).
 func late(ns string) bool { return ns == "cgroup" || ns == "user" }
 
 // idRanges takes over mappings; none is the identity.

@@ -98,7 +98,7 @@ func (c *container) process(p *specs.Process, ptr string) error {
 	if err := c.rlimits(p, ptr); err != nil {
 		return err
 	}
-	if slices.ContainsFunc(c.Spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.UserNamespace && n.Path == "" }) {
+	if c.users == lateUsers {
 		c.add(plan.Child, plan.Privileges, &plan.Unshare{Namespaces: []string{"user"}}, "/linux/namespaces",
 			"From here on capabilities count in the container's own user namespace only.")
 		c.add(plan.Child, plan.Privileges, &plan.Notify{Name: "user namespace"}, "/linux/namespaces", "Only the parent has the right to map ids of the host.")
@@ -180,6 +180,9 @@ func (c *container) filter() (*plan.Seccomp, error) {
 }
 
 func (c *container) privileges(p *specs.Process, ptr string) error {
+	if err := c.checkUser(p.User, ptr); err != nil {
+		return err
+	}
 	sets, err := c.capabilities(p, ptr+"/capabilities")
 	if err != nil {
 		return err
@@ -197,8 +200,7 @@ func (c *container) privileges(p *specs.Process, ptr string) error {
 	if len(drop) > 0 {
 		c.add(plan.Child, plan.Privileges, &plan.DropBounding{Caps: drop}, ptr+"/capabilities/bounding", "No program in the container, whatever its file says, can have these.")
 	}
-	groups := append([]uint32{}, p.User.AdditionalGids...)
-	c.add(plan.Child, plan.Privileges, &plan.Setgroups{Groups: groups}, ptr+"/user", "The groups of whoever started glassbox are left behind.")
+	c.groups(p, ptr)
 	c.add(plan.Child, plan.Privileges, &plan.Setresgid{GID: p.User.GID}, ptr+"/user", "The program's group.")
 	if p.User.UID != 0 && len(sets["permitted"]) > 0 {
 		c.add(plan.Child, plan.Privileges, &plan.KeepCaps{}, ptr+"/capabilities/permitted", "Changing from root to another user would drop them all.")

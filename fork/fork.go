@@ -97,6 +97,7 @@ type execution struct {
 	sock       int
 	childSock  int
 	tainted    bool         // the thread's namespaces were changed
+	adopted    bool         // the child is the second one
 	processors *unix.CPUSet // those of the thread, if a step changed them
 	received   map[string]int
 	prog       *program
@@ -165,6 +166,9 @@ func (x *execution) waits() bool {
 // fail ends the child and takes back what the first n steps made.
 func (x *execution) fail(n int, err error) error {
 	if x.pid != 0 {
+		x.endSecond()
+	}
+	if x.pid != 0 {
 		unix.Kill(x.pid, unix.SIGKILL) // not reaped yet: the pid can't be another's
 		x.reap()
 	}
@@ -231,7 +235,10 @@ func (x *execution) host(op plan.Op) error {
 		fd, err := cgroup.Open(o)
 		return x.own(o.Save, fd, err)
 	case *plan.OpenTree:
-		fd, err := openTree(o)
+		fd, err := openTree(o, x.fds[o.IDMap])
+		return x.own(o.Save, fd, err)
+	case *plan.UserNamespace:
+		fd, err := userNamespace(o)
 		return x.own(o.Save, fd, err)
 	case *plan.Open:
 		fd, err := open(o)
@@ -261,8 +268,12 @@ func (x *execution) host(op plan.Op) error {
 		return x.affinity(o)
 	case *plan.Clone:
 		return x.clone(o)
+	case *plan.Adopt:
+		return x.adopt()
 	case *plan.IDMap:
-		return x.idMap(o)
+		return mapIDs(x.pid, o)
+	case *plan.WriteProc:
+		return writeFile(&plan.WriteFile{Path: "/proc/" + strconv.Itoa(x.pid) + "/" + o.File, Value: o.Value})
 	case *plan.Release:
 		if o.Name == "record" && x.opts.Record != nil {
 			if err := x.opts.Record(&Process{PID: x.pid, Pidfd: x.pidfd, FDs: x.received}); err != nil {

@@ -12,8 +12,13 @@ import (
 	"glassbox/plan"
 )
 
-// openTree clones a mount of the host (open_tree(2)).
-func openTree(o *plan.OpenTree) (int, error) {
+// openTree clones a mount of the host (open_tree(2)). users is the user namespace of o.IDMap.
+func openTree(o *plan.OpenTree, users int) (int, error) {
+	if o.Device != "" {
+		if err := checkDevice(o); err != nil {
+			return -1, err
+		}
+	}
 	flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC)
 	if o.Recursive {
 		flags |= unix.AT_RECURSIVE
@@ -22,11 +27,47 @@ func openTree(o *plan.OpenTree) (int, error) {
 	if err != nil {
 		return -1, &os.PathError{Op: "open_tree", Path: o.Path, Err: err}
 	}
+	if o.IDMap != "" {
+		flags = unix.AT_EMPTY_PATH
+		if o.IDMapRecursive {
+			flags |= unix.AT_RECURSIVE
+		}
+		err := unix.MountSetattr(fd, "", flags, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(users)})
+		if err != nil {
+			unix.Close(fd)
+			switch err {
+			case unix.EINVAL:
+				err = fmt.Errorf("the file system of %s, or one mounted below, can't have mounts with ids of their own with this kernel: %w", o.Path, err)
+			case unix.EPERM:
+				err = fmt.Errorf("the file system of %s belongs to another user namespace, or has mounts with ids of their own already: %w", o.Path, err)
+			}
+			return -1, err
+		}
+	}
 	return fd, nil
+}
+
+// checkDevice makes sure that a path of the host is the device that the plan means, and not a symbolic link.
+func checkDevice(o *plan.OpenTree) error {
+	var st unix.Stat_t
+	if err := unix.Lstat(o.Path, &st); err != nil {
+		return &os.PathError{Op: "stat", Path: o.Path, Err: err}
+	}
+	kind := map[uint32]string{unix.S_IFCHR: "c", unix.S_IFBLK: "b"}[st.Mode&unix.S_IFMT]
+	if got := fmt.Sprintf("%s %d:%d", kind, unix.Major(uint64(st.Rdev)), unix.Minor(uint64(st.Rdev))); got != o.Device {
+		if kind == "" {
+			got = "none"
+		}
+		return fmt.Errorf("%s of the host should be device %s, it is %s", o.Path, o.Device, got)
+	}
+	return nil
 }
 
 func open(o *plan.Open) (int, error) {
 	flags := unix.O_RDONLY | unix.O_CLOEXEC
+	if o.Namespace != "" {
+		flags |= unix.O_NONBLOCK // a FIFO in its place must not block
+	}
 	for _, f := range o.Flags {
 		switch f {
 		case "path":
@@ -45,7 +86,40 @@ func open(o *plan.Open) (int, error) {
 	if err != nil {
 		return -1, &os.PathError{Op: "open", Path: o.Path, Err: err}
 	}
+	if o.Namespace != "" {
+		if err := checkNamespace(fd, o); err != nil {
+			unix.Close(fd)
+			return -1, err
+		}
+	}
 	return fd, nil
+}
+
+// checkNamespace makes sure that a descriptor stands for a namespace of the kind that the plan means (ioctl_ns(2)).
+func checkNamespace(fd int, o *plan.Open) error {
+	want, err := namespaces([]string{o.Namespace})
+	if err != nil {
+		return err
+	}
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(fd, &fs); err != nil {
+		return err
+	}
+	got := 0
+	if fs.Type == unix.NSFS_MAGIC {
+		if got, err = unix.IoctlRetInt(fd, unix.NS_GET_NSTYPE); err != nil {
+			return fmt.Errorf("%s: NS_GET_NSTYPE: %w", o.Path, err)
+		}
+	}
+	if uint64(got) == want {
+		return nil
+	}
+	for name, flag := range nsFlags {
+		if uint64(got) == flag {
+			return fmt.Errorf("%s is a %s namespace, not a %s namespace", o.Path, name, o.Namespace)
+		}
+	}
+	return fmt.Errorf("%s is no namespace", o.Path)
 }
 
 // openPid opens a pidfd of the process that has this pid since the given start time.
@@ -96,14 +170,6 @@ func statField(stat []byte, n int) (uint64, bool) {
 	}
 	v, err := strconv.ParseUint(fields[n-3], 10, 64)
 	return v, err == nil
-}
-
-func (x *execution) idMap(o *plan.IDMap) error {
-	dir := "/proc/" + strconv.Itoa(x.pid) + "/"
-	if err := writeFile(&plan.WriteFile{Path: dir + "uid_map", Value: idRanges(o.UID)}); err != nil {
-		return err
-	}
-	return writeFile(&plan.WriteFile{Path: dir + "gid_map", Value: idRanges(o.GID)})
 }
 
 func idRanges(rs []plan.IDRange) string {

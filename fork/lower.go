@@ -18,10 +18,12 @@ import (
 type lowering struct {
 	calls []call
 	keep  []any
-	fds   map[string]int   // descriptors of the parent that the child inherits
-	regs  map[string]uint8 // registers that hold the child's own descriptors
-	next  uint8            // last register in use
-	free  []uint8          // registers to use again
+	fds   map[string]int    // descriptors of the parent that the child inherits
+	regs  map[string]uint8  // registers that hold the child's own descriptors
+	next  uint8             // last register in use
+	free  []uint8           // registers to use again
+	kinds map[string]string // of the descriptors in regs that OpenTree made: "dir", "file"
+	full  bool              // there were not enough registers
 	step  int32
 	sock  int
 	steps []plan.Step
@@ -35,7 +37,7 @@ func lower(p *plan.Plan, fds map[string]int, sock int, inject int) (*program, er
 	if p.Arch != runtime.GOARCH {
 		return nil, fmt.Errorf("the plan is for %s, this machine is %s", p.Arch, runtime.GOARCH)
 	}
-	l := &lowering{fds: fds, regs: map[string]uint8{}, sock: sock, steps: p.Steps, calls: make([]call, 0, 8*len(p.Steps))}
+	l := &lowering{fds: fds, regs: map[string]uint8{}, kinds: map[string]string{}, sock: sock, steps: p.Steps, calls: make([]call, 0, 8*len(p.Steps))}
 	for i, s := range p.Steps {
 		if s.Lane != plan.Child {
 			continue
@@ -46,6 +48,9 @@ func lower(p *plan.Plan, fds map[string]int, sock int, inject int) (*program, er
 		}
 		if err := l.op(s.Op); err != nil {
 			return nil, fmt.Errorf("step %d/%d: %w", i+1, len(p.Steps), err)
+		}
+		if l.full {
+			return nil, fmt.Errorf("step %d/%d: too many descriptors are open in the child at once: 255", i+1, len(p.Steps))
 		}
 	}
 	prog := &program{calls: &l.calls[0], n: len(l.calls), sock: uintptr(sock), keep: append(l.keep, l.calls)}
@@ -89,7 +94,8 @@ func (l *lowering) reg() uint8 {
 		return r
 	}
 	if l.next == 255 {
-		panic("out of registers")
+		l.full = true
+		return l.next
 	}
 	l.next++
 	return l.next
@@ -415,6 +421,16 @@ func (l *lowering) op(op plan.Op) error {
 		}
 		l.add(mk(unix.SYS_WRITE, fd, val(l.str("0")), num(1)))
 		l.close(fd)
+	case *plan.Clone:
+		return l.cloneAgain(o)
+	case *plan.TimeOffsets:
+		var b strings.Builder
+		for _, t := range o.Offsets {
+			fmt.Fprintf(&b, "%s %d %d\n", t.Clock, t.Secs, t.Nanosecs)
+		}
+		l.writeFile(val(cwd), "/proc/self/timens_offsets", b.String(), 0)
+	case *plan.OpenTree:
+		return l.hostTree(o)
 	case *plan.Unshare:
 		flags, err := namespaces(o.Namespaces)
 		if err != nil {
@@ -504,15 +520,25 @@ func (l *lowering) op(op plan.Op) error {
 		}
 		create := o.Create
 		if create == "like" {
-			if create, err = kindOf(fd); err != nil {
+			if create, err = l.kindOf(o.From); err != nil {
 				return err
 			}
 		}
-		t := l.resolve(o.Target, create, 0, 0o755)
+		var resolve uint64
+		if o.NoSymlinks {
+			resolve = unix.RESOLVE_NO_SYMLINKS
+		}
+		t := l.resolve(o.Target, create, resolve, 0o755)
 		l.moveMount(fd, at(t))
 		l.close(at(t))
 		l.release(t)
-		l.close(fd)
+		if !o.Keep {
+			l.close(fd)
+			if fd.reg != 0 {
+				l.release(fd.reg)
+				delete(l.regs, o.From)
+			}
+		}
 	case *plan.Remount:
 		t := l.resolve(o.Target, "", 0, 0)
 		if err := l.mountSetattr(at(t), o.Set, o.Clear, o.Propagation, o.Recursive); err != nil {
@@ -688,7 +714,10 @@ func (l *lowering) op(op plan.Op) error {
 		for _, g := range o.Groups {
 			b = binary.NativeEndian.AppendUint32(b, g)
 		}
-		l.add(mk(unix.SYS_SETGROUPS, num(len(o.Groups)), val(l.bytes(b))))
+		i := l.add(mk(unix.SYS_SETGROUPS, num(len(o.Groups)), val(l.bytes(b))))
+		if o.IfAllowed {
+			l.ignore(i, unix.EPERM)
+		}
 	case *plan.Setresgid:
 		l.add(mk(unix.SYS_SETRESGID, num(int(o.GID)), num(int(o.GID)), num(int(o.GID))))
 	case *plan.Setresuid:
@@ -754,7 +783,14 @@ func (l *lowering) keepers() []int {
 }
 
 // kindOf says what the target of a bind mount must be: "dir" or "file", as the source is.
-func kindOf(source arg) (string, error) {
+func (l *lowering) kindOf(name string) (string, error) {
+	if kind, ok := l.kinds[name]; ok {
+		return kind, nil
+	}
+	source, err := l.fd(name)
+	if err != nil {
+		return "", err
+	}
 	var st unix.Stat_t
 	if source.reg != 0 {
 		return "", fmt.Errorf("the source of a mount that the child opens has no kind yet")
@@ -766,6 +802,61 @@ func kindOf(source arg) (string, error) {
 		return "dir", nil
 	}
 	return "file", nil
+}
+
+// hostTree clones a mount of the host, seen from the child's mount namespace. What kind of file it is, is found out here, by the
+// parent: if it is another one by the time the child comes to it, mounting fails.
+func (l *lowering) hostTree(o *plan.OpenTree) error {
+	if o.IDMap != "" {
+		return fmt.Errorf("the ids of a mount are mapped by the parent")
+	}
+	if o.Device != "" {
+		if err := checkDevice(o); err != nil {
+			return err
+		}
+	}
+	var st unix.Stat_t
+	l.kinds[o.Save] = "dir"
+	if err := unix.Stat(o.Path, &st); err == nil && st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		l.kinds[o.Save] = "file"
+	}
+	flags := unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC
+	if o.Recursive {
+		flags |= unix.AT_RECURSIVE
+	}
+	if o.Device != "" {
+		flags |= unix.AT_SYMLINK_NOFOLLOW
+	}
+	c := mk(unix.SYS_OPEN_TREE, val(cwd), val(l.str(o.Path)), num(flags))
+	c.save = l.reg()
+	l.add(c)
+	l.save(o.Save, c.save)
+	return nil
+}
+
+// cloneAgain makes the second child. It is a child of our parent, too, and waits until the parent has learnt of it, by the pidfd
+// that the first child sends before it ends.
+func (l *lowering) cloneAgain(o *plan.Clone) error {
+	flags, err := namespaces(o.Namespaces)
+	if err != nil {
+		return err
+	}
+	if o.Cgroup != "" {
+		return fmt.Errorf("the first child is in its cgroup already")
+	}
+	msg, fd := l.message()
+	args := ptr(l, cloneArgs{flags: flags | unix.CLONE_PARENT | unix.CLONE_PIDFD, pidfd: uint64(uintptr(unsafe.Pointer(fd)))})
+	c := mk(sysClone3, val(args), val(unsafe.Sizeof(cloneArgs{})))
+	c.check, c.want = true, 0 // who gets another number than 0 is the first child
+	i := l.add(c)
+	l.on(i, unix.EPIPE, l.here())
+	l.add(mk(unix.SYS_SENDMSG, num(l.sock), val(msg), num(0)))
+	l.add(mk(unix.SYS_EXIT_GROUP, num(0)))
+	l.calls[i].ok = l.here()
+	c = mk(unix.SYS_READ, num(l.sock), val(ptr(l, [1]byte{})), num(1))
+	c.check, c.want = true, 1
+	l.add(c)
+	return nil
 }
 
 func (l *lowering) prctl(args ...int) {
@@ -878,19 +969,24 @@ func (l *lowering) sendFD(o *plan.SendFD) error {
 	if fd.reg == 0 {
 		return fmt.Errorf("send-fd: %q belongs to the parent already", o.From)
 	}
-	// struct cmsghdr, then one descriptor, which the child fills in.
-	control := unix.UnixRights(-1)
-	iov := unix.Iovec{Base: new(byte)}
-	iov.SetLen(1)
-	msg := &unix.Msghdr{Iov: &iov, Control: &control[0]}
-	msg.SetIovlen(1)
-	msg.SetControllen(len(control))
-	l.keep = append(l.keep, msg, &iov, control)
-	c := mk(unix.SYS_SENDMSG, num(l.sock), val(uintptr(unsafe.Pointer(msg))), num(0))
-	c.poke, c.pokeReg = (*int32)(unsafe.Pointer(&control[unix.CmsgLen(0)])), fd.reg
+	msg, slot := l.message()
+	c := mk(unix.SYS_SENDMSG, num(l.sock), val(msg), num(0))
+	c.poke, c.pokeReg = slot, fd.reg
 	l.add(c)
 	l.close(fd)
 	return nil
+}
+
+// message prepares a message of one byte and one descriptor (struct cmsghdr), which the child fills in.
+func (l *lowering) message() (msg uintptr, fd *int32) {
+	control := unix.UnixRights(-1)
+	iov := unix.Iovec{Base: new(byte)}
+	iov.SetLen(1)
+	m := &unix.Msghdr{Iov: &iov, Control: &control[0]}
+	m.SetIovlen(1)
+	m.SetControllen(len(control))
+	l.keep = append(l.keep, m, &iov, control)
+	return uintptr(unsafe.Pointer(m)), (*int32)(unsafe.Pointer(&control[unix.CmsgLen(0)]))
 }
 
 func (l *lowering) seccomp(o *plan.Seccomp) error {

@@ -7,18 +7,22 @@ package host
 
 // Facts is what a plan depends on beside the container's configuration.
 type Facts struct {
-	Kernel  Kernel    `json:"kernel"`
-	Arch    string    `json:"arch"` // GOARCH
-	UID     uint32    `json:"uid"`
-	GID     uint32    `json:"gid"`
-	Caps    uint64    `json:"caps"`    // effective capabilities, bit n is capability n
-	LastCap int       `json:"lastCap"` // highest capability that the kernel knows
-	NoFile  [2]uint64 `json:"noFile"`  // soft and hard RLIMIT_NOFILE as they were before the Go runtime raised the soft one
-	Cgroup  Cgroup    `json:"cgroup"`
-	LSM     []string  `json:"lsm,omitempty"` // active security modules: "apparmor", "selinux", …
-	Seccomp bool      `json:"seccomp"`
-	CPUs    int       `json:"cpus"`   // online processors
-	Memory  uint64    `json:"memory"` // bytes
+	Kernel Kernel `json:"kernel"`
+	Arch   string `json:"arch"` // GOARCH
+	UID    uint32 `json:"uid"`
+	GID    uint32 `json:"gid"`
+	Caps   uint64 `json:"caps"` // effective capabilities, bit n is capability n
+	// UserNS is set in a user namespace other than the first one: capabilities count there only.
+	UserNS bool `json:"userns,omitempty"`
+	// NoSetgroups is set where the user namespace denies setgroups(2) for good.
+	NoSetgroups bool      `json:"noSetgroups,omitempty"`
+	LastCap     int       `json:"lastCap"` // highest capability that the kernel knows
+	NoFile      [2]uint64 `json:"noFile"`  // soft and hard RLIMIT_NOFILE as they were before the Go runtime raised the soft one
+	Cgroup      Cgroup    `json:"cgroup"`
+	LSM         []string  `json:"lsm,omitempty"` // active security modules: "apparmor", "selinux", …
+	Seccomp     bool      `json:"seccomp"`
+	CPUs        int       `json:"cpus"`   // online processors
+	Memory      uint64    `json:"memory"` // bytes
 }
 
 // Kernel is the running kernel's version.

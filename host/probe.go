@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -40,12 +41,14 @@ func Probe() (*Facts, error) {
 		return nil, fmt.Errorf("sysinfo: %w", err)
 	}
 	soft, hard := nofile.Limits()
+	userNS, noSetgroups := userNamespace(&buf)
 	return &Facts{
-		Kernel:  kernel,
-		Arch:    runtime.GOARCH,
-		UID:     uint32(unix.Geteuid()),
-		GID:     uint32(unix.Getegid()),
-		Caps:    caps,
+		Kernel: kernel,
+		Arch:   runtime.GOARCH,
+		UID:    uint32(unix.Geteuid()),
+		GID:    uint32(unix.Getegid()),
+		Caps:   caps,
+		UserNS: userNS, NoSetgroups: noSetgroups,
 		LastCap: lastCap(),
 		NoFile:  [2]uint64{soft, hard},
 		Cgroup:  cgroup,
@@ -78,6 +81,17 @@ func effectiveCaps() (uint64, error) {
 		return 0, fmt.Errorf("capget: %w", err)
 	}
 	return uint64(data[1].Effective)<<32 | uint64(data[0].Effective), nil
+}
+
+// userNamespace reports whether this is not the first user namespace, in which each id stands for itself, and whether it denies
+// setgroups(2).
+func userNamespace(buf *[]byte) (inside, denied bool) {
+	text, err := readFile("/proc/self/uid_map", buf)
+	if err != nil || slices.Equal(strings.Fields(string(text)), []string{"0", "0", "4294967295"}) {
+		return false, false
+	}
+	text, err = readFile("/proc/self/setgroups", buf)
+	return true, err == nil && strings.TrimSpace(string(text)) == "deny"
 }
 
 // lastCap finds the highest capability that the kernel knows by bisection: PR_CAPBSET_READ answers EINVAL for those above.

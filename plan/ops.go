@@ -73,18 +73,32 @@ type DeviceFilter struct {
 // ---- descriptors from the host ----
 
 // OpenTree clones the mount at Path into a detached mount (open_tree(2) with OPEN_TREE_CLONE, Linux 5.2), so that the source
-// of a bind mount is fixed before the container can influence any name.
+// of a bind mount is fixed before the container can influence any name. In the child it is made before the root changes.
 type OpenTree struct {
 	Path      string `json:"path"`
 	Recursive bool   `json:"recursive,omitempty"`
 	Save      string `json:"save"`
+	// Device is what the path must be, like "c 1:3": in the place of another device it would be handed to the container.
+	Device string `json:"device,omitempty"`
+	// IDMap gives the files of the mount the ids of the user namespace saved under that name (MOUNT_ATTR_IDMAP, Linux 5.12).
+	IDMap          string `json:"idMap,omitempty"`
+	IDMapRecursive bool   `json:"idMapRecursive,omitempty"` // those of the mounts below, too
+}
+
+// UserNamespace makes a user namespace that no process lives in, for mounts with ids of their own.
+type UserNamespace struct {
+	UID  []IDRange `json:"uid"`
+	GID  []IDRange `json:"gid"`
+	Save string    `json:"save"`
 }
 
 // Open opens a path of the host.
 type Open struct {
 	Path  string   `json:"path"`
 	Flags []string `json:"flags,omitempty"` // "path", "directory", "write", "nofollow"
-	Save  string   `json:"save"`
+	// Namespace is the kind of namespace that the file must stand for (ioctl_ns(2), NS_GET_NSTYPE).
+	Namespace string `json:"namespace,omitempty"`
+	Save      string `json:"save"`
 }
 
 // OpenPid opens a pidfd. Start is the start time in clock ticks after boot (proc(5), stat field 22); if the process with
@@ -97,7 +111,9 @@ type OpenPid struct {
 
 // ---- namespaces ----
 
-// Clone makes the child with clone3(2).
+// Clone makes the child with clone3(2). In the child it makes a second one, which goes on with the plan as a child of the same
+// parent (CLONE_PARENT) while the first one ends: so are namespaces entered that only children enter, once the first child has
+// joined or prepared them. The host takes the second child over with Adopt.
 type Clone struct {
 	Namespaces []string `json:"namespaces,omitempty"` // new ones: mount pid uts ipc net user time
 	Cgroup     string   `json:"cgroup,omitempty"`     // descriptor of a v2 cgroup to be born into (CLONE_INTO_CGROUP, Linux 5.7)
@@ -116,10 +132,30 @@ type Setns struct {
 	Namespaces []string `json:"namespaces"`
 }
 
+// Adopt takes the second child for the container's process and lets it go on (see Clone).
+type Adopt struct{}
+
+// TimeOffsets sets the clocks of a new time namespace, /proc/self/timens_offsets, before the first process enters it
+// (time_namespaces(7)). It follows Unshare.
+type TimeOffsets struct {
+	Offsets []TimeOffset `json:"offsets"`
+}
+
+// TimeOffset is how far a clock of the container is ahead of the host's.
+type TimeOffset struct {
+	Clock    string `json:"clock"` // monotonic, boottime
+	Secs     int64  `json:"secs"`
+	Nanosecs uint32 `json:"nanosecs"`
+}
+
 // IDMap writes the uid_map and gid_map of the child's user namespace.
 type IDMap struct {
 	UID []IDRange `json:"uid"`
 	GID []IDRange `json:"gid"`
+	// DenySetgroups gives up setgroups(2) in the user namespace first, without which nobody unprivileged may map a group.
+	DenySetgroups bool `json:"denySetgroups,omitempty"`
+	// Programs has newuidmap(1) and newgidmap(1) write the maps, which grant what /etc/subuid and /etc/subgid allow.
+	Programs bool `json:"programs,omitempty"`
 }
 
 // IDRange maps Size ids from Container (inside) to Host (outside).
@@ -227,6 +263,8 @@ type MoveMount struct {
 	Clear       []string `json:"clear,omitempty"`
 	Recursive   bool     `json:"recursive,omitempty"`   // attributes for the mounts below, too
 	Propagation string   `json:"propagation,omitempty"` // private slave shared unbindable; for the mounts below, too
+	NoSymlinks  bool     `json:"noSymlinks,omitempty"`  // none in the target: it must lie where its name says (CVE-2019-19921)
+	Keep        bool     `json:"keep,omitempty"`        // later steps use From, too
 }
 
 // Remount changes the attributes of what is mounted at a path of the container (mount_setattr(2), Linux 5.12).
@@ -239,7 +277,8 @@ type Remount struct {
 }
 
 // MaskPath hides a path: a file behind a clone of the null device saved as Null, a directory behind an empty read-only tmpfs.
-// Null is saved by the Mknod that made the device, so that nothing can stand in for it (CVE-2025-31133: a fake /dev/null).
+// Null is saved by the Mknod that made the device or the OpenTree that took the host's, so that nothing can stand in for it
+// (CVE-2025-31133: a fake /dev/null).
 // A path that doesn't exist is left alone.
 type MaskPath struct {
 	Path string `json:"path"`
@@ -300,9 +339,10 @@ type Sysctl struct {
 	Value string `json:"value"`
 }
 
-// WriteProc writes a file below /proc/self through the private procfs saved as From: oom_score_adj, attr/apparmor/exec.
+// WriteProc writes a file below /proc/self through the private procfs saved as From: oom_score_adj, attr/apparmor/exec. The host
+// writes that of the child, without From.
 type WriteProc struct {
-	From  string `json:"from"`
+	From  string `json:"from,omitempty"`
 	File  string `json:"file"`
 	Value string `json:"value"`
 }
@@ -438,6 +478,8 @@ type KeepCaps struct{}
 // Setgroups sets the supplementary groups.
 type Setgroups struct {
 	Groups []uint32 `json:"groups"`
+	// IfAllowed leaves it out where the user namespace denies setgroups (EPERM).
+	IfAllowed bool `json:"ifAllowed,omitempty"`
 }
 
 // Setresgid sets real, effective and saved group ID.
@@ -597,6 +639,12 @@ func newOp(kind string) Op {
 		return &Unshare{}
 	case "setns":
 		return &Setns{}
+	case "adopt":
+		return &Adopt{}
+	case "time-offsets":
+		return &TimeOffsets{}
+	case "user-namespace":
+		return &UserNamespace{}
 	case "id-map":
 		return &IDMap{}
 	case "release":
@@ -730,9 +778,9 @@ func newOp(kind string) Op {
 // lanesOf says in which lanes an op can be made.
 func lanesOf(op Op) []Lane {
 	switch op.(type) {
-	case *Setns, *Unshare, *Affinity:
+	case *Setns, *Unshare, *Affinity, *OpenTree, *Clone, *WriteProc:
 		return []Lane{Host, Child}
-	case *CgroupCreate, *CgroupRemove, *CgroupWrite, *CgroupEvacuate, *CgroupOpen, *DeviceFilter, *OpenTree, *Open, *OpenPid, *Clone, *IDMap, *Release, *Expect, *Hook,
+	case *CgroupCreate, *CgroupRemove, *CgroupWrite, *CgroupEvacuate, *CgroupOpen, *DeviceFilter, *Open, *OpenPid, *UserNamespace, *Adopt, *IDMap, *Release, *Expect, *Hook,
 		*WriteFile, *RecvFD, *LinkBridge, *LinkVeth, *LinkDelete, *LinkAddress, *RouteDefault, *NftBridge, *NftPublish, *NftUnpublish:
 		return []Lane{Host}
 	}
@@ -745,6 +793,8 @@ func saves(op Op) string {
 	case *CgroupOpen:
 		return op.Save
 	case *OpenTree:
+		return op.Save
+	case *UserNamespace:
 		return op.Save
 	case *Open:
 		return op.Save
@@ -770,6 +820,8 @@ func uses(op Op) []string {
 		names = []string{op.From}
 	case *Clone:
 		names = []string{op.Cgroup}
+	case *OpenTree:
+		names = []string{op.IDMap}
 	case *Setns:
 		names = []string{op.From}
 	case *MoveMount:

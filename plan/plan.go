@@ -149,7 +149,7 @@ func (p *Plan) Validate() error {
 		return fmt.Errorf("plan version %d: this glassbox understands version %d", p.Version, Version)
 	}
 	host, child := map[string]bool{}, map[string]bool{}
-	cloned, exec := false, false
+	cloned, second, adopted, exec := false, false, false, false
 	for i, s := range p.Steps {
 		fail := func(format string, a ...any) error {
 			return fmt.Errorf("plan: step %d/%d: %s", i+1, len(p.Steps), fmt.Sprintf(format, a...))
@@ -183,16 +183,24 @@ func (p *Plan) Validate() error {
 		}
 		switch s.Op.(type) {
 		case *Clone:
-			if cloned {
+			if s.Lane == Host && cloned || s.Lane == Child && second {
 				return fail("a second clone")
 			}
-			cloned = true
+			cloned, second = true, second || s.Lane == Child
+		case *Adopt:
+			if !cloned || adopted {
+				return fail("there is no child to adopt")
+			}
+			adopted = true
 		case *Execve:
 			exec = true
 		}
 	}
 	if !cloned || !exec {
 		return fmt.Errorf("plan: it has no clone or no execve")
+	}
+	if second != adopted {
+		return fmt.Errorf("plan: the child's clone and the parent's adopt need one another")
 	}
 	return nil
 }

@@ -83,7 +83,18 @@ func (*OpenTree) Kind() string { return "open_tree" }
 func (*OpenTree) Man() string { return "open_tree(2)" }
 
 func (o *OpenTree) String() string {
-	return fmt.Sprintf("clone the mount at %s as %s%s", o.Path, o.Save, when(o.Recursive, ", with the mounts below"))
+	return fmt.Sprintf("clone the mount at %s as %s%s%s%s", o.Path, o.Save, when(o.Recursive, ", with the mounts below"),
+		when(o.Device != "", ", if it is device "+o.Device), when(o.IDMap != "", ", with the ids of "+o.IDMap+when(o.IDMapRecursive, " for all")))
+}
+
+// Kind is "user-namespace".
+func (*UserNamespace) Kind() string { return "user-namespace" }
+
+// Man names the manual page.
+func (*UserNamespace) Man() string { return "user_namespaces(7)" }
+
+func (o *UserNamespace) String() string {
+	return fmt.Sprintf("make a user namespace as %s with user ids %s and group ids %s", o.Save, ranges(o.UID), ranges(o.GID))
 }
 
 // Kind is "open".
@@ -93,7 +104,7 @@ func (*Open) Kind() string { return "open" }
 func (*Open) Man() string { return "open(2)" }
 
 func (o *Open) String() string {
-	return fmt.Sprintf("open %s as %s%s", o.Path, o.Save, paren(o.Flags))
+	return fmt.Sprintf("open %s as %s%s%s", o.Path, o.Save, paren(o.Flags), when(o.Namespace != "", ", if it is a "+o.Namespace+" namespace"))
 }
 
 // Kind is "pidfd_open".
@@ -136,6 +147,31 @@ func (o *Setns) String() string {
 	return fmt.Sprintf("join %s of %s", strings.Join(o.Namespaces, " "), o.From)
 }
 
+// Kind is "adopt".
+func (*Adopt) Kind() string { return "adopt" }
+
+// Man names the manual page.
+func (*Adopt) Man() string { return "clone(2)" }
+
+func (o *Adopt) String() string { return "go on with the second child" }
+
+// Kind is "time-offsets".
+func (*TimeOffsets) Kind() string { return "time-offsets" }
+
+// Man names the manual page.
+func (*TimeOffsets) Man() string { return "time_namespaces(7)" }
+
+func (o *TimeOffsets) String() string {
+	var b strings.Builder
+	for _, t := range o.Offsets {
+		fmt.Fprintf(&b, ", %s by %d s", t.Clock, t.Secs)
+		if t.Nanosecs != 0 {
+			fmt.Fprintf(&b, " and %d ns", t.Nanosecs)
+		}
+	}
+	return "set clocks ahead: " + strings.TrimPrefix(b.String(), ", ")
+}
+
 // Kind is "id-map".
 func (*IDMap) Kind() string { return "id-map" }
 
@@ -143,7 +179,7 @@ func (*IDMap) Kind() string { return "id-map" }
 func (*IDMap) Man() string { return "user_namespaces(7)" }
 
 func (o *IDMap) String() string {
-	return fmt.Sprintf("map user ids %s and group ids %s", ranges(o.UID), ranges(o.GID))
+	return fmt.Sprintf("map user ids %s and group ids %s%s%s", ranges(o.UID), ranges(o.GID), when(o.DenySetgroups, ", deny setgroups"), when(o.Programs, ", by newuidmap and newgidmap"))
 }
 
 // Kind is "release".
@@ -369,7 +405,7 @@ func (*WriteProc) Kind() string { return "write-proc" }
 func (*WriteProc) Man() string { return "proc(5)" }
 
 func (o *WriteProc) String() string {
-	return fmt.Sprintf("write %q to /proc/self/%s", o.Value, o.File)
+	return fmt.Sprintf("write %q to /proc/%s/%s", o.Value, when(o.From == "", "CHILD")+when(o.From != "", "self"), o.File)
 }
 
 // Kind is "write-file".
@@ -600,7 +636,7 @@ func (*Setgroups) Kind() string { return "setgroups" }
 func (*Setgroups) Man() string { return "setgroups(2)" }
 
 func (o *Setgroups) String() string {
-	return fmt.Sprintf("set supplementary groups %v", o.Groups)
+	return fmt.Sprintf("set supplementary groups %v%s", o.Groups, when(o.IfAllowed, " unless denied"))
 }
 
 // Kind is "setresgid".

@@ -1,0 +1,542 @@
+package compile
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"glassbox/host"
+	"glassbox/plan"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// users says what user ids mean in the container.
+type users int
+
+const (
+	// hostUsers are those of whoever starts the container.
+	hostUsers users = iota
+	// lateUsers live in a user namespace that the child makes when everything is mounted, and in which each id stands for
+	// itself. The other namespaces belong to the host: the container's root has no powers over them.
+	lateUsers
+	// ownUsers live in a user namespace with mappings that the child is born in. The other namespaces belong to it.
+	ownUsers
+	// joinedUsers live in a user namespace that exists.
+	joinedUsers
+)
+
+// Capabilities that decide what the parent can do.
+const (
+	capSetgid      = 6
+	capSetuid      = 7
+	capSysAdmin    = 21
+	capSysResource = 24
+)
+
+func (c *container) has(caps ...int) bool {
+	for _, n := range caps {
+		if c.Facts.Caps&(1<<n) == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// privileged reports whether the parent may join, mount and make namespaces without a new user namespace.
+func (c *container) privileged() bool { return c.has(capSysAdmin) }
+
+// confined reports whether the child's privileges end at a user namespace other than the first one while it mounts: no device
+// can be made then, and the kernel lets it mount procfs and sysfs only where it sees those of the host.
+func (c *container) confined() bool {
+	return c.users == ownUsers || c.users == joinedUsers || c.Facts.UserNS
+}
+
+// identify finds out what user ids mean, and refuses what can't work.
+func (c *container) identify() error {
+	var err error
+	if c.fresh, c.join, err = c.ns(); err != nil {
+		return err
+	}
+	l := c.Spec.Linux
+	_, join := c.join["user"]
+	switch fresh := slices.Contains(c.fresh, "user"); {
+	case join:
+		c.users = joinedUsers
+	case fresh && len(l.UIDMappings)+len(l.GIDMappings) > 0:
+		c.users = ownUsers
+		if err := c.checkMappings(); err != nil {
+			return err
+		}
+	case fresh && !c.privileged():
+		return fmt.Errorf("/linux/uidMappings: missing: an ordinary user's container needs mappings of user and group ids, such as its own id to 0")
+	case fresh:
+		c.users = lateUsers
+	case len(l.UIDMappings)+len(l.GIDMappings) > 0:
+		return fmt.Errorf("/linux/uidMappings: mappings of ids need a user namespace, which /linux/namespaces doesn't ask for")
+	case !c.privileged():
+		return fmt.Errorf("/linux/namespaces: an ordinary user (%d, without CAP_SYS_ADMIN) can start containers with a user namespace only: add one, with mappings of ids", c.Facts.UID)
+	}
+	if !c.privileged() && len(c.Network) > 0 {
+		return fmt.Errorf("/linux/namespaces: wiring a network needs CAP_NET_ADMIN on the host")
+	}
+	if len(l.TimeOffsets) > 0 {
+		if !slices.Contains(c.fresh, "time") {
+			return fmt.Errorf("/linux/timeOffsets: offsets need a time namespace of the container's own")
+		}
+		if c.users == joinedUsers && !c.privileged() {
+			return fmt.Errorf("/linux/timeOffsets: an ordinary user can't set offsets in a user namespace that is joined")
+		}
+		for clock := range l.TimeOffsets {
+			if clock != "monotonic" && clock != "boottime" {
+				return fmt.Errorf("/linux/timeOffsets/%s: unknown clock: there are monotonic and boottime", clock)
+			}
+		}
+	}
+	c.twice = len(l.TimeOffsets) > 0 || c.users == joinedUsers || c.users == ownUsers && len(c.join) > 0
+	return nil
+}
+
+func (c *container) checkMappings() error {
+	l := c.Spec.Linux
+	for _, m := range []struct {
+		ptr  string
+		list []specs.LinuxIDMapping
+	}{{"/linux/uidMappings", l.UIDMappings}, {"/linux/gidMappings", l.GIDMappings}} {
+		if len(m.list) == 0 {
+			return fmt.Errorf("%s: missing: user and group ids are mapped both or not at all", m.ptr)
+		}
+		if len(m.list) > 340 {
+			return fmt.Errorf("%s: %d ranges: the kernel takes 340 (user_namespaces(7))", m.ptr, len(m.list))
+		}
+		for i, r := range m.list {
+			if r.Size == 0 || uint64(r.ContainerID)+uint64(r.Size) > 1<<32-1 || uint64(r.HostID)+uint64(r.Size) > 1<<32-1 {
+				return fmt.Errorf("%s/%d: %d ids from %d (host %d) is no range", m.ptr, i, r.Size, r.ContainerID, r.HostID)
+			}
+		}
+		if !mapped(m.list, 0) {
+			return fmt.Errorf("%s: id 0 is not mapped, but only root of the container can set it up", m.ptr)
+		}
+	}
+	return nil
+}
+
+// mapped reports whether an id of the container stands for one of the host.
+func mapped(list []specs.LinuxIDMapping, id uint32) bool {
+	return slices.ContainsFunc(list, func(r specs.LinuxIDMapping) bool { return id >= r.ContainerID && id-r.ContainerID < r.Size })
+}
+
+// checkUser refuses ids for the program that mean nothing in the container.
+func (c *container) checkUser(u specs.User, ptr string) error {
+	if c.users != ownUsers {
+		return nil
+	}
+	l := c.Spec.Linux
+	if !mapped(l.UIDMappings, u.UID) {
+		return fmt.Errorf("%s/user/uid: user %d is not mapped in the container's user namespace (/linux/uidMappings)", ptr, u.UID)
+	}
+	if !mapped(l.GIDMappings, u.GID) {
+		return fmt.Errorf("%s/user/gid: group %d is not mapped in the container's user namespace (/linux/gidMappings)", ptr, u.GID)
+	}
+	for i, g := range u.AdditionalGids {
+		if !mapped(l.GIDMappings, g) {
+			return fmt.Errorf("%s/user/additionalGids/%d: group %d is not mapped in the container's user namespace (/linux/gidMappings)", ptr, i, g)
+		}
+	}
+	if len(u.AdditionalGids) > 0 && c.groupsDenied() {
+		return fmt.Errorf("%s/user/additionalGids: an ordinary user who maps one group can't have others: map ranges with newgidmap(1), for which /etc/subgid needs an entry", ptr)
+	}
+	return nil
+}
+
+// idMap is how the ids of the child's new user namespace are mapped.
+func (c *container) idMap() *plan.IDMap {
+	l := c.Spec.Linux
+	m := &plan.IDMap{UID: idRanges(l.UIDMappings), GID: idRanges(l.GIDMappings)}
+	if c.users == lateUsers || c.has(capSetuid, capSetgid) {
+		return m
+	}
+	// Without privileges a process can map its own ids, one each, after giving up setgroups(2) (user_namespaces(7)). For more
+	// there are two programs with the setuid bit that know /etc/subuid.
+	if len(m.UID) == 1 && m.UID[0].Size == 1 && m.UID[0].Host == c.Facts.UID && len(m.GID) == 1 && m.GID[0].Size == 1 && m.GID[0].Host == c.Facts.GID {
+		m.DenySetgroups = true
+	} else {
+		m.Programs = true
+	}
+	return m
+}
+
+// groupsDenied reports whether setgroups(2) is known to be refused in the container's user namespace.
+func (c *container) groupsDenied() bool {
+	return c.users != joinedUsers && c.Facts.NoSetgroups || c.users == ownUsers && c.idMap().DenySetgroups
+}
+
+// owns reports whether a namespace of the container belongs to the user namespace that the child mounts in. A joined one is
+// taken to belong to the joined user namespace.
+func (c *container) owns(ns string) bool {
+	if slices.Contains(c.fresh, ns) {
+		return true
+	}
+	_, join := c.join[ns]
+	return join && c.users == joinedUsers
+}
+
+// clone writes the host's steps that make the child and, with a user namespace from the start, map its ids.
+func (c *container) clone() {
+	flags := slices.DeleteFunc(slices.Clone(c.fresh), late)
+	if c.users == ownUsers {
+		flags = append(flags, "user")
+	}
+	var second []string
+	if c.twice {
+		second = slices.DeleteFunc(flags, func(ns string) bool { return ns == "time" && len(c.Spec.Linux.TimeOffsets) > 0 })
+		flags = nil
+		if c.users == ownUsers && !c.privileged() {
+			flags, second = []string{"user"}, slices.DeleteFunc(second, func(ns string) bool { return ns == "user" })
+		}
+	}
+	c.second = second
+	gain := func(names []string) string {
+		var gains []string
+		for _, n := range nsNames {
+			if slices.Contains(names, n.name) {
+				gains = append(gains, n.gain)
+			}
+		}
+		return enumerate(gains)
+	}
+	reason := "The container is this one process. It gets its own " + gain(flags) + "."
+	if c.twice {
+		reason = "This process joins and prepares namespaces, and then clones the container's process."
+	}
+	if c.cgroup.CloneInto != "" {
+		reason += " It is born in its cgroup, so there is no moment without limits."
+	}
+	c.add(plan.Host, plan.Isolation, &plan.Clone{Namespaces: flags, Cgroup: c.cgroup.CloneInto}, "/linux/namespaces", reason)
+	if c.users == ownUsers && slices.Contains(flags, "user") {
+		c.mapIDs()
+	}
+	if c.twice {
+		c.add(plan.Host, plan.Isolation, &plan.Adopt{}, "/linux/namespaces", "The second clone is the container's process; the first one has ended.")
+		if slices.Contains(second, "user") {
+			c.mapIDs()
+		}
+	}
+	if c.users == joinedUsers {
+		c.oom()
+	}
+}
+
+// mapIDs writes the host's steps that give the child's new user namespace ids.
+func (c *container) mapIDs() {
+	m := c.idMap()
+	reason := "Which users of the host the users in the container are."
+	switch {
+	case m.DenySetgroups:
+		reason += " An ordinary user may map the own ids only, and must give up changing groups."
+	case m.Programs:
+		reason += " newuidmap and newgidmap grant an ordinary user the ids that /etc/subuid and /etc/subgid list."
+	}
+	c.add(plan.Host, plan.Isolation, m, "/linux/uidMappings", reason)
+	// Now and not later: an ordinary user can write there only while the child can be looked into (PR_SET_DUMPABLE).
+	c.oom()
+	c.add(plan.Host, plan.Isolation, &plan.Release{Name: "ids"}, "/linux/uidMappings", "The child has ids now.")
+}
+
+// hostOOM reports whether the parent sets oom_score_adj: in a user namespace the child can only raise it.
+func (c *container) hostOOM() bool {
+	return c.users == ownUsers || c.users == joinedUsers && c.privileged() && c.twice
+}
+
+func (c *container) oom() {
+	if c.Spec.Process.OOMScoreAdj == nil || !c.hostOOM() {
+		return
+	}
+	c.add(plan.Host, plan.Kernel, &plan.WriteProc{File: "oom_score_adj", Value: fmt.Sprint(*c.Spec.Process.OOMScoreAdj)}, "/process/oomScoreAdj",
+		"How readily the kernel kills this process when memory runs out. The parent writes it: in a user namespace nobody may lower it.")
+}
+
+// enter writes the child's steps up to the namespaces that it lives in.
+func (c *container) enter() {
+	await := func() {
+		c.add(plan.Child, plan.Isolation, &plan.Await{Name: "ids"}, "/linux/uidMappings", "Without mapped ids this process is nobody.")
+	}
+	own := c.users == ownUsers
+	if own && (!c.twice || !c.privileged()) {
+		await()
+	}
+	if offsets := c.Spec.Linux.TimeOffsets; len(offsets) > 0 {
+		c.add(plan.Child, plan.Isolation, &plan.Unshare{Namespaces: []string{"time"}}, "/linux/timeOffsets", "Only children of this process live by the new clocks, which can be set until there is one.")
+		o := &plan.TimeOffsets{}
+		for _, clock := range []string{"monotonic", "boottime"} {
+			if t, ok := offsets[clock]; ok {
+				o.Offsets = append(o.Offsets, plan.TimeOffset{Clock: clock, Secs: t.Secs, Nanosecs: t.Nanosecs})
+			}
+		}
+		c.add(plan.Child, plan.Isolation, o, "/linux/timeOffsets", "How far the container's clocks are from those of the host.")
+	}
+	c.add(plan.Child, plan.Isolation, &plan.Dumpable{Value: 0}, "",
+		"Until it becomes the program, this process is a copy of glassbox: nobody in the container may look into it or at its executable (CVE-2019-5736).")
+	c.joins()
+	if c.twice {
+		c.add(plan.Child, plan.Isolation, &plan.Clone{Namespaces: c.second}, "/linux/namespaces",
+			"Some namespaces are entered by children only. This process ends; the clone, in the namespaces prepared, goes on.")
+		if own && c.privileged() {
+			await()
+		}
+	}
+	if slices.Contains(c.fresh, "cgroup") {
+		c.add(plan.Child, plan.Isolation, &plan.Unshare{Namespaces: []string{"cgroup"}}, "/linux/namespaces",
+			"From inside, the container's own cgroup is the root of the tree.")
+	}
+}
+
+// joins writes the steps that join namespaces by path. Who has privileges on the host uses them while they last and joins the
+// user namespace last; who has none gets them by joining it first.
+func (c *container) joins() {
+	join := func(name, reason string) {
+		i := slices.IndexFunc(nsNames, func(n nsName) bool { return n.name == name })
+		c.add(plan.Child, plan.Isolation, &plan.Setns{From: "ns:" + string(nsNames[i].spec), Namespaces: []string{name}}, "/linux/namespaces", reason)
+	}
+	user := func() {
+		if c.users != joinedUsers {
+			return
+		}
+		if c.privileged() && !c.Facts.NoSetgroups {
+			c.add(plan.Child, plan.Isolation, &plan.Setgroups{}, "", "The groups of whoever started glassbox are left behind now: the user namespace may not allow it later.")
+		}
+		join("user", "User ids have the meaning that they have in this user namespace.")
+	}
+	if !c.privileged() {
+		user()
+	}
+	for _, n := range nsNames {
+		if _, ok := c.join[n.name]; ok && n.name != "user" && (c.twice || n.name != "pid") {
+			join(n.name, "The container shares this namespace: its "+n.gain+".")
+		}
+	}
+	if c.privileged() {
+		user()
+	}
+}
+
+// become makes the child root of its user namespace: what it makes from now on belongs to the container.
+func (c *container) become() {
+	if c.users != ownUsers && c.users != joinedUsers {
+		return
+	}
+	if c.users == ownUsers && !c.groupsDenied() {
+		c.add(plan.Child, plan.Isolation, &plan.Setgroups{}, "/linux/gidMappings", "The groups of whoever started glassbox are left behind.")
+	}
+	const reason = "Root of the container, which is another user of the host. Until now the rights of whoever started glassbox were needed to come to files of the host."
+	c.add(plan.Child, plan.Isolation, &plan.Setresgid{}, "/linux/gidMappings", reason)
+	c.add(plan.Child, plan.Isolation, &plan.Setresuid{}, "/linux/uidMappings", reason)
+}
+
+// hostSources reports whether the parent takes the sources of bind mounts. In a user namespace the child does: the clones of
+// mounts made in its own mount namespace keep read-only, nosuid and nodev beyond its power to change them, those made by the
+// parent lose that (mount_namespaces(7), "Restrictions on mount namespaces").
+func (c *container) hostSources() bool {
+	return c.users != ownUsers && c.users != joinedUsers && c.privileged()
+}
+
+const sourceReason = "The source of a bind mount is taken from the host now, while no name can be influenced by the container."
+
+// sources writes the steps that take from the host what the container needs, before its root changes.
+func (c *container) sources() error {
+	s := c.Spec
+	if !c.hostSources() {
+		for i, m := range s.Mounts {
+			if isBind(m) && !idMapped(m) {
+				c.add(plan.Child, plan.Sources, &plan.OpenTree{Path: m.Source, Recursive: slices.Contains(m.Options, "rbind"), Save: mountName(i)},
+					fmt.Sprintf("/mounts/%d", i), sourceReason)
+			}
+		}
+	}
+	if !c.confined() {
+		return nil
+	}
+	for i, m := range s.Mounts {
+		ptr := fmt.Sprintf("/mounts/%d", i)
+		if isBind(m) {
+			continue
+		}
+		o := parseOptions(m.Options)
+		if c.users == ownUsers {
+			for _, opt := range o.data {
+				key, value, _ := strings.Cut(opt, "=")
+				var id uint32
+				if _, err := fmt.Sscanf(value, "%d", &id); err != nil {
+					continue
+				}
+				if key == "gid" && !mapped(s.Linux.GIDMappings, id) || key == "uid" && !mapped(s.Linux.UIDMappings, id) {
+					return fmt.Errorf("%s/options: %q: id %d is not mapped in the container's user namespace", ptr, opt, id)
+				}
+			}
+		}
+		attrs := slices.Concat(o.set, o.recSet)
+		switch kind := c.substitute(m); {
+		case kind != "":
+			c.add(plan.Child, plan.Sources, &plan.OpenTree{Path: kind, Recursive: true, Save: mountName(i)}, ptr,
+				"The container's user namespace doesn't own what a "+m.Type+" of its own would show: it gets the host's, read-only.")
+		case m.Type == "proc" && !c.owns("pid") && !c.Facts.UserNS:
+			return fmt.Errorf("%s/type: a procfs of a PID namespace that belongs to the host can't be mounted in a user namespace: bind /proc instead", ptr)
+		case m.Type == "mqueue" && !c.owns("ipc") && !c.Facts.UserNS:
+			return fmt.Errorf("%s/type: an mqueue of an IPC namespace that belongs to the host can't be mounted in a user namespace: bind /dev/mqueue instead", ptr)
+		case m.Type == "proc" || m.Type == "sysfs":
+			c.add(plan.Child, plan.Sources, &plan.FSMount{Type: m.Type, Source: m.Source, Options: o.data, Attrs: attrs, Save: mountName(i)}, ptr,
+				"In a user namespace the kernel allows it only while the host's "+m.Type+" is in sight, so it is made before the root changes.")
+			if m.Type == "proc" && c.procfs == "" {
+				c.procfs = mountName(i)
+			}
+		}
+	}
+	if p := s.Process; len(s.Linux.Sysctl) > 0 || p.OOMScoreAdj != nil && !c.hostOOM() || p.ApparmorProfile != "" && p.ApparmorProfile != "unconfined" || p.SelinuxLabel != "" {
+		if err := c.needProc("/linux"); err != nil {
+			return err
+		}
+	}
+	// Nobody can make devices in a user namespace.
+	if c.devTmpfs() {
+		for _, d := range defaultDevices {
+			if !c.givenDevice(d.path) {
+				c.openDevice(d.path, "c", d.major, d.minor, "")
+			}
+		}
+	}
+	for i, d := range s.Linux.Devices {
+		if d.Type != "p" {
+			c.openDevice(d.Path, d.Type, uint32(d.Major), uint32(d.Minor), fmt.Sprintf("/linux/devices/%d", i))
+		}
+	}
+	return nil
+}
+
+// substitute names the directory of the host that is bound where the container's user namespace can't mount a file system,
+// because the namespace that it would show belongs to another.
+func (c *container) substitute(m specs.Mount) string {
+	switch {
+	case !c.confined():
+	case m.Type == "sysfs" && !c.owns("net"):
+		return "/sys"
+	case (m.Type == "cgroup" || m.Type == "cgroup2") && !c.owns("cgroup"):
+		for _, h := range c.Facts.Cgroup.Hierarchies {
+			if c.Facts.Cgroup.Mode == host.CgroupV2 && h.V2 {
+				return h.Mount
+			}
+		}
+		return "/sys/fs/cgroup"
+	}
+	return ""
+}
+
+// taken attaches what sources took from the host in place of a new file system, and reports whether it did.
+func (c *container) taken(i int, m specs.Mount, dest string, o mountOptions, ptr string) bool {
+	if !c.confined() {
+		return false
+	}
+	attach := &plan.MoveMount{From: mountName(i), Target: dest, Create: "dir", NoSymlinks: m.Type == "proc" || m.Type == "sysfs"}
+	if c.substitute(m) != "" {
+		// CVE-2023-25809: the cgroup tree of the host must not be writable.
+		attach.Set, attach.Recursive, attach.Propagation = slices.Compact(slices.Sorted(slices.Values(slices.Concat([]string{"ro"}, o.set, o.recSet)))), true, "private"
+		c.add(plan.Child, plan.Mounts, attach, ptr, fmt.Sprintf("The host's %s, where it can only be read.", c.substitute(m)))
+		return true
+	}
+	if m.Type != "proc" && m.Type != "sysfs" {
+		return false
+	}
+	attach.Keep = c.procfs == attach.From
+	c.add(plan.Child, plan.Mounts, attach, ptr, mountReason(m.Type, dest))
+	return true
+}
+
+// devTmpfs reports whether /dev will be a tmpfs of the container's own.
+func (c *container) devTmpfs() bool {
+	own := false
+	for _, m := range c.Spec.Mounts {
+		if strings.TrimRight(m.Destination, "/") == "/dev" {
+			own = !isBind(m) && m.Type == "tmpfs"
+		}
+	}
+	return own
+}
+
+func (c *container) givenDevice(path string) bool {
+	return slices.ContainsFunc(c.Spec.Linux.Devices, func(d specs.LinuxDevice) bool { return d.Path == path })
+}
+
+func deviceName(path string) string { return "device:" + path }
+
+func (c *container) openDevice(path, kind string, major, minor uint32, ptr string) {
+	if kind == "u" {
+		kind = "c"
+	}
+	c.add(plan.Child, plan.Sources, &plan.OpenTree{Path: path, Save: deviceName(path), Device: fmt.Sprintf("%s %d:%d", kind, major, minor)}, ptr,
+		"Devices can't be made in a user namespace: the container gets the host's.")
+}
+
+// bindDevice attaches a device that sources took from the host, instead of making one, and reports whether it did.
+func (c *container) bindDevice(n *plan.Mknod, ptr, reason string) bool {
+	if !c.confined() || n.Type == "p" {
+		return false
+	}
+	if ptr != "" && (n.Mode != 0o666 || n.UID != 0 || n.GID != 0) {
+		c.warnings = append(c.warnings, ptr+": mode and owner of a device are those of the host's in a user namespace")
+	}
+	name := deviceName(n.Path)
+	keep := n.Save != ""
+	c.add(plan.Child, plan.Devices, &plan.MoveMount{From: name, Target: n.Path, Create: "file", Keep: keep}, ptr, reason)
+	return true
+}
+
+// idMapped reports whether a mount has ids of its own.
+func idMapped(m specs.Mount) bool {
+	return len(m.UIDMappings)+len(m.GIDMappings) > 0 || slices.Contains(m.Options, "idmap") || slices.Contains(m.Options, "ridmap")
+}
+
+// idMappedSource writes the host's steps that take a mount and give it ids of its own (Linux 5.12).
+func (c *container) idMappedSource(i int, m specs.Mount) error {
+	ptr := fmt.Sprintf("/mounts/%d", i)
+	uid, gid := m.UIDMappings, m.GIDMappings
+	field := ptr + "/uidMappings"
+	switch {
+	case !isBind(m):
+		return fmt.Errorf("%s: only bind mounts can have ids of their own", field)
+	case len(uid)+len(gid) == 0 && c.users == joinedUsers:
+	case len(uid)+len(gid) == 0 && c.users != ownUsers:
+		return fmt.Errorf("%s/options: idmap without mappings means those of the container's user namespace, which has none", ptr)
+	case len(uid)+len(gid) == 0:
+		uid, gid = c.Spec.Linux.UIDMappings, c.Spec.Linux.GIDMappings
+	case len(uid) == 0:
+		return fmt.Errorf("%s: missing: user and group ids are mapped both or not at all", field)
+	case len(gid) == 0:
+		return fmt.Errorf("%s/gidMappings: missing: user and group ids are mapped both or not at all", ptr)
+	}
+	if !c.privileged() || c.Facts.UserNS {
+		return fmt.Errorf("%s: ids of a mount can be mapped by who has privileges over the file system only, and not in a user namespace", field)
+	}
+	if !c.Facts.Kernel.AtLeast(5, 12) {
+		return fmt.Errorf("%s: mounts with ids of their own need Linux 5.12, this is %s", field, c.Facts.Kernel.Release)
+	}
+	from := "ns:user"
+	if len(uid) > 0 {
+		from = fmt.Sprintf("ids:%d", i)
+		c.add(plan.Host, plan.Sources, &plan.UserNamespace{UID: idRanges(uid), GID: idRanges(gid), Save: from}, field,
+			"The kernel takes the mapping of a mount's ids from a user namespace, which nobody lives in.")
+	}
+	c.add(plan.Host, plan.Sources, &plan.OpenTree{
+		Path: m.Source, Recursive: slices.Contains(m.Options, "rbind"), Save: mountName(i), IDMap: from, IDMapRecursive: slices.Contains(m.Options, "ridmap"),
+	}, ptr, sourceReason+" Its files have other owners in the container.")
+	return nil
+}
+
+// groups writes the step that sets the program's groups, where the user namespace lets it.
+func (c *container) groups(p *specs.Process, ptr string) {
+	if len(p.User.AdditionalGids) == 0 && (c.groupsDenied() || c.users == joinedUsers && c.privileged()) {
+		return // left behind already, or there is no way
+	}
+	o := &plan.Setgroups{Groups: append([]uint32{}, p.User.AdditionalGids...)}
+	// A user namespace made by an ordinary user may deny it, see setgroups in user_namespaces(7).
+	o.IfAllowed = c.users == joinedUsers && len(o.Groups) == 0
+	c.add(plan.Child, plan.Privileges, o, ptr+"/user", "The groups of whoever started glassbox are left behind.")
+}

@@ -1,0 +1,200 @@
+package fork
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"glassbox/compile"
+	"glassbox/host"
+	"glassbox/plan"
+)
+
+// ids maps size ids from 0 to those of the host from first.
+func ids(first, size uint32) []specs.LinuxIDMapping {
+	return []specs.LinuxIDMapping{{ContainerID: 0, HostID: first, Size: size}}
+}
+
+// kinds lists namespaces to be made.
+func kinds(names ...specs.LinuxNamespaceType) (out []specs.LinuxNamespace) {
+	for _, n := range names {
+		out = append(out, specs.LinuxNamespace{Type: n})
+	}
+	return out
+}
+
+// rootBundle is a configuration as `spec` writes it, on a root file system that belongs to user and group owner. Everybody can
+// come to it.
+func rootBundle(t *testing.T, owner int, argv ...string) *specs.Spec {
+	t.Helper()
+	root := rootfs(t)
+	for dir := root; dir != "/" && dir != os.TempDir(); dir = filepath.Dir(dir) {
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	filepath.Walk(root, func(path string, _ os.FileInfo, err error) error {
+		if err == nil {
+			err = os.Lchown(path, owner, owner)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return nil
+	})
+	caps := []string{"CAP_CHOWN", "CAP_SYS_ADMIN", "CAP_NET_ADMIN"}
+	return &specs.Spec{
+		Version: "1.2.0",
+		Root:    &specs.Root{Path: root},
+		Process: &specs.Process{
+			Args: argv, Env: []string{"PATH=/bin"}, Cwd: "/",
+			Capabilities: &specs.LinuxCapabilities{Bounding: caps, Permitted: caps, Effective: caps},
+		},
+		Mounts: []specs.Mount{
+			{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "nodev", "noexec"}},
+			{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "mode=755", "size=64k"}},
+			{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"newinstance", "ptmxmode=0666", "mode=0620"}},
+			{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue"},
+		},
+		Linux: &specs.Linux{
+			Namespaces:    kinds("user", "mount", "pid", "uts", "ipc", "cgroup"),
+			MaskedPaths:   []string{"/proc/devices", "/proc/acpi", "/proc/nothing"},
+			ReadonlyPaths: []string{"/proc/sys"},
+		},
+	}
+}
+
+// compiled compiles a configuration for this machine and this user.
+func compiled(t *testing.T, spec *specs.Spec) *plan.Plan {
+	t.Helper()
+	facts, err := host.Probe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := compile.Container(compile.Input{Spec: spec, Facts: *facts})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out.Plan
+}
+
+// run starts a plan and returns its output once it has ended with code 0.
+func run(t *testing.T, p *plan.Plan) string {
+	t.Helper()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	fds, output := pipes(t)
+	proc, err := Start(p, Options{FDs: fds})
+	if err != nil {
+		t.Fatal(err)
+	}
+	code := wait(t, proc)
+	undo(t, p)
+	got := output()
+	if code != 0 {
+		t.Fatalf("exit code %d, output:\n%s", code, got)
+	}
+	return got
+}
+
+func same(t *testing.T, what, got, want string) {
+	t.Helper()
+	if got != want {
+		t.Errorf("%s: got:\n%s\nwant:\n%s", what, got, want)
+	}
+}
+
+// sh is what containers of these tests run: a shell that fails on the first error.
+func sh(script string) []string { return []string{"sh", "-ec", script} }
+
+func TestUserNamespace(t *testing.T) {
+	needRoot(t)
+	spec := rootBundle(t, 100000, sh(`
+cat /proc/self/uid_map | tr -s ' '; id; echo $$; cat /proc/sys/kernel/hostname
+echo x > /file; stat -c '%u:%g' /file
+stat -c '%t:%T %u' /dev/null /dev/tty; echo gone > /dev/null
+echo y > /tmp/y 2>/dev/null; mount -t tmpfs t /tmp; ls /tmp
+busybox ifconfig lo 127.0.0.1; ls /sys/class/net
+cat /proc/sys/net/ipv4/ip_unprivileged_port_start; cat /proc/self/oom_score_adj; cat /proc/devices | wc -c
+grep Cap /proc/self/status`)...)
+	for _, name := range []string{"id", "stat", "ls", "tail", "mount", "tr", "wc", "grep"} {
+		os.Symlink("busybox", filepath.Join(spec.Root.Path, "bin", name))
+	}
+	spec.Hostname = "inside"
+	score := -7
+	spec.Process.OOMScoreAdj = &score
+	if facts, err := host.Probe(); err != nil || facts.Caps&(1<<unix.CAP_SYS_RESOURCE) == 0 {
+		score = 7 // lowering it takes CAP_SYS_RESOURCE
+	}
+	spec.Mounts = append(spec.Mounts,
+		specs.Mount{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"ro", "nosuid"}},
+		specs.Mount{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"ro", "nosuid"}})
+	spec.Linux.Namespaces = append(spec.Linux.Namespaces, kinds("network")...)
+	spec.Linux.Sysctl = map[string]string{"net.ipv4.ip_unprivileged_port_start": "81"}
+	spec.Linux.UIDMappings, spec.Linux.GIDMappings = ids(100000, 1000), ids(100000, 1000)
+	got := run(t, compiled(t, spec))
+	want := ` 0 100000 1000
+uid=0 gid=0
+1
+inside
+0:0
+1:3 65534
+5:0 65534
+lo
+81
+` + strconv.Itoa(score) + `
+0
+CapInh:	0000000000000000
+CapPrm:	0000000000201001
+CapEff:	0000000000201001
+CapBnd:	0000000000201001
+CapAmb:	0000000000000000
+`
+	same(t, "output", got, want)
+	st, err := os.Stat(filepath.Join(spec.Root.Path, "file"))
+	if err != nil || st.Sys().(*syscall.Stat_t).Uid != 100000 {
+		t.Errorf("the container's file: %v, want it to belong to user 100000", st)
+	}
+}
+
+// TestUserNamespaceKeepsFlags binds a read-only mount of the host into a container whose root may mount: it can't lift the
+// restriction, as it could if the parent had taken the source.
+func TestUserNamespaceKeepsFlags(t *testing.T) {
+	needRoot(t)
+	source := filepath.Join(t.TempDir(), "source")
+	if err := os.Mkdir(source, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", source, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(source, unix.MNT_DETACH) })
+	if err := unix.Mount("", source, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV, ""); err != nil {
+		t.Fatal(err)
+	}
+	spec := rootBundle(t, 100000, sh(`busybox mount -o remount,bind,rw,suid,dev /data 2>&1 || true; busybox grep -o ' /data [a-z,]*' /proc/self/mountinfo`)...)
+	spec.Mounts = append(spec.Mounts, specs.Mount{Destination: "/data", Type: "bind", Source: source, Options: []string{"rbind"}})
+	spec.Linux.UIDMappings, spec.Linux.GIDMappings = ids(100000, 1000), ids(100000, 1000)
+	same(t, "output", run(t, compiled(t, spec)), "mount: permission denied (are you root?)\n /data ro,nosuid,nodev,relatime\n")
+}
+
+var (
+	_ = json.Marshal
+	_ = errors.New
+	_ = fmt.Sprint
+	_ = exec.Command
+	_ = regexp.MustCompile
+	_ = strings.Cut
+)
