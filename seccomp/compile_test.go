@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"flag"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"slices"
 	"strings"
@@ -268,13 +267,9 @@ func some(vals []uint64, n int) []uint64 {
 
 func TestRandomProfilesAgainstNaive(t *testing.T) {
 	nrs := numbers()
-	for seed := range uint64(60) {
-		r := rand.New(rand.NewPCG(seed, 1))
-		s := make(source, r.IntN(600))
-		for i := range s {
-			s[i] = byte(r.Uint32())
-		}
-		p, goarch := s.profile()
+	all, archs := randomProfiles(60)
+	for seed, p := range all {
+		goarch := archs[seed]
 		// Every number once, and those the profile knows with arguments: agree sees to that.
 		agree(t, p, goarch, nrs, some(values(p), 25))
 		if t.Failed() {
@@ -551,13 +546,4 @@ func FuzzDisassemble(f *testing.F) {
 			}
 		}
 	})
-}
-
-func BenchmarkDefault(b *testing.B) {
-	o := DefaultOptions{Arch: "amd64", Caps: capabilitySets["docker"], KernelMajor: 6, KernelMinor: 1}
-	for b.Loop() {
-		if _, err := Compile(Default(o), "amd64"); err != nil {
-			b.Fatal(err)
-		}
-	}
 }

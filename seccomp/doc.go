@@ -12,11 +12,11 @@
 //	seccomp_data.arch ──▶ which table ──▶ search for nr ──▶ verdict
 //	                                                   └──▶ compare arguments ──▶ verdict
 //
-// The whole package is computation: no file, no system call, no clock. Loading the program is the business of the plan
-// (seccomp(2) in the child). That also means it builds and runs on any OS.
+// All of it is computation, with no system call and no clock, but for [Cached], which keeps compiled programs in files.
+// Loading the program is the business of the plan (seccomp(2) in the child). That also means it builds and runs on any OS.
 //
 // It refuses: profiles with unknown actions, operators, flags or architectures, errno values where the action has none,
-// programs longer than the kernel takes; and machines other than amd64 and arm64 (with their x32, i386 and 32-bit ARM
+// programs longer than the kernel takes (the [Error] names the field by its JSON pointer); and machines other than amd64 and arm64 (with their x32, i386 and 32-bit ARM
 // modes). Names of system calls that it does not know are no error, the caller hears of them through Filter.Unknown.
 //
 // Start reading at [Compile], which states the order of decisions; default.go is the profile of every ordinary container,

@@ -66,10 +66,17 @@ func child(text string) error {
 		len    uint16
 		filter *byte
 	}{uint16(len(program) / 8), &program[0]}
+	ready, listener := make(chan bool), make(chan uintptr, 1)
+	go answer(ready, listener)
+	<-ready
 	const setModeFilter = 1
 	nr := uintptr(calls[findCall("seccomp")].nr[machine(runtime.GOARCH)[0]])
-	if _, _, e := syscall.RawSyscall(nr, setModeFilter, uintptr(f.Flags), uintptr(unsafe.Pointer(&prog))); e != 0 {
+	fd, _, e := syscall.RawSyscall(nr, setModeFilter, uintptr(f.Flags), uintptr(unsafe.Pointer(&prog)))
+	if e != 0 {
 		return fmt.Errorf("seccomp: %w", e)
+	}
+	if f.Notify {
+		listener <- fd
 	}
 	if j.Exec != "" {
 		return syscall.Exec(j.Exec, []string{j.Exec}, nil)
@@ -83,6 +90,34 @@ func child(text string) error {
 		results[i] = int(e)
 	}
 	return json.NewEncoder(os.Stdout).Encode(results)
+}
+
+// answerErrno is what the listener of a child's filter answers to the first call that it is told of.
+const answerErrno = 77
+
+// answer is the process behind listenerPath, here a thread of the child without the filter.
+func answer(ready chan<- bool, listener <-chan uintptr) {
+	runtime.LockOSThread()
+	close(ready)
+	fd := <-listener
+	var call struct { // struct seccomp_notif
+		id         uint64
+		pid, flags uint32
+		nr, arch   uint32
+		ip         uint64
+		args       [6]uint64
+	}
+	const receive, send = 0xc0502100, 0xc0182101
+	if _, _, e := syscall.RawSyscall(syscall.SYS_IOCTL, fd, receive, uintptr(unsafe.Pointer(&call))); e != 0 {
+		return
+	}
+	reply := struct { // struct seccomp_notif_resp
+		id    uint64
+		value int64
+		errno int32
+		flags uint32
+	}{id: call.id, errno: -answerErrno}
+	syscall.RawSyscall(syscall.SYS_IOCTL, fd, send, uintptr(unsafe.Pointer(&reply)))
 }
 
 // start runs a job and returns its output; err is that of the process, with what it said.
@@ -227,6 +262,10 @@ func TestKernelActions(t *testing.T) {
 			Syscalls:      []specs.LinuxSyscall{{Names: mkdir, Action: a, ErrnoRet: errno, Args: args}},
 		}
 	}
+	notify := func(p *specs.LinuxSeccomp) *specs.LinuxSeccomp {
+		p.ListenerPath = "/the child itself"
+		return p
+	}
 	fifty := uint(50)
 	high := specs.LinuxSeccompArg{Index: 0, Op: specs.OpGreaterThan, Value: 1 << 32}
 	low := specs.LinuxSeccompArg{Index: 0, Op: specs.OpLessEqual, Value: 1 << 32}
@@ -239,6 +278,7 @@ func TestKernelActions(t *testing.T) {
 		{"errno by default", profile(specs.ActErrno, nil), int(syscall.EPERM)},
 		{"trace without a tracer", profile(specs.ActTrace, nil), int(syscall.ENOSYS)},
 		{"log", profile(specs.ActLog, nil), int(syscall.EFAULT)},
+		{"notify", notify(profile(specs.ActNotify, nil)), answerErrno},
 		{"upper half of an argument", profile(specs.ActErrno, &fifty, high), 50},
 		{"upper half of an argument, not", profile(specs.ActErrno, &fifty, low), int(syscall.EFAULT)},
 	} {
@@ -250,6 +290,181 @@ func TestKernelActions(t *testing.T) {
 		_, err := start(t, job{Profile: profile(a, nil), Calls: call})
 		if err == nil {
 			t.Errorf("%s: the child lived", a)
+		}
+	}
+}
+
+// TestKernelNewerCalls: a call that the kernel has and that is newer than all of the profile fails with ENOSYS, for which programs
+// have a way around, and an older one that the profile leaves out with the profile's errno.
+func TestKernelNewerCalls(t *testing.T) {
+	if machine(runtime.GOARCH) == nil {
+		t.Skip("needs amd64 or arm64")
+	}
+	needs := strings.Fields(`rt_sigreturn rt_sigprocmask rt_sigaction sigaltstack futex nanosleep clock_nanosleep write read close openat fcntl
+		mmap munmap madvise mprotect sched_yield gettid getpid tgkill exit exit_group epoll_create1 epoll_ctl epoll_pwait pipe2 eventfd2 clone
+		restart_syscall getrandom`)
+	nowhere := [6]uintptr{^uintptr(99)}
+	for _, test := range []struct {
+		action specs.LinuxSeccompAction
+		newest string
+		call   string
+		want   syscall.Errno
+	}{
+		{specs.ActErrno, "clone3", "openat2", syscall.ENOSYS}, // 435 is allowed, 437 is newer
+		{specs.ActErrno, "clone3", "close_range", syscall.ENOSYS},
+		{specs.ActErrno, "clone3", "keyctl", syscall.EPERM},
+		{specs.ActErrno, "clone3", "pidfd_open", syscall.EPERM}, // 434: left out on purpose
+		{specs.ActErrno, "faccessat2", "openat2", syscall.EPERM},
+		{specs.ActErrno, "faccessat2", "process_madvise", syscall.ENOSYS},
+		{specs.ActLog, "clone3", "openat2", syscall.EFAULT},
+		{specs.ActTrap, "clone3", "openat2", syscall.ENOSYS},
+		{specs.ActKillProcess, "clone3", "openat2", syscall.ENOSYS},
+	} {
+		p := &specs.LinuxSeccomp{DefaultAction: test.action, Syscalls: []specs.LinuxSyscall{
+			{Names: needs, Action: specs.ActAllow}, {Names: []string{test.newest, "no_such_call"}, Action: specs.ActAllow},
+		}}
+		args := nowhere
+		if test.call == "openat2" {
+			args = [6]uintptr{^uintptr(99), ^uintptr(99), ^uintptr(99), 24}
+		}
+		if got := probes(t, p, []probe{{native(t, test.call), args}})[0]; got != int(test.want) {
+			t.Errorf("%s, up to %s: %s: got errno %d, want %d", test.action, test.newest, test.call, got, test.want)
+		}
+	}
+}
+
+// TestKernelTrace stands in for the tracer that SCMP_ACT_TRACE is for: it gets the number in errnoRet.
+func TestKernelTrace(t *testing.T) {
+	if runtime.GOARCH != "amd64" {
+		t.Skip("needs amd64")
+	}
+	dir := t.TempDir()
+	number := uint(1234)
+	for _, test := range []struct {
+		errno *uint
+		want  uint
+	}{{&number, number}, {nil, uint(syscall.EPERM)}} {
+		p := &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{{Names: []string{"umask"}, Action: specs.ActTrace, ErrnoRet: test.errno}}}
+		if got := traced(t, job{Profile: p, Exec: oneCall(t, dir, false, uint32(native(t, "umask")), 0o22)}); got != test.want {
+			t.Errorf("got %d, want %d", got, test.want)
+		}
+	}
+}
+
+// traced runs a job under ptrace(2) and returns the number that came with the first stop for the filter, 0 if there was none.
+func traced(t *testing.T, j job) (message uint) {
+	t.Helper()
+	text, err := json.Marshal(j)
+	if err != nil {
+		t.Fatal(err)
+	}
+	runtime.LockOSThread() // the tracer is a thread
+	defer runtime.UnlockOSThread()
+	proc, err := os.StartProcess("/proc/self/exe", []string{"child"}, &os.ProcAttr{
+		Env: []string{jobVariable + "=" + string(text)}, Files: []*os.File{nil, nil, os.Stderr}, Sys: &syscall.SysProcAttr{Ptrace: true},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const traceSeccomp, killWithTracer, eventSeccomp = 0x80, 0x100000, 7
+	for first := true; ; {
+		var status syscall.WaitStatus
+		tid, err := syscall.Wait4(-1, &status, syscall.WALL, nil)
+		if err == syscall.EINTR {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tid == proc.Pid && (status.Exited() || status.Signaled()) {
+			return message
+		}
+		if !status.Stopped() {
+			continue
+		}
+		signal := 0
+		switch {
+		case first:
+			first = false
+			if err := syscall.PtraceSetOptions(tid, traceSeccomp|killWithTracer|syscall.PTRACE_O_TRACECLONE|syscall.PTRACE_O_TRACEEXEC); err != nil {
+				t.Fatal(err)
+			}
+		case status.TrapCause() == eventSeccomp:
+			m, err := syscall.PtraceGetEventMsg(tid)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if message == 0 {
+				message = m
+			}
+		case status.StopSignal() != syscall.SIGTRAP && status.StopSignal() != syscall.SIGSTOP:
+			signal = int(status.StopSignal())
+		}
+		if err := syscall.PtraceCont(tid, signal); err != nil && err != syscall.ESRCH {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestKernelActionsOtherABI takes every action through each way into the kernel that amd64 has.
+func TestKernelActionsOtherABI(t *testing.T) {
+	if runtime.GOARCH != "amd64" {
+		t.Skip("needs amd64")
+	}
+	dir := t.TempDir()
+	row := calls[findCall("getpriority")].nr // a call that this test's child doesn't need before
+	number := uint(50)
+	low := specs.LinuxSeccompArg{Index: 0, Op: specs.OpEqualTo, Value: 7}
+	const passed = -3
+	for _, way := range []struct {
+		name   string
+		narrow bool
+		nr     uint32
+	}{
+		{"x86_64", false, uint32(row[abiAMD64])},
+		{"i386", true, uint32(row[abi386])},
+		{"x32", false, uint32(row[abiX32]) | x32Bit},
+	} {
+		// Without this way in the kernel a call that passes the filter ends otherwise: a fault for int 0x80, ENOSYS for x32.
+		_, err := start(t, job{Profile: &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Architectures: []specs.Arch{specs.ArchX86, specs.ArchX32}}, Exec: oneCall(t, dir, way.narrow, way.nr, 7)})
+		pass := exitCode(err)
+		if way.narrow && pass == -2 {
+			t.Logf("%s: needs a kernel with CONFIG_IA32_EMULATION", way.name)
+			continue
+		}
+		for _, test := range []struct {
+			action specs.LinuxSeccompAction
+			errno  *uint
+			args   []specs.LinuxSeccompArg
+			want   int
+		}{
+			{specs.ActAllow, nil, nil, passed},
+			{specs.ActLog, nil, nil, passed},
+			{specs.ActErrno, nil, nil, 1},
+			{specs.ActErrno, &number, nil, 50},
+			{specs.ActErrno, &number, []specs.LinuxSeccompArg{low}, 50},
+			{specs.ActErrno, &number, []specs.LinuxSeccompArg{{Index: 0, Op: specs.OpNotEqual, Value: 7}}, passed},
+			{specs.ActErrno, &number, []specs.LinuxSeccompArg{{Index: 0, Op: specs.OpMaskedEqual, Value: 6, ValueTwo: 6}}, 50},
+			{specs.ActErrno, &number, []specs.LinuxSeccompArg{low, {Index: 0, Op: specs.OpEqualTo, Value: 8}}, 50}, // the same argument twice: either
+			{specs.ActTrace, nil, nil, 38}, // without a tracer
+			{specs.ActTrap, nil, nil, -1},
+			{specs.ActKill, nil, nil, -1},
+			{specs.ActKillThread, nil, nil, -1},
+			{specs.ActKillProcess, nil, nil, -1},
+		} {
+			want := test.want
+			if want == passed {
+				want = pass
+			}
+			p := &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Architectures: []specs.Arch{specs.ArchX86, specs.ArchX32}}
+			if test.action == specs.ActAllow {
+				p.DefaultAction = specs.ActLog
+			}
+			p.Syscalls = []specs.LinuxSyscall{{Names: []string{"getpriority"}, Action: test.action, ErrnoRet: test.errno, Args: test.args}}
+			_, err := start(t, job{Profile: p, Exec: oneCall(t, dir, way.narrow, way.nr, 7)})
+			if got := exitCode(err); got != want {
+				t.Errorf("%s: %s %v: got %d, want %d (%v)", way.name, test.action, test.args, got, want, err)
+			}
 		}
 	}
 }
