@@ -31,7 +31,6 @@
 package cgroup
 
 import (
-	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -47,9 +46,15 @@ import (
 type Setup struct {
 	// Steps are of the host lane and come before the clone.
 	Steps []plan.Step
-	// CloneInto is the descriptor for [plan.Clone].Cgroup: a v2 cgroup. Empty where there is no v2 hierarchy.
+	// CloneInto is the descriptor for [plan.Clone].Cgroup: a v2 cgroup. Empty where there is no v2 hierarchy, and where systemd
+	// makes the cgroup.
 	CloneInto string
-	// Join are the descriptors for [plan.CgroupJoin] steps, which come first in the child: one per v1 hierarchy.
+	// After are of the host lane, too, and come right after the clone: what needs the child's pid. Where there are any, the
+	// child must wait for them before it does anything: it begins with [plan.Await] of the name Await, and the host ends After
+	// with [plan.Release].
+	After []plan.Step
+	Await string
+	// Join are the descriptors for [plan.CgroupJoin] steps, which come first in the child (but for Await): one per v1 hierarchy.
 	Join []string
 	// Paths are the directories of the cgroup by controller ("memory", "name=systemd"); "" is the v2 directory, where all
 	// controllers are that have no entry of their own.
@@ -59,57 +64,117 @@ type Setup struct {
 // standard are the v2 controllers that every container gets, for statistics and later updates.
 var standard = []string{"cpu", "cpuset", "io", "memory", "pids", "hugetlb"}
 
-// Steps returns the steps that make the cgroup p (absolute below each hierarchy's mount, like "/glassbox/3f2a") and limit it
-// to r, which may be nil. Origin maps a JSON pointer such as "/linux/resources/memory/limit" to the origin of a step.
+// Path returns the path of a container's cgroup, for [Steps], from /linux/cgroupsPath of its configuration.
+//
+// An absolute path is below the root of each hierarchy, whoever asks. A relative one is below the caller's own cgroup, as
+// with runc: see [Steps]. No path is "/ID". A path can't leave its root: ".." ends there, as it does for a directory.
+func Path(cgroupsPath, id string) (string, error) {
+	if cgroupsPath == "" {
+		if id == "" || id == "." || id == ".." || strings.ContainsAny(id, "/\n\x00") {
+			return "", fmt.Errorf("cgroup name %q: it isn't a file name", id)
+		}
+		return "/" + id, nil
+	}
+	p := path.Clean("/" + cgroupsPath)
+	switch {
+	case strings.ContainsAny(p, "\n\x00"):
+		return "", fmt.Errorf("/linux/cgroupsPath: %q has a newline or a zero byte in it", cgroupsPath)
+	case p == "/":
+		return "", fmt.Errorf("/linux/cgroupsPath: %q is the root, where no container can be", cgroupsPath)
+	case !strings.HasPrefix(cgroupsPath, "/"):
+		p = p[1:]
+	}
+	return p, nil
+}
+
+// in returns where the path p of a container is in a hierarchy. A relative one is below the caller's own cgroup there; on v2
+// beside it, because a cgroup that has processes, such as the caller, can't have children with controllers.
+func in(h host.Hierarchy, p string) (string, error) {
+	switch {
+	case strings.HasPrefix(p, "/"):
+		return p, nil
+	case h.Own == "":
+		return "", fmt.Errorf("/linux/cgroupsPath: %q is relative, and this process's own cgroup is outside of what %s shows: give an absolute path", p, h.Mount)
+	case h.V2:
+		return path.Join(path.Dir(h.Own), p), nil
+	}
+	return path.Join(h.Own, p), nil
+}
+
+// Steps returns the steps that make the cgroup p and limit it to r, which may be nil. The path is clean: absolute below each
+// hierarchy's mount, like "/glassbox/3f2a", or relative to the caller's own cgroups (see [Path]). Origin maps a JSON pointer
+// such as "/linux/resources/memory/limit" to the origin of a step.
 //
 // Errors are [errors.Join]ed: one for each limit that this host can't enforce.
 func Steps(f host.Cgroup, p string, r *specs.LinuxResources, origin func(pointer string) string) (Setup, error) {
-	if !strings.HasPrefix(p, "/") || path.Clean(p) != p || p == "/" {
-		return Setup{}, fmt.Errorf("cgroup path %q: it isn't a clean absolute path below the root", p)
+	if p == "" || p == "/" || path.Clean(p) != p || p == "." || p == ".." || strings.HasPrefix(p, "../") {
+		return Setup{}, fmt.Errorf("cgroup path %q: it isn't a clean path below the root", p)
 	}
-	if r == nil {
-		r = &specs.LinuxResources{}
+	s, w, err := start(f, p, origin)
+	if err != nil {
+		return Setup{}, err
 	}
-	s := Setup{Paths: map[string]string{}}
-	for _, h := range f.Hierarchies {
-		dir := path.Join(h.Mount, p)
-		if h.V2 {
-			s.Paths[""] = dir
-		}
-		for _, c := range h.Controllers {
-			if !h.V2 {
-				s.Paths[c] = dir
-			}
-		}
+	if err := w.all(r); err != nil {
+		return Setup{}, err
 	}
-	w := writer{f: f, paths: s.Paths, origin: origin}
-	w.limits(r)
-	if len(w.errs) > 0 {
-		return Setup{}, errors.Join(w.errs...)
-	}
-
 	add := func(op plan.Op, pointer, reason string) {
 		s.Steps = append(s.Steps, plan.Step{Lane: plan.Host, Phase: plan.Limits, Op: op, Origin: origin(pointer), Reason: reason})
 	}
 	var enable []plan.Step
 	if v2, ok := unified(f); ok {
-		enable = enableSteps(f, v2, p, w.usedV2, origin)
+		enable = enableSteps(f, v2, below(v2.Mount, s.Paths[""]), w.usedV2, origin)
 		if v2.Crowded && slices.ContainsFunc(enable, func(s plan.Step) bool { return path.Dir(s.Op.(*plan.CgroupWrite).File) == v2.Mount }) {
 			add(&plan.CgroupEvacuate{From: v2.Mount, To: path.Join(v2.Mount, "init")}, "/linux/cgroupsPath",
 				"A v2 cgroup that has processes of its own can't give controllers to its children.")
 		}
 	}
 	for _, h := range f.Hierarchies {
-		reason := "The container gets a cgroup in this hierarchy (" + describe(h) + ")."
-		if slices.Contains(h.Controllers, "cpuset") && !h.V2 {
-			reason = "A v1 cpuset begins without processors and memory nodes; where it and its parents have none, those of the parent are copied."
-		}
-		add(&plan.CgroupCreate{Path: path.Join(h.Mount, p)}, "/linux/cgroupsPath", reason)
+		add(&plan.CgroupCreate{Path: s.dir(h)}, "/linux/cgroupsPath", createReason(h))
 	}
 	s.Steps = append(s.Steps, enable...)
 	s.Steps = append(s.Steps, w.steps...)
 	s.open(f, origin)
 	return s, nil
+}
+
+func createReason(h host.Hierarchy) string {
+	if slices.Contains(h.Controllers, "cpuset") && !h.V2 {
+		return "A v1 cpuset begins without processors and memory nodes; where it and its parents have none, those of the parent are copied."
+	}
+	return "The container gets a cgroup in this hierarchy (" + describe(h) + ")."
+}
+
+// start finds the directories of the cgroup p.
+func start(f host.Cgroup, p string, origin func(string) string) (Setup, *writer, error) {
+	s := Setup{Paths: map[string]string{}}
+	for _, h := range f.Hierarchies {
+		q, err := in(h, p)
+		if err != nil {
+			return Setup{}, nil, err
+		}
+		dir := path.Join(h.Mount, q)
+		if h.V2 {
+			s.Paths[""] = dir
+			continue
+		}
+		for _, c := range h.Controllers {
+			s.Paths[c] = dir
+		}
+	}
+	return s, &writer{f: f, paths: s.Paths, origin: origin}, nil
+}
+
+// dir returns the directory in a hierarchy, or "".
+func (s *Setup) dir(h host.Hierarchy) string {
+	if h.V2 {
+		return s.Paths[""]
+	}
+	return s.Paths[h.Controllers[0]]
+}
+
+// below returns the path of a cgroup's directory below the mount of its hierarchy.
+func below(mount, dir string) string {
+	return path.Join("/", strings.TrimPrefix(dir, mount))
 }
 
 // Join returns the steps that let a process be born into, or join, a cgroup that exists: for exec. Paths are those of the
@@ -123,12 +188,8 @@ func Join(f host.Cgroup, paths map[string]string) Setup {
 // open adds the steps that open the cgroup.
 func (s *Setup) open(f host.Cgroup, origin func(string) string) {
 	for _, h := range f.Hierarchies {
-		key := ""
-		if !h.V2 {
-			key = h.Controllers[0]
-		}
-		dir, ok := s.Paths[key]
-		if !ok {
+		dir := s.dir(h)
+		if dir == "" {
 			continue
 		}
 		op := &plan.CgroupOpen{Path: dir, Save: "cgroup"}
@@ -137,7 +198,7 @@ func (s *Setup) open(f host.Cgroup, origin func(string) string) {
 			s.CloneInto = op.Save
 		} else {
 			op.Path = path.Join(dir, "tasks")
-			op.Save = "cgroup:" + strings.TrimPrefix(key, "name=")
+			op.Save = "cgroup:" + strings.TrimPrefix(h.Controllers[0], "name=")
 			reason = "The child joins this cgroup by writing here before it does anything else."
 			s.Join = append(s.Join, op.Save)
 		}
@@ -213,21 +274,33 @@ func ParentPath(parent, id string) (string, error) {
 	if strings.ContainsAny(parent, "\n\x00") || slices.Contains(strings.Split(parent, "/"), "..") {
 		return "", fmt.Errorf("cgroup parent %q: it isn't a path without \"..\"", parent)
 	}
-	name, isSlice := strings.CutSuffix(parent, ".slice")
-	if !isSlice || strings.Contains(parent, "/") {
+	if !strings.HasSuffix(parent, ".slice") || strings.Contains(parent, "/") {
 		return path.Join("/", parent, id), nil
 	}
+	dir, err := slicePath(parent)
+	if err != nil {
+		return "", fmt.Errorf("cgroup parent: %w", err)
+	}
+	return path.Join(dir, id), nil
+}
+
+// slicePath returns where a systemd slice is: its name says so (systemd.slice(5)).
+func slicePath(slice string) (string, error) {
+	name, ok := strings.CutSuffix(slice, ".slice")
+	if !ok || strings.ContainsAny(name, "/\n\x00") {
+		return "", fmt.Errorf("%q isn't the name of a slice", slice)
+	}
 	if name == "-" {
-		return "/" + id, nil
+		return "/", nil
 	}
 	dir, prefix := "/", ""
 	for part := range strings.SplitSeq(name, "-") {
 		if part == "" {
-			return "", fmt.Errorf("cgroup parent %q: a slice's name has no empty parts between dashes", parent)
+			return "", fmt.Errorf("%q: a slice's name has no empty parts between dashes", slice)
 		}
 		prefix += part
 		dir = path.Join(dir, prefix+".slice")
 		prefix += "-"
 	}
-	return path.Join(dir, id), nil
+	return dir, nil
 }

@@ -12,6 +12,7 @@ import (
 
 	"glassbox/host"
 	"glassbox/plan"
+	"glassbox/systemd"
 
 	"golang.org/x/sys/unix"
 )
@@ -283,6 +284,39 @@ func Evacuate(op *plan.CgroupEvacuate) error {
 		}
 	}
 	return fmt.Errorf("move the processes of %s: new ones come all the time: %w", op.From, unix.EBUSY)
+}
+
+// Attach moves a process into a cgroup, unless it is there.
+func Attach(op *plan.CgroupAttach, pid int) error {
+	pids, err := readPids(op.Path)
+	if err != nil {
+		return err
+	}
+	if slices.Contains(pids, pid) {
+		return nil
+	}
+	return writeFile(op.Path+"/cgroup.procs", strconv.Itoa(pid))
+}
+
+// Apply makes steps that change a cgroup: those of [Update] and [UpdateScope].
+func Apply(steps []plan.Step) error {
+	for _, s := range steps {
+		var err error
+		switch op := s.Op.(type) {
+		case *plan.CgroupWrite:
+			err = Write(op)
+		case *plan.DeviceFilter:
+			err = AttachDevices(op)
+		case *plan.SystemdSet:
+			err = systemd.Set(op)
+		default:
+			err = fmt.Errorf("%s is no step of an update", op.Kind())
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", s.Origin, err)
+		}
+	}
+	return nil
 }
 
 // Open opens a directory (v2) for CLONE_INTO_CGROUP, or a file of v1 for joining.

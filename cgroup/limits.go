@@ -2,6 +2,7 @@ package cgroup
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -81,6 +82,10 @@ func (w *writer) add(op plan.Op, pointer, reason string) {
 // write adds a step. A file of v1 that the host's facts know to be missing is an error.
 func (p *place) write(file string, value any, pointer, reason string) {
 	if !p.v2 && slices.Contains(optionalV1, file) && !slices.Contains(p.files, file) {
+		if file == "memory.kmem.limit_in_bytes" {
+			p.w.fail(pointer, "the kernel has no limit of its own memory alone since Linux 5.16; the limit of memory counts it")
+			return
+		}
 		p.w.fail(pointer, "this kernel's controller %s has no file %s", p.controller, file)
 		return
 	}
@@ -89,10 +94,18 @@ func (p *place) write(file string, value any, pointer, reason string) {
 
 // optionalV1 are the files for which [host.Hierarchy].Files is complete.
 var optionalV1 = []string{
-	"memory.memsw.limit_in_bytes", "blkio.bfq.weight", "cpu.cfs_quota_us", "cpu.cfs_burst_us", "cpu.rt_runtime_us", "cpu.idle",
+	"memory.memsw.limit_in_bytes", "memory.kmem.limit_in_bytes", "memory.kmem.tcp.limit_in_bytes", "blkio.bfq.weight", "cpu.cfs_quota_us", "cpu.cfs_burst_us", "cpu.rt_runtime_us", "cpu.idle",
 }
 
 const resources = "/linux/resources/"
+
+// all adds the steps for all of r, or returns what can't be enforced.
+func (w *writer) all(r *specs.LinuxResources) error {
+	if r != nil {
+		w.limits(r)
+	}
+	return errors.Join(w.errs...)
+}
 
 // limits adds the steps for all of r.
 func (w *writer) limits(r *specs.LinuxResources) {
@@ -159,6 +172,10 @@ func (w *writer) memory(m *specs.LinuxMemory) {
 	v1only(kernel != 0 && !w.unchanged(kernel), "kernel", "memory.kmem.limit_in_bytes", kernel, "Limits memory that the kernel uses for the container.")
 	v1only(tcp != 0 && !w.unchanged(tcp), "kernelTCP", "memory.kmem.tcp.limit_in_bytes", tcp, "Limits memory of TCP buffers.")
 	// Docker and containerd have -1, as an unsigned number, for "not set".
+	if m.Swappiness != nil && *m.Swappiness != math.MaxUint64 && *m.Swappiness > 100 {
+		w.fail(at+"swappiness", "%d isn't between 0 and 100", *m.Swappiness)
+		m = &specs.LinuxMemory{DisableOOMKiller: m.DisableOOMKiller, UseHierarchy: m.UseHierarchy}
+	}
 	v1only(m.Swappiness != nil && *m.Swappiness != math.MaxUint64, "swappiness", "memory.swappiness", value(m.Swappiness), "How willingly the kernel swaps memory of the container out.")
 	if off := m.DisableOOMKiller; off != nil && (*off || w.old != nil) {
 		v := 0
@@ -251,17 +268,18 @@ func (p *place) swapOK(limit, memsw int64) bool {
 func (w *writer) cpu(c *specs.LinuxCPU) {
 	const at = resources + "cpu/"
 	quota, period, shares := value(c.Quota), value(c.Period), value(c.Shares)
-	if shares != 0 && value(c.Idle) == 0 {
+	idle := value(c.Idle) != 0
+	if shares != 0 && !idle {
 		w.idle(c) // a group can have a weight only when it isn't idle (any more)
 	}
-	if shares != 0 {
+	if shares != 0 && !idle { // the kernel gives an idle group the least weight, and refuses another one
 		if p := w.find("cpu", at+"shares"); p != nil && p.v2 {
 			p.write("cpu.weight", weightOfShares(shares), at+"shares", "Share of processor time when others want it, too.")
 		} else if p != nil {
 			p.write("cpu.shares", shares, at+"shares", "Share of processor time when others want it, too.")
 		}
 	}
-	if shares == 0 || value(c.Idle) != 0 {
+	if shares == 0 || idle {
 		w.idle(c)
 	}
 	if quota < -1 {
@@ -388,16 +406,17 @@ func (w *writer) cpuset(c *specs.LinuxCPU) {
 	}
 }
 
-// pids: 0 and less is unlimited, as for docker run.
+// pids: -1 is unlimited. 0 is a limit since version 1.3 of the specification, but a group of none couldn't hold the program
+// itself and systemd knows no such limit: like runc we write 1, which allows as little, no fork.
 func (w *writer) pids(limit int64) {
 	const at = resources + "pids/limit"
-	if limit <= 0 && w.old == nil {
+	if limit < 0 && w.old == nil {
 		return
 	}
 	if p := w.find("pids", at); p != nil {
 		v := "max"
-		if limit > 0 {
-			v = strconv.FormatInt(limit, 10)
+		if limit >= 0 {
+			v = strconv.FormatInt(max(limit, 1), 10)
 		}
 		p.write("pids.max", v, at, "No more processes and threads than this: a fork bomb stays small.")
 	}
@@ -405,19 +424,20 @@ func (w *writer) pids(limit int64) {
 
 func (w *writer) blockIO(b *specs.LinuxBlockIO) {
 	const at = resources + "blockIO/"
-	if b.LeafWeight != nil && *b.LeafWeight != 0 {
-		w.fail(at+"leafWeight", "it belonged to the I/O scheduler CFQ, which Linux 5.0 removed")
-	}
 	if b.Weight != nil && *b.Weight != 0 {
 		w.ioWeight("", *b.Weight, at+"weight")
 	}
+	if b.LeafWeight != nil && *b.LeafWeight != 0 {
+		w.leafWeight("", *b.LeafWeight, at+"leafWeight")
+	}
 	for i, d := range b.WeightDevice {
 		pointer := fmt.Sprintf("%sweightDevice/%d", at, i)
-		if d.LeafWeight != nil && *d.LeafWeight != 0 {
-			w.fail(pointer+"/leafWeight", "it belonged to the I/O scheduler CFQ, which Linux 5.0 removed")
-		}
+		device := fmt.Sprintf("%d:%d ", d.Major, d.Minor)
 		if d.Weight != nil && *d.Weight != 0 {
-			w.ioWeight(fmt.Sprintf("%d:%d ", d.Major, d.Minor), *d.Weight, pointer)
+			w.ioWeight(device, *d.Weight, pointer)
+		}
+		if d.LeafWeight != nil && *d.LeafWeight != 0 {
+			w.leafWeight(device, *d.LeafWeight, pointer+"/leafWeight")
 		}
 	}
 	for _, t := range []struct {
@@ -457,6 +477,9 @@ func (w *writer) ioWeight(prefix string, weight uint16, pointer string) {
 	p := w.find("blkio", pointer)
 	switch {
 	case p == nil:
+	case !p.v2 && slices.Contains(p.files, "blkio.weight"): // CFQ, before Linux 5.0
+		p.write("blkio.weight"+deviceSuffix(prefix), prefix+strconv.Itoa(int(weight)), pointer,
+			"Share of the disk's time when others want it, too (disks with the scheduler CFQ).")
 	case !p.v2 && prefix != "":
 		if !slices.Contains(p.files, "blkio.bfq.weight") {
 			w.fail(pointer, "this kernel's controller blkio has no file blkio.bfq.weight_device")
@@ -466,11 +489,34 @@ func (w *writer) ioWeight(prefix string, weight uint16, pointer string) {
 	case !p.v2:
 		p.write("blkio.bfq.weight", weight, pointer, why)
 	case slices.Contains(p.files, "io.weight") && !slices.Contains(p.files, "io.bfq.weight"):
-		p.write("io.weight", cmp.Or(prefix, "default ")+strconv.Itoa(1+(int(weight)-10)*9999/990), pointer,
+		p.write("io.weight", cmp.Or(prefix, "default ")+strconv.FormatUint(ioCostWeight(weight), 10), pointer,
 			"Share of the disk's time when others want it, too (disks with io.cost).")
 	default:
 		p.write("io.bfq.weight", prefix+strconv.Itoa(int(weight)), pointer, why)
 	}
+}
+
+// leafWeight writes the weight of a group's own processes against those of the groups below it, which only CFQ knew.
+func (w *writer) leafWeight(prefix string, weight uint16, pointer string) {
+	p := w.find("blkio", pointer)
+	switch {
+	case weight < 10 || weight > 1000:
+		w.fail(pointer, "weight %d isn't between 10 and 1000", weight)
+	case p == nil:
+	case p.v2 || !slices.Contains(p.files, "blkio.weight"):
+		w.fail(pointer, "it belonged to the I/O scheduler CFQ, which Linux 5.0 removed")
+	default:
+		p.write("blkio.leaf_weight"+deviceSuffix(prefix), prefix+strconv.Itoa(int(weight)), pointer,
+			"Share of the disk's time of the container's processes against those in cgroups below (disks with the scheduler CFQ).")
+	}
+}
+
+// deviceSuffix is the end of the name of the file with the weights of single devices.
+func deviceSuffix(prefix string) string {
+	if prefix == "" {
+		return ""
+	}
+	return "_device"
 }
 
 func (w *writer) hugetlb(limits []specs.LinuxHugepageLimit) {
@@ -542,8 +588,8 @@ func (w *writer) network(n *specs.LinuxNetwork) {
 	}
 }
 
-// unified writes files of v2 as they are given. Files that say which processes are in the cgroup or what its children get
-// are not limits, and are refused.
+// unified writes files of v2 as they are given, the ones that nobody knows yet, too. Files whose writing moves or kills
+// processes are refused: a configuration describes a cgroup and doesn't act on it.
 func (w *writer) unified(files map[string]string) {
 	for _, file := range slices.Sorted(maps.Keys(files)) {
 		pointer := resources + "unified/" + escape(file)
@@ -558,8 +604,8 @@ func (w *writer) unified(files map[string]string) {
 			w.fail(pointer, "this host has no cgroup v2 hierarchy (mode %s)", cmp.Or(w.f.Mode, host.CgroupNone))
 			continue
 		case controller == "cgroup":
-			if !strings.HasPrefix(rest, "max.") {
-				w.fail(pointer, "%s isn't a limit", file)
+			if slices.Contains([]string{"procs", "threads", "kill"}, rest) {
+				w.fail(pointer, "%s moves or kills processes: it says nothing about the cgroup", file)
 				continue
 			}
 		default:

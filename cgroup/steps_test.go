@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"glassbox/host"
 	"glassbox/plan"
+	"glassbox/systemd"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -27,9 +29,14 @@ func hosts() map[string]host.Cgroup {
 	v2 := func(mount string, controllers ...string) host.Hierarchy {
 		return host.Hierarchy{Mount: mount, V2: true, Controllers: controllers, Own: "/"}
 	}
-	memory := v1("memory", "memory.memsw.limit_in_bytes")
+	memory := v1("memory", "memory.memsw.limit_in_bytes", "memory.kmem.tcp.limit_in_bytes")
 	cpu := v1("cpu,cpuacct", "cpu.cfs_quota_us", "cpu.cfs_burst_us", "cpu.rt_runtime_us", "cpu.idle")
 	all := v2("/sys/fs/cgroup", "cpuset", "cpu", "io", "memory", "hugetlb", "pids", "rdma")
+	old := v1("memory", "memory.memsw.limit_in_bytes", "memory.kmem.limit_in_bytes", "memory.kmem.tcp.limit_in_bytes")
+	deep, memoryOwn := all, memory
+	deep.Own, memoryOwn.Own = "/user.slice/session-1.scope", "/user"
+	outside := memory
+	outside.Own = ""
 	crowded, enabled := all, all
 	crowded.Crowded, crowded.Files = true, []string{"io.weight"}
 	enabled.Enabled = enabled.Controllers
@@ -39,7 +46,15 @@ func hosts() map[string]host.Cgroup {
 			Mode: host.CgroupV1, CpusetCpus: "0-3", CpusetMems: "0",
 			Hierarchies: []host.Hierarchy{v1("systemd"), memory, cpu, v1("cpuset"), v1("pids"), v1("blkio", "blkio.bfq.weight"), v1("devices"), v1("freezer"), v1("hugetlb"), v1("net_cls,net_prio")},
 		},
+		"v1-old":     {Mode: host.CgroupV1, Hierarchies: []host.Hierarchy{old, v1("blkio", "blkio.weight"), v1("rdma")}},
+		"v1-inside":  {Mode: host.CgroupV1, Hierarchies: []host.Hierarchy{memoryOwn, v1("pids")}},
+		"v1-outside": {Mode: host.CgroupV1, Hierarchies: []host.Hierarchy{outside}},
+		"v2-inside":  {Mode: host.CgroupV2, Hierarchies: []host.Hierarchy{deep}},
 		"v1-poor":    {Mode: host.CgroupV1, Hierarchies: []host.Hierarchy{v1("memory"), v1("cpu"), v1("blkio")}},
+		"hybrid-systemd": {
+			Mode:        host.CgroupHybrid,
+			Hierarchies: []host.Hierarchy{v1("systemd"), memory, cpu, v1("devices"), v2("/sys/fs/cgroup/unified", "hugetlb")},
+		},
 		"v2":         {Mode: host.CgroupV2, Hierarchies: []host.Hierarchy{all}},
 		"v2-crowded": {Mode: host.CgroupV2, Hierarchies: []host.Hierarchy{crowded}},
 		"v2-enabled": {Mode: host.CgroupV2, Hierarchies: []host.Hierarchy{enabled}},
@@ -52,7 +67,8 @@ func hosts() map[string]host.Cgroup {
 
 func pointerItself(p string) string { return p }
 
-// Golden files hold the name of a host, the resources, and the steps or errors for the cgroup /glassbox/id.
+// Golden files hold the name of a host, the resources, and the steps or errors for the cgroup /glassbox/id, for that of another
+// path, or for a scope of the system's or a user's manager.
 func TestGolden(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(files) == 0 {
@@ -76,8 +92,26 @@ func TestGolden(t *testing.T) {
 			if err := json.Unmarshal(section["resources.json"], &r); err != nil {
 				t.Fatal(err)
 			}
+			p := "/glassbox/id"
+			if text, ok := section["path"]; ok {
+				if p, err = Path(strings.TrimSpace(string(text)), "id"); err != nil {
+					t.Fatal(err)
+				}
+			}
 			var got strings.Builder
-			s, err := Steps(f, "/glassbox/id", &r, pointerItself)
+			var s Setup
+			if text, ok := section["scope"]; ok {
+				var scope Scope
+				m := systemd.Facts{Version: 252, Cgroup: "/"}
+				if user, ok := section["user"]; ok {
+					m.User, m.Cgroup = true, strings.TrimSpace(string(user))
+				}
+				if scope, err = ParseScope(strings.TrimSpace(string(text)), "id", m.User); err == nil {
+					s, err = ScopeSteps(f, m, scope, nil, &r, pointerItself)
+				}
+			} else {
+				s, err = Steps(f, p, &r, pointerItself)
+			}
 			if err != nil {
 				fmt.Fprintf(&got, "%v\n", err)
 			} else {
@@ -97,7 +131,11 @@ func TestGolden(t *testing.T) {
 }
 
 func printSetup(w *strings.Builder, s Setup) {
-	for _, step := range s.Steps {
+	steps := s.Steps
+	if len(s.After) > 0 {
+		steps = slices.Concat(s.Steps, []plan.Step{{Op: &plan.Clone{}, Origin: "-"}}, s.After)
+	}
+	for _, step := range steps {
 		text := step.Op.String()
 		if op, ok := step.Op.(*plan.CgroupWrite); ok && op.Enable {
 			text += ", unless enabled"
@@ -147,9 +185,98 @@ func TestStepsAreComplete(t *testing.T) {
 }
 
 func TestStepsRefusesPaths(t *testing.T) {
-	for _, p := range []string{"", "/", "x", "/../x", "/x/", "//x", "/x/../../y"} {
+	for _, p := range []string{"", "/", ".", "..", "x/", "./x", "../x", "/../x", "/x/", "//x", "/x/../../y"} {
 		if _, err := Steps(hosts()["v1"], p, nil, pointerItself); err == nil {
 			t.Errorf("Steps with path %q: no error", p)
+		}
+	}
+}
+
+func TestPath(t *testing.T) {
+	for _, c := range []struct{ path, want string }{
+		{"", "/id"},
+		{"/a/b", "/a/b"},
+		{"/a//b/", "/a/b"},
+		{"a/b", "a/b"},
+		{"./a", "a"},
+		{"/../../a", "/a"},
+		{"../../etc", "etc"},
+		{"a/../../../b", "b"},
+		{"system.slice:runc:x", "system.slice:runc:x"}, // without the systemd driver it is a name
+	} {
+		if got, err := Path(c.path, "id"); got != c.want || err != nil {
+			t.Errorf("Path(%q) = %q, %v, want %q", c.path, got, err, c.want)
+		}
+	}
+	for _, c := range []struct{ path, id string }{{"/", "id"}, {"..", "id"}, {".", "id"}, {"/a/..", "id"}, {"a\nb", "id"}, {"/a\x00", "id"}, {"", ""}, {"", ".."}, {"", "a/b"}} {
+		if got, err := Path(c.path, c.id); err == nil {
+			t.Errorf("Path(%q, %q) = %q, want an error", c.path, c.id, got)
+		}
+	}
+}
+
+func TestParseScope(t *testing.T) {
+	for _, c := range []struct {
+		path string
+		user bool
+		want Scope
+	}{
+		{"", false, Scope{"system.slice", "glassbox-id.scope"}},
+		{"", true, Scope{"user.slice", "glassbox-id.scope"}},
+		{"machine.slice:libpod:3f", false, Scope{"machine.slice", "libpod-3f.scope"}},
+		{":docker:3f", false, Scope{"system.slice", "docker-3f.scope"}},
+		{"a-b.slice::3f", true, Scope{"a-b.slice", "3f.scope"}},
+		{"-.slice:x:3f", false, Scope{"-.slice", "x-3f.scope"}},
+	} {
+		if got, err := ParseScope(c.path, "id", c.user); got != c.want || err != nil {
+			t.Errorf("ParseScope(%q, %v) = %v, %v, want %v", c.path, c.user, got, err, c.want)
+		}
+	}
+	for _, p := range []string{"/a/b", "a:b", "a.slice:b:c:d", "a:b:c", "a--b.slice:x:y", "a.slice:x:", "a.slice:../x:y", "a.slice:x y:z", "a.slice:x:" + strings.Repeat("y", 260)} {
+		if got, err := ParseScope(p, "id", false); err == nil {
+			t.Errorf("ParseScope(%q) = %v, want an error", p, got)
+		}
+	}
+}
+
+func TestScopeProperties(t *testing.T) {
+	got, err := ScopeProperties(map[string]string{
+		"org.systemd.property.TimeoutStopUSec": "uint64 123000000", "org.systemd.property.CollectMode": "'inactive-or-failed'",
+		"org.systemd.property.TimeoutStartSec": "1.5", "org.systemd.property.After": "['a.service', 'b.service']", "other": "x",
+		"org.systemd.property.Nice": "-3", "org.systemd.property.Slice": `"x"`, "org.systemd.property.Big": "18446744073709551615", "org.systemd.property.OK": "true",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []plan.SystemdProperty{
+		{Name: "After", Type: "as", Value: []string{"a.service", "b.service"}},
+		{Name: "Big", Type: "t", Value: []string{"18446744073709551615"}},
+		{Name: "CollectMode", Type: "s", Value: []string{"inactive-or-failed"}},
+		{Name: "Nice", Type: "i", Value: []string{"-3"}},
+		{Name: "OK", Type: "b", Value: []string{"true"}},
+		{Name: "Slice", Type: "s", Value: []string{"x"}},
+		{Name: "TimeoutStartUSec", Type: "t", Value: []string{"1500000"}},
+		{Name: "TimeoutStopUSec", Type: "t", Value: []string{"123000000"}},
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+	for name, v := range map[string]string{"X": "nonsense", "Y": "[]", "Z": "[['a']]", "A": "'a", "B": "'a\\n'", "TimeoutSec": "'x'", "OtherSec": "nan", "MoreSec": "[1, 2]", "C D": "1", "": "1"} {
+		if got, err := ScopeProperties(map[string]string{"org.systemd.property." + name: v}); err == nil || !strings.HasPrefix(err.Error(), "/annotations/org.systemd.property."+name) {
+			t.Errorf("%s=%s: %v, %v, want an error", name, v, got, err)
+		}
+	}
+}
+
+func TestCPUBits(t *testing.T) {
+	for list, want := range map[string]string{"0": "1", "0-2,7": "135", "8": "0 1", " 1 , 9-10\n": "2 6", "15": "0 128"} {
+		if got, err := cpuBits(list); strings.Join(got, " ") != want || err != nil {
+			t.Errorf("cpuBits(%q) = %v, %v, want %s", list, got, err, want)
+		}
+	}
+	for _, list := range []string{"", ",", "a", "2-1", "1-", "70000", "-1"} {
+		if got, err := cpuBits(list); err == nil {
+			t.Errorf("cpuBits(%q) = %v, want an error", list, got)
 		}
 	}
 }
@@ -291,6 +418,7 @@ func FuzzSteps(f *testing.F) {
 			return
 		}
 		for name, h := range hosts() {
+			ScopeSteps(h, systemd.Facts{Version: 252, Cgroup: "/"}, Scope{"system.slice", "x.scope"}, nil, &r, pointerItself)
 			s, err := Steps(h, "/glassbox/id", &r, pointerItself)
 			for _, step := range s.Steps {
 				if op, ok := step.Op.(*plan.CgroupWrite); ok {

@@ -23,6 +23,7 @@ import (
 	"glassbox/cgroup"
 	"glassbox/host"
 	"glassbox/plan"
+	"glassbox/systemd"
 )
 
 // Input is what a plan depends on.
@@ -61,6 +62,8 @@ type Input struct {
 	NoNewKeyring bool
 	// PreserveFDs is how many descriptors from 3 on, inherited from whoever started this program, the process gets.
 	PreserveFDs int
+	// Systemd makes the container a unit of this manager's: /linux/cgroupsPath is "slice:prefix:name" then.
+	Systemd *systemd.Facts
 	// DieWithParent ends the container when the process that runs the plan dies.
 	DieWithParent bool
 }
@@ -73,6 +76,8 @@ type Output struct {
 	Plan *plan.Plan
 	// Cgroups are the container's cgroup directories by controller; "" is the v2 directory.
 	Cgroups map[string]string
+	// Unit is the container's unit, where systemd makes the cgroup.
+	Unit string
 	// Warnings name parts of the configuration that have no effect and that the specification allows to ignore.
 	Warnings []string
 }
@@ -83,6 +88,7 @@ type container struct {
 	steps    []plan.Step
 	warnings []string
 	cgroup   cgroup.Setup
+	unit     string // of systemd's, the container is in
 	procfs   string // descriptor of the container's procfs, "" before there is one
 	ownDev   bool   // /dev is a tmpfs of the container's own
 
@@ -109,7 +115,7 @@ func Container(in Input) (*Output, error) {
 	if err := p.Validate(); err != nil {
 		return nil, err
 	}
-	return &Output{Plan: p, Cgroups: c.cgroup.Paths, Warnings: c.warnings}, nil
+	return &Output{Plan: p, Cgroups: c.cgroup.Paths, Unit: c.unit, Warnings: c.warnings}, nil
 }
 
 // origin finds where the part of the configuration at a JSON pointer comes from.
@@ -167,6 +173,10 @@ func enumerate(words []string) string {
 // child writes the steps of the cloned process.
 func (c *container) child() error {
 	s := c.Spec
+	if c.cgroup.Await != "" {
+		c.add(plan.Child, plan.Limits, &plan.Await{Name: c.cgroup.Await}, "/linux/cgroupsPath",
+			"Systemd makes the cgroup around this process: nothing is done before the limits are there.")
+	}
 	for _, name := range c.cgroup.Join {
 		c.add(plan.Child, plan.Limits, &plan.CgroupJoin{From: name}, "/linux/cgroupsPath",
 			"The child enters its cgroups before anything else: there is no moment without limits.")

@@ -21,6 +21,7 @@ type ExecInput struct {
 	Start      uint64            // its start time (see plan.OpenPid)
 	Namespaces []string          // those of the container that are not the host's: mount pid uts ipc net user time cgroup
 	Cgroups    map[string]string // as in Output.Cgroups
+	Unit       string            // as in Output.Unit
 }
 
 // Exec compiles the start of a further process in a running container.
@@ -38,6 +39,9 @@ func Exec(in ExecInput) (*Output, error) {
 		return nil, fmt.Errorf("/process/cwd: %q is not an absolute path", p.Cwd)
 	}
 	c.cgroup = cgroup.Join(in.Facts.Cgroup, in.Cgroups)
+	if in.Unit != "" {
+		c.cgroup = cgroup.JoinScope(in.Facts.Cgroup, in.Cgroups, in.Unit, in.Systemd != nil && in.Systemd.User)
+	}
 	c.steps = append(c.steps, c.cgroup.Steps...)
 	c.add(plan.Host, plan.Isolation, &plan.OpenPid{Pid: in.PID, Start: in.Start, Save: "container"}, "", "The container's first process, whose namespaces will be joined.")
 	join := slices.Clone(in.Namespaces)
@@ -64,11 +68,15 @@ func Exec(in ExecInput) (*Output, error) {
 		return nil, err
 	}
 	c.add(plan.Host, plan.Isolation, &plan.Clone{Cgroup: c.cgroup.CloneInto}, "", "The new process, in the container's cgroup and PID namespace.")
+	c.steps = append(c.steps, c.cgroup.After...)
 	if c.twice {
 		c.add(plan.Host, plan.Isolation, &plan.Adopt{}, "", "The second clone is the process; the first one has ended.")
 	}
 	if in.Process.Terminal {
 		c.add(plan.Host, plan.Terminal, &plan.RecvFD{Save: "console"}, "/process/terminal", "Whoever called exec holds the other end of the terminal.")
+	}
+	if c.cgroup.Await != "" {
+		c.add(plan.Child, plan.Limits, &plan.Await{Name: c.cgroup.Await}, "", "The limits of the container hold for this process before it does anything.")
 	}
 	for _, name := range c.cgroup.Join {
 		c.add(plan.Child, plan.Limits, &plan.CgroupJoin{From: name}, "", "The limits of the container hold for this process, too.")

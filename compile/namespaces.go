@@ -53,14 +53,8 @@ func (c *container) ns() (fresh []string, join map[string]string, err error) {
 
 // host writes the parent's steps: cgroup, sources, clone, network.
 func (c *container) host() error {
-	path := c.Spec.Linux.CgroupsPath
-	if path != "" {
-		var err error
-		c.cgroup, err = cgroup.Steps(c.Facts.Cgroup, path, c.Spec.Linux.Resources, c.origin)
-		if err != nil {
-			return err
-		}
-		c.steps = append(c.steps, c.cgroup.Steps...)
+	if err := c.cgroups(); err != nil {
+		return err
 	}
 	for i, n := range c.Spec.Linux.Namespaces {
 		if n.Path != "" {
@@ -106,6 +100,32 @@ func (c *container) host() error {
 		c.add(plan.Host, plan.Exec, &plan.Release{Name: "record"}, "", "It is written down who the child is; it may go on.")
 	}
 	return nil
+}
+
+// cgroups adds the steps that make the container's cgroup, of systemd's or our own. Without a path there is none.
+func (c *container) cgroups() error {
+	path := c.Spec.Linux.CgroupsPath
+	if path == "" {
+		return nil
+	}
+	if c.Systemd == nil {
+		var err error
+		c.cgroup, err = cgroup.Steps(c.Facts.Cgroup, path, c.Spec.Linux.Resources, c.origin)
+		c.steps = append(c.steps, c.cgroup.Steps...)
+		return err
+	}
+	scope, err := cgroup.ParseScope(path, "", c.Systemd.User)
+	if err != nil {
+		return err
+	}
+	properties, err := cgroup.ScopeProperties(c.Spec.Annotations)
+	if err != nil {
+		return err
+	}
+	c.cgroup, err = cgroup.ScopeSteps(c.Facts.Cgroup, *c.Systemd, scope, properties, c.Spec.Linux.Resources, c.origin)
+	c.steps = append(c.steps, c.cgroup.Steps...)
+	c.unit = scope.Unit
+	return err
 }
 
 // loopback reports whether the child sets its loopback device up itself: where no network is wired for it.

@@ -213,6 +213,7 @@ func (c *container) clone() {
 		reason += " It is born in its cgroup, so there is no moment without limits."
 	}
 	c.add(plan.Host, plan.Isolation, &plan.Clone{Namespaces: flags, Cgroup: c.cgroup.CloneInto}, "/linux/namespaces", reason)
+	c.steps = append(c.steps, c.cgroup.After...)
 	if c.users == ownUsers && slices.Contains(flags, "user") {
 		c.mapIDs()
 	}

@@ -37,6 +37,7 @@ import (
 	"glassbox/cgroup"
 	"glassbox/network"
 	"glassbox/plan"
+	"glassbox/systemd"
 )
 
 // Options is what a plan needs from whoever runs it.
@@ -195,6 +196,8 @@ func Undo(op plan.Op) error {
 	switch op := op.(type) {
 	case *plan.CgroupRemove:
 		return cgroup.Remove(op)
+	case *plan.SystemdStop:
+		return systemd.Stop(op)
 	case *plan.LinkDelete, *plan.NftUnpublish:
 		return network.Undo(op)
 	}
@@ -231,6 +234,16 @@ func (x *execution) host(op plan.Op) error {
 		return cgroup.Evacuate(o)
 	case *plan.DeviceFilter:
 		return cgroup.AttachDevices(o)
+	case *plan.CgroupAttach:
+		return cgroup.Attach(o, x.pid)
+	case *plan.SystemdScope:
+		return systemd.Start(o, x.pid)
+	case *plan.SystemdSet:
+		return systemd.Set(o)
+	case *plan.SystemdAttach:
+		return systemd.Attach(o, x.pid)
+	case *plan.SystemdStop:
+		return systemd.Stop(o)
 	case *plan.CgroupOpen:
 		fd, err := cgroup.Open(o)
 		return x.own(o.Save, fd, err)

@@ -8,7 +8,7 @@ import (
 )
 
 // probeCgroup finds the mounted hierarchies and what they offer.
-func probeCgroup(buf *[]byte) (Cgroup, error) {
+func probeCgroup(kernel Kernel, buf *[]byte) (Cgroup, error) {
 	text, err := readFile("/proc/self/cgroup", buf)
 	if err != nil {
 		return Cgroup{}, err
@@ -27,7 +27,7 @@ func probeCgroup(buf *[]byte) (Cgroup, error) {
 			continue
 		}
 		v1 = true
-		h.Files = filesV1(h)
+		h.Files = filesV1(h, kernel)
 		if slices.Contains(h.Controllers, "cpuset") {
 			c.CpusetCpus = readWord(h.Mount+"/cpuset.cpus", buf)
 			c.CpusetMems = readWord(h.Mount+"/cpuset.mems", buf)
@@ -44,6 +44,38 @@ func probeCgroup(buf *[]byte) (Cgroup, error) {
 		c.Mode = CgroupNone
 	}
 	return c, nil
+}
+
+// CgroupsOf returns the directories of the cgroups that a process is in, by controller ("memory", "name=systemd"); "" is the v2
+// directory. Hierarchies that aren't mounted, or where the process is outside of what the mount shows, are left out.
+func CgroupsOf(pid int) (map[string]string, error) {
+	buf := make([]byte, 32<<10)
+	text, err := readFile("/proc/"+strconv.Itoa(pid)+"/cgroup", &buf)
+	if err != nil {
+		return nil, err
+	}
+	own := parseSelfCgroup(string(text))
+	if text, err = readFile("/proc/self/mountinfo", &buf); err != nil {
+		return nil, err
+	}
+	return directories(hierarchies(string(text), own)), nil
+}
+
+func directories(hs []Hierarchy) map[string]string {
+	dirs := map[string]string{}
+	for _, h := range hs {
+		if h.Own == "" {
+			continue
+		}
+		dir := path.Join(h.Mount, h.Own)
+		if h.V2 {
+			dirs[""] = dir
+		}
+		for _, c := range h.Controllers {
+			dirs[c] = dir
+		}
+	}
+	return dirs
 }
 
 func probeV2(h *Hierarchy, buf *[]byte) {
@@ -66,8 +98,8 @@ func probeV2(h *Hierarchy, buf *[]byte) {
 }
 
 // filesV1 looks for files that depend on the kernel. The root of a v1 hierarchy has all files of its children but
-// blkio.bfq.weight, which goes with the statistics of the same scheduler.
-func filesV1(h *Hierarchy) []string {
+// blkio.bfq.weight, which goes with the statistics of the same scheduler, and blkio.weight, which goes with leaf_weight.
+func filesV1(h *Hierarchy, kernel Kernel) []string {
 	var files []string
 	add := func(controller, file, sign string) {
 		if slices.Contains(h.Controllers, controller) && exists(h.Mount+"/"+sign) {
@@ -75,6 +107,11 @@ func filesV1(h *Hierarchy) []string {
 		}
 	}
 	add("memory", "memory.memsw.limit_in_bytes", "memory.memsw.limit_in_bytes")
+	if !kernel.AtLeast(5, 16) { // commit 58056f77502f: the file stays, but what is written to it is no limit any more
+		add("memory", "memory.kmem.limit_in_bytes", "memory.kmem.limit_in_bytes")
+	}
+	add("memory", "memory.kmem.tcp.limit_in_bytes", "memory.kmem.tcp.limit_in_bytes")
+	add("blkio", "blkio.weight", "blkio.leaf_weight")
 	add("blkio", "blkio.bfq.weight", "blkio.bfq.io_service_bytes")
 	add("cpu", "cpu.cfs_quota_us", "cpu.cfs_quota_us")
 	add("cpu", "cpu.cfs_burst_us", "cpu.cfs_burst_us")

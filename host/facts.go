@@ -65,8 +65,9 @@ type Hierarchy struct {
 	Crowded bool `json:"crowded,omitempty"`
 	// Files are the files that a cgroup of this hierarchy has although not every kernel offers them.
 	//
-	// On v1 the list is complete for memory.memsw.limit_in_bytes, blkio.bfq.weight, cpu.cfs_quota_us, cpu.cfs_burst_us,
-	// cpu.rt_runtime_us and cpu.idle: one that isn't in it doesn't exist. On v2 it can name io.bfq.weight and io.weight, and
-	// one that isn't in it may exist all the same: the real root shows none of the files, so the write decides.
+	// On v1 the list is complete for memory.memsw.limit_in_bytes, memory.kmem.limit_in_bytes, memory.kmem.tcp.limit_in_bytes,
+	// blkio.weight, blkio.bfq.weight, cpu.cfs_quota_us, cpu.cfs_burst_us, cpu.rt_runtime_us and cpu.idle: one that isn't in it
+	// doesn't exist. On v2 it can name io.bfq.weight and io.weight, and one that isn't in it may exist all the same: the real
+	// root shows none of the files, so the write decides.
 	Files []string `json:"files,omitempty"`
 }

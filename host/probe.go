@@ -28,7 +28,7 @@ func Probe() (*Facts, error) {
 		return nil, err
 	}
 	buf := make([]byte, 32<<10)
-	cgroup, err := probeCgroup(&buf)
+	cgroup, err := probeCgroup(kernel, &buf)
 	if err != nil {
 		return nil, err
 	}

@@ -62,6 +62,48 @@ type CgroupJoin struct {
 	From string `json:"from"`
 }
 
+// CgroupAttach moves the child into a cgroup, from outside. Where the child is in it already, because systemd has put it there,
+// the step only makes sure of that.
+type CgroupAttach struct {
+	Path string `json:"path"`
+}
+
+// SystemdScope asks systemd for a transient scope (StartTransientUnit) with the child in it, and waits until it has started.
+// A scope is a unit around processes that systemd didn't start: it needs the child, so the step comes after the clone.
+type SystemdScope struct {
+	Unit       string            `json:"unit"`
+	User       bool              `json:"user,omitempty"` // ask the caller's own manager, not the system's
+	Properties []SystemdProperty `json:"properties"`     // but PIDs, which is the child's
+}
+
+// SystemdSet changes properties of a unit that runs.
+type SystemdSet struct {
+	Unit       string            `json:"unit"`
+	User       bool              `json:"user,omitempty"`
+	Properties []SystemdProperty `json:"properties"`
+}
+
+// SystemdAttach asks systemd to move the child into a unit that runs (AttachProcessesToUnit). A user can't move a process
+// from a login session into a scope, but the manager can.
+type SystemdAttach struct {
+	Unit string `json:"unit"`
+	User bool   `json:"user,omitempty"`
+}
+
+// SystemdStop stops a unit, which ends what is left in it. One that is gone is no error.
+type SystemdStop struct {
+	Unit string `json:"unit"`
+	User bool   `json:"user,omitempty"`
+}
+
+// SystemdProperty is a property of a unit in D-Bus form (org.freedesktop.systemd1(5)). Type is the D-Bus signature of the value:
+// b, s, i, u, x, t, d; as, ab, ai, au, ax, at, ay for lists; a(ss) for a list of pairs, which Value has one after the other.
+type SystemdProperty struct {
+	Name  string   `json:"name"`
+	Type  string   `json:"type"`
+	Value []string `json:"value"`
+}
+
 // DeviceFilter attaches a BPF program of type BPF_PROG_TYPE_CGROUP_DEVICE to a v2 cgroup. Rules are for readers, in the
 // syntax of v1's devices.allow with a leading "allow" or "deny", applied in order; the last match wins.
 type DeviceFilter struct {
@@ -625,6 +667,16 @@ func newOp(kind string) Op {
 		return &CgroupOpen{}
 	case "cgroup-join":
 		return &CgroupJoin{}
+	case "cgroup-attach":
+		return &CgroupAttach{}
+	case "systemd-scope":
+		return &SystemdScope{}
+	case "systemd-set":
+		return &SystemdSet{}
+	case "systemd-attach":
+		return &SystemdAttach{}
+	case "systemd-stop":
+		return &SystemdStop{}
 	case "bpf-device":
 		return &DeviceFilter{}
 	case "open_tree":
@@ -780,7 +832,7 @@ func lanesOf(op Op) []Lane {
 	switch op.(type) {
 	case *Setns, *Unshare, *Affinity, *OpenTree, *Clone, *WriteProc:
 		return []Lane{Host, Child}
-	case *CgroupCreate, *CgroupRemove, *CgroupWrite, *CgroupEvacuate, *CgroupOpen, *DeviceFilter, *Open, *OpenPid, *UserNamespace, *Adopt, *IDMap, *Release, *Expect, *Hook,
+	case *CgroupCreate, *CgroupRemove, *CgroupWrite, *CgroupEvacuate, *CgroupOpen, *CgroupAttach, *DeviceFilter, *SystemdScope, *SystemdSet, *SystemdAttach, *SystemdStop, *Open, *OpenPid, *UserNamespace, *Adopt, *IDMap, *Release, *Expect, *Hook,
 		*WriteFile, *RecvFD, *LinkBridge, *LinkVeth, *LinkDelete, *LinkAddress, *RouteDefault, *NftBridge, *NftPublish, *NftUnpublish:
 		return []Lane{Host}
 	}

@@ -66,6 +66,56 @@ func (o *CgroupJoin) String() string {
 	return "join cgroup " + o.From
 }
 
+// Kind is "cgroup-attach".
+func (*CgroupAttach) Kind() string { return "cgroup-attach" }
+
+// Man names the manual page.
+func (*CgroupAttach) Man() string { return "cgroups(7)" }
+
+func (o *CgroupAttach) String() string {
+	return "move the child into cgroup " + o.Path + ", unless it is there"
+}
+
+// Kind is "systemd-scope".
+func (*SystemdScope) Kind() string { return "systemd-scope" }
+
+// Man names the manual page.
+func (*SystemdScope) Man() string { return "org.freedesktop.systemd1(5)" }
+
+func (o *SystemdScope) String() string {
+	return "start " + manager(o.User) + " unit " + o.Unit + " around the child" + properties(o.Properties)
+}
+
+// Kind is "systemd-set".
+func (*SystemdSet) Kind() string { return "systemd-set" }
+
+// Man names the manual page.
+func (*SystemdSet) Man() string { return "org.freedesktop.systemd1(5)" }
+
+func (o *SystemdSet) String() string {
+	return "set properties of " + manager(o.User) + " unit " + o.Unit + properties(o.Properties)
+}
+
+// Kind is "systemd-attach".
+func (*SystemdAttach) Kind() string { return "systemd-attach" }
+
+// Man names the manual page.
+func (*SystemdAttach) Man() string { return "org.freedesktop.systemd1(5)" }
+
+func (o *SystemdAttach) String() string {
+	return "let systemd move the child into " + manager(o.User) + " unit " + o.Unit
+}
+
+// Kind is "systemd-stop".
+func (*SystemdStop) Kind() string { return "systemd-stop" }
+
+// Man names the manual page.
+func (*SystemdStop) Man() string { return "org.freedesktop.systemd1(5)" }
+
+func (o *SystemdStop) String() string {
+	return "stop " + manager(o.User) + " unit " + o.Unit
+}
+
 // Kind is "bpf-device".
 func (*DeviceFilter) Kind() string { return "bpf-device" }
 
@@ -812,11 +862,29 @@ func (o *NftUnpublish) String() string {
 // Undo removes the cgroup.
 func (o *CgroupCreate) Undo() []Op { return []Op{&CgroupRemove{Path: o.Path}} }
 
+// Undo stops the unit.
+func (o *SystemdScope) Undo() []Op { return []Op{&SystemdStop{Unit: o.Unit, User: o.User}} }
+
 // Undo removes the pair, wherever its peer is.
 func (o *LinkVeth) Undo() []Op { return []Op{&LinkDelete{Name: o.Name}} }
 
 // Undo takes the ports out of the maps.
 func (o *NftPublish) Undo() []Op { return []Op{&NftUnpublish{Table: o.Table, Ports: o.Ports}} }
+
+func manager(user bool) string {
+	if user {
+		return "the user's systemd"
+	}
+	return "systemd"
+}
+
+func properties(ps []SystemdProperty) string {
+	out := make([]string, len(ps))
+	for i, p := range ps {
+		out[i] = p.Name + "=" + strings.Join(p.Value, " ")
+	}
+	return prefix(": ", strings.Join(out, ", "))
+}
 
 func when(ok bool, s string) string {
 	if ok {

@@ -1,0 +1,197 @@
+package fork
+
+import (
+	"os"
+	"os/exec"
+	"path"
+	"runtime"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"glassbox/cgroup"
+	"glassbox/host"
+	"glassbox/plan"
+	"glassbox/systemd"
+)
+
+// inScope is a plan for one command in a scope, without namespaces, so that any user can run it.
+func inScope(s cgroup.Setup, argv ...string) *plan.Plan {
+	p := &plan.Plan{Version: plan.Version, Arch: runtime.GOARCH, Steps: s.Steps}
+	child := func(op plan.Op) { p.Steps = append(p.Steps, plan.Step{Lane: plan.Child, Phase: plan.Exec, Op: op}) }
+	p.Steps = append(p.Steps, plan.Step{Lane: plan.Host, Phase: plan.Isolation, Op: &plan.Clone{Cgroup: s.CloneInto}})
+	p.Steps = append(p.Steps, s.After...)
+	if s.Await != "" {
+		child(&plan.Await{Name: s.Await})
+	}
+	for _, from := range s.Join {
+		child(&plan.CgroupJoin{From: from})
+	}
+	child(&plan.Execve{Candidates: []string{argv[0]}, Argv: argv, Env: []string{"PATH=/bin"}})
+	return p
+}
+
+// A container in a scope of systemd's has its limits, systemd knows them and keeps them, more processes join it, and nothing is
+// left of it. In the virtual machine this runs as root on both hierarchies, and for an ordinary user on v2.
+func TestScope(t *testing.T) {
+	if !systemd.Booted() {
+		t.Skip("needs systemd as the machine's first process")
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	user := os.Geteuid() != 0
+	facts, err := host.Probe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := facts.Cgroup
+	if user && f.Mode != host.CgroupV2 {
+		t.Skip("a user's systemd needs cgroup v2")
+	}
+	m, err := systemd.Probe(user)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m.Version < 200 || !strings.HasPrefix(m.Cgroup, "/") || m.User != user {
+		t.Errorf("systemd: %+v", m)
+	}
+	scope, err := cgroup.ParseScope("glassbox-test.slice:t:"+strings.ToLower(t.Name()), "", user)
+	if err != nil {
+		t.Fatal(err)
+	}
+	limits := func(mb, pids, quota int64, shares uint64) *specs.LinuxResources {
+		memory := mb << 20
+		return &specs.LinuxResources{
+			Memory: &specs.LinuxMemory{Limit: &memory}, Pids: &specs.LinuxPids{Limit: &pids}, CPU: &specs.LinuxCPU{Quota: &quota, Shares: &shares},
+		}
+	}
+	origin := func(p string) string { return p }
+	properties, err := cgroup.ScopeProperties(map[string]string{"org.systemd.property.TimeoutStopUSec": "uint64 5000000"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := limits(64, 20, 50000, 512)
+	if !user {
+		zero, three, one := int64(0), int64(3), int64(1)
+		r.Devices = []specs.LinuxDeviceCgroup{{Access: "rwm"}, {Allow: true, Type: "c", Major: &one, Minor: &three, Access: "rwm"}, {Allow: true, Type: "b", Major: &zero, Access: "m"}}
+	}
+	s, err := cgroup.ScopeSteps(f, *m, scope, properties, r, origin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sleep := inScope(s, "/bin/sleep", "1000")
+
+	// A start that fails leaves no scope, whichever step it is.
+	for i := range sleep.Steps {
+		if proc, err := Start(sleep, Options{Inject: i + 1}); err == nil {
+			t.Fatalf("step %d was made to fail, but the command runs as %d", i+1, proc.PID)
+		}
+		for _, dir := range s.Paths {
+			if _, err := os.Stat(dir); err == nil {
+				t.Errorf("step %d (%s): %s is left", i+1, sleep.Steps[i].Op, dir)
+			}
+		}
+	}
+
+	proc, err := Start(sleep, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	paths, err := host.CgroupsOf(proc.PID)
+	if d := cmp.Diff(s.Paths, paths); d != "" || err != nil {
+		t.Errorf("where the process is: %v (-want +got)\n%s", err, d)
+	}
+	check := func(when string, mb uint64, pids uint64, quota, shares string) {
+		t.Helper()
+		stats, err := cgroup.ReadStats(s.Paths)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if stats.Memory.Limit != mb<<20 || stats.Pids.Limit != pids {
+			t.Errorf("%s: memory %d, pids %d, want %d MB and %d", when, stats.Memory.Limit, stats.Pids.Limit, mb, pids)
+		}
+		if user {
+			return // the controller cpu isn't everywhere a user's
+		}
+		quotaFile, sharesFile := path.Join(s.Paths["cpu"], "cpu.cfs_quota_us"), path.Join(s.Paths["cpu"], "cpu.shares")
+		if _, v1 := s.Paths["cpu"]; !v1 {
+			quotaFile, sharesFile = path.Join(s.Paths[""], "cpu.max"), path.Join(s.Paths[""], "cpu.weight")
+		}
+		for file, want := range map[string]string{quotaFile: quota, sharesFile: shares} {
+			if got, err := os.ReadFile(file); err != nil || !strings.HasPrefix(string(got), want) {
+				t.Errorf("%s: %s is %q, %v, want %s", when, file, got, err, want)
+			}
+		}
+	}
+	shares := map[bool][2]string{true: {"512", "2048"}, false: {"59", "174"}}[f.Mode == host.CgroupV1]
+	check("at the start", 64, 20, "50000", shares[0])
+
+	// What systemd does when it looks at all units anew.
+	systemctl := func(args ...string) string {
+		if user {
+			args = append([]string{"--user"}, args...)
+		}
+		out, err := exec.Command("systemctl", args...).CombinedOutput()
+		if err != nil {
+			t.Errorf("systemctl %s: %v: %s", args, err, out)
+		}
+		return strings.TrimSpace(string(out))
+	}
+	systemctl("daemon-reload")
+	check("after daemon-reload", 64, 20, "50000", shares[0])
+	if dir, ok := s.Paths["devices"]; ok {
+		want := "c 1:3 rwm\nb 0:* m\n"
+		if got, _ := os.ReadFile(dir + "/devices.list"); string(got) != want {
+			t.Errorf("devices.list after daemon-reload is %q, want %q", got, want)
+		}
+	}
+	got := systemctl("show", "-P", "Slice", "-P", "Delegate", "-P", "TimeoutStopUSec", "-P", "TasksMax", scope.Unit)
+	if want := []string{"5s", "yes", "20", "glassbox-test.slice"}; len(strings.Fields(got)) != len(want) {
+		t.Errorf("systemctl show: %q, want the words %q", got, want)
+	} else {
+		for _, w := range want {
+			if !strings.Contains("\n"+got+"\n", "\n"+w+"\n") {
+				t.Errorf("systemctl show: %q, want %q among it", got, w)
+			}
+		}
+	}
+
+	// A further process, as exec has it.
+	more, err := Start(inScope(cgroup.JoinScope(f, s.Paths, scope.Unit, user), "/bin/sleep", "1000"), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if paths, err := host.CgroupsOf(more.PID); cmp.Diff(s.Paths, paths) != "" || err != nil {
+		t.Errorf("the second process is in %v, %v, want %v", paths, err, s.Paths)
+	}
+
+	steps, err := cgroup.UpdateScope(f, *m, scope.Unit, s.Paths, limits(32, 10, 20000, 2048))
+	if err == nil {
+		err = cgroup.Apply(steps)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	systemctl("daemon-reload")
+	check("after an update", 32, 10, "20000", shares[1])
+
+	if err := cgroup.Kill(s.Paths); err != nil {
+		t.Error(err)
+	}
+	for _, p := range []*Process{proc, more} {
+		if code := wait(t, p); code != 128+int(unix.SIGKILL) {
+			t.Errorf("exit code %d", code)
+		}
+	}
+	undo(t, sleep)
+	undo(t, sleep) // once more is no error
+	for _, dir := range s.Paths {
+		if _, err := os.Stat(dir); err == nil {
+			t.Errorf("%s is left", dir)
+		}
+	}
+}
