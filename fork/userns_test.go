@@ -1,16 +1,10 @@
 package fork
 
 import (
-	"encoding/json"
-	"errors"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"strconv"
-	"strings"
 	"syscall"
 	"testing"
 
@@ -40,6 +34,11 @@ func kinds(names ...specs.LinuxNamespaceType) (out []specs.LinuxNamespace) {
 func rootBundle(t *testing.T, owner int, argv ...string) *specs.Spec {
 	t.Helper()
 	root := rootfs(t)
+	for _, name := range []string{"id", "stat", "ls", "tail", "mount", "tr", "wc", "grep", "readlink"} {
+		if err := os.Symlink("busybox", filepath.Join(root, "bin", name)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for dir := root; dir != "/" && dir != os.TempDir(); dir = filepath.Dir(dir) {
 		if err := os.Chmod(dir, 0o755); err != nil {
 			t.Fatal(err)
@@ -129,9 +128,6 @@ echo y > /tmp/y 2>/dev/null; mount -t tmpfs t /tmp; ls /tmp
 busybox ifconfig lo 127.0.0.1; ls /sys/class/net
 cat /proc/sys/net/ipv4/ip_unprivileged_port_start; cat /proc/self/oom_score_adj; cat /proc/devices | wc -c
 grep Cap /proc/self/status`)...)
-	for _, name := range []string{"id", "stat", "ls", "tail", "mount", "tr", "wc", "grep"} {
-		os.Symlink("busybox", filepath.Join(spec.Root.Path, "bin", name))
-	}
 	spec.Hostname = "inside"
 	score := -7
 	spec.Process.OOMScoreAdj = &score
@@ -189,12 +185,3 @@ func TestUserNamespaceKeepsFlags(t *testing.T) {
 	spec.Linux.UIDMappings, spec.Linux.GIDMappings = ids(100000, 1000), ids(100000, 1000)
 	same(t, "output", run(t, compiled(t, spec)), "mount: permission denied (are you root?)\n /data ro,nosuid,nodev,relatime\n")
 }
-
-var (
-	_ = json.Marshal
-	_ = errors.New
-	_ = fmt.Sprint
-	_ = exec.Command
-	_ = regexp.MustCompile
-	_ = strings.Cut
-)
