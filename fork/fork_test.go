@@ -265,7 +265,11 @@ Seccomp:	2
 func TestEveryStepCanFail(t *testing.T) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	p := fullPlan(t, "true")
+	everyStepCanFail(t, fullPlan(t, "true"))
+}
+
+func everyStepCanFail(t *testing.T, p *plan.Plan) {
+	t.Helper()
 	fds, _ := pipes(t)
 	before := traces(t)
 	for i := range p.Steps {
@@ -324,9 +328,24 @@ func TestTruth(t *testing.T) {
 	if err != nil {
 		t.Skip("needs strace")
 	}
+	for _, kind := range []string{"full", "mapped", "twice"} {
+		t.Run(kind, func(t *testing.T) { truth(t, strace, kind) })
+	}
+}
+
+// planOf returns one of the plans that are looked at step by step.
+func planOf(t *testing.T, kind string, argv ...string) *plan.Plan {
+	t.Helper()
+	if kind == "full" {
+		return fullPlan(t, argv...)
+	}
+	return userPlan(t, kind, argv...)
+}
+
+func truth(t *testing.T, strace, kind string) {
 	file := filepath.Join(t.TempDir(), "trace")
 	cmd := exec.Command(strace, "-f", "-n", "-o", file, os.Args[0], "-test.run=^TestTruthHelper$")
-	cmd.Env = append(os.Environ(), "GLASSBOX_TRUTH=1")
+	cmd.Env = append(os.Environ(), "GLASSBOX_TRUTH="+kind)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
@@ -344,27 +363,42 @@ func TestTruth(t *testing.T) {
 		errno string
 		text  string
 	}
-	var got []seen
-	line := regexp.MustCompile(`^` + string(m[1]) + ` +\[ *(\d+)\] (.*)$`)
-	for l := range strings.Lines(string(trace)) {
-		x := line.FindStringSubmatch(strings.TrimSpace(l))
-		if x == nil || strings.Contains(x[2], "resumed>") && !strings.Contains(x[2], " = ") {
-			continue
-		}
-		s := seen{text: x[2]}
-		s.nr, _ = strconv.Atoi(x[1])
-		if strings.Contains(x[2], "<unfinished ...>") {
+	callsOf := func(pid string) (got []seen) {
+		line := regexp.MustCompile(`^` + pid + ` +\[ *(\d+)\] (.*)$`)
+		for l := range strings.Lines(string(trace)) {
+			x := line.FindStringSubmatch(strings.TrimSpace(l))
+			if x == nil || strings.HasPrefix(x[2], "+++") || strings.Contains(x[2], "resumed>") && !strings.Contains(x[2], " = ") {
+				continue
+			}
+			s := seen{text: x[2]}
+			s.nr, _ = strconv.Atoi(x[1])
+			if strings.Contains(x[2], "<unfinished ...>") {
+				got = append(got, s)
+				continue
+			}
+			if e := regexp.MustCompile(` = -1 (E[A-Z0-9]+)`).FindStringSubmatch(x[2]); e != nil {
+				s.errno = e[1]
+			}
+			if strings.HasPrefix(x[2], "<... ") {
+				got[len(got)-1].errno = s.errno
+				continue
+			}
 			got = append(got, s)
-			continue
 		}
-		if e := regexp.MustCompile(` = -1 (E[A-Z0-9]+)`).FindStringSubmatch(x[2]); e != nil {
-			s.errno = e[1]
+		return got
+	}
+	got := callsOf(string(m[1]))
+	if first := regexp.MustCompile(`(?m)^(\d+) .*(?:clone3\(.*\)|clone3 resumed>.*) = ` + string(m[1]) + `$`).FindSubmatch(trace); kind == "twice" {
+		// The first child's calls come before, but for the two with which it ends.
+		if first == nil {
+			t.Fatalf("no process cloned %s", m[1])
 		}
-		if strings.HasPrefix(x[2], "<... ") {
-			got[len(got)-1].errno = s.errno
-			continue
+		before := callsOf(string(first[1]))
+		n := len(before) - 2
+		if n < 0 || before[n].nr != unix.SYS_SENDMSG || before[n+1].nr != unix.SYS_EXIT_GROUP {
+			t.Fatalf("the first child ends otherwise, with %v", before[max(n, 0):])
 		}
-		got = append(got, s)
+		got = append(before[:n], got...)
 	}
 	// The prologue: 64 handlers, the signal mask, and the parent's end of the socket.
 	if len(got) < 67 || got[63].nr != unix.SYS_RT_SIGACTION || got[64].nr != unix.SYS_RT_SIGPROCMASK || got[65].nr != unix.SYS_CLOSE {
@@ -372,19 +406,24 @@ func TestTruth(t *testing.T) {
 	}
 	got = got[66:]
 
-	p := fullPlan(t, "true") // the same plan as the helper's but for directories
+	p := planOf(t, kind, "true") // the same plan as the helper's but for directories
 	fds := map[string]int{}
 	for _, s := range p.Steps {
 		switch o := s.Op.(type) {
 		case *plan.CgroupOpen:
 			fds[o.Save] = 10
 		case *plan.OpenTree:
+			if s.Lane == plan.Child {
+				continue
+			}
 			st, err := os.Open(o.Path)
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer st.Close()
 			fds[o.Save] = int(st.Fd())
+		case *plan.Open:
+			fds[o.Save] = 14
 		}
 	}
 	fds["stdin"], fds["stdout"], fds["stderr"] = 11, 12, 13
@@ -439,7 +478,7 @@ func TestTruthHelper(t *testing.T) {
 	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	p := fullPlan(t, "true")
+	p := planOf(t, os.Getenv("GLASSBOX_TRUTH"), "true")
 	fds, _ := pipes(t)
 	proc, err := Start(p, Options{FDs: fds})
 	if err != nil {

@@ -185,3 +185,58 @@ func TestUserNamespaceKeepsFlags(t *testing.T) {
 	spec.Linux.UIDMappings, spec.Linux.GIDMappings = ids(100000, 1000), ids(100000, 1000)
 	same(t, "output", run(t, compiled(t, spec)), "mount: permission denied (are you root?)\n /data ro,nosuid,nodev,relatime\n")
 }
+
+// userPlan compiles plans with a user namespace and every kind of step that belongs to one: "mapped", with one clone; "twice",
+// with two, because other namespaces are joined and the clocks are set.
+func userPlan(t *testing.T, kind string, argv ...string) *plan.Plan {
+	t.Helper()
+	needRoot(t)
+	facts, err := host.Probe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec := rootBundle(t, 100000, argv...)
+	source := filepath.Join(filepath.Dir(spec.Root.Path), "source")
+	if err := os.WriteFile(source, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	score := 100
+	spec.Process.OOMScoreAdj = &score
+	spec.Process.User = specs.User{UID: 1, GID: 2, AdditionalGids: []uint32{3}}
+	spec.Mounts = append(spec.Mounts,
+		specs.Mount{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"ro"}},
+		specs.Mount{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"ro"}},
+		specs.Mount{Destination: "/new/file", Type: "bind", Source: source, Options: []string{"bind", "ro"}},
+		specs.Mount{Destination: "/ids", Type: "bind", Source: filepath.Dir(source), Options: []string{"bind", "idmap"}})
+	l := spec.Linux
+	l.UIDMappings, l.GIDMappings = ids(100000, 1000), ids(100000, 1000)
+	l.CgroupsPath = testCgroup + "/" + kind
+	if kind == "twice" {
+		l.Namespaces = append(l.Namespaces, specs.LinuxNamespace{Type: "network", Path: "/proc/self/ns/net"}, specs.LinuxNamespace{Type: "time"})
+		l.TimeOffsets = map[string]specs.LinuxTimeOffset{"boottime": {Secs: 100}}
+	} else {
+		l.Namespaces = append(l.Namespaces, kinds("network", "time")...)
+		l.Sysctl = map[string]string{"net.ipv4.ip_unprivileged_port_start": "0"}
+	}
+	out, err := compile.Container(compile.Input{Spec: spec, Facts: *facts, DieWithParent: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for _, dir := range out.Cgroups {
+			os.Remove(dir)
+			os.Remove(filepath.Dir(dir))
+		}
+	})
+	return out.Plan
+}
+
+func TestEveryStepOfAUserNamespaceCanFail(t *testing.T) {
+	for _, kind := range []string{"mapped", "twice"} {
+		t.Run(kind, func(t *testing.T) {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			everyStepCanFail(t, userPlan(t, kind, "true"))
+		})
+	}
+}
