@@ -160,6 +160,11 @@ func (c *record) processFor(o ExecOptions) (*specs.Process, error) {
 		p.User.GID = *o.GID
 	}
 	p.User.AdditionalGids = append(slices.Clone(p.User.AdditionalGids), o.Groups...)
+	for _, name := range o.Caps {
+		if plan.CapNumber(strings.ToUpper(name)) < 0 {
+			return nil, fmt.Errorf("--cap: unknown capability %q", name)
+		}
+	}
 	if len(o.Caps) > 0 {
 		caps := specs.LinuxCapabilities{}
 		if p.Capabilities != nil {

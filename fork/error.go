@@ -85,6 +85,7 @@ func (e *StepError) hint() string {
 		{"setresgid", unix.EINVAL, "the group is not mapped in the container's user namespace"},
 		{"setgroups", unix.EINVAL, "a group is not mapped in the container's user namespace"},
 		{"move_mount", unix.ENOTDIR, "a file can be mounted on a file only, a directory on a directory"},
+		{"move_mount", unix.EINVAL, "a file can be mounted on a file only, a directory on a directory"},
 		{"fsmount", unix.ELOOP, "the target is a symbolic link in this image, which could lead the mount elsewhere"},
 		{"mknod", unix.EEXIST, "the device exists already; is /dev mounted from elsewhere?"},
 		{"prlimit", unix.EPERM, "raising a limit above the hard limit needs CAP_SYS_RESOURCE, which this process lacks: choose a lower --ulimit"},
