@@ -6,7 +6,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -28,8 +27,12 @@ func main() {
 	out := flag.String("o", "", "page to write, or empty for none")
 	runs := flag.Int("n", 20, "measurements of each, after a warm-up")
 	pulls := flag.Int("pulls", 5, "measurements of each pull, after a warm-up")
+	only := flag.Bool("runtimes", false, "measure the OCI runtimes only, and print a table")
 	flag.Parse()
-	page, err := bench(*bin, *runs, *pulls)
+	if *only {
+		*out = ""
+	}
+	page, err := bench(*bin, *runs, *pulls, *only)
 	fmt.Print(page)
 	if err == nil && *out != "" {
 		err = os.WriteFile(*out, []byte(page), 0o644)
@@ -64,7 +67,7 @@ type bencher struct {
 	jobs []*machine.Job
 }
 
-func bench(bin string, runs, pulls int) (page string, err error) {
+func bench(bin string, runs, pulls int, onlyRuntimes bool) (page string, err error) {
 	bin, err = filepath.Abs(bin)
 	if err != nil {
 		return "", err
@@ -87,6 +90,9 @@ func bench(bin string, runs, pulls int) (page string, err error) {
 		"PATH=" + bin + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 		"HOME=" + work, "TMPDIR=" + work,
 	}}
+	if onlyRuntimes {
+		return b.runtimes()
+	}
 	// Podman's and Docker's plugins keep leases in /var/lib.
 	if _, err := b.must("mount", "-t", "tmpfs", "tmpfs", "/var/lib"); err != nil {
 		return "", err
@@ -186,7 +192,7 @@ func bench(bin string, runs, pulls int) (page string, err error) {
 	if err != nil {
 		return text.String(), err
 	}
-	runtimes, err := b.runtimes(set, runs)
+	runtimes, err := b.runtimes()
 	if err != nil {
 		return text.String(), err
 	}
@@ -212,14 +218,7 @@ func bench(bin string, runs, pulls int) (page string, err error) {
 		}
 		fmt.Fprintln(&text)
 	}
-	if len(runtimes) > 0 {
-		fmt.Fprintf(&text, "\nFor comparison, OCI runtimes on a ready bundle (their default specification, no image, no network to set up):\n\n| | ms |\n|---|---:|\n")
-		for _, name := range []string{"runc", "crun"} {
-			if len(runtimes[name]) > 0 {
-				fmt.Fprintf(&text, "| `%s run` of true | %.1f |\n", name, median(runtimes[name]))
-			}
-		}
-	}
+	text.WriteString(runtimes)
 	return text.String(), nil
 }
 
@@ -307,73 +306,6 @@ func (b *bencher) podman() (engine, error) {
 		}
 	}
 	return engine{}, err
-}
-
-// runtimes measures the OCI runtimes on a bundle.
-func (b *bencher) runtimes(set fixture.Set, runs int) (figures, error) {
-	bundle := filepath.Join(b.work, "bundle")
-	bin := filepath.Join(bundle, "rootfs", "bin")
-	if err := os.MkdirAll(bin, 0o755); err != nil {
-		return nil, err
-	}
-	if _, err := b.must("cp", "/bin/busybox", filepath.Join(bin, "true")); err != nil {
-		return nil, err
-	}
-	var names []string
-	for _, name := range []string{"runc", "crun"} {
-		if _, err := exec.LookPath(name); err != nil {
-			continue
-		}
-		if _, err := b.must("sh", "-c", "cd "+bundle+" && rm -f config.json && "+name+" spec"); err != nil {
-			return nil, err
-		}
-		text, err := os.ReadFile(filepath.Join(bundle, "config.json"))
-		if err != nil {
-			return nil, err
-		}
-		var spec map[string]any
-		if err := json.Unmarshal(text, &spec); err != nil {
-			return nil, err
-		}
-		process := spec["process"].(map[string]any)
-		process["terminal"], process["args"] = false, []string{"/bin/true"}
-		delete(process, "rlimits")
-		if text, err = json.Marshal(spec); err != nil {
-			return nil, err
-		}
-		if err := os.WriteFile(filepath.Join(bundle, name+".json"), text, 0o644); err != nil {
-			return nil, err
-		}
-		names = append(names, name)
-	}
-	out := figures{}
-	for i := range runs + 2 {
-		for _, name := range names {
-			if _, err := b.must("cp", filepath.Join(bundle, name+".json"), filepath.Join(bundle, "config.json")); err != nil {
-				return nil, err
-			}
-			res, err := b.must(name, "--root", "/run/bench-"+name, "run", "--bundle", bundle, fmt.Sprint(name, i))
-			if err != nil {
-				fmt.Fprintln(os.Stderr, "bench: no", name+":", err)
-				names = remove(names, name)
-				break
-			}
-			if i >= 2 {
-				out[name] = append(out[name], float64(res.Took.Microseconds())/1000)
-			}
-		}
-	}
-	return out, nil
-}
-
-func remove(list []string, name string) []string {
-	var out []string
-	for _, item := range list {
-		if item != name {
-			out = append(out, item)
-		}
-	}
-	return out
 }
 
 // must runs a command in the machine to its good end.
