@@ -29,9 +29,10 @@ func Features() *features.Features {
 				KnownFlags: known.Flags, SupportedFlags: known.Flags,
 			},
 			Apparmor:        &features.Apparmor{Enabled: yes},
-			Selinux:         &features.Selinux{Enabled: no},
+			Selinux:         &features.Selinux{Enabled: yes},
 			IntelRdt:        &features.IntelRdt{Enabled: no},
-			MountExtensions: &features.MountExtensions{IDMap: &features.IDMap{Enabled: no}},
+			MemoryPolicy:    &features.MemoryPolicy{Modes: memoryModes(), Flags: memoryFlags()},
+			MountExtensions: &features.MountExtensions{IDMap: &features.IDMap{Enabled: yes}},
 			NetDevices:      &features.NetDevices{Enabled: no},
 		},
 	}

@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -166,6 +168,33 @@ func TestAccepted(t *testing.T) {
 		text := strings.Replace(minimal(test.top, test.process, test.linux), `"hostID": 1000, "size": 4294967295`, `"hostID": 0, "size": 4294967295`, 1)
 		if _, warnings, err := check([]byte(text)); err != nil || len(warnings) > 0 {
 			t.Errorf("%s: got error %v, warnings %v", text, err, warnings)
+		}
+	}
+}
+
+// TestSpecExamples reads the specification's own example configurations, which are older than its version 1.
+func TestSpecExamples(t *testing.T) {
+	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/opencontainers/runtime-spec").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := filepath.Join(strings.TrimSpace(string(dir)), "schema/test/config")
+	for name, want := range map[string]string{
+		"good/spec-example.json":      "",
+		"good/minimal-for-start.json": "",
+		"good/linux-rdma.json":        "/process: missing: it says what runs in the container",
+		"bad/linux-rdma.json":         "/linux/resources/rdma/mlx5_1/hcaHandles: a string where",
+		"bad/linux-netdevice.json":    "/linux/netDevices/eth0/name: 23 where",
+		"bad/linux-hugepage.json":     "/linux/resources/hugepageLimits/0/pageSize",
+		"bad/invalid-json.json":       "line 1, column 2",
+	} {
+		text, err := os.ReadFile(filepath.Join(config, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _, err = check([]byte(strings.Replace(string(text), "0.5.0-dev", "1.0.0", 1)))
+		if got := fmt.Sprint(err); want == "" && err != nil || !strings.Contains(got, want) {
+			t.Errorf("%s: got error %v, want %q", name, err, want)
 		}
 	}
 }

