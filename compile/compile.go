@@ -53,6 +53,10 @@ type Input struct {
 	StartDir string
 	// Record stops the child before it runs or waits, for whoever runs the plan to write down who it is.
 	Record bool
+	// Bundle is the directory to which relative paths of the host in Spec belong (the root, sources of bind mounts).
+	Bundle string
+	// NoPivot makes the root by moving its mount over the old one, for hosts whose root is a ramdisk.
+	NoPivot bool
 	// FindProgram checks that there is a program to run before the child waits to be started, as `create` of an OCI runtime does.
 	FindProgram bool
 	// LaxCaps makes a capability that can't be granted a warning, as the specification wants from OCI runtimes. Without it it is
@@ -91,6 +95,8 @@ type container struct {
 	unit     string // of systemd's, the container is in
 	procfs   string // descriptor of the container's procfs, "" before there is one
 	ownDev   bool   // /dev is a tmpfs of the container's own
+	hostDev  bool   // /dev shows devices of the host: nothing may be made there
+	seal     []sealed
 
 	fresh  []string          // new namespaces
 	join   map[string]string // paths of those that exist
@@ -215,7 +221,7 @@ func (c *container) child() error {
 	if c.hooked() {
 		c.add(plan.Child, plan.Exec, &plan.Notify{Name: "mounted"}, "/hooks", "Everything is in place; the root has not changed yet.")
 		c.add(plan.Child, plan.Exec, &plan.Await{Name: "hooks"}, "/hooks", "Hooks may still change something.")
-		c.add(plan.Child, plan.Rootfs, &plan.PivotRoot{Root: "."}, "/root", pivotReason)
+		c.pivot(".")
 	}
 	if c.MakeCwd && s.Process.Cwd != "/" {
 		c.add(plan.Child, plan.Rootfs, &plan.Mkdir{Path: s.Process.Cwd, Mode: 0o755}, "/process/cwd", "The working directory is made if the image lacks it.")
@@ -234,6 +240,12 @@ func (c *container) child() error {
 	}
 	if err := c.oomScore(s.Process, "/process"); err != nil {
 		return err
+	}
+	for _, m := range c.seal {
+		c.add(plan.Child, plan.Mounts, &plan.Remount{Target: m.target, From: m.from, Set: []string{"ro"}}, m.ptr, "Now that all is in it, it can't be changed any more.")
+	}
+	if w := c.rootPropagation(); w != "" {
+		c.add(plan.Child, plan.Rootfs, &plan.Remount{Target: "/", Propagation: []string{w}}, "/linux/rootfsPropagation", "How mounts spread from the container's root and to it.")
 	}
 	if s.Root != nil && s.Root.Readonly {
 		c.add(plan.Child, plan.Rootfs, &plan.Remount{Target: "/", Set: []string{"ro"}}, "/root/readonly", "Nothing below the root can be changed, but for the mounts on it.")

@@ -2,6 +2,7 @@ package compile
 
 import (
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
@@ -22,24 +23,27 @@ var defaultDevices = []struct {
 	{"/dev/tty", 5, 0, "The controlling terminal of whoever opens it."},
 }
 
+// devices writes the steps that fill /dev. It gets the default devices and links wherever it is the container's own: a tmpfs or
+// the image's directory. Where it shows the host's devices, nothing is made: what the container needs must be there.
 func (c *container) devices() error {
-	term := c.Spec.Process.Terminal
-	if c.ownDev {
-		given := map[string]bool{}
-		for _, d := range c.Spec.Linux.Devices {
-			given[d.Path] = true
+	existing := "same"
+	if c.hostDev {
+		existing = "required"
+	}
+	given := map[string]bool{}
+	for _, d := range c.Spec.Linux.Devices {
+		given[path.Clean(d.Path)] = true
+	}
+	for _, d := range defaultDevices {
+		if given[d.path] || c.hostDev && (d.path != "/dev/null" || len(c.Spec.Linux.MaskedPaths) == 0) {
+			continue
 		}
-		for _, d := range defaultDevices {
-			if given[d.path] {
-				continue
-			}
-			n := &plan.Mknod{Path: d.path, Type: "c", Major: d.major, Minor: d.minor, Mode: 0o666}
-			if d.path == "/dev/null" {
-				n.Save = "null"
-			}
-			if !c.bindDevice(n, "", d.reason) {
-				c.add(plan.Child, plan.Devices, n, "", d.reason)
-			}
+		n := &plan.Mknod{Path: d.path, Type: "c", Major: d.major, Minor: d.minor, Mode: 0o666, Existing: existing}
+		if d.path == "/dev/null" {
+			n.Save = "null"
+		}
+		if !c.bindDevice(n, "", d.reason) {
+			c.add(plan.Child, plan.Devices, n, "", d.reason)
 		}
 	}
 	for i, d := range c.Spec.Linux.Devices {
@@ -50,7 +54,17 @@ func (c *container) devices() error {
 		if !slices.Contains([]string{"c", "u", "b", "p"}, d.Type) {
 			return fmt.Errorf("%s/type: unknown kind of device %q", ptr, d.Type)
 		}
-		n := &plan.Mknod{Path: d.Path, Type: d.Type, Major: uint32(d.Major), Minor: uint32(d.Minor), Mode: 0o666}
+		if d.Type != "p" && (d.Major < 0 || d.Major >= 1<<12 || d.Minor < 0 || d.Minor >= 1<<20) {
+			return fmt.Errorf("%s: %d:%d is no number of a device", ptr, d.Major, d.Minor)
+		}
+		file := path.Clean(d.Path)
+		if file == "/dev/ptmx" {
+			continue // it is the link to the container's own, as runc has it, too
+		}
+		n := &plan.Mknod{Path: file, Type: d.Type, Major: uint32(d.Major), Minor: uint32(d.Minor), Mode: 0o666, Existing: "same"}
+		if c.hostDev && strings.HasPrefix(file, "/dev/") {
+			n.Existing = "required"
+		}
 		if d.FileMode != nil {
 			n.Mode = uint32(d.FileMode.Perm())
 		}
@@ -60,30 +74,41 @@ func (c *container) devices() error {
 		if d.GID != nil {
 			n.GID = *d.GID
 		}
-		if d.Path == "/dev/null" && d.Type == "c" && d.Major == 1 && d.Minor == 3 {
-			n.Save = "null"
+		if n.UID == noID || n.GID == noID {
+			return fmt.Errorf("%s: %d is no id of a user or group", ptr, noID)
+		}
+		if file == "/dev/null" {
+			if d.Type == "c" && d.Major == 1 && d.Minor == 3 {
+				n.Save = "null"
+			} else if len(c.Spec.Linux.MaskedPaths) > 0 {
+				return fmt.Errorf("%s: paths can be masked by a real /dev/null only (c 1:3)", ptr)
+			}
 		}
 		const reason = "A device of the host that the container may use."
 		if !c.bindDevice(n, ptr, reason) {
 			c.add(plan.Child, plan.Devices, n, ptr, reason)
 		}
 	}
-	if c.ownDev {
-		for _, l := range [][2]string{{"/proc/self/fd", "/dev/fd"}, {"/proc/self/fd/0", "/dev/stdin"}, {"/proc/self/fd/1", "/dev/stdout"}, {"/proc/self/fd/2", "/dev/stderr"}} {
-			c.add(plan.Child, plan.Devices, &plan.Symlink{Target: l[0], Path: l[1]}, "", "Programs expect this name.")
+	if !c.hostDev {
+		for _, l := range []plan.Symlink{
+			{Target: "/proc/self/fd", Path: "/dev/fd"},
+			{Target: "/proc/self/fd/0", Path: "/dev/stdin"},
+			{Target: "/proc/self/fd/1", Path: "/dev/stdout"},
+			{Target: "/proc/self/fd/2", Path: "/dev/stderr"},
+			{Target: "/proc/kcore", Path: "/dev/core", Existing: true},
+		} {
+			c.add(plan.Child, plan.Devices, &l, "", "Programs expect this name.")
 		}
-		c.add(plan.Child, plan.Devices, &plan.Symlink{Target: "pts/ptmx", Path: "/dev/ptmx"}, "", "New terminals come from the container's own /dev/pts.")
+		c.add(plan.Child, plan.Devices, &plan.Symlink{Target: "pts/ptmx", Path: "/dev/ptmx", Replace: !c.ownDev}, "", "New terminals come from the container's own /dev/pts.")
 	}
-	if term {
+	if c.Spec.Process.Terminal {
 		o := &plan.OpenConsole{Master: "master", Slave: "terminal", UID: c.Spec.Process.User.UID}
 		if b := c.Spec.Process.ConsoleSize; b != nil {
 			o.Rows, o.Cols = uint16(b.Height), uint16(b.Width)
 		}
 		c.add(plan.Child, plan.Terminal, o, "/process/terminal", "A terminal whose keyboard and screen are the supervisor.")
 		c.add(plan.Child, plan.Terminal, &plan.SendFD{From: "master"}, "/process/terminal", "The supervisor gets the end that stands for keyboard and screen.")
-		if c.ownDev {
-			c.add(plan.Child, plan.Terminal, &plan.BindConsole{From: "terminal"}, "/process/terminal", "The console of the container is its terminal.")
-		}
+		c.add(plan.Child, plan.Terminal, &plan.BindConsole{From: "terminal"}, "/process/terminal", "The console of the container is its terminal.")
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package compile
 
 import (
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
@@ -13,18 +14,13 @@ import (
 
 func (c *container) rootfs() error {
 	s := c.Spec
-	prop := s.Linux.RootfsPropagation
 	flags := []string{"rec", "private"}
-	switch prop {
-	case "", "private", "rprivate":
+	switch s.Linux.RootfsPropagation {
+	case "", "private", "rprivate", "shared", "rshared", "unbindable", "runbindable":
 	case "slave", "rslave":
 		flags[1] = "slave"
-	case "shared", "rshared":
-		flags[1] = "shared"
-	case "unbindable", "runbindable":
-		flags[1] = "private"
 	default:
-		return fmt.Errorf("/linux/rootfsPropagation: unknown value %q", prop)
+		return fmt.Errorf("/linux/rootfsPropagation: unknown value %q", s.Linux.RootfsPropagation)
 	}
 	c.add(plan.Child, plan.Rootfs, &plan.Mount{Target: "/", Flags: flags}, "/linux/rootfsPropagation",
 		"Mounts made from here on stay in the container's mount namespace.")
@@ -36,10 +32,14 @@ func (c *container) rootfs() error {
 		c.become() // overlayfs goes on with the ids of who mounts it
 		c.add(plan.Child, plan.Rootfs, c.Overlay, "/root", "The image's layers are stacked; writes go to the container's own upper directory, the image stays as it is.")
 	} else {
-		if target == "" {
-			target = s.Root.Path
+		source, err := c.hostPath(s.Root.Path, "/root/path")
+		if err != nil {
+			return err
 		}
-		c.add(plan.Child, plan.Rootfs, &plan.Mount{Source: s.Root.Path, Target: target, Flags: []string{"bind", "rec"}}, "/root/path",
+		if target == "" {
+			target = source
+		}
+		c.add(plan.Child, plan.Rootfs, &plan.Mount{Source: source, Target: target, Flags: []string{"bind", "rec"}}, "/root/path",
 			"pivot_root wants a mount: the directory is bound to itself or to an empty directory.")
 		if err := c.sources(); err != nil {
 			return err
@@ -48,7 +48,7 @@ func (c *container) rootfs() error {
 	if c.hooked() {
 		c.add(plan.Child, plan.Rootfs, &plan.RootDir{Path: target}, "/root", "Names of the container are looked up below it from here on; hooks want to see it before it becomes the root.")
 	} else {
-		c.add(plan.Child, plan.Rootfs, &plan.PivotRoot{Root: target}, "/root", pivotReason)
+		c.pivot(target)
 	}
 	if c.Overlay == nil {
 		c.become()
@@ -56,7 +56,36 @@ func (c *container) rootfs() error {
 	return nil
 }
 
-const pivotReason = "The new root replaces the old one, which is detached: unlike after chroot, no way leads back."
+func (c *container) pivot(root string) {
+	if c.NoPivot {
+		c.add(plan.Child, plan.Rootfs, &plan.MoveRoot{Root: root}, "/root", "A ramdisk can't be left by pivot_root: the new root covers the old one.")
+		return
+	}
+	c.add(plan.Child, plan.Rootfs, &plan.PivotRoot{Root: root}, "/root", "The new root replaces the old one, which is detached: unlike after chroot, no way leads back.")
+}
+
+// rootPropagation is what the root becomes in the end: private and slave it is already, and what is mounted below a shared mount
+// would be shared, too.
+func (c *container) rootPropagation() string {
+	switch p := c.Spec.Linux.RootfsPropagation; p {
+	case "shared", "rshared", "unbindable", "runbindable":
+		return p
+	}
+	return ""
+}
+
+// hostPath makes a path of the host absolute.
+func (c *container) hostPath(p, ptr string) (string, error) {
+	switch {
+	case p == "":
+		return "", fmt.Errorf("%s: missing", ptr)
+	case strings.HasPrefix(p, "/"):
+		return p, nil
+	case c.Bundle == "":
+		return "", fmt.Errorf("%s: %q is not an absolute path", ptr, p)
+	}
+	return path.Join(c.Bundle, p), nil
+}
 
 func mountName(i int) string { return fmt.Sprintf("mount:%d", i) }
 
@@ -66,39 +95,105 @@ func isBind(m specs.Mount) bool {
 
 // mountOptions is a mount's option list, sorted by what takes it.
 type mountOptions struct {
-	set, clear   []string // attributes of the mount
-	recSet       []string // attributes of the mount and those below it
-	recClear     []string
-	data         []string // for the file system
-	propagation  string
-	recursivePro bool
+	set, clear  []string // attributes of the mount
+	recSet      []string // attributes of the mount and those below it
+	recClear    []string
+	super       []string // flags of the file system that fsconfig(2) knows: sync dirsync lazytime mand
+	classic     []string // flags of the file system that only mount(2) knows: silent iversion
+	data        []string // for the file system
+	propagation []string // in order, as written
+	remount     bool
+	copyUp      bool
+}
+
+// opposites are the words that take back another word: of two that exclude each other the later one counts. Access times have
+// three modes, of which relatime is the kernel's own choice; whoever doesn't want one of the others gets that.
+var opposites = map[string]string{
+	"rw": "ro", "suid": "nosuid", "dev": "nodev", "exec": "noexec", "diratime": "nodiratime", "symfollow": "nosymfollow",
+	"async": "sync", "nolazytime": "lazytime", "nomand": "mand", "noiversion": "iversion", "loud": "silent",
+}
+
+var (
+	attributeWords   = []string{"ro", "nosuid", "nodev", "noexec", "nodiratime", "nosymfollow", "noatime", "relatime", "strictatime"}
+	atimeWords       = []string{"noatime", "relatime", "strictatime"}
+	atimeDefaults    = []string{"atime", "norelatime", "nostrictatime"}
+	superWords       = []string{"sync", "dirsync", "lazytime", "mand"}
+	classicWords     = []string{"silent", "iversion"}
+	propagationWords = []string{"private", "slave", "shared", "unbindable"}
+)
+
+// MountOptions returns the options of mounts that the specification lists and this package knows. Others go to the file system.
+func MountOptions() []string {
+	words := slices.Concat([]string{"bind", "rbind", "defaults", "remount", "tmpcopyup"}, superWords, classicWords)
+	recursive := slices.Concat(attributeWords, atimeDefaults, propagationWords)
+	for word, other := range opposites {
+		if slices.Contains(attributeWords, other) {
+			recursive = append(recursive, word)
+		} else {
+			words = append(words, word)
+		}
+	}
+	for _, word := range recursive {
+		words = append(words, word, "r"+word)
+	}
+	slices.Sort(words)
+	return words
+}
+
+func without(list []string, words ...string) []string {
+	return slices.DeleteFunc(list, func(s string) bool { return slices.Contains(words, s) })
+}
+
+// attribute puts a word of a mount's attributes into the lists of those to set and those to clear, if it is one.
+func attribute(word string, set, clear *[]string) bool {
+	if slices.Contains(atimeDefaults, word) {
+		word = "relatime"
+	}
+	other := opposites[word]
+	switch {
+	case slices.Contains(atimeWords, word):
+		*set = append(without(*set, atimeWords...), word)
+	case slices.Contains(attributeWords, word):
+		*set, *clear = append(without(*set, word), word), without(*clear, word)
+	case slices.Contains(attributeWords, other):
+		*set, *clear = without(*set, other), append(without(*clear, other), other)
+	default:
+		return false
+	}
+	return true
+}
+
+// own are the attributes that a mount without others below it gets.
+func (o mountOptions) own() []string {
+	set, clear := slices.Clone(o.set), slices.Clone(o.clear)
+	for _, word := range o.recSet {
+		attribute(word, &set, &clear)
+	}
+	return without(set, o.recClear...)
 }
 
 func parseOptions(options []string) mountOptions {
 	var o mountOptions
-	attrs := []string{"ro", "nosuid", "nodev", "noexec", "noatime", "nodiratime", "relatime", "strictatime", "nosymfollow"}
-	opposite := map[string]string{
-		"rw": "ro", "suid": "nosuid", "dev": "nodev", "exec": "noexec", "atime": "noatime", "diratime": "nodiratime",
-		"norelatime": "relatime", "nostrictatime": "strictatime", "symfollow": "nosymfollow",
-	}
 	for _, opt := range options {
 		plain, rec := strings.CutPrefix(opt, "r")
+		other := opposites[opt]
 		switch {
 		case opt == "bind" || opt == "rbind" || opt == "defaults" || opt == "" || opt == "idmap" || opt == "ridmap":
-		case slices.Contains(attrs, opt):
-			o.set = append(o.set, opt)
-			o.clear = slices.DeleteFunc(o.clear, func(s string) bool { return s == opt })
-		case opposite[opt] != "":
-			o.clear = append(o.clear, opposite[opt])
-			o.set = slices.DeleteFunc(o.set, func(s string) bool { return s == opposite[opt] })
-		case opt == "private" || opt == "slave" || opt == "shared" || opt == "unbindable":
-			o.propagation = opt
-		case opt == "rprivate" || opt == "rslave" || opt == "rshared" || opt == "runbindable":
-			o.propagation, o.recursivePro = plain, true
-		case rec && slices.Contains(attrs, plain):
-			o.recSet = append(o.recSet, plain)
-		case rec && opposite[plain] != "":
-			o.recClear = append(o.recClear, opposite[plain])
+		case opt == "remount":
+			o.remount = true
+		case opt == "tmpcopyup":
+			o.copyUp = true
+		case slices.Contains(superWords, opt):
+			o.super = append(without(o.super, opt), opt)
+		case slices.Contains(classicWords, opt):
+			o.classic = append(without(o.classic, opt), opt)
+		case slices.Contains(superWords, other):
+			o.super = without(o.super, other)
+		case slices.Contains(classicWords, other):
+			o.classic = without(o.classic, other)
+		case slices.Contains(propagationWords, opt), rec && slices.Contains(propagationWords, plain):
+			o.propagation = append(o.propagation, opt)
+		case attribute(opt, &o.set, &o.clear), rec && attribute(plain, &o.recSet, &o.recClear):
 		default:
 			o.data = append(o.data, opt)
 		}
@@ -106,64 +201,145 @@ func parseOptions(options []string) mountOptions {
 	return o
 }
 
+// sealed is a mount that becomes read-only when everything is in it.
+type sealed struct{ from, target, ptr string }
+
 func (c *container) mounts() error {
 	for i, m := range c.Spec.Mounts {
 		ptr := fmt.Sprintf("/mounts/%d", i)
-		if !strings.HasPrefix(m.Destination, "/") {
-			return fmt.Errorf("%s/destination: %q is not an absolute path", ptr, m.Destination)
+		if m.Destination == "" {
+			return fmt.Errorf("%s/destination: missing", ptr)
 		}
-		dest := strings.TrimRight(m.Destination, "/")
-		if dest == "" {
+		if !strings.HasPrefix(m.Destination, "/") {
+			c.warnings = append(c.warnings, fmt.Sprintf("%s/destination: %q is not an absolute path: it is taken as one, which is deprecated", ptr, m.Destination))
+		}
+		dest := path.Clean("/" + m.Destination)
+		o := parseOptions(m.Options)
+		if dest == "/" && !o.remount {
 			return fmt.Errorf("%s/destination: the root itself can't be a mount's target", ptr)
 		}
 		if err := c.refuseProc(dest, m, ptr); err != nil {
 			return err
 		}
-		o := parseOptions(m.Options)
+		if err := c.checkOptions(m, o, ptr); err != nil {
+			return err
+		}
 		switch {
+		case o.remount:
+			r := &plan.Remount{Target: dest, Set: o.set, Clear: o.clear, RecSet: o.recSet, RecClear: o.recClear, Propagation: o.propagation, Options: slices.Concat(o.super, o.data)}
+			c.add(plan.Child, plan.Mounts, r, ptr, "What is mounted there is changed, as far as the options say.")
 		case c.taken(i, m, dest, o, ptr):
 		case isBind(m):
-			if len(o.data) > 0 {
-				return fmt.Errorf("%s/options: %q means nothing for a bind mount", ptr, o.data[0])
-			}
-			if dest == "/dev" {
-				c.ownDev = false
-			}
-			mm := &plan.MoveMount{From: mountName(i), Target: dest, Create: "like", Set: o.set, Clear: o.clear, Propagation: o.propagation}
-			if len(o.recSet)+len(o.recClear) > 0 {
-				mm.Set, mm.Clear, mm.Recursive = append(o.set, o.recSet...), append(o.clear, o.recClear...), true
-			}
-			if mm.Propagation == "" {
-				mm.Propagation = "private"
-			}
-			reason := fmt.Sprintf("The host's %s is seen at %s.", m.Source, dest)
-			if slices.Contains(mm.Set, "ro") {
-				reason = fmt.Sprintf("The host's %s is seen at %s, where it can only be read.", m.Source, dest)
-			}
-			c.add(plan.Child, plan.Mounts, mm, ptr, reason)
+			c.bind(i, m, dest, o, ptr)
 		case m.Type == "cgroup" || m.Type == "cgroup2":
-			c.cgroupMount(dest, o, ptr)
+			if err := c.cgroupMount(m.Type, dest, o, ptr); err != nil {
+				return err
+			}
 		default:
-			fm := &plan.FSMount{Type: m.Type, Source: m.Source, Options: o.data, Attrs: append(o.set, o.recSet...), Target: dest}
-			switch {
-			case m.Type == "":
-				return fmt.Errorf("%s/type: missing", ptr)
-			case m.Type == "proc" && dest == "/proc":
-				fm.Save = "proc"
-				c.procfs = "proc"
-			case dest == "/dev":
-				c.ownDev = m.Type == "tmpfs"
-			}
-			if m.Type == "mqueue" {
-				fm.Optional = true
-			}
-			c.add(plan.Child, plan.Mounts, fm, ptr, mountReason(m.Type, dest))
-			if o.propagation != "" && o.propagation != "private" {
-				c.add(plan.Child, plan.Mounts, &plan.Remount{Target: dest, Propagation: o.propagation, Recursive: o.recursivePro}, ptr, "How mounts below this one are shared.")
-			}
+			c.newMount(i, m, dest, o, ptr)
 		}
 	}
 	return nil
+}
+
+// checkOptions refuses what would be without effect.
+func (c *container) checkOptions(m specs.Mount, o mountOptions, ptr string) error {
+	if k := c.Facts.Kernel; slices.Contains(o.super, "mand") && (k.Major > 5 || k.Major == 5 && k.Minor >= 15) {
+		return fmt.Errorf("%s/options: \"mand\": Linux has no mandatory locks since 5.15", ptr)
+	}
+	if o.copyUp && m.Type != "tmpfs" {
+		return fmt.Errorf("%s/options: \"tmpcopyup\" is for tmpfs", ptr)
+	}
+	if isBind(m) {
+		if super := slices.Concat(o.super, without(slices.Clone(o.classic), "silent")); len(super) > 0 {
+			return fmt.Errorf("%s/options: %q belongs to the file system as a whole, a bind mount can't change it", ptr, super[0])
+		}
+		if len(o.data) > 0 {
+			return fmt.Errorf("%s/options: %q means nothing for a bind mount", ptr, o.data[0])
+		}
+		return nil
+	}
+	if o.remount {
+		if len(o.classic) > 0 {
+			return fmt.Errorf("%s/options: %q can't be changed later", ptr, o.classic[0])
+		}
+		return nil
+	}
+	if m.Type == "" || m.Type == "none" {
+		return fmt.Errorf("%s/type: missing: a mount that isn't a bind mount (options bind, rbind) needs the type of a file system", ptr)
+	}
+	return nil
+}
+
+// bind attaches the mount that was cloned from the host.
+//
+// The clone is of the same peer group as its source where that is shared. Without a word about it, it leaves the group. Words
+// count in order; if none of them speaks for the mounts below, these follow the host's, but not the other way around.
+func (c *container) bind(i int, m specs.Mount, dest string, o mountOptions, ptr string) {
+	if dest == "/dev" {
+		c.ownDev, c.hostDev = false, true
+	}
+	words := o.propagation
+	switch {
+	case len(words) > 0:
+		if slices.Contains(m.Options, "rbind") && !slices.ContainsFunc(words, func(w string) bool { return strings.HasPrefix(w, "r") || w == "shared" }) {
+			words = slices.Insert(slices.Clone(words), 0, "rslave")
+		}
+	case strings.HasSuffix(c.Spec.Linux.RootfsPropagation, "slave"):
+		words = []string{"rslave"}
+	case strings.HasSuffix(c.Spec.Linux.RootfsPropagation, "shared"):
+		words = []string{"rshared"}
+	default:
+		words = []string{"rprivate"}
+	}
+	reason := fmt.Sprintf("The host's %s is seen at %s.", m.Source, dest)
+	if slices.Contains(o.set, "ro") || slices.Contains(o.recSet, "ro") {
+		reason = fmt.Sprintf("The host's %s is seen at %s, where it can only be read.", m.Source, dest)
+	}
+	c.add(plan.Child, plan.Mounts, &plan.MoveMount{
+		From: mountName(i), Target: dest, Create: "like", Set: o.set, Clear: o.clear, RecSet: o.recSet, RecClear: o.recClear, Propagation: words,
+	}, ptr, reason)
+}
+
+// newMount makes a file system.
+func (c *container) newMount(i int, m specs.Mount, dest string, o mountOptions, ptr string) {
+	fm := &plan.FSMount{
+		Type: m.Type, Source: m.Source, Options: slices.Concat(o.super, o.data), Attrs: o.own(), Target: dest,
+		Propagation: o.propagation, Flags: o.classic,
+	}
+	switch {
+	case m.Type == "proc" && dest == "/proc":
+		fm.Save = "proc"
+		c.procfs = "proc"
+	case dest == "/dev":
+		c.ownDev, c.hostDev = m.Type == "tmpfs", m.Type == "devtmpfs"
+	}
+	// What is still to be filled becomes read-only in the end.
+	if (m.Type == "tmpfs" || dest == "/dev") && slices.Contains(fm.Attrs, "ro") {
+		fm.Attrs, fm.Save = without(fm.Attrs, "ro"), mountName(i)
+		c.seal = append(c.seal, sealed{fm.Save, dest, ptr})
+	}
+	if m.Type == "tmpfs" && len(fm.Flags) == 0 && !slices.ContainsFunc(o.data, func(s string) bool { return strings.HasPrefix(s, "mode=") }) {
+		fm.KeepMode = true
+	}
+	if strings.HasPrefix(m.Source, "/") && slices.Contains(fm.Attrs, "ro") {
+		fm.Options = append(fm.Options, "ro") // a device that can't be written to can't be mounted otherwise
+	}
+	// Only what glassbox itself adds may be missing.
+	fm.Optional = m.Type == "mqueue" && c.origin(ptr) == "default"
+	if label := c.Spec.Linux.MountLabel; label != "" {
+		switch m.Type {
+		case "proc", "sysfs":
+		case "mqueue":
+			fm.Label = label
+		default:
+			if len(fm.Flags) > 0 {
+				label = `"` + label + `"` // the comma in it
+			}
+			fm.Options = append(fm.Options, "context="+label)
+		}
+	}
+	c.add(plan.Child, plan.Mounts, fm, ptr, mountReason(m.Type, dest))
 }
 
 // refuseProc keeps mounts out of /proc: a fake file there would be taken for the kernel's by the container's own programs
@@ -173,8 +349,8 @@ func (c *container) refuseProc(dest string, m specs.Mount, ptr string) error {
 	if dest == "/proc" && m.Type == "proc" {
 		return nil
 	}
-	if dest == "/proc" && isBind(m) && (m.Source == "/proc" || m.Source == "/proc/") {
-		return nil // the host's procfs, as debugging tools want
+	if dest == "/proc" && isBind(m) {
+		return nil // of a procfs, as debugging tools want: OpenTree makes sure of it
 	}
 	if !ok && dest != "/proc" {
 		return nil
@@ -208,22 +384,38 @@ func mountReason(kind, dest string) string {
 }
 
 // cgroupMount shows the container its own cgroups: one mount on v2; on v1 a tmpfs with one mount per hierarchy.
-func (c *container) cgroupMount(dest string, o mountOptions, ptr string) {
+//
+// Without a cgroup namespace a v2 mount shows the tree from the host's root, as the paths in /proc/PID/cgroup do. The mounts of v1
+// hierarchies are then binds of the container's own directory.
+func (c *container) cgroupMount(kind, dest string, o mountOptions, ptr string) error {
 	f := c.Facts.Cgroup
-	attrs := append(append([]string{}, o.set...), o.recSet...)
-	switch f.Mode {
-	case host.CgroupV2:
-		c.add(plan.Child, plan.Mounts, &plan.FSMount{Type: "cgroup2", Source: "cgroup", Attrs: attrs, Target: dest}, ptr,
+	attrs := o.own()
+	if len(o.super)+len(o.classic) > 0 {
+		return fmt.Errorf("%s/options: %q means nothing for cgroups", ptr, slices.Concat(o.super, o.classic)[0])
+	}
+	switch {
+	case f.Mode == host.CgroupV2 || kind == "cgroup2":
+		c.add(plan.Child, plan.Mounts, &plan.FSMount{Type: "cgroup2", Source: "cgroup", Attrs: attrs, Options: o.data, Target: dest, Propagation: o.propagation}, ptr,
 			"The container sees its own limits and use; its cgroup namespace hides the rest of the tree.")
-	case host.CgroupV1, host.CgroupHybrid:
-		rw := slices.DeleteFunc(slices.Clone(attrs), func(a string) bool { return a == "ro" })
-		c.add(plan.Child, plan.Mounts, &plan.FSMount{Type: "tmpfs", Source: "tmpfs", Options: []string{"mode=755"}, Attrs: rw, Target: dest}, ptr,
-			"With cgroup v1 each controller has a mount of its own; this directory holds them.")
-		for _, h := range f.Hierarchies {
-			if h.V2 || len(h.Controllers) == 0 {
-				continue
-			}
-			name := h.Mount[strings.LastIndexByte(h.Mount, '/')+1:]
+		return nil
+	case f.Mode != host.CgroupV1 && f.Mode != host.CgroupHybrid:
+		return fmt.Errorf("%s/type: this host has no cgroups mounted", ptr)
+	case len(o.data) > 0:
+		return fmt.Errorf("%s/options: %q: the hierarchies of cgroup v1 are mounted as the host has them", ptr, o.data[0])
+	}
+	holder := "cgroups:" + ptr
+	top := &plan.FSMount{Type: "tmpfs", Source: "tmpfs", Options: []string{"mode=755"}, Attrs: without(slices.Clone(attrs), "ro"), Target: dest, Propagation: o.propagation}
+	if slices.Contains(attrs, "ro") {
+		top.Save = holder
+	}
+	c.add(plan.Child, plan.Mounts, top, ptr, "With cgroup v1 each controller has a mount of its own; this directory holds them.")
+	for _, h := range f.Hierarchies {
+		if h.V2 || len(h.Controllers) == 0 {
+			continue
+		}
+		name := h.Mount[strings.LastIndexByte(h.Mount, '/')+1:]
+		reason := "The container sees its own limits and use of " + strings.Join(h.Controllers, " and ") + "."
+		if c.cgroupNamespace() {
 			var options []string
 			for _, ctl := range h.Controllers {
 				if strings.HasPrefix(ctl, "name=") {
@@ -232,21 +424,66 @@ func (c *container) cgroupMount(dest string, o mountOptions, ptr string) {
 					options = append(options, ctl)
 				}
 			}
-			c.add(plan.Child, plan.Mounts, &plan.FSMount{Type: "cgroup", Source: "cgroup", Options: options, Attrs: attrs, Target: dest + "/" + name}, ptr,
-				"The container sees its own limits and use of "+strings.Join(h.Controllers, " and ")+".")
-			for _, ctl := range h.Controllers {
-				if ctl != name && !strings.HasPrefix(ctl, "name=") {
-					c.add(plan.Child, plan.Mounts, &plan.Symlink{Target: name, Path: dest + "/" + ctl}, ptr, "Programs look for the controller under its own name, too.")
-				}
+			c.add(plan.Child, plan.Mounts, &plan.FSMount{Type: "cgroup", Source: "cgroup", Options: options, Attrs: attrs, Target: dest + "/" + name}, ptr, reason)
+		} else {
+			c.add(plan.Child, plan.Mounts, &plan.MoveMount{From: cgroupSource(ptr, h), Target: dest + "/" + name, Create: "dir", Set: attrs, Propagation: []string{"private"}}, ptr, reason)
+		}
+		for _, ctl := range h.Controllers {
+			if ctl != name && !strings.HasPrefix(ctl, "name=") {
+				c.add(plan.Child, plan.Mounts, &plan.Symlink{Target: name, Path: dest + "/" + ctl}, ptr, "Programs look for the controller under its own name, too.")
 			}
 		}
-		if slices.Contains(attrs, "ro") {
-			c.add(plan.Child, plan.Mounts, &plan.Remount{Target: dest, Set: []string{"ro"}}, ptr, "A container must not change its own limits.")
+	}
+	if top.Save != "" {
+		c.add(plan.Child, plan.Mounts, &plan.Remount{Target: dest, From: holder, Set: []string{"ro"}}, ptr, "A container must not change its own limits.")
+	}
+	return nil
+}
+
+func (c *container) cgroupNamespace() bool {
+	return slices.ContainsFunc(c.Spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.CgroupNamespace })
+}
+
+func cgroupSource(ptr string, h host.Hierarchy) string {
+	return "cgroups:" + ptr + ":" + h.Controllers[0]
+}
+
+// bindSource takes the source of a bind mount from the host.
+func (c *container) bindSource(lane plan.Lane, i int, m specs.Mount) error {
+	ptr := fmt.Sprintf("/mounts/%d", i)
+	source, err := c.hostPath(m.Source, ptr+"/source")
+	if err != nil {
+		return err
+	}
+	t := &plan.OpenTree{Path: source, Recursive: slices.Contains(m.Options, "rbind"), Save: mountName(i)}
+	if path.Clean("/"+m.Destination) == "/proc" {
+		t.FSType = "proc"
+	}
+	c.add(lane, plan.Sources, t, ptr, sourceReason)
+	return nil
+}
+
+// cgroupSources takes the container's own cgroups from the host, where no cgroup namespace makes them the root of the tree.
+func (c *container) cgroupSources() {
+	for i, m := range c.Spec.Mounts {
+		ptr := fmt.Sprintf("/mounts/%d", i)
+		if isBind(m) || m.Type != "cgroup" || c.Facts.Cgroup.Mode == host.CgroupV2 || c.cgroupNamespace() || c.confined() {
+			continue
+		}
+		for _, h := range c.Facts.Cgroup.Hierarchies {
+			if h.V2 || len(h.Controllers) == 0 {
+				continue
+			}
+			dir, ok := c.cgroup.Paths[h.Controllers[0]]
+			if !ok {
+				dir = path.Join(h.Mount, h.Own)
+			}
+			c.add(plan.Host, plan.Sources, &plan.OpenTree{Path: dir, Save: cgroupSource(ptr, h)}, ptr, "Without a cgroup namespace the container would see the cgroups of the whole host; it gets its own.")
 		}
 	}
 }
 
-// null makes sure that there is a descriptor of a real null device for masking.
+// null is the descriptor of a verified null device, for masking.
 func (c *container) null() string {
 	for _, s := range c.steps {
 		switch n := s.Op.(type) {
@@ -267,13 +504,17 @@ func (c *container) paths() error {
 	null := c.null()
 	for i, p := range c.Spec.Linux.MaskedPaths {
 		ptr := fmt.Sprintf("/linux/maskedPaths/%d", i)
-		if null == "" {
-			return fmt.Errorf("%s: masking needs a /dev of the container's own (a tmpfs)", ptr)
+		if !strings.HasPrefix(p, "/") {
+			return fmt.Errorf("%s: %q is not an absolute path", ptr, p)
 		}
 		c.add(plan.Child, plan.Mounts, &plan.MaskPath{Path: p, Null: null}, ptr, "It tells about the host, or lets it be changed.")
 	}
 	for i, p := range c.Spec.Linux.ReadonlyPaths {
-		c.add(plan.Child, plan.Mounts, &plan.ReadonlyPath{Path: p}, fmt.Sprintf("/linux/readonlyPaths/%d", i), "It holds settings of the whole host.")
+		ptr := fmt.Sprintf("/linux/readonlyPaths/%d", i)
+		if !strings.HasPrefix(p, "/") {
+			return fmt.Errorf("%s: %q is not an absolute path", ptr, p)
+		}
+		c.add(plan.Child, plan.Mounts, &plan.ReadonlyPath{Path: p}, ptr, "It holds settings of the whole host.")
 	}
 	return nil
 }

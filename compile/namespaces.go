@@ -67,14 +67,19 @@ func (c *container) host() error {
 		c.add(plan.Host, plan.Sources, &plan.Open{Path: c.StartDir, Flags: []string{"path", "directory"}, Save: "start"}, "",
 			"The container will wait at a FIFO in this directory until it is started.")
 	}
+	c.cgroupSources()
 	for i, m := range c.Spec.Mounts {
+		if slices.Contains(m.Options, "remount") {
+			continue
+		}
 		if idMapped(m) {
 			if err := c.idMappedSource(i, m); err != nil {
 				return err
 			}
 		} else if isBind(m) && c.hostSources() {
-			c.add(plan.Host, plan.Sources, &plan.OpenTree{Path: m.Source, Recursive: slices.Contains(m.Options, "rbind"), Save: mountName(i)},
-				fmt.Sprintf("/mounts/%d", i), sourceReason)
+			if err := c.bindSource(plan.Host, i, m); err != nil {
+				return err
+			}
 		}
 	}
 	if _, ok := c.join["pid"]; ok && !c.twice {

@@ -2,6 +2,7 @@ package compile
 
 import (
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
@@ -348,9 +349,10 @@ func (c *container) sources() error {
 	s := c.Spec
 	if !c.hostSources() {
 		for i, m := range s.Mounts {
-			if isBind(m) && !idMapped(m) {
-				c.add(plan.Child, plan.Sources, &plan.OpenTree{Path: m.Source, Recursive: slices.Contains(m.Options, "rbind"), Save: mountName(i)},
-					fmt.Sprintf("/mounts/%d", i), sourceReason)
+			if isBind(m) && !idMapped(m) && !slices.Contains(m.Options, "remount") {
+				if err := c.bindSource(plan.Child, i, m); err != nil {
+					return err
+				}
 			}
 		}
 	}
@@ -359,7 +361,7 @@ func (c *container) sources() error {
 	}
 	for i, m := range s.Mounts {
 		ptr := fmt.Sprintf("/mounts/%d", i)
-		if isBind(m) {
+		if isBind(m) || slices.Contains(m.Options, "remount") {
 			continue
 		}
 		o := parseOptions(m.Options)
@@ -375,7 +377,7 @@ func (c *container) sources() error {
 				}
 			}
 		}
-		attrs := slices.Concat(o.set, o.recSet)
+		attrs := o.own()
 		switch kind := c.substitute(m); {
 		case kind != "":
 			c.add(plan.Child, plan.Sources, &plan.OpenTree{Path: kind, Recursive: true, Save: mountName(i)}, ptr,
@@ -398,7 +400,8 @@ func (c *container) sources() error {
 		}
 	}
 	// Nobody can make devices in a user namespace.
-	if c.devTmpfs() {
+	host := c.devOfHost()
+	if !host {
 		for _, d := range defaultDevices {
 			if !c.givenDevice(d.path) {
 				c.openDevice(d.path, "c", d.major, d.minor, "")
@@ -406,8 +409,8 @@ func (c *container) sources() error {
 		}
 	}
 	for i, d := range s.Linux.Devices {
-		if d.Type != "p" {
-			c.openDevice(d.Path, d.Type, uint32(d.Major), uint32(d.Minor), fmt.Sprintf("/linux/devices/%d", i))
+		if file := path.Clean(d.Path); d.Type != "p" && file != "/dev/ptmx" && !(host && strings.HasPrefix(file, "/dev/")) {
+			c.openDevice(file, d.Type, uint32(d.Major), uint32(d.Minor), fmt.Sprintf("/linux/devices/%d", i))
 		}
 	}
 	return nil
@@ -433,13 +436,13 @@ func (c *container) substitute(m specs.Mount) string {
 
 // taken attaches what sources took from the host in place of a new file system, and reports whether it did.
 func (c *container) taken(i int, m specs.Mount, dest string, o mountOptions, ptr string) bool {
-	if !c.confined() {
+	if !c.confined() || o.remount {
 		return false
 	}
 	attach := &plan.MoveMount{From: mountName(i), Target: dest, Create: "dir", NoSymlinks: m.Type == "proc" || m.Type == "sysfs"}
 	if c.substitute(m) != "" {
 		// CVE-2023-25809: the cgroup tree of the host must not be writable.
-		attach.Set, attach.Recursive, attach.Propagation = slices.Compact(slices.Sorted(slices.Values(slices.Concat([]string{"ro"}, o.set, o.recSet)))), true, "private"
+		attach.RecSet, attach.Propagation = slices.Compact(slices.Sorted(slices.Values(append(o.own(), "ro")))), []string{"rprivate"}
 		c.add(plan.Child, plan.Mounts, attach, ptr, fmt.Sprintf("The host's %s, where it can only be read.", c.substitute(m)))
 		return true
 	}
@@ -451,19 +454,19 @@ func (c *container) taken(i int, m specs.Mount, dest string, o mountOptions, ptr
 	return true
 }
 
-// devTmpfs reports whether /dev will be a tmpfs of the container's own.
-func (c *container) devTmpfs() bool {
-	own := false
+// devOfHost reports whether /dev will show devices of the host.
+func (c *container) devOfHost() bool {
+	host := false
 	for _, m := range c.Spec.Mounts {
-		if strings.TrimRight(m.Destination, "/") == "/dev" {
-			own = !isBind(m) && m.Type == "tmpfs"
+		if path.Clean("/"+m.Destination) == "/dev" && !slices.Contains(m.Options, "remount") {
+			host = isBind(m) || m.Type == "devtmpfs"
 		}
 	}
-	return own
+	return host
 }
 
-func (c *container) givenDevice(path string) bool {
-	return slices.ContainsFunc(c.Spec.Linux.Devices, func(d specs.LinuxDevice) bool { return d.Path == path })
+func (c *container) givenDevice(file string) bool {
+	return slices.ContainsFunc(c.Spec.Linux.Devices, func(d specs.LinuxDevice) bool { return path.Clean(d.Path) == file })
 }
 
 func deviceName(path string) string { return "device:" + path }
@@ -478,7 +481,7 @@ func (c *container) openDevice(path, kind string, major, minor uint32, ptr strin
 
 // bindDevice attaches a device that sources took from the host, instead of making one, and reports whether it did.
 func (c *container) bindDevice(n *plan.Mknod, ptr, reason string) bool {
-	if !c.confined() || n.Type == "p" {
+	if !c.confined() || n.Type == "p" || n.Existing == "required" {
 		return false
 	}
 	if ptr != "" && (n.Mode != 0o666 || n.UID != 0 || n.GID != 0) {
@@ -519,6 +522,10 @@ func (c *container) idMappedSource(i int, m specs.Mount) error {
 	if !c.Facts.Kernel.AtLeast(5, 12) {
 		return fmt.Errorf("%s: mounts with ids of their own need Linux 5.12, this is %s", field, c.Facts.Kernel.Release)
 	}
+	source, err := c.hostPath(m.Source, ptr+"/source")
+	if err != nil {
+		return err
+	}
 	from := "ns:user"
 	if len(uid) > 0 {
 		from = fmt.Sprintf("ids:%d", i)
@@ -526,7 +533,7 @@ func (c *container) idMappedSource(i int, m specs.Mount) error {
 			"The kernel takes the mapping of a mount's ids from a user namespace, which nobody lives in.")
 	}
 	c.add(plan.Host, plan.Sources, &plan.OpenTree{
-		Path: m.Source, Recursive: slices.Contains(m.Options, "rbind"), Save: mountName(i), IDMap: from, IDMapRecursive: slices.Contains(m.Options, "ridmap"),
+		Path: source, Recursive: slices.Contains(m.Options, "rbind"), Save: mountName(i), IDMap: from, IDMapRecursive: slices.Contains(m.Options, "ridmap"),
 	}, ptr, sourceReason+" Its files have other owners in the container.")
 	return nil
 }

@@ -291,7 +291,7 @@ func mountsOf(p *plan.Plan, dir string) []object {
 			for _, attr := range op.Set {
 				ro = ro || attr == "ro"
 			}
-			out = append(out, object{"Type": "bind", "Source": source.Path, "Destination": op.Target, "Mode": "", "RW": !ro, "Propagation": first("r"+op.Propagation, "rprivate")})
+			out = append(out, object{"Type": "bind", "Source": source.Path, "Destination": op.Target, "Mode": "", "RW": !ro, "Propagation": first(strings.Join(op.Propagation, ","), "rprivate")})
 		case *plan.FSMount:
 			if op.Type == "tmpfs" && strings.HasPrefix(step.Origin, "--") && op.Target != "/dev/shm" {
 				out = append(out, object{"Type": "tmpfs", "Source": "", "Destination": op.Target, "Mode": strings.Join(op.Options, ","), "RW": true, "Propagation": ""})

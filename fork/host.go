@@ -27,6 +27,21 @@ func openTree(o *plan.OpenTree, users int) (int, error) {
 	if err != nil {
 		return -1, &os.PathError{Op: "open_tree", Path: o.Path, Err: err}
 	}
+	if o.FSType == "proc" {
+		const rootInode = 1 // PROC_ROOT_INO
+		var fs unix.Statfs_t
+		var st unix.Stat_t
+		if err = unix.Fstatfs(fd, &fs); err == nil {
+			err = unix.Fstat(fd, &st)
+		}
+		if err == nil && (fs.Type != unix.PROC_SUPER_MAGIC || st.Ino != rootInode) {
+			err = fmt.Errorf("%s is not the root of a procfs: other mounts over /proc are refused, because what reads the kernel's files there would be deceived", o.Path)
+		}
+		if err != nil {
+			unix.Close(fd)
+			return -1, err
+		}
+	}
 	if o.IDMap != "" {
 		flags = unix.AT_EMPTY_PATH
 		if o.IDMapRecursive {
@@ -85,6 +100,19 @@ func open(o *plan.Open) (int, error) {
 	fd, err := unix.Open(o.Path, flags, 0)
 	if err != nil {
 		return -1, &os.PathError{Op: "open", Path: o.Path, Err: err}
+	}
+	if o.Other != "" {
+		var own, other unix.Stat_t
+		if err = unix.Stat("/proc/self/ns/"+o.Other, &own); err == nil {
+			err = unix.Fstat(fd, &other)
+		}
+		if err == nil && own.Dev == other.Dev && own.Ino == other.Ino {
+			err = fmt.Errorf("%s is this host's own %s namespace: a sysctl of the container would change the host", o.Path, o.Other)
+		}
+		if err != nil {
+			unix.Close(fd)
+			return -1, err
+		}
 	}
 	if o.Namespace != "" {
 		if err := checkNamespace(fd, o); err != nil {

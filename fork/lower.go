@@ -101,6 +101,15 @@ func (l *lowering) reg() uint8 {
 	return l.next
 }
 
+// fresh returns a register that holds 0.
+func (l *lowering) fresh() uint8 {
+	free := l.free
+	l.free = nil
+	r := l.reg()
+	l.free = free
+	return r
+}
+
 func (l *lowering) release(r uint8) { l.free = append(l.free, r) }
 
 // str returns the address of a C string.
@@ -283,7 +292,8 @@ var mountFlags = map[string]uintptr{
 	"bind": unix.MS_BIND, "rec": unix.MS_REC, "private": unix.MS_PRIVATE, "slave": unix.MS_SLAVE, "shared": unix.MS_SHARED,
 	"unbindable": unix.MS_UNBINDABLE, "ro": unix.MS_RDONLY, "nosuid": unix.MS_NOSUID, "nodev": unix.MS_NODEV,
 	"noexec": unix.MS_NOEXEC, "remount": unix.MS_REMOUNT, "noatime": unix.MS_NOATIME, "relatime": unix.MS_RELATIME,
-	"nodiratime": unix.MS_NODIRATIME, "strictatime": unix.MS_STRICTATIME,
+	"nodiratime": unix.MS_NODIRATIME, "strictatime": unix.MS_STRICTATIME, "nosymfollow": unix.MS_NOSYMFOLLOW,
+	"silent": unix.MS_SILENT, "iversion": unix.MS_I_VERSION,
 }
 
 func attrs(words []string) (uint64, error) {
@@ -296,70 +306,6 @@ func attrs(words []string) (uint64, error) {
 		n |= a
 	}
 	return n, nil
-}
-
-// mountSetattr changes attributes of the mount that a descriptor stands for (mount_setattr(2), Linux 5.12).
-func (l *lowering) mountSetattr(fd arg, set, clear []string, propagation string, recursive bool) error {
-	if len(set) == 0 && len(clear) == 0 && propagation == "" {
-		return nil
-	}
-	s, err := attrs(set)
-	if err != nil {
-		return err
-	}
-	c, err := attrs(clear)
-	if err != nil {
-		return err
-	}
-	for _, w := range append(append([]string{}, set...), clear...) {
-		if w == "noatime" || w == "relatime" || w == "strictatime" {
-			c |= unix.MOUNT_ATTR__ATIME // the access time modes are one field, not bits
-		}
-	}
-	prop, ok := propagations[propagation]
-	if !ok && propagation != "" {
-		return fmt.Errorf("unknown propagation %q", propagation)
-	}
-	flags := unix.AT_EMPTY_PATH
-	if recursive {
-		flags |= unix.AT_RECURSIVE
-	}
-	p := ptr(l, unix.MountAttr{Attr_set: s, Attr_clr: c, Propagation: prop})
-	l.add(mk(unix.SYS_MOUNT_SETATTR, fd, val(l.str("")), num(flags), val(p), val(unsafe.Sizeof(unix.MountAttr{}))))
-	return nil
-}
-
-// fsMount makes a new file system as a detached mount. It returns the register and the calls whose ENODEV may end the step.
-func (l *lowering) fsMount(o *plan.FSMount) (reg uint8, open int, err error) {
-	a, err := attrs(o.Attrs)
-	if err != nil {
-		return 0, 0, err
-	}
-	fs := l.reg()
-	c := mk(unix.SYS_FSOPEN, val(l.str(o.Type)), num(unix.FSOPEN_CLOEXEC))
-	c.save = fs
-	open = l.add(c)
-	set := func(key, value string) {
-		l.add(mk(unix.SYS_FSCONFIG, at(fs), num(unix.FSCONFIG_SET_STRING), val(l.str(key)), val(l.str(value)), num(0)))
-	}
-	if o.Source != "" {
-		set("source", o.Source)
-	}
-	for _, opt := range o.Options {
-		if key, value, ok := strings.Cut(opt, "="); ok {
-			set(key, value)
-		} else {
-			l.add(mk(unix.SYS_FSCONFIG, at(fs), num(unix.FSCONFIG_SET_FLAG), val(l.str(opt)), num(0), num(0)))
-		}
-	}
-	l.add(mk(unix.SYS_FSCONFIG, at(fs), num(unix.FSCONFIG_CMD_CREATE), num(0), num(0), num(0)))
-	m := l.reg()
-	c = mk(unix.SYS_FSMOUNT, at(fs), num(unix.FSMOUNT_CLOEXEC), val(uintptr(a)))
-	c.save = m
-	l.add(c)
-	l.close(at(fs))
-	l.release(fs)
-	return m, open, nil
 }
 
 func (l *lowering) writeFile(from arg, file, value string, resolve uint64) {
@@ -484,75 +430,21 @@ func (l *lowering) op(op plan.Op) error {
 		l.add(mk(unix.SYS_PIVOT_ROOT, val(dot), val(dot)))
 		l.add(mk(unix.SYS_UMOUNT2, val(dot), num(unix.MNT_DETACH)))
 		l.add(mk(unix.SYS_CHDIR, val(l.str("/"))))
+	case *plan.MoveRoot:
+		l.moveRoot(o)
 	case *plan.FSMount:
-		m, open, err := l.fsMount(o)
-		if err != nil {
-			return err
-		}
-		if o.Target != "" {
-			var resolve uint64
-			if o.Type == "proc" || o.Type == "sysfs" {
-				resolve = unix.RESOLVE_NO_SYMLINKS // CVE-2019-19921
-			}
-			t := l.resolve(o.Target, "dir", resolve, 0o755)
-			l.moveMount(at(m), at(t))
-			l.close(at(t))
-			l.release(t)
-		}
-		if o.Save == "" {
-			l.close(at(m))
-			l.release(m)
-		}
-		l.save(o.Save, m)
-		if o.Optional {
-			l.on(open, unix.ENODEV, l.here())
-		}
+		return l.newMount(o)
 	case *plan.MoveMount:
-		fd, err := l.fd(o.From)
-		if err != nil {
-			return err
-		}
-		if err := l.mountSetattr(fd, nil, nil, o.Propagation, true); err != nil {
-			return err
-		}
-		if err := l.mountSetattr(fd, o.Set, o.Clear, "", o.Recursive); err != nil {
-			return err
-		}
-		create := o.Create
-		if create == "like" {
-			if create, err = l.kindOf(o.From); err != nil {
-				return err
-			}
-		}
-		var resolve uint64
-		if o.NoSymlinks {
-			resolve = unix.RESOLVE_NO_SYMLINKS
-		}
-		t := l.resolve(o.Target, create, resolve, 0o755)
-		l.moveMount(fd, at(t))
-		l.close(at(t))
-		l.release(t)
-		if !o.Keep {
-			l.close(fd)
-			if fd.reg != 0 {
-				l.release(fd.reg)
-				delete(l.regs, o.From)
-			}
-		}
+		return l.attach(o)
 	case *plan.Remount:
-		t := l.resolve(o.Target, "", 0, 0)
-		if err := l.mountSetattr(at(t), o.Set, o.Clear, o.Propagation, o.Recursive); err != nil {
-			return err
-		}
-		l.close(at(t))
-		l.release(t)
+		return l.remount(o)
 	case *plan.MaskPath:
 		return l.maskPath(o)
 	case *plan.ReadonlyPath:
 		t, n := l.reg(), l.reg()
 		open := l.open(o.Path, unix.O_PATH, 0, t)
 		l.openTree(at(t), true, n)
-		if err := l.mountSetattr(at(n), []string{"ro"}, nil, "", true); err != nil {
+		if err := l.mountSetattr(at(n), []string{"ro"}, nil, true); err != nil {
 			return err
 		}
 		l.moveMount(at(n), at(t))
@@ -568,12 +460,7 @@ func (l *lowering) op(op plan.Op) error {
 	case *plan.Mknod:
 		return l.mknod(o)
 	case *plan.Symlink:
-		r := l.reg()
-		name := l.parent(o.Path, r)
-		i := l.add(mk(unix.SYS_SYMLINKAT, val(l.str(o.Target)), at(r), val(l.str(name))))
-		l.ignore(i, unix.EEXIST)
-		l.close(at(r))
-		l.release(r)
+		l.symlink(o)
 
 	case *plan.LinkUp:
 		if len(o.Link) >= unix.IFNAMSIZ {
@@ -831,6 +718,11 @@ func (l *lowering) hostTree(o *plan.OpenTree) error {
 	c.save = l.reg()
 	l.add(c)
 	l.save(o.Save, c.save)
+	if o.FSType == "proc" {
+		check := l.statfs(at(c.save))
+		check.mask, check.like, check.miss = ^uint64(0), unix.PROC_SUPER_MAGIC, uint16(unix.EXDEV)
+		l.add(check)
+	}
 	return nil
 }
 
@@ -932,32 +824,6 @@ func (l *lowering) maskPath(o *plan.MaskPath) error {
 	l.release(n)
 	l.release(m)
 	l.release(t)
-	return nil
-}
-
-func (l *lowering) mknod(o *plan.Mknod) error {
-	kind, ok := map[string]uint32{"c": unix.S_IFCHR, "u": unix.S_IFCHR, "b": unix.S_IFBLK, "p": unix.S_IFIFO}[o.Type]
-	if !ok {
-		return fmt.Errorf("unknown kind of device %q", o.Type)
-	}
-	r := l.reg()
-	dir, name := path.Split(rel(o.Path))
-	d := l.resolve(dir, "dir", 0, 0o755)
-	l.add(mk(unix.SYS_MKNODAT, at(d), val(l.str(name)), num(int(kind|o.Mode)), val(uintptr(unix.Mkdev(o.Major, o.Minor)))))
-	if o.UID != 0 || o.GID != 0 {
-		l.add(mk(unix.SYS_FCHOWNAT, at(d), val(l.str(name)), num(int(o.UID)), num(int(o.GID)), num(unix.AT_SYMLINK_NOFOLLOW)))
-	}
-	if o.Save != "" {
-		how := ptr(l, openHow{flags: unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC, resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV})
-		c := mk(unix.SYS_OPENAT2, at(d), val(l.str(name)), val(how), val(unsafe.Sizeof(openHow{})))
-		c.save = r
-		l.add(c)
-		l.save(o.Save, r)
-	} else {
-		l.release(r)
-	}
-	l.close(at(d))
-	l.release(d)
 	return nil
 }
 

@@ -24,7 +24,7 @@ func (l *lowering) chdir(o *plan.Chdir) {
 	c.look, c.mask, c.like, c.miss = &buf[0], 0xff, '/', uint16(unix.EXDEV)
 	l.ignore(l.add(c), unix.EPERM, unix.ENOSYS, unix.EACCES, unix.ERANGE)
 	if o.Try {
-		l.entered = l.reg()
+		l.entered = l.fresh()
 		c = mk(unix.SYS_GETPID) // a number other than 0
 		c.save = l.entered
 		l.add(c)

@@ -120,6 +120,7 @@ type OpenTree struct {
 	Path      string `json:"path"`
 	Recursive bool   `json:"recursive,omitempty"`
 	Save      string `json:"save"`
+	FSType    string `json:"fsType,omitempty"` // "proc": it must be the root of a procfs
 	// Device is what the path must be, like "c 1:3": in the place of another device it would be handed to the container.
 	Device string `json:"device,omitempty"`
 	// IDMap gives the files of the mount the ids of the user namespace saved under that name (MOUNT_ATTR_IDMAP, Linux 5.12).
@@ -137,6 +138,7 @@ type UserNamespace struct {
 // Open opens a path of the host.
 type Open struct {
 	Path  string   `json:"path"`
+	Other string   `json:"other,omitempty"` // "net", "ipc": it must be another namespace than this program's own
 	Flags []string `json:"flags,omitempty"` // "path", "directory", "write", "nofollow"
 	// Namespace is the kind of namespace that the file must stand for (ioctl_ns(2), NS_GET_NSTYPE).
 	Namespace string `json:"namespace,omitempty"`
@@ -282,6 +284,13 @@ type PivotRoot struct {
 	Root string `json:"root"`
 }
 
+// MoveRoot makes the mount at Root the root by moving it over the old one, for hosts whose root is a ramdisk that pivot_root(2)
+// refuses to leave. The old root stays beneath, out of reach of names; procfs and sysfs of the host are unmounted first, because
+// the kernel would take them as a licence for new ones.
+type MoveRoot struct {
+	Root string `json:"root"`
+}
+
 // FSMount makes a new file system and attaches it (fsopen, fsconfig, fsmount, move_mount; Linux 5.2). From here on targets
 // are paths in the container. A target is resolved inside the root without magic links, its missing directories are made,
 // and the mount is attached to the descriptor found, so that a swapped symbolic link leads nowhere.
@@ -293,7 +302,14 @@ type FSMount struct {
 	Target  string   `json:"target,omitempty"`  // empty: leave it detached
 	Save    string   `json:"save,omitempty"`    // descriptor of the (detached or attached) mount
 	// Optional mounts are left out where the kernel lacks the file system (ENODEV).
-	Optional bool `json:"optional,omitempty"`
+	Optional    bool     `json:"optional,omitempty"`
+	Propagation []string `json:"propagation,omitempty"` // as in MoveMount
+	// KeepMode gives the new root the mode of the directory that it covers, if there is one.
+	KeepMode bool `json:"keepMode,omitempty"`
+	// Flags of the file system that only mount(2) has a name for: silent, iversion. With them, and with options that are too long for
+	// fsconfig(2), mount(2) is used, on the descriptor of the target.
+	Flags []string `json:"flags,omitempty"`
+	Label string   `json:"label,omitempty"` // SELinux label to set on the root
 }
 
 // MoveMount attaches a detached mount to a path of the container after setting its attributes.
@@ -301,21 +317,26 @@ type MoveMount struct {
 	From        string   `json:"from"`
 	Target      string   `json:"target"`
 	Create      string   `json:"create,omitempty"` // what a missing target becomes: "dir", "file", "like" (what the source is), or "" (an error)
-	Set         []string `json:"set,omitempty"`    // attributes to set: ro nosuid nodev noexec …
+	Set         []string `json:"set,omitempty"`    // attributes to set: ro nosuid nodev noexec …; others stay
 	Clear       []string `json:"clear,omitempty"`
-	Recursive   bool     `json:"recursive,omitempty"`   // attributes for the mounts below, too
-	Propagation string   `json:"propagation,omitempty"` // private slave shared unbindable; for the mounts below, too
+	RecSet      []string `json:"recSet,omitempty"` // the same for the mounts below, too
+	RecClear    []string `json:"recClear,omitempty"`
+	Propagation []string `json:"propagation,omitempty"` // private slave shared unbindable, in order; rprivate … for the mounts below, too
 	NoSymlinks  bool     `json:"noSymlinks,omitempty"`  // none in the target: it must lie where its name says (CVE-2019-19921)
 	Keep        bool     `json:"keep,omitempty"`        // later steps use From, too
 }
 
-// Remount changes the attributes of what is mounted at a path of the container (mount_setattr(2), Linux 5.12).
+// Remount changes the attributes of what is mounted at a path of the container (mount_setattr(2), Linux 5.12). If From is set,
+// the mount is the one saved under that name, whatever is now to be found at Target.
 type Remount struct {
 	Target      string   `json:"target"`
+	From        string   `json:"from,omitempty"`
 	Set         []string `json:"set,omitempty"`
 	Clear       []string `json:"clear,omitempty"`
-	Recursive   bool     `json:"recursive,omitempty"`
-	Propagation string   `json:"propagation,omitempty"`
+	RecSet      []string `json:"recSet,omitempty"`
+	RecClear    []string `json:"recClear,omitempty"`
+	Propagation []string `json:"propagation,omitempty"`
+	Options     []string `json:"options,omitempty"` // of the file system itself (fspick(2)), wherever it is mounted
 }
 
 // MaskPath hides a path: a file behind a clone of the null device saved as Null, a directory behind an empty read-only tmpfs.
@@ -338,23 +359,29 @@ type Mkdir struct {
 	Mode uint32 `json:"mode"`
 }
 
-// Mknod makes a device node or a FIFO in the container, with the owner given. A node that exists fails the step: what a saved
-// descriptor stands for is then certain.
+// Mknod makes a device node or a FIFO in the container, with the owner given. The node is then verified by its descriptor, so
+// that what a saved descriptor stands for is certain.
 type Mknod struct {
 	Path  string `json:"path"`
-	Type  string `json:"type"` // c, b, p
+	Type  string `json:"type"` // c, u, b, p
 	Major uint32 `json:"major"`
 	Minor uint32 `json:"minor"`
 	Mode  uint32 `json:"mode"`
 	UID   uint32 `json:"uid"`
 	GID   uint32 `json:"gid"`
 	Save  string `json:"save,omitempty"` // descriptor of the new node (O_PATH)
+	// Existing says what a file that is there already must be: "" is an error, "same" the same device, which then stays as it
+	// is, and "required" the same, and nothing is made.
+	Existing string `json:"existing,omitempty"`
 }
 
-// Symlink makes a symbolic link in the container; one that exists stays.
+// Symlink makes a symbolic link in the container; a file that exists stays, unless it is to be replaced.
 type Symlink struct {
-	Target string `json:"target"`
-	Path   string `json:"path"`
+	Target  string `json:"target"`
+	Path    string `json:"path"`
+	Replace bool   `json:"replace,omitempty"`
+	// Existing leaves the link out if there is nothing that it leads to.
+	Existing bool `json:"existing,omitempty"`
 }
 
 // ---- settings of the kernel ----
@@ -719,6 +746,8 @@ func newOp(kind string) Op {
 		return &RootDir{}
 	case "pivot_root":
 		return &PivotRoot{}
+	case "move-root":
+		return &MoveRoot{}
 	case "fsmount":
 		return &FSMount{}
 	case "move_mount":
@@ -877,6 +906,8 @@ func uses(op Op) []string {
 	case *Setns:
 		names = []string{op.From}
 	case *MoveMount:
+		names = []string{op.From}
+	case *Remount:
 		names = []string{op.From}
 	case *MaskPath:
 		names = []string{op.Null}

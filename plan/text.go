@@ -338,6 +338,16 @@ func (o *PivotRoot) String() string {
 	return "make " + o.Root + " the root, detach the old root"
 }
 
+// Kind is "move-root".
+func (*MoveRoot) Kind() string { return "move-root" }
+
+// Man names the manual page.
+func (*MoveRoot) Man() string { return "mount(2)" }
+
+func (o *MoveRoot) String() string {
+	return "move " + o.Root + " over the root, leave the old root beneath"
+}
+
 // Kind is "fsmount".
 func (*FSMount) Kind() string { return "fsmount" }
 
@@ -345,7 +355,7 @@ func (*FSMount) Kind() string { return "fsmount" }
 func (*FSMount) Man() string { return "fsmount(2)" }
 
 func (o *FSMount) String() string {
-	return "mount " + o.Type + prefix(" on ", o.Target) + when(o.Target == "", " detached as "+o.Save) + paren(append(slices.Clone(o.Attrs), o.Options...))
+	return "mount " + o.Type + prefix(" on ", o.Target) + when(o.Target == "", " detached as "+o.Save) + paren(slices.Concat(o.Attrs, o.Options, o.Flags, o.Propagation))
 }
 
 // Kind is "move_mount".
@@ -355,7 +365,7 @@ func (*MoveMount) Kind() string { return "move_mount" }
 func (*MoveMount) Man() string { return "move_mount(2)" }
 
 func (o *MoveMount) String() string {
-	return "attach " + o.From + " to " + o.Target + paren(append(append(slices.Clone(o.Set), nonEmpty(o.Propagation)...), negated(o.Clear)...))
+	return "attach " + o.From + " to " + o.Target + paren(slices.Concat(o.Set, recursive(o.RecSet), o.Propagation, negated(o.Clear), negated(recursive(o.RecClear))))
 }
 
 // Kind is "mount_setattr".
@@ -365,7 +375,7 @@ func (*Remount) Kind() string { return "mount_setattr" }
 func (*Remount) Man() string { return "mount_setattr(2)" }
 
 func (o *Remount) String() string {
-	return "change the mount at " + o.Target + paren(append(append(slices.Clone(o.Set), nonEmpty(o.Propagation)...), negated(o.Clear)...))
+	return "change the mount at " + o.Target + paren(slices.Concat(o.Set, recursive(o.RecSet), o.Options, o.Propagation, negated(o.Clear), negated(recursive(o.RecClear))))
 }
 
 // Kind is "mask-path".
@@ -405,7 +415,10 @@ func (*Mknod) Kind() string { return "mknod" }
 func (*Mknod) Man() string { return "mknod(2)" }
 
 func (o *Mknod) String() string {
-	return fmt.Sprintf("make device %s, %s %d:%d, mode %04o", o.Path, o.Type, o.Major, o.Minor, o.Mode)
+	if o.Existing == "required" {
+		return fmt.Sprintf("make sure that %s is device %s %d:%d", o.Path, o.Type, o.Major, o.Minor)
+	}
+	return fmt.Sprintf("make device %s, %s %d:%d, mode %04o", o.Path, o.Type, o.Major, o.Minor, o.Mode) + when(o.Existing == "same", ", unless it exists")
 }
 
 // Kind is "symlink".
@@ -910,6 +923,14 @@ func negated(words []string) []string {
 	out := make([]string, len(words))
 	for i, w := range words {
 		out[i] = "not " + w
+	}
+	return out
+}
+
+func recursive(words []string) []string {
+	out := make([]string, len(words))
+	for i, w := range words {
+		out[i] = "r" + w
 	}
 	return out
 }

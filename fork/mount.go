@@ -1,0 +1,340 @@
+package fork
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"glassbox/plan"
+)
+
+// statx asks for what a descriptor stands for. A successful call leaves struct statx, of which the 8 bytes at an offset are then
+// looked at.
+func (l *lowering) statx(fd arg, offset uintptr) call {
+	buf := make([]uint64, 34) // 256 bytes, and room to align what is looked at
+	l.keep = append(l.keep, buf)
+	base := unsafe.Pointer(&buf[0])
+	start := -offset & 7
+	c := mk(unix.SYS_STATX, fd, val(l.str("")), num(unix.AT_EMPTY_PATH), num(unix.STATX_BASIC_STATS), val(uintptr(base)+start))
+	c.look = (*uint64)(unsafe.Add(base, start+offset))
+	return c
+}
+
+// outsideProc fails if a target lies in a procfs, where a symbolic link of the image may have led it: what reads the kernel's
+// files would be deceived (CVE-2019-16884). Targets that say /proc were judged by the compiler.
+func (l *lowering) outsideProc(target string, fd arg) {
+	if t := rel(target); t == "proc" || strings.HasPrefix(t, "proc/") {
+		return
+	}
+	c := l.statfs(fd)
+	c.mask, c.like, c.unlike, c.miss = ^uint64(0), unix.PROC_SUPER_MAGIC, true, uint16(unix.EXDEV)
+	l.add(c)
+}
+
+// statfs asks for the type of a descriptor's file system.
+func (l *lowering) statfs(fd arg) call {
+	buf := make([]uint64, 16) // struct statfs begins with it
+	l.keep = append(l.keep, buf)
+	c := mk(unix.SYS_FSTATFS, fd, val(uintptr(unsafe.Pointer(&buf[0]))))
+	c.look = &buf[0]
+	return c
+}
+
+// mountSetattr changes attributes of the mount that a descriptor stands for (mount_setattr(2), Linux 5.12). Others stay as they
+// are, among them those that another user namespace has locked.
+func (l *lowering) mountSetattr(fd arg, set, clear []string, recursive bool) error {
+	if len(set) == 0 && len(clear) == 0 {
+		return nil
+	}
+	s, err := attrs(set)
+	if err != nil {
+		return err
+	}
+	c, err := attrs(clear)
+	if err != nil {
+		return err
+	}
+	for _, w := range slices.Concat(set, clear) {
+		if w == "noatime" || w == "relatime" || w == "strictatime" {
+			c |= unix.MOUNT_ATTR__ATIME // the access time modes are one field, not bits
+		}
+	}
+	l.setattr(fd, unix.MountAttr{Attr_set: s, Attr_clr: c}, recursive)
+	return nil
+}
+
+func (l *lowering) setattr(fd arg, a unix.MountAttr, recursive bool) {
+	flags := unix.AT_EMPTY_PATH
+	if recursive {
+		flags |= unix.AT_RECURSIVE
+	}
+	l.add(mk(unix.SYS_MOUNT_SETATTR, fd, val(l.str("")), num(flags), val(ptr(l, a)), val(unsafe.Sizeof(unix.MountAttr{}))))
+}
+
+// propagate sets how mounts spread, word by word.
+func (l *lowering) propagate(fd arg, words []string) error {
+	for _, w := range words {
+		p, ok := propagations[w]
+		rest, recursive := strings.CutPrefix(w, "r")
+		if !ok && recursive {
+			p, ok = propagations[rest]
+		}
+		if !ok {
+			return fmt.Errorf("unknown propagation %q", w)
+		}
+		l.setattr(fd, unix.MountAttr{Propagation: p}, recursive)
+	}
+	return nil
+}
+
+// maxOption is how long an option may be with fsconfig(2).
+const maxOption = 255
+
+// fsMount makes a new file system as a detached mount. It returns the register and the calls whose ENODEV may end the step.
+func (l *lowering) fsMount(o *plan.FSMount) (reg uint8, open int, err error) {
+	a, err := attrs(o.Attrs)
+	if err != nil {
+		return 0, 0, err
+	}
+	fs := l.reg()
+	c := mk(unix.SYS_FSOPEN, val(l.str(o.Type)), num(unix.FSOPEN_CLOEXEC))
+	c.save = fs
+	open = l.add(c)
+	if o.Source != "" {
+		l.fsOption(at(fs), "source="+o.Source)
+	}
+	for _, opt := range o.Options {
+		l.fsOption(at(fs), opt)
+	}
+	l.add(mk(unix.SYS_FSCONFIG, at(fs), num(unix.FSCONFIG_CMD_CREATE), num(0), num(0), num(0)))
+	m := l.reg()
+	c = mk(unix.SYS_FSMOUNT, at(fs), num(unix.FSMOUNT_CLOEXEC), val(uintptr(a)))
+	c.save = m
+	l.add(c)
+	l.close(at(fs))
+	l.release(fs)
+	return m, open, nil
+}
+
+// fsOption gives a file system that is being made, or changed, an option: "key" or "key=value".
+func (l *lowering) fsOption(fs arg, option string) {
+	if key, value, ok := strings.Cut(option, "="); ok {
+		l.add(mk(unix.SYS_FSCONFIG, fs, num(unix.FSCONFIG_SET_STRING), val(l.str(key)), val(l.str(value)), num(0)))
+	} else {
+		l.add(mk(unix.SYS_FSCONFIG, fs, num(unix.FSCONFIG_SET_FLAG), val(l.str(option)), num(0), num(0)))
+	}
+}
+
+// newMount makes a file system and attaches it.
+func (l *lowering) newMount(o *plan.FSMount) error {
+	if len(o.Flags) > 0 || slices.ContainsFunc(o.Options, func(s string) bool { return len(s) > maxOption }) {
+		return l.oldMount(o)
+	}
+	var resolve uint64
+	if o.Type == "proc" || o.Type == "sysfs" {
+		resolve = unix.RESOLVE_NO_SYMLINKS // CVE-2019-19921
+	}
+	var mode uint8
+	if o.KeepMode && o.Target != "" {
+		const modeOffset = 28
+		mode = l.fresh()
+		t := l.reg()
+		i := l.open(o.Target, unix.O_PATH, resolve, t)
+		c := l.statx(at(t), modeOffset)
+		c.load, c.mask, c.save = true, 0xffff, mode
+		l.add(c)
+		l.close(at(t))
+		l.release(t)
+		l.on(i, unix.ENOENT, l.here())
+	}
+	m, open, err := l.fsMount(o)
+	if err != nil {
+		return err
+	}
+	if mode != 0 || o.Label != "" {
+		d := l.reg() // a detached mount is open for its path only
+		c := mk(unix.SYS_OPENAT, at(m), val(l.str(".")), num(unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC))
+		c.save = d
+		l.add(c)
+		if mode != 0 {
+			c = mk(unix.SYS_FCHMOD, at(d), at(mode))
+			c.only = mode
+			l.add(c)
+		}
+		if o.Label != "" {
+			l.add(mk(unix.SYS_FSETXATTR, at(d), val(l.str("security.selinux")), val(l.str(o.Label)), num(len(o.Label)+1), num(0)))
+		}
+		l.close(at(d))
+		l.release(d)
+	}
+	if err := l.propagate(at(m), o.Propagation); err != nil {
+		return err
+	}
+	if o.Target != "" {
+		t := l.resolve(o.Target, "dir", resolve, 0o755)
+		l.outsideProc(o.Target, at(t))
+		l.moveMount(at(m), at(t))
+		l.close(at(t))
+		l.release(t)
+	}
+	if o.Save == "" {
+		l.close(at(m))
+		l.release(m)
+	}
+	l.save(o.Save, m)
+	if o.Optional {
+		l.on(open, unix.ENODEV, l.here())
+	}
+	return nil
+}
+
+// oldMount mounts with mount(2). The target is the working directory for that moment, and "." a name that nobody can exchange.
+func (l *lowering) oldMount(o *plan.FSMount) error {
+	if o.Target == "" || o.KeepMode {
+		return fmt.Errorf("%s with options for mount(2): it can't be detached", o.Type)
+	}
+	var flags uintptr
+	for _, w := range slices.Concat(o.Attrs, o.Flags) {
+		f, ok := mountFlags[w]
+		if !ok {
+			return fmt.Errorf("unknown mount flag %q", w)
+		}
+		flags |= f
+	}
+	root, t := l.reg(), l.resolve(o.Target, "dir", 0, 0o755)
+	l.outsideProc(o.Target, at(t))
+	l.open("/", unix.O_PATH|unix.O_DIRECTORY, 0, root)
+	l.add(mk(unix.SYS_FCHDIR, at(t)))
+	// Of the options, some are flags here.
+	var data []string
+	for _, opt := range o.Options {
+		if f, ok := superFlags[opt]; ok {
+			flags |= f
+		} else {
+			data = append(data, opt)
+		}
+	}
+	text := strings.Join(data, ",")
+	if len(text) > 4095 {
+		return fmt.Errorf("%d bytes of options, mount(2) takes 4095", len(text))
+	}
+	dot := l.str(".")
+	l.add(mk(unix.SYS_MOUNT, val(l.str(o.Source)), val(dot), val(l.str(o.Type)), val(flags), val(l.str(text))))
+	l.close(at(t))
+	l.add(mk(unix.SYS_FCHDIR, at(root)))
+	l.close(at(root))
+	l.release(root)
+	t2 := l.resolve(o.Target, "", 0, 0)
+	if err := l.propagate(at(t2), o.Propagation); err != nil {
+		return err
+	}
+	if o.Save == "" {
+		l.close(at(t2))
+		l.release(t2)
+	}
+	l.save(o.Save, t2)
+	l.release(t)
+	return nil
+}
+
+// superFlags are the options of every file system that mount(2) takes as flags.
+var superFlags = map[string]uintptr{"sync": unix.MS_SYNCHRONOUS, "dirsync": unix.MS_DIRSYNC, "lazytime": unix.MS_LAZYTIME, "mand": unix.MS_MANDLOCK}
+
+func (l *lowering) attach(o *plan.MoveMount) error {
+	fd, err := l.fd(o.From)
+	if err != nil {
+		return err
+	}
+	if err := l.propagate(fd, o.Propagation); err != nil {
+		return err
+	}
+	if err := l.mountSetattr(fd, o.Set, o.Clear, false); err != nil {
+		return err
+	}
+	if err := l.mountSetattr(fd, o.RecSet, o.RecClear, true); err != nil {
+		return err
+	}
+	create := o.Create
+	if create == "like" {
+		if create, err = l.kindOf(o.From); err != nil {
+			return err
+		}
+	}
+	var resolve uint64
+	if o.NoSymlinks {
+		resolve = unix.RESOLVE_NO_SYMLINKS
+	}
+	t := l.resolve(o.Target, create, resolve, 0o755)
+	l.outsideProc(o.Target, at(t))
+	l.moveMount(fd, at(t))
+	l.close(at(t))
+	l.release(t)
+	if !o.Keep {
+		l.close(fd)
+		if fd.reg != 0 {
+			l.release(fd.reg)
+			delete(l.regs, o.From)
+		}
+	}
+	return nil
+}
+
+func (l *lowering) remount(o *plan.Remount) error {
+	t := arg{}
+	if o.From != "" {
+		var err error
+		if t, err = l.fd(o.From); err != nil {
+			return err
+		}
+	} else {
+		t = at(l.resolve(o.Target, "", 0, 0))
+	}
+	if len(o.Options) > 0 {
+		fs := l.reg()
+		c := mk(unix.SYS_FSPICK, t, val(l.str("")), num(unix.FSPICK_CLOEXEC|unix.FSPICK_EMPTY_PATH))
+		c.save = fs
+		l.add(c)
+		for _, opt := range o.Options {
+			l.fsOption(at(fs), opt)
+		}
+		l.add(mk(unix.SYS_FSCONFIG, at(fs), num(unix.FSCONFIG_CMD_RECONFIGURE), num(0), num(0), num(0)))
+		l.close(at(fs))
+		l.release(fs)
+	}
+	if err := l.mountSetattr(t, o.Set, o.Clear, false); err != nil {
+		return err
+	}
+	if err := l.mountSetattr(t, o.RecSet, o.RecClear, true); err != nil {
+		return err
+	}
+	if err := l.propagate(t, o.Propagation); err != nil {
+		return err
+	}
+	l.close(t)
+	if o.From == "" {
+		l.release(t.reg)
+	}
+	return nil
+}
+
+// moveRoot is pivot_root for a root that can't be left.
+func (l *lowering) moveRoot(o *plan.MoveRoot) {
+	l.add(mk(unix.SYS_CHDIR, val(l.str(o.Root))))
+	tmpfs := l.str("tmpfs")
+	for _, dir := range []string{"/proc", "/sys"} {
+		name := l.str(dir)
+		i := l.add(mk(unix.SYS_UMOUNT2, val(name), num(unix.MNT_DETACH)))
+		l.calls[i].ok = l.here() + 1
+		cover := l.add(mk(unix.SYS_MOUNT, val(tmpfs), val(name), val(tmpfs), num(0), val(l.str("size=0")))) // it is locked
+		l.on(i, unix.EPERM, int32(cover))
+		l.on(i, unix.EINVAL, int32(cover+1)) // no mount
+		l.on(i, unix.ENOENT, int32(cover+1))
+	}
+	dot := l.str(".")
+	l.add(mk(unix.SYS_MOUNT, val(dot), val(l.str("/")), num(0), num(unix.MS_MOVE), num(0)))
+	l.add(mk(unix.SYS_CHROOT, val(dot)))
+	l.add(mk(unix.SYS_CHDIR, val(l.str("/"))))
+}
