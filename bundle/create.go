@@ -63,7 +63,7 @@ func (r *Runtime) create(id string, spec *specs.Spec, o CreateOptions, wait bool
 	if err != nil {
 		return nil, nil, err
 	}
-	setDefaults(spec, id)
+	setDefaults(spec, id, facts)
 	in := compile.Input{Spec: spec, Facts: *facts, InheritStdio: true, Record: true}
 	if wait {
 		in.StartDir = r.dir(id)
@@ -107,8 +107,14 @@ func (r *Runtime) prepare(c *record, p *plan.Plan, wait bool) error {
 		return err
 	}
 	if wait {
-		if err := unix.Mkfifo(filepath.Join(r.dir(c.ID), compile.StartFIFO), 0o600); err != nil {
-			return fmt.Errorf("mkfifo %s: %w", compile.StartFIFO, err)
+		fifo := filepath.Join(r.dir(c.ID), compile.StartFIFO)
+		if err := unix.Mkfifo(fifo, 0o600); err != nil {
+			return fmt.Errorf("mkfifo %s: %w", fifo, err)
+		}
+		// The container opens it for writing, as whatever user it has become, by its name in this directory. Nobody else comes this
+		// far: the directory above is closed to them.
+		if err := errors.Join(os.Chmod(fifo, 0o622), os.Chmod(r.dir(c.ID), 0o711)); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -1,6 +1,13 @@
 package bundle
 
-import "github.com/opencontainers/runtime-spec/specs-go"
+import (
+	"reflect"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"glassbox/host"
+)
 
 // defaultDevices are allowed after the rules of the configuration, which usually begin with a denial of everything: every
 // container has these devices (runtime-spec, config-linux.md, default devices), and mknod alone opens nothing.
@@ -30,8 +37,17 @@ func defaultDevices() []specs.LinuxDeviceCgroup {
 }
 
 // setDefaults adds what every container gets.
-func setDefaults(spec *specs.Spec, id string) {
+func setDefaults(spec *specs.Spec, id string, facts *host.Facts) {
 	l := spec.Linux
+	ordinary := facts.UserNS || facts.Caps&(1<<unix.CAP_SYS_ADMIN) == 0
+	if l.CgroupsPath == "" && ordinary {
+		// Who may not make cgroups does without, as long as nothing is to be limited. Rules for devices are no limit: nobody can make
+		// devices in a user namespace.
+		if r := l.Resources; r == nil || reflect.DeepEqual(*r, specs.LinuxResources{Devices: r.Devices}) {
+			return
+		}
+		l.CgroupsPath = id // below the own cgroup, which may be delegated
+	}
 	if l.CgroupsPath == "" {
 		l.CgroupsPath = "/" + id
 	}
