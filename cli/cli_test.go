@@ -112,8 +112,12 @@ func TestMainErrors(t *testing.T) {
 		{"images -f nope=1", 1, "glassbox: invalid filter 'nope'\n"},
 		{"pull -a x", 1, "glassbox: --all-tags is not supported"},
 		{"explain", 125, "glassbox: say what to explain"},
-		{"explain x", 1, "glassbox: no such container: x\n"},
-		{"explain run --format=yaml x", 125, "glassbox: unknown format \"yaml\": text or json\n"},
+		{"explain x", 1, "glassbox: x: there is no such container, image, bundle or plan"},
+		{"explain container x", 1, "glassbox: no such container: x\n"},
+		{"explain bundle /nowhere", 1, "glassbox: /nowhere: no such file or directory\n"},
+		{"explain --diff x", 125, "glassbox: --diff wants two"},
+		{"explain --policy --format=sh x", 125, "glassbox: unknown format \"sh\": want one of text, json\n"},
+		{"explain run --format=yaml x", 125, "glassbox: unknown format \"yaml\": want one of text, json"},
 		{"explain run x", 125, "glassbox: image x: no such image\nhint: explain pulls nothing by itself: glassbox pull x"},
 	} {
 		code, _, stderr := runMain(t, strings.Fields(tt.args)...)

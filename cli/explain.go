@@ -1,12 +1,20 @@
 package cli
 
 import (
+	"bufio"
+	"context"
 	"errors"
 	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"glassbox/engine"
 	"glassbox/explain"
 	"glassbox/image"
 	"glassbox/plan"
@@ -16,63 +24,187 @@ import (
 type explainFlags struct {
 	format  string
 	verbose bool
+	output  string
+	policy  bool
 }
 
 func (x *explainFlags) register(fs *pflag.FlagSet) {
-	fs.StringVar(&x.format, "format", "text", "text or json")
+	fs.StringVar(&x.format, "format", "text", strings.Join(explain.Formats(), ", "))
 	fs.BoolVar(&x.verbose, "verbose", false, "Every argument of every step")
+	fs.StringVarP(&x.output, "output", "o", "", "Write to a `file` instead of standard output")
+	fs.BoolVar(&x.policy, "policy", false, "What the container can reach, and how much that exposes the host (--format text or json)")
+}
+
+// planOptions forgets the flags that say nothing of the container: with or without them its plan is the same.
+func planOptions(o engine.CreateOptions) engine.CreateOptions {
+	flags := map[string]string{}
+	for name, typed := range o.Flags {
+		switch name {
+		case "format", "verbose", "output", "policy", "explain", "plan", "require-plan", "attach", "sig-proxy", "detach", "pull", "quiet", "insecure-registry", "cidfile":
+		default:
+			flags[name] = typed
+		}
+	}
+	o.Flags, o.Detach, o.CIDFile = flags, false, ""
+	return o
 }
 
 func (x *explainFlags) check() error {
-	if x.format != "text" && x.format != "json" {
-		return &usageError{fmt.Errorf("unknown format %q: text or json", x.format)}
+	formats := explain.Formats()
+	if x.policy {
+		formats = []string{"text", "json"}
+	}
+	if !slices.Contains(formats, x.format) {
+		return &usageError{fmt.Errorf("unknown format %q: want one of %s", x.format, strings.Join(formats, ", "))}
 	}
 	return nil
 }
 
-func (x *explainFlags) print(a *app, p *plan.Plan) error {
-	if x.format == "json" {
-		return explain.JSON(a.out, p)
+// subject is a plan, and what is known beside it.
+type subject struct {
+	plan  *plan.Plan
+	about explain.About
+}
+
+func (x *explainFlags) print(a *app, s *subject) error {
+	return x.to(a, func(w io.Writer, o explain.TextOptions) error {
+		if x.policy {
+			return explain.WritePolicy(w, x.format, s.plan, s.about, o)
+		}
+		return explain.Write(w, x.format, s.plan, s.about, o)
+	})
+}
+
+// to opens the output and lets write fill it. A file is replaced only when all is written.
+func (x *explainFlags) to(a *app, write func(io.Writer, explain.TextOptions) error) error {
+	if x.output == "" || x.output == "-" {
+		w := bufio.NewWriter(a.out)
+		if err := write(w, a.textOptions(a.out, x.verbose)); err != nil {
+			return err
+		}
+		return w.Flush()
 	}
-	return explain.Text(a.out, p, a.textOptions(a.out, x.verbose))
+	f, err := os.CreateTemp(filepath.Dir(x.output), ".glassbox-")
+	if err != nil {
+		return fmt.Errorf("--output: %w", err)
+	}
+	defer os.Remove(f.Name())
+	w := bufio.NewWriter(f)
+	mode := os.FileMode(0o644)
+	if x.format == "sh" {
+		mode = 0o755
+	}
+	if err := errors.Join(write(w, explain.TextOptions{Verbose: x.verbose}), w.Flush(), f.Chmod(mode), f.Close()); err != nil {
+		return fmt.Errorf("--output %s: %w", x.output, err)
+	}
+	return os.Rename(f.Name(), x.output)
+}
+
+// subjectOf finds what a name on the command line stands for.
+func (a *app) subjectOf(ctx context.Context, e *engine.Engine, ref string) (*subject, error) {
+	s, err := e.Subject(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	out := &subject{plan: s.Plan, about: explain.About{Title: s.Kind + " " + s.Name}}
+	switch {
+	case s.Container != nil:
+		o := s.Container.Options
+		if s.Container.Fixed {
+			out.about.Name, out.about.Labels = s.Container.Name, o.Label
+			break
+		}
+		if o.Name == "" {
+			o.Name = s.Container.Name
+		}
+		out.about = a.about(out.about.Title, o)
+	case s.Kind == "image":
+		out.about = a.about(out.about.Title, engine.CreateOptions{Image: s.Name})
+	case s.Kind == "plan":
+		// The origin of the root says of which image it was made.
+		if ref, ok := strings.CutPrefix(explain.Read(s.Plan).Root.Origin, "image "); ok {
+			out.about.Image = ref
+		}
+	}
+	return out, nil
 }
 
 func (a *app) explainCommand() *cobra.Command {
 	var x explainFlags
+	var diff bool
 	cmd := &cobra.Command{
-		Use:   "explain CONTAINER",
+		Use:   "explain [OPTIONS] CONTAINER|BUNDLE|PLAN|IMAGE",
 		Short: "Print the plan of a container: every request to the kernel, why, and where it comes from",
 		Long: `Print the plan of a container: every request to the kernel, why, and where it comes from.
 
-With CONTAINER it is the plan that was run. With "explain run …" it is the plan of exactly that command: nothing is run,
-nothing is written, and no root is needed.`,
+Of a container it is the plan that was run; of a bundle (a directory with an OCI config.json, or that file), an image or a
+stored plan it is the plan that would be. With "explain run …" it is the plan of exactly that command. Nothing is run, nothing
+is written, and no root is needed.
+
+A name is looked for as a file, a container and an image, in this order; container:NAME, image:NAME, bundle:DIR and plan:FILE
+say which is meant. --policy says what the container can reach; --diff A B what each of two may do that the other may not.
+
+Formats: text and json are the plan. docker and podman say it in others' words, with a comment for what can't be said there.`,
 		Example: `  glassbox explain run --memory=50m -p 8080:80 nginx
-  glassbox explain run --format json debian true
-  glassbox explain web`,
+  glassbox explain web
+  glassbox explain bundle ./bundle
+  glassbox explain run --format docker debian true
+  glassbox explain --policy web
+  glassbox explain --diff web config.json`,
 		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) != 1 {
-				return &usageError{errors.New("say what to explain: a container, or run with its flags and image")}
+			switch {
+			case diff && len(args) != 2:
+				return &usageError{errors.New("--diff wants two: containers, bundles, images, plans or config.json files")}
+			case !diff && len(args) != 1:
+				return &usageError{errors.New("say what to explain: a container, bundle, image or plan, or run with its flags and image")}
 			}
 			return nil
 		},
 		ValidArgsFunction: a.completeContainers(true),
-		RunE: func(_ *cobra.Command, args []string) error {
-			if err := x.check(); err != nil {
-				return err
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if diff {
+				return a.explainDiff(cmd.Context(), &x, args[0], args[1])
 			}
-			e, err := a.open()
-			if err != nil {
-				return err
-			}
-			p, err := e.PlanOf(args[0])
-			if err != nil {
-				return err
-			}
-			return x.print(a, p)
+			return a.explainRef(cmd.Context(), &x, args[0])
 		},
 	}
 	x.register(cmd.Flags())
-	cmd.AddCommand(a.explainRunCommand())
+	cmd.Flags().BoolVar(&diff, "diff", false, "What each of two may do that the other may not (--format text or json)")
+	cmd.AddCommand(a.explainRunCommand(), a.explainKind("bundle", "DIR", "an OCI bundle: a directory with config.json, or such a file", "./bundle"),
+		a.explainKind("image", "IMAGE", "what running an image without any flags would do", "debian:12"),
+		a.explainKind("container", "CONTAINER", "the last start of a container", "web"),
+		a.explainKind("plan", "FILE", "a stored plan", "plan.json"))
+	return cmd
+}
+
+func (a *app) explainRef(ctx context.Context, x *explainFlags, ref string) error {
+	if err := x.check(); err != nil {
+		return err
+	}
+	e, err := a.open()
+	if err != nil {
+		return err
+	}
+	s, err := a.subjectOf(ctx, e, ref)
+	if err != nil {
+		return err
+	}
+	return x.print(a, s)
+}
+
+// explainKind is explain for a name of which one kind is meant.
+func (a *app) explainKind(kind, arg, what, example string) *cobra.Command {
+	var x explainFlags
+	cmd := &cobra.Command{
+		Use:     kind + " [OPTIONS] " + arg,
+		Short:   "Print the plan of " + what,
+		Example: "  glassbox explain " + kind + " " + example + "\n  glassbox explain " + kind + " --policy " + example,
+		Args:    exactly(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.explainRef(cmd.Context(), &x, kind+":"+args[0])
+		},
+	}
+	x.register(cmd.Flags())
 	return cmd
 }
 
@@ -89,7 +221,8 @@ func (a *app) explainRunCommand() *cobra.Command {
 No root is needed; an ordinary user's images are those of that user's own store (see "glassbox info"). The image must be
 there: it is pulled only if --pull is given.`,
 		Example: `  glassbox explain run --memory=50m --cpus=0.5 debian sleep 1
-  glassbox explain run --format json --rootfs / true`,
+  glassbox explain run --format json -o plan.json --rootfs / true
+  glassbox explain run --policy --privileged debian`,
 		ValidArgsFunction: a.completeImages,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := errors.Join(x.check(), checkAttach(attach)); err != nil {
@@ -100,34 +233,18 @@ there: it is pulled only if --pull is given.`,
 			if err != nil {
 				return err
 			}
-			for _, own := range []string{"format", "verbose"} {
-				delete(o.Flags, own)
-			}
+			o = planOptions(o)
 			e, err := a.open()
 			if err != nil {
 				return err
 			}
 			ctx, stop := interruptible(cmd.Context())
 			defer stop()
-			if fs.Changed("pull") && c.pull == "always" {
-				if err := c.fetch(ctx, a, e, o); err != nil {
-					return err
-				}
-			}
-			p, err := e.Plan(ctx, o)
-			if errors.Is(err, image.ErrNotFound) && fs.Changed("pull") && c.pull == "missing" {
-				if err := c.fetch(ctx, a, e, o); err != nil {
-					return err
-				}
-				p, err = e.Plan(ctx, o)
-			}
-			if errors.Is(err, image.ErrNotFound) {
-				return fmt.Errorf("%w\nhint: explain pulls nothing by itself: glassbox pull %s, or add --pull=missing", err, o.Image)
-			}
+			p, err := c.plan(ctx, a, e, o, fs)
 			if err != nil {
 				return err
 			}
-			return x.print(a, p)
+			return x.print(a, &subject{p, a.about(strings.Join(strings.Fields("run "+o.Image+" "+strings.Join(o.Command, " ")), " "), o)})
 		},
 	}
 	fs := cmd.Flags()
@@ -138,4 +255,46 @@ there: it is pulled only if --pull is given.`,
 	fs.BoolVar(&ignored, "sig-proxy", true, "As with run")
 	fs.BoolVar(&ignored, "explain", false, "As with run")
 	return cmd
+}
+
+// plan is the plan of the options. An image that isn't there is pulled only if --pull was typed.
+func (c *createFlags) plan(ctx context.Context, a *app, e *engine.Engine, o engine.CreateOptions, fs *pflag.FlagSet) (*plan.Plan, error) {
+	if fs.Changed("pull") && c.pull == "always" {
+		if err := c.fetch(ctx, a, e, o); err != nil {
+			return nil, err
+		}
+	}
+	p, err := e.Plan(ctx, o)
+	if errors.Is(err, image.ErrNotFound) && fs.Changed("pull") && c.pull == "missing" {
+		if err := c.fetch(ctx, a, e, o); err != nil {
+			return nil, err
+		}
+		p, err = e.Plan(ctx, o)
+	}
+	if errors.Is(err, image.ErrNotFound) {
+		return nil, fmt.Errorf("%w\nhint: explain pulls nothing by itself: glassbox pull %s, or add --pull=missing", err, o.Image)
+	}
+	return p, err
+}
+
+// explainDiff compares two things that have plans.
+func (a *app) explainDiff(ctx context.Context, x *explainFlags, refA, refB string) error {
+	if x.format != "text" && x.format != "json" {
+		return &usageError{fmt.Errorf("--diff: unknown format %q: want text or json", x.format)}
+	}
+	e, err := a.open()
+	if err != nil {
+		return err
+	}
+	one, err := a.subjectOf(ctx, e, refA)
+	if err != nil {
+		return err
+	}
+	two, err := a.subjectOf(ctx, e, refB)
+	if err != nil {
+		return err
+	}
+	return x.to(a, func(w io.Writer, o explain.TextOptions) error {
+		return explain.WriteDiff(w, x.format, explain.Diff(one.plan, two.plan, one.about, two.about), o)
+	})
 }

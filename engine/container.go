@@ -19,6 +19,8 @@ type Container struct {
 	Created time.Time     `json:"created"`
 	ImageID string        `json:"imageID,omitempty"`
 	Options CreateOptions `json:"options"` // with environment and label files read
+	// Fixed says that it runs a plan that was given (replay.json), and no other.
+	Fixed bool `json:"fixed,omitempty"`
 }
 
 func readContainer(dir string) (*Container, error) {

@@ -209,22 +209,20 @@ func (e *Engine) Plan(_ context.Context, o CreateOptions) (*plan.Plan, error) {
 	if err := readFiles(&o); err != nil {
 		return nil, err
 	}
-	text, err := json.Marshal(o)
+	same := o
+	same.Dir, same.LogOpt = "", nil // they change no step but by what they make of other options
+	text, err := json.Marshal(same)
 	if err != nil {
 		return nil, err
 	}
 	// An id that is always the same for the same command, so that plans can be compared.
 	sum := sha256.Sum256(text)
 	c := &Container{ID: hex.EncodeToString(sum[:]), Name: o.Name, Options: o}
-	known, err := e.Facts()
+	facts, err := e.rootFacts()
 	if err != nil {
 		return nil, err
 	}
-	facts := *known
-	if facts.UID != 0 {
-		facts.UID, facts.GID, facts.Caps = 0, 0, 1<<(facts.LastCap+1)-1
-	}
-	s, err := e.spec(c, &facts)
+	s, err := e.spec(c, facts)
 	if err != nil {
 		return nil, err
 	}
@@ -232,24 +230,11 @@ func (e *Engine) Plan(_ context.Context, o CreateOptions) (*plan.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	out, err := e.compile(c, s, w, &facts)
+	out, err := e.compile(c, s, w, facts)
 	if err != nil {
 		return nil, err
 	}
 	return out.Plan, nil
-}
-
-// PlanOf returns the plan of a container's last start.
-func (e *Engine) PlanOf(ref string) (*plan.Plan, error) {
-	id, err := e.resolve(ref)
-	if err != nil {
-		return nil, err
-	}
-	p, err := supervise.ReadPlan(e.dir(id))
-	if os.IsNotExist(err) {
-		return nil, conflict("container %s has never been started: it has no plan yet", ref)
-	}
-	return p, err
 }
 
 // Session is a started container, seen by the command that started it.

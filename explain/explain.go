@@ -5,15 +5,38 @@
 //
 // It refuses to pass control characters on: names in a plan may come from an image, and a terminal obeys what it is sent.
 //
-// Start reading at [Text].
+// A plan is read in two ways. [Text], sh, go and html walk its steps. What describes or judges the container ([Policy], [Diff],
+// docker, compose …) reads a [View]: what the steps amount to. What a format can't say it says so, in a comment.
+//
+// Start reading at [Write], then view.go.
 package explain
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
+	"strings"
 
 	"glassbox/plan"
 )
+
+// Formats are the names that [Write] takes.
+func Formats() []string {
+	return []string{"text", "json", "docker", "podman"}
+}
+
+// Write prints a plan in a format.
+func Write(w io.Writer, format string, p *plan.Plan, a About, o TextOptions) error {
+	switch format {
+	case "text":
+		return Text(w, p, o)
+	case "json":
+		return JSON(w, p)
+	case "docker", "podman":
+		return commandLine(w, format, Read(p), a)
+	}
+	return fmt.Errorf("unknown format %q: want one of %s", format, strings.Join(Formats(), ", "))
+}
 
 // JSON writes the plan as indented JSON, which plan.Plan reads back.
 func JSON(w io.Writer, p *plan.Plan) error {

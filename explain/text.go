@@ -39,12 +39,18 @@ func Text(w io.Writer, p *plan.Plan, o TextOptions) error {
 	o.Width = max(o.Width, gutter+28)
 	t := &printer{w: bufio.NewWriter(w), TextOptions: o, seen: map[plan.Phase]bool{}}
 	t.opening()
-	for i, s := range p.Steps {
+	for i := 0; i < len(p.Steps); {
+		s := p.Steps[i]
 		if i == 0 || s.Phase != p.Steps[i-1].Phase {
 			t.heading(s.Phase)
 		}
 		same := i > 0 && s.Phase == p.Steps[i-1].Phase && plain(s.Reason) == plain(p.Steps[i-1].Reason)
-		t.step(i+1, s, same && !o.Verbose)
+		n := 1
+		if !o.Verbose {
+			n = alike(p.Steps[i:])
+		}
+		t.steps(i+1, p.Steps[i:i+n], same && !o.Verbose)
+		i += n
 	}
 	t.closing(p, hash)
 	return t.w.Flush()
@@ -139,14 +145,84 @@ func mark(s plan.Step) string {
 	return "│  ●"
 }
 
-func (t *printer) step(n int, s plan.Step, quiet bool) {
+// alike returns how many of the steps from the first on are the same thing done to one object after another, for one reason:
+// they are told in one sentence.
+func alike(steps []plan.Step) int {
+	s, n := steps[0], 1
+	for s.Op != nil && n < len(steps) {
+		next := steps[n]
+		if next.Op == nil || next.Op.Kind() != s.Op.Kind() || next.Lane != s.Lane || next.Phase != s.Phase || next.Origin != s.Origin ||
+			plain(next.Reason) != plain(s.Reason) {
+			break
+		}
+		if _, ok := together(steps[:n+1]); !ok {
+			break
+		}
+		n++
+	}
+	if n < 3 {
+		return 1
+	}
+	return n
+}
+
+// together says in one sentence what steps of one kind do: what all have in common once, what differs as a list. It reports
+// false where that would be harder to read than the steps one by one.
+func together(steps []plan.Step) (string, bool) {
+	texts := make([]string, len(steps))
+	for i, s := range steps {
+		texts[i] = clean(s.Op.String())
+	}
+	first := texts[0]
+	front, back := len(first), len(first)
+	for _, text := range texts[1:] {
+		front, back = min(front, len(text)), min(back, len(text))
+		for text[:front] != first[:front] {
+			front--
+		}
+		for text[len(text)-back:] != first[len(first)-back:] {
+			back--
+		}
+	}
+	// Words, and names in paths, stay whole.
+	const ends = " /:\""
+	for front > 0 && !strings.Contains(ends, first[front-1:front]) {
+		front--
+	}
+	for back > 0 && !strings.Contains(ends, first[len(first)-back:len(first)-back+1]) {
+		back--
+	}
+	middles := make([]string, len(texts))
+	for i, text := range texts {
+		if front+back >= len(text) {
+			return "", false
+		}
+		middles[i] = text[front : len(text)-back]
+		if len(middles[i]) > 36 {
+			return "", false
+		}
+	}
+	if (front == 0 || first[front-1] == ' ') && (back == 0 || first[len(first)-back] == ' ') {
+		return first[:front] + strings.Join(middles, ", ") + first[len(first)-back:], true
+	}
+	return first[:front] + "{" + strings.Join(middles, ", ") + "}" + first[len(first)-back:], true
+}
+
+// steps prints a step, or several that are told as one.
+func (t *printer) steps(n int, steps []plan.Step, quiet bool) {
+	s, most := steps[0], 3
 	width := t.Width - gutter
 	if s.Op == nil {
 		s.Op = unknown{}
 	}
-	what := wrap(t.brief(clean(s.Op.String())), width)
-	if !t.Verbose && len(what) > 3 {
-		what = append(what[:2:2], what[2][:cut(what[2], width-2)]+" …")
+	text := clean(s.Op.String())
+	if len(steps) > 1 {
+		text, _ = together(steps)
+		most = 8
+	}
+	what := wrap(t.brief(text), width)
+	if !t.Verbose && len(what) > most {
+		what = append(what[:most-1:most-1], what[most-1][:cut(what[most-1], width-2)]+" …")
 	}
 	from := clean(s.Origin)
 	if from != "" && from != "default" {
@@ -166,7 +242,11 @@ func (t *printer) step(n int, s plan.Step, quiet bool) {
 	t.note = note
 
 	number, m := fmt.Sprint(n), mark(s)
-	for i := 0; i < len(lines) || i <= at; i++ {
+	last := ""
+	if len(steps) > 1 {
+		last = fmt.Sprintf("–%d", n+len(steps)-1)
+	}
+	for i := 0; i < len(lines) || i <= at || last != ""; i++ {
 		text := ""
 		if i < len(lines) {
 			text = t.style(lines[i], when(i < len(what), bold, ""))
@@ -179,10 +259,12 @@ func (t *printer) step(n int, s plan.Step, quiet bool) {
 			text += strings.Repeat(" ", max(0, width-used-utf8.RuneCountInString(note))) + t.style(note, dim)
 		}
 		t.marked(number, m, text)
-		if number != "" {
+		if i == 0 {
 			t.after(s.Op)
+			number, m, last = last, "", ""
+		} else {
+			number = ""
 		}
-		number, m = "", ""
 	}
 	if t.Verbose {
 		t.arguments(s.Op, width)

@@ -30,7 +30,7 @@ func allowed() map[string][]string {
 	low := []string{"plan", "host", "host/nofile", "seccomp", "systemd"}
 	order := map[string][]string{
 		"plan": nil, "host/nofile": nil, "host": {"host/nofile"}, "seccomp": nil, "image": nil,
-		"systemd": {"plan"}, "cgroup": low, "network": low, "explain": {"plan"}, "structure": nil,
+		"systemd": {"plan"}, "cgroup": low, "network": low, "explain": {"plan", "seccomp"}, "structure": nil,
 	}
 	// Each of these may import all that come before it.
 	below := append(slices.Clone(low), "cgroup", "network")

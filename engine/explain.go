@@ -1,0 +1,191 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"glassbox/compile"
+	"glassbox/host"
+	"glassbox/network"
+	"glassbox/plan"
+	"glassbox/supervise"
+)
+
+// A Subject is something with a plan: a container, a bundle, an image, a file.
+type Subject struct {
+	Plan      *plan.Plan
+	Kind      string // container, bundle, image, plan
+	Name      string
+	Container *Container // of kind container
+}
+
+// rootFacts are the facts of this host for root: plans are what root would run.
+func (e *Engine) rootFacts() (*host.Facts, error) {
+	known, err := e.Facts()
+	if err != nil {
+		return nil, err
+	}
+	facts := *known
+	if facts.UID != 0 {
+		facts.UID, facts.GID, facts.Caps = 0, 0, 1<<(facts.LastCap+1)-1
+	}
+	return &facts, nil
+}
+
+// PlanBundle returns the plan of an OCI bundle: a directory with config.json, or that file itself. Nothing is written.
+func (e *Engine) PlanBundle(path string) (*plan.Plan, error) {
+	dir, file := path, filepath.Join(path, "config.json")
+	if st, err := os.Stat(path); err == nil && !st.IsDir() {
+		dir, file = filepath.Dir(path), path
+	}
+	data, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, notFound("%s: there is no config.json: an OCI bundle is a directory with that file and a root file system", path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var s specs.Spec
+	if err := json.Unmarshal(data, &s); err != nil {
+		return nil, invalid("%s: %w", file, err)
+	}
+	if s.Version == "" {
+		return nil, invalid("%s: /ociVersion is missing: it is no OCI configuration", file)
+	}
+	if dir, err = filepath.Abs(dir); err != nil {
+		return nil, err
+	}
+	return e.planSpec(&s, dir, file)
+}
+
+// planSpec compiles an OCI configuration whose paths are relative to dir.
+func (e *Engine) planSpec(s *specs.Spec, dir, file string) (*plan.Plan, error) {
+	if s.Root != nil && !filepath.IsAbs(s.Root.Path) {
+		s.Root.Path = filepath.Join(dir, s.Root.Path)
+	}
+	for i := range s.Mounts {
+		m := &s.Mounts[i]
+		bind := m.Type == "bind" || slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind")
+		if bind && !filepath.IsAbs(m.Source) {
+			m.Source = filepath.Join(dir, m.Source)
+		}
+	}
+	facts, err := e.rootFacts()
+	if err != nil {
+		return nil, err
+	}
+	in := compile.Input{Spec: s, Facts: *facts}
+	if s.Linux != nil {
+		if s.Linux.CgroupsPath == "" {
+			s.Linux.CgroupsPath = "/glassbox/" + filepath.Base(dir)
+		}
+		if slices.ContainsFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.NetworkNamespace && n.Path == "" }) {
+			in.Network = network.Loopback()
+		}
+	}
+	out, err := compile.Container(in)
+	if err != nil {
+		return nil, invalid("%s: %w", file, err)
+	}
+	return out.Plan, nil
+}
+
+// ReadPlanFile reads a stored plan. One that another version made, or that is only half understood, is refused.
+func ReadPlanFile(path string) (*plan.Plan, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return parsePlan(path, data)
+}
+
+func parsePlan(path string, data []byte) (*plan.Plan, error) {
+	// The version first: a newer plan may have steps that make no sense here, and that is not what is wrong with it.
+	var head struct {
+		Version *int   `json:"version"`
+		Arch    string `json:"arch"`
+	}
+	if err := json.Unmarshal(data, &head); err != nil {
+		return nil, invalid("%s: it is no plan: %w", path, err)
+	}
+	switch {
+	case head.Version == nil:
+		return nil, invalid("%s: it is no plan: /version is missing (glassbox explain --format json writes one)", path)
+	case *head.Version != plan.Version:
+		return nil, unsupported("%s: /version: the plan is of version %d, this glassbox understands version %d", path, *head.Version, plan.Version)
+	}
+	var p plan.Plan
+	if err := json.Unmarshal(data, &p); err != nil {
+		return nil, invalid("%s: %w", path, err)
+	}
+	return &p, nil
+}
+
+// Subject finds out what a name stands for and returns its plan: a file (a plan, or an OCI config.json), the directory of a
+// bundle, a container, an image. A word before a colon decides where a name could be several: container:web, image:web,
+// bundle:dir, plan:file.
+func (e *Engine) Subject(ctx context.Context, ref string) (*Subject, error) {
+	kind, name := "", ref
+	if before, after, ok := strings.Cut(ref, ":"); ok && slices.Contains([]string{"container", "image", "bundle", "plan"}, before) {
+		kind, name = before, after
+	}
+	if st, err := os.Stat(name); err == nil && (kind == "" || kind == "bundle" || kind == "plan") && (kind != "" || strings.Contains(name, "/") || strings.HasSuffix(name, ".json") || name == ".") {
+		if st.IsDir() {
+			p, err := e.PlanBundle(name)
+			return &Subject{Plan: p, Kind: "bundle", Name: name}, err
+		}
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		var head struct {
+			OCI string `json:"ociVersion"`
+		}
+		if json.Unmarshal(data, &head) == nil && head.OCI != "" {
+			p, err := e.PlanBundle(name)
+			return &Subject{Plan: p, Kind: "bundle", Name: name}, err
+		}
+		p, err := parsePlan(name, data)
+		return &Subject{Plan: p, Kind: "plan", Name: name}, err
+	} else if kind == "bundle" || kind == "plan" {
+		return nil, notFound("%s: %v", name, errOf(err))
+	}
+	if kind == "" || kind == "container" {
+		id, err := e.resolve(name)
+		if err == nil {
+			return e.containerSubject(id, name)
+		}
+		if kind == "container" || !errors.Is(err, ErrNotFound) {
+			return nil, err
+		}
+	}
+	p, err := e.Plan(ctx, CreateOptions{Image: name})
+	if err != nil && kind == "" {
+		return nil, notFound("%s: there is no such container, image, bundle or plan: %w", name, err)
+	}
+	return &Subject{Plan: p, Kind: "image", Name: name}, err
+}
+
+func (e *Engine) containerSubject(id, name string) (*Subject, error) {
+	c, _, err := e.loadID(id)
+	if err != nil {
+		return nil, err
+	}
+	p, err := supervise.ReadPlan(e.dir(id))
+	if os.IsNotExist(err) {
+		return nil, conflict("container %s has never been started: it has no plan yet", name)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the plan of container %s: %w", name, err)
+	}
+	return &Subject{Plan: p, Kind: "container", Name: c.Name, Container: c}, nil
+}

@@ -1,0 +1,467 @@
+package explain
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"glassbox/plan"
+)
+
+// A View is what a plan amounts to: not the steps but the container that they make. Formats that describe a container in
+// somebody else's words, and everything that judges one, read this and not the steps.
+type View struct {
+	Arch string
+	Hash string
+
+	Argv, Env []string
+	Cwd       string
+	Umask     uint32
+	Terminal  bool
+
+	UID, GID uint32
+	Groups   []uint32
+
+	Hostname, Domainname string
+
+	Root   Root
+	Mounts []Mount
+	Masked []string // hidden paths
+	Locked []string // paths made read-only
+	Copied []string // files and links that the plan makes in the container, other than devices
+
+	Devices     []Device
+	DeviceRules []string // "allow c 1:3 rwm", in order; nil if any device may be used
+
+	New    []string          // namespaces of its own
+	Joined map[string]string // namespace → whose: a path of the host
+	UIDMap []plan.IDRange    // of its user namespace, as long as it has one
+	GIDMap []plan.IDRange
+
+	Cgroups []string // directories, in the order of the plan
+	Limits  Limits
+
+	Net      Net
+	Sysctls  []string // "net.ipv4.ip_forward=1"
+	HostSets []string // settings of the host that the start changes: "/proc/sys/…=1"
+	Rlimits  []plan.Rlimit
+	Proc     []string // what it writes about itself: "oom_score_adj=500"
+
+	Bounding, Effective, Permitted, Inheritable, Ambient []string
+
+	NoNewPrivs bool
+	Filters    []*plan.Seccomp
+	Keyring    string // its session keyring; "": that of whoever started it
+
+	Unread []string // steps of kinds that this reading doesn't know
+}
+
+// Root is where the root directory comes from.
+type Root struct {
+	Layers      []string // of an overlay, top first; paths below Dir
+	Dir         string
+	Upper       string
+	Source      string // a directory of the host that is the root
+	Mountpoint  string
+	Options     []string
+	ReadOnly    bool
+	Propagation string
+	Origin      string
+}
+
+// Mount is a file system in the container.
+type Mount struct {
+	Target      string
+	Type        string // "bind" for a part of the host
+	Source      string
+	Options     []string // as mount(8) writes them, but for "bind" and "rbind"
+	Recursive   bool
+	ReadOnly    bool
+	Propagation string
+	Origin      string
+}
+
+// Device is a device node.
+type Device struct {
+	Path         string
+	Type         string
+	Major, Minor uint32
+	Mode         uint32
+	UID, GID     uint32
+	Origin       string
+}
+
+// String is "c 1:3", as in rules.
+func (d Device) String() string { return fmt.Sprintf("%s %d:%d", d.Type, d.Major, d.Minor) }
+
+// Limits are the cgroup's, nil or "" where there is none. Units are the kernel's.
+type Limits struct {
+	Memory         *int64   // bytes; -1 is unlimited, here and below
+	MemorySwap     *int64   // memory and swap together
+	Reservation    *int64   // bytes
+	Swappiness     *int64   //
+	OOMKillDisable bool     //
+	Shares         *int64   // relative weight of processor time, 2 to 262144
+	Weight         *int64   // the same on v2, 1 to 10000
+	Quota, Period  *int64   // microseconds of processor time per period
+	Cpus, Mems     string   // lists of processors and memory nodes
+	Pids           *int64   //
+	BlkioWeight    *int64   //
+	Other          []string // "file=value", as written
+}
+
+// Net is the container's network.
+type Net struct {
+	Mode     string // none, bridge, host (it shares the host's), joined
+	Bridge   string
+	Gateway  string // of the bridge, as CIDR
+	Device   string
+	Veth     string // the host's end
+	Address  string // CIDR
+	Via      string
+	MAC      string
+	MTU      int
+	Subnet   string
+	Table    string
+	Rules    []string
+	Ports    []plan.PortRule
+	Loopback bool // lo is up
+}
+
+// Read finds out what a plan amounts to. It doesn't judge: a plan that can't run has a view, too.
+func Read(p *plan.Plan) *View {
+	v := &View{Arch: p.Arch, Joined: map[string]string{}}
+	v.Hash, _ = p.Hash()
+	r := reader{v: v, opened: map[string]string{}, recursive: map[string]bool{}, dropped: map[string]bool{}, rules: map[string]bool{}}
+	for _, s := range p.Steps {
+		if s.Op == nil || !r.step(s) {
+			kind := ""
+			if s.Op != nil {
+				kind = s.Op.Kind()
+			}
+			v.Unread = append(v.Unread, kind)
+		}
+	}
+	for n := range plan.CapCount() {
+		if name := plan.CapName(n); !r.dropped[name] {
+			v.Bounding = append(v.Bounding, name)
+		}
+	}
+	switch {
+	case v.Joined["net"] != "":
+		v.Net.Mode = "joined"
+	case !slices.Contains(v.New, "net"):
+		v.Net.Mode = "host"
+	case v.Net.Veth != "":
+		v.Net.Mode = "bridge"
+	default:
+		v.Net.Mode = "none"
+	}
+	return v
+}
+
+// Shares says whether the container has a kind of namespace in common with the host.
+func (v *View) Shares(ns string) bool {
+	return !slices.Contains(v.New, ns) && v.Joined[ns] == ""
+}
+
+type reader struct {
+	v         *View
+	opened    map[string]string // descriptor → path of the host
+	recursive map[string]bool
+	dropped   map[string]bool
+	rules     map[string]bool // device rules, each once: v1 writes them, v2 compiles them
+}
+
+// step takes over what a step says of the container. It returns false for a kind that it doesn't know.
+func (r *reader) step(s plan.Step) bool {
+	v := r.v
+	switch o := s.Op.(type) {
+	case *plan.CgroupCreate:
+		v.Cgroups = append(v.Cgroups, o.Path)
+	case *plan.CgroupWrite:
+		r.write(o)
+	case *plan.DeviceFilter:
+		v.DeviceRules = append([]string{}, o.Rules...)
+	case *plan.OpenTree:
+		r.opened[o.Save], r.recursive[o.Save] = o.Path, o.Recursive
+	case *plan.Open:
+		r.opened[o.Save] = o.Path
+	case *plan.OpenPid:
+		r.opened[o.Save] = fmt.Sprintf("/proc/%d/ns", o.Pid)
+	case *plan.Clone:
+		v.New = append(v.New, o.Namespaces...)
+	case *plan.Unshare:
+		v.New = append(v.New, o.Namespaces...)
+	case *plan.Setns:
+		for _, ns := range o.Namespaces {
+			from := r.opened[o.From]
+			if from == "" {
+				from = o.From
+			}
+			v.Joined[ns] = from
+		}
+	case *plan.IDMap:
+		v.UIDMap, v.GIDMap = o.UID, o.GID
+	case *plan.Mount:
+		r.mount(o, s.Origin)
+	case *plan.Overlay:
+		v.Root.Layers, v.Root.Dir, v.Root.Upper, v.Root.Mountpoint, v.Root.Options, v.Root.Origin = o.Lower, o.Dir, o.Upper, o.Target, o.Options, s.Origin
+	case *plan.PivotRoot:
+		v.Root.Mountpoint = o.Root
+	case *plan.FSMount:
+		if o.Target != "" {
+			v.Mounts = append(v.Mounts, Mount{
+				Target: o.Target, Type: o.Type, Source: o.Source, Options: slices.Concat(without(o.Attrs, "ro"), o.Options),
+				ReadOnly: slices.Contains(o.Attrs, "ro"), Origin: s.Origin,
+			})
+		}
+	case *plan.MoveMount:
+		source, known := r.opened[o.From]
+		kind := "bind"
+		if !known {
+			kind, source = "detached", o.From
+		}
+		v.Mounts = append(v.Mounts, Mount{
+			Target: o.Target, Type: kind, Source: source, Recursive: r.recursive[o.From], ReadOnly: slices.Contains(o.Set, "ro"),
+			Options: slices.Concat(without(o.Set, "ro"), cleared(o.Clear)), Propagation: o.Propagation, Origin: s.Origin,
+		})
+	case *plan.Remount:
+		r.remount(o)
+	case *plan.MaskPath:
+		v.Masked = append(v.Masked, o.Path)
+	case *plan.ReadonlyPath:
+		v.Locked = append(v.Locked, o.Path)
+	case *plan.Mkdir:
+		v.Copied = append(v.Copied, fmt.Sprintf("directory %s", o.Path))
+	case *plan.Symlink:
+		v.Copied = append(v.Copied, fmt.Sprintf("link %s to %s", o.Path, o.Target))
+	case *plan.Mknod:
+		v.Devices = append(v.Devices, Device{o.Path, o.Type, o.Major, o.Minor, o.Mode, o.UID, o.GID, s.Origin})
+	case *plan.Sethostname:
+		v.Hostname = o.Name
+	case *plan.Setdomainname:
+		v.Domainname = o.Name
+	case *plan.Sysctl:
+		v.Sysctls = append(v.Sysctls, strings.ReplaceAll(o.Key, "/", ".")+"="+o.Value)
+	case *plan.WriteProc:
+		v.Proc = append(v.Proc, o.File+"="+o.Value)
+	case *plan.WriteFile:
+		v.HostSets = append(v.HostSets, o.Path+"="+o.Value)
+	case *plan.Rlimit:
+		v.Rlimits = append(v.Rlimits, *o)
+	case *plan.Umask:
+		v.Umask = o.Mask
+	case *plan.Keyring:
+		v.Keyring = o.Name
+	case *plan.OpenConsole:
+		v.Terminal = true
+	case *plan.NoNewPrivs:
+		v.NoNewPrivs = true
+	case *plan.Seccomp:
+		v.Filters = append(v.Filters, o)
+	case *plan.DropBounding:
+		for _, name := range o.Caps {
+			r.dropped[name] = true
+		}
+	case *plan.Setgroups:
+		v.Groups = o.Groups
+	case *plan.Setresgid:
+		v.GID = o.GID
+	case *plan.Setresuid:
+		v.UID = o.UID
+	case *plan.Capset:
+		v.Effective, v.Permitted, v.Inheritable = o.Effective, o.Permitted, o.Inheritable
+	case *plan.AmbientCaps:
+		v.Ambient = append(v.Ambient, o.Caps...)
+	case *plan.Chdir:
+		v.Cwd = o.Path
+	case *plan.Execve:
+		v.Argv, v.Env = o.Argv, o.Env
+	case *plan.LinkBridge:
+		v.Net.Bridge, v.Net.Gateway = o.Name, o.Address
+		for _, set := range o.Sysctls {
+			v.HostSets = append(v.HostSets, "/proc/sys/"+set)
+		}
+	case *plan.LinkVeth:
+		v.Net.Veth, v.Net.Device, v.Net.MAC, v.Net.MTU = o.Name, o.Peer, o.MAC, o.MTU
+	case *plan.LinkAddress:
+		if o.Address != "" {
+			v.Net.Address = o.Address
+		} else if o.Link == "lo" {
+			v.Net.Loopback = true
+		}
+	case *plan.RouteDefault:
+		v.Net.Via = o.Via
+	case *plan.NftBridge:
+		v.Net.Table, v.Net.Subnet, v.Net.Rules = o.Table, o.Subnet, o.Rules
+	case *plan.NftPublish:
+		v.Net.Ports = append(v.Net.Ports, o.Ports...)
+	case *plan.CgroupRemove, *plan.LinkDelete, *plan.NftUnpublish:
+		// What takes something back says nothing of the container.
+	case *plan.CgroupEvacuate, *plan.CgroupOpen, *plan.CgroupJoin, *plan.Release, *plan.Await, *plan.Notify, *plan.Expect, *plan.BindConsole,
+		*plan.SendFD, *plan.RecvFD, *plan.Stdio, *plan.Setsid, *plan.ParentDeath, *plan.Dumpable, *plan.KeepCaps, *plan.CloseRange:
+		// How it is made, and not what it is.
+	default:
+		return false
+	}
+	return true
+}
+
+// mount reads a mount made with a path of the host: the root, as a rule.
+func (r *reader) mount(o *plan.Mount, origin string) {
+	v := r.v
+	switch {
+	case o.Target == "/" && o.Source == "":
+		for _, flag := range o.Flags {
+			if flag != "rec" {
+				v.Root.Propagation = flag
+			}
+		}
+	case slices.Contains(o.Flags, "bind"):
+		if v.Root.Source == "" && len(v.Root.Layers) == 0 {
+			v.Root.Source, v.Root.Mountpoint, v.Root.Origin = o.Source, o.Target, origin
+			return
+		}
+		fallthrough
+	default:
+		v.Mounts = append(v.Mounts, Mount{Target: o.Target, Type: o.Type, Source: o.Source, Options: o.Flags, Origin: origin})
+	}
+}
+
+func (r *reader) remount(o *plan.Remount) {
+	v := r.v
+	ro := slices.Contains(o.Set, "ro")
+	if o.Target == "/" {
+		v.Root.ReadOnly = v.Root.ReadOnly || ro
+		if o.Propagation != "" {
+			v.Root.Propagation = o.Propagation
+		}
+		return
+	}
+	for i := len(v.Mounts) - 1; i >= 0; i-- {
+		m := &v.Mounts[i]
+		if m.Target != o.Target {
+			continue
+		}
+		m.ReadOnly = (m.ReadOnly || ro) && !slices.Contains(o.Clear, "ro")
+		m.Options = slices.Concat(m.Options, without(o.Set, "ro"), cleared(without(o.Clear, "ro")))
+		if o.Propagation != "" {
+			m.Propagation = o.Propagation
+		}
+		return
+	}
+	v.Mounts = append(v.Mounts, Mount{Target: o.Target, Type: "attributes", ReadOnly: ro, Options: without(o.Set, "ro"), Propagation: o.Propagation})
+}
+
+// write reads a limit from the file that it is written to.
+func (r *reader) write(o *plan.CgroupWrite) {
+	l := &r.v.Limits
+	_, file, _ := cutLast(o.File, "/")
+	number := func(to **int64) bool {
+		n, err := strconv.ParseInt(o.Value, 10, 64)
+		if o.Value == "max" {
+			n, err = -1, nil
+		}
+		if err == nil {
+			*to = &n
+		}
+		return err == nil
+	}
+	ok := true
+	switch file {
+	case "cgroup.subtree_control", "cgroup.clone_children", "memory.use_hierarchy":
+		return // arrangements of the tree
+	case "devices.allow", "devices.deny":
+		verb := strings.TrimPrefix(file, "devices.")
+		if rule := verb + " " + o.Value; !r.rules[rule] {
+			r.rules[rule] = true
+			r.v.DeviceRules = append(r.v.DeviceRules, rule)
+		}
+	case "memory.limit_in_bytes", "memory.max":
+		ok = number(&l.Memory)
+	case "memory.memsw.limit_in_bytes":
+		ok = number(&l.MemorySwap)
+	case "memory.swap.max": // on v2 swap alone
+		var swap *int64
+		if ok = number(&swap); ok {
+			if *swap >= 0 && l.Memory != nil && *l.Memory >= 0 {
+				*swap += *l.Memory
+			}
+			l.MemorySwap = swap
+		}
+	case "memory.soft_limit_in_bytes", "memory.low":
+		ok = number(&l.Reservation)
+	case "memory.swappiness":
+		ok = number(&l.Swappiness)
+	case "memory.oom_control":
+		l.OOMKillDisable = o.Value == "1"
+	case "cpu.shares":
+		ok = number(&l.Shares)
+	case "cpu.weight":
+		ok = number(&l.Weight)
+	case "cpu.cfs_quota_us":
+		ok = number(&l.Quota)
+	case "cpu.cfs_period_us":
+		ok = number(&l.Period)
+	case "cpu.max":
+		quota, period, both := strings.Cut(o.Value, " ")
+		if n, err := strconv.ParseInt(period, 10, 64); err == nil && both {
+			l.Period = &n
+		}
+		n, err := strconv.ParseInt(quota, 10, 64)
+		if quota == "max" {
+			n, err = -1, nil
+		}
+		if ok = err == nil; ok {
+			l.Quota = &n
+		}
+	case "cpuset.cpus":
+		l.Cpus = o.Value
+	case "cpuset.mems":
+		l.Mems = o.Value
+	case "pids.max":
+		ok = number(&l.Pids)
+	case "blkio.weight", "blkio.bfq.weight", "io.weight", "io.bfq.weight":
+		text := o.Value
+		if rest, found := strings.CutPrefix(text, "default "); found {
+			text = rest
+		}
+		n, err := strconv.ParseInt(text, 10, 64)
+		if ok = err == nil; ok {
+			l.BlkioWeight = &n
+		}
+	default:
+		ok = false
+	}
+	if !ok {
+		l.Other = append(l.Other, file+"="+o.Value)
+	}
+}
+
+func cutLast(s, sep string) (before, after string, found bool) {
+	if i := strings.LastIndex(s, sep); i >= 0 {
+		return s[:i], s[i+len(sep):], true
+	}
+	return "", s, false
+}
+
+func without(words []string, word string) []string {
+	return slices.DeleteFunc(slices.Clone(words), func(s string) bool { return s == word })
+}
+
+// cleared writes attributes that are taken away as mount(8) does.
+func cleared(attrs []string) []string {
+	var out []string
+	for _, a := range attrs {
+		if a == "ro" {
+			out = append(out, "rw")
+		} else if a, ok := strings.CutPrefix(a, "no"); ok {
+			out = append(out, a)
+		} else {
+			out = append(out, "no"+a)
+		}
+	}
+	return out
+}
