@@ -15,7 +15,7 @@ import (
 
 	"glassbox/compile"
 	"glassbox/host"
-	"glassbox/network"
+	"glassbox/oci"
 	"glassbox/plan"
 	"glassbox/supervise"
 )
@@ -41,62 +41,51 @@ func (e *Engine) rootFacts() (*host.Facts, error) {
 	return &facts, nil
 }
 
-// PlanBundle returns the plan of an OCI bundle: a directory with config.json, or that file itself. Nothing is written.
-func (e *Engine) PlanBundle(path string) (*plan.Plan, error) {
-	dir, file := path, filepath.Join(path, "config.json")
-	if st, err := os.Stat(path); err == nil && !st.IsDir() {
-		dir, file = filepath.Dir(path), path
-	}
-	data, err := os.ReadFile(file)
+// PlanBundle returns the plan of an OCI bundle: a directory with config.json, or that file itself, which may be from another
+// machine. Nothing is written.
+func (e *Engine) PlanBundle(name string) (*plan.Plan, error) {
+	dir, spec, err := readBundle(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, notFound("%s: there is no config.json: an OCI bundle is a directory with that file and a root file system", path)
+		return nil, notFound("%w", err)
 	}
 	if err != nil {
-		return nil, err
-	}
-	var s specs.Spec
-	if err := json.Unmarshal(data, &s); err != nil {
-		return nil, invalid("%s: %w", file, err)
-	}
-	if s.Version == "" {
-		return nil, invalid("%s: /ociVersion is missing: it is no OCI configuration", file)
-	}
-	if dir, err = filepath.Abs(dir); err != nil {
-		return nil, err
-	}
-	return e.planSpec(&s, dir, file)
-}
-
-// planSpec compiles an OCI configuration whose paths are relative to dir.
-func (e *Engine) planSpec(s *specs.Spec, dir, file string) (*plan.Plan, error) {
-	if s.Root != nil && !filepath.IsAbs(s.Root.Path) {
-		s.Root.Path = filepath.Join(dir, s.Root.Path)
-	}
-	for i := range s.Mounts {
-		m := &s.Mounts[i]
-		bind := m.Type == "bind" || slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind")
-		if bind && !filepath.IsAbs(m.Source) {
-			m.Source = filepath.Join(dir, m.Source)
-		}
+		return nil, invalid("%w", err)
 	}
 	facts, err := e.rootFacts()
 	if err != nil {
 		return nil, err
 	}
-	in := compile.Input{Spec: s, Facts: *facts}
-	if s.Linux != nil {
-		if s.Linux.CgroupsPath == "" {
-			s.Linux.CgroupsPath = "/glassbox/" + filepath.Base(dir)
-		}
-		if slices.ContainsFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.NetworkNamespace && n.Path == "" }) {
-			in.Network = network.Loopback()
-		}
+	if spec.Linux.CgroupsPath == "" {
+		spec.Linux.CgroupsPath = "/" + filepath.Base(dir) // as glassbox-runtime would, were the directory's name its id
 	}
-	out, err := compile.Container(in)
+	out, err := compile.Container(compile.Input{Spec: spec, Facts: *facts, InheritStdio: true, LaxCaps: true})
 	if err != nil {
-		return nil, invalid("%s: %w", file, err)
+		return nil, invalid("%s: %w", name, err)
 	}
 	return out.Plan, nil
+}
+
+func readBundle(name string) (dir string, spec *specs.Spec, err error) {
+	if dir, err = filepath.Abs(name); err != nil {
+		return "", nil, err
+	}
+	if st, err := os.Stat(name); err != nil || st.IsDir() {
+		spec, _, err := oci.Read(name)
+		return dir, spec, err
+	}
+	data, err := os.ReadFile(name)
+	if err != nil {
+		return "", nil, err
+	}
+	if spec, _, err = oci.Parse(data); err == nil {
+		_, err = oci.Validate(spec)
+	}
+	if err != nil {
+		return "", nil, fmt.Errorf("%s: %w", name, err)
+	}
+	dir = filepath.Dir(dir)
+	oci.Complete(spec, dir)
+	return dir, spec, nil
 }
 
 // ReadPlanFile reads a stored plan. One that another version made, or that is only half understood, is refused.

@@ -233,6 +233,9 @@ func aspects() []aspect {
 		{"keyring", func(v *View) []string {
 			return one(v.Keyring == "", "it keeps the session keyring of whoever starts it")
 		}},
+		{"tuning", func(v *View) []string { return v.Tuning }},
+		{"hooks", func(v *View) []string { return each("it runs on the host, ", v.Hooks) }},
+		{"fds", func(v *View) []string { return one(v.FDs > 0, "%d descriptors of whoever starts it", v.FDs) }},
 		{"unread", func(v *View) []string { return each("step of the kind ", v.Unread) }},
 	}
 }

@@ -204,6 +204,10 @@ func (v *View) findings() []Finding {
 	add(v.Shares("ipc"), Moderate, "it shares System V IPC and message queues with the host", "programs of the host leave data there", "leave out --ipc=host")
 	add(v.Shares("uts"), Low, "it shares the host's name", "", "")
 	add(v.Shares("cgroup"), Low, "it sees its place in the host's cgroup tree", "", "")
+	for _, hook := range v.Hooks {
+		add(true, High, "its start runs a program of the host, "+hook, "hooks run outside of the container, with all privileges", "")
+	}
+	add(v.FDs > 0, Moderate, fmt.Sprintf("it gets %d descriptors of whoever starts it", v.FDs), "what they lead to is in reach", "")
 	add(v.Keyring == "", Moderate, "it keeps the keyring of whoever starts it", "keys of the host's session are in reach", "")
 	uid, mapped := hostID(v.UIDMap, v.UID, !ownUser)
 	add(mapped && uid == 0, Low, "it runs as root, who is also the host's root", "a way out of the container would be a way to root", "--user, or a user namespace")
@@ -303,7 +307,11 @@ func namedOnHost(op plan.Op) []string {
 		}
 		return out
 	case *plan.PivotRoot:
-		return []string{o.Root}
+		return slices.DeleteFunc([]string{o.Root}, func(s string) bool { return s == "." })
+	case *plan.RootDir:
+		return []string{o.Path}
+	case *plan.Hook:
+		return []string{o.Path}
 	case *plan.WriteFile:
 		return []string{o.Path}
 	case *plan.LinkBridge:

@@ -174,6 +174,17 @@ func (v *View) rights() []Right {
 			}
 		}
 	}
+	for _, text := range v.Tuning {
+		if strings.Contains(text, "SCHED_FIFO") || strings.Contains(text, "SCHED_RR") || strings.Contains(text, "SCHED_DEADLINE") {
+			add("limits", "realtime", "run before all ordinary programs of the host (%s)", text)
+		}
+	}
+	if v.FDs > 0 {
+		add("files", "fds", "use %d descriptors of whoever starts it", v.FDs)
+	}
+	for _, hook := range v.Hooks {
+		add("host", hook, "have a program of the host run at its start: %s", hook)
+	}
 	// What its start changes on the host for good.
 	for _, s := range v.HostSets {
 		add("host", s, "have %s set on the host", s)

@@ -54,6 +54,10 @@ type View struct {
 	Filters    []*plan.Seccomp
 	Keyring    string // its session keyring; "": that of whoever started it
 
+	Tuning []string // how it is scheduled, where its memory is, what uname tells it
+	Hooks  []string // programs of the host that its start runs
+	FDs    int      // descriptors that it gets from whoever starts it, beside the first three
+
 	Unread []string // steps of kinds that this reading doesn't know
 }
 
@@ -209,7 +213,11 @@ func (r *reader) step(s plan.Step) bool {
 	case *plan.Overlay:
 		v.Root.Layers, v.Root.Dir, v.Root.Upper, v.Root.Mountpoint, v.Root.Options, v.Root.Origin = o.Lower, o.Dir, o.Upper, o.Target, o.Options, s.Origin
 	case *plan.PivotRoot:
-		v.Root.Mountpoint = o.Root
+		if o.Root != "." {
+			v.Root.Mountpoint = o.Root
+		}
+	case *plan.RootDir:
+		v.Root.Mountpoint = o.Path
 	case *plan.FSMount:
 		if o.Target != "" {
 			v.Mounts = append(v.Mounts, Mount{
@@ -276,7 +284,15 @@ func (r *reader) step(s plan.Step) bool {
 	case *plan.AmbientCaps:
 		v.Ambient = append(v.Ambient, o.Caps...)
 	case *plan.Chdir:
-		v.Cwd = o.Path
+		v.Cwd = o.Path // where the first is a try, the second says the same
+	case *plan.Sched, *plan.IOPriority, *plan.Affinity, *plan.MemPolicy, *plan.Personality:
+		if text := s.Op.String(); !slices.Contains(v.Tuning, text) {
+			v.Tuning = append(v.Tuning, text)
+		}
+	case *plan.Hook:
+		v.Hooks = append(v.Hooks, o.Name+": "+quoted(append([]string{o.Path}, o.Args[min(1, len(o.Args)):]...)))
+	case *plan.InheritFDs:
+		v.FDs = o.Count
 	case *plan.Execve:
 		v.Argv, v.Env = o.Argv, o.Env
 	case *plan.LinkBridge:
@@ -292,6 +308,8 @@ func (r *reader) step(s plan.Step) bool {
 		} else if o.Link == "lo" {
 			v.Net.Loopback = true
 		}
+	case *plan.LinkUp:
+		v.Net.Loopback = v.Net.Loopback || o.Link == "lo"
 	case *plan.RouteDefault:
 		v.Net.Via = o.Via
 	case *plan.NftBridge:
@@ -301,7 +319,8 @@ func (r *reader) step(s plan.Step) bool {
 	case *plan.CgroupRemove, *plan.LinkDelete, *plan.NftUnpublish:
 		// What takes something back says nothing of the container.
 	case *plan.CgroupEvacuate, *plan.CgroupOpen, *plan.CgroupJoin, *plan.Release, *plan.Await, *plan.Notify, *plan.Expect, *plan.BindConsole,
-		*plan.SendFD, *plan.RecvFD, *plan.Stdio, *plan.Setsid, *plan.ParentDeath, *plan.Dumpable, *plan.KeepCaps, *plan.CloseRange:
+		*plan.SendFD, *plan.RecvFD, *plan.Stdio, *plan.Setsid, *plan.ParentDeath, *plan.Dumpable, *plan.KeepCaps, *plan.CloseRange,
+		*plan.AwaitStart, *plan.FindProgram:
 		// How it is made, and not what it is.
 	default:
 		return false
