@@ -137,7 +137,7 @@ type Net struct {
 func Read(p *plan.Plan) *View {
 	v := &View{Arch: p.Arch, Joined: map[string]string{}}
 	v.Hash, _ = p.Hash()
-	r := reader{v: v, opened: map[string]string{}, recursive: map[string]bool{}, dropped: map[string]bool{}, rules: map[string]bool{}}
+	r := reader{v: v, opened: map[string]string{}, recursive: map[string]bool{}, device: map[string]string{}, idMapped: map[string]bool{}, dropped: map[string]bool{}, rules: map[string]bool{}}
 	for _, s := range p.Steps {
 		if s.Op == nil || !r.step(s) {
 			kind := ""
@@ -174,6 +174,8 @@ type reader struct {
 	v         *View
 	opened    map[string]string // descriptor → path of the host
 	recursive map[string]bool
+	device    map[string]string // descriptor → "c 1:3", for a device node of the host
+	idMapped  map[string]bool   // mounts with ids of their own
 	dropped   map[string]bool
 	rules     map[string]bool // device rules, each once: v1 writes them, v2 compiles them
 }
@@ -190,14 +192,15 @@ func (r *reader) step(s plan.Step) bool {
 		v.DeviceRules = append([]string{}, o.Rules...)
 	case *plan.OpenTree:
 		r.opened[o.Save], r.recursive[o.Save] = o.Path, o.Recursive
+		r.device[o.Save], r.idMapped[o.Save] = o.Device, o.IDMap != ""
 	case *plan.Open:
 		r.opened[o.Save] = o.Path
 	case *plan.OpenPid:
 		r.opened[o.Save] = fmt.Sprintf("/proc/%d/ns", o.Pid)
 	case *plan.Clone:
-		v.New = append(v.New, o.Namespaces...)
+		r.fresh(o.Namespaces)
 	case *plan.Unshare:
-		v.New = append(v.New, o.Namespaces...)
+		r.fresh(o.Namespaces)
 	case *plan.Setns:
 		for _, ns := range o.Namespaces {
 			from := r.opened[o.From]
@@ -226,14 +229,24 @@ func (r *reader) step(s plan.Step) bool {
 			})
 		}
 	case *plan.MoveMount:
+		if d := r.device[o.From]; d != "" { // a node of the host's, where none can be made
+			dev := Device{Path: o.Target, Mode: 0o666, Origin: s.Origin}
+			fmt.Sscanf(d, "%s %d:%d", &dev.Type, &dev.Major, &dev.Minor)
+			v.Devices = append(v.Devices, dev)
+			break
+		}
 		source, known := r.opened[o.From]
 		kind := "bind"
 		if !known {
 			kind, source = "detached", o.From
 		}
+		var ids []string
+		if r.idMapped[o.From] {
+			ids = []string{"idmap"}
+		}
 		v.Mounts = append(v.Mounts, Mount{
 			Target: o.Target, Type: kind, Source: source, Recursive: r.recursive[o.From], ReadOnly: slices.Contains(o.Set, "ro"),
-			Options: slices.Concat(without(o.Set, "ro"), cleared(o.Clear)), Propagation: o.Propagation, Origin: s.Origin,
+			Options: slices.Concat(without(o.Set, "ro"), cleared(o.Clear), ids), Propagation: o.Propagation, Origin: s.Origin,
 		})
 	case *plan.Remount:
 		r.remount(o)
@@ -285,7 +298,7 @@ func (r *reader) step(s plan.Step) bool {
 		v.Ambient = append(v.Ambient, o.Caps...)
 	case *plan.Chdir:
 		v.Cwd = o.Path // where the first is a try, the second says the same
-	case *plan.Sched, *plan.IOPriority, *plan.Affinity, *plan.MemPolicy, *plan.Personality:
+	case *plan.Sched, *plan.IOPriority, *plan.Affinity, *plan.MemPolicy, *plan.Personality, *plan.TimeOffsets:
 		if text := s.Op.String(); !slices.Contains(v.Tuning, text) {
 			v.Tuning = append(v.Tuning, text)
 		}
@@ -320,12 +333,20 @@ func (r *reader) step(s plan.Step) bool {
 		// What takes something back says nothing of the container.
 	case *plan.CgroupEvacuate, *plan.CgroupOpen, *plan.CgroupJoin, *plan.Release, *plan.Await, *plan.Notify, *plan.Expect, *plan.BindConsole,
 		*plan.SendFD, *plan.RecvFD, *plan.Stdio, *plan.Setsid, *plan.ParentDeath, *plan.Dumpable, *plan.KeepCaps, *plan.CloseRange,
-		*plan.AwaitStart, *plan.FindProgram:
+		*plan.AwaitStart, *plan.FindProgram, *plan.Adopt, *plan.UserNamespace:
 		// How it is made, and not what it is.
 	default:
 		return false
 	}
 	return true
+}
+
+func (r *reader) fresh(namespaces []string) {
+	for _, ns := range namespaces {
+		if !slices.Contains(r.v.New, ns) {
+			r.v.New = append(r.v.New, ns)
+		}
+	}
 }
 
 // mount reads a mount made with a path of the host: the root, as a rule.
