@@ -314,6 +314,14 @@ func namedOnHost(op plan.Op) []string {
 		return []string{o.Path}
 	case *plan.WriteFile:
 		return []string{o.Path}
+	case *plan.SystemdScope:
+		return []string{"systemd unit " + o.Unit}
+	case *plan.SystemdSet:
+		return []string{"systemd unit " + o.Unit}
+	case *plan.SystemdAttach:
+		return []string{"systemd unit " + o.Unit}
+	case *plan.SystemdStop:
+		return []string{"systemd unit " + o.Unit}
 	case *plan.LinkBridge:
 		return append([]string{"link " + o.Name}, each("/proc/sys/", o.Sysctls)...)
 	case *plan.LinkVeth:

@@ -188,6 +188,10 @@ func (r *reader) step(s plan.Step) bool {
 		v.Cgroups = append(v.Cgroups, o.Path)
 	case *plan.CgroupWrite:
 		r.write(o)
+	case *plan.SystemdScope:
+		r.unit(o.Unit, o.Properties)
+	case *plan.SystemdSet:
+		r.unit(o.Unit, o.Properties)
 	case *plan.DeviceFilter:
 		v.DeviceRules = append([]string{}, o.Rules...)
 	case *plan.OpenTree:
@@ -329,16 +333,23 @@ func (r *reader) step(s plan.Step) bool {
 		v.Net.Table, v.Net.Subnet, v.Net.Rules = o.Table, o.Subnet, o.Rules
 	case *plan.NftPublish:
 		v.Net.Ports = append(v.Net.Ports, o.Ports...)
-	case *plan.CgroupRemove, *plan.LinkDelete, *plan.NftUnpublish:
+	case *plan.CgroupRemove, *plan.LinkDelete, *plan.NftUnpublish, *plan.SystemdStop:
 		// What takes something back says nothing of the container.
 	case *plan.CgroupEvacuate, *plan.CgroupOpen, *plan.CgroupJoin, *plan.Release, *plan.Await, *plan.Notify, *plan.Expect, *plan.BindConsole,
 		*plan.SendFD, *plan.RecvFD, *plan.Stdio, *plan.Setsid, *plan.ParentDeath, *plan.Dumpable, *plan.KeepCaps, *plan.CloseRange,
-		*plan.AwaitStart, *plan.FindProgram, *plan.Adopt, *plan.UserNamespace:
+		*plan.AwaitStart, *plan.FindProgram, *plan.Adopt, *plan.UserNamespace, *plan.SystemdAttach:
 		// How it is made, and not what it is.
 	default:
 		return false
 	}
 	return true
+}
+
+// unit reads what systemd is told of the container's unit. What limits something is also written into the cgroup.
+func (r *reader) unit(name string, properties []plan.SystemdProperty) {
+	for _, p := range properties {
+		r.v.Limits.Other = append(r.v.Limits.Other, fmt.Sprintf("%s: %s=%s", name, p.Name, strings.Join(p.Value, " ")))
+	}
 }
 
 func (r *reader) fresh(namespaces []string) {
