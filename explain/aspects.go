@@ -68,6 +68,9 @@ func aspects() []aspect {
 		}},
 		{"readonly", func(v *View) []string { return one(v.Root.ReadOnly, "the root is read-only") }},
 		{"rootoptions", func(v *View) []string { return each("overlay option ", v.Root.Options) }},
+		{"chroot", func(v *View) []string {
+			return one(v.Root.Chroot, "the root is entered by chroot, not by pivot_root")
+		}},
 		{"propagation", func(v *View) []string {
 			return one(v.Root.Propagation != "" && v.Root.Propagation != "private", "mounts of the root are %s", v.Root.Propagation)
 		}},

@@ -71,6 +71,7 @@ type Root struct {
 	Options     []string
 	ReadOnly    bool
 	Propagation string
+	Chroot      bool // entered by chroot, not by pivot_root
 	Origin      string
 }
 
@@ -223,6 +224,8 @@ func (r *reader) step(s plan.Step) bool {
 		if o.Root != "." {
 			v.Root.Mountpoint = o.Root
 		}
+	case *plan.MoveRoot:
+		v.Root.Chroot = true
 	case *plan.RootDir:
 		v.Root.Mountpoint = o.Path
 	case *plan.FSMount:
@@ -250,7 +253,7 @@ func (r *reader) step(s plan.Step) bool {
 		}
 		v.Mounts = append(v.Mounts, Mount{
 			Target: o.Target, Type: kind, Source: source, Recursive: r.recursive[o.From], ReadOnly: slices.Contains(o.Set, "ro"),
-			Options: slices.Concat(without(o.Set, "ro"), cleared(o.Clear), ids), Propagation: o.Propagation, Origin: s.Origin,
+			Options: slices.Concat(without(o.Set, "ro"), cleared(o.Clear), ids), Propagation: propagation(o.Propagation), Origin: s.Origin,
 		})
 	case *plan.Remount:
 		r.remount(o)
@@ -337,7 +340,7 @@ func (r *reader) step(s plan.Step) bool {
 		// What takes something back says nothing of the container.
 	case *plan.CgroupEvacuate, *plan.CgroupOpen, *plan.CgroupJoin, *plan.Release, *plan.Await, *plan.Notify, *plan.Expect, *plan.BindConsole,
 		*plan.SendFD, *plan.RecvFD, *plan.Stdio, *plan.Setsid, *plan.ParentDeath, *plan.Dumpable, *plan.KeepCaps, *plan.CloseRange,
-		*plan.AwaitStart, *plan.FindProgram, *plan.Adopt, *plan.UserNamespace, *plan.SystemdAttach:
+		*plan.AwaitStart, *plan.FindProgram, *plan.Adopt, *plan.UserNamespace, *plan.SystemdAttach, *plan.CgroupAttach:
 		// How it is made, and not what it is.
 	default:
 		return false
@@ -350,6 +353,14 @@ func (r *reader) unit(name string, properties []plan.SystemdProperty) {
 	for _, p := range properties {
 		r.v.Limits.Other = append(r.v.Limits.Other, fmt.Sprintf("%s: %s=%s", name, p.Name, strings.Join(p.Value, " ")))
 	}
+}
+
+// propagation is the word for the last of several settings, which is the one that lasts; slave and then shared is both.
+func propagation(words []string) string {
+	if len(words) == 0 {
+		return ""
+	}
+	return strings.TrimPrefix(words[len(words)-1], "r") // whether it goes for the mounts below is left out
 }
 
 func (r *reader) fresh(namespaces []string) {
@@ -386,8 +397,8 @@ func (r *reader) remount(o *plan.Remount) {
 	ro := slices.Contains(o.Set, "ro")
 	if o.Target == "/" {
 		v.Root.ReadOnly = v.Root.ReadOnly || ro
-		if o.Propagation != "" {
-			v.Root.Propagation = o.Propagation
+		if len(o.Propagation) > 0 {
+			v.Root.Propagation = propagation(o.Propagation)
 		}
 		return
 	}
@@ -398,12 +409,12 @@ func (r *reader) remount(o *plan.Remount) {
 		}
 		m.ReadOnly = (m.ReadOnly || ro) && !slices.Contains(o.Clear, "ro")
 		m.Options = slices.Concat(m.Options, without(o.Set, "ro"), cleared(without(o.Clear, "ro")))
-		if o.Propagation != "" {
-			m.Propagation = o.Propagation
+		if len(o.Propagation) > 0 {
+			m.Propagation = propagation(o.Propagation)
 		}
 		return
 	}
-	v.Mounts = append(v.Mounts, Mount{Target: o.Target, Type: "attributes", ReadOnly: ro, Options: without(o.Set, "ro"), Propagation: o.Propagation})
+	v.Mounts = append(v.Mounts, Mount{Target: o.Target, Type: "attributes", ReadOnly: ro, Options: without(o.Set, "ro"), Propagation: propagation(o.Propagation)})
 }
 
 // write reads a limit from the file that it is written to.
