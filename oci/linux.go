@@ -262,25 +262,6 @@ func (c *checker) cgroupsPath(p string) {
 	c.line(ptr, p)
 }
 
-// SystemdPath takes a cgroupsPath apart that is written for systemd, slice:prefix:name, where the unit is prefix-name.scope, or name
-// itself if it ends in .slice. An empty slice is the default one.
-func SystemdPath(p string) (slice, prefix, name string, err error) {
-	parts := strings.Split(p, ":")
-	if len(parts) != 3 {
-		return "", "", "", Problem{Pointer: "/linux/cgroupsPath", Text: fmt.Sprintf("%q: with systemd the form is slice:prefix:name, such as system.slice:glassbox:web", p)}
-	}
-	slice, prefix, name = parts[0], parts[1], parts[2]
-	switch {
-	case slice != "" && slice != "-.slice" && (!strings.HasSuffix(slice, ".slice") || slice == ".slice" || slice[0] == '-' || strings.Contains(slice, "--") || strings.HasSuffix(slice, "-.slice")):
-		err = Problem{Pointer: "/linux/cgroupsPath", Text: fmt.Sprintf("%q is no name of a slice of systemd: they look like machine.slice or user-1000.slice", slice)}
-	case name == "":
-		err = Problem{Pointer: "/linux/cgroupsPath", Text: fmt.Sprintf("%q has no name behind the second colon", p)}
-	case strings.Contains(p, "/"):
-		err = Problem{Pointer: "/linux/cgroupsPath", Text: fmt.Sprintf("%q: names of systemd's units have no /", p)}
-	}
-	return slice, prefix, name, err
-}
-
 // list checks a list of numbers and ranges, "0-3,7".
 func (c *checker) list(ptr, what, s string) {
 	if s == "" {

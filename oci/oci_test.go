@@ -422,31 +422,6 @@ func TestFeatures(t *testing.T) {
 	}
 }
 
-func TestSystemdPath(t *testing.T) {
-	for _, test := range []struct{ path, slice, prefix, name, err string }{
-		{"system.slice:glassbox:web", "system.slice", "glassbox", "web", ""},
-		{":cri-containerd:abc", "", "cri-containerd", "abc", ""},
-		{"a-b.slice::pod.slice", "a-b.slice", "", "pod.slice", ""},
-		{"-.slice:x:y", "-.slice", "x", "y", ""},
-		{"/system/web", "", "", "", "the form is slice:prefix:name"},
-		{"system:x:y", "", "", "", `"system" is no name of a slice`},
-		{"a--b.slice:x:y", "", "", "", "no name of a slice"},
-		{"system.slice:x:", "", "", "", "no name behind"},
-		{"system.slice:x:a/b", "", "", "", "have no /"},
-	} {
-		slice, prefix, name, err := SystemdPath(test.path)
-		if test.err != "" {
-			if err == nil || !strings.Contains(err.Error(), test.err) || !strings.HasPrefix(err.Error(), "/linux/cgroupsPath: ") {
-				t.Errorf("%s: got error %v, want %q", test.path, err, test.err)
-			}
-			continue
-		}
-		if err != nil || slice != test.slice || prefix != test.prefix || name != test.name {
-			t.Errorf("%s: got %q %q %q, error %v", test.path, slice, prefix, name, err)
-		}
-	}
-}
-
 func BenchmarkParse(b *testing.B) {
 	text, err := os.ReadFile("testdata/runc-1.1.json")
 	if err != nil {
