@@ -35,5 +35,7 @@ func Features() *features.Features {
 			MountExtensions: &features.MountExtensions{IDMap: &features.IDMap{Enabled: yes}},
 			NetDevices:      &features.NetDevices{Enabled: no},
 		},
+		// Settings of systemd's unit, which reach the host (cgroup.ScopeProperties).
+		PotentiallyUnsafeConfigAnnotations: []string{"org.systemd.property."},
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"glassbox/compile"
 	"glassbox/seccomp"
 
 	"github.com/google/go-cmp/cmp"
@@ -400,6 +401,12 @@ func TestFeatures(t *testing.T) {
 		if len(list) == 0 || !slices.IsSorted(list) {
 			t.Errorf("%v: empty or not sorted", list)
 		}
+	}
+	// Package compile can't be asked in the program: it may import this one.
+	can := slices.Concat(compile.MountOptions(), []string{"idmap", "ridmap"})
+	slices.Sort(can)
+	if diff := cmp.Diff(slices.Compact(can), f.MountOptions); diff != "" {
+		t.Errorf("mount options (-compiled +listed):\n%s", diff)
 	}
 	for _, a := range f.Linux.Seccomp.Actions {
 		for _, op := range f.Linux.Seccomp.Operators {
