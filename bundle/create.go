@@ -18,6 +18,8 @@ import (
 	"glassbox/fork"
 	"glassbox/oci"
 	"glassbox/plan"
+	"glassbox/seccomp"
+	"glassbox/systemd"
 )
 
 // CreateOptions are the flags of create and run.
@@ -63,10 +65,21 @@ func (r *Runtime) create(id string, spec *specs.Spec, o CreateOptions, wait bool
 	if err != nil {
 		return nil, nil, err
 	}
-	setDefaults(spec, id, facts)
-	in := compile.Input{Spec: spec, Facts: *facts, InheritStdio: true, Record: true}
+	if err := r.setDefaults(spec, id, facts); err != nil {
+		return nil, nil, err
+	}
+	in := compile.Input{
+		Spec: spec, Facts: *facts, InheritStdio: true, Record: true, FindProgram: true, LaxCaps: true,
+		NoNewKeyring: o.NoNewKeyring, PreserveFDs: o.PreserveFDs,
+	}
 	if wait {
 		in.StartDir = r.dir(id)
+	}
+	if in.Systemd, err = r.systemd(); err != nil {
+		return nil, nil, err
+	}
+	if in.Filter, err = r.filter(spec.Linux.Seccomp, facts.Arch); err != nil {
+		return nil, nil, err
 	}
 	out, err := compile.Container(in)
 	if err != nil {
@@ -77,7 +90,7 @@ func (r *Runtime) create(id string, spec *specs.Spec, o CreateOptions, wait bool
 	}
 	c := &record{
 		Format: recordFormat, OCIVersion: spec.Version, ID: id, Bundle: bundle, Rootfs: spec.Root.Path, Created: time.Now().UTC(), Owner: os.Geteuid(),
-		Annotations: spec.Annotations, Cgroups: out.Cgroups, Namespaces: namespaces(out.Plan), Hooks: spec.Hooks, Process: spec.Process, Filter: filterOf(out.Plan),
+		Annotations: spec.Annotations, Cgroups: out.Cgroups, Unit: out.Unit, Systemd: in.Systemd, Namespaces: namespaces(out.Plan), Hooks: spec.Hooks, Process: spec.Process, Filter: filterOf(out.Plan),
 	}
 	if err := r.prepare(c, out.Plan, wait); err != nil {
 		return nil, nil, err
@@ -91,6 +104,40 @@ func (r *Runtime) create(id string, spec *specs.Spec, o CreateOptions, wait bool
 		return nil, nil, err
 	}
 	return c, proc, nil
+}
+
+// systemd asks who makes units, where cgroups are made through it.
+func (r *Runtime) systemd() (*systemd.Facts, error) {
+	if !r.SystemdCgroup {
+		return nil, nil
+	}
+	if !systemd.Booted() {
+		return nil, errors.New("--systemd-cgroup: systemd doesn't run this machine")
+	}
+	f, err := systemd.Probe(os.Geteuid() != 0)
+	if err != nil {
+		return nil, fmt.Errorf("--systemd-cgroup: %w", err)
+	}
+	return f, nil
+}
+
+// filterCache is the directory of compiled filters. No container can have this name.
+const filterCache = "seccomp:cache"
+
+// filter compiles a seccomp profile, or remembers how it was compiled before. A profile with a listener is left to the compiler
+// of plans, which adds the steps that hand the listener over.
+func (r *Runtime) filter(s *specs.LinuxSeccomp, arch string) (*plan.Seccomp, error) {
+	if s == nil || s.ListenerPath != "" {
+		return nil, nil
+	}
+	f, err := seccomp.Cached(filepath.Join(r.Root, filterCache), s, arch)
+	if err != nil {
+		return nil, seccomp.At("/linux/seccomp", err)
+	}
+	for _, name := range f.Unknown {
+		r.warn("/linux/seccomp: unknown system call %q", name)
+	}
+	return &plan.Seccomp{Name: "of the configuration", Flags: f.Flags, Program: f.Bytes()}, nil
 }
 
 // prepare writes what must be there before the plan runs: what takes it back, and where the container waits.

@@ -6,6 +6,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"glassbox/cgroup"
 	"glassbox/host"
 )
 
@@ -36,23 +37,32 @@ func defaultDevices() []specs.LinuxDeviceCgroup {
 	}
 }
 
-// setDefaults adds what every container gets.
-func setDefaults(spec *specs.Spec, id string, facts *host.Facts) {
+// setDefaults adds what every container gets: a cgroup of its own, and its devices.
+func (r *Runtime) setDefaults(spec *specs.Spec, id string, facts *host.Facts) error {
 	l := spec.Linux
 	ordinary := facts.UserNS || facts.Caps&(1<<unix.CAP_SYS_ADMIN) == 0
-	if l.CgroupsPath == "" && ordinary {
+	var err error
+	switch {
+	case r.SystemdCgroup:
+		if l.CgroupsPath == "" {
+			l.CgroupsPath = ":glassbox:" + id
+		}
+	case l.CgroupsPath == "" && ordinary:
 		// Who may not make cgroups does without, as long as nothing is to be limited. Rules for devices are no limit: nobody can make
 		// devices in a user namespace.
 		if r := l.Resources; r == nil || reflect.DeepEqual(*r, specs.LinuxResources{Devices: r.Devices}) {
-			return
+			return nil
 		}
 		l.CgroupsPath = id // below the own cgroup, which may be delegated
+	default:
+		l.CgroupsPath, err = cgroup.Path(l.CgroupsPath, id)
 	}
-	if l.CgroupsPath == "" {
-		l.CgroupsPath = "/" + id
+	if err != nil {
+		return err
 	}
 	if l.Resources == nil {
 		l.Resources = &specs.LinuxResources{}
 	}
 	l.Resources.Devices = append(l.Resources.Devices, defaultDevices()...)
+	return nil
 }

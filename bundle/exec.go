@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -38,6 +40,8 @@ type ExecOptions struct {
 	Cgroup        string // below the container's
 	Detach        bool
 	IgnorePaused  bool
+
+	hook bool // its standard descriptors are given
 }
 
 // Exec runs a further process in a container, and unless it is detached waits for it and returns its exit status.
@@ -67,7 +71,7 @@ func (r *Runtime) Exec(id string, o ExecOptions) (int, error) {
 	case o.ConsoleSocket != "" && (!p.Terminal || !o.Detach):
 		return 255, errors.New("cannot use console socket if runc will not detach or allocate tty")
 	}
-	out, err := r.compileExec(c, p, true)
+	out, err := r.compileExec(c, p, o)
 	if err != nil {
 		return 255, err
 	}
@@ -103,20 +107,48 @@ func (r *Runtime) Exec(id string, o ExecOptions) (int, error) {
 	return signals.wait(proc, console), nil
 }
 
-func (r *Runtime) compileExec(c *record, p *specs.Process, inherit bool) (*compile.Output, error) {
+func (r *Runtime) compileExec(c *record, p *specs.Process, o ExecOptions) (*compile.Output, error) {
 	facts, err := r.Facts()
 	if err != nil {
 		return nil, err
 	}
+	cgroups, err := below(c.Cgroups, o.Cgroup)
+	if err != nil {
+		return nil, err
+	}
 	out, err := compile.Exec(compile.ExecInput{
-		Input:   compile.Input{Facts: *facts, Filter: c.Filter, InheritStdio: inherit},
-		Process: p, PID: c.PID, Start: c.Start, Namespaces: c.Namespaces, Cgroups: c.Cgroups,
+		Input:   compile.Input{Facts: *facts, Filter: c.Filter, InheritStdio: !o.hook, LaxCaps: true, PreserveFDs: o.PreserveFDs, Systemd: c.Systemd},
+		Process: p, PID: c.PID, Start: c.Start, Namespaces: c.Namespaces, Cgroups: cgroups, Unit: c.Unit,
 	})
 	if err != nil {
 		return nil, err
 	}
 	for _, w := range out.Warnings {
 		r.warn("%s", w)
+	}
+	return out, nil
+}
+
+// below returns the cgroups that --cgroup names: "PATH" is below the container's in all hierarchies, "CONTROLLER,…:PATH" in
+// those of v1 that have one of the controllers.
+func below(cgroups map[string]string, arg string) (map[string]string, error) {
+	if arg == "" {
+		return cgroups, nil
+	}
+	controllers, sub, named := strings.Cut(arg, ":")
+	if !named {
+		sub = arg
+	}
+	out := maps.Clone(cgroups)
+	for key, dir := range cgroups {
+		if !named || slices.Contains(strings.Split(controllers, ","), key) {
+			out[key] = path.Join(dir, path.Clean("/"+sub)) // ".." doesn't lead out of the container's
+		}
+	}
+	for _, dir := range out {
+		if _, err := os.Stat(dir); err != nil {
+			return nil, fmt.Errorf("--cgroup %s: %w", arg, err)
+		}
 	}
 	return out, nil
 }
@@ -190,7 +222,7 @@ func (r *Runtime) startHook(c *record, h *plan.Hook) error {
 	if len(p.Args) == 0 {
 		p.Args = []string{h.Path}
 	}
-	out, err := r.compileExec(c, &p, false)
+	out, err := r.compileExec(c, &p, ExecOptions{hook: true})
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 	"glassbox/cgroup"
 	"glassbox/fork"
 	"glassbox/plan"
+	"glassbox/systemd"
 )
 
 const (
@@ -45,6 +46,8 @@ type record struct {
 	Start       uint64            `json:"start"` // start time of the process, see fork.StartTime
 	Annotations map[string]string `json:"annotations,omitempty"`
 	Cgroups     map[string]string `json:"cgroups,omitempty"` // by controller, see cgroup.Setup
+	Unit        string            `json:"unit,omitempty"`    // of systemd's, the container is in
+	Systemd     *systemd.Facts    `json:"systemd,omitempty"` // which made it
 	Namespaces  []string          `json:"namespaces"`        // those that aren't the host's
 	Undo        []plan.Step       `json:"undo,omitempty"`    // what takes back what outlives the process
 	Hooks       *specs.Hooks      `json:"hooks,omitempty"`
