@@ -28,8 +28,11 @@ func (a *app) execCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			// On success this program is replaced by glassbox-runtime, which ends with the command's exit code.
-			return e.Exec(cmd.Context(), args[0], o)
+			code, err := e.Exec(cmd.Context(), args[0], o)
+			if err == nil && code != 0 {
+				err = &exitError{code}
+			}
+			return err
 		},
 	}
 	fs := cmd.Flags()

@@ -2,11 +2,14 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -17,71 +20,143 @@ import (
 	"glassbox/supervise"
 )
 
-// Exec runs a command in a running container. On success it does not return: this process becomes glassbox-runtime, a small
-// program whose executable lies on a read-only mount, which starts the command and exits with its code.
-func (e *Engine) Exec(_ context.Context, ref string, o ExecOptions) error {
+// Exec runs a command in a running container, with this process's standard streams, and returns its exit code. The container's
+// doorkeeper starts it: see supervise.Doorkeeper.
+func (e *Engine) Exec(_ context.Context, ref string, o ExecOptions) (code int, err error) {
 	id, err := e.resolve(ref)
 	if err != nil {
-		return err
-	}
-	state, err := e.state(id)
-	if os.IsNotExist(err) {
-		return notFound("no such container: %s", ref)
-	}
-	if err != nil {
-		return err
-	}
-	switch state.Status {
-	case supervise.Running:
-	case supervise.Paused:
-		return conflict("container %s is paused, unpause the container before exec", ref)
-	default:
-		return conflict("container %s is not running (%s)", id, state.Status)
-	}
-	job, err := supervise.ReadJob(e.dir(id))
-	if err != nil {
-		return err
+		return 125, err
 	}
 	if len(o.Command) == 0 || o.Command[0] == "" {
-		return invalid("there is no command to run")
+		return 125, invalid("there is no command to run")
 	}
-	facts, err := e.Facts()
+	caller, target, sameBuild, err := e.door(ref, id)
 	if err != nil {
-		return err
+		return 125, err
 	}
+	defer caller.Close()
 	in := compile.ExecInput{
-		Input: compile.Input{Facts: *facts, SeccompName: "default", Origins: map[string]string{"": "command line"}},
-		PID:   state.PID, Start: state.Start, Namespaces: job.Namespaces, Cgroups: job.Cgroups,
+		Input: compile.Input{Facts: target.Facts, SeccompName: "default", Origins: map[string]string{"": "command line"}},
+		PID:   target.PID, Start: target.Start, Namespaces: target.Namespaces, Cgroups: target.Cgroups,
 	}
-	if err := e.execProcess(id, job.Process, o, &in); err != nil {
-		return err
+	if err := e.execProcess(id, target.Process, o, &in); err != nil {
+		return 125, err
 	}
 	out, err := compile.Exec(in)
 	if err != nil {
-		return unsupported("%w", err)
+		return 125, unsupported("%w", err)
 	}
-	memory, err := supervise.Memory("exec", &supervise.ExecJob{Terminal: o.TTY, Interactive: o.Interactive, Detach: o.Detach, Plan: out.Plan})
+	code, err = caller.Exec(&supervise.ExecJob{Terminal: o.TTY, Interactive: o.Interactive, Detach: o.Detach, Plan: out.Plan}, sameBuild)
+	var refused *supervise.ExecError
+	if errors.As(err, &refused) {
+		err = &StartError{refused.Code, fmt.Errorf("exec: %w", err)}
+	}
+	return code, err
+}
+
+// door connects to the doorkeeper of a running container, which is started if there is none.
+func (e *Engine) door(ref, id string) (c *supervise.Caller, t *supervise.Target, sameBuild bool, err error) {
+	dir, build := e.dir(id), e.build()
+	if !e.paused(id) {
+		if c, err := supervise.Call(dir); err == nil {
+			if t, err := supervise.ReadTarget(dir, build); err == nil {
+				return c, t, true, nil
+			}
+			t, err := e.target(ref, id) // glassbox was updated meanwhile
+			return c, t, false, err
+		}
+	}
+	if t, err = e.target(ref, id); err != nil {
+		return nil, nil, false, err
+	}
+	t.Build = build
+	if c, err = e.startDoorkeeper(id, t); err != nil {
+		return nil, nil, false, fmt.Errorf("start %s doorkeeper: %w", e.cfg.Runtime, err)
+	}
+	return c, t, true, nil
+}
+
+// target finds out what exec needs to know of a container.
+func (e *Engine) target(ref, id string) (*supervise.Target, error) {
+	state, err := e.state(id)
+	switch {
+	case os.IsNotExist(err):
+		return nil, notFound("no such container: %s", ref)
+	case err != nil:
+		return nil, err
+	case state.Status == supervise.Paused:
+		return nil, conflict("container %s is paused, unpause the container before exec", ref)
+	case state.Status != supervise.Running:
+		return nil, conflict("container %s is not running (%s)", id, state.Status)
+	}
+	job, err := supervise.ReadJob(e.dir(id))
 	if err != nil {
-		return err
+		return nil, err
 	}
+	facts, err := e.Facts()
+	if err != nil {
+		return nil, err
+	}
+	return &supervise.Target{
+		PID: state.PID, Start: state.Start, Namespaces: job.Namespaces, Cgroups: job.Cgroups, Process: job.Process, Facts: *facts,
+	}, nil
+}
+
+// startDoorkeeper starts a doorkeeper, unless somebody else was quicker, and connects to it.
+func (e *Engine) startDoorkeeper(id string, t *supervise.Target) (*supervise.Caller, error) {
+	dir := e.dir(id)
+	unlock, err := supervise.LockDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if c, err := supervise.Call(dir); err == nil {
+		return c, nil
+	}
+	container, err := unix.PidfdOpen(t.PID, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(container)
 	runtime, err := e.runtimeFile()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	// The job goes to descriptor 3, out of whose way the executable must be.
-	exe, err := unix.FcntlInt(runtime.Fd(), unix.F_DUPFD_CLOEXEC, 10)
+	defer runtime.Close()
+	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	job3, err := unix.FcntlInt(memory.Fd(), unix.F_DUPFD_CLOEXEC, 10)
+	defer unix.Close(null)
+	listener, err := supervise.Listen(dir, t)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if err := unix.Dup3(job3, 3, 0); err != nil {
-		return err
+	defer unix.Close(listener)
+	// With one thread at a time it is quicker: it waits more than it works. The raw call is as in spawn.
+	_, err = syscall.ForkExec(fmt.Sprintf("/proc/self/fd/%d", runtime.Fd()), []string{"glassbox-runtime", "doorkeeper", dir}, &syscall.ProcAttr{
+		Dir: "/", Env: []string{"GOMAXPROCS=1"}, Sys: &syscall.SysProcAttr{Setsid: true},
+		Files: []uintptr{uintptr(null), uintptr(null), uintptr(null), uintptr(listener), uintptr(container)},
+	})
+	if err != nil {
+		return nil, err
 	}
-	err = unix.Exec(fmt.Sprintf("/proc/self/fd/%d", exe), []string{"glassbox-runtime", "exec"}, os.Environ())
-	return fmt.Errorf("exec %s: %w", e.cfg.Runtime, err)
+	return supervise.Call(dir)
+}
+
+// build tells one installation of glassbox's two programs from another.
+func (e *Engine) build() string {
+	var text []byte
+	for _, file := range []string{"/proc/self/exe", e.cfg.Runtime} {
+		var st unix.Stat_t
+		if err := unix.Stat(file, &st); err != nil {
+			return ""
+		}
+		for _, n := range []int64{int64(st.Dev), int64(st.Ino), st.Size, st.Mtim.Sec, st.Mtim.Nsec} {
+			text = append(strconv.AppendInt(text, n, 36), '.')
+		}
+	}
+	return string(text)
 }
 
 // joined are the namespaces that a container's plan left the host's for.

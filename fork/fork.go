@@ -25,7 +25,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
 	"runtime"
 	"slices"
 	"strconv"
@@ -457,7 +456,7 @@ func (x *execution) await() error {
 func (x *execution) executed() bool {
 	// The child leaves its loop only through execve, a report, or a signal. No report came; a signal before execve is told
 	// from one after it by the bit PF_FORKNOEXEC (0x40) of the flags in /proc/PID/stat, which execve clears.
-	data, err := os.ReadFile("/proc/" + strconv.Itoa(x.pid) + "/stat")
+	data, err := readStat(x.pid)
 	if err != nil {
 		return true
 	}

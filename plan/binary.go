@@ -8,12 +8,13 @@ import (
 )
 
 // The binary form of a value is what one process of glassbox hands to the next: it is read thirty times faster than JSON, and
-// that is a good part of a container's start. It is never stored: both ends are of one build, and the order of a type's fields
-// is the format. Files are JSON, for people and for later versions.
+// that is a good part of a container's start. Both ends are of one build, and the order of a type's fields is the format. Files
+// are JSON, for people and for later versions; the one that isn't (supervise.Target) names its build, and JSON has the same.
 //
 //	bool, integers   varint, zigzag where signed
 //	string, []byte   length, bytes
 //	slice            length, elements; 0 also for nil
+//	array            elements
 //	map              length, keys and values in no order
 //	pointer          0, or 1 and what it points to
 //	struct           its exported fields in order
@@ -44,6 +45,11 @@ func appendValue(b []byte, v reflect.Value) []byte {
 		if v.Type().Elem().Kind() == reflect.Uint8 {
 			return append(b, v.Bytes()...)
 		}
+		for i := range v.Len() {
+			b = appendValue(b, v.Index(i))
+		}
+		return b
+	case reflect.Array:
 		for i := range v.Len() {
 			b = appendValue(b, v.Index(i))
 		}
@@ -173,6 +179,10 @@ func (r *binaryReader) value(v reflect.Value, depth int) {
 		}
 		v.Set(reflect.MakeSlice(v.Type(), n, n))
 		for i := range n {
+			r.value(v.Index(i), depth+1)
+		}
+	case reflect.Array:
+		for i := range v.Len() {
 			r.value(v.Index(i), depth+1)
 		}
 	case reflect.Map:

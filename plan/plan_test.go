@@ -78,6 +78,10 @@ func TestRoundTrips(t *testing.T) {
 	if d := cmp.Diff(want, &got); d != "" {
 		t.Errorf("JSON round trip (-want +got):\n%s", d)
 	}
+	array, back := struct{ A [2]uint64 }{[2]uint64{1, 1 << 40}}, struct{ A [2]uint64 }{}
+	if err := ReadBinary(AppendBinary(nil, &array), &back); err != nil || back != array {
+		t.Errorf("array: %v, %v, want %v", back, err, array)
+	}
 	var again Plan
 	if err := ReadBinary(AppendBinary(nil, want), &again); err != nil {
 		t.Fatal(err)

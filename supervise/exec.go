@@ -1,19 +1,57 @@
 package supervise
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
+	"path/filepath"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
-	"golang.org/x/term"
 
 	"glassbox/fork"
+	"glassbox/host"
 	"glassbox/plan"
+)
+
+// A further process of a running container is started by a doorkeeper: a small process, `glassbox-runtime doorkeeper DIR`, whose executable
+// can't be written from inside the container (CVE-2019-5736). The first exec starts it; it stays for the next ones, because to
+// start it takes as long as all else, and ends when there was none for a while, or with the container. The caller compiles
+// the plan and makes the pipes; the doorkeeper clones, waits, and says how it ended. Input and output never pass through it.
+//
+//	caller                                              doorkeeper
+//	  │ connect DIR/exec ─────────────────────────────────▶ │ accept
+//	  │ 'b' {job, stdin, stdout, stderr} ─────────────────▶ │ clone
+//	  │ ◀────────────────────── Started {pidfd, console}    │
+//	  │ 'r': signals are caught from here on ─────────────▶ │
+//	  │ signals by the pidfd, window sizes by the console   │ wait
+//	  │ ◀──────────────────────────────── Exited, Code      │
+//
+// Each is one message of a SOCK_SEQPACKET socket, which arrives whole or not at all. A caller that dies before it has said that
+// it catches signals takes the process with it, as the signal that killed it would have; afterwards the process goes on without it.
+// It goes on, too, when the doorkeeper is killed; its caller gets an error.
+const (
+	SocketFile = "exec"     // in the container's directory
+	TargetFile = "exec.bin" // a Target in binary form, written by whoever starts a doorkeeper
+)
+
+// linger is how long a doorkeeper waits for the next exec.
+const linger = 10 * time.Second
+
+// Descriptors that a doorkeeper is started with.
+const (
+	listenerFD  = 3
+	containerFD = 4 // pidfd of the container's first process
+)
+
+// First bytes of messages to a doorkeeper.
+const (
+	msgBinary = 'b' // a job in binary form
+	msgJSON   = 'j' // a job from another build of glassbox
+	msgReady  = 'r'
 )
 
 // An ExecJob is a further process to be started in a running container.
@@ -24,130 +62,338 @@ type ExecJob struct {
 	Plan        *plan.Plan `json:"plan"`
 }
 
-// Exec reads an [ExecJob] from descriptor 3, starts its process, carries its input and output and returns its exit code. The caller
-// (`glassbox exec`) has replaced itself by this process, so that a small program clones the child, and one whose executable
-// can't be written from inside the container.
-func Exec() int {
-	var job ExecJob
-	if err := readMemory(3, &job); err != nil {
-		fmt.Fprintf(os.Stderr, "glassbox: exec: %v\n", err)
-		return 125
-	}
-	code, err := job.run()
+// Target is what exec needs to know of a running container, in a form that is read in no time. It is for the build of glassbox
+// that wrote it; others find the same in the container's other files.
+type Target struct {
+	Build      string
+	PID        int
+	Start      uint64
+	Namespaces []string
+	Cgroups    map[string]string
+	Process    Process
+	Facts      host.Facts
+}
+
+// ReadTarget reads what the caller that started the doorkeeper wrote, if it was of the same build.
+func ReadTarget(dir, build string) (*Target, error) {
+	data, err := readFile(filepath.Join(dir, TargetFile))
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "glassbox: exec: %v\n", err)
-		code = 125
+		return nil, err
+	}
+	// The build stands first, so that nothing else of another one is looked at.
+	if prefix := plan.AppendBinary(nil, &build); build == "" || !bytes.HasPrefix(data, prefix) {
+		return nil, errors.New("written by another build of glassbox")
+	}
+	var t Target
+	if err := plan.ReadBinary(data, &t); err != nil {
+		return nil, err
+	}
+	return &t, nil
+}
+
+// socketPath returns a path for DIR/exec that fits into a socket's address (108 bytes), and what to close after its use.
+func socketPath(dir string) (path string, dirFD int, err error) {
+	path = filepath.Join(dir, SocketFile)
+	if len(path) < 108 {
+		return path, -1, nil
+	}
+	dirFD, err = unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	return fmt.Sprintf("/proc/self/fd/%d/%s", dirFD, SocketFile), dirFD, err
+}
+
+// doorkeeper starts further processes in one container.
+type doorkeeper struct {
+	mu      sync.Mutex
+	running int       // requests
+	last    time.Time // when there was one
+}
+
+// Doorkeeper takes requests at descriptor 3, the socket in dir, until there has been none for a while, or the container
+// (descriptor 4) has ended.
+func Doorkeeper(dir string) int {
+	unix.CloseOnExec(listenerFD)
+	unix.CloseOnExec(containerFD)
+	d := &doorkeeper{last: time.Now()}
+	var mine unix.Stat_t
+	unix.Lstat(filepath.Join(dir, SocketFile), &mine)
+	go d.accept()
+	for d.remaining() > 0 {
+		fds := []unix.PollFd{{Fd: containerFD, Events: unix.POLLIN}}
+		if n, _ := unix.Poll(fds, int(d.remaining().Milliseconds())+1); n > 0 {
+			break
+		}
+	}
+	// Whoever comes from now on starts another doorkeeper. Those who have connected are still served.
+	if unlock, err := LockDir(dir); err == nil {
+		var now unix.Stat_t
+		if unix.Lstat(filepath.Join(dir, SocketFile), &now) == nil && now.Ino == mine.Ino {
+			os.Remove(filepath.Join(dir, SocketFile))
+		}
+		unlock()
+	}
+	time.Sleep(20 * time.Millisecond)
+	for d.busy() {
+		time.Sleep(20 * time.Millisecond)
+	}
+	return 0
+}
+
+// LockDir takes the lock of a container's door, that is, of its directory: only one process opens or closes it at a time.
+func LockDir(dir string) (unlock func(), err error) {
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	for err = unix.EINTR; err == unix.EINTR; {
+		err = unix.Flock(fd, unix.LOCK_EX)
+	}
+	return func() { unix.Close(fd) }, err
+}
+
+// Listen opens the door: the socket that a doorkeeper is given, in place of one that a killed doorkeeper left. t is for other callers
+// of the same build.
+func Listen(dir string, t *Target) (int, error) {
+	if err := os.WriteFile(filepath.Join(dir, TargetFile), plan.AppendBinary(nil, t), 0o600); err != nil {
+		return -1, err
+	}
+	os.Remove(filepath.Join(dir, SocketFile))
+	path, dirFD, err := socketPath(dir)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(dirFD)
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return -1, err
+	}
+	err = unix.Bind(fd, &unix.SockaddrUnix{Name: path})
+	if err == nil {
+		err = unix.Listen(fd, 64)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, fmt.Errorf("listen on %s: %w", filepath.Join(dir, SocketFile), err)
+	}
+	return fd, nil
+}
+
+func (d *doorkeeper) begin() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.running++
+}
+
+func (d *doorkeeper) end() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.running--
+	d.last = time.Now()
+}
+
+func (d *doorkeeper) busy() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.running > 0
+}
+
+// remaining is how long to wait for another request.
+func (d *doorkeeper) remaining() time.Duration {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.running > 0 {
+		return linger
+	}
+	return linger - time.Since(d.last)
+}
+
+// accept takes requests.
+func (d *doorkeeper) accept() {
+	file := os.NewFile(listenerFD, SocketFile) // non-blocking, so that Go's poller waits, and not a thread
+	raw, err := file.SyscallConn()
+	if err != nil {
+		return
+	}
+	for {
+		var conn int
+		var err error
+		if raw.Read(func(fd uintptr) bool {
+			conn, _, err = unix.Accept4(int(fd), unix.SOCK_CLOEXEC)
+			return err != unix.EAGAIN
+		}) != nil {
+			return
+		}
+		switch err {
+		case nil:
+			d.begin()
+			go d.exec(conn)
+		case unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOBUFS:
+			time.Sleep(50 * time.Millisecond) // until others end
+		}
+	}
+}
+
+// exec serves one caller. Its goroutine keeps the thread that clones: the thread is in the container's PID namespace as far as
+// its children are concerned, and is not used for anything else.
+func (d *doorkeeper) exec(conn int) {
+	defer hangUp(conn)
+	end := sync.OnceFunc(d.end)
+	defer end()
+	// A caller sends its request at once. One that doesn't holds a thread no longer than this.
+	unix.SetsockoptTimeval(conn, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 5})
+	job, fds, err := receiveJob(conn)
+	defer closeAll(fds)
+	if err != nil {
+		sendEvent(conn, Event{Error: err.Error(), Code: 125})
+		return
+	}
+	proc, err := fork.Start(job.Plan, fork.Options{FDs: fds, OnExecFailure: fork.ExplainExec})
+	closeAll(fds)
+	if err != nil {
+		code := 125
 		var step *fork.StepError
 		if errors.As(err, &step) {
 			code = step.Code
 		}
+		sendEvent(conn, Event{Error: err.Error(), Code: code})
+		return
 	}
-	return code
+	defer unix.Close(proc.Pidfd)
+	send := []int{proc.Pidfd}
+	console, terminal := proc.FDs["console"]
+	switch {
+	case terminal && job.Detach: // nobody looks, but the process must be able to write
+		go func() {
+			defer unix.Close(console)
+			for buf := make([]byte, 4<<10); ; {
+				if n, err := unix.Read(console, buf); n <= 0 && err != unix.EINTR {
+					return
+				}
+			}
+		}()
+	case terminal:
+		send = append(send, console)
+	}
+	sendEvent(conn, Event{Started: true}, send...)
+	if len(send) > 1 {
+		unix.Close(console)
+	}
+	if job.Detach && !terminal {
+		end() // nobody waits, and an orphan is as well off
+	} else if !job.Detach && !callerReady(conn, proc.Pidfd) {
+		unix.PidfdSendSignal(proc.Pidfd, unix.SIGKILL, nil, 0)
+	}
+	sendEvent(conn, Event{Exited: true, Code: waitFor(proc)})
 }
 
-func (j *ExecJob) run() (int, error) {
-	interactive := j.Interactive && !j.Detach
-	p, err := newPipes(j.Terminal, interactive)
+// hangUp closes a connection once the caller has. To close it earlier, with a message of the caller unread, would make the kernel
+// throw away what the caller has not read yet (ECONNRESET).
+func hangUp(conn int) {
+	var buf [1]byte
+	for {
+		n, _, err := unix.Recvfrom(conn, buf[:], 0)
+		if n <= 0 && err != unix.EINTR {
+			break
+		}
+	}
+	unix.Close(conn)
+}
+
+// callerReady waits until the caller says that it catches signals, or the process ends. It returns false if the caller died.
+func callerReady(conn, pidfd int) bool {
+	for {
+		fds := []unix.PollFd{{Fd: int32(conn), Events: unix.POLLIN}, {Fd: int32(pidfd), Events: unix.POLLIN}}
+		if _, err := unix.Poll(fds, -1); err != nil && err != unix.EINTR {
+			return true
+		}
+		if fds[0].Revents != 0 {
+			var buf [1]byte
+			n, _, err := unix.Recvfrom(conn, buf[:], unix.MSG_DONTWAIT)
+			if err != unix.EAGAIN && err != unix.EINTR {
+				return n == 1
+			}
+		}
+		if fds[1].Revents != 0 {
+			return true
+		}
+	}
+}
+
+// receiveJob reads a request.
+func receiveJob(conn int) (*ExecJob, map[string]int, error) {
+	var kind [1]byte
+	fds, n, err := receiveFDs(conn, kind[:])
 	if err != nil {
-		return 125, err
+		return nil, nil, err
 	}
-	// Signals are taken from before the start, so that none is lost between start and proxy.
-	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH, unix.SIGPIPE)
-	proc, err := fork.Start(j.Plan, fork.Options{FDs: p.child, OnExecFailure: fork.ExplainExec})
-	p.closeChild()
+	named := map[string]int{}
+	for i, name := range []string{"job", "stdin", "stdout", "stderr"} {
+		if i < len(fds) {
+			named[name] = fds[i]
+		}
+	}
+	if n != 1 || len(fds) != 1 && len(fds) != 4 {
+		return nil, named, fmt.Errorf("a request of %d bytes with %d descriptors is none for exec", n, len(fds))
+	}
+	memory := named["job"]
+	delete(named, "job")
+	var job ExecJob
+	switch kind[0] {
+	case msgBinary:
+		err = readMemory(memory, &job)
+	case msgJSON:
+		var data []byte
+		if data, err = memoryBytes(memory); err == nil {
+			err = json.Unmarshal(data, &job)
+		}
+	default:
+		unix.Close(memory)
+		err = fmt.Errorf("unknown request %q", kind[0])
+	}
+	if err == nil && job.Plan == nil {
+		err = errors.New("a request without a plan")
+	}
+	return &job, named, err
+}
+
+// receiveFDs reads one message and the descriptors in it.
+func receiveFDs(conn int, data []byte) (fds []int, n int, err error) {
+	control := make([]byte, unix.CmsgSpace(4*4))
+	var cn int
+	for {
+		n, cn, _, _, err = unix.Recvmsg(conn, data, control, unix.MSG_CMSG_CLOEXEC)
+		if err != unix.EINTR {
+			break
+		}
+	}
+	if err != nil || cn == 0 {
+		return nil, n, err
+	}
+	messages, err := unix.ParseSocketControlMessage(control[:cn])
 	if err != nil {
-		return 125, err
+		return nil, n, err
 	}
-	var console *os.File
-	if fd, ok := proc.FDs["console"]; ok {
-		console = os.NewFile(uintptr(fd), "console")
+	for i := range messages {
+		if got, err := unix.ParseUnixRights(&messages[i]); err == nil {
+			fds = append(fds, got...)
+		}
 	}
-	if j.Detach {
-		return 0, nil
-	}
+	return fds, n, nil
+}
 
-	if console != nil {
-		if term.IsTerminal(0) {
-			if old, err := term.MakeRaw(0); err == nil {
-				defer term.Restore(0, old)
-			}
-		}
-		resize(console)
+func closeAll(fds map[string]int) {
+	for name, fd := range fds {
+		unix.Close(fd)
+		delete(fds, name)
 	}
-	go func() {
-		for sig := range signals {
-			switch sig {
-			case unix.SIGPIPE:
-			case unix.SIGWINCH:
-				if console != nil {
-					resize(console)
-				}
-			default:
-				unix.PidfdSendSignal(proc.Pidfd, sig.(syscall.Signal), nil, 0)
-			}
-		}
-	}()
+}
 
-	var outputs sync.WaitGroup
-	out := func(from *os.File, to int) {
-		outputs.Add(1)
-		go func() {
-			defer outputs.Done()
-			buf := make([]byte, 32<<10)
-			for {
-				n, err := from.Read(buf)
-				if n > 0 && !writeAll(to, buf[:n]) {
-					from.Close() // nobody reads: the process gets SIGPIPE
-					return
-				}
-				if err != nil {
-					return
-				}
-			}
-		}()
+// sendEvent tells the caller something. One that is gone doesn't matter, and one that doesn't read is not waited for.
+func sendEvent(conn int, e Event, fds ...int) {
+	var rights []byte
+	if len(fds) > 0 {
+		rights = unix.UnixRights(fds...)
 	}
-	in := func(to *os.File, closeAtEnd bool) {
-		go func() {
-			buf := make([]byte, 32<<10)
-			for {
-				n, err := os.Stdin.Read(buf)
-				if n > 0 {
-					if _, err := to.Write(buf[:n]); err != nil {
-						return
-					}
-				}
-				if err != nil {
-					if closeAtEnd {
-						to.Close()
-					}
-					return
-				}
-			}
-		}()
-	}
-	if console != nil {
-		out(console, 1)
-		if interactive {
-			in(console, false)
-		}
-	} else {
-		out(p.stdout, 1)
-		out(p.stderr, 2)
-		if p.stdin != nil {
-			in(p.stdin, true)
-		}
-	}
-
-	code := waitFor(proc)
-	// What the process has written is still to be passed on; what its children in the background will write is not waited for.
-	done := make(chan struct{})
-	go func() { outputs.Wait(); close(done) }()
-	select {
-	case <-done:
-	case <-time.After(100 * time.Millisecond):
-	}
-	return code, nil
+	unix.Sendmsg(conn, plan.AppendBinary(nil, &e), rights, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 }
 
 // waitFor returns the exit code of a child as a shell would.
@@ -157,14 +403,4 @@ func waitFor(proc *fork.Process) int {
 		return 128 + int(ws.Signal())
 	}
 	return ws.ExitStatus()
-}
-
-// resize gives a pty the size of the terminal at standard input or output.
-func resize(console *os.File) {
-	for fd := range 2 {
-		if ws, err := unix.IoctlGetWinsize(fd, unix.TIOCGWINSZ); err == nil {
-			unix.IoctlSetWinsize(int(console.Fd()), unix.TIOCSWINSZ, ws)
-			return
-		}
-	}
 }

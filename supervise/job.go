@@ -12,6 +12,8 @@
 //	   lock file (3): held as long as the supervisor lives ◀─────┘
 //	   job (5): in memory
 //
+// Further processes of a container are started by a second small process, on request ([Doorkeeper]).
+//
 // Start reading at [Main], then [Repair].
 package supervise
 
@@ -134,7 +136,7 @@ func WriteState(dir string, s *State) error {
 }
 
 func readJSON(path string, v any) error {
-	data, err := os.ReadFile(path)
+	data, err := readFile(path)
 	if err != nil {
 		return err
 	}

@@ -54,32 +54,75 @@ func Main() int {
 
 // Memory writes v's binary form into a file in memory, from which another process takes it.
 func Memory(name string, v any) (*os.File, error) {
-	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC)
+	fd, err := memoryFD(name, plan.AppendBinary(nil, v))
 	if err != nil {
 		return nil, err
 	}
-	f := os.NewFile(uintptr(fd), name)
-	if _, err := f.WriteAt(plan.AppendBinary(nil, v), 0); err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
+	return os.NewFile(uintptr(fd), name), nil
 }
 
-// readMemory reads what Memory wrote.
-func readMemory(fd int, v any) error {
-	f := os.NewFile(uintptr(fd), "memory")
-	defer f.Close()
-	st, err := f.Stat()
+func memoryFD(name string, data []byte) (int, error) {
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC)
 	if err != nil {
-		return err
+		return -1, err
 	}
-	data := make([]byte, st.Size())
-	if _, err := f.ReadAt(data, 0); err != nil {
+	for off := 0; off < len(data); {
+		n, err := unix.Pwrite(fd, data[off:], int64(off))
+		if err != nil && err != unix.EINTR {
+			unix.Close(fd)
+			return -1, err
+		}
+		off += max(n, 0)
+	}
+	return fd, nil
+}
+
+// readMemory reads what Memory wrote, and closes it.
+func readMemory(fd int, v any) error {
+	data, err := memoryBytes(fd)
+	if err != nil {
 		return err
 	}
 	return plan.ReadBinary(data, v)
 }
+
+func memoryBytes(fd int) ([]byte, error) {
+	defer unix.Close(fd)
+	return readFD(fd)
+}
+
+// readFile is os.ReadFile without Go's poller, which costs more than the reading.
+func readFile(path string) ([]byte, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	return readFD(fd)
+}
+
+// readFD reads a file from its beginning to its end.
+func readFD(fd int) ([]byte, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, err
+	}
+	if st.Size > maxJob {
+		return nil, fmt.Errorf("%d bytes are too many", st.Size)
+	}
+	data := make([]byte, st.Size)
+	for off := 0; off < len(data); {
+		n, err := unix.Pread(fd, data[off:], int64(off))
+		if n <= 0 && err != unix.EINTR {
+			return data[:off], err
+		}
+		off += max(n, 0)
+	}
+	return data, nil
+}
+
+// maxJob is far above what a plan with the longest possible command line takes.
+const maxJob = 32 << 20
 
 type supervisor struct {
 	job      *Job

@@ -21,9 +21,9 @@ func run(args []string) int {
 	case len(args) == 3 && args[0] == "resident":
 		hide()
 		return supervise.Resident(args[1], args[2])
-	case len(args) == 1 && args[0] == "exec":
+	case len(args) == 2 && args[0] == "doorkeeper":
 		hide()
-		return supervise.Exec()
+		return supervise.Doorkeeper(args[1])
 	case len(args) > 2 && args[0] == "init" && args[1] == "--":
 		return supervise.Init(args[2:])
 	case len(args) > 1 && args[0] == "--": // as /dev/init
