@@ -17,12 +17,42 @@ import (
 // Names are compared exactly first and then without regard to case, as readers written in Go always did, with a warning. A null
 // stands for a property that is absent.
 func Parse(text []byte) (*specs.Spec, []Problem, error) {
-	d := decoder{text: string(text), fields: make(map[reflect.Type][]field, 32)}
 	s := new(specs.Spec)
-	if err := d.document(s); err != nil {
-		return nil, d.warnings, err
+	warnings, err := parse(text, reflect.ValueOf(s).Elem())
+	if err != nil {
+		return nil, warnings, err
 	}
-	return s, d.warnings, nil
+	return s, warnings, nil
+}
+
+// ParseProcess reads and checks the process of an exec (its --process file). Pointers begin at the process.
+func ParseProcess(text []byte) (*specs.Process, []Problem, error) {
+	p := new(specs.Process)
+	warnings, err := parse(text, reflect.ValueOf(p).Elem())
+	if err != nil {
+		return nil, warnings, err
+	}
+	c := &checker{linux: &specs.Linux{}}
+	c.process(p)
+	return p, append(warnings, c.below("/process")...), c.err()
+}
+
+// ParseResources reads and checks the resources of an update (its --resources file). Pointers begin at the resources.
+func ParseResources(text []byte) (*specs.LinuxResources, []Problem, error) {
+	r := new(specs.LinuxResources)
+	warnings, err := parse(text, reflect.ValueOf(r).Elem())
+	if err != nil {
+		return nil, warnings, err
+	}
+	c := &checker{linux: &specs.Linux{Resources: r}}
+	c.resources()
+	return r, append(warnings, c.below("/linux/resources")...), c.err()
+}
+
+func parse(text []byte, v reflect.Value) ([]Problem, error) {
+	d := decoder{text: string(text), fields: make(map[reflect.Type][]field, 32)}
+	err := d.document(v)
+	return d.warnings, err
 }
 
 // deepest is how many arrays and objects may be inside each other. The specification needs eight; the rest is for properties of
@@ -46,14 +76,14 @@ type field struct {
 	platform string // where it counts; "" is everywhere
 }
 
-func (d *decoder) document(s *specs.Spec) error {
+func (d *decoder) document(v reflect.Value) error {
 	if strings.HasPrefix(d.text, "\xef\xbb\xbf") {
 		return d.wrong("the text begins with a byte order mark: JSON has none, save it as plain UTF-8")
 	}
 	if d.space(); d.pos == len(d.text) {
 		return d.wrong("the text is empty, an object is wanted")
 	}
-	if err := d.value(reflect.ValueOf(s).Elem()); err != nil {
+	if err := d.value(v); err != nil {
 		return err
 	}
 	if d.space(); d.pos < len(d.text) {

@@ -173,6 +173,32 @@ func TestAccepted(t *testing.T) {
 	}
 }
 
+// TestParts reads parts of a configuration that come alone.
+func TestParts(t *testing.T) {
+	for _, test := range []struct{ text, warning, err string }{
+		{`{"args": ["sh"], "cwd": "/"}`, "", ""},
+		{`{"args": ["sh"], "cwd": "/", "nice": 1}`, "/nice: unknown property, ignored", ""},
+		{`{"args": ["sh"], "cwd": "/", "capabilities": {"bounding": ["CAP_FLY"]}}`, `/capabilities/bounding/0: unknown capability "CAP_FLY", ignored`, ""},
+		{`{"args": ["sh"], "cwd": "x"}`, "", `/cwd: "x" is not an absolute path`},
+		{`{"args": "sh"}`, "", "line 1, column 10: /args: a string where"},
+	} {
+		p, warnings, err := ParseProcess([]byte(test.text))
+		if fmt.Sprint(warnings) != "["+test.warning+"]" || (err == nil) != (test.err == "") || err != nil && !strings.Contains(err.Error(), test.err) {
+			t.Errorf("%s: got %v, warnings %v, error %v", test.text, p, warnings, err)
+		}
+	}
+	for _, test := range []struct{ text, err string }{
+		{`{"memory": {"limit": 1048576}, "pids": {"limit": 5}}`, ""},
+		{`{"memory": {"limit": -9}}`, "/memory/limit: -9"},
+		{`[]`, "line 1, column 1: an array where an object is wanted"},
+	} {
+		r, warnings, err := ParseResources([]byte(test.text))
+		if len(warnings) > 0 || (err == nil) != (test.err == "") || err != nil && !strings.HasPrefix(err.Error(), test.err) {
+			t.Errorf("%s: got %v, warnings %v, error %v", test.text, r, warnings, err)
+		}
+	}
+}
+
 // TestSpecExamples reads the specification's own example configurations, which are older than its version 1.
 func TestSpecExamples(t *testing.T) {
 	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/opencontainers/runtime-spec").Output()

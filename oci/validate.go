@@ -36,10 +36,7 @@ func Validate(s *specs.Spec) ([]Problem, error) {
 	c.kernel()
 	c.resources()
 	c.filter()
-	if len(c.errors) > 0 {
-		return c.warnings, c.errors
-	}
-	return c.warnings, nil
+	return c.warnings, c.err()
 }
 
 // checker collects what is wrong.
@@ -55,6 +52,23 @@ func (c *checker) fail(pointer, format string, args ...any) {
 
 func (c *checker) warn(pointer, format string, args ...any) {
 	c.warnings = append(c.warnings, Problem{Pointer: pointer, Text: fmt.Sprintf(format, args...)})
+}
+
+func (c *checker) err() error {
+	if len(c.errors) == 0 {
+		return nil
+	}
+	return c.errors
+}
+
+// below cuts off the beginning of all pointers, for a part of a configuration that comes alone. It returns the warnings.
+func (c *checker) below(pointer string) []Problem {
+	for _, list := range [...][]Problem{c.errors, c.warnings} {
+		for i := range list {
+			list[i].Pointer = strings.TrimPrefix(list[i].Pointer, pointer)
+		}
+	}
+	return c.warnings
 }
 
 // namespace returns the entry of a type, or nil.
