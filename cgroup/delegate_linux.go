@@ -6,7 +6,6 @@ import (
 
 	"glassbox/host"
 
-	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
@@ -60,25 +59,4 @@ func Exists(paths map[string]string) bool {
 		}
 	}
 	return false
-}
-
-// DefaultDevices are the rules that OCI runtimes append to those of a configuration: any node may be made, and those of the
-// default devices of the specification, of its terminals and of its own console may be used. Appended, and not put first: on v1
-// callers find their own rules at the beginning of devices.list.
-func DefaultDevices() []specs.LinuxDeviceCgroup {
-	allow := func(kind string, major, minor int64, access string) specs.LinuxDeviceCgroup {
-		d := specs.LinuxDeviceCgroup{Allow: true, Type: kind, Access: access}
-		if major != every {
-			d.Major = &major
-		}
-		if minor != every {
-			d.Minor = &minor
-		}
-		return d
-	}
-	rules := []specs.LinuxDeviceCgroup{allow("c", every, every, "m"), allow("b", every, every, "m")}
-	for _, n := range [][2]int64{{1, 3}, {1, 8}, {1, 7}, {5, 0}, {1, 5}, {1, 9}, {136, every}, {5, 2}, {5, 1}} {
-		rules = append(rules, allow("c", n[0], n[1], "rwm"))
-	}
-	return rules
 }

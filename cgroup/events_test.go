@@ -3,13 +3,17 @@ package cgroup
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"glassbox/host"
 	"glassbox/plan"
 
 	"github.com/google/go-cmp/cmp"
@@ -364,17 +368,58 @@ func blockDevice(t *testing.T) (major, minor int64) {
 	return int64(n[0]), int64(n[1])
 }
 
-// In the virtual machine an ordinary user has a part of the tree in a unit of its own manager, and none in a login session.
+// What is said to be the caller's is: a process can be born there, with limits unless it is crowded. The test is for ordinary
+// users, too: in a login session they have nothing, in a unit of their own manager a part of the tree.
 func TestDelegated(t *testing.T) {
-	f := realHost(t)
+	facts, err := host.Probe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := facts.Cgroup
 	d, ok := Delegated(f)
-	if v2, has := unified(f); f.Mode != "v2" || !has || v2.Own == "" {
-		if ok {
-			t.Errorf("Delegated = %+v without cgroup v2", d)
+	t.Logf("%+v, %v", d, ok)
+	h, _ := unified(f)
+	name := fmt.Sprintf("glassbox-test-%d-delegated", os.Getpid())
+	if !ok {
+		dir := filepath.Join(h.Mount, h.Own, name)
+		if err := unix.Mkdir(dir, 0o755); err == nil && f.Mode == host.CgroupV2 {
+			unix.Rmdir(dir)
+			t.Errorf("%s could be made, but isn't delegated", dir)
 		}
 		return
 	}
-	if !ok || d.Path == "" || !d.Crowded && len(d.Controllers) == 0 {
-		t.Errorf("root may use all of it, but Delegated = %+v, %v", d, ok)
+	limit := int64(7)
+	r := &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: &limit}}
+	if d.Crowded {
+		r = nil
+	} else if !slices.Contains(d.Controllers, "pids") {
+		t.Fatalf("no controller pids: %+v", d)
+	}
+	s, err := Steps(f, filepath.Join(d.Path, name), r, pointerItself)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer Remove(&plan.CgroupRemove{Path: s.Paths[""]})
+	for _, step := range s.Steps {
+		if op, ok := step.Op.(*plan.CgroupWrite); ok && op.Enable && d.Crowded {
+			continue // the kernel would refuse it
+		}
+		fd, err := do(step.Op)
+		if err != nil {
+			t.Fatalf("%v: %v", step.Op, err)
+		}
+		if fd < 0 {
+			continue
+		}
+		defer unix.Close(fd)
+		cmd := exec.Command("/bin/cat", "/proc/self/cgroup")
+		cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: fd}
+		out, err := cmd.CombinedOutput()
+		if want := "0::" + filepath.Join(d.Path, name) + "\n"; err != nil || string(out) != want {
+			t.Errorf("the process is in %q, %v, want %q", out, err, want)
+		}
+	}
+	if got, err := readFile(s.Paths[""], "pids.max"); !d.Crowded && (got != "7" || err != nil) {
+		t.Errorf("pids.max is %q, %v", got, err)
 	}
 }

@@ -55,6 +55,7 @@ type input struct {
 	LSM     []string          `json:"lsm"`
 	Options Input             `json:"options"` // what is plain enough to stand for itself
 	Exec    bool              `json:"exec"`    // the process is started in a running container
+	Unit    string            `json:"unit"`    // of that container
 	Caps    *uint64           `json:"caps"`    // effective ones of glassbox; all if missing
 	UID     uint32            `json:"uid"`     // of glassbox, and its group
 	UserNS  bool              `json:"userns"`
@@ -96,7 +97,7 @@ func compileInput(t *testing.T, data []byte) (*Output, error) {
 	if in.Exec {
 		return Exec(ExecInput{
 			Input: ci, Process: spec.Process, PID: 42, Start: 4711, Namespaces: []string{"mount", "pid"},
-			Cgroups: map[string]string{"": "/sys/fs/cgroup/glassbox/x"},
+			Cgroups: map[string]string{"": "/sys/fs/cgroup/glassbox/x"}, Unit: in.Unit,
 		})
 	}
 	return Container(ci)

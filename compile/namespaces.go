@@ -113,9 +113,19 @@ func (c *container) cgroups() error {
 	if path == "" {
 		return nil
 	}
+	r := c.Spec.Linux.Resources
+	if r != nil && len(r.Devices) > 0 && (c.Facts.UserNS || !c.privileged()) {
+		without := *r
+		without.Devices = nil
+		r = &without
+		c.warnings = append(c.warnings, "/linux/resources/devices: only root of the host can filter devices; the container reaches those that its files and its user allow")
+	}
 	if c.Systemd == nil {
-		var err error
-		c.cgroup, err = cgroup.Steps(c.Facts.Cgroup, path, c.Spec.Linux.Resources, c.origin)
+		path, err := cgroup.Path(path, "")
+		if err != nil {
+			return err
+		}
+		c.cgroup, err = cgroup.Steps(c.Facts.Cgroup, path, r, c.origin)
 		c.steps = append(c.steps, c.cgroup.Steps...)
 		return err
 	}
@@ -127,7 +137,7 @@ func (c *container) cgroups() error {
 	if err != nil {
 		return err
 	}
-	c.cgroup, err = cgroup.ScopeSteps(c.Facts.Cgroup, *c.Systemd, scope, properties, c.Spec.Linux.Resources, c.origin)
+	c.cgroup, err = cgroup.ScopeSteps(c.Facts.Cgroup, *c.Systemd, scope, properties, r, c.origin)
 	c.steps = append(c.steps, c.cgroup.Steps...)
 	c.unit = scope.Unit
 	return err
