@@ -5,7 +5,7 @@
 // container outlives the process that made it and that nothing stays behind to watch it. What is known of it is one file,
 //
 //	ROOT/ID/state.json    what is needed to find, enter and remove the container; written before the container can run
-//	ROOT/ID/exec.fifo     where a created container waits for start
+//	ROOT/ID/start/        where a created container waits for start
 //	ROOT/ID/plan.bin      the plan, for explaining
 //
 // and what can be asked of the kernel is asked, not remembered: whether the process lives (pid and start time), whether it has

@@ -73,7 +73,7 @@ func (r *Runtime) create(id string, spec *specs.Spec, o CreateOptions, wait bool
 		NoNewKeyring: o.NoNewKeyring, PreserveFDs: o.PreserveFDs,
 	}
 	if wait {
-		in.StartDir = r.dir(id)
+		in.StartDir = r.startDir(id)
 	}
 	if in.Systemd, err = r.systemd(); err != nil {
 		return nil, nil, err
@@ -154,15 +154,31 @@ func (r *Runtime) prepare(c *record, p *plan.Plan, wait bool) error {
 		return err
 	}
 	if wait {
-		fifo := filepath.Join(r.dir(c.ID), compile.StartFIFO)
-		if err := unix.Mkfifo(fifo, 0o600); err != nil {
-			return fmt.Errorf("mkfifo %s: %w", fifo, err)
-		}
-		// The container opens it for writing, as whatever user it has become, by its name in this directory. Nobody else comes this
-		// far: the directory above is closed to them.
-		if err := errors.Join(os.Chmod(fifo, 0o622), os.Chmod(r.dir(c.ID), 0o711)); err != nil {
-			return err
-		}
+		return r.makeFIFO(c.ID)
+	}
+	return nil
+}
+
+// startDir is where a container waits for start. It has a directory of its own because a process of the container can see it that has
+// CAP_SYS_PTRACE and was put into it by exec before start.
+func (r *Runtime) startDir(id string) string { return filepath.Join(r.dir(id), "start") }
+
+// makeFIFO makes the FIFO for whatever user the container's process is by then; nobody else gets to it through the directory above.
+func (r *Runtime) makeFIFO(id string) error {
+	dir := r.startDir(id)
+	path := filepath.Join(dir, compile.StartFIFO)
+	err := os.Mkdir(dir, 0o711)
+	if err == nil {
+		err = unix.Mkfifo(path, 0o622)
+	}
+	if err == nil {
+		err = os.Chmod(path, 0o622)
+	}
+	if err == nil {
+		err = os.Chmod(dir, 0o711)
+	}
+	if err != nil {
+		return fmt.Errorf("make %s: %w", path, err)
 	}
 	return nil
 }

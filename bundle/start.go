@@ -50,7 +50,7 @@ func (r *Runtime) start(c *record) error {
 
 // release opens the FIFO at which the container waits, and sees how its execve goes.
 func (r *Runtime) release(c *record) error {
-	path := filepath.Join(r.dir(c.ID), compile.StartFIFO)
+	path := filepath.Join(r.startDir(c.ID), compile.StartFIFO)
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return &os.PathError{Op: "open", Path: path, Err: err}

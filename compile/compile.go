@@ -48,7 +48,7 @@ type Input struct {
 	MakeCwd bool
 	// InheritStdio leaves descriptors 0, 1 and 2 as they are, instead of taking them from whoever runs the plan.
 	InheritStdio bool
-	// StartDir is a directory of the host with a FIFO named [StartFIFO] in it, at which the container waits, ready but for execve,
+	// StartDir is a directory of the host with a FIFO named [StartFIFO] and nothing else in it, at which the container waits, ready but for execve,
 	// until it is started. Empty: it runs at once.
 	StartDir string
 	// Record stops the child before it runs or waits, for whoever runs the plan to write down who it is.

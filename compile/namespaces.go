@@ -64,8 +64,13 @@ func (c *container) host() error {
 		}
 	}
 	if c.StartDir != "" {
-		c.add(plan.Host, plan.Sources, &plan.Open{Path: c.StartDir, Flags: []string{"path", "directory"}, Save: "start"}, "",
-			"The container will wait at a FIFO in this directory until it is started.")
+		var open plan.Op = &plan.OpenTree{Path: c.StartDir, Save: "start", Readonly: true}
+		reason := "The container will wait at a FIFO in this directory until it is started. From a clone of the mount no way leads up, for those in the container who may look at the descriptor."
+		if !c.privileged() {
+			open = &plan.Open{Path: c.StartDir, Flags: []string{"path", "directory"}, Save: "start"}
+			reason = "The container will wait at a FIFO in this directory until it is started."
+		}
+		c.add(plan.Host, plan.Sources, open, "", reason)
 	}
 	c.cgroupSources()
 	for i, m := range c.Spec.Mounts {

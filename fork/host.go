@@ -42,6 +42,12 @@ func openTree(o *plan.OpenTree, users int) (int, error) {
 			return -1, err
 		}
 	}
+	if o.Readonly {
+		if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
+			unix.Close(fd)
+			return -1, err
+		}
+	}
 	if o.IDMap != "" {
 		flags = unix.AT_EMPTY_PATH
 		if o.IDMapRecursive {

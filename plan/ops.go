@@ -123,6 +123,8 @@ type OpenTree struct {
 	FSType    string `json:"fsType,omitempty"` // "proc": it must be the root of a procfs
 	// Device is what the path must be, like "c 1:3": in the place of another device it would be handed to the container.
 	Device string `json:"device,omitempty"`
+	// Readonly makes the clone read-only, for who gets hold of the descriptor.
+	Readonly bool `json:"readonly,omitempty"`
 	// IDMap gives the files of the mount the ids of the user namespace saved under that name (MOUNT_ATTR_IDMAP, Linux 5.12).
 	IDMap          string `json:"idMap,omitempty"`
 	IDMapRecursive bool   `json:"idMapRecursive,omitempty"` // those of the mounts below, too
