@@ -1,4 +1,4 @@
-# make | install | demo | test | test-vm | bench | lint | fuzz | clean
+# make | install | demo | test | conformance | test-vm | bench | lint | fuzz | clean
 SHELL := /bin/bash
 PREFIX ?= /usr/local
 VM ?= ../shared/vm/vm
@@ -42,6 +42,11 @@ test: setup build
 	$(GO) vet ./...
 	GLASSBOX_BIN='$(CURDIR)/bin' $(GO) run ./test/report $(GO) test -json -count=1 -timeout 30m $(TESTFLAGS) ./...
 
+# The OCI validation suite, a line for each test. RUNTIME=/usr/sbin/runc tries another runtime.
+conformance: setup build
+	@set -o pipefail; GLASSBOX_BIN='$(CURDIR)/bin' $(GO) test -count=1 -v -run '^TestConformance$$' ./test | \
+		grep -vE '^(=== |    --- |--- )'
+
 # One script, with all it prints: make script NAME=01-hostname
 script: setup build
 	GLASSBOX_BIN='$(CURDIR)/bin' $(GO) test -count=1 -v -run 'Script.*/$(NAME)$$' ./test
@@ -75,4 +80,4 @@ fuzz:
 clean:
 	rm -rf bin build
 
-.PHONY: all build arm64 install demo setup test script test-vm bench lint fuzz clean
+.PHONY: all build arm64 install demo setup test conformance script test-vm bench lint fuzz clean

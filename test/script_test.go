@@ -52,6 +52,9 @@ func TestScriptsAlone(t *testing.T) {
 	}
 }
 
+// TestCallers lets other engines start containers with glassbox-runtime, or with the program that the variable RUNTIME names.
+func TestCallers(t *testing.T) { scripts(t, "script/callers") }
+
 func scripts(t *testing.T, dir string) { testscript.Run(t, params(t, testscript.Params{Dir: dir})) }
 
 // run is what all scripts of one process share.
@@ -130,6 +133,14 @@ type state struct {
 	before *snapshot
 }
 
+// runtimePath is the OCI runtime that other engines and the validation suite are to use.
+func runtimePath() string {
+	if path := os.Getenv("RUNTIME"); path != "" {
+		return path
+	}
+	return filepath.Join(run.bin, "glassbox-runtime")
+}
+
 // store is where every machine sees its own storage: stores with absolute paths in them can be copied.
 const store = "/mnt/glassbox"
 
@@ -153,6 +164,7 @@ func setup(env *testscript.Env) error {
 	env.Setenv("GLASSBOX_ROOT", store)
 	env.Setenv("GLASSBOX_STATE", "/run/glassbox")
 	env.Setenv("BIN", run.bin)
+	env.Setenv("RUNTIME", runtimePath())
 	env.Setenv("DEBIAN_TAR", run.set.DebianTar())
 	env.Setenv("PROG", run.set.Prog())
 	env.Setenv("CERTS", filepath.Join(env.WorkDir, ".certs"))
@@ -161,7 +173,8 @@ func setup(env *testscript.Env) error {
 		name, _, _ := strings.Cut(variable, "=")
 		s.names = append(s.names, name)
 	}
-	s.names = append(s.names, "SSL_CERT_FILE", "DOCKER_CONFIG", "GLASSBOX_LOG", "FROM_CLIENT", "ID", "PID", "IP", "TERM")
+	s.names = append(s.names, "SSL_CERT_FILE", "DOCKER_CONFIG", "DOCKER_HOST", "CONTAINERS_CONF", "CONTAINERS_STORAGE_CONF",
+		"GLASSBOX_LOG", "FROM_CLIENT", "ID", "PID", "IP", "TERM")
 	for _, dir := range []string{".home", ".tmp"} {
 		if err := os.MkdirAll(filepath.Join(env.WorkDir, dir), 0o755); err != nil {
 			return err
@@ -222,6 +235,9 @@ func condition(cond string) (bool, error) {
 		return runtime.NumCPU() > 1, nil
 	case "registry":
 		_, err := exec.LookPath("docker-registry")
+		return err == nil, nil
+	case "containerd", "docker", "podman":
+		_, err := exec.LookPath(cond)
 		return err == nil, nil
 	case "swap":
 		// Without it (or without its accounting) a limit of memory and swap has no file.

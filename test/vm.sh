@@ -52,7 +52,8 @@ inside() {
 	for _ in 1 2; do
 		status=0
 		"$dir/report" "$vm" run --cgroup "$hierarchy" --cpus "$cpus" --mem 3072 --ro-share "$fixtures" -- \
-			env GLASSBOX_TEST_FIXTURES="$fixtures" HIERARCHY="$hierarchy" SCALE="${SCALE:-5}" bash "$dir/inside" "$@" || status=$?
+			env GLASSBOX_TEST_FIXTURES="$fixtures" HIERARCHY="$hierarchy" SCALE="${SCALE:-5}" \
+				RUNTIME="${RUNTIME:-}" bash "$dir/inside" "$@" || status=$?
 		[[ $status == 125 ]] || break
 	done
 	return "$status"

@@ -10,6 +10,8 @@ import (
 	"sort"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Hierarchy is a mounted cgroup hierarchy of the host.
@@ -17,6 +19,67 @@ type Hierarchy struct {
 	Path    string // where the host has it
 	Unified bool
 	Options string // mount options that choose a v1 hierarchy: "cpu,cpuacct", "name=systemd"
+
+	detached string // where this side reaches one that Attach mounted; the machine has it at Path
+}
+
+// Attach mounts the hierarchy of a v1 controller that the host has not mounted, on no path. Others see it in /proc/cgroups
+// alone, until release is called. A controller that groups of the unified hierarchy hold is busy.
+func Attach(controller string) (h Hierarchy, release func(), err error) {
+	fd, err := attach(controller)
+	if err != nil {
+		return h, nil, fmt.Errorf("mount cgroup %s: %w", controller, err)
+	}
+	h = Hierarchy{Path: "/sys/fs/cgroup/" + controller, Options: controller, detached: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), fd)}
+	return h, func() {
+		// The kernel keeps a hierarchy when its last mount goes while groups of it are still dying. Then only the end of
+		// another mount takes it.
+		for range 50 {
+			unix.Close(fd)
+			if !bound(controller) {
+				return
+			}
+			time.Sleep(100 * time.Millisecond)
+			if fd, err = attach(controller); err != nil {
+				return
+			}
+		}
+		unix.Close(fd)
+	}, nil
+}
+
+func attach(controller string) (int, error) {
+	context, err := unix.Fsopen("cgroup", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(context)
+	if err := unix.FsconfigSetFlag(context, controller); err != nil {
+		return -1, err
+	}
+	if err := unix.FsconfigCreate(context); err != nil {
+		return -1, err
+	}
+	return unix.Fsmount(context, unix.FSMOUNT_CLOEXEC, 0)
+}
+
+// bound says whether a controller is in a v1 hierarchy.
+func bound(controller string) bool {
+	table, _ := os.ReadFile("/proc/cgroups")
+	for _, line := range strings.Split(string(table), "\n") {
+		if fields := strings.Fields(line); len(fields) > 1 && fields[0] == controller {
+			return fields[1] != "0"
+		}
+	}
+	return false
+}
+
+// dir is where this side reaches the hierarchy's root.
+func (h Hierarchy) dir() string {
+	if h.detached != "" {
+		return h.detached
+	}
+	return h.Path
 }
 
 // Hierarchies reads which cgroup hierarchies are mounted, each once.
@@ -63,7 +126,7 @@ func Hierarchies() ([]Hierarchy, error) {
 
 // makeGroup makes a group below the hierarchy's root, ready to take processes.
 func (h Hierarchy) makeGroup(name string) (string, error) {
-	group := filepath.Join(h.Path, name)
+	group := filepath.Join(h.dir(), name)
 	if h.Unified {
 		// What the root does not hand down, no group below has.
 		if err := handDown(h.Path); err != nil {
@@ -75,7 +138,7 @@ func (h Hierarchy) makeGroup(name string) (string, error) {
 	}
 	if strings.Contains(","+h.Options+",", ",cpuset,") {
 		for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
-			value, err := os.ReadFile(filepath.Join(h.Path, file))
+			value, err := os.ReadFile(filepath.Join(h.dir(), file))
 			if err == nil {
 				err = os.WriteFile(filepath.Join(group, file), value, 0o644)
 			}

@@ -89,6 +89,10 @@ func mounts(s setup) error {
 	try("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
 	try("", "/", "", unix.MS_REC|unix.MS_SHARED, "")
 	try("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
+	// What lies below the new /sys would still be in mountinfo, and nobody could unmount it.
+	if err := unix.Unmount("/sys", unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) {
+		errs = append(errs, fmt.Errorf("unmount /sys: %w", err))
+	}
 	try("sysfs", "/sys", "sysfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
 	try("tmpfs", "/run", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755")
 	try("tmpfs", "/dev/shm", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777")

@@ -75,14 +75,20 @@ type setup struct {
 	Cgroups []Hierarchy
 }
 
-// Start makes a machine whose files are kept in dir. The calling program must call Main early in its own main.
+// Start makes a machine whose files are kept in dir, with the host's cgroup hierarchies. The calling program must call
+// Main early in its own main.
 func Start(name, dir string) (*Machine, error) {
-	if os.Geteuid() != 0 {
-		return nil, errors.New("a test machine needs root")
-	}
 	hierarchies, err := Hierarchies()
 	if err != nil {
 		return nil, err
+	}
+	return StartWith(name, dir, hierarchies)
+}
+
+// StartWith makes a machine with these cgroup hierarchies.
+func StartWith(name, dir string, hierarchies []Hierarchy) (*Machine, error) {
+	if os.Geteuid() != 0 {
+		return nil, errors.New("a test machine needs root")
 	}
 	if err := writeFiles(dir); err != nil {
 		return nil, err
