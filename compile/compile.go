@@ -226,14 +226,16 @@ func (c *container) child() error {
 	if c.MakeCwd && s.Process.Cwd != "/" {
 		c.add(plan.Child, plan.Rootfs, &plan.Mkdir{Path: s.Process.Cwd, Mode: 0o755}, "/process/cwd", "The working directory is made if the image lacks it.")
 	}
+	_, uts := c.join["uts"]
+	uts = uts || slices.Contains(c.fresh, "uts")
 	if s.Hostname != "" {
-		if !slices.Contains(c.fresh, "uts") {
+		if !uts {
 			return fmt.Errorf("/hostname: setting it needs a UTS namespace of the container's own")
 		}
 		c.add(plan.Child, plan.Kernel, &plan.Sethostname{Name: s.Hostname}, "/hostname", "The name is set in the container's UTS namespace; the host's stays.")
 	}
 	if s.Domainname != "" {
-		if !slices.Contains(c.fresh, "uts") {
+		if !uts {
 			return fmt.Errorf("/domainname: setting it needs a UTS namespace of the container's own")
 		}
 		c.add(plan.Child, plan.Kernel, &plan.Setdomainname{Name: s.Domainname}, "/domainname", "The NIS domain name, in the container's UTS namespace.")
