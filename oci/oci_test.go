@@ -118,6 +118,9 @@ func TestWarnings(t *testing.T) {
 			"/process/capabilities/ambient/2: CAP_SETUID can't be granted, it is not permitted: add it to permitted",
 		}},
 		{"relative destination", ok(`, "mounts": [{"destination": "tmp", "type": "tmpfs"}]`, "", ""), []string{`/mounts/0/destination: "tmp" is not an absolute path, it is taken below /`}},
+		{"options of tmpfs on a bind mount", ok(`, "mounts": [{"destination": "/d", "source": "/d", "options": ["bind", "mode=755"]}]`, "", ""), []string{
+			`/mounts/0/options/1: "mode=755" has no effect on a bind mount: its file system's own options were decided when the host mounted it`,
+		}},
 		{"no mappings", `{"ociVersion": "1.0.0", "root": {"path": "/"}, "process": {"cwd": "/", "args": ["x"]}, "linux": {"namespaces": [{"type": "user"}]}}`, []string{
 			"/linux/uidMappings: missing: every id of the container's user namespace stands for the same id of the host",
 		}},
@@ -315,7 +318,7 @@ func TestComplete(t *testing.T) {
 		Mounts: []specs.Mount{
 			{Destination: "data/", Source: "d", Options: []string{"bind"}},
 			{Destination: "/proc", Source: "proc", Type: "proc"},
-			{Destination: "/x/../etc", Source: "/etc", Options: []string{"rbind"}},
+			{Destination: "/x/../etc", Source: "/etc", Options: []string{"mode=755", "rbind", "size=1k"}},
 		},
 		Process: &specs.Process{Capabilities: &specs.LinuxCapabilities{
 			Bounding: []string{"CAP_KILL", "CAP_FLY"}, Permitted: []string{"CAP_KILL"}, Effective: []string{"CAP_CHOWN", "CAP_KILL"}, Ambient: []string{"CAP_KILL"},

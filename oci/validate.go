@@ -190,7 +190,11 @@ func (c *checker) mount(ptr string, m *specs.Mount) {
 		c.fail(ptr+"/source", "missing: a bind mount shows a file or directory of the host, say which")
 	case bind:
 		for i, o := range m.Options {
-			if !slices.Contains(mountOptions, o) && o != "" {
+			switch {
+			case slices.Contains(mountOptions, o) || o == "":
+			case isData(o):
+				c.warn(fmt.Sprintf("%s/options/%d", ptr, i), "%q has no effect on a bind mount: its file system's own options were decided when the host mounted it", o)
+			default:
 				c.fail(fmt.Sprintf("%s/options/%d", ptr, i), "unknown option %q of a bind mount (what there is of a file system's own options was decided when the host mounted it)%s", o, maybe(o, mountOptions))
 			}
 		}
