@@ -53,7 +53,7 @@ var rlimitTypes = []string{
 }
 
 // rlimits come late, because they hold for the child's own work, too, and before the user namespace, in which nobody may raise
-// them.
+// them: if the child is in one already, the parent sets them.
 func (c *container) rlimits(p *specs.Process, ptr string) error {
 	seen := map[string]bool{}
 	for i, r := range p.Rlimits {
@@ -67,7 +67,14 @@ func (c *container) rlimits(p *specs.Process, ptr string) error {
 			return fmt.Errorf("%s/soft: %d is above the hard limit %d", at, r.Soft, r.Hard)
 		}
 		seen[r.Type] = true
+		if c.hostRlimits(p) {
+			continue
+		}
 		c.add(plan.Child, plan.Kernel, &plan.Rlimit{Type: r.Type, Soft: r.Soft, Hard: r.Hard}, at, "A limit of the process and its children.")
+	}
+	if c.hostRlimits(p) {
+		c.add(plan.Child, plan.Kernel, &plan.Notify{Name: "limits"}, ptr+"/rlimits", "The parent may raise limits, which nobody may in a user namespace.")
+		c.add(plan.Child, plan.Kernel, &plan.Await{Name: "rlimits"}, ptr+"/rlimits", "The parent sets them now, because they would have been in the way before.")
 	}
 	if !seen["RLIMIT_NOFILE"] && c.Facts.NoFile[1] != 0 {
 		c.add(plan.Child, plan.Kernel, &plan.Rlimit{Type: "RLIMIT_NOFILE", Soft: c.Facts.NoFile[0], Hard: c.Facts.NoFile[1]}, "",

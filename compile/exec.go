@@ -75,6 +75,7 @@ func Exec(in ExecInput) (*Output, error) {
 	if in.Process.Terminal {
 		c.add(plan.Host, plan.Terminal, &plan.RecvFD{Save: "console"}, "/process/terminal", "Whoever called exec holds the other end of the terminal.")
 	}
+	c.hostLimits(in.Process)
 	if c.cgroup.Await != "" {
 		c.add(plan.Child, plan.Limits, &plan.Await{Name: c.cgroup.Await}, "", "The limits of the container hold for this process before it does anything.")
 	}

@@ -91,6 +91,7 @@ func (c *container) host() error {
 		c.add(plan.Host, plan.Isolation, &plan.Setns{From: "ns:pid", Namespaces: []string{"pid"}}, "/linux/namespaces",
 			"Only children enter a PID namespace: the thread that clones joins it.")
 	}
+	c.hostProc()
 	c.clone()
 	c.steps = append(c.steps, c.Network...)
 	if len(c.Network) > 0 {
@@ -100,6 +101,7 @@ func (c *container) host() error {
 		c.add(plan.Host, plan.Terminal, &plan.RecvFD{Save: "console"}, "/process/terminal", "The supervisor holds the other end of the terminal.")
 	}
 	c.hooks()
+	c.hostLimits(c.Spec.Process)
 	if c.users == lateUsers {
 		c.add(plan.Host, plan.Privileges, &plan.Expect{Name: "user namespace"}, "/linux/namespaces", "Ids can be mapped when there is a user namespace.")
 		c.add(plan.Host, plan.Privileges, c.idMap(), "/linux/namespaces", "Without a mapping in the configuration every id stands for itself.")

@@ -394,7 +394,7 @@ func (c *container) sources() error {
 			}
 		}
 	}
-	if p := s.Process; len(s.Linux.Sysctl) > 0 || p.OOMScoreAdj != nil && !c.hostOOM() || p.ApparmorProfile != "" && p.ApparmorProfile != "unconfined" || p.SelinuxLabel != "" {
+	if c.needsProc() {
 		if err := c.needProc("/linux"); err != nil {
 			return err
 		}
@@ -547,4 +547,38 @@ func (c *container) groups(p *specs.Process, ptr string) {
 	// A user namespace made by an ordinary user may deny it, see setgroups in user_namespaces(7).
 	o.IfAllowed = c.users == joinedUsers && len(o.Groups) == 0
 	c.add(plan.Child, plan.Privileges, o, ptr+"/user", "The groups of whoever started glassbox are left behind.")
+}
+
+// hostRlimits reports whether the parent sets the resource limits.
+func (c *container) hostRlimits(p *specs.Process) bool {
+	return (c.users == ownUsers || c.users == joinedUsers) && c.has(capSysResource) && !c.Facts.UserNS && len(p.Rlimits) > 0
+}
+
+// hostLimits writes the host's steps that set resource limits.
+func (c *container) hostLimits(p *specs.Process) {
+	if !c.hostRlimits(p) {
+		return
+	}
+	const ptr = "/process/rlimits"
+	c.add(plan.Host, plan.Kernel, &plan.Expect{Name: "limits"}, ptr, "The child is set up, as far as limits could be in its way.")
+	for i, r := range p.Rlimits {
+		c.add(plan.Host, plan.Kernel, &plan.Rlimit{Type: r.Type, Soft: r.Soft, Hard: r.Hard}, fmt.Sprintf("%s/%d", ptr, i), "A limit of the process and its children.")
+	}
+	c.add(plan.Host, plan.Kernel, &plan.Release{Name: "rlimits"}, ptr, "The child goes on, within its limits.")
+}
+
+// hostProc has the parent open the host's procfs for the child, where the child may not mount one because it has the host's
+// processes in sight.
+func (c *container) hostProc() {
+	if c.confined() && !c.owns("pid") && c.needsProc() {
+		c.add(plan.Host, plan.Sources, &plan.Open{Path: "/proc", Flags: []string{"path", "directory"}, Save: "proc"}, "",
+			"The host's own procfs: what the container mounted on its /proc can't stand in for it (CVE-2019-16884).")
+		c.procfs = "proc"
+	}
+}
+
+// needsProc reports whether the child writes settings through a procfs.
+func (c *container) needsProc() bool {
+	p := c.Spec.Process
+	return len(c.Spec.Linux.Sysctl) > 0 || p.OOMScoreAdj != nil && !c.hostOOM() || p.ApparmorProfile != "" && p.ApparmorProfile != "unconfined" || p.SelinuxLabel != ""
 }

@@ -284,6 +284,12 @@ func (x *execution) host(op plan.Op) error {
 		return x.adopt()
 	case *plan.IDMap:
 		return mapIDs(x.pid, o)
+	case *plan.Rlimit:
+		n, ok := rlimits[o.Type]
+		if !ok {
+			return fmt.Errorf("unknown resource limit %q", o.Type)
+		}
+		return unix.Prlimit(x.pid, n, &unix.Rlimit{Cur: o.Soft, Max: o.Hard}, nil)
 	case *plan.WriteProc:
 		return writeFile(&plan.WriteFile{Path: "/proc/" + strconv.Itoa(x.pid) + "/" + o.File, Value: o.Value})
 	case *plan.Release:

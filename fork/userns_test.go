@@ -1,10 +1,13 @@
 package fork
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -239,4 +242,68 @@ func TestEveryStepOfAUserNamespaceCanFail(t *testing.T) {
 			everyStepCanFail(t, userPlan(t, kind, "true"))
 		})
 	}
+}
+
+// TestUserNamespaceLimits raises a limit, which takes CAP_SYS_RESOURCE on the host: the parent does it, if it can.
+func TestUserNamespaceLimits(t *testing.T) {
+	needRoot(t)
+	facts, err := host.Probe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var now unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_RTPRIO, &now); err != nil {
+		t.Fatal(err)
+	}
+	if now.Max == unix.RLIM_INFINITY {
+		t.Skip("RLIMIT_RTPRIO is unlimited: it can't be raised")
+	}
+	spec := rootBundle(t, 100000, sh("grep realtime.priority /proc/self/limits | tr -s ' '")...)
+	spec.Linux.UIDMappings, spec.Linux.GIDMappings = ids(100000, 1000), ids(100000, 1000)
+	spec.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_RTPRIO", Soft: now.Max + 1, Hard: now.Max + 2}, {Type: "RLIMIT_NOFILE", Soft: 5, Hard: 6}}
+	p := compiled(t, spec)
+	if facts.Caps&(1<<unix.CAP_SYS_RESOURCE) != 0 {
+		same(t, "output", run(t, p), fmt.Sprintf("Max realtime priority %d %d \n", now.Max+1, now.Max+2))
+		return
+	}
+	fds, _ := pipes(t)
+	_, err = Start(p, Options{FDs: fds})
+	if !errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), "/process/rlimits/0") {
+		t.Errorf("got %v, want the limit to be refused", err)
+	}
+}
+
+// TestUserNamespaceWithHostProcesses writes a sysctl where the child can't mount a procfs.
+func TestUserNamespaceWithHostProcesses(t *testing.T) {
+	needRoot(t)
+	spec := rootBundle(t, 100000, sh("cat /proc/sys/net/ipv4/ip_unprivileged_port_start; test $$ != 1")...)
+	spec.Linux.UIDMappings, spec.Linux.GIDMappings = ids(100000, 1000), ids(100000, 1000)
+	spec.Linux.Namespaces = kinds("user", "mount", "ipc", "network")
+	spec.Mounts[0] = specs.Mount{Destination: "/proc", Type: "bind", Source: "/proc", Options: []string{"rbind"}}
+	spec.Linux.ReadonlyPaths, spec.Linux.MaskedPaths = nil, nil
+	spec.Linux.Sysctl = map[string]string{"net.ipv4.ip_unprivileged_port_start": "82"}
+	same(t, "output", run(t, compiled(t, spec)), "82\n")
+}
+
+// TestUserNamespaceHooks has the root changed late, by the container's root, and a terminal.
+func TestUserNamespaceHooks(t *testing.T) {
+	needRoot(t)
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	spec := rootBundle(t, 100000, sh("stat -c %u:%g /dev/console; test -t 0; echo $$")...)
+	spec.Linux.UIDMappings, spec.Linux.GIDMappings = ids(100000, 1000), ids(100000, 1000)
+	// The hook sees the container's mounts below the root to be.
+	spec.Hooks = &specs.Hooks{CreateContainer: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-ec", "cat >/dev/null; grep -q " + spec.Root.Path + "/dev/pts /proc/self/mountinfo"}}}}
+	spec.Process.Terminal = true
+	fds, _ := pipes(t)
+	proc, err := Start(compiled(t, spec), Options{FDs: fds, State: func(int) ([]byte, error) { return []byte("{}"), nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	code := wait(t, proc)
+	console := os.NewFile(uintptr(proc.FDs["console"]), "console")
+	defer console.Close()
+	buf := make([]byte, 100)
+	n, _ := console.Read(buf)
+	same(t, "output", strconv.Itoa(code)+" "+strings.ReplaceAll(string(buf[:n]), "\r", ""), "0 0:0\n1\n")
 }

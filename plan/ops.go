@@ -861,7 +861,7 @@ func newOp(kind string) Op {
 // lanesOf says in which lanes an op can be made.
 func lanesOf(op Op) []Lane {
 	switch op.(type) {
-	case *Setns, *Unshare, *Affinity, *OpenTree, *Clone, *WriteProc:
+	case *Setns, *Unshare, *Affinity, *OpenTree, *Clone, *WriteProc, *Rlimit:
 		return []Lane{Host, Child}
 	case *CgroupCreate, *CgroupRemove, *CgroupWrite, *CgroupEvacuate, *CgroupOpen, *CgroupAttach, *DeviceFilter, *SystemdScope, *SystemdSet, *SystemdAttach, *SystemdStop, *Open, *OpenPid, *UserNamespace, *Adopt, *IDMap, *Release, *Expect, *Hook,
 		*WriteFile, *RecvFD, *LinkBridge, *LinkVeth, *LinkDelete, *LinkAddress, *RouteDefault, *NftBridge, *NftPublish, *NftUnpublish:
