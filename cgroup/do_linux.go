@@ -18,7 +18,7 @@ import (
 )
 
 // Create makes a cgroup and its missing parents. A cgroup that exists is taken if it has no processes: a caller may have made
-// it, but its processes must not come under limits that weren't meant for them.
+// it, but its processes must not come under limits that weren't meant for them. One that is frozen is refused.
 //
 // Another start or removal may work on the same parents at the same time, so a parent that vanishes is made again.
 func Create(op *plan.CgroupCreate) error {
@@ -32,6 +32,13 @@ func Create(op *plan.CgroupCreate) error {
 		}
 	} else if err != nil {
 		return fmt.Errorf("create cgroup %s: %w%s", op.Path, err, createHint(err))
+	}
+	// A child that is born into a frozen cgroup, or joins it, never comes back to say so.
+	if text, err := readFile(op.Path, "cgroup.events"); err == nil && keyed(text)["frozen"] == 1 {
+		return fmt.Errorf("create cgroup %s: it is frozen, by itself or by a parent: %w", op.Path, unix.EBUSY)
+	}
+	if state, err := readFile(op.Path, "freezer.state"); err == nil && state != "THAWED" {
+		return fmt.Errorf("create cgroup %s: it is frozen, by itself or by a parent: %w", op.Path, unix.EBUSY)
 	}
 	return fillCpuset(op.Path)
 }

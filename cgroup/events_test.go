@@ -233,6 +233,30 @@ func TestSignal(t *testing.T) {
 	}
 }
 
+// Nothing starts in a frozen cgroup, or below one: it would hang there.
+func TestCreateInFrozen(t *testing.T) {
+	f := realHost(t)
+	g := newGroup(t, f, "frozen", nil)
+	if err := Freeze(g.setup.Paths); err != nil {
+		t.Fatal(err)
+	}
+	dir, ok := g.setup.Paths[""]
+	if !ok {
+		dir = g.setup.Paths["freezer"]
+	}
+	for _, d := range []string{dir, dir + "/below"} {
+		if err := Create(&plan.CgroupCreate{Path: d}); !errors.Is(err, unix.EBUSY) || !strings.Contains(err.Error(), "frozen") {
+			t.Errorf("%s: %v", d, err)
+		}
+	}
+	if err := Thaw(g.setup.Paths); err != nil {
+		t.Fatal(err)
+	}
+	if err := Create(&plan.CgroupCreate{Path: dir}); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestAttach(t *testing.T) {
 	f := realHost(t)
 	g := newGroup(t, f, "attach", nil)
