@@ -8,10 +8,12 @@
 // its cgroup (CLONE_INTO_CGROUP), on v1 joining it by its first system calls. There is no moment without limits.
 //
 //	pure                               executors, in order of the plan      while the container lives
-//	Steps ─▶ CgroupCreate …         ─▶ Create                               Stats, OOMKills, Procs
-//	         CgroupWrite memory.max ─▶ Write                                Freeze, Thaw, Kill
-//	         DeviceFilter           ─▶ AttachDevices                        Update (again steps)
+//	Steps ─▶ CgroupCreate …         ─▶ Create                               ReadStats, ReadEvents, WatchOOM
+//	         CgroupWrite memory.max ─▶ Write                                Procs, Freeze, Thaw, Signal, Kill
+//	         DeviceFilter           ─▶ AttachDevices                        Update (again steps) ─▶ Apply
 //	         CgroupOpen             ─▶ Open                                 Remove
+//
+// With the systemd driver the steps are [ScopeSteps], which wait for the child; docs/cgroups.md has the order and the reasons.
 //
 // A controller is either on a v1 hierarchy or on v2, never on both, so everything here asks for the place of one controller
 // ([Setup].Paths) and not for the mode of the host. Hybrid needs no code of its own.
