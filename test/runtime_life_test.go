@@ -1,0 +1,299 @@
+package test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// status asks for a container's status.
+func (b *bundles) status(id string) string {
+	b.t.Helper()
+	var s struct{ Status string }
+	if err := json.Unmarshal([]byte(b.must("state", id)), &s); err != nil {
+		b.t.Fatal(err)
+	}
+	return s.Status
+}
+
+// await waits for a status.
+func (b *bundles) await(id, want string) {
+	b.t.Helper()
+	for end := time.Now().Add(scaled(5 * time.Second)); b.status(id) != want; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			b.t.Fatalf("%s: got status %s, want %s", id, b.status(id), want)
+		}
+	}
+}
+
+// TestRuntimeLife goes through the life of a container with runc's commands, as containerd and Podman call them.
+func TestRuntimeLife(t *testing.T) {
+	b := startBundles(t, "life")
+	root := b.rootfs("root")
+	dir := b.bundle("life", root, func(s *specs.Spec) {
+		s.Process.Args = []string{"sh", "-c", "echo out; echo err >&2; sleep 1000"}
+		s.Annotations = map[string]string{"org.example": "yes"}
+	})
+	before, err := b.state.settled()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.state.before = &before
+	pidFile := filepath.Join(b.work, "pid")
+	b.must("create", "--bundle", dir, "--pid-file", pidFile, "life")
+	pid, err := os.ReadFile(pidFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var state struct {
+		OCIVersion, ID, Status, Bundle, Rootfs, Owner string
+		PID                                           int
+		Created                                       time.Time
+		Annotations                                   map[string]string
+	}
+	text := b.must("state", "life")
+	if err := json.Unmarshal([]byte(text), &state); err != nil {
+		t.Fatal(err)
+	}
+	if state.Status != "created" || strconv.Itoa(state.PID) != string(pid) || state.Bundle != dir || state.Rootfs != root || state.Owner != "root" || state.Annotations["org.example"] != "yes" || time.Since(state.Created) > time.Hour {
+		t.Errorf("got state %s with pid file %q", text, pid)
+	}
+	// The order of the fields is runc's.
+	if order := regexp.MustCompile(`"(\w+)":`).FindAllString(text, 7); strings.Join(order, "") != `"ociVersion":"id":"pid":"status":"bundle":"rootfs":"created":` {
+		t.Errorf("got the order %v", order)
+	}
+	// A created container doesn't run, and holds nothing of the host's.
+	if got := b.must("/bin/sh", "-c", "ls /proc/"+string(pid)+"/fd | sort -n | tr '\\n' ' '; grep -c . /proc/"+string(pid)+"/mounts"); !regexp.MustCompile(`^0 1 2 \d+ \d+ \n`).MatchString(got) {
+		t.Errorf("descriptors of a created container: %s", got)
+	}
+	if got := b.must("exec", "life", "ps"); !strings.Contains(got, "glassbox-runtim") && !strings.Contains(got, "1 0") {
+		t.Errorf("exec in a created container: %s", got)
+	}
+	b.must("start", "life")
+	b.await("life", "running")
+	if got := b.must("list", "-q"); got != "life\n" {
+		t.Errorf("list -q: %q", got)
+	}
+	var list []map[string]any
+	if err := json.Unmarshal([]byte(b.must("list", "--format", "json")), &list); err != nil || len(list) != 1 || list[0]["status"] != "running" || list[0]["owner"] != "root" {
+		t.Errorf("list: %v %v", list, err)
+	}
+	if got := b.must("list"); !regexp.MustCompile(`^ID +PID +STATUS +BUNDLE +CREATED +OWNER\nlife +`+string(pid)+` +running +`).MatchString(got) {
+		t.Errorf("list: %s", got)
+	}
+	var pids []int
+	if err := json.Unmarshal([]byte(b.must("ps", "--format", "json", "life")), &pids); err != nil || len(pids) != 2 || strconv.Itoa(pids[0]) != string(pid) {
+		t.Errorf("ps: %v %v", pids, err)
+	}
+
+	if res := b.runtime("exec", "--user", "1000:1001", "--additional-gids", "1002", "--env", "A=b c", "--cwd", "/tmp", "life", "sh", "-c", "id; echo $A; pwd; grep Cap /proc/self/status; exit 9"); res.Code != 9 ||
+		!strings.Contains(res.Stdout, "uid=1000 gid=1001 groups=1002") || !strings.Contains(res.Stdout, "\nb c\n/tmp\n") || !strings.Contains(res.Stdout, "CapInh:\t0000000000000000") {
+		t.Errorf("exec: %+v", res)
+	}
+	process := filepath.Join(b.work, "process.json")
+	b.write(process, `{"args":["sh","-c","cat /proc/self/oom_score_adj; umask; sleep 50"],"cwd":"/","env":["PATH=/bin"],"user":{"uid":0,"gid":0,"umask":63},"oomScoreAdj":500}`, 0o644)
+	out := b.must("/bin/sh", "-c", filepath.Join(run.bin, "glassbox-runtime")+" --root /run/oci exec --detach --pid-file "+pidFile+".exec --process "+process+" life >"+b.work+"/out; sleep 0.3; cat "+b.work+"/out")
+	if out != "500\n0077\n" {
+		t.Errorf("exec --process: %q", out)
+	}
+	execPid, _ := os.ReadFile(pidFile + ".exec")
+	if err := json.Unmarshal([]byte(b.must("ps", "-f", "json", "life")), &pids); err != nil || !strings.Contains(fmt.Sprint(pids), string(execPid)) {
+		t.Errorf("ps: %v has no %s", pids, execPid)
+	}
+
+	b.must("pause", "life")
+	if s := b.status("life"); s != "paused" {
+		t.Errorf("got status %s, want paused", s)
+	}
+	b.must("resume", "life")
+	b.must("update", "--memory", "64M", "--pids-limit", "50", "life")
+	var event struct {
+		Type, ID string
+		Data     struct {
+			Memory struct{ Usage struct{ Limit, Usage uint64 } }
+			Pids   struct{ Current, Limit uint64 }
+			CPU    struct{ Usage struct{ Total uint64 } }
+		}
+	}
+	text = b.must("events", "--stats", "life")
+	if err := json.Unmarshal([]byte(text), &event); err != nil || event.Type != "stats" || event.ID != "life" || event.Data.Memory.Usage.Limit != 64<<20 || event.Data.Pids.Limit != 50 || event.Data.Pids.Current < 2 || event.Data.CPU.Usage.Total == 0 {
+		t.Errorf("events: %v %s", err, text)
+	}
+	resources := filepath.Join(b.work, "resources.json")
+	b.write(resources, `{"memory":{"limit":33554432},"pids":{"limit":40}}`, 0o644)
+	b.must("update", "--resources", resources, "life")
+	json.Unmarshal([]byte(b.must("events", "--stats", "life")), &event)
+	if event.Data.Memory.Usage.Limit != 32<<20 || event.Data.Pids.Limit != 40 {
+		t.Errorf("after update --resources: %+v", event)
+	}
+
+	// A signal that the program doesn't handle does nothing to a process 1; SIGKILL ends all.
+	b.must("kill", "life", "SIGUSR1")
+	b.must("kill", "life", "0")
+	if s := b.status("life"); s != "running" {
+		t.Errorf("got status %s, want running", s)
+	}
+	b.must("kill", "life", "KILL")
+	b.await("life", "stopped")
+	b.must("kill", "--all", "life", "KILL") // no error, callers make sure by it
+	b.must("delete", "life")
+	b.must("delete", "--force", "life")
+	if left, err := b.state.leaked(); err != nil || left != "" {
+		t.Errorf("%v\n%s", err, left)
+	}
+}
+
+// TestRuntimeRun runs containers in the foreground.
+func TestRuntimeRun(t *testing.T) {
+	b := startBundles(t, "run")
+	root := b.rootfs("root")
+	dir := b.bundle("run", root, func(s *specs.Spec) {
+		s.Process.Args = []string{"sh", "-c", "cat; echo err >&2; hostname; readlink /proc/self/fd/5; exit 3"}
+		s.Hostname = "inside"
+	})
+	res := b.runtime("/bin/sh", "-c", "echo input | "+filepath.Join(run.bin, "glassbox-runtime")+" --root /run/oci run --bundle "+dir+" r 5</etc/hostname")
+	if res.Code != 3 || res.Stdout != "input\ninside\n" || res.Stderr != "err\n" {
+		t.Errorf("run: %+v", res)
+	}
+	res = b.runtime("/bin/sh", "-c", "echo input | "+filepath.Join(run.bin, "glassbox-runtime")+" --root /run/oci run --preserve-fds 3 --bundle "+dir+" r 3</dev/null 4</dev/null 5</etc/hostname")
+	if res.Code != 3 || !strings.Contains(res.Stdout, "/etc/hostname") {
+		t.Errorf("run --preserve-fds: %+v", res)
+	}
+	if got := b.must("list", "-q"); got != "" {
+		t.Errorf("left: %s", got)
+	}
+	b.runtime("run", "--keep", "--bundle", dir, "kept")
+	if s := b.status("kept"); s != "stopped" {
+		t.Errorf("run --keep: %s", s)
+	}
+	b.must("delete", "kept")
+	// SIGTERM goes through.
+	dir = b.bundle("term", root, func(s *specs.Spec) {
+		s.Process.Args = []string{"sh", "-c", "trap 'exit 7' TERM; echo ready; while :; do sleep 0.1; done"}
+	})
+	res = b.runtime("/bin/sh", "-c", filepath.Join(run.bin, "glassbox-runtime")+" --root /run/oci run --bundle "+dir+" t & sleep 0.7; kill -TERM $!; wait $!")
+	if res.Code != 7 {
+		t.Errorf("run with SIGTERM: %+v", res)
+	}
+}
+
+// TestRuntimeHooks looks at when hooks run, with what state, and where.
+func TestRuntimeHooks(t *testing.T) {
+	b := startBundles(t, "hooks")
+	root := b.rootfs("root")
+	log := filepath.Join(b.work, "log")
+	hook := filepath.Join(b.work, "hook")
+	b.write(hook, `#!/bin/sh
+state=$(cat)
+status=$(echo "$state" | sed 's/.*"status":"\([a-z]*\)".*/\1/')
+mounted=no; [ -e `+root+`/proc/self ] && mounted=yes
+echo "$1 $status $A $(readlink /proc/self/ns/uts | cut -d: -f1) mounted=$mounted host=$(hostname)" >> `+log+`
+`, 0o755)
+	b.write(filepath.Join(root, "bin/hook"), "#!/bin/sh\ncat > /tmp/state\necho \"start $(hostname) $A\" > /tmp/hook\n", 0o755)
+	dir := b.bundle("hooked", root, func(s *specs.Spec) {
+		s.Process.Args = []string{"sh", "-c", "cat /tmp/hook; cat /tmp/state"}
+		s.Hostname = "inside"
+		s.Root.Readonly = false
+		h := func(name string) []specs.Hook {
+			return []specs.Hook{{Path: hook, Args: []string{"hook", name}, Env: []string{"A=" + name + "-env", "PATH=/usr/bin:/bin"}}}
+		}
+		s.Hooks = &specs.Hooks{
+			CreateRuntime: h("createRuntime"), CreateContainer: h("createContainer"), Poststart: h("poststart"), Poststop: h("poststop"),
+			StartContainer: []specs.Hook{{Path: "/bin/hook", Env: []string{"A=inner", "PATH=/bin"}}},
+		}
+		//lint:ignore SA1019 deprecated, and still in use
+		s.Hooks.Prestart = h("prestart")
+		s.Hooks.Poststop = append([]specs.Hook{{Path: "/nowhere"}}, s.Hooks.Poststop...) // a failing one only warns
+	})
+	res := b.runtime("run", "--bundle", dir, "hooked")
+	if res.Code != 0 || !strings.HasPrefix(res.Stdout, "start inside inner\n") || !strings.Contains(res.Stdout, `"status":"created"`) || !strings.Contains(res.Stdout, `"bundle":"`+dir+`"`) {
+		t.Errorf("run: %+v", res)
+	}
+	if !strings.Contains(res.Stderr, "/hooks/poststop/0: run /nowhere") {
+		t.Errorf("no warning of a failing poststop hook: %s", res.Stderr)
+	}
+	text, _ := os.ReadFile(log)
+	host := strings.TrimSpace(b.must("/bin/hostname"))
+	want := "prestart creating prestart-env uts mounted=no host=" + host + "\n" +
+		"createRuntime creating createRuntime-env uts mounted=no host=" + host + "\n" +
+		"createContainer creating createContainer-env uts mounted=yes host=inside\n" +
+		"poststart running poststart-env uts mounted=no host=" + host + "\n" +
+		"poststop stopped poststop-env uts mounted=no host=" + host + "\n"
+	if string(text) != want {
+		t.Errorf("got\n%swant\n%s", text, want)
+	}
+}
+
+// TestRuntimeConsole receives a terminal over a socket, as containerd's shim does.
+func TestRuntimeConsole(t *testing.T) {
+	b := startBundles(t, "console")
+	root := b.rootfs("root")
+	dir := b.bundle("tty", root, func(s *specs.Spec) {
+		s.Process.Terminal = true
+		s.Process.ConsoleSize = &specs.Box{Height: 33, Width: 111}
+		s.Process.Args = []string{"sh", "-c", "test -t 0 && test -t 1 && test -t 2 && stat -c %t,%T /dev/console 2>/dev/null; ls -l /proc/self/fd/0; read x; echo got $x"}
+	})
+	path := filepath.Join(b.work, "s")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	masters := make(chan *os.File, 1)
+	go func() {
+		defer close(masters)
+		c, err := l.AcceptUnix()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		data, oob := make([]byte, 100), make([]byte, 100)
+		_, n, _, _, err := c.ReadMsgUnix(data, oob)
+		if err != nil {
+			return
+		}
+		messages, err := unix.ParseSocketControlMessage(oob[:n])
+		if err != nil || len(messages) != 1 {
+			return
+		}
+		fds, err := unix.ParseUnixRights(&messages[0])
+		if err == nil {
+			masters <- os.NewFile(uintptr(fds[0]), "master")
+		}
+	}()
+	b.must("create", "--bundle", dir, "--console-socket", path, "tty")
+	master := <-masters
+	if master == nil {
+		t.Fatal("no terminal came")
+	}
+	defer master.Close()
+	if ws, err := unix.IoctlGetWinsize(int(master.Fd()), unix.TIOCGWINSZ); err != nil || ws.Row != 33 || ws.Col != 111 {
+		t.Errorf("size: %+v %v", ws, err)
+	}
+	b.must("start", "tty")
+	master.Write([]byte("hello\n"))
+	var got []byte
+	buf := make([]byte, 4096)
+	for !strings.Contains(string(got), "got hello") {
+		n, err := master.Read(buf)
+		got = append(got, buf[:n]...)
+		if err != nil {
+			break
+		}
+	}
+	if !strings.Contains(string(got), "/dev/pts/0") || !strings.Contains(string(got), "got hello") {
+		t.Errorf("got %q", got)
+	}
+	b.await("tty", "stopped")
+	b.must("delete", "tty")
+}
