@@ -42,17 +42,7 @@ func (c *record) killAll(sig unix.Signal) error {
 	if sig == unix.SIGKILL {
 		return cgroup.Kill(c.Cgroups)
 	}
-	pids, err := cgroup.Procs(c.Cgroups)
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, pid := range pids {
-		if err := unix.Kill(pid, sig); err != nil && err != unix.ESRCH {
-			errs = append(errs, fmt.Errorf("signal %d to process %d: %w", sig, pid, err))
-		}
-	}
-	return errors.Join(errs...)
+	return cgroup.Signal(c.Cgroups, sig)
 }
 
 // Delete removes a stopped container; with force, any, and one that doesn't exist is no error then.

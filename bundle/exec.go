@@ -1,7 +1,6 @@
 package bundle
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +17,7 @@ import (
 
 	"glassbox/compile"
 	"glassbox/fork"
+	"glassbox/oci"
 	"glassbox/plan"
 )
 
@@ -61,7 +61,7 @@ func (r *Runtime) Exec(id string, o ExecOptions) (int, error) {
 	case s == Paused && !o.IgnorePaused:
 		return 255, errors.New("cannot exec in a paused container (use --ignore-paused to override)")
 	}
-	p, err := c.processFor(o)
+	p, err := r.processFor(c, o)
 	if err != nil {
 		return 255, err
 	}
@@ -154,7 +154,7 @@ func below(cgroups map[string]string, arg string) (map[string]string, error) {
 }
 
 // processFor describes the process: the file's, or the container's first one but for what the options change.
-func (c *record) processFor(o ExecOptions) (*specs.Process, error) {
+func (r *Runtime) processFor(c *record, o ExecOptions) (*specs.Process, error) {
 	if o.ProcessFile != "" {
 		f, err := os.Open(o.ProcessFile)
 		if err != nil {
@@ -165,8 +165,11 @@ func (c *record) processFor(o ExecOptions) (*specs.Process, error) {
 		if err != nil {
 			return nil, fmt.Errorf("--process: %w", err)
 		}
-		p := &specs.Process{}
-		if err := json.Unmarshal(data, p); err != nil {
+		p, warnings, err := oci.ParseProcess(data)
+		for _, w := range warnings {
+			r.warn("--process: %s", w.Error())
+		}
+		if err != nil {
 			return nil, fmt.Errorf("--process: %s: %w", o.ProcessFile, err)
 		}
 		return p, nil

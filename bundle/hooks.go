@@ -2,6 +2,7 @@ package bundle
 
 import (
 	"fmt"
+	"runtime"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -44,7 +45,13 @@ func (r *Runtime) startHooks(c *record) error {
 		return nil
 	}
 	for i, h := range c.Hooks.StartContainer {
-		if err := r.startHook(c, compile.Hook("startContainer", h, false)); err != nil {
+		// Who enters a container's PID namespace can't leave it: the thread that does ends with its goroutine.
+		done := make(chan error)
+		go func() {
+			runtime.LockOSThread()
+			done <- r.startHook(c, compile.Hook("startContainer", h, false))
+		}()
+		if err := <-done; err != nil {
 			return fmt.Errorf("/hooks/startContainer/%d: run %s: %w", i, h.Path, err)
 		}
 	}

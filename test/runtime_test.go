@@ -268,7 +268,7 @@ func TestRuntimeErrors(t *testing.T) {
 		{name: "exec-cwd", args: []string{"exec", "--cwd", "/bin/busybox", "running", "true"}, code: 255, want: `step \d+/\d+ .*/process/cwd.*not a directory`},
 		{name: "exec-no-file", args: []string{"exec", "--process", "/nowhere", "running"}, code: 255, want: `--process: .*no such file`},
 		{name: "exec-bad-file", args: []string{"exec", "--process", "nonsense.json", "running"}, code: 255, want: `--process: nonsense.json`},
-		{name: "exec-relative", args: []string{"exec", "--process", "relative.json", "running"}, code: 255, want: `/process/cwd: "here" is not an absolute path`},
+		{name: "exec-relative", args: []string{"exec", "--process", "relative.json", "running"}, code: 255, want: `--process: relative.json: /cwd: "here" is not an absolute path`},
 		{name: "exec-user", args: []string{"exec", "--user", "4294967296", "running", "true"}, code: 255, want: `--user: "4294967296" is not a number`},
 		{name: "exec-no-command", args: []string{"exec", "running"}, code: 255, want: `it takes a container ID and a command`},
 		{name: "exec-terminal", args: []string{"exec", "-t", "-d", "running", "true"}, code: 255, want: `console socket`},

@@ -25,6 +25,7 @@ func commands() []command {
 	return []command{
 		{"create", "ID", "Make a container that waits for start", "glassbox-runtime create --bundle /containers/web --pid-file /run/web.pid web", true, create},
 		{"delete", "ID", "Remove a stopped container", "glassbox-runtime delete --force web", false, remove},
+		{"events", "ID", "Tell what a container uses, and when it lacks memory", "glassbox-runtime events --stats web", false, events},
 		{"exec", "ID COMMAND [ARGUMENTS]", "Run a further process in a container", "glassbox-runtime exec -t web sh", true, execute},
 		{"features", "", "Print what this runtime knows of the specification", "glassbox-runtime features", false, features},
 		{"kill", "ID [SIGNAL]", "Send a signal to a container", "glassbox-runtime kill web KILL", false, kill},
@@ -36,6 +37,7 @@ func commands() []command {
 		{"spec", "", "Write an example configuration into the working directory", "glassbox-runtime spec --rootless", false, spec},
 		{"start", "ID", "Let a created container run", "glassbox-runtime start web", true, start},
 		{"state", "ID", "Print the state of a container", "glassbox-runtime state web", false, state},
+		{"update", "ID", "Change the limits of a container", "glassbox-runtime update --memory 256M --pids-limit 100 web", false, update},
 	}
 }
 
