@@ -163,6 +163,15 @@ func (c *container) check() error {
 	if !slices.ContainsFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.MountNamespace }) {
 		return fmt.Errorf("/linux/namespaces: a container needs a mount namespace other than the host's")
 	}
+	if s.Linux.MountLabel != "" && !slices.Contains(c.Facts.LSM, "selinux") {
+		return fmt.Errorf("/linux/mountLabel: %q: SELinux is not active on this host", s.Linux.MountLabel)
+	}
+	if s.Linux.IntelRdt != nil {
+		return fmt.Errorf("/linux/intelRdt: resource classes (resctrl) are not supported")
+	}
+	if len(s.Linux.NetDevices) > 0 {
+		return fmt.Errorf("/linux/netDevices: moving network devices of the host into a container is not supported")
+	}
 	return c.identify()
 }
 
@@ -212,7 +221,7 @@ func (c *container) child() error {
 			await()
 		}
 	}
-	if err := c.sysctls(c.fresh); err != nil {
+	if err := c.sysctls(false); err != nil {
 		return err
 	}
 	if err := c.paths(); err != nil {

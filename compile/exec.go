@@ -30,6 +30,7 @@ func Exec(in ExecInput) (*Output, error) {
 	c.Spec = &specs.Spec{Process: in.Process, Linux: &specs.Linux{}}
 	if in.Spec != nil && in.Spec.Linux != nil {
 		l := in.Spec.Linux
+		c.Spec.Version = in.Spec.Version
 		c.Spec.Linux.Seccomp, c.Spec.Linux.Personality, c.Spec.Linux.MemoryPolicy = l.Seccomp, l.Personality, l.MemoryPolicy
 	}
 	switch p := in.Process; {
@@ -76,6 +77,11 @@ func Exec(in ExecInput) (*Output, error) {
 		c.add(plan.Host, plan.Terminal, &plan.RecvFD{Save: "console"}, "/process/terminal", "Whoever called exec holds the other end of the terminal.")
 	}
 	c.hostLimits(in.Process)
+	if s := c.Spec.Linux.Seccomp; s != nil && s.ListenerPath != "" {
+		if err := c.passListener(); err != nil {
+			return nil, err
+		}
+	}
 	if c.cgroup.Await != "" {
 		c.add(plan.Child, plan.Limits, &plan.Await{Name: c.cgroup.Await}, "", "The limits of the container hold for this process before it does anything.")
 	}

@@ -250,6 +250,9 @@ func (c *container) checkOptions(m specs.Mount, o mountOptions, ptr string) erro
 	if o.copyUp && m.Type != "tmpfs" {
 		return fmt.Errorf("%s/options: \"tmpcopyup\" is for tmpfs", ptr)
 	}
+	if o.copyUp && (c.confined() || len(o.classic) > 0) {
+		return fmt.Errorf("%s/options: \"tmpcopyup\" is not possible in a user namespace, nor with silent or iversion", ptr)
+	}
 	if isBind(m) {
 		if super := slices.Concat(o.super, without(slices.Clone(o.classic), "silent")); len(super) > 0 {
 			return fmt.Errorf("%s/options: %q belongs to the file system as a whole, a bind mount can't change it", ptr, super[0])
@@ -339,7 +342,41 @@ func (c *container) newMount(i int, m specs.Mount, dest string, o mountOptions, 
 			fm.Options = append(fm.Options, "context="+label)
 		}
 	}
+	if o.copyUp {
+		c.copyUp(i, fm, dest, ptr)
+		return
+	}
 	c.add(plan.Child, plan.Mounts, fm, ptr, mountReason(m.Type, dest))
+}
+
+// copyUp fills a tmpfs with what it will cover. The child can't copy, so the parent does, while the tmpfs is still nowhere.
+func (c *container) copyUp(i int, fm *plan.FSMount, dest, ptr string) {
+	name, under := mountName(i), fmt.Sprintf("under:%d", i)
+	attach := &plan.MoveMount{From: name, Target: dest, Create: "dir", Keep: fm.Save != "", Propagation: fm.Propagation}
+	fm.Target, fm.Save, fm.KeepMode, fm.Propagation = "", name, false, nil
+	c.add(plan.Child, plan.Mounts, fm, ptr, mountReason(fm.Type, dest))
+	c.add(plan.Child, plan.Mounts, &plan.OpenDir{Path: dest, Else: name, Save: under}, ptr, "What is there now is to be found in the new directory, too.")
+	c.add(plan.Child, plan.Mounts, &plan.SendFD{From: under}, ptr, "The parent copies.")
+	c.add(plan.Child, plan.Mounts, &plan.SendFD{From: name, Keep: true}, ptr, "The parent copies.")
+	c.add(plan.Child, plan.Mounts, &plan.Await{Name: under}, ptr, "The parent copies.")
+	c.add(plan.Child, plan.Mounts, attach, ptr, "The copy covers the directory.")
+}
+
+// copies writes the host's part of that.
+func (c *container) copies() {
+	for i, m := range c.Spec.Mounts {
+		o := parseOptions(m.Options)
+		if !o.copyUp || o.remount || isBind(m) {
+			continue
+		}
+		ptr := fmt.Sprintf("/mounts/%d", i)
+		name, under := mountName(i), fmt.Sprintf("under:%d", i)
+		mode := slices.ContainsFunc(o.data, func(s string) bool { return strings.HasPrefix(s, "mode=") })
+		c.add(plan.Host, plan.Mounts, &plan.RecvFD{Save: under}, ptr, "The directory that the tmpfs will cover.")
+		c.add(plan.Host, plan.Mounts, &plan.RecvFD{Save: name}, ptr, "The tmpfs, which is not in the container yet.")
+		c.add(plan.Host, plan.Mounts, &plan.CopyUp{From: under, To: name, KeepMode: mode}, ptr, "The tmpfs begins with what the image has there.")
+		c.add(plan.Host, plan.Mounts, &plan.Release{Name: under}, ptr, "The copy is complete.")
+	}
 }
 
 // refuseProc keeps mounts out of /proc: a fake file there would be taken for the kernel's by the container's own programs

@@ -59,7 +59,11 @@ func (c *container) host() error {
 	for i, n := range c.Spec.Linux.Namespaces {
 		if n.Path != "" {
 			k := slices.IndexFunc(nsNames, func(e nsName) bool { return e.spec == n.Type })
-			c.add(plan.Host, plan.Isolation, &plan.Open{Path: n.Path, Namespace: nsNames[k].name, Save: "ns:" + string(n.Type)}, fmt.Sprintf("/linux/namespaces/%d/path", i),
+			o := &plan.Open{Path: n.Path, Namespace: nsNames[k].name, Save: "ns:" + string(n.Type)}
+			if c.changed(o.Namespace) {
+				o.Other = o.Namespace
+			}
+			c.add(plan.Host, plan.Isolation, o, fmt.Sprintf("/linux/namespaces/%d/path", i),
 				"The namespace exists already; the container will share it.")
 		}
 	}
@@ -93,6 +97,7 @@ func (c *container) host() error {
 	}
 	c.hostProc()
 	c.clone()
+	c.copies()
 	c.steps = append(c.steps, c.Network...)
 	if len(c.Network) > 0 {
 		c.add(plan.Host, plan.Network, &plan.Release{Name: "network"}, "", "The network is ready; the program may start.")
@@ -106,6 +111,11 @@ func (c *container) host() error {
 		c.add(plan.Host, plan.Privileges, &plan.Expect{Name: "user namespace"}, "/linux/namespaces", "Ids can be mapped when there is a user namespace.")
 		c.add(plan.Host, plan.Privileges, c.idMap(), "/linux/namespaces", "Without a mapping in the configuration every id stands for itself.")
 		c.add(plan.Host, plan.Privileges, &plan.Release{Name: "ids"}, "/linux/namespaces", "The child has ids now and may take them on.")
+	}
+	if s := c.Spec.Linux.Seccomp; s != nil && s.ListenerPath != "" {
+		if err := c.passListener(); err != nil {
+			return err
+		}
 	}
 	if c.Record || c.StartDir != "" {
 		c.add(plan.Host, plan.Exec, &plan.Expect{Name: "ready"}, "", "The child has come to its end as a copy of the runtime.")

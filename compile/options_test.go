@@ -29,12 +29,10 @@ func TestMountOptions(t *testing.T) {
 			t.Errorf("%s is in the specification's table and not among MountOptions", w)
 		}
 	}
-	for _, combination := range []string{
+	words = append(words, []string{
 		"ro,rw", "rw,ro", "noatime,relatime", "strictatime,atime", "ro,rnosuid", "rro,rw", "noatime,rnoatime,nodiratime", "private,rslave", "shared,private",
 		"sync,async,dirsync", "lazytime,silent", "nosuid,mode=700,size=1m", "remount,ro", "remount,rro,size=2m", "rbind,remount,noexec", "rbind,slave", "rbind,shared",
-	} {
-		words = append(words, combination)
-	}
+	}...)
 	var b strings.Builder
 	for _, word := range words {
 		for _, base := range []string{"tmpfs", "bind"} {

@@ -2,6 +2,7 @@ package compile
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -21,43 +22,69 @@ func (c *container) needProc(ptr string) error {
 	return nil
 }
 
-// sysctls are checked for being namespaced: one that isn't would change the host.
-func (c *container) sysctls(fresh []string) error {
-	keys := make([]string, 0, len(c.Spec.Linux.Sysctl))
-	for k := range c.Spec.Linux.Sysctl {
-		keys = append(keys, k)
+// sysctlPath is a sysctl's path below /proc/sys, and the kind of namespace that it belongs to. Of dots and slashes the first one
+// in the name separates; the other is then a dot in a component, as in net.ipv4.conf.eth0/100.forwarding (sysctl(8)).
+func sysctlPath(name string) (key, namespace string) {
+	key = name
+	if i := strings.IndexAny(name, "./"); i >= 0 && name[i] == '.' {
+		key = strings.Map(func(r rune) rune {
+			switch r {
+			case '.':
+				return '/'
+			case '/':
+				return '.'
+			}
+			return r
+		}, name)
 	}
-	slices.Sort(keys)
-	for _, k := range keys {
+	switch {
+	case strings.HasPrefix(key, "net/"):
+		namespace = "net"
+	case strings.HasPrefix(key, "fs/mqueue/"), slices.Contains([]string{"kernel/msgmax", "kernel/msgmnb", "kernel/msgmni", "kernel/sem", "kernel/shmall", "kernel/shmmax", "kernel/shmmni", "kernel/shm_rmid_forced"}, key):
+		namespace = "ipc"
+	case key == "kernel/domainname":
+		namespace = "uts"
+	case strings.HasPrefix(key, "user/"):
+		namespace = "user"
+	}
+	return key, namespace
+}
+
+// sysctls are checked for being namespaced: one that isn't would change the host. With late, those of a user namespace that the
+// child makes at the end are written, without it all others.
+func (c *container) sysctls(late bool) error {
+	for _, k := range slices.Sorted(maps.Keys(c.Spec.Linux.Sysctl)) {
 		ptr := "/linux/sysctl/" + strings.ReplaceAll(strings.ReplaceAll(k, "~", "~0"), "/", "~1")
-		key := k
-		if !strings.Contains(k, "/") {
-			key = strings.ReplaceAll(k, ".", "/")
-		}
-		var need string
+		key, need := sysctlPath(k)
 		switch {
-		case strings.Contains(key, "..") || strings.HasPrefix(key, "/") || key == "":
+		case key == "" || slices.ContainsFunc(strings.Split(key, "/"), func(s string) bool { return s == "" || s == "." || s == ".." }):
 			return fmt.Errorf("%s: not the name of a sysctl", ptr)
-		case strings.HasPrefix(key, "net/"):
-			need = "net"
-		case strings.HasPrefix(key, "fs/mqueue/"), slices.Contains([]string{"kernel/msgmax", "kernel/msgmnb", "kernel/msgmni", "kernel/sem", "kernel/shmall", "kernel/shmmax", "kernel/shmmni", "kernel/shm_rmid_forced"}, key):
-			need = "ipc"
-		case key == "kernel/domainname":
-			need = "uts"
 		case key == "kernel/hostname":
 			return fmt.Errorf("%s: use the hostname setting", ptr)
-		default:
+		case need == "":
 			return fmt.Errorf("%s: sysctl %q is not separate for each container: setting it would change the host", ptr, k)
-		}
-		if !slices.Contains(fresh, need) {
+		case !slices.Contains(c.fresh, need) && c.join[need] == "":
 			return fmt.Errorf("%s: sysctl %q needs a %s namespace of the container's own: it would change the host", ptr, k, need)
 		}
 		if err := c.needProc(ptr); err != nil {
 			return err
 		}
+		if late != (need == "user" && c.users == lateUsers) {
+			continue
+		}
 		c.add(plan.Child, plan.Kernel, &plan.Sysctl{From: c.procfs, Key: key, Value: c.Spec.Linux.Sysctl[k]}, ptr, "A kernel setting of the container's own namespaces.")
 	}
 	return nil
+}
+
+// changed reports whether a sysctl of the configuration changes a kind of namespace.
+func (c *container) changed(namespace string) bool {
+	for k := range c.Spec.Linux.Sysctl {
+		if _, n := sysctlPath(k); n == namespace {
+			return true
+		}
+	}
+	return false
 }
 
 // process writes the steps that make the child the program: stdio, limits, privileges, execve. Run and exec share it.
@@ -103,6 +130,9 @@ func (c *container) process(p *specs.Process, ptr string) error {
 			"From here on capabilities count in the container's own user namespace only.")
 		c.add(plan.Child, plan.Privileges, &plan.Notify{Name: "user namespace"}, "/linux/namespaces", "Only the parent has the right to map ids of the host.")
 		c.add(plan.Child, plan.Privileges, &plan.Await{Name: "ids"}, "/linux/namespaces", "Without mapped ids this process is nobody.")
+		if err := c.sysctls(true); err != nil {
+			return err
+		}
 	}
 	filter, err := c.filter()
 	if err != nil {
@@ -115,9 +145,13 @@ func (c *container) process(p *specs.Process, ptr string) error {
 	if p.User.UID != 0 && p.Cwd != "/" {
 		c.add(plan.Child, plan.Exec, &plan.Chdir{Path: p.Cwd, Try: true}, ptr+"/cwd", "The program may work in a directory that its user could not enter.")
 	}
+	if err := c.checkListener(filter); err != nil {
+		return err
+	}
 	const filterReason = "System calls that ordinary programs don't need are refused."
 	if filter != nil && !p.NoNewPrivileges {
 		c.add(plan.Child, plan.Privileges, filter, "/linux/seccomp", filterReason+" It is installed now because it takes a privilege that is dropped next.")
+		c.sendListener(filter)
 	}
 	if err := c.privileges(p, ptr); err != nil {
 		return err
@@ -134,6 +168,21 @@ func (c *container) process(p *specs.Process, ptr string) error {
 	if c.FindProgram {
 		c.add(plan.Child, plan.Exec, &plan.FindProgram{Candidates: candidates(p), Name: p.Args[0]}, ptr+"/args", "A program that is missing is an error now, and not when the container is started.")
 	}
+	last := func() {
+		if !p.NoNewPrivileges {
+			return
+		}
+		c.add(plan.Child, plan.Privileges, &plan.NoNewPrivs{}, ptr+"/noNewPrivileges", "Programs with the setuid bit stay unprivileged.")
+		if filter != nil {
+			c.add(plan.Child, plan.Privileges, filter, "/linux/seccomp", filterReason)
+			c.sendListener(filter)
+		}
+	}
+	// The parent passes the listener on, so it can't be as late as other filters.
+	listened := filter != nil && filter.Notify != ""
+	if listened {
+		last()
+	}
 	if c.Record || c.StartDir != "" {
 		c.add(plan.Child, plan.Exec, &plan.Notify{Name: "ready"}, "", "The parent learns that only execve is missing.")
 		c.add(plan.Child, plan.Exec, &plan.Await{Name: "record"}, "", "The parent writes down who this process is.")
@@ -141,11 +190,8 @@ func (c *container) process(p *specs.Process, ptr string) error {
 	if c.StartDir != "" {
 		c.add(plan.Child, plan.Exec, &plan.AwaitStart{Dir: "start", File: StartFIFO}, "", "The container is created; it runs when it is started.")
 	}
-	if p.NoNewPrivileges {
-		c.add(plan.Child, plan.Privileges, &plan.NoNewPrivs{}, ptr+"/noNewPrivileges", "Programs with the setuid bit stay unprivileged.")
-		if filter != nil {
-			c.add(plan.Child, plan.Privileges, filter, "/linux/seccomp", filterReason)
-		}
+	if !listened {
+		last()
 	}
 	c.add(plan.Child, plan.Exec, &plan.Execve{Candidates: candidates(p), Argv: p.Args, Env: p.Env}, ptr+"/args", "The child becomes the program.")
 	return nil
@@ -176,7 +222,67 @@ func (c *container) filter() (*plan.Seccomp, error) {
 	if name == "" {
 		name = "of the configuration"
 	}
-	return &plan.Seccomp{Name: name, Flags: f.Flags, Program: f.Bytes()}, nil
+	o := &plan.Seccomp{Name: name, Flags: f.Flags, Program: f.Bytes()}
+	if f.Notify {
+		o.Notify = "listener"
+	}
+	return o, nil
+}
+
+// checkListener makes sure that the child can hand a filter's listener to its parent: by sendmsg(2), which the filter that is
+// then in force must allow.
+func (c *container) checkListener(f *plan.Seccomp) error {
+	if f == nil || f.Notify == "" {
+		return nil
+	}
+	s := c.Spec.Linux.Seccomp
+	if s == nil || s.ListenerPath == "" {
+		return fmt.Errorf("/linux/seccomp/listenerPath: missing, and the filter has rules with SCMP_ACT_NOTIFY")
+	}
+	if !strings.HasPrefix(s.ListenerPath, "/") {
+		return fmt.Errorf("/linux/seccomp/listenerPath: %q is not an absolute path", s.ListenerPath)
+	}
+	allowed := s.DefaultAction == specs.ActAllow || s.DefaultAction == specs.ActLog
+	for i, rule := range s.Syscalls {
+		if !slices.Contains(rule.Names, "sendmsg") {
+			continue
+		}
+		if rule.Action != specs.ActAllow && rule.Action != specs.ActLog {
+			return fmt.Errorf("/linux/seccomp/syscalls/%d: %s for sendmsg: the runtime needs that call to hand over the listener", i, rule.Action)
+		}
+		allowed = allowed || len(rule.Args) == 0
+	}
+	if !allowed {
+		return fmt.Errorf("/linux/seccomp/syscalls: sendmsg is not allowed: the runtime needs that call to hand over the listener")
+	}
+	return nil
+}
+
+func (c *container) sendListener(f *plan.Seccomp) {
+	if f.Notify != "" {
+		c.add(plan.Child, plan.Privileges, &plan.SendFD{From: f.Notify}, "/linux/seccomp/listenerPath", "Who listens decides about the calls that the filter doesn't.")
+	}
+}
+
+// passListener writes the host's part of that. It comes after all else that the child sends before its filter.
+func (c *container) passListener() error {
+	warnings := c.warnings
+	f, err := c.filter()
+	c.warnings = warnings // the child's part has them
+	if err != nil || f == nil || f.Notify == "" {
+		return err
+	}
+	if err := c.checkListener(f); err != nil {
+		return err
+	}
+	s := c.Spec.Linux.Seccomp
+	version := c.Spec.Version
+	if version == "" {
+		version = specs.Version
+	}
+	c.add(plan.Host, plan.Privileges, &plan.RecvFD{Save: f.Notify}, "/linux/seccomp/listenerPath", "The filter is in force; calls that it has no answer to wait.")
+	c.add(plan.Host, plan.Privileges, &plan.SendListener{From: f.Notify, Path: s.ListenerPath, Metadata: s.ListenerMetadata, Version: version}, "/linux/seccomp/listenerPath", "The agent answers them from now on.")
+	return nil
 }
 
 func (c *container) privileges(p *specs.Process, ptr string) error {

@@ -47,7 +47,8 @@ type Options struct {
 	// OnExecFailure is called while a child whose step failed still exists, with its pid: it may look at the child's root
 	// to say more in err.Detail.
 	OnExecFailure func(pid int, err *StepError)
-	// State returns the container's state in the JSON form that hooks read, with the given pid. Plans with hooks need it.
+	// State returns the container's state in the JSON form that hooks read, with the given pid. Plans with hooks need it, and those
+	// with a seccomp listener.
 	State func(pid int) ([]byte, error)
 	// Record is called before the step Release{"record"}, while the child waits: it writes down who the child is, so that there
 	// is no moment in which nobody knows of it.
@@ -307,6 +308,10 @@ func (x *execution) host(op plan.Op) error {
 		return x.expect(o)
 	case *plan.RecvFD:
 		return x.recvFD(o)
+	case *plan.SendListener:
+		return x.sendListener(o)
+	case *plan.CopyUp:
+		return x.copyUp(o)
 	case *plan.WriteFile:
 		return writeFile(o)
 	case *plan.Hook:

@@ -28,7 +28,8 @@ type lowering struct {
 	sock  int
 	steps []plan.Step
 	// entered is 0 or the register that a Chdir with Try makes other than 0 when it succeeds.
-	entered uint8
+	entered  uint8
+	filtered bool // a system call filter is in force
 }
 
 // lower makes the child's program of a plan. fds holds the descriptors that host steps saved so far, sock is the child's end
@@ -461,6 +462,8 @@ func (l *lowering) op(op plan.Op) error {
 		return l.mknod(o)
 	case *plan.Symlink:
 		l.symlink(o)
+	case *plan.OpenDir:
+		return l.openDir(o)
 
 	case *plan.LinkUp:
 		if len(o.Link) >= unix.IFNAMSIZ {
@@ -839,7 +842,10 @@ func (l *lowering) sendFD(o *plan.SendFD) error {
 	c := mk(unix.SYS_SENDMSG, num(l.sock), val(msg), num(0))
 	c.poke, c.pokeReg = slot, fd.reg
 	l.add(c)
-	l.close(fd)
+	// It is closed in any case by close_range or execve. After a filter every call less is one that can't be refused.
+	if !l.filtered && !o.Keep {
+		l.close(fd)
+	}
 	return nil
 }
 
@@ -868,6 +874,7 @@ func (l *lowering) seccomp(o *plan.Seccomp) error {
 		l.save(o.Notify, c.save)
 	}
 	l.add(c)
+	l.filtered = true
 	return nil
 }
 

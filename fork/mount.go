@@ -338,3 +338,20 @@ func (l *lowering) moveRoot(o *plan.MoveRoot) {
 	l.add(mk(unix.SYS_CHROOT, val(dot)))
 	l.add(mk(unix.SYS_CHDIR, val(l.str("/"))))
 }
+
+// openDir opens a directory to look at, or if there is none another one in its place.
+func (l *lowering) openDir(o *plan.OpenDir) error {
+	other, err := l.fd(o.Else)
+	if err != nil {
+		return err
+	}
+	r := l.reg()
+	i := l.open(o.Path, unix.O_RDONLY|unix.O_DIRECTORY, 0, r)
+	l.calls[i].ok = l.here() + 1
+	c := mk(unix.SYS_OPENAT, other, val(l.str(".")), num(unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC))
+	c.save = r
+	l.add(c)
+	l.on(i, unix.ENOENT, int32(i+1))
+	l.save(o.Save, r)
+	return nil
+}

@@ -75,7 +75,7 @@ type schedAttr struct {
 	nice                      int32
 	priority                  uint32
 	runtime, deadline, period uint64
-	utilMin, utilMax          uint32
+	_, _                      uint32 // util_min, util_max: the specification has flags for them, and no values
 }
 
 func (l *lowering) sched(o *plan.Sched) error {

@@ -140,7 +140,7 @@ type UserNamespace struct {
 // Open opens a path of the host.
 type Open struct {
 	Path  string   `json:"path"`
-	Other string   `json:"other,omitempty"` // "net", "ipc": it must be another namespace than this program's own
+	Other string   `json:"other,omitempty"` // a kind of namespace: it must not be this program's own
 	Flags []string `json:"flags,omitempty"` // "path", "directory", "write", "nofollow"
 	// Namespace is the kind of namespace that the file must stand for (ioctl_ns(2), NS_GET_NSTYPE).
 	Namespace string `json:"namespace,omitempty"`
@@ -495,6 +495,31 @@ type BindConsole struct {
 // SendFD sends a descriptor of the child to the parent, which takes it with RecvFD.
 type SendFD struct {
 	From string `json:"from"`
+	Keep bool   `json:"keep,omitempty"` // later steps use it, too
+}
+
+// SendListener hands the descriptor of a system call filter's listener (seccomp_unotify(2)) to the agent behind a unix socket, with
+// the state of the container's process (runtime-spec, config-linux.md, The Container Process State).
+type SendListener struct {
+	From     string `json:"from"` // as received
+	Path     string `json:"path"`
+	Metadata string `json:"metadata,omitempty"`
+	Version  string `json:"version"` // of the specification
+}
+
+// CopyUp copies what is in a directory into a new file system, both of which the child has sent: what an image has there shall be
+// in the tmpfs that covers it.
+type CopyUp struct {
+	From     string `json:"from"`
+	To       string `json:"to"`
+	KeepMode bool   `json:"keepMode,omitempty"` // the new root has a mode already
+}
+
+// OpenDir opens a directory of the container, if there is one, or else the directory that is saved as Else.
+type OpenDir struct {
+	Path string `json:"path"`
+	Else string `json:"else"`
+	Save string `json:"save"`
 }
 
 // RecvFD receives the descriptor that the child sends.
@@ -800,6 +825,12 @@ func newOp(kind string) Op {
 		return &BindConsole{}
 	case "send-fd":
 		return &SendFD{}
+	case "send-listener":
+		return &SendListener{}
+	case "copy-up":
+		return &CopyUp{}
+	case "open-dir":
+		return &OpenDir{}
 	case "recv-fd":
 		return &RecvFD{}
 	case "dup3":
@@ -864,7 +895,7 @@ func lanesOf(op Op) []Lane {
 	case *Setns, *Unshare, *Affinity, *OpenTree, *Clone, *WriteProc, *Rlimit:
 		return []Lane{Host, Child}
 	case *CgroupCreate, *CgroupRemove, *CgroupWrite, *CgroupEvacuate, *CgroupOpen, *CgroupAttach, *DeviceFilter, *SystemdScope, *SystemdSet, *SystemdAttach, *SystemdStop, *Open, *OpenPid, *UserNamespace, *Adopt, *IDMap, *Release, *Expect, *Hook,
-		*WriteFile, *RecvFD, *LinkBridge, *LinkVeth, *LinkDelete, *LinkAddress, *RouteDefault, *NftBridge, *NftPublish, *NftUnpublish:
+		*WriteFile, *RecvFD, *SendListener, *CopyUp, *LinkBridge, *LinkVeth, *LinkDelete, *LinkAddress, *RouteDefault, *NftBridge, *NftPublish, *NftUnpublish:
 		return []Lane{Host}
 	}
 	return []Lane{Child}
@@ -877,6 +908,10 @@ func saves(op Op) string {
 		return op.Save
 	case *OpenTree:
 		return op.Save
+	case *OpenDir:
+		return op.Save
+	case *Seccomp:
+		return op.Notify
 	case *UserNamespace:
 		return op.Save
 	case *Open:
@@ -919,6 +954,12 @@ func uses(op Op) []string {
 		names = []string{op.From}
 	case *BindConsole:
 		names = []string{op.From}
+	case *SendListener:
+		names = []string{op.From}
+	case *CopyUp:
+		names = []string{op.From, op.To}
+	case *OpenDir:
+		names = []string{op.Else}
 	case *AwaitStart:
 		names = []string{op.Dir}
 	}

@@ -602,6 +602,36 @@ func (o *SendFD) String() string {
 	return "send descriptor " + o.From + " to the parent"
 }
 
+// Kind is "send-listener".
+func (*SendListener) Kind() string { return "send-listener" }
+
+// Man names the manual page.
+func (*SendListener) Man() string { return "seccomp_unotify(2)" }
+
+func (o *SendListener) String() string {
+	return "hand the filter's listener " + o.From + " to the agent at " + o.Path
+}
+
+// Kind is "copy-up".
+func (*CopyUp) Kind() string { return "copy-up" }
+
+// Man names the manual page.
+func (*CopyUp) Man() string { return "tmpfs(5)" }
+
+func (o *CopyUp) String() string {
+	return "copy what is in " + o.From + " into " + o.To
+}
+
+// Kind is "open-dir".
+func (*OpenDir) Kind() string { return "open-dir" }
+
+// Man names the manual page.
+func (*OpenDir) Man() string { return "openat2(2)" }
+
+func (o *OpenDir) String() string {
+	return fmt.Sprintf("open %s, or else %s, as %s", o.Path, o.Else, o.Save)
+}
+
 // Kind is "recv-fd".
 func (*RecvFD) Kind() string { return "recv-fd" }
 
