@@ -315,6 +315,8 @@ func namedOnHost(op plan.Op) []string {
 		return []string{o.Path}
 	case *plan.WriteFile:
 		return []string{o.Path}
+	case *plan.SendListener:
+		return []string{o.Path}
 	case *plan.SystemdScope:
 		return []string{"systemd unit " + o.Unit}
 	case *plan.SystemdSet:

@@ -305,7 +305,7 @@ func (r *reader) step(s plan.Step) bool {
 		v.Ambient = append(v.Ambient, o.Caps...)
 	case *plan.Chdir:
 		v.Cwd = o.Path // where the first is a try, the second says the same
-	case *plan.Sched, *plan.IOPriority, *plan.Affinity, *plan.MemPolicy, *plan.Personality, *plan.TimeOffsets:
+	case *plan.Sched, *plan.IOPriority, *plan.Affinity, *plan.MemPolicy, *plan.Personality, *plan.TimeOffsets, *plan.SendListener:
 		if text := s.Op.String(); !slices.Contains(v.Tuning, text) {
 			v.Tuning = append(v.Tuning, text)
 		}
@@ -340,7 +340,7 @@ func (r *reader) step(s plan.Step) bool {
 		// What takes something back says nothing of the container.
 	case *plan.CgroupEvacuate, *plan.CgroupOpen, *plan.CgroupJoin, *plan.Release, *plan.Await, *plan.Notify, *plan.Expect, *plan.BindConsole,
 		*plan.SendFD, *plan.RecvFD, *plan.Stdio, *plan.Setsid, *plan.ParentDeath, *plan.Dumpable, *plan.KeepCaps, *plan.CloseRange,
-		*plan.AwaitStart, *plan.FindProgram, *plan.Adopt, *plan.UserNamespace, *plan.SystemdAttach, *plan.CgroupAttach:
+		*plan.AwaitStart, *plan.FindProgram, *plan.CopyUp, *plan.OpenDir, *plan.Adopt, *plan.UserNamespace, *plan.SystemdAttach, *plan.CgroupAttach:
 		// How it is made, and not what it is.
 	default:
 		return false

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -20,14 +19,14 @@ import (
 )
 
 // agent accepts one listener and answers one call with an error.
-func agent(l *net.UnixListener, answer unix.Errno) (state specs.ContainerProcessState, err error) {
-	conn, err := l.AcceptUnix()
+func agent(l int, answer unix.Errno) (state specs.ContainerProcessState, err error) {
+	conn, _, err := unix.Accept4(l, unix.SOCK_CLOEXEC)
 	if err != nil {
 		return state, err
 	}
-	defer conn.Close()
+	defer unix.Close(conn)
 	data, control := make([]byte, 1<<16), make([]byte, unix.CmsgSpace(4))
-	n, cn, _, _, err := conn.ReadMsgUnix(data, control)
+	n, cn, _, _, err := unix.Recvmsg(conn, data, control, unix.MSG_CMSG_CLOEXEC)
 	if err != nil {
 		return state, err
 	}
@@ -71,11 +70,14 @@ func TestSeccompListener(t *testing.T) {
 			DefaultAction: specs.ActAllow, ListenerPath: path, ListenerMetadata: "all about it",
 			Syscalls: []specs.LinuxSyscall{{Names: []string{"mkdir", "mkdirat"}, Action: specs.ActNotify}},
 		}
-		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path})
+		l, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err == nil {
+			err = errors.Join(unix.Bind(l, &unix.SockaddrUnix{Name: path}), unix.Listen(l, 1))
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer l.Close()
+		defer unix.Close(l)
 		type result struct {
 			state specs.ContainerProcessState
 			err   error
