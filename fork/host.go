@@ -109,7 +109,7 @@ func open(o *plan.Open) (int, error) {
 	}
 	if o.Other != "" {
 		var own, other unix.Stat_t
-		if err = unix.Stat("/proc/self/ns/"+o.Other, &own); err == nil {
+		if err = unix.Stat("/proc/thread-self/ns/"+o.Other, &own); err == nil {
 			err = unix.Fstat(fd, &other)
 		}
 		if err == nil && own.Dev == other.Dev && own.Ino == other.Ino {

@@ -207,6 +207,9 @@ func TestSysctls(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Unmount(file, unix.MNT_DETACH)
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		t.Fatal(err)
+	}
 	s := bundle(t, "cat", "/proc/sys/net/ipv4/ip_unprivileged_port_start", "/proc/sys/kernel/shm_rmid_forced", "/proc/sys/user/max_net_namespaces", "/proc/sys/kernel/domainname")
 	s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: "network", Path: file}, specs.LinuxNamespace{Type: "user"})
 	s.Linux.Sysctl = map[string]string{"net.ipv4.ip_unprivileged_port_start": "77", "kernel/shm_rmid_forced": "1", "user.max_net_namespaces": "5", "kernel.domainname": "dom"}
@@ -216,7 +219,7 @@ func TestSysctls(t *testing.T) {
 		t.Errorf("the host's limit was %s and is %s", before, after)
 	}
 	s = bundle(t, "true")
-	s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: "network", Path: "/proc/self/ns/net"})
+	s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: "network", Path: "/proc/thread-self/ns/net"})
 	s.Linux.Sysctl = map[string]string{"net.ipv4.ip_forward": "1"}
 	if _, _, err := runSpec(t, s); err == nil || !strings.Contains(err.Error(), "would change the host") {
 		t.Errorf("the host's own network namespace: got %v", err)

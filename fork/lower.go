@@ -207,7 +207,10 @@ func (l *lowering) open(p string, flags uint64, resolve uint64, save uint8) int 
 	how := ptr(l, openHow{flags: flags | unix.O_CLOEXEC, resolve: resolve | unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS})
 	c := mk(unix.SYS_OPENAT2, val(cwd), val(l.str(rel(p))), val(how), val(unsafe.Sizeof(openHow{})))
 	c.save = save
-	return l.add(c)
+	i := l.add(c)
+	// Below a root, ".." can't be resolved while mounts or directories change anywhere (openat2(2), EAGAIN).
+	l.on(i, unix.EAGAIN, int32(i))
+	return i
 }
 
 func rel(p string) string {
