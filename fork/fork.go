@@ -148,7 +148,16 @@ func (x *execution) run() (*Process, error) {
 			if !errors.As(err, &reported) {
 				reported = x.stepError(i, err)
 			}
-			return nil, x.fail(i+1, reported)
+			n := i + 1
+			switch s.Op.(type) {
+			case *plan.SystemdScope:
+				n = i // it makes all or nothing, and a unit that was there before is another container's
+			case *plan.CgroupCreate:
+				if errors.Is(err, unix.EEXIST) {
+					n = i // so is a cgroup that has processes
+				}
+			}
+			return nil, x.fail(n, reported)
 		}
 	}
 	if !x.waits() {

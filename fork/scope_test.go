@@ -105,6 +105,7 @@ func TestScope(t *testing.T) {
 	if d := cmp.Diff(s.Paths, paths); d != "" || err != nil {
 		t.Errorf("where the process is: %v (-want +got)\n%s", err, d)
 	}
+	shares := map[bool][2]string{true: {"512", "2048"}, false: {"59", "174"}}[f.Mode == host.CgroupV1]
 	check := func(when string, mb uint64, pids uint64, quota, shares string) {
 		t.Helper()
 		stats, err := cgroup.ReadStats(s.Paths)
@@ -127,8 +128,16 @@ func TestScope(t *testing.T) {
 			}
 		}
 	}
-	shares := map[bool][2]string{true: {"512", "2048"}, false: {"59", "174"}}[f.Mode == host.CgroupV1]
 	check("at the start", 64, 20, "50000", shares[0])
+
+	// Another container that wants the same unit gets an error, and this one lives on.
+	if again, err := Start(sleep, Options{}); err == nil || !strings.Contains(err.Error(), "UnitExists") && !strings.Contains(err.Error(), "it exists and has") {
+		t.Errorf("a second container in the scope: %v, %v", again, err)
+	}
+	if paths, err := host.CgroupsOf(proc.PID); cmp.Diff(s.Paths, paths) != "" || err != nil {
+		t.Errorf("after that the first one is in %v, %v", paths, err)
+	}
+	check("after a collision", 64, 20, "50000", shares[0])
 
 	// What systemd does when it looks at all units anew.
 	systemctl := func(args ...string) string {
@@ -193,5 +202,48 @@ func TestScope(t *testing.T) {
 		if _, err := os.Stat(dir); err == nil {
 			t.Errorf("%s is left", dir)
 		}
+	}
+}
+
+// A start that finds its cgroup occupied leaves it as it is, with the empty ones below.
+func TestOccupiedCgroup(t *testing.T) {
+	needRoot(t)
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	facts, err := host.Probe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := cgroup.Steps(facts.Cgroup, testCgroup+"/occupied", nil, func(p string) string { return p })
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := inScope(s, "/bin/sleep", "1000")
+	proc, err := Start(p, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var below []string
+	for _, dir := range s.Paths {
+		below = append(below, dir+"/below")
+		if err := os.Mkdir(dir+"/below", 0o755); err != nil && !os.IsExist(err) {
+			t.Fatal(err)
+		}
+	}
+	if again, err := Start(p, Options{}); err == nil || !strings.Contains(err.Error(), "it exists and has 1 processes") {
+		t.Errorf("a second container in the cgroup: %v, %v", again, err)
+	}
+	for _, dir := range below {
+		if _, err := os.Stat(dir); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := cgroup.Kill(s.Paths); err != nil {
+		t.Error(err)
+	}
+	wait(t, proc)
+	undo(t, p)
+	for _, dir := range s.Paths {
+		os.Remove(path.Dir(dir))
 	}
 }

@@ -1,6 +1,7 @@
 package systemd
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -116,7 +117,7 @@ func (c *client) job(method, signature string, body func(*encoder)) (result stri
 			err = unix.ETIMEDOUT
 		}
 		if err != nil {
-			return "", fmt.Errorf("systemd: %s: waiting for the job: %w", method, err)
+			return "", fmt.Errorf("systemd: %s: %w: %w", method, errWaiting, err)
 		}
 		if m.kind == signal && m.member == "JobRemoved" {
 			c.jobs = append(c.jobs, *m)
@@ -124,13 +125,16 @@ func (c *client) job(method, signature string, body func(*encoder)) (result stri
 	}
 }
 
+// errWaiting says that a job has begun, and that it isn't known how it ended.
+var errWaiting = errors.New("waiting for the job")
+
 func (c *client) resetFailed(unit string) error {
 	_, err := c.method("ResetFailedUnit", "s", func(e *encoder) { e.string(unit) })
 	return err
 }
 
 // Start makes a transient scope with one process in it. A unit of that name which failed and is still remembered is forgotten
-// first; one that runs is an error.
+// first; one that runs is an error. After an error there is no unit that this call made.
 func Start(op *plan.SystemdScope, pid int) error {
 	c, err := dial(op.User)
 	if err != nil {
@@ -149,6 +153,9 @@ func Start(op *plan.SystemdScope, pid int) error {
 	result, err := start()
 	if isError(err, "UnitExists") && c.resetFailed(op.Unit) == nil {
 		result, err = start()
+	}
+	if errors.Is(err, errWaiting) {
+		Stop(&plan.SystemdStop{Unit: op.Unit, User: op.User})
 	}
 	if err != nil {
 		return err

@@ -136,7 +136,7 @@ func TestUnits(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		do      func() error
-		answers []*message // to each call, in order; signals go with the answer before them
+		answers []*message // to each call, in order; signals and the end (nil) go with the answer before them
 		calls   []string   // but those of before
 		err     string     // a part of it
 	}{
@@ -163,6 +163,11 @@ func TestUnits(t *testing.T) {
 		},
 		{"not allowed", start, []*message{fails("DBus.Error.AccessDenied")}, []string{"StartTransientUnit x.scope replace"}, "only root may ask"},
 		{"the peer goes away", start, []*message{nil}, []string{"StartTransientUnit x.scope replace"}, "closed the connection"},
+		{
+			"the peer goes away while the job runs", start,
+			[]*message{jobReply(), {kind: signal, member: "UnitNew"}, nil, fails("systemd1.NoSuchUnit")},
+			slices.Concat([]string{"StartTransientUnit x.scope replace"}, before, []string{"StopUnit x.scope replace"}), "waiting for the job",
+		},
 		{"no job", start, []*message{{kind: methodReturn}}, []string{"StartTransientUnit x.scope replace"}, "an answer of 0 strings"},
 		{"stop", stop, []*message{jobReply(), removed("/job/7", "done"), fails("systemd1.NoSuchUnit")}, []string{"StopUnit x.scope replace", "ResetFailedUnit x.scope"}, ""},
 		{"stop nothing", stop, []*message{fails("systemd1.NoSuchUnit")}, []string{"StopUnit x.scope replace"}, ""},
@@ -173,7 +178,7 @@ func TestUnits(t *testing.T) {
 			p := &peer{t: t}
 			p.answer = func(_ int, _ *message) (out []*message) {
 				for answered := false; len(left) > 0; left = left[1:] {
-					isSignal := left[0] != nil && left[0].kind == signal
+					isSignal := left[0] == nil || left[0].kind == signal
 					if answered && !isSignal {
 						break
 					}
