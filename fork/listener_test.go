@@ -225,3 +225,47 @@ func TestSysctls(t *testing.T) {
 		t.Errorf("the host's own network namespace: got %v", err)
 	}
 }
+
+// TestOddStepsCanFail forces an error at each step of a plan with what most containers don't have.
+func TestOddStepsCanFail(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	s := bundle(t, "true")
+	path := filepath.Join(t.TempDir(), "agent")
+	l, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err == nil {
+		err = errors.Join(unix.Bind(l, &unix.SockaddrUnix{Name: path}), unix.Listen(l, 200))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(l)
+	s.Process.NoNewPrivileges = true
+	s.Process.User.UID, s.Process.Cwd = 7, "/etc"
+	s.Linux.RootfsPropagation = "shared"
+	s.Linux.Personality = &specs.LinuxPersonality{Domain: "LINUX32"}
+	s.Linux.Seccomp = &specs.LinuxSeccomp{
+		DefaultAction: specs.ActAllow, ListenerPath: path, Syscalls: []specs.LinuxSyscall{{Names: []string{"mkdir"}, Action: specs.ActNotify}},
+	}
+	s.Mounts = append(s.Mounts,
+		specs.Mount{Destination: "/etc", Type: "tmpfs", Source: "tmpfs", Options: []string{"tmpcopyup", "ro"}},
+		specs.Mount{Destination: "/run", Type: "tmpfs", Source: "tmpfs", Options: []string{"silent"}},
+		specs.Mount{Destination: "/run", Options: []string{"remount", "nosuid", "size=1m"}},
+		specs.Mount{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup"})
+	s.Linux.CgroupsPath = testCgroup + "/odd"
+	facts, err := host.Probe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := compile.Container(compile.Input{Spec: s, Facts: *facts, NoPivot: true, FindProgram: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		for _, dir := range out.Cgroups {
+			os.Remove(dir)
+			os.Remove(filepath.Dir(dir))
+		}
+	}()
+	everyStepCanFail(t, out.Plan)
+}
