@@ -564,6 +564,10 @@ func TestUpdate(t *testing.T) {
 	if _, err := Update(f, g.setup.Paths, r); err == nil {
 		t.Error("checkBeforeUpdate: less than is in use was accepted")
 	}
+	r = &specs.LinuxResources{Memory: &specs.LinuxMemory{Swap: ptr[int64](4096), CheckBeforeUpdate: ptr(true)}}
+	if _, err := Update(f, g.setup.Paths, r); err == nil || !strings.Contains(err.Error(), resources+"memory/checkBeforeUpdate: ") {
+		t.Errorf("checkBeforeUpdate: less memory and swap than is in use: %v", err)
+	}
 }
 
 // What the kernel refuses is reported with the file, the value and a hint.

@@ -309,8 +309,13 @@ func Update(f host.Cgroup, paths map[string]string, r *specs.LinuxResources) ([]
 	}
 	w := writer{f: f, paths: paths, origin: func(pointer string) string { return pointer }, old: old}
 	w.limits(r)
-	if m := r.Memory; m != nil && m.CheckBeforeUpdate != nil && *m.CheckBeforeUpdate && value(m.Limit) > 0 && uint64(*m.Limit) < old.memoryUsage {
-		w.fail(resources+"memory/checkBeforeUpdate", "the container uses %d bytes, more than the new limit of %d", old.memoryUsage, *m.Limit)
+	if m := r.Memory; m != nil && m.CheckBeforeUpdate != nil && *m.CheckBeforeUpdate {
+		// On v2 the kernel takes any limit, and kills until it holds.
+		for _, limit := range []int64{value(m.Limit), value(m.Swap)} {
+			if limit > 0 && uint64(limit) <= old.memoryUsage {
+				w.fail(resources+"memory/checkBeforeUpdate", "the container uses %d bytes, which the new limit of %d doesn't allow", old.memoryUsage, limit)
+			}
+		}
 	}
 	if len(w.errs) > 0 {
 		return nil, errors.Join(w.errs...)
