@@ -2,9 +2,12 @@ package host
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
+	"os/exec"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -161,5 +164,43 @@ func BenchmarkProbe(b *testing.B) {
 		if _, err := Probe(); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// TestUserNamespace probes from inside a user namespace whose groups can't be changed.
+func TestUserNamespace(t *testing.T) {
+	if os.Getenv("GLASSBOX_PROBE") != "" {
+		f, err := Probe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Printf("<%v %v %d>", f.UserNS, f.NoSetgroups, f.UID)
+		return
+	}
+	cmd := exec.Command(os.Args[0], "-test.run=^TestUserNamespace$")
+	cmd.Env = append(os.Environ(), "GLASSBOX_PROBE=1")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := Probe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := fmt.Sprintf("<%v %v %d>", f.UserNS, f.NoSetgroups, f.UID); !strings.Contains(string(out), want) {
+		t.Errorf("here: got %s, want %s", out, want)
+	}
+	cmd = exec.Command(os.Args[0], "-test.run=^TestUserNamespace$")
+	cmd.Env = append(os.Environ(), "GLASSBOX_PROBE=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER,
+		UidMappings: []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}},
+	}
+	if out, err = cmd.Output(); err != nil {
+		t.Skipf("no user namespaces here: %v", err)
+	}
+	if want := "<true true 0>"; !strings.Contains(string(out), want) {
+		t.Errorf("in a user namespace: got %s, want %s", out, want)
 	}
 }
