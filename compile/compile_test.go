@@ -236,7 +236,7 @@ func TestExec(t *testing.T) {
 host  isolation  open process 42 as container
 host  isolation  join pid of container
 host  isolation  clone the child, born in cgroup cgroup
-host  terminal   receive descriptor console from the child
+host  terminal   receive descriptor console
 child isolation  set dumpable to 0
 child isolation  join cgroup ipc mount net uts of container
 `

@@ -77,18 +77,9 @@ func (c *container) host() error {
 		c.add(plan.Host, plan.Sources, open, "", reason)
 	}
 	c.cgroupSources()
-	for i, m := range c.Spec.Mounts {
-		if slices.Contains(m.Options, "remount") {
-			continue
-		}
-		if idMapped(m) {
-			if err := c.idMappedSource(i, m); err != nil {
-				return err
-			}
-		} else if isBind(m) && c.hostSources() {
-			if err := c.bindSource(plan.Host, i, m); err != nil {
-				return err
-			}
+	if !c.sendSources() {
+		if err := c.parentSources(); err != nil {
+			return err
 		}
 	}
 	if _, ok := c.join["pid"]; ok && !c.twice {
@@ -97,6 +88,11 @@ func (c *container) host() error {
 	}
 	c.hostProc()
 	c.clone()
+	if c.sendSources() {
+		if err := c.parentSources(); err != nil {
+			return err
+		}
+	}
 	c.copies()
 	c.steps = append(c.steps, c.Network...)
 	if len(c.Network) > 0 {

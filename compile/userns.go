@@ -335,11 +335,39 @@ func (c *container) become() {
 	c.add(plan.Child, plan.Isolation, &plan.Setresuid{}, "/linux/uidMappings", reason)
 }
 
-// hostSources reports whether the parent takes the sources of bind mounts. In a user namespace the child does: the clones of
-// mounts made in its own mount namespace keep read-only, nosuid and nodev beyond its power to change them, those made by the
-// parent lose that (mount_namespaces(7), "Restrictions on mount namespaces").
+// hostSources reports whether the parent takes the sources of bind mounts before there is a child. Without privileges the child
+// does that.
 func (c *container) hostSources() bool {
 	return c.users != ownUsers && c.users != joinedUsers && c.privileged()
+}
+
+// sendSources reports whether the parent takes the sources of bind mounts in the child's mount namespace and sends them: the
+// clones of mounts made there keep read-only, nosuid and nodev beyond the power of the container's root to change them, those of
+// the host's mount namespace lose that (mount_namespaces(7), "Restrictions on mount namespaces").
+func (c *container) sendSources() bool {
+	return (c.users == ownUsers || c.users == joinedUsers) && c.privileged()
+}
+
+// parentSources writes the host's steps that take the sources of bind mounts.
+func (c *container) parentSources() error {
+	for i, m := range c.Spec.Mounts {
+		switch {
+		case slices.Contains(m.Options, "remount"):
+			continue
+		case idMapped(m):
+			if err := c.idMappedSource(i, m); err != nil {
+				return err
+			}
+		case isBind(m) && (c.hostSources() || c.sendSources()):
+			if err := c.bindSource(plan.Host, i, m); err != nil {
+				return err
+			}
+		default:
+			continue
+		}
+		c.steps[len(c.steps)-1].Op.(*plan.OpenTree).Child = c.sendSources()
+	}
+	return nil
 }
 
 const sourceReason = "The source of a bind mount is taken from the host now, while no name can be influenced by the container."
@@ -349,10 +377,13 @@ func (c *container) sources() error {
 	s := c.Spec
 	if !c.hostSources() {
 		for i, m := range s.Mounts {
-			if isBind(m) && !idMapped(m) && !slices.Contains(m.Options, "remount") {
-				if err := c.bindSource(plan.Child, i, m); err != nil {
-					return err
-				}
+			if !isBind(m) || slices.Contains(m.Options, "remount") {
+				continue
+			}
+			if c.sendSources() {
+				c.add(plan.Child, plan.Sources, &plan.RecvFD{Save: mountName(i)}, fmt.Sprintf("/mounts/%d", i), "The parent has the right to come to it.")
+			} else if err := c.bindSource(plan.Child, i, m); err != nil {
+				return err
 			}
 		}
 	}

@@ -257,6 +257,9 @@ func (x *execution) host(op plan.Op) error {
 		fd, err := cgroup.Open(o)
 		return x.own(o.Save, fd, err)
 	case *plan.OpenTree:
+		if o.Child {
+			return x.sendTree(o)
+		}
 		fd, err := openTree(o, x.fds[o.IDMap])
 		return x.own(o.Save, fd, err)
 	case *plan.UserNamespace:
@@ -384,8 +387,8 @@ func (x *execution) receive() (fd int, eof bool, err error) {
 	for {
 		n, cn, _, _, err := unix.Recvmsg(x.sock, data, control, unix.MSG_CMSG_CLOEXEC)
 		switch {
-		case err == unix.EINTR:
-			continue
+		case err == unix.EINTR || err == unix.ECONNRESET:
+			continue // ECONNRESET comes once, before the report of a child that ended without reading all that was sent to it
 		case err != nil:
 			return -1, false, err
 		case n == 0:

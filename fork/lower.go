@@ -570,6 +570,8 @@ func (l *lowering) op(op plan.Op) error {
 		l.close(at(n))
 		l.release(t)
 		l.release(n)
+	case *plan.RecvFD:
+		return l.recvTree(o)
 	case *plan.SendFD:
 		return l.sendFD(o)
 	case *plan.Stdio:
@@ -697,6 +699,33 @@ func (l *lowering) kindOf(name string) (string, error) {
 	return "file", nil
 }
 
+func hostKind(path string) string {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err == nil && st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return "file"
+	}
+	return "dir"
+}
+
+// recvTree receives the clone of a mount that the parent sends.
+func (l *lowering) recvTree(o *plan.RecvFD) error {
+	i := slices.IndexFunc(l.steps, func(s plan.Step) bool {
+		t, ok := s.Op.(*plan.OpenTree)
+		return ok && t.Child && t.Save == o.Save
+	})
+	if i < 0 {
+		return fmt.Errorf("the parent sends no %q", o.Save)
+	}
+	l.kinds[o.Save] = hostKind(l.steps[i].Op.(*plan.OpenTree).Path)
+	msg, fd := l.message()
+	c := mk(unix.SYS_RECVMSG, num(l.sock), val(msg), num(unix.MSG_CMSG_CLOEXEC))
+	c.look, c.mask, c.load = (*uint64)(unsafe.Pointer(fd)), 0xffffffff, true
+	c.save = l.reg()
+	l.add(c)
+	l.save(o.Save, c.save)
+	return nil
+}
+
 // hostTree clones a mount of the host, seen from the child's mount namespace. What kind of file it is, is found out here, by the
 // parent: if it is another one by the time the child comes to it, mounting fails.
 func (l *lowering) hostTree(o *plan.OpenTree) error {
@@ -708,11 +737,7 @@ func (l *lowering) hostTree(o *plan.OpenTree) error {
 			return err
 		}
 	}
-	var st unix.Stat_t
-	l.kinds[o.Save] = "dir"
-	if err := unix.Stat(o.Path, &st); err == nil && st.Mode&unix.S_IFMT != unix.S_IFDIR {
-		l.kinds[o.Save] = "file"
-	}
+	l.kinds[o.Save] = hostKind(o.Path)
 	flags := unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC
 	if o.Recursive {
 		flags |= unix.AT_RECURSIVE

@@ -104,6 +104,33 @@ func userNamespace(o *plan.UserNamespace) (int, error) {
 	return unix.Open("/proc/"+strconv.Itoa(child.pid)+"/ns/user", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 }
 
+// sendTree clones a mount of the child's mount namespace with the parent's rights, and sends it to the child. A thread of its own
+// does that, which is thrown away: who enters a mount namespace can't share root and working directory with others.
+func (x *execution) sendTree(o *plan.OpenTree) error {
+	var fd int
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // for good: the thread ends with this function
+		err := unix.Unshare(unix.CLONE_FS)
+		if err == nil {
+			err = unix.Setns(x.pidfd, unix.CLONE_NEWNS)
+		}
+		if err == nil {
+			fd, err = openTree(o, x.fds[o.IDMap])
+		}
+		done <- err
+	}()
+	err := <-done
+	if err == nil {
+		err = unix.Sendmsg(x.sock, []byte{1}, unix.UnixRights(fd), nil, 0)
+		unix.Close(fd)
+	}
+	if err == unix.ESRCH || err == unix.EPIPE {
+		return x.await() // the child is gone; its report says why
+	}
+	return err
+}
+
 // adopt receives the second child's pidfd from the first, lets the second go on, and reaps the first.
 func (x *execution) adopt() error {
 	pidfd, err := x.secondChild(-1)

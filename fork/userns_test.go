@@ -183,10 +183,27 @@ func TestUserNamespaceKeepsFlags(t *testing.T) {
 	if err := unix.Mount("", source, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV, ""); err != nil {
 		t.Fatal(err)
 	}
-	spec := rootBundle(t, 100000, sh(`busybox mount -o remount,bind,rw,suid,dev /data 2>&1 || true; busybox grep -o ' /data [a-z,]*' /proc/self/mountinfo`)...)
-	spec.Mounts = append(spec.Mounts, specs.Mount{Destination: "/data", Type: "bind", Source: source, Options: []string{"rbind"}})
+	// Not every file system can have mounts with ids of their own: that of the temporary directory can.
+	ordinary := t.TempDir()
+	if err := unix.Mount(ordinary, ordinary, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(ordinary, unix.MNT_DETACH) })
+	if err := unix.Mount("", ordinary, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV, ""); err != nil {
+		t.Fatal(err)
+	}
+	spec := rootBundle(t, 100000, sh(`for d in /data /ids; do
+busybox mount -o remount,bind,rw,suid,dev $d 2>&1 || true; busybox grep -o " $d [a-z,]*" /proc/self/mountinfo
+done`)...)
+	// In a directory that is closed to all but another user, as homes are.
+	if err := errors.Join(os.Chown(filepath.Dir(source), 54321, 54321), os.Chmod(filepath.Dir(source), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	spec.Mounts = append(spec.Mounts,
+		specs.Mount{Destination: "/data", Type: "bind", Source: source, Options: []string{"rbind"}},
+		specs.Mount{Destination: "/ids", Type: "bind", Source: ordinary, Options: []string{"bind", "idmap"}})
 	spec.Linux.UIDMappings, spec.Linux.GIDMappings = ids(100000, 1000), ids(100000, 1000)
-	same(t, "output", run(t, compiled(t, spec)), "mount: permission denied (are you root?)\n /data ro,nosuid,nodev,relatime\n")
+	same(t, "output", run(t, compiled(t, spec)), "mount: permission denied (are you root?)\n /data ro,nosuid,nodev,relatime\nmount: permission denied (are you root?)\n /ids ro,nosuid,nodev,relatime,idmapped\n")
 }
 
 // userPlan compiles plans with a user namespace and every kind of step that belongs to one: "mapped", with one clone; "twice",

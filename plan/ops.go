@@ -123,6 +123,9 @@ type OpenTree struct {
 	FSType    string `json:"fsType,omitempty"` // "proc": it must be the root of a procfs
 	// Device is what the path must be, like "c 1:3": in the place of another device it would be handed to the container.
 	Device string `json:"device,omitempty"`
+	// Child has the parent do it in the child's mount namespace, with its own rights, and send the clone to the child, which takes it
+	// with RecvFD: of mounts there the child can't change what the host set on them (read-only, nosuid, nodev).
+	Child bool `json:"child,omitempty"`
 	// Readonly makes the clone read-only, for who gets hold of the descriptor.
 	Readonly bool `json:"readonly,omitempty"`
 	// IDMap gives the files of the mount the ids of the user namespace saved under that name (MOUNT_ATTR_IDMAP, Linux 5.12).
@@ -522,7 +525,7 @@ type OpenDir struct {
 	Save string `json:"save"`
 }
 
-// RecvFD receives the descriptor that the child sends.
+// RecvFD receives the descriptor that the child sends or, in the child, the clone of a mount that the parent sends (see OpenTree).
 type RecvFD struct {
 	Save string `json:"save"`
 }
@@ -892,10 +895,10 @@ func newOp(kind string) Op {
 // lanesOf says in which lanes an op can be made.
 func lanesOf(op Op) []Lane {
 	switch op.(type) {
-	case *Setns, *Unshare, *Affinity, *OpenTree, *Clone, *WriteProc, *Rlimit:
+	case *Setns, *Unshare, *Affinity, *OpenTree, *Clone, *WriteProc, *Rlimit, *RecvFD:
 		return []Lane{Host, Child}
 	case *CgroupCreate, *CgroupRemove, *CgroupWrite, *CgroupEvacuate, *CgroupOpen, *CgroupAttach, *DeviceFilter, *SystemdScope, *SystemdSet, *SystemdAttach, *SystemdStop, *Open, *OpenPid, *UserNamespace, *Adopt, *IDMap, *Release, *Expect, *Hook,
-		*WriteFile, *RecvFD, *SendListener, *CopyUp, *LinkBridge, *LinkVeth, *LinkDelete, *LinkAddress, *RouteDefault, *NftBridge, *NftPublish, *NftUnpublish:
+		*WriteFile, *SendListener, *CopyUp, *LinkBridge, *LinkVeth, *LinkDelete, *LinkAddress, *RouteDefault, *NftBridge, *NftPublish, *NftUnpublish:
 		return []Lane{Host}
 	}
 	return []Lane{Child}

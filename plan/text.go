@@ -133,7 +133,7 @@ func (*OpenTree) Kind() string { return "open_tree" }
 func (*OpenTree) Man() string { return "open_tree(2)" }
 
 func (o *OpenTree) String() string {
-	return fmt.Sprintf("clone the mount at %s as %s%s%s%s%s", o.Path, o.Save, when(o.Recursive, ", with the mounts below"), when(o.Readonly, ", read-only"),
+	return fmt.Sprintf("clone the mount at %s as %s%s%s%s%s", o.Path, o.Save, when(o.Recursive, ", with the mounts below"), when(o.Readonly, ", read-only")+when(o.Child, ", in the child's mount namespace, and send it"),
 		when(o.Device != "", ", if it is device "+o.Device), when(o.IDMap != "", ", with the ids of "+o.IDMap+when(o.IDMapRecursive, " for all")))
 }
 
@@ -639,7 +639,7 @@ func (*RecvFD) Kind() string { return "recv-fd" }
 func (*RecvFD) Man() string { return "unix(7)" }
 
 func (o *RecvFD) String() string {
-	return "receive descriptor " + o.Save + " from the child"
+	return "receive descriptor " + o.Save
 }
 
 // Kind is "dup3".
