@@ -8,12 +8,16 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"glassbox/seccomp"
 	"glassbox/test/machine"
 )
 
@@ -202,5 +206,501 @@ func TestThreatLook(t *testing.T) {
 		text, _ := os.ReadFile(out)
 		check(string(f)+", created: "+string(text), root)
 		s.remove(f, id)
+	}
+}
+
+// TestThreatSwap is row 3: while containers are set up, another one that shares a volume with them swaps the target of a mount
+// between a directory and a link to the host's root directory.
+func TestThreatSwap(t *testing.T) {
+	s := besiege(t)
+	s.shell("mkdir -p volume/a/mnt marker && touch marker/marker && ln -s ../../../../../../../../ volume/b && chmod -R 777 volume")
+	volume, marker := filepath.Join(s.dir, "volume"), filepath.Join(s.dir, "marker")
+	attacker, _ := s.start(engineFace, box{rootfs: s.root(""), binds: [][2]string{{volume, "/vol"}}, args: []string{"/t/prog", "swap", "/stop", "/vol/a", "/vol/b"}})
+	before := s.ok(s.sh("cut -d' ' -f3- /proc/self/mountinfo; ls /; ls /mnt"))
+	started := 0
+	for _, f := range faces {
+		root := s.root("")
+		b := box{rootfs: root, binds: [][2]string{{volume, "/vol"}, {marker, "/vol/a/mnt"}, {marker, "/vol/a/made/here"}}}
+		// Whether a mount came to lie in the directory or, by the link, in the container's own root: it is in the container.
+		b.args = []string{"sh", "-c", `echo $(grep -c " - .* [^ ]*$" /proc/self/mountinfo) $(grep -c "/marker /" /proc/self/mountinfo); ls / | grep -c boot`}
+		n := few(map[face]int{engineFace: 200, runtimeFace: 300, hookedFace: 500}[f])
+		bundle := ""
+		if f != engineFace {
+			bundle = s.bundle(f, b)
+		}
+		script := `i=0; while [ $i -lt ` + fmt.Sprint(n) + ` ]; do i=$((i+1)); `
+		if f == engineFace {
+			script += `glassbox run --rm "$@"; done`
+		} else {
+			script += `glassbox-runtime run --bundle ` + bundle + ` swapped$i; done`
+		}
+		// A race can also end in an error: what can't be resolved is not mounted.
+		res := s.sh("("+script+") 2>&1", append([]string{"sh"}, s.flags(b)...)...)
+		good, refused := 0, map[string]int{}
+		for line := range strings.Lines(res.Stdout) {
+			fields := strings.Fields(line)
+			switch {
+			case len(fields) == 2 && fields[1] == "2":
+				good++
+			case len(fields) == 2:
+				t.Errorf("%s: of two mounts, the container has %s", f, fields[1])
+			case line != "0\n":
+				refused[regexp.MustCompile("[0-9a-f]{12,}|[0-9]+|time=[^ ]* ").ReplaceAllString(strings.TrimSpace(line), "N")]++
+			}
+		}
+		t.Logf("%s: %d of %d containers were started; the others: %v", f, good, n, refused)
+		if good < n/4 {
+			t.Errorf("%s: only %d of %d containers were started: %v", f, good, n, refused)
+		}
+		started += good
+		if dir := filepath.Join(root, "made/here"); !s.exists(dir) {
+			t.Logf("%s: no target was made through the link", f)
+		}
+	}
+	if after := s.ok(s.sh("cut -d' ' -f3- /proc/self/mountinfo; ls /; ls /mnt")); after != before {
+		t.Errorf("the machine has changed from\n%s\nto\n%s", before, after)
+	}
+	if s.exists(s.host.Path("/made")) {
+		t.Error("the target of a mount was made in the host's root directory")
+	}
+	s.remove(engineFace, attacker)
+}
+
+// noDev leaves /dev to the root file system.
+func noDev(spec *specs.Spec) {
+	spec.Mounts = slices.DeleteFunc(spec.Mounts, func(m specs.Mount) bool { return strings.HasPrefix(m.Destination, "/dev") })
+}
+
+// TestThreatNull is row 4: the null device that hides files is none.
+func TestThreatNull(t *testing.T) {
+	s := besiege(t)
+	for name, script := range map[string]string{
+		"link":      `ln -s /proc/sys/kernel/core_pattern null`,
+		"file":      `echo fake >null`,
+		"directory": `mkdir null`,
+		"pipe":      `mkfifo null`,
+		"zero":      `mknod null c 1 5`,
+		"block":     `mknod null b 1 3`,
+		"missing":   `true`,
+		"null":      `mknod -m 666 null c 1 3`,
+	} {
+		for _, f := range faces {
+			root := s.root("cd dev; " + script)
+			b := box{rootfs: root, edit: noDev}
+			if f == engineFace {
+				b.rootfs, b.binds = s.root(""), [][2]string{{filepath.Join(root, "dev"), "/dev"}}
+			}
+			b.args = []string{"sh", "-c", `stat -c "%n %F %t:%T" /proc/keys; grep -c core_pattern /proc/self/mountinfo; stat -c "%F %t:%T" /proc/sys/kernel/core_pattern; cat /proc/keys | wc -c`}
+			res := s.run(f, b)
+			want := "/proc/keys character special file 1:3\n0\nregular empty file 0:0\n0\n"
+			if res.Code == 0 && res.Stdout != want {
+				t.Errorf("%s, %s: got %q, want %q or an error", f, name, res.Stdout, want)
+			}
+			if res.Code != 0 && res.Stdout != "" {
+				t.Errorf("%s, %s: an error after the program has begun: %s%s", f, name, res.Stdout, res.Stderr)
+			}
+			if (name == "null" || name == "missing") && f == runtimeFace && res.Code != 0 {
+				t.Logf("%s, %s: %s", f, name, strings.TrimSpace(res.Stderr))
+			}
+		}
+	}
+}
+
+// TestThreatConsole is row 5: another container that shares the directory of the terminals swaps it, and the console, while a
+// container is started on a terminal.
+func TestThreatConsole(t *testing.T) {
+	s := besiege(t)
+	s.shell(`mkdir -p volume/pts volume/evil && cd volume && for n in 0 1 2; do ln -s /proc/sys/kernel/core_pattern evil/$n; done
+		ln -s /proc/sys/kernel/core_pattern evil/ptmx; ln -s /proc/sys/kernel/core_pattern evilconsole; touch console`)
+	volume := filepath.Join(s.dir, "volume")
+	attacker, _ := s.start(runtimeFace, box{
+		rootfs: s.root(""), binds: [][2]string{{volume, "/vol"}},
+		args: []string{"/t/prog", "swap", "/stop", "/vol/pts", "/vol/evil", "/vol/console", "/vol/evilconsole"},
+	})
+	program := []string{"sh", "-c", `[ -t 0 ] && echo terminal; stat -Lc "%t" /proc/self/fd/0; grep -c core_pattern /proc/self/mountinfo; stat -c "%F" /proc/sys/kernel/core_pattern`}
+	want := "terminal\n88\n0\nregular empty file\n"
+	// A /dev that the attacker shares; terminals of the attacker's making; and what every container has.
+	shared := func(spec *specs.Spec) {
+		noDev(spec)
+		spec.Linux.MaskedPaths = nil // there is no null device
+		spec.Mounts = append(spec.Mounts,
+			specs.Mount{Destination: "/dev", Type: "bind", Source: volume, Options: []string{"rbind"}},
+			specs.Mount{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"newinstance", "ptmxmode=0666"}})
+	}
+	fake := func(spec *specs.Spec) {
+		spec.Mounts = slices.DeleteFunc(spec.Mounts, func(m specs.Mount) bool { return m.Destination == "/dev/pts" })
+		spec.Mounts = append(spec.Mounts, specs.Mount{Destination: "/dev/pts", Type: "bind", Source: filepath.Join(volume, "evil"), Options: []string{"rbind"}})
+	}
+	for name, edit := range map[string]func(*specs.Spec){"shared /dev": shared, "fake terminals": fake, "own": nil} {
+		for _, f := range faces {
+			if f == engineFace && name == "shared /dev" {
+				continue // hiding files needs a null device
+			}
+			b := box{rootfs: s.root(""), args: program, tty: true, edit: edit}
+			n := few(20)
+			if name == "shared /dev" {
+				n = few(100)
+			}
+			if f == engineFace && name == "fake terminals" {
+				b.binds = [][2]string{{filepath.Join(volume, "evil"), "/dev/pts"}}
+			}
+			good := 0
+			for range n {
+				res := s.run(f, b)
+				if got := strings.ReplaceAll(res.Stdout, "\r", ""); got == want {
+					good++
+				} else if res.Code == 0 || got != "" {
+					t.Errorf("%s, %s: exit code %d, got %q, want %q or an error (%s)", f, name, res.Code, got, want, res.Stderr)
+					break
+				}
+			}
+			t.Logf("%s, %s: %d of %d containers were started", f, name, good, n)
+			if name == "own" && good < n {
+				t.Errorf("%s, %s: %d of %d containers were started", f, name, good, n)
+			}
+		}
+	}
+	s.remove(runtimeFace, attacker)
+}
+
+// TestThreatProc is row 6: what looks like procfs is none, or is covered.
+func TestThreatProc(t *testing.T) {
+	s := besiege(t)
+	s.shell("mkdir -p fake/attr && for n in oom_score_adj attr/exec attr/keycreate loginuid status; do echo fake >fake/$n; done")
+	fake := filepath.Join(s.dir, "fake")
+	program := []string{"sh", "-c", `cat /proc/1/comm; stat -f -c %t /proc /proc/self/attr; cat /proc/self/oom_score_adj /proc/sys/net/ipv4/ip_forward`}
+	want := "sh\n9fa0\n9fa0\n500\n1\n"
+	type try struct {
+		name, script string
+		dest         string // of a bind mount
+		tmpfs        string
+		refused      bool // always
+	}
+	for _, c := range []try{
+		{name: "plain"},
+		{name: "bind", dest: "/proc", refused: true},
+		{name: "bind", dest: "/proc/self", refused: true},
+		{name: "bind", dest: "/proc/self/attr", refused: true},
+		{name: "bind", dest: "/proc/1/attr", refused: true},
+		{name: "bind", dest: "/proc/sys", refused: true},
+		{name: "bind", dest: "/data/../proc/./self/attr", refused: true},
+		{name: "tmpfs", tmpfs: "/proc", refused: true},
+		{name: "tmpfs", tmpfs: "/proc/self/attr", refused: true},
+		{name: "link to", script: "rmdir proc; mkdir fakeproc; ln -s fakeproc proc"},
+		{name: "link to", script: "rmdir proc; mkdir -p fakeproc/self/attr; echo fake >fakeproc/self/oom_score_adj; ln -s /fakeproc proc"},
+		{name: "link from", script: "ln -s proc data", dest: "/data"},
+		{name: "link from", script: "ln -s /proc/self/attr data", dest: "/data"},
+		{name: "link from", script: "ln -s /proc/1 data", dest: "/data"},
+		{name: "link from", script: "ln -s /proc/sys data", dest: "/data"},
+		{name: "link from", script: "ln -s /proc data", dest: "/data/self"},
+		{name: "link from", script: "ln -s /proc data", tmpfs: "/data/sys"},
+		{name: "link from", script: "ln -s /proc/self/attr data", tmpfs: "/data"},
+	} {
+		for _, f := range faces {
+			b := box{rootfs: s.root(c.script), args: program, score: 500, sysctl: map[string]string{"net.ipv4.ip_forward": "1"}}
+			if c.dest != "" {
+				b.binds = [][2]string{{fake, c.dest}}
+			}
+			if c.tmpfs != "" {
+				b.tmpfs = []string{c.tmpfs}
+			}
+			res := s.run(f, b)
+			what := fmt.Sprintf("%s, %s %s%s %s", f, c.name, c.dest, c.tmpfs, c.script)
+			switch {
+			case res.Code == 0 && (c.refused || res.Stdout != want):
+				t.Errorf("%s: got %q (%s), want %q or an error", what, res.Stdout, res.Stderr, want)
+			case res.Code != 0 && res.Stdout != "":
+				t.Errorf("%s: an error after the program has begun: %s%s", what, res.Stdout, res.Stderr)
+			case res.Code != 0 && c.name == "plain":
+				t.Errorf("%s: %s", what, res.Stderr)
+			}
+		}
+	}
+	s.shell(`[ "$(cat fake/*_adj fake/attr/* | sort -u)" = fake ] && [ -z "$(find fake -mindepth 3)" ]`)
+}
+
+// TestThreatLinkedRoot is row 7: directories of the root file system are links to directories of the host.
+func TestThreatLinkedRoot(t *testing.T) {
+	s := besiege(t)
+	s.shell("mkdir victim")
+	victim := filepath.Join(s.dir, "victim")
+	before := s.ok(s.sh("cut -d' ' -f3- /proc/self/mountinfo"))
+	for _, dir := range []string{"dev", "dev/pts", "dev/shm", "sys", "proc", "sys/fs/cgroup", "etc", "mnt"} {
+		for _, there := range []bool{false, true} {
+			for _, f := range faces {
+				script := fmt.Sprintf("rm -rf %s; mkdir -p $(dirname %s); ln -s %s %s", dir, dir, victim, dir)
+				if there {
+					script += "; mkdir -p ." + victim
+				}
+				b := box{rootfs: s.root(script), args: []string{"sh", "-c", "[ -e " + secret + " ] && echo escaped; echo here"}, tmpfs: []string{"/mnt/below"}}
+				if strings.HasPrefix(dir, "dev/") || strings.HasPrefix(dir, "sys/") {
+					// Nothing covers the link.
+					b.edit = func(spec *specs.Spec) {
+						spec.Mounts = slices.DeleteFunc(spec.Mounts, func(m specs.Mount) bool { return m.Destination == "/dev" || m.Destination == "/sys" })
+						spec.Linux.MaskedPaths = nil
+					}
+				}
+				res := s.run(f, b)
+				if strings.Contains(res.Stdout, "escaped") || res.Code == 0 && res.Stdout != "here\n" {
+					t.Errorf("%s, %s, there %v: exit code %d: %s%s", f, dir, there, res.Code, res.Stdout, res.Stderr)
+				}
+				if entries, err := os.ReadDir(victim); err != nil || len(entries) > 0 {
+					t.Errorf("%s, %s, there %v: the host's directory has got %v %v", f, dir, there, entries, err)
+					s.shell("rm -rf victim; mkdir victim")
+				}
+			}
+		}
+	}
+	if after := s.ok(s.sh("cut -d' ' -f3- /proc/self/mountinfo")); after != before {
+		t.Errorf("the machine's mounts have changed from\n%s\nto\n%s", before, after)
+	}
+}
+
+// TestThreatCgroups is rows 8 and 9: writing to cgroups, as they are mounted, mounted anew and from namespaces of one's own.
+func TestThreatCgroups(t *testing.T) {
+	s := besiege(t)
+	for _, f := range faces {
+		b := box{rootfs: s.root(""), args: []string{"/t/prog", "cgescape"}}
+		want := []string{"namespace cgroup denied", "namespace user denied"}
+		got := strings.Split(strings.TrimSpace(s.ok(s.run(f, b))), "\n")
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: got %q, want %q", f, got, want)
+		}
+		// The filter is one of three walls. Without it the container can make namespaces, and must still not name the host's program.
+		b.bare = true
+		res := s.run(f, b)
+		if res.Code != 0 || strings.Contains(res.Stdout, "release_agent") || strings.Contains(res.Stdout, "/sys/fs/cgroup") {
+			t.Errorf("%s without a filter: exit code %d: %s%s", f, res.Code, res.Stdout, res.Stderr)
+		}
+	}
+}
+
+// TestThreatCalls is row 10: every system call is made in a container, and new user namespaces are asked for in every way.
+func TestThreatCalls(t *testing.T) {
+	s := besiege(t)
+	parse := func(text string) map[int]int {
+		results := map[int]int{}
+		for line := range strings.Lines(text) {
+			var nr, errno int
+			if n, _ := fmt.Sscan(line, &nr, &errno); n == 2 {
+				results[nr] = errno
+			}
+		}
+		return results
+	}
+	filter, err := seccomp.Compile(seccomp.Default(seccomp.DefaultOptions{Arch: runtime.GOARCH, Caps: dockerCaps, KernelMajor: 6}), runtime.GOARCH)
+	must(t, err)
+	root := s.root("")
+	for _, f := range faces {
+		b := box{rootfs: root, args: []string{"/t/prog", "calls"}}
+		got := parse(s.ok(s.run(f, b)))
+		b.bare = true
+		free := parse(s.ok(s.run(f, b)))
+		if len(got) < 600 || len(free) != len(got) {
+			t.Fatalf("%s: %d and %d calls were made", f, len(got), len(free))
+		}
+		denied := 0
+		for nr, errno := range got {
+			want := free[nr]
+			if verdict := decide(filter.Program, nr); verdict>>16 == 0x0005 {
+				want = int(verdict & 0xffff)
+				denied++
+			}
+			if errno != want {
+				t.Errorf("%s: call %d: errno %d, want %d (without a filter %d)", f, nr, errno, want, free[nr])
+			}
+		}
+		if denied < 200 {
+			t.Errorf("%s: the profile denies only %d of %d calls", f, denied, len(got))
+		}
+		if got, want := s.ok(s.run(f, box{rootfs: root, args: []string{"/t/prog", "newns"}})), "clone3 ENOSYS\nclone EPERM\nunshare EPERM\n"; got != want {
+			t.Errorf("%s: user namespaces: got %q, want %q", f, got, want)
+		}
+		if got, want := s.ok(s.run(f, box{rootfs: root, args: []string{"/t/prog", "newns"}, bare: true})), "clone3 ok\nclone ok\n"; !strings.HasPrefix(got, want) {
+			t.Errorf("%s: user namespaces without a filter: got %q, want %q", f, got, want)
+		}
+	}
+}
+
+// decide runs a filter on a call whose arguments are all ones (bpf(4), seccomp(2)).
+func decide(program []seccomp.Instruction, nr int) uint32 {
+	audit := map[string]uint32{"amd64": 0xc000003e, "arm64": 0xc00000b7}[runtime.GOARCH]
+	load := func(at uint32) uint32 {
+		switch at {
+		case 0:
+			return uint32(nr)
+		case 4:
+			return audit
+		}
+		return ^uint32(0) // arguments; the address of the instruction is not looked at
+	}
+	var a uint32
+	for i := 0; ; i++ {
+		in := program[i]
+		ok := false
+		switch in.Op {
+		case 0x20: // ld [k]
+			a = load(in.K)
+			continue
+		case 0x54: // and #k
+			a &= in.K
+			continue
+		case 0x06: // ret #k
+			return in.K
+		case 0x05: // ja
+			i += int(in.K)
+			continue
+		case 0x15:
+			ok = a == in.K
+		case 0x25:
+			ok = a > in.K
+		case 0x35:
+			ok = a >= in.K
+		case 0x45:
+			ok = a&in.K != 0
+		default:
+			panic(fmt.Sprintf("instruction %#x", in.Op))
+		}
+		if ok {
+			i += int(in.Jt)
+		} else {
+			i += int(in.Jf)
+		}
+	}
+}
+
+// TestThreatInheritable is row 11: capabilities that whoever starts the runtime has as inheritable ones stay outside.
+func TestThreatInheritable(t *testing.T) {
+	s := besiege(t)
+	generous := func(argv []string) string {
+		return s.ok(s.on(append([]string{"setpriv", "--inh-caps=+chown,+kill,+setuid,+net_raw,+sys_admin", "--ambient-caps=+chown,+sys_admin"}, argv...)...))
+	}
+	if got := generous([]string{"grep", "CapInh", "/proc/self/status"}); strings.Contains(got, "0000000000000000") {
+		t.Fatalf("setpriv gives no inheritable capabilities: %s", got)
+	}
+	for _, f := range faces {
+		for _, user := range []string{"0", "1000"} {
+			program := []string{"grep", "-E", "Cap(Inh|Amb)", "/proc/self/status"}
+			b := box{rootfs: s.root(""), args: program, user: user}
+			want := "CapInh:\t0000000000000000\nCapAmb:\t0000000000000000\n"
+			if got := generous(s.command(f, s.id("box"), b)); got != want {
+				t.Errorf("%s run as %s: got %q, want %q", f, user, got, want)
+			}
+			b.args = []string{"sleep", "1000"}
+			id, _ := s.start(f, b)
+			if got := generous(s.exec(f, []string{"-u", user}, id, program...)); got != want {
+				t.Errorf("%s exec as %s: got %q, want %q", f, user, got, want)
+			}
+			if f != engineFace {
+				if got := generous(s.exec(f, []string{"--cap", "CAP_SYS_PTRACE"}, id, program...)); got != want {
+					t.Errorf("%s exec with a further capability: got %q, want %q", f, got, want)
+				}
+			}
+			s.remove(f, id)
+		}
+	}
+}
+
+// TestThreatUser is row 12: numbers of users that are none, or wrap around to root.
+func TestThreatUser(t *testing.T) {
+	s := besiege(t)
+	root := s.root("")
+	program := []string{"sh", "-c", "echo $(id -u):$(id -g)"}
+	for _, f := range faces {
+		id, _ := s.start(f, box{rootfs: root, args: []string{"sleep", "1000"}})
+		try := func(user, want string) {
+			t.Helper()
+			for what, res := range map[string]machine.Result{
+				"run":  s.run(f, box{rootfs: root, args: program, user: user}),
+				"exec": s.on(s.exec(f, []string{"-u", user}, id, program...)...),
+			} {
+				if want == "" && (res.Code == 0 || res.Stdout != "") || want != "" && (res.Code != 0 || res.Stdout != want+"\n") {
+					t.Errorf("%s %s as %q: exit code %d, got %q (%s), want %q", f, what, user, res.Code, res.Stdout, strings.TrimSpace(res.Stderr), want)
+				}
+			}
+		}
+		try("1000:1001", "1000:1001")
+		try("2147483647:2147483647", "2147483647:2147483647")
+		for _, user := range []string{
+			"4294967296", "4294967295", "-1", "00", "007", "0x0", "+1", "1e3", "1.0", "18446744073709551616", "99999999999999999999999999999999", "٣", "１", "1_000", "1 000",
+		} {
+			try(user, "")
+			try("1000:"+user, "")
+		}
+		s.remove(f, id)
+	}
+	for _, gid := range []string{"4294967295", "4294967296", "-1"} {
+		if res := s.on("glassbox", "run", "--rm", "--network", "none", "--group-add", gid, "--rootfs", root, "id"); res.Code != 125 {
+			t.Errorf("--group-add %s: exit code %d: %s", gid, res.Code, res.Stdout)
+		}
+	}
+	no := uint32(4294967295)
+	if res := s.run(runtimeFace, box{rootfs: root, args: program, edit: func(spec *specs.Spec) { spec.Process.User.AdditionalGids = []uint32{no} }}); res.Code == 0 {
+		t.Errorf("/process/user/additionalGids/0 %d: %s", no, res.Stdout)
+	}
+}
+
+// TestThreatChroot is row 21: a second chroot, by a root that may do it.
+func TestThreatChroot(t *testing.T) {
+	s := besiege(t)
+	for _, f := range faces {
+		for _, caps := range [][]string{nil, {"CAP_SYS_ADMIN"}} {
+			got := strings.Fields(s.ok(s.run(f, box{rootfs: s.root(""), args: []string{"/t/prog", "breakout"}, caps: caps})))
+			if !slices.Contains(got, "t") || slices.Contains(got, "boot") || slices.Contains(got, "var") {
+				t.Errorf("%s with %v ends in a root directory with %v", f, caps, got)
+			}
+		}
+	}
+}
+
+// TestThreatBombs is row 22: containers that take all they can get, beside one that works.
+func TestThreatBombs(t *testing.T) {
+	s := besiege(t)
+	root := s.root("")
+	for _, f := range []face{engineFace, runtimeFace} {
+		neighbour, _ := s.start(f, box{rootfs: root, args: []string{"sleep", "1000"}})
+		bombs := []struct {
+			box
+			says string
+		}{
+			{box{args: []string{"/t/prog", "forkbomb"}, pids: 60}, "can't fork"},
+			{box{args: []string{"sh", "-c", "/t/prog membomb; echo ended with $?; sleep 1000"}, memory: 64 << 20}, "ended with 137"},
+			{box{args: []string{"/t/prog", "diskbomb", "/scratch/file", "/dev/shm/file"}, tmpfs: []string{"/scratch"}, size: "8m", memory: 256 << 20}, "can't write: write /dev/shm/file: no space left"},
+			{box{args: []string{"sh", "-c", "/t/prog diskbomb /scratch/file; echo ended with $?; sleep 1000"}, tmpfs: []string{"/scratch"}, size: "900m", memory: 64 << 20}, "ended with 137"},
+			{box{args: []string{"/t/prog", "fdbomb"}, nofile: 256, pids: 60}, "can't open: too many open files"},
+		}
+		type running struct{ id, out string }
+		var list []running
+		for _, bomb := range bombs {
+			bomb.rootfs = root
+			id, out := s.start(f, bomb.box)
+			list = append(list, running{id, out})
+		}
+		alive := func() {
+			t.Helper()
+			begin := time.Now()
+			if got := s.ok(s.on(s.exec(f, nil, neighbour, "echo", "alive")...)); got != "alive\n" {
+				t.Errorf("%s: the neighbour says %q", f, got)
+			}
+			verb := "ps"
+			if f != engineFace {
+				verb = "list"
+			}
+			s.ok(s.on(strings.TrimSuffix("glassbox-runtime", map[bool]string{true: "-runtime"}[f == engineFace]), verb))
+			if took := time.Since(begin); took > scaled(5*time.Second) {
+				t.Errorf("%s: exec and %s took %v beside the bombs", f, verb, took)
+			}
+		}
+		for i, bomb := range bombs {
+			alive()
+			s.until(fmt.Sprintf("%s: %q from %v", f, bomb.says, bomb.args), func() bool { return strings.Contains(s.logs(f, list[i].id, list[i].out), bomb.says) })
+		}
+		alive()
+		for _, b := range list {
+			s.remove(f, b.id)
+		}
+		alive()
+		s.remove(f, neighbour)
 	}
 }

@@ -241,7 +241,7 @@ func execute(a *app, fs *flag.FlagSet) func([]string) (int, error) {
 // parseNumber parses the number of a user or group: decimal digits only, and no wrap-around (CVE-2026-30892).
 func parseNumber(what, s string) (*uint32, error) {
 	n, err := strconv.ParseUint(s, 10, 32)
-	if err != nil || n > 1<<31-1 || s[0] == '+' {
+	if err != nil || n > 1<<31-1 || s != strconv.FormatUint(n, 10) { // what programs disagree on: 007
 		return nil, fmt.Errorf("%s: %q is not a number between 0 and 2147483647", what, s)
 	}
 	id := uint32(n)

@@ -128,14 +128,16 @@ func watch(args []string) error {
 	return os.Rename(args[1]+".new", args[1])
 }
 
-// swap STOP A B exchanges two names over and over.
+// swap STOP A B… exchanges the names of each pair over and over.
 func swap(args []string) error {
 	for !exists(args[0]) {
-		for range 200 {
-			if err := unix.Renameat2(unix.AT_FDCWD, args[1], unix.AT_FDCWD, args[2], unix.RENAME_EXCHANGE); err != nil {
+		for n := range 200 {
+			at := 1 + n*2%(len(args)-1)
+			if err := unix.Renameat2(unix.AT_FDCWD, args[at], unix.AT_FDCWD, args[at+1], unix.RENAME_EXCHANGE); err != nil {
 				return fmt.Errorf("exchange: %w", err)
 			}
 		}
+		time.Sleep(500 * time.Microsecond) // a machine of one processor has others to run
 	}
 	return nil
 }
@@ -282,7 +284,9 @@ func fdbomb([]string) error {
 	cmd.Stdout = os.Stdout
 	err := cmd.Run()
 	fmt.Println("can't go on:", err)
-	select {}
+	for { // the Go runtime's own sleep would need a descriptor
+		unix.Ppoll(nil, nil, nil)
+	}
 }
 
 // diskbomb FILE… writes to each until there is no more room, says so, and stays.
@@ -304,5 +308,5 @@ func diskbomb(args []string) error {
 			}
 		}
 	}
-	select {}
+	return sleep([]string{"1000"})
 }
