@@ -27,6 +27,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"glassbox/host"
+	"glassbox/plan"
 )
 
 // Runtime is where containers are kept, and how they are made.
@@ -35,6 +36,8 @@ type Runtime struct {
 	SystemdCgroup bool   // cgroups are made through systemd
 	// Warn is told what has no effect, and what went wrong without stopping the work.
 	Warn func(format string, a ...any)
+	// Debug, if it is set, is told the steps of plans before they run.
+	Debug func(format string, a ...any)
 
 	facts *host.Facts
 }
@@ -50,6 +53,16 @@ var (
 func (r *Runtime) warn(format string, a ...any) {
 	if r.Warn != nil {
 		r.Warn(format, a...)
+	}
+}
+
+// debug tells what will be asked of the kernel.
+func (r *Runtime) debug(p *plan.Plan) {
+	if r.Debug == nil {
+		return
+	}
+	for i, s := range p.Steps {
+		r.Debug("step %d/%d [%s] %s (from %s)", i+1, len(p.Steps), s.Lane, s.Op, s.Origin)
 	}
 }
 

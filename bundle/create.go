@@ -70,7 +70,7 @@ func (r *Runtime) create(id string, spec *specs.Spec, o CreateOptions, wait bool
 	}
 	in := compile.Input{
 		Spec: spec, Facts: *facts, InheritStdio: true, Record: true, FindProgram: true, LaxCaps: true,
-		NoNewKeyring: o.NoNewKeyring, PreserveFDs: o.PreserveFDs,
+		Bundle: bundle, NoPivot: o.NoPivot, NoNewKeyring: o.NoNewKeyring, PreserveFDs: o.PreserveFDs,
 	}
 	if wait {
 		in.StartDir = r.startDir(id)
@@ -88,6 +88,7 @@ func (r *Runtime) create(id string, spec *specs.Spec, o CreateOptions, wait bool
 	for _, w := range out.Warnings {
 		r.warn("%s", w)
 	}
+	r.debug(out.Plan)
 	c := &record{
 		Format: recordFormat, OCIVersion: spec.Version, ID: id, Bundle: bundle, Rootfs: spec.Root.Path, Created: time.Now().UTC(), Owner: os.Geteuid(),
 		Annotations: spec.Annotations, Cgroups: out.Cgroups, Unit: out.Unit, Systemd: in.Systemd, Namespaces: namespaces(out.Plan), Hooks: spec.Hooks, Process: spec.Process, Filter: filterOf(out.Plan),

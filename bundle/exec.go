@@ -80,7 +80,11 @@ func (r *Runtime) Exec(id string, o ExecOptions) (int, error) {
 		signals = catch()
 		defer signals.stop()
 	}
-	proc, err := fork.Start(out.Plan, fork.Options{OnExecFailure: fork.ExplainExec})
+	r.debug(out.Plan)
+	proc, err := fork.Start(out.Plan, fork.Options{
+		OnExecFailure: fork.ExplainExec,
+		State:         func(pid int) ([]byte, error) { return c.hookState(Running, pid) },
+	})
 	if err != nil {
 		return 255, err
 	}

@@ -1,6 +1,7 @@
 package test
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -88,7 +90,7 @@ func TestRuntimeLife(t *testing.T) {
 	if err := json.Unmarshal([]byte(b.must("list", "--format", "json")), &list); err != nil || len(list) != 1 || list[0]["status"] != "running" || list[0]["owner"] != "root" {
 		t.Errorf("list: %v %v", list, err)
 	}
-	if got := b.must("list"); !regexp.MustCompile(`^ID +PID +STATUS +BUNDLE +CREATED +OWNER\nlife +`+string(pid)+` +running +`).MatchString(got) {
+	if got := b.must("list"); !regexp.MustCompile(`^ID +PID +STATUS +BUNDLE +CREATED +OWNER\nlife +` + string(pid) + ` +running +`).MatchString(got) {
 		t.Errorf("list: %s", got)
 	}
 	var pids []int
@@ -171,6 +173,10 @@ func TestRuntimeRun(t *testing.T) {
 	}
 	if got := b.must("list", "-q"); got != "" {
 		t.Errorf("left: %s", got)
+	}
+	res = b.runtime("--debug", "run", "--no-pivot", "--bundle", dir, "np")
+	if res.Code != 3 || res.Stdout != "inside\n" || !strings.Contains(res.Stderr, "level=debug msg=\"step 1/") || strings.Contains(res.Stderr, "pivot_root") {
+		t.Errorf("run --no-pivot: %+v", res)
 	}
 	b.runtime("run", "--keep", "--bundle", dir, "kept")
 	if s := b.status("kept"); s != "stopped" {
@@ -296,4 +302,67 @@ func TestRuntimeConsole(t *testing.T) {
 	}
 	b.await("tty", "stopped")
 	b.must("delete", "tty")
+}
+
+// TestRuntimeListener takes the decisions of a filter over a socket, as the specification's listenerPath has it.
+func TestRuntimeListener(t *testing.T) {
+	b := startBundles(t, "listener")
+	root := b.rootfs("root")
+	os.Symlink("busybox", filepath.Join(root, "bin/mkdir"))
+	path := filepath.Join(b.work, "l")
+	dir := b.bundle("listened", root, func(s *specs.Spec) {
+		s.Process.Args = []string{"sh", "-c", "mkdir /tmp/x; echo $?"}
+		s.Root.Readonly = false
+		s.Linux.Seccomp = &specs.LinuxSeccomp{
+			DefaultAction: specs.ActAllow, ListenerPath: path, ListenerMetadata: "who asks",
+			Syscalls: []specs.LinuxSyscall{{Names: []string{"mkdir", "mkdirat"}, Action: specs.ActNotify}},
+		}
+	})
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	states := make(chan specs.ContainerProcessState, 1)
+	go func() {
+		defer close(states)
+		c, err := l.AcceptUnix()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		data, oob := make([]byte, 64<<10), make([]byte, 100)
+		n, m, _, _, err := c.ReadMsgUnix(data, oob)
+		if err != nil {
+			return
+		}
+		var state specs.ContainerProcessState
+		json.Unmarshal(data[:n], &state)
+		messages, err := unix.ParseSocketControlMessage(oob[:m])
+		if err != nil || len(messages) != 1 {
+			return
+		}
+		fds, err := unix.ParseUnixRights(&messages[0])
+		if err != nil || len(fds) != 1 {
+			return
+		}
+		states <- state
+		// struct seccomp_notif begins with the request's id; struct seccomp_notif_resp is id, val, error, flags.
+		var request [80]byte
+		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fds[0]), 0xc0502100, uintptr(unsafe.Pointer(&request))); errno != 0 {
+			return
+		}
+		var response [24]byte
+		copy(response[:8], request[:8])
+		binary.NativeEndian.PutUint32(response[16:], ^uint32(unix.EDQUOT)+1)
+		unix.Syscall(unix.SYS_IOCTL, uintptr(fds[0]), 0xc0182101, uintptr(unsafe.Pointer(&response)))
+	}()
+	res := b.runtime("run", "--bundle", dir, "listened")
+	state := <-states
+	if state.State.ID != "listened" || len(state.Fds) != 1 || state.Fds[0] != specs.SeccompFdName || state.Metadata != "who asks" || state.State.Bundle != dir || state.Pid == 0 {
+		t.Errorf("got state %+v", state)
+	}
+	if res.Code != 0 || res.Stdout != "1\n" || !strings.Contains(strings.ToLower(res.Stderr), "quota") {
+		t.Errorf("run: %+v", res)
+	}
 }

@@ -10,13 +10,12 @@ import (
 
 // logger writes lines as runc's does, which containerd and others read: the last one of level error is what they show.
 type logger struct {
-	file  *os.File
-	json  bool
-	debug bool
+	file *os.File
+	json bool
 }
 
-func (l *logger) open(path, format string, debug bool) error {
-	l.file, l.debug, l.json = os.Stderr, debug, format == "json"
+func (l *logger) open(path, format string) error {
+	l.file, l.json = os.Stderr, format == "json"
 	if format != "json" && format != "text" {
 		return fmt.Errorf("--log-format: %q is neither text nor json", format)
 	}

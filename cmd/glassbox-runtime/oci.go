@@ -57,7 +57,7 @@ func runOCI(args []string) int {
 	criu := global.String("criu", "", "accepted for old callers; criu is looked for in PATH")
 	err := global.Parse(args)
 	_ = criu
-	if openErr := a.log.open(*logFile, *format, *debug); openErr != nil && err == nil {
+	if openErr := a.log.open(*logFile, *format); openErr != nil && err == nil {
 		err = openErr
 	}
 	rest := global.Args()
@@ -78,6 +78,9 @@ func runOCI(args []string) int {
 		a.runtime.Root = defaultRoot()
 	}
 	a.runtime.Warn = func(format string, v ...any) { a.log.write("warning", fmt.Sprintf(format, v...)) }
+	if *debug {
+		a.runtime.Debug = func(format string, v ...any) { a.log.write("debug", fmt.Sprintf(format, v...)) }
+	}
 	for _, c := range commands() {
 		if c.name == rest[0] {
 			if c.enters {
