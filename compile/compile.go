@@ -169,9 +169,6 @@ func (c *container) check() error {
 	if s.Linux.IntelRdt != nil {
 		return fmt.Errorf("/linux/intelRdt: resource classes (resctrl) are not supported")
 	}
-	if len(s.Linux.NetDevices) > 0 {
-		return fmt.Errorf("/linux/netDevices: moving network devices of the host into a container is not supported")
-	}
 	return c.identify()
 }
 
@@ -211,7 +208,7 @@ func (c *container) child() error {
 	// Sysctls go before /proc/sys is covered by its read-only clone. Those of a link wait until there is one.
 	awaited := false
 	await := func() {
-		if len(c.Network) > 0 && !awaited {
+		if len(c.Network)+len(s.Linux.NetDevices) > 0 && !awaited {
 			awaited = true
 			c.add(plan.Child, plan.Network, &plan.Await{Name: "network"}, "", "The parent wires the network at the same time; the program must find it ready.")
 		}

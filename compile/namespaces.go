@@ -2,7 +2,9 @@ package compile
 
 import (
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 
 	"glassbox/cgroup"
 	"glassbox/plan"
@@ -94,6 +96,9 @@ func (c *container) host() error {
 		}
 	}
 	c.copies()
+	if err := c.netDevices(); err != nil {
+		return err
+	}
 	c.steps = append(c.steps, c.Network...)
 	if len(c.Network) > 0 {
 		c.add(plan.Host, plan.Network, &plan.Release{Name: "network"}, "", "The network is ready; the program may start.")
@@ -175,4 +180,38 @@ func idRanges(mappings []specs.LinuxIDMapping) []plan.IDRange {
 		out[i] = plan.IDRange{Container: m.ContainerID, Host: m.HostID, Size: m.Size}
 	}
 	return out
+}
+
+// netDevices moves network devices of the host into the container.
+func (c *container) netDevices() error {
+	devices := c.Spec.Linux.NetDevices
+	if len(devices) == 0 {
+		return nil
+	}
+	switch {
+	case !slices.Contains(c.fresh, "net") && c.join["net"] == "":
+		return fmt.Errorf("/linux/netDevices: a network device can be moved into a network namespace of the container's own only")
+	case !c.privileged():
+		return fmt.Errorf("/linux/netDevices: moving a network device needs CAP_NET_ADMIN on the host")
+	}
+	for _, name := range slices.Sorted(maps.Keys(devices)) {
+		ptr := "/linux/netDevices/" + name
+		as := devices[name].Name
+		if !linkName(name) {
+			return fmt.Errorf("%s: no name of a network device", ptr)
+		}
+		if as != "" && !linkName(strings.Replace(as, "%d", "0", 1)) {
+			return fmt.Errorf("%s/name: %q: no name of a network device", ptr, as)
+		}
+		c.add(plan.Host, plan.Network, &plan.LinkMove{Name: name, As: as}, ptr, "The container gets this device of the host, with its addresses.")
+	}
+	if len(c.Network) == 0 {
+		c.add(plan.Host, plan.Network, &plan.Release{Name: "network"}, "/linux/netDevices", "The devices are there; the program may start.")
+	}
+	return nil
+}
+
+// linkName reports whether a network device can have a name (IFNAMSIZ, dev_valid_name of the kernel).
+func linkName(s string) bool {
+	return s != "" && len(s) < 16 && s != "." && s != ".." && !strings.ContainsAny(s, "/: \t\n%\x00")
 }

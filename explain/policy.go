@@ -331,6 +331,8 @@ func namedOnHost(op plan.Op) []string {
 		return []string{"link " + o.Name, "link " + o.Bridge}
 	case *plan.LinkDelete:
 		return []string{"link " + o.Name}
+	case *plan.LinkMove:
+		return []string{"link " + o.Name}
 	case *plan.NftBridge:
 		return []string{"nft table ip " + o.Table}
 	case *plan.NftPublish:

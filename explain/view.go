@@ -305,7 +305,7 @@ func (r *reader) step(s plan.Step) bool {
 		v.Ambient = append(v.Ambient, o.Caps...)
 	case *plan.Chdir:
 		v.Cwd = o.Path // where the first is a try, the second says the same
-	case *plan.Sched, *plan.IOPriority, *plan.Affinity, *plan.MemPolicy, *plan.Personality, *plan.TimeOffsets, *plan.SendListener:
+	case *plan.Sched, *plan.IOPriority, *plan.Affinity, *plan.MemPolicy, *plan.Personality, *plan.TimeOffsets, *plan.SendListener, *plan.LinkMove:
 		if text := s.Op.String(); !slices.Contains(v.Tuning, text) {
 			v.Tuning = append(v.Tuning, text)
 		}

@@ -328,9 +328,12 @@ func (x *execution) host(op plan.Op) error {
 		return writeFile(o)
 	case *plan.Hook:
 		return x.hook(o)
-	case *plan.LinkBridge, *plan.LinkVeth, *plan.LinkDelete, *plan.LinkAddress, *plan.RouteDefault, *plan.NftBridge, *plan.NftPublish, *plan.NftUnpublish:
+	case *plan.LinkBridge, *plan.LinkVeth, *plan.LinkMove, *plan.LinkDelete, *plan.LinkAddress, *plan.RouteDefault, *plan.NftBridge, *plan.NftPublish, *plan.NftUnpublish:
 		if x.wire == nil {
 			x.wire = network.Open(func() (int, error) {
+				if fd, ok := x.fds["ns:network"]; ok {
+					return fd, nil // the child joins it, in its own time
+				}
 				fd, err := unix.Open("/proc/"+strconv.Itoa(x.pid)+"/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 				if err == nil {
 					x.owned = append(x.owned, fd)

@@ -39,7 +39,7 @@ func (w *Wire) Close() {
 	*w = Wire{child: w.child}
 }
 
-// Do makes one step: LinkBridge, LinkVeth, LinkDelete, LinkAddress, RouteDefault, NftBridge, NftPublish or NftUnpublish. The
+// Do makes one step: LinkBridge, LinkVeth, LinkMove, LinkDelete, LinkAddress, RouteDefault, NftBridge, NftPublish or NftUnpublish. The
 // error has the kernel's explanation, and its errno is found by errors.Is and errors.As; what was asked is not repeated in it,
 // because the step that failed says so.
 func (w *Wire) Do(op plan.Op) error {
@@ -80,6 +80,8 @@ func (w *Wire) Do(op plan.Op) error {
 		}
 		w.peers[op.Peer] = op.Name
 		return c.veth(op, bridge, ns)
+	case *plan.LinkMove:
+		return w.move(op)
 	case *plan.LinkDelete:
 		c, err := w.hostConn()
 		if err != nil {

@@ -662,6 +662,13 @@ type LinkVeth struct {
 	Hairpin bool `json:"hairpin,omitempty"`
 }
 
+// LinkMove moves a link of the host into the child's network namespace, with its permanent addresses of global scope, and sets it
+// up. It stays there: when the namespace ends, the kernel takes a physical device back and removes another one.
+type LinkMove struct {
+	Name string `json:"name"`
+	As   string `json:"as,omitempty"` // its new name; %d in it stands for a number that the kernel chooses
+}
+
 // LinkDelete removes a link of the host. One that is gone already is no error.
 type LinkDelete struct {
 	Name string `json:"name"`
@@ -876,6 +883,8 @@ func newOp(kind string) Op {
 		return &LinkBridge{}
 	case "link-veth":
 		return &LinkVeth{}
+	case "link-move":
+		return &LinkMove{}
 	case "link-delete":
 		return &LinkDelete{}
 	case "link-address":
@@ -898,7 +907,7 @@ func lanesOf(op Op) []Lane {
 	case *Setns, *Unshare, *Affinity, *OpenTree, *Clone, *WriteProc, *Rlimit, *RecvFD:
 		return []Lane{Host, Child}
 	case *CgroupCreate, *CgroupRemove, *CgroupWrite, *CgroupEvacuate, *CgroupOpen, *CgroupAttach, *DeviceFilter, *SystemdScope, *SystemdSet, *SystemdAttach, *SystemdStop, *Open, *OpenPid, *UserNamespace, *Adopt, *IDMap, *Release, *Expect, *Hook,
-		*WriteFile, *SendListener, *CopyUp, *LinkBridge, *LinkVeth, *LinkDelete, *LinkAddress, *RouteDefault, *NftBridge, *NftPublish, *NftUnpublish:
+		*WriteFile, *SendListener, *CopyUp, *LinkBridge, *LinkVeth, *LinkMove, *LinkDelete, *LinkAddress, *RouteDefault, *NftBridge, *NftPublish, *NftUnpublish:
 		return []Lane{Host}
 	}
 	return []Lane{Child}

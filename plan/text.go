@@ -842,6 +842,16 @@ func (o *LinkVeth) String() string {
 	return fmt.Sprintf("make veth pair %s (on %s) and %s (in the container)", o.Name, o.Bridge, o.Peer)
 }
 
+// Kind is "link-move".
+func (*LinkMove) Kind() string { return "link-move" }
+
+// Man names the manual page.
+func (*LinkMove) Man() string { return "network_namespaces(7)" }
+
+func (o *LinkMove) String() string {
+	return "move link " + o.Name + " into the container" + prefix(" as ", o.As)
+}
+
 // Kind is "link-delete".
 func (*LinkDelete) Kind() string { return "link-delete" }
 

@@ -1,0 +1,120 @@
+package network
+
+import (
+	"encoding/binary"
+	"fmt"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"glassbox/plan"
+)
+
+// move takes a link of the host into the child's network namespace, gives it back the addresses that the kernel takes from a link
+// that moves (permanent ones of global scope), and sets it up.
+func (w *Wire) move(op *plan.LinkMove) error {
+	host, err := w.hostConn()
+	if err != nil {
+		return err
+	}
+	inside, err := w.childConn()
+	if err != nil {
+		return err
+	}
+	ns, err := w.childFD()
+	if err != nil {
+		return err
+	}
+	l, err := host.link(op.Name, 0)
+	if err != nil {
+		return err
+	}
+	addresses, err := host.permanent(l.index)
+	if err != nil {
+		return fmt.Errorf("addresses: %w", err)
+	}
+	before, err := inside.indices()
+	if err != nil {
+		return err
+	}
+	name := op.As
+	if name == "" {
+		name = op.Name
+	}
+	var r request
+	r.message(unix.RTM_NEWLINK, unix.NLM_F_ACK, ifinfo(l.index, 0, 0)...)
+	r.u32(unix.IFLA_NET_NS_FD, uint32(ns))
+	r.str(unix.IFLA_IFNAME, name)
+	if err := host.do(&r, nil); err != nil {
+		return err
+	}
+	// The kernel chooses the index, and of a name like eth%d the number.
+	after, err := inside.indices()
+	if err != nil {
+		return err
+	}
+	after = slices.DeleteFunc(after, func(i int) bool { return slices.Contains(before, i) })
+	if len(after) != 1 {
+		return fmt.Errorf("%d links came into the network namespace, want one", len(after))
+	}
+	for _, a := range addresses {
+		var r request
+		r.message(unix.RTM_NEWADDR, unix.NLM_F_ACK|unix.NLM_F_CREATE|unix.NLM_F_EXCL, a.family, a.bits, 0, 0, 0, 0, 0, 0)
+		binary.NativeEndian.PutUint32(r.b[len(r.b)-4:], uint32(after[0]))
+		for _, at := range a.attrs {
+			r.attr(at.typ, at.data...)
+		}
+		if err := inside.do(&r, nil); err != nil {
+			return fmt.Errorf("address: %w", err)
+		}
+	}
+	r = request{}
+	r.message(unix.RTM_NEWLINK, unix.NLM_F_ACK, ifinfo(after[0], unix.IFF_UP, unix.IFF_UP)...)
+	return inside.do(&r, nil)
+}
+
+type rawAddress struct {
+	family, bits byte
+	attrs        []rawAttr
+}
+
+type rawAttr struct {
+	typ  uint16
+	data []byte
+}
+
+// permanent lists the permanent addresses of global scope that a link has, as they are.
+func (c *conn) permanent(index int) ([]rawAddress, error) {
+	var out []rawAddress
+	var r request
+	r.message(unix.RTM_GETADDR, unix.NLM_F_DUMP, unix.AF_UNSPEC, 0, 0, 0, 0, 0, 0, 0)
+	err := c.dump(&r, func() { out = out[:0] }, func(_ uint16, body []byte) error {
+		if len(body) < unix.SizeofIfAddrmsg || int(nativeU32(body[4:])) != index || body[2]&unix.IFA_F_PERMANENT == 0 || body[3] != unix.RT_SCOPE_UNIVERSE {
+			return nil
+		}
+		a := rawAddress{family: body[0], bits: body[1]}
+		for typ, data := range attrs(body[unix.SizeofIfAddrmsg:]) {
+			if typ == unix.IFA_LOCAL || typ == unix.IFA_ADDRESS || typ == unix.IFA_BROADCAST {
+				a.attrs = append(a.attrs, rawAttr{typ, slices.Clone(data)})
+			}
+		}
+		out = append(out, a)
+		return nil
+	})
+	return out, err
+}
+
+// indices lists all links.
+func (c *conn) indices() ([]int, error) {
+	var out []int
+	var r request
+	r.message(unix.RTM_GETLINK, unix.NLM_F_DUMP, ifinfo(0, 0, 0)...)
+	r.u32(unix.IFLA_EXT_MASK, skipStats)
+	err := c.dump(&r, func() { out = out[:0] }, func(_ uint16, body []byte) error {
+		if l, ok := parseLink(body); ok {
+			out = append(out, l.index)
+		}
+		return nil
+	})
+	return out, err
+}
