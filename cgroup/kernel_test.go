@@ -230,8 +230,9 @@ func TestCreateExisting(t *testing.T) {
 		t.Errorf("while it is empty: %v", errs)
 	}
 	g.start("sleep 100")
-	waitFor(t, "processes", func() bool { pids, _ := Procs(g.setup.Paths); return len(pids) == 1 })
-	time.Sleep(50 * time.Millisecond)
+	waitFor(t, "process in every hierarchy", func() bool {
+		return !slices.ContainsFunc(g.dirs(), func(dir string) bool { pids, _ := readPids(dir); return len(pids) != 1 })
+	})
 	if errs := create(); len(errs) != len(g.dirs()) || !errors.Is(errs[0], unix.EEXIST) {
 		t.Errorf("with a process: errors %v, want one for each of %v", errs, g.dirs())
 	}
@@ -239,13 +240,13 @@ func TestCreateExisting(t *testing.T) {
 
 func waitFor(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	for range 1000 {
+	for range 6000 {
 		if done() {
 			return
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
-	t.Fatalf("no %s after five seconds", what)
+	t.Fatalf("no %s after half a minute", what)
 }
 
 func TestCreateOutsideOfCgroupfs(t *testing.T) {
