@@ -229,7 +229,7 @@ func TestCreateExisting(t *testing.T) {
 	if errs := create(); errs != nil {
 		t.Errorf("while it is empty: %v", errs)
 	}
-	g.start("sleep 100")
+	g.start("exec sleep 100")
 	waitFor(t, "process in every hierarchy", func() bool {
 		return !slices.ContainsFunc(g.dirs(), func(dir string) bool { pids, _ := readPids(dir); return len(pids) != 1 })
 	})
