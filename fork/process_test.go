@@ -196,6 +196,7 @@ func TestInheritedDescriptors(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer r.Close()
+		defer w.Close()
 		out := again(t, "TestInheritedDescriptors", []string{"GLASSBOX_INHERIT=1"}, w, w)
 		if !strings.Contains(out, "has 3\nhas 4\nrefused") || !strings.Contains(out, "refused: bad file descriptor\n") {
 			t.Errorf("got\n%s", out)
