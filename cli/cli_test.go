@@ -117,7 +117,7 @@ func TestMainErrors(t *testing.T) {
 		{"explain bundle /nowhere", 1, "glassbox: /nowhere: no such file or directory\n"},
 		{"explain --diff x", 125, "glassbox: --diff wants two"},
 		{"explain --policy --format=sh x", 125, "glassbox: unknown format \"sh\": want one of text, json\n"},
-		{"explain run --format=yaml x", 125, "glassbox: unknown format \"yaml\": want one of text, json"},
+		{"explain run --format=yaml x", 125, "glassbox: unknown format \"yaml\": want one of text, json, sh"},
 		{"explain run x", 125, "glassbox: image x: no such image\nhint: explain pulls nothing by itself: glassbox pull x"},
 	} {
 		code, _, stderr := runMain(t, strings.Fields(tt.args)...)

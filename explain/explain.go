@@ -22,7 +22,7 @@ import (
 
 // Formats are the names that [Write] takes.
 func Formats() []string {
-	return []string{"text", "json", "docker", "podman"}
+	return []string{"text", "json", "sh", "docker", "podman"}
 }
 
 // Write prints a plan in a format.
@@ -32,6 +32,8 @@ func Write(w io.Writer, format string, p *plan.Plan, a About, o TextOptions) err
 		return Text(w, p, o)
 	case "json":
 		return JSON(w, p)
+	case "sh":
+		return writeShell(w, p, a)
 	case "docker", "podman":
 		return commandLine(w, format, Read(p), a)
 	}

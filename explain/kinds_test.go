@@ -5,7 +5,9 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"reflect"
 	"strconv"
+	"strings"
 	"testing"
 
 	"glassbox/plan"
@@ -64,3 +66,89 @@ func TestReadKinds(t *testing.T) {
 		t.Errorf("unknown steps: got %q", v.Unread)
 	}
 }
+
+// howOnly are fields that say how a thing is done, and nothing of the container that comes of it.
+func howOnly() map[string]bool {
+	out := map[string]bool{}
+	for _, name := range []string{
+		"cgroup-write.enable", "cgroup-remove.path", "cgroup-evacuate.from", "cgroup-evacuate.to", "cgroup-open.path", "cgroup-open.save", "cgroup-join.from", "cgroup-attach.path",
+		"systemd-scope.user", "systemd-set.user", "systemd-attach.unit", "systemd-attach.user", "systemd-stop.unit", "systemd-stop.user", "systemd-scope.unit", "systemd-set.unit",
+		"bpf-device.path", "bpf-device.program", // the rules say it
+		"open_tree.path", "open_tree.recursive", "open_tree.save", "open_tree.device", "open_tree.idMap", "open_tree.idMapRecursive", "open.path", "open.flags", "open.namespace", "open.save",
+		"pidfd_open.pid", "pidfd_open.start", "pidfd_open.save", // who uses the descriptor says what comes of it
+		"user-namespace.uid", "user-namespace.gid", "user-namespace.save", "clone3.cgroup", "setns.from", "id-map.denySetgroups", "id-map.programs",
+		"release.name", "await.name", "notify.name", "expect.name", "mount.type", "mount.flags", "mount.data", "overlay.work", "overlay.append",
+		"fsmount.type", "fsmount.source", "fsmount.options", "fsmount.attrs", "fsmount.save", "fsmount.optional", "fsmount.propagation", "fsmount.keepMode", "fsmount.flags", "fsmount.label",
+		"move_mount.create", "move_mount.noSymlinks", "move_mount.keep", "mount_setattr.from", "mask-path.null", "mkdir.mode", "mknod.save",
+		"sysctl.from", "write-proc.from", "open-console.rows", "open-console.cols", "open-console.master", "open-console.slave", "open-console.uid", "bind-console.from",
+		"send-fd.from", "recv-fd.save", "dup3.from", "dup3.to", "setsid.controlling", "pdeathsig.signal", "dumpable.value", "setgroups.ifAllowed",
+		"chdir.try", "close_range.first", "await-start.dir", "await-start.file", "find-program.candidates", "find-program.name", "execve.candidates",
+		"hook.args", // the first is a name
+		"open_tree.fsType", "open.other", "mknod.existing", "symlink.replace", "symlink.existing", "hook.env", "hook.timeout", "hook.enter", "link-bridge.mtu", "link-veth.bridge", "link-veth.hairpin", "link-delete.name", "link-address.link", "link-up.link", "route-default.link",
+		"nft-bridge.bridge", "nft-publish.table", "nft-unpublish.table", "nft-unpublish.ports",
+	} {
+		out[name] = true
+	}
+	return out
+}
+
+// TestReadFields changes every field of every kind of step: the view changes with it, or the field is listed above. Set in the
+// fields' neighbours what gives them meaning: a mount without a target says nothing.
+func TestReadFields(t *testing.T) {
+	skip := howOnly()
+	for _, kind := range kinds(t) {
+		typ := reflect.TypeOf(opOf(t, kind)).Elem()
+		for i := range typ.NumField() {
+			name, _, _ := strings.Cut(typ.Field(i).Tag.Get("json"), ",")
+			full := kind + "." + name
+			changed := func(value bool) string {
+				op := opOf(t, kind)
+				if f := reflect.ValueOf(op).Elem().FieldByName("Target"); f.IsValid() && f.Kind() == reflect.String {
+					f.SetString("/x")
+				}
+				if value {
+					fill(reflect.ValueOf(op).Elem().Field(i), when(name == "caps", "CAP_CHOWN", "v"))
+				}
+				v := Read(&plan.Plan{Arch: "amd64", Steps: []plan.Step{{Op: op}}})
+				v.Hash = ""
+				data, err := json.Marshal(v)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return string(data)
+			}
+			same := changed(true) == changed(false)
+			if same && !skip[full] {
+				t.Errorf("Read takes no notice of the field %s: a view must show what it does, or kinds_test.go say that it does nothing", full)
+			}
+		}
+	}
+}
+
+// fill gives a field a value that is not its zero value.
+func fill(v reflect.Value, text string) {
+	switch v.Kind() {
+	case reflect.Bool:
+		v.SetBool(true)
+	case reflect.String:
+		v.SetString(text)
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+		v.SetInt(3)
+	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		v.SetUint(3)
+	case reflect.Slice:
+		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
+		fill(v.Index(0), text)
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		fill(v.Elem(), text)
+	case reflect.Struct:
+		for i := range v.NumField() {
+			if v.Field(i).CanSet() {
+				fill(v.Field(i), text)
+			}
+		}
+	}
+}
+
+func fillOp(op plan.Op, text string) { fill(reflect.ValueOf(op).Elem(), text) }

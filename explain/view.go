@@ -225,14 +225,14 @@ func (r *reader) step(s plan.Step) bool {
 			v.Root.Mountpoint = o.Root
 		}
 	case *plan.MoveRoot:
-		v.Root.Chroot = true
+		v.Root.Mountpoint, v.Root.Chroot = o.Root, true
 	case *plan.RootDir:
 		v.Root.Mountpoint = o.Path
 	case *plan.FSMount:
 		if o.Target != "" {
 			v.Mounts = append(v.Mounts, Mount{
-				Target: o.Target, Type: o.Type, Source: o.Source, Options: slices.Concat(without(o.Attrs, "ro"), o.Options),
-				ReadOnly: slices.Contains(o.Attrs, "ro"), Origin: s.Origin,
+				Target: o.Target, Type: o.Type, Source: o.Source, Options: slices.Concat(without(o.Attrs, "ro"), o.Options, o.Flags, label(o.Label)),
+				ReadOnly: slices.Contains(o.Attrs, "ro"), Propagation: propagation(o.Propagation), Origin: s.Origin,
 			})
 		}
 	case *plan.MoveMount:
@@ -247,13 +247,14 @@ func (r *reader) step(s plan.Step) bool {
 		if !known {
 			kind, source = "detached", o.From
 		}
+		set, clear := slices.Concat(o.Set, o.RecSet), slices.Concat(o.Clear, o.RecClear)
 		var ids []string
 		if r.idMapped[o.From] {
 			ids = []string{"idmap"}
 		}
 		v.Mounts = append(v.Mounts, Mount{
-			Target: o.Target, Type: kind, Source: source, Recursive: r.recursive[o.From], ReadOnly: slices.Contains(o.Set, "ro"),
-			Options: slices.Concat(without(o.Set, "ro"), cleared(o.Clear), ids), Propagation: propagation(o.Propagation), Origin: s.Origin,
+			Target: o.Target, Type: kind, Source: source, Recursive: r.recursive[o.From], ReadOnly: slices.Contains(set, "ro"),
+			Options: slices.Concat(without(set, "ro"), cleared(clear), ids), Propagation: propagation(o.Propagation), Origin: s.Origin,
 		})
 	case *plan.Remount:
 		r.remount(o)
@@ -394,27 +395,36 @@ func (r *reader) mount(o *plan.Mount, origin string) {
 
 func (r *reader) remount(o *plan.Remount) {
 	v := r.v
-	ro := slices.Contains(o.Set, "ro")
+	set, clear := slices.Concat(o.Set, o.RecSet), slices.Concat(o.Clear, o.RecClear)
 	if o.Target == "/" {
-		v.Root.ReadOnly = v.Root.ReadOnly || ro
+		v.Root.ReadOnly = (v.Root.ReadOnly || slices.Contains(set, "ro")) && !slices.Contains(clear, "ro")
+		v.Root.Options = slices.Concat(v.Root.Options, without(set, "ro"), cleared(without(clear, "ro")), o.Options)
 		if len(o.Propagation) > 0 {
 			v.Root.Propagation = propagation(o.Propagation)
 		}
 		return
 	}
-	for i := len(v.Mounts) - 1; i >= 0; i-- {
-		m := &v.Mounts[i]
-		if m.Target != o.Target {
-			continue
-		}
-		m.ReadOnly = (m.ReadOnly || ro) && !slices.Contains(o.Clear, "ro")
-		m.Options = slices.Concat(m.Options, without(o.Set, "ro"), cleared(without(o.Clear, "ro")))
-		if len(o.Propagation) > 0 {
-			m.Propagation = propagation(o.Propagation)
-		}
-		return
+	i := len(v.Mounts) - 1
+	for i >= 0 && v.Mounts[i].Target != o.Target {
+		i--
 	}
-	v.Mounts = append(v.Mounts, Mount{Target: o.Target, Type: "attributes", ReadOnly: ro, Options: without(o.Set, "ro"), Propagation: propagation(o.Propagation)})
+	if i < 0 {
+		v.Mounts = append(v.Mounts, Mount{Target: o.Target, Type: "attributes"})
+		i = len(v.Mounts) - 1
+	}
+	m := &v.Mounts[i]
+	m.ReadOnly = (m.ReadOnly || slices.Contains(set, "ro")) && !slices.Contains(clear, "ro")
+	m.Options = slices.Concat(m.Options, without(set, "ro"), cleared(without(clear, "ro")), o.Options)
+	if len(o.Propagation) > 0 {
+		m.Propagation = propagation(o.Propagation)
+	}
+}
+
+func label(text string) []string {
+	if text == "" {
+		return nil
+	}
+	return []string{"context=" + text}
 }
 
 // write reads a limit from the file that it is written to.

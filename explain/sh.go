@@ -1,0 +1,843 @@
+package explain
+
+import (
+	"fmt"
+	"io"
+	"path"
+	"slices"
+	"strings"
+
+	"glassbox/plan"
+)
+
+// shell writes a plan as a script for a POSIX shell.
+//
+// The script is one file that starts itself twice more: as the child in its new namespaces, and once more in its cgroup
+// namespace. Programs of the host are out of reach once the root has changed, so everything is mounted before that, below
+// $root; the last programs and their libraries wait in a tmpfs that is the working directory and has no name any more.
+type shell struct {
+	script
+	plan    *plan.Plan
+	view    *View
+	opened  map[string]string // descriptor → path
+	missing []string          // what no command can do
+	part    string            // host, child or inside: what is being written
+
+	// For the last command.
+	setpriv []string
+	prlimit []string
+	cwd     string
+	cgroups bool // the cgroup namespace has been made
+	cloned  bool
+	readied []string
+}
+
+const shellHead = `#!/bin/sh
+# %s, made by hand: what glassbox does in %d steps, with the commands of util-linux, coreutils, iproute2
+# and nft. The numbers are those of "glassbox explain". Run it as root; what it makes on the host it takes back in the end.
+#
+# Two things differ from the plan. Mounts are made before pivot_root and not after it, because afterwards no command of the
+# host can be reached. And names in the image are resolved by this script, with nothing to keep an image that is
+# changed meanwhile from leading it astray: don't run it on files that a running container can write to.
+set -eu
+umask 022
+[ "$(id -u)" = 0 ] || { echo "run this as root" >&2; exit 1; }
+
+# Where the root is mounted.
+root=%s
+
+# cgroup DIR: make a cgroup and its parents. A cpuset of cgroup v1 begins empty and gets what its parent has.
+cgroup() {
+	[ -d "$1" ] || { cgroup "${1%%/*}"; mkdir "$1"; }
+	for file in cpuset.cpus cpuset.mems; do
+		if [ -f "$1/$file" ] && [ ! -f "$1/cgroup.controllers" ] && [ -z "$(cat "$1/$file")" ]; then
+			cat "${1%%/*}/$file" >"$1/$file"
+		fi
+	done
+}
+
+# inside PATH: where a path of the container is below $root. Links lead to where they would after the root has changed.
+inside() {
+	at= rest=$1 links=0
+	while [ -n "$rest" ]; do
+		part=${rest%%%%/*}
+		case $rest in */*) rest=${rest#*/} ;; *) rest= ;; esac
+		case $part in '' | .) continue ;; ..) at=${at%%/*}; continue ;; esac
+		if [ -L "$root$at/$part" ]; then
+			links=$((links + 1))
+			[ $links -le 40 ] || { echo "too many links: $1" >&2; exit 1; }
+			link=$(readlink "$root$at/$part")
+			case $link in /*) at= ;; esac
+			rest=$link/$rest
+		else
+			at=$at/$part
+		fi
+	done
+	printf %%s "$root$at"
+}
+
+# like SOURCE TARGET: make the target of a bind mount what the source is.
+like() {
+	if [ -d "$1" ]; then dirs "$2"; elif [ ! -e "$2" ]; then dirs "${2%%/*}"; (umask 022; : >"$2"); fi
+}
+
+# dirs DIR: make a directory and its parents, with mode 755 whatever the umask is.
+dirs() { (umask 022; mkdir -p "$1"); }
+
+# below DIR: what is mounted at a directory and below it.
+below() {
+	while read -r id parent device within point more; do
+		case $point in "$1" | "$1"/*) echo "$point" ;; esac
+	done </proc/self/mountinfo
+}
+
+case ${1-host} in
+host)
+`
+
+func writeShell(w io.Writer, p *plan.Plan, a About) error {
+	s := &shell{script: script{w: w}, plan: p, view: Read(p), opened: map[string]string{}, part: "host"}
+	if slices.ContainsFunc(p.Steps, func(s plan.Step) bool { return s.Op == nil }) {
+		return fmt.Errorf("the plan has a step without an op")
+	}
+	name := clean(or(a.Title, "A container"))
+	s.line(strings.TrimSuffix(shellHead, "\n"), name, len(p.Steps), quote(s.view.Root.Mountpoint))
+	s.prepare()
+	var child []int
+	for i, step := range p.Steps {
+		if step.Lane == plan.Child {
+			child = append(child, i)
+			continue
+		}
+		s.step(i)
+	}
+	s.finish()
+	s.line(";;")
+	s.line("child)")
+	s.line("	# This is the child, process 1 of its PID namespace if that is new. Tell the parent who it is, as seen from the host.")
+	s.line(`	work=$2`)
+	s.line(`	read -r pid rest </proc/self/stat && echo "$pid" >"$work/pid"`)
+	s.part = "child"
+	for _, i := range child {
+		s.step(i)
+	}
+	s.last()
+	s.line(";;")
+	s.line("esac")
+	s.line("")
+	if len(s.missing) == 0 {
+		s.comment("Every step of the plan is in this script.")
+	} else {
+		s.comment("%d of the plan's %d steps can't be made with these commands:", len(s.missing), len(p.Steps))
+		for _, m := range s.missing {
+			s.comment("  %s", m)
+		}
+	}
+	return s.err
+}
+
+// prepare makes what the engine makes before a plan runs: the container's directory and the files in it.
+func (s *shell) prepare() {
+	s.do(`work=$(mktemp -d /tmp/by-hand.XXXXXX)`, `mkfifo "$work/pid"`)
+	for _, step := range s.plan.Steps {
+		switch o := step.Op.(type) {
+		case *plan.Await:
+			s.readied = append(s.readied, o.Name)
+			s.do(`mkfifo "$work"/` + quote("await "+o.Name))
+		case *plan.Notify:
+			s.do(`mkfifo "$work"/` + quote("notify "+o.Name))
+		}
+	}
+	var undo []string
+	if n := len(s.plan.Steps); n > 0 {
+		for _, u := range s.plan.Undo(n) {
+			undo = append(undo, s.undo(u.Op)...)
+		}
+	}
+	dir := path.Dir(s.view.Root.Mountpoint)
+	made := len(s.view.Root.Layers) > 0 && s.view.Root.Upper != ""
+	if made {
+		s.line("")
+		s.line("	# What the engine makes before: the container's own directory, and the files that tell it who it is.")
+		s.do(`made=; [ -e `+quote(dir)+` ] || made=`+quote(dir), `mkdir -p `+quote(s.view.Root.Mountpoint))
+		for _, step := range s.plan.Steps {
+			switch o := step.Op.(type) {
+			case *plan.Overlay:
+				if o.Upper != "" {
+					s.do("mkdir -p " + quoted([]string{under(o.Dir, o.Upper), under(o.Dir, o.Work)}))
+				}
+			case *plan.OpenTree:
+				address, _, _ := strings.Cut(s.view.Net.Address, "/")
+				switch o.Path {
+				case dir + "/hostname":
+					s.file(o.Path, "echo "+quote(s.view.Hostname))
+				case dir + "/hosts":
+					s.file(o.Path, `printf '127.0.0.1\tlocalhost\n%s\t%s\n' `+quote(or(address, "127.0.1.1"))+" "+quote(or(s.view.Hostname, "container")))
+				case dir + "/resolv.conf":
+					s.file(o.Path, "cat /etc/resolv.conf")
+				}
+			}
+		}
+	} else if m := s.view.Root.Mountpoint; m != "" && m != s.view.Root.Source {
+		s.do("mkdir -p " + quote(m))
+	}
+	s.line("")
+	s.line("	undo() {")
+	s.line("		set +e")
+	s.line("		wait 2>/dev/null")
+	for _, u := range undo {
+		s.line("		%s", u)
+	}
+	if made {
+		s.line(`		[ -z "$made" ] || rm -rf "$made"`)
+	}
+	s.line(`		rm -rf "$work"`)
+	s.line("	}")
+	s.do("trap undo EXIT")
+}
+
+func under(dir, name string) string {
+	if strings.HasPrefix(name, "/") {
+		return name
+	}
+	return dir + "/" + name
+}
+
+// file makes a file unless the engine has.
+func (s *shell) file(name, command string) {
+	s.do("[ -e " + quote(name) + " ] || " + command + " >" + quote(name))
+}
+
+// finish waits for the container.
+func (s *shell) finish() {
+	s.line("")
+	s.line("	# The container runs. Its exit status is this script's.")
+	if s.cloned {
+		s.do(`status=0; wait "$child" || status=$?`, `exit "$status"`)
+	}
+}
+
+func (s *shell) do(lines ...string) {
+	for _, l := range lines {
+		s.line("	%s", l)
+	}
+}
+
+// step writes one step: what and why as a comment, then the commands.
+func (s *shell) step(i int) {
+	step := s.plan.Steps[i]
+	if i == 0 || s.plan.Steps[i-1].Phase != step.Phase || s.plan.Steps[i-1].Lane != step.Lane {
+		title, _ := phase(step.Phase)
+		s.line("")
+		s.line("	# ---- %s ----", clean(title))
+	}
+	for k, line := range wrap(fmt.Sprintf("%d. %s", i+1, clean(step.Op.String())), 110) {
+		if k > 2 {
+			break
+		}
+		s.line("	# %s", line)
+	}
+	if i == 0 || plain(s.plan.Steps[i-1].Reason) != plain(step.Reason) {
+		for _, line := range wrap(clean(step.Reason), 110) {
+			s.line("	#    %s", line)
+		}
+	}
+	lines, ok := s.commands(step.Op)
+	s.do(lines...)
+	if !ok {
+		s.line("	#    No command of these does this: it is left out.")
+		what := wrap(clean(step.Op.String()), 100)
+		s.missing = append(s.missing, fmt.Sprintf("%d. %s", i+1, what[0]))
+	}
+}
+
+// echo writes a value to a file of the kernel, which takes it as one write.
+func echo(value, file string) string { return "printf %s " + quote(value) + " >" + quote(file) }
+
+// target is a path of the container as a word for the script.
+func target(p string) string { return `"$(inside ` + quote(p) + `)"` }
+
+func mountOpts(words ...string) string {
+	if len(words) == 0 {
+		return ""
+	}
+	return " -o " + quote(strings.Join(words, ","))
+}
+
+// commands returns what does a step; false if nothing can. No commands and true is a step that a script has no need of, and a
+// comment says why.
+func (s *shell) commands(op plan.Op) ([]string, bool) {
+	say := func(text string) ([]string, bool) { return []string{"#    (" + text + ")"}, true }
+	cmd := func(lines ...string) ([]string, bool) { return lines, true }
+	none := func() ([]string, bool) { return nil, false }
+	switch o := op.(type) {
+	// Cgroups.
+	case *plan.CgroupCreate:
+		return cmd("cgroup " + quote(o.Path))
+	case *plan.CgroupWrite:
+		return cmd(echo(o.Value, o.File))
+	case *plan.CgroupEvacuate:
+		return cmd("cgroup "+quote(o.To), `while read -r process; do echo "$process" >`+quote(o.To+"/cgroup.procs")+` || true; done <`+quote(o.From+"/cgroup.procs"))
+	case *plan.CgroupOpen:
+		s.opened[o.Save] = o.Path
+		return say("a script uses its name")
+	case *plan.CgroupJoin:
+		return cmd("echo 0 >" + quote(s.tasks(o.From)))
+	case *plan.CgroupAttach:
+		return cmd(`echo "$pid" >` + quote(o.Path+"/cgroup.procs"))
+	case *plan.CgroupRemove, *plan.LinkDelete, *plan.NftUnpublish:
+		return s.undo(op), true
+
+	// Namespaces and the child.
+	case *plan.OpenTree:
+		s.opened[o.Save] = o.Path
+		if o.IDMap != "" || o.Device != "" {
+			return none()
+		}
+		return say("a script uses its name")
+	case *plan.Open:
+		s.opened[o.Save] = o.Path
+		return say("a script uses its name")
+	case *plan.Clone:
+		return s.clone(o)
+	case *plan.Unshare:
+		if s.part == "host" || !slices.Equal(o.Namespaces, []string{"cgroup"}) {
+			return none()
+		}
+		s.cgroups = true
+		return cmd(`exec unshare --cgroup sh "$0" inside "$work"`, ";;", "inside)", `	work=$2`)
+	case *plan.Setns:
+		if s.part == "host" {
+			return say("the clone below does it")
+		}
+		return s.nsenter(o)
+	case *plan.Release:
+		return cmd(`echo >"$work"/` + quote("await "+o.Name))
+	case *plan.Await:
+		if s.dead(o.Name) {
+			return none()
+		}
+		return cmd(`read -r line <"$work"/` + quote("await "+o.Name) + " || true")
+	case *plan.Notify:
+		return cmd(`echo >"$work"/` + quote("notify "+o.Name))
+	case *plan.Expect:
+		return cmd(`read -r line <"$work"/` + quote("notify "+o.Name) + " || true")
+
+	// The root and the mounts below it.
+	case *plan.Mount:
+		if o.Source == "" && o.Target == "/" {
+			return cmd("mount " + quote("--make-"+when(slices.Contains(o.Flags, "rec"), "r", "")+propagationFlag(o.Flags)) + " /")
+		}
+		if slices.Contains(o.Flags, "bind") {
+			return cmd(append([]string{"mount --" + when(slices.Contains(o.Flags, "rec"), "r", "") + "bind " + quote(o.Source) + " " + quote(o.Target)}, s.hideRoot()...)...)
+		}
+		options := slices.DeleteFunc(append(slices.Clone(o.Flags), o.Data), func(s string) bool { return s == "" })
+		return cmd("mount -t " + quote(or(o.Type, "none")) + mountOpts(options...) + " " + quote(or(o.Source, "none")) + " " + quote(o.Target))
+	case *plan.Overlay:
+		options := []string{"lowerdir=" + strings.Join(o.Lower, ":")}
+		if o.Upper != "" {
+			options = append(options, "upperdir="+o.Upper, "workdir="+o.Work)
+		}
+		return prepend("(cd "+quote(o.Dir)+" && mount -t overlay"+mountOpts(append(options, o.Options...)...)+" overlay "+quote(o.Target)+")", s.hideRoot()...)
+	case *plan.PivotRoot:
+		return say("this is the last thing that happens: see below")
+	case *plan.MoveRoot:
+		return none()
+	case *plan.RootDir:
+		return say("names of the container are taken below $root anyway")
+	case *plan.FSMount:
+		if o.Target == "" {
+			return say("a private procfs for settings: a script uses the host's /proc, which shows each process its own namespaces")
+		}
+		return s.fsmount(o)
+	case *plan.MoveMount:
+		return s.bind(o)
+	case *plan.Remount:
+		if len(o.Options) > 0 {
+			return cmd(append(s.remount(o.Target, o.Set, o.Clear, o.RecSet, o.RecClear, o.Propagation), "mount -o "+quote("remount,"+strings.Join(o.Options, ","))+` "$at"`)...)
+		}
+		return cmd(s.remount(o.Target, o.Set, o.Clear, o.RecSet, o.RecClear, o.Propagation)...)
+	case *plan.MaskPath:
+		t := target(o.Path)
+		return cmd("at="+t, `if [ -d "$at" ]; then mount -t tmpfs -o ro,nosuid,nodev,noexec,size=0,nr_inodes=2 tmpfs "$at"; elif [ -e "$at" ]; then mount --bind `+target("/dev/null")+` "$at"; fi`)
+	case *plan.ReadonlyPath:
+		return cmd("at="+target(o.Path), `if [ -e "$at" ]; then mount --rbind "$at" "$at"; mount -o `+quote("remount,bind,"+s.inherited(o.Path)+"ro")+` "$at"; fi`)
+	case *plan.Mkdir:
+		return cmd("at="+target(o.Path), fmt.Sprintf(`[ -d "$at" ] || { dirs "${at%%/*}"; mkdir -m %04o "$at"; }`, o.Mode))
+	case *plan.Mknod:
+		if o.Existing == "required" {
+			return say("it must be there already")
+		}
+		lines := []string{"at=" + target(o.Path), `dirs "${at%/*}"`}
+		numbers := fmt.Sprintf(" %d %d", o.Major, o.Minor)
+		if o.Type == "p" {
+			numbers = ""
+		}
+		lines = append(lines, when(o.Existing == "same", `[ -e "$at" ] || `, "")+fmt.Sprintf(`mknod -m %04o "$at" %s%s`, o.Mode, quote(o.Type), numbers))
+		if o.UID != 0 || o.GID != 0 {
+			lines = append(lines, fmt.Sprintf(`chown %d:%d "$at"`, o.UID, o.GID))
+		}
+		return lines, true
+	case *plan.Symlink:
+		dir, name := path.Split(o.Path)
+		link := `[ -e "$at" ] || [ -L "$at" ] || ln -s ` + quote(o.Target) + ` "$at"`
+		if o.Replace {
+			link = "ln -sfn " + quote(o.Target) + ` "$at"`
+		}
+		if o.Existing {
+			link = "if [ -e " + target(o.Target) + " ]; then " + link + "; fi"
+		}
+		return cmd("at="+target(dir)+"/"+quote(name), link)
+
+	// Settings.
+	case *plan.Sethostname:
+		return cmd(echo(o.Name, "/proc/sys/kernel/hostname"))
+	case *plan.Setdomainname:
+		return cmd(echo(o.Name, "/proc/sys/kernel/domainname"))
+	case *plan.Sysctl:
+		return cmd(echo(o.Value, "/proc/sys/"+o.Key))
+	case *plan.WriteProc:
+		if o.File == "oom_score_adj" {
+			if s.part == "host" {
+				return cmd(`printf %s ` + quote(o.Value) + ` >"/proc/$pid/oom_score_adj"`)
+			}
+			return cmd(echo(o.Value, "/proc/self/oom_score_adj"))
+		}
+		return none()
+	case *plan.WriteFile:
+		return cmd(echo(o.Value, o.Path))
+	case *plan.Rlimit:
+		name := strings.ToLower(strings.TrimPrefix(o.Type, "RLIMIT_"))
+		s.prlimit = append(s.prlimit, quote(fmt.Sprintf("--%s=%s:%s", name, limit(o.Soft), limit(o.Hard))))
+		return say("the last command does it, with prlimit")
+	case *plan.Umask:
+		return cmd(fmt.Sprintf("umask %04o", o.Mask))
+	case *plan.Affinity:
+		return cmd("taskset -cp " + quote(o.CPUs) + " $$ >/dev/null")
+	case *plan.IOPriority:
+		class := map[string]string{"IOPRIO_CLASS_RT": "1", "IOPRIO_CLASS_BE": "2", "IOPRIO_CLASS_IDLE": "3"}[o.Class]
+		if class == "" {
+			return none()
+		}
+		return cmd(fmt.Sprintf("ionice -c %s%s -p $$", class, when(class == "3", "", fmt.Sprintf(" -n %d", o.Priority))))
+	case *plan.Sched:
+		return s.sched(o)
+
+	// Terminal.
+	case *plan.Stdio:
+		if o.From == []string{"stdin", "stdout", "stderr"}[max(0, min(2, o.To))] {
+			return say("it has this script's")
+		}
+		return none()
+	case *plan.Setsid:
+		if o.Controlling {
+			return none()
+		}
+		return say("the clone above begins with setsid")
+
+	// Privileges: collected for one setpriv at the end.
+	case *plan.ParentDeath:
+		s.setpriv = append(s.setpriv, fmt.Sprintf("--pdeathsig %s", signalWord(o.Signal)))
+		return say("setpriv does it")
+	case *plan.Dumpable:
+		return say("a shell is no copy of glassbox, and execve resets it")
+	case *plan.NoNewPrivs:
+		s.setpriv = append(s.setpriv, "--no-new-privs")
+		return say("setpriv does it")
+	case *plan.DropBounding:
+		kept := []string{"-all"}
+		for _, c := range s.view.Bounding {
+			kept = append(kept, "+"+capShort(c))
+		}
+		s.setpriv = append(s.setpriv, "--bounding-set "+quote(strings.Join(kept, ",")))
+		return say("setpriv does it")
+	case *plan.KeepCaps:
+		return say("setpriv takes care of it")
+	case *plan.Setgroups:
+		if len(o.Groups) == 0 {
+			s.setpriv = append(s.setpriv, "--clear-groups")
+		} else {
+			words := make([]string, len(o.Groups))
+			for i, g := range o.Groups {
+				words[i] = fmt.Sprint(g)
+			}
+			s.setpriv = append(s.setpriv, "--groups "+strings.Join(words, ","))
+		}
+		return say("setpriv does it")
+	case *plan.Setresgid:
+		s.setpriv = append(s.setpriv, fmt.Sprintf("--regid %d", o.GID))
+		return say("setpriv does it")
+	case *plan.Setresuid:
+		s.setpriv = append(s.setpriv, fmt.Sprintf("--reuid %d", o.UID))
+		return say("setpriv does it")
+	case *plan.Capset:
+		s.setpriv = append(s.setpriv, "--inh-caps "+capList(o.Inheritable))
+		return say("execve makes the others of the bounding and the inheritable set: capabilities(7)")
+	case *plan.AmbientCaps:
+		s.setpriv = append(s.setpriv, "--ambient-caps "+capList(o.Caps))
+		return say("setpriv does it")
+
+	// The program.
+	case *plan.Chdir:
+		s.cwd = o.Path
+		return say("the last command does it, with env")
+	case *plan.CloseRange:
+		return cmd("exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-")
+	case *plan.FindProgram:
+		return say("env says so if there is none")
+	case *plan.Execve:
+		return say("the last command")
+
+	// The network.
+	case *plan.LinkBridge:
+		lines := []string{
+			"if ! ip link show dev " + quote(o.Name) + " >/dev/null 2>&1; then",
+			"	ip link add name " + quote(o.Name) + when(o.MTU != 0, fmt.Sprintf(" mtu %d", o.MTU), "") + " type bridge",
+			"	ip addr add " + quote(o.Address) + " brd + dev " + quote(o.Name),
+			"	ip link set dev " + quote(o.Name) + " up",
+			"fi",
+		}
+		for _, set := range o.Sysctls {
+			key, value, _ := strings.Cut(set, "=")
+			lines = append(lines, "[ ! -e "+quote("/proc/sys/"+key)+" ] || "+echo(value, "/proc/sys/"+key))
+		}
+		return lines, true
+	case *plan.LinkVeth:
+		lines := []string{
+			"ip link add name " + quote(o.Name) + when(o.MTU != 0, fmt.Sprintf(" mtu %d", o.MTU), "") + " type veth peer name " + quote(o.Peer) +
+				when(o.MAC != "", " address "+quote(o.MAC), "") + when(o.MTU != 0, fmt.Sprintf(" mtu %d", o.MTU), "") + ` netns "$pid"`,
+			"ip link set dev " + quote(o.Name) + " master " + quote(o.Bridge) + " up",
+		}
+		if o.Hairpin {
+			lines = append(lines, "bridge link set dev "+quote(o.Name)+" hairpin on")
+		}
+		return lines, true
+	case *plan.LinkAddress:
+		var lines []string
+		if o.Address != "" {
+			lines = append(lines, `nsenter --net="/proc/$pid/ns/net" ip addr add `+quote(o.Address)+" brd + dev "+quote(o.Link))
+		}
+		return append(lines, `nsenter --net="/proc/$pid/ns/net" ip link set dev `+quote(o.Link)+" up"), true
+	case *plan.LinkUp:
+		return cmd("ip link set dev " + quote(o.Link) + " up")
+	case *plan.RouteDefault:
+		return cmd(`nsenter --net="/proc/$pid/ns/net" ip route add default via ` + quote(o.Via) + " dev " + quote(o.Link))
+	case *plan.NftBridge:
+		lines := []string{"nft list table ip " + quote(o.Table) + ` >/dev/null 2>&1 || printf '%s\n' \`}
+		for _, r := range o.Rules {
+			lines = append(lines, "	"+quote(clean(r))+` \`)
+		}
+		return append(lines, "	| nft -f -"), true
+	case *plan.NftPublish:
+		var lines []string
+		for _, p := range o.Ports {
+			lines = append(lines, "nft add element ip "+quote(o.Table)+" "+element(p, true))
+		}
+		return lines, true
+
+	// No command of util-linux, coreutils, iproute2 or nft does these.
+	case *plan.DeviceFilter, *plan.OpenPid, *plan.IDMap, *plan.UserNamespace, *plan.Adopt, *plan.TimeOffsets, *plan.Keyring, *plan.OpenConsole, *plan.BindConsole,
+		*plan.SendFD, *plan.RecvFD, *plan.Seccomp, *plan.AwaitStart, *plan.Hook, *plan.MemPolicy, *plan.Personality, *plan.InheritFDs,
+		*plan.SystemdScope, *plan.SystemdSet, *plan.SystemdAttach, *plan.SystemdStop:
+		return none()
+	}
+	return none()
+}
+
+// tasks is the file of a cgroup to join by: the plan opens v1's tasks, and the directory of v2.
+func (s *shell) tasks(from string) string {
+	p := s.opened[from]
+	if strings.HasSuffix(p, "/tasks") || strings.HasSuffix(p, "/cgroup.procs") {
+		return p
+	}
+	return p + "/cgroup.procs"
+}
+
+// dead says whether nobody releases a wait: the steps that would are among those that can't be expressed.
+func (s *shell) dead(name string) bool {
+	return !slices.ContainsFunc(s.plan.Steps, func(st plan.Step) bool {
+		o, ok := st.Op.(*plan.Release)
+		return ok && o.Name == name
+	})
+}
+
+func (s *shell) clone(o *plan.Clone) ([]string, bool) {
+	if s.cloned {
+		return nil, false
+	}
+	s.cloned = true
+	words := []string{"setsid", "unshare"}
+	fork := false
+	for _, ns := range o.Namespaces {
+		switch ns {
+		case "mount", "uts", "ipc", "net", "time":
+			words = append(words, "--"+ns)
+		case "pid":
+			words = append(words, "--pid")
+			fork = true
+		case "cgroup":
+			words = append(words, "--cgroup")
+		default:
+			return nil, false
+		}
+	}
+	if fork {
+		words = append(words, "--fork", "--kill-child")
+	}
+	enter := ""
+	for _, st := range s.plan.Steps {
+		if join, ok := st.Op.(*plan.Setns); ok && st.Lane == plan.Host && s.opened[join.From] != "" && len(join.Namespaces) > 0 {
+			enter += "nsenter " + quote("--"+join.Namespaces[0]+"="+s.opened[join.From]) + " "
+		}
+	}
+	born := ""
+	if dir := s.opened[o.Cgroup]; dir != "" {
+		born = "echo 0 >" + quote(dir+"/cgroup.procs") + "; "
+	}
+	return []string{
+		"(" + born + "exec " + enter + strings.Join(words, " ") + ` sh "$0" child "$work") &`, "child=$!",
+		`read -r pid <"$work/pid"`,
+	}, true
+}
+
+// hideRoot keeps the root out of recursive binds: the plan took their sources before there was a root.
+func (s *shell) hideRoot() []string {
+	if p := s.view.Root.Propagation; p != "" && p != "private" {
+		return nil
+	}
+	return []string{`mount --make-unbindable "$root"`}
+}
+
+func prepend(first string, rest ...string) ([]string, bool) {
+	return append([]string{first}, rest...), true
+}
+
+// nsenter goes on in a namespace that exists: the script starts itself once more.
+func (s *shell) nsenter(o *plan.Setns) ([]string, bool) {
+	from := s.opened[o.From]
+	if from == "" || len(o.Namespaces) != 1 {
+		return nil, false
+	}
+	stage := "in-" + o.Namespaces[0]
+	return []string{
+		"exec nsenter " + quote("--"+o.Namespaces[0]+"="+from) + ` sh "$0" ` + quote(stage) + ` "$work"`, ";;", quote(stage) + ")", `	work=$2`,
+	}, true
+}
+
+func propagationFlag(flags []string) string {
+	for _, f := range flags {
+		if f != "rec" {
+			return f
+		}
+	}
+	return "private"
+}
+
+// fsmount makes a new file system. It becomes read-only in a second step, and only where it is mounted here: cgroup v1 and
+// sysfs share theirs with the host.
+func (s *shell) fsmount(o *plan.FSMount) ([]string, bool) {
+	if o.Label != "" {
+		return nil, false
+	}
+	options := slices.Concat(without(o.Attrs, "ro"), o.Flags, o.Options)
+	mount := "mount -t " + quote(o.Type) + mountOpts(options...) + " " + quote(or(o.Source, o.Type)) + ` "$at"`
+	if o.Optional {
+		mount += " || true"
+	}
+	lines := []string{"at=" + target(o.Target), `dirs "$at"`, mount}
+	if o.KeepMode {
+		lines = []string{"at=" + target(o.Target), `dirs "$at"; mode=$(stat -c %a "$at")`, mount, `chmod "$mode" "$at"`}
+	}
+	if slices.Contains(o.Attrs, "ro") {
+		lines = append(lines, `mount -o `+quote("remount,bind,"+strings.Join(o.Attrs, ","))+` "$at"`)
+	}
+	for _, p := range o.Propagation {
+		lines = append(lines, "mount "+quote("--make-"+p)+` "$at"`)
+	}
+	return lines, true
+}
+
+func (s *shell) bind(o *plan.MoveMount) ([]string, bool) {
+	source := s.opened[o.From]
+	recursive := false
+	for _, st := range s.plan.Steps {
+		if t, ok := st.Op.(*plan.OpenTree); ok && t.Save == o.From {
+			recursive = t.Recursive
+		}
+	}
+	if source == "" {
+		return nil, false
+	}
+	lines := []string{"at=" + target(o.Target)}
+	switch o.Create {
+	case "like":
+		lines = append(lines, "like "+quote(source)+` "$at"`)
+	case "dir":
+		lines = append(lines, `dirs "$at"`)
+	case "file":
+		lines = append(lines, `[ -e "$at" ] || (umask 022; : >"$at")`)
+	}
+	lines = append(lines, "mount --"+when(recursive, "r", "")+"bind "+quote(source)+` "$at"`)
+	return append(lines, s.remount("", o.Set, o.Clear, o.RecSet, o.RecClear, o.Propagation)...), true
+}
+
+// remount changes the attributes of the mount at $at, or at a path of the container.
+func (s *shell) remount(at string, set, clear, recSet, recClear, propagation []string) []string {
+	var lines []string
+	if at != "" {
+		lines = append(lines, "at="+target(at))
+	}
+	if words := append(slices.Clone(set), cleared(clear)...); len(words) > 0 {
+		// mount(8) sets exactly the attributes that it is told: what the mount has stays only if it is named again.
+		lines = append(lines, `mount -o `+quote("remount,bind,"+s.inherited(at)+strings.Join(words, ","))+` "$at"`)
+	}
+	if words := append(slices.Clone(recSet), cleared(recClear)...); len(words) > 0 {
+		lines = append(lines, `below "$at" | while read -r point; do mount -o `+quote("remount,bind,"+s.inherited(at)+strings.Join(words, ","))+` "$point"; done`)
+	}
+	for _, p := range propagation {
+		lines = append(lines, "mount "+quote("--make-"+p)+` "$at"`)
+	}
+	return lines
+}
+
+// inherited are the attributes that a mount of the plan gave to what is at a path, with a comma after each.
+func (s *shell) inherited(at string) string {
+	var attrs []string
+	best := ""
+	for _, st := range s.plan.Steps {
+		o, ok := st.Op.(*plan.FSMount)
+		if ok && o.Target != "" && (at == o.Target || strings.HasPrefix(at, o.Target+"/")) && len(o.Target) > len(best) {
+			best, attrs = o.Target, o.Attrs
+		}
+	}
+	out := ""
+	for _, a := range attrs {
+		if a != "ro" {
+			out += a + ","
+		}
+	}
+	return out
+}
+
+func (s *shell) sched(o *plan.Sched) ([]string, bool) {
+	if len(o.Flags) > 0 {
+		return nil, false
+	}
+	var lines []string
+	switch o.Policy {
+	case "SCHED_OTHER":
+	case "SCHED_BATCH", "SCHED_IDLE":
+		lines = append(lines, "chrt --"+strings.ToLower(strings.TrimPrefix(o.Policy, "SCHED_"))+" -p 0 $$")
+	case "SCHED_FIFO", "SCHED_RR":
+		lines = append(lines, fmt.Sprintf("chrt --%s -p %d $$", strings.ToLower(strings.TrimPrefix(o.Policy, "SCHED_")), o.Priority))
+	case "SCHED_DEADLINE":
+		lines = append(lines, fmt.Sprintf("chrt --deadline --sched-runtime %d --sched-deadline %d --sched-period %d -p 0 $$", o.Runtime, o.Deadline, o.Period))
+	default:
+		return nil, false
+	}
+	if o.Nice != 0 {
+		lines = append(lines, fmt.Sprintf("renice -n %d -p $$ >/dev/null", o.Nice))
+	}
+	return lines, true
+}
+
+// last writes the end of the child: the root changes, and the program is run.
+func (s *shell) last() {
+	var argv []string
+	var env []string
+	for _, st := range s.plan.Steps {
+		if o, ok := st.Op.(*plan.Execve); ok {
+			argv, env = o.Argv, o.Env
+			if len(o.Candidates) == 1 && len(argv) > 0 {
+				argv = append([]string{o.Candidates[0]}, argv[1:]...)
+			}
+		}
+	}
+	s.line("")
+	s.line("	# ---- The end ----")
+	s.line("	# After pivot_root no program of the host has a name. The three that are still needed are copied with their libraries")
+	s.line("	# into a tmpfs, in which this shell stands. When the old root goes, so does its name; the working directory is")
+	s.line("	# all that leads there, and env leaves it.")
+	s.do(
+		`mkdir "$work/tools"`, `mount -t tmpfs tmpfs "$work/tools"`, `cd "$work/tools"`,
+		`for tool in umount prlimit setpriv env; do`,
+		`	file=$(command -v "$tool"); cp -L "$file" .`,
+		`	ldd "$file" | tr ' \t' '\n\n' | grep '^/' | while read -r library; do`,
+		`		case $library in */ld-*) cp -L "$library" ld.so ;; *) cp -L "$library" . ;; esac`,
+		`	done`,
+		`done`,
+	)
+	if len(s.hideRoot()) > 0 {
+		s.do(`mount --make-private "$root"`)
+	}
+	s.do(
+		`(cd "$root" && pivot_root . .)`,
+		`./ld.so --library-path . ./umount -l /`,
+	)
+	const run = "./ld.so --library-path . "
+	s.line("	exec \\")
+	if len(s.prlimit) > 0 {
+		s.line("		%s./prlimit %s \\", run, strings.Join(s.prlimit, " "))
+	}
+	if len(s.setpriv) > 0 {
+		s.line("		%s./setpriv %s \\", run, strings.Join(s.setpriv, " "))
+	}
+	s.line("		%s./env -i --chdir=%s \\", run, quote(or(s.cwd, "/")))
+	for _, e := range env {
+		s.line("		%s \\", quote(e))
+	}
+	s.line("		%s", quoted(argv))
+}
+
+// undo returns the commands of a step that takes something back. Failing is no reason to stop.
+func (s *shell) undo(op plan.Op) []string {
+	switch o := op.(type) {
+	case *plan.CgroupRemove:
+		return []string{"rmdir " + quote(o.Path)}
+	case *plan.LinkDelete:
+		return []string{"ip link del dev " + quote(o.Name) + " 2>/dev/null"}
+	case *plan.NftUnpublish:
+		var lines []string
+		for _, p := range o.Ports {
+			lines = append(lines, "nft delete element ip "+quote(o.Table)+" "+element(p, false))
+		}
+		return lines
+	}
+	return []string{"# " + clean(op.String()) + ": no command for it"}
+}
+
+// element is a published port as an element of the table's maps, for nft(8).
+func element(p plan.PortRule, value bool) string {
+	name, key := "published", fmt.Sprintf("%s . %d", p.Proto, p.HostPort)
+	if p.HostIP != "" {
+		name, key = "published_on", p.HostIP+" . "+key
+	}
+	if value {
+		key += fmt.Sprintf(" : %s . %d", p.ContainerIP, p.ContainerPort)
+	}
+	return quote(name) + " " + quote("{ "+key+" }")
+}
+
+func limit(n uint64) string {
+	if n == ^uint64(0) {
+		return "unlimited"
+	}
+	return fmt.Sprint(n)
+}
+
+func capShort(name string) string { return strings.ToLower(strings.TrimPrefix(name, "CAP_")) }
+
+func capList(names []string) string {
+	words := []string{"-all"}
+	for _, n := range names {
+		words = append(words, "+"+capShort(n))
+	}
+	return quote(strings.Join(words, ","))
+}
+
+func signalWord(n int) string {
+	if n == 9 {
+		return "KILL"
+	}
+	return fmt.Sprint(n)
+}

@@ -1,0 +1,90 @@
+package explain
+
+import (
+	"bytes"
+	"fmt"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"glassbox/plan"
+)
+
+// byNoCommand are the kinds of steps that a script says it can't make.
+func byNoCommand() []string {
+	return []string{
+		"bpf-device", "pidfd_open", "id-map", "user-namespace", "adopt", "time-offsets", "keyctl", "open-console", "bind-console", "send-fd", "recv-fd", "seccomp", "await-start", "hook",
+		"set_mempolicy", "personality", "inherit-fds", "systemd-scope", "systemd-set", "systemd-attach", "systemd-stop", "move-root",
+		// Empty ones, that is: what they need is missing.
+		"unshare", "await", "move_mount", "setns", "write-proc", "ioprio_set", "sched_setattr", "dup3", "clone3",
+	}
+}
+
+// TestShellKinds: a step that the script neither makes nor says it can't make would be missing in silence.
+func TestShellKinds(t *testing.T) {
+	for _, kind := range kinds(t) {
+		op := opOf(t, kind)
+		s := &shell{plan: &plan.Plan{Steps: []plan.Step{{Op: op}}}, view: &View{}, opened: map[string]string{}, part: "child", cloned: true}
+		_, ok := s.commands(op)
+		if ok == slices.Contains(byNoCommand(), kind) {
+			t.Errorf("step %q: can the script make it: got %v; shell.commands and byNoCommand don't agree", kind, ok)
+		}
+	}
+}
+
+// TestShellSyntax: whatever names a plan holds, the script is one that a shell reads, and none of it is run as a command.
+func TestShellSyntax(t *testing.T) {
+	p := sample()
+	evil := "$(touch /x); `id` ' \" \n rm -rf / #"
+	for _, kind := range kinds(t) {
+		op := opOf(t, kind)
+		fillOp(op, evil)
+		for _, lane := range []plan.Lane{plan.Host, plan.Child} {
+			p.Steps = append(p.Steps, plan.Step{Lane: lane, Phase: plan.Phase(evil), Op: op, Origin: evil, Reason: evil})
+		}
+	}
+	var b bytes.Buffer
+	if err := Write(&b, "sh", p, About{Title: evil}, TextOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("sh", "-n")
+	cmd.Stdin = bytes.NewReader(b.Bytes())
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("sh -n: %v: %s\n%s", err, out, numbered(b.String()))
+	}
+	if bare := unquotedText(b.String()); strings.Contains(bare, "rm -rf / #") || strings.Contains(bare, "touch /x") {
+		t.Errorf("a name has become part of the script:\n%s", bare)
+	}
+}
+
+// unquotedText is a script without its comments and what stands in single quotes.
+func unquotedText(script string) string {
+	var b strings.Builder
+	quoted := false
+	for _, line := range strings.SplitAfter(script, "\n") {
+		word := strings.TrimSpace(line)
+		if !quoted && strings.HasPrefix(word, "#") {
+			continue
+		}
+		for i := 0; i < len(line); i++ {
+			switch {
+			case !quoted && line[i] == '\\' && i+1 < len(line):
+				i++
+			case line[i] == '\'':
+				quoted = !quoted
+			case !quoted:
+				b.WriteByte(line[i])
+			}
+		}
+	}
+	return b.String()
+}
+
+func numbered(s string) string {
+	lines := strings.Split(s, "\n")
+	for i := range lines {
+		lines[i] = fmt.Sprintf("%4d %s", i+1, lines[i])
+	}
+	return strings.Join(lines, "\n")
+}
