@@ -84,7 +84,8 @@ func howOnly() map[string]bool {
 		"send-fd.from", "recv-fd.save", "dup3.from", "dup3.to", "setsid.controlling", "pdeathsig.signal", "dumpable.value", "setgroups.ifAllowed",
 		"chdir.try", "close_range.first", "await-start.dir", "await-start.file", "find-program.candidates", "find-program.name", "execve.candidates",
 		"hook.args", // the first is a name
-		"open_tree.fsType", "open.other", "mknod.existing", "symlink.replace", "symlink.existing", "hook.env", "hook.timeout", "hook.enter", "link-bridge.mtu", "link-veth.bridge", "link-veth.hairpin", "link-delete.name", "link-address.link", "link-up.link", "route-default.link",
+		"open_tree.fsType", "open_tree.child", "open_tree.readonly", "send-fd.keep", "send-listener.metadata", "send-listener.version", "copy-up.from", "copy-up.to",
+		"copy-up.keepMode", "open-dir.path", "open-dir.else", "open-dir.save", "open.other", "mknod.existing", "symlink.replace", "symlink.existing", "hook.env", "hook.timeout", "hook.enter", "link-bridge.mtu", "link-veth.bridge", "link-veth.hairpin", "link-delete.name", "link-address.link", "link-up.link", "route-default.link",
 		"nft-bridge.bridge", "nft-publish.table", "nft-unpublish.table", "nft-unpublish.ports",
 	} {
 		out[name] = true

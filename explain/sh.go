@@ -538,7 +538,7 @@ func (s *shell) commands(op plan.Op) ([]string, bool) {
 	// No command of util-linux, coreutils, iproute2 or nft does these.
 	case *plan.DeviceFilter, *plan.OpenPid, *plan.IDMap, *plan.UserNamespace, *plan.Adopt, *plan.TimeOffsets, *plan.Keyring, *plan.OpenConsole, *plan.BindConsole,
 		*plan.SendFD, *plan.RecvFD, *plan.Seccomp, *plan.AwaitStart, *plan.Hook, *plan.MemPolicy, *plan.Personality, *plan.InheritFDs,
-		*plan.SystemdScope, *plan.SystemdSet, *plan.SystemdAttach, *plan.SystemdStop:
+		*plan.SystemdScope, *plan.SystemdSet, *plan.SystemdAttach, *plan.SystemdStop, *plan.SendListener, *plan.CopyUp, *plan.OpenDir:
 		return none()
 	}
 	return none()

@@ -138,7 +138,7 @@ type Net struct {
 func Read(p *plan.Plan) *View {
 	v := &View{Arch: p.Arch, Joined: map[string]string{}}
 	v.Hash, _ = p.Hash()
-	r := reader{v: v, opened: map[string]string{}, recursive: map[string]bool{}, device: map[string]string{}, idMapped: map[string]bool{}, dropped: map[string]bool{}, rules: map[string]bool{}}
+	r := reader{v: v, opened: map[string]string{}, recursive: map[string]bool{}, device: map[string]string{}, idMapped: map[string]bool{}, readonly: map[string]bool{}, dropped: map[string]bool{}, rules: map[string]bool{}}
 	for _, s := range p.Steps {
 		if s.Op == nil || !r.step(s) {
 			kind := ""
@@ -177,6 +177,7 @@ type reader struct {
 	recursive map[string]bool
 	device    map[string]string // descriptor → "c 1:3", for a device node of the host
 	idMapped  map[string]bool   // mounts with ids of their own
+	readonly  map[string]bool
 	dropped   map[string]bool
 	rules     map[string]bool // device rules, each once: v1 writes them, v2 compiles them
 }
@@ -197,7 +198,7 @@ func (r *reader) step(s plan.Step) bool {
 		v.DeviceRules = append([]string{}, o.Rules...)
 	case *plan.OpenTree:
 		r.opened[o.Save], r.recursive[o.Save] = o.Path, o.Recursive
-		r.device[o.Save], r.idMapped[o.Save] = o.Device, o.IDMap != ""
+		r.device[o.Save], r.idMapped[o.Save], r.readonly[o.Save] = o.Device, o.IDMap != "", o.Readonly
 	case *plan.Open:
 		r.opened[o.Save] = o.Path
 	case *plan.OpenPid:
@@ -253,7 +254,7 @@ func (r *reader) step(s plan.Step) bool {
 			ids = []string{"idmap"}
 		}
 		v.Mounts = append(v.Mounts, Mount{
-			Target: o.Target, Type: kind, Source: source, Recursive: r.recursive[o.From], ReadOnly: slices.Contains(set, "ro"),
+			Target: o.Target, Type: kind, Source: source, Recursive: r.recursive[o.From], ReadOnly: slices.Contains(set, "ro") || r.readonly[o.From] && !slices.Contains(clear, "ro"),
 			Options: slices.Concat(without(set, "ro"), cleared(clear), ids), Propagation: propagation(o.Propagation), Origin: s.Origin,
 		})
 	case *plan.Remount:
