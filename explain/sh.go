@@ -512,6 +512,13 @@ func (s *shell) commands(op plan.Op) ([]string, bool) {
 			lines = append(lines, "bridge link set dev "+quote(o.Name)+" hairpin on")
 		}
 		return lines, true
+	case *plan.LinkMove:
+		// Moving a link takes its addresses away: they are written down before and given again.
+		as := or(o.As, o.Name)
+		return cmd("addresses=$(ip -o addr show dev "+quote(o.Name)+" scope global permanent | while read -r n dev family address more; do echo \"$address\"; done)",
+			"ip link set dev "+quote(o.Name)+` netns "$pid" name `+quote(as),
+			`for address in $addresses; do nsenter --net="/proc/$pid/ns/net" ip addr add "$address" dev `+quote(as)+"; done",
+			`nsenter --net="/proc/$pid/ns/net" ip link set dev `+quote(as)+" up")
 	case *plan.LinkAddress:
 		var lines []string
 		if o.Address != "" {
