@@ -177,8 +177,8 @@ func TestWatchOOMStop(t *testing.T) {
 	f := realHost(t)
 	need(t, f, "memory")
 	g := newGroup(t, f, "stop", nil)
-	g.start("sleep 1000")
-	waitFor(t, "process", func() bool { pids, _ := Procs(g.setup.Paths); return len(pids) > 0 })
+	g.start("exec sleep 1000")
+	g.settled()
 	w, err := WatchOOM(g.setup.Paths)
 	if err != nil {
 		t.Fatal(err)
@@ -260,7 +260,8 @@ func TestCreateInFrozen(t *testing.T) {
 func TestAttach(t *testing.T) {
 	f := realHost(t)
 	g := newGroup(t, f, "attach", nil)
-	cmd, _ := g.start("sleep 1000")
+	cmd, _ := g.start("exec sleep 1000")
+	g.settled()
 	dir := g.dirs()[0] + "/below"
 	if err := unix.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)

@@ -163,6 +163,14 @@ func (g *group) start(script string) (*exec.Cmd, *strings.Builder) {
 	return cmd, out
 }
 
+// settled waits until the one process of the group is in every hierarchy.
+func (g *group) settled() {
+	g.t.Helper()
+	waitFor(g.t, "process in every hierarchy", func() bool {
+		return !slices.ContainsFunc(g.dirs(), func(dir string) bool { pids, _ := readPids(dir); return len(pids) != 1 })
+	})
+}
+
 // run returns the script's output and exit status.
 func (g *group) run(script string) (string, int) {
 	g.t.Helper()
@@ -230,15 +238,13 @@ func TestCreateExisting(t *testing.T) {
 		t.Errorf("while it is empty: %v", errs)
 	}
 	g.start("exec sleep 100")
-	waitFor(t, "process in every hierarchy", func() bool {
-		return !slices.ContainsFunc(g.dirs(), func(dir string) bool { pids, _ := readPids(dir); return len(pids) != 1 })
-	})
+	g.settled()
 	if errs := create(); len(errs) != len(g.dirs()) || !errors.Is(errs[0], unix.EEXIST) {
 		t.Errorf("with a process: errors %v, want one for each of %v", errs, g.dirs())
 	}
 }
 
-func waitFor(t *testing.T, what string, done func() bool) {
+func waitFor(t testing.TB, what string, done func() bool) {
 	t.Helper()
 	for range 6000 {
 		if done() {
