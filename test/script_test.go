@@ -119,7 +119,7 @@ func params(t *testing.T, p testscript.Params) testscript.Params {
 	p.Cmds = map[string]func(*testscript.TestScript, bool, []string){
 		"gb": cmdGb, "host": cmdHost, "outside": cmdOutside, "finish": cmdFinish, "signal": cmdSignal, "waitfor": cmdWaitfor,
 		"waitout": cmdWaitout, "mark": cmdMark, "leaks": cmdLeaks, "json": cmdJSON, "tty": cmdTTY, "cpu": cmdCPU,
-		"registry": cmdRegistry, "use": cmdUse, "save": cmdSave,
+		"registry": cmdRegistry, "use": cmdUse, "save": cmdSave, "cri": cmdCRI,
 	}
 	return p
 }
@@ -356,6 +356,19 @@ func cmdGb(ts *testscript.TestScript, neg bool, args []string) {
 // host … runs any program in the machine.
 func cmdHost(ts *testscript.TestScript, neg bool, args []string) { execute(ts, parse(ts, neg, args)) }
 
+// cri METHOD [JSON] calls containerd's interface for Kubernetes at /run/c.sock.
+func cmdCRI(ts *testscript.TestScript, neg bool, args []string) {
+	c := parse(ts, neg, args)
+	c.argv = append(criCommand(ts), c.argv...)
+	execute(ts, c)
+}
+
+func criCommand(ts *testscript.TestScript) []string {
+	program, err := run.set.CRI(".", os.Stderr)
+	ts.Check(err)
+	return []string{program, "/run/c.sock"}
+}
+
 // outside … runs a program in the world behind the machine's eth0.
 func cmdOutside(ts *testscript.TestScript, neg bool, args []string) {
 	c := parse(ts, neg, args)
@@ -402,6 +415,8 @@ func cmdWaitfor(ts *testscript.TestScript, neg bool, args []string) {
 		argv = append([]string{filepath.Join(run.bin, "glassbox")}, argv[1:]...)
 	case "outside":
 		argv = append([]string{"ip", "netns", "exec", "outside"}, argv[1:]...)
+	case "cri":
+		argv = append(criCommand(ts), argv[1:]...)
 	case "host":
 		argv = argv[1:]
 	}
