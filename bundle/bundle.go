@@ -2,7 +2,7 @@
 // commands, so that containerd, CRI-O, Docker and Podman can use glassbox in the place of runc.
 //
 // A bundle (a config.json beside a root file system) is compiled to a plan as every container is; what is special here is that a
-// container outlives the process that made it and that nothing stays behind to watch it. What is known of it is one file,
+// container outlives the process that made it and that nothing stays behind to watch it. What is known of it are a few files,
 //
 //	ROOT/ID/state.json    what is needed to find, enter and remove the container; written before the container can run
 //	ROOT/ID/start/        where a created container waits for start

@@ -60,7 +60,7 @@ func (r *Runtime) Delete(id string, force bool) error {
 		if !force {
 			return err
 		}
-		if err := r.undo(id, true); err != nil { // half made, or its state is damaged
+		if err := r.undo(id, nil, true); err != nil { // half made, or its state is damaged
 			return err
 		}
 		return os.RemoveAll(r.dir(id))
@@ -97,14 +97,18 @@ func (c *record) end(status string) error {
 // destroy removes what is left of a stopped container.
 func (r *Runtime) destroy(c *record) error {
 	// Without a PID namespace of its own, processes may have outlived the first one.
-	if err := r.undo(c.ID, !slices.Contains(c.Namespaces, "pid")); err != nil {
+	if err := r.undo(c.ID, c.left, !slices.Contains(c.Namespaces, "pid")); err != nil {
 		return err
+	}
+	hooks, err := r.hooksOf(c, poststop)
+	if err != nil {
+		r.warn("%v", err)
 	}
 	// The state goes first: from here on the container doesn't exist.
 	if err := os.Remove(filepath.Join(r.dir(c.ID), stateFile)); err != nil && !os.IsNotExist(err) {
 		return err
 	}
-	r.poststop(c)
+	r.poststop(c, hooks)
 	return os.RemoveAll(r.dir(c.ID))
 }
 

@@ -42,9 +42,9 @@ func (r *Runtime) Create(id string, o CreateOptions) error {
 		return err
 	}
 	defer l.unlock()
-	spec, err := r.read(o.Bundle)
+	spec, text, err := r.read(o.Bundle)
 	if err == nil {
-		_, _, err = r.create(id, spec, o, true)
+		_, _, err = r.create(id, spec, text, o, true)
 	}
 	if err != nil {
 		os.RemoveAll(r.dir(id))
@@ -53,7 +53,7 @@ func (r *Runtime) Create(id string, o CreateOptions) error {
 }
 
 // create makes a container. If wait is set, it waits for start; else it runs. On an error nothing is left but its directory.
-func (r *Runtime) create(id string, spec *specs.Spec, o CreateOptions, wait bool) (*record, *fork.Process, error) {
+func (r *Runtime) create(id string, spec *specs.Spec, text []byte, o CreateOptions, wait bool) (*record, *fork.Process, error) {
 	bundle, err := filepath.Abs(o.Bundle)
 	if err != nil {
 		return nil, nil, err
@@ -69,7 +69,7 @@ func (r *Runtime) create(id string, spec *specs.Spec, o CreateOptions, wait bool
 		return nil, nil, err
 	}
 	in := compile.Input{
-		Spec: spec, Facts: *facts, InheritStdio: true, Record: true, FindProgram: true, LaxCaps: true,
+		Spec: spec, Facts: *facts, InheritStdio: true, Record: true, FindProgram: true, MakeCwd: true, LaxCaps: true,
 		Bundle: bundle, NoPivot: o.NoPivot, NoNewKeyring: o.NoNewKeyring, PreserveFDs: o.PreserveFDs,
 	}
 	if wait {
@@ -91,14 +91,16 @@ func (r *Runtime) create(id string, spec *specs.Spec, o CreateOptions, wait bool
 	r.debug(out.Plan)
 	c := &record{
 		Format: recordFormat, OCIVersion: spec.Version, ID: id, Bundle: bundle, Rootfs: spec.Root.Path, Created: time.Now().UTC(), Owner: os.Geteuid(),
-		Annotations: spec.Annotations, Cgroups: out.Cgroups, Unit: out.Unit, Systemd: in.Systemd, Namespaces: namespaces(out.Plan), Hooks: spec.Hooks, Process: spec.Process, Filter: filterOf(out.Plan),
+		Annotations: spec.Annotations, Cgroups: out.Cgroups, Unit: out.Unit, Systemd: in.Systemd, Namespaces: namespaces(out.Plan), Hooks: laterHooks(spec.Hooks),
+		spec: spec, left: &leftovers{Cgroups: out.Cgroups, Steps: out.Plan.Undo(len(out.Plan.Steps))},
 	}
-	if err := r.prepare(c, out.Plan, wait); err != nil {
+	if err := r.prepare(c, wait); err != nil {
 		return nil, nil, err
 	}
 	proc, err := fork.Start(out.Plan, fork.Options{
 		OnExecFailure: fork.ExplainExec,
 		State:         func(pid int) ([]byte, error) { return c.hookState(Creating, pid) },
+		Cloned:        func(p *fork.Process) error { return r.cloned(c, p, text, out.Plan) },
 		Record:        func(p *fork.Process) error { return r.record(c, p, o) },
 	})
 	if err != nil {
@@ -142,20 +144,34 @@ func (r *Runtime) filter(s *specs.LinuxSeccomp, arch string) (*plan.Seccomp, err
 }
 
 // prepare writes what must be there before the plan runs: what takes it back, and where the container waits.
-func (r *Runtime) prepare(c *record, p *plan.Plan, wait bool) error {
-	undo := leftovers{Cgroups: c.Cgroups, Steps: p.Undo(len(p.Steps))}
-	data, err := json.Marshal(&undo)
+func (r *Runtime) prepare(c *record, wait bool) error {
+	undo, err := c.left.text()
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(r.dir(c.ID), undoFile), data, 0o600); err != nil {
-		return err
-	}
-	if err := os.WriteFile(filepath.Join(r.dir(c.ID), planFile), plan.AppendBinary(nil, p), 0o600); err != nil {
+	if err := r.write(c.ID, undoFile, undo); err != nil {
 		return err
 	}
 	if wait {
 		return r.makeFIFO(c.ID)
+	}
+	return nil
+}
+
+// cloned writes what later commands need, while the child is at work.
+func (r *Runtime) cloned(c *record, p *fork.Process, config []byte, pl *plan.Plan) error {
+	c.PID = p.PID
+	var err error
+	if c.Start, err = fork.StartTime(p.PID); err != nil {
+		return err
+	}
+	for _, f := range []struct {
+		name string
+		data []byte
+	}{{planFile, plan.AppendBinary(nil, pl)}, {configFile, config}, {stateFile + ".new", c.text()}} {
+		if err := r.write(c.ID, f.name, f.data); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -184,13 +200,8 @@ func (r *Runtime) makeFIFO(id string) error {
 	return nil
 }
 
-// record writes down who the container's process is, for later commands and for the caller, while the process waits.
+// record lets later commands and the caller know who the container's process is, while it waits. From here on there is a container.
 func (r *Runtime) record(c *record, p *fork.Process, o CreateOptions) error {
-	c.PID = p.PID
-	var err error
-	if c.Start, err = fork.StartTime(p.PID); err != nil {
-		return err
-	}
 	if o.ConsoleSocket != "" {
 		if err := sendConsole(o.ConsoleSocket, p.FDs["console"]); err != nil {
 			return err
@@ -201,7 +212,24 @@ func (r *Runtime) record(c *record, p *fork.Process, o CreateOptions) error {
 			return fmt.Errorf("--pid-file: %w", err)
 		}
 	}
-	return r.save(c)
+	file := filepath.Join(r.dir(c.ID), stateFile)
+	return os.Rename(file+".new", file)
+}
+
+// laterHooks are the kinds of hooks that belong to the start and the end.
+func laterHooks(h *specs.Hooks) []string {
+	var kinds []string
+	if h != nil {
+		for _, k := range []struct {
+			name  string
+			hooks []specs.Hook
+		}{{startContainer, h.StartContainer}, {poststart, h.Poststart}, {poststop, h.Poststop}} {
+			if len(k.hooks) > 0 {
+				kinds = append(kinds, k.name)
+			}
+		}
+	}
+	return kinds
 }
 
 // checkTerminal refuses combinations in which nobody would hold the terminal's other end.
@@ -215,19 +243,24 @@ func checkTerminal(spec *specs.Spec, o CreateOptions) error {
 	return nil
 }
 
-// read reads a bundle's configuration.
-func (r *Runtime) read(dir string) (*specs.Spec, error) {
-	spec, warnings, err := oci.Read(dir)
+// read reads a bundle's configuration, and returns its text, too. Meanwhile the host is probed.
+func (r *Runtime) read(dir string) (*specs.Spec, []byte, error) {
+	probed := make(chan error, 1)
+	go func() { _, err := r.Facts(); probed <- err }()
+	spec, text, warnings, err := oci.Load(dir)
+	if e := <-probed; err == nil {
+		err = e
+	}
 	for _, w := range warnings {
 		r.warn("%s: %s", oci.ConfigName, w.Error())
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if spec.Process == nil {
-		return nil, fmt.Errorf("%s: /process: missing: there is nothing to run", oci.ConfigName)
+		return nil, nil, fmt.Errorf("%s: /process: missing: there is nothing to run", oci.ConfigName)
 	}
-	return spec, nil
+	return spec, text, nil
 }
 
 // namespaces are those that a plan leaves the host's for.
@@ -247,33 +280,26 @@ func namespaces(p *plan.Plan) []string {
 	return slices.Compact(names)
 }
 
-func filterOf(p *plan.Plan) *plan.Seccomp {
-	for _, s := range p.Steps {
-		if f, ok := s.Op.(*plan.Seccomp); ok {
-			return f
-		}
-	}
-	return nil
-}
-
 // leftovers is what takes a container's traces back: the file undo.json, written before the first of them is made.
 type leftovers struct {
 	Cgroups map[string]string `json:"cgroups,omitempty"`
 	Steps   []plan.Step       `json:"steps,omitempty"`
 }
 
-// undo takes back what outlives the container's processes.
-func (r *Runtime) undo(id string, kill bool) error {
-	data, err := os.ReadFile(filepath.Join(r.dir(id), undoFile))
-	if os.IsNotExist(err) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	var left leftovers
-	if err := json.Unmarshal(data, &left); err != nil {
-		return fmt.Errorf("%s: %w", undoFile, err)
+// undo takes back what outlives the container's processes, which it kills before that if they may be left.
+func (r *Runtime) undo(id string, left *leftovers, kill bool) error {
+	if left == nil {
+		data, err := os.ReadFile(filepath.Join(r.dir(id), undoFile))
+		if os.IsNotExist(err) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		left = &leftovers{}
+		if err := json.Unmarshal(data, left); err != nil {
+			return fmt.Errorf("%s: %w", undoFile, err)
+		}
 	}
 	if kill {
 		if err := cgroup.Kill(left.Cgroups); err != nil {
@@ -292,7 +318,7 @@ func (r *Runtime) undo(id string, kill bool) error {
 // repair empties a directory that a killed runtime left. The child that may be left with it ends by itself: it waits for a
 // parent that is gone.
 func (r *Runtime) repair(id string) {
-	if err := r.undo(id, true); err != nil {
+	if err := r.undo(id, nil, true); err != nil {
 		r.warn("container %s was left half made: %v", id, err)
 	}
 	entries, _ := os.ReadDir(r.dir(id))
@@ -314,13 +340,13 @@ func (r *Runtime) Run(id string, o CreateOptions) (int, error) {
 		defer signals.stop()
 	}
 	// Hooks that belong to the start need a container that waits for it.
-	spec, err := r.read(o.Bundle)
+	spec, text, err := r.read(o.Bundle)
 	wait := false
 	var c *record
 	var proc *fork.Process
 	if err == nil {
 		wait = spec.Hooks != nil && len(spec.Hooks.StartContainer) > 0
-		c, proc, err = r.create(id, spec, o, wait)
+		c, proc, err = r.create(id, spec, text, o, wait)
 	}
 	if err != nil {
 		os.RemoveAll(r.dir(id))

@@ -4,9 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
-	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -37,7 +35,7 @@ type ExecOptions struct {
 	ConsoleSocket string
 	PIDFile       string
 	PreserveFDs   int
-	Cgroup        string // below the container's
+	Cgroup        []string // below the container's, see compile.SubCgroups
 	Detach        bool
 	IgnorePaused  bool
 
@@ -116,12 +114,22 @@ func (r *Runtime) compileExec(c *record, p *specs.Process, o ExecOptions) (*comp
 	if err != nil {
 		return nil, err
 	}
-	cgroups, err := below(c.Cgroups, o.Cgroup)
+	spec, err := r.config(c)
+	if err != nil {
+		return nil, err
+	}
+	cgroups := c.Cgroups
+	if len(o.Cgroup) > 0 {
+		if cgroups, err = compile.SubCgroups(cgroups, o.Cgroup); err != nil {
+			return nil, err
+		}
+	}
+	filter, err := r.filter(spec.Linux.Seccomp, facts.Arch)
 	if err != nil {
 		return nil, err
 	}
 	out, err := compile.Exec(compile.ExecInput{
-		Input:   compile.Input{Facts: *facts, Filter: c.Filter, InheritStdio: !o.hook, LaxCaps: true, PreserveFDs: o.PreserveFDs, Systemd: c.Systemd},
+		Input:   compile.Input{Spec: spec, Facts: *facts, Filter: filter, InheritStdio: !o.hook, LaxCaps: true, PreserveFDs: o.PreserveFDs, Systemd: c.Systemd},
 		Process: p, PID: c.PID, Start: c.Start, Namespaces: c.Namespaces, Cgroups: cgroups, Unit: c.Unit,
 	})
 	if err != nil {
@@ -129,30 +137,6 @@ func (r *Runtime) compileExec(c *record, p *specs.Process, o ExecOptions) (*comp
 	}
 	for _, w := range out.Warnings {
 		r.warn("%s", w)
-	}
-	return out, nil
-}
-
-// below returns the cgroups that --cgroup names: "PATH" is below the container's in all hierarchies, "CONTROLLER,…:PATH" in
-// those of v1 that have one of the controllers.
-func below(cgroups map[string]string, arg string) (map[string]string, error) {
-	if arg == "" {
-		return cgroups, nil
-	}
-	controllers, sub, named := strings.Cut(arg, ":")
-	if !named {
-		sub = arg
-	}
-	out := maps.Clone(cgroups)
-	for key, dir := range cgroups {
-		if !named || slices.Contains(strings.Split(controllers, ","), key) {
-			out[key] = path.Join(dir, path.Clean("/"+sub)) // ".." doesn't lead out of the container's
-		}
-	}
-	for _, dir := range out {
-		if _, err := os.Stat(dir); err != nil {
-			return nil, fmt.Errorf("--cgroup %s: %w", arg, err)
-		}
 	}
 	return out, nil
 }
@@ -178,7 +162,11 @@ func (r *Runtime) processFor(c *record, o ExecOptions) (*specs.Process, error) {
 		}
 		return p, nil
 	}
-	first := *c.Process
+	spec, err := r.config(c)
+	if err != nil {
+		return nil, err
+	}
+	first := *spec.Process
 	p := &first
 	p.Args, p.Terminal, p.ConsoleSize = o.Args, o.TTY, nil
 	p.Env = append(slices.Clone(p.Env), o.Env...)
@@ -224,7 +212,11 @@ func (r *Runtime) processFor(c *record, o ExecOptions) (*specs.Process, error) {
 
 // startHook runs one startContainer hook: its path is one of the container's, and so are its surroundings and its rights.
 func (r *Runtime) startHook(c *record, h *plan.Hook) error {
-	p := *c.Process
+	spec, err := r.config(c)
+	if err != nil {
+		return err
+	}
+	p := *spec.Process
 	p.Args, p.Env, p.Terminal = h.Args, h.Env, false
 	if len(p.Args) == 0 {
 		p.Args = []string{h.Path}

@@ -14,14 +14,15 @@ import (
 
 	"glassbox/cgroup"
 	"glassbox/fork"
-	"glassbox/plan"
+	"glassbox/oci"
 	"glassbox/systemd"
 )
 
 const (
-	stateFile = "state.json"
-	undoFile  = "undo.json"
-	planFile  = "plan.bin"
+	stateFile  = "state.json"
+	configFile = "config.json"
+	undoFile   = "undo.json"
+	planFile   = "plan.bin"
 )
 
 // Statuses of a container (runtime-spec, runtime.md, State) and the one that runc adds.
@@ -49,13 +50,32 @@ type record struct {
 	Unit        string            `json:"unit,omitempty"`    // of systemd's, the container is in
 	Systemd     *systemd.Facts    `json:"systemd,omitempty"` // which made it
 	Namespaces  []string          `json:"namespaces"`        // those that aren't the host's
-	Undo        []plan.Step       `json:"undo,omitempty"`    // what takes back what outlives the process
-	Hooks       *specs.Hooks      `json:"hooks,omitempty"`
-	Process     *specs.Process    `json:"process"` // the template for exec
-	Filter      *plan.Seccomp     `json:"filter,omitempty"`
+	Hooks       []string          `json:"hooks,omitempty"`   // the kinds that the configuration has and that are still to come
+
+	spec *specs.Spec // once it is needed, see config
+	left *leftovers  // of a container that this process has created
 }
 
-const recordFormat = 1
+const recordFormat = 2
+
+// config returns the configuration that the container was created with.
+func (r *Runtime) config(c *record) (*specs.Spec, error) {
+	if c.spec != nil {
+		return c.spec, nil
+	}
+	path := filepath.Join(r.dir(c.ID), configFile)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	spec, _, err := oci.Parse(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	oci.Complete(spec, c.Bundle)
+	c.spec = spec
+	return spec, nil
+}
 
 // State is what `state` and `list` print: runc's fields in runc's order.
 type State struct {
@@ -78,14 +98,6 @@ func writeFile(path string, data []byte) error {
 		return err
 	}
 	return os.Rename(tmp, path)
-}
-
-func (r *Runtime) save(c *record) error {
-	data, err := json.Marshal(c)
-	if err != nil {
-		return err
-	}
-	return writeFile(filepath.Join(r.dir(c.ID), stateFile), data)
 }
 
 func (r *Runtime) load(id string) (*record, error) {

@@ -50,6 +50,8 @@ type Options struct {
 	// State returns the container's state in the JSON form that hooks read, with the given pid. Plans with hooks need it, and those
 	// with a seccomp listener.
 	State func(pid int) ([]byte, error)
+	// Cloned is called when there is the child that will be the process; it goes on meanwhile.
+	Cloned func(*Process) error
 	// Record is called before the step Release{"record"}, while the child waits: it writes down who the child is, so that there
 	// is no moment in which nobody knows of it.
 	Record func(*Process) error
@@ -173,6 +175,15 @@ func (x *execution) waits() bool {
 	return slices.ContainsFunc(x.plan.Steps, func(s plan.Step) bool { _, ok := s.Op.(*plan.AwaitStart); return ok })
 }
 
+// adopts reports whether the clone is only the first of two children.
+func (x *execution) adopts() bool {
+	return slices.ContainsFunc(x.plan.Steps, func(s plan.Step) bool { _, ok := s.Op.(*plan.Adopt); return ok })
+}
+
+func (x *execution) process() *Process {
+	return &Process{PID: x.pid, Pidfd: x.pidfd, FDs: x.received}
+}
+
 // fail ends the child and takes back what the first n steps made.
 func (x *execution) fail(n int, err error) error {
 	if x.pid != 0 {
@@ -292,9 +303,15 @@ func (x *execution) host(op plan.Op) error {
 	case *plan.Affinity:
 		return x.affinity(o)
 	case *plan.Clone:
-		return x.clone(o)
+		if err := x.clone(o); err != nil || x.opts.Cloned == nil || x.adopts() {
+			return err
+		}
+		return x.opts.Cloned(x.process())
 	case *plan.Adopt:
-		return x.adopt()
+		if err := x.adopt(); err != nil || x.opts.Cloned == nil {
+			return err
+		}
+		return x.opts.Cloned(x.process())
 	case *plan.IDMap:
 		return mapIDs(x.pid, o)
 	case *plan.Rlimit:
@@ -307,7 +324,7 @@ func (x *execution) host(op plan.Op) error {
 		return writeFile(&plan.WriteFile{Path: "/proc/" + strconv.Itoa(x.pid) + "/" + o.File, Value: o.Value})
 	case *plan.Release:
 		if o.Name == "record" && x.opts.Record != nil {
-			if err := x.opts.Record(&Process{PID: x.pid, Pidfd: x.pidfd, FDs: x.received}); err != nil {
+			if err := x.opts.Record(x.process()); err != nil {
 				return err
 			}
 		}

@@ -33,7 +33,7 @@ func Features() *features.Features {
 			IntelRdt:        &features.IntelRdt{Enabled: no},
 			MemoryPolicy:    &features.MemoryPolicy{Modes: memoryModes(), Flags: memoryFlags()},
 			MountExtensions: &features.MountExtensions{IDMap: &features.IDMap{Enabled: yes}},
-			NetDevices:      &features.NetDevices{Enabled: no},
+			NetDevices:      &features.NetDevices{Enabled: yes},
 		},
 		// Settings of systemd's unit, which reach the host (cgroup.ScopeProperties).
 		PotentiallyUnsafeConfigAnnotations: []string{"org.systemd.property."},

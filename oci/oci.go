@@ -71,20 +71,26 @@ const ConfigName = "config.json"
 
 // Read reads, checks and completes the configuration of a bundle. The warnings name what the specification lets a runtime ignore.
 func Read(bundle string) (*specs.Spec, []Problem, error) {
+	s, _, warnings, err := Load(bundle)
+	return s, warnings, err
+}
+
+// Load is Read, and returns the text as well.
+func Load(bundle string) (*specs.Spec, []byte, []Problem, error) {
 	dir, err := filepath.Abs(bundle)
 	if err != nil {
-		return nil, nil, fmt.Errorf("bundle %s: %w", bundle, err)
+		return nil, nil, nil, fmt.Errorf("bundle %s: %w", bundle, err)
 	}
 	name := filepath.Join(dir, ConfigName)
 	text, err := os.ReadFile(name)
 	if err != nil {
 		if _, statErr := os.Stat(dir); os.IsNotExist(statErr) {
-			return nil, nil, fmt.Errorf("bundle %s: there is no such directory: say with --bundle where the bundle is: %w", dir, os.ErrNotExist)
+			return nil, nil, nil, fmt.Errorf("bundle %s: there is no such directory: say with --bundle where the bundle is: %w", dir, os.ErrNotExist)
 		}
 		if os.IsNotExist(err) {
-			return nil, nil, fmt.Errorf("bundle %s: there is no %s in it: the spec command writes an example: %w", dir, ConfigName, os.ErrNotExist)
+			return nil, nil, nil, fmt.Errorf("bundle %s: there is no %s in it: the spec command writes an example: %w", dir, ConfigName, os.ErrNotExist)
 		}
-		return nil, nil, fmt.Errorf("bundle %s: %w", dir, err)
+		return nil, nil, nil, fmt.Errorf("bundle %s: %w", dir, err)
 	}
 	s, warnings, err := Parse(text)
 	if err == nil {
@@ -97,9 +103,9 @@ func Read(bundle string) (*specs.Spec, []Problem, error) {
 		err = CheckFiles(s, os.Stat)
 	}
 	if err != nil {
-		return nil, warnings, fmt.Errorf("%s: %w", name, err)
+		return nil, nil, warnings, fmt.Errorf("%s: %w", name, err)
 	}
-	return s, warnings, nil
+	return s, text, warnings, nil
 }
 
 // Complete fills in what the specification derives from the rest of a valid configuration: paths that are relative to the bundle

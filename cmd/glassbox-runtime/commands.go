@@ -208,7 +208,7 @@ func execute(a *app, fs *flag.FlagSet) func([]string) (int, error) {
 	fs.BoolVar(&o.NoNewPrivs, "no-new-privs", false, "no gain of privileges by execve")
 	both(listVar(fs), &o.Caps, "cap", "c", "further capability")
 	fs.IntVar(&o.PreserveFDs, "preserve-fds", 0, "number of further descriptors, from 3 on, that the process gets")
-	fs.StringVar(&o.Cgroup, "cgroup", "", "cgroup below the container's, or CONTROLLER:PATH on v1")
+	listVar(fs)(&o.Cgroup, "cgroup", nil, "cgroup below the container's, or CONTROLLER:PATH on v1")
 	fs.BoolVar(&o.IgnorePaused, "ignore-paused", false, "don't refuse a paused container")
 	return func(args []string) (int, error) {
 		if len(args) == 0 || len(args) == 1 && o.ProcessFile == "" {
