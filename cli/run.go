@@ -21,6 +21,7 @@ func (a *app) runCommand() *cobra.Command {
 	var c createFlags
 	var attach []string
 	var show bool
+	var fixed fixedPlan
 	proxy := true
 	cmd := &cobra.Command{
 		Use:   "run [OPTIONS] IMAGE [COMMAND] [ARG...]",
@@ -32,17 +33,18 @@ The exit code is the container's; 125 if glassbox could not do it, 126 if the co
   glassbox run -it --rm --memory=50m --cpus=0.5 debian bash
   glassbox run -d --name web -p 8080:80 nginx
   glassbox run --rm --explain debian true         print the plan, then run it
+  glassbox run --rm --plan plan.json              run a stored plan and nothing else
   glassbox run -it --rootfs /:O bash              this machine's own files, changes thrown away`,
 		ValidArgsFunction: a.completeImages,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkAttach(attach); err != nil {
 				return err
 			}
-			o, err := c.options(a, cmd.LocalNonPersistentFlags(), args)
+			o, err := fixed.options(a, &c, cmd.LocalNonPersistentFlags(), args)
 			if err != nil {
 				return err
 			}
-			r := run{app: a, flags: &c, options: o, attach: attach, show: show, proxy: proxy}
+			r := run{app: a, flags: &c, options: o, attach: attach, show: show, proxy: proxy, fixed: fixed}
 			return r.do(cmd.Context())
 		},
 	}
@@ -52,6 +54,7 @@ The exit code is the container's; 125 if glassbox could not do it, 126 if the co
 	fs.VarP(list{&attach}, "attach", "a", "Attach to STDIN, STDOUT or STDERR only")
 	fs.BoolVar(&proxy, "sig-proxy", true, "Pass signals on to the container")
 	fs.BoolVar(&show, "explain", false, "Print the plan on stderr before it runs")
+	fixed.register(fs)
 	return cmd
 }
 
@@ -73,6 +76,7 @@ type run struct {
 	attach  []string
 	show    bool
 	proxy   bool
+	fixed   fixedPlan
 }
 
 func (r *run) do(ctx context.Context) error {
@@ -90,6 +94,9 @@ func (r *run) do(ctx context.Context) error {
 		return err
 	}
 	made, err := r.create(ctx, e)
+	if err == nil && made.Fixed {
+		at.tty = made.Options.TTY
+	}
 	if err != nil {
 		return err
 	}
@@ -115,6 +122,9 @@ func (r *run) do(ctx context.Context) error {
 func (r *run) create(ctx context.Context, e *engine.Engine) (*engine.Container, error) {
 	ctx, stop := interruptible(ctx)
 	defer stop()
+	if r.fixed.given() {
+		return r.fixed.create(ctx, r.app, e, r.flags, r.options)
+	}
 	return r.flags.create(ctx, r.app, e, r.options)
 }
 

@@ -311,6 +311,9 @@ func (e *Engine) notStarted(c *Container, err error) error {
 
 // job writes the container's files and the supervisor's job.
 func (e *Engine) job(c *Container, o StartOptions) (*supervise.Job, error) {
+	if c.Fixed {
+		return e.fixedJob(c, o)
+	}
 	facts, err := e.Facts()
 	if err != nil {
 		return nil, err

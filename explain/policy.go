@@ -140,6 +140,13 @@ func (v *View) findings() []Finding {
 	}
 	add(v.Shares("pid") && v.hasAny("CAP_SYS_PTRACE", "CAP_SYS_ADMIN") && !ownUser, Total, "it sees the host's processes and may look into them",
 		"whoever can trace a process of the host can make it do anything", "leave out --pid=host or drop SYS_PTRACE and SYS_ADMIN")
+	add(!v.Root.Pivoted && !v.Root.Chroot, Total, "its root is the host's", "no step changes the root: the host's files are its files", "")
+	for _, set := range v.Sysctls {
+		key, _, _ := strings.Cut(set, "=")
+		own := strings.HasPrefix(key, "net.") && !v.Shares("net") || (strings.HasPrefix(key, "kernel.msg") || strings.HasPrefix(key, "kernel.s") || strings.HasPrefix(key, "fs.mqueue.")) && !v.Shares("ipc") ||
+			key == "kernel.domainname" && !v.Shares("uts")
+		add(!own, Total, "its start sets "+set, "that setting is the host's, not the container's", "")
+	}
 	add(v.Root.Chroot, Moderate, "its root is entered by chroot", "the host's file system is still mounted, out of sight, below it: pivot_root would have taken it away", "leave out --no-pivot")
 	add(v.Shares("mount"), Total, "it has no mount namespace of its own", "the host's files are its files", "")
 	add(v.Joined["mount"] != "", High, "it shares the mounts of "+v.Joined["mount"], "another's files are its files", "")

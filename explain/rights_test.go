@@ -27,6 +27,7 @@ func container(t *testing.T, change func(add func(plan.Lane, plan.Op), dropped *
 	add(plan.Host, &plan.CgroupWrite{File: "/sys/fs/cgroup/pids/x/pids.max", Value: "50"})
 	add(plan.Host, &plan.Clone{Namespaces: []string{"mount", "pid", "uts", "ipc", "net"}})
 	add(plan.Child, &plan.Unshare{Namespaces: []string{"cgroup"}})
+	add(plan.Child, &plan.PivotRoot{Root: "/r/merged"})
 	for _, m := range usualMasked() {
 		add(plan.Child, &plan.MaskPath{Path: m})
 	}
@@ -99,6 +100,7 @@ func TestPolicyGrades(t *testing.T) {
 		{"cgroup files", func(add adder, _ *[]string) {
 			add(plan.Child, &plan.FSMount{Type: "cgroup2", Target: "/sys/fs/cgroup"})
 		}, "D", "CVE-2022-0492"},
+		{"host setting", func(add adder, _ *[]string) { add(plan.Child, &plan.Sysctl{Key: "vm/panic_on_oom", Value: "1"}) }, "F", "vm.panic_on_oom"},
 		{"unknown step", func(add adder, _ *[]string) { add(plan.Child, unknown{}) }, "D", "step"},
 	} {
 		p := container(t, tt.change)
@@ -179,6 +181,9 @@ func TestDiff(t *testing.T) {
 				t.Errorf("%s: %v", tt.name, err)
 			}
 		}
+	}
+	if r := Policy(&plan.Plan{Arch: "amd64"}, About{}); r.Grade != "F" {
+		t.Errorf("a plan that isolates nothing: got %s, want F", r.Grade)
 	}
 	wide := container(t, func(add adder, _ *[]string) { bind(add, "/srv", false) })
 	narrow := container(t, func(add adder, _ *[]string) { bind(add, "/srv/data/", true) })

@@ -71,6 +71,7 @@ type Root struct {
 	Options     []string
 	ReadOnly    bool
 	Propagation string
+	Pivoted     bool // the host's root is gone
 	Chroot      bool // entered by chroot, not by pivot_root
 	Origin      string
 }
@@ -222,6 +223,7 @@ func (r *reader) step(s plan.Step) bool {
 	case *plan.Overlay:
 		v.Root.Layers, v.Root.Dir, v.Root.Upper, v.Root.Mountpoint, v.Root.Options, v.Root.Origin = o.Lower, o.Dir, o.Upper, o.Target, o.Options, s.Origin
 	case *plan.PivotRoot:
+		v.Root.Pivoted = true
 		if o.Root != "." {
 			v.Root.Mountpoint = o.Root
 		}

@@ -1,0 +1,536 @@
+package engine
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"path"
+	"path/filepath"
+	"reflect"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"glassbox/host"
+	"glassbox/network"
+	"glassbox/plan"
+	"glassbox/supervise"
+)
+
+// replayFile holds the plan that a container runs, and no other, in its directory.
+const replayFile = "replay.json"
+
+// CreateFixed makes a container that runs a given plan and nothing else. The plan may come from anywhere: it is refused unless each of
+// its steps is one that this engine could have written for this host (see vet). What it may then reach is what
+// `explain --policy` says of it. Of the options only what is no step counts: name, labels, terminal, input, removal.
+func (e *Engine) CreateFixed(p *plan.Plan, o CreateOptions) (*Container, error) {
+	facts, err := e.Facts()
+	if err != nil {
+		return nil, err
+	}
+	if facts.UID != 0 {
+		return nil, unsupported("running containers as an ordinary user is not supported yet: use sudo (explain works without)")
+	}
+	v := vet{e: e, facts: facts, plan: p}
+	if err := v.check(); err != nil {
+		return nil, invalid("the plan is refused: %w", err)
+	}
+	if o.Name != "" && !validName(o.Name) {
+		return nil, invalid("invalid container name (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", o.Name)
+	}
+	o.TTY = v.terminal
+	o.Command = v.argv
+	o.Network = v.network
+	if err := readFiles(&o); err != nil {
+		return nil, err
+	}
+	c := &Container{ID: v.id, Name: o.Name, Created: time.Now().UTC(), Options: o, Fixed: true}
+	if o.Image != "" {
+		if img, err := e.images.Resolve(o.Image); err == nil {
+			c.ImageID = img.ID
+		}
+	}
+	if _, err := os.Lstat(e.dir(c.ID)); err == nil {
+		return nil, conflict("there is a container of this plan already (%s): a plan names its directories, so it can run once at a time; remove that container first (glassbox rm %s)", c.ID[:12], c.ID[:12])
+	}
+	lock, _, err := supervise.Lock(e.lockFile(c.ID), true)
+	if err != nil {
+		return nil, err
+	}
+	defer supervise.Unlock(lock, e.lockFile(c.ID))
+	err = e.write(c)
+	if err == nil {
+		err = supervise.WriteJSON(filepath.Join(e.dir(c.ID), replayFile), p)
+	}
+	if err != nil {
+		supervise.RemoveFiles(e.dir(c.ID), e.nameFileOf(c.ID))
+		return nil, err
+	}
+	return c, nil
+}
+
+// fixedJob is job for a container with a plan of its own.
+func (e *Engine) fixedJob(c *Container, o StartOptions) (*supervise.Job, error) {
+	dir := e.dir(c.ID)
+	p, err := ReadPlanFile(filepath.Join(dir, replayFile))
+	if err != nil {
+		return nil, err
+	}
+	facts, err := e.Facts()
+	if err != nil {
+		return nil, err
+	}
+	v := vet{e: e, facts: facts, plan: p} // again: the host may have changed since
+	if err := v.check(); err != nil {
+		return nil, invalid("the plan is refused: %w", err)
+	}
+	job := &supervise.Job{
+		ID: c.ID, Dir: dir, NameFile: e.nameFile(c.Name), LockFile: e.lockFile(c.ID), Terminal: v.terminal, Interactive: c.Options.Interactive,
+		Detached: !o.Attach, Remove: c.Options.Remove, Cgroups: v.cgroups(), Namespaces: joined(p), Process: processOf(v.process(), p),
+		Undo: p.Undo(len(p.Steps)), Plan: p,
+	}
+	if job.LogMaxSize, job.LogMaxFiles, err = logLimits(c.Options.LogOpt); err != nil {
+		return nil, err
+	}
+	if v.address.IsValid() {
+		ip, err := network.Lease(e.networkState(), v.bridge, c.ID, v.address.Addr())
+		if err != nil {
+			return nil, fmt.Errorf("the plan's address %s: %w", v.address.Addr(), err)
+		}
+		job.Network = &supervise.Network{State: e.networkState(), Address: ip.String(), Ports: v.ports}
+	}
+	files, err := e.hostFiles(c, &v)
+	for name, data := range files {
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, name), data, 0o644)
+		}
+	}
+	if err != nil {
+		e.release(job.Network, c.ID)
+		return nil, err
+	}
+	os.Remove(e.pausedFile(c.ID))
+	if v.volatile {
+		os.RemoveAll(filepath.Join(dir, "work", "work"))
+	}
+	return job, nil
+}
+
+// hostFiles are the files that tell the container who it is. They are no steps: a plan only says where they are mounted.
+func (e *Engine) hostFiles(c *Container, v *vet) (map[string][]byte, error) {
+	resolv, _ := os.ReadFile("/etc/resolv.conf")
+	var stub []byte
+	if network.StubOnly(resolv) {
+		stub, _ = os.ReadFile(network.StubFile)
+	}
+	var extra []network.HostEntry
+	for _, text := range c.Options.AddHost {
+		entry, err := network.ParseAddHost(text, v.bridge.Gateway)
+		if err != nil {
+			return nil, invalid("%w", err)
+		}
+		extra = append(extra, entry)
+	}
+	out := map[string][]byte{"hostname": []byte(v.hostname + "\n"), "resolv.conf": resolv}
+	if v.network == "host" {
+		out["hosts"], _ = os.ReadFile("/etc/hosts")
+		return out, nil
+	}
+	r := network.Resolver{Servers: c.Options.DNS, Search: c.Options.DNSSearch, Options: c.Options.DNSOption}
+	out["resolv.conf"] = network.ResolvConf(resolv, stub, r)
+	out["hosts"] = network.Hosts(v.address.Addr(), v.bridge.Gateway, v.hostname, c.Options.Domainname, extra)
+	return out, nil
+}
+
+// vet checks a plan from elsewhere. It goes by what is allowed: a kind of step that isn't named here is refused.
+type vet struct {
+	e     *Engine
+	facts *host.Facts
+	plan  *plan.Plan
+
+	id       string
+	argv     []string
+	hostname string
+	terminal bool
+	volatile bool
+	network  string
+	bridge   network.Bridge
+	address  netip.Prefix
+	ports    []plan.PortRule
+	made     map[string]bool // cgroups
+	fresh    []string        // namespaces
+	pivoted  bool
+	closed   bool
+}
+
+func (v *vet) check() error {
+	p := v.plan
+	if err := p.Validate(); err != nil {
+		return err
+	}
+	if p.Arch != runtime.GOARCH {
+		return fmt.Errorf("/arch: it is for %s, this machine is %s: system calls have other numbers there", p.Arch, runtime.GOARCH)
+	}
+	if err := v.identify(); err != nil {
+		return err
+	}
+	v.made = map[string]bool{}
+	for i, s := range p.Steps {
+		if err := v.step(s); err != nil {
+			return fmt.Errorf("step %d/%d %s (%s): %w", i+1, len(p.Steps), s.Op.Kind(), s.Op, err)
+		}
+	}
+	switch {
+	case !slices.Contains(v.fresh, "mount"):
+		return fmt.Errorf("it makes no mount namespace: its mounts would be the host's")
+	case !v.pivoted:
+		return fmt.Errorf("it has no pivot_root: its program would run in the host's file system")
+	case !v.closed:
+		return fmt.Errorf("it has no close_range from 3 on before its program: descriptors of the host would leak into the container")
+	}
+	return v.wires()
+}
+
+// identify finds the container's id, which its plan has in the names of its directories.
+func (v *vet) identify() error {
+	for _, s := range v.plan.Steps {
+		if o, ok := s.Op.(*plan.PivotRoot); ok {
+			dir := path.Dir(o.Root)
+			id := path.Base(dir)
+			if o.Root == v.e.dir(id)+"/merged" && len(id) == 64 && strings.Trim(id, "0123456789abcdef") == "" {
+				v.id = id
+				return nil
+			}
+			for _, s := range v.plan.Steps { // a plain directory as root has no container in its name, its cgroup has
+				if c, ok := s.Op.(*plan.CgroupCreate); ok {
+					if id := path.Base(c.Path); len(id) == 64 && strings.Trim(id, "0123456789abcdef") == "" {
+						v.id = id
+						return nil
+					}
+				}
+			}
+			return fmt.Errorf("its root %s is not below %s, where this engine keeps containers: it was made for another --root", o.Root, v.e.containers())
+		}
+	}
+	return fmt.Errorf("it has no pivot_root: its program would run in the host's file system")
+}
+
+// inCgroups says whether a path is a cgroup, or a file of one, below a hierarchy of this host.
+func (v *vet) inCgroups(p string) error {
+	if p == path.Clean(p) {
+		for _, h := range v.facts.Cgroup.Hierarchies {
+			if strings.HasPrefix(p, h.Mount+"/") {
+				return nil
+			}
+		}
+	}
+	return fmt.Errorf("%s lies outside of this host's cgroup hierarchies", p)
+}
+
+func (v *vet) step(s plan.Step) error {
+	own := v.e.dir(v.id)
+	inside := func() error {
+		if !v.pivoted {
+			return fmt.Errorf("it comes before pivot_root: it would change the host's files")
+		}
+		return nil
+	}
+	switch o := s.Op.(type) {
+	case *plan.CgroupCreate:
+		if path.Base(o.Path) != v.id {
+			return fmt.Errorf("%s is not the container's own cgroup, whose name is its id", o.Path)
+		}
+		v.made[o.Path] = true
+		return v.inCgroups(o.Path)
+	case *plan.CgroupWrite:
+		dir, file := path.Split(o.File)
+		dir = strings.TrimSuffix(dir, "/")
+		kind, _, _ := strings.Cut(file, ".")
+		above := slices.ContainsFunc(v.plan.Steps, func(s plan.Step) bool {
+			c, ok := s.Op.(*plan.CgroupCreate)
+			return ok && strings.HasPrefix(c.Path, dir+"/")
+		})
+		switch {
+		case file == "cgroup.subtree_control" && o.Enable && above && strings.Trim(o.Value, "+abcdefghijklmnopqrstuvwxyz_ ") == "":
+			return nil
+		case !v.made[dir]:
+			return fmt.Errorf("%s is no file of a cgroup that the plan makes", o.File)
+		case !slices.Contains([]string{"memory", "cpu", "cpuacct", "cpuset", "pids", "io", "blkio", "hugetlb", "devices", "rdma", "misc", "net_cls", "net_prio"}, kind):
+			return fmt.Errorf("%s is no limit", file)
+		}
+		return v.inCgroups(o.File)
+	case *plan.CgroupOpen:
+		if !v.made[o.Path] && !v.made[path.Dir(o.Path)] {
+			return fmt.Errorf("%s is no cgroup that the plan makes", o.Path)
+		}
+		return nil
+	case *plan.DeviceFilter:
+		if !v.made[o.Path] {
+			return fmt.Errorf("%s is no cgroup that the plan makes", o.Path)
+		}
+		return nil
+	case *plan.OpenTree:
+		// Any path may be named; --policy shows it. But it must be what it looks like.
+		if o.Path != path.Clean(o.Path) || !path.IsAbs(o.Path) || o.Child {
+			return fmt.Errorf("%q is not a plain absolute path", o.Path)
+		}
+		return nil
+	case *plan.Clone:
+		if s.Lane != plan.Host {
+			return fmt.Errorf("a second child is for runtimes")
+		}
+		v.fresh = append(v.fresh, o.Namespaces...)
+		return nil
+	case *plan.Unshare:
+		if s.Lane != plan.Child {
+			return fmt.Errorf("it would change the supervisor")
+		}
+		v.fresh = append(v.fresh, o.Namespaces...)
+		return nil
+	case *plan.IDMap:
+		if o.Programs {
+			return fmt.Errorf("newuidmap is for ordinary users")
+		}
+		return nil
+	case *plan.Mount:
+		target := v.root()
+		switch {
+		case v.pivoted:
+			return fmt.Errorf("it comes after pivot_root")
+		case o.Target == "/" && o.Source == "" && !slices.Contains(o.Flags, "shared") && (slices.Contains(o.Flags, "private") || slices.Contains(o.Flags, "slave")):
+			return nil
+		case slices.Contains(o.Flags, "bind") && o.Target == target && path.IsAbs(o.Source) && path.Clean(o.Source) == o.Source:
+			return nil
+		}
+		return fmt.Errorf("a mount on %s is not the root's", o.Target)
+	case *plan.Overlay:
+		rel := "containers/" + v.id
+		switch {
+		case v.pivoted:
+			return fmt.Errorf("it comes after pivot_root")
+		case o.Dir != v.e.cfg.Root || o.Target != own+"/merged" || o.Upper != rel+"/upper" || o.Work != rel+"/work":
+			return fmt.Errorf("its directories are not those of the container %s below %s", v.id[:12], v.e.cfg.Root)
+		}
+		for _, l := range o.Lower {
+			if l != path.Clean(l) || strings.HasPrefix(l, "../") || !path.IsAbs(l) && !strings.HasPrefix(l, "layers/") && l != rel+"/merged" {
+				return fmt.Errorf("%q is no layer of an image", l)
+			}
+		}
+		for _, opt := range o.Options {
+			if !slices.Contains([]string{"volatile", "userxattr", "metacopy=off"}, opt) {
+				return fmt.Errorf("unknown overlay option %q", opt)
+			}
+			v.volatile = v.volatile || opt == "volatile"
+		}
+		return nil
+	case *plan.PivotRoot:
+		if o.Root != v.root() {
+			return fmt.Errorf("%s is not where the root is mounted", o.Root)
+		}
+		v.pivoted = true
+		return nil
+	case *plan.FSMount:
+		if o.Target == "" && o.Type == "proc" {
+			return nil
+		}
+		if !slices.Contains([]string{"proc", "tmpfs", "devpts", "sysfs", "cgroup", "cgroup2", "mqueue"}, o.Type) {
+			return fmt.Errorf("file systems of type %q are none that run makes", o.Type)
+		}
+		return inside()
+	case *plan.MoveMount, *plan.Remount, *plan.MaskPath, *plan.ReadonlyPath, *plan.Mkdir, *plan.Mknod, *plan.Symlink, *plan.BindConsole:
+		return inside()
+	case *plan.OpenConsole:
+		v.terminal = true
+		return inside()
+	case *plan.Sysctl:
+		need := ""
+		switch {
+		case o.Key != path.Clean(o.Key) || strings.HasPrefix(o.Key, ".."):
+		case strings.HasPrefix(o.Key, "net/"):
+			need = "net"
+		case strings.HasPrefix(o.Key, "fs/mqueue/"), slices.Contains([]string{"kernel/msgmax", "kernel/msgmnb", "kernel/msgmni", "kernel/sem", "kernel/shmall", "kernel/shmmax", "kernel/shmmni", "kernel/shm_rmid_forced"}, o.Key):
+			need = "ipc"
+		case o.Key == "kernel/domainname":
+			need = "uts"
+		}
+		if need == "" || !slices.Contains(v.fresh, need) {
+			return fmt.Errorf("it would change the host's setting, not the container's")
+		}
+		return nil
+	case *plan.Sethostname:
+		v.hostname = o.Name
+		return v.needs("uts")
+	case *plan.Setdomainname:
+		return v.needs("uts")
+	case *plan.WriteProc:
+		if s.Lane != plan.Child || o.File != "oom_score_adj" && o.File != "attr/apparmor/exec" {
+			return fmt.Errorf("/proc/self/%s is none that run writes", o.File)
+		}
+		return nil
+	case *plan.CloseRange:
+		v.closed = o.First == 3
+		return nil
+	case *plan.Execve:
+		v.argv = o.Argv
+		return nil
+	case *plan.Stdio:
+		if o.From != "terminal" && o.From != []string{"stdin", "stdout", "stderr", ""}[max(0, min(o.To, 3))] {
+			return fmt.Errorf("descriptor %q is none of the streams", o.From)
+		}
+		return nil
+	case *plan.LinkBridge, *plan.LinkVeth, *plan.LinkAddress, *plan.RouteDefault, *plan.NftBridge, *plan.NftPublish, *plan.WriteFile:
+		return nil // see wires
+	case *plan.CgroupJoin, *plan.Release, *plan.Await, *plan.Notify, *plan.Expect, *plan.Rlimit, *plan.Umask, *plan.Keyring, *plan.SendFD, *plan.RecvFD,
+		*plan.Setsid, *plan.ParentDeath, *plan.Dumpable, *plan.NoNewPrivs, *plan.Seccomp, *plan.DropBounding, *plan.KeepCaps, *plan.Setgroups, *plan.Setresgid,
+		*plan.Setresuid, *plan.Capset, *plan.AmbientCaps, *plan.Chdir:
+		return nil // they take away, or concern the child alone
+	}
+	return fmt.Errorf("run makes no such step, so a plan that has it isn't run (for a bundle there is glassbox-runtime)")
+}
+
+func (v *vet) needs(ns string) error {
+	if !slices.Contains(v.fresh, ns) {
+		return fmt.Errorf("there is no new %s namespace: it would change the host", ns)
+	}
+	return nil
+}
+
+// root is where the plan mounts the root: the container's own directory, or the plain directory that --rootfs named.
+func (v *vet) root() string {
+	for _, s := range v.plan.Steps {
+		if o, ok := s.Op.(*plan.Overlay); ok {
+			return o.Target
+		}
+	}
+	return v.e.dir(v.id) + "/merged"
+}
+
+// wires compares the network steps with those that this engine would make now for the same address and ports.
+func (v *vet) wires() error {
+	v.network = "none"
+	if !slices.Contains(v.fresh, "net") {
+		v.network = "host"
+	}
+	var have []plan.Op
+	var veth *plan.LinkVeth
+	for _, s := range v.plan.Steps {
+		switch o := s.Op.(type) {
+		case *plan.LinkAddress:
+			if o.Address != "" {
+				prefix, err := netip.ParsePrefix(o.Address)
+				if err != nil {
+					return fmt.Errorf("address %q: %w", o.Address, err)
+				}
+				v.address = prefix
+			}
+			have = append(have, o)
+		case *plan.LinkVeth:
+			veth = o
+			have = append(have, o)
+		case *plan.NftPublish:
+			v.ports = append(v.ports, o.Ports...)
+			have = append(have, o)
+		case *plan.LinkBridge, *plan.RouteDefault, *plan.NftBridge, *plan.WriteFile:
+			have = append(have, o)
+		}
+	}
+	var want []plan.Step
+	switch {
+	case len(have) == 0:
+		return nil
+	case v.network == "host":
+		return fmt.Errorf("it wires a network, and makes no network namespace")
+	case veth == nil:
+		want = network.Loopback()
+	default:
+		v.network = "bridge"
+		bridge, err := network.DefaultBridge(v.e.networkState(), v.e.networkConfig())
+		if err != nil {
+			return err
+		}
+		v.bridge = bridge
+		end := network.Endpoint{Bridge: bridge, IP: v.address.Addr(), MAC: veth.MAC, Veth: network.VethName(v.id)}
+		for _, r := range v.ports {
+			p := network.Port{Proto: r.Proto, HostPort: r.HostPort, ContainerPort: r.ContainerPort}
+			if r.HostIP != "" {
+				if p.HostIP, err = netip.ParseAddr(r.HostIP); err != nil {
+					return fmt.Errorf("published port: %w", err)
+				}
+			}
+			end.Ports = append(end.Ports, p)
+		}
+		want = network.Steps(end, func(string) string { return "" })
+	}
+	for i, s := range want {
+		if i >= len(have) || !reflect.DeepEqual(have[i], s.Op) {
+			got := "nothing"
+			if i < len(have) {
+				got = have[i].String()
+			}
+			return fmt.Errorf("its network is not what this host would make now: it has %q where this host needs %q; make the plan again", got, s.Op)
+		}
+	}
+	if len(have) > len(want) {
+		return fmt.Errorf("its network has a step too many: %s", have[len(want)])
+	}
+	return nil
+}
+
+// cgroups are the container's cgroups by controller.
+func (v *vet) cgroups() map[string]string {
+	out := map[string]string{}
+	for dir := range v.made {
+		for _, h := range v.facts.Cgroup.Hierarchies {
+			if !strings.HasPrefix(dir, h.Mount+"/") {
+				continue
+			}
+			if h.V2 {
+				out[""] = dir
+				continue
+			}
+			for _, c := range h.Controllers {
+				out[c] = dir
+			}
+		}
+	}
+	return out
+}
+
+// process is what the plan's program starts as, for exec.
+func (v *vet) process() *specs.Process {
+	p := &specs.Process{Cwd: "/", Capabilities: &specs.LinuxCapabilities{}}
+	dropped := map[string]bool{}
+	for _, s := range v.plan.Steps {
+		switch o := s.Op.(type) {
+		case *plan.Execve:
+			p.Args, p.Env = o.Argv, o.Env
+		case *plan.Chdir:
+			p.Cwd = o.Path
+		case *plan.Setresuid:
+			p.User.UID = o.UID
+		case *plan.Setresgid:
+			p.User.GID = o.GID
+		case *plan.Setgroups:
+			p.User.AdditionalGids = o.Groups
+		case *plan.NoNewPrivs:
+			p.NoNewPrivileges = true
+		case *plan.WriteProc:
+			if profile, ok := strings.CutPrefix(o.Value, "exec "); ok && o.File == "attr/apparmor/exec" {
+				p.ApparmorProfile = profile
+			}
+		case *plan.DropBounding:
+			for _, name := range o.Caps {
+				dropped[name] = true
+			}
+		}
+	}
+	for n := 0; n <= v.facts.LastCap; n++ {
+		if name := plan.CapName(n); name != "" && !dropped[name] {
+			p.Capabilities.Bounding = append(p.Capabilities.Bounding, name)
+		}
+	}
+	return p
+}
