@@ -22,6 +22,12 @@ needs() {
 			setpriv util-linux
 			ldd libc-bin
 			git git
+			containerd containerd
+			/usr/lib/cni/bridge containernetworking-plugins
+			dockerd docker.io
+			docker docker.io
+			podman podman
+			tini-static tini
 		EOF
 		;;
 	lint) echo shellcheck shellcheck && echo git git ;;
@@ -54,7 +60,7 @@ if ! command -v apt-get >/dev/null || [[ $(id -u) != 0 ]]; then
 	} >&2
 	exit 1
 fi
-# The registry's package would start it as a service.
+# Some packages would start services.
 if [[ ! -e /usr/sbin/policy-rc.d ]]; then
 	printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
 	chmod +x /usr/sbin/policy-rc.d
