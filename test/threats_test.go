@@ -176,7 +176,7 @@ func (s *siege) fds(f face, id string, others int) (found bool) {
 // into it: by exec, by sharing its PID namespace, or created and not started yet.
 func TestThreatLook(t *testing.T) {
 	s := besiege(t)
-	attacker := []string{"/t/prog", "watch", "/stop", "/result", secret}
+	attacker := []string{"/t/prog", "watch", "/stop", "/result", secret, "exe"}
 	check := func(what, root string) {
 		t.Helper()
 		must(t, os.WriteFile(filepath.Join(root, "stop"), nil, 0o644))
@@ -199,13 +199,20 @@ func TestThreatLook(t *testing.T) {
 		s.remove(f, id)
 	}
 	for _, f := range []face{runtimeFace, hookedFace} {
-		root := s.root("")
-		id := s.create(f, box{rootfs: root, args: []string{"sleep", "1000"}, caps: []string{"CAP_SYS_PTRACE"}})
-		out := s.background(s.exec(f, nil, id, attacker...)...)
-		time.Sleep(scaled(200 * time.Millisecond))
-		text, _ := os.ReadFile(out)
-		check(string(f)+", created: "+string(text), root)
-		s.remove(f, id)
+		for _, tracer := range []bool{false, true} {
+			b := box{rootfs: s.root(""), args: []string{"sleep", "1000"}}
+			program := attacker
+			if tracer {
+				// Its right to look at others includes their executables; see TestThreatExecutable.
+				b.caps, program = []string{"CAP_SYS_PTRACE"}, attacker[:5]
+			}
+			id := s.create(f, b)
+			out := s.background(s.exec(f, nil, id, program...)...)
+			time.Sleep(scaled(200 * time.Millisecond))
+			text, _ := os.ReadFile(out)
+			check(fmt.Sprintf("%s, created, tracer %v: %s", f, tracer, text), b.rootfs)
+			s.remove(f, id)
+		}
 	}
 }
 
@@ -290,7 +297,7 @@ func TestThreatNull(t *testing.T) {
 			if f == engineFace {
 				b.rootfs, b.binds = s.root(""), [][2]string{{filepath.Join(root, "dev"), "/dev"}}
 			}
-			b.args = []string{"sh", "-c", `stat -c "%n %F %t:%T" /proc/keys; grep -c core_pattern /proc/self/mountinfo; stat -c "%F %t:%T" /proc/sys/kernel/core_pattern; cat /proc/keys | wc -c`}
+			b.args = []string{"sh", "-c", `stat -c "%n %F %t:%T" /proc/keys; grep -c core_pattern /proc/self/mountinfo; stat -c "%F %t:%T" /proc/sys/kernel/core_pattern; timeout 5 cat /proc/keys | wc -c`}
 			res := s.run(f, b)
 			want := "/proc/keys character special file 1:3\n0\nregular empty file 0:0\n0\n"
 			if res.Code == 0 && res.Stdout != want {
@@ -654,6 +661,22 @@ func TestThreatChroot(t *testing.T) {
 	}
 }
 
+// processes counts those of a container's PID namespace.
+func (s *siege) processes(f face, id string) (n int) {
+	s.Helper()
+	ns := func(pid int) string {
+		link, _ := os.Readlink(s.host.Path(fmt.Sprintf("/proc/%d/ns/pid", pid)))
+		return link
+	}
+	own := ns(s.pid(f, id))
+	for pid := range s.host.Processes() {
+		if ns(pid) == own {
+			n++
+		}
+	}
+	return n
+}
+
 // TestThreatBombs is row 22: containers that take all they can get, beside one that works.
 func TestThreatBombs(t *testing.T) {
 	s := besiege(t)
@@ -668,7 +691,7 @@ func TestThreatBombs(t *testing.T) {
 			{box{args: []string{"sh", "-c", "/t/prog membomb; echo ended with $?; sleep 1000"}, memory: 64 << 20}, "ended with 137"},
 			{box{args: []string{"/t/prog", "diskbomb", "/scratch/file", "/dev/shm/file"}, tmpfs: []string{"/scratch"}, size: "8m", memory: 256 << 20}, "can't write: write /dev/shm/file: no space left"},
 			{box{args: []string{"sh", "-c", "/t/prog diskbomb /scratch/file; echo ended with $?; sleep 1000"}, tmpfs: []string{"/scratch"}, size: "900m", memory: 64 << 20}, "ended with 137"},
-			{box{args: []string{"/t/prog", "fdbomb"}, nofile: 256, pids: 60}, "can't open: too many open files"},
+			{box{args: []string{"/t/prog", "fdbomb"}, nofile: 256, pids: 60}, "can't open more after 255: too many open files"},
 		}
 		type running struct{ id, out string }
 		var list []running
@@ -695,6 +718,9 @@ func TestThreatBombs(t *testing.T) {
 		for i, bomb := range bombs {
 			alive()
 			s.until(fmt.Sprintf("%s: %q from %v", f, bomb.says, bomb.args), func() bool { return strings.Contains(s.logs(f, list[i].id, list[i].out), bomb.says) })
+			if n := s.processes(f, list[i].id); bomb.pids > 0 && n > int(bomb.pids) {
+				t.Errorf("%s: %v has %d processes, want at most %d", f, bomb.args, n, bomb.pids)
+			}
 		}
 		alive()
 		for _, b := range list {

@@ -34,11 +34,10 @@ func pids() []string {
 	return list
 }
 
-// grab STOP RESULT looks for processes that run a program which isn't the container's, keeps descriptors of their executables, and
-// tries to write through them, also when the processes are gone. The first find opens the FIFO /hang, at which a program may be
-// waiting to be found.
-func grab(args []string) error {
-	type file struct{ dev, ino uint64 }
+type file struct{ dev, ino uint64 }
+
+// ownPrograms are those of the container.
+func ownPrograms() map[file]bool {
 	own := map[file]bool{}
 	var st unix.Stat_t
 	for _, name := range []string{"/bin/busybox", "/t/prog", "/evil", "/interp"} {
@@ -46,6 +45,15 @@ func grab(args []string) error {
 			own[file{uint64(st.Dev), st.Ino}] = true
 		}
 	}
+	return own
+}
+
+// grab STOP RESULT looks for processes that run a program which isn't the container's, keeps descriptors of their executables, and
+// tries to write through them, also when the processes are gone. The first find opens the FIFO /hang, at which a program may be
+// waiting to be found.
+func grab(args []string) error {
+	own := ownPrograms()
+	var st unix.Stat_t
 	var kept []int
 	seen, wrote, writable := 0, 0, 0
 	try := func(name string) {
@@ -95,11 +103,13 @@ func grab(args []string) error {
 	return os.WriteFile(args[1]+".done", nil, 0o644)
 }
 
-// watch STOP RESULT MARK looks for a way to the host's file MARK through what /proc shows of other processes: their root, their
-// working directory and their descriptors.
+// watch STOP RESULT MARK [exe] looks for a way to the host's file MARK through what /proc shows of other processes: their root, their
+// working directory and their descriptors; and for the runtime's executable.
 func watch(args []string) error {
 	up := strings.Repeat("/..", 12) + args[2]
 	ways, rounds := map[string]bool{}, 0
+	own := ownPrograms()
+	var st unix.Stat_t
 	for !exists(args[0]) {
 		rounds++
 		for _, pid := range pids() {
@@ -108,6 +118,9 @@ func watch(args []string) error {
 				if exists(dir+"/"+way+args[2]) || exists(dir+"/"+way+up) {
 					ways[way] = true
 				}
+			}
+			if len(args) > 3 && unix.Stat(dir+"/exe", &st) == nil && !own[file{uint64(st.Dev), st.Ino}] {
+				ways["exe"] = true
 			}
 			for fd := range 24 {
 				name := fmt.Sprintf("%s/fd/%d", dir, fd)
@@ -274,11 +287,13 @@ func cgWrite(top string) {
 
 // fdbomb opens descriptors in more and more processes until something says no, says what, and stays.
 func fdbomb([]string) error {
-	for {
-		if _, err := unix.Open("/dev/null", unix.O_RDONLY, 0); err != nil {
-			fmt.Println("can't open:", err)
+	for last := 0; ; {
+		fd, err := unix.Open("/dev/null", unix.O_RDONLY, 0)
+		if err != nil {
+			fmt.Printf("can't open more after %d: %v\n", last, err)
 			break
 		}
+		last = fd
 	}
 	cmd := exec.Command("/proc/self/exe", "fdbomb")
 	cmd.Stdout = os.Stdout
