@@ -22,7 +22,7 @@ import (
 
 // Formats are the names that [Write] takes.
 func Formats() []string {
-	return []string{"text", "json", "sh", "docker", "podman"}
+	return []string{"text", "json", "sh", "docker", "podman", "compose", "quadlet", "kube", "oci", "html"}
 }
 
 // Write prints a plan in a format.
@@ -34,6 +34,16 @@ func Write(w io.Writer, format string, p *plan.Plan, a About, o TextOptions) err
 		return JSON(w, p)
 	case "sh":
 		return writeShell(w, p, a)
+	case "html":
+		return writeHTML(w, p, a)
+	case "compose":
+		return writeCompose(w, Read(p), a)
+	case "quadlet":
+		return writeQuadlet(w, Read(p), a)
+	case "kube":
+		return writeKube(w, Read(p), a)
+	case "oci":
+		return writeOCI(w, Read(p), a)
 	case "docker", "podman":
 		return commandLine(w, format, Read(p), a)
 	}

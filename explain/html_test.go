@@ -1,0 +1,48 @@
+package explain
+
+import (
+	"bytes"
+	"fmt"
+	"regexp"
+	"strings"
+	"testing"
+
+	"glassbox/plan"
+)
+
+// TestHTML: every step is there, nothing is fetched, nothing runs, and no name in a plan becomes markup.
+func TestHTML(t *testing.T) {
+	p := sample()
+	evil := `"><script>alert(1)</script><img src=x onerror=y>`
+	for _, kind := range kinds(t) {
+		op := opOf(t, kind)
+		fillOp(op, evil)
+		p.Steps = append(p.Steps, plan.Step{Lane: plan.Host, Phase: plan.Phase(evil), Op: op, Origin: evil, Reason: evil})
+	}
+	var b bytes.Buffer
+	if err := Write(&b, "html", p, About{Title: evil}, TextOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	page := b.String()
+	for i := range p.Steps {
+		if !strings.Contains(page, fmt.Sprintf(`<span class="n">%d</span>`, i+1)) {
+			t.Errorf("step %d is missing", i+1)
+		}
+	}
+	for _, bad := range []string{"<script", "<img", "onerror=y>", "http:", "https:", "url(", "@import", "%!", "src="} {
+		if strings.Contains(strings.ReplaceAll(page, "src=x", ""), bad) {
+			t.Errorf("the page has %q in it", bad)
+		}
+	}
+	for _, m := range regexp.MustCompile(`href="([^"]*)"`).FindAllStringSubmatch(page, -1) {
+		if m[1] != "data:," && !strings.HasPrefix(m[1], "#") {
+			t.Errorf("a link leads to %q", m[1])
+		}
+	}
+	for _, tag := range []string{"div", "details", "table", "dl", "ul", "p", "span"} {
+		open, shut := len(regexp.MustCompile(`<`+tag+`[ >]`).FindAllString(page, -1)), strings.Count(page, "</"+tag+">")
+		if open != shut {
+			t.Errorf("<%s>: %d are opened, %d closed", tag, open, shut)
+		}
+	}
+}

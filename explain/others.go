@@ -1,0 +1,606 @@
+package explain
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"glassbox/plan"
+)
+
+// said are the aspects that compose, quadlet and kube can all express in this package's hands.
+func said() []string {
+	return []string{
+		"command", "env", "cwd", "terminal", "user", "groups", "hostname", "readonly", "binds", "tmpfs", "root", "ports", "caps", "nonewprivs",
+		"bridge", "firewall", "cgroup", "hostsets", "address",
+	}
+}
+
+// yaml writes a scalar as YAML takes it without second thoughts: JSON's strings are YAML's.
+func yaml(s string) string {
+	data, _ := json.Marshal(s)
+	return string(data)
+}
+
+func yamlList(words []string) string {
+	out := make([]string, len(words))
+	for i, w := range words {
+		out[i] = yaml(w)
+	}
+	return "[" + strings.Join(out, ", ") + "]"
+}
+
+// opening writes the comments at the head of a file: what it is, and what can't be said in it.
+func (t *script) opening(format string, a About, unsaid []string) {
+	t.comment("The container of %s for %s.", or(a.Title, "a plan"), format)
+	if len(unsaid) > 0 {
+		t.comment("")
+		t.comment("%s can't say this:", format)
+		for _, s := range unsaid {
+			t.comment("  %s", s)
+		}
+	}
+}
+
+func (v *View) image(a About) string {
+	if a.Image != "" {
+		return a.Image
+	}
+	return "IMAGE"
+}
+
+func (v *View) rootUnsaid(a About) []string {
+	if a.Image != "" {
+		return nil
+	}
+	return aspectNamed("root").say(v)
+}
+
+func aspectNamed(name string) aspect {
+	for _, a := range aspects() {
+		if a.name == name {
+			return a
+		}
+	}
+	return aspect{name, func(*View) []string { return nil }}
+}
+
+func bindWord(m Mount) string {
+	options := []string{}
+	if m.ReadOnly {
+		options = append(options, "ro")
+	}
+	if m.Propagation != "" && m.Propagation != "private" {
+		options = append(options, "r"+m.Propagation)
+	}
+	s := m.Source + ":" + m.Target
+	if len(options) > 0 {
+		s += ":" + strings.Join(options, ",")
+	}
+	return s
+}
+
+// writeCompose writes a service of a compose file.
+func writeCompose(w io.Writer, v *View, a About) error {
+	t := &script{w: w}
+	can := append(said(), "domainname", "memory", "swap", "reservation", "swappiness", "oomkill", "shares", "quota", "cpuset", "pids", "network", "pidns", "ipcns", "utsns", "cgroupns",
+		"sysctls", "rlimits", "proc", "devices", "shm", "masked", "locked", "seccomp")
+	unsaid := append(v.rootUnsaid(a), v.unsaid(can...)...)
+	unsaid = append(unsaid, v.filterUnsaid()...)
+	unsaid = append(unsaid, v.leftovers()...)
+	t.opening("compose", a, unsaid)
+	t.line("services:")
+	t.line("  %s:", yaml(or(a.Name, "container")))
+	key := func(name, format string, args ...any) { t.line("    %s: %s", name, fmt.Sprintf(format, args...)) }
+	list := func(name string, words []string) {
+		if len(words) > 0 {
+			key(name, "%s", yamlList(words))
+		}
+	}
+	key("image", "%s", yaml(v.image(a)))
+	if a.Name != "" {
+		key("container_name", "%s", yaml(a.Name))
+	}
+	list("labels", a.Labels)
+	if len(v.Argv) > 0 {
+		list("entrypoint", v.Argv[:1])
+		key("command", "%s", yamlList(dollars(v.Argv[1:])))
+	}
+	list("environment", dollars(v.Env))
+	if v.Cwd != "/" && v.Cwd != "" {
+		key("working_dir", "%s", yaml(v.Cwd))
+	}
+	if v.UID != 0 || v.GID != 0 {
+		key("user", `"%d:%d"`, v.UID, v.GID)
+	}
+	var groups []string
+	for _, g := range v.extraGroups() {
+		groups = append(groups, fmt.Sprint(g))
+	}
+	list("group_add", groups)
+	if v.Hostname != "" {
+		key("hostname", "%s", yaml(v.Hostname))
+	}
+	if v.Domainname != "" {
+		key("domainname", "%s", yaml(v.Domainname))
+	}
+	if v.Terminal {
+		key("tty", "true")
+	}
+	if a.Interactive {
+		key("stdin_open", "true")
+	}
+	if v.Root.ReadOnly {
+		key("read_only", "true")
+	}
+	var binds, tmpfs, devices, ports []string
+	for _, m := range v.UserMounts() {
+		switch m.Type {
+		case "bind":
+			binds = append(binds, bindWord(m))
+		case "tmpfs":
+			tmpfs = append(tmpfs, m.Target+":"+strings.Join(m.Options, ","))
+		}
+	}
+	for _, d := range v.UserDevices() {
+		devices = append(devices, d.Path+":"+d.Path)
+	}
+	for _, p := range v.Net.Ports {
+		ports = append(ports, portWord(p))
+	}
+	list("volumes", binds)
+	list("tmpfs", tmpfs)
+	list("devices", devices)
+	list("ports", ports)
+	if v.shmSize() != "" {
+		key("shm_size", "%s", yaml(v.shmSize()))
+	}
+	switch v.Net.Mode {
+	case "none", "host":
+		key("network_mode", "%s", v.Net.Mode)
+	}
+	for _, ns := range [][2]string{{"pid", "pid"}, {"ipc", "ipc"}, {"uts", "uts"}, {"cgroup", "cgroup"}} {
+		if v.Shares(ns[0]) {
+			key(ns[1], "host")
+		}
+	}
+	add, drop := v.capChanges()
+	list("cap_drop", drop)
+	list("cap_add", add)
+	var security []string
+	if v.NoNewPrivs {
+		security = append(security, "no-new-privileges:true")
+	}
+	if len(v.Filters) == 0 {
+		security = append(security, "seccomp:unconfined")
+	}
+	if len(v.Masked) == 0 && len(v.Locked) == 0 {
+		security = append(security, "systempaths=unconfined")
+	}
+	list("security_opt", security)
+	list("sysctls", v.UserSysctls())
+	if len(v.Rlimits) > 0 {
+		t.line("    ulimits:")
+		for _, r := range v.Rlimits {
+			t.line("      %s: {soft: %s, hard: %s}", yaml(strings.ToLower(strings.TrimPrefix(r.Type, "RLIMIT_"))), limitWord(r.Soft), limitWord(r.Hard))
+		}
+	}
+	for _, p := range v.Proc {
+		if score, ok := strings.CutPrefix(p, "oom_score_adj="); ok {
+			key("oom_score_adj", "%s", yaml(score))
+		}
+	}
+	l := v.Limits
+	for _, n := range []struct {
+		key   string
+		value *int64
+	}{
+		{"mem_limit", l.Memory},
+		{"memswap_limit", l.MemorySwap},
+		{"mem_reservation", l.Reservation},
+		{"mem_swappiness", l.Swappiness},
+		{"cpu_shares", l.shares()},
+		{"cpu_quota", l.Quota},
+		{"cpu_period", l.Period},
+		{"pids_limit", l.Pids},
+	} {
+		if n.value != nil {
+			key(n.key, "%d", *n.value)
+		}
+	}
+	if l.OOMKillDisable {
+		key("oom_kill_disable", "true")
+	}
+	if l.Cpus != "" {
+		key("cpuset", "%s", yaml(l.Cpus))
+	}
+	return t.err
+}
+
+// dollars doubles dollar signs, which compose takes for variables.
+func dollars(words []string) []string {
+	out := make([]string, len(words))
+	for i, w := range words {
+		out[i] = strings.ReplaceAll(w, "$", "$$")
+	}
+	return out
+}
+
+// leftovers are what formats can say only in part: namespaces that are another's, paths that are hidden otherwise than
+// usual or not at all, and what a process writes about itself beside its score for the moment when memory runs out.
+func (v *View) leftovers() []string {
+	var out []string
+	for _, ns := range []string{"pid", "ipc", "uts", "cgroup"} {
+		if v.Joined[ns] != "" {
+			out = append(out, v.nsWords(ns)...)
+		}
+	}
+	if len(v.Masked)+len(v.Locked) > 0 {
+		out = append(out, aspectNamed("masked").say(v)...)
+		out = append(out, aspectNamed("locked").say(v)...)
+	}
+	for _, p := range v.Proc {
+		if !strings.HasPrefix(p, "oom_score_adj=") {
+			out = append(out, clean("it writes to /proc/self/"+p))
+		}
+	}
+	return out
+}
+
+// filterUnsaid says that a filter that isn't the default one can't be given as a program.
+func (v *View) filterUnsaid() []string {
+	if len(v.Filters) == 0 {
+		return nil // said as "unconfined", where it can be
+	}
+	return aspectNamed("seccomp").say(v)
+}
+
+// writeQuadlet writes a unit for podman's systemd generator.
+func writeQuadlet(w io.Writer, v *View, a About) error {
+	t := &script{w: w}
+	flags, command, image, unsaid := v.flags(a)
+	if a.Image == "" {
+		image = "IMAGE"
+	}
+	t.opening("quadlet", a, append(v.rootUnsaid(a), unsaid...))
+	t.line("[Unit]")
+	t.line("Description=%s", unitWord(or(a.Title, "a container")))
+	t.line("")
+	t.line("[Container]")
+	t.line("Image=%s", unitWord(image))
+	key := map[string]string{
+		"name": "ContainerName", "hostname": "HostName", "env": "Environment", "workdir": "WorkingDir", "publish": "PublishPort", "mount": "Mount", "tmpfs": "Tmpfs",
+		"cap-add": "AddCapability", "cap-drop": "DropCapability", "device": "AddDevice", "network": "Network", "read-only": "ReadOnly", "sysctl": "Sysctl", "ulimit": "Ulimit",
+		"pids-limit": "PidsLimit", "shm-size": "ShmSize", "label": "Label", "group-add": "GroupAdd", "entrypoint": "Entrypoint",
+	}
+	for _, f := range flags {
+		name, value, ok := strings.Cut(strings.TrimPrefix(f, "--"), "=")
+		switch {
+		case name == "domainname" || name == "rootfs":
+			t.comment("podman can't say %s", f)
+		case name == "user":
+			uid, gid, _ := strings.Cut(value, ":")
+			t.line("User=%s", unitWord(uid))
+			t.line("Group=%s", unitWord(gid))
+		case key[name] != "" && !ok:
+			t.line("%s=true", key[name])
+		case key[name] != "":
+			t.line("%s=%s", key[name], unitWord(value))
+		default:
+			t.line("PodmanArgs=%s", unitWord(f))
+		}
+	}
+	if len(command) > 0 {
+		words := make([]string, len(command))
+		for i, c := range command {
+			words[i] = unitWord(c)
+		}
+		t.line("Exec=%s", strings.Join(words, " "))
+	}
+	t.line("")
+	t.line("[Install]")
+	t.line("WantedBy=default.target")
+	return t.err
+}
+
+// unitWord quotes a word for systemd (systemd.syntax(7)): percent signs and dollars mean something there.
+func unitWord(s string) string {
+	s = strings.ReplaceAll(clean(s), "%", "%%")
+	if s != "" && !strings.ContainsAny(s, " \t\"'\\$;") {
+		return s
+	}
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "$", "$$").Replace(s) + `"`
+}
+
+// writeKube writes a pod for Kubernetes.
+func writeKube(w io.Writer, v *View, a About) error {
+	t := &script{w: w}
+	can := append(said(), "memory", "quota", "pidns", "ipcns", "network", "sysctls", "masked", "locked", "reservation")
+	unsaid := append(v.rootUnsaid(a), v.unsaid(can...)...)
+	if v.Limits.Reservation != nil {
+		unsaid = append(unsaid, aspectNamed("reservation").say(v)...)
+	}
+	if v.Net.Mode == "none" {
+		unsaid = append(unsaid, "no network: a pod always has one; a NetworkPolicy can close it")
+	}
+	if v.Limits.percent() == nil {
+		unsaid = append(unsaid, aspectNamed("quota").say(v)...)
+	}
+	unsaid = append(unsaid, v.leftovers()...)
+	t.opening("kubernetes", a, unsaid)
+	name := strings.Trim(strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return '-'
+	}, strings.ToLower(or(a.Name, "container"))), "-")
+	t.line("apiVersion: v1")
+	t.line("kind: Pod")
+	t.line("metadata: {name: %s}", yaml(or(name, "container")))
+	t.line("spec:")
+	if v.Hostname != "" {
+		t.line("  hostname: %s", yaml(v.Hostname))
+	}
+	for _, ns := range [][2]string{{"net", "hostNetwork"}, {"pid", "hostPID"}, {"ipc", "hostIPC"}} {
+		if v.Shares(ns[0]) {
+			t.line("  %s: true", ns[1])
+		}
+	}
+	groups := v.extraGroups()
+	if s := v.UserSysctls(); len(s)+len(groups) > 0 {
+		t.line("  securityContext:")
+		if len(groups) > 0 {
+			words, _ := json.Marshal(groups)
+			t.line("    supplementalGroups: %s", words)
+		}
+		if len(s) > 0 {
+			t.line("    sysctls:")
+			for _, set := range s {
+				key, value, _ := strings.Cut(set, "=")
+				t.line("      - {name: %s, value: %s}", yaml(key), yaml(value))
+			}
+		}
+	}
+	t.line("  containers:")
+	t.line("    - name: %s", yaml(or(name, "container")))
+	t.line("      image: %s", yaml(v.image(a)))
+	if len(v.Argv) > 0 {
+		t.line("      command: %s", yamlList(v.Argv))
+	}
+	if v.Cwd != "" && v.Cwd != "/" {
+		t.line("      workingDir: %s", yaml(v.Cwd))
+	}
+	if v.Terminal {
+		t.line("      tty: true")
+	}
+	if a.Interactive {
+		t.line("      stdin: true")
+	}
+	if len(v.Env) > 0 {
+		t.line("      env:")
+		for _, e := range v.Env {
+			key, value, _ := strings.Cut(e, "=")
+			t.line("        - {name: %s, value: %s}", yaml(key), yaml(dollars([]string{value})[0]))
+		}
+	}
+	if len(v.Net.Ports) > 0 {
+		t.line("      ports:")
+		for _, p := range v.Net.Ports {
+			ip := when(p.HostIP != "", ", hostIP: "+yaml(p.HostIP), "")
+			t.line("        - {containerPort: %d, hostPort: %d, protocol: %s%s}", p.ContainerPort, p.HostPort, yaml(strings.ToUpper(p.Proto)), ip)
+		}
+	}
+	var limits []string
+	if l := v.Limits.Memory; l != nil && *l >= 0 {
+		limits = append(limits, fmt.Sprintf("memory: %d", *l))
+	}
+	if p := v.Limits.percent(); p != nil {
+		limits = append(limits, fmt.Sprintf("cpu: %dm", *p*10))
+	}
+	if len(limits) > 0 {
+		t.line("      resources: {limits: {%s}}", strings.Join(limits, ", "))
+	}
+	add, drop := v.capChanges()
+	t.line("      securityContext:")
+	t.line("        runAsUser: %d", v.UID)
+	t.line("        runAsGroup: %d", v.GID)
+	t.line("        readOnlyRootFilesystem: %v", v.Root.ReadOnly)
+	t.line("        allowPrivilegeEscalation: %v", !v.NoNewPrivs)
+	t.line("        capabilities: {drop: %s, add: %s}", yamlList(drop), yamlList(add))
+	t.line("        seccompProfile: {type: %s}", when(len(v.Filters) == 0, "Unconfined", "RuntimeDefault"))
+	if len(v.Masked)+len(v.Locked) == 0 {
+		t.line("        procMount: Unmasked")
+	}
+	var mounts, volumes []string
+	for i, m := range v.UserMounts() {
+		switch m.Type {
+		case "bind":
+			volumes = append(volumes, fmt.Sprintf("{name: v%d, hostPath: {path: %s}}", i, yaml(m.Source)))
+		case "tmpfs":
+			volumes = append(volumes, fmt.Sprintf("{name: v%d, emptyDir: {medium: Memory}}", i))
+		default:
+			continue
+		}
+		spread := map[string]string{"slave": ", mountPropagation: HostToContainer", "shared": ", mountPropagation: Bidirectional"}[m.Propagation]
+		mounts = append(mounts, fmt.Sprintf("{name: v%d, mountPath: %s, readOnly: %v%s}", i, yaml(m.Target), m.ReadOnly, spread))
+	}
+	if len(mounts) > 0 {
+		t.line("      volumeMounts:")
+		for _, m := range mounts {
+			t.line("        - %s", m)
+		}
+		t.line("  volumes:")
+		for _, m := range volumes {
+			t.line("    - %s", m)
+		}
+	}
+	return t.err
+}
+
+// writeOCI writes a config.json. JSON has no comments: what it can't say is in annotations.
+func writeOCI(w io.Writer, v *View, a About) error {
+	type object = map[string]any
+	ids := func(rs []plan.IDRange) []object {
+		var out []object
+		for _, r := range rs {
+			out = append(out, object{"containerID": r.Container, "hostID": r.Host, "size": r.Size})
+		}
+		return out
+	}
+	names := map[string]string{"net": "network"}
+	namespaces := []object{}
+	for _, ns := range v.New {
+		namespaces = append(namespaces, object{"type": or(names[ns], ns)})
+	}
+	for _, ns := range []string{"mount", "pid", "net", "ipc", "uts", "cgroup", "user", "time"} {
+		if p := v.Joined[ns]; p != "" {
+			namespaces = append(namespaces, object{"type": or(names[ns], ns), "path": p})
+		}
+	}
+	mounts := []object{}
+	cgroup := false
+	for _, m := range v.Mounts {
+		options := slices.Clone(m.Options)
+		if m.Type == "bind" {
+			options = append(options, when(m.Recursive, "rbind", "bind"))
+			if m.Propagation != "" {
+				options = append(options, "r"+m.Propagation)
+			}
+		}
+		if m.ReadOnly {
+			options = append(options, when(m.Type == "bind" && m.Recursive, "rro", "ro"))
+		}
+		if strings.HasPrefix(m.Target, "/sys/fs/cgroup") { // one entry, of which each runtime makes what its host has
+			if !cgroup {
+				mounts = append(mounts, object{"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": without(options, "mode=755")})
+			}
+			cgroup = true
+			continue
+		}
+		mounts = append(mounts, object{"destination": m.Target, "type": m.Type, "source": or(m.Source, m.Type), "options": options})
+	}
+	devices := []object{}
+	for _, d := range v.UserDevices() {
+		devices = append(devices, object{"path": d.Path, "type": d.Type, "major": d.Major, "minor": d.Minor, "fileMode": d.Mode, "uid": d.UID, "gid": d.GID})
+	}
+	rules := []object{}
+	for _, r := range v.DeviceRules {
+		if f := strings.Fields(r); len(f) == 4 {
+			o := object{"allow": f[0] == "allow", "type": f[1], "access": f[3]}
+			major, minor, _ := strings.Cut(f[2], ":")
+			if major != "*" {
+				o["major"] = json.RawMessage(major)
+			}
+			if minor != "*" {
+				o["minor"] = json.RawMessage(minor)
+			}
+			if json.Valid([]byte(major)) || major == "*" {
+				rules = append(rules, o)
+			}
+		}
+	}
+	l := v.Limits
+	set := func(pairs ...any) object {
+		out := object{}
+		for i := 0; i < len(pairs); i += 2 {
+			switch n := pairs[i+1].(type) {
+			case *int64:
+				if n != nil {
+					out[pairs[i].(string)] = *n
+				}
+			case string:
+				if n != "" {
+					out[pairs[i].(string)] = n
+				}
+			case bool:
+				if n {
+					out[pairs[i].(string)] = n
+				}
+			}
+		}
+		return out
+	}
+	resources := object{"devices": rules}
+	for name, o := range map[string]object{
+		"memory":  set("limit", l.Memory, "swap", l.MemorySwap, "reservation", l.Reservation, "swappiness", l.Swappiness, "disableOOMKiller", l.OOMKillDisable),
+		"cpu":     set("shares", l.shares(), "quota", l.Quota, "period", l.Period, "cpus", l.Cpus, "mems", l.Mems),
+		"pids":    set("limit", l.Pids),
+		"blockIO": set("weight", l.BlkioWeight),
+	} {
+		if len(o) > 0 {
+			resources[name] = o
+		}
+	}
+	sysctl := object{}
+	for _, s := range v.Sysctls {
+		key, value, _ := strings.Cut(s, "=")
+		sysctl[key] = value
+	}
+	rlimits := []object{}
+	for _, r := range v.Rlimits {
+		rlimits = append(rlimits, object{"type": r.Type, "soft": r.Soft, "hard": r.Hard})
+	}
+	some := func(names []string) []string { return append([]string{}, names...) }
+	var unsaid []string
+	process := object{
+		"terminal": v.Terminal, "args": v.Argv, "env": v.Env, "cwd": or(v.Cwd, "/"), "noNewPrivileges": v.NoNewPrivs, "rlimits": rlimits,
+		"user": object{"uid": v.UID, "gid": v.GID, "umask": v.Umask, "additionalGids": append([]uint32{}, v.Groups...)},
+		"capabilities": object{
+			"bounding": some(v.Bounding), "effective": some(v.Effective), "permitted": some(v.Permitted), "inheritable": some(v.Inheritable), "ambient": some(v.Ambient),
+		},
+	}
+	for _, p := range v.Proc {
+		if score, ok := strings.CutPrefix(p, "oom_score_adj="); ok && json.Valid([]byte(score)) {
+			process["oomScoreAdj"] = json.RawMessage(score)
+		} else if profile, ok := strings.CutPrefix(p, "attr/apparmor/exec=exec "); ok {
+			process["apparmorProfile"] = profile
+		} else {
+			unsaid = append(unsaid, clean("it writes to /proc/self/"+p))
+		}
+	}
+	linux := object{
+		"namespaces": namespaces, "maskedPaths": some(v.Masked), "readonlyPaths": some(v.Locked), "resources": resources, "sysctl": sysctl, "devices": devices,
+		"cgroupsPath": v.Cgroup(), "rootfsPropagation": or(v.Root.Propagation, "private"),
+	}
+	if len(v.UIDMap) > 0 {
+		linux["uidMappings"], linux["gidMappings"] = ids(v.UIDMap), ids(v.GIDMap)
+	}
+	var allow, partly []string
+	if len(v.Filters) > 0 {
+		for _, c := range v.Calls() {
+			switch {
+			case c.Always:
+				allow = append(allow, c.Name)
+			case c.Sometimes:
+				partly = append(partly, c.Name)
+			}
+		}
+		linux["seccomp"] = object{"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 1, "syscalls": []object{{"names": some(allow), "action": "SCMP_ACT_ALLOW"}}}
+	}
+	unsaid = append(unsaid, v.unsaid("command", "env", "cwd", "umask", "terminal", "user", "groups", "hostname", "domainname", "readonly", "propagation", "binds", "tmpfs", "filesystems", "shm",
+		"masked", "locked", "devices", "devicerules", "pidns", "ipcns", "utsns", "cgroupns", "timens", "userns", "mountns", "cgroup", "memory", "swap", "reservation", "swappiness",
+		"oomkill", "shares", "quota", "cpuset", "cpumems", "pids", "blkio", "sysctls", "rlimits", "proc", "caps", "capsets", "nonewprivs", "seccomp", "root")...)
+	if len(v.Root.Layers) > 0 {
+		unsaid = append(unsaid, "the root is an overlay, which must be mounted at /root/path first: "+strings.Join(v.layers(), " on "))
+	}
+	if len(partly) > 0 {
+		unsaid = append(unsaid, "allowed with some arguments only, and here not at all: "+strings.Join(partly, " "))
+	}
+	annotations := object{}
+	for i, s := range unsaid {
+		annotations[fmt.Sprintf("glassbox.unsaid/%02d", i+1)] = s
+	}
+	config := object{
+		"ociVersion": "1.2.0", "process": process, "root": object{"path": or(v.Root.Source, v.Root.Mountpoint), "readonly": v.Root.ReadOnly}, "mounts": mounts, "linux": linux,
+		"annotations": annotations,
+	}
+	if v.Hostname != "" {
+		config["hostname"] = v.Hostname
+	}
+	if v.Domainname != "" {
+		config["domainname"] = v.Domainname
+	}
+	return writeJSON(w, config)
+}
