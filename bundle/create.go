@@ -68,6 +68,7 @@ func (r *Runtime) create(id string, spec *specs.Spec, text []byte, o CreateOptio
 	if err := r.setDefaults(spec, id, facts); err != nil {
 		return nil, nil, err
 	}
+	spec.Process.Env = withHome(spec.Process.Env, spec.Root.Path, spec.Process.User.UID)
 	in := compile.Input{
 		Spec: spec, Facts: *facts, InheritStdio: true, Record: true, FindProgram: true, MakeCwd: true, LaxCaps: true,
 		Bundle: bundle, NoPivot: o.NoPivot, NoNewKeyring: o.NoNewKeyring, PreserveFDs: o.PreserveFDs,

@@ -69,6 +69,7 @@ func (r *Runtime) Exec(id string, o ExecOptions) (int, error) {
 	case o.ConsoleSocket != "" && (!p.Terminal || !o.Detach):
 		return 255, errors.New("cannot use console socket if runc will not detach or allocate tty")
 	}
+	p.Env = withHome(p.Env, "/proc/"+strconv.Itoa(c.PID)+"/root", p.User.UID)
 	out, err := r.compileExec(c, p, o)
 	if err != nil {
 		return 255, err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -364,5 +365,85 @@ func TestRuntimeListener(t *testing.T) {
 	}
 	if res.Code != 0 || res.Stdout != "1\n" || !strings.Contains(strings.ToLower(res.Stderr), "quota") {
 		t.Errorf("run: %+v", res)
+	}
+}
+
+// TestRuntimeSystemd has systemd make the container's cgroup: a scope, with the limits that it knows and those that it doesn't.
+func TestRuntimeSystemd(t *testing.T) {
+	if _, err := os.Stat("/run/systemd/system"); err != nil {
+		b := startBundles(t, "no-systemd")
+		res := b.runtime("--systemd-cgroup", "create", "--bundle", b.bundle("s", b.rootfs("root"), nil), "s")
+		if res.Code != 1 || !strings.Contains(res.Stderr, "--systemd-cgroup: systemd doesn't run this machine") {
+			t.Errorf("got %+v", res)
+		}
+		return
+	}
+	prepare(t)
+	b := &bundles{t: t, work: t.TempDir()}
+	b.findPrograms()
+	root := b.rootfs("root")
+	limit, pids := int64(50<<20), int64(44)
+	dir := b.bundle("scoped", root, func(s *specs.Spec) {
+		s.Linux.CgroupsPath = "system.slice:glassbox:scoped"
+		s.Linux.Resources.Memory = &specs.LinuxMemory{Limit: &limit}
+		s.Linux.Resources.Pids = &specs.LinuxPids{Limit: &pids}
+	})
+	call := func(args ...string) string {
+		t.Helper()
+		out, err := exec.Command(filepath.Join(run.bin, "glassbox-runtime"), append([]string{"--root", filepath.Join(b.work, "state"), "--systemd-cgroup"}, args...)...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %v\n%s", args, err, out)
+		}
+		return string(out)
+	}
+	show := func(property string) string {
+		out, _ := exec.Command("systemctl", "show", "--property", property, "--value", "glassbox-scoped.scope").Output()
+		return strings.TrimSpace(string(out))
+	}
+	// Its output must not be a pipe of ours: the container keeps it.
+	create := exec.Command(filepath.Join(run.bin, "glassbox-runtime"), "--root", filepath.Join(b.work, "state"), "--systemd-cgroup", "run", "--detach", "--bundle", dir, "scoped")
+	if err := create.Run(); err != nil {
+		t.Fatal(err)
+	}
+	defer call("delete", "--force", "scoped")
+	if got := show("ActiveState"); got != "active" {
+		t.Errorf("got state %q, want active", got)
+	}
+	if got := show("ControlGroup"); got != "/system.slice/glassbox-scoped.scope" {
+		t.Errorf("got cgroup %q", got)
+	}
+	if got := show("TasksMax"); got != "44" {
+		t.Errorf("got TasksMax %q, want 44", got)
+	}
+	var pid struct{ PID int }
+	if err := json.Unmarshal([]byte(call("state", "scoped")), &pid); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid.PID)); !strings.Contains(string(got), "glassbox-scoped.scope") {
+		t.Errorf("got cgroups %s", got)
+	}
+	if out := call("exec", "scoped", "cat", "/proc/self/cgroup"); strings.TrimSpace(out) == "" {
+		t.Error("exec printed nothing")
+	}
+	call("update", "--memory", "64M", "--pids-limit", "55", "scoped")
+	if got := show("TasksMax"); got != "55" {
+		t.Errorf("after the update: got TasksMax %q, want 55", got)
+	}
+	if err := exec.Command("systemctl", "daemon-reload").Run(); err != nil {
+		t.Error(err)
+	}
+	var event struct {
+		Data struct {
+			Memory struct{ Usage struct{ Limit uint64 } }
+			Pids   struct{ Limit uint64 }
+		}
+	}
+	if err := json.Unmarshal([]byte(call("events", "--stats", "scoped")), &event); err != nil || event.Data.Memory.Usage.Limit != 64<<20 || event.Data.Pids.Limit != 55 {
+		t.Errorf("events: %+v %v", event, err)
+	}
+	call("kill", "scoped", "KILL")
+	call("delete", "--force", "scoped")
+	if got := show("ActiveState"); got != "inactive" {
+		t.Errorf("after delete: got state %q, want inactive", got)
 	}
 }

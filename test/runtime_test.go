@@ -27,10 +27,6 @@ type bundles struct {
 
 func startBundles(t *testing.T, name string) *bundles {
 	prepare(t)
-	seed, err := run.seeds["busybox"].get("busybox")
-	if err != nil {
-		t.Fatal(err)
-	}
 	work := t.TempDir()
 	host, err := machine.Start(name, filepath.Join(work, "machine"))
 	if err != nil {
@@ -38,7 +34,19 @@ func startBundles(t *testing.T, name string) *bundles {
 	}
 	t.Cleanup(func() { host.Close() })
 	b := &bundles{t: t, state: &state{host: host, work: work}, work: filepath.Join(work, "bundles")}
-	// The programs are those of the busybox image.
+	b.findPrograms()
+	if err := os.MkdirAll(b.work, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// findPrograms finds the programs of the busybox image.
+func (b *bundles) findPrograms() {
+	seed, err := run.seeds["busybox"].get("busybox")
+	if err != nil {
+		b.t.Fatal(err)
+	}
 	err = filepath.WalkDir(seed, func(path string, d fs.DirEntry, err error) error {
 		if err == nil && d.Name() == "busybox" && d.Type().IsRegular() {
 			b.bin = filepath.Dir(path)
@@ -47,12 +55,8 @@ func startBundles(t *testing.T, name string) *bundles {
 		return err
 	})
 	if err != nil || b.bin == "" {
-		t.Fatalf("no busybox in the image: %v", err)
+		b.t.Fatalf("no busybox in the image: %v", err)
 	}
-	if err := os.MkdirAll(b.work, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	return b
 }
 
 // rootfs makes a root file system.
