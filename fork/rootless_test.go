@@ -438,10 +438,10 @@ func TestMountIDs(t *testing.T) {
 	spec.Mounts = append(spec.Mounts, specs.Mount{Destination: "/data", Type: "bind", Source: source, Options: []string{"bind", "idmap"}})
 	same(t, "mapping of the container", run(t, compiled(t, spec)), "3:4\n")
 
-	spec.Mounts[len(spec.Mounts)-1].Source = "/proc/sys"
+	spec.Mounts[len(spec.Mounts)-1].Source = "/proc/sys/kernel"
 	fds, _ := pipes(t)
 	_, err = Start(compiled(t, spec), Options{FDs: fds})
-	if err == nil || !strings.Contains(err.Error(), "/mounts/4") || !strings.Contains(err.Error(), "file system of /proc/sys") {
-		t.Errorf("got %v, want the file system of /proc/sys to be refused", err)
+	if err == nil || !strings.Contains(err.Error(), "/mounts/4") || !strings.Contains(err.Error(), "file system of /proc/sys/kernel") {
+		t.Errorf("got %v, want the file system of /proc/sys/kernel to be refused", err)
 	}
 }
