@@ -31,6 +31,12 @@ func Attach(controller string) (h Hierarchy, release func(), err error) {
 		return h, nil, fmt.Errorf("mount cgroup %s: %w", controller, err)
 	}
 	h = Hierarchy{Path: "/sys/fs/cgroup/" + controller, Options: controller, detached: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), fd)}
+	// Tests that were killed leave groups, and those the hierarchy. No test takes as long as this.
+	for _, group := range Groups(h.detached + "/") {
+		if info, err := os.Stat(group); err == nil && time.Since(info.ModTime()) > time.Hour {
+			os.Remove(group) // one with processes stays
+		}
+	}
 	return h, func() {
 		// The kernel keeps a hierarchy when its last mount goes while groups of it are still dying. Then only the end of
 		// another mount takes it.
