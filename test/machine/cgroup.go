@@ -27,6 +27,10 @@ type Hierarchy struct {
 // alone, until release is called. A controller that groups of the unified hierarchy hold is busy.
 func Attach(controller string) (h Hierarchy, release func(), err error) {
 	fd, err := attach(controller)
+	// A hierarchy that has just gone is busy for a moment.
+	for end := time.Now().Add(3 * time.Second); errors.Is(err, unix.EBUSY) && time.Now().Before(end); fd, err = attach(controller) {
+		time.Sleep(100 * time.Millisecond)
+	}
 	if err != nil {
 		return h, nil, fmt.Errorf("mount cgroup %s: %w", controller, err)
 	}
