@@ -130,7 +130,7 @@ func (c *record) status() string {
 		return Stopped
 	case c.frozen():
 		return Paused
-	case forked:
+	case forked && !c.Restored:
 		return Created
 	}
 	return Running

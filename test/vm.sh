@@ -14,6 +14,12 @@ fixtures=$(cd test && go run ./fixture/make)
 export CGO_ENABLED=0
 go build -o "$dir/" cmd/test2json
 cp bin/glassbox bin/glassbox-runtime "$(command -v docker-registry)" "$dir/"
+# Criu works on the machine's kernel, even where it doesn't here.
+if criu=$(command -v criu); then
+	mkdir "$dir/criu"
+	cp "$criu" "$dir/criu/"
+	ldd "$criu" | awk '$3 ~ "^/" { print $3 }' | xargs cp -Lt "$dir/criu/"
+fi
 # The packages whose tests ask the kernel. The rest gives the same answer everywhere.
 packages=(./test)
 for name in cgroup fork host network supervise engine; do
@@ -29,6 +35,11 @@ cat >"$dir/inside" <<'EOF'
 here=$PWD
 mkdir /tmp/bin
 cp "build/vm-$HIERARCHY"/{glassbox,glassbox-runtime,docker-registry,test2json,*.test} /tmp/bin/
+if [[ -e build/vm-$HIERARCHY/criu ]]; then
+	cp "build/vm-$HIERARCHY/criu/criu" /usr/local/sbin/
+	cp -n "build/vm-$HIERARCHY"/criu/*.so* /usr/lib/x86_64-linux-gnu/
+	ldconfig
+fi
 export PATH=/tmp/bin:$PATH GLASSBOX_BIN=/tmp/bin GLASSBOX_TEST_VM=1 GLASSBOX_TEST_SCALE=${SCALE:-5} TMPDIR=/tmp
 # A processor that the kernel has lost for a minute never comes back: better a dead machine, whose console tells where.
 sysctl -q kernel.watchdog_thresh=30 kernel.softlockup_panic=1

@@ -1,0 +1,159 @@
+package bundle
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"glassbox/cgroup"
+)
+
+// CheckpointOptions are the flags of checkpoint.
+type CheckpointOptions struct {
+	CRIUFlags
+	ParentPath      string // images of an earlier pre-dump, relative to ImagePath
+	LeaveRunning    bool
+	TCPSkipInFlight bool
+	LinkRemap       bool
+	PageServer      string // ADDRESS:PORT that gets the memory
+	PreDump         bool   // memory only, and the container goes on
+}
+
+// Checkpoint writes the processes of a container into image files. Unless it is left running, it ends thereby, and is removed.
+func (r *Runtime) Checkpoint(id string, o CheckpointOptions) error {
+	l, err := r.lock(id)
+	if err != nil {
+		return err
+	}
+	defer l.unlock()
+	c, err := r.load(id)
+	if err != nil {
+		return err
+	}
+	status := c.status()
+	if status == Created || status == Stopped {
+		return fmt.Errorf("cannot checkpoint a container that is %s", status)
+	}
+	program, err := criu()
+	if err != nil {
+		return err
+	}
+	args, err := r.checkpointArgs(c, &o)
+	if err != nil {
+		return err
+	}
+	if status == Paused && !o.PreDump && !o.LeaveRunning {
+		defer cgroup.Thaw(c.Cgroups) // so that what was killed can end
+	}
+	if err := exec.Command(program, args...).Run(); err != nil {
+		return criuError(program, args[0], filepath.Join(o.WorkPath, "dump.log"), err)
+	}
+	if o.PreDump || o.LeaveRunning {
+		return nil
+	}
+	if err := c.end(status); err != nil {
+		return err
+	}
+	return r.destroy(c)
+}
+
+// checkpointArgs makes criu's command line, and notes beside the images what restore has to know.
+func (r *Runtime) checkpointArgs(c *record, o *CheckpointOptions) ([]string, error) {
+	p, err := r.plan(c.ID)
+	if err != nil {
+		return nil, err
+	}
+	if c.Process.Terminal {
+		return nil, errors.New("/process/terminal: a container with a terminal can't be checkpointed: criu's command line has no means to hand its other end over again")
+	}
+	if err := o.directories(); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(o.ImagePath, 0o700); err != nil {
+		return nil, fmt.Errorf("--image-path: %w", err)
+	}
+	common, err := o.args("dump.log")
+	if err != nil {
+		return nil, err
+	}
+	args := []string{"dump"}
+	if o.PreDump {
+		args = []string{"pre-dump", "--track-mem"}
+	}
+	args = append(append(args, common...), "--tree", fmt.Sprint(c.PID))
+	if o.ParentPath != "" {
+		if filepath.IsAbs(o.ParentPath) {
+			return nil, fmt.Errorf("--parent-path: %q: it must be relative to --image-path", o.ParentPath)
+		}
+		if st, err := os.Stat(filepath.Join(o.ImagePath, o.ParentPath)); err != nil || !st.IsDir() {
+			return nil, fmt.Errorf("--parent-path: %q is no directory, as seen from --image-path", o.ParentPath)
+		}
+		args = append(args, "--prev-images-dir", o.ParentPath)
+		if !o.PreDump {
+			args = append(args, "--track-mem")
+		}
+	}
+	if o.PageServer != "" {
+		host, port, err := net.SplitHostPort(o.PageServer)
+		if err != nil {
+			return nil, fmt.Errorf("--page-server: %w", err)
+		}
+		args = append(args, "--page-server", "--address", host, "--port", port)
+	}
+	if o.TCPSkipInFlight {
+		args = append(args, "--skip-in-flight")
+	}
+	if o.LinkRemap {
+		args = append(args, "--link-remap")
+	}
+	if o.LeaveRunning && !o.PreDump {
+		args = append(args, "--leave-running")
+	}
+	// With the freezer criu stops all processes at once, and finds a paused container as it is.
+	for _, controller := range []string{"", "freezer"} {
+		if dir := c.Cgroups[controller]; dir != "" {
+			if _, err := os.Stat(filepath.Join(dir, map[string]string{"": "cgroup.freeze", "freezer": "freezer.state"}[controller])); err == nil {
+				args = append(args, "--freeze-cgroup", dir)
+				break
+			}
+		}
+	}
+	note := image{Namespaces: map[string]int{}}
+	for _, kind := range joined(p) {
+		name, fd, err := foreign(kind)
+		if err != nil {
+			return nil, err
+		}
+		var st unix.Stat_t
+		if err := unix.Stat(fmt.Sprintf("/proc/%d/ns/%s", c.PID, kind), &st); err != nil {
+			return nil, fmt.Errorf("the container's %s namespace: %w", kind, err)
+		}
+		note.Namespaces[kind] = fd
+		args = append(args, "--external", fmt.Sprintf("%s[%d]:%s", kind, st.Ino, name))
+	}
+	if note.Mounts, err = c.hostMounts(p); err != nil {
+		return nil, err
+	}
+	for _, m := range note.Mounts {
+		args = append(args, "--external", fmt.Sprintf("mnt[%s]:%s", m.Mountpoint, m.Mountpoint))
+	}
+	names, files, err := c.stdio()
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range files {
+		args = append(args, "--external", name)
+	}
+	if o.PreDump {
+		return args, nil
+	}
+	if err := writeJSON(filepath.Join(o.ImagePath, descriptorsFile), names); err != nil {
+		return nil, err
+	}
+	return args, writeJSON(filepath.Join(o.ImagePath, imageFile), note)
+}

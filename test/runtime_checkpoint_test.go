@@ -1,0 +1,186 @@
+package test
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// counter reads the file in which a container counts.
+func counter(t *testing.T, file string) int {
+	t.Helper()
+	for end := time.Now().Add(scaled(5 * time.Second)); ; time.Sleep(20 * time.Millisecond) {
+		data, _ := os.ReadFile(file)
+		if n, err := strconv.Atoi(strings.TrimSpace(string(data))); err == nil {
+			return n
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%s: got %q, want a number", file, data)
+		}
+	}
+}
+
+// beyond waits until a container has counted beyond n.
+func beyond(t *testing.T, file string, n int) {
+	t.Helper()
+	for end := time.Now().Add(scaled(5 * time.Second)); counter(t, file) <= n; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%s: got %d, want more than %d", file, counter(t, file), n)
+		}
+	}
+}
+
+// TestRuntimeCheckpoint writes a container that counts into files and brings it back, under another name and with other streams.
+// Where criu doesn't work, it looks at the error that says so.
+func TestRuntimeCheckpoint(t *testing.T) {
+	b := startBundles(t, "checkpoint")
+	root := b.rootfs("root")
+	source := filepath.Join(b.work, "source")
+	os.MkdirAll(source, 0o755)
+	b.write(filepath.Join(source, "file"), "of the host\n", 0o644)
+	pids := int64(50)
+	dir := b.bundle("count", root, func(s *specs.Spec) {
+		s.Process.Args = []string{"sh", "-c", "i=0; while :; do i=$((i+1)); echo $i; echo $i > /tmp/new; mv /tmp/new /tmp/count; sleep 0.05; done"}
+		s.Root.Readonly = false
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/link/data", Type: "bind", Source: source, Options: []string{"rbind", "ro"}})
+		s.Linux.Resources.Pids = &specs.LinuxPids{Limit: &pids}
+	})
+	os.Symlink("busybox", filepath.Join(root, "bin/mv"))
+	os.Symlink("tmp", filepath.Join(root, "link"))
+	count := filepath.Join(root, "tmp/count")
+	images := filepath.Join(b.work, "images")
+	runtime := filepath.Join(run.bin, "glassbox-runtime") + " --root /run/oci "
+	before, err := b.state.settled()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.state.before = &before
+
+	wrong := func(want string, args ...string) {
+		t.Helper()
+		if res := b.runtime(args...); res.Code != 1 || !regexp.MustCompile(want).MatchString(res.Stderr) {
+			t.Errorf("%s: got exit code %d and %s, want 1 and %s", strings.Join(args, " "), res.Code, res.Stderr, want)
+		}
+	}
+	b.must("create", "-b", dir, "count")
+	wrong("cannot checkpoint a container that is created", "checkpoint", "--image-path", images, "count")
+	wrong("lazy-pages.*not supported", "checkpoint", "--lazy-pages", "count")
+	wrong("status-fd.*not supported", "checkpoint", "--status-fd", "3", "count")
+	wrong("console-socket.*not supported", "restore", "--console-socket", "/x", "other")
+	wrong("no-pivot.*not supported", "restore", "--no-pivot", "other")
+	wrong("does not exist", "checkpoint", "nobody")
+	b.must("delete", "-f", "count")
+
+	b.must("/bin/sh", "-c", runtime+"run -d -b "+dir+" count </dev/null | head -n 1000000 >"+b.work+"/out &")
+	b.await("count", "running")
+	beyond(t, count, 2)
+
+	wrong("criu", "/bin/sh", "-c", "PATH=/nowhere "+runtime+"checkpoint --image-path "+images+" count")
+	if res := b.runtime("/bin/sh", "-c", "PATH=/nowhere "+runtime+"checkpoint count"); !strings.Contains(res.Stderr, "criu is not installed") || !strings.Contains(res.Stderr, "package") {
+		t.Errorf("without criu: %s", res.Stderr)
+	}
+	if res := b.runtime("/bin/sh", "-c", "criu check"); res.Code != 0 {
+		want := `criu is installed but doesn't work on this kernel: criu check: `
+		if res.Code == 127 {
+			want = "criu is not installed"
+		}
+		wrong(want, "checkpoint", "--image-path", images, "count")
+		n := counter(t, count)
+		beyond(t, count, n) // it hasn't been harmed
+		wrong("criu|images", "restore", "-d", "-b", dir, "--image-path", images, "other")
+		b.must("delete", "-f", "count")
+		if left, err := b.state.leaked(); err != nil || left != "" {
+			t.Errorf("%v\n%s", err, left)
+		}
+		t.Skipf("criu doesn't work here, so its errors were tried only: %s", strings.TrimSpace(res.Stdout+res.Stderr))
+	}
+
+	// mounts are those that the container sees, without what differs between two containers.
+	mounts := func(id string) []string {
+		var lines []string
+		for line := range strings.Lines(b.must("exec", id, "cat", "/proc/self/mountinfo")) {
+			f := strings.Fields(line)
+			lines = append(lines, strings.ReplaceAll(f[3], "/"+id, "/ID")+" "+f[4]+" "+f[5])
+		}
+		slices.Sort(lines)
+		return lines
+	}
+	want := mounts("count")
+	b.must("checkpoint", "--image-path", filepath.Join(b.work, "left"), "--leave-running", "count")
+	n := counter(t, count)
+	beyond(t, count, n)
+	b.must("checkpoint", "--image-path", images, "--work-path", filepath.Join(b.work, "logs"), "count")
+	n = counter(t, count)
+	if got := b.must("list", "-q"); got != "" {
+		t.Errorf("left after the checkpoint: %s", got)
+	}
+	if left, err := b.state.leaked(); err != nil || left != "" {
+		t.Errorf("after the checkpoint: %v\n%s", err, left)
+	}
+	if _, err := os.Stat(filepath.Join(b.work, "logs/dump.log")); err != nil {
+		t.Error(err)
+	}
+
+	pidFile := filepath.Join(b.work, "pid")
+	b.must("/bin/sh", "-c", runtime+"restore -d -b "+dir+" --image-path "+images+" --pid-file "+pidFile+" other </dev/null 2>"+b.work+"/err | head -n 1000000 >"+b.work+"/out2 & sleep 0.1")
+	for end := time.Now().Add(scaled(5 * time.Second)); time.Now().Before(end) && b.must("list", "-q") == ""; time.Sleep(50 * time.Millisecond) {
+	}
+	b.await("other", "running")
+	beyond(t, count, n)
+	if out, _ := os.ReadFile(b.work + "/out2"); len(out) > 0 && !strings.HasPrefix(string(out), strconv.Itoa(n)+"\n") && !strings.HasPrefix(string(out), strconv.Itoa(n+1)+"\n") {
+		t.Errorf("the output doesn't go on after %d: %.20q", n, out)
+	}
+	pid, _ := os.ReadFile(pidFile)
+	if got := b.must("state", "other"); !strings.Contains(got, `"pid": `+string(pid)+",") || len(pid) == 0 {
+		t.Errorf("got state %s with pid file %q", got, pid)
+	}
+	if got := mounts("other"); !slices.Equal(got, want) {
+		t.Errorf("got mounts\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	if got := b.must("exec", "other", "cat", "/link/data/file"); got != "of the host\n" {
+		t.Errorf("in the bind mount: %q", got)
+	}
+	if res := b.runtime("exec", "other", "touch", "/link/data/file"); res.Code == 0 {
+		t.Error("a read-only mount can be written to")
+	}
+	if got := b.must("events", "--stats", "other"); !strings.Contains(got, `"limit":50`) {
+		t.Errorf("the limit of processes is gone: %s", got)
+	}
+	// What the process may do is what it could do before.
+	if got := b.must("/bin/sh", "-c", "grep -E 'CapEff|CapBnd|NoNewPrivs|Seccomp:' /proc/"+string(pid)+"/status"); !strings.Contains(got, "CapEff:\t0000000020000420") || !strings.Contains(got, "NoNewPrivs:\t1") {
+		t.Errorf("privileges: %s", got)
+	}
+	if got := b.must("/bin/sh", "-c", "ls /proc/"+string(pid)+"/fd | sort -n | tr '\\n' ' '"); !regexp.MustCompile(`^0 1 2 (10 )?$`).MatchString(got) {
+		t.Errorf("descriptors of the restored process: %s", got)
+	}
+	b.must("pause", "other")
+	if s := b.status("other"); s != "paused" {
+		t.Errorf("got status %s, want paused", s)
+	}
+	// A restored and paused container can be written again.
+	b.must("checkpoint", "--image-path", filepath.Join(b.work, "again"), "other")
+	n = counter(t, count)
+	res := b.runtime("/bin/sh", "-c", runtime+"restore -b "+dir+" --image-path "+b.work+"/again third & while ! "+runtime+"state third >/dev/null 2>&1; do sleep 0.1; done; sleep 0.3; "+runtime+"resume third >/dev/null 2>&1; sleep 0.3; "+runtime+"kill third KILL; wait $!")
+	if res.Code != 137 {
+		t.Errorf("restore in the foreground: %+v", res)
+	}
+	beyond(t, count, n)
+	if got := b.must("list", "-q"); got != "" {
+		t.Errorf("left: %s", got)
+	}
+	// Images that don't belong to the configuration.
+	none := b.bundle("none", root, nil)
+	wrong("/mounts: the checkpoint has a bind mount on /link/data, and the configuration has none", "restore", "-b", none, "--image-path", images, "fourth")
+	os.Remove(filepath.Join(images, "inventory.img"))
+	wrong("criu restore: exit status 1: .*restore.log", "restore", "-b", dir, "--image-path", images, "fourth")
+	if left, err := b.state.leaked(); err != nil || left != "" {
+		t.Errorf("%v\n%s", err, left)
+	}
+}
