@@ -275,6 +275,11 @@ func (r *Runtime) restoreArgs(out *compile.Output, facts *host.Facts, program, r
 		return nil, nil, fmt.Errorf("--image-path: %w", err)
 	}
 	for fd, name := range names[:min(3, len(names))] {
+		if strings.HasPrefix(name, "file[") {
+			if _, err := unix.Seek(fd, 0, unix.SEEK_CUR); err != nil {
+				return nil, nil, fmt.Errorf("descriptor %d was a file at the checkpoint, which criu can replace by another file or /dev/null only: %w", fd, err)
+			}
+		}
 		if (strings.HasPrefix(name, "pipe:[") || strings.HasPrefix(name, "file[")) && !slices.Contains(names[:fd], name) {
 			args = append(args, "--inherit-fd", fmt.Sprintf("fd[%d]:%s", fd, name))
 		}

@@ -129,7 +129,7 @@ func TestRuntimeCheckpoint(t *testing.T) {
 	}
 
 	pidFile := filepath.Join(b.work, "pid")
-	b.must("/bin/sh", "-c", runtime+"restore -d -b "+dir+" --image-path "+images+" --pid-file "+pidFile+" other </dev/null 2>"+b.work+"/err | head -n 1000000 >"+b.work+"/out2 & sleep 0.1")
+	b.must("/bin/sh", "-c", runtime+"restore -d -b "+dir+" --image-path "+images+" --pid-file "+pidFile+" other </dev/null 2>&1 | head -n 1000000 >"+b.work+"/out2 & sleep 0.1")
 	for end := time.Now().Add(scaled(5 * time.Second)); time.Now().Before(end) && b.must("list", "-q") == ""; time.Sleep(50 * time.Millisecond) {
 	}
 	b.await("other", "running")
@@ -175,6 +175,7 @@ func TestRuntimeCheckpoint(t *testing.T) {
 	if got := b.must("list", "-q"); got != "" {
 		t.Errorf("left: %s", got)
 	}
+	wrong("descriptor 0 was a file", "/bin/sh", "-c", "true | "+runtime+"restore -b "+dir+" --image-path "+images+" fourth")
 	// Images that don't belong to the configuration.
 	none := b.bundle("none", root, nil)
 	wrong("/mounts: the checkpoint has a bind mount on /link/data, and the configuration has none", "restore", "-b", none, "--image-path", images, "fourth")
