@@ -12,6 +12,8 @@
 // come to execve (the flag PF_FORKNOEXEC), whether its cgroup is frozen. So there is no moment at which a killed runtime leaves
 // a state that isn't true.
 //
+// Checkpoints are criu's work (criu.go); a restored container has no plan of its own that ran, only criu's.
+//
 // Messages follow runc's where callers are known to look at them (containerd's shim, Podman's conmon).
 //
 // Start reading at [Runtime], then create.go.

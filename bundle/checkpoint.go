@@ -1,12 +1,14 @@
 package bundle
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -46,6 +48,9 @@ func (r *Runtime) Checkpoint(id string, o CheckpointOptions) error {
 	args, err := r.checkpointArgs(c, &o)
 	if err != nil {
 		return err
+	}
+	for _, pid := range c.strangers() {
+		r.warn("process %d was started in the container by exec: it is not part of the checkpoint", pid)
 	}
 	if status == Paused && !o.PreDump && !o.LeaveRunning {
 		defer cgroup.Thaw(c.Cgroups) // so that what was killed can end
@@ -156,4 +161,37 @@ func (r *Runtime) checkpointArgs(c *record, o *CheckpointOptions) ([]string, err
 		return nil, err
 	}
 	return args, writeJSON(filepath.Join(o.ImagePath, imageFile), note)
+}
+
+// strangers are the processes of a container that don't descend from its first one, which criu doesn't see.
+func (c *record) strangers() []int {
+	if len(c.Cgroups) == 0 {
+		return nil
+	}
+	pids, _ := cgroup.Procs(c.Cgroups)
+	var list []int
+	for _, pid := range pids {
+		for p := pid; p != c.PID; {
+			if p = parent(p); p <= 1 {
+				list = append(list, pid)
+				break
+			}
+		}
+	}
+	return list
+}
+
+// parent is the process whose child a process is, 0 if it has none or is gone.
+func parent(pid int) int {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	i := bytes.LastIndexByte(data, ')') // proc_pid_stat(5): the parent is the second field after the name
+	if err != nil || i < 0 {
+		return 0
+	}
+	f := bytes.Fields(data[i+1:])
+	if len(f) < 2 {
+		return 0
+	}
+	n, _ := strconv.Atoi(string(f[1]))
+	return n
 }

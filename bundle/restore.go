@@ -93,6 +93,9 @@ func (r *Runtime) restore(id string, spec *specs.Spec, program string, o Restore
 	if err := o.directories(); err != nil {
 		return nil, err
 	}
+	if err := openImages(o.ImagePath, spec); err != nil {
+		return nil, err
+	}
 	facts, err := r.Facts()
 	if err != nil {
 		return nil, err
@@ -206,20 +209,11 @@ func (r *Runtime) restoreArgs(out *compile.Output, facts *host.Facts, program, r
 	if o.LSMMountContext != "" {
 		args = append(args, "--lsm-mount-context", o.LSMMountContext)
 	}
-	// The container may have another cgroup than before.
-	for _, h := range facts.Cgroup.Hierarchies {
-		key, prefix := "", ""
-		if !h.V2 {
-			if len(h.Controllers) == 0 {
-				continue
-			}
-			key = h.Controllers[0]
-			prefix = strings.Join(h.Controllers, ",") + ":"
-		}
-		if rest, ok := strings.CutPrefix(out.Cgroups[key], h.Mount); ok {
-			args = append(args, "--cgroup-root", prefix+path.Join("/", rest))
-		}
+	roots, err := cgroupRoots(out.Cgroups, facts)
+	if err != nil {
+		return nil, nil, err
 	}
+	args = append(args, roots...)
 	trees, err := hostTrees(out.Plan)
 	if err != nil {
 		return nil, nil, err
@@ -285,4 +279,75 @@ func (r *Runtime) restoreArgs(out *compile.Output, facts *host.Facts, program, r
 		}
 	}
 	return args, fds, nil
+}
+
+// cgroupRoots tells criu the container's cgroups, which may be others than before. A root without a controller, as v2 has it, counts
+// for all that have none of their own: in hierarchies that glassbox doesn't use the processes stay where criu is.
+func cgroupRoots(cgroups map[string]string, facts *host.Facts) ([]string, error) {
+	var args []string
+	used := map[string]bool{}
+	for _, h := range facts.Cgroup.Hierarchies {
+		key, prefix := "", ""
+		if !h.V2 {
+			if len(h.Controllers) == 0 {
+				continue
+			}
+			key = h.Controllers[0] // criu compares with each one of a hierarchy
+			prefix = key + ":"
+		}
+		if rest, ok := strings.CutPrefix(cgroups[key], h.Mount); ok {
+			args = append(args, "--cgroup-root", prefix+path.Join("/", rest))
+			used[key] = true
+		}
+	}
+	data, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return nil, err
+	}
+	for line := range strings.Lines(string(data)) {
+		f := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(f) < 3 || f[1] == "" {
+			continue
+		}
+		controllers := strings.Split(f[1], ",")
+		if !slices.ContainsFunc(controllers, func(c string) bool { return used[c] }) {
+			args = append(args, "--cgroup-root", controllers[0]+":"+f[2])
+		}
+	}
+	return args, nil
+}
+
+// openImages lets root of a user namespace read the images: criu makes part of its work as that user. They tell all that the
+// container had in memory, so it is nobody else.
+func openImages(dir string, spec *specs.Spec) error {
+	if !slices.ContainsFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.UserNamespace }) {
+		return nil
+	}
+	gid := -1
+	for _, m := range spec.Linux.GIDMappings {
+		if m.ContainerID == 0 {
+			gid = int(m.HostID)
+		}
+	}
+	if gid <= 0 {
+		return nil
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("--image-path: %w", err)
+	}
+	give := func(path string, mode os.FileMode) error {
+		if err := os.Lchown(path, -1, gid); err != nil {
+			return fmt.Errorf("--image-path: %w", err)
+		}
+		return os.Chmod(path, mode)
+	}
+	for _, e := range entries {
+		if e.Type().IsRegular() && strings.HasSuffix(e.Name(), ".img") {
+			if err := give(filepath.Join(dir, e.Name()), 0o640); err != nil {
+				return err
+			}
+		}
+	}
+	return give(dir, 0o710)
 }

@@ -113,7 +113,10 @@ func TestRuntimeCheckpoint(t *testing.T) {
 		return lines
 	}
 	want := mounts("count")
-	b.must("checkpoint", "--image-path", filepath.Join(b.work, "left"), "--leave-running", "count")
+	b.must("/bin/sh", "-c", runtime+"exec -d count sleep 1000 </dev/null >/dev/null 2>&1")
+	if res := b.runtime("checkpoint", "--image-path", filepath.Join(b.work, "left"), "--leave-running", "count"); res.Code != 0 || !strings.Contains(res.Stderr, "was started in the container by exec: it is not part of the checkpoint") {
+		t.Errorf("checkpoint --leave-running: %+v", res)
+	}
 	n := counter(t, count)
 	beyond(t, count, n)
 	b.must("checkpoint", "--image-path", images, "--work-path", filepath.Join(b.work, "logs"), "count")
@@ -176,6 +179,7 @@ func TestRuntimeCheckpoint(t *testing.T) {
 		t.Errorf("left: %s", got)
 	}
 	wrong("descriptor 0 was a file", "/bin/sh", "-c", "true | "+runtime+"restore -b "+dir+" --image-path "+images+" fourth")
+	wrong("/process/terminal: ", "restore", "-b", b.bundle("terminal", root, func(s *specs.Spec) { s.Process.Terminal = true }), "--image-path", images, "fourth")
 	// Images that don't belong to the configuration.
 	none := b.bundle("none", root, nil)
 	wrong("/mounts: the checkpoint has a bind mount on /link/data, and the configuration has none", "restore", "-b", none, "--image-path", images, "fourth")
