@@ -73,7 +73,11 @@ func (r *Runtime) checkpointArgs(c *record, o *CheckpointOptions) ([]string, err
 	if err != nil {
 		return nil, err
 	}
-	if c.Process.Terminal {
+	spec, err := r.config(c)
+	if err != nil {
+		return nil, err
+	}
+	if spec.Process.Terminal {
 		return nil, errors.New("/process/terminal: a container with a terminal can't be checkpointed: criu's command line has no means to hand its other end over again")
 	}
 	if err := o.directories(); err != nil {

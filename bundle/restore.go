@@ -20,6 +20,7 @@ import (
 	"glassbox/compile"
 	"glassbox/fork"
 	"glassbox/host"
+	"glassbox/plan"
 )
 
 // RestoreOptions are the flags of restore.
@@ -49,10 +50,10 @@ func (r *Runtime) Restore(id string, o RestoreOptions) (int, error) {
 		signals = catch()
 		defer signals.stop()
 	}
-	spec, err := r.read(o.Bundle)
+	spec, text, err := r.read(o.Bundle)
 	var c *record
 	if err == nil {
-		c, err = r.restore(id, spec, program, o)
+		c, err = r.restore(id, spec, text, program, o)
 	}
 	if err != nil {
 		os.RemoveAll(r.dir(id))
@@ -78,7 +79,7 @@ func (r *Runtime) Restore(id string, o RestoreOptions) (int, error) {
 }
 
 // restore makes the container. On an error nothing is left but its directory.
-func (r *Runtime) restore(id string, spec *specs.Spec, program string, o RestoreOptions) (*record, error) {
+func (r *Runtime) restore(id string, spec *specs.Spec, text []byte, program string, o RestoreOptions) (*record, error) {
 	bundle, err := filepath.Abs(o.Bundle)
 	if err != nil {
 		return nil, err
@@ -104,7 +105,7 @@ func (r *Runtime) restore(id string, spec *specs.Spec, program string, o Restore
 		return nil, err
 	}
 	in := compile.RestoreInput{
-		Input: compile.Input{Spec: spec, Facts: *facts, InheritStdio: true, LaxCaps: true},
+		Input: compile.Input{Spec: spec, Facts: *facts, InheritStdio: true, LaxCaps: true, Bundle: bundle},
 		Env:   os.Environ(),
 	}
 	if in.Systemd, err = r.systemd(); err != nil {
@@ -135,13 +136,13 @@ func (r *Runtime) restore(id string, spec *specs.Spec, program string, o Restore
 	}
 	c := &record{
 		Format: recordFormat, OCIVersion: spec.Version, ID: id, Bundle: bundle, Rootfs: spec.Root.Path, Created: time.Now().UTC(), Owner: os.Geteuid(),
-		Annotations: spec.Annotations, Cgroups: out.Cgroups, Unit: out.Unit, Systemd: in.Systemd, Namespaces: namespaces(out.Plan), Hooks: spec.Hooks, Process: spec.Process, Filter: filterOf(out.Plan),
-		Restored: true,
+		Annotations: spec.Annotations, Cgroups: out.Cgroups, Unit: out.Unit, Systemd: in.Systemd, Namespaces: namespaces(out.Plan), Hooks: laterHooks(spec.Hooks), Restored: true,
+		spec: spec, left: &leftovers{Cgroups: out.Cgroups, Steps: p.Undo(len(p.Steps))},
 	}
-	// What the container's own plan would have made is what is there afterwards, and what a later checkpoint wants to know.
-	if err := r.prepare(c, out.Plan, false); err != nil {
+	if err := r.prepare(c, false); err != nil {
 		return nil, err
 	}
+	r.debug(p)
 	proc, err := fork.Start(p, fork.Options{OnExecFailure: fork.ExplainExec})
 	if err != nil {
 		return nil, err
@@ -152,16 +153,17 @@ func (r *Runtime) restore(id string, spec *specs.Spec, program string, o Restore
 		if ws.Signaled() {
 			how = fmt.Errorf("signal: %v", ws.Signal())
 		}
-		return nil, errors.Join(criuError(program, "restore", filepath.Join(o.WorkPath, "restore.log"), how), r.undo(id, true))
+		return nil, errors.Join(criuError(program, "restore", filepath.Join(o.WorkPath, "restore.log"), how), r.undo(id, c.left, true))
 	}
-	if err := r.restored(c, pidFile, o); err != nil {
-		return nil, errors.Join(err, r.undo(id, true))
+	if err := r.restored(c, pidFile, text, out.Plan, o); err != nil {
+		return nil, errors.Join(err, r.undo(id, c.left, true))
 	}
 	return c, nil
 }
 
-// restored writes down who the restored process is.
-func (r *Runtime) restored(c *record, pidFile string, o RestoreOptions) error {
+// restored writes down who the restored process is. The plan is the one that would have made the container: what it has is what
+// later commands ask for.
+func (r *Runtime) restored(c *record, pidFile string, config []byte, p *plan.Plan, o RestoreOptions) error {
 	data, err := os.ReadFile(pidFile)
 	if err == nil {
 		c.PID, err = strconv.Atoi(string(bytes.TrimSpace(data)))
@@ -189,7 +191,15 @@ func (r *Runtime) restored(c *record, pidFile string, o RestoreOptions) error {
 			return fmt.Errorf("--pid-file: %w", err)
 		}
 	}
-	if err := r.save(c); err != nil {
+	for _, f := range []struct {
+		name string
+		data []byte
+	}{{planFile, plan.AppendBinary(nil, p)}, {configFile, config}} {
+		if err := r.write(c.ID, f.name, f.data); err != nil {
+			return err
+		}
+	}
+	if err := writeFile(filepath.Join(r.dir(c.ID), stateFile), c.text()); err != nil {
 		return err
 	}
 	return r.poststart(c)

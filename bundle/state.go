@@ -51,6 +51,7 @@ type record struct {
 	Systemd     *systemd.Facts    `json:"systemd,omitempty"` // which made it
 	Namespaces  []string          `json:"namespaces"`        // those that aren't the host's
 	Hooks       []string          `json:"hooks,omitempty"`   // the kinds that the configuration has and that are still to come
+	Restored    bool              `json:"restored"`          // the process comes from criu, and has never been at an execve
 
 	spec *specs.Spec // once it is needed, see config
 	left *leftovers  // of a container that this process has created

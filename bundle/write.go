@@ -110,6 +110,10 @@ func (c *record) text() []byte {
 	if len(c.Hooks) > 0 {
 		o.strings("hooks", c.Hooks)
 	}
+	if c.Restored {
+		o.key("restored")
+		o.text = append(o.text, "true"...)
+	}
 	return append(o.text, '}', '\n')
 }
 
