@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"glassbox/plan"
@@ -336,6 +337,16 @@ func joined(p *plan.Plan) []string {
 		}
 	}
 	return kinds
+}
+
+// checkUsers refuses a container whose processes criu would write and end, and could not make again.
+func checkUsers(spec *specs.Spec) error {
+	for i, n := range spec.Linux.Namespaces {
+		if n.Type == specs.UserNamespace {
+			return fmt.Errorf("/linux/namespaces/%d: criu (seen with 3.17 and 4.2) can't restore a container in a user namespace: it may neither enter the cgroups again nor read what is the host's", i)
+		}
+	}
+	return nil
 }
 
 // foreign are the names that criu and runc have for namespaces that belong to others.

@@ -87,14 +87,14 @@ func (r *Runtime) restore(id string, spec *specs.Spec, text []byte, program stri
 	if spec.Process.Terminal {
 		return nil, errors.New("/process/terminal: a container with a terminal can't be restored: criu's command line has no means to hand its other end over")
 	}
+	if err := checkUsers(spec); err != nil {
+		return nil, err
+	}
 	//lint:ignore SA1019 prestart is deprecated, and still in use
 	if h := spec.Hooks; h != nil && len(h.Prestart)+len(h.CreateRuntime)+len(h.CreateContainer)+len(h.StartContainer) > 0 {
 		return nil, errors.New("/hooks: hooks of the creation and the start can't run in a restore: criu makes the container in one go")
 	}
 	if err := o.directories(); err != nil {
-		return nil, err
-	}
-	if err := openImages(o.ImagePath, spec); err != nil {
 		return nil, err
 	}
 	facts, err := r.Facts()
@@ -325,39 +325,4 @@ func cgroupRoots(cgroups map[string]string, facts *host.Facts) ([]string, error)
 		}
 	}
 	return args, nil
-}
-
-// openImages lets root of a user namespace read the images: criu makes part of its work as that user. They tell all that the
-// container had in memory, so it is nobody else.
-func openImages(dir string, spec *specs.Spec) error {
-	if !slices.ContainsFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.UserNamespace }) {
-		return nil
-	}
-	gid := -1
-	for _, m := range spec.Linux.GIDMappings {
-		if m.ContainerID == 0 {
-			gid = int(m.HostID)
-		}
-	}
-	if gid <= 0 {
-		return nil
-	}
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return fmt.Errorf("--image-path: %w", err)
-	}
-	give := func(path string, mode os.FileMode) error {
-		if err := os.Lchown(path, -1, gid); err != nil {
-			return fmt.Errorf("--image-path: %w", err)
-		}
-		return os.Chmod(path, mode)
-	}
-	for _, e := range entries {
-		if e.Type().IsRegular() && strings.HasSuffix(e.Name(), ".img") {
-			if err := give(filepath.Join(dir, e.Name()), 0o640); err != nil {
-				return err
-			}
-		}
-	}
-	return give(dir, 0o710)
 }

@@ -180,6 +180,12 @@ func TestRuntimeCheckpoint(t *testing.T) {
 	}
 	wrong("descriptor 0 was a file", "/bin/sh", "-c", "true | "+runtime+"restore -b "+dir+" --image-path "+images+" fourth")
 	wrong("/process/terminal: ", "restore", "-b", b.bundle("terminal", root, func(s *specs.Spec) { s.Process.Terminal = true }), "--image-path", images, "fourth")
+	wrong("/linux/namespaces/[0-9]: .*user namespace", "restore", "-b", b.bundle("users", root, func(s *specs.Spec) {
+		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+	}), "--image-path", images, "fourth")
+	wrong("/hooks: ", "restore", "-b", b.bundle("hooks", root, func(s *specs.Spec) {
+		s.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/true"}}}
+	}), "--image-path", images, "fourth")
 	// Images that don't belong to the configuration.
 	none := b.bundle("none", root, nil)
 	wrong("/mounts: the checkpoint has a bind mount on /link/data, and the configuration has none", "restore", "-b", none, "--image-path", images, "fourth")
