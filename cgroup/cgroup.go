@@ -131,7 +131,7 @@ func Steps(f host.Cgroup, p string, r *specs.LinuxResources, origin func(pointer
 		}
 	}
 	for _, h := range f.Hierarchies {
-		add(&plan.CgroupCreate{Path: s.dir(h)}, "/linux/cgroupsPath", createReason(h))
+		add(create(h, s.dir(h)), "/linux/cgroupsPath", createReason(h))
 	}
 	s.Steps = append(s.Steps, enable...)
 	s.Steps = append(s.Steps, w.steps...)
@@ -240,6 +240,14 @@ func enableSteps(f host.Cgroup, v2 host.Hierarchy, p string, used []string, orig
 	}
 	slices.Reverse(steps)
 	return steps
+}
+
+// create makes the step that makes a cgroup in a hierarchy.
+func create(h host.Hierarchy, dir string) *plan.CgroupCreate {
+	if h.V2 {
+		return &plan.CgroupCreate{Path: dir}
+	}
+	return &plan.CgroupCreate{Path: dir, Controllers: h.Controllers}
 }
 
 // unified returns the v2 hierarchy.

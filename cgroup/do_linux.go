@@ -33,14 +33,22 @@ func Create(op *plan.CgroupCreate) error {
 	} else if err != nil {
 		return fmt.Errorf("create cgroup %s: %w%s", op.Path, err, createHint(err))
 	}
+	has := func(controller string) bool { return len(op.Controllers) == 0 || slices.Contains(op.Controllers, controller) }
 	// A child that is born into a frozen cgroup, or joins it, never comes back to say so.
-	if text, err := readFile(op.Path, "cgroup.events"); err == nil && keyed(text)["frozen"] == 1 {
-		return fmt.Errorf("create cgroup %s: it is frozen, by itself or by a parent: %w", op.Path, unix.EBUSY)
+	if len(op.Controllers) == 0 {
+		if text, err := readFile(op.Path, "cgroup.events"); err == nil && keyed(text)["frozen"] == 1 {
+			return fmt.Errorf("create cgroup %s: it is frozen, by itself or by a parent: %w", op.Path, unix.EBUSY)
+		}
 	}
-	if state, err := readFile(op.Path, "freezer.state"); err == nil && state != "THAWED" {
-		return fmt.Errorf("create cgroup %s: it is frozen, by itself or by a parent: %w", op.Path, unix.EBUSY)
+	if has("freezer") {
+		if state, err := readFile(op.Path, "freezer.state"); err == nil && state != "THAWED" {
+			return fmt.Errorf("create cgroup %s: it is frozen, by itself or by a parent: %w", op.Path, unix.EBUSY)
+		}
 	}
-	return fillCpuset(op.Path)
+	if has("cpuset") {
+		return fillCpuset(op.Path)
+	}
+	return nil
 }
 
 func createHint(err error) string {

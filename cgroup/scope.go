@@ -100,7 +100,7 @@ func ScopeSteps(f host.Cgroup, m systemd.Facts, scope Scope, extra []plan.System
 	var ours []host.Hierarchy
 	for _, h := range f.Hierarchies {
 		if dir := s.dir(h); !slices.Contains(own, dir) {
-			add(&s.Steps, &plan.CgroupCreate{Path: dir}, at, createReason(h))
+			add(&s.Steps, create(h, dir), at, createReason(h))
 			ours = append(ours, h)
 		}
 	}

@@ -71,7 +71,7 @@ func TestReadKinds(t *testing.T) {
 func howOnly() map[string]bool {
 	out := map[string]bool{}
 	for _, name := range []string{
-		"cgroup-write.enable", "cgroup-remove.path", "cgroup-evacuate.from", "cgroup-evacuate.to", "cgroup-open.path", "cgroup-open.save", "cgroup-join.from", "cgroup-attach.path",
+		"cgroup-create.controllers", "cgroup-write.enable", "cgroup-remove.path", "cgroup-evacuate.from", "cgroup-evacuate.to", "cgroup-open.path", "cgroup-open.save", "cgroup-join.from", "cgroup-attach.path",
 		"systemd-scope.user", "systemd-set.user", "systemd-attach.unit", "systemd-attach.user", "systemd-stop.unit", "systemd-stop.user", "systemd-scope.unit", "systemd-set.unit",
 		"bpf-device.path", "bpf-device.program", // the rules say it
 		"open_tree.path", "open_tree.recursive", "open_tree.save", "open_tree.device", "open_tree.idMap", "open_tree.idMapRecursive", "open.path", "open.flags", "open.namespace", "open.save",

@@ -27,6 +27,8 @@ type undoer interface{ Undo() []Op }
 // CgroupCreate makes a cgroup, and its missing parents.
 type CgroupCreate struct {
 	Path string `json:"path"` // absolute, below a cgroup mount
+	// Controllers are those of a v1 hierarchy, if they are known: what has to be looked at depends on them.
+	Controllers []string `json:"controllers,omitempty"`
 }
 
 // CgroupRemove removes a cgroup and then those parents made for it that have become empty.
