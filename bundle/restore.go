@@ -94,6 +94,9 @@ func (r *Runtime) restore(id string, spec *specs.Spec, text []byte, program stri
 	if h := spec.Hooks; h != nil && len(h.Prestart)+len(h.CreateRuntime)+len(h.CreateContainer)+len(h.StartContainer) > 0 {
 		return nil, errors.New("/hooks: hooks of the creation and the start can't run in a restore: criu makes the container in one go")
 	}
+	if o.ManageCgroups == "strict" {
+		return nil, errors.New("--manage-cgroups-mode: strict wants the cgroup not to exist, and it is made, with its limits, before criu begins")
+	}
 	if err := o.directories(); err != nil {
 		return nil, err
 	}

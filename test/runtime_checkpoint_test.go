@@ -183,6 +183,7 @@ func TestRuntimeCheckpoint(t *testing.T) {
 	wrong("/linux/namespaces/[0-9]: .*user namespace", "restore", "-b", b.bundle("users", root, func(s *specs.Spec) {
 		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
 	}), "--image-path", images, "fourth")
+	wrong("--manage-cgroups-mode: strict", "restore", "-b", dir, "--manage-cgroups-mode", "strict", "--image-path", images, "fourth")
 	wrong("/hooks: ", "restore", "-b", b.bundle("hooks", root, func(s *specs.Spec) {
 		s.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/true"}}}
 	}), "--image-path", images, "fourth")
