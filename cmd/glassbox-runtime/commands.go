@@ -33,7 +33,7 @@ func commands() []command {
 		{"list", "", "List containers", "glassbox-runtime list --format json", false, list},
 		{"pause", "ID", "Freeze all processes of a container", "glassbox-runtime pause web", false, pause},
 		{"ps", "ID [PS OPTIONS]", "List the processes of a container", "glassbox-runtime ps --format json web", false, ps},
-		{"restore", "ID", "Make a container of the files of a checkpoint", "glassbox-runtime restore --bundle /containers/web --image-path /var/tmp/web web", true, restore},
+		{"restore", "ID", "Make a container of the files of a checkpoint", "glassbox-runtime restore --bundle /containers/web --image-path /var/tmp/web web", false, restore},
 		{"resume", "ID", "Let a paused container go on", "glassbox-runtime resume web", false, resume},
 		{"run", "ID", "Make a container, run it, and remove it when it ends", "glassbox-runtime run --bundle /containers/web web", true, runContainer},
 		{"spec", "", "Write an example configuration into the working directory", "glassbox-runtime spec --rootless", false, spec},
