@@ -15,6 +15,7 @@ needs() {
 			iptables-nft iptables
 			ip iproute2
 			strace strace
+			criu criu
 			umoci umoci
 			gcc gcc
 			mount mount
