@@ -97,7 +97,7 @@ func (r *Runtime) checkpointArgs(c *record, o *CheckpointOptions) ([]string, err
 	if o.PreDump {
 		args = []string{"pre-dump", "--track-mem"}
 	}
-	args = append(append(args, common...), "--tree", fmt.Sprint(c.PID))
+	args = append(append(args, common...), "--tree", strconv.Itoa(c.PID))
 	if o.ParentPath != "" {
 		if filepath.IsAbs(o.ParentPath) {
 			return nil, fmt.Errorf("--parent-path: %q: it must be relative to --image-path", o.ParentPath)
@@ -127,12 +127,10 @@ func (r *Runtime) checkpointArgs(c *record, o *CheckpointOptions) ([]string, err
 		args = append(args, "--leave-running")
 	}
 	// With the freezer criu stops all processes at once, and finds a paused container as it is.
-	for _, controller := range []string{"", "freezer"} {
-		if dir := c.Cgroups[controller]; dir != "" {
-			if _, err := os.Stat(filepath.Join(dir, map[string]string{"": "cgroup.freeze", "freezer": "freezer.state"}[controller])); err == nil {
-				args = append(args, "--freeze-cgroup", dir)
-				break
-			}
+	for _, file := range []string{filepath.Join(c.Cgroups[""], "cgroup.freeze"), filepath.Join(c.Cgroups["freezer"], "freezer.state")} {
+		if _, err := os.Stat(file); filepath.IsAbs(file) && err == nil {
+			args = append(args, "--freeze-cgroup", filepath.Dir(file))
+			break
 		}
 	}
 	note := image{Namespaces: map[string]int{}}

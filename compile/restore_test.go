@@ -1,0 +1,52 @@
+package compile
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"glassbox/host"
+	"glassbox/plan"
+)
+
+// TestRestore looks at the order of what surrounds criu: the cgroup and its limit before it is cloned, the caller's keys gone and
+// the namespace of others at its number before it runs.
+func TestRestore(t *testing.T) {
+	limit := int64(50)
+	p, err := Restore(RestoreInput{
+		Input: Input{Facts: facts(host.CgroupV2), Mountpoint: "/state/root", Spec: &specs.Spec{
+			Root: &specs.Root{Path: "/r"}, Process: &specs.Process{Args: []string{"sh"}, Cwd: "/"},
+			Linux: &specs.Linux{
+				CgroupsPath: "/c", Resources: &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: &limit}},
+				Namespaces: []specs.LinuxNamespace{{Type: "mount"}, {Type: "network", Path: "/net"}},
+			},
+		}},
+		Argv: []string{"/sbin/criu", "restore"}, Namespaces: map[string]int{"net": 100},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := func(what string, is func(plan.Op) bool) int {
+		i := slices.IndexFunc(p.Steps, func(s plan.Step) bool { return is(s.Op) })
+		if i < 0 {
+			t.Fatalf("no step: %s", what)
+		}
+		return i
+	}
+	order := []int{
+		at("the limit", func(op plan.Op) bool { o, ok := op.(*plan.CgroupWrite); return ok && o.Value == "50" }),
+		at("the clone into the cgroup", func(op plan.Op) bool { o, ok := op.(*plan.Clone); return ok && o.Cgroup != "" }),
+		at("the root as a mount", func(op plan.Op) bool {
+			o, ok := op.(*plan.Mount)
+			return ok && o.Source == "/r" && o.Target == "/state/root"
+		}),
+		at("the keyring", func(op plan.Op) bool { _, ok := op.(*plan.Keyring); return ok }),
+		at("the namespace", func(op plan.Op) bool { o, ok := op.(*plan.Stdio); return ok && o.From == "ns:net" && o.To == 100 }),
+		at("closing the rest", func(op plan.Op) bool { o, ok := op.(*plan.CloseRange); return ok && o.First == 101 }),
+		at("criu", func(op plan.Op) bool { o, ok := op.(*plan.Execve); return ok && o.Candidates[0] == "/sbin/criu" }),
+	}
+	if !slices.IsSorted(order) {
+		t.Errorf("got steps %v, want them in order", order)
+	}
+}
