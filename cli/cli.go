@@ -89,6 +89,7 @@ func table() []entry {
 		{"tag", images, (*app).tagCommand},
 		{"rmi", images, (*app).rmiCommand},
 		{"explain", glass, (*app).explainCommand},
+		{"debug", glass, (*app).debugCommand},
 		{"inspect", glass, (*app).inspectCommand},
 		{"info", glass, (*app).infoCommand},
 		{"version", glass, (*app).versionCommand},

@@ -55,6 +55,9 @@ type input struct {
 	LSM     []string          `json:"lsm"`
 	Options Input             `json:"options"` // what is plain enough to stand for itself
 	Exec    bool              `json:"exec"`    // the process is started in a running container
+	Tools   []string          `json:"tools"`   // for Debug
+	Debug   bool              `json:"debug"`   // as exec, with other tools
+	Join    []string          `json:"join"`    // namespaces of that container
 	Unit    string            `json:"unit"`    // of that container
 	Caps    *uint64           `json:"caps"`    // effective ones of glassbox; all if missing
 	UID     uint32            `json:"uid"`     // of glassbox, and its group
@@ -94,11 +97,21 @@ func compileInput(t *testing.T, data []byte) (*Output, error) {
 	if in.Network {
 		ci.Network = []plan.Step{{Lane: plan.Host, Phase: plan.Network, Op: &plan.LinkAddress{Link: "lo"}, Origin: "default", Reason: "."}}
 	}
-	if in.Exec {
-		return Exec(ExecInput{
-			Input: ci, Process: spec.Process, PID: 42, Start: 4711, Namespaces: []string{"mount", "pid"},
-			Cgroups: map[string]string{"": "/sys/fs/cgroup/glassbox/x"}, Unit: in.Unit,
-		})
+	further := ExecInput{
+		Input: ci, Process: spec.Process, PID: 42, Start: 4711, Namespaces: []string{"mount", "pid"},
+		Cgroups: map[string]string{"": "/sys/fs/cgroup/glassbox/x"}, Unit: in.Unit,
+	}
+	if len(in.Join) > 0 {
+		further.Namespaces = in.Join
+	}
+	switch {
+	case in.Debug:
+		if further.Mountpoint == "" {
+			further.Mountpoint = "/run/merged"
+		}
+		return Debug(DebugInput{ExecInput: further, Tools: in.Tools})
+	case in.Exec:
+		return Exec(further)
 	}
 	return Container(ci)
 }

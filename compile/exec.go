@@ -25,7 +25,10 @@ type ExecInput struct {
 }
 
 // Exec compiles the start of a further process in a running container.
-func Exec(in ExecInput) (*Output, error) {
+func Exec(in ExecInput) (*Output, error) { return further(in, nil) }
+
+// further compiles the start of a further process: with the container's files or, if tools is not nil, as Debug wants.
+func further(in ExecInput, tools *DebugInput) (*Output, error) {
 	c := &container{Input: in.Input}
 	c.Spec = &specs.Spec{Process: in.Process, Linux: &specs.Linux{}}
 	if in.Spec != nil && in.Spec.Linux != nil {
@@ -48,6 +51,11 @@ func Exec(in ExecInput) (*Output, error) {
 	join := slices.Clone(in.Namespaces)
 	if slices.Contains(join, "user") {
 		c.users = joinedUsers
+	}
+	if tools != nil {
+		if err := c.debugSources(tools); err != nil {
+			return nil, err
+		}
 	}
 	// Who has no privileges gets them in the container's user namespace, and can join the others from there only: all are joined
 	// by the child, which then clones itself to enter the PID namespace.
@@ -104,7 +112,11 @@ func Exec(in ExecInput) (*Output, error) {
 	if c.twice {
 		c.add(plan.Child, plan.Isolation, &plan.Clone{}, "", "Only children enter a PID namespace: this process ends, the clone goes on.")
 	}
-	if in.Process.Terminal {
+	if tools != nil {
+		if err := c.debugRoot(tools); err != nil {
+			return nil, err
+		}
+	} else if in.Process.Terminal {
 		o := &plan.OpenConsole{Master: "master", Slave: "terminal", UID: in.Process.User.UID}
 		if b := in.Process.ConsoleSize; b != nil {
 			o.Rows, o.Cols = uint16(b.Height), uint16(b.Width)

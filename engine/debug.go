@@ -1,0 +1,200 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"glassbox/compile"
+	"glassbox/image"
+	"glassbox/plan"
+	"glassbox/supervise"
+)
+
+// toolDirs are the directories of the host in which its programs are, and what these need. Its /run, /home, /root and /var are
+// none of a container's business.
+var toolDirs = []string{"/bin", "/etc", "/gnu", "/lib", "/lib32", "/lib64", "/libx32", "/nix", "/opt", "/sbin", "/usr"}
+
+const capPtrace = "CAP_SYS_PTRACE"
+
+// DebugOptions says how to look at a running container with other tools than its own.
+type DebugOptions struct {
+	ExecOptions                   // Detach is not for it; no Command is a shell
+	Image       string            // whose tools are used; empty: the host's
+	Explain     func(*plan.Plan)  // called with the plan before it runs
+	Warn        func(text string) // called with what the user should know before it runs
+}
+
+// Debug runs a command in the namespaces and cgroups of a running container, but with the files of an image or of the host, with
+// this process's standard streams, and returns its exit code. The container's own files are at [compile.ContainerDir].
+func (e *Engine) Debug(_ context.Context, ref string, o DebugOptions) (code int, err error) {
+	id, err := e.resolve(ref)
+	if err != nil {
+		return 125, err
+	}
+	if len(o.Command) == 0 {
+		o.Command = []string{"sh"}
+	}
+	caller, target, sameBuild, err := e.door(ref, id)
+	if err != nil {
+		return 125, err
+	}
+	defer caller.Close()
+	in := compile.DebugInput{ExecInput: compile.ExecInput{
+		Input: compile.Input{Facts: target.Facts, Mountpoint: filepath.Join(e.dir(id), "merged")},
+		PID:   target.PID, Start: target.Start, Namespaces: target.Namespaces, Cgroups: target.Cgroups,
+	}}
+	img, err := e.debugRoot(id, &o, &in)
+	if err != nil {
+		return 125, err
+	}
+	if err := e.debugProcess(id, img, target.Process, &o, &in); err != nil {
+		return 125, err
+	}
+	out, err := compile.Debug(in)
+	if err != nil {
+		return 125, unsupported("%w", err)
+	}
+	if o.Warn != nil {
+		if w := exposure(target.Process, in.Process, img == nil); w != "" {
+			o.Warn(w)
+		}
+	}
+	if o.Explain != nil {
+		o.Explain(out.Plan)
+	}
+	if in.Overlay != nil {
+		// Gone with the command or, if this program is killed, with the container.
+		dir := filepath.Join(in.Overlay.Dir, filepath.Dir(in.Overlay.Upper))
+		defer os.RemoveAll(dir)
+		for _, sub := range []string{dir, filepath.Join(dir, "upper"), filepath.Join(dir, "work")} {
+			if err := os.Mkdir(sub, 0o755); err != nil {
+				return 125, err
+			}
+		}
+	}
+	code, err = caller.Exec(&supervise.ExecJob{Terminal: o.TTY, Interactive: o.Interactive, Plan: out.Plan}, sameBuild)
+	var refused *supervise.ExecError
+	if errors.As(err, &refused) {
+		err = &StartError{refused.Code, fmt.Errorf("debug: %w", err)}
+	}
+	return code, err
+}
+
+// exposure says who in the container can reach what the process sees, if anybody can. To look at a process through /proc takes
+// its user and all its capabilities, or CAP_SYS_PTRACE (ptrace(2), access mode checking).
+func exposure(first supervise.Process, p *specs.Process, host bool) string {
+	what := "the tools' files"
+	if host {
+		what = "the host's files that the tools come from (read-only); --image shows it none of them"
+	}
+	switch {
+	case slices.Contains(first.Caps, capPtrace):
+		return "the container has " + capPtrace + ": its root can look into the debugging process and, through it, at " + what
+	case p.User.UID != 0 || !slices.Contains(p.Capabilities.Permitted, capPtrace):
+		return fmt.Sprintf("processes of user %d in the container can look into the debugging process and, through it, at %s", p.User.UID, what)
+	}
+	return ""
+}
+
+// debugRoot finds the tools.
+func (e *Engine) debugRoot(id string, o *DebugOptions, in *compile.DebugInput) (*image.Image, error) {
+	if o.Image == "" {
+		in.Origins = map[string]string{"": "command line", "/root": "default", "/mounts": "default"}
+		for _, dir := range toolDirs {
+			if st, err := os.Stat(dir); err == nil && st.IsDir() {
+				in.Tools = append(in.Tools, dir)
+			}
+		}
+		return nil, nil
+	}
+	in.Origins = map[string]string{"": "command line", "/root": "image " + o.Image, "/mounts": "default"}
+	b := &builder{e: e, c: &Container{ID: id}, o: &CreateOptions{Image: o.Image, Remove: true}, facts: &in.Facts}
+	b.origins, b.spec = map[string]string{}, &specs.Spec{}
+	if err := b.rootfs(); err != nil {
+		return nil, err
+	}
+	own := fmt.Sprintf("containers/%s/debug-%d", id, os.Getpid())
+	b.overlay.Upper, b.overlay.Work = path.Join(own, "upper"), path.Join(own, "work")
+	in.Overlay = b.overlay
+	return b.image, nil
+}
+
+// debugProcess describes the process: root with the container's capabilities and what it takes to trace others.
+func (e *Engine) debugProcess(id string, img *image.Image, first supervise.Process, o *DebugOptions, in *compile.DebugInput) error {
+	c, err := readContainer(e.dir(id))
+	if err != nil {
+		return err
+	}
+	options := c.Options
+	options.Privileged = options.Privileged || o.Privileged
+	p := &specs.Process{
+		Args: o.Command, Terminal: o.TTY, Cwd: "/", NoNewPrivileges: first.NoNewPrivs, Capabilities: &specs.LinuxCapabilities{},
+	}
+	b := &builder{e: e, c: c, o: &options, facts: &in.Facts}
+	b.origins, b.spec = map[string]string{}, &specs.Spec{Process: p, Linux: &specs.Linux{}}
+	if o.Privileged {
+		p.NoNewPrivileges = false
+		options.SecurityOpt = nil
+		if err := b.capabilities(); err != nil {
+			return err
+		}
+	} else {
+		p.Capabilities.Bounding = slices.Clone(first.Caps)
+		if !slices.Contains(first.Caps, capPtrace) && slices.Contains(b.allCaps(), capPtrace) {
+			p.Capabilities.Bounding = append(p.Capabilities.Bounding, capPtrace)
+		}
+	}
+	if err := b.security(); err != nil {
+		return err
+	}
+	if !o.Privileged {
+		p.NoNewPrivileges, p.ApparmorProfile = first.NoNewPrivs, first.AppArmor
+	}
+	in.Process, in.Spec, in.SeccompName = p, b.spec, b.seccompName
+
+	passwd, _ := os.ReadFile("/etc/passwd")
+	group, _ := os.ReadFile("/etc/group")
+	home := "/root"
+	var env []string
+	if img != nil {
+		tools := &Container{}
+		passwd, group = e.readFile(tools, img, "/etc/passwd"), e.readFile(tools, img, "/etc/group")
+		env = img.Config.Config.Env
+	}
+	if o.User != "" {
+		u, err := lookupUser(o.User, nil, passwd, group)
+		if err != nil {
+			return err
+		}
+		p.User = specs.User{UID: u.uid, GID: u.gid, AdditionalGids: append([]uint32{u.gid}, u.groups...)}
+		home = u.home
+	}
+	if p.User.UID == 0 {
+		p.Capabilities.Effective, p.Capabilities.Permitted = p.Capabilities.Bounding, p.Capabilities.Bounding
+	}
+	if o.Workdir != "" {
+		if !path.IsAbs(o.Workdir) {
+			return invalid("the working directory %q is invalid, it needs to be an absolute path", o.Workdir)
+		}
+		p.Cwd = path.Clean(o.Workdir)
+	}
+	if _, ok := lookupEnv(env, "PATH"); !ok {
+		env = append([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, env...)
+	}
+	env = append(slices.Clone(env), "HOME="+home)
+	if o.TTY {
+		env = append(env, "TERM=xterm")
+		if o.ConsoleSize[0] > 0 {
+			p.ConsoleSize = &specs.Box{Height: uint(o.ConsoleSize[0]), Width: uint(o.ConsoleSize[1])}
+		}
+	}
+	p.Env, err = setEnv(env, o.Environ, nil, o.Env)
+	return err
+}
