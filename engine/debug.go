@@ -8,6 +8,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -120,7 +121,7 @@ func (e *Engine) debugRoot(id string, o *DebugOptions, in *compile.DebugInput) (
 	if err := b.rootfs(); err != nil {
 		return nil, err
 	}
-	own := fmt.Sprintf("containers/%s/debug-%d", id, os.Getpid())
+	own := fmt.Sprintf("containers/%s/debug-%x", id, time.Now().UnixNano()) // one of a killed command may still be there, and in use
 	b.overlay.Upper, b.overlay.Work = path.Join(own, "upper"), path.Join(own, "work")
 	in.Overlay = b.overlay
 	return b.image, nil

@@ -10,6 +10,7 @@
 //	    start.json, plan.json      job and plan of the last start (supervise.Job)
 //	    state.json                 its process, or its end (supervise.State)
 //	    upper, work, merged        the writable layer, and the empty directory that the root is mounted on
+//	    debug-N                    what `debug --image` throws away
 //	    log, log.1 …               output
 //	    hosts, hostname, resolv.conf
 //	State/locks/ID.lock            held by whoever works on the container (see supervise.Lock)
