@@ -92,6 +92,7 @@ func table() []entry {
 		{"debug", glass, (*app).debugCommand},
 		{"inspect", glass, (*app).inspectCommand},
 		{"info", glass, (*app).infoCommand},
+		{"doctor", glass, (*app).doctorCommand},
 		{"version", glass, (*app).versionCommand},
 		{"container", groups, (*app).containerCommand},
 		{"image", groups, (*app).imageCommand},
