@@ -363,6 +363,8 @@ func (d *diagnosis) network() {
 	}
 	switch {
 	case f.NFTables == "":
+	case f.NFTables == unasked && f.Features["nf_tables"] != loadable:
+		i.Status, i.Value, i.Means, i.Mend = Limited, "can't be seen", "Asking might load the module, so it wasn't asked; the first start on the default network will.", d.sudo("modprobe nf_tables")
 	case f.NFTables == unasked:
 		i.Value, i.Source = "loadable", "modules.dep; not asked, because that would load the module"
 	case f.NFTables == denied && f.Features["nf_tables"] != "" && f.Features["nf_tables"] != absent:

@@ -113,6 +113,8 @@ func TestFaults(t *testing.T) {
 		{"root directory full", 0, func(f *Facts) { f.Root.Free = 1 << 20 }, "root directory", Limited, true, "rmi"},
 		{"state on tmpfs", 0, func(f *Facts) { f.State.Type, f.State.Free = "tmpfs", 1<<20 }, "state directory", OK, true, ""},
 		{"nf_tables missing", 0, func(f *Facts) { f.NFTables = "invalid argument" }, "nftables", Missing, true, "modprobe nf_tables"},
+		{"nf_tables not loaded", 0, func(f *Facts) { f.NFTables, f.Features["nf_tables"] = unasked, loadable }, "nftables", OK, true, ""},
+		{"nf_tables perhaps not loaded", 0, func(f *Facts) { f.NFTables, f.Features["nf_tables"] = unasked, "" }, "nftables", Limited, true, "modprobe nf_tables"},
 		{"nf_tables unseen", 1000, func(f *Facts) { f.Features["nf_tables"] = "" }, "nftables", Limited, true, "as root"},
 		{"no veth", 0, func(f *Facts) { f.Features["veth"] = absent }, "veth", Missing, true, "CONFIG_VETH"},
 		{"no subnet", 0, func(f *Facts) { f.BridgeErr = "no free subnet" }, "default bridge", Missing, true, "see"},

@@ -301,10 +301,11 @@ func lookPath(name string) (string, error) {
 }
 
 func (f *Facts) wires(o Options) {
+	_, noModules := os.Stat("/proc/modules")
 	switch state := f.Features["nf_tables"]; {
 	case f.Host.Caps&(1<<unix.CAP_NET_ADMIN) == 0:
 		f.NFTables = denied
-	case state == loadable:
+	case state == loadable || state == "" && noModules == nil: // the question would load the module, or might
 		f.NFTables = unasked
 	default:
 		chains, err := network.Blocking()
