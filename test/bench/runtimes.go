@@ -85,7 +85,7 @@ func (b *bencher) runtimes() (string, error) {
 	}
 	for i := range runtimeRuns + 2 {
 		for _, name := range names {
-			id := fmt.Sprint("bench", i)
+			id := fmt.Sprint(name, i)
 			res, err := b.must(call(name, "run", "--bundle", bundle, id)...)
 			if err != nil {
 				return "", err
@@ -132,13 +132,13 @@ func (b *bencher) runtimes() (string, error) {
 		return "", err
 	}
 	for _, name := range names {
-		if _, err := b.must(call(name, "run", "--detach", "--bundle", bundle, "resident")...); err != nil {
+		if _, err := b.must(call(name, "run", "--detach", "--bundle", bundle, name+"-resident")...); err != nil {
 			return "", err
 		}
 	}
 	for i := range runtimeRuns + 2 {
 		for _, name := range names {
-			res, err := b.must(call(name, "exec", "resident", "/bin/true")...)
+			res, err := b.must(call(name, "exec", name+"-resident", "/bin/true")...)
 			if err != nil {
 				return "", err
 			}
@@ -148,7 +148,7 @@ func (b *bencher) runtimes() (string, error) {
 		}
 	}
 	for _, name := range names {
-		if _, err := b.must(call(name, "delete", "--force", "resident")...); err != nil {
+		if _, err := b.must(call(name, "delete", "--force", name+"-resident")...); err != nil {
 			return "", err
 		}
 	}
@@ -159,10 +159,10 @@ func (b *bencher) runtimes() (string, error) {
 			}
 			good := 0
 			for range 3 {
-				if _, err := b.must(call(name, "run", "--bundle", bundle, fmt.Sprint("limit", kib))...); err == nil {
+				if _, err := b.must(call(name, "run", "--bundle", bundle, fmt.Sprint(name, kib))...); err == nil {
 					good++
 				}
-				b.must(call(name, "delete", "--force", fmt.Sprint("limit", kib))...)
+				b.must(call(name, "delete", "--force", fmt.Sprint(name, kib))...)
 			}
 			if good == 3 {
 				add("smallest memory limit with which /bin/true runs, KiB", name, float64(kib))
