@@ -32,6 +32,8 @@ type CreateOptions struct {
 	NoNewKeyring  bool
 	Detach        bool // of run
 	Keep          bool // of run
+
+	signals *signals // of a run in the foreground
 }
 
 // Create makes a container that waits for start.
@@ -101,7 +103,12 @@ func (r *Runtime) create(id string, spec *specs.Spec, text []byte, o CreateOptio
 	proc, err := fork.Start(out.Plan, fork.Options{
 		OnExecFailure: fork.ExplainExec,
 		State:         func(pid int) ([]byte, error) { return c.hookState(Creating, pid) },
-		Cloned:        func(p *fork.Process) error { return r.cloned(c, p, text, out.Plan) },
+		Cloned: func(p *fork.Process) error {
+			if o.signals != nil {
+				o.signals.catch()
+			}
+			return r.cloned(c, p, text, out.Plan)
+		},
 		Record:        func(p *fork.Process) error { return r.record(c, p, o) },
 	})
 	if err != nil {
@@ -335,16 +342,15 @@ func (r *Runtime) Run(id string, o CreateOptions) (int, error) {
 		return 1, err
 	}
 	defer l.unlock()
-	var signals *signals
-	if !o.Detach {
-		signals = catch()
-		defer signals.stop()
-	}
 	// Hooks that belong to the start need a container that waits for it.
 	spec, text, err := r.read(o.Bundle)
 	wait := false
 	var c *record
 	var proc *fork.Process
+	if !o.Detach {
+		o.signals = &signals{}
+		defer o.signals.stop()
+	}
 	if err == nil {
 		wait = spec.Hooks != nil && len(spec.Hooks.StartContainer) > 0
 		c, proc, err = r.create(id, spec, text, o, wait)
@@ -372,7 +378,7 @@ func (r *Runtime) Run(id string, o CreateOptions) (int, error) {
 		return 0, nil
 	}
 	l.unlock() // state, kill and exec work while it runs
-	code := signals.wait(proc, console)
+	code := o.signals.wait(proc, console)
 	if o.Keep {
 		return code, nil
 	}

@@ -74,15 +74,18 @@ func (r *Runtime) Exec(id string, o ExecOptions) (int, error) {
 	if err != nil {
 		return 255, err
 	}
-	var signals *signals
-	if !o.Detach {
-		signals = catch()
-		defer signals.stop()
-	}
+	signals := &signals{}
+	defer signals.stop()
 	r.debug(out.Plan)
 	proc, err := fork.Start(out.Plan, fork.Options{
 		OnExecFailure: fork.ExplainExec,
 		State:         func(pid int) ([]byte, error) { return c.hookState(Running, pid) },
+		Cloned: func(*fork.Process) error {
+			if !o.Detach {
+				signals.catch()
+			}
+			return nil
+		},
 	})
 	if err != nil {
 		return 255, err

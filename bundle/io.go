@@ -107,13 +107,25 @@ func (c *console) drain() {
 // signals are those that a foreground runtime passes on to the container's process.
 type signals struct{ c chan os.Signal }
 
-func catch() *signals {
-	s := &signals{make(chan os.Signal, 16)}
+// catch takes the signals from now on. It costs a quarter of a millisecond, and is called while the child is at work: before there is
+// a child, a signal may end the runtime, and there is nobody to pass it on to.
+func (s *signals) catch() {
+	s.c = make(chan os.Signal, 16)
 	signal.Notify(s.c, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH)
+}
+
+// caught returns signals that are taken already.
+func caught() *signals {
+	s := &signals{}
+	s.catch()
 	return s
 }
 
-func (s *signals) stop() { signal.Stop(s.c) }
+func (s *signals) stop() {
+	if s.c != nil {
+		signal.Stop(s.c)
+	}
+}
 
 // wait passes signals on until the process ends, and returns its exit status as a shell would.
 func (s *signals) wait(p *fork.Process, c *console) int {

@@ -47,7 +47,7 @@ func (r *Runtime) Restore(id string, o RestoreOptions) (int, error) {
 	defer l.unlock()
 	var signals *signals
 	if !o.Detach {
-		signals = catch()
+		signals = caught()
 		defer signals.stop()
 	}
 	spec, text, err := r.read(o.Bundle)

@@ -2,7 +2,6 @@ package fork
 
 import (
 	"bytes"
-	"debug/elf"
 	"errors"
 	"fmt"
 	"io"
@@ -133,53 +132,22 @@ func explainFile(root int, file string) (code int, detail string) {
 			return 127, fmt.Sprintf("%s is a script for %s, which doesn't exist in the container", file, fields[0])
 		}
 		return 126, fmt.Sprintf("%s is a script for %s, which can't be executed", file, fields[0])
-	case bytes.HasPrefix(head, []byte(elf.ELFMAG)):
+	case bytes.HasPrefix(head, []byte(elfMagic)):
 		return explainELF(f, file, exists)
 	}
 	return 126, file + " is neither a binary for Linux (ELF) nor a script that starts with #!"
 }
 
 func explainELF(f io.ReaderAt, file string, exists func(string) bool) (code int, detail string) {
-	e, err := elf.NewFile(f)
+	e, err := readELF(f)
 	if err != nil {
 		return 126, fmt.Sprintf("%s is a damaged binary: %v", file, err)
 	}
-	defer e.Close()
-	if want := hostMachine(); e.Machine != want {
-		return 126, fmt.Sprintf("%s is a binary for %s, this machine is %s: pull the image with --platform linux/%s", file, machine(e.Machine), machine(want), machine(want))
+	if want := uint16(hostMachine); e.machine != want {
+		return 126, fmt.Sprintf("%s is a binary for %s, this machine is %s: pull the image with --platform linux/%s", file, machineName(e.machine), machineName(want), machineName(want))
 	}
-	for _, p := range e.Progs {
-		if p.Type != elf.PT_INTERP || p.Filesz > 4096 {
-			continue
-		}
-		data := make([]byte, p.Filesz)
-		if _, err := p.ReadAt(data, 0); err != nil {
-			break
-		}
-		interp := strings.TrimRight(string(data), "\x00")
-		if !exists(interp) {
-			return 127, fmt.Sprintf("%s needs the loader %s, which doesn't exist in the container: the binary was linked for another C library, or the image lacks it", file, interp)
-		}
+	if e.interp != "" && !exists(e.interp) {
+		return 127, fmt.Sprintf("%s needs the loader %s, which doesn't exist in the container: the binary was linked for another C library, or the image lacks it", file, e.interp)
 	}
 	return 126, ""
-}
-
-func machine(m elf.Machine) string {
-	switch m {
-	case elf.EM_X86_64:
-		return "amd64"
-	case elf.EM_AARCH64:
-		return "arm64"
-	case elf.EM_386:
-		return "386"
-	case elf.EM_ARM:
-		return "arm"
-	case elf.EM_RISCV:
-		return "riscv64"
-	case elf.EM_S390:
-		return "s390x"
-	case elf.EM_PPC64:
-		return "ppc64le"
-	}
-	return m.String()
 }

@@ -1,5 +1,3 @@
 package fork
 
-import "debug/elf"
-
-func hostMachine() elf.Machine { return elf.EM_AARCH64 }
+const hostMachine = elfARM64

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -43,6 +44,7 @@ func (e usageError) Error() string { return e.text }
 
 // runOCI runs one of runc's commands: global flags, a command, its flags, its arguments.
 func runOCI(args []string) int {
+	growStack()
 	a := &app{out: os.Stdout}
 	global := flag.NewFlagSet("glassbox-runtime", flag.ContinueOnError)
 	global.SetOutput(io.Discard)
@@ -195,4 +197,13 @@ func listVar(fs *flag.FlagSet) func(p *[]string, name string, value []string, us
 func both[T any](declare func(p *T, name string, value T, usage string), p *T, long, short, usage string) {
 	declare(p, long, *p, usage)
 	declare(p, short, *p, "short for --"+long)
+}
+
+// growStack makes the stack as large as it will be needed, at once. Otherwise it grows four times, and is copied each time.
+//
+//go:noinline
+func growStack() {
+	var room [48 << 10]byte
+	room[len(os.Args)] = 1
+	runtime.KeepAlive(&room)
 }
