@@ -109,7 +109,7 @@ func (r *Runtime) create(id string, spec *specs.Spec, text []byte, o CreateOptio
 			}
 			return r.cloned(c, p, text, out.Plan)
 		},
-		Record:        func(p *fork.Process) error { return r.record(c, p, o) },
+		Record: func(p *fork.Process) error { return r.record(c, p, o) },
 	})
 	if err != nil {
 		return nil, nil, err

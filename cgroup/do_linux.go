@@ -33,7 +33,9 @@ func Create(op *plan.CgroupCreate) error {
 	} else if err != nil {
 		return fmt.Errorf("create cgroup %s: %w%s", op.Path, err, createHint(err))
 	}
-	has := func(controller string) bool { return len(op.Controllers) == 0 || slices.Contains(op.Controllers, controller) }
+	has := func(controller string) bool {
+		return len(op.Controllers) == 0 || slices.Contains(op.Controllers, controller)
+	}
 	// A child that is born into a frozen cgroup, or joins it, never comes back to say so.
 	if len(op.Controllers) == 0 {
 		if text, err := readFile(op.Path, "cgroup.events"); err == nil && keyed(text)["frozen"] == 1 {

@@ -269,8 +269,10 @@ func cgWrite(top string) {
 			unix.Rmdir(made)
 		}
 		// Writing back what is there changes nothing, and release_agent is read by nobody below the root of a hierarchy.
-		for _, name := range []string{"release_agent", "notify_on_release", "cgroup.clone_children", "memory.limit_in_bytes", "memory.max", "pids.max",
-			"devices.allow", "cgroup.procs", "cgroup.subtree_control", "cgroup.freeze"} {
+		for _, name := range []string{
+			"release_agent", "notify_on_release", "cgroup.clone_children", "memory.limit_in_bytes", "memory.max", "pids.max",
+			"devices.allow", "cgroup.procs", "cgroup.subtree_control", "cgroup.freeze",
+		} {
 			fd, err := unix.Open(path+"/"+name, unix.O_WRONLY|unix.O_CLOEXEC, 0)
 			if err != nil {
 				continue
