@@ -16,8 +16,8 @@ import (
 type users int
 
 const (
-	// hostUsers are those of whoever starts the container.
-	hostUsers users = iota
+	// The zero value: the users of whoever starts the container.
+	_ users = iota
 	// lateUsers live in a user namespace that the child makes when everything is mounted, and in which each id stands for
 	// itself. The other namespaces belong to the host: the container's root has no powers over them.
 	lateUsers
