@@ -43,7 +43,7 @@ func (c *container) debugSources(in *DebugInput) error {
 	case !c.privileged() || c.Facts.UserNS:
 		return fmt.Errorf("/linux/namespaces: debug mounts files of the host, for which glassbox must be root of the host (CAP_SYS_ADMIN in the first user namespace)")
 	}
-	c.add(plan.Host, plan.Isolation, &plan.Open{Path: "/proc/self/ns/mnt", Namespace: "mount", Save: "own mounts"}, "",
+	c.add(plan.Host, plan.Isolation, &plan.Open{Path: "/proc/thread-self/ns/mnt", Namespace: "mount", Save: "own mounts"}, "",
 		"The way back from the container's mount namespace, where the child only fetches the container's files.")
 	sys := []string{"nosuid", "noexec", "nodev", "ro"}
 	c.Spec.Mounts = []specs.Mount{

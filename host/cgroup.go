@@ -7,6 +7,10 @@ import (
 	"strings"
 )
 
+// mountinfo is that of the calling thread. A thread of this process may have entered a container's mounts to do something there; if it
+// was the first one, /proc/self shows them until the process ends.
+const mountinfo = "/proc/thread-self/mountinfo"
+
 // probeCgroup finds the mounted hierarchies and what they offer.
 func probeCgroup(kernel Kernel, buf *[]byte) (Cgroup, error) {
 	text, err := readFile("/proc/self/cgroup", buf)
@@ -14,7 +18,7 @@ func probeCgroup(kernel Kernel, buf *[]byte) (Cgroup, error) {
 		return Cgroup{}, err
 	}
 	own := parseSelfCgroup(string(text))
-	if text, err = readFile("/proc/self/mountinfo", buf); err != nil {
+	if text, err = readFile(mountinfo, buf); err != nil {
 		return Cgroup{}, err
 	}
 	c := Cgroup{Hierarchies: hierarchies(string(text), own)}
@@ -55,7 +59,7 @@ func CgroupsOf(pid int) (map[string]string, error) {
 		return nil, err
 	}
 	own := parseSelfCgroup(string(text))
-	if text, err = readFile("/proc/self/mountinfo", &buf); err != nil {
+	if text, err = readFile(mountinfo, &buf); err != nil {
 		return nil, err
 	}
 	return directories(hierarchies(string(text), own)), nil
