@@ -4,13 +4,16 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 	"unsafe"
@@ -445,5 +448,60 @@ func TestRuntimeSystemd(t *testing.T) {
 	call("delete", "--force", "scoped")
 	if got := show("ActiveState"); got != "inactive" {
 		t.Errorf("after delete: got state %q, want inactive", got)
+	}
+}
+
+// TestRuntimeKill kills the runtime at random moments of create, start and delete. What it leaves, `delete --force` removes whole, and the
+// same ID can be used again.
+func TestRuntimeKill(t *testing.T) {
+	b := startBundles(t, "runtime-kill")
+	dir := b.bundle("killed", b.rootfs("root"), nil)
+	b.must("run", "--detach", "--bundle", dir, "warm")
+	b.must("delete", "--force", "warm")
+	before, err := b.state.settled()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.state.before = &before
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	runtime := []string{filepath.Join(run.bin, "glassbox-runtime"), "--root", "/run/oci"}
+	hits := 0
+	for n := range 40 {
+		args := [][]string{
+			{"create", "--bundle", dir, "k"}, {"run", "--detach", "--bundle", dir, "k"}, {"start", "k"}, {"delete", "--force", "k"},
+		}[n%4]
+		if n%4 == 2 {
+			b.must("create", "--bundle", dir, "k")
+		}
+		job, err := b.state.host.Go(append(slices.Clone(runtime), args...), []string{"PATH=/usr/bin:/bin"}, b.work, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(scaled(time.Duration(random.IntN(9000)) * time.Microsecond / 2))
+		job.Signal(syscall.SIGKILL)
+		if code, err := job.Wait(); err == nil && code != 0 {
+			hits++
+		}
+		// The next command finds a state that is true.
+		if res := b.runtime("state", "k"); res.Code == 0 && !regexp.MustCompile(`"status": "(created|running|stopped)"`).MatchString(res.Stdout) {
+			t.Errorf("round %d, %v: state %+v", n, args, res)
+		}
+		if n%3 == 0 { // a new one takes its place, or the old one is there
+			if res := b.runtime("create", "--bundle", dir, "k"); res.Code != 0 && !strings.Contains(res.Stderr, "already exists") {
+				t.Errorf("round %d, create after %v: %s", n, args, res.Stderr)
+			}
+		}
+		b.must("delete", "--force", "k")
+		if n%4 != 3 {
+			continue
+		}
+		if left, err := b.state.leaked(); err != nil || left != "" {
+			t.Fatalf("round %d, %v: %v\n%s", n, args, err, left)
+		}
+	}
+	if hits < 10 {
+		t.Errorf("only %d of 40 rounds killed something", hits)
 	}
 }
