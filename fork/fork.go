@@ -184,6 +184,10 @@ func (x *execution) process() *Process {
 	return &Process{PID: x.pid, Pidfd: x.pidfd, FDs: x.received}
 }
 
+// gone reports whether a write to the child failed because the child is no more. The kernel says ECONNRESET, once, where the child
+// left something unread.
+func gone(err error) bool { return err == unix.EPIPE || err == unix.ECONNRESET }
+
 // fail ends the child and takes back what the first n steps made.
 func (x *execution) fail(n int, err error) error {
 	if x.pid != 0 {
@@ -329,8 +333,8 @@ func (x *execution) host(op plan.Op) error {
 			}
 		}
 		_, err := unix.Write(x.sock, []byte{1})
-		if err == unix.EPIPE {
-			return x.await() // the child is gone; its report says why
+		if gone(err) {
+			return x.await() // its report says why
 		}
 		return err
 	case *plan.Expect:

@@ -18,6 +18,7 @@ import (
 type lowering struct {
 	calls []call
 	keep  []any
+	room  []byte            // for strings
 	fds   map[string]int    // descriptors of the parent that the child inherits
 	regs  map[string]uint8  // registers that hold the child's own descriptors
 	next  uint8             // last register in use
@@ -38,7 +39,7 @@ func lower(p *plan.Plan, fds map[string]int, sock int, inject int) (*program, er
 	if p.Arch != runtime.GOARCH {
 		return nil, fmt.Errorf("the plan is for %s, this machine is %s", p.Arch, runtime.GOARCH)
 	}
-	l := &lowering{fds: fds, regs: map[string]uint8{}, kinds: map[string]string{}, sock: sock, steps: p.Steps, calls: make([]call, 0, 8*len(p.Steps))}
+	l := &lowering{fds: fds, regs: map[string]uint8{}, kinds: map[string]string{}, sock: sock, steps: p.Steps, calls: make([]call, 0, 4*len(p.Steps))}
 	for i, s := range p.Steps {
 		if s.Lane != plan.Child {
 			continue
@@ -115,9 +116,15 @@ func (l *lowering) release(r uint8) { l.free = append(l.free, r) }
 
 // str returns the address of a C string.
 func (l *lowering) str(s string) uintptr {
-	b := make([]byte, len(s)+1)
+	n := len(s) + 1
+	if n > len(l.room) {
+		l.room = make([]byte, max(n, 8<<10)) // one piece of memory for hundreds of short strings
+		l.keep = append(l.keep, l.room)
+	}
+	b := l.room[:n:n]
+	l.room = l.room[n:]
 	copy(b, s)
-	return l.bytes(b)
+	return uintptr(unsafe.Pointer(&b[0]))
 }
 
 func (l *lowering) bytes(b []byte) uintptr {

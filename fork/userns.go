@@ -125,7 +125,7 @@ func (x *execution) sendTree(o *plan.OpenTree) error {
 		err = unix.Sendmsg(x.sock, []byte{1}, unix.UnixRights(fd), nil, 0)
 		unix.Close(fd)
 	}
-	if err == unix.ESRCH || err == unix.EPIPE {
+	if err == unix.ESRCH || gone(err) {
 		return x.await() // the child is gone; its report says why
 	}
 	return err
