@@ -197,7 +197,7 @@ func (a *app) places() (root, state string) {
 // open opens the engine.
 func (a *app) open() (*engine.Engine, error) {
 	defer a.timed("open the engine")()
-	c := engine.Config{Runtime: a.runtimePath()}
+	c := engine.Config{Runtime: a.runtimePath(), Warn: func(text string) { fmt.Fprintln(a.err, "WARNING:", text) }}
 	var err error
 	if c.Root, err = filepath.Abs(a.root); err != nil {
 		return nil, err

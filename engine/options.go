@@ -156,6 +156,8 @@ type Config struct {
 	Root    string // images, containers, volumes: /var/lib/glassbox
 	State   string // what is gone at reboot: /run/glassbox
 	Runtime string // path of glassbox-runtime
+	// Warn, if it is set, is told what was asked for and has no effect, or is unusual.
+	Warn func(text string)
 }
 
 // Images is the engine's image store.

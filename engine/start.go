@@ -200,6 +200,11 @@ func (e *Engine) compile(c *Container, s *specification, w *wiring, facts *host.
 	if err != nil {
 		return nil, unsupported("%w", err)
 	}
+	if e.cfg.Warn != nil {
+		for _, w := range slices.Concat(s.warnings, out.Warnings) {
+			e.cfg.Warn(w)
+		}
+	}
 	return out, nil
 }
 
