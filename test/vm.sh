@@ -22,7 +22,9 @@ if criu=$(command -v criu); then
 fi
 # The packages whose tests ask the kernel. The rest gives the same answer everywhere.
 packages=(./test)
-for name in cgroup fork host network supervise engine; do
+kernel=(cgroup host engine)
+[[ $hierarchy == v1 ]] || kernel+=(fork network supervise) # they don't care which hierarchy it is
+for name in "${kernel[@]}"; do
 	[[ -z $(compgen -G "$name/*_test.go") ]] || packages+=("./$name")
 done
 for package in "${packages[@]}"; do
