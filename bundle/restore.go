@@ -189,6 +189,16 @@ func (r *Runtime) restored(c *record, pidFile string, config []byte, p *plan.Pla
 			return fmt.Errorf("criu has not restored process %d into the container's cgroup", c.PID)
 		}
 	}
+	if c.spec.Process.NoNewPrivileges {
+		status, err := os.ReadFile("/proc/" + strconv.Itoa(c.PID) + "/status")
+		if err != nil {
+			return fmt.Errorf("the restored process %d: %w", c.PID, err)
+		}
+		if !bytes.Contains(status, []byte("\nNoNewPrivs:\t1\n")) {
+			unix.Kill(c.PID, unix.SIGKILL)
+			return fmt.Errorf("/process/noNewPrivileges: this criu has restored process %d without it: criu 3.17 doesn't keep it, 4.2 does", c.PID)
+		}
+	}
 	if o.PIDFile != "" {
 		if err := writeFile(o.PIDFile, []byte(strconv.Itoa(c.PID))); err != nil {
 			return fmt.Errorf("--pid-file: %w", err)
