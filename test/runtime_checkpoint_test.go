@@ -187,7 +187,7 @@ func TestRuntimeCheckpoint(t *testing.T) {
 		keep := b.bundle("keep", root, nil)
 		b.must("/bin/sh", "-c", runtime+"run -d -b "+keep+" keep </dev/null >/dev/null 2>&1")
 		b.must("checkpoint", "--image-path", filepath.Join(b.work, "kept"), "keep")
-		wrong("/process/noNewPrivileges: this criu has restored process [0-9]+ without it", "/bin/sh", "-c", runtime+"restore -d -b "+keep+" --image-path "+b.work+"/kept keep </dev/null")
+		wrong("/process/noNewPrivileges: this criu has restored process [0-9]+ without it", "/bin/sh", "-c", runtime+"--log "+b.work+"/log restore -d -b "+keep+" --image-path "+b.work+"/kept keep </dev/null >/dev/null 2>&1; code=$?; cat "+b.work+"/log >&2; exit $code")
 	}
 	wrong("descriptor 0 was a file", "/bin/sh", "-c", "true | "+runtime+"restore -b "+dir+" --image-path "+images+" fourth")
 	wrong("/process/terminal: ", "restore", "-b", b.bundle("terminal", root, func(s *specs.Spec) { s.Process.Terminal = true }), "--image-path", images, "fourth")
