@@ -193,6 +193,7 @@ func (c *container) child() error {
 		c.add(plan.Child, plan.Limits, &plan.CgroupJoin{From: name}, "/linux/cgroupsPath",
 			"The child enters its cgroups before anything else: there is no moment without limits.")
 	}
+	c.cgroupSources(plan.Child)
 	c.enter()
 	c.add(plan.Child, plan.Rootfs, &plan.Umask{Mask: 0}, "", "Modes of directories and devices below are meant exactly.")
 

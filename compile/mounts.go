@@ -500,8 +500,12 @@ func (c *container) bindSource(lane plan.Lane, i int, m specs.Mount) error {
 	return nil
 }
 
-// cgroupSources takes the container's own cgroups from the host, where no cgroup namespace makes them the root of the tree.
-func (c *container) cgroupSources() {
+// cgroupSources takes the container's own cgroups from the host, where no cgroup namespace makes them the root of the tree. The parent
+// does it, or where systemd makes the cgroups around the child, the child.
+func (c *container) cgroupSources(lane plan.Lane) {
+	if lane == plan.Child != (c.unit != "") {
+		return
+	}
 	for i, m := range c.Spec.Mounts {
 		ptr := fmt.Sprintf("/mounts/%d", i)
 		if isBind(m) || m.Type != "cgroup" || c.Facts.Cgroup.Mode == host.CgroupV2 || c.cgroupNamespace() || c.confined() {
@@ -515,7 +519,7 @@ func (c *container) cgroupSources() {
 			if !ok {
 				dir = path.Join(h.Mount, h.Own)
 			}
-			c.add(plan.Host, plan.Sources, &plan.OpenTree{Path: dir, Save: cgroupSource(ptr, h)}, ptr, "Without a cgroup namespace the container would see the cgroups of the whole host; it gets its own.")
+			c.add(lane, plan.Sources, &plan.OpenTree{Path: dir, Save: cgroupSource(ptr, h)}, ptr, "Without a cgroup namespace the container would see the cgroups of the whole host; it gets its own.")
 		}
 	}
 }

@@ -78,7 +78,7 @@ func (c *container) host() error {
 		}
 		c.add(plan.Host, plan.Sources, open, "", reason)
 	}
-	c.cgroupSources()
+	c.cgroupSources(plan.Host)
 	if !c.sendSources() {
 		if err := c.parentSources(); err != nil {
 			return err

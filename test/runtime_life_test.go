@@ -404,9 +404,11 @@ func TestRuntimeSystemd(t *testing.T) {
 		return strings.TrimSpace(string(out))
 	}
 	// Its output must not be a pipe of ours: the container keeps it.
-	create := exec.Command(filepath.Join(run.bin, "glassbox-runtime"), "--root", filepath.Join(b.work, "state"), "--systemd-cgroup", "run", "--detach", "--bundle", dir, "scoped")
+	log := filepath.Join(b.work, "log")
+	create := exec.Command(filepath.Join(run.bin, "glassbox-runtime"), "--root", filepath.Join(b.work, "state"), "--log", log, "--systemd-cgroup", "run", "--detach", "--bundle", dir, "scoped")
 	if err := create.Run(); err != nil {
-		t.Fatal(err)
+		text, _ := os.ReadFile(log)
+		t.Fatalf("%v: %s", err, text)
 	}
 	defer call("delete", "--force", "scoped")
 	if got := show("ActiveState"); got != "active" {
