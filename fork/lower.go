@@ -307,17 +307,20 @@ var mountFlags = map[string]uintptr{
 	"silent": unix.MS_SILENT, "iversion": unix.MS_I_VERSION,
 }
 
-func attrs(words []string) (uint64, error) {
-	var n uint64
+// bits joins the flags that words stand for; what says what they are, for an error.
+func bits[T ~uint64 | ~uintptr](what string, words []string, table map[string]T) (T, error) {
+	var n T
 	for _, w := range words {
-		a, ok := mountAttrs[w]
+		b, ok := table[w]
 		if !ok {
-			return 0, fmt.Errorf("unknown mount attribute %q", w)
+			return 0, fmt.Errorf("unknown %s %q", what, w)
 		}
-		n |= a
+		n |= b
 	}
 	return n, nil
 }
+
+func attrs(words []string) (uint64, error) { return bits("mount attribute", words, mountAttrs) }
 
 func (l *lowering) writeFile(from arg, file, value string, resolve uint64) {
 	r := l.reg()
@@ -338,17 +341,7 @@ var nsFlags = map[string]uint64{
 	"net": unix.CLONE_NEWNET, "user": unix.CLONE_NEWUSER, "cgroup": unix.CLONE_NEWCGROUP, "time": unix.CLONE_NEWTIME,
 }
 
-func namespaces(names []string) (uint64, error) {
-	var flags uint64
-	for _, n := range names {
-		f, ok := nsFlags[n]
-		if !ok {
-			return 0, fmt.Errorf("unknown namespace %q", n)
-		}
-		flags |= f
-	}
-	return flags, nil
-}
+func namespaces(names []string) (uint64, error) { return bits("namespace", names, nsFlags) }
 
 var rlimits = map[string]int{
 	"RLIMIT_CPU": 0, "RLIMIT_FSIZE": 1, "RLIMIT_DATA": 2, "RLIMIT_STACK": 3, "RLIMIT_CORE": 4, "RLIMIT_RSS": 5, "RLIMIT_NPROC": 6,
@@ -413,13 +406,9 @@ func (l *lowering) op(op plan.Op) error {
 		l.add(mk(unix.SYS_WRITE, num(l.sock), val(l.str("!")), num(1)))
 
 	case *plan.Mount:
-		var flags uintptr
-		for _, w := range o.Flags {
-			f, ok := mountFlags[w]
-			if !ok {
-				return fmt.Errorf("unknown mount flag %q", w)
-			}
-			flags |= f
+		flags, err := bits("mount flag", o.Flags, mountFlags)
+		if err != nil {
+			return err
 		}
 		l.add(mk(unix.SYS_MOUNT, val(l.str(o.Source)), val(l.str(o.Target)), val(l.str(o.Type)), val(flags), val(l.str(o.Data))))
 	case *plan.Overlay:

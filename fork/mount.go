@@ -196,13 +196,9 @@ func (l *lowering) oldMount(o *plan.FSMount) error {
 	if o.Target == "" || o.KeepMode {
 		return fmt.Errorf("%s with options for mount(2): it can't be detached", o.Type)
 	}
-	var flags uintptr
-	for _, w := range slices.Concat(o.Attrs, o.Flags) {
-		f, ok := mountFlags[w]
-		if !ok {
-			return fmt.Errorf("unknown mount flag %q", w)
-		}
-		flags |= f
+	flags, err := bits("mount flag", slices.Concat(o.Attrs, o.Flags), mountFlags)
+	if err != nil {
+		return err
 	}
 	root, t := l.reg(), l.resolve(o.Target, "dir", 0, 0o755)
 	l.outsideProc(o.Target, at(t))

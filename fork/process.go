@@ -85,7 +85,7 @@ func (l *lowering) sched(o *plan.Sched) error {
 	if !ok {
 		return fmt.Errorf("unknown scheduling policy %q", o.Policy)
 	}
-	flags, err := bits(o.Flags, map[string]uint64{
+	flags, err := bits("flag", o.Flags, map[string]uint64{
 		"SCHED_FLAG_RESET_ON_FORK": 1, "SCHED_FLAG_RECLAIM": 2, "SCHED_FLAG_DL_OVERRUN": 4, "SCHED_FLAG_KEEP_POLICY": 8,
 		"SCHED_FLAG_KEEP_PARAMS": 0x10, "SCHED_FLAG_UTIL_CLAMP_MIN": 0x20, "SCHED_FLAG_UTIL_CLAMP_MAX": 0x40,
 	})
@@ -107,7 +107,7 @@ func (l *lowering) memPolicy(o *plan.MemPolicy) error {
 	if !ok {
 		return fmt.Errorf("unknown memory policy %q", o.Mode)
 	}
-	flags, err := bits(o.Flags, map[string]uint64{
+	flags, err := bits("flag", o.Flags, map[string]uint64{
 		"MPOL_F_NUMA_BALANCING": 1 << 13, "MPOL_F_RELATIVE_NODES": 1 << 14, "MPOL_F_STATIC_NODES": 1 << 15,
 	})
 	if err != nil {
@@ -124,16 +124,4 @@ func (l *lowering) memPolicy(o *plan.MemPolicy) error {
 	}
 	l.add(mk(unix.SYS_SET_MEMPOLICY, num(mode|int(flags)), val(mask), num(size)))
 	return nil
-}
-
-func bits(words []string, table map[string]uint64) (uint64, error) {
-	var n uint64
-	for _, w := range words {
-		b, ok := table[w]
-		if !ok {
-			return 0, fmt.Errorf("unknown flag %q", w)
-		}
-		n |= b
-	}
-	return n, nil
 }
