@@ -35,12 +35,18 @@ func yamlList(words []string) string {
 // opening writes the comments at the head of a file: what it is, and what can't be said in it.
 func (t *script) opening(format string, a About, unsaid []string) {
 	t.comment("The container of %s for %s.", or(a.Title, "a plan"), format)
-	if len(unsaid) > 0 {
-		t.comment("")
-		t.comment("%s can't say this:", format)
-		for _, s := range unsaid {
-			t.comment("  %s", s)
-		}
+	t.unsaid(format, unsaid)
+}
+
+// unsaid writes what can't be said in the words of others.
+func (t *script) unsaid(whose string, list []string) {
+	if len(list) == 0 {
+		return
+	}
+	t.comment("")
+	t.comment("%s can't say this:", whose)
+	for _, s := range list {
+		t.comment("  %s", s)
 	}
 }
 

@@ -39,13 +39,7 @@ func commandLine(w io.Writer, program string, v *View, a About) error {
 	}
 	t := &script{w: w}
 	t.comment("The container of %s, as %s would make it.", or(a.Title, "a plan"), program)
-	if len(unsaid) > 0 {
-		t.comment("")
-		t.comment("%s can't say this:", program)
-		for _, s := range unsaid {
-			t.comment("  %s", s)
-		}
-	}
+	t.unsaid(program, unsaid)
 	t.line("%s run \\", program)
 	for _, f := range kept {
 		t.line("  %s \\", quote(f))
