@@ -28,15 +28,11 @@ type CheckpointOptions struct {
 
 // Checkpoint writes the processes of a container into image files. Unless it is left running, it ends thereby, and is removed.
 func (r *Runtime) Checkpoint(id string, o CheckpointOptions) error {
-	l, err := r.lock(id)
+	c, l, err := r.open(id)
 	if err != nil {
 		return err
 	}
 	defer l.unlock()
-	c, err := r.load(id)
-	if err != nil {
-		return err
-	}
 	status := c.status()
 	if status == Created || status == Stopped {
 		return fmt.Errorf("cannot checkpoint a container that is %s", status)
@@ -134,7 +130,7 @@ func (r *Runtime) checkpointArgs(c *record, o *CheckpointOptions) ([]string, err
 		}
 	}
 	note := image{Namespaces: map[string]int{}}
-	for _, kind := range joined(p) {
+	for _, kind := range others(p) {
 		name, fd, err := foreign(kind)
 		if err != nil {
 			return nil, err

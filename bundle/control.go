@@ -114,15 +114,11 @@ func (r *Runtime) destroy(c *record) error {
 
 // Pause freezes all processes of a container.
 func (r *Runtime) Pause(id string) error {
-	l, err := r.lock(id)
+	c, l, err := r.open(id)
 	if err != nil {
 		return err
 	}
 	defer l.unlock()
-	c, err := r.load(id)
-	if err != nil {
-		return err
-	}
 	if s := c.status(); s != Running && s != Created {
 		return fmt.Errorf("container not running or created: %s", s)
 	}
@@ -134,15 +130,11 @@ func (r *Runtime) Pause(id string) error {
 
 // Resume lets a paused container go on.
 func (r *Runtime) Resume(id string) error {
-	l, err := r.lock(id)
+	c, l, err := r.open(id)
 	if err != nil {
 		return err
 	}
 	defer l.unlock()
-	c, err := r.load(id)
-	if err != nil {
-		return err
-	}
 	if s := c.status(); s != Paused {
 		return fmt.Errorf("container not paused: %s", s)
 	}

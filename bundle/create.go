@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"time"
 
@@ -16,6 +15,7 @@ import (
 	"glassbox/cgroup"
 	"glassbox/compile"
 	"glassbox/fork"
+	"glassbox/host"
 	"glassbox/oci"
 	"glassbox/plan"
 	"glassbox/seccomp"
@@ -63,40 +63,21 @@ func (r *Runtime) create(id string, spec *specs.Spec, text []byte, o CreateOptio
 	if err := checkTerminal(spec, o); err != nil {
 		return nil, nil, err
 	}
-	facts, err := r.Facts()
+	in, err := r.input(id, bundle, spec)
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := r.setDefaults(spec, id, facts); err != nil {
-		return nil, nil, err
-	}
-	spec.Process.Env = withHome(spec.Process.Env, spec.Root.Path, spec.Process.User.UID)
-	in := compile.Input{
-		Spec: spec, Facts: *facts, InheritStdio: true, Record: true, FindProgram: true, MakeCwd: true, LaxCaps: true,
-		Bundle: bundle, NoPivot: o.NoPivot, NoNewKeyring: o.NoNewKeyring, PreserveFDs: o.PreserveFDs,
-	}
+	creation(&in)
+	in.NoPivot, in.NoNewKeyring, in.PreserveFDs = o.NoPivot, o.NoNewKeyring, o.PreserveFDs
 	if wait {
 		in.StartDir = r.startDir(id)
 	}
-	if in.Systemd, err = r.systemd(); err != nil {
-		return nil, nil, err
-	}
-	if in.Filter, err = r.filter(spec.Linux.Seccomp, facts.Arch); err != nil {
-		return nil, nil, err
-	}
-	out, err := compile.Container(in)
+	out, err := r.compile(in)
 	if err != nil {
 		return nil, nil, err
 	}
-	for _, w := range out.Warnings {
-		r.warn("%s", w)
-	}
 	r.debug(out.Plan)
-	c := &record{
-		Format: recordFormat, OCIVersion: spec.Version, ID: id, Bundle: bundle, Rootfs: spec.Root.Path, Created: time.Now().UTC(), Owner: os.Geteuid(),
-		Annotations: spec.Annotations, Cgroups: out.Cgroups, Unit: out.Unit, Systemd: in.Systemd, Namespaces: namespaces(out.Plan), Hooks: laterHooks(spec.Hooks),
-		spec: spec, left: &leftovers{Cgroups: out.Cgroups, Steps: out.Plan.Undo(len(out.Plan.Steps))},
-	}
+	c := newRecord(id, in, out, out.Plan)
 	if err := r.prepare(c, wait); err != nil {
 		return nil, nil, err
 	}
@@ -117,6 +98,73 @@ func (r *Runtime) create(id string, spec *specs.Spec, text []byte, o CreateOptio
 	return c, proc, nil
 }
 
+// input is what the plan of a bundle's container is compiled from, whoever wants it. It completes the configuration.
+func (r *Runtime) input(id, bundle string, spec *specs.Spec) (compile.Input, error) {
+	facts, err := r.Facts()
+	if err != nil {
+		return compile.Input{}, err
+	}
+	if err := r.setDefaults(spec, id, facts); err != nil {
+		return compile.Input{}, err
+	}
+	in := compile.Input{Spec: spec, Facts: *facts, Bundle: bundle, InheritStdio: true, LaxCaps: true}
+	if in.Systemd, err = r.systemd(); err != nil {
+		return in, err
+	}
+	in.Filter, err = r.filter(spec.Linux.Seccomp, facts.Arch)
+	return in, err
+}
+
+// creation asks for what belongs to making a container, and not to bringing one back.
+func creation(in *compile.Input) {
+	in.Record, in.FindProgram, in.MakeCwd = true, true, true
+	p := in.Spec.Process
+	p.Env = withHome(p.Env, in.Spec.Root.Path, p.User.UID)
+}
+
+func (r *Runtime) compile(in compile.Input) (*compile.Output, error) {
+	out, err := compile.Container(in)
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range out.Warnings {
+		r.warn("%s", w)
+	}
+	return out, nil
+}
+
+// newRecord describes the container that a plan makes. What has to be taken back is what undone has made: the same plan, or the one
+// that brings the container back.
+func newRecord(id string, in compile.Input, out *compile.Output, undone *plan.Plan) *record {
+	s := in.Spec
+	return &record{
+		Format: recordFormat, OCIVersion: s.Version, ID: id, Bundle: in.Bundle, Rootfs: s.Root.Path, Created: time.Now().UTC(), Owner: os.Geteuid(),
+		Annotations: s.Annotations, Cgroups: out.Cgroups, Unit: out.Unit, Systemd: in.Systemd, Namespaces: out.Plan.Namespaces(), Hooks: laterHooks(s.Hooks),
+		spec: s, left: &leftovers{Cgroups: out.Cgroups, Steps: undone.Undo(len(undone.Steps))},
+	}
+}
+
+// Plan returns the plan by which Run makes a bundle's container on a host with these facts. The configuration is completed. Nothing is
+// written.
+func Plan(id, bundle string, spec *specs.Spec, facts *host.Facts) (*plan.Plan, error) {
+	if spec.Process == nil {
+		return nil, errNoProcess
+	}
+	r := &Runtime{facts: facts}
+	in, err := r.input(id, bundle, spec)
+	if err != nil {
+		return nil, err
+	}
+	creation(&in)
+	out, err := r.compile(in)
+	if err != nil {
+		return nil, err
+	}
+	return out.Plan, nil
+}
+
+var errNoProcess = errors.New("/process: missing: there is nothing to run")
+
 // systemd asks who makes units, where cgroups are made through it.
 func (r *Runtime) systemd() (*systemd.Facts, error) {
 	if !r.SystemdCgroup {
@@ -136,9 +184,9 @@ func (r *Runtime) systemd() (*systemd.Facts, error) {
 const filterCache = "seccomp:cache"
 
 // filter compiles a seccomp profile, or remembers how it was compiled before. A profile with a listener is left to the compiler
-// of plans, which adds the steps that hand the listener over.
+// of plans, which adds the steps that hand the listener over, and so is every profile where there is no state.
 func (r *Runtime) filter(s *specs.LinuxSeccomp, arch string) (*plan.Seccomp, error) {
-	if s == nil || s.ListenerPath != "" {
+	if s == nil || s.ListenerPath != "" || r.Root == "" {
 		return nil, nil
 	}
 	f, err := seccomp.Cached(filepath.Join(r.Root, filterCache), s, arch)
@@ -266,26 +314,9 @@ func (r *Runtime) read(dir string) (*specs.Spec, []byte, error) {
 		return nil, nil, err
 	}
 	if spec.Process == nil {
-		return nil, nil, fmt.Errorf("%s: /process: missing: there is nothing to run", oci.ConfigName)
+		return nil, nil, fmt.Errorf("%s: %w", oci.ConfigName, errNoProcess)
 	}
 	return spec, text, nil
-}
-
-// namespaces are those that a plan leaves the host's for.
-func namespaces(p *plan.Plan) []string {
-	var names []string
-	for _, s := range p.Steps {
-		switch o := s.Op.(type) {
-		case *plan.Clone:
-			names = append(names, o.Namespaces...)
-		case *plan.Unshare:
-			names = append(names, o.Namespaces...)
-		case *plan.Setns:
-			names = append(names, o.Namespaces...)
-		}
-	}
-	slices.Sort(names)
-	return slices.Compact(names)
 }
 
 // leftovers is what takes a container's traces back: the file undo.json, written before the first of them is made.

@@ -328,8 +328,8 @@ func (c *record) stdio() (names, files []string, err error) {
 	return names, files, nil
 }
 
-// joined are the namespaces of a plan that existed before, by kind.
-func joined(p *plan.Plan) []string {
+// others are the kinds of the namespaces that a plan joins.
+func others(p *plan.Plan) []string {
 	var kinds []string
 	for _, s := range p.Steps {
 		if o, ok := s.Op.(*plan.Open); ok && o.Namespace != "" {
@@ -358,16 +358,6 @@ func foreign(kind string) (name string, fd int, err error) {
 		return "extRootPidNS", 101, nil
 	}
 	return "", 0, fmt.Errorf("/linux/namespaces: the container shares the %s namespace of others, which criu can't give back to it", kind)
-}
-
-// plan reads the plan by which a container was made.
-func (r *Runtime) plan(id string) (*plan.Plan, error) {
-	data, err := os.ReadFile(filepath.Join(r.dir(id), planFile))
-	if err != nil {
-		return nil, err
-	}
-	p := &plan.Plan{}
-	return p, plan.ReadBinary(data, p)
 }
 
 func writeJSON(path string, v any) error {

@@ -13,27 +13,17 @@ import (
 // defaultDevices are allowed after the rules of the configuration, which usually begin with a denial of everything: every
 // container has these devices (runtime-spec, config-linux.md, default devices), and mknod alone opens nothing.
 func defaultDevices() []specs.LinuxDeviceCgroup {
-	rule := func(kind, access string, major, minor int64) specs.LinuxDeviceCgroup {
-		d := specs.LinuxDeviceCgroup{Allow: true, Type: kind, Access: access}
-		if major >= 0 {
-			d.Major = &major
-		}
-		if minor >= 0 {
-			d.Minor = &minor
-		}
-		return d
-	}
 	return []specs.LinuxDeviceCgroup{
-		rule("c", "m", -1, -1),
-		rule("b", "m", -1, -1),
-		rule("c", "rwm", 1, 3),    // null
-		rule("c", "rwm", 1, 5),    // zero
-		rule("c", "rwm", 1, 7),    // full
-		rule("c", "rwm", 1, 8),    // random
-		rule("c", "rwm", 1, 9),    // urandom
-		rule("c", "rwm", 5, 0),    // tty
-		rule("c", "rwm", 5, 2),    // ptmx
-		rule("c", "rwm", 136, -1), // terminals below /dev/pts
+		cgroup.Allow("c", -1, -1, "m"),
+		cgroup.Allow("b", -1, -1, "m"),
+		cgroup.Allow("c", 1, 3, "rwm"),    // null
+		cgroup.Allow("c", 1, 5, "rwm"),    // zero
+		cgroup.Allow("c", 1, 7, "rwm"),    // full
+		cgroup.Allow("c", 1, 8, "rwm"),    // random
+		cgroup.Allow("c", 1, 9, "rwm"),    // urandom
+		cgroup.Allow("c", 5, 0, "rwm"),    // tty
+		cgroup.Allow("c", 5, 2, "rwm"),    // ptmx
+		cgroup.Allow("c", 136, -1, "rwm"), // terminals below /dev/pts
 	}
 }
 

@@ -44,15 +44,11 @@ type ExecOptions struct {
 
 // Exec runs a further process in a container, and unless it is detached waits for it and returns its exit status.
 func (r *Runtime) Exec(id string, o ExecOptions) (int, error) {
-	l, err := r.lock(id)
+	c, l, err := r.open(id)
 	if err != nil {
 		return 255, err
 	}
 	defer l.unlock()
-	c, err := r.load(id)
-	if err != nil {
-		return 255, err
-	}
 	switch s := c.status(); {
 	case s == Stopped:
 		return 255, errors.New("cannot exec in a stopped container")

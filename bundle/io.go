@@ -114,13 +114,6 @@ func (s *signals) catch() {
 	signal.Notify(s.c, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH)
 }
 
-// caught returns signals that are taken already.
-func caught() *signals {
-	s := &signals{}
-	s.catch()
-	return s
-}
-
 func (s *signals) stop() {
 	if s.c != nil {
 		signal.Stop(s.c)

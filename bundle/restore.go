@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -45,10 +44,10 @@ func (r *Runtime) Restore(id string, o RestoreOptions) (int, error) {
 		return 1, err
 	}
 	defer l.unlock()
-	var signals *signals
+	signals := &signals{}
+	defer signals.stop()
 	if !o.Detach {
-		signals = caught()
-		defer signals.stop()
+		signals.catch()
 	}
 	spec, text, err := r.read(o.Bundle)
 	var c *record
@@ -100,36 +99,21 @@ func (r *Runtime) restore(id string, spec *specs.Spec, text []byte, program stri
 	if err := o.directories(); err != nil {
 		return nil, err
 	}
-	facts, err := r.Facts()
+	input, err := r.input(id, bundle, spec)
 	if err != nil {
 		return nil, err
 	}
-	if err := r.setDefaults(spec, id, facts); err != nil {
-		return nil, err
-	}
-	in := compile.RestoreInput{
-		Input: compile.Input{Spec: spec, Facts: *facts, InheritStdio: true, LaxCaps: true, Bundle: bundle},
-		Env:   os.Environ(),
-	}
-	if in.Systemd, err = r.systemd(); err != nil {
-		return nil, err
-	}
-	if in.Filter, err = r.filter(spec.Linux.Seccomp, facts.Arch); err != nil {
-		return nil, err
-	}
+	in := compile.RestoreInput{Input: input, Env: os.Environ()}
 	mountpoint := filepath.Join(r.dir(id), "root")
 	if err := os.Mkdir(mountpoint, 0o700); err != nil {
 		return nil, err
 	}
-	out, err := compile.Container(in.Input)
+	out, err := r.compile(in.Input)
 	if err != nil {
 		return nil, err
 	}
-	for _, w := range out.Warnings {
-		r.warn("%s", w)
-	}
 	pidFile := filepath.Join(r.dir(id), "restored.pid")
-	if in.Argv, in.Namespaces, err = r.restoreArgs(out, facts, program, mountpoint, pidFile, &o); err != nil {
+	if in.Argv, in.Namespaces, err = r.restoreArgs(out, &in.Facts, program, mountpoint, pidFile, &o); err != nil {
 		return nil, err
 	}
 	in.Mountpoint = mountpoint
@@ -137,11 +121,8 @@ func (r *Runtime) restore(id string, spec *specs.Spec, text []byte, program stri
 	if err != nil {
 		return nil, err
 	}
-	c := &record{
-		Format: recordFormat, OCIVersion: spec.Version, ID: id, Bundle: bundle, Rootfs: spec.Root.Path, Created: time.Now().UTC(), Owner: os.Geteuid(),
-		Annotations: spec.Annotations, Cgroups: out.Cgroups, Unit: out.Unit, Systemd: in.Systemd, Namespaces: namespaces(out.Plan), Hooks: laterHooks(spec.Hooks), Restored: true,
-		spec: spec, left: &leftovers{Cgroups: out.Cgroups, Steps: p.Undo(len(p.Steps))},
-	}
+	c := newRecord(id, in.Input, out, p)
+	c.Restored = true
 	if err := r.prepare(c, false); err != nil {
 		return nil, err
 	}
@@ -272,7 +253,7 @@ func (r *Runtime) restoreArgs(out *compile.Output, facts *host.Facts, program, r
 			return nil, nil, fmt.Errorf("/mounts: the configuration has a bind mount on %s, and the checkpoint has none", target)
 		}
 	}
-	kinds := joined(out.Plan)
+	kinds := others(out.Plan)
 	for kind := range note.Namespaces {
 		if !slices.Contains(kinds, kind) {
 			return nil, nil, fmt.Errorf("/linux/namespaces: the checkpoint shares the %s namespace of others, and the configuration doesn't", kind)

@@ -11,20 +11,15 @@ import (
 
 	"glassbox/compile"
 	"glassbox/fork"
-	"glassbox/plan"
 )
 
 // Start lets a created container run.
 func (r *Runtime) Start(id string) error {
-	l, err := r.lock(id)
+	c, l, err := r.open(id)
 	if err != nil {
 		return err
 	}
 	defer l.unlock()
-	c, err := r.load(id)
-	if err != nil {
-		return err
-	}
 	switch s := c.status(); s {
 	case Created:
 	case Stopped:
@@ -87,11 +82,7 @@ func (r *Runtime) release(c *record) error {
 
 // startError makes the error of a step that failed after the container was created.
 func (r *Runtime) startError(c *record, step int, errno unix.Errno) error {
-	var p plan.Plan
-	data, err := os.ReadFile(filepath.Join(r.dir(c.ID), planFile))
-	if err == nil {
-		err = plan.ReadBinary(data, &p)
-	}
+	p, err := r.plan(c.ID)
 	if err != nil || step >= len(p.Steps) {
 		return fmt.Errorf("step %d: %w", step+1, errno)
 	}

@@ -15,6 +15,7 @@ import (
 	"glassbox/cgroup"
 	"glassbox/fork"
 	"glassbox/oci"
+	"glassbox/plan"
 	"glassbox/systemd"
 )
 
@@ -121,6 +122,30 @@ func (r *Runtime) load(id string) (*record, error) {
 		return nil, fmt.Errorf("the state file %s is damaged or of another version (format %d, id %q)", path, c.Format, c.ID)
 	}
 	return c, nil
+}
+
+// open loads a container and takes its lock.
+func (r *Runtime) open(id string) (*record, *lock, error) {
+	l, err := r.lock(id)
+	if err != nil {
+		return nil, nil, err
+	}
+	c, err := r.load(id)
+	if err != nil {
+		l.unlock()
+		return nil, nil, err
+	}
+	return c, l, nil
+}
+
+// plan reads the plan by which a container was made.
+func (r *Runtime) plan(id string) (*plan.Plan, error) {
+	data, err := os.ReadFile(filepath.Join(r.dir(id), planFile))
+	if err != nil {
+		return nil, err
+	}
+	p := &plan.Plan{}
+	return p, plan.ReadBinary(data, p)
 }
 
 // status asks the kernel.

@@ -13,15 +13,11 @@ import (
 
 // Update changes the limits of a container that exists to those that res has. What res doesn't mention stays.
 func (r *Runtime) Update(id string, res *specs.LinuxResources) error {
-	l, err := r.lock(id)
+	c, l, err := r.open(id)
 	if err != nil {
 		return err
 	}
 	defer l.unlock()
-	c, err := r.load(id)
-	if err != nil {
-		return err
-	}
 	if c.status() == Stopped {
 		return ErrNotRunning
 	}

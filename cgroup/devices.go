@@ -22,6 +22,19 @@ type rule struct {
 
 const every = -1
 
+// Allow is a rule for /linux/resources/devices that allows access ("rwm") to devices of a kind ("b", "c"). A negative number
+// stands for all.
+func Allow(kind string, major, minor int64, access string) specs.LinuxDeviceCgroup {
+	d := specs.LinuxDeviceCgroup{Allow: true, Type: kind, Access: access}
+	if major >= 0 {
+		d.Major = &major
+	}
+	if minor >= 0 {
+		d.Minor = &minor
+	}
+	return d
+}
+
 // The kernel's bits (BPF_DEVCG_ACC_*).
 const (
 	mknod = 1 << iota

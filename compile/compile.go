@@ -44,7 +44,7 @@ type Input struct {
 	// Origins says where parts of the configuration come from, by JSON pointer; the longest prefix counts. Without an
 	// entry the pointer itself is the origin.
 	Origins map[string]string
-	// MakeCwd makes the working directory where it is missing, as engines do and OCI runtimes don't.
+	// MakeCwd makes the working directory where it is missing, as engines and runc do. Without it a missing one is an error.
 	MakeCwd bool
 	// InheritStdio leaves descriptors 0, 1 and 2 as they are, instead of taking them from whoever runs the plan.
 	InheritStdio bool

@@ -16,7 +16,6 @@ import (
 
 	"glassbox/compile"
 	"glassbox/image"
-	"glassbox/plan"
 	"glassbox/supervise"
 )
 
@@ -157,23 +156,6 @@ func (e *Engine) build() string {
 		}
 	}
 	return string(text)
-}
-
-// joined are the namespaces that a container's plan left the host's for.
-func joined(p *plan.Plan) []string {
-	var names []string
-	for _, s := range p.Steps {
-		switch o := s.Op.(type) {
-		case *plan.Clone:
-			names = append(names, o.Namespaces...)
-		case *plan.Unshare:
-			names = append(names, o.Namespaces...)
-		case *plan.Setns:
-			names = append(names, o.Namespaces...)
-		}
-	}
-	slices.Sort(names)
-	return slices.Compact(names)
 }
 
 // execProcess describes the process: as the container's first one, but for what the options change.

@@ -13,7 +13,7 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
-	"glassbox/compile"
+	"glassbox/bundle"
 	"glassbox/host"
 	"glassbox/oci"
 	"glassbox/plan"
@@ -41,7 +41,7 @@ func (e *Engine) rootFacts() (*host.Facts, error) {
 	return &facts, nil
 }
 
-// PlanBundle returns the plan of an OCI bundle: a directory with config.json, or that file itself, which may be from another
+// PlanBundle returns the plan by which glassbox-runtime runs an OCI bundle: a directory with config.json, or that file itself, which may be from another
 // machine. Nothing is written.
 func (e *Engine) PlanBundle(name string) (*plan.Plan, error) {
 	dir, spec, err := readBundle(name)
@@ -55,14 +55,11 @@ func (e *Engine) PlanBundle(name string) (*plan.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	if spec.Linux.CgroupsPath == "" {
-		spec.Linux.CgroupsPath = "/" + filepath.Base(dir) // as glassbox-runtime would, were the directory's name its id
-	}
-	out, err := compile.Container(compile.Input{Spec: spec, Facts: *facts, InheritStdio: true, LaxCaps: true})
+	p, err := bundle.Plan(filepath.Base(dir), dir, spec, facts) // were the directory's name the container's id
 	if err != nil {
 		return nil, invalid("%s: %w", name, err)
 	}
-	return out.Plan, nil
+	return p, nil
 }
 
 func readBundle(name string) (dir string, spec *specs.Spec, err error) {

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 
+	"glassbox/supervise"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -220,34 +222,11 @@ func lookupEnv(environ []string, key string) (string, bool) {
 
 // ParseSignal reads a signal's name, with or without SIG, or number.
 func ParseSignal(s string) (unix.Signal, error) {
-	if n, err := strconv.Atoi(s); err == nil {
-		if n < 1 || n > 64 {
-			return 0, invalid("invalid signal: %s", s)
-		}
-		return unix.Signal(n), nil
+	sig, ok := supervise.Signal(s)
+	if !ok || sig == 0 {
+		return 0, invalid("invalid signal: %s", s)
 	}
-	name := strings.ToUpper(s)
-	if !strings.HasPrefix(name, "SIG") {
-		name = "SIG" + name
-	}
-	if sig := unix.SignalNum(name); sig != 0 {
-		return sig, nil
-	}
-	for base, n := range map[string]int{"SIGRTMIN": 34, "SIGRTMAX": 64} {
-		if rest, ok := strings.CutPrefix(name, base); ok {
-			d := 0
-			if rest != "" {
-				var err error
-				if d, err = strconv.Atoi(rest); err != nil {
-					break
-				}
-			}
-			if n+d >= 34 && n+d <= 64 {
-				return unix.Signal(n + d), nil
-			}
-		}
-	}
-	return 0, invalid("invalid signal: %s", s)
+	return sig, nil
 }
 
 // parseUlimit reads NAME=SOFT[:HARD]; -1 and "unlimited" are no limit.

@@ -89,7 +89,7 @@ func (e *Engine) fixedJob(c *Container, o StartOptions) (*supervise.Job, error) 
 	}
 	job := &supervise.Job{
 		ID: c.ID, Dir: dir, NameFile: e.nameFile(c.Name), LockFile: e.lockFile(c.ID), Terminal: v.terminal, Interactive: c.Options.Interactive,
-		Detached: !o.Attach, Remove: c.Options.Remove, Cgroups: v.cgroups(), Namespaces: joined(p), Process: processOf(v.process(), p),
+		Detached: !o.Attach, Remove: c.Options.Remove, Cgroups: v.cgroups(), Namespaces: p.Namespaces(), Process: processOf(v.process(), p),
 		Undo: p.Undo(len(p.Steps)), Plan: p,
 	}
 	if job.LogMaxSize, job.LogMaxFiles, err = logLimits(c.Options.LogOpt); err != nil {

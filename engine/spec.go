@@ -837,17 +837,6 @@ func (b *builder) mountFlag(text string) (specs.Mount, error) {
 	return m, nil
 }
 
-func deviceRule(allow bool, kind string, major, minor int64, access string) specs.LinuxDeviceCgroup {
-	d := specs.LinuxDeviceCgroup{Allow: allow, Type: kind, Access: access}
-	if major >= 0 {
-		d.Major = &major
-	}
-	if minor >= 0 {
-		d.Minor = &minor
-	}
-	return d
-}
-
 func (b *builder) devices() error {
 	o := b.o
 	r := b.spec.Linux.Resources
@@ -865,10 +854,10 @@ func (b *builder) devices() error {
 	} else {
 		r.Devices = []specs.LinuxDeviceCgroup{
 			{Allow: false, Access: "rwm"},
-			deviceRule(true, "c", -1, -1, "m"), deviceRule(true, "b", -1, -1, "m"),
-			deviceRule(true, "c", 1, 3, "rwm"), deviceRule(true, "c", 1, 5, "rwm"), deviceRule(true, "c", 1, 7, "rwm"),
-			deviceRule(true, "c", 1, 8, "rwm"), deviceRule(true, "c", 1, 9, "rwm"), deviceRule(true, "c", 5, 0, "rwm"),
-			deviceRule(true, "c", 5, 1, "rwm"), deviceRule(true, "c", 5, 2, "rwm"), deviceRule(true, "c", 136, -1, "rwm"),
+			cgroup.Allow("c", -1, -1, "m"), cgroup.Allow("b", -1, -1, "m"),
+			cgroup.Allow("c", 1, 3, "rwm"), cgroup.Allow("c", 1, 5, "rwm"), cgroup.Allow("c", 1, 7, "rwm"),
+			cgroup.Allow("c", 1, 8, "rwm"), cgroup.Allow("c", 1, 9, "rwm"), cgroup.Allow("c", 5, 0, "rwm"),
+			cgroup.Allow("c", 5, 1, "rwm"), cgroup.Allow("c", 5, 2, "rwm"), cgroup.Allow("c", 136, -1, "rwm"),
 		}
 	}
 	for _, text := range o.Device {
@@ -918,7 +907,7 @@ func (b *builder) devices() error {
 			b.spec.Linux.Devices = append(b.spec.Linux.Devices, d)
 			b.origins[fmt.Sprintf("/linux/devices/%d", len(b.spec.Linux.Devices)-1)] = "--device " + text
 			if !o.Privileged {
-				r.Devices = append(r.Devices, deviceRule(true, d.Type, d.Major, d.Minor, access))
+				r.Devices = append(r.Devices, cgroup.Allow(d.Type, d.Major, d.Minor, access))
 			}
 		}
 	}
@@ -942,7 +931,7 @@ func (b *builder) devices() error {
 		if ok {
 			ma, mi := number(major), number(minor)
 			if ok {
-				r.Devices = append(r.Devices, deviceRule(true, f[0], ma, mi, f[2]))
+				r.Devices = append(r.Devices, cgroup.Allow(f[0], ma, mi, f[2]))
 				continue
 			}
 		}

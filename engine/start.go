@@ -375,7 +375,7 @@ func (e *Engine) job(c *Container, o StartOptions) (*supervise.Job, error) {
 		ID: c.ID, Dir: dir, NameFile: e.nameFile(c.Name), LockFile: e.lockFile(c.ID),
 		Terminal: c.Options.TTY, Interactive: c.Options.Interactive, Detached: !o.Attach, Remove: c.Options.Remove,
 		LogMaxSize: size, LogMaxFiles: files, Cgroups: out.Cgroups, Network: w.job,
-		Namespaces: joined(out.Plan), Process: processOf(s.spec.Process, out.Plan), Undo: out.Plan.Undo(len(out.Plan.Steps)), Plan: out.Plan,
+		Namespaces: out.Plan.Namespaces(), Process: processOf(s.spec.Process, out.Plan), Undo: out.Plan.Undo(len(out.Plan.Steps)), Plan: out.Plan,
 	}
 	if s.overlay != nil && slices.Contains(s.overlay.Options, "volatile") {
 		// A volatile overlay leaves a mark that forbids a second use.

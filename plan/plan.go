@@ -205,6 +205,23 @@ func (p *Plan) Validate() error {
 	return nil
 }
 
+// Namespaces are those that the process leaves the host's for, new ones and others', in the order of their names.
+func (p *Plan) Namespaces() []string {
+	var names []string
+	for _, s := range p.Steps {
+		switch o := s.Op.(type) {
+		case *Clone:
+			names = append(names, o.Namespaces...)
+		case *Unshare:
+			names = append(names, o.Namespaces...)
+		case *Setns:
+			names = append(names, o.Namespaces...)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
 // Undo returns the host-lane steps that take back what the first n steps of p made and that outlives the child, last made
 // first. Descriptors need no undoing: they close with the process that runs the plan.
 func (p *Plan) Undo(n int) []Step {

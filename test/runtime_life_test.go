@@ -1,6 +1,7 @@
 package test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -20,6 +21,8 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"glassbox/plan"
 )
 
 // status asks for a container's status.
@@ -505,5 +508,39 @@ func TestRuntimeKill(t *testing.T) {
 	}
 	if hits < 10 {
 		t.Errorf("only %d of 40 rounds killed something", hits)
+	}
+}
+
+// TestRuntimeExplained compares the plan that `explain` prints for a bundle with the one that runs.
+func TestRuntimeExplained(t *testing.T) {
+	b := startBundles(t, "explained")
+	dir := b.bundle("explained", b.rootfs("root"), func(s *specs.Spec) {
+		s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{{Names: []string{"chown"}, Action: specs.ActErrno}}}
+		s.Process.Cwd = "/made"
+		s.Root.Readonly = false
+	})
+	text := b.must(filepath.Join(run.bin, "glassbox"), "explain", "bundle", "--format", "json", dir)
+	var explained, ran plan.Plan
+	if err := json.Unmarshal([]byte(text), &explained); err != nil {
+		t.Fatal(err)
+	}
+	b.must("run", "--detach", "--bundle", dir, "explained")
+	data, err := os.ReadFile(b.state.host.Path("/run/oci/explained/plan.bin"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.must("delete", "--force", "explained")
+	if err := plan.ReadBinary(data, &ran); err != nil {
+		t.Fatal(err)
+	}
+	if len(explained.Steps) != len(ran.Steps) {
+		t.Fatalf("explain prints %d steps, %d ran", len(explained.Steps), len(ran.Steps))
+	}
+	for i := range ran.Steps {
+		// The binary form doesn't tell an empty list from none.
+		got, want := plan.AppendBinary(nil, &explained.Steps[i]), plan.AppendBinary(nil, &ran.Steps[i])
+		if !bytes.Equal(got, want) {
+			t.Errorf("step %d: explain prints\n%s\nand what ran is\n%s", i+1, explained.Steps[i].Op, ran.Steps[i].Op)
+		}
 	}
 }

@@ -49,13 +49,9 @@ func checkpoint(a *app, fs *flag.FlagSet) func([]string) (int, error) {
 	fs.BoolVar(&o.PreDump, "pre-dump", false, "write the memory only, and let the container go on")
 	refused(fs, "lazy-pages", lazyPages)
 	refusedValue(fs, "status-fd", "it belongs to --lazy-pages: "+lazyPages)
-	return func(args []string) (int, error) {
-		id, err := one(args)
-		if err != nil {
-			return 1, err
-		}
+	return byID(func(id string) (int, error) {
 		return 0, a.runtime.Checkpoint(id, *o)
-	}
+	})
 }
 
 func restore(a *app, fs *flag.FlagSet) func([]string) (int, error) {
@@ -70,11 +66,7 @@ func restore(a *app, fs *flag.FlagSet) func([]string) (int, error) {
 	refusedValue(fs, "console-socket", "criu's command line has no means to hand over a terminal")
 	refused(fs, "no-pivot", "criu makes the root with pivot_root")
 	refused(fs, "lazy-pages", lazyPages)
-	return func(args []string) (int, error) {
-		id, err := one(args)
-		if err != nil {
-			return 1, err
-		}
+	return byID(func(id string) (int, error) {
 		return a.runtime.Restore(id, *o)
-	}
+	})
 }

@@ -18,6 +18,7 @@ import (
 	"glassbox/bundle"
 	"glassbox/host"
 	"glassbox/oci"
+	"glassbox/supervise"
 )
 
 // commands are runc's, in its order.
@@ -43,12 +44,14 @@ func commands() []command {
 	}
 }
 
-// one takes the single argument of most commands.
-func one(args []string) (string, error) {
-	if len(args) != 1 {
-		return "", usageError{fmt.Sprintf("it takes one container ID, and got %d arguments", len(args))}
+// byID makes a command of what takes a container's ID, as most do, and nothing else.
+func byID(do func(id string) (int, error)) func([]string) (int, error) {
+	return func(args []string) (int, error) {
+		if len(args) != 1 {
+			return 1, usageError{fmt.Sprintf("it takes one container ID, and got %d arguments", len(args))}
+		}
+		return do(args[0])
 	}
-	return args[0], nil
 }
 
 func createFlags(fs *flag.FlagSet) *bundle.CreateOptions {
@@ -64,13 +67,9 @@ func createFlags(fs *flag.FlagSet) *bundle.CreateOptions {
 
 func create(a *app, fs *flag.FlagSet) func([]string) (int, error) {
 	o := createFlags(fs)
-	return func(args []string) (int, error) {
-		id, err := one(args)
-		if err != nil {
-			return 1, err
-		}
+	return byID(func(id string) (int, error) {
 		return 0, a.runtime.Create(id, *o)
-	}
+	})
 }
 
 func runContainer(a *app, fs *flag.FlagSet) func([]string) (int, error) {
@@ -78,31 +77,17 @@ func runContainer(a *app, fs *flag.FlagSet) func([]string) (int, error) {
 	both(fs.BoolVar, &o.Detach, "detach", "d", "return when the container runs")
 	fs.BoolVar(&o.Keep, "keep", false, "keep the container when it has ended")
 	fs.Bool("no-subreaper", false, "accepted for old callers; orphans never become children of this runtime")
-	return func(args []string) (int, error) {
-		id, err := one(args)
-		if err != nil {
-			return 1, err
-		}
+	return byID(func(id string) (int, error) {
 		return a.runtime.Run(id, *o)
-	}
+	})
 }
 
 func start(a *app, _ *flag.FlagSet) func([]string) (int, error) {
-	return func(args []string) (int, error) {
-		id, err := one(args)
-		if err != nil {
-			return 1, err
-		}
-		return 0, a.runtime.Start(id)
-	}
+	return byID(func(id string) (int, error) { return 0, a.runtime.Start(id) })
 }
 
 func state(a *app, _ *flag.FlagSet) func([]string) (int, error) {
-	return func(args []string) (int, error) {
-		id, err := one(args)
-		if err != nil {
-			return 1, err
-		}
+	return byID(func(id string) (int, error) {
 		s, err := a.runtime.State(id)
 		if err != nil {
 			return 1, err
@@ -113,7 +98,7 @@ func state(a *app, _ *flag.FlagSet) func([]string) (int, error) {
 		}
 		_, err = a.out.Write(data)
 		return 0, err
-	}
+	})
 }
 
 func kill(a *app, fs *flag.FlagSet) func([]string) (int, error) {
@@ -125,71 +110,29 @@ func kill(a *app, fs *flag.FlagSet) func([]string) (int, error) {
 		}
 		sig := unix.SIGTERM
 		if len(args) == 2 {
-			var err error
-			if sig, err = parseSignal(args[1]); err != nil {
-				return 1, err
+			var ok bool
+			if sig, ok = supervise.Signal(args[1]); !ok {
+				return 1, fmt.Errorf("unknown signal %q", args[1])
 			}
 		}
 		return 0, a.runtime.Kill(args[0], sig, all)
 	}
 }
 
-// parseSignal takes numbers, and names with and without SIG.
-func parseSignal(s string) (unix.Signal, error) {
-	if n, err := strconv.Atoi(s); err == nil {
-		if n < 0 || n > 64 {
-			return 0, fmt.Errorf("unknown signal %q", s)
-		}
-		return unix.Signal(n), nil
-	}
-	name := strings.ToUpper(s)
-	if !strings.HasPrefix(name, "SIG") {
-		name = "SIG" + name
-	}
-	if sig := unix.SignalNum(name); sig != 0 {
-		return sig, nil
-	}
-	for prefix, base := range map[string]int{"SIGRTMIN": 34, "SIGRTMAX": 64} {
-		if rest, ok := strings.CutPrefix(name, prefix); ok {
-			n, err := strconv.Atoi(rest)
-			if rest == "" || err == nil && base+n >= 34 && base+n <= 64 {
-				return unix.Signal(base + n), nil
-			}
-		}
-	}
-	return 0, fmt.Errorf("unknown signal %q", s)
-}
-
 func remove(a *app, fs *flag.FlagSet) func([]string) (int, error) {
 	var force bool
 	both(fs.BoolVar, &force, "force", "f", "kill the container first, if it runs; one that doesn't exist is no error")
-	return func(args []string) (int, error) {
-		id, err := one(args)
-		if err != nil {
-			return 1, err
-		}
+	return byID(func(id string) (int, error) {
 		return 0, a.runtime.Delete(id, force)
-	}
+	})
 }
 
 func pause(a *app, _ *flag.FlagSet) func([]string) (int, error) {
-	return func(args []string) (int, error) {
-		id, err := one(args)
-		if err != nil {
-			return 1, err
-		}
-		return 0, a.runtime.Pause(id)
-	}
+	return byID(func(id string) (int, error) { return 0, a.runtime.Pause(id) })
 }
 
 func resume(a *app, _ *flag.FlagSet) func([]string) (int, error) {
-	return func(args []string) (int, error) {
-		id, err := one(args)
-		if err != nil {
-			return 1, err
-		}
-		return 0, a.runtime.Resume(id)
-	}
+	return byID(func(id string) (int, error) { return 0, a.runtime.Resume(id) })
 }
 
 func execute(a *app, fs *flag.FlagSet) func([]string) (int, error) {

@@ -20,11 +20,7 @@ import (
 func events(a *app, fs *flag.FlagSet) func([]string) (int, error) {
 	stats := fs.Bool("stats", false, "tell once what the container uses")
 	interval := fs.Duration("interval", 5*time.Second, "time between two lines")
-	return func(args []string) (int, error) {
-		id, err := one(args)
-		if err != nil {
-			return 1, err
-		}
+	return byID(func(id string) (int, error) {
 		e := json.NewEncoder(a.out)
 		if *stats {
 			event, err := a.runtime.Stats(id)
@@ -37,7 +33,7 @@ func events(a *app, fs *flag.FlagSet) func([]string) (int, error) {
 			return 1, errors.New("--interval: it must be more than nothing")
 		}
 		return 0, a.runtime.Watch(id, *interval, func(event *bundle.Event) error { return e.Encode(event) })
-	}
+	})
 }
 
 // limit is a flag that sets one limit.
@@ -120,11 +116,7 @@ func update(a *app, fs *flag.FlagSet) func([]string) (int, error) {
 	for _, l := range limits() {
 		values[l.name] = fs.String(l.name, "", l.about)
 	}
-	return func(args []string) (int, error) {
-		id, err := one(args)
-		if err != nil {
-			return 1, err
-		}
+	return byID(func(id string) (int, error) {
 		r := &specs.LinuxResources{CPU: &specs.LinuxCPU{}, Memory: &specs.LinuxMemory{}}
 		if file != "" {
 			in := io.Reader(os.Stdin)
@@ -163,7 +155,7 @@ func update(a *app, fs *flag.FlagSet) func([]string) (int, error) {
 			}
 		}
 		return 0, a.runtime.Update(id, r)
-	}
+	})
 }
 
 // parseSize reads a number of bytes: -1, or digits with a unit.
