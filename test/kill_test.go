@@ -52,6 +52,9 @@ func TestKill(t *testing.T) {
 		t.Fatal(err, res.Stderr)
 	}
 	k.must("run", "--rm", "busybox", "true")
+	start := time.Now()
+	k.must("run", "--rm", "busybox", "true")
+	k.span = 4 * time.Since(start) // as many work at once
 	before, err := k.state.settled()
 	if err != nil {
 		t.Fatal(err)
@@ -129,6 +132,7 @@ type killer struct {
 	state *state
 	env   []string
 	work  string
+	span  time.Duration // what a round's command takes at most, roughly
 
 	mu        sync.Mutex
 	random    *rand.Rand
@@ -164,8 +168,7 @@ func (k *killer) round(n int) {
 	cidfile := filepath.Join(k.work, name)
 	action := []string{"run", "run-d", "run-rm", "exec", "stop", "rm"}[k.pick(6)]
 	victim := []string{"command", "supervisor", "container"}[k.pick(3)]
-	// A start takes some 20 ms, a stop as long.
-	delay := scaled(time.Duration(k.pick(40_000)) * time.Microsecond)
+	delay := time.Duration(k.pick(int(k.span)))
 	var args []string
 	prepared := []string{"run", "-d", "--name", name, "--cidfile", cidfile, "-p", strconv.Itoa(20000+n) + ":80", "busybox", "sleep", "1000"}
 	switch action {

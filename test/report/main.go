@@ -1,15 +1,17 @@
 // Report runs `go test -json` (or anything that prints the same) and shows what a person wants of it: a line for each
-// package, failed tests with all their output, and a sum. Use: report COMMAND…
+// package, failed tests with all their output, the ten that took longest, and a sum. Use: report COMMAND…
 //
 // The sum is added as a line "PASSED FAILED SKIPPED" to the file that the variable TEST_COUNTS names.
 package main
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 )
 
@@ -45,6 +47,7 @@ func main() {
 		output                  = map[string]*strings.Builder{}
 		failures                = map[string]int{} // by package
 		skips                   []string
+		slow                    []event
 	)
 	of := func(key string) *strings.Builder {
 		if output[key] == nil {
@@ -62,6 +65,9 @@ func main() {
 				continue
 			}
 			key := e.Package + " " + e.Test
+			if e.Test != "" && e.Elapsed >= 1 {
+				slow = append(slow, e)
+			}
 			switch {
 			case e.Action == "output":
 				of(key).WriteString(e.Output)
@@ -100,6 +106,10 @@ func main() {
 	}
 	for _, skip := range skips {
 		fmt.Println("skipped", skip)
+	}
+	slices.SortStableFunc(slow, func(a, b event) int { return cmp.Compare(b.Elapsed, a.Elapsed) })
+	for _, e := range slow[:min(10, len(slow))] {
+		fmt.Printf("slow    %s %s\t%.1fs\n", e.Package, e.Test, e.Elapsed)
 	}
 	fmt.Printf("sum: %d passed; %d failed; %d skipped\n", passed, failed, skipped)
 	if name := os.Getenv("TEST_COUNTS"); name != "" {
