@@ -111,13 +111,14 @@ func (a *app) subjectOf(ctx context.Context, e *engine.Engine, ref string) (*sub
 	case s.Container != nil:
 		o := s.Container.Options
 		if s.Container.Fixed {
-			out.about.Name, out.about.Labels = s.Container.Name, o.Label
+			out.about.Name, out.about.Labels, out.about.Times = s.Container.Name, o.Label, s.Times
 			break
 		}
 		if o.Name == "" {
 			o.Name = s.Container.Name
 		}
 		out.about = a.about(out.about.Title, o)
+		out.about.Times = s.Times
 	case s.Kind == "image":
 		out.about = a.about(out.about.Title, engine.CreateOptions{Image: s.Name})
 	case s.Kind == "plan":

@@ -25,7 +25,8 @@ type Subject struct {
 	Plan      *plan.Plan
 	Kind      string // container, bundle, image, plan
 	Name      string
-	Container *Container // of kind container
+	Container *Container  // of kind container
+	Times     *plan.Times // of its last start; nil if they aren't known
 }
 
 // rootFacts are the facts of this host for root: plans are what root would run.
@@ -162,7 +163,7 @@ func (e *Engine) Subject(ctx context.Context, ref string) (*Subject, error) {
 }
 
 func (e *Engine) containerSubject(id, name string) (*Subject, error) {
-	c, _, err := e.loadID(id)
+	c, state, err := e.loadID(id)
 	if err != nil {
 		return nil, err
 	}
@@ -173,5 +174,19 @@ func (e *Engine) containerSubject(id, name string) (*Subject, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the plan of container %s: %w", name, err)
 	}
-	return &Subject{Plan: p, Kind: "container", Name: c.Name, Container: c}, nil
+	s := &Subject{Plan: p, Kind: "container", Name: c.Name, Container: c}
+	if state.Times.Fits(p) && e.ran(id) {
+		s.Times = state.Times
+	}
+	return s, nil
+}
+
+// ran reports whether a container's state is of the same start as its plan, which is written first.
+func (e *Engine) ran(id string) bool {
+	made, err := os.Stat(filepath.Join(e.dir(id), supervise.PlanFile))
+	if err != nil {
+		return false
+	}
+	told, err := os.Stat(filepath.Join(e.dir(id), supervise.StateFile))
+	return err == nil && !told.ModTime().Before(made.ModTime())
 }

@@ -22,6 +22,7 @@ type About struct {
 	Flags   []string
 	Command []string
 	Made    bool
+	Times   *plan.Times // when the steps were made, if they were and that is known
 }
 
 // aspect is one thing that a container can have out of the ordinary. Its name is what formats say that they can express.

@@ -122,7 +122,10 @@ func TestWorkedExample(t *testing.T) {
 // TestSchema keeps docs/plan.schema.json at the kinds of steps that there are, and the example within it.
 func TestSchema(t *testing.T) {
 	sorted := slices.Sorted(slices.Values(kinds(t)))
-	text := map[string]any{"type": "string"}
+	text, ns := map[string]any{"type": "string"}, map[string]any{"type": "integer", "minimum": 0}
+	object := func(properties map[string]any, required ...string) map[string]any {
+		return map[string]any{"type": "object", "required": required, "additionalProperties": false, "properties": properties}
+	}
 	schema := map[string]any{
 		"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "A plan of glassbox, version 1", "type": "object",
 		"required": []string{"version", "arch", "steps"}, "additionalProperties": false,
@@ -135,6 +138,13 @@ func TestSchema(t *testing.T) {
 					"args": map[string]any{"type": "object"}, "origin": text, "reason": text,
 				},
 			}},
+			"times": object(map[string]any{
+				"unit": map[string]any{"const": "ns"}, "clone": ns, "born": ns, "host": ns, "end": ns,
+				"steps": map[string]any{"type": "array", "items": map[string]any{"anyOf": []any{
+					map[string]any{"type": "null"}, object(map[string]any{"begin": ns, "took": ns, "waits": map[string]any{"type": "boolean"}}, "begin", "took"),
+				}}},
+				"phases": map[string]any{"type": "array", "items": object(map[string]any{"what": text, "took": ns}, "what", "took")},
+			}, "unit", "clone", "born", "host", "end", "steps", "phases"),
 		},
 	}
 	var b bytes.Buffer
@@ -144,7 +154,7 @@ func TestSchema(t *testing.T) {
 	golden(t, "../docs/plan.schema.json", b.String())
 	var got struct{ Steps []map[string]any }
 	b.Reset()
-	if err := JSON(&b, example(t)); err != nil {
+	if err := JSON(&b, example(t), nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := json.Unmarshal(b.Bytes(), &got); err != nil {

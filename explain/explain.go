@@ -29,9 +29,10 @@ func Formats() []string {
 func Write(w io.Writer, format string, p *plan.Plan, a About, o TextOptions) error {
 	switch format {
 	case "text":
+		o.Times = a.Times
 		return Text(w, p, o)
 	case "json":
-		return JSON(w, p)
+		return JSON(w, p, a.Times)
 	case "sh":
 		return writeShell(w, p, a)
 	case "html":
@@ -50,10 +51,18 @@ func Write(w io.Writer, format string, p *plan.Plan, a About, o TextOptions) err
 	return fmt.Errorf("unknown format %q: want one of %s", format, strings.Join(Formats(), ", "))
 }
 
-// JSON writes the plan as indented JSON, which plan.Plan reads back.
-func JSON(w io.Writer, p *plan.Plan) error {
+// JSON writes the plan as indented JSON, which plan.Plan reads back, and beside it when its steps were made, if t is known.
+func JSON(w io.Writer, p *plan.Plan, t *plan.Times) error {
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
+	if times := timesJSON(p, t); times != nil {
+		return enc.Encode(struct {
+			Version int         `json:"version"`
+			Arch    string      `json:"arch"`
+			Steps   []plan.Step `json:"steps"`
+			Times   *stepTimes  `json:"times"`
+		}{p.Version, p.Arch, p.Steps, times})
+	}
 	return enc.Encode(p)
 }
 

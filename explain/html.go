@@ -15,6 +15,8 @@ import (
 // for it than between tags and in class names of our own.
 type page struct {
 	script
+	times   *plan.Times // nil: not known
+	slowest int
 }
 
 func esc(s string) string {
@@ -66,6 +68,12 @@ details[open]{background:var(--card);border-radius:.5rem;margin-bottom:.5rem}.wh
 .tree{border-left:2px solid var(--line);margin-left:.4rem;padding-left:.9rem}
 .total,.high{color:var(--bad);font-weight:600}.moderate{color:var(--child);font-weight:600}.low{color:var(--dim)}
 .grade{display:inline-block;font-size:1.5rem;font-weight:700;border:2px solid;border-radius:.5rem;padding:0 .6rem;margin-right:.6rem}
+.chart{margin:.8rem 0 1rem}.chart svg{display:block;width:100%%;background:var(--card);border-radius:.3rem}.chart .name{font-size:.85em;margin:.5rem 0 .15rem}
+.axis{position:relative;height:1.4rem;border-top:1px solid var(--dim);font-size:.75rem;color:var(--dim);font-variant-numeric:tabular-nums}.axis span{position:absolute;white-space:nowrap;padding-left:.2rem;border-left:1px solid var(--dim)}
+.share{display:grid;grid-template-columns:5rem 3.4rem 1fr;gap:0 .6rem;padding:.15rem 0;font-variant-numeric:tabular-nums}.share>:nth-child(-n+2){text-align:right}.share>svg{grid-column:3;height:.35rem;width:100%%}.share.sum{border-top:1px solid var(--line);font-weight:600}
+summary:has(.at){flex-wrap:wrap;gap:0 .8rem}summary:has(.at)>span:first-child{flex:1 1 40%%}.at{display:block;width:100%%;height:.22rem;border-radius:.1rem;background:var(--line);margin-top:.12rem}.took{white-space:nowrap;font-variant-numeric:tabular-nums;color:var(--ink)}.took.slowest{color:var(--bad);font-weight:700}
+.k0{fill:#868e96}.k1{fill:#e8590c}.k2{fill:#f2b705}.k3{fill:#7048e8}.k4{fill:#1c7ed6}.k5{fill:#2f9e44}.k6{fill:#12a5b8}.k7{fill:#c2255c}.k8{fill:#a07855}.k9{fill:#5c7cfa}.k10{fill:#e03131}.k11{fill:#be4bdb}.k12{fill:none;stroke:#868e96;stroke-dasharray:60 60;vector-effect:non-scaling-stroke}
+.key{display:inline-block;width:.8rem;height:.8rem;vertical-align:-.05rem;margin-right:.35rem}
 table{border-collapse:collapse;width:100%%}td{padding:.25rem .6rem .25rem 0;vertical-align:top;border-top:1px solid var(--line)}
 @media (max-width:34rem){.step{grid-template-columns:1.1rem .7rem 1.1rem 1fr}summary{display:block}summary .from{display:block;text-align:left;max-width:none}.path{flex-direction:column}.path div{flex:none}.path i{transform:rotate(90deg)}body{font-size:15px}}
 @media print{body{max-width:none;background:#fff;color:#000;font-size:10pt}nav{display:none}.step,.card,.path div{break-inside:avoid}h2,h3,.phase{break-after:avoid}details::details-content{content-visibility:visible;height:auto}}
@@ -78,7 +86,7 @@ func writeHTML(w io.Writer, p *plan.Plan, a About) error {
 		}
 	}
 	v, r := Read(p), Policy(p, a)
-	t := &page{script{w: w}}
+	t := &page{script: script{w: w}}
 	title := or(a.Title, "a container")
 	t.put(pageHead, title)
 	host, child := 0, 0
@@ -92,7 +100,17 @@ func writeHTML(w io.Writer, p *plan.Plan, a About) error {
 	t.put(`<h1>%s</h1>`, title)
 	t.put(`<p>What starting it asks of the kernel, step by step: <b>%s steps</b>, <span class="host">%s by the host</span> (the parent process), <span class="child">%s by the child</span> (the process that becomes the container).</p>`, len(p.Steps), host, child)
 	t.put(`<p class="mono dim">plan %s</p>`, v.Hash)
-	t.line(`<nav><a href="#steps">Steps</a> <a href="#files">Files</a> <a href="#namespaces">Namespaces</a> <a href="#limits">Limits</a> <a href="#network">Network</a> <a href="#reach">Reach</a></nav>`)
+	if a.Times.Fits(p) {
+		t.times, t.slowest = a.Times, slowest(p, a.Times)
+	}
+	t.line(`<nav>%s<a href="#steps">Steps</a> <a href="#files">Files</a> <a href="#namespaces">Namespaces</a> <a href="#limits">Limits</a> <a href="#network">Network</a> <a href="#reach">Reach</a></nav>`, when(t.times != nil, `<a href="#time">Time</a> `, ""))
+	if t.times != nil {
+		t.line(`<h2 id="time">In real time</h2>`)
+		t.put(`<p>This start took <b>%s</b> from the first step until its program ran. Time runs to the right; colours are phases, and what is outlined only waits.</p>`, duration(t.times.End))
+		t.chart(stepTracks(p, t.times, 0), 0, t.times.End)
+		t.line(`<h3>Where the time went</h3>`)
+		t.shares(phaseShares(p, t.times), t.times.End)
+	}
 	t.lanes(p)
 	t.files(v)
 	t.namespaces(v)
@@ -105,7 +123,7 @@ func writeHTML(w io.Writer, p *plan.Plan, a About) error {
 
 // lanes is the diagram: time runs down, one lane for each process.
 func (t *page) lanes(p *plan.Plan) {
-	t.line(`<h2 id="steps">In time</h2><p class="dim">Time runs down. The left line is the host's process, the right one the child's. Each step opens to its reason and its arguments.</p><div class="lanes">`)
+	t.line(`<h2 id="steps">In time</h2><p class="dim">Time runs down. The left line is the host's process, the right one the child's. Each step opens to its reason and its arguments.%s</p><div class="lanes">`, when(t.times != nil, " The bar below a step is its place in this start's time.", ""))
 	alive := false
 	seen := map[plan.Phase]bool{}
 	for i, s := range p.Steps {
@@ -140,7 +158,11 @@ func (t *page) lanes(p *plan.Plan) {
 			rail += " dot"
 		}
 		t.line(`<div class="step"><div class="%s"></div><div class="%s"></div><div class="%s"></div><details>`, left, across, rail)
-		t.put(`<summary><span><span class="n">%s</span>%s</span><span class="from">%s</span></summary>`, i+1, shorten(s.Op.String()), when(s.Origin == "default", "", s.Origin))
+		t.put(`<summary><span><span class="n">%s</span>%s</span><span class="from">%s`, i+1, shorten(s.Op.String()), when(s.Origin == "default", "", s.Origin))
+		t.took(p, i)
+		t.line(`</span>`)
+		t.place(p, i)
+		t.line(`</summary>`)
 		t.put(`<p class="why">%s</p><dl>`, s.Reason)
 		t.put(`<dt>who</dt><dd class="`+when(s.Lane == plan.Host, "host", "child")+`">%s</dd><dt>from</dt><dd>%s</dd><dt>manual</dt><dd class="mono">%s</dd>`, s.Lane, s.Origin, s.Op.Man())
 		val := reflect.Indirect(reflect.ValueOf(s.Op))

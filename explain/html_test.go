@@ -20,7 +20,11 @@ func TestHTML(t *testing.T) {
 		p.Steps = append(p.Steps, plan.Step{Lane: plan.Host, Phase: plan.Phase(evil), Op: op, Origin: evil, Reason: evil})
 	}
 	var b bytes.Buffer
-	if err := Write(&b, "html", p, About{Title: evil}, TextOptions{}); err != nil {
+	times := &plan.Times{End: int64(len(p.Steps)) * 1000, Clone: 5500, Born: 6000, Host: 7000}
+	for i := range p.Steps {
+		times.Begin = append(times.Begin, int64(i)*1000)
+	}
+	if err := Write(&b, "html", p, About{Title: evil, Times: times}, TextOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	page := b.String()
@@ -39,8 +43,11 @@ func TestHTML(t *testing.T) {
 			t.Errorf("a link leads to %q", m[1])
 		}
 	}
-	for _, tag := range []string{"div", "details", "table", "dl", "ul", "p", "span"} {
-		open, shut := len(regexp.MustCompile(`<`+tag+`[ >]`).FindAllString(page, -1)), strings.Count(page, "</"+tag+">")
+	if !strings.Contains(page, ", the slowest<") || strings.Count(page, `class="at"`) < len(p.Steps) {
+		t.Error("the times are missing")
+	}
+	for _, tag := range []string{"div", "details", "table", "dl", "ul", "p", "span", "svg", "rect", "summary"} {
+		open, shut := len(regexp.MustCompile(`<`+tag+`[ >]`).FindAllString(page, -1)), strings.Count(page, "</"+tag+">")+len(regexp.MustCompile(`<`+tag+`[^>]*/>`).FindAllString(page, -1))
 		if open != shut {
 			t.Errorf("<%s>: %d are opened, %d closed", tag, open, shut)
 		}

@@ -18,6 +18,8 @@ type TextOptions struct {
 	Color   bool
 	Verbose bool // every argument of every step, and reasons even where they repeat
 	Width   int  // columns; 0 is 100
+	// Times, if they are known, are those of one start of the plan.
+	Times *plan.Times
 }
 
 // gutter is the width of step number and lanes:
@@ -37,12 +39,16 @@ func Text(w io.Writer, p *plan.Plan, o TextOptions) error {
 		o.Width = 100
 	}
 	o.Width = max(o.Width, gutter+28)
-	t := &printer{w: bufio.NewWriter(w), TextOptions: o, seen: map[plan.Phase]bool{}}
+	t := &printer{w: bufio.NewWriter(w), TextOptions: o, seen: map[plan.Phase]bool{}, plan: p}
+	if o.Times.Fits(p) {
+		t.times, t.slowest = o.Times, slowest(p, o.Times)
+		t.Width = max(t.Width-timeColumn, gutter+28)
+	}
 	t.opening()
 	for i := 0; i < len(p.Steps); {
 		s := p.Steps[i]
 		if i == 0 || s.Phase != p.Steps[i-1].Phase {
-			t.heading(s.Phase)
+			t.heading(i)
 		}
 		same := i > 0 && s.Phase == p.Steps[i-1].Phase && plain(s.Reason) == plain(p.Steps[i-1].Reason)
 		n := 1
@@ -53,15 +59,22 @@ func Text(w io.Writer, p *plan.Plan, o TextOptions) error {
 		i += n
 	}
 	t.closing(p, hash)
+	if t.times != nil {
+		t.spent()
+	}
 	return t.w.Flush()
 }
 
 type printer struct {
 	TextOptions
-	w     *bufio.Writer
-	seen  map[plan.Phase]bool
-	child bool   // the child lives
-	note  string // origin and manual page of the step before
+	w       *bufio.Writer
+	plan    *plan.Plan
+	times   *plan.Times // nil: not known
+	slowest int
+	right   string // for the column of times of the next line
+	seen    map[plan.Phase]bool
+	child   bool   // the child lives
+	note    string // origin and manual page of the step before
 }
 
 // Styles, as SGR parameters.
@@ -81,15 +94,28 @@ func (t *printer) style(s, code string) string {
 }
 
 func (t *printer) opening() {
-	for _, line := range wrap("A container start, step by step. Each step is one request to the kernel, made by the host (left lane: the parent process) or by the child (right lane: the process that becomes the container). On the right: what asked for the step, and the manual page that tells more. A reason that holds for several steps stands at the first.", t.Width) {
+	for _, line := range wrap("A container start, step by step. Each step is one request to the kernel, made by the host (left lane: the parent process) or by the child (right lane: the process that becomes the container). On the right: what asked for the step, and the manual page that tells more. A reason that holds for several steps stands at the first."+when(t.times == nil, "", " At the right edge: how long it took in this start, the phase beside its name and each step; in parentheses what it waited for the other lane; ◀ is the slowest."), t.Width) {
 		fmt.Fprintln(t.w, t.style(line, dim))
 	}
 	fmt.Fprintf(t.w, "\nstep  %s %s\n", t.style("host", host), t.style("child", child))
 }
 
-func (t *printer) heading(p plan.Phase) {
+// heading prints the name of the phase that begins with step i.
+func (t *printer) heading(i int) {
+	p := t.plan.Steps[i].Phase
 	title, about := phase(p)
 	t.line("", "")
+	if t.times != nil {
+		n := 0
+		var sum int64
+		for i+n < len(t.plan.Steps) && t.plan.Steps[i+n].Phase == p {
+			if begin, end, ok := t.times.Span(t.plan, i+n); ok && !t.plan.Steps[i+n].Waits() {
+				sum += end - begin
+			}
+			n++
+		}
+		t.right = when(n > 1, duration(sum)+" ", "")
+	}
 	if t.seen[p] {
 		t.line("", t.style(title, head)+t.style(" (continued)", dim))
 		return
@@ -122,7 +148,25 @@ func (t *printer) line(number, text string) { t.marked(number, "", text) }
 
 func (t *printer) marked(number, mark, text string) {
 	line := fmt.Sprintf("%4s  %s  %s", number, t.lanes(mark), text)
+	if t.right != "" {
+		line += strings.Repeat(" ", max(t.Width-gutter-visible(text), 0)) + fmt.Sprintf("%*s", timeColumn, t.right)
+		t.right = ""
+	}
 	fmt.Fprintln(t.w, strings.TrimRight(line, " "))
+}
+
+// visible is how many columns a text takes, its styles not counted.
+func visible(s string) int {
+	n := 0
+	for rest := s; rest != ""; {
+		before, after, styled := strings.Cut(rest, "\x1b[")
+		n += utf8.RuneCountInString(before)
+		if styled {
+			_, after, _ = strings.Cut(after, "m")
+		}
+		rest = after
+	}
+	return n
 }
 
 // mark is a step's part of the lanes: a dot in the lane that makes it, and arrows where the lanes meet.
@@ -257,6 +301,9 @@ func (t *printer) steps(n int, steps []plan.Step, quiet bool) {
 				used = utf8.RuneCountInString(lines[i])
 			}
 			text += strings.Repeat(" ", max(0, width-used-utf8.RuneCountInString(note))) + t.style(note, dim)
+		}
+		if i == 0 && t.times != nil {
+			t.right = t.clock(n-1, len(steps))
 		}
 		t.marked(number, m, text)
 		if i == 0 {

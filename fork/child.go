@@ -63,7 +63,8 @@ type program struct {
 	other  uintptr // the parent's end
 	report report
 	ack    [1]byte
-	keep   []any // what the calls point to
+	times  unsafe.Pointer // nil, or where the child notes when it began, and when each step did (see stopwatch)
+	keep   []any          // what the calls point to
 }
 
 const (
@@ -77,14 +78,17 @@ type sigaction struct{ handler, flags, restorer, mask uintptr }
 // child runs in the cloned process and never returns.
 //
 // What it may do is what may be done between fork and execve in a program with threads, of which only the calling one
-// exists here: no allocation, no lock, no growth of the stack, no write barrier, no function but raw system calls. A test
-// reads the compiler's output and fails when that is not so.
+// exists here: no allocation, no lock, no growth of the stack, no write barrier, no function but raw system calls and the one
+// instruction of ticks. A test reads the compiler's output and fails when that is not so.
 //
 //go:nosplit
 //go:norace
 //go:nocheckptr
 //go:noinline
 func child(p *program) {
+	if p.times != nil {
+		*(*uint64)(p.times) = ticks()
+	}
 	// Handlers were reset by CLONE_CLEAR_SIGHAND, but ignored signals stay ignored over clone and execve: a container
 	// started under nohup would ignore SIGHUP.
 	var sa sigaction
@@ -97,9 +101,13 @@ func child(p *program) {
 	// As long as the child itself has the parent's end open, too, it would never see that the parent is gone.
 	syscall.RawSyscall6(syscall.SYS_CLOSE, p.other, 0, 0, 0, 0, 0)
 
-	i := 0
+	i, step := 0, int32(-1)
 	for i < p.n {
 		c := (*call)(unsafe.Add(unsafe.Pointer(p.calls), uintptr(i)*sizeofCall))
+		if p.times != nil && c.step != step {
+			step = c.step
+			*(*uint64)(unsafe.Add(p.times, 8+8*uintptr(step))) = ticks()
+		}
 		a0, a1, a2, a3, a4, a5 := c.args[0], c.args[1], c.args[2], c.args[3], c.args[4], c.args[5]
 		if c.from[0] != 0 {
 			a0 = p.regs[c.from[0]]

@@ -55,6 +55,8 @@ type Options struct {
 	// Record is called before the step Release{"record"}, while the child waits: it writes down who the child is, so that there
 	// is no moment in which nobody knows of it.
 	Record func(*Process) error
+	// Times, if it is set, is filled in with when each step was made, also if the plan fails.
+	Times *plan.Times
 	// Inject, if not zero, makes step Inject-1 fail. Tests use it to see that nothing is left.
 	Inject int
 }
@@ -83,7 +85,13 @@ func Start(p *plan.Plan, o Options) (*Process, error) {
 			runtime.UnlockOSThread()
 		}
 	}()
+	if o.Times != nil {
+		x.watch = newStopwatch(p)
+	}
 	proc, err := x.run()
+	if x.watch != nil {
+		x.watch.stop(o.Times)
+	}
 	x.closeAll(proc)
 	return proc, err
 }
@@ -104,7 +112,8 @@ type execution struct {
 	processors *unix.CPUSet // those of the thread, if a step changed them
 	received   map[string]int
 	prog       *program
-	clonedFD   int32 // where clone3 writes the pidfd
+	watch      *stopwatch // nil: times are not asked for
+	clonedFD   int32      // where clone3 writes the pidfd
 }
 
 func (x *execution) closeAll(proc *Process) {
@@ -139,6 +148,9 @@ func (x *execution) run() (*Process, error) {
 		if s.Lane != plan.Host {
 			continue
 		}
+		if x.watch != nil {
+			x.watch.begin[i] = ticks()
+		}
 		var err error
 		if x.opts.Inject == i+1 {
 			err = unix.ENOSYS
@@ -146,6 +158,9 @@ func (x *execution) run() (*Process, error) {
 			err = x.host(s.Op)
 		}
 		if err != nil {
+			if x.watch != nil {
+				x.watch.host = ticks()
+			}
 			var reported *StepError
 			if !errors.As(err, &reported) {
 				reported = x.stepError(i, err)
@@ -161,6 +176,9 @@ func (x *execution) run() (*Process, error) {
 			}
 			return nil, x.fail(n, reported)
 		}
+	}
+	if x.watch != nil {
+		x.watch.host = ticks()
 	}
 	if !x.waits() {
 		if err := x.await(); err != nil {
@@ -392,6 +410,9 @@ func (x *execution) clone(o *plan.Clone) error {
 		return err
 	}
 	x.prog.other = uintptr(x.sock)
+	if x.watch != nil {
+		x.prog.times, x.watch.clone = x.watch.shared, ticks()
+	}
 	syscall.ForkLock.Lock()
 	pid, errno := clone(&args, x.prog)
 	syscall.ForkLock.Unlock()

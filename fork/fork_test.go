@@ -64,7 +64,7 @@ func TestChildCallsNothing(t *testing.T) {
 			t.Errorf("found no calls in %s: the test no longer sees the compiler's output", f)
 		}
 		for _, c := range calls[f] {
-			if c != "syscall.RawSyscall6(SB)" && !(f == "clone" && c == "glassbox/fork.child(SB)") {
+			if c != "syscall.RawSyscall6(SB)" && !(f == "clone" && c == "glassbox/fork.child(SB)") && !(f == "child" && c == "glassbox/fork.ticks(SB)") {
 				t.Errorf("%s calls %s", f, c)
 			}
 		}

@@ -97,6 +97,7 @@ type State struct {
 	OOMKilled bool          `json:"oomKilled,omitempty"`
 	Error     string        `json:"error,omitempty"` // why it could not start, or how it was lost
 	Stats     *cgroup.Stats `json:"stats,omitempty"` // counters of the cgroup at the end
+	Times     *plan.Times   `json:"times,omitempty"` // when each step of the last start was made
 }
 
 // ReadJob reads the job of a container's last start.

@@ -74,7 +74,7 @@ func RepairOne(dir, nameFile string) error {
 		state = &State{}
 	}
 	if state.Status != Exited && job != nil {
-		*state = State{Status: Exited, ExitCode: 137, Started: state.Started, Finished: time.Now().UTC(), Error: "its supervisor was killed"}
+		*state = State{Status: Exited, ExitCode: 137, Started: state.Started, Finished: time.Now().UTC(), Error: "its supervisor was killed", Times: state.Times}
 		return WriteState(dir, state)
 	}
 	return nil

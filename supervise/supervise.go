@@ -186,13 +186,14 @@ func (s *supervisor) start() error {
 		return err
 	}
 	defer p.closeChild()
-	s.proc, err = fork.Start(s.job.Plan, fork.Options{FDs: p.child, OnExecFailure: fork.ExplainExec})
+	s.state.Times = &plan.Times{}
+	s.proc, err = fork.Start(s.job.Plan, fork.Options{FDs: p.child, OnExecFailure: fork.ExplainExec, Times: s.state.Times})
 	if err != nil {
 		p.closeParent()
 		return err
 	}
 	start, _ := fork.StartTime(s.proc.PID)
-	s.state = State{Status: Running, PID: s.proc.PID, Start: start, Boot: BootID(), Started: time.Now().UTC()}
+	s.state = State{Status: Running, PID: s.proc.PID, Start: start, Boot: BootID(), Started: time.Now().UTC(), Times: s.state.Times}
 	if err := WriteState(s.job.Dir, &s.state); err != nil {
 		unix.Kill(s.proc.PID, unix.SIGKILL)
 		s.reap()
@@ -417,7 +418,7 @@ func (s *supervisor) finish(code int) {
 }
 
 func (s *supervisor) failed(err error, code int) {
-	s.state = State{Status: Exited, ExitCode: code, Error: err.Error(), Finished: time.Now().UTC()}
+	s.state = State{Status: Exited, ExitCode: code, Error: err.Error(), Finished: time.Now().UTC(), Times: s.state.Times}
 	if s.log != nil {
 		s.log.close()
 	}
