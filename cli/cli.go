@@ -90,6 +90,7 @@ func table() []entry {
 		{"rmi", images, (*app).rmiCommand},
 		{"explain", glass, (*app).explainCommand},
 		{"debug", glass, (*app).debugCommand},
+		{"tour", glass, (*app).tourCommand},
 		{"inspect", glass, (*app).inspectCommand},
 		{"info", glass, (*app).infoCommand},
 		{"doctor", glass, (*app).doctorCommand},

@@ -1,0 +1,72 @@
+package cli
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"glassbox/tour"
+)
+
+func (a *app) tourCommand() *cobra.Command {
+	var o tour.Options
+	var list, plain, inside bool
+	cmd := &cobra.Command{
+		Use:   "tour [OPTIONS]",
+		Short: "A course on what containers are made of",
+		Long: `A course on what containers are made of: namespaces, chroot, pivot_root, /proc, cgroups, overlay layers, user
+namespaces, capabilities, seccomp, a network by hand, PID 1, and an image taken apart.
+
+Each lesson runs the real thing, shows what is seen inside and outside, asks what you expect before it shows it, and lets you leave
+out a step to see what it was for. No network is needed, nothing of the host is changed, and all that a lesson makes is removed
+when it ends. Some lessons need root; the others run in a user namespace. docs/tour.md is a page for teachers.
+
+Keys: Enter goes on, a, b, c answer, x breaks a step, s gives a shell inside, q quits.
+With --auto the exit code is 1 if something shown was not what the lesson says.`,
+		Example: `  sudo glassbox tour                       a menu
+  glassbox tour --lesson 1                 namespaces, as an ordinary user
+  sudo glassbox tour --auto                all lessons without a keyboard
+  glassbox tour --lesson 7 --auto --plain >user-namespaces.txt`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if inside {
+				return nil
+			}
+			return noArgs(cmd, args)
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if inside {
+				return tour.Inside(args, a.out)
+			}
+			if cols, _, err := term.GetSize(int(a.out.Fd())); err == nil {
+				o.Width = cols
+				o.Color = !plain && a.getenv("NO_COLOR") == "" && a.getenv("TERM") != "dumb"
+			}
+			if list {
+				tour.List(a.out, tour.All(), o.Width)
+				return nil
+			}
+			var err error
+			if o.Root, err = filepath.Abs(a.root); err != nil {
+				return err
+			}
+			if o.Program, err = os.Executable(); err != nil {
+				return err
+			}
+			o.Program = strings.TrimSuffix(o.Program, " (deleted)")
+			o.Runtime, o.In, o.Out = a.runtimePath(), a.in, a.out
+			return tour.Run(context.Background(), o)
+		},
+	}
+	fs := cmd.Flags()
+	fs.IntVar(&o.Lesson, "lesson", 0, "Give lesson `number` only")
+	fs.BoolVar(&o.Auto, "auto", false, "Go on without a keyboard, broken steps included, and check what is seen")
+	fs.BoolVar(&list, "list", false, "List the lessons")
+	fs.BoolVar(&plain, "plain", false, "No colours (as with the variable NO_COLOR)")
+	fs.BoolVar(&inside, "inside", false, "What lessons run inside")
+	fs.MarkHidden("inside")
+	return cmd
+}

@@ -1,0 +1,114 @@
+package tour
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Inside is what lessons run inside a box that no common program does: "escape", "calls" and "ask".
+func Inside(args []string, out io.Writer) error {
+	if len(args) == 0 {
+		return fmt.Errorf("say what to do inside: escape, calls or ask")
+	}
+	switch args[0] {
+	case "escape":
+		if len(args) < 2 {
+			return fmt.Errorf("escape wants a file to read")
+		}
+		breakOut(out, args[1], len(args) > 2 && args[2] == "half")
+		return nil
+	case "calls":
+		makeCalls(out)
+		return nil
+	}
+	return fmt.Errorf("%q is nothing that the tour does inside", args[0])
+}
+
+// breakOut leaves a chroot, and tells of every call. With half the call that does the trick is left out.
+func breakOut(out io.Writer, file string, half bool) {
+	say := func(call string, err error) bool {
+		result := "0"
+		if err != nil {
+			result = errText(err)
+		}
+		fmt.Fprintf(out, "%-24s %s\n", call, result)
+		return err == nil
+	}
+	name := fmt.Sprintf("way-out-%d", os.Getpid())
+	unix.Chdir("/")
+	if !half {
+		if !say(`mkdir("way-out")`, unix.Mkdir(name, 0o700)) {
+			return
+		}
+		err := unix.Chroot(name)
+		if !say(`chroot("way-out")`, err) {
+			unix.Rmdir(name)
+			return
+		}
+		unix.Rmdir(name) // it stays our root without having a name
+	}
+	var err error
+	for range 64 {
+		if err = unix.Chdir(".."); err != nil {
+			break
+		}
+	}
+	if !say(`chdir("..") 64 times`, err) || !say(`chroot(".")`, unix.Chroot(".")) {
+		return
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		say("read the secret", err)
+		return
+	}
+	fmt.Fprintf(out, "%-24s %s\n", "read the secret", strings.TrimSpace(string(data)))
+}
+
+// makeCalls makes system calls that a container's filter refuses, with arguments that the kernel refuses itself, and one that nobody
+// refuses. The last line says how many were answered with EPERM.
+func makeCalls(out io.Writer) {
+	filtered := 0
+	answer := func(call string, n int, err error) {
+		text := fmt.Sprint(n)
+		if err != nil {
+			text = errText(err)
+		}
+		if err == unix.EPERM {
+			filtered++
+		}
+		fmt.Fprintf(out, "%-24s %s\n", call, text)
+	}
+	answer("getpid()", os.Getpid(), nil)
+	n, err := unix.KeyctlGetKeyringID(unix.KEY_SPEC_SESSION_KEYRING, false)
+	answer("keyctl(GET_KEYRING_ID)", n, err)
+	n, err = unix.AddKey("no-such-type", "tour", nil, unix.KEY_SPEC_SESSION_KEYRING)
+	answer(`add_key("no-such-type")`, n, err)
+	n, err = unix.PerfEventOpen(nil, 0, -1, -1, 0)
+	answer("perf_event_open(NULL)", n, err)
+	r, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, 1, 0, 0)
+	if err = nil; errno != 0 {
+		err = errno
+	}
+	answer("io_uring_setup(NULL)", int(r), err)
+	fmt.Fprintf(out, "filtered: %d\n", filtered)
+}
+
+// errText is what the C library says of an error, as programs in the box do.
+func errText(err error) string {
+	for e := err; e != nil; {
+		if errno, ok := e.(unix.Errno); ok {
+			text := errno.Error()
+			return strings.ToUpper(text[:1]) + text[1:] + " (" + unix.ErrnoName(errno) + ")"
+		}
+		u, ok := e.(interface{ Unwrap() error })
+		if !ok {
+			break
+		}
+		e = u.Unwrap()
+	}
+	return err.Error()
+}

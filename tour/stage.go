@@ -1,0 +1,366 @@
+package tour
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"glassbox/fork"
+	facts "glassbox/host"
+	"glassbox/image"
+	"glassbox/plan"
+)
+
+// Stage is where a lesson plays: a directory of the tour's own, an image of this machine's programs, and the box, which is the
+// process that the lesson looks at.
+type Stage struct {
+	ctx    context.Context
+	o      Options
+	facts  *facts.Facts
+	user   bool   // without root: everything happens in a user namespace
+	name   string // of all that the tour makes
+	dir    string
+	lock   *os.File
+	img    *image.Image
+	root   string   // the image's files
+	lacks  []string // programs that this machine doesn't have
+	vars   map[string]string
+	box    *box
+	stop   []func()          // what else the lesson has to end
+	groups map[string]string // the box's cgroups by controller, as compile.Output has them
+	plans  func() (*plan.Plan, error)
+	starts func(*Stage) error
+	slow   time.Duration
+}
+
+// marker is the variable by which the tour's processes are found.
+const marker = "GLASSBOX_TOUR"
+
+// prefix is how the names of all that a tour makes begin.
+const prefix = "glassbox-tour-"
+
+// programs are those that the lessons' commands need inside.
+func programs() []string {
+	return []string{"sh", "cat", "grep", "head", "id", "ls", "mkdir", "mount", "readlink", "rm", "sleep", "touch", "uname", "wc", "ps", "ip"}
+}
+
+// open makes the stage. The image is made when a lesson needs it.
+func open(ctx context.Context, o Options) (*Stage, error) {
+	f, err := facts.Probe()
+	if err != nil {
+		return nil, err
+	}
+	base := filepath.Join(o.Root, "tour")
+	if err := os.MkdirAll(base, 0o700); err != nil {
+		return nil, fmt.Errorf("the tour's directory: %w", err)
+	}
+	if err := sweep(base, f); err != nil {
+		return nil, fmt.Errorf("what an earlier tour left: %w", err)
+	}
+	random := make([]byte, 4)
+	rand.Read(random)
+	s := &Stage{ctx: ctx, o: o, facts: f, user: os.Geteuid() != 0 || f.Caps&(1<<21) == 0, name: prefix + hex.EncodeToString(random), slow: 20 * time.Second}
+	if n, err := strconv.Atoi(os.Getenv("GLASSBOX_TEST_SCALE")); err == nil && n > 1 {
+		s.slow *= time.Duration(n)
+	}
+	s.dir = filepath.Join(base, strings.TrimPrefix(s.name, prefix))
+	// The lock is there first: whoever finds a directory whose lock nobody holds may remove it.
+	if s.lock, err = lockFile(s.dir + ".lock"); err != nil {
+		return nil, err
+	}
+	if err := os.Mkdir(s.dir, 0o755); err != nil {
+		return nil, err
+	}
+	s.reset()
+	return s, nil
+}
+
+// reset forgets the lesson before.
+func (s *Stage) reset() {
+	random := make([]byte, 6)
+	rand.Read(random)
+	s.vars = map[string]string{"DIR": s.dir, "GLASSBOX": s.o.Program, "SELF": strconv.Itoa(os.Getpid()), "TOKEN": "secret-" + hex.EncodeToString(random)}
+	s.plans, s.starts = nil, nil
+}
+
+// close removes all that the tour has made.
+func (s *Stage) close() error {
+	s.end()
+	err := remove(s.dir, s.name, s.facts)
+	if err == nil {
+		err = os.Remove(s.dir + ".lock")
+	}
+	s.lock.Close()
+	os.Remove(filepath.Dir(s.dir)) // if no other tour is there
+	return err
+}
+
+func (s *Stage) environ() []string {
+	return []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "HOME=/", "TERM=" + os.Getenv("TERM"), marker + "=" + s.name}
+}
+
+func (s *Stage) expand(text string) string {
+	for name, value := range s.vars {
+		text = strings.ReplaceAll(text, "{"+name+"}", value)
+	}
+	return text
+}
+
+// image makes the image of this machine's own programs, unless it is there.
+func (s *Stage) image() error {
+	if s.img != nil {
+		return nil
+	}
+	var files []string
+	busybox, _ := exec.LookPath("busybox")
+	s.lacks = nil
+	for _, name := range programs() {
+		switch file, err := exec.LookPath(name); {
+		case err == nil:
+			files = append(files, file)
+		case busybox != "" && exec.Command(busybox, name, "--help").Run() == nil:
+			files = append(files, busybox+":/bin/"+name)
+		default:
+			s.lacks = append(s.lacks, name)
+		}
+	}
+	store, err := image.Open(filepath.Join(s.dir, "store"))
+	if err != nil {
+		return err
+	}
+	img, err := store.FromHost(s.ctx, "tour", image.FromHostOptions{Files: append(files, s.o.Program+":/bin/glassbox")})
+	if err != nil {
+		return fmt.Errorf("an image of this machine's programs: %w", err)
+	}
+	s.img, s.root = img, filepath.Join(s.dir, "root") // a short name for what stands in plans
+	if err := os.Symlink(filepath.Join("store", img.Layers[0].Dir), s.root); err != nil {
+		return err
+	}
+	for _, dir := range []string{"proc", "dev", "tmp", "etc", "sys"} {
+		if err := os.MkdirAll(filepath.Join(s.root, dir), 0o755); err != nil {
+			return err
+		}
+	}
+	if err := os.WriteFile(filepath.Join(s.root, "etc/motd"), []byte("hello from the image\n"), 0o644); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(s.root, "dev/null"), nil, 0o644)
+}
+
+// box is the process inside.
+type box struct {
+	plan   *plan.Plan // or nil
+	pid    int
+	pidfd  int
+	reaped bool
+	in     *os.File // commands
+	out    *os.File // what they say
+	rest   []byte
+}
+
+// run starts a plan.
+func (s *Stage) run(p *plan.Plan) (took time.Duration, err error) {
+	s.end()
+	b, fds, err := newBox()
+	if err != nil {
+		return 0, err
+	}
+	defer closeAll(fds)
+	start := time.Now()
+	proc, err := fork.Start(p, fork.Options{FDs: map[string]int{"stdin": int(fds[0].Fd()), "stdout": int(fds[1].Fd()), "stderr": int(fds[1].Fd())}})
+	took = time.Since(start)
+	if err != nil {
+		b.in.Close()
+		b.out.Close()
+		return took, err
+	}
+	b.plan, b.pid, b.pidfd = p, proc.PID, proc.Pidfd
+	s.enter(b)
+	return took, nil
+}
+
+// program starts a program without a plan.
+func (s *Stage) program(attr *syscall.SysProcAttr, argv ...string) error {
+	s.end()
+	b, fds, err := newBox()
+	if err != nil {
+		return err
+	}
+	defer closeAll(fds)
+	attr.Setsid, attr.Pdeathsig = true, syscall.SIGKILL
+	p, err := os.StartProcess(argv[0], argv, &os.ProcAttr{Dir: "/", Env: s.environ(), Files: []*os.File{fds[0], fds[1], fds[1]}, Sys: attr})
+	if err != nil {
+		b.in.Close()
+		b.out.Close()
+		return err
+	}
+	b.pid = p.Pid
+	p.Release()
+	s.enter(b)
+	return nil
+}
+
+func (s *Stage) enter(b *box) {
+	s.box = b
+	s.vars["PID"] = strconv.Itoa(b.pid)
+}
+
+func newBox() (*box, []*os.File, error) {
+	inside, in, err := os.Pipe()
+	if err != nil {
+		return nil, nil, err
+	}
+	out, said, err := os.Pipe()
+	if err != nil {
+		inside.Close()
+		in.Close()
+		return nil, nil, err
+	}
+	return &box{pidfd: -1, in: in, out: out}, []*os.File{inside, said}, nil
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
+}
+
+// end ends what the scene has started, and takes back what outlives it.
+func (s *Stage) end() error {
+	var errs []error
+	if b := s.box; b != nil {
+		s.box = nil
+		b.in.Close()
+		if !b.reaped {
+			unix.Kill(b.pid, unix.SIGKILL)
+			for {
+				if _, err := unix.Wait4(b.pid, nil, 0, nil); err != unix.EINTR {
+					break
+				}
+			}
+		}
+		b.out.Close()
+		if b.pidfd >= 0 {
+			unix.Close(b.pidfd)
+		}
+		killMarked(s.name)
+		if b.plan != nil {
+			for _, u := range b.plan.Undo(len(b.plan.Steps)) {
+				if err := fork.Undo(u.Op); err != nil {
+					errs = append(errs, err)
+				}
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// finish ends a lesson.
+func (s *Stage) finish() error {
+	err := s.end()
+	for i := len(s.stop) - 1; i >= 0; i-- {
+		s.stop[i]()
+	}
+	s.stop = nil
+	return err
+}
+
+// inside runs a command in the box's shell. The shell is one process, so that what a command changes in it is there for the next.
+func (s *Stage) inside(command string) (string, error) {
+	b := s.box
+	if b == nil {
+		return "", errors.New("there is nothing inside")
+	}
+	const mark = "--glassbox-tour-end--"
+	stop := context.AfterFunc(s.ctx, func() { b.out.SetReadDeadline(time.Now()) })
+	defer stop()
+	b.out.SetReadDeadline(time.Now().Add(s.slow))
+	if s.ctx.Err() != nil {
+		return "", s.ctx.Err()
+	}
+	if _, err := fmt.Fprintf(b.in, "{ %s\n} 2>&1; echo %s\n", s.expand(command), mark); err != nil {
+		return "(the process inside has ended)", nil
+	}
+	buf := make([]byte, 4096)
+	for {
+		if i := bytes.Index(b.rest, []byte(mark)); i >= 0 {
+			text := string(b.rest[:i])
+			b.rest = bytes.TrimPrefix(b.rest[i+len(mark):], []byte("\n"))
+			return tidy(text), nil
+		}
+		n, err := b.out.Read(buf)
+		b.rest = append(b.rest, buf[:n]...)
+		switch {
+		case len(b.rest) > 1<<20:
+			return "", errors.New("the command inside says too much")
+		case err == nil:
+		case s.ctx.Err() != nil:
+			return "", s.ctx.Err()
+		case errors.Is(err, io.EOF):
+			text := string(b.rest)
+			b.rest = nil
+			return tidy(text + "\n(the process inside has ended)"), nil
+		default:
+			return "", fmt.Errorf("no answer from inside: %w", err)
+		}
+	}
+}
+
+// outside runs a command on the host.
+func (s *Stage) outside(command string) (string, error) {
+	ctx, cancel := context.WithTimeout(s.ctx, s.slow)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", s.expand(command))
+	cmd.Dir = "/"
+	cmd.Env = s.environ()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.WaitDelay = time.Second
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	switch {
+	case s.ctx.Err() != nil:
+		return "", s.ctx.Err()
+	case ctx.Err() != nil:
+		return "", fmt.Errorf("no answer from outside: %s", command)
+	case err != nil && !errors.As(err, &exit):
+		return "", err
+	}
+	return tidy(string(out)), nil
+}
+
+// tidy takes control characters out: a terminal obeys them.
+func tidy(text string) string {
+	text = strings.Map(func(r rune) rune {
+		if r == '\t' {
+			return ' '
+		}
+		if r != '\n' && (r < ' ' || r >= 0x7f && r < 0xa0) {
+			return -1
+		}
+		return r
+	}, text)
+	return strings.Trim(text, "\n")
+}
+
+// pause waits, unless the tour is to end.
+func (s *Stage) pause(d time.Duration) error {
+	select {
+	case <-s.ctx.Done():
+		return s.ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}

@@ -1,0 +1,97 @@
+package tour
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+	"golang.org/x/term"
+
+	"glassbox/compile"
+	"glassbox/fork"
+	"glassbox/plan"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// unbuffered lets a terminal give each key at once, without showing it. Ctrl-C stays Ctrl-C. It returns what [term.Restore] wants.
+func unbuffered(fd int) (*term.State, error) {
+	old, err := term.GetState(fd)
+	if err != nil {
+		return nil, err
+	}
+	t, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	if err != nil {
+		return nil, err
+	}
+	t.Lflag &^= unix.ICANON | unix.ECHO
+	t.Cc[unix.VMIN], t.Cc[unix.VTIME] = 1, 0
+	return old, unix.IoctlSetTermios(fd, unix.TCSETS, t)
+}
+
+// shell runs a shell beside the box's process, in all of its namespaces and its cgroup, on the learner's terminal.
+func (p *player) shell() error {
+	b := p.box
+	if !p.isTerminal() {
+		return errors.New("the input is no terminal")
+	}
+	start, err := fork.StartTime(b.pid)
+	if err != nil {
+		return err
+	}
+	caps := &specs.LinuxCapabilities{}
+	for n := range p.facts.LastCap + 1 {
+		if name := plan.CapName(n); name != "" && !p.dropped(name) {
+			caps.Bounding = append(caps.Bounding, name)
+		}
+	}
+	caps.Permitted, caps.Effective = caps.Bounding, caps.Bounding
+	in := compile.ExecInput{
+		Input:   compile.Input{Facts: *p.facts, InheritStdio: true, NoNewKeyring: true, DieWithParent: true},
+		Process: &specs.Process{Args: []string{"sh", "-i"}, Env: append(p.environ(), "PS1=inside# "), Cwd: "/", Capabilities: caps},
+		PID:     b.pid, Start: start, Namespaces: b.plan.Namespaces(), Cgroups: p.groups,
+	}
+	for _, s := range b.plan.Steps {
+		if f, ok := s.Op.(*plan.Seccomp); ok {
+			in.Filter = f
+		}
+	}
+	out, err := compile.Exec(in)
+	if err != nil {
+		return err
+	}
+	// Without a session of its own it keeps this terminal, and Ctrl-C reaches it.
+	made := *out.Plan
+	made.Steps = without(kind[*plan.Setsid])(made.Steps)
+	p.lent.Store(true)
+	defer p.lent.Store(false)
+	p.note("A shell inside. exit brings you back.")
+	proc, err := fork.Start(&made, fork.Options{})
+	if err != nil {
+		return errors.New(strings.ReplaceAll(err.Error(), "\n", "; "))
+	}
+	defer unix.Close(proc.Pidfd)
+	for {
+		_, err := unix.Wait4(proc.PID, nil, 0, nil)
+		if err != unix.EINTR {
+			break
+		}
+	}
+	fmt.Fprintln(p.opt.Out)
+	return nil
+}
+
+// dropped reports whether the box has been robbed of a capability.
+func (p *player) dropped(name string) bool {
+	for _, s := range p.box.plan.Steps {
+		if d, ok := s.Op.(*plan.DropBounding); ok {
+			for _, c := range d.Caps {
+				if c == name {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
