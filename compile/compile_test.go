@@ -142,6 +142,9 @@ func TestGolden(t *testing.T) {
 				got = "error: " + err.Error() + "\n"
 			} else {
 				got = text(out.Plan)
+				if order, err := out.Plan.Order(); err != nil || len(order) != len(out.Plan.Steps) {
+					t.Errorf("its steps can't be made one at a time: %d of %d, %v", len(order), len(out.Plan.Steps), err)
+				}
 				for _, w := range out.Warnings {
 					got += "warning: " + w + "\n"
 				}

@@ -13,6 +13,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"glassbox/compile"
+	"glassbox/fork"
 	"glassbox/image"
 	"glassbox/plan"
 	"glassbox/supervise"
@@ -39,14 +40,53 @@ func (e *Engine) Debug(_ context.Context, ref string, o DebugOptions) (code int,
 	if err != nil {
 		return 125, err
 	}
-	if len(o.Command) == 0 {
-		o.Command = []string{"sh"}
-	}
 	caller, target, sameBuild, err := e.door(ref, id)
 	if err != nil {
 		return 125, err
 	}
+	return e.debug(id, caller, target, sameBuild, o)
+}
+
+// DebugStop is Debug in a container of which only a part of the steps is made.
+func (e *Engine) DebugStop(_ context.Context, s *Stop, o DebugOptions) (code int, err error) {
+	if s.PID == 0 {
+		return 125, conflict("there is no process of the container yet whose namespaces could be entered")
+	}
+	t, err := e.stopTarget(s)
+	if err != nil {
+		return 125, err
+	}
+	caller, err := e.startDoorkeeper(s.Container.ID, t)
+	if err != nil {
+		return 125, fmt.Errorf("start %s doorkeeper: %w", e.cfg.Runtime, err)
+	}
+	return e.debug(s.Container.ID, caller, t, true, o)
+}
+
+// stopTarget is what there is to be entered at a stop.
+func (e *Engine) stopTarget(s *Stop) (*supervise.Target, error) {
+	job, err := supervise.ReadJob(e.dir(s.Container.ID))
+	if err != nil {
+		return nil, err
+	}
+	facts, err := e.Facts()
+	if err != nil {
+		return nil, err
+	}
+	start, err := fork.StartTime(s.PID)
+	if err != nil {
+		return nil, err
+	}
+	return &supervise.Target{
+		Build: e.build(), PID: s.PID, Start: start, Namespaces: job.Namespaces, Cgroups: job.Cgroups, Process: job.Process, Facts: *facts,
+	}, nil
+}
+
+func (e *Engine) debug(id string, caller *supervise.Caller, target *supervise.Target, sameBuild bool, o DebugOptions) (code int, err error) {
 	defer caller.Close()
+	if len(o.Command) == 0 {
+		o.Command = []string{"sh"}
+	}
 	in := compile.DebugInput{ExecInput: compile.ExecInput{
 		Input: compile.Input{Facts: target.Facts, Mountpoint: filepath.Join(e.dir(id), "merged")},
 		PID:   target.PID, Start: target.Start, Namespaces: target.Namespaces, Cgroups: target.Cgroups,

@@ -118,6 +118,19 @@ type StartOptions struct {
 	Stdin, Stdout, Stderr *os.File         // descriptors that the supervisor takes over while the caller lives
 	Explain               func(*plan.Plan) // called with the plan before it runs
 	ConsoleSize           [2]uint16
+	// Before, if it is set, is called before each step of the plan, of both lanes, in the order of [plan.Plan.Order]: all before are
+	// done, and the container's process, if there is one, waits. An error ends the start: what was made is taken back, the container is
+	// removed if it never ran, and Start returns that error. The child makes two system calls more before each of its steps, which are
+	// not in the plan.
+	Before func(*Stop) error
+}
+
+// A Stop is a moment before a step of a start.
+type Stop struct {
+	Container *Container
+	Plan      *plan.Plan
+	Index     int // of the step
+	PID       int // of the half-built container's process; 0: there is none yet
 }
 
 // LogOptions says which lines of a container's log to print.

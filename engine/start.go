@@ -295,6 +295,7 @@ func (e *Engine) Start(_ context.Context, ref string, o StartOptions) (*Session,
 	if o.Explain != nil {
 		o.Explain(job.Plan)
 	}
+	job.Step = o.Before != nil
 	s, err := e.spawn(c, job, lock, o)
 	var start *StartError
 	if err != nil && !errors.As(err, &start) {
@@ -477,16 +478,28 @@ func (e *Engine) spawn(c *Container, job *supervise.Job, lock *os.File, o StartO
 	}
 	s := &Session{socket: mine, events: bufio.NewScanner(mine)}
 	s.events.Buffer(nil, 1<<20)
-	event, err := s.next()
-	switch {
-	case err != nil:
-		mine.Close()
-		return nil, fmt.Errorf("the supervisor ended before the container was started: %w", err)
-	case event.Error != "":
-		mine.Close()
-		return nil, &StartError{event.Code, errors.New(event.Error)}
+	var refused error
+	for {
+		event, err := s.next()
+		switch {
+		case err != nil:
+			mine.Close()
+			return nil, fmt.Errorf("the supervisor ended before the container was started: %w", err)
+		case refused != nil && event.Error != "":
+			mine.Close()
+			return nil, &StartError{event.Code, refused}
+		case event.Error != "":
+			mine.Close()
+			return nil, &StartError{event.Code, errors.New(event.Error)}
+		case event.Before == nil:
+			return s, nil
+		}
+		answer := supervise.Request{Go: true}
+		if refused = o.Before(&Stop{Container: c, Plan: job.Plan, Index: event.Before.Index, PID: event.Before.PID}); refused != nil {
+			answer = supervise.Request{Quit: true}
+		}
+		s.request(answer) // a supervisor that is gone sends no next event
 	}
-	return s, nil
 }
 
 func (s *Session) next() (supervise.Event, error) {

@@ -57,6 +57,10 @@ type Options struct {
 	Record func(*Process) error
 	// Times, if it is set, is filled in with when each step was made, also if the plan fails.
 	Times *plan.Times
+	// Before, if it is set, is called before each step, of both lanes, with its index and the child's pid (0: there is none yet). The
+	// steps are then made one at a time in the order of [plan.Plan.Order]: all before are done, and the child waits. For that it makes
+	// two calls more before each of its steps, a write and a read. An error ends the start, and nothing of it is left.
+	Before func(i, pid int) error
 	// Inject, if not zero, makes step Inject-1 fail. Tests use it to see that nothing is left.
 	Inject int
 }
@@ -113,6 +117,9 @@ type execution struct {
 	received   map[string]int
 	prog       *program
 	watch      *stopwatch // nil: times are not asked for
+	pause      *pause     // nil: the child doesn't wait before each step
+	arrived    bool       // it waits
+	last       plan.Op    // the step that it makes or has made
 	clonedFD   int32      // where clone3 writes the pidfd
 }
 
@@ -132,6 +139,12 @@ func (x *execution) closeAll(proc *Process) {
 	if x.childSock >= 0 {
 		unix.Close(x.childSock)
 	}
+	if x.pause != nil {
+		unix.Close(x.pause.parent)
+		if x.pause.child >= 0 {
+			unix.Close(x.pause.child)
+		}
+	}
 	if proc == nil {
 		if x.pidfd >= 0 {
 			unix.Close(x.pidfd)
@@ -144,10 +157,23 @@ func (x *execution) closeAll(proc *Process) {
 }
 
 func (x *execution) run() (*Process, error) {
-	for i, s := range x.plan.Steps {
+	order, err := x.order()
+	if err != nil {
+		return nil, err
+	}
+	made := 0 // steps of the host, and all before
+	for _, i := range order {
+		s := x.plan.Steps[i]
+		if x.opts.Before != nil {
+			if err := x.before(i); err != nil {
+				return nil, x.fail(made, err)
+			}
+		}
 		if s.Lane != plan.Host {
+			x.goOn(s.Op)
 			continue
 		}
+		made = i + 1
 		if x.watch != nil {
 			x.watch.begin[i] = ticks()
 		}
@@ -179,6 +205,11 @@ func (x *execution) run() (*Process, error) {
 	}
 	if x.watch != nil {
 		x.watch.host = ticks()
+	}
+	if x.pause != nil {
+		if err := x.arrive(); err != nil {
+			return nil, x.fail(len(x.plan.Steps), err)
+		}
 	}
 	if !x.waits() {
 		if err := x.await(); err != nil {
@@ -406,7 +437,14 @@ func (x *execution) clone(o *plan.Clone) error {
 		return err
 	}
 	x.sock, x.childSock = pair[0], pair[1]
-	if x.prog, err = lower(x.plan, x.fds, x.childSock, x.opts.Inject-1); err != nil {
+	if x.opts.Before != nil {
+		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		x.pause = &pause{child: pair[1], parent: pair[0]}
+	}
+	if x.prog, err = lower(x.plan, x.fds, x.childSock, x.opts.Inject-1, x.pause); err != nil {
 		return err
 	}
 	x.prog.other = uintptr(x.sock)
@@ -423,6 +461,10 @@ func (x *execution) clone(o *plan.Clone) error {
 	x.pid, x.pidfd = int(pid), int(x.clonedFD)
 	unix.Close(x.childSock)
 	x.childSock = -1
+	if x.pause != nil {
+		unix.Close(x.pause.child)
+		x.pause.child = -1
+	}
 	return nil
 }
 
@@ -439,12 +481,7 @@ func (x *execution) receive() (fd int, eof bool, err error) {
 		case n == 0:
 			return -1, true, nil
 		case n == int(unsafe.Sizeof(report{})):
-			step, errno := binary.NativeEndian.Uint32(data), binary.NativeEndian.Uint32(data[4:])
-			stepErr := x.stepError(int(step), unix.Errno(errno))
-			if x.opts.OnExecFailure != nil {
-				x.opts.OnExecFailure(x.pid, stepErr)
-			}
-			return -1, false, stepErr
+			return -1, false, x.reported(data)
 		}
 		if n == 1 && cn == 0 {
 			return -1, false, nil
@@ -462,6 +499,16 @@ func (x *execution) receive() (fd int, eof bool, err error) {
 		}
 		return fds[0], false, nil
 	}
+}
+
+// reported is the error that a report of the child tells of.
+func (x *execution) reported(data []byte) error {
+	step, errno := binary.NativeEndian.Uint32(data), binary.NativeEndian.Uint32(data[4:])
+	err := x.stepError(int(step), unix.Errno(errno))
+	if x.opts.OnExecFailure != nil {
+		x.opts.OnExecFailure(x.pid, err)
+	}
+	return err
 }
 
 func (x *execution) expect(o *plan.Expect) error {

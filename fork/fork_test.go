@@ -433,7 +433,7 @@ func truth(t *testing.T, strace, kind string) {
 		}
 	}
 	fds["stdin"], fds["stdout"], fds["stderr"] = 11, 12, 13
-	prog, err := lower(p, fds, 20, -1)
+	prog, err := lower(p, fds, 20, -1, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,20 +31,35 @@ type lowering struct {
 	// entered is 0 or the register that a Chdir with Try makes other than 0 when it succeeds.
 	entered  uint8
 	filtered bool // a system call filter is in force
+	pause    *pause
 }
+
+// pause is where the child waits before each step: the ends of a socket of its own, because on the other one a wait could take what
+// a step waits for.
+type pause struct{ child, parent int }
 
 // lower makes the child's program of a plan. fds holds the descriptors that host steps saved so far, sock is the child's end
 // of the socket to the parent. inject, if not negative, is the index of a step whose first call is made to fail with ENOSYS.
-func lower(p *plan.Plan, fds map[string]int, sock int, inject int) (*program, error) {
+// With pause, calls are added before each step by which the child says that it has come so far, and waits.
+func lower(p *plan.Plan, fds map[string]int, sock int, inject int, pause *pause) (*program, error) {
 	if p.Arch != runtime.GOARCH {
 		return nil, fmt.Errorf("the plan is for %s, this machine is %s", p.Arch, runtime.GOARCH)
 	}
-	l := &lowering{fds: fds, regs: map[string]uint8{}, kinds: map[string]string{}, sock: sock, steps: p.Steps, calls: make([]call, 0, 4*len(p.Steps))}
+	l := &lowering{fds: fds, regs: map[string]uint8{}, kinds: map[string]string{}, sock: sock, pause: pause, steps: p.Steps, calls: make([]call, 0, 4*len(p.Steps))}
 	for i, s := range p.Steps {
 		if s.Lane != plan.Child {
 			continue
 		}
 		l.step = int32(i)
+		if pause != nil {
+			if len(l.calls) == 0 {
+				l.close(num(pause.parent)) // else the child would never see that the parent is gone
+			}
+			l.add(mk(unix.SYS_WRITE, num(pause.child), val(l.str("!")), num(1)))
+			c := mk(unix.SYS_READ, num(pause.child), val(ptr(l, [1]byte{})), num(1))
+			c.check, c.want = true, 1
+			l.add(c)
+		}
 		if i == inject {
 			l.add(call{nr: ^uintptr(0)})
 		}
@@ -56,6 +71,9 @@ func lower(p *plan.Plan, fds map[string]int, sock int, inject int) (*program, er
 		}
 	}
 	prog := &program{calls: &l.calls[0], n: len(l.calls), sock: uintptr(sock), keep: append(l.keep, l.calls)}
+	if pause != nil {
+		prog.sock = uintptr(pause.child) // a report comes where the parent waits for the child
+	}
 	return prog, nil
 }
 
@@ -664,6 +682,9 @@ func (l *lowering) op(op plan.Op) error {
 // later steps name.
 func (l *lowering) keepers() []int {
 	fds := []int{l.sock}
+	if l.pause != nil {
+		fds = append(fds, l.pause.child)
+	}
 	for _, s := range l.steps[l.step+1:] {
 		if o, ok := s.Op.(*plan.AwaitStart); ok {
 			fds = append(fds, l.fds[o.Dir])

@@ -158,6 +158,9 @@ func (x *execution) secondChild(patience time.Duration) (pidfd int, err error) {
 	for {
 		// The socket alone doesn't tell that the first child is dead: the second may have it open, too.
 		poll := []unix.PollFd{{Fd: int32(x.sock), Events: unix.POLLIN}, {Fd: int32(x.pidfd), Events: unix.POLLIN}}
+		if x.pause != nil { // where the first child's report comes
+			poll = append(poll, unix.PollFd{Fd: int32(x.pause.parent), Events: unix.POLLIN})
+		}
 		n, err := unix.Poll(poll, timeout)
 		switch {
 		case err == unix.EINTR:
@@ -166,6 +169,11 @@ func (x *execution) secondChild(patience time.Duration) (pidfd int, err error) {
 			return -1, err
 		case n == 0:
 			return -1, unix.ETIMEDOUT
+		case poll[0].Revents&unix.POLLIN == 0 && len(poll) > 2 && poll[2].Revents&unix.POLLIN != 0:
+			if err := x.arrive(); err != nil {
+				return -1, err
+			}
+			return -1, x.died()
 		case poll[0].Revents&unix.POLLIN == 0:
 			return -1, x.died()
 		}
@@ -194,6 +202,9 @@ func (x *execution) endSecond() {
 		return
 	}
 	unix.Shutdown(x.sock, unix.SHUT_WR)
+	if x.pause != nil {
+		unix.Shutdown(x.pause.parent, unix.SHUT_WR)
+	}
 	pidfd, err := x.secondChild(5 * time.Second)
 	if err != nil {
 		return

@@ -63,7 +63,7 @@ func RepairOne(dir, nameFile string) error {
 			return err
 		}
 	}
-	if st, err := os.Stat(filepath.Join(dir, ContainerFile)); err != nil || st.Size() == 0 || job != nil && job.Remove {
+	if st, err := os.Stat(filepath.Join(dir, ContainerFile)); err != nil || st.Size() == 0 || job != nil && (job.Remove || job.Step && !started(dir)) {
 		if job != nil {
 			nameFile = job.NameFile
 		}
@@ -78,4 +78,10 @@ func RepairOne(dir, nameFile string) error {
 		return WriteState(dir, state)
 	}
 	return nil
+}
+
+// started reports whether the last start of a container came to an end, good or bad, that was written down.
+func started(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, StateFile))
+	return err == nil
 }

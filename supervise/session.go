@@ -3,6 +3,7 @@ package supervise
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"os"
 	"sync"
 )
@@ -13,6 +14,13 @@ type Event struct {
 	Error   string `json:"error,omitempty"`   // it could not be started
 	Exited  bool   `json:"exited,omitempty"`  // the container has ended and is cleaned up
 	Code    int    `json:"code,omitempty"`    // exit code of the container, or 125, 126, 127 with Error
+	Before  *Stop  `json:"before,omitempty"`  // a step is to be made: the supervisor waits for a request with Go or Quit
+}
+
+// Stop is a moment before a step, while all before it are done (see fork.Options.Before).
+type Stop struct {
+	Index int `json:"index"`         // of the step in the plan
+	PID   int `json:"pid,omitempty"` // the child's; 0: there is none yet
 }
 
 // Request is what a caller asks of a supervisor: one JSON object a line.
@@ -21,12 +29,43 @@ type Request struct {
 	Rows   uint16 `json:"rows,omitempty"`   // new size of the terminal
 	Cols   uint16 `json:"cols,omitempty"`
 	Detach bool   `json:"detach,omitempty"` // stop passing on input and output
+	Go     bool   `json:"go,omitempty"`     // make the step
+	Quit   bool   `json:"quit,omitempty"`   // end the start
 }
 
 // session is the supervisor's end of the socket to its caller.
 type session struct {
 	mu   sync.Mutex
 	file *os.File
+	in   *bufio.Scanner
+}
+
+// next reads a request; false: the caller is gone. One goroutine reads.
+func (s *session) next() (q Request, ok bool) {
+	if s.in == nil {
+		s.in = bufio.NewScanner(s.file)
+	}
+	for s.in.Scan() {
+		if json.Unmarshal(s.in.Bytes(), &q) == nil {
+			return q, true
+		}
+	}
+	return q, false
+}
+
+// ask tells the caller which step comes, and waits for the answer.
+func (s *session) ask(i, pid int) error {
+	s.send(Event{Before: &Stop{i, pid}})
+	for {
+		switch q, ok := s.next(); {
+		case !ok:
+			return errors.New("whoever was to allow the next step is gone")
+		case q.Quit:
+			return errors.New("the start was ended by the one who was asked")
+		case q.Go:
+			return nil
+		}
+	}
 }
 
 func (s *session) send(e Event) {
@@ -39,11 +78,11 @@ func (s *session) send(e Event) {
 
 // serve reads requests until the caller is gone.
 func (s *session) serve(handle func(Request)) {
-	r := bufio.NewScanner(s.file)
-	for r.Scan() {
-		var q Request
-		if json.Unmarshal(r.Bytes(), &q) == nil {
-			handle(q)
+	for {
+		q, ok := s.next()
+		if !ok {
+			return
 		}
+		handle(q)
 	}
 }

@@ -186,8 +186,14 @@ func (s *supervisor) start() error {
 		return err
 	}
 	defer p.closeChild()
-	s.state.Times = &plan.Times{}
-	s.proc, err = fork.Start(s.job.Plan, fork.Options{FDs: p.child, OnExecFailure: fork.ExplainExec, Times: s.state.Times})
+	o := fork.Options{FDs: p.child, OnExecFailure: fork.ExplainExec}
+	if s.job.Step {
+		o.Before = s.session.ask // and no times: they would be those of whoever is asked
+	} else {
+		s.state.Times = &plan.Times{}
+		o.Times = s.state.Times
+	}
+	s.proc, err = fork.Start(s.job.Plan, o)
 	if err != nil {
 		p.closeParent()
 		return err
@@ -423,6 +429,7 @@ func (s *supervisor) failed(err error, code int) {
 		s.log.close()
 	}
 	releaseNetwork(s.job)
+	s.job.Remove = s.job.Remove || s.job.Step
 	s.end()
 	s.session.send(Event{Error: err.Error(), Code: code})
 }

@@ -1,0 +1,66 @@
+package fork
+
+import (
+	"errors"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"glassbox/plan"
+)
+
+// order is what run goes through: the host's steps, or all of them where each is asked for.
+func (x *execution) order() ([]int, error) {
+	if x.opts.Before != nil {
+		if x.waits() {
+			return nil, errors.New("the steps of a container that waits for its start can't be made one at a time")
+		}
+		return x.plan.Order()
+	}
+	var order []int
+	for i, s := range x.plan.Steps {
+		if s.Lane == plan.Host {
+			order = append(order, i)
+		}
+	}
+	return order, nil
+}
+
+// before waits until what was begun is done, and asks whether step i may be made.
+func (x *execution) before(i int) error {
+	// A second child comes to its first wait when the host has adopted it.
+	if _, cloned := x.last.(*plan.Clone); x.pause != nil && (x.adopted || !cloned) {
+		if err := x.arrive(); err != nil {
+			return err
+		}
+	}
+	return x.opts.Before(i, x.pid)
+}
+
+// goOn lets the child make its next step. A child that is gone is found out by arrive.
+func (x *execution) goOn(op plan.Op) {
+	unix.Write(x.pause.parent, []byte{1})
+	x.arrived, x.last = false, op
+}
+
+// arrive waits until the child has come to its next wait, or has become the program.
+func (x *execution) arrive() error {
+	data := make([]byte, 64)
+	for !x.arrived {
+		n, err := unix.Read(x.pause.parent, data)
+		switch {
+		case err == unix.EINTR || err == unix.ECONNRESET:
+			continue
+		case err != nil:
+			return err
+		case n == int(unsafe.Sizeof(report{})):
+			return x.reported(data)
+		case n == 0:
+			if _, ok := x.last.(*plan.Execve); !ok {
+				return x.died()
+			}
+		}
+		x.arrived = true
+	}
+	return nil
+}
