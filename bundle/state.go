@@ -273,3 +273,18 @@ func (c *record) signal(sig unix.Signal) error {
 	}
 	return err
 }
+
+// Live returns the plan of a container and the process that it was made for, with that process's start time.
+func (r *Runtime) Live(id string) (p *plan.Plan, pid int, start uint64, err error) {
+	c, err := r.load(id)
+	if err != nil {
+		return nil, 0, 0, err
+	}
+	if alive, _ := c.process(); !alive {
+		return nil, 0, 0, fmt.Errorf("%s: %w", id, ErrNotRunning)
+	}
+	if p, err = r.plan(id); err != nil {
+		return nil, 0, 0, fmt.Errorf("the plan of container %s: %w", id, err)
+	}
+	return p, c.PID, c.Start, nil
+}

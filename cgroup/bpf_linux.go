@@ -1,6 +1,7 @@
 package cgroup
 
 import (
+	"encoding/hex"
 	"fmt"
 	"runtime"
 	"slices"
@@ -116,4 +117,44 @@ func AttachDevices(op *plan.DeviceFilter) error {
 		}
 	}
 	return nil
+}
+
+// DeviceTags returns the kernel's tags, in hexadecimal, of the device programs that are attached to a cgroup.
+func DeviceTags(path string) ([]string, error) {
+	dir, err := open(path, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(dir)
+	ids := make([]uint32, 64)
+	query := progQuery{target: uint32(dir), attachType: unix.BPF_CGROUP_DEVICE, ids: unsafe.Pointer(&ids[0]), count: uint32(len(ids))}
+	if _, err := bpf(unix.BPF_PROG_QUERY, &query); err != nil {
+		return nil, fmt.Errorf("query the programs of %s: %w", path, err)
+	}
+	var tags []string
+	for _, id := range ids[:query.count] {
+		fd, err := bpf(unix.BPF_PROG_GET_FD_BY_ID, &progByID{id: id})
+		if err == unix.ENOENT {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("open program %d: %w", id, err)
+		}
+		var info struct { // struct bpf_prog_info begins with these
+			typ, id uint32
+			tag     [8]byte
+			_       [24]uint64
+		}
+		ask := struct {
+			fd, size uint32
+			info     unsafe.Pointer
+		}{uint32(fd), 16, unsafe.Pointer(&info)}
+		_, err = bpf(unix.BPF_OBJ_GET_INFO_BY_FD, &ask)
+		unix.Close(fd)
+		if err != nil {
+			return nil, fmt.Errorf("ask about program %d: %w", id, err)
+		}
+		tags = append(tags, hex.EncodeToString(info.tag[:]))
+	}
+	return tags, nil
 }

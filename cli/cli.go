@@ -6,7 +6,7 @@
 // Commands are built when they are asked for: `glassbox run` pays for the flags of run and for nothing else.
 //
 // It refuses to guess: an unknown flag, command or format is an error that says where to read on. Exit codes: the container's
-// own; 125 for glassbox (run, create, exec, and every unknown flag), 126 and 127 for a program that can't be executed or isn't
+// own; 125 for glassbox (run, create, exec, debug, verify, and every unknown flag), 126 and 127 for a program that can't be executed or isn't
 // there; 1 for what goes wrong in other commands; 130 when interrupted.
 //
 // Start reading at [Main], then create.go, where every flag of run stands.
@@ -89,6 +89,7 @@ func table() []entry {
 		{"tag", images, (*app).tagCommand},
 		{"rmi", images, (*app).rmiCommand},
 		{"explain", glass, (*app).explainCommand},
+		{"verify", glass, (*app).verifyCommand},
 		{"debug", glass, (*app).debugCommand},
 		{"tour", glass, (*app).tourCommand},
 		{"inspect", glass, (*app).inspectCommand},

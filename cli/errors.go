@@ -71,7 +71,7 @@ func exitCode(cmd *cobra.Command, err error) int {
 		return start.Code
 	case errors.Is(err, context.Canceled):
 		return 130
-	case isCreate(cmd) || cmd.Name() == "exec" || cmd.Name() == "debug":
+	case isCreate(cmd) || cmd.Name() == "exec" || cmd.Name() == "debug" || cmd.Name() == "verify":
 		return 125
 	}
 	return 1

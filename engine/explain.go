@@ -190,3 +190,24 @@ func (e *Engine) ran(id string) bool {
 	told, err := os.Stat(filepath.Join(e.dir(id), supervise.StateFile))
 	return err == nil && !told.ModTime().Before(made.ModTime())
 }
+
+// Live is a container that runs, with the plan that it was started with.
+type Live struct {
+	ID, Name string
+	PID      int
+	Start    uint64 // start time of PID (see plan.OpenPid)
+	Plan     *plan.Plan
+}
+
+// Live finds a container that runs, or is paused.
+func (e *Engine) Live(ref string) (*Live, error) {
+	c, s, err := e.running(ref)
+	if err != nil {
+		return nil, err
+	}
+	p, err := supervise.ReadPlan(e.dir(c.ID))
+	if err != nil {
+		return nil, fmt.Errorf("the plan of container %s: %w", c.Name, err)
+	}
+	return &Live{ID: c.ID, Name: c.Name, PID: s.PID, Start: s.Start, Plan: p}, nil
+}

@@ -1,0 +1,97 @@
+package verify
+
+import (
+	"strings"
+)
+
+// mount is a line of /proc/PID/mountinfo (proc_pid_mountinfo(5)).
+type mount struct {
+	id, parent   string
+	device, root string
+	point        string
+	attrs        []string // of the mount: ro or rw, nosuid …
+	tags         []string // shared:1 master:2 unbindable
+	fstype       string
+	source       string
+	options      []string // of the file system
+
+	below *mount
+	used  *node // the plan's mount that it is
+}
+
+func (m *mount) has(attr string) bool {
+	for _, a := range m.attrs {
+		if a == attr {
+			return true
+		}
+	}
+	return false
+}
+
+func (m *mount) tag(name string) bool {
+	for _, t := range m.tags {
+		if t == name || strings.HasPrefix(t, name+":") {
+			return true
+		}
+	}
+	return false
+}
+
+func (m *mount) String() string {
+	s := m.fstype
+	if m.source != "" && m.source != "none" && m.source != m.fstype {
+		s += " " + m.source
+	}
+	if m.root != "/" {
+		s += ", of it " + m.root + ","
+	}
+	return s + " on " + m.point
+}
+
+// parseMountinfo reads the mounts in the kernel's order. Lines that make no sense are left out.
+func parseMountinfo(text string) []*mount {
+	var out []*mount
+	for line := range strings.Lines(text) {
+		before, after, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " - ")
+		f, tail := strings.Split(before, " "), strings.Split(after, " ")
+		if !ok || len(f) < 6 || len(tail) < 3 {
+			continue
+		}
+		out = append(out, &mount{
+			id: f[0], parent: f[1], device: f[2], root: unescape(f[3]), point: unescape(f[4]), attrs: strings.Split(f[5], ","), tags: f[6:],
+			fstype: unescape(tail[0]), source: unescape(tail[1]), options: strings.Split(tail[2], ","),
+		})
+	}
+	byID := map[string]*mount{}
+	for _, m := range out {
+		byID[m.id] = m
+	}
+	for _, m := range out {
+		m.below = byID[m.parent]
+	}
+	return out
+}
+
+// unescape reads the octal escapes for blanks and backslashes.
+func unescape(s string) string {
+	if !strings.Contains(s, `\`) {
+		return s
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] == '\\' && i+3 < len(s) {
+			n, ok := 0, true
+			for _, c := range []byte(s[i+1 : i+4]) {
+				ok = ok && c >= '0' && c <= '7'
+				n = n*8 + int(c-'0')
+			}
+			if ok && n < 256 {
+				b.WriteByte(byte(n))
+				i += 3
+				continue
+			}
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String()
+}

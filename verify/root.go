@@ -1,0 +1,291 @@
+package verify
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"glassbox/plan"
+)
+
+// patience is how long a look-up in the container's root may take: it may have mounted a file system that never answers (FUSE).
+const patience = 2 * time.Second
+
+var errPatience = errors.New("a file system of the container doesn't answer")
+
+// open opens a path of the container for nothing but its name: below its root and through no magic link.
+func (v *view) open(name string, flags uint64) (int, error) {
+	if v.root < 0 {
+		return -1, v.noRoot
+	}
+	type result struct {
+		fd  int
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		rel := strings.TrimPrefix(path.Clean("/"+name), "/")
+		if rel == "" {
+			rel = "."
+		}
+		how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC | flags, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
+		for {
+			fd, err := unix.Openat2(v.root, rel, &how)
+			if err == unix.EAGAIN || err == unix.EINTR { // the tree changed while ".." was resolved
+				continue
+			}
+			done <- result{fd, err}
+			return
+		}
+	}()
+	select {
+	case r := <-done:
+		return r.fd, r.err
+	case <-time.After(patience):
+		return -1, errPatience
+	}
+}
+
+// resolve follows the symbolic links in a path of the container. What can't be followed stays as it is.
+func (v *view) resolve(name string) string {
+	fd, err := v.open(name, 0)
+	if err != nil {
+		return name
+	}
+	defer unix.Close(fd)
+	to, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
+	if err != nil || !strings.HasPrefix(to, "/") {
+		return name
+	}
+	return strings.TrimSuffix(to, "//deleted")
+}
+
+// at looks at a file of the container, without following a link in its last name.
+func (v *view) at(name string) (unix.Stat_t, error) {
+	var st unix.Stat_t
+	fd, err := v.open(name, unix.O_NOFOLLOW)
+	if err != nil {
+		return st, err
+	}
+	defer unix.Close(fd)
+	err = unix.Fstat(fd, &st)
+	return st, err
+}
+
+// inside is the name of a file of the container for the report.
+func (v *view) inside(name string) string { return v.proc("root") + path.Clean("/"+name) }
+
+func (v *view) madeDir(o *plan.Mkdir) Finding {
+	fd, err := v.open(o.Path, unix.O_DIRECTORY)
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return missing(v.inside(o.Path), "a directory", "a process of the container may have removed it")
+	case errors.Is(err, unix.ENOTDIR):
+		return differs(v.inside(o.Path), "a directory", "another kind of file", "a process of the container may have replaced it")
+	case err != nil:
+		return failed(v.inside(o.Path), err)
+	}
+	unix.Close(fd)
+	return holds(v.inside(o.Path), "a directory")
+}
+
+func nodeWords(st unix.Stat_t) string {
+	kind := map[uint32]string{unix.S_IFCHR: "c", unix.S_IFBLK: "b", unix.S_IFIFO: "p"}[st.Mode&unix.S_IFMT]
+	switch kind {
+	case "":
+		return "no device"
+	case "p":
+		return "p"
+	}
+	return fmt.Sprintf("%s %d:%d", kind, unix.Major(uint64(st.Rdev)), unix.Minor(uint64(st.Rdev)))
+}
+
+func (v *view) node(o *plan.Mknod) Finding {
+	where := v.inside(o.Path)
+	st, err := v.at(o.Path)
+	if errors.Is(err, unix.ENOENT) {
+		return missing(where, o.String(), "a process of the container may have removed it")
+	}
+	if err != nil {
+		return failed(where, err)
+	}
+	kind := o.Type
+	if kind == "u" {
+		kind = "c"
+	}
+	want := fmt.Sprintf("%s %d:%d", kind, o.Major, o.Minor)
+	if kind == "p" {
+		want = "p"
+	}
+	who := v.who("CAP_MKNOD")
+	if have := nodeWords(st); have != want {
+		return differs(where, want, have, who)
+	}
+	// One that was there already stays as it is: only in a file system that the plan made is it the plan's.
+	if o.Existing != "" && !v.mounts.fresh(o.Path) {
+		return holds(where, want)
+	}
+	words := func(mode, uid, gid uint32) string {
+		return fmt.Sprintf("%s, mode %04o, owner %d:%d", want, mode, uid, gid)
+	}
+	return same(where, words(o.Mode, v.outside("uid_map", o.UID), v.outside("gid_map", o.GID)), words(st.Mode&0o7777, st.Uid, st.Gid), "root of the container may have changed it (chmod, chown)")
+}
+
+func (v *view) symlink(o *plan.Symlink) Finding {
+	where := v.inside(o.Path)
+	dir, name := path.Split(path.Clean("/" + o.Path))
+	fd, err := v.open(dir, unix.O_DIRECTORY)
+	if err != nil {
+		return failed(v.inside(dir), err)
+	}
+	defer unix.Close(fd)
+	buf := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(fd, name, buf)
+	switch {
+	case err == unix.EINVAL && !o.Replace:
+		return unseen("%s is no link: a file that was there already stays", where)
+	case err == unix.ENOENT && o.Existing:
+		if t, err := v.open(o.Target, 0); err == nil {
+			unix.Close(t)
+		} else {
+			return holds(where, "there is nothing that it would lead to")
+		}
+		fallthrough
+	case err == unix.ENOENT:
+		return missing(where, "a link to "+o.Target, "a process of the container may have removed it")
+	case err != nil:
+		return differs(where, "a link to "+o.Target, "another kind of file", "a process of the container may have replaced it")
+	}
+	have := string(buf[:n])
+	if have != o.Target && !o.Replace && !v.mounts.fresh(o.Path) {
+		return unseen("%s leads to %s: a file that was there already stays", where, have)
+	}
+	return same(where, "a link to "+o.Target, "a link to "+have, "a process of the container may have replaced it")
+}
+
+// otherDevices finds device nodes in a /dev that the plan made.
+func (v *view) otherDevices() {
+	if v.root < 0 || !v.mounts.fresh("/dev/x") {
+		return
+	}
+	known := map[string]bool{}
+	for _, s := range v.plan.Steps {
+		if o, ok := s.Op.(*plan.Mknod); ok {
+			known[path.Clean("/"+o.Path)] = true
+		}
+	}
+	v.devicesIn("/dev", known, 4)
+}
+
+func (v *view) devicesIn(dir string, known map[string]bool, depth int) {
+	if !v.mounts.fresh(dir+"/x") || depth == 0 {
+		return
+	}
+	// A tmpfs: to list it is safe.
+	p, err := v.open(dir, unix.O_DIRECTORY|unix.O_NOFOLLOW)
+	if err != nil {
+		return
+	}
+	defer unix.Close(p)
+	fd, err := unix.Openat(p, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	f := os.NewFile(uintptr(fd), dir)
+	defer f.Close()
+	names, _ := f.Readdirnames(10000)
+	for _, name := range names {
+		file := dir + "/" + name
+		var st unix.Stat_t
+		if unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT) != nil {
+			continue
+		}
+		switch st.Mode & unix.S_IFMT {
+		case unix.S_IFDIR:
+			v.devicesIn(file, known, depth-1)
+		case unix.S_IFCHR, unix.S_IFBLK:
+			if !known[file] && !v.mounts.point(file) {
+				v.beside("device "+file+", "+nodeWords(st), v.inside(file), v.who("CAP_MKNOD"))
+			}
+		}
+	}
+}
+
+// within runs a function on a thread that is in namespaces of the process; the thread is thrown away. "mount" is not among them.
+func (v *view) within(kinds []string, f func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // for good: the thread ends with this function
+		if unix.Gettid() == os.Getpid() {
+			// The first thread can't end, and /proc/self is about it. While it waits here, another one does the work.
+			done <- v.within(kinds, f)
+			runtime.UnlockOSThread()
+			return
+		}
+		for _, kind := range kinds {
+			its, own, err := v.namespace(kind)
+			if err == nil && its == own {
+				continue
+			}
+			fd, err := unix.Openat(v.dir, nsFile(kind), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+			if err == nil {
+				err = unix.Setns(fd, 0)
+				unix.Close(fd)
+			}
+			if err != nil {
+				done <- err
+				return
+			}
+		}
+		done <- f()
+	}()
+	return <-done
+}
+
+// sysctl reads a setting as the container's processes see it: what a file of /proc/sys says depends on who reads it.
+func (v *view) sysctl(o *plan.Sysctl) Finding {
+	where := "/proc/sys/" + o.Key
+	var text []byte
+	err := v.within([]string{"net", "ipc", "uts"}, func() (err error) {
+		text, err = os.ReadFile(where)
+		return err
+	})
+	where += " in the container's namespaces"
+	if err != nil {
+		return failed(where, err)
+	}
+	have, want := squeeze(string(text)), squeeze(o.Value)
+	return same(where, want, have, v.who("CAP_SYS_ADMIN", "CAP_NET_ADMIN"))
+}
+
+func (v *view) uts(file, want string) Finding {
+	where := "/proc/sys/kernel/" + file
+	var text []byte
+	err := v.within([]string{"uts"}, func() (err error) {
+		text, err = os.ReadFile(where)
+		return err
+	})
+	where += " in the container's UTS namespace"
+	if err != nil {
+		return failed(where, err)
+	}
+	return same(where, want, strings.TrimSuffix(string(text), "\n"), v.who("CAP_SYS_ADMIN"))
+}
+
+func (v *view) writtenFile(o *plan.WriteFile) Finding {
+	text, err := os.ReadFile(o.Path)
+	if errors.Is(err, os.ErrNotExist) {
+		return missing(o.Path, o.Value, byHost)
+	}
+	if err != nil {
+		return failed(o.Path, err)
+	}
+	return same(o.Path, squeeze(o.Value), squeeze(string(text)), byHost)
+}

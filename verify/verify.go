@@ -1,0 +1,298 @@
+// Package verify reads back from the kernel whether what a plan asked for is still so.
+//
+// Its one idea: a plan is a list of claims. A step that made something that lasts is a claim that it is there; /proc, the cgroup
+// files, netlink and the container's own files say whether it HOLDS or DIFFERS. A step that left nothing (a descriptor that was
+// closed, a byte between parent and child) CAN'T BE OBSERVED, and the finding says why. What is there and in no step is told, too:
+// mounts, links, addresses, routes, firewall rules, processes, devices.
+//
+// It only reads, and it stops nothing. It refuses to trust what it looks at: names of the container are resolved below its root and
+// through no magic link (openat2(2)), files in it are looked at but never read, and a file system that doesn't answer costs two
+// seconds. What it can't tell is who changed a thing: a finding says who may have.
+//
+// Start reading at [Run], then step.go, where each kind of step is decided, and mounts.go.
+package verify
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"glassbox/plan"
+)
+
+// Version is the version of the JSON form of a [Report].
+const Version = 1
+
+// Verdict is what was found about a step.
+type Verdict string
+
+// The verdicts. Unlisted is for what is there and in no step.
+const (
+	Holds    Verdict = "holds"
+	Differs  Verdict = "differs"
+	Unseen   Verdict = "unobservable"
+	Unlisted Verdict = "unlisted"
+)
+
+// Finding is what was found about a step, or beside all steps.
+type Finding struct {
+	Step    int     `json:"step,omitempty"` // from 1, as explain counts; 0: none
+	Op      string  `json:"op,omitempty"`   // the step's kind
+	What    string  `json:"what"`           // the step in words, or what was found beside the plan
+	Origin  string  `json:"origin,omitempty"`
+	Verdict Verdict `json:"verdict"`
+	Asked   string  `json:"asked,omitempty"`
+	Found   string  `json:"found,omitempty"`
+	Where   string  `json:"where,omitempty"` // what was read
+	Why     string  `json:"why,omitempty"`   // why it can't be observed, or who may have changed it
+}
+
+// Report is what was found about a container.
+type Report struct {
+	Version    int             `json:"version"`
+	Name       string          `json:"name,omitempty"`
+	PID        int             `json:"pid"`
+	Plan       string          `json:"plan"` // hash
+	Counts     map[Verdict]int `json:"counts"`
+	Steps      []Finding       `json:"steps"`
+	Unexpected []Finding       `json:"unexpected"`
+}
+
+// Clean reports whether nothing differs from the plan and nothing was found beside it.
+func (r *Report) Clean() bool { return r.Counts[Differs] == 0 && r.Counts[Unlisted] == 0 }
+
+// Target is the process that a plan is compared with.
+type Target struct {
+	Name  string // for the report
+	PID   int
+	Start uint64 // start time (see plan.OpenPid); 0: whatever process has the pid
+}
+
+// ErrGone is the error for a process that has ended, or ends while it is looked at.
+var ErrGone = errors.New("there is no such process, or it has just ended")
+
+// Run compares a process with a plan.
+func Run(p *plan.Plan, t Target) (*Report, error) {
+	hash, err := p.Hash()
+	if err != nil {
+		return nil, err
+	}
+	v, err := look(p, t)
+	if err != nil {
+		return nil, err
+	}
+	defer v.close()
+	r := &Report{Version: Version, Name: t.Name, PID: t.PID, Plan: hash, Counts: map[Verdict]int{Holds: 0, Differs: 0, Unseen: 0, Unlisted: 0}, Unexpected: []Finding{}}
+	for i, s := range p.Steps {
+		f, decided := v.step(i)
+		if !decided {
+			return nil, fmt.Errorf("step %d: verify has no decision about %s", i+1, s.Op.Kind())
+		}
+		f.Step, f.Op, f.What, f.Origin = i+1, s.Op.Kind(), s.Op.String(), s.Origin
+		r.Counts[f.Verdict]++
+		r.Steps = append(r.Steps, f)
+	}
+	v.unlisted()
+	r.Unexpected = append(r.Unexpected, v.extra...)
+	r.Counts[Unlisted] = len(r.Unexpected)
+	// Had the process ended meanwhile, half of what was read would be about nobody.
+	if !v.alive() {
+		return nil, ErrGone
+	}
+	return r, nil
+}
+
+// view is a process being looked at.
+type view struct {
+	plan   *plan.Plan
+	pid    int
+	start  uint64
+	dir    int               // /proc/PID: it stands for this process, whoever has the number later
+	root   int               // its root directory, or -1
+	noRoot error             // why not
+	status map[string]string // /proc/PID/status
+	stat   []string          // /proc/PID/stat from field 3 on
+	waits  int               // index of the step at which the child still waits (AwaitStart), or -1: it has become the program
+
+	keys   map[string]int // of steps that set the same thing: the last
+	mounts *table
+	net    *netView
+	groups map[string]bool // directories of its cgroups
+	extra  []Finding
+}
+
+func look(p *plan.Plan, t Target) (*view, error) {
+	v := &view{plan: p, pid: t.PID, dir: -1, root: -1, waits: -1, keys: map[string]int{}}
+	var err error
+	if v.dir, err = unix.Open("/proc/"+strconv.Itoa(t.PID), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+		return nil, fmt.Errorf("process %d: %w", t.PID, ErrGone)
+	}
+	if err = v.readStat(); err == nil && (!v.alive() || t.Start != 0 && v.start != t.Start) {
+		err = ErrGone
+	}
+	if err != nil {
+		v.close()
+		return nil, fmt.Errorf("process %d: %w", t.PID, err)
+	}
+	v.root, v.noRoot = unix.Openat(v.dir, "root", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	for i, s := range p.Steps {
+		if k := key(s.Op); k != "" {
+			v.keys[k] = i
+		}
+		if _, ok := s.Op.(*plan.AwaitStart); ok && v.beforeExec() {
+			v.waits = i
+		}
+	}
+	v.readGroups()
+	v.readNet()
+	v.readMounts()
+	return v, nil
+}
+
+func (v *view) close() {
+	for _, fd := range []int{v.dir, v.root} {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+	}
+	v.net.close()
+}
+
+// read reads a file below /proc/PID.
+func (v *view) read(name string) (string, error) {
+	fd, err := unix.Openat(v.dir, name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "", err
+	}
+	f := os.NewFile(uintptr(fd), name)
+	defer f.Close()
+	var b strings.Builder
+	buf := make([]byte, 64<<10)
+	for b.Len() < 64<<20 {
+		n, err := f.Read(buf)
+		b.Write(buf[:n])
+		if err != nil || n == 0 {
+			break
+		}
+	}
+	return b.String(), nil
+}
+
+func (v *view) link(name string) (string, error) {
+	buf := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(v.dir, name, buf)
+	if err != nil {
+		return "", err
+	}
+	return string(buf[:n]), nil
+}
+
+// proc is the name of a file for the report.
+func (v *view) proc(name string) string { return "/proc/" + strconv.Itoa(v.pid) + "/" + name }
+
+func (v *view) readStat() error {
+	text, err := v.read("stat")
+	if err != nil {
+		return ErrGone
+	}
+	// The name, field 2, may hold spaces and parentheses.
+	v.stat = strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
+	if len(v.stat) < 20 {
+		return ErrGone
+	}
+	if v.start, err = strconv.ParseUint(v.stat[19], 10, 64); err != nil {
+		return err
+	}
+	text, err = v.read("status")
+	if err != nil {
+		return ErrGone
+	}
+	v.status = map[string]string{}
+	for line := range strings.Lines(text) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), ":")
+		v.status[name] = strings.TrimSpace(value)
+	}
+	return nil
+}
+
+// alive looks at the process anew: dead, and a zombie, have nothing to be compared.
+func (v *view) alive() bool {
+	text, err := v.read("stat")
+	if err != nil {
+		return false
+	}
+	state := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
+	return len(state) > 0 && state[0] != "Z" && state[0] != "X"
+}
+
+// beforeExec reports whether the process has been cloned and not yet become a program (PF_FORKNOEXEC of proc_pid_stat(5), field 9).
+func (v *view) beforeExec() bool {
+	flags, _ := strconv.ParseUint(v.stat[6], 10, 64)
+	return flags&0x40 != 0
+}
+
+// Results.
+
+func holds(where, found string) Finding { return Finding{Verdict: Holds, Where: where, Found: found} }
+
+func unseen(format string, a ...any) Finding {
+	return Finding{Verdict: Unseen, Why: fmt.Sprintf(format, a...)}
+}
+
+func differs(where, asked, found, who string) Finding {
+	return Finding{Verdict: Differs, Where: where, Asked: asked, Found: found, Why: who}
+}
+
+// same is holds where asked and found are equal, else differs.
+func same(where, asked, found, who string) Finding {
+	if asked == found {
+		return holds(where, found)
+	}
+	return differs(where, asked, found, who)
+}
+
+// failed is the finding for something that couldn't be read.
+func failed(where string, err error) Finding {
+	f := unseen("%s: %v", where, err)
+	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
+		f = unseen("this user may not read %s; root may", where)
+	}
+	f.Where = where
+	return f
+}
+
+// missing is the finding for something that should be there, and isn't.
+func missing(where, asked, who string) Finding {
+	return differs(where, asked, "it isn't there", who)
+}
+
+// beside notes something that is there and in no step.
+func (v *view) beside(what, where, who string) {
+	v.extra = append(v.extra, Finding{What: what, Verdict: Unlisted, Where: where, Why: who})
+}
+
+// Who may have changed what.
+const (
+	byHost      = "nobody in the container can do this: it was done from the host"
+	byProgram   = "the program itself may have changed it"
+	byAdmin     = "a process of the container with %s may have done it, or somebody on the host"
+	noTrace     = "it leaves no trace"
+	noTraceOf   = "%s: it leaves no trace"
+	closedSince = "a descriptor, closed since: it leaves no trace"
+)
+
+// who names who may have done what takes one of some capabilities: the container too if it has that.
+func (v *view) who(capabilities ...string) string {
+	if !v.ownUsers() && v.capSet("CapBnd")&capMask(capabilities) == 0 {
+		return byHost
+	}
+	return fmt.Sprintf(byAdmin, strings.Join(capabilities, " or "))
+}
+
+// ownUsers reports whether the plan makes or joins a user namespace: capabilities there are others.
+func (v *view) ownUsers() bool { return slices.Contains(v.plan.Namespaces(), "user") }
