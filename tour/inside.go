@@ -3,16 +3,19 @@ package tour
 import (
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"strings"
+	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// Inside is what lessons run inside a box that no common program does: "escape", "calls" and "ask".
+// Inside is what lessons run inside a box that no common program does: "escape", "calls", "net" and "ask".
 func Inside(args []string, out io.Writer) error {
 	if len(args) == 0 {
-		return fmt.Errorf("say what to do inside: escape, calls or ask")
+		return fmt.Errorf("say what to do inside: escape, calls, net or ask")
 	}
 	switch args[0] {
 	case "escape":
@@ -20,6 +23,14 @@ func Inside(args []string, out io.Writer) error {
 			return fmt.Errorf("escape wants a file to read")
 		}
 		breakOut(out, args[1], len(args) > 2 && args[2] == "half")
+		return nil
+	case "net":
+		return showNetwork(out)
+	case "ask":
+		if len(args) < 2 {
+			return fmt.Errorf("ask wants an address and a port")
+		}
+		fmt.Fprintln(out, askWorld(args[1]))
 		return nil
 	case "calls":
 		makeCalls(out)
@@ -95,6 +106,79 @@ func makeCalls(out io.Writer) {
 	}
 	answer("io_uring_setup(NULL)", int(r), err)
 	fmt.Fprintf(out, "filtered: %d\n", filtered)
+}
+
+// showNetwork prints the devices with their addresses, and the default route.
+func showNetwork(out io.Writer) error {
+	devices, err := net.Interfaces()
+	if err != nil {
+		return err
+	}
+	for _, d := range devices {
+		state := "down"
+		if d.Flags&net.FlagUp != 0 {
+			state = "up"
+		}
+		addresses, err := d.Addrs()
+		if err != nil {
+			return err
+		}
+		line := fmt.Sprintf("%-8s %-5s", d.Name, state)
+		for _, a := range addresses {
+			if n, ok := a.(*net.IPNet); ok && n.IP.To4() != nil {
+				line += " " + n.String()
+			}
+		}
+		fmt.Fprintln(out, strings.TrimRight(line, " "))
+	}
+	if via, ok := gateway(); ok {
+		fmt.Fprintln(out, "default via", via)
+	}
+	return nil
+}
+
+// gateway finds the default route (rtnetlink(7)).
+func gateway() (via net.IP, ok bool) {
+	table, err := syscall.NetlinkRIB(unix.RTM_GETROUTE, unix.AF_INET)
+	if err != nil {
+		return nil, false
+	}
+	messages, err := syscall.ParseNetlinkMessage(table)
+	if err != nil {
+		return nil, false
+	}
+	for i, m := range messages {
+		if m.Header.Type != unix.RTM_NEWROUTE || len(m.Data) < unix.SizeofRtMsg || m.Data[1] != 0 { // rtm_dst_len
+			continue
+		}
+		attributes, err := syscall.ParseNetlinkRouteAttr(&messages[i])
+		if err != nil {
+			continue
+		}
+		for _, a := range attributes {
+			if a.Attr.Type == unix.RTA_GATEWAY && len(a.Value) == 4 {
+				return net.IP(a.Value), true
+			}
+		}
+	}
+	return nil, false
+}
+
+// askWorld calls an address and returns what is said there.
+func askWorld(address string) string {
+	c, err := net.DialTimeout("tcp4", address, 1500*time.Millisecond)
+	if err == nil {
+		defer c.Close()
+		c.SetDeadline(time.Now().Add(5 * time.Second))
+		var said []byte
+		if said, err = io.ReadAll(c); err == nil {
+			return strings.TrimSpace(string(said))
+		}
+	}
+	if e, ok := err.(net.Error); ok && e.Timeout() {
+		return "no answer"
+	}
+	return errText(err)
 }
 
 // errText is what the C library says of an error, as programs in the box do.

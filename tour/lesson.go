@@ -32,6 +32,7 @@ type Scene struct {
 	// Start is for what is no plan. It sets the stage's box.
 	Start    func(*Stage) error
 	Question *Question
+	Show     func(*player) error // what is no look, before them
 	Looks    []Look
 	Because  string // said after the looks
 	Break    *Break
@@ -78,7 +79,7 @@ type Want func(Seen) string
 func All() []Lesson {
 	return []Lesson{
 		namespaces(), chroot(), pivotRoot(), procfs(), cgroups(), overlay(),
-		users(), capabilities(), filters(), first(),
+		users(), capabilities(), filters(), networks(), first(), images(),
 	}
 }
 

@@ -24,10 +24,7 @@ func procfs() Lesson {
 				Title: "The wrong /proc",
 				Text:  `A box with a PID namespace and a root of its own, and the host's /proc bound into it.`,
 				Plan: func(s *Stage) (*plan.Plan, error) {
-					body := s.newRoot()
-					// Before the root changes there is a name for it.
-					bind := child(&plan.Mount{Source: "/proc", Target: filepath.Join(s.root, "proc"), Flags: []string{"bind", "rec"}}, "The host's procfs appears in the new root, too.")
-					body = append(body[:len(body)-2:len(body)-2], append([]plan.Step{bind}, body[len(body)-2:]...)...)
+					body := s.rootWith(child(&plan.Mount{Source: "/proc", Target: filepath.Join(s.root, "proc"), Flags: []string{"bind", "rec"}}, "The host's procfs appears in the new root, too."))
 					return s.plan(recipe{namespaces: []string{"mount", "pid"}, why: "Its own mounts, and its own process IDs.", body: body}), nil
 				},
 				Question: &Question{Ask: "How many processes does the box count in /proc?", Choices: []string{"one or two: it has a PID namespace of its own", "as many as the host", "none"}, Answer: 1},
@@ -60,8 +57,7 @@ func procfs() Lesson {
 				Plan: func(s *Stage) (*plan.Plan, error) {
 					return s.plan(recipe{
 						namespaces: []string{"mount", "pid", "uts"}, why: "Its own mounts, process IDs and host name.",
-						body: append(s.newRoot(),
-							newProc(),
+						body: append(s.rootAndProc(),
 							child(&plan.MaskPath{Path: s.expand("{MASKED}"), Null: "null"}, "It tells of the whole machine: nothing for a container."),
 							child(&plan.ReadonlyPath{Path: "/proc/sys"}, "The kernel's levers can be read, not moved."),
 						),

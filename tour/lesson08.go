@@ -56,7 +56,7 @@ func capabilities() Lesson {
 			Prepare: locked,
 			Plan: func(s *Stage) (*plan.Plan, error) {
 				return s.plan(recipe{
-					namespaces: []string{"mount", "pid"}, why: "Its own mounts and process IDs.", body: append(folded(s.newRoot()), newProc()), last: s.fewer(),
+					namespaces: []string{"mount", "pid"}, why: "Its own mounts and process IDs.", body: folded(s.rootAndProc()), last: s.fewer(),
 				}), nil
 			},
 			Question: &Question{Ask: "It is root, and the mounts are its own. May it mount something?", Choices: []string{"yes: it is user 0", "no: mounting takes CAP_SYS_ADMIN, which is not among the 14"}, Answer: 1},
@@ -105,7 +105,7 @@ func filters() Lesson {
 					return nil, err
 				}
 				return s.plan(recipe{
-					namespaces: []string{"mount", "pid"}, why: "Its own mounts and process IDs.", body: append(folded(s.newRoot()), folded([]plan.Step{newProc()})...),
+					namespaces: []string{"mount", "pid"}, why: "Its own mounts and process IDs.", body: folded(s.rootAndProc()),
 					last: append(folded(s.fewer()),
 						child(&plan.NoNewPrivs{}, "Without this promise a filter could be used to confuse setuid programs, so the kernel asks for it."),
 						child(&plan.Seccomp{Name: "default", Flags: f.Flags, Program: f.Bytes()}, "From here on every system call passes through the filter, execve included."),

@@ -203,6 +203,11 @@ func (p *player) scene(number string, sc Scene) error {
 			return p.failed(number, err)
 		}
 	}
+	if sc.Show != nil {
+		if err := sc.Show(p); err != nil {
+			return p.failed(number, err)
+		}
+	}
 	if err := p.looks(number, sc.Looks); err != nil {
 		return err
 	}
@@ -327,6 +332,9 @@ func (p *player) looks(number string, looks []Look) error {
 
 // fault notes that something shown is not what the lesson says.
 func (p *player) fault(number, text string) {
+	if r := []rune(text); len(r) > 300 {
+		text = string(r[:300]) + " …"
+	}
 	text = number + ": " + text
 	p.wrong = append(p.wrong, text)
 	p.para("! This is not what the lesson expects on this machine. " + text)
@@ -363,6 +371,7 @@ func (s *screen) steps(p, broken *plan.Plan) {
 		for i, st := range broken.Steps {
 			if !has(p.Steps, st.Op) {
 				s.step(i+1, "+", st)
+				s.rules(p, st.Op)
 			}
 		}
 		return
@@ -384,5 +393,47 @@ func (s *screen) steps(p, broken *plan.Plan) {
 	}
 	if folded > 0 {
 		s.dim(fmt.Sprintf("  and %d steps that are not this scene's point: streams, a session, the end when the tour ends.", folded))
+	}
+}
+
+// rules prints the firewall rules that a broken plan leaves out.
+func (s *screen) rules(p *plan.Plan, op plan.Op) {
+	left, ok := op.(*plan.NftBridge)
+	if !ok {
+		return
+	}
+	for _, st := range p.Steps {
+		if o, ok := st.Op.(*plan.NftBridge); ok {
+			for _, r := range o.Rules {
+				if !slices.Contains(left.Rules, r) {
+					s.line("            " + s.bold("without: "+r, "-"))
+				}
+			}
+		}
+	}
+}
+
+// whole prints a long plan: a line for each run of steps of one kind.
+func (s *screen) whole(p *plan.Plan) {
+	s.line("")
+	for i := 0; i < len(p.Steps); {
+		st, n := p.Steps[i], 1
+		for i+n < len(p.Steps) && p.Steps[i+n].Lane == st.Lane && p.Steps[i+n].Op.Kind() == st.Op.Kind() {
+			n++
+		}
+		more := ""
+		if n > 1 {
+			more = fmt.Sprintf("  and %d more", n-1)
+		}
+		lane, code := "host ", "36"
+		if st.Lane == plan.Child {
+			lane, code = "child", "33"
+		}
+		text := []rune(tidy(st.Op.String()))
+		if room := min(s.width, 120) - 12 - len(more); len(text) > room {
+			text = append(text[:room-1], '…')
+		}
+		s.line(fmt.Sprintf(" %3d  %s %s%s", i+1, s.style(lane, code), string(text), s.style(more, "2")))
+		i += n
 	}
 }

@@ -27,23 +27,24 @@ import (
 // Stage is where a lesson plays: a directory of the tour's own, an image of this machine's programs, and the box, which is the
 // process that the lesson looks at.
 type Stage struct {
-	ctx    context.Context
-	o      Options
-	facts  *facts.Facts
-	user   bool   // without root: everything happens in a user namespace
-	name   string // of all that the tour makes
-	dir    string
-	lock   *os.File
-	img    *image.Image
-	root   string   // the image's files
-	lacks  []string // programs that this machine doesn't have
-	vars   map[string]string
-	box    *box
-	stop   []func()          // what else the lesson has to end
-	groups map[string]string // the box's cgroups by controller, as compile.Output has them
-	plans  func() (*plan.Plan, error)
-	starts func(*Stage) error
-	slow   time.Duration
+	ctx       context.Context
+	o         Options
+	facts     *facts.Facts
+	user      bool   // without root: everything happens in a user namespace
+	name      string // of all that the tour makes
+	dir       string
+	lock      *os.File
+	img       *image.Image
+	root      string   // the image's files
+	lacks     []string // programs that this machine doesn't have
+	vars      map[string]string
+	box       *box
+	stop      []func()          // what else the lesson has to end
+	groups    map[string]string // the box's cgroups by controller, as compile.Output has them
+	plans     func() (*plan.Plan, error)
+	starts    func(*Stage) error
+	slow      time.Duration // how long a command may take
+	freshRoot bool          // the tour has made its root directory
 }
 
 // marker is the variable by which the tour's processes are found.
@@ -64,6 +65,7 @@ func open(ctx context.Context, o Options) (*Stage, error) {
 		return nil, err
 	}
 	base := filepath.Join(o.Root, "tour")
+	_, fresh := os.Stat(o.Root)
 	if err := os.MkdirAll(base, 0o700); err != nil {
 		return nil, fmt.Errorf("the tour's directory: %w", err)
 	}
@@ -77,6 +79,11 @@ func open(ctx context.Context, o Options) (*Stage, error) {
 		s.slow *= time.Duration(n)
 	}
 	s.dir = filepath.Join(base, strings.TrimPrefix(s.name, prefix))
+	for _, path := range []string{s.dir, o.Program} {
+		if strings.ContainsFunc(path, func(r rune) bool { return r <= ' ' || strings.ContainsRune("'\"\\$`&;|<>()*?[]{}~#!", r) }) {
+			return nil, fmt.Errorf("%q stands in commands that the tour shows and runs in a shell: choose a path without spaces and quotes (--root)", path)
+		}
+	}
 	// The lock is there first: whoever finds a directory whose lock nobody holds may remove it.
 	if s.lock, err = lockFile(s.dir + ".lock"); err != nil {
 		return nil, err
@@ -84,6 +91,7 @@ func open(ctx context.Context, o Options) (*Stage, error) {
 	if err := os.Mkdir(s.dir, 0o755); err != nil {
 		return nil, err
 	}
+	s.freshRoot = fresh != nil
 	s.reset()
 	return s, nil
 }
@@ -104,7 +112,10 @@ func (s *Stage) close() error {
 		err = os.Remove(s.dir + ".lock")
 	}
 	s.lock.Close()
-	os.Remove(filepath.Dir(s.dir)) // if no other tour is there
+	// Both only if nothing else is there.
+	if os.Remove(filepath.Dir(s.dir)) == nil && s.freshRoot {
+		os.Remove(s.o.Root)
+	}
 	return err
 }
 
@@ -325,7 +336,7 @@ func (s *Stage) outside(command string) (string, error) {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", s.expand(command))
 	cmd.Dir = "/"
-	cmd.Env = s.environ()
+	cmd.Env = append(s.environ(), s.ownStore()...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.WaitDelay = time.Second
 	out, err := cmd.CombinedOutput()

@@ -89,17 +89,26 @@ func (s *Stage) plan(r recipe) *plan.Plan {
 }
 
 // newRoot are the steps that make the tour's image the root directory.
-func (s *Stage) newRoot() []plan.Step {
-	return append([]plan.Step{
+func (s *Stage) newRoot() []plan.Step { return s.rootWith() }
+
+// rootWith is newRoot with further steps between the mount of the new root and pivot_root, where both roots can be named.
+func (s *Stage) rootWith(between ...plan.Step) []plan.Step {
+	steps := []plan.Step{
 		child(&plan.Mount{Target: "/", Flags: []string{"rec", "private"}}, "What is mounted from now on is seen in this mount namespace only (mount_namespaces(7))."),
 		plumbing(&plan.OpenTree{Path: "/dev/null", Save: "null"}),
 		child(&plan.Mount{Source: s.root, Target: s.root, Flags: []string{"bind", "rec"}}, "pivot_root wants a mount point, so the directory is mounted on itself."),
+	}
+	steps = append(steps, between...)
+	return append(steps,
 		child(&plan.PivotRoot{Root: s.root}, "The directory becomes the root, and the old root is unmounted: no path leads back."),
-	}, plumbing(&plan.MoveMount{From: "null", Target: "/dev/null", Create: "file", Keep: true}))
+		plumbing(&plan.MoveMount{From: "null", Target: "/dev/null", Create: "file", Keep: true}),
+	)
 }
 
-// newProc mounts a procfs of the box's own.
-func newProc() plan.Step {
-	return child(&plan.FSMount{Type: "proc", Source: "proc", Attrs: []string{"nosuid", "nodev", "noexec"}, Target: "/proc"},
-		"A procfs shows the processes of the PID namespace that mounts it.")
+// rootAndProc is newRoot with a procfs of the box's own.
+func (s *Stage) rootAndProc() []plan.Step {
+	return append(s.rootWith(
+		child(&plan.FSMount{Type: "proc", Source: "proc", Attrs: []string{"nosuid", "nodev", "noexec"}, Save: "proc"},
+			"A procfs shows the processes of the PID namespace that makes it. It is made before the root changes, because in a user namespace the kernel allows it only where the host's is in sight."),
+	), child(&plan.MoveMount{From: "proc", Target: "/proc"}, "It gets its place in the new root."))
 }
