@@ -22,6 +22,7 @@ func (a *app) runCommand() *cobra.Command {
 	var attach []string
 	var show bool
 	var fixed fixedPlan
+	var steps stepFlags
 	proxy := true
 	cmd := &cobra.Command{
 		Use:   "run [OPTIONS] IMAGE [COMMAND] [ARG...]",
@@ -33,6 +34,8 @@ The exit code is the container's; 125 if glassbox could not do it, 126 if the co
   glassbox run -it --rm --memory=50m --cpus=0.5 debian bash
   glassbox run -d --name web -p 8080:80 nginx
   glassbox run --rm --explain debian true         print the plan, then run it
+  glassbox run --rm --step debian true            stop before each step of it, and look around
+  glassbox run --rm --break mounts debian true    stop where the mounts begin
   glassbox run --rm --plan plan.json              run a stored plan and nothing else
   glassbox run -it --rootfs /:O bash              this machine's own files, changes thrown away`,
 		ValidArgsFunction: a.completeImages,
@@ -44,7 +47,7 @@ The exit code is the container's; 125 if glassbox could not do it, 126 if the co
 			if err != nil {
 				return err
 			}
-			r := run{app: a, flags: &c, options: o, attach: attach, show: show, proxy: proxy, fixed: fixed}
+			r := run{app: a, flags: &c, options: o, attach: attach, show: show, proxy: proxy, fixed: fixed, steps: steps}
 			return r.do(cmd.Context())
 		},
 	}
@@ -55,6 +58,7 @@ The exit code is the container's; 125 if glassbox could not do it, 126 if the co
 	fs.BoolVar(&proxy, "sig-proxy", true, "Pass signals on to the container")
 	fs.BoolVar(&show, "explain", false, "Print the plan on stderr before it runs")
 	fixed.register(fs)
+	steps.register(fs)
 	return cmd
 }
 
@@ -77,6 +81,7 @@ type run struct {
 	show    bool
 	proxy   bool
 	fixed   fixedPlan
+	steps   stepFlags
 }
 
 func (r *run) do(ctx context.Context) error {
@@ -88,6 +93,9 @@ func (r *run) do(ctx context.Context) error {
 		return errors.New("conflicting options: cannot specify both --attach and --detach")
 	case !o.Detach && o.TTY && at.stdin && !r.isTerminal():
 		return errNoTTY
+	}
+	if err := r.steps.check(); err != nil {
+		return err
 	}
 	e, err := r.open()
 	if err != nil {
@@ -103,6 +111,14 @@ func (r *run) do(ctx context.Context) error {
 	so := engine.StartOptions{ConsoleSize: o.ConsoleSize}
 	if r.show {
 		so.Explain = func(p *plan.Plan) { explain.Text(r.err, p, r.textOptions(r.err, false)) }
+	}
+	if r.steps.given() {
+		s, err := newStepper(r.app, e, r.steps)
+		if err != nil {
+			return err
+		}
+		defer s.close()
+		so.Before = s.before
 	}
 	if o.Detach {
 		done := r.timed("start the container")
@@ -235,12 +251,18 @@ func (at *attachment) run(ctx context.Context, e *engine.Engine, id string, so e
 	signals := at.catch()
 	defer signal.Stop(signals)
 	restore := func() {}
-	if at.tty && at.stdin && at.isTerminal() {
-		if restore, err = rawMode(at.in); err != nil {
+	raw := func() (err error) {
+		if at.tty && at.stdin && at.isTerminal() {
+			restore, err = rawMode(at.in)
+		}
+		return err
+	}
+	if so.Before == nil { // else the keyboard is the stepper's until the program runs
+		if err := raw(); err != nil {
 			return err
 		}
 	}
-	defer restore()
+	defer func() { restore() }()
 	done := at.timed("start the container")
 	s, err := e.Start(ctx, id, so)
 	done()
@@ -249,6 +271,11 @@ func (at *attachment) run(ctx context.Context, e *engine.Engine, id string, so e
 		return err
 	}
 	defer s.Close()
+	if so.Before != nil {
+		if err := raw(); err != nil {
+			return err
+		}
+	}
 	go at.relay(s, signals, restore)
 	code, err := s.Wait()
 	restore()

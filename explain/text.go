@@ -65,6 +65,23 @@ func Text(w io.Writer, p *plan.Plan, o TextOptions) error {
 	return t.w.Flush()
 }
 
+// TextStep prints step i alone, as Text does, with the name and purpose of its phase above it if heading is set.
+func TextStep(w io.Writer, p *plan.Plan, i int, heading bool, o TextOptions) error {
+	if o.Width <= 0 {
+		o.Width = 100
+	}
+	o.Width = max(o.Width, gutter+28)
+	t := &printer{w: bufio.NewWriter(w), TextOptions: o, seen: map[plan.Phase]bool{}, plan: p}
+	for _, s := range p.Steps[:i] {
+		t.after(s.Op)
+	}
+	if heading {
+		t.heading(i)
+	}
+	t.steps(i+1, p.Steps[i:i+1], false)
+	return t.w.Flush()
+}
+
 type printer struct {
 	TextOptions
 	w       *bufio.Writer
