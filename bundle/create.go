@@ -301,12 +301,7 @@ func checkTerminal(spec *specs.Spec, o CreateOptions) error {
 
 // read reads a bundle's configuration, and returns its text, too. Meanwhile the host is probed.
 func (r *Runtime) read(dir string) (*specs.Spec, []byte, error) {
-	probed := make(chan error, 1)
-	go func() { _, err := r.Facts(); probed <- err }()
 	spec, text, warnings, err := oci.Load(dir)
-	if e := <-probed; err == nil {
-		err = e
-	}
 	for _, w := range warnings {
 		r.warn("%s: %s", oci.ConfigName, w.Error())
 	}

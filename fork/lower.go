@@ -45,7 +45,7 @@ func lower(p *plan.Plan, fds map[string]int, sock int, inject int, pause *pause)
 	if p.Arch != runtime.GOARCH {
 		return nil, fmt.Errorf("the plan is for %s, this machine is %s", p.Arch, runtime.GOARCH)
 	}
-	l := &lowering{fds: fds, regs: map[string]uint8{}, kinds: map[string]string{}, sock: sock, pause: pause, steps: p.Steps, calls: make([]call, 0, 4*len(p.Steps))}
+	l := &lowering{fds: fds, regs: map[string]uint8{}, kinds: map[string]string{}, sock: sock, pause: pause, steps: p.Steps, calls: make([]call, 0, 6*len(p.Steps))}
 	for i, s := range p.Steps {
 		if s.Lane != plan.Child {
 			continue
@@ -253,21 +253,6 @@ func (l *lowering) parent(p string, save uint8) string {
 	return name
 }
 
-// make makes one missing name; the parent exists.
-func (l *lowering) make(p string, dir bool, mode uint32) {
-	r := l.reg()
-	name := l.parent(p, r)
-	var i int
-	if dir {
-		i = l.add(mk(unix.SYS_MKDIRAT, at(r), val(l.str(name)), num(int(mode))))
-	} else {
-		i = l.add(mk(unix.SYS_MKNODAT, at(r), val(l.str(name)), num(unix.S_IFREG|0o644), num(0)))
-	}
-	l.ignore(i, unix.EEXIST)
-	l.close(at(r))
-	l.release(r)
-}
-
 // resolve opens a target below the root into a register, making what is missing: create is "dir", "file" or "" (nothing).
 func (l *lowering) resolve(p, create string, resolve uint64, mode uint32) uint8 {
 	r := l.reg()
@@ -275,15 +260,32 @@ func (l *lowering) resolve(p, create string, resolve uint64, mode uint32) uint8 
 	if create == "" {
 		return r
 	}
+	// Mostly only the last name is missing: the way up to what there is begins there.
 	l.on(first, unix.ENOENT, l.here())
 	parts := strings.Split(rel(p), "/")
-	for i := range parts {
-		prefix := strings.Join(parts[:i+1], "/")
-		if i == len(parts)-1 {
-			l.make(prefix, create == "dir", mode)
-		} else {
-			l.make(prefix, true, 0o755)
+	up := make([]int, len(parts)) // by what is missing in the directory: the call that opens that
+	for i := len(parts) - 1; i >= 0; i-- {
+		up[i] = l.open(strings.Join(parts[:i], "/"), unix.O_PATH|unix.O_DIRECTORY, 0, r)
+		if i > 0 {
+			l.on(up[i], unix.ENOENT, l.here())
 		}
+	}
+	for i, name := range parts {
+		if i > 0 {
+			l.open(strings.Join(parts[:i], "/"), unix.O_PATH|unix.O_DIRECTORY, 0, r)
+			l.calls[up[i]].ok = l.here()
+		}
+		var c int
+		switch {
+		case i < len(parts)-1:
+			c = l.add(mk(unix.SYS_MKDIRAT, at(r), val(l.str(name)), num(0o755)))
+		case create == "dir":
+			c = l.add(mk(unix.SYS_MKDIRAT, at(r), val(l.str(name)), num(int(mode))))
+		default:
+			c = l.add(mk(unix.SYS_MKNODAT, at(r), val(l.str(name)), num(unix.S_IFREG|0o644), num(0)))
+		}
+		l.ignore(c, unix.EEXIST)
+		l.close(at(r))
 	}
 	l.open(p, unix.O_PATH, resolve, r)
 	l.calls[first].ok = l.here()
@@ -462,7 +464,7 @@ func (l *lowering) op(op plan.Op) error {
 		t, n := l.reg(), l.reg()
 		open := l.open(o.Path, unix.O_PATH, 0, t)
 		l.openTree(at(t), true, n)
-		if err := l.mountSetattr(at(n), []string{"ro"}, nil, true); err != nil {
+		if err := l.mountSetattr(at(n), []string{"ro"}, nil, 0, true); err != nil {
 			return err
 		}
 		l.moveMount(at(n), at(t))

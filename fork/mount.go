@@ -43,9 +43,9 @@ func (l *lowering) statfs(fd arg) call {
 	return c
 }
 
-// mountSetattr changes attributes of the mount that a descriptor stands for (mount_setattr(2), Linux 5.12). Others stay as they
-// are, among them those that another user namespace has locked.
-func (l *lowering) mountSetattr(fd arg, set, clear []string, recursive bool) error {
+// mountSetattr changes attributes of the mount that a descriptor stands for (mount_setattr(2), Linux 5.12), and its propagation if
+// that isn't 0. Others stay as they are, among them those that another user namespace has locked.
+func (l *lowering) mountSetattr(fd arg, set, clear []string, propagation uint64, recursive bool) error {
 	if len(set) == 0 && len(clear) == 0 {
 		return nil
 	}
@@ -62,7 +62,7 @@ func (l *lowering) mountSetattr(fd arg, set, clear []string, recursive bool) err
 			c |= unix.MOUNT_ATTR__ATIME // the access time modes are one field, not bits
 		}
 	}
-	l.setattr(fd, unix.MountAttr{Attr_set: s, Attr_clr: c}, recursive)
+	l.setattr(fd, unix.MountAttr{Attr_set: s, Attr_clr: c, Propagation: propagation}, recursive)
 	return nil
 }
 
@@ -244,13 +244,18 @@ func (l *lowering) attach(o *plan.MoveMount) error {
 	if err != nil {
 		return err
 	}
-	if err := l.propagate(fd, o.Propagation); err != nil {
+	// The last word can be told together with the attributes, if it is for the mount alone, too.
+	words, last := o.Propagation, uint64(0)
+	if n := len(words); n > 0 && len(o.Set)+len(o.Clear) > 0 && propagations[words[n-1]] != 0 {
+		words, last = words[:n-1], propagations[words[n-1]]
+	}
+	if err := l.propagate(fd, words); err != nil {
 		return err
 	}
-	if err := l.mountSetattr(fd, o.Set, o.Clear, false); err != nil {
+	if err := l.mountSetattr(fd, o.Set, o.Clear, last, false); err != nil {
 		return err
 	}
-	if err := l.mountSetattr(fd, o.RecSet, o.RecClear, true); err != nil {
+	if err := l.mountSetattr(fd, o.RecSet, o.RecClear, 0, true); err != nil {
 		return err
 	}
 	create := o.Create
@@ -300,10 +305,10 @@ func (l *lowering) remount(o *plan.Remount) error {
 		l.close(at(fs))
 		l.release(fs)
 	}
-	if err := l.mountSetattr(t, o.Set, o.Clear, false); err != nil {
+	if err := l.mountSetattr(t, o.Set, o.Clear, 0, false); err != nil {
 		return err
 	}
-	if err := l.mountSetattr(t, o.RecSet, o.RecClear, true); err != nil {
+	if err := l.mountSetattr(t, o.RecSet, o.RecClear, 0, true); err != nil {
 		return err
 	}
 	if err := l.propagate(t, o.Propagation); err != nil {
