@@ -33,7 +33,7 @@ type CreateOptions struct {
 	Detach        bool // of run
 	Keep          bool // of run
 
-	signals *signals // of a run in the foreground
+	forward *forwarder // of a run in the foreground
 }
 
 // Create makes a container that waits for start.
@@ -85,8 +85,10 @@ func (r *Runtime) create(id string, spec *specs.Spec, text []byte, o CreateOptio
 		OnExecFailure: fork.ExplainExec,
 		State:         func(pid int) ([]byte, error) { return c.hookState(Creating, pid) },
 		Cloned: func(p *fork.Process) error {
-			if o.signals != nil {
-				o.signals.catch()
+			if o.forward != nil {
+				if err := o.forward.catch(); err != nil {
+					return err
+				}
 			}
 			return r.cloned(c, p, text, out.Plan)
 		},
@@ -374,8 +376,7 @@ func (r *Runtime) Run(id string, o CreateOptions) (int, error) {
 	var c *record
 	var proc *fork.Process
 	if !o.Detach {
-		o.signals = &signals{}
-		defer o.signals.stop()
+		o.forward = &forwarder{}
 	}
 	if err == nil {
 		wait = spec.Hooks != nil && len(spec.Hooks.StartContainer) > 0
@@ -404,7 +405,7 @@ func (r *Runtime) Run(id string, o CreateOptions) (int, error) {
 		return 0, nil
 	}
 	l.unlock() // state, kill and exec work while it runs
-	code := o.signals.wait(proc, console)
+	code := o.forward.wait(proc, console)
 	if o.Keep {
 		return code, nil
 	}

@@ -70,17 +70,16 @@ func (r *Runtime) Exec(id string, o ExecOptions) (int, error) {
 	if err != nil {
 		return 255, err
 	}
-	signals := &signals{}
-	defer signals.stop()
+	forward := &forwarder{}
 	r.debug(out.Plan)
 	proc, err := fork.Start(out.Plan, fork.Options{
 		OnExecFailure: fork.ExplainExec,
 		State:         func(pid int) ([]byte, error) { return c.hookState(Running, pid) },
 		Cloned: func(*fork.Process) error {
-			if !o.Detach {
-				signals.catch()
+			if o.Detach {
+				return nil
 			}
-			return nil
+			return forward.catch()
 		},
 	})
 	if err != nil {
@@ -106,7 +105,7 @@ func (r *Runtime) Exec(id string, o ExecOptions) (int, error) {
 		console = attach(fd)
 		defer console.restore()
 	}
-	return signals.wait(proc, console), nil
+	return forward.wait(proc, console), nil
 }
 
 func (r *Runtime) compileExec(c *record, p *specs.Process, o ExecOptions) (*compile.Output, error) {

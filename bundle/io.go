@@ -5,14 +5,13 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
 	"glassbox/fork"
+	"glassbox/signals"
 )
 
 // sendConsole sends a terminal's master to whoever listens at a unix socket, as runc does: one message with the descriptor, and
@@ -104,33 +103,34 @@ func (c *console) drain() {
 	c.restore()
 }
 
-// signals are those that a foreground runtime passes on to the container's process.
-type signals struct{ c chan os.Signal }
+// forwarder passes the signals of a foreground runtime on to the container's process.
+type forwarder struct{ catcher *signals.Catcher }
 
-// catch takes the signals from now on. It costs a quarter of a millisecond, and is called while the child is at work: before there is
-// a child, a signal may end the runtime, and there is nobody to pass it on to.
-func (s *signals) catch() {
-	s.c = make(chan os.Signal, 16)
-	signal.Notify(s.c, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH)
+// catch takes the signals from now on. Before there is a child, a signal may end the runtime, and there is nobody to pass it on to.
+func (f *forwarder) catch() (err error) {
+	f.catcher, err = signals.Catch(unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH)
+	return err
 }
 
-func (s *signals) stop() {
-	if s.c != nil {
-		signal.Stop(s.c)
-	}
-}
-
-// wait passes signals on until the process ends, and returns its exit status as a shell would.
-func (s *signals) wait(p *fork.Process, c *console) int {
-	go func() {
-		for sig := range s.c {
+// wait passes signals on until the process ends, and returns its exit status as a shell would. Signals stay caught: what the end
+// of a container takes away is taken away whole.
+func (f *forwarder) wait(p *fork.Process, c *console) int {
+	fds := []unix.PollFd{{Fd: int32(p.Pidfd), Events: unix.POLLIN}, {Fd: int32(f.catcher.FD()), Events: unix.POLLIN}}
+	for fds[0].Revents == 0 {
+		if _, err := unix.Poll(fds, -1); err != nil {
+			continue // EINTR
+		}
+		if fds[1].Revents == 0 {
+			continue
+		}
+		for _, sig := range f.catcher.Next() {
 			if sig == unix.SIGWINCH {
 				c.resize()
-				continue
+			} else {
+				unix.PidfdSendSignal(p.Pidfd, sig, nil, 0)
 			}
-			unix.PidfdSendSignal(p.Pidfd, sig.(syscall.Signal), nil, 0)
 		}
-	}()
+	}
 	ws := wait4(p.PID)
 	c.drain()
 	if ws.Signaled() {

@@ -44,10 +44,11 @@ func (r *Runtime) Restore(id string, o RestoreOptions) (int, error) {
 		return 1, err
 	}
 	defer l.unlock()
-	signals := &signals{}
-	defer signals.stop()
+	forward := &forwarder{}
 	if !o.Detach {
-		signals.catch()
+		if err := forward.catch(); err != nil {
+			return 1, err
+		}
 	}
 	spec, text, err := r.read(o.Bundle)
 	var c *record
@@ -68,7 +69,7 @@ func (r *Runtime) Restore(id string, o RestoreOptions) (int, error) {
 	}
 	defer unix.Close(pidfd)
 	l.unlock() // state, kill and exec work while it runs
-	code := signals.wait(&fork.Process{PID: c.PID, Pidfd: pidfd}, nil)
+	code := forward.wait(&fork.Process{PID: c.PID, Pidfd: pidfd}, nil)
 	l, err = r.lock(id)
 	if err != nil {
 		return code, nil // somebody has removed it

@@ -333,8 +333,7 @@ func (a *app) createCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			ctx, stop := interruptible(cmd.Context())
-			defer stop()
+			ctx := cmd.Context()
 			made, err := c.create(ctx, a, e, o)
 			if err != nil {
 				return err

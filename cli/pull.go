@@ -30,6 +30,8 @@ func (p *pull) do(ctx context.Context, a *app, e *engine.Engine, name string) (*
 		defer printer.Close()
 		o.Progress = printer.Event
 	}
+	ctx, stop := interruptible(ctx)
+	defer stop()
 	return e.Images().Pull(ctx, name, o)
 }
 
@@ -57,8 +59,7 @@ func (a *app) pullCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			ctx, stop := interruptible(cmd.Context())
-			defer stop()
+			ctx := cmd.Context()
 			p.progress = a.out
 			if _, err := p.do(ctx, a, e, args[0]); err != nil {
 				return err

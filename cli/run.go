@@ -134,10 +134,7 @@ func (r *run) do(ctx context.Context) error {
 	return at.run(ctx, e, made.ID, so)
 }
 
-// create makes the container. An interrupt ends it, and a pull with it.
 func (r *run) create(ctx context.Context, e *engine.Engine) (*engine.Container, error) {
-	ctx, stop := interruptible(ctx)
-	defer stop()
 	if r.fixed.given() {
 		return r.fixed.create(ctx, r.app, e, r.flags, r.options)
 	}
@@ -248,8 +245,11 @@ func (at *attachment) run(ctx context.Context, e *engine.Engine, id string, so e
 	so.Stdin, so.Stdout, so.Stderr = pick(at.stdin, at.in), pick(at.stdout, at.out), pick(at.stderr, at.err)
 
 	// Signals are caught from before the start, so that none is lost; the container gets those that come in between.
-	signals := at.catch()
-	defer signal.Stop(signals)
+	catcher, err := at.catch()
+	if err != nil {
+		return err
+	}
+	defer catcher.Stop()
 	restore := func() {}
 	raw := func() (err error) {
 		if at.tty && at.stdin && at.isTerminal() {
@@ -276,7 +276,7 @@ func (at *attachment) run(ctx context.Context, e *engine.Engine, id string, so e
 			return err
 		}
 	}
-	go at.relay(s, signals, restore)
+	go at.relay(s, catcher, restore)
 	code, err := s.Wait()
 	restore()
 	if err != nil {

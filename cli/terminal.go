@@ -2,7 +2,6 @@ package cli
 
 import (
 	"os"
-	"os/signal"
 	"sync"
 	"syscall"
 
@@ -10,6 +9,7 @@ import (
 
 	"glassbox/engine"
 	"glassbox/explain"
+	"glassbox/signals"
 )
 
 func (a *app) isTerminal() bool { return term.IsTerminal(int(a.in.Fd())) }
@@ -25,9 +25,8 @@ func rawMode(f *os.File) (restore func(), err error) {
 
 // catch catches every signal that is passed on, that changes the window, or that would end this program with the terminal
 // in raw mode.
-func (at *attachment) catch() chan os.Signal {
-	c := make(chan os.Signal, 128)
-	var want []os.Signal
+func (at *attachment) catch() (*signals.Catcher, error) {
+	var want []syscall.Signal
 	switch {
 	case at.proxy:
 		// All that can be caught, but for those that are this process's own affair: SIGCHLD, SIGPIPE, SIGURG (the Go
@@ -43,33 +42,31 @@ func (at *attachment) catch() chan os.Signal {
 			want = append(want, s)
 		}
 	case at.tty:
-		want = []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT}
+		want = []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT}
 	}
 	if at.tty {
 		want = append(want, syscall.SIGWINCH)
 	}
-	if len(want) > 0 {
-		signal.Notify(c, want...)
-	}
-	return c
+	return signals.Catch(want...)
 }
 
-// relay passes signals and window sizes on until the channel's process ends.
-func (at *attachment) relay(s *engine.Session, signals <-chan os.Signal, restore func()) {
+// relay passes signals and window sizes on.
+func (at *attachment) relay(s *engine.Session, c *signals.Catcher, restore func()) {
 	if at.tty { // the window may have changed since it was measured
 		at.resize(s)
 	}
-	for sig := range signals {
-		n := sig.(syscall.Signal)
-		switch {
-		case n == syscall.SIGWINCH:
-			at.resize(s)
-		case at.proxy:
-			s.Signal(n) // a container that has just ended takes no signals
-		default:
-			restore()
-			signal.Reset(n)
-			syscall.Kill(os.Getpid(), n)
+	for got := c.Next(); got != nil; got = c.Next() {
+		for _, n := range got {
+			switch {
+			case n == syscall.SIGWINCH:
+				at.resize(s)
+			case at.proxy:
+				s.Signal(n) // a container that has just ended takes no signals
+			default:
+				restore()
+				signals.Default(n)
+				syscall.Kill(os.Getpid(), n)
+			}
 		}
 	}
 }

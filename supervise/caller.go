@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"os/signal"
 	"slices"
 	"syscall"
 	"time"
@@ -14,6 +12,7 @@ import (
 	"golang.org/x/term"
 
 	"glassbox/plan"
+	"glassbox/signals"
 )
 
 // Caller is the caller's end of a socket to the doorkeeper of a running container.
@@ -88,7 +87,9 @@ func (c *Caller) Exec(j *ExecJob, sameBuild bool) (int, error) {
 			r.streams = append(r.streams, &stream{from: 0, to: e.mine[0], input: true, close: true})
 		}
 	}
-	r.run()
+	if err := r.run(); err != nil {
+		return 125, err
+	}
 	event, _, err = c.receive()
 	if err != nil {
 		return 125, err
@@ -101,7 +102,7 @@ func (c *Caller) Exec(j *ExecJob, sameBuild bool) (int, error) {
 type relay struct {
 	conn, pidfd, console int
 	streams              []*stream
-	catching             bool
+	catcher              *signals.Catcher
 }
 
 // stream is one direction.
@@ -118,29 +119,15 @@ type stream struct {
 // a blocking descriptor, and nothing else could be done meanwhile.
 const chunk = 4096
 
-// catchAfter is how long a process runs until its caller catches signals, which takes Go half a millisecond, longer than many
-// commands run. A signal that comes earlier ends the caller, and the doorkeeper ends the process (see callerReady).
-const catchAfter = 5 * time.Millisecond
-
 // run goes on until the doorkeeper says that the process has ended.
-func (r *relay) run() {
-	if r.console >= 0 {
-		r.catch() // window sizes, and a terminal to be put back
+func (r *relay) run() error {
+	if err := r.catch(); err != nil {
+		return err
 	}
 	buf := make([]byte, chunk)
-	catch := time.Now().Add(catchAfter)
-	for {
-		timeout := -1
-		if !r.catching {
-			if timeout = int(time.Until(catch).Milliseconds()); timeout <= 0 {
-				r.catch()
-				timeout = -1
-			}
-		}
-		if ended := r.step(buf, timeout, true); ended {
-			return
-		}
+	for !r.step(buf, -1, true) {
 	}
+	return nil
 }
 
 // drain passes on what the process has written; what its children in the background will write is not waited for.
@@ -158,7 +145,7 @@ func (r *relay) drain() {
 
 // step waits until something can be read or written, and does that. It returns true if there is a message of the doorkeeper.
 func (r *relay) step(buf []byte, timeout int, watch bool) bool {
-	fds := make([]unix.PollFd, 0, 4)
+	fds := make([]unix.PollFd, 0, 5)
 	for _, s := range r.streams {
 		switch {
 		case s.ended:
@@ -170,10 +157,13 @@ func (r *relay) step(buf []byte, timeout int, watch bool) bool {
 		}
 	}
 	if watch {
-		fds = append(fds, unix.PollFd{Fd: int32(r.conn), Events: unix.POLLIN})
+		fds = append(fds, unix.PollFd{Fd: int32(r.catcher.FD()), Events: unix.POLLIN}, unix.PollFd{Fd: int32(r.conn), Events: unix.POLLIN})
 	}
 	if _, err := unix.Poll(fds, timeout); err != nil {
-		return false // a signal, which its channel has
+		return false // a signal, which the next turn finds
+	}
+	if watch && fds[len(fds)-2].Revents != 0 {
+		r.forward()
 	}
 	for i, s := range r.streams {
 		if fds[i].Revents != 0 {
@@ -228,25 +218,29 @@ func (s *stream) end() {
 	}
 }
 
-// catch passes signals on from now on.
-func (r *relay) catch() {
-	r.catching = true
-	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
+// catch takes the signals from now on, and lets the doorkeeper know.
+func (r *relay) catch() (err error) {
+	want := []syscall.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2}
 	if r.console >= 0 {
-		signal.Notify(signals, unix.SIGWINCH)
+		want = append(want, unix.SIGWINCH)
 		resize(r.console)
 	}
+	if r.catcher, err = signals.Catch(want...); err != nil {
+		return err
+	}
 	unix.Sendmsg(r.conn, []byte{msgReady}, nil, nil, unix.MSG_NOSIGNAL)
-	go func() {
-		for sig := range signals {
-			if sig == unix.SIGWINCH {
-				resize(r.console)
-			} else {
-				unix.PidfdSendSignal(r.pidfd, sig.(syscall.Signal), nil, 0)
-			}
+	return nil
+}
+
+// forward passes the signals on that came.
+func (r *relay) forward() {
+	for _, sig := range r.catcher.Next() {
+		if sig == unix.SIGWINCH {
+			resize(r.console)
+		} else {
+			unix.PidfdSendSignal(r.pidfd, sig, nil, 0)
 		}
-	}()
+	}
 }
 
 // send sends the request with the child's ends of the pipes.
