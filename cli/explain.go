@@ -145,7 +145,7 @@ is written, and no root is needed.
 A name is looked for as a file, a container and an image, in this order; container:NAME, image:NAME, bundle:DIR and plan:FILE
 say which is meant. --policy says what the container can reach; --diff A B what each of two may do that the other may not.
 
-Formats: text and json are the plan. sh is a script that makes the container by hand. docker, podman, compose, quadlet, kube and
+Formats: text and json are the plan. sh is a script that makes the container by hand, go a program of one file. docker, podman, compose, quadlet, kube and
 oci say it in others' words, with a comment for what can't be said there. html is a page of its own.`,
 		Example: `  glassbox explain run --memory=50m -p 8080:80 nginx
   glassbox explain web

@@ -22,7 +22,7 @@ import (
 
 // Formats are the names that [Write] takes.
 func Formats() []string {
-	return []string{"text", "json", "sh", "docker", "podman", "compose", "quadlet", "kube", "oci", "html"}
+	return []string{"text", "json", "sh", "go", "docker", "podman", "compose", "quadlet", "kube", "oci", "html"}
 }
 
 // Write prints a plan in a format.
@@ -35,6 +35,8 @@ func Write(w io.Writer, format string, p *plan.Plan, a About, o TextOptions) err
 		return JSON(w, p, a.Times)
 	case "sh":
 		return writeShell(w, p, a)
+	case "go":
+		return writeGo(w, p, a)
 	case "html":
 		return writeHTML(w, p, a)
 	case "compose":

@@ -1,0 +1,878 @@
+package explain
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"glassbox/plan"
+)
+
+// goFlags joins constants: "nosuid", "nodev" → unix.MS_NOSUID | unix.MS_NODEV.
+func goFlags(prefix string, words []string) string {
+	names := map[string]string{"ro": "RDONLY", "rec": "REC", "iversion": "I_VERSION"}
+	var out []string
+	for _, w := range words {
+		out = append(out, "unix."+prefix+or(names[w], strings.ToUpper(w)))
+	}
+	return or(strings.Join(out, "|"), "0")
+}
+
+func goNamespaces(names []string) string {
+	words := map[string]string{"mount": "NS", "pid": "PID", "uts": "UTS", "ipc": "IPC", "net": "NET", "user": "USER", "cgroup": "CGROUP", "time": "TIME"}
+	var out []string
+	for _, n := range names {
+		out = append(out, "unix.CLONE_NEW"+or(words[n], strings.ToUpper(n)))
+	}
+	return or(strings.Join(out, "|"), "0")
+}
+
+func known(words []string, sets ...[]string) bool {
+	return !slices.ContainsFunc(words, func(w string) bool { return !slices.Contains(slices.Concat(sets...), w) })
+}
+
+func goAttrs() []string {
+	return []string{"ro", "nosuid", "nodev", "noexec", "nodiratime", "nosymfollow", "noatime", "relatime", "strictatime"}
+}
+
+// setattr returns the calls that change a mount's attributes and how it spreads.
+func setattr(dirfd, at, flags string, set, clear, recSet, recClear, propagation []string) ([]string, bool) {
+	if !known(slices.Concat(set, clear, recSet, recClear), goAttrs()) {
+		return nil, false
+	}
+	var out []string
+	call := func(recursive bool, fields []string) {
+		if len(fields) > 0 {
+			f := strings.Trim(flags+when(recursive, "|unix.AT_RECURSIVE", ""), "|")
+			out = append(out, "unix.MountSetattr("+dirfd+", "+at+", "+or(f, "0"), "&unix.MountAttr{"+strings.Join(fields, ", ")+"})") // in two parts, for lines that aren't long
+		}
+	}
+	fieldsOf := func(set, clear []string) (fields []string) {
+		if len(set) > 0 {
+			fields = append(fields, "Attr_set: "+goFlags("MOUNT_ATTR_", set))
+		}
+		bits := goFlags("MOUNT_ATTR_", clear)
+		// The modes of access time are one field, not bits.
+		if slices.ContainsFunc(slices.Concat(set, clear), func(w string) bool { return strings.HasSuffix(w, "atime") && w != "nodiratime" }) {
+			bits += "|unix.MOUNT_ATTR__ATIME"
+		}
+		if bits != "0" {
+			fields = append(fields, "Attr_clr: "+bits)
+		}
+		return fields
+	}
+	one, below := fieldsOf(set, clear), fieldsOf(recSet, recClear)
+	for i, w := range propagation {
+		rest, recursive := strings.CutPrefix(w, "r")
+		if !known([]string{rest}, []string{"private", "slave", "shared", "unbindable"}) {
+			return nil, false
+		}
+		fields := []string{"Propagation: unix.MS_" + strings.ToUpper(rest)}
+		// The last one goes together with attributes of as many mounts.
+		switch {
+		case i == len(propagation)-1 && recursive && len(one) == 0:
+			below = append(fields, below...)
+		case i == len(propagation)-1 && !recursive:
+			one = append(fields, one...)
+		default:
+			call(recursive, fields)
+		}
+	}
+	call(false, one)
+	call(true, below)
+	return out, true
+}
+
+// step returns what makes a step; false if such a program can't.
+func (g *golang) step(s plan.Step) (goLine, bool) {
+	note := func(format string, a ...any) (goLine, bool) { return goLine{note: fmt.Sprintf(format, a...)}, true }
+	// list is a call whose arguments after the first ones several steps can share.
+	list := func(fn string, fixed []string, items ...string) (goLine, bool) {
+		g.use(fn)
+		return goLine{fn: fn, items: slices.Concat(fixed, items), fixed: len(fixed), join: true}, true
+	}
+	text := func(lines ...string) (goLine, bool) { return goLine{text: lines}, true }
+	// check is what returns an error.
+	check := func(calls ...string) (goLine, bool) { return goLine{fn: "check", items: calls, join: true}, true }
+	none := func() (goLine, bool) { return goLine{}, false }
+	// drop is a call that returns an error and something that nobody needs.
+	drop := func(call string) (goLine, bool) {
+		if g.tight >= withoutComments {
+			g.use("second")
+			return check("second(" + call + ")")
+		}
+		g.use("ok")
+		return text("ok(" + call + ")")
+	}
+	// each does the same with several texts.
+	each := func(fn string, items ...string) (goLine, bool) {
+		g.use(fn, "each")
+		return goLine{fn: "each", items: append([]string{fn}, items...), fixed: 1, join: true}, true
+	}
+	host := s.Lane == plan.Host
+	if g.second && !host {
+		return none() // it is the second child that would make it
+	}
+	switch o := s.Op.(type) {
+	// Cgroups.
+	case *plan.CgroupCreate:
+		fn := "cgroup"
+		if slices.ContainsFunc(g.plan.Steps, func(s plan.Step) bool {
+			c, ok := s.Op.(*plan.CgroupCreate)
+			return ok && slices.Contains(c.Controllers, "cpuset")
+		}) {
+			fn = "cpuset"
+		}
+		g.use(fn, "each")
+		if len(g.groups) > 1 { // with the first all are made
+			return goLine{fn: "each", items: []string{"cgroup", "groups..."}, fixed: 2, join: true}, true
+		}
+		return goLine{text: []string{"cgroup(" + g.groups[0] + ")"}}, true
+	case *plan.CgroupWrite:
+		if o.Enable {
+			// Those that aren't there are missed by whoever writes their limits.
+			return text("for _, controller := range []string{"+strings.Join(g.lits(strings.Fields(o.Value)), ", ")+"} {", "os.WriteFile("+g.lit(o.File)+", []byte(controller), 0)", "}")
+		}
+		return list("write", []string{g.lit(o.File)}, g.lit(o.Value))
+	case *plan.CgroupOpen:
+		g.opened[o.Save] = o.Path
+		if strings.HasSuffix(o.Path, "/tasks") {
+			return note("the child joins by name")
+		}
+		return note("the child joins by name")
+	case *plan.CgroupJoin:
+		dir, ok := strings.CutSuffix(g.opened[o.From], "/tasks")
+		if !ok {
+			return none()
+		}
+		g.use("write")
+		return g.join(each("join", g.lit(dir)))
+	case *plan.CgroupAttach:
+		return list("write", []string{g.lit(o.Path + "/cgroup.procs")}, "pid")
+	case *plan.DeviceFilter:
+		if len(o.Program) == 0 {
+			return none()
+		}
+		g.use("devices")
+		return text(longCall("devices("+g.lit(o.Path)+", \"\"+", compress(o.Program))...)
+
+	// What the child gets from the host.
+	case *plan.OpenTree:
+		if o.IDMap != "" || o.Readonly || o.Device != "" || o.FSType != "" {
+			return none()
+		}
+		recursive := when(o.Recursive, "unix.AT_RECURSIVE", "0")
+		if o.Child {
+			g.opened[o.Save] = o.Path
+			return note("the child does it, with recv-fd")
+		}
+		if !host {
+			return g.tree(o.Save, o.Path, recursive)
+		}
+		g.give(o.Save)
+		return each(when(o.Recursive, "give", "giveOne"), g.lit(o.Path))
+	case *plan.RecvFD:
+		t := slices.IndexFunc(g.plan.Steps, func(s plan.Step) bool {
+			t, ok := s.Op.(*plan.OpenTree)
+			return ok && t.Child && t.Save == o.Save
+		})
+		if host || t < 0 || g.opened[o.Save] == "" {
+			return none()
+		}
+		return g.tree(o.Save, g.opened[o.Save], when(g.plan.Steps[t].Op.(*plan.OpenTree).Recursive, "unix.AT_RECURSIVE", "0"))
+	case *plan.Open:
+		if o.Path == "" || o.Other != "" {
+			return none()
+		}
+		g.give(o.Save)
+		return each("giveFile", g.lit(o.Path))
+
+	// Namespaces.
+	case *plan.Clone:
+		if !host || !known(o.Namespaces, []string{"mount", "pid", "uts", "ipc", "net", "user"}) || slices.Contains(o.Namespaces, "user") && g.idMap() == nil {
+			g.second = g.second || !host
+			return none()
+		}
+		return text(g.clone(o)...)
+	case *plan.IDMap:
+		if g.idMap() != o {
+			return none()
+		}
+		return note("in SysProcAttr above: the child starts itself again only when its ids are mapped")
+	case *plan.Unshare:
+		if host || !slices.Equal(o.Namespaces, []string{"cgroup"}) {
+			return none() // of a user namespace a process with threads can't make its own: unshare(2)
+		}
+		return check("unix.Unshare(unix.CLONE_NEWCGROUP)")
+	case *plan.Setns:
+		allowed := []string{"net", "uts", "ipc", "cgroup"}
+		if host {
+			allowed = []string{"pid"}
+		}
+		from := g.have[o.From]
+		if host && from != "" { // the file that the child gets is open here, too
+			from = fmt.Sprintf("int(cmd.ExtraFiles[%d].Fd())", g.given[o.From]-3)
+		}
+		if from == "" || len(o.Namespaces) == 0 || !known(o.Namespaces, allowed) {
+			return none() // a process with threads can't join another mount or user namespace: setns(2)
+		}
+		return check("unix.Setns(" + from + ", " + goNamespaces(o.Namespaces) + ")")
+	case *plan.Release, *plan.Notify:
+		return drop("unix.Write(" + when(host, "pair[0]", "3") + ", []byte{1})")
+	case *plan.Await:
+		g.words["parent"] = true
+		return drop("parent.Read(make([]byte, 1))")
+	case *plan.Expect:
+		g.use("ok")
+		return text("if ok(unix.Read(pair[0], make([]byte, 1))) == 0 {", `panic("the child is gone")`, "}")
+	case *plan.AwaitStart:
+		return note("it starts at once: here create and start are not two commands")
+
+	// The root and the mounts below it.
+	case *plan.Mount:
+		flags := []string{"bind", "rec", "private", "slave", "shared", "unbindable", "ro", "nosuid", "nodev", "noexec", "remount", "noatime", "relatime", "nodiratime", "strictatime", "nosymfollow", "silent", "iversion"}
+		if !known(o.Flags, flags) {
+			return none()
+		}
+		return check("unix.Mount(" + strings.Join(g.lits([]string{o.Source, o.Target, o.Type}), ", ") + ", " + goFlags("MS_", o.Flags) + ", " + g.lit(o.Data) + ")")
+	case *plan.Overlay:
+		var upper []string
+		if o.Upper != "" {
+			upper = []string{"upperdir=" + o.Upper, "workdir=" + o.Work}
+		}
+		lines := []string{"check(unix.Chdir(" + g.lit(o.Dir) + "))"}
+		if o.Append {
+			g.use("layers")
+			var options []string
+			for _, l := range o.Lower {
+				options = append(options, "lowerdir+="+l)
+			}
+			return text(append(lines, packed("layers(", g.lits(append([]string{o.Target}, slices.Concat(options, upper, o.Options)...)), ")")...)...)
+		}
+		words := append([]string{"lowerdir=" + strings.Join(o.Lower, ":")}, slices.Concat(upper, o.Options)...)
+		args := []string{`"overlay"`, g.lit(o.Target), `"overlay"`, "0"}
+		for i, w := range words {
+			word := g.lit(w + when(i < len(words)-1, ",", ""))
+			if i == 0 {
+				args = append(args, word)
+			} else {
+				args[len(args)-1] += "+" + word
+			}
+		}
+		return text(append(lines, packed("check(unix.Mount(", args, "))")...)...)
+	case *plan.PivotRoot:
+		return check("unix.Chdir("+g.lit(o.Root)+")", `unix.PivotRoot(".", ".")`, `unix.Unmount(".", unix.MNT_DETACH)`, `unix.Chdir("/")`)
+	case *plan.FSMount:
+		return g.fsmount(o)
+	case *plan.MoveMount:
+		from := g.have[o.From]
+		calls, ok := setattr(from, `""`, "unix.AT_EMPTY_PATH", o.Set, o.Clear, o.RecSet, o.RecClear, o.Propagation)
+		if !ok || from == "" {
+			return none()
+		}
+		g.use("attach")
+		return check(append(calls, "attach("+from+", "+g.lit(o.Target)+")")...)
+	case *plan.Remount:
+		if len(o.Options) > 0 {
+			return none()
+		}
+		calls, ok := setattr("unix.AT_FDCWD", g.lit(o.Target), "", o.Set, o.Clear, o.RecSet, o.RecClear, o.Propagation)
+		if !ok || len(calls) == 0 {
+			return none()
+		}
+		return check(calls...)
+	case *plan.MaskPath:
+		if g.have[o.Null] != "null" {
+			return none()
+		}
+		return each("mask", g.lit(o.Path))
+	case *plan.ReadonlyPath:
+		return each("readonly", g.lit(o.Path))
+	case *plan.Mkdir:
+		return text("if err := os.Mkdir("+g.lit(o.Path)+fmt.Sprintf(", %#o", o.Mode)+"); !os.IsExist(err) {", "check(os.MkdirAll("+g.lit(o.Path)+fmt.Sprintf(", %#o", o.Mode)+"))", "}")
+	case *plan.Mknod:
+		kind := map[string]uint32{"c": 0o020000, "u": 0o020000, "b": 0o060000, "p": 0o010000}[o.Type]
+		if kind == 0 || strings.ContainsAny(o.Path, " \t\n\v\f\r\u0085\u00a0") {
+			return none()
+		}
+		line, _ := each("node", g.lit(fmt.Sprintf("%#o %d:%d %d:%d %s", kind|o.Mode, o.Major, o.Minor, o.UID, o.GID, o.Path)))
+		if dir := path.Dir(path.Clean("/" + o.Path)); dir != "/dev" && !g.words["dir "+dir] {
+			g.words["dir "+dir] = true
+			line.text = []string{"check(os.MkdirAll(" + g.lit(dir) + ", 0o755))", "node(" + line.items[1] + ")"}
+		}
+		if o.Existing == "required" {
+			line = goLine{note: "it must be there already"}
+		}
+		if o.Save != "" {
+			if g.words["null"] || o.Type != "c" || o.Major != 1 || o.Minor != 3 {
+				return none()
+			}
+			g.use("ok", "null")
+			g.words["null"], g.have[o.Save] = true, "null"
+			open := "null = ok(unix.Open(" + g.lit(o.Path) + ", unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0))"
+			if line.note != "" {
+				return text(open)
+			}
+			return text("node("+line.items[1]+")", open)
+		}
+		return line, true
+	case *plan.Symlink:
+		if strings.Contains(o.Path, " -> ") {
+			return none()
+		}
+		line, _ := each("link", g.lit(o.Path+" -> "+o.Target))
+		switch {
+		case o.Replace:
+			line.text = []string{"os.Remove(" + g.lit(o.Path) + ")", "link(" + line.items[1] + ")"}
+		case o.Existing:
+			line.text = []string{"if _, err := os.Stat(" + g.lit(o.Target) + "); err == nil {", "link(" + line.items[1] + ")", "}"}
+		}
+		return line, true
+
+	// Settings.
+	case *plan.LinkUp:
+		g.use("up")
+		return text("up(" + g.lit(o.Link) + ")")
+	case *plan.Sethostname:
+		return check("unix.Sethostname([]byte(" + g.lit(o.Name) + "))")
+	case *plan.Setdomainname:
+		return check("unix.Setdomainname([]byte(" + g.lit(o.Name) + "))")
+	case *plan.Sysctl:
+		return g.set(o.From, "/sys/"+o.Key, o.Value)
+	case *plan.WriteProc:
+		if host {
+			return list("write", []string{`"/proc/"+pid+` + g.lit("/"+o.File)}, g.lit(o.Value))
+		}
+		return g.set(o.From, "/self/"+o.File, o.Value)
+	case *plan.WriteFile:
+		return list("write", []string{g.lit(o.Path)}, g.lit(o.Value))
+	case *plan.Rlimit:
+		n := slices.Index([]string{"CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS", "LOCKS", "SIGPENDING", "MSGQUEUE", "NICE", "RTPRIO", "RTTIME"}, strings.TrimPrefix(o.Type, "RLIMIT_"))
+		if n < 0 {
+			return none()
+		}
+		pid := when(host, "cmd.Process.Pid", "0")
+		return check(fmt.Sprintf("unix.Prlimit(%s, %d, &unix.Rlimit{Cur: %s, Max: %s}, nil)", pid, n, goLimit(o.Soft), goLimit(o.Hard)))
+	case *plan.Sched:
+		policy := slices.Index([]string{"SCHED_OTHER", "SCHED_FIFO", "SCHED_RR", "SCHED_BATCH", "SCHED_ISO", "SCHED_IDLE", "SCHED_DEADLINE"}, o.Policy)
+		if policy < 0 || len(o.Flags) > 0 {
+			return none()
+		}
+		return check(fmt.Sprintf("unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: %d, Nice: %d, Priority: %d, Runtime: %d, Deadline: %d, Period: %d}, 0)",
+			policy, o.Nice, o.Priority, o.Runtime, o.Deadline, o.Period))
+	case *plan.IOPriority:
+		class := 1 + slices.Index([]string{"IOPRIO_CLASS_RT", "IOPRIO_CLASS_BE", "IOPRIO_CLASS_IDLE"}, o.Class)
+		if class == 0 {
+			return none()
+		}
+		return text(fmt.Sprintf("if _, _, e := unix.RawSyscall(unix.SYS_IOPRIO_SET, 1, 0, %d<<13|%d); e != 0 {", class, o.Priority), "panic(e)", "}")
+	case *plan.Personality:
+		domain := slices.Index([]string{"LINUX", "LINUX32"}, o.Domain)
+		if domain < 0 {
+			return none()
+		}
+		return text(fmt.Sprintf("if _, _, e := unix.RawSyscall(unix.SYS_PERSONALITY, %d, 0, 0); e != 0 {", 8*domain), "panic(e)", "}")
+	case *plan.Umask:
+		if g.tight >= withoutComments {
+			g.use("umask")
+			return check(fmt.Sprintf("umask(%#o)", o.Mask))
+		}
+		return text(fmt.Sprintf("unix.Umask(%#o)", o.Mask))
+	case *plan.Keyring:
+		return drop("unix.KeyctlJoinSessionKeyring(" + g.lit(o.Name) + ")")
+
+	// Terminal and standard streams.
+	case *plan.Stdio:
+		if o.To >= 0 && o.To < 3 && o.From == []string{"stdin", "stdout", "stderr"}[o.To] {
+			return note("it has this program's")
+		}
+		return none()
+	case *plan.Setsid:
+		if o.Controlling {
+			return none()
+		}
+		return drop("unix.Setsid()")
+
+	// Privileges.
+	case *plan.ParentDeath:
+		return check(fmt.Sprintf("unix.Prctl(unix.PR_SET_PDEATHSIG, %d, 0, 0, 0)", o.Signal))
+	case *plan.Dumpable:
+		return check(fmt.Sprintf("unix.Prctl(unix.PR_SET_DUMPABLE, %d, 0, 0, 0)", o.Value))
+	case *plan.NoNewPrivs:
+		return check("unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)")
+	case *plan.KeepCaps:
+		return check("unix.Prctl(unix.PR_SET_KEEPCAPS, 1, 0, 0, 0)")
+	case *plan.Seccomp:
+		if o.Notify != "" || len(o.Program) == 0 || g.filter != "" {
+			return none()
+		}
+		g.filter = compress(o.Program)
+		g.use("inflate", "unsafe")
+		return text("code := inflate(filter)", "program := &unix.SockFprog{Len: uint16(len(code) / 8), Filter: (*unix.SockFilter)(unsafe.Pointer(&code[0]))}",
+			fmt.Sprintf("if _, _, e := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, %d, uintptr(unsafe.Pointer(program))); e != 0 {", o.Flags), "panic(e)", "}")
+	case *plan.DropBounding:
+		caps, ok := goCaps(o.Caps)
+		if !ok {
+			return none()
+		}
+		if g.tight >= withoutComments {
+			for i, name := range o.Caps {
+				caps[i] = strconv.Itoa(plan.CapNumber(name))
+			}
+		}
+		return text(append(packed("for _, c := range []uintptr{", caps, "} {"), "check(unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0))", "}")...)
+	case *plan.AmbientCaps:
+		caps, ok := goCaps(o.Caps)
+		if !ok {
+			return none()
+		}
+		return text(append(packed("for _, c := range []uintptr{", caps, "} {"), "check(unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, c, 0, 0))", "}")...)
+	case *plan.Capset:
+		return g.capset(o)
+	case *plan.Setgroups:
+		var ids []string
+		for _, id := range o.Groups {
+			ids = append(ids, fmt.Sprint(id))
+		}
+		call := "unix.Setgroups([]int{" + strings.Join(ids, ", ") + "})"
+		if o.IfAllowed {
+			return text("if err := "+call+"; err != unix.EPERM {", "check(err)", "}")
+		}
+		return check(call)
+	case *plan.Setresgid:
+		return check(fmt.Sprintf("unix.Setresgid(%d, %d, %d)", o.GID, o.GID, o.GID))
+	case *plan.Setresuid:
+		return check(fmt.Sprintf("unix.Setresuid(%d, %d, %d)", o.UID, o.UID, o.UID))
+
+	// The program.
+	case *plan.Chdir:
+		g.use("ok")
+		switch {
+		case o.Try:
+			g.words["entered"] = true
+			return text("entered := unix.Chdir("+g.lit(o.Path)+") == nil", "if entered {", "ok(unix.Getwd()) // an error if it lies outside the root (CVE-2024-21626)", "}")
+		case g.words["entered"]:
+			return text("if !entered {", "check(unix.Chdir("+g.lit(o.Path)+"))", "}", "ok(unix.Getwd())")
+		}
+		if g.tight >= withoutComments {
+			g.use("second")
+			return check("unix.Chdir("+g.lit(o.Path)+")", "second(unix.Getwd())")
+		}
+		return text("check(unix.Chdir("+g.lit(o.Path)+"))", "ok(unix.Getwd()) // an error if it lies outside the root (CVE-2024-21626)")
+	case *plan.InheritFDs:
+		if o.Count > 0 {
+			return none()
+		}
+		return note("there are none")
+	case *plan.FindProgram:
+		return note("execve says so if there is none")
+	case *plan.CloseRange:
+		return check(fmt.Sprintf("unix.CloseRange(%d, 1<<31, unix.CLOSE_RANGE_CLOEXEC)", o.First)) // by execve: the runtime needs some until then
+	case *plan.Execve:
+		if len(o.Candidates) == 0 {
+			return none()
+		}
+		lines := packed("env := []string{", g.lits(o.Env), "}")
+		if len(o.Candidates) == 1 {
+			return text(append(lines, packed("check(unix.Exec("+g.lit(o.Candidates[0])+", []string{", g.lits(o.Argv), "}, env))")...)...)
+		}
+		lines = append(lines, packed("argv := []string{", g.lits(o.Argv), "}")...)
+		lines = append(lines, packed("for _, file := range []string{", g.lits(o.Candidates), "} {")...)
+		if g.tight >= withoutAny {
+			return text(append(lines, "println(file, unix.Exec(file, argv, env).Error())", "}", "os.Exit(127)")...)
+		}
+		return text(append(lines, "if err := unix.Exec(file, argv, env); err != unix.ENOENT && err != unix.ENOTDIR && err != unix.EACCES {", "panic(err)", "}", "}", "panic(unix.ENOENT)")...)
+
+	// The network.
+	case *plan.LinkBridge:
+		if g.tight >= withoutBridge {
+			return none()
+		}
+		return g.bridge(o)
+	case *plan.LinkVeth:
+		mtu := ""
+		if o.MTU != 0 {
+			mtu = fmt.Sprintf(" mtu %d", o.MTU)
+		}
+		commands := []string{
+			fmt.Sprintf("ip link add name %s%s type veth peer name %s%s%s netns ", o.Name, mtu, o.Peer, when(o.MAC != "", " address "+o.MAC, ""), mtu),
+			fmt.Sprintf("ip link set dev %s master %s up", o.Name, o.Bridge),
+		}
+		if o.Hairpin {
+			commands = append(commands, fmt.Sprintf("bridge link set dev %s hairpin on", o.Name))
+		}
+		if !plainWords(o.Name, o.Peer, o.Bridge) || o.MAC != "" && !plainWords(o.MAC) {
+			return none()
+		}
+		g.use("run")
+		items := g.lits(commands)
+		items[0] += "+pid"
+		return goLine{fn: "run", items: append([]string{`""`}, items...), fixed: 1, join: true}, true
+	case *plan.LinkAddress:
+		if !plainWords(o.Link) || o.Address != "" && !plainWords(o.Address) {
+			return none()
+		}
+		var commands []string
+		if o.Address != "" {
+			commands = append(commands, "addr add "+o.Address+" brd + dev "+o.Link)
+		}
+		return g.inside(append(commands, "link set dev "+o.Link+" up")...)
+	case *plan.RouteDefault:
+		if !plainWords(o.Via, o.Link) {
+			return none()
+		}
+		return g.inside("route add default via " + o.Via + " dev " + o.Link)
+	case *plan.NftBridge:
+		if g.tight >= withoutBridge || !plainWords(o.Table) {
+			return none()
+		}
+		g.use("run")
+		lines := []string{"if exec.Command(" + strings.Join(g.lits([]string{"nft", "list", "table", "ip", o.Table}), ", ") + ").Run() != nil {"}
+		input := nftBlocks(o.Rules)
+		if g.tight < withoutComments {
+			input = strings.Join(o.Rules, "\n")
+		}
+		if strings.Contains(input, "`") || strings.Contains(input, "\r") {
+			return none()
+		}
+		return text(append(lines, "run(`"+input+"`, \"nft -f -\")", "}")...)
+	case *plan.NftPublish:
+		var lines []string
+		for _, p := range o.Ports {
+			args := g.lits(append([]string{"nft", "add", "element", "ip", o.Table}, portElement(p, true)...))
+			lines = append(lines, "check(exec.Command("+strings.Join(args, ", ")+").Run())")
+		}
+		if len(lines) == 0 {
+			return note("no port")
+		}
+		return text(lines...)
+
+	// Each of these is a program of its own, or needs a process without threads.
+	case *plan.CgroupEvacuate, *plan.CgroupRemove, *plan.LinkDelete, *plan.NftUnpublish, *plan.LinkMove, *plan.OpenPid, *plan.UserNamespace, *plan.Adopt, *plan.TimeOffsets,
+		*plan.OpenConsole, *plan.BindConsole, *plan.SendFD, *plan.SendListener, *plan.CopyUp, *plan.OpenDir, *plan.Hook, *plan.MoveRoot, *plan.RootDir, *plan.MemPolicy, *plan.Affinity,
+		*plan.SystemdScope, *plan.SystemdSet, *plan.SystemdAttach, *plan.SystemdStop:
+		return none()
+	}
+	return none()
+}
+
+// fsmount mounts with mount(2), which takes one call where the plan's own way takes five.
+func (g *golang) fsmount(o *plan.FSMount) (goLine, bool) {
+	if o.Label != "" || o.KeepMode || !known(o.Attrs, goAttrs()) || !known(o.Flags, []string{"silent", "iversion"}) {
+		return goLine{}, false
+	}
+	for _, a := range o.Attrs {
+		g.words[a] = true
+	}
+	if o.Target == "" { // a private procfs, for settings
+		if o.Type != "proc" || len(o.Options) > 0 {
+			return goLine{}, false
+		}
+		if g.words["procfs"] {
+			return goLine{}, false
+		}
+		g.use("ok")
+		g.words["procfs"], g.have[o.Save] = true, "procfs"
+		return goLine{text: []string{
+			"procfs := ok(unix.Fsopen(\"proc\", unix.FSOPEN_CLOEXEC))", "check(unix.FsconfigCreate(procfs))",
+			"procfs = ok(unix.Fsmount(procfs, unix.FSMOUNT_CLOEXEC, " + goFlags("MOUNT_ATTR_", o.Attrs) + "))",
+		}}, true
+	}
+	if strings.Contains(o.Target, " ") || slices.ContainsFunc(o.Options, func(s string) bool { return strings.Contains(s, ",") }) {
+		return goLine{}, false
+	}
+	g.procs[o.Save] = o.Target
+	place := o.Target
+	if len(o.Options) > 0 {
+		place += " " + strings.Join(o.Options, ",")
+	}
+	g.use("mount")
+	words := slices.Clone(o.Attrs)
+	for _, f := range o.Flags {
+		words = append(words, goFlags("MS_", []string{f}))
+	}
+	line := goLine{fn: "mount", items: []string{g.lit(o.Type), g.lit(o.Source), or(strings.Join(words, "|"), "0"), g.lit(place)}, fixed: 3, join: true}
+	if len(o.Propagation) > 0 {
+		calls, ok := setattr("unix.AT_FDCWD", g.lit(o.Target), "", nil, nil, nil, nil, o.Propagation)
+		if !ok {
+			return goLine{}, false
+		}
+		line.text = append(packed("mount(", line.items, ")"), packed("check(", calls, ")")...)
+	}
+	if o.Optional && g.tight < withoutAny { // most kernels have it
+		line.text = append([]string{`if known, _ := os.ReadFile("/proc/filesystems"); strings.Contains(string(known), ` + g.lit("\t"+o.Type+"\n") + ") {"}, append(packed("mount(", line.items, ")"), "}")...)
+	}
+	return line, true
+}
+
+// set writes a setting through a procfs: by its place, or by its descriptor if it has none.
+func (g *golang) set(from, file, value string) (goLine, bool) {
+	if at := g.procs[from]; at != "" {
+		g.use("write")
+		return goLine{fn: "write", items: []string{g.lit(at + file), g.lit(value)}, fixed: 1, join: true}, true
+	}
+	if g.have[from] != "procfs" {
+		return goLine{}, false
+	}
+	g.use("set")
+	return goLine{text: []string{"set(procfs, " + g.lit(file[1:]) + ", " + g.lit(value) + ")"}}, true
+}
+
+// join makes the cgroups that the child joins groups[:9], if they are the first ones.
+func (g *golang) join(line goLine, ok bool) (goLine, bool) {
+	dir := line.items[1]
+	if n := len(g.child); n > 0 && g.child[n-1].fn == "each" && g.child[n-1].items[0] == "join" && strings.HasPrefix(g.child[n-1].items[1], "groups[") {
+		last := &g.child[n-1]
+		if k := g.joined; k < len(g.groups) && g.groups[k] == dir {
+			g.joined++
+			last.items[1] = fmt.Sprintf("groups[:%d]...", g.joined)
+			last.last++
+			return goLine{fn: "joined"}, true
+		}
+	}
+	if len(g.groups) > 1 && len(g.child) == 0 && g.groups[0] == dir {
+		g.joined = 1
+		return goLine{fn: "each", items: []string{"join", "groups[:1]..."}, fixed: 2}, true
+	}
+	return goLine{text: []string{"join(" + dir + ")"}}, ok
+}
+
+// give makes a descriptor of the parent the child's.
+func (g *golang) give(save string) {
+	g.given[save] = 4 + len(g.given)
+	g.have[save] = strconv.Itoa(g.given[save])
+}
+
+// tree clones a mount in the child, before the root changes.
+func (g *golang) tree(save, name, recursive string) (goLine, bool) {
+	g.use("ok")
+	variable := fmt.Sprintf("tree%d", len(g.have))
+	g.have[save] = variable
+	used := slices.ContainsFunc(g.plan.Steps, func(s plan.Step) bool {
+		o, ok := s.Op.(*plan.MoveMount)
+		return ok && o.From == save
+	})
+	return goLine{text: []string{when(used, variable+" := ", "") + "ok(unix.OpenTree(unix.AT_FDCWD, " + g.lit(name) + ", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|" + recursive + "))"}}, true
+}
+
+// plainWords reports whether commands can name these without quotes.
+func plainWords(words ...string) bool {
+	return !slices.ContainsFunc(words, func(w string) bool {
+		return w == "" || strings.HasPrefix(w, "-") || strings.ContainsAny(w, " \t\r\n\v\f\u0085\u00a0")
+	})
+}
+
+// inside runs ip in the child's network namespace.
+func (g *golang) inside(commands ...string) (goLine, bool) {
+	g.use("run")
+	items := []string{`""`}
+	for _, c := range commands {
+		items = append(items, "inside+"+g.lit(c))
+	}
+	return goLine{fn: "run", items: items, fixed: 1, join: true}, true
+}
+
+func (g *golang) bridge(o *plan.LinkBridge) (goLine, bool) {
+	if !plainWords(o.Name, o.Address) {
+		return goLine{}, false
+	}
+	g.use("run", "write")
+	mtu := ""
+	if o.MTU != 0 {
+		mtu = fmt.Sprintf(" mtu %d", o.MTU)
+	}
+	lines := []string{"if exec.Command(" + strings.Join(g.lits([]string{"ip", "link", "show", "dev", o.Name}), ", ") + ").Run() != nil {"}
+	lines = append(lines, packed(`run("",`, g.lits([]string{"ip link add name " + o.Name + mtu + " type bridge", "ip addr add " + o.Address + " brd + dev " + o.Name, "ip link set dev " + o.Name + " up"}), ")")...)
+	for _, set := range o.Sysctls {
+		key, value, _ := strings.Cut(set, "=")
+		file := g.lit("/proc/sys/" + key)
+		if strings.Contains(key, "ipv6") {
+			lines = append(lines, "os.WriteFile("+file+", []byte("+g.lit(value)+"), 0) // a kernel without IPv6 has no such file")
+		} else {
+			lines = append(lines, "write("+file+", "+g.lit(value)+")")
+		}
+	}
+	return goLine{text: append(lines, "}")}, true
+}
+
+// nftBlocks writes commands that make a table in the shorter form of nft(8), in which a table is a block. Commands that have another
+// form stay as they are.
+func nftBlocks(rules []string) string {
+	var order []string // chains and maps
+	blocks, table, flush := map[string][]string{}, "", false
+	for _, r := range rules {
+		words := strings.Fields(r)
+		switch {
+		case len(words) == 4 && (words[0] == "add" || words[0] == "flush") && words[1] == "table":
+			table, flush = words[3], flush || words[0] == "flush"
+		case len(words) > 5 && words[0] == "add" && (words[1] == "map" || words[1] == "chain") && words[3] == table && words[5] == "{":
+			name := words[1] + " " + words[4]
+			order = append(order, name)
+			blocks[name] = append(blocks[name], strings.TrimSuffix(strings.TrimSuffix(strings.Join(words[6:len(words)-1], " "), ";"), " "))
+		case len(words) > 5 && words[0] == "add" && words[1] == "rule" && words[3] == table && len(blocks["chain "+words[4]]) > 0:
+			blocks["chain "+words[4]] = append(blocks["chain "+words[4]], strings.Join(words[5:], " "))
+		default:
+			return strings.Join(rules, "\n")
+		}
+	}
+	out := fmt.Sprintf("table ip %s {", table)
+	if flush {
+		out = fmt.Sprintf("add table ip %s; flush table ip %s; ", table, table) + out
+	}
+	lines, line := []string{}, out
+	add := func(word string) {
+		if len(line)+1+len(word) > lineWidth {
+			lines, line = append(lines, line), word
+			return
+		}
+		line += " " + word
+	}
+	for _, name := range order {
+		add(name + " {")
+		for _, b := range blocks[name] {
+			add(b + ";")
+		}
+		add("}")
+	}
+	add("}")
+	return strings.Join(append(lines, line), "\n")
+}
+
+// idMap is the step that maps the ids of the child's user namespace, if this program can.
+func (g *golang) idMap() *plan.IDMap {
+	for _, s := range g.plan.Steps {
+		if o, ok := s.Op.(*plan.IDMap); ok && !o.Programs && len(o.UID) > 0 && len(o.GID) > 0 {
+			return o
+		}
+	}
+	return nil
+}
+
+// clone starts the child: the plan's clone3, and all that a second start of the same program needs.
+func (g *golang) clone(o *plan.Clone) []string {
+	g.use("ok")
+	lines := []string{
+		"pair := ok(unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0))",
+		`cmd.ExtraFiles = append([]*os.File{os.NewFile(uintptr(pair[1]), "")}, cmd.ExtraFiles...) // 3, and then 4, 5, … in the child`,
+		"cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr",
+		"cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: " + goNamespaces(o.Namespaces) + ",",
+	}
+	if o.Cgroup != "" {
+		lines = append(lines, "UseCgroupFD: true, CgroupFD: ok(unix.Open("+g.lit(g.opened[o.Cgroup])+", unix.O_PATH|unix.O_CLOEXEC, 0)),")
+	}
+	if m := g.idMap(); m != nil && slices.Contains(o.Namespaces, "user") {
+		for _, half := range []struct {
+			name   string
+			ranges []plan.IDRange
+		}{{"Uid", m.UID}, {"Gid", m.GID}} {
+			var ids []string
+			for _, r := range half.ranges {
+				ids = append(ids, fmt.Sprintf("{ContainerID: %d, HostID: %d, Size: %d}", r.Container, r.Host, r.Size))
+			}
+			lines = append(lines, packed(half.name+"Mappings: []syscall.SysProcIDMap{", ids, "},")...)
+		}
+		// Who is not root in the namespace loses its capabilities with execve, but for ambient ones.
+		g.use("everything")
+		lines = append(lines, when(m.DenySetgroups, "", "GidMappingsEnableSetgroups: true, ")+"AmbientCaps: everything(),")
+	}
+	lines[len(lines)-1] = strings.TrimSuffix(lines[len(lines)-1], ",") + "}"
+	lines = append(lines, "check(cmd.Start(), unix.Close(pair[1]))")
+	if g.wantsPid() {
+		g.use("fmt")
+		lines = append(lines, "pid := fmt.Sprint(cmd.Process.Pid)")
+	}
+	if g.wantsInside() {
+		lines = append(lines, `inside := "nsenter --net=/proc/" + pid + "/ns/net ip "`)
+	}
+	return lines
+}
+
+func (g *golang) wantsPid() bool {
+	return g.wantsInside() || slices.ContainsFunc(g.plan.Steps, func(s plan.Step) bool {
+		switch o := s.Op.(type) {
+		case *plan.CgroupAttach:
+			return true
+		case *plan.LinkVeth:
+			return plainWords(o.Name, o.Peer, o.Bridge) && (o.MAC == "" || plainWords(o.MAC))
+		case *plan.WriteProc:
+			return s.Lane == plan.Host
+		}
+		return false
+	})
+}
+
+func (g *golang) wantsInside() bool {
+	return slices.ContainsFunc(g.plan.Steps, func(s plan.Step) bool {
+		switch o := s.Op.(type) {
+		case *plan.LinkAddress:
+			return plainWords(o.Link) && (o.Address == "" || plainWords(o.Address))
+		case *plan.RouteDefault:
+			return plainWords(o.Via, o.Link)
+		}
+		return false
+	})
+}
+
+// capset writes the sets as the numbers that they are, with the names beside them.
+func (g *golang) capset(o *plan.Capset) (goLine, bool) {
+	var halves [2]string
+	for _, set := range []struct {
+		field string
+		names []string
+	}{{"Effective", o.Effective}, {"Permitted", o.Permitted}, {"Inheritable", o.Inheritable}} {
+		var bits uint64
+		for _, n := range set.names {
+			if plan.CapNumber(n) < 0 {
+				return goLine{}, false
+			}
+			bits |= 1 << plan.CapNumber(n)
+		}
+		for i := range halves {
+			if half := uint32(bits >> (32 * i)); half != 0 {
+				halves[i] += when(halves[i] == "", "", ", ") + fmt.Sprintf("%s: %#x", set.field, half)
+			}
+		}
+	}
+	call := "unix.Capset(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &[]unix.CapUserData{{" + halves[0] + "}, {" + halves[1] + "}}[0])"
+	if g.tight >= withoutComments {
+		return goLine{fn: "check", items: []string{call}, join: true}, true
+	}
+	lines := []string{"check(" + call + ")"}
+	if names := slices.Compact(slices.Sorted(slices.Values(slices.Concat(o.Permitted, o.Inheritable)))); len(names) > 0 {
+		for _, line := range wrap(strings.ReplaceAll(strings.Join(names, " "), "CAP_", ""), 120) {
+			lines = append(lines, "// "+line)
+		}
+	}
+	return goLine{text: lines}, true
+}
+
+func goCaps(names []string) ([]string, bool) {
+	out := []string{}
+	for _, n := range names {
+		if plan.CapNumber(n) < 0 {
+			return nil, false
+		}
+		out = append(out, "unix."+n)
+	}
+	return out, true
+}
+
+func goLimit(n uint64) string {
+	if n == ^uint64(0) {
+		return "unix.RLIM_INFINITY"
+	}
+	return fmt.Sprint(n)
+}
+
+// longCall writes a call whose last argument is a long text.
+func longCall(head, text string) []string {
+	lines := []string{head}
+	for len(text) > 0 {
+		n := min(len(text), 128)
+		lines = append(lines, strconv.Quote(text[:n])+when(n < len(text), "+", ")"))
+		text = text[n:]
+	}
+	return lines
+}
