@@ -15,6 +15,7 @@ import (
 	"glassbox/engine"
 	"glassbox/explain"
 	"glassbox/plan"
+	"glassbox/signals"
 )
 
 func (a *app) runCommand() *cobra.Command {
@@ -245,24 +246,25 @@ func (at *attachment) run(ctx context.Context, e *engine.Engine, id string, so e
 	so.Stdin, so.Stdout, so.Stderr = pick(at.stdin, at.in), pick(at.stdout, at.out), pick(at.stderr, at.err)
 
 	// Signals are caught from before the start, so that none is lost; the container gets those that come in between.
-	catcher, err := at.catch()
-	if err != nil {
-		return err
-	}
-	defer catcher.Stop()
 	restore := func() {}
-	raw := func() (err error) {
-		if at.tty && at.stdin && at.isTerminal() {
+	var catcher *signals.Catcher
+	take := func() (err error) {
+		if catcher, err = at.catch(); err == nil && at.tty && at.stdin && at.isTerminal() {
 			restore, err = rawMode(at.in)
 		}
 		return err
 	}
-	if so.Before == nil { // else the keyboard is the stepper's until the program runs
-		if err := raw(); err != nil {
+	if so.Before == nil { // else they and the keyboard are the stepper's until the program runs
+		if err := take(); err != nil {
 			return err
 		}
 	}
-	defer func() { restore() }()
+	defer func() {
+		restore()
+		if catcher != nil {
+			catcher.Stop()
+		}
+	}()
 	done := at.timed("start the container")
 	s, err := e.Start(ctx, id, so)
 	done()
@@ -272,7 +274,7 @@ func (at *attachment) run(ctx context.Context, e *engine.Engine, id string, so e
 	}
 	defer s.Close()
 	if so.Before != nil {
-		if err := raw(); err != nil {
+		if err := take(); err != nil {
 			return err
 		}
 	}
