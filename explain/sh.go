@@ -27,7 +27,8 @@ type shell struct {
 	setpriv []string
 	prlimit []string
 	cwd     string
-	cgroups bool // the cgroup namespace has been made
+	cgroups bool   // the cgroup namespace has been made
+	born    string // cgroup that the child goes to first
 	cloned  bool
 	readied []string
 }
@@ -118,6 +119,10 @@ func writeShell(w io.Writer, p *plan.Plan, a About) error {
 	s.line(`	work=$2`)
 	s.line(`	read -r pid rest </proc/self/stat && echo "$pid" >"$work/pid"`)
 	s.part = "child"
+	if s.born != "" {
+		s.line("	# The plan's child is born in this cgroup. Here it goes there first, so that unshare, which waits for it, stays outside.")
+		s.do("echo 0 >" + quote(s.born+"/cgroup.procs"))
+	}
 	for _, i := range child {
 		s.step(i)
 	}
@@ -433,7 +438,7 @@ func (s *shell) commands(op plan.Op) ([]string, bool) {
 		if o.Controlling {
 			return none()
 		}
-		return say("the clone above begins with setsid")
+		return say("the child began with setsid")
 
 	// Privileges: collected for one setpriv at the end.
 	case *plan.ParentDeath:
@@ -573,7 +578,7 @@ func (s *shell) clone(o *plan.Clone) ([]string, bool) {
 		return nil, false
 	}
 	s.cloned = true
-	words := []string{"setsid", "unshare"}
+	words := []string{"unshare"}
 	fork := false
 	for _, ns := range o.Namespaces {
 		switch ns {
@@ -588,8 +593,11 @@ func (s *shell) clone(o *plan.Clone) ([]string, bool) {
 			return nil, false
 		}
 	}
+	// The process that becomes the program has to lead its session: the one that unshare forks, if it forks one.
 	if fork {
-		words = append(words, "--fork", "--kill-child")
+		words = append(words, "--fork", "--kill-child", "setsid")
+	} else {
+		words = append([]string{"setsid"}, words...)
 	}
 	enter := ""
 	for _, st := range s.plan.Steps {
@@ -597,12 +605,9 @@ func (s *shell) clone(o *plan.Clone) ([]string, bool) {
 			enter += "nsenter " + quote("--"+join.Namespaces[0]+"="+s.opened[join.From]) + " "
 		}
 	}
-	born := ""
-	if dir := s.opened[o.Cgroup]; dir != "" {
-		born = "echo 0 >" + quote(dir+"/cgroup.procs") + "; "
-	}
+	s.born = s.opened[o.Cgroup]
 	return []string{
-		"(" + born + "exec " + enter + strings.Join(words, " ") + ` sh "$0" child "$work") &`, "child=$!",
+		"(exec " + enter + strings.Join(words, " ") + ` sh "$0" child "$work") &`, "child=$!",
 		`read -r pid <"$work/pid"`,
 	}, true
 }
