@@ -83,6 +83,20 @@ func (s *supervisor) becomeResident() {
 		console: number(s.console), stdin: number(s.pipes.stdin), stdout: number(s.pipes.stdout), stderr: number(s.pipes.stderr),
 		logMaxSize: int(s.job.LogMaxSize), logMaxFiles: s.job.LogMaxFiles,
 	}
+	// Where the plan joined a PID namespace (--pid=container:), children of this thread are still born there, and such a process
+	// can't start a thread (clone(2), CLONE_THREAD, EINVAL): the new program would end at once, and the container with it.
+	own, _ := os.Readlink("/proc/thread-self/ns/pid")
+	if children, err := os.Readlink("/proc/thread-self/ns/pid_for_children"); err != nil || children != own {
+		fd, err := unix.Open("/proc/thread-self/ns/pid", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return
+		}
+		err = unix.Setns(fd, unix.CLONE_NEWPID)
+		unix.Close(fd)
+		if err != nil {
+			return
+		}
+	}
 	r.cloexec(0)
 	unix.Exec("/proc/self/exe", append([]string{"glassbox-runtime", "resident"}, r.args()...), []string{"GOMAXPROCS=1"})
 	r.cloexec(unix.FD_CLOEXEC)

@@ -425,6 +425,10 @@ func (v *view) otherProcesses() {
 	if err != nil {
 		return
 	}
+	mounts, _, err := v.namespace("mount")
+	if err != nil {
+		return
+	}
 	seen := map[int]bool{v.pid: true}
 	for _, dir := range groups {
 		filepath.WalkDir(dir, func(name string, d os.DirEntry, err error) error {
@@ -455,6 +459,10 @@ func (v *view) otherProcesses() {
 			continue
 		}
 		if theirs, err := os.Readlink("/proc/" + e.Name() + "/ns/pid"); err != nil || theirs != its {
+			continue
+		}
+		// Who has other mounts belongs to another container, which has joined this one's PID namespace.
+		if theirs, err := os.Readlink("/proc/" + e.Name() + "/ns/mnt"); err != nil || theirs != mounts {
 			continue
 		}
 		dirs, err := host.CgroupsOf(pid)

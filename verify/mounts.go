@@ -603,7 +603,7 @@ func (t *table) judge(i int, n *node) (wrong []string, found string, absent *Fin
 			}
 		}
 	}
-	if n.inherits != nil && n.maker == i && n.kind == made {
+	if n.inherits != nil && t.speaksFor(i, n) && n.kind == made {
 		for _, name := range []string{"ro", "nosuid", "nodev", "noexec"} {
 			if _, named := n.attrs[name]; !named && m.has(name) != n.inherits.has(name) {
 				wrong = append(wrong, fmt.Sprintf("%s is %s, %s of the host, where it is from, isn't", m.point, attrWord(name, m.has(name)), n.inherits.point))
@@ -616,6 +616,14 @@ func (t *table) judge(i int, n *node) (wrong []string, found string, absent *Fin
 		}
 	}
 	return wrong, found, nil
+}
+
+// speaksFor reports whether a step answers for what is mounted: the one that made it, or for a clone the one that attached it.
+func (t *table) speaksFor(i int, n *node) bool {
+	if _, ok := t.v.plan.Steps[n.maker].Op.(*plan.OpenTree); ok {
+		return n.placer == i
+	}
+	return n.maker == i
 }
 
 func (t *table) judgeMissing(i int, n *node) (wrong []string, found string, absent *Finding) {
@@ -701,7 +709,7 @@ func (t *table) compare(i int, n *node, m *mount) (wrong []string) {
 			}
 		}
 	default:
-		if n.maker == i {
+		if t.speaksFor(i, n) {
 			if n.fstype != "" && !sameType(n.fstype, m.fstype) {
 				add("%s is %s", m.point, m)
 				return wrong
