@@ -41,15 +41,12 @@ With --auto the exit code is 1 if something shown was not what the lesson says.`
 			if inside {
 				return tour.Inside(args, a.out)
 			}
-			if cols, _, err := term.GetSize(int(a.out.Fd())); err == nil {
-				o.Width = cols
-				o.Color = !plain && a.getenv("NO_COLOR") == "" && a.getenv("TERM") != "dumb"
-			}
+			cols, _, err := term.GetSize(int(a.out.Fd()))
+			o.Color = err == nil && !plain && a.getenv("NO_COLOR") == "" && a.getenv("TERM") != "dumb"
 			if list {
-				tour.List(a.out, tour.All(), o.Width)
+				tour.List(a.out, tour.All(), cols)
 				return nil
 			}
-			var err error
 			if o.Root, err = filepath.Abs(a.root); err != nil {
 				return err
 			}

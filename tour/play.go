@@ -25,7 +25,7 @@ type Options struct {
 	Lesson  int    // 0: a menu, or with Auto all
 	Auto    bool   // without a keyboard
 	Color   bool
-	Width   int // columns; 0: 80
+	Width   int // columns; 0: those of the terminal, or 80
 	In      *os.File
 	Out     *os.File
 }
@@ -48,6 +48,7 @@ func Run(ctx context.Context, o Options) error {
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGPIPE)
 	defer signal.Stop(signals)
 	u := newScreen(o)
+	defer u.restore()
 	go func() {
 		for sig := range signals {
 			if sig != unix.SIGINT || !u.lent.Load() {

@@ -22,21 +22,45 @@ type screen struct {
 	wants chan struct{} // a key is wanted
 	keys  chan byte     // 0: no more
 	tty   bool
+	saved *term.State // of the terminal, before
 	lent  atomic.Bool // the terminal is a shell's
 }
 
 func newScreen(o Options) *screen {
-	u := &screen{opt: o, width: o.Width}
-	if u.width <= 0 {
-		u.width = 80
-	}
-	u.width = max(u.width, 40)
+	u := &screen{opt: o, width: max(o.Width, 40)}
+	u.measure()
 	if !o.Auto && o.In != nil {
 		u.tty = term.IsTerminal(int(o.In.Fd()))
+		u.grab()
 		u.wants, u.keys = make(chan struct{}), make(chan byte)
 		go u.read()
 	}
 	return u
+}
+
+// measure learns how wide the terminal is now.
+func (s *screen) measure() {
+	if s.opt.Width > 0 {
+		return
+	}
+	s.width = 80
+	if cols, _, err := term.GetSize(int(s.opt.Out.Fd())); err == nil && cols > 0 {
+		s.width = max(cols, 40)
+	}
+}
+
+// grab lets the terminal give each key at once, without showing it.
+func (s *screen) grab() {
+	if s.tty {
+		s.saved, _ = unbuffered(int(s.opt.In.Fd()))
+	}
+}
+
+// restore gives the terminal back as it was.
+func (s *screen) restore() {
+	if s.saved != nil {
+		term.Restore(int(s.opt.In.Fd()), s.saved)
+	}
 }
 
 // read reads a key each time that one is wanted, and never else: a shell inside reads from the same terminal.
@@ -48,11 +72,6 @@ func (s *screen) read() {
 
 // one reads one key. Where there is no terminal it is the first letter of a line.
 func (s *screen) one() byte {
-	if s.tty {
-		if old, err := unbuffered(int(s.opt.In.Fd())); err == nil {
-			defer term.Restore(int(s.opt.In.Fd()), old)
-		}
-	}
 	var first byte
 	b := make([]byte, 1)
 	for {
@@ -130,6 +149,7 @@ func (s *screen) heading(text string) {
 }
 
 func (s *screen) title(text string) {
+	s.measure()
 	s.line("")
 	s.line(s.style(text, "1"))
 	if !s.opt.Color {
@@ -314,6 +334,7 @@ func (s *screen) verdict(q *Question, chosen int) {
 }
 
 func (s *screen) menu(lessons []Lesson) {
+	s.measure()
 	s.heading("A tour of what containers are made of")
 	List(s.opt.Out, lessons, s.width)
 }

@@ -3,6 +3,7 @@ package tour
 import (
 	"errors"
 	"fmt"
+	"os/signal"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -48,8 +49,8 @@ func (p *player) shell() error {
 	}
 	caps.Permitted, caps.Effective = caps.Bounding, caps.Bounding
 	in := compile.ExecInput{
-		Input:   compile.Input{Facts: *p.facts, InheritStdio: true, NoNewKeyring: true, DieWithParent: true},
-		Process: &specs.Process{Args: []string{"sh", "-i"}, Env: append(p.environ(), "PS1=inside# "), Cwd: "/", Capabilities: caps},
+		Input:   compile.Input{Facts: *p.facts, InheritStdio: true, NoNewKeyring: true, DieWithParent: true, LaxCaps: true},
+		Process: &specs.Process{Args: []string{"sh", "+m", "-i"}, Env: append(p.environ(), "PS1=inside# "), Cwd: "/", Capabilities: caps},
 		PID:     b.pid, Start: start, Namespaces: b.plan.Namespaces(), Cgroups: p.groups,
 	}
 	for _, s := range b.plan.Steps {
@@ -66,6 +67,17 @@ func (p *player) shell() error {
 	made.Steps = without(kind[*plan.Setsid])(made.Steps)
 	p.lent.Store(true)
 	defer p.lent.Store(false)
+	p.restore()
+	defer p.grab()
+	// A shell with job control makes itself the terminal's foreground, and can't give that back from a PID namespace.
+	tty := int(p.opt.In.Fd())
+	if front, err := unix.IoctlGetInt(tty, unix.TIOCGPGRP); err == nil {
+		defer func() {
+			signal.Ignore(unix.SIGTTOU)
+			defer signal.Reset(unix.SIGTTOU)
+			unix.IoctlSetPointerInt(tty, unix.TIOCSPGRP, front)
+		}()
+	}
 	p.note("A shell inside. exit brings you back.")
 	proc, err := fork.Start(&made, fork.Options{})
 	if err != nil {
