@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"glassbox/plan"
@@ -167,7 +168,9 @@ func namespaces() Lesson {
 
 // needBox says whether this user can make namespaces at all.
 func needBox(s *Stage) string {
-	if _, err := s.run(s.plan(recipe{namespaces: []string{"uts"}})); err != nil {
+	// Some systems let everybody make user namespaces, and take the powers in them away: a name shows it.
+	probe := recipe{namespaces: []string{"uts"}, body: []plan.Step{child(&plan.Sethostname{Name: "probe"}, "")}}
+	if _, err := s.run(s.plan(probe)); err != nil {
 		if s.user {
 			return "namespaces for ordinary users, which this machine doesn't give (glassbox doctor says what mends it), or root: " + err.Error()
 		}
@@ -185,12 +188,8 @@ func needImage(s *Stage) string {
 	if err := s.image(); err != nil {
 		return "programs of this machine to make an image of: " + err.Error()
 	}
-	for _, name := range []string{"sh", "ls", "cat"} {
-		for _, lack := range s.lacks {
-			if lack == name {
-				return "the program " + name + ", which this machine lacks"
-			}
-		}
+	if slices.Contains(s.lacks, "sh") {
+		return "a shell (sh), which this machine lacks"
 	}
 	return ""
 }

@@ -12,7 +12,7 @@ import (
 )
 
 func images() Lesson {
-	const run = "--rm --network none --hostname box --memory 64m --cgroup-parent {NAME} tour "
+	const run = "--rm --network none --hostname box --memory 64m --cgroup-parent {NAME} -e PATH tour "
 	return Lesson{
 		Name: "image", Title: "An image taken apart, and the whole plan", Minutes: 5,
 		Shows: "What an image is made of, and the complete list of what glassbox asks of the kernel for one container.",
@@ -91,7 +91,7 @@ func images() Lesson {
 				Break: &Break{
 					Text: `A plan has a digest, too, its last line above. --require-plan refuses to run any other. Here the memory is changed: 65 MB.`,
 					Looks: []Look{{
-						Outside: "{GLASSBOX} run --require-plan $({GLASSBOX} explain run " + run + "true | grep -o 'sha256:[0-9a-f]*$') --rm --network none --hostname box --memory 65m --cgroup-parent {NAME} tour true; echo exit code $?",
+						Outside: "{GLASSBOX} run --require-plan $({GLASSBOX} explain run " + run + "true | grep -o 'sha256:[0-9a-f]*$') --rm --network none --hostname box --memory 65m --cgroup-parent {NAME} -e PATH tour true; echo exit code $?",
 						Root:    true, Want: all(outHas("exit code 125"), outHas("sha256:")),
 					}},
 					Because: `Whoever has read and approved a plan can be sure that nothing else runs.`,

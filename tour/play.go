@@ -62,13 +62,13 @@ func Run(ctx context.Context, o Options) error {
 	}
 	err = conduct(s, u, lessons)
 	if cleaned := s.close(); cleaned != nil {
-		err = errors.Join(err, fmt.Errorf("cleaning up: %w", cleaned))
+		return errors.Join(err, fmt.Errorf("cleaning up: %w", cleaned))
 	}
-	if ctx.Err() != nil {
-		err = errors.Join(ctx.Err(), err)
-	}
-	if errors.Is(err, errQuit) {
+	switch {
+	case errors.Is(err, errQuit):
 		return nil
+	case ctx.Err() != nil && errors.Is(err, ctx.Err()):
+		return fmt.Errorf("the tour was interrupted: %w", ctx.Err())
 	}
 	return err
 }
@@ -303,11 +303,21 @@ func (p *player) breaks(number string, sc Scene, made *plan.Plan) error {
 }
 
 func (p *player) looks(number string, looks []Look) error {
+	skipped := false
 	for _, l := range looks {
 		if l.Root && p.user {
 			continue
 		}
 		p.para(p.expand(l.Say))
+		lack := p.missing(l.Inside, true)
+		if lack == "" {
+			lack = p.missing(l.Outside, false)
+		}
+		if lack != "" {
+			p.para(fmt.Sprintf("! This machine has no program called %s, so this can't be shown: %s", lack, strings.TrimSpace(p.expand(l.Inside+" "+l.Outside))))
+			skipped = true // what comes after may build upon it
+			continue
+		}
 		var seen Seen
 		var err error
 		if l.Inside != "" {
@@ -321,7 +331,7 @@ func (p *player) looks(number string, looks []Look) error {
 			}
 		}
 		p.sides(p.expand(l.Inside), seen.In, p.expand(l.Outside), seen.Out)
-		if l.Want != nil {
+		if l.Want != nil && !skipped {
 			seen.Stage = p.Stage
 			if wrong := l.Want(seen); wrong != "" {
 				p.fault(number, wrong)

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -53,9 +54,14 @@ const marker = "GLASSBOX_TOUR"
 // prefix is how the names of all that a tour makes begin.
 const prefix = "glassbox-tour-"
 
-// programs are those that the lessons' commands need inside.
-func programs() []string {
-	return []string{"sh", "cat", "grep", "head", "id", "ls", "mkdir", "mount", "readlink", "rm", "sleep", "touch", "uname", "wc", "ps", "ip"}
+// needed are the programs that the lessons' commands use, inside and outside.
+func needed() []string {
+	return []string{"cat", "grep", "id", "ls", "mount", "readlink", "rm", "sed", "sha256sum", "sleep", "tail", "touch", "uname", "wc"}
+}
+
+// handy are programs for the learner's own look around, where this machine has them.
+func handy() []string {
+	return []string{"chmod", "cp", "date", "df", "dmesg", "env", "free", "head", "hostname", "ip", "kill", "less", "mkdir", "mv", "ping", "ps", "stat", "top", "umount", "vi"}
 }
 
 // open makes the stage. The image is made when a lesson needs it.
@@ -120,7 +126,11 @@ func (s *Stage) close() error {
 }
 
 func (s *Stage) environ() []string {
-	return []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "HOME=/", "TERM=" + os.Getenv("TERM"), marker + "=" + s.name}
+	path := "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+	if own := os.Getenv("PATH"); own != "" {
+		path = own + ":" + path // programs are at the same places inside
+	}
+	return []string{"PATH=" + path, "LC_ALL=C", "HOME=/", "TERM=" + os.Getenv("TERM"), marker + "=" + s.name}
 }
 
 func (s *Stage) expand(text string) string {
@@ -128,6 +138,22 @@ func (s *Stage) expand(text string) string {
 		text = strings.ReplaceAll(text, "{"+name+"}", value)
 	}
 	return text
+}
+
+// missing names a program that a command uses and this machine lacks. Inside a box with a root of its own it may have come from busybox.
+func (s *Stage) missing(command string, inside bool) string {
+	words := strings.FieldsFunc(command, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '/' || r == '-')
+	})
+	for _, name := range needed() {
+		if !slices.Contains(words, name) {
+			continue
+		}
+		if _, err := exec.LookPath(name); err != nil && (!inside || s.img == nil || slices.Contains(s.lacks, name)) {
+			return name
+		}
+	}
+	return ""
 }
 
 // image makes the image of this machine's own programs, unless it is there.
@@ -138,10 +164,11 @@ func (s *Stage) image() error {
 	var files []string
 	busybox, _ := exec.LookPath("busybox")
 	s.lacks = nil
-	for _, name := range programs() {
+	for _, name := range append(append([]string{"sh"}, needed()...), handy()...) {
 		switch file, err := exec.LookPath(name); {
 		case err == nil:
 			files = append(files, file)
+		case !slices.Contains(needed(), name) && name != "sh":
 		case busybox != "" && exec.Command(busybox, name, "--help").Run() == nil:
 			files = append(files, busybox+":/bin/"+name)
 		default:
@@ -364,14 +391,4 @@ func tidy(text string) string {
 		return r
 	}, text)
 	return strings.Trim(text, "\n")
-}
-
-// pause waits, unless the tour is to end.
-func (s *Stage) pause(d time.Duration) error {
-	select {
-	case <-s.ctx.Done():
-		return s.ctx.Err()
-	case <-time.After(d):
-		return nil
-	}
 }

@@ -2,6 +2,7 @@ package tour
 
 import (
 	"os"
+	"os/exec"
 	"runtime"
 
 	"glassbox/plan"
@@ -82,8 +83,12 @@ func (s *Stage) plan(r recipe) *plan.Plan {
 	if argv == nil {
 		argv = []string{"sh"}
 	}
+	candidates := []string{"/bin/" + argv[0], "/usr/bin/" + argv[0]}
+	if file, err := exec.LookPath(argv[0]); err == nil {
+		candidates = append([]string{file}, candidates...)
+	}
 	steps = append(steps, child(&plan.Execve{
-		Candidates: []string{"/bin/" + argv[0], "/usr/bin/" + argv[0]}, Argv: argv, Env: s.environ(),
+		Candidates: candidates, Argv: argv, Env: s.environ(),
 	}, "The child becomes the program."))
 	return &plan.Plan{Version: plan.Version, Arch: runtime.GOARCH, Steps: steps}
 }

@@ -1,6 +1,7 @@
 package tour
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os/signal"
@@ -84,6 +85,7 @@ func (p *player) shell() error {
 		return errors.New(strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
 	defer unix.Close(proc.Pidfd)
+	defer context.AfterFunc(p.ctx, func() { unix.Kill(proc.PID, unix.SIGKILL) })()
 	for {
 		_, err := unix.Wait4(proc.PID, nil, 0, nil)
 		if err != unix.EINTR {
