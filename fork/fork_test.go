@@ -273,7 +273,11 @@ func everyStepCanFail(t *testing.T, p *plan.Plan) {
 	fds, _ := pipes(t)
 	runtime.GC()
 	before := traces(t)
-	for i := range p.Steps {
+	stride := 1
+	if testing.Short() { // on an emulated processor
+		stride = 4
+	}
+	for i := 0; i < len(p.Steps); i += stride {
 		proc, err := Start(p, Options{FDs: fds, Inject: i + 1, State: func(int) ([]byte, error) { return []byte("{}"), nil }})
 		if proc != nil {
 			t.Fatalf("step %d was made to fail, but the container started", i+1)
