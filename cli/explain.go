@@ -40,7 +40,7 @@ func planOptions(o engine.CreateOptions) engine.CreateOptions {
 	flags := map[string]string{}
 	for name, typed := range o.Flags {
 		switch name {
-		case "format", "verbose", "output", "policy", "explain", "plan", "require-plan", "attach", "sig-proxy", "detach", "pull", "quiet", "insecure-registry", "cidfile", "step", "break":
+		case "format", "verbose", "output", "policy", "explain", "plan", "require-plan", "attach", "sig-proxy", "detach", "pull", "quiet", "insecure-registry", "cidfile", "step", "break", "trace":
 		default:
 			flags[name] = typed
 		}

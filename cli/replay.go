@@ -46,7 +46,7 @@ func (f *fixedPlan) options(a *app, c *createFlags, fs *pflag.FlagSet, args []st
 	}
 	var wrong []string
 	fs.VisitAll(func(flag *pflag.Flag) {
-		if flag.Changed && !slices.Contains([]string{"plan", "require-plan", "name", "label", "rm", "detach", "attach", "interactive", "sig-proxy", "explain", "log-opt", "cidfile", "stop-signal", "stop-timeout", "step", "break"}, flag.Name) {
+		if flag.Changed && !slices.Contains([]string{"plan", "require-plan", "name", "label", "rm", "detach", "attach", "interactive", "sig-proxy", "explain", "log-opt", "cidfile", "stop-signal", "stop-timeout", "step", "break", "trace"}, flag.Name) {
 			wrong = append(wrong, "--"+flag.Name)
 		}
 	})

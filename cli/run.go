@@ -24,6 +24,7 @@ func (a *app) runCommand() *cobra.Command {
 	var show bool
 	var fixed fixedPlan
 	var steps stepFlags
+	var trace traceFlags
 	proxy := true
 	cmd := &cobra.Command{
 		Use:   "run [OPTIONS] IMAGE [COMMAND] [ARG...]",
@@ -37,19 +38,22 @@ The exit code is the container's; 125 if glassbox could not do it, 126 if the co
   glassbox run --rm --explain debian true         print the plan, then run it
   glassbox run --rm --step debian true            stop before each step of it, and look around
   glassbox run --rm --break mounts debian true    stop where the mounts begin
+  glassbox run --rm --trace t.html debian true    where the milliseconds went, and what the program did first
   glassbox run --rm --plan plan.json              run a stored plan and nothing else
   glassbox run -it --rootfs /:O bash              this machine's own files, changes thrown away`,
 		ValidArgsFunction: a.completeImages,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkAttach(attach); err != nil {
+			trace.begin()
+			if err := errors.Join(checkAttach(attach), steps.check(), trace.check(c.o.Detach, steps.given())); err != nil {
 				return err
 			}
 			o, err := fixed.options(a, &c, cmd.LocalNonPersistentFlags(), args)
 			if err != nil {
 				return err
 			}
-			r := run{app: a, flags: &c, options: o, attach: attach, show: show, proxy: proxy, fixed: fixed, steps: steps}
-			return r.do(cmd.Context())
+			r := run{app: a, flags: &c, options: o, attach: attach, show: show, proxy: proxy, fixed: fixed, steps: steps, trace: &trace, args: args}
+			err = r.do(cmd.Context())
+			return trace.write(a, err)
 		},
 	}
 	fs := cmd.Flags()
@@ -60,6 +64,7 @@ The exit code is the container's; 125 if glassbox could not do it, 126 if the co
 	fs.BoolVar(&show, "explain", false, "Print the plan on stderr before it runs")
 	fixed.register(fs)
 	steps.register(fs)
+	trace.register(fs)
 	return cmd
 }
 
@@ -83,6 +88,8 @@ type run struct {
 	proxy   bool
 	fixed   fixedPlan
 	steps   stepFlags
+	trace   *traceFlags
+	args    []string
 }
 
 func (r *run) do(ctx context.Context) error {
@@ -95,14 +102,15 @@ func (r *run) do(ctx context.Context) error {
 	case !o.Detach && o.TTY && at.stdin && !r.isTerminal():
 		return errNoTTY
 	}
-	if err := r.steps.check(); err != nil {
-		return err
-	}
+	opened := r.trace.timed("opens the engine: looks for what killed processes left")
 	e, err := r.open()
+	opened()
 	if err != nil {
 		return err
 	}
+	created := r.trace.timed("makes the container: image, specification, its files")
 	made, err := r.create(ctx, e)
+	created()
 	if err == nil && made.Fixed {
 		at.tty = made.Options.TTY
 	}
@@ -112,6 +120,9 @@ func (r *run) do(ctx context.Context) error {
 	so := engine.StartOptions{ConsoleSize: o.ConsoleSize}
 	if r.show {
 		so.Explain = func(p *plan.Plan) { explain.Text(r.err, p, r.textOptions(r.err, false)) }
+	}
+	if r.trace.file != "" {
+		r.trace.start(&so, append(strings.Fields("glassbox run "+o.Image), o.Command...))
 	}
 	if r.steps.given() {
 		s, err := newStepper(r.app, e, r.steps)

@@ -123,6 +123,10 @@ type StartOptions struct {
 	// removed if it never ran, and Start returns that error. The child makes two system calls more before each of its steps, which are
 	// not in the plan.
 	Before func(*Stop) error
+	// Trace, if it is set, is filled in with what the start took, and with the program's system calls in the first TraceFor after
+	// execve, which slows it as long. It is complete when Session.Wait has returned. Only with Attach, and not with Before.
+	Trace    *plan.Trace
+	TraceFor time.Duration
 }
 
 // A Stop is a moment before a step of a start.

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"glassbox/compile"
+	"glassbox/fork"
 	"glassbox/host"
 	"glassbox/network"
 	"glassbox/plan"
@@ -248,6 +249,7 @@ type Session struct {
 	events *bufio.Scanner
 	exited bool
 	code   int
+	trace  *plan.Trace // nil, or what events tell is added to it
 }
 
 // Start starts a container and returns when its program runs, or with a [StartError]. One that runs already is left alone.
@@ -288,7 +290,9 @@ func (e *Engine) Start(_ context.Context, ref string, o StartOptions) (*Session,
 	if err != nil {
 		return nil, err
 	}
+	done := o.timed("compiles the plan: host's facts, specification, address, files")
 	job, err := e.job(c, o)
+	done()
 	if err != nil {
 		return nil, e.notStarted(c, err)
 	}
@@ -296,6 +300,9 @@ func (e *Engine) Start(_ context.Context, ref string, o StartOptions) (*Session,
 		o.Explain(job.Plan)
 	}
 	job.Step = o.Before != nil
+	if o.Trace != nil && o.Attach && o.Before == nil {
+		job.Trace = int64(max(o.TraceFor, 1))
+	}
 	s, err := e.spawn(c, job, lock, o)
 	var start *StartError
 	if err != nil && !errors.As(err, &start) {
@@ -420,6 +427,7 @@ func (e *Engine) runtimeFile() (*os.File, error) {
 // The job reaches it twice: at once, in memory; and as a file, which is written while the supervisor comes up, and before it
 // is told to begin.
 func (e *Engine) spawn(c *Container, job *supervise.Job, lock *os.File, o StartOptions) (*Session, error) {
+	forked := o.timed("starts the supervisor: job into memory, fork")
 	runtime, err := e.runtimeFile()
 	if err != nil {
 		return nil, err
@@ -463,6 +471,9 @@ func (e *Engine) spawn(c *Container, job *supervise.Job, lock *os.File, o StartO
 		return nil, fmt.Errorf("start the supervisor: %w", err)
 	}
 	theirs.Close()
+	forked()
+	born := fork.Now()
+	written := o.timed("writes plan and job to the disk")
 	// The job comes last: where there is one, there is its plan.
 	err = supervise.WriteJSON(filepath.Join(e.dir(c.ID), supervise.PlanFile), job.Plan)
 	if err == nil {
@@ -476,8 +487,12 @@ func (e *Engine) spawn(c *Container, job *supervise.Job, lock *os.File, o StartO
 		mine.Close()
 		return nil, fmt.Errorf("the supervisor ended before the container was started: %w", err)
 	}
-	s := &Session{socket: mine, events: bufio.NewScanner(mine)}
+	written()
+	s := &Session{socket: mine, events: bufio.NewScanner(mine), trace: o.Trace}
 	s.events.Buffer(nil, 1<<20)
+	if job.Trace > 0 {
+		s.events.Buffer(nil, 16<<20)
+	}
 	var refused error
 	for {
 		event, err := s.next()
@@ -492,6 +507,7 @@ func (e *Engine) spawn(c *Container, job *supervise.Job, lock *os.File, o StartO
 			mine.Close()
 			return nil, &StartError{event.Code, errors.New(event.Error)}
 		case event.Before == nil:
+			s.late(born)
 			return s, nil
 		}
 		answer := supervise.Request{Go: true}
@@ -511,7 +527,43 @@ func (s *Session) next() (supervise.Event, error) {
 		return event, errors.New("its socket was closed")
 	}
 	err := json.Unmarshal(s.events.Bytes(), &event)
+	if t := event.Trace; err == nil && t != nil && s.trace != nil {
+		s.trace.Spans = append(s.trace.Spans, t.Spans...)
+		if t.Times != nil {
+			s.trace.Zero, s.trace.Times = t.Zero, t.Times
+		}
+		if event.Exited {
+			s.trace.Exec, s.trace.Calls, s.trace.Lost, s.trace.Note = t.Exec, t.Calls, t.Lost, t.Note
+		}
+	}
 	return event, err
+}
+
+// late adds to the trace for how long the supervisor, made at a moment, didn't run before its first line: of its beginning it knows
+// only what that took of the processor.
+func (s *Session) late(born int64) {
+	if s.trace == nil {
+		return
+	}
+	for _, span := range s.trace.Spans {
+		if span.Who == "supervisor" && span.Begin > born {
+			s.trace.Spans = append(s.trace.Spans, plan.Span{
+				Who: "supervisor", What: "waits for a processor, or for the disk that its program lies on", Begin: born, End: span.Begin, Waits: true,
+			})
+			return
+		}
+	}
+}
+
+// timed adds to the trace how long something takes, from now until the function that it returns is called.
+func (o *StartOptions) timed(what string) func() {
+	if o.Trace == nil {
+		return func() {}
+	}
+	began := fork.Now()
+	return func() {
+		o.Trace.Spans = append(o.Trace.Spans, plan.Span{Who: "command", What: what, Begin: began, End: fork.Now()})
+	}
 }
 
 // Wait waits for the container's end and returns its exit code.

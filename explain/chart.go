@@ -25,6 +25,7 @@ const (
 	plainColour   = 0
 	programColour = 11 // that of the phase in which the program begins
 	waitColour    = 12
+	otherColour   = 13 // another grey, to tell neighbours apart
 )
 
 // colours are the phases in the order of their colours, from 1 on.
@@ -44,8 +45,11 @@ func colourOf(p plan.Phase) int {
 
 // colourOfShare finds the colour of what a share is named after.
 func colourOfShare(what string) int {
-	if what == waitingWords {
+	switch what {
+	case waitingWords, tracerWords:
 		return waitColour
+	case runsWords:
+		return programColour
 	}
 	for _, p := range colours() {
 		if title, _ := phase(p); title == what {

@@ -64,3 +64,25 @@ func (x *execution) arrive() error {
 	}
 	return nil
 }
+
+// watchExec waits until the child comes to execve, begins to trace it, and lets it go on.
+func (x *execution) watchExec() error {
+	for {
+		poll := []unix.PollFd{{Fd: int32(x.pause.parent), Events: unix.POLLIN}, {Fd: int32(x.sock), Events: unix.POLLIN}}
+		if _, err := unix.Poll(poll, -1); err == unix.EINTR {
+			continue
+		} else if err != nil {
+			return err
+		}
+		if poll[0].Revents&unix.POLLIN == 0 {
+			return x.await() // its report, or its end
+		}
+		break
+	}
+	if err := x.arrive(); err != nil {
+		return err
+	}
+	x.opts.Watch.seize(x.pid)
+	x.goOn(nil)
+	return nil
+}

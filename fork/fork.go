@@ -61,6 +61,8 @@ type Options struct {
 	// steps are then made one at a time in the order of [plan.Plan.Order]: all before are done, and the child waits. For that it makes
 	// two calls more before each of its steps, a write and a read. An error ends the start, and nothing of it is left.
 	Before func(i, pid int) error
+	// Watch, if it is set, traces the program from execve on. The child waits before that step until it is traced. Not with Before.
+	Watch *Watcher
 	// Inject, if not zero, makes step Inject-1 fail. Tests use it to see that nothing is left.
 	Inject int
 }
@@ -206,7 +208,11 @@ func (x *execution) run() (*Process, error) {
 	if x.watch != nil {
 		x.watch.host = ticks()
 	}
-	if x.pause != nil {
+	if x.opts.Watch != nil && x.pause.exec {
+		if err := x.watchExec(); err != nil {
+			return nil, x.fail(len(x.plan.Steps), err)
+		}
+	} else if x.pause != nil {
 		if err := x.arrive(); err != nil {
 			return nil, x.fail(len(x.plan.Steps), err)
 		}
@@ -239,6 +245,9 @@ func gone(err error) bool { return err == unix.EPIPE || err == unix.ECONNRESET }
 
 // fail ends the child and takes back what the first n steps made.
 func (x *execution) fail(n int, err error) error {
+	if x.watch != nil {
+		x.watch.failed = ticks()
+	}
 	if x.pid != 0 {
 		x.endSecond()
 	}
@@ -437,12 +446,12 @@ func (x *execution) clone(o *plan.Clone) error {
 		return err
 	}
 	x.sock, x.childSock = pair[0], pair[1]
-	if x.opts.Before != nil {
+	if x.opts.Before != nil || x.opts.Watch != nil {
 		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			return err
 		}
-		x.pause = &pause{child: pair[1], parent: pair[0]}
+		x.pause = &pause{child: pair[1], parent: pair[0], exec: x.opts.Before == nil}
 	}
 	if x.prog, err = lower(x.plan, x.fds, x.childSock, x.opts.Inject-1, x.pause); err != nil {
 		return err

@@ -36,7 +36,10 @@ type lowering struct {
 
 // pause is where the child waits before each step: the ends of a socket of its own, because on the other one a wait could take what
 // a step waits for.
-type pause struct{ child, parent int }
+type pause struct {
+	child, parent int
+	exec          bool // before execve only, and reports come as without
+}
 
 // lower makes the child's program of a plan. fds holds the descriptors that host steps saved so far, sock is the child's end
 // of the socket to the parent. inject, if not negative, is the index of a step whose first call is made to fail with ENOSYS.
@@ -51,14 +54,18 @@ func lower(p *plan.Plan, fds map[string]int, sock int, inject int, pause *pause)
 			continue
 		}
 		l.step = int32(i)
-		if pause != nil {
-			if len(l.calls) == 0 {
-				l.close(num(pause.parent)) // else the child would never see that the parent is gone
+		if pause != nil && len(l.calls) == 0 {
+			l.close(num(pause.parent)) // else the child would never see that the parent is gone
+		}
+		if _, exec := s.Op.(*plan.Execve); pause != nil && (exec || !pause.exec) {
+			if pause.exec {
+				l.step = int32(len(p.Steps)) // its time is no step's
 			}
 			l.add(mk(unix.SYS_WRITE, num(pause.child), val(l.str("!")), num(1)))
 			c := mk(unix.SYS_READ, num(pause.child), val(ptr(l, [1]byte{})), num(1))
 			c.check, c.want = true, 1
 			l.add(c)
+			l.step = int32(i)
 		}
 		if i == inject {
 			l.add(call{nr: ^uintptr(0)})
@@ -71,7 +78,7 @@ func lower(p *plan.Plan, fds map[string]int, sock int, inject int, pause *pause)
 		}
 	}
 	prog := &program{calls: &l.calls[0], n: len(l.calls), sock: uintptr(sock), keep: append(l.keep, l.calls)}
-	if pause != nil {
+	if pause != nil && !pause.exec {
 		prog.sock = uintptr(pause.child) // a report comes where the parent waits for the child
 	}
 	return prog, nil

@@ -23,12 +23,13 @@ type stopwatch struct {
 	begin  []uint64 // of the host's steps; 0: not made
 	clone  uint64
 	host   uint64
-	shared unsafe.Pointer // the child's birth, then a word for each step; nil: no memory, and no times of the child
+	failed uint64         // when a step had failed; what follows takes back what was made
+	shared unsafe.Pointer // the child's birth, a word for each step, when it waited to be traced; nil: no memory, and no times of the child
 	size   uintptr
 }
 
 func newStopwatch(p *plan.Plan) *stopwatch {
-	w := &stopwatch{plan: p, begin: make([]uint64, len(p.Steps)), size: uintptr(8 * (len(p.Steps) + 1))}
+	w := &stopwatch{plan: p, begin: make([]uint64, len(p.Steps)), size: uintptr(8 * (len(p.Steps) + 2))}
 	// Populated by the parent, so that the page doesn't count in the container's cgroup.
 	w.shared, _ = unix.MmapPtr(-1, 0, nil, w.size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANONYMOUS|unix.MAP_POPULATE)
 	w.start, w.zero = time.Now(), ticks()
@@ -46,6 +47,9 @@ func (w *stopwatch) stop(t *plan.Times) {
 		return int64(float64(at-w.zero) * scale)
 	}
 	*t = plan.Times{Begin: make([]int64, len(w.begin)), Clone: ns(w.clone), Host: ns(w.host), End: int64(took)}
+	if w.failed != 0 {
+		t.End = ns(w.failed)
+	}
 	for i, at := range w.begin {
 		t.Begin[i] = -1
 		if at != 0 {
@@ -55,10 +59,13 @@ func (w *stopwatch) stop(t *plan.Times) {
 	if w.shared == nil {
 		return
 	}
-	noted := unsafe.Slice((*uint64)(w.shared), len(w.begin)+1)
-	if sound(noted, w.clone, last) {
+	noted := unsafe.Slice((*uint64)(w.shared), len(w.begin)+2)
+	if sound(noted[:len(w.begin)+1], w.clone, last) {
 		t.Born = ns(noted[0])
-		for i, at := range noted[1:] {
+		if at := noted[len(w.begin)+1]; at != 0 {
+			t.Ready = ns(at)
+		}
+		for i, at := range noted[1 : len(w.begin)+1] {
 			if at != 0 {
 				t.Begin[i] = ns(at)
 			}

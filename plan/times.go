@@ -6,10 +6,11 @@ type Times struct {
 	// Begin is when each step began, in the order of the plan; -1 for one that was not made, or that asks the kernel nothing (there
 	// may be no capability to drop). A step ends where the next of its lane begins.
 	Begin []int64 `json:"begin"`
-	Clone int64   `json:"clone"` // when the host called clone3: before, it prepares the child's calls
-	Born  int64   `json:"born"`  // when the child began
-	Host  int64   `json:"host"`  // when the host had made its last step, and only waited for the child
-	End   int64   `json:"end"`   // when the host saw that the program ran, or that a step had failed
+	Clone int64   `json:"clone"`           // when the host called clone3: before, it prepares the child's calls
+	Born  int64   `json:"born"`            // when the child began
+	Ready int64   `json:"ready,omitempty"` // when the child waited to be traced, before execve
+	Host  int64   `json:"host"`            // when the host had made its last step, and only waited for the child
+	End   int64   `json:"end"`             // when the host saw that the program ran, or that a step had failed
 }
 
 // Fits reports whether t can be about p: one time for each step.
@@ -23,7 +24,11 @@ func (t *Times) Span(p *Plan, i int) (begin, end int64, ok bool) {
 	}
 	for k := i + 1; k < len(p.Steps); k++ {
 		if p.Steps[k].Lane == p.Steps[i].Lane && t.Begin[k] >= 0 {
-			return begin, max(begin, t.Begin[k]), true
+			end = t.Begin[k]
+			if _, exec := p.Steps[k].Op.(*Execve); exec && t.Ready > 0 {
+				end = t.Ready
+			}
+			return begin, max(begin, end), true
 		}
 	}
 	end = t.End

@@ -204,3 +204,18 @@ func Known() Names {
 		},
 	}
 }
+
+// CallNames returns the names of a machine's own system calls by their numbers.
+func CallNames(goarch string) map[uint64]string {
+	names := map[uint64]string{}
+	abis := machine(goarch)
+	if len(abis) == 0 {
+		return names
+	}
+	for i := range calls {
+		if nr := calls[i].nr[abis[0]]; nr >= 0 {
+			names[uint64(nr)] = calls[i].name
+		}
+	}
+	return names
+}

@@ -6,15 +6,18 @@ import (
 	"errors"
 	"os"
 	"sync"
+
+	"glassbox/plan"
 )
 
 // Event is what a supervisor tells its caller: one JSON object a line.
 type Event struct {
-	Started bool   `json:"started,omitempty"` // the program runs
-	Error   string `json:"error,omitempty"`   // it could not be started
-	Exited  bool   `json:"exited,omitempty"`  // the container has ended and is cleaned up
-	Code    int    `json:"code,omitempty"`    // exit code of the container, or 125, 126, 127 with Error
-	Before  *Stop  `json:"before,omitempty"`  // a step is to be made: the supervisor waits for a request with Go or Quit
+	Started bool        `json:"started,omitempty"` // the program runs
+	Error   string      `json:"error,omitempty"`   // it could not be started
+	Exited  bool        `json:"exited,omitempty"`  // the container has ended and is cleaned up
+	Code    int         `json:"code,omitempty"`    // exit code of the container, or 125, 126, 127 with Error
+	Trace   *plan.Trace `json:"trace,omitempty"`   // with Started, Error and Exited, if the job asks for it: what was noted since the last one
+	Before  *Stop       `json:"before,omitempty"`  // a step is to be made: the supervisor waits for a request with Go or Quit
 }
 
 // Stop is a moment before a step, while all before it are done (see fork.Options.Before).

@@ -39,15 +39,25 @@ func Main() int {
 		session: session{file: os.NewFile(sessionFD, "session")},
 		detach:  make(chan struct{}),
 	}
+	began := fork.Now()
 	if err := readMemory(jobFD, s.job); err != nil {
 		s.session.send(Event{Error: "the supervisor's job: " + err.Error(), Code: 125})
 		return 125
 	}
+	if s.job.Trace > 0 {
+		s.watch = &fork.Watcher{For: time.Duration(s.job.Trace)}
+		s.note("its program starts: loader, Go runtime, packages", began-fork.ProcessorTime(), began)
+		s.note("reads its job", began, fork.Now())
+	}
+	waits := fork.Now()
 	// The caller writes the job's file while we come up. Without it nobody could repair what a killed supervisor leaves, so
 	// nothing is made before it is there.
 	var ready [1]byte
 	if n, err := s.session.file.Read(ready[:]); n != 1 || err != nil {
 		return 125
+	}
+	if s.watch != nil {
+		s.noted = append(s.noted, plan.Span{Who: "supervisor", What: "waits until its job is on the disk", Begin: waits, End: fork.Now(), Waits: true})
 	}
 	return s.main()
 }
@@ -138,6 +148,32 @@ type supervisor struct {
 	detach   chan struct{}
 	once     sync.Once
 	ports    []int
+	watch    *fork.Watcher // nil: nothing is traced
+	noted    []plan.Span   // what hasn't been told yet
+	zero     int64         // the moment of the plan's beginning
+}
+
+func (s *supervisor) note(what string, begin, end int64) {
+	s.noted = append(s.noted, plan.Span{Who: "supervisor", What: what, Begin: begin, End: end})
+}
+
+// timed notes how long something takes, from now until the function that it returns is called.
+func (s *supervisor) timed(what string) func() {
+	if s.watch == nil {
+		return func() {}
+	}
+	began := fork.Now()
+	return func() { s.note(what, began, fork.Now()) }
+}
+
+// trace is what was noted since it was last called; nil without a trace.
+func (s *supervisor) trace() *plan.Trace {
+	if s.watch == nil {
+		return nil
+	}
+	t := &plan.Trace{Spans: s.noted}
+	s.noted = nil
+	return t
 }
 
 func (s *supervisor) main() int {
@@ -150,7 +186,11 @@ func (s *supervisor) main() int {
 		s.failed(err, code)
 		return code
 	}
-	s.session.send(Event{Started: true})
+	started := Event{Started: true, Trace: s.trace()}
+	if started.Trace != nil {
+		started.Trace.Zero, started.Trace.Times = s.zero, s.state.Times
+	}
+	s.session.send(started)
 	if s.job.Detached {
 		s.becomeResident() // returns only if that fails
 	}
@@ -164,14 +204,31 @@ func (s *supervisor) serve() int {
 		s.session.serve(s.request)
 		s.leave()
 	}()
-	code := s.drain(s.reap())
+	var ws unix.WaitStatus
+	var seen *plan.Trace
+	ended := false
+	if s.watch != nil {
+		seen, ws, ended = s.watch.Wait()
+	}
+	if !ended {
+		ws = s.reap()
+	}
+	drained := s.timed("ends what is left, waits for the last output")
+	code := s.drain(ws)
+	drained()
+	finished := s.timed("takes back cgroups, firewall entries, address; writes down the end")
 	s.finish(code)
-	s.session.send(Event{Exited: true, Code: code})
+	finished()
+	if seen != nil {
+		seen.Spans = s.trace().Spans
+	}
+	s.session.send(Event{Exited: true, Code: code, Trace: seen})
 	return 0
 }
 
 // start runs the plan.
 func (s *supervisor) start() error {
+	prepared := s.timed("opens the log, takes the ports, makes the pipes")
 	var err error
 	if s.log, err = openLog(logPath(s.job), s.job.LogMaxSize, s.job.LogMaxFiles); err != nil {
 		return err
@@ -191,13 +248,18 @@ func (s *supervisor) start() error {
 		o.Before = s.session.ask // and no times: they would be those of whoever is asked
 	} else {
 		s.state.Times = &plan.Times{}
-		o.Times = s.state.Times
+		o.Times, o.Watch = s.state.Times, s.watch
+	}
+	prepared()
+	if s.watch != nil {
+		s.zero = fork.Now()
 	}
 	s.proc, err = fork.Start(s.job.Plan, o)
 	if err != nil {
 		p.closeParent()
 		return err
 	}
+	defer s.timed("writes down that it runs")()
 	start, _ := fork.StartTime(s.proc.PID)
 	s.state = State{Status: Running, PID: s.proc.PID, Start: start, Boot: BootID(), Started: time.Now().UTC(), Times: s.state.Times}
 	if err := WriteState(s.job.Dir, &s.state); err != nil {
@@ -431,7 +493,11 @@ func (s *supervisor) failed(err error, code int) {
 	releaseNetwork(s.job)
 	s.job.Remove = s.job.Remove || s.job.Step
 	s.end()
-	s.session.send(Event{Error: err.Error(), Code: code})
+	failed := Event{Error: err.Error(), Code: code, Trace: s.trace()}
+	if failed.Trace != nil {
+		failed.Trace.Zero, failed.Trace.Times = s.zero, s.state.Times
+	}
+	s.session.send(failed)
 }
 
 // end writes the last state, or removes the container.
