@@ -27,6 +27,8 @@ type shell struct {
 	setpriv []string
 	prlimit []string
 	cwd     string
+	at      int    // index of the step that is being written
+	follows bool   // some bind mount gets what the host mounts there later
 	cgroups bool   // the cgroup namespace has been made
 	born    string // cgroup that the child goes to first
 	cloned  bool
@@ -88,6 +90,7 @@ dirs() { (umask 022; mkdir -p "$1"); }
 # below DIR: what is mounted at a directory and below it.
 below() {
 	while read -r id parent device within point more; do
+		case $point in *\\*) point=$(printf %%b "$(printf %%s "$point" | sed 's/\\/&0/g')") ;; esac # blanks are \040
 		case $point in "$1" | "$1"/*) echo "$point" ;; esac
 	done </proc/self/mountinfo
 }
@@ -102,6 +105,10 @@ func writeShell(w io.Writer, p *plan.Plan, a About) error {
 		return fmt.Errorf("the plan has a step without an op")
 	}
 	name := clean(or(a.Title, "A container"))
+	s.follows = slices.ContainsFunc(p.Steps, func(st plan.Step) bool {
+		o, ok := st.Op.(*plan.MoveMount)
+		return ok && slices.ContainsFunc(o.Propagation, func(w string) bool { return spreads(w) || strings.HasSuffix(w, "slave") })
+	})
 	s.line(strings.TrimSuffix(shellHead, "\n"), name, len(p.Steps), quote(s.view.Root.Mountpoint))
 	s.prepare()
 	var child []int
@@ -143,7 +150,7 @@ func writeShell(w io.Writer, p *plan.Plan, a About) error {
 
 // prepare makes what the engine makes before a plan runs: the container's directory and the files in it.
 func (s *shell) prepare() {
-	s.do(`work=$(mktemp -d /tmp/by-hand.XXXXXX)`, `mkfifo "$work/pid"`)
+	s.do(`work=$(mktemp -d "${TMPDIR:-/tmp}/by-hand.XXXXXX")`, `mkfifo "$work/pid"`)
 	for _, step := range s.plan.Steps {
 		switch o := step.Op.(type) {
 		case *plan.Await:
@@ -231,6 +238,7 @@ func (s *shell) do(lines ...string) {
 // step writes one step: what and why as a comment, then the commands.
 func (s *shell) step(i int) {
 	step := s.plan.Steps[i]
+	s.at = i
 	if i == 0 || s.plan.Steps[i-1].Phase != step.Phase || s.plan.Steps[i-1].Lane != step.Lane {
 		title, _ := phase(step.Phase)
 		s.line("")
@@ -330,6 +338,10 @@ func (s *shell) commands(op plan.Op) ([]string, bool) {
 
 	// The root and the mounts below it.
 	case *plan.Mount:
+		if o.Source == "" && o.Target == "/" && s.follows && propagationFlag(o.Flags) == "private" {
+			// Once they are private, sources of bind mounts have nothing to follow any more: the plan took them before.
+			return cmd("mount --make-rslave /", "#    (Not private yet: what is bound from here is to see what the host mounts there.)")
+		}
 		if o.Source == "" && o.Target == "/" {
 			return cmd("mount " + quote("--make-"+when(slices.Contains(o.Flags, "rec"), "r", "")+propagationFlag(o.Flags)) + " /")
 		}
@@ -594,6 +606,9 @@ func (s *shell) clone(o *plan.Clone) ([]string, bool) {
 		}
 	}
 	// The process that becomes the program has to lead its session: the one that unshare forks, if it forks one.
+	if s.follows {
+		words = append(words, "--propagation", "slave")
+	}
 	if fork {
 		words = append(words, "--fork", "--kill-child", "setsid")
 	} else {
@@ -616,6 +631,9 @@ func (s *shell) clone(o *plan.Clone) ([]string, bool) {
 func (s *shell) hideRoot() []string {
 	if p := s.view.Root.Propagation; p != "" && p != "private" {
 		return nil
+	}
+	if s.follows {
+		return []string{`mount --make-rprivate "$root"`, `mount --make-unbindable "$root"`}
 	}
 	return []string{`mount --make-unbindable "$root"`}
 }
@@ -690,8 +708,19 @@ func (s *shell) bind(o *plan.MoveMount) ([]string, bool) {
 		lines = append(lines, `[ -e "$at" ] || (umask 022; : >"$at")`)
 	}
 	lines = append(lines, "mount --"+when(recursive, "r", "")+"bind "+quote(source)+` "$at"`)
-	return append(lines, s.remount("", o.Set, o.Clear, o.RecSet, o.RecClear, o.Propagation)...), true
+	propagation := slices.Clone(o.Propagation)
+	for i, w := range propagation {
+		if spreads(w) {
+			// With mounts of the whole host shared, every mount of this script would appear on the host.
+			propagation[i] = strings.Replace(w, "shared", "slave", 1)
+			lines = append(lines, "#    (It gets what the host mounts there. What is mounted there inside doesn't reach the host: no command does this for one mount alone.)")
+			s.missing = append(s.missing, fmt.Sprintf("%d. %s: in one direction only", s.at+1, wrap(clean(o.String()), 80)[0]))
+		}
+	}
+	return append(lines, s.remount("", o.Set, o.Clear, o.RecSet, o.RecClear, propagation)...), true
 }
+
+func spreads(word string) bool { return word == "shared" || word == "rshared" }
 
 // remount changes the attributes of the mount at $at, or at a path of the container.
 func (s *shell) remount(at string, set, clear, recSet, recClear, propagation []string) []string {
@@ -704,7 +733,7 @@ func (s *shell) remount(at string, set, clear, recSet, recClear, propagation []s
 		lines = append(lines, `mount -o `+quote("remount,bind,"+s.inherited(at)+strings.Join(words, ","))+` "$at"`)
 	}
 	if words := append(slices.Clone(recSet), cleared(recClear)...); len(words) > 0 {
-		lines = append(lines, `below "$at" | while read -r point; do mount -o `+quote("remount,bind,"+s.inherited(at)+strings.Join(words, ","))+` "$point"; done`)
+		lines = append(lines, `below "$at" | while read -r point; do [ ! -e "$point" ] || mount -o `+quote("remount,bind,"+s.inherited(at)+strings.Join(words, ","))+` "$point"; done # what others cover has no name and stays as it is`)
 	}
 	for _, p := range propagation {
 		lines = append(lines, "mount "+quote("--make-"+p)+` "$at"`)

@@ -37,6 +37,16 @@ func (m *mount) tag(name string) bool {
 	return false
 }
 
+// group is the number after a tag, which names a group of mounts that share what is mounted in them.
+func (m *mount) group(name string) string {
+	for _, t := range m.tags {
+		if n, ok := strings.CutPrefix(t, name+":"); ok {
+			return n
+		}
+	}
+	return ""
+}
+
 func (m *mount) String() string {
 	s := m.fstype
 	if m.source != "" && m.source != "none" && m.source != m.fstype {

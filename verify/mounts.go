@@ -160,7 +160,7 @@ func (t *table) clone(i int, source string, recursive bool) (n *node, more []*no
 			if h == nil || h.below == nil || of[h.below] == nil || of[h] != nil || !under(h.point, real) || h.tag("unbindable") {
 				continue
 			}
-			s := &node{maker: i, placer: -1, kind: soft, at: "/" + strings.TrimPrefix(rest(h.point, real), "/"), parent: of[h.below], fstype: h.fstype, source: h.source, device: h.device, root: h.root, attrs: map[string]attribute{}, propStep: -1}
+			s := &node{maker: i, placer: -1, kind: soft, at: "/" + strings.TrimPrefix(rest(h.point, real), "/"), parent: of[h.below], fstype: h.fstype, source: h.source, device: h.device, root: h.root, inherits: h, attrs: map[string]attribute{}, propStep: -1}
 			of[h], left[k], again = s, nil, true
 			more = append(more, s)
 		}
@@ -520,7 +520,7 @@ func (t *table) finding(i int) Finding {
 	seen := false // some node is this step's
 	for _, n := range t.nodes {
 		mine := n.maker == i || n.placer == i
-		if n.placer < 0 || n.kind == soft && mine {
+		if n.placer < 0 {
 			continue
 		}
 		if n.copied(t) {
@@ -587,7 +587,9 @@ func (t *table) judge(i int, n *node) (wrong []string, found string, absent *Fin
 		}
 		return t.judgeMissing(i, n)
 	}
-	found = fmt.Sprintf("mount %s: %s (%s)", m.id, m, strings.Join(m.attrs, ","))
+	if n.kind != soft {
+		found = fmt.Sprintf("mount %s: %s (%s)", m.id, m, strings.Join(m.attrs, ","))
+	}
 	if owner && n.kind != soft {
 		wrong = append(wrong, t.compare(i, n, m)...)
 	}
@@ -603,7 +605,7 @@ func (t *table) judge(i int, n *node) (wrong []string, found string, absent *Fin
 			}
 		}
 	}
-	if n.inherits != nil && t.speaksFor(i, n) && n.kind == made {
+	if n.inherits != nil && t.speaksFor(i, n) && (n.kind == made || n.kind == soft) {
 		for _, name := range []string{"ro", "nosuid", "nodev", "noexec"} {
 			if _, named := n.attrs[name]; !named && m.has(name) != n.inherits.has(name) {
 				wrong = append(wrong, fmt.Sprintf("%s is %s, %s of the host, where it is from, isn't", m.point, attrWord(name, m.has(name)), n.inherits.point))
@@ -760,8 +762,18 @@ func (t *table) compareSpread(n *node, m *mount) string {
 	switch want {
 	case "slave": // of a mount that isn't shared a slave is private; and what is slave may be made shared again
 		ok = is == "slave" || is == "private" && (n.inherits == nil || !n.inherits.tag("shared"))
+		if ok && is == "slave" && n.inherits != nil && n.inherits.tag("shared") {
+			if ok = m.group("master") == n.inherits.group("shared"); !ok {
+				is = "slave of another mount than the host's"
+			}
+		}
 	case "shared":
 		ok = m.tag("shared")
+		if ok && n.inherits != nil && n.inherits.tag("shared") && n.maker != n.placer {
+			if ok = m.group("shared") == n.inherits.group("shared"); !ok {
+				is = "shared with others than the host's"
+			}
+		}
 	case "private":
 		// A clone of a shared mount was made private or slave by a step that says so; without one nothing is known.
 		ok = ok || n.prop == "" && n.inherits != nil

@@ -225,9 +225,7 @@ func (v *view) program(o *plan.Execve) Finding {
 	argv := strings.Split(strings.TrimSuffix(text, "\x00"), "\x00")
 	asked, found := strings.Join(o.Argv, " "), strings.Join(argv, " ")
 	who := "the program may have executed another one since, or changed its title"
-	// A script's interpreter stands before it, with the script's path in the place of its name.
-	if !slices.Equal(argv, o.Argv) && (len(argv) <= len(o.Argv) || len(o.Argv) == 0 || !slices.Equal(argv[len(argv)-len(o.Argv)+1:], o.Argv[1:]) ||
-		!slices.Contains(o.Candidates, argv[len(argv)-len(o.Argv)])) {
+	if !slices.Equal(argv, o.Argv) && !interpreted(argv, o) {
 		return differs(v.proc("cmdline"), asked, found, who)
 	}
 	env, err := v.read("environ")
@@ -257,7 +255,14 @@ func (v *view) program(o *plan.Execve) Finding {
 	return holds(v.proc("cmdline")+", environ", found)
 }
 
-// limitNames are the names of /proc/PID/limits.
+// interpreted reports whether a command line is that of a script's interpreter: it and at most one argument stand before the
+// script's path, which is in the place of its name (execve(2), Interpreter scripts).
+func interpreted(argv []string, o *plan.Execve) bool {
+	before := len(argv) - len(o.Argv)
+	return len(o.Argv) > 0 && (before == 1 || before == 2) && slices.Contains(o.Candidates, argv[before]) && slices.Equal(argv[before+1:], o.Argv[1:])
+}
+
+// limitName is the name of a limit in /proc/PID/limits.
 func limitName(typ string) string {
 	return map[string]string{
 		"RLIMIT_CPU": "Max cpu time", "RLIMIT_FSIZE": "Max file size", "RLIMIT_DATA": "Max data size", "RLIMIT_STACK": "Max stack size",

@@ -76,22 +76,32 @@ type Target struct {
 // ErrGone is the error for a process that has ended, or ends while it is looked at.
 var ErrGone = errors.New("there is no such process, or it has just ended")
 
-// Run compares a process with a plan.
-func Run(p *plan.Plan, t Target) (*Report, error) {
+// Run compares a process with a plan. A process that becomes another program meanwhile is looked at again.
+func Run(p *plan.Plan, t Target) (r *Report, err error) {
 	hash, err := p.Hash()
 	if err != nil {
 		return nil, err
 	}
+	for range 3 {
+		var again bool
+		if r, again, err = once(p, t, hash); err != nil || !again {
+			break
+		}
+	}
+	return r, err
+}
+
+func once(p *plan.Plan, t Target, hash string) (r *Report, again bool, err error) {
 	v, err := look(p, t)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	defer v.close()
-	r := &Report{Version: Version, Name: t.Name, PID: t.PID, Plan: hash, Counts: map[Verdict]int{Holds: 0, Differs: 0, Unseen: 0, Unlisted: 0}, Unexpected: []Finding{}}
+	r = &Report{Version: Version, Name: t.Name, PID: t.PID, Plan: hash, Counts: map[Verdict]int{Holds: 0, Differs: 0, Unseen: 0, Unlisted: 0}, Unexpected: []Finding{}}
 	for i, s := range p.Steps {
 		f, decided := v.step(i)
 		if !decided {
-			return nil, fmt.Errorf("step %d: verify has no decision about %s", i+1, s.Op.Kind())
+			return nil, false, fmt.Errorf("step %d: verify has no decision about %s", i+1, s.Op.Kind())
 		}
 		f.Step, f.Op, f.What, f.Origin = i+1, s.Op.Kind(), s.Op.String(), s.Origin
 		r.Counts[f.Verdict]++
@@ -102,22 +112,24 @@ func Run(p *plan.Plan, t Target) (*Report, error) {
 	r.Counts[Unlisted] = len(r.Unexpected)
 	// Had the process ended meanwhile, half of what was read would be about nobody.
 	if !v.alive() {
-		return nil, ErrGone
+		return nil, false, fmt.Errorf("process %d: %w", t.PID, ErrGone)
 	}
-	return r, nil
+	after, _ := v.read("cmdline")
+	return r, after != v.cmdline, nil
 }
 
 // view is a process being looked at.
 type view struct {
-	plan   *plan.Plan
-	pid    int
-	start  uint64
-	dir    int               // /proc/PID: it stands for this process, whoever has the number later
-	root   int               // its root directory, or -1
-	noRoot error             // why not
-	status map[string]string // /proc/PID/status
-	stat   []string          // /proc/PID/stat from field 3 on
-	waits  int               // index of the step at which the child still waits (AwaitStart), or -1: it has become the program
+	plan    *plan.Plan
+	pid     int
+	start   uint64
+	dir     int               // /proc/PID: it stands for this process, whoever has the number later
+	root    int               // its root directory, or -1
+	noRoot  error             // why not
+	status  map[string]string // /proc/PID/status
+	stat    []string          // /proc/PID/stat from field 3 on
+	cmdline string            // when the look began
+	waits   int               // index of the step at which the child still waits (AwaitStart), or -1: it has become the program
 
 	keys   map[string]int // of steps that set the same thing: the last
 	mounts *table
@@ -132,6 +144,7 @@ func look(p *plan.Plan, t Target) (*view, error) {
 	if v.dir, err = unix.Open("/proc/"+strconv.Itoa(t.PID), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
 		return nil, fmt.Errorf("process %d: %w", t.PID, ErrGone)
 	}
+	v.cmdline, _ = v.read("cmdline")
 	if err = v.readStat(); err == nil && (!v.alive() || t.Start != 0 && v.start != t.Start) {
 		err = ErrGone
 	}
