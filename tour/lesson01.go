@@ -42,7 +42,7 @@ func namespaces() Lesson {
 						Inside: "readlink /proc/self/ns/net", Outside: "readlink /proc/self/ns/net", Want: all(same, inHas("net:[")),
 					},
 				},
-				Because: `The kernel looks for the name in the namespace of the process that asks. The host's processes are in another one.`,
+				Because: `The kernel looks for the name in the namespace of the process that asks. The host's processes are in another one. (This scene can't be broken: without the namespace the same step would give your machine a new name.)`,
 			},
 			{
 				Title: "PID: process IDs",
@@ -104,7 +104,7 @@ func namespaces() Lesson {
 				Looks: []Look{
 					{Inside: "touch {DIR}/mnt/in-memory; ls {DIR}/mnt", Outside: "ls {DIR}/mnt", Want: all(inIs("in-memory"), outIs("on-the-disk"))},
 				},
-				Because: `The file is in the file system that is mounted in the box's list only. The host's list has no such entry, so the host looks at the disk. When the last process of the namespace ends, its mounts are gone: nothing has to be unmounted.`,
+				Because: `The file is in the file system that is mounted in the box's list only. The host's list has no such entry, so the host looks at the disk. When the last process of the namespace ends, its mounts are gone: nothing has to be unmounted. (This can't be broken either: the mount would be your machine's. What a missing mount namespace means is shown in lesson 7.)`,
 			},
 			{
 				Title: "Network and IPC",

@@ -193,7 +193,7 @@ The attacks of this lesson are real and the limits are small. Around the box's c
 				Looks: []Look{
 					{
 						Inside:  "(while :; do sleep 60 & done) >/tmp/said 2>&1 &",
-						Outside: "sleep 1; cat {PIDS}/pids.max {PIDS}/pids.current",
+						Outside: "until grep -q ' [1-9]' {PIDS}/pids.events; do sleep 0.1; done; cat {PIDS}/pids.max {PIDS}/pids.current",
 						Want: func(s Seen) string {
 							n := lines(s.Out)
 							if len(n) != 2 || n[0] != "20" {
@@ -205,7 +205,7 @@ The attacks of this lesson are real and the limits are small. Around the box's c
 							return ""
 						},
 					},
-					{Say: "What the loop was told (the line is read by the shell itself, which needs no new process for it):", Inside: "read said </tmp/said; echo \"$said\"", Want: inHas("fork")},
+					{Say: "What the loop was told (the line is read by the shell itself, which needs no new process for it):", Inside: "until read said </tmp/said; do :; done; echo \"$said\"", Want: inHas("fork")},
 					{Say: "How often the kernel has refused:", Outside: "cat {PIDS}/pids.events", Want: func(s Seen) string {
 						if number(s.Out, "max") < 1 {
 							return "the cgroup should have counted refusals: " + s.Out
@@ -219,7 +219,7 @@ The attacks of this lesson are real and the limits are small. Around the box's c
 					Change: unlimited,
 					Looks: []Look{{
 						Inside:  "(while :; do sleep 60 & done) >/tmp/said 2>&1 &",
-						Outside: "sleep 1; cat {PIDS}/pids.current",
+						Outside: "until [ $(cat {PIDS}/pids.current) -ge 60 ]; do sleep 0.1; done; cat {PIDS}/pids.current",
 						Want: func(s Seen) string {
 							if have, _ := strconv.Atoi(s.Out); have < 50 || have > 64 {
 								return "there should be nearly 64 processes: " + s.Out

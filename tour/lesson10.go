@@ -137,12 +137,19 @@ func networks() Lesson {
 		Intro: `A new network namespace is a machine without a network card. This lesson gives it one: a cable (veth), a switch (bridge), an address, a route, and a firewall rule that translates addresses on the way out (NAT).
 
 So that nothing of your machine changes, the part of the host is played by a network namespace of its own, and so is that of the world outside. The host's address towards the world is 198.51.100.1, the world is 198.51.100.2. In both places somebody listens and tells every caller by which address he came.`,
-		Needs: needRoot("an ordinary user may not wire the host's side of a network"),
+		Needs: func(s *Stage) string {
+			if need := needRoot("an ordinary user may not wire the host's side of a network")(s); need != "" {
+				return need
+			}
+			if err := standIn(s); err != nil {
+				return "a kernel with network namespaces, bridge and veth: " + err.Error()
+			}
+			return ""
+		},
 		Scenes: []Scene{
 			{
 				Title:    "Nothing",
 				Text:     `A box with a network namespace, and no more.`,
-				Prepare:  standIn,
 				Plan:     func(s *Stage) (*plan.Plan, error) { return wired(s, func(plan.Op) bool { return false }), nil },
 				Question: &Question{Ask: "The box calls the world. What is the answer?", Choices: []string{"none; it waits until it gives up", "an error at once: network is unreachable", "the world's: namespaces share the way out"}, Answer: 1},
 				Looks: []Look{

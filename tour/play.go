@@ -159,14 +159,14 @@ func (p *player) scene(number string, sc Scene) error {
 	p.para(p.expand(sc.Text))
 	if sc.Prepare != nil {
 		if err := sc.Prepare(p.Stage); err != nil {
-			return err
+			return p.failed(number, err)
 		}
 	}
 	var made *plan.Plan
 	if sc.Plan != nil {
 		var err error
 		if made, err = sc.Plan(p.Stage); err != nil {
-			return err
+			return p.failed(number, err)
 		}
 		p.steps(made, nil)
 	}
@@ -261,7 +261,7 @@ func (p *player) breaks(number string, sc Scene, made *plan.Plan) error {
 	p.para(b.Text)
 	if b.Prepare != nil {
 		if err := b.Prepare(p.Stage); err != nil {
-			return err
+			return p.failed(number, err)
 		}
 	}
 	switch {

@@ -44,9 +44,11 @@ type Stage struct {
 	groups    map[string]string // the box's cgroups by controller, as compile.Output has them
 	plans     func() (*plan.Plan, error)
 	starts    func(*Stage) error
-	slow      time.Duration // how long a command may take
-	freshRoot bool          // the tour has made its root directory
+	freshRoot bool // the tour has made its root directory
 }
+
+// patience is how long a command may take, on the slowest machine.
+const patience = time.Minute
 
 // marker is the variable by which the tour's processes are found.
 const marker = "GLASSBOX_TOUR"
@@ -80,10 +82,7 @@ func open(ctx context.Context, o Options) (*Stage, error) {
 	}
 	random := make([]byte, 4)
 	rand.Read(random)
-	s := &Stage{ctx: ctx, o: o, facts: f, user: os.Geteuid() != 0 || f.Caps&(1<<21) == 0, name: prefix + hex.EncodeToString(random), slow: 20 * time.Second}
-	if n, err := strconv.Atoi(os.Getenv("GLASSBOX_TEST_SCALE")); err == nil && n > 1 {
-		s.slow *= time.Duration(n)
-	}
+	s := &Stage{ctx: ctx, o: o, facts: f, user: os.Geteuid() != 0 || f.Caps&(1<<21) == 0, name: prefix + hex.EncodeToString(random)}
 	s.dir = filepath.Join(base, strings.TrimPrefix(s.name, prefix))
 	for _, path := range []string{s.dir, o.Program} {
 		if strings.ContainsFunc(path, func(r rune) bool { return r <= ' ' || strings.ContainsRune("'\"\\$`&;|<>()*?[]{}~#!", r) }) {
@@ -313,6 +312,12 @@ func (s *Stage) finish() error {
 		s.stop[i]()
 	}
 	s.stop = nil
+	entries, _ := os.ReadDir(s.dir)
+	for _, e := range entries {
+		if name := e.Name(); name != "store" && name != "root" { // the image serves the next lesson, too
+			os.RemoveAll(filepath.Join(s.dir, name))
+		}
+	}
 	return err
 }
 
@@ -325,7 +330,7 @@ func (s *Stage) inside(command string) (string, error) {
 	const mark = "--glassbox-tour-end--"
 	stop := context.AfterFunc(s.ctx, func() { b.out.SetReadDeadline(time.Now()) })
 	defer stop()
-	b.out.SetReadDeadline(time.Now().Add(s.slow))
+	b.out.SetReadDeadline(time.Now().Add(patience))
 	if s.ctx.Err() != nil {
 		return "", s.ctx.Err()
 	}
@@ -359,7 +364,7 @@ func (s *Stage) inside(command string) (string, error) {
 
 // outside runs a command on the host.
 func (s *Stage) outside(command string) (string, error) {
-	ctx, cancel := context.WithTimeout(s.ctx, s.slow)
+	ctx, cancel := context.WithTimeout(s.ctx, patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", s.expand(command))
 	cmd.Dir = "/"
