@@ -172,6 +172,10 @@ func TestVerifyRuntime(t *testing.T) {
 			spec.Root.Readonly = true
 			spec.Mounts = append(spec.Mounts, specs.Mount{Destination: "/mnt", Type: "bind", Source: "/etc", Options: []string{"bind", "ro", "nosuid", "slave"}})
 		}},
+		"device": {edit: func(spec *specs.Spec) {
+			spec.Linux.NetDevices = map[string]specs.LinuxNetDevice{"x1": {Name: "eth7"}}
+			spec.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/x/fuse", Type: "c", Major: 10, Minor: 229}, {Path: "/dev/pipe", Type: "p"}}
+		}},
 		"time": {edit: func(spec *specs.Spec) {
 			spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.TimeNamespace})
 			spec.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"boottime": {Secs: 1000}}
@@ -179,6 +183,7 @@ func TestVerifyRuntime(t *testing.T) {
 	} {
 		b.rootfs, b.args = root, []string{"sleep", "1000"}
 		for _, f := range []face{runtimeFace, hookedFace} {
+			s.ok(s.sh("ip link del x0 2>/dev/null; ip link add x0 type veth peer name x1"))
 			id := s.create(f, b)
 			for _, state := range []string{"created", "running"} {
 				r, code := s.verified("--runtime-root", "/run/glassbox-runtime", id)
@@ -350,8 +355,10 @@ const legacy = "[ -d /sys/fs/cgroup/memory ]"
 
 var tamperings = []tampering{
 	// Limits.
-	{name: "memory limit", do: `if v1 memory; then echo 268435456 >$(group memory)/memory.memsw.limit_in_bytes; echo 134217728 >$(group memory)/memory.limit_in_bytes; fi`, need: legacy,
-		want: []string{`cgroup-write: write "67108864" to | memory.limit_in_bytes | 134217728`, `cgroup-write: write "134217728" to | memory.memsw.limit_in_bytes | 268435456`}},
+	{
+		name: "memory limit", do: `if v1 memory; then echo 268435456 >$(group memory)/memory.memsw.limit_in_bytes; echo 134217728 >$(group memory)/memory.limit_in_bytes; fi`, need: legacy,
+		want: []string{`cgroup-write: write "67108864" to | memory.limit_in_bytes | 134217728`, `cgroup-write: write "134217728" to | memory.memsw.limit_in_bytes | 268435456`},
+	},
 	{name: "memory limit (v2)", do: `echo 134217728 >$(group memory)/memory.max`, need: "! " + legacy, want: []string{`cgroup-write: write "67108864" to | memory.max | 134217728`}},
 	{name: "pids limit", do: `echo 60 >$(group pids)/pids.max`, want: []string{`cgroup-write: write "50" to | pids.max | 60`}},
 	{name: "no pids limit", do: `echo max >$(group pids)/pids.max`, want: []string{`cgroup-write: write "50" to | pids.max | max`}},
@@ -359,8 +366,10 @@ var tamperings = []tampering{
 	{name: "another device", do: `echo 'c 10:200 rwm' >$(group devices)/devices.allow`, need: legacy, want: []string{`cgroup-write: write "a *:* rwm" to | also c 10:200 rwm`}},
 	{name: "all devices", do: `echo a >$(group devices)/devices.allow`, need: legacy, want: []string{`cgroup-write: write "a *:* rwm" to | also a *:* rwm`}},
 	{name: "a device less", do: `echo 'c 1:5 rw' >$(group devices)/devices.deny`, need: legacy, want: []string{`cgroup-write: write "c 1:5 rwm" to | c 1:5 m`}},
-	{name: "the process to another cgroup", do: `if v1 pids; then echo $P >/sys/fs/cgroup/pids/cgroup.procs; else echo $P >/sys/fs/cgroup/init/cgroup.procs; fi`, need: legacy,
-		want: []string{"cgroup-join: join cgroup cgroup:pids | in /sys/fs/cgroup/pids"}},
+	{
+		name: "the process to another cgroup", do: `if v1 pids; then echo $P >/sys/fs/cgroup/pids/cgroup.procs; else echo $P >/sys/fs/cgroup/init/cgroup.procs; fi`, need: legacy,
+		want: []string{"cgroup-join: join cgroup cgroup:pids | in /sys/fs/cgroup/pids"},
+	},
 	{name: "the process to another cgroup (v2)", do: `mkdir -p /sys/fs/cgroup/other; echo $P >/sys/fs/cgroup/other/cgroup.procs`, need: "! " + legacy, want: []string{"clone3: | in /sys/fs/cgroup/other"}},
 	{name: "a second process to another cgroup", do: `glassbox exec -d $NAME sleep 999; sleep 0.3; for p in $(cat $(group pids)/cgroup.procs); do [ $p = $P ] || break; done
 		if v1 pids; then echo $p >/sys/fs/cgroup/pids/cgroup.procs; else echo $p >/sys/fs/cgroup/init/cgroup.procs; fi`, want: []string{"unlisted: process | (sleep) of the container is in cgroup"}},
@@ -393,8 +402,15 @@ var tamperings = []tampering{
 	{name: "a bind mount by another of the same file system", flags: "-v SHARED/sub:/sub", do: `in_mounts umount /data; in_mounts mount --bind /sub /data; in_mounts mount -o remount,bind,ro /data`, want: []string{"move_mount: | /data shows"}},
 	{name: "the source of a bind mount", flags: "-v SHARED/file:/file", do: `echo y >$SHARED/new; mv $SHARED/new $SHARED/file`, want: []string{"move_mount: | deleted or replaced on the host"}},
 	{name: "propagation", do: `in_mounts mount --make-shared /data`, want: []string{"move_mount: | /data is shared"}},
-	{name: "propagation of the root", do: `in_mounts mount --make-rshared /; in_mounts mount --make-rprivate /dev; in_mounts mount --make-rprivate /proc; in_mounts mount --make-rprivate /sys; for d in data run etc/hosts etc/hostname etc/resolv.conf; do in_mounts mount --make-private /$d; done`,
-		want: []string{"mount: mount on / (rec,private) | / is shared"}},
+	{
+		name: "propagation of the root", do: `in_mounts mount --make-rshared /; in_mounts mount --make-rprivate /dev; in_mounts mount --make-rprivate /proc; in_mounts mount --make-rprivate /sys; for d in data run etc/hosts etc/hostname etc/resolv.conf; do in_mounts mount --make-private /$d; done`,
+		want: []string{"mount: mount on / (rec,private) | / is shared"},
+	},
+
+	{
+		name: "a file system that never answers", need: "[ -c /dev/fuse ]", more: true, want: []string{"unlisted: mount fuse on /dev"},
+		do: `(exec 3<>/dev/fuse; in_mounts mount -t fuse -o fd=3,rootmode=40000,user_id=0,group_id=0 none /dev && exec sleep 20) >/dev/null 2>&1 & sleep 0.5`,
+	},
 
 	// Names and settings.
 	{name: "host name", do: `nsenter -t $P -u hostname evil`, want: []string{"sethostname: | evil"}},
@@ -426,17 +442,23 @@ var tamperings = []tampering{
 
 	// Firewall.
 	{name: "unpublished", do: `nft delete element ip glassbox0 published '{ tcp . 8080 }'`, want: []string{"nft-publish: | *:8080/tcp"}},
-	{name: "published elsewhere", do: `nft delete element ip glassbox0 published '{ tcp . 8080 }'; nft add element ip glassbox0 published "{ tcp . 8080 : $IP . 22 }"`, undo: `nft delete table ip glassbox0`,
-		want: []string{"nft-publish: | *:8080/tcp", "unlisted: published port *:8080/tcp | :22"}},
+	{
+		name: "published elsewhere", do: `nft delete element ip glassbox0 published '{ tcp . 8080 }'; nft add element ip glassbox0 published "{ tcp . 8080 : $IP . 22 }"`, undo: `nft delete table ip glassbox0`,
+		want: []string{"nft-publish: | *:8080/tcp", "unlisted: published port *:8080/tcp | :22"},
+	},
 	{name: "another port", do: `nft add element ip glassbox0 published "{ tcp . 9999 : $IP . 22 }"`, undo: `nft delete table ip glassbox0`, want: []string{"unlisted: published port *:9999/tcp | :22"}},
 	{name: "another port on one address", do: `nft add element ip glassbox0 published_on "{ 127.0.0.1 . udp . 9998 : $IP . 22 }"`, undo: `nft delete table ip glassbox0`, want: []string{"unlisted: published port 127.0.0.1:9998/udp | :22"}},
 	{name: "a rule that publishes", do: `nft add rule ip glassbox0 prerouting tcp dport 9999 dnat to $IP:22`, undo: `nft delete table ip glassbox0`, want: []string{"unlisted: in the firewall of its bridge: rule | of chain prerouting"}},
-	{name: "a rule in another table", do: `nft add table ip other; nft add chain ip other pre '{ type nat hook prerouting priority -101 ; }'; nft add rule ip other pre tcp dport 9999 dnat to $IP:22`, undo: `nft delete table ip other`,
-		want: []string{"unlisted: rule | in table ip other names its address"}},
+	{
+		name: "a rule in another table", do: `nft add table ip other; nft add chain ip other pre '{ type nat hook prerouting priority -101 ; }'; nft add rule ip other pre tcp dport 9999 dnat to $IP:22`, undo: `nft delete table ip other`,
+		want: []string{"unlisted: rule | in table ip other names its address"},
+	},
 	{name: "rules flushed", do: `nft flush table ip glassbox0`, undo: `nft delete table ip glassbox0`, want: []string{"nft-bridge: | lines are missing"}},
 	{name: "a rule less", do: `nft delete rule ip glassbox0 forward handle $(nft -a list chain ip glassbox0 forward | sed -n 's/.* drop # handle //p' | tail -1)`, undo: `nft delete table ip glassbox0`, want: []string{"nft-bridge: | 1 of"}},
-	{name: "rules in another order", do: `h=$(nft -a list chain ip glassbox0 loopback | sed -n 's/.*ip daddr.*handle //p'); nft add rule ip glassbox0 loopback iifname "glassbox0" ip daddr 127.0.0.0/8 drop; nft delete rule ip glassbox0 loopback handle $h`, undo: `nft delete table ip glassbox0`,
-		want: []string{"nft-bridge: | 1 of", "unlisted: in the firewall of its bridge: rule | of chain loopback"}},
+	{
+		name: "rules in another order", do: `h=$(nft -a list chain ip glassbox0 loopback | sed -n 's/.*ip daddr.*handle //p'); nft add rule ip glassbox0 loopback iifname "glassbox0" ip daddr 127.0.0.0/8 drop; nft delete rule ip glassbox0 loopback handle $h`, undo: `nft delete table ip glassbox0`,
+		want: []string{"nft-bridge: | 1 of", "unlisted: in the firewall of its bridge: rule | of chain loopback"},
+	},
 	{name: "policy", do: `nft 'add chain ip glassbox0 forward { policy drop ; }'`, undo: `nft delete table ip glassbox0`, want: []string{"nft-bridge: | 1 of"}},
 	{name: "another chain", do: `nft add chain ip glassbox0 evil`, undo: `nft delete table ip glassbox0`, want: []string{"unlisted: in the firewall of its bridge: chain evil"}},
 	{name: "no table", do: `nft delete table ip glassbox0`, want: []string{"nft-bridge: | it isn't there", "nft-publish: | *:8080/tcp"}},

@@ -160,7 +160,7 @@ func (v *view) cgroupValue(i int, o *plan.CgroupWrite) Finding {
 		found = strings.Join(lines, "; ")
 	}
 	if !ok {
-		return differs(o.File, o.Value, found, byHost)
+		return differs(o.File, o.Value, found, byHost+", as glassbox-runtime update does it")
 	}
 	f := holds(o.File, found)
 	f.Why = note

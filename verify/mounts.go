@@ -726,6 +726,9 @@ func (t *table) compare(i int, n *node, m *mount) (wrong []string) {
 				}
 				add("%s shows %s of device %s%s; the source on the host is %s of device %s", m.point, m.root, m.device, gone, n.root, n.device)
 			}
+			if (n.fstype == "cgroup" || n.fstype == "cgroup2") && n.exact && !t.ownGroup(m.root) {
+				add("%s shows %s, which is no cgroup of this container", m.point, m.root)
+			}
 			wrong = append(wrong, t.compareOptions(n, m)...)
 		}
 	}
@@ -735,6 +738,15 @@ func (t *table) compare(i int, n *node, m *mount) (wrong []string) {
 		}
 	}
 	return wrong
+}
+
+// ownGroup reports whether a mount of cgroups begins at one of the plan's own: that is the root of the cgroup namespace.
+func (t *table) ownGroup(root string) bool {
+	groups := t.v.ownGroups()
+	if len(groups) == 0 || !slices.Contains(t.v.newKinds(), "cgroup") {
+		return true
+	}
+	return slices.ContainsFunc(groups, func(dir string) bool { return strings.HasSuffix(dir, root) && root != "/" })
 }
 
 // null reports whether what is mounted is the null device.

@@ -15,42 +15,64 @@ import (
 	"glassbox/plan"
 )
 
-// patience is how long a look-up in the container's root may take: it may have mounted a file system that never answers (FUSE).
-const patience = 2 * time.Second
+// patience is how long a look into the container may take: it may have mounted a file system that never answers (FUSE). Who has
+// been kept waiting once waits less from then on.
+const (
+	patience   = 2 * time.Second
+	impatience = 100 * time.Millisecond
+)
 
-var errPatience = errors.New("a file system of the container doesn't answer")
+var errPatience = errors.New("it doesn't answer: a file system of the container may hold it up")
+
+// patiently does something that the container might hold up for ever. What hangs is left behind.
+func patiently[T any](v *view, do func() (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		value, err := do()
+		done <- result{value, err}
+	}()
+	wait := patience
+	if v.kept {
+		wait = impatience
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-timer.C:
+		v.kept = true
+		var none T
+		return none, errPatience
+	}
+}
 
 // open opens a path of the container for nothing but its name: below its root and through no magic link.
 func (v *view) open(name string, flags uint64) (int, error) {
 	if v.root < 0 {
 		return -1, v.noRoot
 	}
-	type result struct {
-		fd  int
-		err error
+	rel := strings.TrimPrefix(path.Clean("/"+name), "/")
+	if rel == "" {
+		rel = "."
 	}
-	done := make(chan result, 1)
-	go func() {
-		rel := strings.TrimPrefix(path.Clean("/"+name), "/")
-		if rel == "" {
-			rel = "."
-		}
+	root := v.root
+	fd, err := patiently(v, func() (int, error) {
 		how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC | flags, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
-		for {
-			fd, err := unix.Openat2(v.root, rel, &how)
-			if err == unix.EAGAIN || err == unix.EINTR { // the tree changed while ".." was resolved
-				continue
-			}
-			done <- result{fd, err}
-			return
+		fd, err := unix.Openat2(root, rel, &how)
+		for n := 0; n < 1000 && (err == unix.EAGAIN || err == unix.EINTR); n++ { // the tree changed while ".." was resolved
+			fd, err = unix.Openat2(root, rel, &how)
 		}
-	}()
-	select {
-	case r := <-done:
-		return r.fd, r.err
-	case <-time.After(patience):
-		return -1, errPatience
+		return fd, err
+	})
+	if err != nil {
+		return -1, err
 	}
+	return fd, nil
 }
 
 // resolve follows the symbolic links in a path of the container. What can't be followed stays as it is.
@@ -75,7 +97,14 @@ func (v *view) at(name string) (unix.Stat_t, error) {
 		return st, err
 	}
 	defer unix.Close(fd)
-	err = unix.Fstat(fd, &st)
+	return statOf(fd, "")
+}
+
+// statOf asks for a file's attributes as the kernel knows them: a file system of the container isn't asked.
+func statOf(fd int, name string) (st unix.Stat_t, err error) {
+	var x unix.Statx_t
+	err = unix.Statx(fd, name, unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT|unix.AT_STATX_DONT_SYNC, unix.STATX_BASIC_STATS, &x)
+	st.Mode, st.Uid, st.Gid, st.Rdev = uint32(x.Mode), x.Uid, x.Gid, unix.Mkdev(x.Rdev_major, x.Rdev_minor)
 	return st, err
 }
 
@@ -147,8 +176,10 @@ func (v *view) symlink(o *plan.Symlink) Finding {
 	}
 	defer unix.Close(fd)
 	buf := make([]byte, unix.PathMax)
-	n, err := unix.Readlinkat(fd, name, buf)
+	n, err := patiently(v, func() (int, error) { return unix.Readlinkat(fd, name, buf) })
 	switch {
+	case errors.Is(err, errPatience):
+		return failed(where, err)
 	case err == unix.EINVAL && !o.Replace:
 		return unseen("%s is no link: a file that was there already stays", where)
 	case err == unix.ENOENT && o.Existing:
@@ -172,7 +203,8 @@ func (v *view) symlink(o *plan.Symlink) Finding {
 
 // otherDevices finds device nodes in a /dev that the plan made.
 func (v *view) otherDevices() {
-	if v.root < 0 || !v.mounts.fresh("/dev/x") {
+	n := v.mounts.walk("/dev")
+	if v.root < 0 || n == nil || n.mount == nil || !v.mounts.fresh("/dev/x") {
 		return
 	}
 	known := map[string]bool{}
@@ -181,19 +213,20 @@ func (v *view) otherDevices() {
 			known[path.Clean("/"+o.Path)] = true
 		}
 	}
-	v.devicesIn("/dev", known, 4)
+	v.devicesIn("/dev", n.mount.id, known, 4)
 }
 
-func (v *view) devicesIn(dir string, known map[string]bool, depth int) {
-	if !v.mounts.fresh(dir+"/x") || depth == 0 {
-		return
-	}
-	// A tmpfs: to list it is safe.
+// devicesIn lists what is in one mount, the plan's tmpfs: other file systems could be the container's, and never answer.
+func (v *view) devicesIn(dir, mount string, known map[string]bool, depth int) {
 	p, err := v.open(dir, unix.O_DIRECTORY|unix.O_NOFOLLOW)
 	if err != nil {
 		return
 	}
 	defer unix.Close(p)
+	var x unix.Statx_t
+	if unix.Statx(p, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_MNT_ID, &x) != nil || strconv.FormatUint(x.Mnt_id, 10) != mount || depth == 0 {
+		return
+	}
 	fd, err := unix.Openat(p, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return
@@ -203,13 +236,14 @@ func (v *view) devicesIn(dir string, known map[string]bool, depth int) {
 	names, _ := f.Readdirnames(10000)
 	for _, name := range names {
 		file := dir + "/" + name
-		var st unix.Stat_t
-		if unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT) != nil {
+		// Through statx, which doesn't ask what may be mounted on the name.
+		st, err := statOf(fd, name)
+		if err != nil {
 			continue
 		}
 		switch st.Mode & unix.S_IFMT {
 		case unix.S_IFDIR:
-			v.devicesIn(file, known, depth-1)
+			v.devicesIn(file, mount, known, depth-1)
 		case unix.S_IFCHR, unix.S_IFBLK:
 			if !known[file] && !v.mounts.point(file) {
 				v.beside("device "+file+", "+nodeWords(st), v.inside(file), v.who("CAP_MKNOD"))

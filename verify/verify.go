@@ -15,6 +15,7 @@ package verify
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strconv"
@@ -136,6 +137,7 @@ type view struct {
 	net    *netView
 	groups map[string]bool // directories of its cgroups
 	extra  []Finding
+	kept   bool // waiting: see patiently
 }
 
 func look(p *plan.Plan, t Target) (*view, error) {
@@ -176,24 +178,20 @@ func (v *view) close() {
 	v.net.close()
 }
 
-// read reads a file below /proc/PID.
+// read reads a file below /proc/PID. It doesn't wait for ever: some files are in the memory of the process, which may be memory that
+// a file system of its own has to bring (cmdline, environ).
 func (v *view) read(name string) (string, error) {
-	fd, err := unix.Openat(v.dir, name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return "", err
-	}
-	f := os.NewFile(uintptr(fd), name)
-	defer f.Close()
-	var b strings.Builder
-	buf := make([]byte, 64<<10)
-	for b.Len() < 64<<20 {
-		n, err := f.Read(buf)
-		b.Write(buf[:n])
-		if err != nil || n == 0 {
-			break
+	dir := v.dir
+	return patiently(v, func() (string, error) {
+		fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return "", err
 		}
-	}
-	return b.String(), nil
+		f := os.NewFile(uintptr(fd), name)
+		defer f.Close()
+		data, err := io.ReadAll(io.LimitReader(f, 64<<20))
+		return string(data), err
+	})
 }
 
 func (v *view) link(name string) (string, error) {
