@@ -174,7 +174,7 @@ func (s *stepper) ask(at *engine.Stop) error {
 		fmt.Fprintf(s.err, "step %d of %d> ", at.Index+1, len(at.Plan.Steps))
 		line, err := s.line()
 		if !term.IsTerminal(int(s.in.Fd())) {
-			fmt.Fprintln(s.err, line) // what a terminal would have shown
+			fmt.Fprintln(s.err, printable(line)) // what a terminal would have shown
 		}
 		if err != nil {
 			return s.end(at, err)

@@ -249,7 +249,7 @@ func traceHTML(w io.Writer, tr *Traced) error {
 			duration(tr.ran()-tr.Start), duration(tr.ended()-tr.Start), duration(tr.End-tr.Start))
 	}
 	t.put(`<p class="mono dim">plan %s</p>`, hash)
-	t.line(`<nav><a href="#time">Time</a> <a href="#went">Where it went</a> <a href="#before">Before the plan</a> <a href="#steps">Steps</a> <a href="#program">The program</a></nav>`)
+	t.line(`<nav><a href="#time">Time</a> <a href="#went">Where it went</a> <a href="#before">Before the plan</a> <a href="#steps">Steps</a>%s</nav>`, when(tr.Failed == "", ` <a href="#program">The program</a>`, ""))
 	t.line(`<h2 id="time">From the command to the program</h2><p>Time runs to the right, one line for each process. Colours are phases of the plan, grey is what glassbox does beside it, and what is outlined only waits.</p>`)
 	t.chart(tr.tracks(), tr.Start, tr.ran())
 	before, after := tr.shares()
