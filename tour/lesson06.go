@@ -73,7 +73,7 @@ func overlay() Lesson {
 					},
 					{Say: "And here is what the box has done:", Outside: "cat {DIR}/upper/etc/motd; ls -l {DIR}/upper", Want: outHas("changed", "c---------")},
 				},
-				Because: `A file is copied up when it is opened for writing for the first time. What is removed gets a mark in upper that hides it, a "whiteout": a character device with the numbers 0, 0. Throw upper away, and the container is as new: that is all that "docker rm" does to its files.`,
+				Because: `A file is copied up when it is opened for writing for the first time. What is removed gets a mark in upper that hides it, a "whiteout": a character device with the numbers 0, 0. Throw upper away, and the container is as good as new: that is all that "docker rm" does to its files.`,
 				Break: &Break{
 					Text:    `The same stack without an upper directory.`,
 					Prepare: prepare,

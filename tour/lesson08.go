@@ -73,7 +73,7 @@ func capabilities() Lesson {
 					{Inside: "grep -E 'Cap(Eff|Bnd)' /proc/self/status", Outside: "grep -E 'Cap(Eff|Bnd)' /proc/self/status"},
 					{Inside: "mount -t tmpfs none /tmp && echo mounted", Want: inIs("mounted")},
 				},
-				Because: `In its own mount namespace that harms nobody. But the same CAP_SYS_ADMIN would let it mount the host's disk, which is how containers started with --privileged are left.`,
+				Because: `In its own mount namespace that harms nobody. But without a user namespace the same CAP_SYS_ADMIN would let it mount the host's disk, which is how one leaves a container that was started with --privileged.`,
 			},
 		}},
 		Remember: `A container's root is root of its files and of little else. The bounding set makes sure that no setuid program brings the rest back.`,

@@ -307,7 +307,7 @@ func (s *screen) ask(ctx context.Context, q *Question) (int, error) {
 		return -1, nil
 	}
 	for {
-		k, err := s.key(ctx, "What do you think? ")
+		k, err := s.key(ctx, fmt.Sprintf("What do you think? a to %c; Enter: just show it; q: quit", 'a'+len(q.Choices)-1))
 		if err != nil {
 			return 0, err
 		}

@@ -80,23 +80,29 @@ func open(ctx context.Context, o Options) (*Stage, error) {
 	if err := sweep(base, f); err != nil {
 		return nil, fmt.Errorf("what an earlier tour left: %w", err)
 	}
-	random := make([]byte, 4)
-	rand.Read(random)
-	s := &Stage{ctx: ctx, o: o, facts: f, user: os.Geteuid() != 0 || f.Caps&(1<<21) == 0, name: prefix + hex.EncodeToString(random)}
-	s.dir = filepath.Join(base, strings.TrimPrefix(s.name, prefix))
-	for _, path := range []string{s.dir, o.Program} {
+	s := &Stage{ctx: ctx, o: o, facts: f, user: os.Geteuid() != 0 || f.Caps&(1<<21) == 0, freshRoot: fresh != nil}
+	for _, path := range []string{base, o.Program} {
 		if strings.ContainsFunc(path, func(r rune) bool { return r <= ' ' || strings.ContainsRune("'\"\\$`&;|<>()*?[]{}~#!", r) }) {
 			return nil, fmt.Errorf("%q stands in commands that the tour shows and runs in a shell: choose a path without spaces and quotes (--root)", path)
 		}
 	}
-	// The lock is there first: whoever finds a directory whose lock nobody holds may remove it.
-	if s.lock, err = lockFile(s.dir + ".lock"); err != nil {
+	// The lock is there first: whoever finds a directory whose lock nobody holds may remove it. Another tour that is just looking
+	// for such locks may have taken this one, too, for a dead tour's.
+	for range 10 {
+		random := make([]byte, 4)
+		rand.Read(random)
+		s.name = prefix + hex.EncodeToString(random)
+		s.dir = filepath.Join(base, strings.TrimPrefix(s.name, prefix))
+		if s.lock, err = lockFile(s.dir + ".lock"); err == nil {
+			break
+		}
+	}
+	if err != nil {
 		return nil, err
 	}
 	if err := os.Mkdir(s.dir, 0o755); err != nil {
 		return nil, err
 	}
-	s.freshRoot = fresh != nil
 	s.reset()
 	return s, nil
 }

@@ -29,6 +29,18 @@ func lockFile(name string) (*os.File, error) {
 		f.Close()
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
+	var here, there unix.Stat_t
+	err = unix.Fstat(int(f.Fd()), &here)
+	if err == nil {
+		err = unix.Stat(name, &there)
+	}
+	if err == nil && here.Ino != there.Ino {
+		err = unix.ENOENT
+	}
+	if err != nil { // somebody has removed it, and has held it until now
+		f.Close()
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
 	return f, nil
 }
 
@@ -40,8 +52,8 @@ func sweep(base string, f *facts.Facts) error {
 	}
 	for _, file := range locks {
 		lock, err := lockFile(file)
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			continue // it is alive
+		if errors.Is(err, unix.EWOULDBLOCK) || errors.Is(err, unix.ENOENT) {
+			continue // it is alive, or somebody else removes it
 		}
 		if err != nil {
 			return err
