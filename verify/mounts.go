@@ -630,10 +630,13 @@ func (t *table) speaksFor(i int, n *node) bool {
 
 func (t *table) judgeMissing(i int, n *node) (wrong []string, found string, absent *Finding) {
 	where := t.v.proc("mountinfo")
+	var unknown error
 	gone := func(name string) bool {
 		fd, err := t.v.open(name, 0)
 		if err == nil {
 			unix.Close(fd)
+		} else if !errors.Is(err, unix.ENOENT) {
+			unknown = err
 		}
 		return errors.Is(err, unix.ENOENT)
 	}
@@ -645,6 +648,11 @@ func (t *table) judgeMissing(i int, n *node) (wrong []string, found string, abse
 		optional = gone(o.Path)
 	case *plan.FSMount:
 		optional = o.Optional && !knownType(o.Type)
+	}
+	if unknown != nil {
+		f := failed(t.v.inside(n.at), unknown)
+		f.Why = "nothing hides it, and whether there is such a path isn't known: " + f.Why
+		return nil, "", &f
 	}
 	if optional {
 		f := holds(t.v.inside(n.at), "there is no such path, and nothing to be hidden")
