@@ -464,7 +464,10 @@ var tamperings = []tampering{
 	{name: "no table", do: `nft delete table ip glassbox0`, want: []string{"nft-bridge: | it isn't there", "nft-publish: | *:8080/tcp"}},
 
 	// What a program does itself.
-	{name: "user", cmd: "sh -c 'exec su -s /bin/sleep nobody 1000 || exec setpriv 1'", do: `sleep 0.5`, need: "false"},
+	{
+		name: "another user", cmd: `sh -c 'echo n:x:7:7::/:/bin/sh >>/etc/passwd; exec su n -c "exec sleep 1000"'`, do: `sleep 0.5`,
+		want: []string{"setresuid: become user 0 | Uid 7 7 7 7", "setresgid: become group 0 | Gid 7 7 7 7", "setgroups: | Groups [7]", "capset: | CapPrm 0000000000000000", "execve: | sleep 1000"},
+	},
 	{name: "working directory", cmd: "sh -c 'cd /tmp; while :; do sleep 1; done'", do: `sleep 0.3`, want: []string{"chdir: enter / | /tmp"}},
 	{name: "another program", cmd: "sh -c 'exec sleep 1000'", do: `sleep 0.3`, want: []string{"execve: | sleep 1000"}},
 	{name: "limits of its own", cmd: "sh -c 'ulimit -n 77; while :; do sleep 1; done'", do: `sleep 0.3`, want: []string{"prlimit: set RLIMIT_NOFILE | 77"}},
