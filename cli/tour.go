@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -39,7 +40,11 @@ With --auto the exit code is 1 if something shown was not what the lesson says.`
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if inside {
-				return tour.Inside(args, a.out)
+				if err := tour.Inside(args, a.out); err != nil {
+					fmt.Fprintln(a.out, err)
+					return &exitError{1}
+				}
+				return nil
 			}
 			cols, _, err := term.GetSize(int(a.out.Fd()))
 			o.Color = err == nil && !plain && a.getenv("NO_COLOR") == "" && a.getenv("TERM") != "dumb"

@@ -1,6 +1,7 @@
 package tour
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -12,10 +13,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Inside is what lessons run inside a box that no common program does: "escape", "calls", "net" and "ask".
+// Inside is what lessons run inside a box that no common program does: "escape", "calls", "net", "ask" and "serve".
 func Inside(args []string, out io.Writer) error {
 	if len(args) == 0 {
-		return fmt.Errorf("say what to do inside: escape, calls, net or ask")
+		return fmt.Errorf("say what to do inside: escape, calls, net, ask or serve")
 	}
 	switch args[0] {
 	case "escape":
@@ -30,7 +31,21 @@ func Inside(args []string, out io.Writer) error {
 		if len(args) < 2 {
 			return fmt.Errorf("ask wants an address and a port")
 		}
-		fmt.Fprintln(out, askWorld(args[1]))
+		said, err := askWorld(args[1])
+		if err != nil {
+			return errors.New(errText(err))
+		}
+		fmt.Fprintln(out, said)
+		return nil
+	case "serve":
+		if len(args) < 2 {
+			return fmt.Errorf("serve wants a port")
+		}
+		l, err := net.Listen("tcp4", ":"+args[1])
+		if err != nil {
+			return err
+		}
+		greet(l, "the box")
 		return nil
 	case "calls":
 		makeCalls(out)
@@ -160,20 +175,20 @@ func gateway() (via net.IP, ok bool) {
 }
 
 // askWorld calls an address and returns what is said there.
-func askWorld(address string) string {
+func askWorld(address string) (string, error) {
 	c, err := net.DialTimeout("tcp4", address, 1500*time.Millisecond)
 	if err == nil {
 		defer c.Close()
 		c.SetDeadline(time.Now().Add(5 * time.Second))
 		var said []byte
 		if said, err = io.ReadAll(c); err == nil {
-			return strings.TrimSpace(string(said))
+			return strings.TrimSpace(string(said)), nil
 		}
 	}
 	if e, ok := err.(net.Error); ok && e.Timeout() {
-		return "no answer"
+		err = errors.New("no answer")
 	}
-	return errText(err)
+	return "", err
 }
 
 // errText is what the C library says of an error, as programs in the box do.

@@ -51,6 +51,7 @@ type Look struct {
 	Say     string // said before
 	Inside  string
 	Outside string
+	World   bool // Outside runs in the world of lesson 10
 	Root    bool // not for an ordinary user
 	Want    Want
 }

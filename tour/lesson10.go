@@ -35,7 +35,12 @@ func standIn(s *Stage) error {
 		listener net.Listener
 		err      error
 	}
-	made, wired, done := make(chan opened), make(chan struct{}), make(chan struct{})
+	made, wired, done, jobs := make(chan opened), make(chan struct{}), make(chan struct{}), make(chan func())
+	s.world = func(f func()) {
+		ended := make(chan struct{})
+		jobs <- func() { defer close(ended); f() }
+		<-ended
+	}
 	go func() {
 		runtime.LockOSThread() // and never unlocked: the thread is in the world
 		var o opened
@@ -49,7 +54,14 @@ func standIn(s *Stage) error {
 			made <- o
 		case <-done:
 		}
-		<-done
+		for {
+			select {
+			case job := <-jobs:
+				job()
+			case <-done:
+				return
+			}
+		}
 	}()
 	world := <-made
 	s.stop = append(s.stop, func() { close(done) })
@@ -107,10 +119,15 @@ func boxBridge() network.Bridge {
 	}
 }
 
+// published is the port of the host by which the world reaches the box.
+func published() []network.Port {
+	return []network.Port{{Proto: "tcp", HostPort: 8080, ContainerPort: 80}}
+}
+
 func networks() Lesson {
 	// The steps are those of every container of glassbox (network.Steps). match chooses some of them.
-	wired := func(s *Stage, match func(plan.Op) bool) *plan.Plan {
-		e := network.Endpoint{Bridge: boxBridge(), IP: netip.MustParseAddr(boxAddress), Veth: "tobox"}
+	wired := func(s *Stage, ports []network.Port, match func(plan.Op) bool) *plan.Plan {
+		e := network.Endpoint{Bridge: boxBridge(), IP: netip.MustParseAddr(boxAddress), Veth: "tobox", Ports: ports}
 		var after []plan.Step
 		for _, st := range network.Steps(e, func(string) string { return "" }) {
 			if match(st.Op) {
@@ -132,7 +149,7 @@ func networks() Lesson {
 		showHost = "{GLASSBOX} tour --inside net"
 	)
 	return Lesson{
-		Name: "network", Title: "A network by hand: a cable, a switch, a translator", Minutes: 6,
+		Name: "network", Title: "A network by hand: a cable, a switch, a translator", Minutes: 8,
 		Shows: "From a network namespace with nothing in it to an answer from the world, step by step.",
 		Intro: `A new network namespace is a machine without a network card. This lesson gives it one: a cable (veth), a switch (bridge), an address, a route, and a firewall rule that translates addresses on the way out (NAT).
 
@@ -150,7 +167,7 @@ So that nothing of your machine changes, the part of the host is played by a net
 			{
 				Title:    "Nothing",
 				Text:     `A box with a network namespace, and no more.`,
-				Plan:     func(s *Stage) (*plan.Plan, error) { return wired(s, func(plan.Op) bool { return false }), nil },
+				Plan:     func(s *Stage) (*plan.Plan, error) { return wired(s, nil, func(plan.Op) bool { return false }), nil },
 				Question: &Question{Ask: "The box calls the world. What is the answer?", Choices: []string{"none; it waits until it gives up", "an error at once: network is unreachable", "the world's: namespaces share the way out"}, Answer: 1},
 				Looks: []Look{
 					{Say: "Devices with their addresses, and the default route, as ip address and ip route would show them:", Inside: show, Outside: showHost, Want: all(inHas("lo"), inLacks("eth0"), outHas("uplink", "{HOST}"))},
@@ -162,7 +179,7 @@ So that nothing of your machine changes, the part of the host is played by a net
 				Title: "A cable and a switch",
 				Text:  `A veth device is a cable with two plugs: what goes in at one end comes out at the other. One end is put into the box, the other into a bridge, which is a switch inside the kernel, on which the host has an address, too.`,
 				Plan: func(s *Stage) (*plan.Plan, error) {
-					return wired(s, func(op plan.Op) bool {
+					return wired(s, nil, func(op plan.Op) bool {
 						return kind[*plan.LinkBridge](op) || kind[*plan.LinkVeth](op) || kind[*plan.LinkAddress](op)
 					}), nil
 				},
@@ -183,7 +200,7 @@ So that nothing of your machine changes, the part of the host is played by a net
 			{
 				Title:    "Out into the world",
 				Text:     `The rest of what every container gets: a default route, by which everything that isn't in the subnet goes to the host; forwarding, by which the host passes it on; and a table of firewall rules, one of which is called masquerade.`,
-				Plan:     func(s *Stage) (*plan.Plan, error) { return wired(s, func(plan.Op) bool { return true }), nil },
+				Plan:     func(s *Stage) (*plan.Plan, error) { return wired(s, nil, func(plan.Op) bool { return true }), nil },
 				Question: &Question{Ask: "The world answers. By which address did the caller come?", Choices: []string{"172.30.0.2, the box's", "198.51.100.1, the host's", "172.30.0.1, the bridge's"}, Answer: 1},
 				Looks: []Look{
 					{Inside: show, Want: inHas("default via {GATEWAY}")},
@@ -213,8 +230,36 @@ So that nothing of your machine changes, the part of the host is played by a net
 					Because: `The packet did arrive. But it came from 172.30.0.2, and the world doesn't know where that is: the answer has no way back.`,
 				},
 			},
+			{
+				Title: "In from the world",
+				Text:  `The other direction. In the box a server listens on port 80. One more step publishes it: port 8080 of the host is to lead there. What is called the world below is a command that runs in the world's network namespace.`,
+				Plan: func(s *Stage) (*plan.Plan, error) {
+					p := wired(s, published(), func(plan.Op) bool { return true })
+					for i := range p.Steps { // the scene before has told of the others
+						if st := &p.Steps[i]; st.Phase == plan.Network && !kind[*plan.NftPublish](st.Op) {
+							st.Origin = always
+						}
+					}
+					return p, nil
+				},
+				Question: &Question{Ask: "Which process of the host takes the connection and hands it on?", Choices: []string{"glassbox", "one that was started for this port", "none"}, Answer: 2},
+				Looks: []Look{
+					{Inside: "glassbox tour --inside serve 80 &\nuntil glassbox tour --inside ask 127.0.0.1:80 >/dev/null; do :; done; echo it listens", Want: inIs("it listens")},
+					{Outside: "{GLASSBOX} tour --inside ask {HOST}:8080", World: true, Want: outIs("the box answers: you are {WORLD}")},
+				},
+				Because: `The kernel does it: a rule looks the port up in a map and replaces the destination of the connection's packets. The server sees the caller's own address.`,
+				Break: &Break{
+					Text:   `Without that step.`,
+					Change: without(kind[*plan.NftPublish]),
+					Looks: []Look{
+						{Inside: "glassbox tour --inside serve 80 &\nuntil glassbox tour --inside ask 127.0.0.1:80 >/dev/null; do :; done; echo it listens", Want: inIs("it listens")},
+						{Outside: "{GLASSBOX} tour --inside ask {HOST}:8080", World: true, Want: outHas("refused")},
+					},
+					Because: `The server runs as before, and nobody outside knows the way: on port 8080 of the host nobody listens.`,
+				},
+			},
 		},
-		Remember: `A container's network is a cable into a switch of the host, an address, a route, and a rule that translates. A published port is one more rule, in the other direction.`,
+		Remember: `A container's network is a cable into a switch of the host, an address, a route, a rule that translates what leaves, and an entry in a map for each published port.`,
 		Read:     "veth(4), network_namespaces(7), ip-link(8), nft(8); docs/networking.md follows a packet through all of it.",
 	}
 }

@@ -325,12 +325,20 @@ func (p *player) looks(number string, looks []Look) error {
 				return p.failed(number, err)
 			}
 		}
+		where := "outside"
 		if l.Outside != "" {
-			if seen.Out, err = p.outside(l.Outside); err != nil {
+			look := func() { seen.Out, err = p.outside(l.Outside) }
+			if l.World {
+				where = "world"
+				p.world(look)
+			} else {
+				look()
+			}
+			if err != nil {
 				return p.failed(number, err)
 			}
 		}
-		p.sides(p.expand(l.Inside), seen.In, p.expand(l.Outside), seen.Out)
+		p.sides(p.expand(l.Inside), seen.In, where, p.expand(l.Outside), seen.Out)
 		if l.Want != nil && !skipped {
 			seen.Stage = p.Stage
 			if wrong := l.Want(seen); wrong != "" {
@@ -427,9 +435,14 @@ func (s *screen) rules(p *plan.Plan, op plan.Op) {
 // whole prints a long plan: a line for each run of steps of one kind.
 func (s *screen) whole(p *plan.Plan) {
 	s.line("")
+	var phase plan.Phase
 	for i := 0; i < len(p.Steps); {
 		st, n := p.Steps[i], 1
-		for i+n < len(p.Steps) && p.Steps[i+n].Lane == st.Lane && p.Steps[i+n].Op.Kind() == st.Op.Kind() {
+		if st.Phase != phase {
+			phase = st.Phase
+			s.dim("      " + string(phase))
+		}
+		for i+n < len(p.Steps) && p.Steps[i+n].Lane == st.Lane && p.Steps[i+n].Phase == st.Phase && p.Steps[i+n].Op.Kind() == st.Op.Kind() {
 			n++
 		}
 		more := ""

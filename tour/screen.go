@@ -232,13 +232,13 @@ func (s *screen) bold(text, mark string) string {
 	return text
 }
 
-// sides prints what was seen inside and outside: side by side where there is room.
-func (s *screen) sides(in, inSaid, out, outSaid string) {
+// sides prints what was seen inside and outside (or in the world): side by side where there is room.
+func (s *screen) sides(in, inSaid, where, out, outSaid string) {
 	s.line("")
 	if s.width >= 100 && in != "" && out != "" {
 		half := (s.width - 3) / 2
 		left := append([]string{"inside"}, column(in, inSaid, half)...)
-		right := append([]string{"outside"}, column(out, outSaid, half)...)
+		right := append([]string{where}, column(out, outSaid, half)...)
 		for i := range max(len(left), len(right)) {
 			l, r := "", ""
 			if i < len(left) {
@@ -255,7 +255,7 @@ func (s *screen) sides(in, inSaid, out, outSaid string) {
 		}
 		return
 	}
-	for _, side := range []struct{ name, code, cmd, said string }{{"inside", "33", in, inSaid}, {"outside", "36", out, outSaid}} {
+	for _, side := range []struct{ name, code, cmd, said string }{{"inside", "33", in, inSaid}, {where, "36", out, outSaid}} {
 		if side.cmd == "" {
 			continue
 		}

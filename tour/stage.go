@@ -40,6 +40,7 @@ type Stage struct {
 	lacks     []string // programs that this machine doesn't have
 	vars      map[string]string
 	box       *box
+	world     func(func())      // runs something in the world of lesson 10
 	stop      []func()          // what else the lesson has to end
 	groups    map[string]string // the box's cgroups by controller, as compile.Output has them
 	plans     func() (*plan.Plan, error)
