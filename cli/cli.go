@@ -26,6 +26,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"glassbox/engine"
+	"glassbox/plan"
 )
 
 // Version is what --version prints.
@@ -48,6 +49,8 @@ type app struct {
 	// Global flags.
 	root, state, runtime string
 	debug                bool
+
+	trace *plan.Trace // of run --trace
 }
 
 // group is a heading of `glassbox --help`.
@@ -199,7 +202,7 @@ func (a *app) places() (root, state string) {
 // open opens the engine.
 func (a *app) open() (*engine.Engine, error) {
 	defer a.timed("open the engine")()
-	c := engine.Config{Runtime: a.runtimePath(), Warn: func(text string) { fmt.Fprintln(a.err, "WARNING:", text) }}
+	c := engine.Config{Runtime: a.runtimePath(), Warn: func(text string) { fmt.Fprintln(a.err, "WARNING:", text) }, Trace: a.trace}
 	var err error
 	if c.Root, err = filepath.Abs(a.root); err != nil {
 		return nil, err

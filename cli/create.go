@@ -13,6 +13,7 @@ import (
 	"golang.org/x/term"
 
 	"glassbox/engine"
+	"glassbox/fork"
 	"glassbox/image"
 )
 
@@ -288,6 +289,7 @@ func (c *createFlags) make(ctx context.Context, a *app, e *engine.Engine, o engi
 
 // fetch pulls the image of a container. Progress goes to stderr: stdout is the container's.
 func (c *createFlags) fetch(ctx context.Context, a *app, e *engine.Engine, o engine.CreateOptions) error {
+	defer fork.Timed(a.trace, "command", "pulls the image")()
 	p := pull{platform: o.Platform, insecure: c.insecure, quiet: c.quiet, progress: a.err}
 	_, err := p.do(ctx, a, e, o.Image)
 	return err

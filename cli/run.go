@@ -14,6 +14,7 @@ import (
 
 	"glassbox/engine"
 	"glassbox/explain"
+	"glassbox/fork"
 	"glassbox/plan"
 	"glassbox/signals"
 )
@@ -102,15 +103,16 @@ func (r *run) do(ctx context.Context) error {
 	case !o.Detach && o.TTY && at.stdin && !r.isTerminal():
 		return errNoTTY
 	}
-	opened := r.trace.timed("opens the engine: looks for what killed processes left")
+	if r.trace.file != "" {
+		r.app.trace = &r.trace.seen
+	}
+	opened := fork.Timed(r.app.trace, "command", "opens the engine: looks for what killed processes left")
 	e, err := r.open()
 	opened()
 	if err != nil {
 		return err
 	}
-	created := r.trace.timed("makes the container: image, specification, its files")
 	made, err := r.create(ctx, e)
-	created()
 	if err == nil && made.Fixed {
 		at.tty = made.Options.TTY
 	}

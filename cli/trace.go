@@ -51,21 +51,10 @@ func (t *traceFlags) check(detach, steps bool) error {
 	return nil
 }
 
-// timed notes how long something takes, from now until the function that it returns is called.
-func (t *traceFlags) timed(what string) func() {
-	if t.file == "" {
-		return func() {}
-	}
-	began := fork.Now()
-	return func() {
-		t.seen.Spans = append(t.seen.Spans, plan.Span{Who: "command", What: what, Begin: began, End: fork.Now()})
-	}
-}
-
 // start asks the engine for the rest.
 func (t *traceFlags) start(so *engine.StartOptions, words []string) {
 	t.words = words
-	so.Trace, so.TraceFor = &t.seen, traceFor
+	so.TraceFor = traceFor
 	told := so.Explain
 	so.Explain = func(p *plan.Plan) {
 		t.plan = p
@@ -84,7 +73,7 @@ func (t *traceFlags) write(a *app, err error) error {
 	t.seen.Spans = append(t.seen.Spans, plan.Span{Who: "command", What: "glassbox starts: loader, Go runtime, packages, command line", Begin: t.began - t.used, End: t.began})
 	now := fork.Now()
 	t.between("glassbox starts", "opens the engine", "reads the command line", now)
-	t.between("makes the container", "compiles the plan", "catches signals, takes the container's lock", now)
+	t.between("makes the container", "prepares the network", "catches signals, takes the container's lock", now)
 	t.between("takes back cgroups", "", "learns of the end", now)
 	tr := explain.Traced{Plan: t.plan, Trace: &t.seen, Command: t.words, Start: t.began - t.used, End: now, For: int64(traceFor), Errno: func(n int64) string { return unix.ErrnoName(syscall.Errno(n)) }}
 	var exit *exitError

@@ -42,6 +42,7 @@ func (e *Engine) Create(_ context.Context, o CreateOptions) (*Container, error) 
 		return nil, unsupported("running containers as an ordinary user is not supported yet: use sudo (explain works without)")
 	}
 
+	defer e.timed("makes the container: lock, name, directories, file")()
 	lock, _, err := supervise.Lock(e.lockFile(c.ID), true)
 	if err != nil {
 		return nil, err

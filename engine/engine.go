@@ -112,6 +112,7 @@ func Open(c Config) (*Engine, error) {
 // Facts returns what is known of this host.
 func (e *Engine) Facts() (*host.Facts, error) {
 	if e.facts == nil {
+		defer e.timed("asks the host what it can do")()
 		f, err := host.Probe()
 		if err != nil {
 			return nil, err

@@ -123,9 +123,8 @@ type StartOptions struct {
 	// removed if it never ran, and Start returns that error. The child makes two system calls more before each of its steps, which are
 	// not in the plan.
 	Before func(*Stop) error
-	// Trace, if it is set, is filled in with what the start took, and with the program's system calls in the first TraceFor after
-	// execve, which slows it as long. It is complete when Session.Wait has returned. Only with Attach, and not with Before.
-	Trace    *plan.Trace
+	// TraceFor is how long after execve the program's system calls are noted in Config.Trace, beside what the start took. It is slower as
+	// long. All is there when Session.Wait has returned. Only with Attach, and not with Before.
 	TraceFor time.Duration
 }
 
@@ -175,6 +174,8 @@ type Config struct {
 	Runtime string // path of glassbox-runtime
 	// Warn, if it is set, is told what was asked for and has no effect, or is unusual.
 	Warn func(text string)
+	// Trace, if it is set, is filled in with what making and starting a container takes.
+	Trace *plan.Trace
 }
 
 // Images is the engine's image store.

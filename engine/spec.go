@@ -62,6 +62,7 @@ type builder struct {
 
 // spec writes the configuration of a container. It reads the image, the caller's files and device nodes, and changes nothing.
 func (e *Engine) spec(c *Container, facts *host.Facts) (*specification, error) {
+	defer e.timed("writes the specification: user, capabilities, filter, mounts")()
 	b := &builder{e: e, c: c, o: &c.Options, facts: facts, seenMount: map[string]int{}}
 	b.spec = &specs.Spec{Version: "1.2.0", Process: &specs.Process{}, Linux: &specs.Linux{Resources: &specs.LinuxResources{}}}
 	b.origins = map[string]string{"": "default"}
@@ -111,7 +112,9 @@ func (b *builder) rootfs() error {
 		if b.c.ImageID != "" {
 			ref = b.c.ImageID
 		}
+		found := b.e.timed("finds the image")
 		img, err := b.e.images.Resolve(ref)
+		found()
 		if err != nil {
 			return err
 		}

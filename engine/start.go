@@ -290,9 +290,7 @@ func (e *Engine) Start(_ context.Context, ref string, o StartOptions) (*Session,
 	if err != nil {
 		return nil, err
 	}
-	done := o.timed("compiles the plan: host's facts, specification, address, files")
 	job, err := e.job(c, o)
-	done()
 	if err != nil {
 		return nil, e.notStarted(c, err)
 	}
@@ -300,8 +298,8 @@ func (e *Engine) Start(_ context.Context, ref string, o StartOptions) (*Session,
 		o.Explain(job.Plan)
 	}
 	job.Step = o.Before != nil
-	if o.Trace != nil && o.Attach && o.Before == nil {
-		job.Trace = int64(max(o.TraceFor, 1))
+	if e.cfg.Trace != nil && o.TraceFor > 0 && o.Attach && o.Before == nil {
+		job.Trace = int64(o.TraceFor)
 	}
 	s, err := e.spawn(c, job, lock, o)
 	var start *StartError
@@ -343,7 +341,9 @@ func (e *Engine) job(c *Container, o StartOptions) (*supervise.Job, error) {
 			return nil, err
 		}
 	}
+	wired := e.timed("prepares the network: bridge, address, ports")
 	w, err := e.wire(c, s, true)
+	wired()
 	if err != nil {
 		return nil, err
 	}
@@ -351,6 +351,7 @@ func (e *Engine) job(c *Container, o StartOptions) (*supervise.Job, error) {
 		e.release(w.job, c.ID)
 		return nil, err
 	}
+	filed := e.timed("writes hosts, resolv.conf, hostname")
 	os.Remove(e.pausedFile(c.ID))
 	dir := e.dir(c.ID)
 	if w.container != "" {
@@ -371,7 +372,10 @@ func (e *Engine) job(c *Container, o StartOptions) (*supervise.Job, error) {
 			return fail(err)
 		}
 	}
+	filed()
+	compiled := e.timed("compiles the plan")
 	out, err := e.compile(c, s, w, facts)
+	compiled()
 	if err != nil {
 		return fail(err)
 	}
@@ -427,7 +431,7 @@ func (e *Engine) runtimeFile() (*os.File, error) {
 // The job reaches it twice: at once, in memory; and as a file, which is written while the supervisor comes up, and before it
 // is told to begin.
 func (e *Engine) spawn(c *Container, job *supervise.Job, lock *os.File, o StartOptions) (*Session, error) {
-	forked := o.timed("starts the supervisor: job into memory, fork")
+	forked := e.timed("starts the supervisor: job into memory, fork")
 	runtime, err := e.runtimeFile()
 	if err != nil {
 		return nil, err
@@ -473,7 +477,7 @@ func (e *Engine) spawn(c *Container, job *supervise.Job, lock *os.File, o StartO
 	theirs.Close()
 	forked()
 	born := fork.Now()
-	written := o.timed("writes plan and job to the disk")
+	written := e.timed("writes plan and job to the disk")
 	// The job comes last: where there is one, there is its plan.
 	err = supervise.WriteJSON(filepath.Join(e.dir(c.ID), supervise.PlanFile), job.Plan)
 	if err == nil {
@@ -488,7 +492,7 @@ func (e *Engine) spawn(c *Container, job *supervise.Job, lock *os.File, o StartO
 		return nil, fmt.Errorf("the supervisor ended before the container was started: %w", err)
 	}
 	written()
-	s := &Session{socket: mine, events: bufio.NewScanner(mine), trace: o.Trace}
+	s := &Session{socket: mine, events: bufio.NewScanner(mine), trace: e.cfg.Trace}
 	s.events.Buffer(nil, 1<<20)
 	if job.Trace > 0 {
 		s.events.Buffer(nil, 16<<20)
@@ -556,15 +560,7 @@ func (s *Session) late(born int64) {
 }
 
 // timed adds to the trace how long something takes, from now until the function that it returns is called.
-func (o *StartOptions) timed(what string) func() {
-	if o.Trace == nil {
-		return func() {}
-	}
-	began := fork.Now()
-	return func() {
-		o.Trace.Spans = append(o.Trace.Spans, plan.Span{Who: "command", What: what, Begin: began, End: fork.Now()})
-	}
-}
+func (e *Engine) timed(what string) func() { return fork.Timed(e.cfg.Trace, "command", what) }
 
 // Wait waits for the container's end and returns its exit code.
 func (s *Session) Wait() (int, error) {

@@ -28,7 +28,8 @@ func duration(ns int64) string {
 	return fmt.Sprintf("%.*f %s", digits, v, unit)
 }
 
-// part is a stretch of time for which something has a name. Where several overlap, the one of the highest rank counts.
+// part is a stretch of time for which something has a name. Where several overlap, the one of the highest rank counts, among equals the
+// one that began last, as it is a piece of the other.
 type part struct {
 	what       string
 	begin, end int64
@@ -61,10 +62,10 @@ func shares(parts []part, from, to int64, rest string) []Share {
 	cuts = slices.Compact(cuts)
 	took := map[string]int64{}
 	for i := 1; i < len(cuts); i++ {
-		what, rank := rest, -1
+		what, rank, begin := rest, -1, int64(0)
 		for _, p := range parts {
-			if p.rank > rank && p.begin <= cuts[i-1] && p.end >= cuts[i] {
-				what, rank = p.what, p.rank
+			if (p.rank > rank || p.rank == rank && p.begin > begin) && p.begin <= cuts[i-1] && p.end >= cuts[i] {
+				what, rank, begin = p.what, p.rank, p.begin
 			}
 		}
 		took[what] += cuts[i] - cuts[i-1]

@@ -3,6 +3,7 @@ package explain
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -46,6 +47,15 @@ func TestShares(t *testing.T) {
 	}
 	if sum != 90 {
 		t.Errorf("the shares add up to %d, want 90", sum)
+	}
+	// A piece of a piece has its own name.
+	for _, parts := range [][]part{
+		{{"whole", 1, 10, commandTime}, {"piece", 3, 5, commandTime}},
+		{{"piece", 3, 5, commandTime}, {"whole", 1, 10, commandTime}},
+	} {
+		if got := fmt.Sprint(shares(parts, 0, 10, "nobody")); got != "[{whole 7} {piece 2} {nobody 1}]" {
+			t.Errorf("got %s", got)
+		}
 	}
 }
 

@@ -38,6 +38,15 @@ func Now() int64 {
 	return t.Nano()
 }
 
+// Timed adds to t how long something takes, from now until the function that it returns is called. Without t it does nothing.
+func Timed(t *plan.Trace, who, what string) func() {
+	if t == nil {
+		return func() {}
+	}
+	began := Now()
+	return func() { t.Spans = append(t.Spans, plan.Span{Who: who, What: what, Begin: began, End: Now()}) }
+}
+
 // ProcessorTime is how much of the processors this process has used, in nanoseconds. At its first line that is about the time since
 // it was made, but for what it waited (for the disk, say).
 func ProcessorTime() int64 {
