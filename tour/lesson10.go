@@ -141,7 +141,7 @@ func networks() Lesson {
 		if len(after) > 0 {
 			body = append(body, plumbing(&plan.Await{Name: "network"}))
 		}
-		return s.plan(recipe{namespaces: []string{"mount", "net"}, why: "The child's network namespace is new and empty.", after: after, body: body})
+		return s.plan(recipe{namespaces: []string{"mount", "pid", "net"}, why: "The child's network namespace is new and empty; mounts and process IDs are its own as in the lessons before.", after: after, body: body})
 	}
 	const (
 		show     = "glassbox tour --inside net"
