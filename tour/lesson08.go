@@ -1,8 +1,6 @@
 package tour
 
 import (
-	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 
@@ -36,13 +34,7 @@ func (s *Stage) fewer() []plan.Step {
 	}
 }
 
-func locked(s *Stage) error {
-	name := filepath.Join(s.root, "etc/locked")
-	if err := os.WriteFile(name, []byte("read although its mode is 000\n"), 0o600); err != nil {
-		return err
-	}
-	return os.Chmod(name, 0)
-}
+func locked(s *Stage) error { return s.put("etc/locked", "read although its mode is 000\n", 0) }
 
 func capabilities() Lesson {
 	return Lesson{

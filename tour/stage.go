@@ -167,14 +167,13 @@ func (s *Stage) image() error {
 	if s.img != nil {
 		return nil
 	}
-	var files []string
+	files := []string{s.o.Program + ":/bin/glassbox"}
 	busybox, _ := exec.LookPath("busybox")
 	s.lacks = nil
-	for _, name := range append(append([]string{"sh"}, needed()...), handy()...) {
+	for _, name := range append([]string{"sh"}, needed()...) {
 		switch file, err := exec.LookPath(name); {
 		case err == nil:
 			files = append(files, file)
-		case !slices.Contains(needed(), name) && name != "sh":
 		case busybox != "" && exec.Command(busybox, name, "--help").Run() == nil:
 			files = append(files, busybox+":/bin/"+name)
 		default:
@@ -185,7 +184,16 @@ func (s *Stage) image() error {
 	if err != nil {
 		return err
 	}
-	img, err := store.FromHost(s.ctx, "tour", image.FromHostOptions{Files: append(files, s.o.Program+":/bin/glassbox")})
+	more := slices.Clone(files)
+	for _, name := range handy() {
+		if file, err := exec.LookPath(name); err == nil {
+			more = append(more, file)
+		}
+	}
+	img, err := store.FromHost(s.ctx, "tour", image.FromHostOptions{Files: more})
+	if err != nil && s.ctx.Err() == nil { // one of them is more than a program with libraries
+		img, err = store.FromHost(s.ctx, "tour", image.FromHostOptions{Files: files})
+	}
 	if err != nil {
 		return fmt.Errorf("an image of this machine's programs: %w", err)
 	}
@@ -193,15 +201,33 @@ func (s *Stage) image() error {
 	if err := os.Symlink(filepath.Join("store", img.Layers[0].Dir), s.root); err != nil {
 		return err
 	}
+	inside, err := os.OpenRoot(s.root)
+	if err != nil {
+		return err
+	}
+	defer inside.Close()
 	for _, dir := range []string{"proc", "dev", "tmp", "etc", "sys"} {
-		if err := os.MkdirAll(filepath.Join(s.root, dir), 0o755); err != nil {
+		if err := inside.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}
 	}
-	if err := os.WriteFile(filepath.Join(s.root, "etc/motd"), []byte("hello from the image\n"), 0o644); err != nil {
+	return errors.Join(s.put("etc/motd", "hello from the image\n", 0o644), s.put("dev/null", "", 0o644))
+}
+
+// put makes a file of the image anew. A box can write there, and may have left a link that leads out: os.Root follows none.
+func (s *Stage) put(name, content string, mode os.FileMode) error {
+	inside, err := os.OpenRoot(s.root)
+	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(s.root, "dev/null"), nil, 0o644)
+	defer inside.Close()
+	if err := inside.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err := inside.WriteFile(name, []byte(content), mode|0o200); err != nil {
+		return err
+	}
+	return inside.Chmod(name, mode)
 }
 
 // box is the process inside.
