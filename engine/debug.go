@@ -8,6 +8,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -60,7 +61,17 @@ func (e *Engine) DebugStop(_ context.Context, s *Stop, o DebugOptions) (code int
 	if err != nil {
 		return 125, fmt.Errorf("start %s doorkeeper: %w", e.cfg.Runtime, err)
 	}
-	return e.debug(s.Container.ID, caller, t, true, o)
+	// Some namespaces are entered late. The doorkeeper knows of all: an exec may find it when the container runs.
+	look, err := s.Look()
+	if err != nil {
+		caller.Close()
+		return 125, err
+	}
+	now := *t
+	now.Namespaces = slices.DeleteFunc(slices.Clone(t.Namespaces), func(name string) bool {
+		return !slices.Contains(look.Own, strings.Replace(name, "mount", "mnt", 1))
+	})
+	return e.debug(s.Container.ID, caller, &now, true, o)
 }
 
 // stopTarget is what there is to be entered at a stop.

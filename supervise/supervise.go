@@ -490,6 +490,7 @@ func (s *supervisor) failed(err error, code int) {
 	if s.log != nil {
 		s.log.close()
 	}
+	s.closePorts() // whoever is told may want them for the next try, before this process has ended
 	releaseNetwork(s.job)
 	s.job.Remove = s.job.Remove || s.job.Step
 	s.end()
@@ -512,10 +513,15 @@ func (s *supervisor) end() {
 }
 
 func (s *supervisor) undo() error {
+	s.closePorts()
+	return Undo(s.job)
+}
+
+func (s *supervisor) closePorts() {
 	for _, fd := range s.ports {
 		unix.Close(fd)
 	}
-	return Undo(s.job)
+	s.ports = nil
 }
 
 // Undo takes back what the plan of a job made and gives its address back. Doing it twice does no harm.
