@@ -37,8 +37,11 @@ type golang struct {
 	procs   map[string]string // procfs → where it is mounted
 	second  bool              // after a clone in the child, which can't be made
 	filter  string
+	scripts []string
 	joined  int // of groups, by the child
-	words   map[string]bool
+	// nullOpen opens the null device, in the next line that needs it.
+	nullOpen string
+	words    map[string]bool
 }
 
 // What a program lacks that would be too long.
@@ -46,8 +49,8 @@ const (
 	withReasons = iota
 	withPhases
 	withoutComments // but those that say what a function does
-	withoutAny      // but the numbers of the steps
-	withoutBridge   // what the first container of a bridge makes for all
+	withoutAny      // but the numbers of the steps, and one shell for all of the network
+	withoutScript   // which is deflated, as the filter always is
 	goLevels
 )
 
@@ -62,6 +65,8 @@ type goLine struct {
 	join  bool
 	text  []string // lines, instead of a call
 	note  string   // a comment instead of all that
+	// before is a line that comes first.
+	before string
 
 	first, last int // steps
 	kinds       []string
@@ -71,9 +76,9 @@ type goLine struct {
 
 const goHead = `%s, made by hand: what glassbox does in %d steps, with the numbers of "glassbox explain".
 Build it: go mod init by-hand && go get golang.org/x/sys && CGO_ENABLED=0 go build . && sudo ./by-hand
-Go code can't run between fork and execve: of a program's threads one survives the fork, and the Go runtime needs the others. So this
-one starts itself again in the new namespaces, as most engines do, and goes on in child. glassbox doesn't: its clone runs a list of
-prepared system calls. What it does by descriptors, so that no image can lead it astray, is done by names here, after pivot_root.`
+Go code can't run between fork and execve: one thread survives the fork, and the Go runtime needs the others. So this program starts
+itself again in the new namespaces, as most engines do, and goes on in child. glassbox doesn't: its clone runs a list of prepared
+system calls. What glassbox opens by descriptor, so that no image can lead it astray, has a name here, looked up after pivot_root.`
 
 func writeGo(w io.Writer, p *plan.Plan, a About) error {
 	if slices.ContainsFunc(p.Steps, func(s plan.Step) bool { return s.Op == nil }) {
@@ -141,7 +146,13 @@ func (g *golang) program(a About) ([]byte, error) {
 	}
 	t.line("\n\t\"golang.org/x/sys/unix\"\n)")
 	t.line("%s", body)
-	out, err := format.Source([]byte(b.String()))
+	text := b.String()
+	if head, rest, ok := strings.Cut(text, "\nfunc main() {"); ok && g.tight >= withoutAny {
+		// No room for empty lines; texts of several lines have none.
+		imports, rest2, _ := strings.Cut(head, "\n)\n")
+		text = imports + "\n)\n\n" + strings.ReplaceAll(strings.TrimLeft(rest2, "\n"), "\n\n", "\n") + "\nfunc main() {" + strings.ReplaceAll(rest, "\n\n", "\n")
+	}
+	out, err := format.Source([]byte(text))
 	if err != nil {
 		return nil, fmt.Errorf("the program isn't one: %w", err)
 	}
@@ -295,8 +306,24 @@ func (g *golang) lane(t *script, lines []goLine) {
 			notes = where
 			continue
 		}
+		if l.before != "" {
+			t.line("\t%s", l.before)
+		}
 		where = "/* " + where + " */ "
 		switch {
+		case l.fn == "sh":
+			l.text = []string{"", "sh.Stderr = os.Stderr", "check(sh.Run())"}
+			script := "`" + shellText(l.items, 40+len(where)) + "`"
+			if g.tight >= withoutScript {
+				g.use("inflate")
+				g.scripts = append(g.scripts, compress([]byte(shellText(l.items, 0))))
+				script = fmt.Sprintf("string(inflate(script%d))", len(g.scripts))
+			}
+			l.text[0] = where + "sh := exec.Command(\"sh\", \"-ec\", " + script + ", fmt.Sprint(cmd.Process.Pid))"
+			if g.words["sh"] { // interrupted by other steps
+				l.text[0] = strings.Replace(l.text[0], "sh :=", "sh =", 1)
+			}
+			g.words["sh"] = true
 		case l.text == nil:
 			l.text = packed(where+l.fn+"(", l.items, ")")
 		case len(where)+len(l.text[0]) > lineWidth && g.tight < withoutComments:
@@ -320,7 +347,7 @@ func (g *golang) body() string {
 		t.line("const id = %q", g.id)
 	}
 	if len(g.groups) > 1 { // of cgroups
-		for _, line := range packed("var groups = []string{", g.groups, "}") {
+		for _, line := range g.listGroups() {
 			t.line("%s", line)
 		}
 	}
@@ -365,16 +392,38 @@ func (g *golang) body() string {
 			t.line("%s%s", code, when(g.tight >= withoutComments, "", "\n"))
 		}
 	}
-	if f := g.filter; f != "" {
-		t.line("")
-		t.line("%sconst filter = \"\" +", when(g.tight < withoutAny, "// The system call filter: struct sock_filter, 8 bytes each, deflated.\n", ""))
+	data := func(what, name, f string) {
+		t.line("\n%sconst %s = \"\" +", when(g.tight < withoutAny, what, ""), name)
 		for len(f) > 0 {
 			n := min(len(f), lineWidth-2)
 			t.line("\t%q%s", f[:n], when(n < len(f), " +", ""))
 			f = f[n:]
 		}
 	}
+	for i, f := range g.scripts {
+		t.line("\n// What sets up the network, deflated for want of room: --format sh shows it.")
+		data("", fmt.Sprintf("script%d", i+1), f)
+	}
+	if g.filter != "" {
+		data("// The system call filter: struct sock_filter, 8 bytes each, deflated.\n", "filter", g.filter)
+	}
 	return b.String()
+}
+
+// listGroups are the cgroups of the container; in short form if there is no room.
+func (g *golang) listGroups() []string {
+	var names []string
+	for _, s := range g.plan.Steps {
+		if o, ok := s.Op.(*plan.CgroupCreate); ok {
+			names = append(names, strings.ReplaceAll(o.Path, g.id, "ID"))
+		}
+	}
+	text := strings.Join(names, " ")
+	if g.tight < withoutAny || g.id == "" || strings.Count(text, "ID") != len(names) || len(strings.Fields(text)) != len(names) || !strconv.CanBackquote(text) {
+		return packed("var groups = []string{", g.groups, "}")
+	}
+	g.use("strings")
+	return []string{"var groups = strings.Fields(strings.ReplaceAll(`" + strings.Join(wrap(text, lineWidth), "\n") + "`, \"ID\", id))"}
 }
 
 // around is what stands before the plan's steps on the host, which the engine makes, and what takes all back.
@@ -390,7 +439,6 @@ func (g *golang) around() (before, after []string) {
 				dirs = append(dirs, "os.MkdirAll("+g.lit(under(o.Dir, o.Upper))+", 0o755)", "os.MkdirAll("+g.lit(under(o.Dir, o.Work))+", 0o755)")
 			}
 		}
-		before = append(before, packed("check(", dirs, ") // as the engine does before")...)
 		address, _, _ := strings.Cut(g.view.Net.Address, "/")
 		name := g.view.Hostname
 		files := map[string]string{
@@ -401,9 +449,10 @@ func (g *golang) around() (before, after []string) {
 		for _, s := range g.plan.Steps {
 			if o, ok := s.Op.(*plan.OpenTree); ok && files[o.Path] != "" {
 				g.use("ok")
-				before = append(before, "check(os.WriteFile("+g.lit(o.Path)+", "+files[o.Path]+", 0o644))")
+				dirs = append(dirs, "os.WriteFile("+g.lit(o.Path)+", "+files[o.Path]+", 0o644)")
 			}
 		}
+		before = append(before, packed("check(", dirs, ") // as the engine does before")...)
 	} else if m := r.Mountpoint; m != "" && m != r.Source {
 		mine = g.id != "" && strings.Contains(dir, g.id)
 		before = append(before, "check(os.MkdirAll("+g.lit(m)+", 0o755))")

@@ -9,6 +9,7 @@ type goHelper struct {
 func goHelpers() []goHelper {
 	return []goHelper{
 		{"fmt", "", "fmt", ""},
+		{"strings", "", "strings", ""},
 		{"unsafe", "", "unsafe", ""},
 		{"check", "", "errors", `
 // check ends the program at the first error; its trace says at which step. With one left out it would be another container.

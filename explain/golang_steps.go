@@ -115,6 +115,11 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 	if g.second && !host {
 		return none() // it is the second child that would make it
 	}
+	if g.tight >= withoutAny && host {
+		if line, ok := g.script(s.Op); ok {
+			return line, true
+		}
+	}
 	switch o := s.Op.(type) {
 	// Cgroups.
 	case *plan.CgroupCreate:
@@ -150,7 +155,8 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 		g.use("write")
 		return g.join(each("join", g.lit(dir)))
 	case *plan.CgroupAttach:
-		return list("write", []string{g.lit(o.Path + "/cgroup.procs")}, "pid")
+		g.use("fmt")
+		return list("write", []string{g.lit(o.Path + "/cgroup.procs")}, "fmt.Sprint(cmd.Process.Pid)")
 	case *plan.DeviceFilter:
 		if len(o.Program) == 0 {
 			return none()
@@ -287,6 +293,12 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 		if g.have[o.Null] != "null" {
 			return none()
 		}
+		if open := g.nullOpen; open != "" {
+			g.nullOpen = ""
+			line, _ := each("mask", g.lit(o.Path))
+			line.before = open
+			return line, true
+		}
 		return each("mask", g.lit(o.Path))
 	case *plan.ReadonlyPath:
 		return each("readonly", g.lit(o.Path))
@@ -315,7 +327,10 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 			if line.note != "" {
 				return text(open)
 			}
-			return text("node("+line.items[1]+")", open)
+			if g.tight < withoutAny {
+				return text("node("+line.items[1]+")", open)
+			}
+			g.nullOpen = open // once the other devices are there, too
 		}
 		return line, true
 	case *plan.Symlink:
@@ -343,7 +358,8 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 		return g.set(o.From, "/sys/"+o.Key, o.Value)
 	case *plan.WriteProc:
 		if host {
-			return list("write", []string{`"/proc/"+pid+` + g.lit("/"+o.File)}, g.lit(o.Value))
+			g.use("fmt")
+			return list("write", []string{`fmt.Sprintf("/proc/%d/%s", cmd.Process.Pid, ` + g.lit(o.File) + ")"}, g.lit(o.Value))
 		}
 		return g.set(o.From, "/self/"+o.File, o.Value)
 	case *plan.WriteFile:
@@ -478,18 +494,19 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 		if len(o.Candidates) == 1 {
 			return text(append(lines, packed("check(unix.Exec("+g.lit(o.Candidates[0])+", []string{", g.lits(o.Argv), "}, env))")...)...)
 		}
-		lines = append(lines, packed("argv := []string{", g.lits(o.Argv), "}")...)
-		lines = append(lines, packed("for _, file := range []string{", g.lits(o.Candidates), "} {")...)
-		if g.tight >= withoutAny {
-			return text(append(lines, "println(file, unix.Exec(file, argv, env).Error())", "}", "os.Exit(127)")...)
+		argv := "[]string{" + strings.Join(g.lits(o.Argv), ", ") + "}"
+		if g.tight < withoutAny || len(argv) > 90 {
+			lines = append(lines, packed("argv := []string{", g.lits(o.Argv), "}")...)
+			argv = "argv"
 		}
-		return text(append(lines, "if err := unix.Exec(file, argv, env); err != unix.ENOENT && err != unix.ENOTDIR && err != unix.EACCES {", "panic(err)", "}", "}", "panic(unix.ENOENT)")...)
+		lines = append(lines, packed("for _, file := range []string{", g.lits(o.Candidates), "} {")...)
+		if g.tight >= withoutScript {
+			return text(append(lines, "println(file, unix.Exec(file, "+argv+", env).Error())", "}", "os.Exit(127)")...)
+		}
+		return text(append(lines, "if err := unix.Exec(file, "+argv+", env); err != unix.ENOENT && err != unix.ENOTDIR && err != unix.EACCES {", "panic(err)", "}", "}", "panic(unix.ENOENT)")...)
 
 	// The network.
 	case *plan.LinkBridge:
-		if g.tight >= withoutBridge {
-			return none()
-		}
 		return g.bridge(o)
 	case *plan.LinkVeth:
 		mtu := ""
@@ -525,7 +542,7 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 		}
 		return g.inside("route add default via " + o.Via + " dev " + o.Link)
 	case *plan.NftBridge:
-		if g.tight >= withoutBridge || !plainWords(o.Table) {
+		if !plainWords(o.Table) {
 			return none()
 		}
 		g.use("run")
@@ -560,7 +577,7 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 
 // fsmount mounts with mount(2), which takes one call where the plan's own way takes five.
 func (g *golang) fsmount(o *plan.FSMount) (goLine, bool) {
-	if o.Label != "" || o.KeepMode || !known(o.Attrs, goAttrs()) || !known(o.Flags, []string{"silent", "iversion"}) {
+	if o.Label != "" || !known(o.Attrs, goAttrs()) || !known(o.Flags, []string{"silent", "iversion"}) {
 		return goLine{}, false
 	}
 	for _, a := range o.Attrs {
@@ -600,6 +617,20 @@ func (g *golang) fsmount(o *plan.FSMount) (goLine, bool) {
 			return goLine{}, false
 		}
 		line.text = append(packed("mount(", line.items, ")"), packed("check(", calls, ")")...)
+	}
+	if o.KeepMode { // if there is a directory
+		if len(line.text) > 0 {
+			return goLine{}, false
+		}
+		line.text = append([]string{"covered, missing := os.Stat(" + g.lit(o.Target) + ")"}, packed("mount(", line.items, ")")...)
+		line.text = append(line.text, "if missing == nil {", "check(os.Chmod("+g.lit(o.Target)+", covered.Mode()))", "}")
+		if g.words["covered"] {
+			line.text[0] = strings.Replace(line.text[0], ":=", "=", 1)
+		}
+		g.words["covered"] = true
+	}
+	if o.Optional && o.KeepMode {
+		return goLine{}, false
 	}
 	if o.Optional && g.tight < withoutAny { // most kernels have it
 		line.text = append([]string{`if known, _ := os.ReadFile("/proc/filesystems"); strings.Contains(string(known), ` + g.lit("\t"+o.Type+"\n") + ") {"}, append(packed("mount(", line.items, ")"), "}")...)
@@ -664,8 +695,59 @@ func plainWords(words ...string) bool {
 	})
 }
 
+// script has a shell make what is done with commands, as the script of --format sh does: that takes the fewest lines. The child is $0.
+func (g *golang) script(op plan.Op) (goLine, bool) {
+	var lines []string
+	switch o := op.(type) {
+	case *plan.NftBridge:
+		if len(o.Rules) == 0 {
+			return goLine{}, false
+		}
+		lines = []string{"nft list table ip " + quote(o.Table) + " >/dev/null 2>&1 || nft -f - <<'END'", clean(strings.ReplaceAll(nftBlocks(o.Rules), "\n", " \x01"))}
+		lines[1] = strings.ReplaceAll(lines[1], ` \x01`, "\n") + "\nEND"
+	case *plan.LinkBridge, *plan.LinkVeth, *plan.LinkMove, *plan.LinkAddress, *plan.RouteDefault, *plan.NftPublish:
+		made, ok := (&shell{plan: g.plan, view: g.view, part: "host"}).commands(op)
+		if !ok || len(made) == 0 {
+			return goLine{}, false
+		}
+		for _, line := range made {
+			lines = append(lines, strings.TrimSpace(line))
+		}
+	default:
+		return goLine{}, false
+	}
+	if strings.ContainsAny(strings.Join(lines, ""), "`\r\x00") {
+		return goLine{}, false
+	}
+	g.use("fmt")
+	return goLine{fn: "sh", items: lines, join: true}, true
+}
+
+// shellText is a script in few lines.
+func shellText(lines []string, width int) string {
+	text := "pid=$0"
+	for _, line := range lines {
+		sep := "; "
+		last := text[strings.LastIndexAny(text, " \n;")+1:]
+		switch {
+		case slices.Contains([]string{"then", "do", "else"}, last):
+			sep = " "
+		case strings.HasSuffix(text, "\nEND") || strings.Contains(line, "\n") || width+len(line) > lineWidth:
+			sep = "\n"
+		}
+		text += sep + line
+		width = len(text) - strings.LastIndex(text, "\n")
+	}
+	return text
+}
+
 // inside runs ip in the child's network namespace.
 func (g *golang) inside(commands ...string) (goLine, bool) {
+	if !g.wantsInside() { // for one command a function would be long
+		argv := g.lits(append([]string{"ip"}, strings.Fields(commands[0])...))
+		g.use("fmt")
+		return goLine{fn: "check", items: []string{`exec.Command("nsenter", fmt.Sprintf("--net=/proc/%d/ns/net", cmd.Process.Pid), ` + strings.Join(argv, ", ") + ").Run()"}, join: true}, true
+	}
 	g.use("run")
 	items := []string{`""`}
 	for _, c := range commands {
@@ -734,7 +816,7 @@ func nftBlocks(rules []string) string {
 		for _, b := range blocks[name] {
 			add(b + ";")
 		}
-		add("}")
+		add("};")
 	}
 	add("}")
 	return strings.Join(append(lines, line), "\n")
@@ -779,11 +861,11 @@ func (g *golang) clone(o *plan.Clone) []string {
 	}
 	lines[len(lines)-1] = strings.TrimSuffix(lines[len(lines)-1], ",") + "}"
 	lines = append(lines, "check(cmd.Start(), unix.Close(pair[1]))")
-	if g.wantsPid() {
+	if g.tight < withoutAny && g.wantsPid() {
 		g.use("fmt")
 		lines = append(lines, "pid := fmt.Sprint(cmd.Process.Pid)")
 	}
-	if g.wantsInside() {
+	if g.tight < withoutAny && g.wantsInside() {
 		lines = append(lines, `inside := "nsenter --net=/proc/" + pid + "/ns/net ip "`)
 	}
 	return lines
@@ -791,28 +873,30 @@ func (g *golang) clone(o *plan.Clone) []string {
 
 func (g *golang) wantsPid() bool {
 	return g.wantsInside() || slices.ContainsFunc(g.plan.Steps, func(s plan.Step) bool {
-		switch o := s.Op.(type) {
-		case *plan.CgroupAttach:
-			return true
-		case *plan.LinkVeth:
-			return plainWords(o.Name, o.Peer, o.Bridge) && (o.MAC == "" || plainWords(o.MAC))
-		case *plan.WriteProc:
-			return s.Lane == plan.Host
-		}
-		return false
+		o, ok := s.Op.(*plan.LinkVeth)
+		return ok && plainWords(o.Name, o.Peer, o.Bridge) && (o.MAC == "" || plainWords(o.MAC))
 	})
 }
 
+// wantsInside reports whether more than one command is run in the child's network namespace.
 func (g *golang) wantsInside() bool {
-	return slices.ContainsFunc(g.plan.Steps, func(s plan.Step) bool {
+	n := 0
+	for _, s := range g.plan.Steps {
 		switch o := s.Op.(type) {
 		case *plan.LinkAddress:
-			return plainWords(o.Link) && (o.Address == "" || plainWords(o.Address))
+			if plainWords(o.Link) && (o.Address == "" || plainWords(o.Address)) {
+				n++
+			}
+			if o.Address != "" {
+				n++
+			}
 		case *plan.RouteDefault:
-			return plainWords(o.Via, o.Link)
+			if plainWords(o.Via, o.Link) {
+				n++
+			}
 		}
-		return false
-	})
+	}
+	return n > 1
 }
 
 // capset writes the sets as the numbers that they are, with the names beside them.
