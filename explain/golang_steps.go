@@ -793,7 +793,10 @@ func nftBlocks(rules []string) string {
 			name := words[1] + " " + words[4]
 			order = append(order, name)
 			blocks[name] = append(blocks[name], strings.TrimSuffix(strings.TrimSuffix(strings.Join(words[6:len(words)-1], " "), ";"), " "))
-		case len(words) > 5 && words[0] == "add" && words[1] == "rule" && words[3] == table && len(blocks["chain "+words[4]]) > 0:
+		case len(words) == 5 && words[0] == "add" && words[1] == "chain" && words[3] == table:
+			order = append(order, "chain "+words[4])
+			blocks["chain "+words[4]] = []string{}
+		case len(words) > 5 && words[0] == "add" && words[1] == "rule" && words[3] == table && blocks["chain "+words[4]] != nil:
 			blocks["chain "+words[4]] = append(blocks["chain "+words[4]], strings.Join(words[5:], " "))
 		default:
 			return strings.Join(rules, "\n")

@@ -178,7 +178,23 @@ func Rules(b Bridge) []string {
 		rule("iifname %q ct status dnat accept", dev)
 		rule("iifname %q drop", dev)
 	}
+	// A rule that does nothing: its comment names the version of the rules above. If it is there, so are they, and "nft flush table"
+	// and "nft flush ruleset" remove it together with them.
+	version := tag(lines)
+	cmd("add chain ip %s %s", b.Table, tagChain)
+	cmd("add rule ip %s %s comment %q", b.Table, tagChain, version)
 	return lines
+}
+
+// tagChain is the chain with the version.
+const tagChain = "version"
+
+func tag(lines []string) string {
+	h := fnv.New64a()
+	for _, l := range lines {
+		h.Write([]byte(l + "\n"))
+	}
+	return fmt.Sprintf("glassbox rules %016x", h.Sum64())
 }
 
 // The maps of published ports: on every address of the host, and on one.

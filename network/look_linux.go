@@ -312,12 +312,12 @@ func LookTable(op *plan.NftBridge) (*TableState, error) {
 		}
 	}
 	for i, r := range rules {
-		if !used[i] && r.Chain != tagChain {
+		if !used[i] {
 			s.Extra = append(s.Extra, r.String())
 		}
 	}
 	for name, o := range chains {
-		if !o.used && name != tagChain {
+		if !o.used {
 			s.Extra = append(s.Extra, "chain "+name)
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -451,18 +450,6 @@ func (r *request) dnat(w []string) ([]string, error) {
 	return nil, nil
 }
 
-// tagChain holds one rule that does nothing and whose comment names the version of the rules: if it is there, so are they.
-// ("nft flush table" and "nft flush ruleset" remove it together with the others.)
-const tagChain = "version"
-
-func tag(lines []string) string {
-	h := fnv.New64a()
-	for _, l := range lines {
-		h.Write([]byte(l + "\n"))
-	}
-	return fmt.Sprintf("glassbox rules %016x", h.Sum64())
-}
-
 // ensureTable makes the rules of a bridge, unless they are there, which it finds out with one question. Published ports in
 // the table's maps survive.
 func (c *conn) ensureTable(op *plan.NftBridge) error {
@@ -472,23 +459,22 @@ func (c *conn) ensureTable(op *plan.NftBridge) error {
 	if len(op.Rules) == 0 {
 		return fmt.Errorf("no rules")
 	}
-	want := tag(op.Rules)
+	var want string
+	for _, line := range op.Rules {
+		if version, ok := strings.CutPrefix(line, fmt.Sprintf("add rule ip %s %s comment ", op.Table, tagChain)); ok {
+			want = strings.Trim(version, `"`)
+		}
+	}
 	have, err := c.tableTag(op.Table)
 	if err != nil {
 		return fmt.Errorf("read the table's version: %w", err)
 	}
-	if have == want {
+	if have == want && want != "" {
 		return nil
 	}
 	r := request{b: make([]byte, 0, 16<<10)}
 	r.begin()
 	if err := r.compile(op.Table, op.Rules); err != nil {
-		return err
-	}
-	if err := r.compile(op.Table, []string{
-		"add chain ip " + op.Table + " " + tagChain,
-		fmt.Sprintf("add rule ip %s %s comment %q", op.Table, tagChain, want),
-	}); err != nil {
 		return err
 	}
 	r.ackLast()
