@@ -178,11 +178,11 @@ func Rules(b Bridge) []string {
 		rule("iifname %q ct status dnat accept", dev)
 		rule("iifname %q drop", dev)
 	}
-	// A rule that does nothing: its comment names the version of the rules above. If it is there, so are they, and "nft flush table"
+	// A rule that nothing comes to: its comment names the version of the rules above. If it is there, so are they, and "nft flush table"
 	// and "nft flush ruleset" remove it together with them.
 	version := tag(lines)
 	cmd("add chain ip %s %s", b.Table, tagChain)
-	cmd("add rule ip %s %s comment %q", b.Table, tagChain, version)
+	cmd("add rule ip %s %s accept comment %q", b.Table, tagChain, version)
 	return lines
 }
 

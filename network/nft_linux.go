@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -221,13 +222,12 @@ func (r *request) rule(table, chain string, w []string) error {
 	r.nft(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND)
 	r.str(unix.NFTA_RULE_TABLE, table)
 	r.str(unix.NFTA_RULE_CHAIN, chain)
-	if len(w) >= 2 && w[0] == "comment" {
-		text := strings.Trim(strings.Join(w[1:], " "), `"`)
-		if len(text) > 128 {
+	comment := ""
+	if i := slices.Index(w, "comment"); i >= 0 && i+1 < len(w) {
+		comment, w = strings.Trim(strings.Join(w[i+1:], " "), `"`), w[:i]
+		if len(comment) > 128 {
 			return errSyntax
 		}
-		r.attr(unix.NFTA_RULE_USERDATA, append([]byte{0, byte(len(text) + 1)}, text+"\x00"...)...)
-		return nil
 	}
 	var err error
 	r.nested(unix.NFTA_RULE_EXPRESSIONS, func() {
@@ -235,6 +235,9 @@ func (r *request) rule(table, chain string, w []string) error {
 			w, err = r.statement(w)
 		}
 	})
+	if comment != "" {
+		r.attr(unix.NFTA_RULE_USERDATA, append([]byte{0, byte(len(comment) + 1)}, comment+"\x00"...)...)
+	}
 	return err
 }
 
@@ -461,7 +464,7 @@ func (c *conn) ensureTable(op *plan.NftBridge) error {
 	}
 	var want string
 	for _, line := range op.Rules {
-		if version, ok := strings.CutPrefix(line, fmt.Sprintf("add rule ip %s %s comment ", op.Table, tagChain)); ok {
+		if version, ok := strings.CutPrefix(line, fmt.Sprintf("add rule ip %s %s accept comment ", op.Table, tagChain)); ok {
 			want = strings.Trim(version, `"`)
 		}
 	}
