@@ -29,7 +29,7 @@ func procfs() Lesson {
 				},
 				Question: &Question{Ask: "How many processes does the box count in /proc?", Choices: []string{"one or two: it has a PID namespace of its own", "as many as the host", "none"}, Answer: 1},
 				Looks: []Look{
-					{Inside: "ls -d /proc/[0-9]* | wc -l", Outside: "ls -d /proc/[0-9]* | wc -l", Want: func(s Seen) string {
+					{Inside: "echo /proc/[0-9]* | wc -w", Outside: "echo /proc/[0-9]* | wc -w", Want: func(s Seen) string {
 						in, _ := strconv.Atoi(s.In)
 						out, _ := strconv.Atoi(s.Out)
 						if in < 3 || out < 3 {
@@ -65,7 +65,7 @@ func procfs() Lesson {
 				},
 				Question: &Question{Ask: "Root in the box writes a new name to /proc/sys/kernel/hostname. The UTS namespace is its own. What happens?", Choices: []string{"the box has a new name", "it is refused: the file is on a read-only mount", "the host has a new name"}, Answer: 1},
 				Looks: []Look{
-					{Inside: "ls -d /proc/[0-9]* | wc -l", Outside: "ls -d /proc/[0-9]* | wc -l", Want: func(s Seen) string {
+					{Inside: "echo /proc/[0-9]* | wc -w", Outside: "echo /proc/[0-9]* | wc -w", Want: func(s Seen) string {
 						in, _ := strconv.Atoi(s.In)
 						if in < 1 || in > 4 {
 							return "the box should see its own processes only: " + s.In

@@ -60,12 +60,12 @@ func first() Lesson {
 					}), nil
 				},
 				Question: &Question{Ask: "What is there of the child after half a second?", Choices: []string{"nothing", "a zombie, for as long as the container runs", "it is still running"}, Answer: 1},
-				Looks:    []Look{{Outside: "sleep 0.5; " + children, Want: outHas("zombie")}},
+				Looks:    []Look{{Outside: "sleep 0.8; " + children, Want: outHas("zombie")}},
 				Because:  `A zombie uses no memory, but it has a process ID and counts in the cgroup's limit. A server that starts programs and doesn't wait for strangers fills its container with them.`,
 				Break: &Break{
 					Text:    `The same with a process 1 that does its duty: it waits before it becomes sleep.`,
 					Change:  withArgs("sleep 0.2 & wait; exec sleep 1000"),
-					Looks:   []Look{{Outside: "sleep 0.5; " + children, Want: outHas("no children")}},
+					Looks:   []Look{{Outside: "sleep 0.8; " + children, Want: outHas("no children")}},
 					Because: `glassbox run --init puts a small process 1 in front of your program that passes on signals and waits for everybody.`,
 				},
 			},
@@ -77,7 +77,7 @@ func first() Lesson {
 				},
 				Question: &Question{Ask: "What becomes of the program in the background?", Choices: []string{"it goes on, as a child of the host's process 1", "the kernel kills it"}, Answer: 1},
 				Looks: []Look{
-					{Inside: "sleep 1000 & echo started", Outside: "sleep 0.2; " + children, Want: all(outHas("sleep"), keepPid)},
+					{Inside: "sleep 1000 & echo started", Outside: "sleep 0.5; " + children, Want: all(outHas("sleep"), keepPid)},
 					{Outside: "kill -KILL {PID}; sleep 0.5; if [ -e /proc/{CHILD} ]; then echo process {CHILD} lives; else echo process {CHILD} is gone; fi", Want: outHas("is gone")},
 				},
 				Because: `With process 1 the whole PID namespace ends: the kernel sends SIGKILL to all that is left and lets nobody in any more. That is how a container ends for certain, whatever it has started.`,
@@ -85,7 +85,7 @@ func first() Lesson {
 					Text:   `Without a PID namespace.`,
 					Change: sharing("pid"),
 					Looks: []Look{
-						{Inside: "sleep 1000 & echo started", Outside: "sleep 0.2; " + children, Want: all(outHas("sleep"), keepPid)},
+						{Inside: "sleep 1000 & echo started", Outside: "sleep 0.5; " + children, Want: all(outHas("sleep"), keepPid)},
 						{Outside: "kill -KILL {PID}; sleep 0.5; if [ -e /proc/{CHILD} ]; then echo process {CHILD} lives; else echo process {CHILD} is gone; fi", Want: outHas("lives")},
 					},
 					Because: `The program has outlived its container. (The tour ends it now; it knows its own processes by a variable in their environment.)`,
