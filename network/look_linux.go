@@ -5,8 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -98,7 +98,7 @@ func moreOfLink(l link, body []byte) LinkState {
 	for typ, data := range attrs(body[unix.SizeofIfInfomsg:]) {
 		switch typ {
 		case unix.IFLA_ADDRESS:
-			s.MAC = net.HardwareAddr(data).String()
+			s.MAC = strings.ReplaceAll(fmt.Sprintf("% x", data), " ", ":")
 		case unix.IFLA_LINK:
 			s.Peer = int(nativeU32(data))
 		case unix.IFLA_LINKINFO:
