@@ -66,7 +66,7 @@ The exit code is 0 if all that can be observed is so, 1 if something differs or 
 	fs.StringVar(&x.plan, "plan", "", "Compare with a stored plan (explain --format json), in `file`")
 	fs.IntVar(&x.pid, "pid", 0, "Compare this process")
 	fs.StringArrayVar(&x.as, "as", nil, "With another name than the plan's: `OLD=NEW`, also several times")
-	fs.StringVar(&x.runtimeRoot, "runtime-root", "", "Containers of glassbox-runtime with this directory (its --root)")
+	fs.StringVar(&x.runtimeRoot, "runtime-root", "", "Containers of glassbox-runtime in this `dir` (its --root)")
 	return cmd
 }
 

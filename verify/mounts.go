@@ -64,11 +64,10 @@ type table struct {
 	spread   string // propagation that all mounts begin with
 	spreader int
 	shared   bool // some step asks for shared mounts
-	final    map[int]Finding
 }
 
 func (v *view) readMounts() {
-	t := &table{v: v, saved: map[string]*node{}, final: map[int]Finding{}, spreader: -1}
+	t := &table{v: v, saved: map[string]*node{}, spreader: -1}
 	v.mounts = t
 	text, err := v.read("mountinfo")
 	if err != nil {

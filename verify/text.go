@@ -2,20 +2,12 @@ package verify
 
 import (
 	"bufio"
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
 
 	"glassbox/explain"
 )
-
-// WriteJSON writes the report as docs/verify.md describes it.
-func (r *Report) WriteJSON(w io.Writer) error {
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	return enc.Encode(r)
-}
 
 // WriteText writes what differs, what is in no step, and how many steps hold; with o.Verbose every step.
 func (r *Report) WriteText(w io.Writer, o explain.TextOptions) error {

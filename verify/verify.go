@@ -292,7 +292,6 @@ const (
 	byHost      = "nobody in the container can do this: it was done from the host"
 	byProgram   = "the program itself may have changed it"
 	byAdmin     = "a process of the container with %s may have done it, or somebody on the host"
-	noTrace     = "it leaves no trace"
 	noTraceOf   = "%s: it leaves no trace"
 	closedSince = "a descriptor, closed since: it leaves no trace"
 )
