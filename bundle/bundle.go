@@ -40,6 +40,9 @@ type Runtime struct {
 	Warn func(format string, a ...any)
 	// Debug, if it is set, is told the steps of plans before they run.
 	Debug func(format string, a ...any)
+	// Protect makes sure that a container can't write to this program's executable. It is called where a command that enters no
+	// container otherwise is about to, and may start the program again instead of returning.
+	Protect func() error
 
 	facts *host.Facts
 }

@@ -66,6 +66,9 @@ func (r *Runtime) hooks(c *record, name string, hooks []specs.Hook, status strin
 // startHooks runs the hooks that belong into the container before its program, as exec would.
 func (r *Runtime) startHooks(c *record) error {
 	hooks, err := r.hooksOf(c, startContainer)
+	if err == nil && len(hooks) > 0 && r.Protect != nil {
+		err = r.Protect()
+	}
 	if err != nil {
 		return err
 	}

@@ -247,6 +247,42 @@ echo "$1 $status $A $(readlink /proc/self/ns/uts | cut -d: -f1) mounted=$mounted
 	}
 }
 
+// TestRuntimeStartProtects looks at the executable of a start whose hook enters the container: nobody could write to it.
+func TestRuntimeStartProtects(t *testing.T) {
+	b := startBundles(t, "protect")
+	root := b.rootfs("root")
+	b.write(filepath.Join(root, "bin/hook"), "#!/bin/sh\n: > /tmp/here\nwhile ! [ -e /tmp/go ]; do sleep 0.02; done\n", 0o755)
+	dir := b.bundle("hooked", root, func(s *specs.Spec) {
+		s.Root.Readonly = false
+		s.Hooks = &specs.Hooks{StartContainer: []specs.Hook{{Path: "/bin/hook", Env: []string{"PATH=/bin"}}}}
+	})
+	if res := b.runtime("create", "--bundle", dir, "protected"); res.Code != 0 {
+		t.Fatalf("%+v", res)
+	}
+	job, err := b.state.host.Go([]string{filepath.Join(run.bin, "glassbox-runtime"), "--root", "/run/oci", "start", "protected"},
+		[]string{"PATH=/usr/bin:/bin"}, "/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(scaled(5 * time.Second)); ; time.Sleep(10 * time.Millisecond) {
+		if _, err := os.Stat(filepath.Join(root, "tmp/here")); err == nil {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("the hook doesn't come")
+		}
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(b.state.host.Path(fmt.Sprintf("/proc/%d/exe", job.Pid)), &st); err != nil || st.Flags&unix.ST_RDONLY == 0 {
+		t.Errorf("the executable lies on a mount with flags %x, %v: it can be written to", st.Flags, err)
+	}
+	b.write(filepath.Join(root, "tmp/go"), "", 0o644)
+	if res, err := job.Finish(scaled(10 * time.Second)); err != nil || res.Code != 0 {
+		t.Errorf("start: %+v, %v", res, err)
+	}
+	b.must("delete", "--force", "protected")
+}
+
 // TestRuntimeConsole receives a terminal over a socket, as containerd's shim does.
 func TestRuntimeConsole(t *testing.T) {
 	b := startBundles(t, "console")

@@ -38,7 +38,7 @@ func commands() []command {
 		{"resume", "ID", "Let a paused container go on", "glassbox-runtime resume web", false, resume},
 		{"run", "ID", "Make a container, run it, and remove it when it ends", "glassbox-runtime run --bundle /containers/web web", true, runContainer},
 		{"spec", "", "Write an example configuration into the working directory", "glassbox-runtime spec --rootless", false, spec},
-		{"start", "ID", "Let a created container run", "glassbox-runtime start web", true, start},
+		{"start", "ID", "Let a created container run", "glassbox-runtime start web", false, start},
 		{"state", "ID", "Print the state of a container", "glassbox-runtime state web", false, state},
 		{"update", "ID", "Change the limits of a container", "glassbox-runtime update --memory 256M --pids-limit 100 web", false, update},
 	}

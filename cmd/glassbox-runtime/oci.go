@@ -32,7 +32,7 @@ type command struct {
 	args   string // what follows the flags
 	about  string
 	help   string // an example
-	enters bool   // a copy of this process is in the container for a while
+	enters bool   // a copy of this process is always in the container for a while
 	// setup declares flags and returns what runs the command, with what follows the flags, and gives the exit status.
 	setup func(a *app, fs *flag.FlagSet) func(args []string) (int, error)
 }
@@ -79,6 +79,7 @@ func runOCI(args []string) int {
 	if *root == "" {
 		a.runtime.Root = defaultRoot()
 	}
+	a.runtime.Protect = protect
 	a.runtime.Warn = func(format string, v ...any) { a.log.write("warning", fmt.Sprintf(format, v...)) }
 	if *debug {
 		a.runtime.Debug = func(format string, v ...any) { a.log.write("debug", fmt.Sprintf(format, v...)) }
