@@ -138,7 +138,7 @@ func (a *app) explainCommand() *cobra.Command {
 		Short: "Print the plan of a container: every request to the kernel, why, and where it comes from",
 		Long: `Print the plan of a container: every request to the kernel, why, and where it comes from.
 
-Of a container it is the plan that was run; of a bundle (a directory with an OCI config.json, or that file), an image or a
+Of a container it is the plan that was run, with the time that each step took (text, json, html); of a bundle (a directory with an OCI config.json, or that file), an image or a
 stored plan it is the plan that would be. With "explain run …" it is the plan of exactly that command. Nothing is run, nothing
 is written, and no root is needed.
 

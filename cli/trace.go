@@ -36,7 +36,11 @@ func (t *traceFlags) register(fs *pflag.FlagSet) {
 	fs.StringVar(&t.file, "trace", "", "Write a page or an object to `FILE.html|FILE.json` that says where the time of the start went, step by step, and which system calls the program made in its first 100 ms (slower for that)")
 }
 
-func (t *traceFlags) begin() { t.began, t.used = fork.Now(), fork.ProcessorTime() }
+func (t *traceFlags) begin() {
+	if t.file != "" {
+		t.began, t.used = fork.Now(), fork.ProcessorTime()
+	}
+}
 
 func (t *traceFlags) check(detach, steps bool) error {
 	switch ext := filepath.Ext(t.file); {

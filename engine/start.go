@@ -476,7 +476,10 @@ func (e *Engine) spawn(c *Container, job *supervise.Job, lock *os.File, o StartO
 	}
 	theirs.Close()
 	forked()
-	born := fork.Now()
+	var born int64
+	if e.cfg.Trace != nil {
+		born = fork.Now()
+	}
 	written := e.timed("writes plan and job to the disk")
 	// The job comes last: where there is one, there is its plan.
 	err = supervise.WriteJSON(filepath.Join(e.dir(c.ID), supervise.PlanFile), job.Plan)

@@ -39,25 +39,27 @@ func Main() int {
 		session: session{file: os.NewFile(sessionFD, "session")},
 		detach:  make(chan struct{}),
 	}
-	began := fork.Now()
+	began := time.Now() // it asks the kernel for nothing, as fork.Now does
 	if err := readMemory(jobFD, s.job); err != nil {
 		s.session.send(Event{Error: "the supervisor's job: " + err.Error(), Code: 125})
 		return 125
 	}
 	if s.job.Trace > 0 {
 		s.watch = &fork.Watcher{For: time.Duration(s.job.Trace)}
-		s.note("its program starts: loader, Go runtime, packages", began-fork.ProcessorTime(), began)
-		s.note("reads its job", began, fork.Now())
+		read := int64(time.Since(began))
+		now, used := fork.Now(), fork.ProcessorTime()
+		s.note("its program starts: loader, Go runtime, packages", now-max(used, read), now-read)
+		s.note("reads its job", now-read, now)
 	}
-	waits := fork.Now()
 	// The caller writes the job's file while we come up. Without it nobody could repair what a killed supervisor leaves, so
 	// nothing is made before it is there.
 	var ready [1]byte
+	waited := s.timed("waits until its job is on the disk")
 	if n, err := s.session.file.Read(ready[:]); n != 1 || err != nil {
 		return 125
 	}
-	if s.watch != nil {
-		s.noted = append(s.noted, plan.Span{Who: "supervisor", What: "waits until its job is on the disk", Begin: waits, End: fork.Now(), Waits: true})
+	if waited(); s.watch != nil {
+		s.noted[len(s.noted)-1].Waits = true
 	}
 	return s.main()
 }
