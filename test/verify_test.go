@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -323,6 +324,7 @@ func TestVerifyTampered(t *testing.T) {
 	lib := filepath.Join(s.dir, "lib.sh")
 	must(t, os.WriteFile(lib, []byte(`set -e
 SHARED=`+s.dir+`/shared
+settle() { sleep `+fmt.Sprint(scaled(400*time.Millisecond).Seconds())+`; }
 in_mounts() { nsenter -t $P -m -p "$@"; }
 in_net() { nsenter -t $P -n "$@"; }
 # group CONTROLLER: the container's directory; v1's, or the one of v2.
@@ -402,7 +404,7 @@ var tamperings = []tampering{
 		want: []string{"cgroup-join: join cgroup cgroup:pids | in /sys/fs/cgroup/pids"},
 	},
 	{name: "the process to another cgroup (v2)", do: `mkdir -p /sys/fs/cgroup/other; echo $P >/sys/fs/cgroup/other/cgroup.procs`, undo: `rmdir /sys/fs/cgroup/other`, need: "! " + legacy, want: []string{"clone3: | in /sys/fs/cgroup/other"}},
-	{name: "a second process to another cgroup", do: `glassbox exec -d $NAME sleep 999; sleep 0.3; for p in $(cat $(group pids)/cgroup.procs); do [ $p = $P ] || break; done
+	{name: "a second process to another cgroup", do: `glassbox exec -d $NAME sleep 999; settle; for p in $(cat $(group pids)/cgroup.procs); do [ $p = $P ] || break; done
 		if v1 pids; then echo $p >/sys/fs/cgroup/pids/cgroup.procs; else echo $p >/sys/fs/cgroup/init/cgroup.procs; fi`, want: []string{"unlisted: process | (sleep) of the container is in cgroup"}},
 	{name: "a stranger in its cgroup", do: `sleep 988 >/dev/null 2>&1 & echo $! >$(group pids)/cgroup.procs`, want: []string{"unlisted: process | (sleep) is in its cgroup, and not in its PID namespace"}},
 	{name: "oom score", do: `echo 500 >/proc/$P/oom_score_adj`, want: []string{`write-proc: write "300" | 500`}},
@@ -440,7 +442,7 @@ var tamperings = []tampering{
 
 	{
 		name: "a file system that never answers", need: "[ -c /dev/fuse ]", more: true, want: []string{"unlisted: mount fuse on /dev"},
-		do: `(exec 3<>/dev/fuse; in_mounts mount -t fuse -o fd=3,rootmode=40000,user_id=0,group_id=0 none /dev && exec sleep 20) >/dev/null 2>&1 & sleep 0.5`,
+		do: `(exec 3<>/dev/fuse; in_mounts mount -t fuse -o fd=3,rootmode=40000,user_id=0,group_id=0 none /dev && exec sleep 20) >/dev/null 2>&1 & settle`,
 	},
 
 	// Names and settings.
@@ -496,13 +498,13 @@ var tamperings = []tampering{
 
 	// What a program does itself.
 	{
-		name: "another user", cmd: `sh -c 'echo n:x:7:7::/:/bin/sh >>/etc/passwd; exec su n -c "exec sleep 1000"'`, do: `sleep 0.5`,
+		name: "another user", cmd: `sh -c 'echo n:x:7:7::/:/bin/sh >>/etc/passwd; exec su n -c "exec sleep 1000"'`, do: `settle`,
 		want: []string{"setresuid: become user 0 | Uid 7 7 7 7", "setresgid: become group 0 | Gid 7 7 7 7", "setgroups: | Groups [7]", "capset: | CapPrm 0000000000000000", "execve: | sleep 1000"},
 	},
-	{name: "working directory", cmd: "sh -c 'cd /tmp; while :; do sleep 1; done'", do: `sleep 0.3`, want: []string{"chdir: enter / | /tmp"}},
-	{name: "another program", cmd: "sh -c 'exec sleep 1000'", do: `sleep 0.3`, want: []string{"execve: | sleep 1000"}},
-	{name: "limits of its own", cmd: "sh -c 'ulimit -n 77; while :; do sleep 1; done'", do: `sleep 0.3`, want: []string{"prlimit: set RLIMIT_NOFILE | 77"}},
-	{name: "umask", cmd: "sh -c 'umask 077; while :; do sleep 1; done'", do: `sleep 0.3`, want: []string{"umask: set umask 0022 | 0077"}},
-	{name: "namespaces of a process", flags: "--cap-add SYS_ADMIN", do: `glassbox exec -d $NAME unshare -m sleep 998; sleep 0.3`, want: []string{"unlisted: process | (sleep) has a mount namespace of its own"}},
+	{name: "working directory", cmd: "sh -c 'cd /tmp; while :; do sleep 1; done'", do: `settle`, want: []string{"chdir: enter / | /tmp"}},
+	{name: "another program", cmd: "sh -c 'exec sleep 1000'", do: `settle`, want: []string{"execve: | sleep 1000"}},
+	{name: "limits of its own", cmd: "sh -c 'ulimit -n 77; while :; do sleep 1; done'", do: `settle`, want: []string{"prlimit: set RLIMIT_NOFILE | 77"}},
+	{name: "umask", cmd: "sh -c 'umask 077; while :; do sleep 1; done'", do: `settle`, want: []string{"umask: set umask 0022 | 0077"}},
+	{name: "namespaces of a process", flags: "--cap-add SYS_ADMIN", do: `glassbox exec -d $NAME unshare -m sleep 998; settle`, want: []string{"unlisted: process | (sleep) has a mount namespace of its own"}},
 	{name: "a mount of its own", flags: "--cap-add SYS_ADMIN", do: `glassbox exec $NAME mount -t tmpfs own /tmp`, want: []string{"unlisted: mount tmpfs own on /tmp"}},
 }
