@@ -100,3 +100,12 @@ func TestSound(t *testing.T) {
 		}
 	}
 }
+
+// TestTicks: the counter runs forwards while time goes by.
+func TestTicks(t *testing.T) {
+	before := ticks()
+	time.Sleep(2 * time.Millisecond)
+	if after := ticks(); after <= before {
+		t.Errorf("%d ticks, 2 ms later %d", before, after)
+	}
+}
