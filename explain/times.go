@@ -181,6 +181,9 @@ func (t *printer) clock(first, n int) string {
 func (t *printer) spent() {
 	fmt.Fprintf(t.w, "\n%s from the first step until the program ran:\n", duration(t.times.End))
 	t.table(phaseShares(t.plan, t.times), t.times.End)
+	if t.times.Clone > 0 && t.times.Born == 0 {
+		fmt.Fprintln(t.w, "The child's steps have no times: this machine's processors count time differently.")
+	}
 }
 
 // table prints shares with their part of the whole.

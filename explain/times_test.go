@@ -70,6 +70,20 @@ func TestTextTimes(t *testing.T) {
 			t.Errorf("%d columns: %s", n, line)
 		}
 	}
+	unsound := sampleTimes()
+	unsound.Born = 0
+	for i, s := range sample().Steps {
+		if s.Lane == plan.Child {
+			unsound.Begin[i] = -1
+		}
+	}
+	b.Reset()
+	if err := Write(&b, "text", sample(), About{Times: unsound}, TextOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(b.String(), "The child's steps have no times") {
+		t.Error("it isn't said why the child's steps have no times")
+	}
 	short := sampleTimes()
 	short.Begin = short.Begin[1:]
 	b.Reset()
