@@ -50,7 +50,7 @@ const (
 	withPhases
 	withoutComments // but those that say what a function does
 	withoutAny      // but the numbers of the steps, and one shell for all of the network
-	withoutScript   // which is deflated, as the filter always is
+	withoutScript   // which is deflated, as the filter always is; and if a step fails, nothing is taken back
 	goLevels
 )
 
@@ -252,7 +252,7 @@ func (g *golang) imports() []string {
 }
 
 // lineWidth is how long a line may be, about.
-const lineWidth = 138
+const lineWidth = 143
 
 // packed puts words into lines of a width that a reader's window has.
 func packed(head string, words []string, tail string) []string {
@@ -276,7 +276,29 @@ func packed(head string, words []string, tail string) []string {
 	return append(lines, line+tail)
 }
 
+// together makes one line of several mounts.
+func (g *golang) together(lines []goLine) []goLine {
+	var out []goLine
+	for _, l := range lines {
+		if l.fn == "mount" && l.text == nil {
+			l.fn, l.items = "check", []string{"mount(" + strings.Join(l.items, ", ") + ")"}
+			if n := len(out) - 1; n >= 0 && out[n].fn == "check" && out[n].last+1 == l.first && out[n].text == nil {
+				out[n].items, out[n].last = append(out[n].items, l.items...), l.last
+				if !slices.Contains(out[n].kinds, l.kinds[0]) {
+					out[n].kinds = append(out[n].kinds, l.kinds...)
+				}
+				continue
+			}
+		}
+		out = append(out, l)
+	}
+	return out
+}
+
 func (g *golang) lane(t *script, lines []goLine) {
+	if g.tight >= withoutScript {
+		lines = g.together(lines)
+	}
 	said := map[string]bool{}
 	var phaseNow plan.Phase
 	notes := "" // of steps before, which need no line of their own
@@ -313,6 +335,9 @@ func (g *golang) lane(t *script, lines []goLine) {
 		switch {
 		case l.fn == "sh":
 			l.text = []string{"", "sh.Stderr = os.Stderr", "check(sh.Run())"}
+			if g.tight >= withoutScript {
+				l.text = []string{"", "check(sh.Run())"}
+			}
 			script := "`" + shellText(l.items, 40+len(where)) + "`"
 			if g.tight >= withoutScript {
 				g.use("inflate")
@@ -373,8 +398,8 @@ func (g *golang) body() string {
 	}
 	g.lane(t, g.host)
 	t.line("\tcmd.Wait()")
-	if len(after) > 0 {
-		t.line("\tundo()")
+	for _, l := range after {
+		t.line("\t%s", l)
 	}
 	t.line("\tstatus := cmd.ProcessState.Sys().(syscall.WaitStatus)\n\tif status.Signaled() {\n\t\tos.Exit(128 + int(status.Signal()))\n\t}\n\tos.Exit(status.ExitStatus())\n}\n")
 	t.line("func child() {")
@@ -384,6 +409,10 @@ func (g *golang) body() string {
 	for _, h := range goHelpers() {
 		if g.helpers[h.name] && h.code != "" {
 			code := strings.Trim(h.code, "\n")
+			if g.tight >= withoutScript && h.name == "mount" {
+				code = strings.Replace(code, "places ...string) {", "places ...string) error {", 1)
+				code = strings.TrimSuffix(code, "}") + "\treturn nil\n}"
+			}
 			if g.tight >= withoutAny {
 				for strings.HasPrefix(code, "//") {
 					_, code, _ = strings.Cut(code, "\n")
@@ -481,8 +510,9 @@ func (g *golang) around() (before, after []string) {
 		before = append([]string{"_, there := os.Stat(" + g.lit(dir) + ")"}, before...)
 		after = append(after, "if os.IsNotExist(there) {", "os.RemoveAll("+g.lit(dir)+")", "}")
 	}
-	if len(after) > 0 {
+	if len(after) > 0 && g.tight < withoutScript {
 		before = slices.Concat(before, []string{"undo := func() {"}, after, []string{"}", "defer undo()"})
+		after = []string{"undo()"}
 	}
 	return before, after
 }

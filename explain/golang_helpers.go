@@ -10,6 +10,7 @@ func goHelpers() []goHelper {
 	return []goHelper{
 		{"fmt", "", "fmt", ""},
 		{"strings", "", "strings", ""},
+		{"slices", "", "slices", ""},
 		{"unsafe", "", "unsafe", ""},
 		{"check", "", "errors", `
 // check ends the program at the first error; its trace says at which step. With one left out it would be another container.
@@ -55,6 +56,8 @@ func write(file string, values ...string) {
 }`},
 		{"join", "write", "", `
 func join(dir string) { write(dir+"/cgroup.procs", "0") }`},
+		{"set1", "write", "strings", `
+func set1(s string) { file, value, _ := strings.Cut(s, "="); write(file, value) }`},
 		{"devices", "ok inflate", "unsafe", `
 // devices loads a program that the kernel asks about each device (bpf(2)), and attaches it to the cgroup.
 func devices(dir string, deflated string) {

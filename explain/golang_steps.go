@@ -140,6 +140,9 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 			// Those that aren't there are missed by whoever writes their limits.
 			return text("for _, controller := range []string{"+strings.Join(g.lits(strings.Fields(o.Value)), ", ")+"} {", "os.WriteFile("+g.lit(o.File)+", []byte(controller), 0)", "}")
 		}
+		if g.tight >= withoutScript && !g.again(o) {
+			return each("set1", g.lit(o.File+"="+o.Value))
+		}
 		return list("write", []string{g.lit(o.File)}, g.lit(o.Value))
 	case *plan.CgroupOpen:
 		g.opened[o.Save] = o.Path
@@ -267,6 +270,10 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 				args[len(args)-1] += "+" + word
 			}
 		}
+		if g.tight >= withoutComments {
+			args[0], args[len(args)-1] = "unix.Mount("+args[0], args[len(args)-1]+")"
+			return check(append([]string{"unix.Chdir(" + g.lit(o.Dir) + ")"}, args...)...)
+		}
 		return text(append(lines, packed("check(unix.Mount(", args, "))")...)...)
 	case *plan.PivotRoot:
 		return check("unix.Chdir("+g.lit(o.Root)+")", `unix.PivotRoot(".", ".")`, `unix.Unmount(".", unix.MNT_DETACH)`, `unix.Chdir("/")`)
@@ -275,6 +282,16 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 	case *plan.MoveMount:
 		from := g.have[o.From]
 		calls, ok := setattr(from, `""`, "unix.AT_EMPTY_PATH", o.Set, o.Clear, o.RecSet, o.RecClear, o.Propagation)
+		if g.tight >= withoutScript { // as mount(2) has them: these have the same bits
+			for i, c := range calls {
+				for _, w := range []string{"ro", "nosuid", "nodev", "noexec"} {
+					if name := goFlags("MOUNT_ATTR_", []string{w}); strings.Contains(c, name) {
+						c, g.words[w] = strings.ReplaceAll(c, name, w), true
+					}
+				}
+				calls[i] = c
+			}
+		}
 		if !ok || from == "" {
 			return none()
 		}
@@ -499,10 +516,12 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 			lines = append(lines, packed("argv := []string{", g.lits(o.Argv), "}")...)
 			argv = "argv"
 		}
-		lines = append(lines, packed("for _, file := range []string{", g.lits(o.Candidates), "} {")...)
 		if g.tight >= withoutScript {
-			return text(append(lines, "println(file, unix.Exec(file, "+argv+", env).Error())", "}", "os.Exit(127)")...)
+			g.use("slices")
+			lines = append(lines, packed("files := []string{", g.lits(o.Candidates), "}")...)
+			return text(append(lines, "there := slices.IndexFunc(files, func(f string) bool { return unix.Access(f, unix.X_OK) == nil })", "check(unix.Exec(files[there], "+argv+", env))")...)
 		}
+		lines = append(lines, packed("for _, file := range []string{", g.lits(o.Candidates), "} {")...)
 		return text(append(lines, "if err := unix.Exec(file, "+argv+", env); err != unix.ENOENT && err != unix.ENOTDIR && err != unix.EACCES {", "panic(err)", "}", "}", "panic(unix.ENOENT)")...)
 
 	// The network.
@@ -641,6 +660,10 @@ func (g *golang) fsmount(o *plan.FSMount) (goLine, bool) {
 // set writes a setting through a procfs: by its place, or by its descriptor if it has none.
 func (g *golang) set(from, file, value string) (goLine, bool) {
 	if at := g.procs[from]; at != "" {
+		if g.tight >= withoutScript {
+			g.use("set1", "each")
+			return goLine{fn: "each", items: []string{"set1", g.lit(at + file + "=" + value)}, fixed: 1, join: true}, true
+		}
 		g.use("write")
 		return goLine{fn: "write", items: []string{g.lit(at + file), g.lit(value)}, fixed: 1, join: true}, true
 	}
@@ -668,6 +691,17 @@ func (g *golang) join(line goLine, ok bool) (goLine, bool) {
 		return goLine{fn: "each", items: []string{"join", "groups[:1]..."}, fixed: 2}, true
 	}
 	return goLine{text: []string{"join(" + dir + ")"}}, ok
+}
+
+// again reports whether a file is written more than once.
+func (g *golang) again(w *plan.CgroupWrite) bool {
+	n := 0
+	for _, s := range g.plan.Steps {
+		if o, ok := s.Op.(*plan.CgroupWrite); ok && o.File == w.File {
+			n++
+		}
+	}
+	return n > 1 || strings.Contains(w.File, "=")
 }
 
 // give makes a descriptor of the parent the child's.

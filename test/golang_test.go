@@ -138,6 +138,7 @@ func TestGoProgramsMake(t *testing.T) {
 		return s.sh(`ip -o link | cut -d: -f2 | sort; find /sys/fs/cgroup -type d -name "????????????????????????????????????????????????????????????????" | sort; ls ` + store + `/containers`).Stdout
 	}
 	s.on(append([]string{"glassbox", "run", "--rm"}, "busybox", "true")...) // the bridge stays
+	s.until("the end of the bridge's ports", func() bool { return !strings.Contains(left(), " gb") })
 	before := left()
 	short := regexp.MustCompile(`\b[0-9a-f]{12}\b`)
 	for i, name := range names {
@@ -166,6 +167,7 @@ func TestGoProgramsMake(t *testing.T) {
 		if one.Code != 7 {
 			t.Errorf("%s: the probe ended with %d: %s", flags, one.Code, one.Stderr)
 		}
+		s.sh("sleep 0.1; true") // the kernel removes links in its own time
 		if after := left(); after != before {
 			t.Errorf("%s: something is left:\n%s", flags, lineDiff(before, after))
 		}
