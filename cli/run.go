@@ -112,7 +112,9 @@ func (r *run) do(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	created := fork.Timed(r.app.trace, "command", "makes the container")
 	made, err := r.create(ctx, e)
+	created()
 	if err == nil && made.Fixed {
 		at.tty = made.Options.TTY
 	}

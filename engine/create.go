@@ -42,7 +42,7 @@ func (e *Engine) Create(_ context.Context, o CreateOptions) (*Container, error) 
 		return nil, unsupported("running containers as an ordinary user is not supported yet: use sudo (explain works without)")
 	}
 
-	defer e.timed("makes the container: lock, name, directories, file")()
+	defer e.timed("takes its name and lock, writes its directory")()
 	lock, _, err := supervise.Lock(e.lockFile(c.ID), true)
 	if err != nil {
 		return nil, err
