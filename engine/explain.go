@@ -114,6 +114,13 @@ func parsePlan(path string, data []byte) (*plan.Plan, error) {
 	if err := json.Unmarshal(data, &p); err != nil {
 		return nil, invalid("%s: %w", path, err)
 	}
+	// A plan for another machine can be read here, but not one whose filter and numbers nobody here can tell.
+	if p.Arch != "amd64" && p.Arch != "arm64" {
+		return nil, unsupported("%s: /arch: the plan is for %q, glassbox knows amd64 and arm64", path, p.Arch)
+	}
+	if err := p.Validate(); err != nil {
+		return nil, invalid("%s: it can't be run: %w", path, err)
+	}
 	return &p, nil
 }
 

@@ -148,7 +148,7 @@ func TestTruth(t *testing.T) {
 			spec.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"boottime": {Secs: 1000}}
 		}}},
 		{"bundle with hooks", box{edit: func(spec *specs.Spec) {
-			spec.Hooks = &specs.Hooks{Prestart: []specs.Hook{{Path: "/bin/true"}}, CreateContainer: []specs.Hook{{Path: "/bin/true"}}}
+			spec.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/true"}}, CreateContainer: []specs.Hook{{Path: "/bin/true"}}}
 		}}},
 		{"bundle scheduled", box{edit: func(spec *specs.Spec) {
 			spec.Process.Scheduler = &specs.Scheduler{Policy: "SCHED_BATCH", Nice: 5}
