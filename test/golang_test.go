@@ -119,12 +119,23 @@ func TestGoProgramsMake(t *testing.T) {
 		}
 		cases[name] = append(append([]string{"--rm"}, argv...), image...)
 		names = append(names, name)
-		program := s.ok(s.on(append([]string{"glassbox", "explain", "run", "--format", "go"}, cases[name]...)...))
+		program := s.goProgram(cases[name])
 		if n := strings.Count(program, "\n"); n > explain.MaxGo {
 			t.Errorf("%s: the program has %d lines, more than %d", flags, n, explain.MaxGo)
 		}
 		must(t, os.Mkdir(filepath.Join(module, name), 0o755))
 		must(t, os.WriteFile(filepath.Join(module, name, "main.go"), []byte(program), 0o644))
+	}
+	// These go on until they have been verified.
+	verified := map[string][]string{
+		"look1": {"--network", "none", "-m", "64m", "--pids-limit", "50", "-v", filepath.Join(s.dir, "shared") + ":/data:ro", "--ulimit", "nofile=100:200", "busybox", "sleep", "10000"},
+		"look2": {"-p", "8095:80", "-u", "1000:5", "--cap-drop", "ALL", "--cap-add", "KILL", "--read-only", "--tmpfs", "/run", "--security-opt", "no-new-privileges", "busybox", "sleep", "10000"},
+		"look3": {"--network", "host", "--sysctl", "kernel.msgmax=9000", "--device", "/dev/null:/dev/zwei", "--oom-score-adj", "300", "busybox", "sleep", "10000"},
+	}
+	for name, args := range verified {
+		must(t, os.Mkdir(filepath.Join(module, name), 0o755))
+		must(t, os.WriteFile(filepath.Join(module, name, "main.go"), []byte(s.goProgram(args)), 0o644))
+		must(t, os.WriteFile(filepath.Join(module, name, "plan.json"), []byte(s.ok(s.on(append([]string{"glassbox", "explain", "run", "--format", "json"}, args...)...))), 0o644))
 	}
 	for _, args := range [][]string{{"vet", "./..."}, {"build", "-o", "bin/", "./..."}} {
 		cmd := exec.Command(gotool, args...)
@@ -172,6 +183,30 @@ func TestGoProgramsMake(t *testing.T) {
 			t.Errorf("%s: something is left:\n%s", flags, lineDiff(before, after))
 		}
 	}
+	for name, args := range verified {
+		out := s.background(filepath.Join(module, "bin", name))
+		pid := ""
+		s.until("the sleep of "+name, func() bool {
+			pid = strings.TrimSpace(s.sh(`for p in $(pgrep -x ` + name + `); do pgrep -x sleep -P $p; done`).Stdout)
+			return pid != ""
+		})
+		res := s.on("glassbox", "verify", "--plan", filepath.Join(module, name, "plan.json"), "--pid", pid)
+		if res.Code != 0 {
+			text, _ := os.ReadFile(out)
+			t.Errorf("%v: verify ended with %d: %s%s\n%s", args, res.Code, res.Stdout, res.Stderr, text)
+		}
+		s.ok(s.sh("kill -9 " + pid))
+		s.until("the end of "+name, func() bool { return s.sh("pgrep -x "+name).Code != 0 })
+		if after := left(); after != before {
+			t.Errorf("%v: something is left:\n%s", args, lineDiff(before, after))
+		}
+	}
+}
+
+// goProgram explains a run command as a Go program.
+func (s *siege) goProgram(args []string) string {
+	s.Helper()
+	return s.ok(s.on(append([]string{"glassbox", "explain", "run", "--format", "go"}, args...)...))
 }
 
 // lineDiff are the lines that only one of two texts has.
