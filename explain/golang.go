@@ -397,7 +397,7 @@ func (g *golang) body() string {
 		t.line("\t%s", l)
 	}
 	g.lane(t, g.host)
-	t.line("\tcmd.Wait()")
+	t.line("\tcmd.Wait()%s", when(g.tight >= withoutScript && len(after) > 0, " // what follows takes all back, but not if a step has failed", ""))
 	for _, l := range after {
 		t.line("\t%s", l)
 	}

@@ -612,6 +612,10 @@ func hostWants(p *plan.Plan, i int) []want {
 			return []want{like("^write "+q(o.File)+" ", 0, many)}
 		}
 		return []want{exactly("write " + o.File + " " + o.Value)}
+	case *plan.CgroupEvacuate:
+		return []want{like("^(mkdir|write) "+q(o.To), 0, many)}
+	case *plan.DeviceFilter:
+		return []want{like("^bpf ", 2, many)}
 	case *plan.OpenTree:
 		if o.Child {
 			return []want{like("^setns ", 0, many), like("^open_tree "+q(o.Path)+" ", 1, 1), like("^mount_setattr ", 0, 2), like("^setns ", 0, many)}
