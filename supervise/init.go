@@ -8,6 +8,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"glassbox/host/nofile"
 )
 
 // Init is the first process of a container that was started with --init: it starts the program, passes signals on to it,
@@ -30,6 +32,11 @@ func Init(argv []string) int {
 			return 127
 		}
 		return 126
+	}
+	// The Go runtime has raised this process's limit on open files; the program was started with the container's own. Nobody is to
+	// find another one at process 1.
+	if soft, hard := nofile.Limits(); hard != 0 {
+		unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: soft, Max: hard})
 	}
 	main := cmd.Process.Pid
 	for sig := range signals {

@@ -116,10 +116,11 @@ func TestVerifyFresh(t *testing.T) {
 	// A terminal, a first process of glassbox's own, and what the image has in the place of a link.
 	for _, argv := range [][]string{
 		{"-t", "--network", "none", "busybox", "sleep", "1000"},
-		{"--init", "--network", "none", "busybox", "sleep", "1000"},
+		{"--init", "--ulimit", "nofile=100:200", "--network", "none", "busybox", "sleep", "1000"},
 	} {
 		id := s.id("fresh")
 		s.ok(s.on(append([]string{"glassbox", "run", "-d", "--name", id}, argv...)...))
+		time.Sleep(scaled(300 * time.Millisecond)) // glassbox's own first process has to come up
 		r, code := s.verified(id)
 		if bad := faults(r); code != 0 || len(bad) > 0 {
 			t.Errorf("run %v: exit code %d\n%s", argv, code, strings.Join(bad, "\n"))
