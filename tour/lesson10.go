@@ -216,7 +216,8 @@ So that nothing of your machine changes, the part of the host is played by a net
 							if o, ok := st.Op.(*plan.NftBridge); ok {
 								changed := *o
 								changed.Rules = slices.DeleteFunc(slices.Clone(o.Rules), func(r string) bool {
-									return strings.Contains(r, "oifname !=") && strings.HasSuffix(r, "masquerade")
+									// Without the rule that names their version, the rules are made anew.
+									return strings.Contains(r, "oifname !=") && strings.HasSuffix(r, "masquerade") || strings.Contains(r, " accept comment ")
 								})
 								steps[i].Op = &changed
 							}

@@ -424,7 +424,7 @@ func (s *screen) rules(p *plan.Plan, op plan.Op) {
 	for _, st := range p.Steps {
 		if o, ok := st.Op.(*plan.NftBridge); ok {
 			for _, r := range o.Rules {
-				if !slices.Contains(left.Rules, r) {
+				if !slices.Contains(left.Rules, r) && !strings.Contains(r, " accept comment ") {
 					s.line("            " + s.bold("without: "+r, "-"))
 				}
 			}
