@@ -94,6 +94,9 @@ func Start(p *plan.Plan, o Options) (*Process, error) {
 	if o.Times != nil {
 		x.watch = newStopwatch(p)
 	}
+	if o.Inject == 0 && o.Before == nil {
+		x.ahead = startAhead(p)
+	}
 	proc, err := x.run()
 	if x.watch != nil {
 		x.watch.stop(o.Times)
@@ -113,6 +116,7 @@ type execution struct {
 	pidfd      int
 	sock       int
 	childSock  int
+	ahead      *ahead
 	tainted    bool         // the thread's namespaces were changed
 	adopted    bool         // the child is the second one
 	processors *unix.CPUSet // those of the thread, if a step changed them
@@ -132,6 +136,7 @@ func (x *execution) closeAll(proc *Process) {
 	if x.wire != nil {
 		x.wire.Close()
 	}
+	x.ahead.close()
 	for _, fd := range x.owned {
 		unix.Close(fd)
 	}
@@ -460,12 +465,32 @@ func (x *execution) clone(o *plan.Clone) error {
 	if x.watch != nil {
 		x.prog.times, x.watch.clone = x.watch.shared, ticks()
 	}
-	syscall.ForkLock.Lock()
-	pid, errno := clone(&args, x.prog)
-	syscall.ForkLock.Unlock()
+	var pid uintptr
+	do := func() error {
+		syscall.ForkLock.Lock()
+		defer syscall.ForkLock.Unlock()
+		var errno syscall.Errno
+		if pid, errno = clone(&args, x.prog); errno != 0 {
+			return errno
+		}
+		return nil
+	}
+	if fd := x.ahead.namespace(); fd < 0 {
+		err = do()
+	} else {
+		args.flags &^= unix.CLONE_NEWNET
+		restored := true
+		restored, err = inNetwork(func() error {
+			if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
+				return err
+			}
+			return do()
+		})
+		x.tainted = x.tainted || !restored
+	}
 	runtime.KeepAlive(x.prog)
-	if errno != 0 {
-		return errno
+	if err != nil {
+		return err
 	}
 	x.pid, x.pidfd = int(pid), int(x.clonedFD)
 	unix.Close(x.childSock)
