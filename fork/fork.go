@@ -22,6 +22,7 @@
 package fork
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -421,6 +422,12 @@ func (x *execution) host(op plan.Op) error {
 				fd, err := unix.Open("/proc/"+strconv.Itoa(x.pid)+"/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 				if err == nil {
 					x.owned = append(x.owned, fd)
+				} else if errors.Is(err, unix.ENOENT) {
+					// It is ending: how says more. It has no namespaces a moment before it has ended.
+					unix.Poll([]unix.PollFd{{Fd: int32(x.pidfd), Events: unix.POLLIN}}, 1000)
+					if ended, _ := x.ended(); ended {
+						err = cmp.Or(x.await(), err)
+					}
 				}
 				return fd, err
 			})
@@ -590,14 +597,17 @@ func (x *execution) await() error {
 		return errors.New("the child sent what no step receives")
 	}
 	// End of file is execve or death. A process that died can be waited for; one that runs can't.
-	var info unix.Siginfo
-	if err := unix.Waitid(unix.P_PID, x.pid, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil); err != nil {
+	if ended, err := x.ended(); err != nil || !ended || x.executed() {
 		return err
 	}
-	if info.Signo == 0 || x.executed() {
-		return nil
-	}
 	return x.died()
+}
+
+// ended reports whether the child has ended, before or after execve.
+func (x *execution) ended() (bool, error) {
+	var info unix.Siginfo
+	err := unix.Waitid(unix.P_PID, x.pid, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
+	return info.Signo != 0, err
 }
 
 // executed reports whether a child that has ended already came as far as execve: then it no longer has our memory, and

@@ -317,7 +317,7 @@ func traces(t *testing.T) string {
 	}
 	children, _ := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/children", unix.Gettid()))
 	fmt.Fprintf(&b, "children: %s\n", children)
-	mounts, _ := os.ReadFile("/proc/self/mountinfo")
+	mounts, _ := os.ReadFile("/proc/thread-self/mountinfo")
 	fmt.Fprintf(&b, "%d mounts\n", bytes.Count(mounts, []byte("\n")))
 	facts, err := host.Probe()
 	if err != nil {

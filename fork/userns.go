@@ -169,6 +169,11 @@ func (x *execution) secondChild(patience time.Duration) (pidfd int, err error) {
 			return -1, err
 		case n == 0:
 			return -1, unix.ETIMEDOUT
+		}
+		if poll[0].Revents&unix.POLLIN == 0 {
+			unix.Poll(poll[:1], 0) // what it sent, it may have sent and ended after the first look at the socket
+		}
+		switch {
 		case poll[0].Revents&unix.POLLIN == 0 && len(poll) > 2 && poll[2].Revents&unix.POLLIN != 0:
 			if err := x.arrive(); err != nil {
 				return -1, err

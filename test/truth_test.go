@@ -783,6 +783,10 @@ func (tr *trace) effects(children []int) []effect {
 		}
 	}
 	exe := map[int]bool{} // clones of the runtime's own executable, which it runs from a read-only mount
+	// A new network namespace may be made ahead by another thread; the one that clones is in it for the clone. Together that is the
+	// clone's effect, if all of it is there: one unshare and the way back of that thread, and both ways of the one that clones.
+	const net = unix.CLONE_NEWNET
+	cloner, maker, turns := tr.calls[tr.child].pid, 0, 0
 	for i, c := range tr.calls {
 		if !host[c.pid] || c.errno != "" || !c.done || i == 0 {
 			continue
@@ -810,8 +814,10 @@ func (tr *trace) effects(children []int) []effect {
 				add("%s %s", word, p)
 			}
 		}
-		if n, ok := number(arg(0)); ok && c.name == "mount_setattr" && exe[int(n)] {
-			delete(exe, int(n))
+		if n, ok := number(arg(0)); ok && exe[int(n)] && (c.name == "mount_setattr" || c.name == "execveat") {
+			if c.name == "execveat" {
+				delete(exe, int(n)) // the number is free again
+			}
 			continue
 		}
 		switch c.name {
@@ -822,7 +828,10 @@ func (tr *trace) effects(children []int) []effect {
 		case "open_tree":
 			if name, _ := quoted(arg(1)); name == "/proc/self/exe" || path.Base(name) == "glassbox-runtime" && c.pid != tr.calls[tr.child].pid {
 				exe[c.ret] = true
-			} else if flags, _ := number(arg(2)); flags&unix.OPEN_TREE_CLONE != 0 {
+				continue
+			}
+			delete(exe, c.ret)
+			if flags, _ := number(arg(2)); flags&unix.OPEN_TREE_CLONE != 0 {
 				add("open_tree %s %v", file(arg(0), arg(1)), flags&unix.AT_RECURSIVE != 0)
 			}
 		case "setns", "unshare":
@@ -831,11 +840,24 @@ func (tr *trace) effects(children []int) []effect {
 				n = 1
 			}
 			flags, _ := number(arg(n))
+			switch {
+			case c.name == "unshare" && flags == net && c.pid != cloner && maker == 0:
+				maker = c.pid
+				continue
+			case c.name == "setns" && flags == net && maker != 0 &&
+				(turns == 0 && c.pid == maker || turns == 1 && c.pid == cloner && i < tr.child || turns == 2 && c.pid == cloner && i > tr.child):
+				turns++
+				continue
+			}
 			if words := spaces(flags); words != "" || c.name == "setns" {
 				add("%s %s", c.name, words)
 			}
 		case "clone3", "clone":
-			if words := spaces(field(c.text, "flags")); words != "" || i == tr.child {
+			flags := field(c.text, "flags")
+			if i == tr.child && turns == 2 {
+				flags |= net
+			}
+			if words := spaces(flags); words != "" || i == tr.child {
 				add("clone %s", words)
 			}
 		case "prlimit64":
