@@ -49,10 +49,9 @@ sysctl -q kernel.watchdog_thresh=30 kernel.softlockup_panic=1
 dmesg -n 5
 echo "$(uname -r), cgroup $(stat -fc %T /sys/fs/cgroup)" >&2
 status=0
-scripts='0[1-8]-|1[0-35]-|capabilities|cleanliness|device|exec-flags|io-limits|lifecycle|limits|masked|mounts|namespaces|oom-neighbour'
-scripts+='|readonly-tmpfs|run|sysctl|ulimit|user|verify'
-quick="^TestScripts\$/^($scripts)|^TestConformance|^TestRuntime(Life|Run|Hooks|Systemd|Console)\$"
-[[ $HIERARCHY == v1 ]] || quick+='|^TestKill$'
+scripts='0[1-8]-|1[0-35]-|cleanliness|device|io-limits|limits|oom-neighbour|readonly-tmpfs|ulimit|user'
+quick="^TestScripts$/^($scripts)|^TestRuntime(Life|Systemd)$"
+[[ $HIERARCHY == v1 ]] || quick+='|^TestScripts$/^verify|^TestConformance|^TestKill$'
 for file in /tmp/bin/*.test; do
 	name=$(basename "$file" .test)
 	cd "$here/$name" || exit
