@@ -15,6 +15,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"glassbox/host"
 	"glassbox/plan"
 )
 
@@ -196,14 +197,13 @@ func mountsOf(pid string) ([]mount, error) {
 	if err != nil {
 		return nil, err
 	}
-	unescape := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
 	var mounts []mount
 	for line := range bytes.Lines(data) {
 		f := strings.Fields(string(line))
 		if len(f) < 5 {
 			return nil, fmt.Errorf("/proc/%s/mountinfo: can't make out %q", pid, line)
 		}
-		mounts = append(mounts, mount{f[0], f[2], unescape.Replace(f[3]), unescape.Replace(f[4])})
+		mounts = append(mounts, mount{f[0], f[2], host.Unescape(f[3]), host.Unescape(f[4])})
 	}
 	return mounts, nil
 }

@@ -180,7 +180,7 @@ func (t *page) lanes(p *plan.Plan) {
 
 // shorten cuts ids of 64 digits and long commands.
 func shorten(s string) string {
-	s = (&printer{}).brief(s)
+	s = Brief(s)
 	if n := cut(s, 220); n < len(s) {
 		s = s[:n] + " …"
 	}

@@ -345,11 +345,16 @@ func plain(reason string) string {
 	return before + after
 }
 
-// brief shortens ids of 64 hexadecimal digits to 12, unless every argument is to be seen.
+// brief is Brief, unless every argument is to be seen.
 func (t *printer) brief(s string) string {
 	if t.Verbose {
 		return s
 	}
+	return Brief(s)
+}
+
+// Brief shortens ids of 64 hexadecimal digits to 12.
+func Brief(s string) string {
 	var b strings.Builder
 	start := 0 // of the run of hexadecimal digits
 	for i := 0; i <= len(s); i++ {

@@ -5,6 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"glassbox/network"
 	"glassbox/plan"
 )
 
@@ -37,7 +38,7 @@ func startAhead(p *plan.Plan) *ahead {
 			a := &ahead{made: make(chan int, 1), fd: -1}
 			go func() {
 				fd := -1
-				_, err := inNetwork(func() (err error) {
+				_, err := network.KeepNamespace(func() (err error) {
 					if err = unix.Unshare(unix.CLONE_NEWNET); err == nil {
 						fd, err = unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 					}
@@ -52,23 +53,6 @@ func startAhead(p *plan.Plan) *ahead {
 		}
 	}
 	return nil
-}
-
-// inNetwork runs f, which may change the network namespace of the thread that it runs on, and gives the thread its own back. A thread
-// that couldn't be given its own back stays locked to the goroutine.
-func inNetwork(f func() error) (restored bool, err error) {
-	runtime.LockOSThread()
-	own, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err == nil {
-		err = f()
-		if unix.Setns(own, unix.CLONE_NEWNET) != nil {
-			unix.Close(own)
-			return false, err
-		}
-		unix.Close(own)
-	}
-	runtime.UnlockOSThread()
-	return true, err
 }
 
 // namespace waits for the namespace. It returns its descriptor, which close closes, or -1.

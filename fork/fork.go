@@ -486,14 +486,14 @@ func (x *execution) clone(o *plan.Clone) error {
 		err = do()
 	} else {
 		args.flags &^= unix.CLONE_NEWNET
-		restored := true
-		restored, err = inNetwork(func() error {
+		var lost error
+		lost, err = network.KeepNamespace(func() error {
 			if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
 				return err
 			}
 			return do()
 		})
-		x.tainted = x.tainted || !restored
+		x.tainted = x.tainted || lost != nil
 	}
 	runtime.KeepAlive(x.prog)
 	if err != nil {

@@ -179,15 +179,15 @@ func parseMount(line string) (mount, bool) {
 	if !ok || options == "" || field(before, 5) == "" {
 		return mount{}, false
 	}
-	return mount{parseNode(before), unescape(field(before, 3)), field(after, 0), options}, true
+	return mount{parseNode(before), Unescape(field(before, 3)), field(after, 0), options}, true
 }
 
 func parseNode(line string) node {
-	return node{field(line, 0), field(line, 1), unescape(field(line, 4))}
+	return node{field(line, 0), field(line, 1), Unescape(field(line, 4))}
 }
 
-// unescape takes back the octal escapes (\040 for a space) of mountinfo.
-func unescape(s string) string {
+// Unescape takes back the octal escapes (\040 for a space) of /proc/PID/mountinfo (proc_pid_mountinfo(5)).
+func Unescape(s string) string {
 	if !strings.Contains(s, `\`) {
 		return s
 	}

@@ -189,6 +189,24 @@ func (w *Wire) childConn() (_ *conn, err error) {
 
 // dialIn opens a socket in another network namespace. The thread is in it for the time of three system calls.
 func dialIn(netns int) (*conn, error) {
+	var c *conn
+	lost, err := KeepNamespace(func() (err error) {
+		if err := unix.Setns(netns, unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("enter the child's network namespace: %w", err)
+		}
+		c, err = dial(unix.NETLINK_ROUTE)
+		return err
+	})
+	if lost != nil {
+		c.close()
+		return nil, fmt.Errorf("return to the host's network namespace: %w", lost)
+	}
+	return c, err
+}
+
+// KeepNamespace runs f, which may change the network namespace of the thread that it runs on, and gives the thread its own back. If that
+// fails, lost says why, and the thread stays locked to the goroutine and must never serve anything else: the goroutine's end ends it.
+func KeepNamespace(f func() error) (lost, err error) {
 	runtime.LockOSThread()
 	own, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -196,18 +214,11 @@ func dialIn(netns int) (*conn, error) {
 		return nil, fmt.Errorf("own network namespace: %w", err)
 	}
 	defer unix.Close(own)
-	if err := unix.Setns(netns, unix.CLONE_NEWNET); err != nil {
+	err = f()
+	if lost = unix.Setns(own, unix.CLONE_NEWNET); lost == nil {
 		runtime.UnlockOSThread()
-		return nil, fmt.Errorf("enter the child's network namespace: %w", err)
 	}
-	c, err := dial(unix.NETLINK_ROUTE)
-	if back := unix.Setns(own, unix.CLONE_NEWNET); back != nil {
-		// The thread stays locked and must never serve anything else: the goroutine's end ends it.
-		c.close()
-		return nil, fmt.Errorf("return to the host's network namespace: %w", back)
-	}
-	runtime.UnlockOSThread()
-	return c, err
+	return lost, err
 }
 
 // setSysctl makes a setting like "net/ipv4/conf/glassbox0/forwarding=1", unless it is so already. Settings of IPv6 are left

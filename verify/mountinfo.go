@@ -2,6 +2,8 @@ package verify
 
 import (
 	"strings"
+
+	"glassbox/host"
 )
 
 // mount is a line of /proc/PID/mountinfo (proc_pid_mountinfo(5)).
@@ -68,8 +70,8 @@ func parseMountinfo(text string) []*mount {
 			continue
 		}
 		out = append(out, &mount{
-			id: f[0], parent: f[1], device: f[2], root: unescape(f[3]), point: unescape(f[4]), attrs: strings.Split(f[5], ","), tags: f[6:],
-			fstype: unescape(tail[0]), source: unescape(tail[1]), options: strings.Split(tail[2], ","),
+			id: f[0], parent: f[1], device: f[2], root: host.Unescape(f[3]), point: host.Unescape(f[4]), attrs: strings.Split(f[5], ","), tags: f[6:],
+			fstype: host.Unescape(tail[0]), source: host.Unescape(tail[1]), options: strings.Split(tail[2], ","),
 		})
 	}
 	byID := map[string]*mount{}
@@ -80,28 +82,4 @@ func parseMountinfo(text string) []*mount {
 		m.below = byID[m.parent]
 	}
 	return out
-}
-
-// unescape reads the octal escapes for blanks and backslashes.
-func unescape(s string) string {
-	if !strings.Contains(s, `\`) {
-		return s
-	}
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) {
-			n, ok := 0, true
-			for _, c := range []byte(s[i+1 : i+4]) {
-				ok = ok && c >= '0' && c <= '7'
-				n = n*8 + int(c-'0')
-			}
-			if ok && n < 256 {
-				b.WriteByte(byte(n))
-				i += 3
-				continue
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
 }

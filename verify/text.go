@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"fmt"
 	"io"
-	"strings"
 
 	"glassbox/explain"
 )
@@ -81,7 +80,7 @@ func (t *printer) finding(f Finding) {
 	}
 	const indent = 6
 	fmt.Fprintf(t.w, "\n%4s  %s\n", number, t.style(word, color))
-	lines := explain.Wrap(brief(explain.Clean(f.What)), t.Width-indent)
+	lines := explain.Wrap(explain.Brief(explain.Clean(f.What)), t.Width-indent)
 	if len(lines) > 3 && !t.Verbose {
 		lines = append(lines[:2:2], lines[2]+" …")
 	}
@@ -93,30 +92,9 @@ func (t *printer) finding(f Finding) {
 		if part[1] == "" || part[0] == "asked" && part[1] == f.What {
 			continue
 		}
-		for _, line := range explain.Wrap(brief(explain.Clean(part[1])), t.Width-indent-7) {
+		for _, line := range explain.Wrap(explain.Brief(explain.Clean(part[1])), t.Width-indent-7) {
 			fmt.Fprintf(t.w, "%*s%s %s\n", indent, "", t.style(fmt.Sprintf("%-6s", label), "2"), line)
 			label = ""
 		}
 	}
-}
-
-// brief shortens ids of 64 hexadecimal digits to 12. The JSON form has all.
-func brief(s string) string {
-	var b strings.Builder
-	start := 0
-	for i := 0; i <= len(s); i++ {
-		if i < len(s) && strings.IndexByte("0123456789abcdef", s[i]) >= 0 {
-			continue
-		}
-		if i-start == 64 {
-			b.WriteString(s[start:start+12] + "…")
-		} else {
-			b.WriteString(s[start:i])
-		}
-		if i < len(s) {
-			b.WriteByte(s[i])
-		}
-		start = i + 1
-	}
-	return b.String()
 }
