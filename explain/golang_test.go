@@ -40,15 +40,8 @@ func TestGoKinds(t *testing.T) {
 
 // TestGoHostile: whatever names a plan holds, the program is one, and names are texts in it.
 func TestGoHostile(t *testing.T) {
-	p := sample()
 	evil := "`+evil()+` \" \n evil() */ evil() // \\ \u202e\xff"
-	for _, kind := range kinds(t) {
-		op := opOf(t, kind)
-		fillOp(op, evil)
-		for _, lane := range []plan.Lane{plan.Host, plan.Child} {
-			p.Steps = append(p.Steps, plan.Step{Lane: lane, Phase: plan.Phase(evil), Op: op, Origin: evil, Reason: evil})
-		}
-	}
+	p := hostile(t, evil, plan.Host, plan.Child)
 	var b bytes.Buffer
 	if err := Write(&b, "go", p, About{Title: evil}, TextOptions{}); err != nil {
 		t.Fatal(err)

@@ -12,13 +12,8 @@ import (
 
 // TestHTML: every step is there, nothing is fetched, nothing runs, and no name in a plan becomes markup.
 func TestHTML(t *testing.T) {
-	p := sample()
 	evil := `"><script>alert(1)</script><img src=x onerror=y>`
-	for _, kind := range kinds(t) {
-		op := opOf(t, kind)
-		fillOp(op, evil)
-		p.Steps = append(p.Steps, plan.Step{Lane: plan.Host, Phase: plan.Phase(evil), Op: op, Origin: evil, Reason: evil})
-	}
+	p := hostile(t, evil, plan.Host)
 	var b bytes.Buffer
 	times := &plan.Times{End: int64(len(p.Steps)) * 1000, Clone: 5500, Born: 6000, Host: 7000}
 	for i := range p.Steps {

@@ -2,55 +2,31 @@ package explain
 
 import (
 	"encoding/json"
-	"go/ast"
-	"go/parser"
-	"go/token"
 	"reflect"
-	"strconv"
 	"strings"
 	"testing"
 
 	"glassbox/plan"
+	allkinds "glassbox/test/kinds"
 )
 
-// kinds are all kinds of steps that plan knows, read from its source, so that a new one can't be forgotten here.
-func kinds(t testing.TB) []string {
-	t.Helper()
-	f, err := parser.ParseFile(token.NewFileSet(), "../plan/ops.go", nil, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var out []string
-	for _, d := range f.Decls {
-		fn, ok := d.(*ast.FuncDecl)
-		if !ok || fn.Name.Name != "newOp" {
-			continue
-		}
-		ast.Inspect(fn, func(n ast.Node) bool {
-			if c, ok := n.(*ast.CaseClause); ok {
-				for _, e := range c.List {
-					if kind, err := strconv.Unquote(e.(*ast.BasicLit).Value); err == nil {
-						out = append(out, kind)
-					}
-				}
-			}
-			return true
-		})
-	}
-	if len(out) < 60 {
-		t.Fatalf("found %d kinds of steps in plan/ops.go: did newOp change its shape?", len(out))
-	}
-	return out
-}
+func kinds(t testing.TB) []string { return allkinds.All(t) }
 
 // opOf makes an empty op of a kind.
-func opOf(t testing.TB, kind string) plan.Op {
+func opOf(t testing.TB, kind string) plan.Op { return allkinds.Step(t, kind).Op }
+
+// hostile is a plan with a step of each kind in these lanes, in which every name is text that means harm.
+func hostile(t *testing.T, evil string, lanes ...plan.Lane) *plan.Plan {
 	t.Helper()
-	var s plan.Step
-	if err := json.Unmarshal([]byte(`{"lane":"host","phase":"limits","op":"`+kind+`","args":{}}`), &s); err != nil {
-		t.Fatal(err)
+	p := sample()
+	for _, kind := range kinds(t) {
+		op := opOf(t, kind)
+		fillOp(op, evil)
+		for _, lane := range lanes {
+			p.Steps = append(p.Steps, plan.Step{Lane: lane, Phase: plan.Phase(evil), Op: op, Origin: evil, Reason: evil})
+		}
 	}
-	return s.Op
+	return p
 }
 
 // TestReadKinds: a kind of step that Read doesn't know would be missing from every judgement and translation.

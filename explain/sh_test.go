@@ -35,15 +35,8 @@ func TestShellKinds(t *testing.T) {
 
 // TestShellSyntax: whatever names a plan holds, the script is one that a shell reads, and none of it is run as a command.
 func TestShellSyntax(t *testing.T) {
-	p := sample()
 	evil := "$(touch /x); `id` ' \" \n rm -rf / #"
-	for _, kind := range kinds(t) {
-		op := opOf(t, kind)
-		fillOp(op, evil)
-		for _, lane := range []plan.Lane{plan.Host, plan.Child} {
-			p.Steps = append(p.Steps, plan.Step{Lane: lane, Phase: plan.Phase(evil), Op: op, Origin: evil, Reason: evil})
-		}
-	}
+	p := hostile(t, evil, plan.Host, plan.Child)
 	var b bytes.Buffer
 	if err := Write(&b, "sh", p, About{Title: evil}, TextOptions{}); err != nil {
 		t.Fatal(err)

@@ -91,11 +91,7 @@ func TestWatchEnds(t *testing.T) {
 func TestWatchFails(t *testing.T) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	everyStepCanFailWatched(t, fullPlan(t, "true"))
-}
-
-func everyStepCanFailWatched(t *testing.T, p *plan.Plan) {
-	t.Helper()
+	p := fullPlan(t, "true")
 	fds, _ := pipes(t)
 	before := traces(t)
 	for i := range p.Steps {

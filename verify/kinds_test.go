@@ -1,55 +1,17 @@
 package verify
 
 import (
-	"encoding/json"
-	"go/ast"
-	"go/parser"
-	"go/token"
 	"os"
-	"strconv"
 	"testing"
 
 	"glassbox/plan"
+	"glassbox/test/kinds"
 )
-
-// kinds are all kinds of steps that plan knows, read from its source, so that a new one can't be forgotten here.
-func kinds(t *testing.T) []string {
-	t.Helper()
-	f, err := parser.ParseFile(token.NewFileSet(), "../plan/ops.go", nil, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var out []string
-	for _, d := range f.Decls {
-		fn, ok := d.(*ast.FuncDecl)
-		if !ok || fn.Name.Name != "newOp" {
-			continue
-		}
-		ast.Inspect(fn, func(n ast.Node) bool {
-			if c, ok := n.(*ast.CaseClause); ok {
-				for _, e := range c.List {
-					if kind, err := strconv.Unquote(e.(*ast.BasicLit).Value); err == nil {
-						out = append(out, kind)
-					}
-				}
-			}
-			return true
-		})
-	}
-	if len(out) < 60 {
-		t.Fatalf("found %d kinds of steps in plan/ops.go: did newOp change its shape?", len(out))
-	}
-	return out
-}
 
 // TestKinds: each kind of step is decided, in words of its own where nothing can be observed, and whatever its arguments are.
 func TestKinds(t *testing.T) {
-	for _, kind := range kinds(t) {
-		var s plan.Step
-		if err := json.Unmarshal([]byte(`{"lane":"host","phase":"limits","op":"`+kind+`","args":{}}`), &s); err != nil {
-			t.Fatal(err)
-		}
-		r, err := Run(&plan.Plan{Version: plan.Version, Steps: []plan.Step{s}}, Target{PID: os.Getpid()})
+	for _, kind := range kinds.All(t) {
+		r, err := Run(&plan.Plan{Version: plan.Version, Steps: []plan.Step{kinds.Step(t, kind)}}, Target{PID: os.Getpid()})
 		if err != nil {
 			t.Errorf("%s: %v: decide in view.step what can be read back of it, or say why nothing can", kind, err)
 			continue
