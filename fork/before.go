@@ -74,8 +74,8 @@ func (x *execution) watchExec() error {
 		} else if err != nil {
 			return err
 		}
-		if poll[0].Revents&unix.POLLIN == 0 {
-			return x.await() // its report, or its end
+		if poll[0].Revents&unix.POLLIN == 0 || poll[1].Revents&unix.POLLIN != 0 {
+			return x.await() // its report, or its end; a child that has ended after its report can be read from at both
 		}
 		break
 	}

@@ -261,6 +261,9 @@ func (x *execution) fail(n int, err error) error {
 		unix.Kill(x.pid, unix.SIGKILL) // not reaped yet: the pid can't be another's
 		x.reap()
 	}
+	if x.opts.Watch != nil {
+		x.opts.Watch.Wait() // it may be the one that reaps
+	}
 	for _, s := range x.plan.Undo(n) {
 		if undoErr := Undo(s.Op); undoErr != nil {
 			err = errors.Join(err, fmt.Errorf("undo %s: %w", s.Op, undoErr))
@@ -597,7 +600,11 @@ func (x *execution) await() error {
 		return errors.New("the child sent what no step receives")
 	}
 	// End of file is execve or death. A process that died can be waited for; one that runs can't.
-	if ended, err := x.ended(); err != nil || !ended || x.executed() {
+	ended, err := x.ended()
+	if x.opts.Watch != nil && errors.Is(err, unix.ECHILD) {
+		return nil // it has run and ended, and its watcher has reaped it
+	}
+	if err != nil || !ended || x.executed() {
 		return err
 	}
 	return x.died()
