@@ -301,7 +301,7 @@ func checkTerminal(spec *specs.Spec, o CreateOptions) error {
 	return nil
 }
 
-// read reads a bundle's configuration, and returns its text, too. Meanwhile the host is probed.
+// read reads a bundle's configuration, and returns its text, too.
 func (r *Runtime) read(dir string) (*specs.Spec, []byte, error) {
 	spec, text, warnings, err := oci.Load(dir)
 	for _, w := range warnings {
