@@ -43,19 +43,25 @@ func (r *Runtime) start(c *record) error {
 	return r.poststart(c)
 }
 
+var errEnded = errors.New("the container's process ended before it was started")
+
 // release opens the FIFO at which the container waits, and sees how its execve goes.
 func (r *Runtime) release(c *record) error {
+	// Before the FIFO: a program may be over, and reaped, at once.
+	pidfd, err := unix.PidfdOpen(c.PID, 0)
+	if err == unix.ESRCH {
+		return errEnded
+	}
+	if err != nil {
+		return fmt.Errorf("the container's process: %w", err)
+	}
+	defer unix.Close(pidfd)
 	path := filepath.Join(r.startDir(c.ID), compile.StartFIFO)
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return &os.PathError{Op: "open", Path: path, Err: err}
 	}
 	defer unix.Close(fd)
-	pidfd, err := unix.PidfdOpen(c.PID, 0)
-	if err != nil {
-		return fmt.Errorf("the container's process: %w", err)
-	}
-	defer unix.Close(pidfd)
 	// Execve closes the child's end, an error is written into it. A FIFO that has had no writer yet is not at its end.
 	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}, {Fd: int32(pidfd), Events: unix.POLLIN}}
 	for {
@@ -74,7 +80,7 @@ func (r *Runtime) release(c *record) error {
 		return r.startError(c, int(binary.NativeEndian.Uint32(report)), unix.Errno(binary.NativeEndian.Uint32(report[4:])))
 	}
 	if fds[0].Revents == 0 {
-		return errors.New("the container's process ended before it was started")
+		return errEnded
 	}
 	os.Remove(path)
 	return nil

@@ -410,6 +410,23 @@ func TestRuntimeListener(t *testing.T) {
 	}
 }
 
+// TestRuntimeShortProgram starts a program that is over before the runtime has looked at it again, as happens on a busy machine.
+func TestRuntimeShortProgram(t *testing.T) {
+	strace, err := exec.LookPath("strace")
+	if err != nil {
+		t.Skip("needs strace")
+	}
+	b := startBundles(t, "short")
+	dir := b.bundle("short", b.rootfs("root"), func(s *specs.Spec) { s.Process.Args = []string{"true"} })
+	b.must("create", "--bundle", dir, "short")
+	res := b.runtime(strace, "-f", "-o", filepath.Join(b.work, "trace"), "-e", "trace=pidfd_open,poll,ppoll", "-e", "inject=all:delay_enter=300000",
+		filepath.Join(run.bin, "glassbox-runtime"), "--root", "/run/oci", "start", "short")
+	if res.Code != 0 {
+		t.Errorf("start: %+v", res)
+	}
+	b.must("delete", "short")
+}
+
 // TestRuntimeSystemd has systemd make the container's cgroup: a scope, with the limits that it knows and those that it doesn't.
 func TestRuntimeSystemd(t *testing.T) {
 	if _, err := os.Stat("/run/systemd/system"); err != nil {
