@@ -33,6 +33,8 @@ type shell struct {
 	born    string // cgroup that the child goes to first
 	cloned  bool
 	readied []string
+
+	rootShared []string // how the root spreads in the end
 }
 
 const shellHead = `#!/bin/sh
@@ -87,12 +89,30 @@ like() {
 # dirs DIR: make a directory and its parents, with mode 755 whatever the umask is.
 dirs() { (umask 022; mkdir -p "$1"); }
 
-# below DIR: what is mounted at a directory and below it.
+# below DIR: what is mounted at a directory and below it, what others cover included; each with the number of the mount.
 below() {
 	while read -r id parent device within point more; do
 		case $point in *\\*) point=$(printf %%b "$(printf %%s "$point" | sed 's/\\/&0/g')") ;; esac # blanks are \040
-		case $point in "$1" | "$1"/*) echo "$point" ;; esac
+		case $point in "$1" | "${1%%/}"/*) case $more in *" unbindable "*) ;; *) echo "$id $point" ;; esac ;; esac
 	done </proc/self/mountinfo
+}
+
+# tree SOURCE TARGET OPTIONS: bind all that is seen below a directory, one mount after the other, each with these options. mount --rbind
+# would bring what other mounts cover, too, and no name leads there to change it.
+tree() {
+	mount --bind "$1" "$2"
+	mount -o "remount,bind,$3" "$2"
+	below "$1" | LC_ALL=C sort -k 2 | while read -r id point; do
+		case $point in "$1" | "$root" | "$root"/*) continue ;; esac
+		[ -e "$point" ] || continue
+		if [ -d "$point" ] || [ -f "$point" ]; then
+			[ "$(exec 9<"$point"; while read -r key value; do [ "$key" != mnt_id: ] || echo "$value"; done </proc/self/fdinfo/9)" = "$id" ] || continue
+		fi
+		to=$2/${point#"${1%%/}"/}
+		[ -e "$to" ] || continue # below a mount that can't be bound
+		mount --bind "$point" "$to"
+		mount -o "remount,bind,$3" "$to"
+	done
 }
 
 case ${1-host} in
@@ -370,6 +390,12 @@ func (s *shell) commands(op plan.Op) ([]string, bool) {
 	case *plan.MoveMount:
 		return s.bind(o)
 	case *plan.Remount:
+		if o.Target == "/" && slices.ContainsFunc(o.Propagation, spreads) {
+			// pivot_root(2) refuses a root that is shared.
+			s.rootShared = slices.Clone(o.Propagation)
+			lines, ok := s.commands(&plan.Remount{Target: o.Target, Set: o.Set, Clear: o.Clear, RecSet: o.RecSet, RecClear: o.RecClear, Options: o.Options})
+			return append(lines, "#    (How it spreads is the last thing to be set: pivot_root takes no root that is shared.)"), ok
+		}
 		if len(o.Options) > 0 {
 			return cmd(append(s.remount(o.Target, o.Set, o.Clear, o.RecSet, o.RecClear, o.Propagation), "mount -o "+quote("remount,"+strings.Join(o.Options, ","))+` "$at"`)...)
 		}
@@ -629,7 +655,7 @@ func (s *shell) clone(o *plan.Clone) ([]string, bool) {
 
 // hideRoot keeps the root out of recursive binds: the plan took their sources before there was a root.
 func (s *shell) hideRoot() []string {
-	if p := s.view.Root.Propagation; p != "" && p != "private" {
+	if p := s.view.Root.Propagation; p != "" && p != "private" && !spreads(p) {
 		return nil
 	}
 	if s.follows {
@@ -707,7 +733,13 @@ func (s *shell) bind(o *plan.MoveMount) ([]string, bool) {
 	case "file":
 		lines = append(lines, `[ -e "$at" ] || (umask 022; : >"$at")`)
 	}
-	lines = append(lines, "mount --"+when(recursive, "r", "")+"bind "+quote(source)+` "$at"`)
+	recSet, recClear := o.RecSet, o.RecClear
+	if words := append(slices.Clone(recSet), cleared(recClear)...); recursive && len(words) > 0 {
+		lines = append(lines, "tree "+quote(source)+` "$at" `+quote(strings.Join(words, ",")))
+		recSet, recClear = nil, nil
+	} else {
+		lines = append(lines, "mount --"+when(recursive, "r", "")+"bind "+quote(source)+` "$at"`)
+	}
 	propagation := slices.Clone(o.Propagation)
 	for i, w := range propagation {
 		if spreads(w) {
@@ -717,7 +749,7 @@ func (s *shell) bind(o *plan.MoveMount) ([]string, bool) {
 			s.missing = append(s.missing, fmt.Sprintf("%d. %s: in one direction only", s.at+1, wrap(clean(o.String()), 80)[0]))
 		}
 	}
-	return append(lines, s.remount("", o.Set, o.Clear, o.RecSet, o.RecClear, propagation)...), true
+	return append(lines, s.remount("", o.Set, o.Clear, recSet, recClear, propagation)...), true
 }
 
 func spreads(word string) bool { return word == "shared" || word == "rshared" }
@@ -733,7 +765,7 @@ func (s *shell) remount(at string, set, clear, recSet, recClear, propagation []s
 		lines = append(lines, `mount -o `+quote("remount,bind,"+s.inherited(at)+strings.Join(words, ","))+` "$at"`)
 	}
 	if words := append(slices.Clone(recSet), cleared(recClear)...); len(words) > 0 {
-		lines = append(lines, `below "$at" | while read -r point; do [ ! -e "$point" ] || mount -o `+quote("remount,bind,"+s.inherited(at)+strings.Join(words, ","))+` "$point"; done # what others cover has no name and stays as it is`)
+		lines = append(lines, `below "$at" | while read -r id point; do [ ! -e "$point" ] || mount -o `+quote("remount,bind,"+s.inherited(at)+strings.Join(words, ","))+` "$point"; done # what others cover has no name and stays as it is`)
 	}
 	for _, p := range propagation {
 		lines = append(lines, "mount "+quote("--make-"+p)+` "$at"`)
@@ -796,12 +828,12 @@ func (s *shell) last() {
 	}
 	s.line("")
 	s.line("	# ---- The end ----")
-	s.line("	# After pivot_root no program of the host has a name. The three that are still needed are copied with their libraries")
+	s.line("	# After pivot_root no program of the host has a name. Those that are still needed are copied with their libraries")
 	s.line("	# into a tmpfs, in which this shell stands. When the old root goes, so does its name; the working directory is")
 	s.line("	# all that leads there, and env leaves it.")
 	s.do(
 		`mkdir "$work/tools"`, `mount -t tmpfs tmpfs "$work/tools"`, `cd "$work/tools"`,
-		`for tool in umount prlimit setpriv env; do`,
+		`for tool in `+when(len(s.rootShared) > 0, "mount ", "")+`umount prlimit setpriv env; do`,
 		`	file=$(command -v "$tool"); cp -L "$file" .`,
 		`	ldd "$file" | tr ' \t' '\n\n' | grep '^/' | while read -r library; do`,
 		`		case $library in */ld-*) cp -L "$library" ld.so ;; *) cp -L "$library" . ;; esac`,
@@ -816,6 +848,9 @@ func (s *shell) last() {
 		`./ld.so --library-path . ./umount -l /`,
 	)
 	const run = "./ld.so --library-path . "
+	for _, word := range s.rootShared {
+		s.do(run + "./mount " + quote("--make-"+word) + " /")
+	}
 	s.line("	exec \\")
 	if len(s.prlimit) > 0 {
 		s.line("		%s./prlimit %s \\", run, strings.Join(s.prlimit, " "))

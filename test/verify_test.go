@@ -143,16 +143,14 @@ func TestVerifyFresh(t *testing.T) {
 	}
 }
 
-// TestVerifyRuntime is the same for containers of glassbox-runtime, those that wait for start among them.
-func TestVerifyRuntime(t *testing.T) {
-	s := besiege(t)
-	root := s.root("")
+// runtimeBoxes are bundles that verify has to understand. The one named device wants a link x1.
+func runtimeBoxes() map[string]box {
 	own := func(spec *specs.Spec) {
 		spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
 		spec.Linux.UIDMappings = []specs.LinuxIDMapping{{ContainerID: 0, HostID: 100000, Size: 65536}}
 		spec.Linux.GIDMappings = spec.Linux.UIDMappings
 	}
-	for name, b := range map[string]box{
+	return map[string]box{
 		"plain":     {},
 		"limits":    {memory: 64 << 20, pids: 30, score: 200, nofile: 64, sysctl: map[string]string{"net.ipv4.ip_forward": "1"}},
 		"tmpfs":     {tmpfs: []string{"/run", "/tmp"}, size: "1m", binds: [][2]string{{"/etc", "/mnt"}}},
@@ -185,7 +183,14 @@ func TestVerifyRuntime(t *testing.T) {
 			spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.TimeNamespace})
 			spec.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"boottime": {Secs: 1000}}
 		}},
-	} {
+	}
+}
+
+// TestVerifyRuntime is the same for containers of glassbox-runtime, those that wait for start among them.
+func TestVerifyRuntime(t *testing.T) {
+	s := besiege(t)
+	root := s.root("")
+	for name, b := range runtimeBoxes() {
 		b.rootfs, b.args = root, []string{"sleep", "1000"}
 		for _, f := range []face{runtimeFace, hookedFace} {
 			s.ok(s.sh("ip link del x0 2>/dev/null; ip link add x0 type veth peer name x1"))
@@ -227,83 +232,6 @@ func TestVerifyRootless(t *testing.T) {
 	if r, code = s.verified("--runtime-root", s.dir+"/home/state/glassbox-runtime", "mine"); code != 1 || len(faults(r)) != 1 {
 		t.Errorf("with another mount: exit code %d, %v", code, faults(r))
 	}
-}
-
-// TestVerifyByHand: the script of explain --format sh makes what glassbox makes: each step that can be observed is found as in a
-// container of glassbox's own, but for those of which the script says that no command can make them.
-func TestVerifyByHand(t *testing.T) {
-	s := besiege(t)
-	for _, w := range s.ways() {
-		if strings.Contains(w, "/:/host:ro") {
-			continue // the machine has mounts that others cover; no command can name them to make them read-only, as the script says
-		}
-		id := s.id("own")
-		s.ok(s.sh("glassbox run -d --name " + id + " " + w))
-		own, _ := s.verified(id)
-		s.ok(s.on("glassbox", "rm", "-f", id))
-
-		script, stored := filepath.Join(s.dir, s.id("by")), filepath.Join(s.dir, s.id("plan"))
-		s.ok(s.sh("glassbox explain run --format sh -o " + script + " " + w + " && glassbox explain run --format json -o " + stored + " " + w))
-		out := s.background("/bin/sh", "-c", "export TMPDIR="+s.dir+"; exec sh "+script)
-		var r *verify.Report
-		var pid int
-		s.until("the program of the script of "+w, func() bool {
-			if pid = s.madeByHand(stored); pid == 0 {
-				return false
-			}
-			res := s.on("glassbox", "verify", "--json", "--plan", stored, "--pid", fmt.Sprint(pid))
-			var reports []*verify.Report
-			if json.Unmarshal([]byte(res.Stdout), &reports) != nil || len(reports) != 1 {
-				return false
-			}
-			r = reports[0]
-			return r.Steps[len(r.Steps)-1].Verdict == verify.Holds
-		})
-		text, err := os.ReadFile(script)
-		must(t, err)
-		said := unsaidSteps(t, string(text))
-		var bad []string
-		for i, f := range r.Steps {
-			if !said[f.Step] && (i >= len(own.Steps) || f.Verdict != own.Steps[i].Verdict) {
-				bad = append(bad, fmt.Sprintf("%d. %s: %s %s, asked %s; in glassbox's own it %s", f.Step, f.What, f.Verdict, f.Found, f.Asked, own.Steps[min(i, len(own.Steps)-1)].Verdict))
-			}
-		}
-		for _, f := range r.Unexpected {
-			bad = append(bad, f.What+" is in no step")
-		}
-		if len(bad) > 0 || r.Counts[verify.Holds] < 60 || len(said) > 4 {
-			log, _ := os.ReadFile(out)
-			t.Errorf("by hand: run %s: %v, %d steps that no command can make\n%s\n%s", w, r.Counts, len(said), strings.Join(bad, "\n"), log)
-		}
-		s.ok(s.on("kill", "-9", fmt.Sprint(pid)))
-		s.until("the end of the script of "+w, func() bool { return s.madeByHand(stored) == 0 })
-	}
-}
-
-// madeByHand finds the first process in the cgroups of a stored plan.
-func (s *siege) madeByHand(stored string) int {
-	s.Helper()
-	res := s.sh(`for dir in $(jq -r '.steps[] | select(.op == "cgroup-create") | .args.path' ` + stored + `); do cat $dir/cgroup.procs 2>/dev/null; done | sort -n | head -1`)
-	pid := 0
-	fmt.Sscan(res.Stdout, &pid)
-	return pid
-}
-
-// unsaidSteps are the numbers of the steps that a script says it can't make, in its last lines.
-func unsaidSteps(t *testing.T, script string) map[int]bool {
-	t.Helper()
-	out := map[int]bool{}
-	_, end, found := strings.Cut(script, "can't be made with these commands:\n")
-	if !found && !strings.Contains(script, "Every step of the plan is in this script") {
-		t.Error("the script doesn't say which steps it can't make")
-	}
-	for line := range strings.Lines(end) {
-		n := 0
-		if _, err := fmt.Sscanf(line, "#   %d.", &n); err == nil {
-			out[n] = true
-		}
-	}
-	return out
 }
 
 // tampering is something done to a container behind glassbox's back.
