@@ -25,6 +25,7 @@ type golang struct {
 	plan    *plan.Plan
 	view    *View
 	tight   int    // how much is left out for room: see the constants
+	width   int    // of a line, about
 	id      string // a long name that many paths have, or ""
 	groups  []string
 	host    []goLine
@@ -39,6 +40,7 @@ type golang struct {
 	filter  string
 	scripts []string
 	joined  int // of groups, by the child
+	trees   int // clones that the child makes
 	// nullOpen opens the null device, in the next line that needs it.
 	nullOpen string
 	words    map[string]bool
@@ -51,11 +53,15 @@ const (
 	withoutComments // but those that say what a function does
 	withoutAny      // but the numbers of the steps, and one shell for all of the network
 	withoutScript   // which is deflated, as the filter always is; and if a step fails, nothing is taken back
+	withoutTerminal // the program has its caller's streams
 	goLevels
 )
 
-// MaxGo is how long a Go program that explains a plan may be, in lines. One with very many mounts, devices or variables is longer.
+// MaxGo is how long a Go program that explains a plan may be, in lines. One with very many mounts, devices or variables has longer lines.
 const MaxGo = 250
+
+// lineWidth is how long a line may be, about, if there is room for as many lines as that makes; what is data has one line.
+const lineWidth = 143
 
 // goLine is a piece of the program: a call with its arguments, or text as it is.
 type goLine struct {
@@ -84,22 +90,28 @@ func writeGo(w io.Writer, p *plan.Plan, a About) error {
 	if slices.ContainsFunc(p.Steps, func(s plan.Step) bool { return s.Op == nil }) {
 		return fmt.Errorf("the plan has a step without an op")
 	}
-	var text []byte
-	for tight := range goLevels {
+	for tight, width := 0, lineWidth; ; {
 		g := &golang{
-			plan: p, view: Read(p), tight: tight, helpers: map[string]bool{}, opened: map[string]string{}, have: map[string]string{}, procs: map[string]string{},
+			plan: p, view: Read(p), tight: tight, width: width, helpers: map[string]bool{}, opened: map[string]string{}, have: map[string]string{}, procs: map[string]string{},
 			words: map[string]bool{}, given: map[string]int{},
 		}
-		var err error
-		if text, err = g.program(a); err != nil {
+		text, err := g.program(a)
+		if err != nil {
 			return err
 		}
-		if bytes.Count(text, []byte("\n")) <= MaxGo {
-			break
+		if bytes.Count(text, []byte("\n")) <= MaxGo || width > len(text) {
+			_, err := w.Write(text)
+			return err
+		}
+		switch {
+		case tight < withoutScript:
+			tight++
+		case tight == withoutScript && width > 4*lineWidth:
+			tight, width = withoutTerminal, lineWidth
+		default:
+			width += width / 2
 		}
 	}
-	_, err := w.Write(text)
-	return err
 }
 
 func (g *golang) program(a About) ([]byte, error) {
@@ -136,8 +148,19 @@ func (g *golang) program(a About) ([]byte, error) {
 		t.line("//")
 		t.line("// Not in here, because such a program can't, or hasn't the room:")
 	}
-	for _, u := range g.unsaid {
-		t.line("//   %s", wrap(clean(u), 130)[0])
+	if g.tight < withoutAny || len(g.unsaid) < 20 {
+		for _, u := range g.unsaid {
+			t.line("//   %s", wrap(clean(u), 130)[0])
+		}
+	} else {
+		var short []string
+		for _, u := range g.unsaid {
+			kind, _, _ := strings.Cut(u, ":")
+			short = append(short, kind)
+		}
+		for _, line := range wrap(strings.Join(short, "; "), g.width-5) {
+			t.line("//   %s", line)
+		}
 	}
 	body := g.body()
 	t.line("package main\n\nimport (")
@@ -251,11 +274,8 @@ func (g *golang) imports() []string {
 	return slices.Compact(out)
 }
 
-// lineWidth is how long a line may be, about.
-const lineWidth = 143
-
 // packed puts words into lines of a width that a reader's window has.
-func packed(head string, words []string, tail string) []string {
+func (g *golang) packed(head string, words []string, tail string) []string {
 	line := head
 	var lines []string
 	for i, w := range words {
@@ -263,7 +283,7 @@ func packed(head string, words []string, tail string) []string {
 			w += ","
 		}
 		space := when(line == head || line == "\t", "", " ")
-		room := lineWidth
+		room := g.width
 		if len(lines) == 0 && !strings.HasPrefix(head, "/*") {
 			room -= 24 // the number of the step comes before it
 		}
@@ -276,16 +296,29 @@ func packed(head string, words []string, tail string) []string {
 	return append(lines, line+tail)
 }
 
-// together makes one line of several mounts.
+// fails reports whether a function of the program returns an error where there is no room for a line for each call.
+func (g *golang) fails(fn string) bool {
+	names := []string{"mount", "cover"}
+	if g.tight >= withoutAny {
+		names = append(names, "each", "set", "write", "giveAs", "run")
+	}
+	return g.tight >= withoutScript && slices.Contains(names, fn)
+}
+
+// together makes one line of several calls.
 func (g *golang) together(lines []goLine) []goLine {
 	var out []goLine
 	for _, l := range lines {
-		if l.fn == "mount" && l.text == nil {
-			l.fn, l.items = "check", []string{"mount(" + strings.Join(l.items, ", ") + ")"}
+		if (g.fails(l.fn) || l.fn == "check") && l.text == nil && l.before == "" {
+			if l.fn != "check" {
+				l.fn, l.items = "check", []string{l.fn + "(" + strings.Join(l.items, ", ") + ")"}
+			}
 			if n := len(out) - 1; n >= 0 && out[n].fn == "check" && out[n].last+1 == l.first && out[n].text == nil {
 				out[n].items, out[n].last = append(out[n].items, l.items...), l.last
-				if !slices.Contains(out[n].kinds, l.kinds[0]) {
-					out[n].kinds = append(out[n].kinds, l.kinds...)
+				for _, kind := range l.kinds {
+					if !slices.Contains(out[n].kinds, kind) {
+						out[n].kinds = append(out[n].kinds, kind)
+					}
 				}
 				continue
 			}
@@ -308,8 +341,8 @@ func (g *golang) lane(t *script, lines []goLine) {
 			t.line("\t// %s", clean(title))
 			phaseNow = l.phase
 		}
-		if kind := l.kinds[0]; g.tight == withReasons && !said[kind] && l.note == "" {
-			t.line("\t// %s", wrap(clean(l.reason), 120)[0])
+		if kind, why := l.kinds[0], wrap(clean(l.reason), 120); g.tight == withReasons && !said[kind] && l.note == "" && len(why) > 0 {
+			t.line("\t// %s", why[0])
 			said[kind] = true
 		}
 		where := strconv.Itoa(l.first)
@@ -338,10 +371,10 @@ func (g *golang) lane(t *script, lines []goLine) {
 			if g.tight >= withoutScript {
 				l.text = []string{"", "check(sh.Run())"}
 			}
-			script := "`" + shellText(l.items, 40+len(where)) + "`"
+			script := "`" + shellText(l.items, 40+len(where), g.width) + "`"
 			if g.tight >= withoutScript {
 				g.use("inflate")
-				g.scripts = append(g.scripts, compress([]byte(shellText(l.items, 0))))
+				g.scripts = append(g.scripts, compress([]byte(shellText(l.items, 0, g.width))))
 				script = fmt.Sprintf("string(inflate(script%d))", len(g.scripts))
 			}
 			l.text[0] = where + "sh := exec.Command(\"sh\", \"-ec\", " + script + ", fmt.Sprint(cmd.Process.Pid))"
@@ -350,8 +383,8 @@ func (g *golang) lane(t *script, lines []goLine) {
 			}
 			g.words["sh"] = true
 		case l.text == nil:
-			l.text = packed(where+l.fn+"(", l.items, ")")
-		case len(where)+len(l.text[0]) > lineWidth && g.tight < withoutComments:
+			l.text = g.packed(where+l.fn+"(", l.items, ")")
+		case len(where)+len(l.text[0]) > g.width && g.tight < withoutComments:
 			t.line("\t%s", strings.TrimSpace(where))
 		default:
 			l.text[0] = where + l.text[0]
@@ -397,6 +430,9 @@ func (g *golang) body() string {
 		t.line("\t%s", l)
 	}
 	g.lane(t, g.host)
+	if g.words["console"] {
+		after = append([]string{"<-relayed"}, after...)
+	}
 	t.line("\tcmd.Wait()%s", when(g.tight >= withoutScript && len(after) > 0, " // what follows takes all back, but not if a step has failed", ""))
 	for _, l := range after {
 		t.line("\t%s", l)
@@ -409,8 +445,8 @@ func (g *golang) body() string {
 	for _, h := range goHelpers() {
 		if g.helpers[h.name] && h.code != "" {
 			code := strings.Trim(h.code, "\n")
-			if g.tight >= withoutScript && h.name == "mount" {
-				code = strings.Replace(code, "places ...string) {", "places ...string) error {", 1)
+			if g.fails(h.name) {
+				code = strings.Replace(code, ") {\n", ") error {\n", 1)
 				code = strings.TrimSuffix(code, "}") + "\treturn nil\n}"
 			}
 			if g.tight >= withoutAny {
@@ -422,12 +458,7 @@ func (g *golang) body() string {
 		}
 	}
 	data := func(what, name, f string) {
-		t.line("\n%sconst %s = \"\" +", when(g.tight < withoutAny, what, ""), name)
-		for len(f) > 0 {
-			n := min(len(f), lineWidth-2)
-			t.line("\t%q%s", f[:n], when(n < len(f), " +", ""))
-			f = f[n:]
-		}
+		t.line("\n%sconst %s = %q", when(g.tight < withoutAny, what, ""), name, f)
 	}
 	for i, f := range g.scripts {
 		t.line("\n// What sets up the network, deflated for want of room: --format sh shows it.")
@@ -449,10 +480,10 @@ func (g *golang) listGroups() []string {
 	}
 	text := strings.Join(names, " ")
 	if g.tight < withoutAny || g.id == "" || strings.Count(text, "ID") != len(names) || len(strings.Fields(text)) != len(names) || !strconv.CanBackquote(text) {
-		return packed("var groups = []string{", g.groups, "}")
+		return g.packed("var groups = []string{", g.groups, "}")
 	}
 	g.use("strings")
-	return []string{"var groups = strings.Fields(strings.ReplaceAll(`" + strings.Join(wrap(text, lineWidth), "\n") + "`, \"ID\", id))"}
+	return []string{"var groups = strings.Fields(strings.ReplaceAll(`" + strings.Join(wrap(text, g.width), "\n") + "`, \"ID\", id))"}
 }
 
 // around is what stands before the plan's steps on the host, which the engine makes, and what takes all back.
@@ -481,7 +512,7 @@ func (g *golang) around() (before, after []string) {
 				dirs = append(dirs, "os.WriteFile("+g.lit(o.Path)+", "+files[o.Path]+", 0o644)")
 			}
 		}
-		before = append(before, packed("check(", dirs, ") // as the engine does before")...)
+		before = append(before, g.packed("check(", dirs, ") // as the engine does before")...)
 	} else if m := r.Mountpoint; m != "" && m != r.Source {
 		mine = g.id != "" && strings.Contains(dir, g.id)
 		before = append(before, "check(os.MkdirAll("+g.lit(m)+", 0o755))")
@@ -494,8 +525,16 @@ func (g *golang) around() (before, after []string) {
 		case *plan.LinkDelete:
 			after = append(after, "exec.Command("+strings.Join(g.lits([]string{"ip", "link", "del", "dev", o.Name}), ", ")+").Run()")
 		case *plan.NftUnpublish:
-			for _, p := range o.Ports {
-				after = append(after, "exec.Command("+strings.Join(g.lits(append([]string{"nft", "delete", "element", "ip", o.Table}, portElement(p, false)...)), ", ")+").Run()")
+			for _, name := range []string{"published", "published_on"} {
+				var keys []string
+				for _, p := range o.Ports {
+					if in, key := portElement(p, false); in == name {
+						keys = append(keys, key)
+					}
+				}
+				if len(keys) > 0 {
+					after = append(after, "exec.Command("+strings.Join(g.lits([]string{"nft", "delete", "element", "ip", o.Table, name, "{ " + strings.Join(keys, ", ") + " }"}), ", ")+").Run()")
+				}
 			}
 		}
 	}
@@ -518,15 +557,15 @@ func (g *golang) around() (before, after []string) {
 }
 
 // portElement is a published port as nft(8) takes it: the map's name and the element.
-func portElement(p plan.PortRule, value bool) []string {
-	name, key := "published", fmt.Sprintf("%s . %d", p.Proto, p.HostPort)
+func portElement(p plan.PortRule, value bool) (name, key string) {
+	name, key = "published", fmt.Sprintf("%s . %d", p.Proto, p.HostPort)
 	if p.HostIP != "" {
 		name, key = "published_on", p.HostIP+" . "+key
 	}
 	if value {
 		key += fmt.Sprintf(" : %s . %d", p.ContainerIP, p.ContainerPort)
 	}
-	return []string{name, "{ " + key + " }"}
+	return name, key
 }
 
 func compress(data []byte) string {

@@ -75,20 +75,114 @@ func devices(dir string, deflated string) {
 		panic(errno)
 	}
 }`},
-		{"give", "ok", "", `
-// give clones a mount, with what is mounted below it, for the child, while no name can be influenced by it.
-func give(name string) {
-	fd := ok(unix.OpenTree(unix.AT_FDCWD, name, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE))
+		{"giveTree", "ok", "", `
+// giveTree clones a mount for the child, while no name can be influenced by it.
+func giveTree(name string, flags uint) {
+	fd := ok(unix.OpenTree(unix.AT_FDCWD, name, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|flags))
 	cmd.ExtraFiles = append(cmd.ExtraFiles, os.NewFile(uintptr(fd), name))
 }`},
-		{"giveOne", "ok", "", `
-// giveOne clones a mount alone.
-func giveOne(name string) {
-	fd := ok(unix.OpenTree(unix.AT_FDCWD, name, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC))
-	cmd.ExtraFiles = append(cmd.ExtraFiles, os.NewFile(uintptr(fd), name))
-}`},
+		{"give", "giveTree", "", `
+func give(name string) { giveTree(name, unix.AT_RECURSIVE) } // with what is mounted below`},
+		{"giveOne", "giveTree", "", `
+func giveOne(name string) { giveTree(name, 0) }`},
 		{"giveFile", "ok", "", `
 func giveFile(name string) { cmd.ExtraFiles = append(cmd.ExtraFiles, ok(os.Open(name))) }`},
+		{"giveAs", "check", "", `
+// giveAs gives clones whose files have the ids that a user namespace maps them to (mount_setattr(2), ID-mapped mounts).
+func giveAs(users *os.File, clone func(string), flags uint, names ...string) {
+	for _, name := range names {
+		clone(name)
+		check(unix.MountSetattr(int(cmd.ExtraFiles[len(cmd.ExtraFiles)-1].Fd()), "", unix.AT_EMPTY_PATH|flags,
+			&unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(users.Fd())}))
+	}
+}`},
+		{"users", "ok", "fmt", `
+// users makes a user namespace. The process in it ends at once, with its input; the file that stands for the namespace keeps it.
+func users(uid, gid []syscall.SysProcIDMap) *os.File {
+	hold := exec.Command("cat")
+	input := ok(hold.StdinPipe())
+	hold.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER, UidMappings: uid, GidMappings: gid}
+	check(hold.Start())
+	defer hold.Wait()
+	defer input.Close()
+	return ok(os.Open(fmt.Sprintf("/proc/%d/ns/user", hold.Process.Pid)))
+}`},
+		{"trees", "ok", "", `
+var trees []int // clones of mounts
+
+// clone clones a mount before the root changes.
+func clone(name string, flags uint, attr unix.MountAttr) {
+	trees = append(trees, ok(unix.OpenTree(unix.AT_FDCWD, name, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|flags)))
+	check(unix.MountSetattr(trees[len(trees)-1], "", unix.AT_EMPTY_PATH|flags, &attr))
+}`},
+		{"tree", "trees", "", `
+func tree(name string) { clone(name, unix.AT_RECURSIVE, unix.MountAttr{}) } // with what is mounted below`},
+		{"treeOne", "trees", "", `
+func treeOne(name string) { clone(name, 0, unix.MountAttr{}) }`},
+		{"treeReadonly", "trees", "", `
+func treeReadonly(name string) { clone(name, unix.AT_RECURSIVE, unix.MountAttr{Attr_set: ro}) }`},
+		{"treeOneReadonly", "trees", "", `
+func treeOneReadonly(name string) { clone(name, 0, unix.MountAttr{Attr_set: ro}) }`},
+		{"device", "treeOne check", "fmt strings", `
+// device clones "TYPE MAJOR:MINOR NAME", if it is that device.
+func device(what string) {
+	treeOne(what[strings.Index(what, "/"):])
+	var st unix.Stat_t
+	check(unix.Fstat(trees[len(trees)-1], &st))
+	kind := map[uint32]string{unix.S_IFCHR: "c", unix.S_IFBLK: "b"}[st.Mode&unix.S_IFMT]
+	if is := fmt.Sprintf("%s %d:%d ", kind, unix.Major(st.Rdev), unix.Minor(st.Rdev)); !strings.HasPrefix(what, is) {
+		panic("want " + what + ", but it is " + is)
+	}
+}`},
+		{"evacuate", "check", "strings", `
+// evacuate moves the processes of a cgroup: one that has some can't give controllers to its children (cgroups(7)).
+func evacuate(from, to string) {
+	check(os.MkdirAll(to, 0o755))
+	processes, err := os.ReadFile(from + "/cgroup.procs")
+	check(err)
+	for _, p := range strings.Fields(string(processes)) {
+		os.WriteFile(to+"/cgroup.procs", []byte(p), 0) // one that has ended can't be moved
+	}
+}`},
+		{"console", "ok", "", `
+// console opens a terminal in the container's /dev/pts. Its other end goes to the parent.
+func console(rows, cols uint16, uid int) int {
+	master := ok(unix.Open("/dev/pts/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0))
+	check(unix.IoctlSetPointerInt(master, unix.TIOCSPTLCK, 0))
+	check(unix.IoctlSetWinsize(master, unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: cols}))
+	terminal, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(master), unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
+	if errno != 0 {
+		panic(errno)
+	}
+	check(unix.Fchown(int(terminal), uid, -1), unix.Sendmsg(3, []byte{1}, unix.UnixRights(master), nil, 0))
+	return int(terminal)
+}`},
+		{"relay", "ok", "io", `
+// relay carries what is typed to the container's terminal, and what is written there to this program's, until the container ends.
+func relay(socket int) (done chan bool) {
+	rights := make([]byte, 64)
+	_, n, _, _, err := unix.Recvmsg(socket, make([]byte, 1), rights, 0)
+	check(err)
+	message := ok(unix.ParseSocketControlMessage(rights[:n]))
+	master := os.NewFile(uintptr(ok(unix.ParseUnixRights(&message[0]))[0]), "terminal")
+	before, err := unix.IoctlGetTermios(0, unix.TCGETS)
+	if err == nil { // a terminal: each key goes through at once, Ctrl-C too
+		raw := *before
+		raw.Iflag, raw.Lflag = raw.Iflag&^(unix.ICRNL|unix.IXON), raw.Lflag&^(unix.ECHO|unix.ICANON|unix.ISIG|unix.IEXTEN)
+		raw.Oflag &^= unix.OPOST
+		check(unix.IoctlSetTermios(0, unix.TCSETS, &raw))
+	}
+	done = make(chan bool)
+	go io.Copy(master, os.Stdin)
+	go func() {
+		io.Copy(os.Stdout, master)
+		if before != nil {
+			unix.IoctlSetTermios(0, unix.TCSETS, before)
+		}
+		close(done)
+	}()
+	return done
+}`},
 		{"run", "check", "strings", `
 func run(input string, commands ...string) {
 	for _, c := range commands {
@@ -104,10 +198,11 @@ func everything() (caps []uintptr) {
 	}
 	return caps
 }`},
-		{"layers", "ok", "strings", `
-// layers stacks any number of layers (lowerdir+, Linux 6.5).
-func layers(target string, options ...string) {
-	fs := ok(unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC))
+		{"detached", "ok", "strings", `
+// detached makes a file system that is mounted nowhere yet.
+func detached(kind, source string, attrs int, options ...string) int {
+	fs := ok(unix.Fsopen(kind, unix.FSOPEN_CLOEXEC))
+	check(unix.FsconfigSetString(fs, "source", source))
 	for _, o := range options {
 		key, value, set := strings.Cut(o, "=")
 		if !set {
@@ -117,7 +212,12 @@ func layers(target string, options ...string) {
 		}
 	}
 	check(unix.FsconfigCreate(fs))
-	check(unix.MoveMount(ok(unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)), "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH))
+	return ok(unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, attrs))
+}`},
+		{"layers", "detached", "", `
+// layers stacks any number of layers (lowerdir+, Linux 6.5).
+func layers(target string, options ...string) {
+	check(unix.MoveMount(detached("overlay", "overlay", 0, options...), "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH))
 }`},
 		{"mount", "check", "strings", `
 // mount makes file systems at "target options". Only the mounts become read-only: a file system may be the host's, too.
@@ -127,6 +227,23 @@ func mount(kind, source string, flags uintptr, places ...string) {
 		check(os.MkdirAll(target, 0o755), unix.Mount(source, target, kind, flags&^unix.MS_RDONLY, options),
 			unix.MountSetattr(unix.AT_FDCWD, target, 0, &unix.MountAttr{Attr_set: uint64(flags & unix.MS_RDONLY)}))
 	}
+}`},
+		{"cover", "mount", "strings", `
+// cover is mount for what has the mode of the directory that it covers, if there is one.
+func cover(kind, source string, flags uintptr, places ...string) {
+	for _, place := range places {
+		target, _, _ := strings.Cut(place, " ")
+		covered, missing := os.Stat(target)
+		mount(kind, source, flags, place)
+		if missing == nil {
+			check(os.Chmod(target, covered.Mode()))
+		}
+	}
+}`},
+		{"bind", "attach", "", `
+func bind(mount int, target string, recursive uint, set, clear, propagation uint64) error {
+	check(unix.MountSetattr(mount, "", unix.AT_EMPTY_PATH|recursive, &unix.MountAttr{Attr_set: set, Attr_clr: clear, Propagation: propagation}))
+	return attach(mount, target)
 }`},
 		{"attach", "check", "strings", `
 // attach puts a clone of a mount to its place in the container; what is missing there is made.
@@ -164,6 +281,16 @@ func node(device string) { // "mode major:minor uid:gid name"
 		check(err, os.Lchown(name, uid, gid))
 	}
 }`},
+		{"deep", "node", "strings", `
+// deep makes a device below directories that may be missing.
+func deep(device string) {
+	name := device[strings.Index(device, "/"):]
+	check(os.MkdirAll(name[:strings.LastIndex(name, "/")], 0o755))
+	node(device)
+}`},
+		{"relink", "link", "strings", `
+// relink makes a link in the place of whatever is there.
+func relink(arrow string) { os.Remove(strings.Split(arrow, " -> ")[0]); link(arrow) }`},
 		{"link", "check", "strings", `
 func link(arrow string) {
 	name, target, _ := strings.Cut(arrow, " -> ")
@@ -177,9 +304,12 @@ func up(link string) {
 	request.SetUint16(unix.IFF_UP)
 	check(unix.IoctlIfreq(ok(unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)), unix.SIOCSIFFLAGS, request))
 }`},
-		{"set", "ok", "", `
-func set(proc int, file, value string) {
-	ok(unix.Write(ok(unix.Openat(proc, file, unix.O_WRONLY|unix.O_CLOEXEC, 0)), []byte(value)))
+		{"set", "ok", "strings", `
+func set(proc int, settings ...string) {
+	for _, s := range settings {
+		file, value, _ := strings.Cut(s, "=")
+		ok(unix.Write(ok(unix.Openat(proc, file, unix.O_WRONLY|unix.O_CLOEXEC, 0)), []byte(value)))
+	}
 }`},
 		{"inflate", "ok", "compress/flate encoding/base64 io strings", `
 func inflate(text string) []byte {

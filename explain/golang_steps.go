@@ -157,6 +157,9 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 		}
 		g.use("write")
 		return g.join(each("join", g.lit(dir)))
+	case *plan.CgroupEvacuate:
+		g.use("evacuate")
+		return text("evacuate(" + g.lit(o.From) + ", " + g.lit(o.To) + ")")
 	case *plan.CgroupAttach:
 		g.use("fmt")
 		return list("write", []string{g.lit(o.Path + "/cgroup.procs")}, "fmt.Sprint(cmd.Process.Pid)")
@@ -165,32 +168,61 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 			return none()
 		}
 		g.use("devices")
-		return text(longCall("devices("+g.lit(o.Path)+", \"\"+", compress(o.Program))...)
+		return text("devices(" + g.lit(o.Path) + ", " + strconv.Quote(compress(o.Program)) + ")")
 
 	// What the child gets from the host.
 	case *plan.OpenTree:
-		if o.IDMap != "" || o.Readonly || o.Device != "" || o.FSType != "" {
+		if o.FSType != "" || o.IDMap != "" && !strings.HasPrefix(g.have[o.IDMap], "users") {
 			return none()
 		}
-		recursive := when(o.Recursive, "unix.AT_RECURSIVE", "0")
-		if o.Child {
+		switch {
+		case o.Child && o.IDMap == "" && o.Device == "":
 			g.opened[o.Save] = o.Path
 			return note("the child does it, with recv-fd")
-		}
-		if !host {
-			return g.tree(o.Save, o.Path, recursive)
+		case o.Child || host && o.Device != "" || !host && o.IDMap != "" || o.Readonly && (host || o.Device != ""):
+			return none()
+		case o.Device != "":
+			g.tree(o.Save)
+			return each("device", g.lit(o.Device+" "+o.Path))
+		case !host:
+			g.tree(o.Save)
+			g.words["ro"] = g.words["ro"] || o.Readonly
+			return each("tree"+when(o.Recursive, "", "One")+when(o.Readonly, "Readonly", ""), g.lit(o.Path))
 		}
 		g.give(o.Save)
-		return each(when(o.Recursive, "give", "giveOne"), g.lit(o.Path))
+		clone := when(o.Recursive, "give", "giveOne")
+		if o.IDMap != "" {
+			g.use(clone)
+			return list("giveAs", []string{g.have[o.IDMap], clone, when(o.IDMapRecursive, "unix.AT_RECURSIVE", "0")}, g.lit(o.Path))
+		}
+		return each(clone, g.lit(o.Path))
+	case *plan.UserNamespace:
+		if len(o.UID) == 0 || len(o.GID) == 0 {
+			return none()
+		}
+		g.use("users")
+		g.have[o.Save] = fmt.Sprintf("users%d", len(g.have))
+		return text(g.packed(g.have[o.Save]+" := users(", []string{"[]syscall.SysProcIDMap{" + strings.Join(goIDs(o.UID), ", ") + "}", "[]syscall.SysProcIDMap{" + strings.Join(goIDs(o.GID), ", ") + "}"}, ")")...)
 	case *plan.RecvFD:
+		if host {
+			if g.words["console"] || !g.hasConsole() {
+				return none()
+			}
+			g.words["console"] = true
+			g.use("relay")
+			return text("relayed := relay(pair[0])")
+		}
 		t := slices.IndexFunc(g.plan.Steps, func(s plan.Step) bool {
 			t, ok := s.Op.(*plan.OpenTree)
 			return ok && t.Child && t.Save == o.Save
 		})
-		if host || t < 0 || g.opened[o.Save] == "" {
+		if t < 0 || g.opened[o.Save] == "" {
 			return none()
 		}
-		return g.tree(o.Save, g.opened[o.Save], when(g.plan.Steps[t].Op.(*plan.OpenTree).Recursive, "unix.AT_RECURSIVE", "0"))
+		from := g.plan.Steps[t].Op.(*plan.OpenTree)
+		g.tree(o.Save)
+		g.words["ro"] = g.words["ro"] || from.Readonly
+		return each("tree"+when(from.Recursive, "", "One")+when(from.Readonly, "Readonly", ""), g.lit(g.opened[o.Save]))
 	case *plan.Open:
 		if o.Path == "" || o.Other != "" {
 			return none()
@@ -258,7 +290,7 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 			for _, l := range o.Lower {
 				options = append(options, "lowerdir+="+l)
 			}
-			return text(append(lines, packed("layers(", g.lits(append([]string{o.Target}, slices.Concat(options, upper, o.Options)...)), ")")...)...)
+			return text(append(lines, g.packed("layers(", g.lits(append([]string{o.Target}, slices.Concat(options, upper, o.Options)...)), ")")...)...)
 		}
 		words := append([]string{"lowerdir=" + strings.Join(o.Lower, ":")}, slices.Concat(upper, o.Options)...)
 		args := []string{`"overlay"`, g.lit(o.Target), `"overlay"`, "0"}
@@ -274,7 +306,7 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 			args[0], args[len(args)-1] = "unix.Mount("+args[0], args[len(args)-1]+")"
 			return check(append([]string{"unix.Chdir(" + g.lit(o.Dir) + ")"}, args...)...)
 		}
-		return text(append(lines, packed("check(unix.Mount(", args, "))")...)...)
+		return text(append(lines, g.packed("check(unix.Mount(", args, "))")...)...)
 	case *plan.PivotRoot:
 		return check("unix.Chdir("+g.lit(o.Root)+")", `unix.PivotRoot(".", ".")`, `unix.Unmount(".", unix.MNT_DETACH)`, `unix.Chdir("/")`)
 	case *plan.FSMount:
@@ -296,6 +328,26 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 			return none()
 		}
 		g.use("attach")
+		if call := strings.Join(calls, ", "); g.tight >= withoutAny && len(calls) == 2 { // one, in two parts
+			// bind takes the same in fewer words.
+			if attr, ok := strings.CutPrefix(call, "unix.MountSetattr("+from+`, "", unix.AT_EMPTY_PATH`); ok {
+				recursive, fields, _ := strings.Cut(attr, ", &unix.MountAttr{")
+				var set, clear, spread string
+				for _, f := range strings.Split(strings.TrimSuffix(fields, "})"), ", ") {
+					name, value, _ := strings.Cut(f, ": ")
+					switch name {
+					case "Attr_set":
+						set = value
+					case "Attr_clr":
+						clear = value
+					default:
+						spread = value
+					}
+				}
+				g.use("bind")
+				return check("bind(" + from + ", " + g.lit(o.Target) + ", " + when(recursive == "", "0", "unix.AT_RECURSIVE") + ", " + or(set, "0") + ", " + or(clear, "0") + ", " + or(spread, "0") + ")")
+			}
+		}
 		return check(append(calls, "attach("+from+", "+g.lit(o.Target)+")")...)
 	case *plan.Remount:
 		if len(o.Options) > 0 {
@@ -307,6 +359,10 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 		}
 		return check(calls...)
 	case *plan.MaskPath:
+		if tree := g.have[o.Null]; strings.HasPrefix(tree, "trees[") { // the host's null device, which is in its place already
+			g.use("null")
+			g.nullOpen, g.have[o.Null] = "null = "+tree, "null"
+		}
 		if g.have[o.Null] != "null" {
 			return none()
 		}
@@ -320,16 +376,16 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 	case *plan.ReadonlyPath:
 		return each("readonly", g.lit(o.Path))
 	case *plan.Mkdir:
-		return text("if err := os.Mkdir("+g.lit(o.Path)+fmt.Sprintf(", %#o", o.Mode)+"); !os.IsExist(err) {", "check(os.MkdirAll("+g.lit(o.Path)+fmt.Sprintf(", %#o", o.Mode)+"))", "}")
+		return check("os.MkdirAll(" + g.lit(o.Path) + fmt.Sprintf(", %#o)", o.Mode))
 	case *plan.Mknod:
 		kind := map[string]uint32{"c": 0o020000, "u": 0o020000, "b": 0o060000, "p": 0o010000}[o.Type]
 		if kind == 0 || strings.ContainsAny(o.Path, " \t\n\v\f\r\u0085\u00a0") {
 			return none()
 		}
 		line, _ := each("node", g.lit(fmt.Sprintf("%#o %d:%d %d:%d %s", kind|o.Mode, o.Major, o.Minor, o.UID, o.GID, o.Path)))
-		if dir := path.Dir(path.Clean("/" + o.Path)); dir != "/dev" && !g.words["dir "+dir] {
-			g.words["dir "+dir] = true
-			line.text = []string{"check(os.MkdirAll(" + g.lit(dir) + ", 0o755))", "node(" + line.items[1] + ")"}
+		if path.Dir(path.Clean("/"+o.Path)) != "/dev" {
+			line.items[0] = "deep"
+			g.use("deep")
 		}
 		if o.Existing == "required" {
 			line = goLine{note: "it must be there already"}
@@ -345,7 +401,7 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 				return text(open)
 			}
 			if g.tight < withoutAny {
-				return text("node("+line.items[1]+")", open)
+				return text(line.items[0]+"("+line.items[1]+")", open)
 			}
 			g.nullOpen = open // once the other devices are there, too
 		}
@@ -357,7 +413,7 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 		line, _ := each("link", g.lit(o.Path+" -> "+o.Target))
 		switch {
 		case o.Replace:
-			line.text = []string{"os.Remove(" + g.lit(o.Path) + ")", "link(" + line.items[1] + ")"}
+			line, _ = each("relink", line.items[1])
 		case o.Existing:
 			line.text = []string{"if _, err := os.Stat(" + g.lit(o.Target) + "); err == nil {", "link(" + line.items[1] + ")", "}"}
 		}
@@ -380,6 +436,9 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 		}
 		return g.set(o.From, "/self/"+o.File, o.Value)
 	case *plan.WriteFile:
+		if g.tight >= withoutScript && !strings.Contains(o.Path, "=") {
+			return each("set1", g.lit(o.Path+"="+o.Value))
+		}
 		return list("write", []string{g.lit(o.Path)}, g.lit(o.Value))
 	case *plan.Rlimit:
 		n := slices.Index([]string{"CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS", "LOCKS", "SIGPENDING", "MSGQUEUE", "NICE", "RTPRIO", "RTTIME"}, strings.TrimPrefix(o.Type, "RLIMIT_"))
@@ -395,6 +454,16 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 		}
 		return check(fmt.Sprintf("unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: %d, Nice: %d, Priority: %d, Runtime: %d, Deadline: %d, Period: %d}, 0)",
 			policy, o.Nice, o.Priority, o.Runtime, o.Deadline, o.Period))
+	case *plan.Affinity:
+		mask, err := plan.ParseList(o.CPUs)
+		if err != nil || len(mask) == 0 || len(mask) > 16 {
+			return none()
+		}
+		var words []string
+		for _, m := range mask {
+			words = append(words, fmt.Sprintf("%#x", m))
+		}
+		return check("unix.SchedSetaffinity(0, &unix.CPUSet{" + strings.Join(words, ", ") + "})")
 	case *plan.IOPriority:
 		class := 1 + slices.Index([]string{"IOPRIO_CLASS_RT", "IOPRIO_CLASS_BE", "IOPRIO_CLASS_IDLE"}, o.Class)
 		if class == 0 {
@@ -421,10 +490,34 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 		if o.To >= 0 && o.To < 3 && o.From == []string{"stdin", "stdout", "stderr"}[o.To] {
 			return note("it has this program's")
 		}
+		if from := g.have[o.From]; from == "terminal" && o.To >= 0 && o.To < 3 {
+			return check(fmt.Sprintf("unix.Dup3(%s, %d, 0)", from, o.To))
+		}
 		return none()
+	case *plan.OpenConsole:
+		if g.words["terminal"] || !g.hasConsole() {
+			return none()
+		}
+		g.words["terminal"] = true
+		g.use("console")
+		g.have[o.Slave] = "terminal"
+		return text(fmt.Sprintf("terminal := console(%d, %d, %d)", o.Rows, o.Cols, o.UID))
+	case *plan.SendFD:
+		for _, s := range g.plan.Steps {
+			if c, ok := s.Op.(*plan.OpenConsole); ok && c.Master == o.From && g.hasConsole() {
+				return note("console has done it")
+			}
+		}
+		return none()
+	case *plan.BindConsole:
+		if g.have[o.From] != "terminal" {
+			return none()
+		}
+		g.use("ok", "attach")
+		return check(`attach(ok(unix.OpenTree(terminal, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)), "/dev/console")`)
 	case *plan.Setsid:
 		if o.Controlling {
-			return none()
+			return check("second(unix.Setsid())", "unix.IoctlSetInt(0, unix.TIOCSCTTY, 0)")
 		}
 		return drop("unix.Setsid()")
 
@@ -455,13 +548,13 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 				caps[i] = strconv.Itoa(plan.CapNumber(name))
 			}
 		}
-		return text(append(packed("for _, c := range []uintptr{", caps, "} {"), "check(unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0))", "}")...)
+		return text(append(g.packed("for _, c := range []uintptr{", caps, "} {"), "check(unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0))", "}")...)
 	case *plan.AmbientCaps:
 		caps, ok := goCaps(o.Caps)
 		if !ok {
 			return none()
 		}
-		return text(append(packed("for _, c := range []uintptr{", caps, "} {"), "check(unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, c, 0, 0))", "}")...)
+		return text(append(g.packed("for _, c := range []uintptr{", caps, "} {"), "check(unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, c, 0, 0))", "}")...)
 	case *plan.Capset:
 		return g.capset(o)
 	case *plan.Setgroups:
@@ -507,21 +600,21 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 		if len(o.Candidates) == 0 {
 			return none()
 		}
-		lines := packed("env := []string{", g.lits(o.Env), "}")
+		lines := g.packed("env := []string{", g.lits(o.Env), "}")
 		if len(o.Candidates) == 1 {
-			return text(append(lines, packed("check(unix.Exec("+g.lit(o.Candidates[0])+", []string{", g.lits(o.Argv), "}, env))")...)...)
+			return text(append(lines, g.packed("check(unix.Exec("+g.lit(o.Candidates[0])+", []string{", g.lits(o.Argv), "}, env))")...)...)
 		}
 		argv := "[]string{" + strings.Join(g.lits(o.Argv), ", ") + "}"
 		if g.tight < withoutAny || len(argv) > 90 {
-			lines = append(lines, packed("argv := []string{", g.lits(o.Argv), "}")...)
+			lines = append(lines, g.packed("argv := []string{", g.lits(o.Argv), "}")...)
 			argv = "argv"
 		}
 		if g.tight >= withoutScript {
 			g.use("slices")
-			lines = append(lines, packed("files := []string{", g.lits(o.Candidates), "}")...)
+			lines = append(lines, g.packed("files := []string{", g.lits(o.Candidates), "}")...)
 			return text(append(lines, "there := slices.IndexFunc(files, func(f string) bool { return unix.Access(f, unix.X_OK) == nil })", "check(unix.Exec(files[there], "+argv+", env))")...)
 		}
-		lines = append(lines, packed("for _, file := range []string{", g.lits(o.Candidates), "} {")...)
+		lines = append(lines, g.packed("for _, file := range []string{", g.lits(o.Candidates), "} {")...)
 		return text(append(lines, "if err := unix.Exec(file, "+argv+", env); err != unix.ENOENT && err != unix.ENOTDIR && err != unix.EACCES {", "panic(err)", "}", "}", "panic(unix.ENOENT)")...)
 
 	// The network.
@@ -546,6 +639,11 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 		items := g.lits(commands)
 		items[0] += "+pid"
 		return goLine{fn: "run", items: append([]string{`""`}, items...), fixed: 1, join: true}, true
+	case *plan.LinkMove:
+		if line, ok := g.script(o); ok {
+			return line, true
+		}
+		return none()
 	case *plan.LinkAddress:
 		if !plainWords(o.Link) || o.Address != "" && !plainWords(o.Address) {
 			return none()
@@ -566,7 +664,7 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 		}
 		g.use("run")
 		lines := []string{"if exec.Command(" + strings.Join(g.lits([]string{"nft", "list", "table", "ip", o.Table}), ", ") + ").Run() != nil {"}
-		input := nftBlocks(o.Rules)
+		input := nftBlocks(o.Rules, g.width)
 		if g.tight < withoutComments {
 			input = strings.Join(o.Rules, "\n")
 		}
@@ -577,7 +675,8 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 	case *plan.NftPublish:
 		var lines []string
 		for _, p := range o.Ports {
-			args := g.lits(append([]string{"nft", "add", "element", "ip", o.Table}, portElement(p, true)...))
+			name, element := portElement(p, true)
+			args := g.lits([]string{"nft", "add", "element", "ip", o.Table, name, "{ " + element + " }"})
 			lines = append(lines, "check(exec.Command("+strings.Join(args, ", ")+").Run())")
 		}
 		if len(lines) == 0 {
@@ -586,8 +685,8 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 		return text(lines...)
 
 	// Each of these is a program of its own, or needs a process without threads.
-	case *plan.CgroupEvacuate, *plan.CgroupRemove, *plan.LinkDelete, *plan.NftUnpublish, *plan.LinkMove, *plan.OpenPid, *plan.UserNamespace, *plan.Adopt, *plan.TimeOffsets,
-		*plan.OpenConsole, *plan.BindConsole, *plan.SendFD, *plan.SendListener, *plan.CopyUp, *plan.OpenDir, *plan.Hook, *plan.MoveRoot, *plan.RootDir, *plan.MemPolicy, *plan.Affinity,
+	case *plan.CgroupRemove, *plan.LinkDelete, *plan.NftUnpublish, *plan.OpenPid, *plan.Adopt, *plan.TimeOffsets,
+		*plan.SendListener, *plan.CopyUp, *plan.OpenDir, *plan.Hook, *plan.MoveRoot, *plan.RootDir, *plan.MemPolicy,
 		*plan.SystemdScope, *plan.SystemdSet, *plan.SystemdAttach, *plan.SystemdStop:
 		return none()
 	}
@@ -599,20 +698,23 @@ func (g *golang) fsmount(o *plan.FSMount) (goLine, bool) {
 	if o.Label != "" || !known(o.Attrs, goAttrs()) || !known(o.Flags, []string{"silent", "iversion"}) {
 		return goLine{}, false
 	}
-	for _, a := range o.Attrs {
-		g.words[a] = true
+	if o.Target == "" && (o.Type != "proc" || len(o.Options) > 0 || g.words["procfs"]) {
+		if o.Optional || len(o.Flags) > 0 {
+			return goLine{}, false
+		}
+		g.use("detached")
+		g.have[o.Save] = fmt.Sprintf("fs%d", len(g.have))
+		if o.Type == "proc" {
+			g.words["proc "+o.Save] = true
+		}
+		args := append(g.lits([]string{o.Type, or(o.Source, o.Type)}), goFlags("MOUNT_ATTR_", o.Attrs))
+		return goLine{text: g.packed(g.have[o.Save]+" := detached(", append(args, g.lits(o.Options)...), ")")}, true
 	}
-	if o.Target == "" { // a private procfs, for settings
-		if o.Type != "proc" || len(o.Options) > 0 {
-			return goLine{}, false
-		}
-		if g.words["procfs"] {
-			return goLine{}, false
-		}
+	if o.Target == "" { // a procfs, often for settings only
 		g.use("ok")
-		g.words["procfs"], g.have[o.Save] = true, "procfs"
+		g.words["procfs"], g.words["proc "+o.Save], g.have[o.Save] = true, true, "procfs"
 		return goLine{text: []string{
-			"procfs := ok(unix.Fsopen(\"proc\", unix.FSOPEN_CLOEXEC))", "check(unix.FsconfigCreate(procfs))",
+			"procfs := ok(unix.Fsopen(\"proc\", unix.FSOPEN_CLOEXEC))", "check(" + when(o.Source != "", "unix.FsconfigSetString(procfs, \"source\", "+g.lit(o.Source)+"), ", "") + "unix.FsconfigCreate(procfs))",
 			"procfs = ok(unix.Fsmount(procfs, unix.FSMOUNT_CLOEXEC, " + goFlags("MOUNT_ATTR_", o.Attrs) + "))",
 		}}, true
 	}
@@ -624,35 +726,32 @@ func (g *golang) fsmount(o *plan.FSMount) (goLine, bool) {
 	if len(o.Options) > 0 {
 		place += " " + strings.Join(o.Options, ",")
 	}
-	g.use("mount")
+	g.use(when(o.KeepMode, "cover", "mount"))
+	for _, a := range o.Attrs {
+		g.words[a] = true
+	}
 	words := slices.Clone(o.Attrs)
 	for _, f := range o.Flags {
 		words = append(words, goFlags("MS_", []string{f}))
 	}
-	line := goLine{fn: "mount", items: []string{g.lit(o.Type), g.lit(o.Source), or(strings.Join(words, "|"), "0"), g.lit(place)}, fixed: 3, join: true}
+	line := goLine{fn: when(o.KeepMode, "cover", "mount"), items: []string{g.lit(o.Type), g.lit(o.Source), or(strings.Join(words, "|"), "0"), g.lit(place)}, fixed: 3, join: true}
 	if len(o.Propagation) > 0 {
 		calls, ok := setattr("unix.AT_FDCWD", g.lit(o.Target), "", nil, nil, nil, nil, o.Propagation)
 		if !ok {
 			return goLine{}, false
 		}
-		line.text = append(packed("mount(", line.items, ")"), packed("check(", calls, ")")...)
-	}
-	if o.KeepMode { // if there is a directory
-		if len(line.text) > 0 {
-			return goLine{}, false
+		if g.tight >= withoutScript { // there they return errors
+			line.items = append([]string{line.fn + "(" + strings.Join(line.items, ", ") + ")"}, calls...)
+			line.fn, line.fixed = "check", 0
+			return line, !o.Optional || g.tight >= withoutAny
 		}
-		line.text = append([]string{"covered, missing := os.Stat(" + g.lit(o.Target) + ")"}, packed("mount(", line.items, ")")...)
-		line.text = append(line.text, "if missing == nil {", "check(os.Chmod("+g.lit(o.Target)+", covered.Mode()))", "}")
-		if g.words["covered"] {
-			line.text[0] = strings.Replace(line.text[0], ":=", "=", 1)
-		}
-		g.words["covered"] = true
+		line.text = append(g.packed(line.fn+"(", line.items, ")"), g.packed("check(", calls, ")")...)
 	}
 	if o.Optional && o.KeepMode {
 		return goLine{}, false
 	}
 	if o.Optional && g.tight < withoutAny { // most kernels have it
-		line.text = append([]string{`if known, _ := os.ReadFile("/proc/filesystems"); strings.Contains(string(known), ` + g.lit("\t"+o.Type+"\n") + ") {"}, append(packed("mount(", line.items, ")"), "}")...)
+		line.text = append([]string{`if known, _ := os.ReadFile("/proc/filesystems"); strings.Contains(string(known), ` + g.lit("\t"+o.Type+"\n") + ") {"}, append(g.packed("mount(", line.items, ")"), "}")...)
 	}
 	return line, true
 }
@@ -667,11 +766,11 @@ func (g *golang) set(from, file, value string) (goLine, bool) {
 		g.use("write")
 		return goLine{fn: "write", items: []string{g.lit(at + file), g.lit(value)}, fixed: 1, join: true}, true
 	}
-	if g.have[from] != "procfs" {
+	if !g.words["proc "+from] {
 		return goLine{}, false
 	}
 	g.use("set")
-	return goLine{text: []string{"set(procfs, " + g.lit(file[1:]) + ", " + g.lit(value) + ")"}}, true
+	return goLine{fn: "set", items: []string{g.have[from], g.lit(file[1:] + "=" + value)}, fixed: 1, join: true}, true
 }
 
 // join makes the cgroups that the child joins groups[:9], if they are the first ones.
@@ -710,16 +809,44 @@ func (g *golang) give(save string) {
 	g.have[save] = strconv.Itoa(g.given[save])
 }
 
-// tree clones a mount in the child, before the root changes.
-func (g *golang) tree(save, name, recursive string) (goLine, bool) {
-	g.use("ok")
-	variable := fmt.Sprintf("tree%d", len(g.have))
-	g.have[save] = variable
-	used := slices.ContainsFunc(g.plan.Steps, func(s plan.Step) bool {
-		o, ok := s.Op.(*plan.MoveMount)
-		return ok && o.From == save
-	})
-	return goLine{text: []string{when(used, variable+" := ", "") + "ok(unix.OpenTree(unix.AT_FDCWD, " + g.lit(name) + ", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|" + recursive + "))"}}, true
+// tree names a clone of a mount that the child makes before the root changes: they have numbers.
+func (g *golang) tree(save string) {
+	g.have[save] = fmt.Sprintf("trees[%d]", g.trees)
+	g.trees++
+}
+
+// hasConsole reports whether a plan has one terminal, with both of its ends going the usual way.
+func (g *golang) hasConsole() bool {
+	if g.tight >= withoutTerminal {
+		return false
+	}
+	var master string
+	made, sent, got := 0, 0, 0
+	for _, s := range g.plan.Steps {
+		switch o := s.Op.(type) {
+		case *plan.OpenConsole:
+			master = o.Master
+			made++
+		case *plan.SendFD:
+			if o.From != master || master == "" {
+				return false
+			}
+			sent++
+		case *plan.RecvFD:
+			if s.Lane == plan.Host {
+				got++
+			}
+		}
+	}
+	return made == 1 && sent == 1 && got == 1
+}
+
+// goIDs are ranges of ids as Go has them.
+func goIDs(ranges []plan.IDRange) (ids []string) {
+	for _, r := range ranges {
+		ids = append(ids, fmt.Sprintf("{ContainerID: %d, HostID: %d, Size: %d}", r.Container, r.Host, r.Size))
+	}
+	return ids
 }
 
 // plainWords reports whether commands can name these without quotes.
@@ -737,7 +864,7 @@ func (g *golang) script(op plan.Op) (goLine, bool) {
 		if len(o.Rules) == 0 {
 			return goLine{}, false
 		}
-		lines = []string{"nft list table ip " + quote(o.Table) + " >/dev/null 2>&1 || nft -f - <<'END'", clean(strings.ReplaceAll(nftBlocks(o.Rules), "\n", " \x01"))}
+		lines = []string{"nft list table ip " + quote(o.Table) + " >/dev/null 2>&1 || nft -f - <<'END'", clean(strings.ReplaceAll(nftBlocks(o.Rules, g.width), "\n", " \x01"))}
 		lines[1] = strings.ReplaceAll(lines[1], ` \x01`, "\n") + "\nEND"
 	case *plan.LinkBridge, *plan.LinkVeth, *plan.LinkMove, *plan.LinkAddress, *plan.RouteDefault, *plan.NftPublish:
 		made, ok := (&shell{plan: g.plan, view: g.view, part: "host"}).commands(op)
@@ -758,7 +885,7 @@ func (g *golang) script(op plan.Op) (goLine, bool) {
 }
 
 // shellText is a script in few lines.
-func shellText(lines []string, width int) string {
+func shellText(lines []string, width, most int) string {
 	text := "pid=$0"
 	for _, line := range lines {
 		sep := "; "
@@ -766,7 +893,7 @@ func shellText(lines []string, width int) string {
 		switch {
 		case slices.Contains([]string{"then", "do", "else"}, last):
 			sep = " "
-		case strings.HasSuffix(text, "\nEND") || strings.Contains(line, "\n") || width+len(line) > lineWidth:
+		case strings.HasSuffix(text, "\nEND") || strings.Contains(line, "\n") || width+len(line) > most:
 			sep = "\n"
 		}
 		text += sep + line
@@ -800,7 +927,7 @@ func (g *golang) bridge(o *plan.LinkBridge) (goLine, bool) {
 		mtu = fmt.Sprintf(" mtu %d", o.MTU)
 	}
 	lines := []string{"if exec.Command(" + strings.Join(g.lits([]string{"ip", "link", "show", "dev", o.Name}), ", ") + ").Run() != nil {"}
-	lines = append(lines, packed(`run("",`, g.lits([]string{"ip link add name " + o.Name + mtu + " type bridge", "ip addr add " + o.Address + " brd + dev " + o.Name, "ip link set dev " + o.Name + " up"}), ")")...)
+	lines = append(lines, g.packed(`run("",`, g.lits([]string{"ip link add name " + o.Name + mtu + " type bridge", "ip addr add " + o.Address + " brd + dev " + o.Name, "ip link set dev " + o.Name + " up"}), ")")...)
 	for _, set := range o.Sysctls {
 		key, value, _ := strings.Cut(set, "=")
 		file := g.lit("/proc/sys/" + key)
@@ -815,7 +942,7 @@ func (g *golang) bridge(o *plan.LinkBridge) (goLine, bool) {
 
 // nftBlocks writes commands that make a table in the shorter form of nft(8), in which a table is a block. Commands that have another
 // form stay as they are.
-func nftBlocks(rules []string) string {
+func nftBlocks(rules []string, width int) string {
 	var order []string // chains and maps
 	blocks, table, flush := map[string][]string{}, "", false
 	for _, r := range rules {
@@ -842,7 +969,7 @@ func nftBlocks(rules []string) string {
 	}
 	lines, line := []string{}, out
 	add := func(word string) {
-		if len(line)+1+len(word) > lineWidth {
+		if len(line)+1+len(word) > width {
 			lines, line = append(lines, line), word
 			return
 		}
@@ -886,11 +1013,7 @@ func (g *golang) clone(o *plan.Clone) []string {
 			name   string
 			ranges []plan.IDRange
 		}{{"Uid", m.UID}, {"Gid", m.GID}} {
-			var ids []string
-			for _, r := range half.ranges {
-				ids = append(ids, fmt.Sprintf("{ContainerID: %d, HostID: %d, Size: %d}", r.Container, r.Host, r.Size))
-			}
-			lines = append(lines, packed(half.name+"Mappings: []syscall.SysProcIDMap{", ids, "},")...)
+			lines = append(lines, g.packed(half.name+"Mappings: []syscall.SysProcIDMap{", goIDs(half.ranges), "},")...)
 		}
 		// Who is not root in the namespace loses its capabilities with execve, but for ambient ones.
 		g.use("everything")
@@ -985,15 +1108,4 @@ func goLimit(n uint64) string {
 		return "unix.RLIM_INFINITY"
 	}
 	return fmt.Sprint(n)
-}
-
-// longCall writes a call whose last argument is a long text.
-func longCall(head, text string) []string {
-	lines := []string{head}
-	for len(text) > 0 {
-		n := min(len(text), 128)
-		lines = append(lines, strconv.Quote(text[:n])+when(n < len(text), "+", ")"))
-		text = text[n:]
-	}
-	return lines
 }

@@ -2,9 +2,12 @@ package explain
 
 import (
 	"bytes"
+	"fmt"
 	"go/ast"
+	"go/format"
 	"go/parser"
 	"go/token"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -15,10 +18,10 @@ import (
 // inNoProgram are the kinds of steps that a Go program says it hasn't got.
 func inNoProgram() []string {
 	return []string{
-		"cgroup-evacuate", "cgroup-remove", "link-delete", "nft-unpublish", "link-move", "pidfd_open", "user-namespace", "adopt", "time-offsets", "open-console", "bind-console",
+		"cgroup-remove", "link-delete", "nft-unpublish", "pidfd_open", "user-namespace", "adopt", "time-offsets", "open-console", "bind-console",
 		"send-fd", "send-listener", "copy-up", "open-dir", "hook", "move-root", "root-dir", "set_mempolicy", "sched_setaffinity", "systemd-scope", "systemd-set", "systemd-attach", "systemd-stop",
 		// Empty ones, that is: what they need is missing.
-		"cgroup-join", "bpf-device", "open", "unshare", "setns", "id-map", "recv-fd", "move_mount", "mount_setattr", "mask-path", "mknod", "sysctl", "fsmount", "prlimit", "sched_setattr",
+		"cgroup-join", "bpf-device", "open", "unshare", "setns", "id-map", "recv-fd", "move_mount", "mount_setattr", "mask-path", "mknod", "sysctl", "prlimit", "sched_setattr",
 		"ioprio_set", "personality", "dup3", "seccomp", "execve", "link-bridge", "link-veth", "link-address", "route-default", "nft-bridge",
 	}
 }
@@ -68,10 +71,85 @@ func TestGoProgram(t *testing.T) {
 	if lines := strings.Count(text+filter, "\n"); lines > MaxGo {
 		t.Errorf("the program has %d lines, more than %d", lines, MaxGo)
 	}
-	for i, line := range strings.Split(b.String(), "\n") {
+	for i, line := range strings.Split(text, "\n") {
 		if n := len(line); n > 160 {
 			t.Errorf("line %d has %d bytes", i+1, n)
 		}
 	}
 	golden(t, "testdata/by-hand.go.txt", text)
+}
+
+// TestGoExtreme: a program has no more lines than it may have, whatever its plan is.
+func TestGoExtreme(t *testing.T) {
+	usual := example(t)
+	all := &plan.Plan{Version: usual.Version, Arch: usual.Arch}
+	for _, s := range usual.Steps {
+		switch o := s.Op.(type) {
+		case *plan.Clone:
+			for i := range 100 {
+				name := fmt.Sprintf("/srv/some where/else/%d", i)
+				all.Steps = append(all.Steps, plan.Step{Lane: plan.Host, Op: &plan.OpenTree{Path: name, Save: name, Recursive: i%2 == 0}})
+			}
+			all.Steps = append(all.Steps, plan.Step{Lane: plan.Host, Op: &plan.UserNamespace{UID: []plan.IDRange{{Size: 1}}, GID: []plan.IDRange{{Size: 1}}, Save: "ids"}},
+				plan.Step{Lane: plan.Host, Op: &plan.OpenTree{Path: "/mapped", Save: "mapped", IDMap: "ids"}})
+		case *plan.Mknod:
+			if o.Path != "/dev/null" {
+				break
+			}
+			for i := range 100 {
+				name := fmt.Sprintf("/srv/some where/else/%d", i)
+				mount := &plan.MoveMount{From: name, Target: name, Create: "like", RecSet: []string{"ro", "nosuid"}, Propagation: []string{"rprivate"}}
+				if i%3 == 0 {
+					mount.Set, mount.Clear, mount.Propagation = []string{"nodev"}, []string{"noexec"}, []string{"slave", "rshared"}
+				}
+				all.Steps = append(all.Steps, plan.Step{Lane: plan.Child, Op: mount},
+					plan.Step{Lane: plan.Child, Op: &plan.FSMount{Type: "tmpfs", Source: "tmpfs", Target: fmt.Sprintf("/tmp/%d", i), KeepMode: i%2 == 0, Options: []string{fmt.Sprintf("size=%dk", i)}}},
+					plan.Step{Lane: plan.Child, Op: &plan.Mkdir{Path: fmt.Sprintf("/made/%d", i), Mode: 0o755}},
+					plan.Step{Lane: plan.Child, Op: &plan.Symlink{Path: fmt.Sprintf("/dev/link%d", i), Target: "/x", Replace: i%2 == 0}})
+			}
+			for i := range 50 {
+				all.Steps = append(all.Steps, plan.Step{Lane: plan.Child, Op: &plan.Mknod{Path: fmt.Sprintf("/dev/more/%d/x", i), Type: "c", Major: 10, Minor: uint32(i), Mode: 0o600}})
+			}
+			all.Steps = append(all.Steps, plan.Step{Lane: plan.Child, Op: &plan.OpenConsole{Master: "master", Slave: "terminal"}}, plan.Step{Lane: plan.Child, Op: &plan.SendFD{From: "master"}},
+				plan.Step{Lane: plan.Child, Op: &plan.BindConsole{From: "terminal"}}, plan.Step{Lane: plan.Host, Op: &plan.RecvFD{Save: "console"}})
+		case *plan.NftPublish:
+			for i := range 100 {
+				o.Ports = append(o.Ports, plan.PortRule{Proto: "tcp", HostPort: uint16(9000 + i), ContainerIP: "172.30.0.2", ContainerPort: 80})
+			}
+		case *plan.Seccomp: // of the longest kind, and such that deflating doesn't help
+			random := rand.New(rand.NewPCG(1, 2))
+			o.Program = make([]byte, 4096*8)
+			for i := range o.Program {
+				o.Program[i] = byte(random.Uint32())
+			}
+		case *plan.Execve:
+			for i := range 300 {
+				o.Env = append(o.Env, fmt.Sprintf("VARIABLE_%d=what it is, and more of that \"%d\"", i, i))
+			}
+			for i := range 100 {
+				o.Argv = append(o.Argv, fmt.Sprintf("--option-%d=%d", i, i))
+			}
+		}
+		all.Steps = append(all.Steps, s)
+		for range 20 { // of what is no step of such a program
+			if s.Op.Kind() == "clone3" {
+				all.Steps = append(all.Steps, plan.Step{Lane: plan.Host, Op: &plan.Hook{Path: "/bin/true"}})
+			}
+		}
+	}
+	var b bytes.Buffer
+	if err := Write(&b, "go", all, About{Title: "run all"}, TextOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if n := bytes.Count(b.Bytes(), []byte("\n")); n > MaxGo {
+		t.Errorf("the program has %d lines, want %d at most", n, MaxGo)
+	}
+	for _, want := range []string{`"/srv/some where/else/99"`, "VARIABLE_299=", "--option-99", "/dev/more/49/x", "/tmp/99", "/made/99", "/dev/link99", "tcp . 9099"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("%q isn't in the program", want)
+		}
+	}
+	if formatted, err := format.Source(b.Bytes()); err != nil || !bytes.Equal(formatted, b.Bytes()) {
+		t.Errorf("the program isn't in gofmt's form: %v", err)
+	}
 }

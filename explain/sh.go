@@ -109,7 +109,7 @@ tree() {
 			[ "$(exec 9<"$point"; while read -r key value; do [ "$key" != mnt_id: ] || echo "$value"; done </proc/self/fdinfo/9)" = "$id" ] || continue
 		fi
 		to=$2/${point#"${1%%/}"/}
-		[ -e "$to" ] || continue # below a mount that can't be bound
+		[ -e "$to" ] || continue # below an unbindable mount
 		mount --bind "$point" "$to"
 		mount -o "remount,bind,$3" "$to"
 	done

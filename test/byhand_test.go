@@ -27,6 +27,7 @@ func (s *siege) twin(command string) *twin {
 	s.ok(s.sh("glassbox explain " + kind + " --format json -o " + t.stored + " " + what))
 	if kind == "bundle" {
 		id := filepath.Base(what) // as explain takes it
+		s.ok(s.sh("ip link del x0 2>/dev/null; ip link add x0 type veth peer name x1"))
 		s.detached("glassbox-runtime", "run", "--detach", "--bundle", what, id)
 		t.own, _ = s.verified("--runtime-root", "/run/glassbox-runtime", id)
 		s.ok(s.on("glassbox-runtime", "delete", "--force", id))
@@ -42,6 +43,10 @@ func (s *siege) twin(command string) *twin {
 // same makes the container in another way and compares what verify finds, but for the steps that are said to be missing there.
 func (s *siege) same(t *twin, said map[int]bool, argv ...string) {
 	s.Helper()
+	if strings.HasPrefix(t.command, "bundle") {
+		s.ok(s.sh("ip link del x0 2>/dev/null; ip link add x0 type veth peer name x1"))
+		defer s.sh("ip link del x0")
+	}
 	out := s.background(argv...)
 	var r *verify.Report
 	var pid int
@@ -96,7 +101,7 @@ func TestVerifyByHand(t *testing.T) {
 	for _, w := range s.ways() {
 		commands = append(commands, "run "+w)
 	}
-	for _, command := range append(commands, s.bundles("plain", "limits", "tmpfs", "tty-less", "process", "spread")...) {
+	for _, command := range append(commands, s.bundles("plain", "limits", "tmpfs", "tty-less", "process", "spread", "device")...) {
 		tw := s.twin(command)
 		script := filepath.Join(s.dir, s.id("by"))
 		kind, what, _ := strings.Cut(command, " ")
@@ -117,7 +122,7 @@ func (s *siege) bundles(names ...string) (commands []string) {
 	if testing.Short() {
 		names = names[:1]
 	}
-	all, root := runtimeBoxes(), s.root("")
+	all, root := s.runtimeBoxes(), s.root("")
 	for _, name := range names {
 		b := all[name]
 		b.rootfs, b.args = root, []string{"sleep", "1000"}

@@ -144,7 +144,8 @@ func TestVerifyFresh(t *testing.T) {
 }
 
 // runtimeBoxes are bundles that verify has to understand. The one named device wants a link x1.
-func runtimeBoxes() map[string]box {
+func (s *siege) runtimeBoxes() map[string]box {
+	s.Helper()
 	own := func(spec *specs.Spec) {
 		spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
 		spec.Linux.UIDMappings = []specs.LinuxIDMapping{{ContainerID: 0, HostID: 100000, Size: 65536}}
@@ -179,6 +180,10 @@ func runtimeBoxes() map[string]box {
 			spec.Linux.NetDevices = map[string]specs.LinuxNetDevice{"x1": {Name: "eth7"}}
 			spec.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/x/fuse", Type: "c", Major: 10, Minor: 229}, {Path: "/dev/pipe", Type: "p"}}
 		}},
+		"mapped": {edit: func(spec *specs.Spec) {
+			ids := []specs.LinuxIDMapping{{ContainerID: 0, HostID: 5000, Size: 100}}
+			spec.Mounts = append(spec.Mounts, specs.Mount{Destination: "/mnt", Type: "bind", Source: s.dir + "/shared", Options: []string{"rbind", "ro", "ridmap"}, UIDMappings: ids, GIDMappings: ids})
+		}},
 		"time": {edit: func(spec *specs.Spec) {
 			spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.TimeNamespace})
 			spec.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"boottime": {Secs: 1000}}
@@ -190,7 +195,8 @@ func runtimeBoxes() map[string]box {
 func TestVerifyRuntime(t *testing.T) {
 	s := besiege(t)
 	root := s.root("")
-	for name, b := range runtimeBoxes() {
+	s.shell("mkdir -p shared/sub")
+	for name, b := range s.runtimeBoxes() {
 		b.rootfs, b.args = root, []string{"sleep", "1000"}
 		for _, f := range []face{runtimeFace, hookedFace} {
 			s.ok(s.sh("ip link del x0 2>/dev/null; ip link add x0 type veth peer name x1"))
