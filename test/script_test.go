@@ -55,6 +55,26 @@ func TestScriptsAlone(t *testing.T) {
 // TestCallers lets other engines start containers with glassbox-runtime, or with the program that the variable RUNTIME names.
 func TestCallers(t *testing.T) { scripts(t, "script/callers") }
 
+// TestCallersSystemd has systemd make the cgroups, as on most machines of the world: it is asked by the engines for the processes
+// that they keep, and by the runtime for the containers.
+func TestCallersSystemd(t *testing.T) {
+	if os.Getenv("GLASSBOX_TEST_VM") == "" {
+		t.Skip("needs a virtual machine: test/vm.sh")
+	}
+	p := params(t, testscript.Params{Dir: "script/callers"})
+	p.Setup = func(env *testscript.Env) error {
+		env.Setenv("DRIVER", "systemd")
+		return setup(env)
+	}
+	p.Condition = func(cond string) (bool, error) {
+		if cond == "systemd" {
+			return true, nil
+		}
+		return condition(cond)
+	}
+	testscript.Run(t, p)
+}
+
 func scripts(t *testing.T, dir string) { testscript.Run(t, params(t, testscript.Params{Dir: dir})) }
 
 // run is what all scripts of one process share.
@@ -148,8 +168,12 @@ func setup(env *testscript.Env) error {
 	name := strings.TrimSuffix(filepath.Base(env.WorkDir), ".txtar")
 	name = strings.ReplaceAll(strings.TrimPrefix(name, "script-"), "_", "-")
 	s := &state{work: env.WorkDir, jobs: map[string]*machine.Job{}}
+	start := machine.Start
+	if env.Getenv("DRIVER") == "systemd" {
+		start = machine.StartShared
+	}
 	var err error
-	if s.host, err = machine.Start("m-"+name, filepath.Join(env.WorkDir, ".machine")); err != nil {
+	if s.host, err = start("m-"+name, filepath.Join(env.WorkDir, ".machine")); err != nil {
 		return err
 	}
 	env.Defer(func() { s.host.Close() })
@@ -165,6 +189,9 @@ func setup(env *testscript.Env) error {
 	env.Setenv("GLASSBOX_STATE", "/run/glassbox")
 	env.Setenv("BIN", run.bin)
 	env.Setenv("RUNTIME", runtimePath())
+	if env.Getenv("DRIVER") == "" {
+		env.Setenv("DRIVER", "cgroupfs")
+	}
 	env.Setenv("DEBIAN_TAR", run.set.DebianTar())
 	env.Setenv("PROG", run.set.Prog())
 	env.Setenv("CERTS", filepath.Join(env.WorkDir, ".certs"))
@@ -174,7 +201,7 @@ func setup(env *testscript.Env) error {
 		s.names = append(s.names, name)
 	}
 	s.names = append(s.names, "SSL_CERT_FILE", "DOCKER_CONFIG", "DOCKER_HOST", "CONTAINERS_CONF", "CONTAINERS_STORAGE_CONF",
-		"GLASSBOX_LOG", "FROM_CLIENT", "ID", "PID", "IP", "TERM")
+		"GLASSBOX_LOG", "FROM_CLIENT", "ID", "PID", "IP", "TERM", "PARENT")
 	for _, dir := range []string{".home", ".tmp"} {
 		if err := os.MkdirAll(filepath.Join(env.WorkDir, dir), 0o755); err != nil {
 			return err
@@ -239,6 +266,8 @@ func condition(cond string) (bool, error) {
 	case "containerd", "docker", "podman":
 		_, err := exec.LookPath(cond)
 		return err == nil, nil
+	case "systemd":
+		return false, nil // see TestCallersSystemd
 	case "swap":
 		// Without it (or without its accounting) a limit of memory and swap has no file.
 		if legacy {

@@ -48,7 +48,12 @@ func build() error {
 	if err := json.Unmarshal(buffer[:n], &s); err != nil {
 		return err
 	}
-	if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil {
+	if s.Shared {
+		// Whatever loses its parent is this process's child then, and ends with the machine.
+		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+			return fmt.Errorf("prctl: %w", err)
+		}
+	} else if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil {
 		return fmt.Errorf("unshare cgroup: %w", err)
 	}
 	if err := mounts(s); err != nil {
@@ -88,13 +93,27 @@ func mounts(s setup) error {
 	// Own mounts, but shared ones: as systemd leaves them, which is the harder case for an engine.
 	try("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
 	try("", "/", "", unix.MS_REC|unix.MS_SHARED, "")
-	try("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
+	if !s.Shared {
+		try("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
+	}
 	// What lies below the new /sys would still be in mountinfo, and nobody could unmount it.
 	if err := unix.Unmount("/sys", unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) {
 		errs = append(errs, fmt.Errorf("unmount /sys: %w", err))
 	}
 	try("sysfs", "/sys", "sysfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
+	var kept []string
+	if s.Shared {
+		kept = []string{"/run/systemd", "/run/dbus"}
+	}
+	for _, dir := range kept {
+		os.MkdirAll("/mnt"+dir, 0o755)
+		try(dir, "/mnt"+dir, "", unix.MS_BIND|unix.MS_REC, "")
+	}
 	try("tmpfs", "/run", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755")
+	for _, dir := range kept {
+		os.MkdirAll(dir, 0o755)
+		try("/mnt"+dir, dir, "", unix.MS_BIND|unix.MS_REC, "")
+	}
 	try("tmpfs", "/dev/shm", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777")
 	os.MkdirAll("/run/lock", 0o1777)
 	os.MkdirAll(filepath.Dir(resolv), 0o755)
@@ -122,7 +141,7 @@ func mounts(s setup) error {
 		return err
 	}
 	for _, h := range s.Cgroups {
-		if !h.Unified {
+		if !h.Unified || s.Shared {
 			continue
 		}
 		// A group other than the real root hands controllers down only while no process is in it.

@@ -45,6 +45,7 @@ type Machine struct {
 
 	init    *exec.Cmd
 	socket  *os.File
+	shared  bool     // see StartShared
 	cgroups []string // directories, in every hierarchy
 	sendMu  sync.Mutex
 }
@@ -73,6 +74,7 @@ type setup struct {
 	Name    string
 	Dir     string
 	Cgroups []Hierarchy
+	Shared  bool
 }
 
 // Start makes a machine whose files are kept in dir, with the host's cgroup hierarchies. The calling program must call
@@ -85,8 +87,22 @@ func Start(name, dir string) (*Machine, error) {
 	return StartWith(name, dir, hierarchies)
 }
 
+// StartShared makes a machine that has the processes, the cgroups and the systemd of the one that runs the tests: systemd takes
+// processes by their numbers, and knows one tree. It is for machines that are thrown away.
+func StartShared(name, dir string) (*Machine, error) {
+	hierarchies, err := Hierarchies()
+	if err != nil {
+		return nil, err
+	}
+	return start(name, dir, hierarchies, true)
+}
+
 // StartWith makes a machine with these cgroup hierarchies.
 func StartWith(name, dir string, hierarchies []Hierarchy) (*Machine, error) {
+	return start(name, dir, hierarchies, false)
+}
+
+func start(name, dir string, hierarchies []Hierarchy, shared bool) (*Machine, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("a test machine needs root")
 	}
@@ -100,7 +116,7 @@ func StartWith(name, dir string, hierarchies []Hierarchy) (*Machine, error) {
 	ours, theirs := os.NewFile(uintptr(pair[0]), "machine"), os.NewFile(uintptr(pair[1]), "control")
 	defer theirs.Close()
 
-	m := &Machine{Name: name, Dir: dir, socket: ours}
+	m := &Machine{Name: name, Dir: dir, socket: ours, shared: shared}
 	m.init = exec.Command("/proc/self/exe")
 	m.init.Env = append(os.Environ(), RoleEnv+"=machine")
 	m.init.ExtraFiles = []*os.File{theirs}
@@ -108,6 +124,9 @@ func StartWith(name, dir string, hierarchies []Hierarchy) (*Machine, error) {
 		Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC,
 		Pdeathsig:  syscall.SIGKILL,
 		Setsid:     true,
+	}
+	if shared {
+		m.init.SysProcAttr.Cloneflags &^= unix.CLONE_NEWPID
 	}
 	var stderr lockedBuffer
 	m.init.Stderr = &stderr
@@ -120,6 +139,9 @@ func StartWith(name, dir string, hierarchies []Hierarchy) (*Machine, error) {
 		return nil, fmt.Errorf("machine %s: %w\n%s", name, err, stderr.String())
 	}
 	for _, h := range hierarchies {
+		if shared {
+			break
+		}
 		group, err := h.makeGroup(fmt.Sprintf("glassbox-test-%d-%d", os.Getpid(), m.init.Process.Pid))
 		if group != "" {
 			m.cgroups = append(m.cgroups, group)
@@ -132,7 +154,7 @@ func StartWith(name, dir string, hierarchies []Hierarchy) (*Machine, error) {
 			return fail(err)
 		}
 	}
-	order, err := json.Marshal(setup{Name: name, Dir: dir, Cgroups: hierarchies})
+	order, err := json.Marshal(setup{Name: name, Dir: dir, Cgroups: hierarchies, Shared: shared})
 	if err != nil {
 		return fail(err)
 	}
@@ -160,6 +182,9 @@ func (m *Machine) Cgroups() []string { return m.cgroups }
 
 // Close ends every process of the machine and removes its cgroups.
 func (m *Machine) Close() error {
+	for m.shared && endDescendants(m.Pid()) {
+		time.Sleep(20 * time.Millisecond)
+	}
 	m.socket.Close()
 	// The first process takes all others with it; the kernel has reaped them when wait returns.
 	m.init.Process.Kill()
@@ -169,6 +194,23 @@ func (m *Machine) Close() error {
 		errs = append(errs, removeGroup(group))
 	}
 	return errors.Join(errs...)
+}
+
+// endDescendants ends what a process has started, and what that has, and reports whether there was any.
+func endDescendants(pid int) bool {
+	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	found := false
+	for _, list := range lists {
+		text, _ := os.ReadFile(list)
+		for _, field := range strings.Fields(string(text)) {
+			if child, err := strconv.Atoi(field); err == nil {
+				found = true
+				endDescendants(child)
+				syscall.Kill(child, syscall.SIGKILL)
+			}
+		}
+	}
+	return found
 }
 
 // Spec is a program to start.
