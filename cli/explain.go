@@ -122,6 +122,7 @@ func (a *app) subjectOf(ctx context.Context, e *engine.Engine, ref string) (*sub
 	case s.Kind == "image":
 		out.about = a.about(out.about.Title, engine.CreateOptions{Image: s.Name})
 	case s.Kind == "plan":
+		out.about.Refused = s.Refused
 		// The origin of the root says of which image it was made.
 		if ref, ok := strings.CutPrefix(explain.Read(s.Plan).Root.Origin, "image "); ok {
 			out.about.Image = ref

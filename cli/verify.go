@@ -72,8 +72,9 @@ The exit code is 0 if all that can be observed is so, 1 if something differs or 
 
 // compared is a plan and a process.
 type compared struct {
-	plan   *plan.Plan
-	target verify.Target
+	plan    *plan.Plan
+	target  verify.Target
+	refused string
 }
 
 func (a *app) verify(x *verifyFlags, args []string) error {
@@ -93,12 +94,21 @@ func (a *app) verify(x *verifyFlags, args []string) error {
 			failed++
 			return
 		}
+		r.Refused = c.refused
 		reports = append(reports, r)
 	}
 	if x.plan != "" {
 		try(func() (*compared, error) {
 			p, err := engine.ReadPlanFile(x.plan)
-			return &compared{p, verify.Target{PID: x.pid}}, err
+			if err != nil {
+				return nil, err
+			}
+			e, err := a.open()
+			if err != nil {
+				return nil, err
+			}
+			refused, err := e.Refused(p)
+			return &compared{p, verify.Target{PID: x.pid}, refused}, err
 		})
 	} else {
 		names, find, err := a.liveContainers(x)
@@ -143,7 +153,7 @@ func (a *app) liveContainers(x *verifyFlags) (names []string, find func(string) 
 		}
 		return names, func(id string) (*compared, error) {
 			p, pid, start, err := r.Live(id)
-			return &compared{p, verify.Target{Name: id, PID: pid, Start: start}}, err
+			return &compared{p, verify.Target{Name: id, PID: pid, Start: start}, ""}, err
 		}, nil
 	}
 	e, err := a.open()
@@ -164,7 +174,7 @@ func (a *app) liveContainers(x *verifyFlags) (names []string, find func(string) 
 		if err != nil {
 			return nil, err
 		}
-		return &compared{l.Plan, verify.Target{Name: l.Name, PID: l.PID, Start: l.Start}}, nil
+		return &compared{l.Plan, verify.Target{Name: l.Name, PID: l.PID, Start: l.Start}, ""}, nil
 	}, nil
 }
 

@@ -27,6 +27,7 @@ type Subject struct {
 	Name      string
 	Container *Container  // of kind container
 	Times     *plan.Times // of its last start; nil if they aren't known
+	Refused   string      // of kind plan: why it would not be run here
 }
 
 // rootFacts are the facts of this host for root: plans are what root would run.
@@ -149,7 +150,11 @@ func (e *Engine) Subject(ctx context.Context, ref string) (*Subject, error) {
 			return &Subject{Plan: p, Kind: "bundle", Name: name}, err
 		}
 		p, err := parsePlan(name, data)
-		return &Subject{Plan: p, Kind: "plan", Name: name}, err
+		if err != nil {
+			return nil, err
+		}
+		refused, err := e.Refused(p)
+		return &Subject{Plan: p, Kind: "plan", Name: name, Refused: refused}, err
 	} else if kind == "bundle" || kind == "plan" {
 		return nil, notFound("%s: %v", name, errOf(err))
 	}

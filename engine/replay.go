@@ -72,6 +72,19 @@ func (e *Engine) CreateFixed(p *plan.Plan, o CreateOptions) (*Container, error) 
 	return c, nil
 }
 
+// Refused says why a plan from elsewhere would not be run here, in the words of CreateFixed; "" if it would.
+func (e *Engine) Refused(p *plan.Plan) (string, error) {
+	facts, err := e.rootFacts()
+	if err != nil {
+		return "", err
+	}
+	v := vet{e: e, facts: facts, plan: p}
+	if err := v.check(); err != nil {
+		return err.Error(), nil
+	}
+	return "", nil
+}
+
 // fixedJob is job for a container with a plan of its own.
 func (e *Engine) fixedJob(c *Container, o StartOptions) (*supervise.Job, error) {
 	dir := e.dir(c.ID)

@@ -23,6 +23,7 @@ type About struct {
 	Command []string
 	Made    bool
 	Times   *plan.Times // when the steps were made, if they were and that is known
+	Refused string      // why `run --plan` would not run a plan from elsewhere here; "": it would, or nobody asks
 }
 
 // aspect is one thing that a container can have out of the ordinary. Its name is what formats say that they can express.

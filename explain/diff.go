@@ -20,9 +20,10 @@ type Difference struct {
 
 // Side names one of the two.
 type Side struct {
-	Title string `json:"title"`
-	Plan  string `json:"plan"`
-	Grade string `json:"grade"`
+	Title   string `json:"title"`
+	Plan    string `json:"plan"`
+	Grade   string `json:"grade"`
+	Refused string `json:"refused,omitempty"` // why it would not run here (see About)
 }
 
 // Contrast is a thing that both have, each its own.
@@ -39,7 +40,7 @@ func Diff(a, b *plan.Plan, aboutA, aboutB About) *Difference {
 	gradeA, _ := grade(va.findings())
 	gradeB, _ := grade(vb.findings())
 	d := &Difference{
-		Version: 1, A: Side{aboutA.Title, va.Hash, gradeA}, B: Side{aboutB.Title, vb.Hash, gradeB}, Same: va.Hash == vb.Hash,
+		Version: 1, A: Side{aboutA.Title, va.Hash, gradeA, aboutA.Refused}, B: Side{aboutB.Title, vb.Hash, gradeB, aboutB.Refused}, Same: va.Hash == vb.Hash,
 		OnlyA: more(ra, rb), OnlyB: more(rb, ra), Other: []Contrast{},
 	}
 	for _, asp := range aspects() {
@@ -83,6 +84,8 @@ func WriteDiff(w io.Writer, format string, d *Difference, o TextOptions) error {
 	t.line("A  %s  (exposure %s, plan %s)", clean(d.A.Title), d.A.Grade, short(d.A.Plan))
 	t.line("B  %s  (exposure %s, plan %s)", clean(d.B.Title), d.B.Grade, short(d.B.Plan))
 	t.line("")
+	t.refusedOf("A: ", d.A.Refused)
+	t.refusedOf("B: ", d.B.Refused)
 	if d.Same {
 		t.line("They are the same plan.")
 		return t.err

@@ -138,6 +138,7 @@ func TestSchema(t *testing.T) {
 					"args": map[string]any{"type": "object"}, "origin": text, "reason": text,
 				},
 			}},
+			"refused": text,
 			"times": object(map[string]any{
 				"unit": map[string]any{"const": "ns"}, "clone": ns, "born": ns, "host": ns, "end": ns,
 				"steps": map[string]any{"type": "array", "items": map[string]any{"anyOf": []any{
@@ -154,7 +155,7 @@ func TestSchema(t *testing.T) {
 	golden(t, "../docs/plan.schema.json", b.String())
 	var got struct{ Steps []map[string]any }
 	b.Reset()
-	if err := JSON(&b, example(t), nil); err != nil {
+	if err := JSON(&b, example(t), About{}); err != nil {
 		t.Fatal(err)
 	}
 	if err := json.Unmarshal(b.Bytes(), &got); err != nil {

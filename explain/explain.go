@@ -29,10 +29,10 @@ func Formats() []string {
 func Write(w io.Writer, format string, p *plan.Plan, a About, o TextOptions) error {
 	switch format {
 	case "text":
-		o.Times = a.Times
+		o.Times, o.Refused = a.Times, a.Refused
 		return Text(w, p, o)
 	case "json":
-		return JSON(w, p, a.Times)
+		return JSON(w, p, a)
 	case "sh":
 		return writeShell(w, p, a)
 	case "go":
@@ -53,19 +53,26 @@ func Write(w io.Writer, format string, p *plan.Plan, a About, o TextOptions) err
 	return fmt.Errorf("unknown format %q: want one of %s", format, strings.Join(Formats(), ", "))
 }
 
-// JSON writes the plan as indented JSON, which plan.Plan reads back, and beside it when its steps were made, if t is known.
-func JSON(w io.Writer, p *plan.Plan, t *plan.Times) error {
+// JSON writes the plan as indented JSON, which plan.Plan reads back, and beside it when its steps were made and why it would be refused
+// here, if that is known.
+func JSON(w io.Writer, p *plan.Plan, a About) error {
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
-	if times := timesJSON(p, t); times != nil {
+	if times := timesJSON(p, a.Times); times != nil || a.Refused != "" {
 		return enc.Encode(struct {
+			Refused string      `json:"refused,omitempty"`
 			Version int         `json:"version"`
 			Arch    string      `json:"arch"`
 			Steps   []plan.Step `json:"steps"`
-			Times   *stepTimes  `json:"times"`
-		}{p.Version, p.Arch, p.Steps, times})
+			Times   *stepTimes  `json:"times,omitempty"`
+		}{a.Refused, p.Version, p.Arch, p.Steps, times})
 	}
 	return enc.Encode(p)
+}
+
+// refusal says that a plan would be refused, in one sentence.
+func refusal(why string) string {
+	return "This plan would be refused here (glassbox run --plan): " + why
 }
 
 // phase says what a phase is for, to somebody who hears of it for the first time.

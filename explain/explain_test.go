@@ -97,7 +97,7 @@ func TestJSON(t *testing.T) {
 	p := sample()
 	p.Steps[14].Op.(*plan.Execve).Env = []string{"PATH=/bin"} // JSON holds text, not bytes
 	var b bytes.Buffer
-	if err := JSON(&b, p, nil); err != nil {
+	if err := JSON(&b, p, About{}); err != nil {
 		t.Fatal(err)
 	}
 	var got plan.Plan

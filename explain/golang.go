@@ -144,6 +144,9 @@ func (g *golang) program(a About) ([]byte, error) {
 	for _, line := range strings.Split(fmt.Sprintf(goHead, cutTitle(clean(or(a.Title, "A container"))), len(g.plan.Steps)), "\n") {
 		t.line("%s", strings.TrimRight("// "+line, " "))
 	}
+	if a.Refused != "" {
+		t.line("//\n// %s", clean(refusal(a.Refused)))
+	}
 	if len(g.unsaid) > 0 {
 		t.line("//")
 		t.line("// Not in here, because such a program can't, or hasn't the room:")

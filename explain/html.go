@@ -66,6 +66,7 @@ details[open]{background:var(--card);border-radius:.5rem;margin-bottom:.5rem}.wh
 .path{display:flex;flex-wrap:wrap;align-items:stretch;gap:.4rem;margin:.4rem 0 1rem}.path div{border:1px solid var(--line);border-radius:.5rem;padding:.35rem .6rem;background:var(--card);flex:1 1 8rem}
 .path .in{background:var(--childbg);border-color:var(--child)}.path .out{background:var(--hostbg);border-color:var(--host)}.path i{align-self:center;font-style:normal;color:var(--dim)}
 .tree{border-left:2px solid var(--line);margin-left:.4rem;padding-left:.9rem}
+.refused{border:2px solid var(--bad);border-radius:.5rem;padding:.5rem .8rem;font-weight:600}
 .total,.high{color:var(--bad);font-weight:600}.moderate{color:var(--child);font-weight:600}.low{color:var(--dim)}
 .grade{display:inline-block;font-size:1.5rem;font-weight:700;border:2px solid;border-radius:.5rem;padding:0 .6rem;margin-right:.6rem}
 .chart{margin:.8rem 0 1rem}.chart svg{display:block;width:100%%;background:var(--card);border-radius:.3rem}.chart .name{font-size:.85em;margin:.5rem 0 .15rem}
@@ -100,6 +101,9 @@ func writeHTML(w io.Writer, p *plan.Plan, a About) error {
 	t.put(`<h1>%s</h1>`, title)
 	t.put(`<p>What starting it asks of the kernel, step by step: <b>%s steps</b>, <span class="host">%s by the host</span> (the parent process), <span class="child">%s by the child</span> (the process that becomes the container).</p>`, len(p.Steps), host, child)
 	t.put(`<p class="mono dim">plan %s</p>`, v.Hash)
+	if a.Refused != "" {
+		t.put(`<p class="refused">%s</p>`, refusal(a.Refused))
+	}
 	if a.Times.Fits(p) {
 		t.times, t.slowest = a.Times, slowest(p, a.Times)
 	}

@@ -35,7 +35,16 @@ func yamlList(words []string) string {
 // opening writes the comments at the head of a file: what it is, and what can't be said in it.
 func (t *script) opening(format string, a About, unsaid []string) {
 	t.comment("The container of %s for %s.", or(a.Title, "a plan"), format)
+	t.refused(a)
 	t.unsaid(format, unsaid)
+}
+
+// refused says that the plan would be refused, if there is a reason.
+func (t *script) refused(a About) {
+	if a.Refused != "" {
+		t.comment("")
+		t.comment("%s", refusal(a.Refused))
+	}
 }
 
 // unsaid writes what can't be said in the words of others.
@@ -597,6 +606,9 @@ func writeOCI(w io.Writer, v *View, a About) error {
 	annotations := object{}
 	for i, s := range unsaid {
 		annotations[fmt.Sprintf("glassbox.unsaid/%02d", i+1)] = s
+	}
+	if a.Refused != "" {
+		annotations["glassbox.refused"] = clean(refusal(a.Refused))
 	}
 	config := object{
 		"ociVersion": "1.2.0", "process": process, "root": object{"path": or(v.Root.Source, v.Root.Mountpoint), "readonly": v.Root.ReadOnly}, "mounts": mounts, "linux": linux,

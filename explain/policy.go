@@ -35,7 +35,8 @@ type Report struct {
 	Version  int       `json:"version"`
 	Title    string    `json:"title,omitempty"`
 	Plan     string    `json:"plan"`
-	Grade    string    `json:"grade"` // A to D, F
+	Refused  string    `json:"refused,omitempty"` // why it would not run here (see About)
+	Grade    string    `json:"grade"`             // A to D, F
 	Meaning  string    `json:"meaning"`
 	Findings []Finding `json:"findings"`
 	Rights   []Right   `json:"rights"`
@@ -51,7 +52,7 @@ type Report struct {
 // Policy judges a plan.
 func Policy(p *plan.Plan, a About) *Report {
 	v := Read(p)
-	r := &Report{Version: 1, Title: a.Title, Plan: v.Hash, Findings: v.findings(), HostPaths: hostPaths(p)}
+	r := &Report{Version: 1, Title: a.Title, Plan: v.Hash, Refused: a.Refused, Findings: v.findings(), HostPaths: hostPaths(p)}
 	for _, right := range v.rights() {
 		if right.Area != "syscalls" {
 			r.Rights = append(r.Rights, right)
@@ -360,6 +361,7 @@ func WritePolicy(w io.Writer, format string, p *plan.Plan, a About, o TextOption
 		o.Width = 100
 	}
 	t := &paper{script: script{w: w}, TextOptions: o}
+	t.refusedOf("", r.Refused)
 	t.heading("%s: exposure %s, %s", or(r.Title, "The plan"), r.Grade, r.Meaning)
 	t.line("")
 	if len(r.Findings) > 0 {
@@ -416,6 +418,16 @@ func (t *paper) paint(s, code string) string {
 
 func (t *paper) heading(format string, a ...any) {
 	t.line("%s", t.paint(clean(fmt.Sprintf(format, a...)), bold))
+}
+
+// refusedOf says that a plan would be refused, if there is a reason.
+func (t *paper) refusedOf(whose, why string) {
+	if why != "" {
+		for _, line := range wrap(whose+refusal(clean(why)), t.Width) {
+			t.line("%s", t.paint(line, bad))
+		}
+		t.line("")
+	}
 }
 
 func (t *paper) item(label, text, color string) {

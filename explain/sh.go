@@ -44,7 +44,7 @@ const shellHead = `#!/bin/sh
 # Two things differ from the plan. Mounts are made before pivot_root and not after it, because afterwards no command of the
 # host can be reached. And names in the image are resolved by this script, with nothing to keep an image that is
 # changed meanwhile from leading it astray: don't run it on files that a running container can write to.
-set -eu
+%sset -eu
 umask 022
 [ "$(id -u)" = 0 ] || { echo "run this as root" >&2; exit 1; }
 
@@ -129,7 +129,11 @@ func writeShell(w io.Writer, p *plan.Plan, a About) error {
 		o, ok := st.Op.(*plan.MoveMount)
 		return ok && slices.ContainsFunc(o.Propagation, func(w string) bool { return spreads(w) || strings.HasSuffix(w, "slave") })
 	})
-	s.line(strings.TrimSuffix(shellHead, "\n"), name, len(p.Steps), quote(s.view.Root.Mountpoint))
+	refused := ""
+	if a.Refused != "" {
+		refused = "#\n# " + clean(refusal(a.Refused)) + "\n"
+	}
+	s.line(strings.TrimSuffix(shellHead, "\n"), name, len(p.Steps), refused, quote(s.view.Root.Mountpoint))
 	s.prepare()
 	var child []int
 	for i, step := range p.Steps {

@@ -20,6 +20,8 @@ type TextOptions struct {
 	Width   int  // columns; 0 is 100
 	// Times, if they are known, are those of one start of the plan.
 	Times *plan.Times
+	// Refused says why the plan would not run here (see About).
+	Refused string
 }
 
 // gutter is the width of step number and lanes:
@@ -101,6 +103,7 @@ const (
 	host  = "36" // cyan
 	child = "33" // yellow
 	head  = "1;4"
+	bad   = "1;31"
 )
 
 func (t *printer) style(s, code string) string {
@@ -111,6 +114,12 @@ func (t *printer) style(s, code string) string {
 }
 
 func (t *printer) opening() {
+	if t.Refused != "" {
+		for _, line := range wrap(refusal(clean(t.Refused)), t.Width) {
+			fmt.Fprintln(t.w, t.style(line, bad))
+		}
+		fmt.Fprintln(t.w)
+	}
 	for _, line := range wrap("A container start, step by step. Each step is one request to the kernel, made by the host (left lane: the parent process) or by the child (right lane: the process that becomes the container). On the right: what asked for the step, and the manual page that tells more. A reason that holds for several steps stands at the first."+when(t.times == nil, "", " At the right edge: how long it took in this start, the phase beside its name and each step; in parentheses what it waited for the other lane; ◀ is the slowest."), t.Width) {
 		fmt.Fprintln(t.w, t.style(line, dim))
 	}

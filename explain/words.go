@@ -39,6 +39,7 @@ func commandLine(w io.Writer, program string, v *View, a About) error {
 	}
 	t := &script{w: w}
 	t.comment("The container of %s, as %s would make it.", or(a.Title, "a plan"), program)
+	t.refused(a)
 	t.unsaid(program, unsaid)
 	t.line("%s run \\", program)
 	for _, f := range kept {

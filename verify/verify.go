@@ -58,7 +58,8 @@ type Report struct {
 	Version    int             `json:"version"`
 	Name       string          `json:"name,omitempty"`
 	PID        int             `json:"pid"`
-	Plan       string          `json:"plan"` // hash
+	Plan       string          `json:"plan"`              // hash
+	Refused    string          `json:"refused,omitempty"` // why run --plan would not run it here; Run leaves it empty
 	Counts     map[Verdict]int `json:"counts"`
 	Steps      []Finding       `json:"steps"`
 	Unexpected []Finding       `json:"unexpected"`
