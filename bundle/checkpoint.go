@@ -76,7 +76,7 @@ func (r *Runtime) checkpointArgs(c *record, o *CheckpointOptions) ([]string, err
 	if spec.Process.Terminal {
 		return nil, errors.New("/process/terminal: a container with a terminal can't be checkpointed: criu's command line has no means to hand its other end over again")
 	}
-	if err := checkUsers(spec); err != nil {
+	if err := checkNamespaces(spec); err != nil {
 		return nil, err
 	}
 	if err := o.directories(); err != nil {

@@ -1,6 +1,7 @@
 package bundle
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -109,7 +110,10 @@ func (r *Runtime) input(id, bundle string, spec *specs.Spec) (compile.Input, err
 	if err := r.setDefaults(spec, id, facts); err != nil {
 		return compile.Input{}, err
 	}
-	in := compile.Input{Spec: spec, Facts: *facts, Bundle: bundle, InheritStdio: true, LaxCaps: true}
+	in := compile.Input{Spec: spec, Facts: *facts, Bundle: bundle, InheritStdio: true, LaxCaps: true, InOrder: true}
+	if !compile.OwnMounts(spec.Linux.Namespaces) {
+		in.HostMounts, in.Mountpoint = true, r.hostRoot(id)
+	}
 	if in.Systemd, err = r.systemd(); err != nil {
 		return in, err
 	}
@@ -180,6 +184,12 @@ func (r *Runtime) systemd() (*systemd.Facts, error) {
 		return nil, fmt.Errorf("--systemd-cgroup: %w", err)
 	}
 	return f, nil
+}
+
+// hostRoot is where the root of a container without a mount namespace is mounted. It lies beside the container's directory, which is
+// removed with all that is in it, and no container can have this name.
+func (r *Runtime) hostRoot(id string) string {
+	return filepath.Join(cmp.Or(r.Root, "/run/glassbox-runtime"), "root:"+id)
 }
 
 // filterCache is the directory of compiled filters. No container can have this name.

@@ -15,6 +15,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"glassbox/compile"
 	"glassbox/host"
 	"glassbox/plan"
 )
@@ -339,8 +340,11 @@ func others(p *plan.Plan) []string {
 	return kinds
 }
 
-// checkUsers refuses a container whose processes criu would write and end, and could not make again.
-func checkUsers(spec *specs.Spec) error {
+// checkNamespaces refuses a container whose processes criu would write and end, and could not make again.
+func checkNamespaces(spec *specs.Spec) error {
+	if !compile.OwnMounts(spec.Linux.Namespaces) {
+		return errors.New("/linux/namespaces: a container without a mount namespace has the mounts of the host, which criu would take for its own")
+	}
 	for i, n := range spec.Linux.Namespaces {
 		if n.Type == specs.UserNamespace {
 			return fmt.Errorf("/linux/namespaces/%d: criu (seen with 3.17 and 4.2) can't restore a container in a user namespace: it may neither enter the cgroups again nor read what is the host's", i)

@@ -127,8 +127,12 @@ func (r *Runtime) compileExec(c *record, p *specs.Process, o ExecOptions) (*comp
 	if err != nil {
 		return nil, err
 	}
+	mountpoint := ""
+	if !slices.Contains(c.Namespaces, "mount") {
+		mountpoint = r.hostRoot(c.ID)
+	}
 	out, err := compile.Exec(compile.ExecInput{
-		Input:   compile.Input{Spec: spec, Facts: *facts, Filter: filter, InheritStdio: !o.hook, LaxCaps: true, PreserveFDs: o.PreserveFDs, Systemd: c.Systemd},
+		Input:   compile.Input{Mountpoint: mountpoint, Spec: spec, Facts: *facts, Filter: filter, InheritStdio: !o.hook, LaxCaps: true, PreserveFDs: o.PreserveFDs, Systemd: c.Systemd},
 		Process: p, PID: c.PID, Start: c.Start, Namespaces: c.Namespaces, Cgroups: cgroups, Unit: c.Unit,
 	})
 	if err != nil {

@@ -87,7 +87,7 @@ func (r *Runtime) restore(id string, spec *specs.Spec, text []byte, program stri
 	if spec.Process.Terminal {
 		return nil, errors.New("/process/terminal: a container with a terminal can't be restored: criu's command line has no means to hand its other end over")
 	}
-	if err := checkUsers(spec); err != nil {
+	if err := checkNamespaces(spec); err != nil {
 		return nil, err
 	}
 	//lint:ignore SA1019 prestart is deprecated, and still in use

@@ -55,6 +55,9 @@ type Input struct {
 	Record bool
 	// Bundle is the directory to which relative paths of the host in Spec belong (the root, sources of bind mounts).
 	Bundle string
+	// HostMounts lets a configuration do without a mount namespace: the root is mounted at Mountpoint in the host's, and entered by
+	// chroot.
+	HostMounts bool
 	// NoPivot makes the root by moving its mount over the old one, for hosts whose root is a ramdisk.
 	NoPivot bool
 	// FindProgram checks that there is a program to run before the child waits to be started, as `create` of an OCI runtime does.
@@ -68,6 +71,9 @@ type Input struct {
 	PreserveFDs int
 	// Systemd makes the container a unit of this manager's: /linux/cgroupsPath is "slice:prefix:name" then.
 	Systemd *systemd.Facts
+	// InOrder makes mounts in the order of Spec.Mounts, and not only attaches them so: since Linux 6.8 /proc/self/mountinfo lists
+	// them by when they were made.
+	InOrder bool
 	// DieWithParent ends the container when the process that runs the plan dies.
 	DieWithParent bool
 }
@@ -97,6 +103,8 @@ type container struct {
 	ownDev   bool   // /dev is a tmpfs of the container's own
 	hostDev  bool   // /dev shows devices of the host: nothing may be made there
 	seal     []sealed
+	chroot   bool // there is no mount namespace
+	ahead    int  // so many of the mounts are made before the root changes
 
 	fresh  []string          // new namespaces
 	join   map[string]string // paths of those that exist
@@ -160,8 +168,10 @@ func (c *container) check() error {
 	case !strings.HasPrefix(s.Process.Cwd, "/"):
 		return fmt.Errorf("/process/cwd: %q is not an absolute path", s.Process.Cwd)
 	}
-	if !slices.ContainsFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.MountNamespace }) {
-		return fmt.Errorf("/linux/namespaces: a container needs a mount namespace other than the host's")
+	if !OwnMounts(s.Linux.Namespaces) {
+		if err := c.checkHostMounts(); err != nil {
+			return err
+		}
 	}
 	if s.Linux.MountLabel != "" && !slices.Contains(c.Facts.LSM, "selinux") {
 		return fmt.Errorf("/linux/mountLabel: %q: SELinux is not active on this host", s.Linux.MountLabel)

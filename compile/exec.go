@@ -109,6 +109,9 @@ func further(in ExecInput, tools *DebugInput) (*Output, error) {
 	if len(join) > 0 {
 		c.add(plan.Child, plan.Isolation, &plan.Setns{From: "container", Namespaces: join}, "", "From here on this process sees what the container sees.")
 	}
+	if !slices.Contains(in.Namespaces, "mount") {
+		c.add(plan.Child, plan.Rootfs, &plan.Chroot{Root: in.Mountpoint}, "", "The container has its mounts in the host's mount namespace, below this directory.")
+	}
 	if c.twice {
 		c.add(plan.Child, plan.Isolation, &plan.Clone{}, "", "Only children enter a PID namespace: this process ends, the clone goes on.")
 	}

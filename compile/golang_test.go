@@ -33,7 +33,17 @@ func TestGoPrograms(t *testing.T) {
 		}
 		n++
 		var b bytes.Buffer
-		if err := explain.Write(&b, "go", out.Plan, explain.About{Title: file}, explain.TextOptions{}); err != nil {
+		err = explain.Write(&b, "go", out.Plan, explain.About{Title: file}, explain.TextOptions{})
+		if explain.Read(out.Plan).Shares("mount") {
+			for _, format := range []string{"go", "sh"} { // it would mount, and change the root, for the whole host
+				b.Reset()
+				if err := explain.Write(&b, format, out.Plan, explain.About{Title: file}, explain.TextOptions{}); err == nil || b.Len() > 0 {
+					t.Errorf("%s: as %s: got %d bytes and %v for a container without a mount namespace, want an error", file, format, b.Len(), err)
+				}
+			}
+			continue
+		}
+		if err != nil {
 			t.Errorf("%s: %v", file, err)
 			continue
 		}

@@ -22,16 +22,30 @@ func (c *container) rootfs() error {
 	default:
 		return fmt.Errorf("/linux/rootfsPropagation: unknown value %q", s.Linux.RootfsPropagation)
 	}
-	c.add(plan.Child, plan.Rootfs, &plan.Mount{Target: "/", Flags: flags}, "/linux/rootfsPropagation",
-		"Mounts made from here on stay in the container's mount namespace.")
+	c.ahead = c.countAhead()
+	becomes := c.users == ownUsers || c.users == joinedUsers // root of a user namespace, to which file systems are to belong
+	if !becomes {
+		if err := c.makeAhead(); err != nil {
+			return err
+		}
+	}
 	target := c.Mountpoint
-	if c.Overlay != nil {
+	if !c.chroot {
+		c.add(plan.Child, plan.Rootfs, &plan.Mount{Target: "/", Flags: flags}, "/linux/rootfsPropagation",
+			"Mounts made from here on stay in the container's mount namespace.")
+	}
+	switch {
+	case c.chroot: // the parent has mounted the root
+		if err := c.sources(); err != nil {
+			return err
+		}
+	case c.Overlay != nil:
 		if err := c.sources(); err != nil {
 			return err
 		}
 		c.become() // overlayfs goes on with the ids of who mounts it
 		c.add(plan.Child, plan.Rootfs, c.Overlay, "/root", "The image's layers are stacked; writes go to the container's own upper directory, the image stays as it is.")
-	} else {
+	default:
 		source, err := c.hostPath(s.Root.Path, "/root/path")
 		if err != nil {
 			return err
@@ -45,18 +59,92 @@ func (c *container) rootfs() error {
 			return err
 		}
 	}
-	if c.hooked() {
+	ahead := becomes && c.ahead > 0
+	switch {
+	case c.hooked():
 		c.add(plan.Child, plan.Rootfs, &plan.RootDir{Path: target}, "/root", "Names of the container are looked up below it from here on; hooks want to see it before it becomes the root.")
-	} else {
+	case ahead:
+		c.add(plan.Child, plan.Rootfs, &plan.RootDir{Path: target}, "/root", "The way to it may be closed to root of the container.")
+	default:
 		c.pivot(target)
 	}
 	if c.Overlay == nil {
 		c.become()
 	}
+	if ahead {
+		if err := c.makeAhead(); err != nil {
+			return err
+		}
+		if !c.hooked() {
+			c.pivot(".")
+		}
+	}
 	return nil
 }
 
+// ownTypes are file systems that are made of nothing of the host's: their source is a mere word.
+var ownTypes = []string{"proc", "sysfs", "tmpfs", "ramfs", "devpts", "devtmpfs", "mqueue", "cgroup", "cgroup2"}
+
+// needsHost reports whether a mount can only be made while the root is still the host's: the clone of a host's mount, a file system of
+// the host's files or devices, or in a user namespace procfs and sysfs.
+func (c *container) needsHost(m specs.Mount) bool {
+	switch {
+	case slices.Contains(m.Options, "remount"):
+		return false
+	case isBind(m):
+		return c.childSources()
+	}
+	return !slices.Contains(ownTypes, m.Type) || c.confined() && (m.Type == "proc" || m.Type == "sysfs")
+}
+
+// countAhead counts the mounts up to the last one that needs the host. To keep to the order of the configuration all of them are made
+// then; those after it are made where they belong.
+func (c *container) countAhead() int {
+	for i := len(c.Spec.Mounts); c.InOrder && i > 0; i-- {
+		if c.needsHost(c.Spec.Mounts[i-1]) {
+			return i
+		}
+	}
+	return 0
+}
+
+// makeAhead makes mounts that will be attached once the root has changed. Nothing is private yet, so the clone of a shared mount of
+// the host can still be of its peer group.
+func (c *container) makeAhead() error {
+	for i, m := range c.Spec.Mounts[:c.ahead] {
+		o := parseOptions(m.Options)
+		switch {
+		case isBind(m) && !o.remount && !idMapped(m) && c.childSources():
+			if err := c.bindSource(plan.Child, i, m); err != nil {
+				return err
+			}
+		case c.madeAhead(i):
+			made := *c.fileSystem(i, m, o)
+			made.Target, made.Save, made.KeepMode, made.Propagation = "", mountName(i), false, nil
+			reason := "Mounts are made in the order of the configuration, and a later one needs the host in sight. This one gets its place when the root has changed."
+			if c.needsHost(m) {
+				reason = "It needs the host in sight, so it is made now, and gets its place when the root has changed."
+			}
+			c.add(plan.Child, plan.Sources, &made, fmt.Sprintf("/mounts/%d", i), reason)
+		}
+	}
+	return nil
+}
+
+// madeAhead reports whether a mount is a file system that makeAhead makes.
+func (c *container) madeAhead(i int) bool {
+	if i >= c.ahead {
+		return false
+	}
+	m := c.Spec.Mounts[i]
+	return !isBind(m) && !slices.Contains(m.Options, "remount") && c.substitute(m) == "" && !c.fileSystem(i, m, parseOptions(m.Options)).Classic()
+}
+
 func (c *container) pivot(root string) {
+	if c.chroot {
+		c.add(plan.Child, plan.Rootfs, &plan.Chroot{Root: root}, "/root", "The process, and its children, see no more than what is below. Root finds the way back: without a mount namespace there is no other means.")
+		return
+	}
 	if c.NoPivot {
 		c.add(plan.Child, plan.Rootfs, &plan.MoveRoot{Root: root}, "/root", "A ramdisk can't be left by pivot_root: the new root covers the old one.")
 		return
@@ -232,7 +320,7 @@ func (c *container) mounts() error {
 		case isBind(m):
 			c.bind(i, m, dest, o, ptr)
 		case m.Type == "cgroup" || m.Type == "cgroup2":
-			if err := c.cgroupMount(m.Type, dest, o, ptr); err != nil {
+			if err := c.cgroupMount(i, m, dest, o, ptr); err != nil {
 				return err
 			}
 		default:
@@ -304,8 +392,9 @@ func (c *container) bind(i int, m specs.Mount, dest string, o mountOptions, ptr 
 	}, ptr, reason)
 }
 
-// newMount makes a file system.
-func (c *container) newMount(i int, m specs.Mount, dest string, o mountOptions, ptr string) {
+// fileSystem is a mount that is no clone, and not of cgroups of v1.
+func (c *container) fileSystem(i int, m specs.Mount, o mountOptions) *plan.FSMount {
+	dest := path.Clean("/" + m.Destination)
 	fm := &plan.FSMount{
 		Type: m.Type, Source: m.Source, Options: slices.Concat(o.super, o.data), Attrs: o.own(), Target: dest,
 		Propagation: o.propagation, Flags: o.classic,
@@ -313,14 +402,12 @@ func (c *container) newMount(i int, m specs.Mount, dest string, o mountOptions, 
 	switch {
 	case m.Type == "proc" && dest == "/proc":
 		fm.Save = "proc"
-		c.procfs = "proc"
-	case dest == "/dev":
-		c.ownDev, c.hostDev = m.Type == "tmpfs", m.Type == "devtmpfs"
+	case m.Type == "cgroup" || m.Type == "cgroup2":
+		return c.cgroupTop(i, m, o)
 	}
 	// What is still to be filled becomes read-only in the end.
 	if (m.Type == "tmpfs" || dest == "/dev") && slices.Contains(fm.Attrs, "ro") {
 		fm.Attrs, fm.Save = without(fm.Attrs, "ro"), mountName(i)
-		c.seal = append(c.seal, sealed{fm.Save, dest, ptr})
 	}
 	if m.Type == "tmpfs" && len(fm.Flags) == 0 && !slices.ContainsFunc(o.data, func(s string) bool { return strings.HasPrefix(s, "mode=") }) {
 		fm.KeepMode = true
@@ -329,7 +416,7 @@ func (c *container) newMount(i int, m specs.Mount, dest string, o mountOptions, 
 		fm.Options = append(fm.Options, "ro") // a device that can't be written to can't be mounted otherwise
 	}
 	// Only what glassbox itself adds may be missing.
-	fm.Optional = m.Type == "mqueue" && c.origin(ptr) == "default"
+	fm.Optional = m.Type == "mqueue" && c.origin(fmt.Sprintf("/mounts/%d", i)) == "default"
 	if label := c.Spec.Linux.MountLabel; label != "" {
 		switch m.Type {
 		case "proc", "sysfs":
@@ -342,11 +429,40 @@ func (c *container) newMount(i int, m specs.Mount, dest string, o mountOptions, 
 			fm.Options = append(fm.Options, "context="+label)
 		}
 	}
+	return fm
+}
+
+// newMount makes a file system, unless it is made already, and attaches it.
+func (c *container) newMount(i int, m specs.Mount, dest string, o mountOptions, ptr string) {
+	fm := c.fileSystem(i, m, o)
+	switch {
+	case fm.Save == "proc" && c.madeAhead(i):
+		c.procfs = mountName(i)
+	case fm.Save == "proc":
+		c.procfs = "proc"
+	case dest == "/dev":
+		c.ownDev, c.hostDev = m.Type == "tmpfs", m.Type == "devtmpfs"
+	}
+	if fm.Save == mountName(i) {
+		c.seal = append(c.seal, sealed{fm.Save, dest, ptr})
+	}
 	if o.copyUp {
 		c.copyUp(i, fm, dest, ptr)
 		return
 	}
-	c.add(plan.Child, plan.Mounts, fm, ptr, mountReason(m.Type, dest))
+	c.put(i, fm, ptr, mountReason(m.Type, dest))
+}
+
+// put gives a file system its place: in one step with making it, or if it is made already by attaching it.
+func (c *container) put(i int, fm *plan.FSMount, ptr, reason string) {
+	if !c.madeAhead(i) {
+		c.add(plan.Child, plan.Mounts, fm, ptr, reason)
+		return
+	}
+	c.add(plan.Child, plan.Mounts, &plan.MoveMount{
+		From: mountName(i), Target: fm.Target, Create: "dir", Propagation: fm.Propagation, NoSymlinks: fm.Type == "proc" || fm.Type == "sysfs",
+		Keep: fm.Save != "" || c.procfs == mountName(i), KeepMode: fm.KeepMode,
+	}, ptr, reason)
 }
 
 // copyUp fills a tmpfs with what it will cover. The child can't copy, so the parent does, while the tmpfs is still nowhere.
@@ -354,7 +470,9 @@ func (c *container) copyUp(i int, fm *plan.FSMount, dest, ptr string) {
 	name, under := mountName(i), fmt.Sprintf("under:%d", i)
 	attach := &plan.MoveMount{From: name, Target: dest, Create: "dir", Keep: fm.Save != "", Propagation: fm.Propagation}
 	fm.Target, fm.Save, fm.KeepMode, fm.Propagation = "", name, false, nil
-	c.add(plan.Child, plan.Mounts, fm, ptr, mountReason(fm.Type, dest))
+	if !c.madeAhead(i) {
+		c.add(plan.Child, plan.Mounts, fm, ptr, mountReason(fm.Type, dest))
+	}
 	c.add(plan.Child, plan.Mounts, &plan.OpenDir{Path: dest, Else: name, Save: under}, ptr, "What is there now is to be found in the new directory, too.")
 	c.add(plan.Child, plan.Mounts, &plan.SendFD{From: under}, ptr, "The parent copies.")
 	c.add(plan.Child, plan.Mounts, &plan.SendFD{From: name, Keep: true}, ptr, "The parent copies.")
@@ -424,28 +542,23 @@ func mountReason(kind, dest string) string {
 //
 // Without a cgroup namespace a v2 mount shows the tree from the host's root, as the paths in /proc/PID/cgroup do. The mounts of v1
 // hierarchies are then binds of the container's own directory.
-func (c *container) cgroupMount(kind, dest string, o mountOptions, ptr string) error {
+func (c *container) cgroupMount(i int, m specs.Mount, dest string, o mountOptions, ptr string) error {
 	f := c.Facts.Cgroup
 	attrs := o.own()
+	top := c.cgroupTop(i, m, o)
 	if len(o.super)+len(o.classic) > 0 {
 		return fmt.Errorf("%s/options: %q means nothing for cgroups", ptr, slices.Concat(o.super, o.classic)[0])
 	}
 	switch {
-	case f.Mode == host.CgroupV2 || kind == "cgroup2":
-		c.add(plan.Child, plan.Mounts, &plan.FSMount{Type: "cgroup2", Source: "cgroup", Attrs: attrs, Options: o.data, Target: dest, Propagation: o.propagation}, ptr,
-			"The container sees its own limits and use; its cgroup namespace hides the rest of the tree.")
+	case top.Type == "cgroup2":
+		c.put(i, top, ptr, "The container sees its own limits and use; its cgroup namespace hides the rest of the tree.")
 		return nil
 	case f.Mode != host.CgroupV1 && f.Mode != host.CgroupHybrid:
 		return fmt.Errorf("%s/type: this host has no cgroups mounted", ptr)
 	case len(o.data) > 0:
 		return fmt.Errorf("%s/options: %q: the hierarchies of cgroup v1 are mounted as the host has them", ptr, o.data[0])
 	}
-	holder := "cgroups:" + ptr
-	top := &plan.FSMount{Type: "tmpfs", Source: "tmpfs", Options: []string{"mode=755"}, Attrs: without(slices.Clone(attrs), "ro"), Target: dest, Propagation: o.propagation}
-	if slices.Contains(attrs, "ro") {
-		top.Save = holder
-	}
-	c.add(plan.Child, plan.Mounts, top, ptr, "With cgroup v1 each controller has a mount of its own; this directory holds them.")
+	c.put(i, top, ptr, "With cgroup v1 each controller has a mount of its own; this directory holds them.")
 	for _, h := range f.Hierarchies {
 		if h.V2 || len(h.Controllers) == 0 {
 			continue
@@ -472,9 +585,27 @@ func (c *container) cgroupMount(kind, dest string, o mountOptions, ptr string) e
 		}
 	}
 	if top.Save != "" {
+		holder := top.Save
+		if c.madeAhead(i) {
+			holder = mountName(i)
+		}
 		c.add(plan.Child, plan.Mounts, &plan.Remount{Target: dest, From: holder, Set: []string{"ro"}}, ptr, "A container must not change its own limits.")
 	}
 	return nil
+}
+
+// cgroupTop is the mount at the place of a cgroup mount: on v2 all of it, on v1 the directory for the hierarchies, which becomes
+// read-only when they are in it.
+func (c *container) cgroupTop(i int, m specs.Mount, o mountOptions) *plan.FSMount {
+	dest := path.Clean("/" + m.Destination)
+	if c.Facts.Cgroup.Mode == host.CgroupV2 || m.Type == "cgroup2" {
+		return &plan.FSMount{Type: "cgroup2", Source: "cgroup", Attrs: o.own(), Options: o.data, Target: dest, Propagation: o.propagation}
+	}
+	top := &plan.FSMount{Type: "tmpfs", Source: "tmpfs", Options: []string{"mode=755"}, Attrs: o.own(), Target: dest, Propagation: o.propagation}
+	if slices.Contains(top.Attrs, "ro") {
+		top.Attrs, top.Save = without(top.Attrs, "ro"), fmt.Sprintf("cgroups:/mounts/%d", i)
+	}
+	return top
 }
 
 func (c *container) cgroupNamespace() bool {

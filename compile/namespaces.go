@@ -69,6 +69,11 @@ func (c *container) host() error {
 				"The namespace exists already; the container will share it.")
 		}
 	}
+	if c.chroot {
+		if err := c.mountRoot(); err != nil {
+			return err
+		}
+	}
 	if c.StartDir != "" {
 		var open plan.Op = &plan.OpenTree{Path: c.StartDir, Save: "start", Readonly: true}
 		reason := "The container will wait at a FIFO in this directory until it is started. From a clone of the mount no way leads up, for those in the container who may look at the descriptor."

@@ -341,6 +341,14 @@ func (c *container) hostSources() bool {
 	return c.users != ownUsers && c.users != joinedUsers && c.privileged()
 }
 
+// childSources reports whether the child takes the sources of bind mounts among the mounts that it makes, for the sake of their order.
+// Not in a mount namespace that is joined, where others may have a say in what names stand for, nor if there are so many that
+// the child would have too many descriptors.
+func (c *container) childSources() bool {
+	const many = 200
+	return c.InOrder && c.hostSources() && c.join["mount"] == "" && len(c.Spec.Mounts) <= many
+}
+
 // sendSources reports whether the parent takes the sources of bind mounts in the child's mount namespace and sends them: the
 // clones of mounts made there keep read-only, nosuid and nodev beyond the power of the container's root to change them, those of
 // the host's mount namespace lose that (mount_namespaces(7), "Restrictions on mount namespaces").
@@ -358,7 +366,7 @@ func (c *container) parentSources() error {
 			if err := c.idMappedSource(i, m); err != nil {
 				return err
 			}
-		case isBind(m) && (c.hostSources() || c.sendSources()):
+		case isBind(m) && (c.hostSources() && !c.childSources() || c.sendSources()):
 			if err := c.bindSource(plan.Host, i, m); err != nil {
 				return err
 			}
@@ -417,6 +425,10 @@ func (c *container) sources() error {
 			return fmt.Errorf("%s/type: a procfs of a PID namespace that belongs to the host can't be mounted in a user namespace: bind /proc instead", ptr)
 		case m.Type == "mqueue" && !c.owns("ipc") && !c.Facts.UserNS:
 			return fmt.Errorf("%s/type: an mqueue of an IPC namespace that belongs to the host can't be mounted in a user namespace: bind /dev/mqueue instead", ptr)
+		case c.madeAhead(i):
+			if m.Type == "proc" && c.procfs == "" {
+				c.procfs = mountName(i)
+			}
 		case m.Type == "proc" || m.Type == "sysfs":
 			c.add(plan.Child, plan.Sources, &plan.FSMount{Type: m.Type, Source: m.Source, Options: o.data, Attrs: attrs, Save: mountName(i)}, ptr,
 				"In a user namespace the kernel allows it only while the host's "+m.Type+" is in sight, so it is made before the root changes.")
@@ -477,7 +489,7 @@ func (c *container) taken(i int, m specs.Mount, dest string, o mountOptions, ptr
 		c.add(plan.Child, plan.Mounts, attach, ptr, fmt.Sprintf("The host's %s, where it can only be read.", c.substitute(m)))
 		return true
 	}
-	if m.Type != "proc" && m.Type != "sysfs" {
+	if m.Type != "proc" && m.Type != "sysfs" || c.madeAhead(i) {
 		return false
 	}
 	attach.Keep = c.procfs == attach.From

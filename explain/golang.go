@@ -90,6 +90,9 @@ func writeGo(w io.Writer, p *plan.Plan, a About) error {
 	if slices.ContainsFunc(p.Steps, func(s plan.Step) bool { return s.Op == nil }) {
 		return fmt.Errorf("the plan has a step without an op")
 	}
+	if err := hostMounts(Read(p)); err != nil {
+		return err
+	}
 	for tight, width := 0, lineWidth; ; {
 		g := &golang{
 			plan: p, view: Read(p), tight: tight, width: width, helpers: map[string]bool{}, opened: map[string]string{}, have: map[string]string{}, procs: map[string]string{},

@@ -310,9 +310,18 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 	case *plan.PivotRoot:
 		return check("unix.Chdir("+g.lit(o.Root)+")", `unix.PivotRoot(".", ".")`, `unix.Unmount(".", unix.MNT_DETACH)`, `unix.Chdir("/")`)
 	case *plan.FSMount:
+		if o.Target == "" && slices.ContainsFunc(g.plan.Steps, func(s plan.Step) bool {
+			a, ok := s.Op.(*plan.MoveMount)
+			return ok && a.From == o.Save && a.KeepMode && g.plan.FileSystem(a) != nil
+		}) {
+			return note("made where it gets its place, for the mode of what is there")
+		}
 		return g.fsmount(o)
 	case *plan.MoveMount:
 		from := g.have[o.From]
+		if made := g.plan.FileSystem(o); made != nil && o.KeepMode {
+			return g.fsmount(made)
+		}
 		calls, ok := setattr(from, `""`, "unix.AT_EMPTY_PATH", o.Set, o.Clear, o.RecSet, o.RecClear, o.Propagation)
 		if g.tight >= withoutScript { // as mount(2) has them: these have the same bits
 			for i, c := range calls {
@@ -686,7 +695,7 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 
 	// Each of these is a program of its own, or needs a process without threads.
 	case *plan.CgroupRemove, *plan.LinkDelete, *plan.NftUnpublish, *plan.OpenPid, *plan.Adopt, *plan.TimeOffsets,
-		*plan.SendListener, *plan.CopyUp, *plan.OpenDir, *plan.Hook, *plan.MoveRoot, *plan.RootDir, *plan.MemPolicy,
+		*plan.SendListener, *plan.CopyUp, *plan.OpenDir, *plan.Hook, *plan.MoveRoot, *plan.RootDir, *plan.RootMount, *plan.RootUnmount, *plan.Chroot, *plan.MemPolicy,
 		*plan.SystemdScope, *plan.SystemdSet, *plan.SystemdAttach, *plan.SystemdStop:
 		return none()
 	}

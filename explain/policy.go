@@ -148,7 +148,7 @@ func (v *View) findings() []Finding {
 			key == "kernel.domainname" && !v.Shares("uts")
 		add(!own, Total, "its start sets "+set, "that setting is the host's, not the container's", "")
 	}
-	add(v.Root.Chroot, Moderate, "its root is entered by chroot", "the host's file system is still mounted, out of sight, below it: pivot_root would have taken it away", "leave out --no-pivot")
+	add(v.Root.Chroot && !v.Shares("mount"), Moderate, "its root is entered by chroot", "the host's file system is still mounted, out of sight, below it: pivot_root would have taken it away", "leave out --no-pivot")
 	add(v.Shares("mount"), Total, "it has no mount namespace of its own", "the host's files are its files", "")
 	add(v.Joined["mount"] != "", High, "it shares the mounts of "+v.Joined["mount"], "another's files are its files", "")
 	for _, m := range v.hostFiles() {
@@ -319,6 +319,12 @@ func namedOnHost(op plan.Op) []string {
 		return slices.DeleteFunc([]string{o.Root}, func(s string) bool { return s == "." })
 	case *plan.RootDir:
 		return []string{o.Path}
+	case *plan.RootMount:
+		return []string{o.Source, o.Target}
+	case *plan.RootUnmount:
+		return []string{o.Target}
+	case *plan.Chroot:
+		return slices.DeleteFunc([]string{o.Root}, func(s string) bool { return s == "." })
 	case *plan.Hook:
 		return []string{o.Path}
 	case *plan.WriteFile:

@@ -124,6 +124,9 @@ func writeShell(w io.Writer, p *plan.Plan, a About) error {
 	if slices.ContainsFunc(p.Steps, func(s plan.Step) bool { return s.Op == nil }) {
 		return fmt.Errorf("the plan has a step without an op")
 	}
+	if err := hostMounts(s.view); err != nil {
+		return err
+	}
 	name := clean(or(a.Title, "A container"))
 	s.follows = slices.ContainsFunc(p.Steps, func(st plan.Step) bool {
 		o, ok := st.Op.(*plan.MoveMount)
@@ -170,6 +173,15 @@ func writeShell(w io.Writer, p *plan.Plan, a About) error {
 		}
 	}
 	return s.err
+}
+
+// hostMounts refuses a container that shares the host's mounts: scripts and programs mount, and change the root, on the understanding that
+// nothing of it reaches the host.
+func hostMounts(v *View) error {
+	if v.Shares("mount") {
+		return fmt.Errorf("the container has no mount namespace of its own: what this would mount would be the host's, and stay")
+	}
+	return nil
 }
 
 // prepare makes what the engine makes before a plan runs: the container's directory and the files in it.
@@ -387,11 +399,17 @@ func (s *shell) commands(op plan.Op) ([]string, bool) {
 	case *plan.RootDir:
 		return say("names of the container are taken below $root anyway")
 	case *plan.FSMount:
+		if o.Target == "" && attached(s.plan, o) {
+			return say("a script makes it where it gets its place")
+		}
 		if o.Target == "" {
 			return say("a private procfs for settings: a script uses the host's /proc, which shows each process its own namespaces")
 		}
 		return s.fsmount(o)
 	case *plan.MoveMount:
+		if made := s.plan.FileSystem(o); made != nil {
+			return s.fsmount(made)
+		}
 		return s.bind(o)
 	case *plan.Remount:
 		if o.Target == "/" && slices.ContainsFunc(o.Propagation, spreads) {
@@ -592,7 +610,8 @@ func (s *shell) commands(op plan.Op) ([]string, bool) {
 	// No command of util-linux, coreutils, iproute2 or nft does these.
 	case *plan.DeviceFilter, *plan.OpenPid, *plan.IDMap, *plan.UserNamespace, *plan.Adopt, *plan.TimeOffsets, *plan.Keyring, *plan.OpenConsole, *plan.BindConsole,
 		*plan.SendFD, *plan.RecvFD, *plan.Seccomp, *plan.AwaitStart, *plan.Hook, *plan.MemPolicy, *plan.Personality, *plan.InheritFDs,
-		*plan.SystemdScope, *plan.SystemdSet, *plan.SystemdAttach, *plan.SystemdStop, *plan.SendListener, *plan.CopyUp, *plan.OpenDir:
+		*plan.SystemdScope, *plan.SystemdSet, *plan.SystemdAttach, *plan.SystemdStop, *plan.SendListener, *plan.CopyUp, *plan.OpenDir,
+		*plan.RootMount, *plan.RootUnmount, *plan.Chroot:
 		return none()
 	}
 	return none()
@@ -783,6 +802,10 @@ func (s *shell) inherited(at string) string {
 	best := ""
 	for _, st := range s.plan.Steps {
 		o, ok := st.Op.(*plan.FSMount)
+		if attach, is := st.Op.(*plan.MoveMount); is {
+			o = s.plan.FileSystem(attach)
+			ok = o != nil
+		}
 		if ok && o.Target != "" && (at == o.Target || strings.HasPrefix(at, o.Target+"/")) && len(o.Target) > len(best) {
 			best, attrs = o.Target, o.Attrs
 		}
@@ -920,4 +943,12 @@ func signalWord(n int) string {
 		return "KILL"
 	}
 	return fmt.Sprint(n)
+}
+
+// attached reports whether a file system that is made detached gets a place.
+func attached(p *plan.Plan, made *plan.FSMount) bool {
+	return slices.ContainsFunc(p.Steps, func(st plan.Step) bool {
+		o, ok := st.Op.(*plan.MoveMount)
+		return ok && o.From == made.Save && p.FileSystem(o) != nil
+	})
 }

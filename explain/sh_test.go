@@ -15,7 +15,7 @@ import (
 func byNoCommand() []string {
 	return []string{
 		"bpf-device", "pidfd_open", "id-map", "user-namespace", "adopt", "time-offsets", "keyctl", "open-console", "bind-console", "send-fd", "recv-fd", "seccomp", "await-start", "hook",
-		"set_mempolicy", "personality", "inherit-fds", "systemd-scope", "systemd-set", "systemd-attach", "systemd-stop", "move-root", "send-listener", "copy-up", "open-dir",
+		"set_mempolicy", "personality", "inherit-fds", "systemd-scope", "systemd-set", "systemd-attach", "systemd-stop", "move-root", "root-mount", "root-unmount", "chroot", "send-listener", "copy-up", "open-dir",
 		// Empty ones, that is: what they need is missing.
 		"unshare", "await", "move_mount", "setns", "write-proc", "ioprio_set", "sched_setattr", "dup3", "clone3",
 	}

@@ -139,7 +139,7 @@ type Net struct {
 func Read(p *plan.Plan) *View {
 	v := &View{Arch: p.Arch, Joined: map[string]string{}}
 	v.Hash, _ = p.Hash()
-	r := reader{v: v, opened: map[string]string{}, recursive: map[string]bool{}, device: map[string]string{}, idMapped: map[string]bool{}, readonly: map[string]bool{}, dropped: map[string]bool{}, rules: map[string]bool{}}
+	r := reader{v: v, plan: p, opened: map[string]string{}, recursive: map[string]bool{}, device: map[string]string{}, idMapped: map[string]bool{}, readonly: map[string]bool{}, dropped: map[string]bool{}, rules: map[string]bool{}}
 	for _, s := range p.Steps {
 		if s.Op == nil || !r.step(s) {
 			kind := ""
@@ -174,6 +174,7 @@ func (v *View) Shares(ns string) bool {
 
 type reader struct {
 	v         *View
+	plan      *plan.Plan
 	opened    map[string]string // descriptor → path of the host
 	recursive map[string]bool
 	device    map[string]string // descriptor → "c 1:3", for a device node of the host
@@ -181,6 +182,13 @@ type reader struct {
 	readonly  map[string]bool
 	dropped   map[string]bool
 	rules     map[string]bool // device rules, each once: v1 writes them, v2 compiles them
+}
+
+func fileSystem(o *plan.FSMount, origin string) Mount {
+	return Mount{
+		Target: o.Target, Type: o.Type, Source: o.Source, Options: slices.Concat(without(o.Attrs, "ro"), o.Options, o.Flags, label(o.Label)),
+		ReadOnly: slices.Contains(o.Attrs, "ro"), Propagation: propagation(o.Propagation), Origin: origin,
+	}
 }
 
 // step takes over what a step says of the container. It returns false for a kind that it doesn't know.
@@ -222,6 +230,10 @@ func (r *reader) step(s plan.Step) bool {
 		r.mount(o, s.Origin)
 	case *plan.Overlay:
 		v.Root.Layers, v.Root.Dir, v.Root.Upper, v.Root.Mountpoint, v.Root.Options, v.Root.Origin = o.Lower, o.Dir, o.Upper, o.Target, o.Options, s.Origin
+	case *plan.RootMount:
+		v.Root.Source, v.Root.Mountpoint, v.Root.Origin = o.Source, o.Target, s.Origin
+	case *plan.Chroot:
+		v.Root.Chroot = true
 	case *plan.PivotRoot:
 		v.Root.Pivoted = true
 		if o.Root != "." {
@@ -233,16 +245,17 @@ func (r *reader) step(s plan.Step) bool {
 		v.Root.Mountpoint = o.Path
 	case *plan.FSMount:
 		if o.Target != "" {
-			v.Mounts = append(v.Mounts, Mount{
-				Target: o.Target, Type: o.Type, Source: o.Source, Options: slices.Concat(without(o.Attrs, "ro"), o.Options, o.Flags, label(o.Label)),
-				ReadOnly: slices.Contains(o.Attrs, "ro"), Propagation: propagation(o.Propagation), Origin: s.Origin,
-			})
+			v.Mounts = append(v.Mounts, fileSystem(o, s.Origin))
 		}
 	case *plan.MoveMount:
 		if d := r.device[o.From]; d != "" { // a node of the host's, where none can be made
 			dev := Device{Path: o.Target, Mode: 0o666, Origin: s.Origin}
 			fmt.Sscanf(d, "%s %d:%d", &dev.Type, &dev.Major, &dev.Minor)
 			v.Devices = append(v.Devices, dev)
+			break
+		}
+		if made := r.plan.FileSystem(o); made != nil {
+			v.Mounts = append(v.Mounts, fileSystem(made, s.Origin))
 			break
 		}
 		source, known := r.opened[o.From]
@@ -340,7 +353,7 @@ func (r *reader) step(s plan.Step) bool {
 		v.Net.Table, v.Net.Subnet, v.Net.Rules = o.Table, o.Subnet, o.Rules
 	case *plan.NftPublish:
 		v.Net.Ports = append(v.Net.Ports, o.Ports...)
-	case *plan.CgroupRemove, *plan.LinkDelete, *plan.NftUnpublish, *plan.SystemdStop:
+	case *plan.CgroupRemove, *plan.LinkDelete, *plan.NftUnpublish, *plan.SystemdStop, *plan.RootUnmount:
 		// What takes something back says nothing of the container.
 	case *plan.CgroupEvacuate, *plan.CgroupOpen, *plan.CgroupJoin, *plan.Release, *plan.Await, *plan.Notify, *plan.Expect, *plan.BindConsole,
 		*plan.SendFD, *plan.RecvFD, *plan.Stdio, *plan.Setsid, *plan.ParentDeath, *plan.Dumpable, *plan.KeepCaps, *plan.CloseRange,

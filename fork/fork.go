@@ -291,6 +291,8 @@ func Undo(op plan.Op) error {
 		return systemd.Stop(op)
 	case *plan.LinkDelete, *plan.NftUnpublish:
 		return network.Undo(op)
+	case *plan.RootUnmount:
+		return rootUnmount(op)
 	}
 	return fmt.Errorf("%s is no step that undoes another", op.Kind())
 }
@@ -416,6 +418,10 @@ func (x *execution) host(op plan.Op) error {
 		return writeFile(o)
 	case *plan.Hook:
 		return x.hook(o)
+	case *plan.RootMount:
+		return rootMount(o)
+	case *plan.RootUnmount:
+		return rootUnmount(o)
 	case *plan.LinkBridge, *plan.LinkVeth, *plan.LinkMove, *plan.LinkDelete, *plan.LinkAddress, *plan.RouteDefault, *plan.NftBridge, *plan.NftPublish, *plan.NftUnpublish:
 		if x.wire == nil {
 			x.wire = network.Open(func() (int, error) {

@@ -84,6 +84,47 @@ func checkDevice(o *plan.OpenTree) error {
 	return nil
 }
 
+// rootMount mounts a root file system in the host's mount namespace. Where the directory lies on a shared mount, as mostly, a mount on
+// it appears in all mount namespaces that share it, and there it stays if it has others below. So the directory is first mounted on
+// itself, alone, and that is made private: it spreads, and goes everywhere when it is unmounted. What is on it spreads no more.
+func rootMount(o *plan.RootMount) error {
+	if err := unix.Mkdir(o.Target, 0o700); err != nil && err != unix.EEXIST {
+		return &os.PathError{Op: "mkdir", Path: o.Target, Err: err}
+	}
+	attach := func(source string, recursive bool) error {
+		fd, err := openTree(&plan.OpenTree{Path: source, Recursive: recursive}, -1)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		if err := unix.MoveMount(fd, "", unix.AT_FDCWD, o.Target, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+			return &os.PathError{Op: "move_mount", Path: o.Target, Err: err}
+		}
+		return unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &unix.MountAttr{Propagation: unix.MS_PRIVATE})
+	}
+	if err := attach(o.Target, false); err != nil {
+		return err
+	}
+	return attach(o.Source, true)
+}
+
+// rootUnmount takes that back. The directory is removed alone and never with what is in it: that would be the root file system.
+func rootUnmount(o *plan.RootUnmount) error {
+	for {
+		switch err := unix.Unmount(o.Target, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err {
+		case nil:
+			continue // there is another one below
+		case unix.EINVAL, unix.ENOENT: // no mount, nothing there
+		default:
+			return &os.PathError{Op: "unmount", Path: o.Target, Err: err}
+		}
+		if err := unix.Rmdir(o.Target); err != nil && err != unix.ENOENT {
+			return &os.PathError{Op: "rmdir", Path: o.Target, Err: err}
+		}
+		return nil
+	}
+}
+
 func open(o *plan.Open) (int, error) {
 	flags := unix.O_RDONLY | unix.O_CLOEXEC
 	if o.Namespace != "" {

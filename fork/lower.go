@@ -457,6 +457,9 @@ func (l *lowering) op(op plan.Op) error {
 		l.add(mk(unix.SYS_PIVOT_ROOT, val(dot), val(dot)))
 		l.add(mk(unix.SYS_UMOUNT2, val(dot), num(unix.MNT_DETACH)))
 		l.add(mk(unix.SYS_CHDIR, val(l.str("/"))))
+	case *plan.Chroot:
+		l.add(mk(unix.SYS_CHROOT, val(l.str(o.Root))))
+		l.add(mk(unix.SYS_CHDIR, val(l.str("/"))))
 	case *plan.MoveRoot:
 		l.moveRoot(o)
 	case *plan.FSMount:

@@ -90,9 +90,6 @@ func (l *lowering) propagate(fd arg, words []string) error {
 	return nil
 }
 
-// maxOption is how long an option may be with fsconfig(2).
-const maxOption = 255
-
 // fsMount makes a new file system as a detached mount. It returns the register and the calls whose ENODEV may end the step.
 func (l *lowering) fsMount(o *plan.FSMount) (reg uint8, open int, err error) {
 	a, err := attrs(o.Attrs)
@@ -130,7 +127,7 @@ func (l *lowering) fsOption(fs arg, option string) {
 
 // newMount makes a file system and attaches it.
 func (l *lowering) newMount(o *plan.FSMount) error {
-	if len(o.Flags) > 0 || slices.ContainsFunc(o.Options, func(s string) bool { return len(s) > maxOption }) {
+	if o.Classic() {
 		return l.oldMount(o)
 	}
 	var resolve uint64
@@ -139,37 +136,13 @@ func (l *lowering) newMount(o *plan.FSMount) error {
 	}
 	var mode uint8
 	if o.KeepMode && o.Target != "" {
-		const modeOffset = 28
-		mode = l.fresh()
-		t := l.reg()
-		i := l.open(o.Target, unix.O_PATH, resolve, t)
-		c := l.statx(at(t), modeOffset)
-		c.load, c.mask, c.save = true, 0xffff, mode
-		l.add(c)
-		l.close(at(t))
-		l.release(t)
-		l.on(i, unix.ENOENT, l.here())
+		mode = l.covered(o.Target, resolve)
 	}
 	m, open, err := l.fsMount(o)
 	if err != nil {
 		return err
 	}
-	if mode != 0 || o.Label != "" {
-		d := l.reg() // a detached mount is open for its path only
-		c := mk(unix.SYS_OPENAT, at(m), val(l.str(".")), num(unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC))
-		c.save = d
-		l.add(c)
-		if mode != 0 {
-			c = mk(unix.SYS_FCHMOD, at(d), at(mode))
-			c.only = mode
-			l.add(c)
-		}
-		if o.Label != "" {
-			l.add(mk(unix.SYS_FSETXATTR, at(d), val(l.str("security.selinux")), val(l.str(o.Label)), num(len(o.Label)+1), num(0)))
-		}
-		l.close(at(d))
-		l.release(d)
-	}
+	l.changeRoot(at(m), mode, o.Label)
 	if err := l.propagate(at(m), o.Propagation); err != nil {
 		return err
 	}
@@ -189,6 +162,42 @@ func (l *lowering) newMount(o *plan.FSMount) error {
 		l.on(open, unix.ENODEV, l.here())
 	}
 	return nil
+}
+
+// covered finds out the mode of what is at a target now. The register stays 0 if there is nothing.
+func (l *lowering) covered(target string, resolve uint64) (mode uint8) {
+	const modeOffset = 28
+	mode = l.fresh()
+	t := l.reg()
+	i := l.open(target, unix.O_PATH, resolve, t)
+	c := l.statx(at(t), modeOffset)
+	c.load, c.mask, c.save = true, 0xffff, mode
+	l.add(c)
+	l.close(at(t))
+	l.release(t)
+	l.on(i, unix.ENOENT, l.here())
+	return mode
+}
+
+// changeRoot gives the root of a detached mount the mode in a register, unless that is 0, and a label.
+func (l *lowering) changeRoot(mount arg, mode uint8, label string) {
+	if mode == 0 && label == "" {
+		return
+	}
+	d := l.reg() // a detached mount is open for its path only
+	c := mk(unix.SYS_OPENAT, mount, val(l.str(".")), num(unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC))
+	c.save = d
+	l.add(c)
+	if mode != 0 {
+		c = mk(unix.SYS_FCHMOD, at(d), at(mode))
+		c.only = mode
+		l.add(c)
+	}
+	if label != "" {
+		l.add(mk(unix.SYS_FSETXATTR, at(d), val(l.str("security.selinux")), val(l.str(label)), num(len(label)+1), num(0)))
+	}
+	l.close(at(d))
+	l.release(d)
 }
 
 // oldMount mounts with mount(2). The target is the working directory for that moment, and "." a name that nobody can exchange.
@@ -267,6 +276,9 @@ func (l *lowering) attach(o *plan.MoveMount) error {
 	var resolve uint64
 	if o.NoSymlinks {
 		resolve = unix.RESOLVE_NO_SYMLINKS
+	}
+	if o.KeepMode {
+		l.changeRoot(fd, l.covered(o.Target, resolve), "")
 	}
 	t := l.resolve(o.Target, create, resolve, 0o755)
 	l.outsideProc(o.Target, at(t))

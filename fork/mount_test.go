@@ -152,7 +152,42 @@ func TestReadonlyTmpfs(t *testing.T) {
 		specs.Mount{Destination: "/new", Type: "tmpfs", Source: "tmpfs"},                          // the mode of a tmpfs
 		specs.Mount{Destination: "/run/deep", Type: "tmpfs", Source: "tmpfs", Options: []string{"mode=700"}},
 	)
-	expect(t, s, "sh: can't create /run/x: Read-only file system\nsh: can't create /dev/x: Read-only file system\n710\n755\n1777\n700\n")
+	const want = "sh: can't create /run/x: Read-only file system\nsh: can't create /dev/x: Read-only file system\n710\n755\n1777\n700\n"
+	expect(t, s, want)
+	s.Mounts = append(s.Mounts, specs.Mount{Destination: "/etc", Type: "bind", Source: t.TempDir(), Options: []string{"bind"}}) // all before it are made ahead
+	if err := os.Remove(filepath.Join(s.Root.Path, "new")); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, s, want, inOrder)
+}
+
+func inOrder(in *compile.Input) { in.InOrder = true }
+
+// TestInOrder looks at the order in which mounts were made: in the configuration's one, whatever needs the host in sight. Before Linux 6.8
+// mountinfo is in the order of attaching.
+func TestInOrder(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"lower/seen", "upper", "work"} {
+		if err := os.MkdirAll(filepath.Join(dir, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := bundle(t)
+	s.Mounts = append(s.Mounts,
+		specs.Mount{Destination: "/tmp/a", Type: "tmpfs", Source: "tmpfs"},
+		specs.Mount{Destination: "/tmp/b", Type: "bind", Source: dir, Options: []string{"rbind"}},
+		specs.Mount{Destination: "/tmp/c", Type: "overlay", Source: "overlay", Options: []string{"lowerdir=" + dir + "/lower", "upperdir=" + dir + "/upper", "workdir=" + dir + "/work"}}, // names of the host
+		specs.Mount{Destination: "/sys", Type: "sysfs", Source: "sysfs"},
+		specs.Mount{Destination: "/tmp/a/d", Type: "tmpfs", Source: "tmpfs"},
+		specs.Mount{Destination: "/tmp/a/e", Type: "bind", Source: dir + "/lower", Options: []string{"bind", "ro"}},
+		specs.Mount{Destination: "/tmp/f", Type: "tmpfs", Source: "tmpfs"},
+	)
+	s.Process.Args = []string{"sh", "-c", "while read a b c d point rest; do case $point in /) ;; *) echo -n $point,; esac; done </proc/self/mountinfo; ls /tmp/c"}
+	want := ""
+	for _, m := range s.Mounts {
+		want += m.Destination + ","
+	}
+	expect(t, s, want+"seen\n", inOrder)
 }
 
 // TestProcIsOutOfReach mounts through a symbolic link of the image into /proc (CVE-2019-16884).
@@ -213,15 +248,15 @@ func TestVolumePropagation(t *testing.T) {
 	if err := unix.Mount("", dir, "", unix.MS_SHARED, ""); err != nil {
 		t.Fatal(err)
 	}
-	for _, word := range []string{"rprivate", "rslave", "rshared"} {
+	for i, word := range []string{"rprivate", "rslave", "rshared", "rslave", "rshared"} {
 		s := bundle(t, "busybox", "mount", "-t", "tmpfs", "tmpfs", "/x/"+word)
 		caps := []string{"CAP_SYS_ADMIN"}
 		s.Process.Capabilities = &specs.LinuxCapabilities{Bounding: caps, Permitted: caps, Effective: caps}
-		if err := os.Mkdir(filepath.Join(dir, word), 0o755); err != nil {
+		if err := os.MkdirAll(filepath.Join(dir, word), 0o755); err != nil {
 			t.Fatal(err)
 		}
 		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/x", Type: "bind", Source: dir, Options: []string{"rbind", word}})
-		expect(t, s, "")
+		expect(t, s, "", func(in *compile.Input) { in.InOrder = i > 2 })
 		var fs unix.Stat_t
 		var top unix.Stat_t
 		if err := errors.Join(unix.Stat(dir, &top), unix.Stat(filepath.Join(dir, word), &fs)); err != nil {

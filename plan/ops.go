@@ -285,6 +285,26 @@ type RootDir struct {
 	Path string `json:"path"`
 }
 
+// RootMount mounts the root file system, with the mounts below it, at a directory of the host that it makes, in the host's mount
+// namespace: for a container that has none of its own. The directory is a private mount by then, so nothing spreads from there, and
+// unmounting it takes all back.
+type RootMount struct {
+	Source string `json:"source"`
+	Target string `json:"target"`
+}
+
+// RootUnmount unmounts what a RootMount has mounted with all that was mounted on it, even if it is in use, and removes the directory.
+// What is gone already is no error.
+type RootUnmount struct {
+	Target string `json:"target"`
+}
+
+// Chroot makes a directory the root of the process. Unlike after PivotRoot the way back stays open for who has CAP_SYS_CHROOT, so it
+// is for containers that share the host's mount namespace only.
+type Chroot struct {
+	Root string `json:"root"`
+}
+
 // PivotRoot makes the mount at Root the root of the mount namespace and detaches the old root, so that no path of the host
 // remains (unlike chroot(2), which leaves the way back open).
 type PivotRoot struct {
@@ -319,6 +339,14 @@ type FSMount struct {
 	Label string   `json:"label,omitempty"` // SELinux label to set on the root
 }
 
+// maxOption is how long an option may be with fsconfig(2).
+const maxOption = 255
+
+// Classic reports whether mount(2) makes it, which can't leave it detached.
+func (o *FSMount) Classic() bool {
+	return len(o.Flags) > 0 || slices.ContainsFunc(o.Options, func(s string) bool { return len(s) > maxOption })
+}
+
 // MoveMount attaches a detached mount to a path of the container after setting its attributes.
 type MoveMount struct {
 	From        string   `json:"from"`
@@ -331,6 +359,7 @@ type MoveMount struct {
 	Propagation []string `json:"propagation,omitempty"` // private slave shared unbindable, in order; rprivate … for the mounts below, too
 	NoSymlinks  bool     `json:"noSymlinks,omitempty"`  // none in the target: it must lie where its name says (CVE-2019-19921)
 	Keep        bool     `json:"keep,omitempty"`        // later steps use From, too
+	KeepMode    bool     `json:"keepMode,omitempty"`    // as in FSMount, for one that was made detached
 }
 
 // Remount changes the attributes of what is mounted at a path of the container (mount_setattr(2), Linux 5.12). If From is set,
@@ -783,6 +812,12 @@ func newOp(kind string) Op {
 		return &Overlay{}
 	case "root-dir":
 		return &RootDir{}
+	case "root-mount":
+		return &RootMount{}
+	case "root-unmount":
+		return &RootUnmount{}
+	case "chroot":
+		return &Chroot{}
 	case "pivot_root":
 		return &PivotRoot{}
 	case "move-root":
@@ -908,7 +943,7 @@ func lanesOf(op Op) []Lane {
 	switch op.(type) {
 	case *Setns, *Unshare, *Affinity, *OpenTree, *Clone, *WriteProc, *Rlimit, *RecvFD:
 		return []Lane{Host, Child}
-	case *CgroupCreate, *CgroupRemove, *CgroupWrite, *CgroupEvacuate, *CgroupOpen, *CgroupAttach, *DeviceFilter, *SystemdScope, *SystemdSet, *SystemdAttach, *SystemdStop, *Open, *OpenPid, *UserNamespace, *Adopt, *IDMap, *Release, *Expect, *Hook,
+	case *CgroupCreate, *CgroupRemove, *CgroupWrite, *CgroupEvacuate, *CgroupOpen, *CgroupAttach, *DeviceFilter, *SystemdScope, *SystemdSet, *SystemdAttach, *SystemdStop, *Open, *OpenPid, *UserNamespace, *Adopt, *IDMap, *Release, *Expect, *Hook, *RootMount, *RootUnmount,
 		*WriteFile, *SendListener, *CopyUp, *LinkBridge, *LinkVeth, *LinkMove, *LinkDelete, *LinkAddress, *RouteDefault, *NftBridge, *NftPublish, *NftUnpublish:
 		return []Lane{Host}
 	}

@@ -222,6 +222,25 @@ func (p *Plan) Namespaces() []string {
 	return slices.Compact(names)
 }
 
+// FileSystem returns the file system that a step attaches, as if both were one step: the FSMount that made it detached, with a
+// target. It is nil if the step attaches something else, or a file system that was given files in between.
+func (p *Plan) FileSystem(o *MoveMount) (whole *FSMount) {
+	for _, s := range p.Steps {
+		switch made := s.Op.(type) {
+		case *FSMount:
+			if made.Target == "" && made.Save == o.From {
+				copied := *made
+				whole, copied.Target, copied.KeepMode, copied.Propagation = &copied, o.Target, o.KeepMode, append(slices.Clone(made.Propagation), o.Propagation...)
+			}
+		case *CopyUp:
+			if made.To == o.From {
+				return nil
+			}
+		}
+	}
+	return whole
+}
+
 // Undo returns the host-lane steps that take back what the first n steps of p made and that outlives the child, last made
 // first. Descriptors need no undoing: they close with the process that runs the plan.
 func (p *Plan) Undo(n int) []Step {

@@ -328,6 +328,35 @@ func (*LinkUp) Man() string { return "netdevice(7)" }
 
 func (o *LinkUp) String() string { return "set " + o.Link + " up" }
 
+// Kind is "root-mount".
+func (*RootMount) Kind() string { return "root-mount" }
+
+// Man names the manual page.
+func (*RootMount) Man() string { return "open_tree(2)" }
+
+func (o *RootMount) String() string {
+	return "mount " + o.Source + " on " + o.Target + " of the host (private)"
+}
+
+// Undo is one unmount.
+func (o *RootMount) Undo() []Op { return []Op{&RootUnmount{Target: o.Target}} }
+
+// Kind is "root-unmount".
+func (*RootUnmount) Kind() string { return "root-unmount" }
+
+// Man names the manual page.
+func (*RootUnmount) Man() string { return "umount(2)" }
+
+func (o *RootUnmount) String() string { return "unmount " + o.Target + " and what is below" }
+
+// Kind is "chroot".
+func (*Chroot) Kind() string { return "chroot" }
+
+// Man names the manual page.
+func (*Chroot) Man() string { return "chroot(2)" }
+
+func (o *Chroot) String() string { return "make " + o.Root + " the root of the process alone" }
+
 // Kind is "pivot_root".
 func (*PivotRoot) Kind() string { return "pivot_root" }
 

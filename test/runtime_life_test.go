@@ -510,10 +510,12 @@ func TestRuntimeSystemd(t *testing.T) {
 }
 
 // TestRuntimeKill kills the runtime at random moments of create, start and delete. What it leaves, `delete --force` removes whole, and the
-// same ID can be used again.
+// same ID can be used again. Every other container has its mounts in the host's mount namespace.
 func TestRuntimeKill(t *testing.T) {
 	b := startBundles(t, "runtime-kill")
-	dir := b.bundle("killed", b.rootfs("root"), nil)
+	root := b.rootfs("root")
+	dirs := []string{b.bundle("killed", root, nil), b.bundle("killed-without", root, withoutMounts)}
+	dir := dirs[0]
 	b.must("run", "--detach", "--bundle", dir, "warm")
 	b.must("delete", "--force", "warm")
 	before, err := b.state.settled()
@@ -527,6 +529,7 @@ func TestRuntimeKill(t *testing.T) {
 	runtime := []string{filepath.Join(run.bin, "glassbox-runtime"), "--root", "/run/oci"}
 	hits := 0
 	for n := range 40 {
+		dir := dirs[n/4%2]
 		args := [][]string{
 			{"create", "--bundle", dir, "k"}, {"run", "--detach", "--bundle", dir, "k"}, {"start", "k"}, {"delete", "--force", "k"},
 		}[n%4]

@@ -156,6 +156,10 @@ func TestTruth(t *testing.T) {
 			spec.Linux.Personality = &specs.LinuxPersonality{Domain: "LINUX"}
 			spec.Process.Capabilities.Inheritable, spec.Process.Capabilities.Ambient = []string{"CAP_CHOWN"}, []string{"CAP_CHOWN"}
 		}}},
+		{"bundle without a mount namespace", box{binds: [][2]string{{filepath.Join(s.dir, "shared"), "/mnt"}}, edit: func(spec *specs.Spec) {
+			spec.Linux.Namespaces = slices.DeleteFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.MountNamespace })
+			spec.Linux.MaskedPaths, spec.Linux.ReadonlyPaths = nil, nil
+		}}},
 		{"bundle with sysctls and capabilities", box{sysctl: map[string]string{"net.ipv4.ip_forward": "1"}, caps: []string{"CAP_NET_ADMIN"}}},
 	} {
 		c.b.rootfs, c.b.args = s.root(""), []string{"true"}
@@ -625,6 +629,12 @@ func hostWants(p *plan.Plan, i int) []want {
 			wants = append(wants, like("^mount_setattr ", 1, 2))
 		}
 		return wants
+	case *plan.RootMount:
+		return []want{
+			like("^mkdir "+q(o.Target)+"$", 0, 1),
+			exactly("open_tree " + o.Target + " false"), like("^move_mount .*"+q(o.Target), 1, 1), like("^mount_setattr ", 1, 1),
+			exactly("open_tree " + o.Source + " true"), like("^move_mount .*"+q(o.Target), 1, 1), like("^mount_setattr ", 1, 1),
+		}
 	case *plan.Clone:
 		return []want{exactly("clone " + strings.Join(slices.Sorted(slices.Values(o.Namespaces)), ","))}
 	case *plan.Setns:
@@ -701,6 +711,8 @@ func undoWants(op plan.Op) []want {
 		return []want{like("^rmdir "+q(o.Path)+"(/|$)", 1, many)}
 	case *plan.LinkDelete:
 		return []want{like("^route delete link ", 0, 1)} // it goes with the network namespace, if that is faster
+	case *plan.RootUnmount:
+		return []want{like("^umount2 .*"+q(o.Target), 2, 3), like("^rmdir "+q(o.Target)+"$", 0, 1)}
 	case *plan.NftUnpublish:
 		var ports []want
 		for _, port := range o.Ports {

@@ -81,9 +81,13 @@ func (v *view) readMounts() {
 	for _, s := range v.plan.Steps {
 		switch o := s.Op.(type) {
 		case *plan.PivotRoot:
-			t.rootPath = path.Clean(o.Root)
+			t.rootPath = rootPath(t.rootPath, o.Root)
 		case *plan.MoveRoot:
-			t.rootPath = path.Clean(o.Root)
+			t.rootPath = rootPath(t.rootPath, o.Root)
+		case *plan.RootDir:
+			t.rootPath = path.Clean(o.Path)
+		case *plan.RootMount:
+			t.rootPath = path.Clean(o.Target)
 		case *plan.MoveMount:
 			t.shared = t.shared || asksShared(o.Propagation)
 		case *plan.FSMount:
@@ -98,6 +102,14 @@ func (v *view) readMounts() {
 		t.play(i, s.Op)
 	}
 	t.lay()
+}
+
+// rootPath is where the new root is: a step may mean the directory that it stands in.
+func rootPath(cwd, root string) string {
+	if root == "." {
+		return cwd
+	}
+	return path.Clean(root)
 }
 
 func asksShared(words []string) bool {
@@ -250,6 +262,10 @@ func (t *table) play(i int, op plan.Op) {
 	switch o := op.(type) {
 	case *plan.Mount:
 		t.playMount(i, o)
+	case *plan.RootMount:
+		n, more := t.clone(i, o.Source, true)
+		t.newRoot(i, n, o.Target, more)
+		t.change(i, n, nil, nil, nil, nil, []string{"rprivate"})
 	case *plan.Overlay:
 		n := &node{maker: i, fstype: "overlay", source: "overlay", root: "/", attrs: map[string]attribute{}, exact: true, propStep: -1}
 		if o.Append {
@@ -547,7 +563,9 @@ func (t *table) finding(i int) Finding {
 	}
 	switch o := t.v.plan.Steps[i].Op.(type) {
 	case *plan.PivotRoot, *plan.MoveRoot:
-		return t.pivoted()
+		return t.rooted("/")
+	case *plan.Chroot:
+		return t.rooted(t.rootPath)
 	case *plan.Mount:
 		if !seen {
 			return unseen("what it changed went with the old root")
@@ -803,14 +821,14 @@ func (t *table) compareSpread(n *node, m *mount) string {
 	return fmt.Sprintf("%s is %s, not %s", m.point, is, want)
 }
 
-func (t *table) pivoted() Finding {
+func (t *table) rooted(want string) Finding {
 	where := t.v.proc("root") + ", mountinfo"
 	to, err := t.v.link("root")
 	if err != nil {
 		return failed(t.v.proc("root"), err)
 	}
-	if to != "/" {
-		return differs(where, "the root of its mount namespace", to, "the program itself may have changed its root (chroot, with CAP_SYS_CHROOT)")
+	if to != want {
+		return differs(where, map[bool]string{true: "the root of its mount namespace", false: want}[want == "/"], to, "the program itself may have changed its root (chroot, with CAP_SYS_CHROOT)")
 	}
 	if t.root.mount == nil {
 		return differs(where, "the root that the plan mounted", "no mount at /", "the program itself may have changed its root (chroot, with CAP_SYS_CHROOT)")

@@ -107,8 +107,10 @@ func (v *view) step(i int) (Finding, bool) {
 		return unseen("a program of the host ran and ended; what it did is its own"), true
 
 	// Mounts.
-	case *plan.Mount, *plan.Overlay, *plan.PivotRoot, *plan.MoveRoot, *plan.FSMount, *plan.MoveMount, *plan.Remount, *plan.MaskPath, *plan.ReadonlyPath, *plan.BindConsole:
+	case *plan.Mount, *plan.Overlay, *plan.RootMount, *plan.Chroot, *plan.PivotRoot, *plan.MoveRoot, *plan.FSMount, *plan.MoveMount, *plan.Remount, *plan.MaskPath, *plan.ReadonlyPath, *plan.BindConsole:
 		return v.mounts.finding(i), true
+	case *plan.RootUnmount:
+		return unseen(noTraceOf, "what takes something back"), true
 	case *plan.RootDir:
 		return unseen(noTraceOf, "the working directory of a moment"), true
 
