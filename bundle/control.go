@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"glassbox/cgroup"
+	"glassbox/plan"
 )
 
 // Kill sends a signal to the container's first process, or with all to every process of its cgroup.
@@ -60,7 +61,7 @@ func (r *Runtime) Delete(id string, force bool) error {
 		if !force {
 			return err
 		}
-		if err := r.undo(id, nil, true); err != nil { // half made, or its state is damaged
+		if err := r.undoFile(id); err != nil { // half made, or its state is damaged
 			return err
 		}
 		return os.RemoveAll(r.dir(id))
@@ -96,8 +97,22 @@ func (c *record) end(status string) error {
 
 // destroy removes what is left of a stopped container.
 func (r *Runtime) destroy(c *record) error {
+	left := c.left
+	if left == nil {
+		var err error
+		if left, err = r.leftovers(c.ID); err != nil {
+			return err
+		}
+	}
+	// A resource class with a name of its own stays, whoever made it (config-linux.md, IntelRdt).
+	if left != nil {
+		left.Steps = slices.DeleteFunc(left.Steps, func(s plan.Step) bool {
+			o, ok := s.Op.(*plan.ResctrlRemove)
+			return ok && o.Shared
+		})
+	}
 	// Without a PID namespace of its own, processes may have outlived the first one.
-	if err := r.undo(c.ID, c.left, !slices.Contains(c.Namespaces, "pid")); err != nil {
+	if err := r.undo(left, !slices.Contains(c.Namespaces, "pid")); err != nil {
 		return err
 	}
 	hooks, err := r.hooksOf(c, poststop)

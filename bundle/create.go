@@ -110,9 +110,14 @@ func (r *Runtime) input(id, bundle string, spec *specs.Spec) (compile.Input, err
 	if err := r.setDefaults(spec, id, facts); err != nil {
 		return compile.Input{}, err
 	}
-	in := compile.Input{Spec: spec, Facts: *facts, Bundle: bundle, InheritStdio: true, LaxCaps: true, InOrder: true}
+	in := compile.Input{Spec: spec, Facts: *facts, Bundle: bundle, InheritStdio: true, LaxCaps: true, InOrder: true, ID: id}
 	if !compile.OwnMounts(spec.Linux.Namespaces) {
 		in.HostMounts, in.Mountpoint = true, r.hostRoot(id)
+	}
+	if spec.Linux.IntelRdt != nil && facts.Resctrl == nil {
+		if in.Facts.Resctrl, err = host.ProbeResctrl(); err != nil {
+			return in, fmt.Errorf("/linux/intelRdt: %w", err)
+		}
 	}
 	if in.Systemd, err = r.systemd(); err != nil {
 		return in, err
@@ -145,7 +150,7 @@ func newRecord(id string, in compile.Input, out *compile.Output, undone *plan.Pl
 	s := in.Spec
 	return &record{
 		Format: recordFormat, OCIVersion: s.Version, ID: id, Bundle: in.Bundle, Rootfs: s.Root.Path, Created: time.Now().UTC(), Owner: os.Geteuid(),
-		Annotations: s.Annotations, Cgroups: out.Cgroups, Unit: out.Unit, Systemd: in.Systemd, Namespaces: out.Plan.Namespaces(), Hooks: laterHooks(s.Hooks),
+		Annotations: s.Annotations, Cgroups: out.Cgroups, Unit: out.Unit, Place: out.Class, Systemd: in.Systemd, Namespaces: out.Plan.Namespaces(), Hooks: laterHooks(s.Hooks),
 		spec: s, left: &leftovers{Cgroups: out.Cgroups, Steps: undone.Undo(len(undone.Steps))},
 	}
 }
@@ -332,20 +337,35 @@ type leftovers struct {
 	Steps   []plan.Step       `json:"steps,omitempty"`
 }
 
+// leftovers reads the file undo.json. It is nil where there is none.
+func (r *Runtime) leftovers(id string) (*leftovers, error) {
+	left := &leftovers{}
+	data, err := os.ReadFile(filepath.Join(r.dir(id), undoFile))
+	if os.IsNotExist(err) {
+		return nil, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(data, left)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", undoFile, err)
+	}
+	return left, nil
+}
+
+// undoFile takes back what the file undo.json lists, after the end of all processes that may be left.
+func (r *Runtime) undoFile(id string) error {
+	left, err := r.leftovers(id)
+	if err != nil {
+		return err
+	}
+	return r.undo(left, true)
+}
+
 // undo takes back what outlives the container's processes, which it kills before that if they may be left.
-func (r *Runtime) undo(id string, left *leftovers, kill bool) error {
+func (r *Runtime) undo(left *leftovers, kill bool) error {
 	if left == nil {
-		data, err := os.ReadFile(filepath.Join(r.dir(id), undoFile))
-		if os.IsNotExist(err) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		left = &leftovers{}
-		if err := json.Unmarshal(data, left); err != nil {
-			return fmt.Errorf("%s: %w", undoFile, err)
-		}
+		return nil
 	}
 	if kill {
 		if err := cgroup.Kill(left.Cgroups); err != nil {
@@ -364,7 +384,7 @@ func (r *Runtime) undo(id string, left *leftovers, kill bool) error {
 // repair empties a directory that a killed runtime left. The child that may be left with it ends by itself: it waits for a
 // parent that is gone.
 func (r *Runtime) repair(id string) {
-	if err := r.undo(id, nil, true); err != nil {
+	if err := r.undoFile(id); err != nil {
 		r.warn("container %s was left half made: %v", id, err)
 	}
 	entries, _ := os.ReadDir(r.dir(id))

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"glassbox/cgroup"
+	"glassbox/resctrl"
 )
 
 // Event is one line of `events`: what the container uses, or that the kernel has killed one of its processes.
@@ -28,6 +29,9 @@ func (r *Runtime) Stats(id string) (*Event, error) {
 	}
 	data, err := cgroup.ReadEvents(c.Cgroups)
 	if err != nil {
+		return nil, err
+	}
+	if data.IntelRdt, err = resctrl.ReadEvents(c.Place); err != nil {
 		return nil, err
 	}
 	return &Event{"stats", id, data}, nil

@@ -133,7 +133,7 @@ func (r *Runtime) compileExec(c *record, p *specs.Process, o ExecOptions) (*comp
 	}
 	out, err := compile.Exec(compile.ExecInput{
 		Input:   compile.Input{Mountpoint: mountpoint, Spec: spec, Facts: *facts, Filter: filter, InheritStdio: !o.hook, LaxCaps: true, PreserveFDs: o.PreserveFDs, Systemd: c.Systemd},
-		Process: p, PID: c.PID, Start: c.Start, Namespaces: c.Namespaces, Cgroups: cgroups, Unit: c.Unit,
+		Process: p, PID: c.PID, Start: c.Start, Namespaces: c.Namespaces, Cgroups: cgroups, Unit: c.Unit, Class: c.Place,
 	})
 	if err != nil {
 		return nil, err

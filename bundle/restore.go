@@ -138,10 +138,10 @@ func (r *Runtime) restore(id string, spec *specs.Spec, text []byte, program stri
 		if ws.Signaled() {
 			how = fmt.Errorf("signal: %v", ws.Signal())
 		}
-		return nil, errors.Join(criuError(program, "restore", filepath.Join(o.WorkPath, "restore.log"), how), r.undo(id, c.left, true))
+		return nil, errors.Join(criuError(program, "restore", filepath.Join(o.WorkPath, "restore.log"), how), r.undo(c.left, true))
 	}
 	if err := r.restored(c, pidFile, text, out.Plan, o); err != nil {
-		return nil, errors.Join(err, r.undo(id, c.left, true))
+		return nil, errors.Join(err, r.undo(c.left, true))
 	}
 	return c, nil
 }

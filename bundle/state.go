@@ -16,6 +16,7 @@ import (
 	"glassbox/fork"
 	"glassbox/oci"
 	"glassbox/plan"
+	"glassbox/resctrl"
 	"glassbox/systemd"
 )
 
@@ -50,9 +51,10 @@ type record struct {
 	Cgroups     map[string]string `json:"cgroups,omitempty"` // by controller, see cgroup.Setup
 	Unit        string            `json:"unit,omitempty"`    // of systemd's, the container is in
 	Systemd     *systemd.Facts    `json:"systemd,omitempty"` // which made it
-	Namespaces  []string          `json:"namespaces"`        // those that aren't the host's
-	Hooks       []string          `json:"hooks,omitempty"`   // the kinds that the configuration has and that are still to come
-	Restored    bool              `json:"restored"`          // the process comes from criu, and has never been at an execve
+	resctrl.Place
+	Namespaces []string `json:"namespaces"`      // those that aren't the host's
+	Hooks      []string `json:"hooks,omitempty"` // the kinds that the configuration has and that are still to come
+	Restored   bool     `json:"restored"`        // the process comes from criu, and has never been at an execve
 
 	spec *specs.Spec // once it is needed, see config
 	left *leftovers  // of a container that this process has created

@@ -106,6 +106,10 @@ func (c *record) text() []byte {
 		text, _ := json.Marshal(c.Systemd)
 		o.text = append(o.text, text...)
 	}
+	if c.Class != "" {
+		o.string("intel_rdt_path", c.Class)
+		o.string("intel_rdt_monitor", c.Monitor)
+	}
 	o.strings("namespaces", c.Namespaces)
 	if len(c.Hooks) > 0 {
 		o.strings("hooks", c.Hooks)

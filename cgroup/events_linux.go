@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"glassbox/resctrl"
 )
 
 // Events are the counters of a cgroup as the command events of an OCI runtime prints them: their JSON has the names, the order
@@ -23,7 +25,7 @@ type Events struct {
 	Pids              PidsEvents              `json:"pids"`
 	Blkio             BlkioEvents             `json:"blkio"`
 	Hugetlb           map[string]HugetlbEntry `json:"hugetlb"`
-	IntelRdt          struct{}                `json:"intel_rdt"`
+	IntelRdt          resctrl.Events          `json:"intel_rdt"`          // of no cgroup: see package resctrl
 	NetworkInterfaces []struct{}              `json:"network_interfaces"` // null: only runc's own networks were ever in it
 }
 

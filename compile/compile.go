@@ -23,6 +23,7 @@ import (
 	"glassbox/cgroup"
 	"glassbox/host"
 	"glassbox/plan"
+	"glassbox/resctrl"
 	"glassbox/systemd"
 )
 
@@ -30,6 +31,8 @@ import (
 type Input struct {
 	Spec  *specs.Spec
 	Facts host.Facts
+	// ID is the container's, after which its resource class is named. It is needed where Spec.Linux.IntelRdt is set.
+	ID string
 	// Overlay is the root file system made of layers. If nil, Spec.Root.Path is bound instead.
 	Overlay *plan.Overlay
 	// Mountpoint is an empty directory of the host, on which the root is mounted in the container's own mount namespace.
@@ -88,6 +91,8 @@ type Output struct {
 	Cgroups map[string]string
 	// Unit is the container's unit, where systemd makes the cgroup.
 	Unit string
+	// Class is the container's resource class.
+	Class resctrl.Place
 	// Warnings name parts of the configuration that have no effect and that the specification allows to ignore.
 	Warnings []string
 }
@@ -99,6 +104,7 @@ type container struct {
 	warnings []string
 	cgroup   cgroup.Setup
 	unit     string // of systemd's, the container is in
+	class    resctrl.Setup
 	procfs   string // descriptor of the container's procfs, "" before there is one
 	ownDev   bool   // /dev is a tmpfs of the container's own
 	hostDev  bool   // /dev shows devices of the host: nothing may be made there
@@ -129,7 +135,7 @@ func Container(in Input) (*Output, error) {
 	if err := p.Validate(); err != nil {
 		return nil, err
 	}
-	return &Output{Plan: p, Cgroups: c.cgroup.Paths, Unit: c.unit, Warnings: c.warnings}, nil
+	return &Output{Plan: p, Cgroups: c.cgroup.Paths, Unit: c.unit, Class: c.class.Place, Warnings: c.warnings}, nil
 }
 
 // origin finds where the part of the configuration at a JSON pointer comes from.
@@ -176,9 +182,6 @@ func (c *container) check() error {
 	if s.Linux.MountLabel != "" && !slices.Contains(c.Facts.LSM, "selinux") {
 		return fmt.Errorf("/linux/mountLabel: %q: SELinux is not active on this host", s.Linux.MountLabel)
 	}
-	if s.Linux.IntelRdt != nil {
-		return fmt.Errorf("/linux/intelRdt: resource classes (resctrl) are not supported")
-	}
 	return c.identify()
 }
 
@@ -203,6 +206,7 @@ func (c *container) child() error {
 		c.add(plan.Child, plan.Limits, &plan.CgroupJoin{From: name}, "/linux/cgroupsPath",
 			"The child enters its cgroups before anything else: there is no moment without limits.")
 	}
+	c.joinClass("/linux/intelRdt")
 	c.cgroupSources(plan.Child)
 	c.enter()
 	c.add(plan.Child, plan.Rootfs, &plan.Umask{Mask: 0}, "", "Modes of directories and devices below are meant exactly.")

@@ -15,6 +15,7 @@ import (
 
 	"glassbox/host"
 	"glassbox/plan"
+	"glassbox/resctrl"
 )
 
 var update = flag.Bool("update", false, "write the plans that the compiler makes into the golden files")
@@ -62,6 +63,8 @@ type input struct {
 	Caps    *uint64           `json:"caps"`    // effective ones of glassbox; all if missing
 	UID     uint32            `json:"uid"`     // of glassbox, and its group
 	UserNS  bool              `json:"userns"`
+	Resctrl *host.Resctrl     `json:"resctrl"`
+	Class   resctrl.Place     `json:"class"` // of that container
 }
 
 const base = `{
@@ -84,6 +87,7 @@ func compileInput(t *testing.T, data []byte) (*Output, error) {
 		}
 	}
 	f := facts(in.Mode)
+	f.Resctrl = in.Resctrl
 	if in.Caps != nil {
 		f.Caps = *in.Caps
 	}
@@ -99,7 +103,7 @@ func compileInput(t *testing.T, data []byte) (*Output, error) {
 	}
 	further := ExecInput{
 		Input: ci, Process: spec.Process, PID: 42, Start: 4711, Namespaces: []string{"mount", "pid"},
-		Cgroups: map[string]string{"": "/sys/fs/cgroup/glassbox/x"}, Unit: in.Unit,
+		Cgroups: map[string]string{"": "/sys/fs/cgroup/glassbox/x"}, Unit: in.Unit, Class: in.Class,
 	}
 	if len(in.Join) > 0 {
 		further.Namespaces = in.Join

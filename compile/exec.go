@@ -9,6 +9,7 @@ import (
 
 	"glassbox/cgroup"
 	"glassbox/plan"
+	"glassbox/resctrl"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -22,6 +23,7 @@ type ExecInput struct {
 	Namespaces []string          // those of the container that are not the host's: mount pid uts ipc net user time cgroup
 	Cgroups    map[string]string // as in Output.Cgroups
 	Unit       string            // as in Output.Unit
+	Class      resctrl.Place     // as in Output.Class
 }
 
 // Exec compiles the start of a further process in a running container.
@@ -46,7 +48,8 @@ func further(in ExecInput, tools *DebugInput) (*Output, error) {
 	if in.Unit != "" {
 		c.cgroup = cgroup.JoinScope(in.Facts.Cgroup, in.Cgroups, in.Unit, in.Systemd != nil && in.Systemd.User)
 	}
-	c.steps = append(c.steps, c.cgroup.Steps...)
+	c.class = resctrl.Join(in.Class)
+	c.steps = append(append(c.steps, c.cgroup.Steps...), c.class.Steps...)
 	c.add(plan.Host, plan.Isolation, &plan.OpenPid{Pid: in.PID, Start: in.Start, Save: "container"}, "", "The container's first process, whose namespaces will be joined.")
 	join := slices.Clone(in.Namespaces)
 	if slices.Contains(join, "user") {
@@ -96,6 +99,7 @@ func further(in ExecInput, tools *DebugInput) (*Output, error) {
 	for _, name := range c.cgroup.Join {
 		c.add(plan.Child, plan.Limits, &plan.CgroupJoin{From: name}, "", "The limits of the container hold for this process, too.")
 	}
+	c.joinClass("")
 	if err := c.affinity(plan.Child, affinity.Final, "/process/execCPUAffinity/final", "Where the process runs from here on, as its cgroup allows."); err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 
 	"glassbox/cgroup"
 	"glassbox/plan"
+	"glassbox/resctrl"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -56,6 +57,9 @@ func (c *container) ns() (fresh []string, join map[string]string, err error) {
 // host writes the parent's steps: cgroup, sources, clone, network.
 func (c *container) host() error {
 	if err := c.cgroups(); err != nil {
+		return err
+	}
+	if err := c.classes(); err != nil {
 		return err
 	}
 	for i, n := range c.Spec.Linux.Namespaces {
@@ -164,6 +168,22 @@ func (c *container) cgroups() error {
 	c.steps = append(c.steps, c.cgroup.Steps...)
 	c.unit = scope.Unit
 	return err
+}
+
+// classes adds the steps that make the container's resource class, where it wants one.
+func (c *container) classes() (err error) {
+	if r := c.Spec.Linux.IntelRdt; r != nil {
+		c.class, err = resctrl.Steps(c.Facts.Resctrl, c.ID, r, c.origin)
+		c.steps = append(c.steps, c.class.Steps...)
+	}
+	return err
+}
+
+// joinClass puts the child into its resource class.
+func (c *container) joinClass(pointer string) {
+	for _, name := range c.class.Join {
+		c.add(plan.Child, plan.Limits, &plan.ResctrlJoin{From: name}, pointer, "From here on the share of this class counts, for all that the child starts.")
+	}
 }
 
 // loopback reports whether the child sets its loopback device up itself: where no network is wired for it.

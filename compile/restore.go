@@ -28,6 +28,9 @@ func Restore(in RestoreInput) (*plan.Plan, error) {
 	if err := c.cgroups(); err != nil {
 		return nil, err
 	}
+	if err := c.classes(); err != nil {
+		return nil, err
+	}
 	root, err := c.hostPath(c.Spec.Root.Path, "/root/path")
 	if err != nil {
 		return nil, err
@@ -51,6 +54,7 @@ func Restore(in RestoreInput) (*plan.Plan, error) {
 	for _, name := range c.cgroup.Join {
 		c.add(plan.Child, plan.Limits, &plan.CgroupJoin{From: name}, "/linux/cgroupsPath", "There is no moment without limits.")
 	}
+	c.joinClass("/linux/intelRdt")
 	c.add(plan.Child, plan.Rootfs, &plan.Mount{Target: "/", Flags: []string{"rec", "private"}}, "", "Mounts made from here on stay in this mount namespace.")
 	c.add(plan.Child, plan.Rootfs, &plan.Mount{Source: root, Target: in.Mountpoint, Flags: []string{"bind", "rec"}}, "/root/path", "Criu wants the root to be a mount.")
 	c.add(plan.Child, plan.Kernel, &plan.Keyring{Name: "_glassbox"}, "", "The processes have criu's session keyring: keys of whoever started it stay out of reach.")

@@ -696,7 +696,8 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 	// Each of these is a program of its own, or needs a process without threads.
 	case *plan.CgroupRemove, *plan.LinkDelete, *plan.NftUnpublish, *plan.OpenPid, *plan.Adopt, *plan.TimeOffsets,
 		*plan.SendListener, *plan.CopyUp, *plan.OpenDir, *plan.Hook, *plan.MoveRoot, *plan.RootDir, *plan.RootMount, *plan.RootUnmount, *plan.Chroot, *plan.MemPolicy,
-		*plan.SystemdScope, *plan.SystemdSet, *plan.SystemdAttach, *plan.SystemdStop:
+		*plan.SystemdScope, *plan.SystemdSet, *plan.SystemdAttach, *plan.SystemdStop,
+		*plan.ResctrlCreate, *plan.ResctrlRemove, *plan.ResctrlCheck, *plan.ResctrlWrite, *plan.ResctrlJoin:
 		return none()
 	}
 	return none()

@@ -289,6 +289,14 @@ func namedOnHost(op plan.Op) []string {
 	switch o := op.(type) {
 	case *plan.CgroupCreate:
 		return []string{o.Path}
+	case *plan.ResctrlCreate:
+		return []string{o.Path}
+	case *plan.ResctrlRemove:
+		return []string{o.Path}
+	case *plan.ResctrlCheck:
+		return []string{o.Path}
+	case *plan.ResctrlWrite:
+		return []string{o.Path}
 	case *plan.CgroupRemove:
 		return []string{o.Path}
 	case *plan.CgroupWrite:

@@ -334,8 +334,22 @@ func (s *shell) commands(op plan.Op) ([]string, bool) {
 		return cmd("echo 0 >" + quote(s.tasks(o.From)))
 	case *plan.CgroupAttach:
 		return cmd(`echo "$pid" >` + quote(o.Path+"/cgroup.procs"))
-	case *plan.CgroupRemove, *plan.LinkDelete, *plan.NftUnpublish:
+	case *plan.CgroupRemove, *plan.LinkDelete, *plan.NftUnpublish, *plan.ResctrlRemove:
 		return s.undo(op), true
+
+	// Resource classes.
+	case *plan.ResctrlCreate:
+		return cmd("mkdir " + quote(o.Path))
+	case *plan.ResctrlCheck:
+		var lines []string
+		for _, l := range o.Schemata {
+			lines = append(lines, "grep -q "+quote(l)+" "+quote(o.Path+"/schemata"))
+		}
+		return lines, true
+	case *plan.ResctrlWrite:
+		return cmd("printf '%s\\n' " + quoted(o.Schemata) + " >" + quote(o.Path+"/schemata"))
+	case *plan.ResctrlJoin:
+		return cmd("echo 0 >" + quote(s.opened[o.From]))
 
 	// Namespaces and the child.
 	case *plan.OpenTree:
@@ -896,6 +910,11 @@ func (s *shell) last() {
 func (s *shell) undo(op plan.Op) []string {
 	switch o := op.(type) {
 	case *plan.CgroupRemove:
+		return []string{"rmdir " + quote(o.Path)}
+	case *plan.ResctrlRemove:
+		if o.Shared {
+			return []string{"[ -s " + quote(o.Path+"/tasks") + " ] || rmdir " + quote(o.Path)}
+		}
 		return []string{"rmdir " + quote(o.Path)}
 	case *plan.LinkDelete:
 		return []string{"ip link del dev " + quote(o.Name) + " 2>/dev/null"}

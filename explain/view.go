@@ -199,6 +199,10 @@ func (r *reader) step(s plan.Step) bool {
 		v.Cgroups = append(v.Cgroups, o.Path)
 	case *plan.CgroupWrite:
 		r.write(o)
+	case *plan.ResctrlCheck:
+		r.class(o.Path, o.Schemata)
+	case *plan.ResctrlWrite:
+		r.class(o.Path, o.Schemata)
 	case *plan.SystemdScope:
 		r.unit(o.Unit, o.Properties)
 	case *plan.SystemdSet:
@@ -353,16 +357,25 @@ func (r *reader) step(s plan.Step) bool {
 		v.Net.Table, v.Net.Subnet, v.Net.Rules = o.Table, o.Subnet, o.Rules
 	case *plan.NftPublish:
 		v.Net.Ports = append(v.Net.Ports, o.Ports...)
-	case *plan.CgroupRemove, *plan.LinkDelete, *plan.NftUnpublish, *plan.SystemdStop, *plan.RootUnmount:
+	case *plan.CgroupRemove, *plan.LinkDelete, *plan.NftUnpublish, *plan.SystemdStop, *plan.RootUnmount,
+		*plan.ResctrlRemove:
 		// What takes something back says nothing of the container.
 	case *plan.CgroupEvacuate, *plan.CgroupOpen, *plan.CgroupJoin, *plan.Release, *plan.Await, *plan.Notify, *plan.Expect, *plan.BindConsole,
 		*plan.SendFD, *plan.RecvFD, *plan.Stdio, *plan.Setsid, *plan.ParentDeath, *plan.Dumpable, *plan.KeepCaps, *plan.CloseRange,
-		*plan.AwaitStart, *plan.FindProgram, *plan.CopyUp, *plan.OpenDir, *plan.Adopt, *plan.UserNamespace, *plan.SystemdAttach, *plan.CgroupAttach:
+		*plan.AwaitStart, *plan.FindProgram, *plan.CopyUp, *plan.OpenDir, *plan.Adopt, *plan.UserNamespace, *plan.SystemdAttach, *plan.CgroupAttach,
+		*plan.ResctrlCreate, *plan.ResctrlJoin:
 		// How it is made, and not what it is.
 	default:
 		return false
 	}
 	return true
+}
+
+// class reads what a resource class has.
+func (r *reader) class(dir string, schemata []string) {
+	for _, line := range schemata {
+		r.v.Limits.Other = append(r.v.Limits.Other, dir+": "+line)
+	}
 }
 
 // unit reads what systemd is told of the container's unit. What limits something is also written into the cgroup.

@@ -37,6 +37,7 @@ import (
 	"glassbox/cgroup"
 	"glassbox/network"
 	"glassbox/plan"
+	"glassbox/resctrl"
 	"glassbox/systemd"
 )
 
@@ -203,6 +204,8 @@ func (x *execution) run() (*Process, error) {
 			switch s.Op.(type) {
 			case *plan.SystemdScope:
 				n = i // it makes all or nothing, and a unit that was there before is another container's
+			case *plan.ResctrlCreate:
+				n = i // one mkdir
 			case *plan.CgroupCreate:
 				if errors.Is(err, unix.EEXIST) {
 					n = i // so is a cgroup that has processes
@@ -289,6 +292,8 @@ func Undo(op plan.Op) error {
 		return cgroup.Remove(op)
 	case *plan.SystemdStop:
 		return systemd.Stop(op)
+	case *plan.ResctrlRemove:
+		return resctrl.Remove(op)
 	case *plan.LinkDelete, *plan.NftUnpublish:
 		return network.Undo(op)
 	case *plan.RootUnmount:
@@ -337,6 +342,14 @@ func (x *execution) host(op plan.Op) error {
 		return systemd.Attach(o, x.pid)
 	case *plan.SystemdStop:
 		return systemd.Stop(o)
+	case *plan.ResctrlCreate:
+		return resctrl.Create(o)
+	case *plan.ResctrlRemove:
+		return resctrl.Remove(o)
+	case *plan.ResctrlCheck:
+		return resctrl.Check(o)
+	case *plan.ResctrlWrite:
+		return resctrl.Write(o)
 	case *plan.CgroupOpen:
 		fd, err := cgroup.Open(o)
 		return x.own(o.Save, fd, err)

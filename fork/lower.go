@@ -392,12 +392,9 @@ func capBits(names []string) (uint64, error) {
 func (l *lowering) op(op plan.Op) error {
 	switch o := op.(type) {
 	case *plan.CgroupJoin:
-		fd, err := l.fd(o.From)
-		if err != nil {
-			return err
-		}
-		l.add(mk(unix.SYS_WRITE, fd, val(l.str("0")), num(1)))
-		l.close(fd)
+		return l.join(o.From)
+	case *plan.ResctrlJoin:
+		return l.join(o.From)
 	case *plan.Clone:
 		return l.cloneAgain(o)
 	case *plan.TimeOffsets:
@@ -808,6 +805,17 @@ func (l *lowering) cloneAgain(o *plan.Clone) error {
 	c = mk(unix.SYS_READ, num(l.sock), val(ptr(l, [1]byte{})), num(1))
 	c.check, c.want = true, 1
 	l.add(c)
+	return nil
+}
+
+// join writes the calling thread into an open file tasks.
+func (l *lowering) join(from string) error {
+	fd, err := l.fd(from)
+	if err != nil {
+		return err
+	}
+	l.add(mk(unix.SYS_WRITE, fd, val(l.str("0")), num(1)))
+	l.close(fd)
 	return nil
 }
 

@@ -21,8 +21,9 @@ type Facts struct {
 	Cgroup      Cgroup    `json:"cgroup"`
 	LSM         []string  `json:"lsm,omitempty"` // active security modules: "apparmor", "selinux", …
 	Seccomp     bool      `json:"seccomp"`
-	CPUs        int       `json:"cpus"`   // online processors
-	Memory      uint64    `json:"memory"` // bytes
+	CPUs        int       `json:"cpus"`              // online processors
+	Memory      uint64    `json:"memory"`            // bytes
+	Resctrl     *Resctrl  `json:"resctrl,omitempty"` // see ProbeResctrl; nil also where nobody has looked
 }
 
 // Kernel is the running kernel's version.

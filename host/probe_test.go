@@ -204,3 +204,19 @@ func TestUserNamespace(t *testing.T) {
 		t.Errorf("in a user namespace: got %s, want %s", out, want)
 	}
 }
+
+func TestFindResctrl(t *testing.T) {
+	const top = "20 1 8:1 / / rw - ext4 /dev/sda1 rw\n"
+	for _, test := range []struct{ name, mountinfo, want string }{
+		{"none", top, ""},
+		{"usual", top + "30 20 0:27 / /sys/fs/resctrl rw,relatime - resctrl resctrl rw,cdp\n", "/sys/fs/resctrl"},
+		{"a part", top + "30 20 0:27 /gold /mnt rw - resctrl resctrl rw\n", ""},
+		{"hidden", top + "30 20 0:27 / /sys/fs/resctrl rw - resctrl resctrl rw\n31 20 0:28 / /sys rw - tmpfs tmpfs rw\n", ""},
+		{"a file system of that name elsewhere", top + "30 20 0:27 / /resctrl rw - tmpfs resctrl rw\n", ""},
+		{"escaped", top + "30 20 0:27 / /my\\040rdt rw - resctrl resctrl rw\n", "/my rdt"},
+	} {
+		if got := findResctrl(test.mountinfo); got != test.want {
+			t.Errorf("%s: got %q, want %q", test.name, got, test.want)
+		}
+	}
+}

@@ -12,7 +12,7 @@ import (
 // Features returns what the features command prints: which parts of the specification this runtime knows, whatever the host
 // offers (runtime-spec, features.md).
 func Features() *features.Features {
-	yes, no := new(bool), new(bool)
+	yes := new(bool)
 	*yes = true
 	known := seccomp.Known()
 	return &features.Features{
@@ -30,7 +30,7 @@ func Features() *features.Features {
 			},
 			Apparmor:        &features.Apparmor{Enabled: yes},
 			Selinux:         &features.Selinux{Enabled: yes},
-			IntelRdt:        &features.IntelRdt{Enabled: no},
+			IntelRdt:        &features.IntelRdt{Enabled: yes, Schemata: yes, Monitoring: yes},
 			MemoryPolicy:    &features.MemoryPolicy{Modes: memoryModes(), Flags: memoryFlags()},
 			MountExtensions: &features.MountExtensions{IDMap: &features.IDMap{Enabled: yes}},
 			NetDevices:      &features.NetDevices{Enabled: yes},

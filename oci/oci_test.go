@@ -161,7 +161,7 @@ func TestAccepted(t *testing.T) {
 			{"path": "/dev/p", "type": "p", "fileMode": 4516}, {"path": "/dev/b", "type": "b", "major": 8, "minor": 0, "fileMode": 25008}, {"path": "/dev/u", "type": "u", "major": 1, "minor": 3, "fileMode": 8630}]`},
 		{linux: `, "sysctl": {"net.ipv4.ip_forward": "1", "net/ipv4/conf/eno2.100/rp_filter": "1"}, "cgroupsPath": "/a/b..c", "rootfsPropagation": "rslave"`},
 		{linux: `, "maskedPaths": ["/proc/kcore"], "readonlyPaths": ["/proc/sys"], "mountLabel": "system_u:object_r:t:s0"`},
-		{linux: `, "intelRdt": {"closID": "/", "schemata": ["L3:0=f"], "l3CacheSchema": "L3:0=7f0", "memBwSchema": "MB:0=20"}`},
+		{linux: `, "intelRdt": {"closID": "/", "schemata": ["L3:0=f"], "l3CacheSchema": "L3CODE:0=7f0\nL3DATA:0=f\n", "memBwSchema": "MB:0=20"}`},
 		{linux: `, "memoryPolicy": {"mode": "MPOL_PREFERRED", "nodes": ""}, "personality": {"domain": "LINUX32"}`},
 		{linux: `, "resources": {"devices": [{"allow": false, "access": "rwm"}, {"allow": true, "type": "c", "major": 1, "minor": -1, "access": "r"}],
 			"memory": {"limit": 1048576, "swap": -1, "reservation": 0, "swappiness": 0}, "pids": {"limit": -1}, "cpu": {"shares": 2, "quota": -1, "period": 1000, "burst": 5, "cpus": "0-1", "idle": 1},

@@ -114,6 +114,38 @@ type DeviceFilter struct {
 	Program []byte   `json:"program"` // eBPF instructions, 8 bytes each, little endian
 }
 
+// ---- resource classes ----
+
+// ResctrlCreate makes a resource class, or a monitoring group in one.
+type ResctrlCreate struct {
+	Path string `json:"path"` // absolute, below the mount of a resctrl file system
+	// Shared is a class with a name of its own: others may use it, too, and it stays when the container goes.
+	Shared bool `json:"shared,omitempty"`
+}
+
+// ResctrlRemove removes a resource class or a monitoring group. One that is gone is no error.
+type ResctrlRemove struct {
+	Path   string `json:"path"`
+	Shared bool   `json:"shared,omitempty"` // only while nobody is in it
+}
+
+// ResctrlCheck makes sure that a class that exists has what is wanted: others may be in it, so it isn't changed.
+type ResctrlCheck struct {
+	Path     string   `json:"path"`
+	Schemata []string `json:"schemata"`
+}
+
+// ResctrlWrite says what a class has: "L3:0=ff;1=ff", "MB:0=50". The kernel takes all lines or none.
+type ResctrlWrite struct {
+	Path     string   `json:"path"`
+	Schemata []string `json:"schemata"`
+}
+
+// ResctrlJoin moves the calling thread into the class or the group whose file tasks is open as From. What it forks is in it, too.
+type ResctrlJoin struct {
+	From string `json:"from"`
+}
+
 // ---- descriptors from the host ----
 
 // OpenTree clones the mount at Path into a detached mount (open_tree(2) with OPEN_TREE_CLONE, Linux 5.2), so that the source
@@ -774,6 +806,16 @@ func newOp(kind string) Op {
 		return &SystemdStop{}
 	case "bpf-device":
 		return &DeviceFilter{}
+	case "resctrl-create":
+		return &ResctrlCreate{}
+	case "resctrl-remove":
+		return &ResctrlRemove{}
+	case "resctrl-check":
+		return &ResctrlCheck{}
+	case "resctrl-write":
+		return &ResctrlWrite{}
+	case "resctrl-join":
+		return &ResctrlJoin{}
 	case "open_tree":
 		return &OpenTree{}
 	case "open":
@@ -944,6 +986,7 @@ func lanesOf(op Op) []Lane {
 	case *Setns, *Unshare, *Affinity, *OpenTree, *Clone, *WriteProc, *Rlimit, *RecvFD:
 		return []Lane{Host, Child}
 	case *CgroupCreate, *CgroupRemove, *CgroupWrite, *CgroupEvacuate, *CgroupOpen, *CgroupAttach, *DeviceFilter, *SystemdScope, *SystemdSet, *SystemdAttach, *SystemdStop, *Open, *OpenPid, *UserNamespace, *Adopt, *IDMap, *Release, *Expect, *Hook, *RootMount, *RootUnmount,
+		*ResctrlCreate, *ResctrlRemove, *ResctrlCheck, *ResctrlWrite,
 		*WriteFile, *SendListener, *CopyUp, *LinkBridge, *LinkVeth, *LinkMove, *LinkDelete, *LinkAddress, *RouteDefault, *NftBridge, *NftPublish, *NftUnpublish:
 		return []Lane{Host}
 	}
@@ -984,6 +1027,8 @@ func uses(op Op) []string {
 	var names []string
 	switch op := op.(type) {
 	case *CgroupJoin:
+		names = []string{op.From}
+	case *ResctrlJoin:
 		names = []string{op.From}
 	case *Clone:
 		names = []string{op.Cgroup}

@@ -76,6 +76,63 @@ func (o *CgroupAttach) String() string {
 	return "move the child into cgroup " + o.Path + ", unless it is there"
 }
 
+// Kind is "resctrl-create".
+func (*ResctrlCreate) Kind() string { return "resctrl-create" }
+
+// Man names the manual page; the kernel's Documentation/arch/x86/resctrl.rst has the rest.
+func (*ResctrlCreate) Man() string { return "mkdir(2)" }
+
+func (o *ResctrlCreate) String() string {
+	return "create " + classKind(o.Path) + o.Path + when(o.Shared, ", which others may use")
+}
+
+// Kind is "resctrl-remove".
+func (*ResctrlRemove) Kind() string { return "resctrl-remove" }
+
+// Man names the manual page.
+func (*ResctrlRemove) Man() string { return "rmdir(2)" }
+
+func (o *ResctrlRemove) String() string {
+	return "remove " + classKind(o.Path) + o.Path + when(o.Shared, ", unless somebody uses it")
+}
+
+func classKind(path string) string {
+	if strings.Contains(path, "/mon_groups/") {
+		return "monitoring group "
+	}
+	return "resource class "
+}
+
+// Kind is "resctrl-check".
+func (*ResctrlCheck) Kind() string { return "resctrl-check" }
+
+// Man names the manual page.
+func (*ResctrlCheck) Man() string { return "read(2)" }
+
+func (o *ResctrlCheck) String() string {
+	return fmt.Sprintf("make sure that resource class %s has %q", o.Path, o.Schemata)
+}
+
+// Kind is "resctrl-write".
+func (*ResctrlWrite) Kind() string { return "resctrl-write" }
+
+// Man names the manual page.
+func (*ResctrlWrite) Man() string { return "write(2)" }
+
+func (o *ResctrlWrite) String() string {
+	return fmt.Sprintf("give resource class %s %q", o.Path, o.Schemata)
+}
+
+// Kind is "resctrl-join".
+func (*ResctrlJoin) Kind() string { return "resctrl-join" }
+
+// Man names the manual page.
+func (*ResctrlJoin) Man() string { return "write(2)" }
+
+func (o *ResctrlJoin) String() string {
+	return "join resource class " + o.From
+}
+
 // Kind is "systemd-scope".
 func (*SystemdScope) Kind() string { return "systemd-scope" }
 
@@ -943,6 +1000,9 @@ func (o *NftUnpublish) String() string {
 
 // Undo removes the cgroup.
 func (o *CgroupCreate) Undo() []Op { return []Op{&CgroupRemove{Path: o.Path}} }
+
+// Undo removes the class.
+func (o *ResctrlCreate) Undo() []Op { return []Op{&ResctrlRemove{Path: o.Path, Shared: o.Shared}} }
 
 // Undo stops the unit.
 func (o *SystemdScope) Undo() []Op { return []Op{&SystemdStop{Unit: o.Unit, User: o.User}} }

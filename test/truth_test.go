@@ -707,6 +707,12 @@ func oneOrNone(wants []want) []want {
 func undoWants(op plan.Op) []want {
 	q := regexp.QuoteMeta
 	switch o := op.(type) {
+	case *plan.ResctrlCreate:
+		return []want{exactly("mkdir " + o.Path)}
+	case *plan.ResctrlRemove:
+		return []want{exactly("rmdir " + o.Path)}
+	case *plan.ResctrlWrite:
+		return []want{exactly("write " + o.Path + "/schemata " + strings.Join(o.Schemata, "\n") + "\n")}
 	case *plan.CgroupRemove:
 		return []want{like("^rmdir "+q(o.Path)+"(/|$)", 1, many)}
 	case *plan.LinkDelete:

@@ -18,6 +18,7 @@ import (
 	"glassbox/cgroup"
 	"glassbox/host"
 	"glassbox/plan"
+	"glassbox/resctrl"
 )
 
 func (v *view) readGroups() {
@@ -31,17 +32,43 @@ func (v *view) readGroups() {
 	}
 }
 
-func (v *view) cgroupThere(dir string) Finding {
+// directory looks for the directory of a cgroup or a resource class.
+func directory(dir, what string) Finding {
 	st, err := os.Stat(dir)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		return missing(dir, "a cgroup", byHost)
+		return missing(dir, what, byHost)
 	case err != nil:
 		return failed(dir, err)
 	case !st.IsDir():
-		return differs(dir, "a cgroup", "no directory", byHost)
+		return differs(dir, what, "no directory", byHost)
 	}
-	return holds(dir, "a cgroup")
+	return holds(dir, what)
+}
+
+// hasShare looks whether a resource class has what the plan wanted.
+func hasShare(dir string, schemata []string) Finding {
+	where, asked := dir+"/schemata", strings.Join(schemata, " ")
+	text, err := os.ReadFile(where)
+	if err != nil {
+		return failed(where, err)
+	}
+	if resctrl.Check(&plan.ResctrlCheck{Path: dir, Schemata: schemata}) != nil {
+		return differs(where, asked, strings.Join(strings.Fields(string(text)), " "), byHost+", as glassbox-runtime update does it")
+	}
+	return holds(where, asked)
+}
+
+// inClass looks for the process in a file tasks. The kernel lists threads, the first of which has the number of the process.
+func (v *view) inClass(tasks string) Finding {
+	text, err := os.ReadFile(tasks)
+	switch {
+	case err != nil:
+		return failed(tasks, err)
+	case !slices.Contains(strings.Fields(string(text)), strconv.Itoa(v.pid)):
+		return differs(tasks, strconv.Itoa(v.pid), "not in it", byHost)
+	}
+	return holds(tasks, strconv.Itoa(v.pid))
 }
 
 // groupDir is the cgroup that a file for joining it belongs to.

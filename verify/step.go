@@ -49,7 +49,7 @@ func (v *view) step(i int) (Finding, bool) {
 	switch o := s.Op.(type) {
 	// Cgroups.
 	case *plan.CgroupCreate:
-		return v.cgroupThere(o.Path), true
+		return directory(o.Path, "a cgroup"), true
 	case *plan.CgroupRemove:
 		return v.absent(o.Path), true
 	case *plan.CgroupWrite:
@@ -62,6 +62,18 @@ func (v *view) step(i int) (Finding, bool) {
 		return v.inCgroup(v.opened(o.From)), true
 	case *plan.CgroupAttach:
 		return v.inCgroup(o.Path), true
+
+	// Resource classes.
+	case *plan.ResctrlCreate:
+		return directory(o.Path, "a resource class"), true
+	case *plan.ResctrlRemove:
+		return v.absent(o.Path), true
+	case *plan.ResctrlCheck:
+		return hasShare(o.Path, o.Schemata), true
+	case *plan.ResctrlWrite:
+		return hasShare(o.Path, o.Schemata), true
+	case *plan.ResctrlJoin:
+		return v.inClass(v.opened(o.From)), true
 	case *plan.SystemdScope:
 		return v.inUnit(o.Unit), true
 	case *plan.SystemdAttach:

@@ -74,9 +74,6 @@ func limits() []limit {
 	text := func(field func(*specs.LinuxResources) *string) func(*specs.LinuxResources, string) error {
 		return func(r *specs.LinuxResources, value string) error { *field(r) = value; return nil }
 	}
-	rdt := func(*specs.LinuxResources, string) error {
-		return errors.New("it can't be changed: Intel RDT is set when the container is created")
-	}
 	return []limit{
 		{"blkio-weight", "share of the disks' time, 10 to 1000", func(r *specs.LinuxResources, value string) error {
 			n, err := strconv.ParseUint(value, 10, 16)
@@ -104,8 +101,6 @@ func limits() []limit {
 			r.Pids = &specs.LinuxPids{Limit: &n}
 			return err
 		}},
-		{"l3-cache-schema", "Intel RDT", rdt},
-		{"mem-bw-schema", "Intel RDT", rdt},
 	}
 }
 
@@ -116,6 +111,9 @@ func update(a *app, fs *flag.FlagSet) func([]string) (int, error) {
 	for _, l := range limits() {
 		values[l.name] = fs.String(l.name, "", l.about)
 	}
+	rdt := &specs.LinuxIntelRdt{}
+	fs.StringVar(&rdt.L3CacheSchema, "l3-cache-schema", "", "share of the processor's caches, like \"L3:0=ff;1=ff\" (Intel RDT, AMD QoS)")
+	fs.StringVar(&rdt.MemBwSchema, "mem-bw-schema", "", "share of the memory's bandwidth, like \"MB:0=50;1=50\"")
 	return byID(func(id string) (int, error) {
 		r := &specs.LinuxResources{CPU: &specs.LinuxCPU{}, Memory: &specs.LinuxMemory{}}
 		if file != "" {
@@ -132,14 +130,14 @@ func update(a *app, fs *flag.FlagSet) func([]string) (int, error) {
 			if err != nil {
 				return 1, fmt.Errorf("--resources: %w", err)
 			}
-			given, warnings, err := oci.ParseResources(data)
+			read, warnings, err := oci.ParseResources(data)
 			for _, w := range warnings {
 				a.runtime.Warn("--resources: %s", w.Error())
 			}
 			if err != nil {
 				return 1, fmt.Errorf("--resources: %s: %w", file, err)
 			}
-			r = given
+			r = read
 			if r.CPU == nil {
 				r.CPU = &specs.LinuxCPU{}
 			}
@@ -147,14 +145,22 @@ func update(a *app, fs *flag.FlagSet) func([]string) (int, error) {
 				r.Memory = &specs.LinuxMemory{}
 			}
 		}
+		given := file != ""
 		for _, l := range limits() {
 			if value := *values[l.name]; value != "" {
+				given = true
 				if err := l.set(r, value); err != nil {
 					return 1, fmt.Errorf("--%s: %q: %w", l.name, value, err)
 				}
 			}
 		}
-		return 0, a.runtime.Update(id, r)
+		classes := rdt
+		if rdt.L3CacheSchema == "" && rdt.MemBwSchema == "" {
+			classes = nil
+		} else if !given {
+			r = nil
+		}
+		return 0, a.runtime.Update(id, r, classes)
 	})
 }
 
