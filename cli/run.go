@@ -45,7 +45,7 @@ The exit code is the container's; 125 if glassbox could not do it, 126 if the co
 		ValidArgsFunction: a.completeImages,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			trace.begin()
-			if err := errors.Join(checkAttach(attach), steps.check(), trace.check(c.o.Detach, steps.given())); err != nil {
+			if err := errors.Join(checkAttach(attach), steps.check(), trace.check(steps.given())); err != nil {
 				return err
 			}
 			o, err := fixed.options(a, &c, cmd.LocalNonPersistentFlags(), args)
@@ -143,8 +143,12 @@ func (r *run) do(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		s.Close()
+		defer s.Close()
 		fmt.Fprintln(r.out, made.ID)
+		if so.TraceFor > 0 {
+			r.trace.goes, err = s.Traced()
+			return err
+		}
 		return nil
 	}
 	return at.run(ctx, e, made.ID, so)

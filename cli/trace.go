@@ -30,10 +30,11 @@ type traceFlags struct {
 	seen  plan.Trace
 	plan  *plan.Plan
 	words []string
+	goes  bool // on, in the background
 }
 
 func (t *traceFlags) register(fs *pflag.FlagSet) {
-	fs.StringVar(&t.file, "trace", "", "Write a page or an object to `FILE.html|FILE.json` that says where the time of the start went, step by step, and which system calls the program made in its first 100 ms (slower for that)")
+	fs.StringVar(&t.file, "trace", "", "Write a page or an object to `FILE.html|FILE.json` that says where the time of the start went, step by step, and which system calls the program made in its first 100 ms (slower for that); with -d it is written then")
 }
 
 func (t *traceFlags) begin() {
@@ -42,13 +43,11 @@ func (t *traceFlags) begin() {
 	}
 }
 
-func (t *traceFlags) check(detach, steps bool) error {
+func (t *traceFlags) check(steps bool) error {
 	switch ext := filepath.Ext(t.file); {
 	case t.file == "":
 	case ext != ".html" && ext != ".json":
 		return &usageError{fmt.Errorf("--trace %s: want FILE.html or FILE.json", t.file)}
-	case detach:
-		return &usageError{errors.New("--trace: it ends with the container, for which nobody waits with -d; glassbox explain CONTAINER has the times of the steps")}
 	case steps:
 		return &usageError{errors.New("--trace: with --step and --break it would measure who answers")}
 	}
@@ -68,7 +67,7 @@ func (t *traceFlags) start(so *engine.StartOptions, words []string) {
 	}
 }
 
-// write writes the file once the container has ended, or has failed to start, with what err says. A trace that can't be written
+// write writes the file once the container has ended, or has failed to start, with what err says, or in the background has been traced. A trace that can't be written
 // is an error only if there is no other.
 func (t *traceFlags) write(a *app, err error) error {
 	if t.file == "" || t.plan == nil || t.seen.Times == nil {
@@ -79,7 +78,7 @@ func (t *traceFlags) write(a *app, err error) error {
 	t.between("glassbox starts", "opens the engine", "reads the command line", now)
 	t.between("makes the container", "prepares the network", "catches signals, takes the container's lock", now)
 	t.between("takes back cgroups", "", "learns of the end", now)
-	tr := explain.Traced{Plan: t.plan, Trace: &t.seen, Command: t.words, Start: t.began - t.used, End: now, For: int64(traceFor), Errno: func(n int64) string { return unix.ErrnoName(syscall.Errno(n)) }}
+	tr := explain.Traced{Plan: t.plan, Trace: &t.seen, Command: t.words, Start: t.began - t.used, End: now, Running: t.goes, For: int64(traceFor), Errno: func(n int64) string { return unix.ErrnoName(syscall.Errno(n)) }}
 	var exit *exitError
 	if err != nil && !errors.As(err, &exit) {
 		tr.Failed = err.Error()

@@ -124,7 +124,7 @@ type StartOptions struct {
 	// not in the plan.
 	Before func(*Stop) error
 	// TraceFor is how long after execve the program's system calls are noted in Config.Trace, beside what the start took. It is slower as
-	// long. All is there when Session.Wait has returned. Only with Attach, and not with Before.
+	// long. All is there when Session.Wait has returned, or without Attach Session.Traced. Not with Before.
 	TraceFor time.Duration
 }
 

@@ -298,7 +298,7 @@ func (e *Engine) Start(_ context.Context, ref string, o StartOptions) (*Session,
 		o.Explain(job.Plan)
 	}
 	job.Step = o.Before != nil
-	if e.cfg.Trace != nil && o.TraceFor > 0 && o.Attach && o.Before == nil {
+	if e.cfg.Trace != nil && o.TraceFor > 0 && o.Before == nil {
 		job.Trace = int64(o.TraceFor)
 	}
 	s, err := e.spawn(c, job, lock, o)
@@ -539,7 +539,7 @@ func (s *Session) next() (supervise.Event, error) {
 		if t.Times != nil {
 			s.trace.Zero, s.trace.Times = t.Zero, t.Times
 		}
-		if event.Exited {
+		if event.Exited || event.Traced {
 			s.trace.Exec, s.trace.Calls, s.trace.Lost, s.trace.Note = t.Exec, t.Calls, t.Lost, t.Note
 		}
 	}
@@ -576,6 +576,17 @@ func (s *Session) Wait() (int, error) {
 	}
 	s.exited, s.code = true, event.Code
 	return s.code, nil
+}
+
+// Traced waits until a container in the background has been traced for as long as StartOptions.TraceFor says, and reports whether
+// it still runs.
+func (s *Session) Traced() (running bool, err error) {
+	event, err := s.next()
+	if err != nil {
+		return false, fmt.Errorf("the container's supervisor was killed: %w", err)
+	}
+	s.exited, s.code = event.Exited, event.Code
+	return !s.exited, nil
 }
 
 func (s *Session) request(q supervise.Request) error {

@@ -19,6 +19,7 @@ type Traced struct {
 	Start, End int64    // of the command
 	For        int64    // nanoseconds for which the program was traced
 	Failed     string   // why the container did not start
+	Running    bool     // it went on in the background when the command ended
 	Errno      func(int64) string
 }
 
@@ -220,7 +221,10 @@ func traceJSON(w io.Writer, t *Traced) error {
 		Traced: traced{t.For, or(t.Trace.Note, slowNote), t.Trace.Lost, t.calls()},
 	}
 	if t.Failed == "" {
-		out.Exec, out.Ended = t.ran()-t.Start, t.ended()-t.Start
+		out.Exec = t.ran() - t.Start
+		if !t.Running {
+			out.Ended = t.ended() - t.Start
+		}
 	}
 	out.Shares.Before, out.Shares.After = before, after
 	return writeJSON(w, out)
@@ -244,6 +248,9 @@ func traceHTML(w io.Writer, tr *Traced) error {
 	t.put(`<h1>%s</h1>`, shorten(title))
 	if tr.Failed != "" {
 		t.put(`<p class="total">It did not start: %s</p><p>%s from the beginning of the command to its end.</p>`, tr.Failed, duration(tr.End-tr.Start))
+	} else if tr.Running {
+		t.put(`<p><b>%s</b> from the beginning of the command until the program ran, which goes on in the background; %s until it had been traced and the command ended.</p>`,
+			duration(tr.ran()-tr.Start), duration(tr.End-tr.Start))
 	} else {
 		t.put(`<p><b>%s</b> from the beginning of the command until the program ran; %s until the program had ended, %s until the command had.</p>`,
 			duration(tr.ran()-tr.Start), duration(tr.ended()-tr.Start), duration(tr.End-tr.Start))

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"runtime"
+	"sync"
 	"time"
 	"unsafe"
 
@@ -22,6 +23,7 @@ type Watcher struct {
 
 	pid    int
 	done   chan struct{}
+	mu     sync.Mutex // of what follows; and nothing ends, nor goes on from a stop, while it is held
 	ended  bool
 	status unix.WaitStatus
 	trace  plan.Trace
@@ -83,6 +85,34 @@ func (w *Watcher) Wait() (t *plan.Trace, status unix.WaitStatus, ended bool) {
 	return &w.trace, w.status, w.ended
 }
 
+// Leave waits until the time is over or nothing is traced any more, and returns what was seen until then. Unless the process has ended,
+// which the last result says as Wait does, nothing goes on from a stop or is reaped until Stay: it is for who is about to execute
+// another program, with which the tracing thread ends. The kernel lets go of what it traced, and disturbs nobody who waits in a call.
+func (w *Watcher) Leave() (t *plan.Trace, ended bool) {
+	for over := false; !over && w.done != nil; {
+		rest := w.For
+		w.mu.Lock()
+		if w.trace.Exec != 0 {
+			rest = time.Duration(w.trace.Exec + int64(w.For) - Now())
+		}
+		w.mu.Unlock()
+		select {
+		case <-w.done:
+			over = true
+		case <-time.After(max(rest, 0)):
+			over = rest <= 0
+		}
+	}
+	w.mu.Lock()
+	if w.ended {
+		w.mu.Unlock()
+	}
+	return &w.trace, w.ended
+}
+
+// Stay goes on after Leave.
+func (w *Watcher) Stay() { w.mu.Unlock() }
+
 func ptrace(request, pid int, addr, data uintptr) error {
 	if _, _, errno := unix.Syscall6(unix.SYS_PTRACE, uintptr(request), uintptr(pid), addr, data, 0, 0); errno != 0 {
 		return errno
@@ -92,26 +122,39 @@ func ptrace(request, pid int, addr, data uintptr) error {
 
 func (w *Watcher) loop() {
 	for {
-		var ws unix.WaitStatus
-		pid, err := unix.Wait4(-1, &ws, unix.WALL|unix.WNOTHREAD, nil)
+		// First without taking it: see Leave.
+		err := unix.Waitid(unix.P_ALL, 0, nil, unix.WEXITED|unix.WNOWAIT|unix.WALL|unix.WNOTHREAD, nil)
 		now := Now()
-		switch {
-		case err == unix.EINTR:
-			continue
-		case err != nil:
-			return // ECHILD: nothing is traced
-		case !ws.Stopped():
-			if i, ok := w.open[pid]; ok {
-				w.trace.Calls[i].End, w.trace.Calls[i].Last = now, true
-				delete(w.open, pid)
-			}
-			if pid == w.pid {
-				w.status, w.ended = ws, true
-			}
-			continue
+		if err == nil {
+			err = w.take(now)
 		}
-		w.stopped(pid, ws, now)
+		if err != nil && err != unix.EINTR {
+			return // ECHILD: nothing is traced
+		}
 	}
+}
+
+// take takes the news of a process.
+func (w *Watcher) take(now int64) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var ws unix.WaitStatus
+	pid, err := unix.Wait4(-1, &ws, unix.WALL|unix.WNOTHREAD|unix.WNOHANG, nil)
+	switch {
+	case err != nil || pid == 0:
+		return err
+	case ws.Stopped():
+		w.stopped(pid, ws, now)
+		return nil
+	}
+	if i, ok := w.open[pid]; ok {
+		w.trace.Calls[i].End, w.trace.Calls[i].Last = now, true
+		delete(w.open, pid)
+	}
+	if pid == w.pid {
+		w.status, w.ended = ws, true
+	}
+	return nil
 }
 
 // stopped looks at a stop, and lets the process go on.

@@ -15,8 +15,9 @@ type Event struct {
 	Started bool        `json:"started,omitempty"` // the program runs
 	Error   string      `json:"error,omitempty"`   // it could not be started
 	Exited  bool        `json:"exited,omitempty"`  // the container has ended and is cleaned up
+	Traced  bool        `json:"traced,omitempty"`  // in the background: the program goes on, and the time for which it is traced is over
 	Code    int         `json:"code,omitempty"`    // exit code of the container, or 125, 126, 127 with Error
-	Trace   *plan.Trace `json:"trace,omitempty"`   // with Started, Error and Exited, if the job asks for it: what was noted since the last one
+	Trace   *plan.Trace `json:"trace,omitempty"`   // with Started, Error, Exited and Traced, if the job asks for it: what was noted since the last one
 	Before  *Stop       `json:"before,omitempty"`  // a step is to be made: the supervisor waits for a request with Go or Quit
 }
 

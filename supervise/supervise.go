@@ -193,11 +193,27 @@ func (s *supervisor) main() int {
 		started.Trace.Zero, started.Trace.Times = s.zero, s.state.Times
 	}
 	s.session.send(started)
-	if s.job.Detached {
+	if s.job.Detached && !s.traced() {
 		s.becomeResident() // returns only if that fails
+		if s.watch != nil {
+			s.watch.Stay()
+		}
 	}
 	s.connect()
 	return s.serve()
+}
+
+// traced waits until a container in the background has been traced for long enough, and tells what was seen, or reports that it has
+// ended meanwhile. Nobody takes its output in that tenth of a second: it stays in pipe or terminal.
+func (s *supervisor) traced() (ended bool) {
+	if s.watch == nil {
+		return false
+	}
+	seen, ended := s.watch.Leave()
+	if !ended {
+		s.session.send(Event{Traced: true, Trace: seen})
+	}
+	return ended
 }
 
 // serve carries output and waits for the end.
