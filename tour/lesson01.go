@@ -127,6 +127,15 @@ func namespaces() Lesson {
 					{Inside: "readlink /proc/self/ns/ipc", Outside: "readlink /proc/self/ns/ipc", Want: differ},
 				},
 				Because: `Copies would make no sense: a network card is in one namespace at a time. How to get out of this lonely place by hand is lesson 10.`,
+				Break: &Break{
+					Text:   `The same plan, but the clone doesn't ask for a network namespace.`,
+					Change: sharing("net"),
+					Looks: []Look{
+						{Inside: "grep -o '[^ :]*:' /proc/net/dev", Outside: "grep -o '[^ :]*:' /proc/net/dev", Want: same},
+						{Inside: "readlink /proc/self/ns/ipc", Outside: "readlink /proc/self/ns/ipc", Want: differ},
+					},
+					Because: `Now the devices are the host's, and so are its addresses and ports: a server in the box would be one on the host. That is what --network host means. The other namespace of the plan is as before: the kinds don't depend on one another.`,
+				},
 			},
 			{
 				Title: "All together",
@@ -159,6 +168,12 @@ func namespaces() Lesson {
 					},
 				},
 				Because: `Six of seven lines differ; as an ordinary user, who can do all this in a user namespace only, all seven. And still this box can read every file of yours: its root directory is yours. That is next.`,
+				Break: &Break{
+					Text:    `The same plan without the step that makes the cgroup namespace.`,
+					Change:  without(kind[*plan.Unshare]),
+					Looks:   []Look{{Inside: "readlink /proc/self/ns/cgroup; cat /proc/self/cgroup", Outside: "readlink /proc/self/ns/cgroup; cat /proc/self/cgroup", Want: all(same, inHas("cgroup:["))}},
+					Because: `The box sees where it stands in the host's tree of control groups: their names often tell what else runs on a machine. To see them is not to change them: what a namespace hides and what a process may do are two things.`,
+				},
 			},
 		},
 		Remember: `A namespace decides what a name means: a host name, a process ID, a path, a device. Each kind is asked for by its own flag of clone(2) or unshare(2), costs next to nothing, and ends with its last process. What no namespace keeps apart is shared: the kernel, its memory, its processors.`,

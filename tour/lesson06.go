@@ -61,6 +61,23 @@ func overlay() Lesson {
 					{Say: "Programs come from the lower layer. Nothing has been copied:", Inside: "ls /", Outside: "ls {DIR}/upper | wc -l", Want: outIs("0")},
 				},
 				Because: `A name is looked up from the top down, and the first layer that has it wins. Directories are merged.`,
+				Break: &Break{
+					Text: `The same two layers the other way round.`,
+					Change: func(steps []plan.Step) []plan.Step {
+						steps = slices.Clone(steps)
+						for i, st := range steps {
+							if o, ok := st.Op.(*plan.Overlay); ok {
+								changed := *o
+								changed.Lower = slices.Clone(o.Lower)
+								slices.Reverse(changed.Lower)
+								steps[i].Op = &changed
+							}
+						}
+						return steps
+					},
+					Looks:   []Look{{Inside: "cat /etc/motd /extra", Outside: "cat {DIR}/root/etc/motd", Want: all(inHas("a file of the second layer"), inLacks("hello from the second layer"))}},
+					Because: `The image's greeting covers the other one now; what only one layer has is there in any order. The order of the layers is part of an image: the config lists them from the bottom up.`,
+				},
 			},
 			{
 				Title:    "Writing and removing",
