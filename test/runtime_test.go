@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -113,7 +114,11 @@ func (b *bundles) bundle(name, rootfs string, edit func(*specs.Spec)) string {
 func (b *bundles) runtime(args ...string) machine.Result {
 	b.t.Helper()
 	if !strings.HasPrefix(args[0], "/") {
+		stays := slices.Contains(args, "create") || slices.Contains(args, "-d") || slices.Contains(args, "--detach")
 		args = append([]string{filepath.Join(run.bin, "glassbox-runtime"), "--root", "/run/oci"}, args...)
+		if stays { // a container that stays keeps its output open, and a pipe would be waited for
+			args = append([]string{"/bin/sh", "-c", `out=$(mktemp) && err=$(mktemp) && { "$@" >"$out" 2>"$err"; code=$?; cat "$out"; cat "$err" >&2; rm "$out" "$err"; exit $code; }`, "sh"}, args...)
+		}
 	}
 	res, err := b.state.host.Run(scaled(20*time.Second), args, []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, b.work)
 	if err != nil {
