@@ -81,8 +81,10 @@ func remove(dir, name string, f *facts.Facts) error {
 	if data, err := os.ReadFile("/proc/self/mountinfo"); err == nil {
 		var points []string
 		for line := range strings.Lines(string(data)) {
-			if w := strings.Fields(line); len(w) > 4 && strings.HasPrefix(w[4], dir+"/") {
-				points = append(points, w[4])
+			if w := strings.Fields(line); len(w) > 4 {
+				if point := facts.Unescape(w[4]); strings.HasPrefix(point, dir+"/") {
+					points = append(points, point)
+				}
 			}
 		}
 		slices.Sort(points)
