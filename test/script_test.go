@@ -108,7 +108,7 @@ func prepare(t *testing.T) {
 			// An image's user must be able to reach what a script shares with a container.
 			run.err = os.Chmod(run.dir, 0o755)
 		}
-		run.seeds = map[string]*seed{"busybox": {}, "debian": {}}
+		run.seeds = map[string]*seed{"busybox": {}}
 	})
 	if run.err != nil {
 		t.Fatal(run.err)
@@ -545,10 +545,10 @@ func cmdJSON(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// use SEED gives the script a store with images in it: busybox, or debian for both.
+// use SEED gives the script a store with images in it.
 func cmdUse(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 || run.seeds[args[0]] == nil {
-		ts.Fatalf("usage: use busybox|debian")
+		ts.Fatalf("usage: use busybox")
 	}
 	dir, err := run.seeds[args[0]].get(args[0])
 	if err != nil {
@@ -575,7 +575,6 @@ var seedImages = map[string][]string{
 		"busybox", "busybox:user", "busybox:uid", "busybox:baduser", "busybox:workdir", "busybox:entry", "busybox:stop",
 		"busybox:nocmd",
 	},
-	"debian": {"debian"},
 }
 
 func (s *seed) get(name string) (string, error) {
@@ -585,15 +584,6 @@ func (s *seed) get(name string) (string, error) {
 
 func (s *seed) pull(name string) (string, error) {
 	dir := filepath.Join(run.dir, "seed-"+name)
-	if name == "debian" {
-		base, err := run.seeds["busybox"].get("busybox")
-		if err != nil {
-			return "", err
-		}
-		if out, err := exec.Command("cp", "-al", base, dir).CombinedOutput(); err != nil {
-			return "", fmt.Errorf("cp: %w: %s", err, out)
-		}
-	}
 	m, err := machine.Start("seed", filepath.Join(run.dir, "seed-machine-"+name))
 	if err != nil {
 		return "", err
