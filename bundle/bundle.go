@@ -36,6 +36,7 @@ import (
 type Runtime struct {
 	Root          string // directory of state, one directory for each container
 	SystemdCgroup bool   // cgroups are made through systemd
+	NotifySocket  string // of the service manager that waits for the container's readiness, see notify.go
 	// Warn is told what has no effect, and what went wrong without stopping the work.
 	Warn func(format string, a ...any)
 	// Debug, if it is set, is told the steps of plans before they run.

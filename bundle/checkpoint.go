@@ -2,11 +2,11 @@ package bundle
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 
@@ -24,6 +24,7 @@ type CheckpointOptions struct {
 	LinkRemap       bool
 	PageServer      string // ADDRESS:PORT that gets the memory
 	PreDump         bool   // memory only, and the container goes on
+	StatusFD        int    // with LazyPages, gets a zero byte when the memory is served; -1: none
 }
 
 // Checkpoint writes the processes of a container into image files. Unless it is left running, it ends thereby, and is removed.
@@ -41,8 +42,15 @@ func (r *Runtime) Checkpoint(id string, o CheckpointOptions) error {
 	if err != nil {
 		return err
 	}
-	args, err := r.checkpointArgs(c, &o)
+	if err := o.open(); err != nil {
+		return err
+	}
+	defer o.close()
+	opts, join, err := r.checkpointOptions(c, &o)
 	if err != nil {
+		return err
+	}
+	if err := o.can(program); err != nil {
 		return err
 	}
 	for _, pid := range c.strangers() {
@@ -51,8 +59,13 @@ func (r *Runtime) Checkpoint(id string, o CheckpointOptions) error {
 	if status == Paused && !o.PreDump && !o.LeaveRunning {
 		defer cgroup.Thaw(c.Cgroups) // so that what was killed can end
 	}
-	if err := exec.Command(program, args...).Run(); err != nil {
-		return criuError(program, args[0], filepath.Join(o.WorkPath, "dump.log"), err)
+	kind, action := reqDump, "dump"
+	if o.PreDump {
+		kind, action = reqPreDump, "pre-dump"
+	}
+	a, err := criuCall(program, join, kind, opts, o.notify)
+	if err != nil || !a.success {
+		return criuError(program, action, filepath.Join(o.WorkPath, "dump.log"), a, err)
 	}
 	if o.PreDump || o.LeaveRunning {
 		return nil
@@ -63,69 +76,109 @@ func (r *Runtime) Checkpoint(id string, o CheckpointOptions) error {
 	return r.destroy(c)
 }
 
-// checkpointArgs makes criu's command line, and notes beside the images what restore has to know.
-func (r *Runtime) checkpointArgs(c *record, o *CheckpointOptions) ([]string, error) {
+// notify hears what criu does. Whoever waits for its memory server is told when it is there.
+func (o *CheckpointOptions) notify(script string, _ int, fds []int) error {
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
+	if script != "status-ready" || o.StatusFD < 0 {
+		return nil
+	}
+	fd := o.StatusFD
+	o.StatusFD = -1
+	defer unix.Close(fd)
+	if _, err := unix.Write(fd, []byte{0}); err != nil {
+		return fmt.Errorf("--status-fd: %w", err)
+	}
+	return nil
+}
+
+// can asks criu whether it and the kernel can do what isn't everywhere.
+func (o *CheckpointOptions) can(program string) error {
+	const memTrack, lazyPages = 1, 2 // criu_features
+	for _, f := range []struct {
+		wanted bool
+		field  int
+		flag   string
+		needs  string
+	}{
+		{o.PreDump || o.ParentPath != "", memTrack, "--pre-dump and --parent-path", "a kernel with CONFIG_MEM_SOFT_DIRTY"},
+		{o.LazyPages, lazyPages, "--lazy-pages", "a kernel with userfaultfd(2)"},
+	} {
+		if !f.wanted {
+			continue
+		}
+		var features message
+		features.flag(f.field, true)
+		a, err := criuCall(program, nil, reqFeatureCheck, features, nil)
+		if err != nil || !a.success {
+			return nil // it will say more about it when it is to work
+		}
+		has := false
+		err = a.features.each(func(field int, n uint64, _ []byte) { has = has || field == f.field && n != 0 })
+		if err != nil {
+			return err
+		}
+		if !has {
+			return fmt.Errorf("%s: criu can't do it here: it needs %s", f.flag, f.needs)
+		}
+	}
+	return nil
+}
+
+// checkpointOptions makes what criu has to know, and says in which namespaces it is to be. What restore
+// has to know is noted beside the images.
+func (r *Runtime) checkpointOptions(c *record, o *CheckpointOptions) (m message, join []string, err error) {
 	p, err := r.plan(c.ID)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	spec, err := r.config(c)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if spec.Process.Terminal {
-		return nil, errors.New("/process/terminal: a container with a terminal can't be checkpointed: criu's command line has no means to hand its other end over again")
+	if err := checkMounts(spec); err != nil {
+		return nil, nil, err
 	}
-	if err := checkNamespaces(spec); err != nil {
-		return nil, err
-	}
-	if err := o.directories(); err != nil {
-		return nil, err
-	}
-	if err := os.MkdirAll(o.ImagePath, 0o700); err != nil {
-		return nil, fmt.Errorf("--image-path: %w", err)
-	}
-	common, err := o.args("dump.log")
+	m, err = o.options("dump.log", spec)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	args := []string{"dump"}
-	if o.PreDump {
-		args = []string{"pre-dump", "--track-mem"}
-	}
-	args = append(append(args, common...), "--tree", strconv.Itoa(c.PID))
+	m.number(optPID, uint64(c.PID))
+	m.flag(optTrackMem, o.PreDump || o.ParentPath != "")
 	if o.ParentPath != "" {
 		if filepath.IsAbs(o.ParentPath) {
-			return nil, fmt.Errorf("--parent-path: %q: it must be relative to --image-path", o.ParentPath)
+			return nil, nil, fmt.Errorf("--parent-path: %q: it must be relative to --image-path", o.ParentPath)
 		}
 		if st, err := os.Stat(filepath.Join(o.ImagePath, o.ParentPath)); err != nil || !st.IsDir() {
-			return nil, fmt.Errorf("--parent-path: %q is no directory, as seen from --image-path", o.ParentPath)
+			return nil, nil, fmt.Errorf("--parent-path: %q is no directory, as seen from --image-path", o.ParentPath)
 		}
-		args = append(args, "--prev-images-dir", o.ParentPath)
-		if !o.PreDump {
-			args = append(args, "--track-mem")
-		}
+		m.string(optParent, o.ParentPath)
 	}
 	if o.PageServer != "" {
-		host, port, err := net.SplitHostPort(o.PageServer)
-		if err != nil {
-			return nil, fmt.Errorf("--page-server: %w", err)
+		host, text, err := net.SplitHostPort(o.PageServer)
+		port, err2 := strconv.ParseUint(text, 10, 16)
+		if err := cmp.Or(err, err2); err != nil {
+			return nil, nil, fmt.Errorf("--page-server: %w", err)
 		}
-		args = append(args, "--page-server", "--address", host, "--port", port)
+		m.message(optPageServer, pair(host, int(port)))
 	}
-	if o.TCPSkipInFlight {
-		args = append(args, "--skip-in-flight")
+	if o.LazyPages && o.StatusFD >= 0 {
+		flags, err := unix.FcntlInt(uintptr(o.StatusFD), unix.F_GETFL, 0)
+		if err == nil && flags&unix.O_ACCMODE == unix.O_RDONLY {
+			err = errors.New("it is open for reading only")
+		}
+		if err != nil {
+			return nil, nil, fmt.Errorf("--status-fd: %d: %w", o.StatusFD, err)
+		}
 	}
-	if o.LinkRemap {
-		args = append(args, "--link-remap")
-	}
-	if o.LeaveRunning && !o.PreDump {
-		args = append(args, "--leave-running")
-	}
+	m.flag(optSkipInFlight, o.TCPSkipInFlight)
+	m.flag(optLinkRemap, o.LinkRemap)
+	m.flag(optLeaveRunning, o.LeaveRunning && !o.PreDump)
 	// With the freezer criu stops all processes at once, and finds a paused container as it is.
 	for _, file := range []string{filepath.Join(c.Cgroups[""], "cgroup.freeze"), filepath.Join(c.Cgroups["freezer"], "freezer.state")} {
 		if _, err := os.Stat(file); filepath.IsAbs(file) && err == nil {
-			args = append(args, "--freeze-cgroup", filepath.Dir(file))
+			m.string(optFreezer, filepath.Dir(file))
 			break
 		}
 	}
@@ -133,35 +186,39 @@ func (r *Runtime) checkpointArgs(c *record, o *CheckpointOptions) ([]string, err
 	for _, kind := range others(p) {
 		name, fd, err := foreign(kind)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		var st unix.Stat_t
 		if err := unix.Stat(fmt.Sprintf("/proc/%d/ns/%s", c.PID, kind), &st); err != nil {
-			return nil, fmt.Errorf("the container's %s namespace: %w", kind, err)
+			return nil, nil, fmt.Errorf("the container's %s namespace: %w", kind, err)
 		}
 		note.Namespaces[kind] = fd
-		args = append(args, "--external", fmt.Sprintf("%s[%d]:%s", kind, st.Ino, name))
+		if name == "" {
+			join = append(join, fmt.Sprintf("/proc/%d/ns/%s", c.PID, kind))
+		} else {
+			m.string(optExternal, fmt.Sprintf("%s[%d]:%s", kind, st.Ino, name))
+		}
 	}
 	if note.Mounts, err = c.hostMounts(p); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	for _, m := range note.Mounts {
-		args = append(args, "--external", fmt.Sprintf("mnt[%s]:%s", m.Mountpoint, m.Mountpoint))
+	for _, mount := range note.Mounts {
+		m.string(optExternal, fmt.Sprintf("mnt[%s]:%s", mount.Mountpoint, mount.Mountpoint))
 	}
 	names, files, err := c.stdio()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for _, name := range files {
-		args = append(args, "--external", name)
+		m.string(optExternal, name)
 	}
 	if o.PreDump {
-		return args, nil
+		return m, join, nil
 	}
 	if err := writeJSON(filepath.Join(o.ImagePath, descriptorsFile), names); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return args, writeJSON(filepath.Join(o.ImagePath, imageFile), note)
+	return m, join, writeJSON(filepath.Join(o.ImagePath, imageFile), note)
 }
 
 // strangers are the processes of a container that don't descend from its first one, which criu doesn't see.
@@ -172,26 +229,27 @@ func (c *record) strangers() []int {
 	pids, _ := cgroup.Procs(c.Cgroups)
 	var list []int
 	for _, pid := range pids {
-		for p := pid; p != c.PID; {
-			if p = parent(p); p <= 1 {
-				list = append(list, pid)
-				break
-			}
+		p := pid
+		for p > 1 && p != c.PID {
+			p = parent(p)
+		}
+		if p == 0 || p == 1 {
+			list = append(list, pid)
 		}
 	}
 	return list
 }
 
-// parent is the process whose child a process is, 0 if it has none or is gone.
+// parent is the process whose child a process is, 0 if it has none, -1 if it is gone.
 func parent(pid int) int {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	i := bytes.LastIndexByte(data, ')') // proc_pid_stat(5): the parent is the second field after the name
 	if err != nil || i < 0 {
-		return 0
+		return -1
 	}
 	f := bytes.Fields(data[i+1:])
 	if len(f) < 2 {
-		return 0
+		return -1
 	}
 	n, _ := strconv.Atoi(string(f[1]))
 	return n

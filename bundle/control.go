@@ -14,7 +14,8 @@ import (
 	"glassbox/plan"
 )
 
-// Kill sends a signal to the container's first process, or with all to every process of its cgroup.
+// Kill sends a signal to the container's first process, or with all to every process of its cgroup. With the first process of a PID
+// namespace all others end; a container without one of its own is killed process by process, whether the first one is left or not.
 func (r *Runtime) Kill(id string, sig unix.Signal, all bool) error {
 	c, err := r.load(id)
 	if err != nil {
@@ -22,6 +23,16 @@ func (r *Runtime) Kill(id string, sig unix.Signal, all bool) error {
 	}
 	status := c.status()
 	if all {
+		return c.killAll(sig)
+	}
+	if sig == unix.SIGKILL && c.sharesPIDs() && len(c.Cgroups) > 0 {
+		pids, err := cgroup.Procs(c.Cgroups)
+		if status == Stopped && len(pids) == 0 {
+			return ErrNotRunning
+		}
+		if err != nil {
+			return err
+		}
 		return c.killAll(sig)
 	}
 	if status == Stopped {
@@ -38,6 +49,8 @@ func (r *Runtime) Kill(id string, sig unix.Signal, all bool) error {
 	}
 	return nil
 }
+
+func (c *record) sharesPIDs() bool { return c.SharedPIDs || !slices.Contains(c.Namespaces, "pid") }
 
 func (c *record) killAll(sig unix.Signal) error {
 	if sig == unix.SIGKILL {
@@ -112,7 +125,7 @@ func (r *Runtime) destroy(c *record) error {
 		})
 	}
 	// Without a PID namespace of its own, processes may have outlived the first one.
-	if err := r.undo(left, !slices.Contains(c.Namespaces, "pid")); err != nil {
+	if err := r.undo(left, c.sharesPIDs()); err != nil {
 		return err
 	}
 	hooks, err := r.hooksOf(c, poststop)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -28,8 +29,10 @@ type CreateOptions struct {
 	Bundle        string // directory
 	ConsoleSocket string // unix socket that gets the terminal
 	PIDFile       string
-	PreserveFDs   int  // descriptors 3 … 3+n-1 stay open in the container
-	NoPivot       bool // chroot instead of pivot_root, for a root in an initial ramdisk
+	PidfdSocket   string // unix socket that gets a pidfd of the process
+	ListenFDs     int    // of PreserveFDs, the first ones are sockets that the service manager has opened (sd_listen_fds(3))
+	PreserveFDs   int    // descriptors 3 … 3+n-1 stay open in the container
+	NoPivot       bool   // chroot instead of pivot_root, for a root in an initial ramdisk
 	NoNewKeyring  bool
 	Detach        bool // of run
 	Keep          bool // of run
@@ -64,11 +67,17 @@ func (r *Runtime) create(id string, spec *specs.Spec, text []byte, o CreateOptio
 	if err := checkTerminal(spec, o); err != nil {
 		return nil, nil, err
 	}
+	if err := r.offerNotify(id, spec); err != nil {
+		return nil, nil, err
+	}
 	in, err := r.input(id, bundle, spec)
 	if err != nil {
 		return nil, nil, err
 	}
 	creation(&in)
+	if o.ListenFDs > 0 {
+		spec.Process.Env = append(spec.Process.Env, "LISTEN_FDS="+strconv.Itoa(o.ListenFDs), "LISTEN_PID=1")
+	}
 	in.NoPivot, in.NoNewKeyring, in.PreserveFDs = o.NoPivot, o.NoNewKeyring, o.PreserveFDs
 	if wait {
 		in.StartDir = r.startDir(id)
@@ -81,6 +90,11 @@ func (r *Runtime) create(id string, spec *specs.Spec, text []byte, o CreateOptio
 	c := newRecord(id, in, out, out.Plan)
 	if err := r.prepare(c, wait); err != nil {
 		return nil, nil, err
+	}
+	if !wait {
+		if c.ready, err = r.listen(id); err != nil {
+			return nil, nil, err
+		}
 	}
 	proc, err := fork.Start(out.Plan, fork.Options{
 		OnExecFailure: fork.ExplainExec,
@@ -151,7 +165,8 @@ func newRecord(id string, in compile.Input, out *compile.Output, undone *plan.Pl
 	return &record{
 		Format: recordFormat, OCIVersion: s.Version, ID: id, Bundle: in.Bundle, Rootfs: s.Root.Path, Created: time.Now().UTC(), Owner: os.Geteuid(),
 		Annotations: s.Annotations, Cgroups: out.Cgroups, Unit: out.Unit, Place: out.Class, Systemd: in.Systemd, Namespaces: out.Plan.Namespaces(), Hooks: laterHooks(s.Hooks),
-		spec: s, left: &leftovers{Cgroups: out.Cgroups, Steps: undone.Undo(len(undone.Steps))},
+		SharedPIDs: sharesPIDs(s),
+		spec:       s, left: &leftovers{Cgroups: out.Cgroups, Steps: undone.Undo(len(undone.Steps))},
 	}
 }
 
@@ -172,6 +187,11 @@ func Plan(id, bundle string, spec *specs.Spec, facts *host.Facts) (*plan.Plan, e
 		return nil, err
 	}
 	return out.Plan, nil
+}
+
+// sharesPIDs reports whether a container has no PID namespace of its own: its processes don't end with the first one then.
+func sharesPIDs(s *specs.Spec) bool {
+	return !slices.ContainsFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.PIDNamespace && n.Path == "" })
 }
 
 var errNoProcess = errors.New("/process: missing: there is nothing to run")
@@ -277,6 +297,11 @@ func (r *Runtime) makeFIFO(id string) error {
 func (r *Runtime) record(c *record, p *fork.Process, o CreateOptions) error {
 	if o.ConsoleSocket != "" {
 		if err := sendConsole(o.ConsoleSocket, p.FDs["console"]); err != nil {
+			return err
+		}
+	}
+	if o.PidfdSocket != "" {
+		if err := sendFD("--pidfd-socket", o.PidfdSocket, "pidfd", p.Pidfd); err != nil {
 			return err
 		}
 	}
@@ -426,6 +451,9 @@ func (r *Runtime) Run(id string, o CreateOptions) (int, error) {
 	} else {
 		err = r.poststart(c)
 	}
+	if err == nil && o.Detach {
+		err = c.ready.forward(proc.PID, proc.Pidfd)
+	}
 	if err != nil {
 		unix.Kill(proc.PID, unix.SIGKILL)
 		wait4(proc.PID)
@@ -435,6 +463,11 @@ func (r *Runtime) Run(id string, o CreateOptions) (int, error) {
 		return 0, nil
 	}
 	l.unlock() // state, kill and exec work while it runs
+	go func() {
+		if err := c.ready.forward(proc.PID, proc.Pidfd); err != nil {
+			r.warn("%v", err)
+		}
+	}()
 	code := o.forward.wait(proc, console)
 	if o.Keep {
 		return code, nil

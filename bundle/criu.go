@@ -35,7 +35,7 @@ const (
 // image is what is noted of a checkpoint.
 type image struct {
 	Mounts     []hostMount    `json:"mounts"`
-	Namespaces map[string]int `json:"namespaces,omitempty"` // those of others: kind → descriptor at which criu finds it in restore
+	Namespaces map[string]int `json:"namespaces"` // those of others: kind → descriptor at which criu finds it in restore
 }
 
 // hostMount is a mount of a container that shows a part of the host.
@@ -56,6 +56,9 @@ type CRIUFlags struct {
 	AutoDedup      bool
 	EmptyNS        []string
 	ManageCgroups  string // soft, full, strict or ignore
+	LazyPages      bool   // memory comes when it is used, from a criu that serves it
+
+	images, work *os.File // the directories, while criu works
 }
 
 // criu finds the program.
@@ -70,67 +73,108 @@ func criu() (string, error) {
 	return filepath.Abs(path)
 }
 
-// args makes the common part of criu's command line. Paths are absolute.
-func (f *CRIUFlags) args(log string) ([]string, error) {
-	args := []string{"--images-dir", f.ImagePath, "--work-dir", f.WorkPath, "--log-file", log, "-v4"}
-	for _, o := range []struct {
-		set  bool
-		name string
-	}{
-		{f.TCPEstablished, "--tcp-established"},
-		{f.ExtUnixSk, "--ext-unix-sk"},
-		{f.ShellJob, "--shell-job"},
-		{f.FileLocks, "--file-locks"},
-		{f.AutoDedup, "--auto-dedup"},
-	} {
-		if o.set {
-			args = append(args, o.name)
-		}
-	}
+// options makes what checkpoint and restore tell criu in common. The directories must be open.
+func (f *CRIUFlags) options(log string, spec *specs.Spec) (message, error) {
+	var m message
+	m.number(optImages, uint64(f.images.Fd()))
+	m.number(optWork, uint64(f.work.Fd()))
+	m.string(optLogFile, log)
+	m.number(optLogLevel, 4)
+	m.flag(optNotify, true)
+	m.flag(optOrphanPTS, true)
+	m.flag(optTCPEstablished, f.TCPEstablished)
+	m.flag(optExtUnixSk, f.ExtUnixSk)
+	m.flag(optShellJob, f.ShellJob)
+	m.flag(optFileLocks, f.FileLocks)
+	m.flag(optDedup, f.AutoDedup)
+	m.flag(optLazyPages, f.LazyPages)
 	for _, ns := range f.EmptyNS {
 		if ns != "network" {
 			return nil, fmt.Errorf("--empty-ns: %q: criu can leave out the content of network namespaces (network) only", ns)
 		}
-		args = append(args, "--empty-ns", "net")
 	}
-	switch f.ManageCgroups {
-	case "":
-		args = append(args, "--manage-cgroups=soft")
-	case "soft", "full", "strict", "ignore":
-		args = append(args, "--manage-cgroups="+f.ManageCgroups)
-	default:
+	if f.empty(spec) {
+		m.number(optEmptyNS, unix.CLONE_NEWNET)
+	}
+	mode, ok := map[string]uint64{"": 3, "ignore": 0, "soft": 3, "full": 4, "strict": 5}[f.ManageCgroups] // criu_cg_mode
+	if !ok {
 		return nil, fmt.Errorf("--manage-cgroups-mode: %q is not one of soft, full, strict, ignore", f.ManageCgroups)
 	}
+	m.number(optManageCgroups, mode)
 	// Criu locks a network namespace with the program iptables-restore unless it is told to speak to nftables itself.
 	if _, err := exec.LookPath("iptables-restore"); err != nil {
-		args = append(args, "--network-lock", "nftables")
+		m.number(optNetworkLock, 2)
 	}
-	return args, nil
+	// Administrators of runc know these two: what the file says counts more than flags.
+	file, named := spec.Annotations["org.criu.config"]
+	if !named {
+		file = "/etc/criu/runc.conf"
+	}
+	if _, err := os.Stat(file); err == nil {
+		m.string(optConfigFile, file)
+	} else if named && file != "" {
+		return nil, fmt.Errorf("/annotations/org.criu.config: %w", err)
+	}
+	return m, nil
 }
 
-// directories makes the paths absolute, and the working directory.
-func (f *CRIUFlags) directories() error {
+// empty reports whether what is in the container's network namespace is left out: if the flag says so, or if hooks make it. The other ends
+// of its links are the host's then, and the hooks make them again in restore.
+func (f *CRIUFlags) empty(spec *specs.Spec) bool {
+	h := spec.Hooks
+	//lint:ignore SA1019 prestart is deprecated, and still in use
+	return len(f.EmptyNS) > 0 || h != nil && len(h.Prestart)+len(h.CreateRuntime) > 0
+}
+
+// open makes the paths absolute, and opens the directories, which are made if there are none.
+func (f *CRIUFlags) open() error {
 	if f.ImagePath == "" {
 		return errors.New("--image-path: missing")
 	}
 	if f.WorkPath == "" {
 		f.WorkPath = f.ImagePath
 	}
-	for _, path := range []*string{&f.ImagePath, &f.WorkPath} {
-		abs, err := filepath.Abs(*path)
-		if err != nil {
-			return err
+	for _, d := range []struct {
+		flag string
+		path *string
+		file **os.File
+	}{{"--image-path", &f.ImagePath, &f.images}, {"--work-path", &f.WorkPath, &f.work}} {
+		abs, err := filepath.Abs(*d.path)
+		if err == nil {
+			*d.path, err = abs, os.MkdirAll(abs, 0o700)
 		}
-		*path = abs
-	}
-	if err := os.MkdirAll(f.WorkPath, 0o700); err != nil {
-		return fmt.Errorf("--work-path: %w", err)
+		if err == nil {
+			*d.file, err = os.Open(abs)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", d.flag, err)
+		}
 	}
 	return nil
 }
 
+// move opens the directories where criu finds them among its own mounts: it mounts in its working directory.
+func (f *CRIUFlags) move(pid int) error {
+	for name, d := range map[string]*os.File{stagedImages: f.images, stagedWork: f.work} {
+		fd, err := unix.Open(fmt.Sprintf("/proc/%d/root%s/%s", pid, compile.CriuStage, name), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err == nil {
+			err = unix.Dup3(fd, int(d.Fd()), unix.O_CLOEXEC)
+			unix.Close(fd)
+		}
+		if err != nil {
+			return fmt.Errorf("%s, among criu's mounts: %w", d.Name(), err)
+		}
+	}
+	return nil
+}
+
+func (f *CRIUFlags) close() {
+	f.images.Close() // of nil, too
+	f.work.Close()
+}
+
 // criuError says why criu has failed: because it works for nothing on this host, or what its log says.
-func criuError(path, action, log string, err error) error {
+func criuError(path, action, log string, a *answer, err error) error {
 	out, checkErr := exec.Command(path, "check").CombinedOutput()
 	if checkErr != nil {
 		lines := errorLines(out)
@@ -144,11 +188,18 @@ func criuError(path, action, log string, err error) error {
 		return fmt.Errorf("criu is installed but doesn't work on this kernel: criu check: %s: a newer criu, or another kernel, is needed", last)
 	}
 	data, _ := os.ReadFile(log)
-	why := strings.Join(errorLines(data), "; ")
+	lines := errorLines(data)
+	if len(lines) == 0 && a != nil && a.message != "" {
+		lines = []string{strings.TrimSpace(a.message)}
+	}
+	why := strings.Join(lines, "; ")
 	if why == "" {
 		why = "no error in its log"
 	}
-	return fmt.Errorf("criu %s: %w: %s; its log is %s", action, err, why, log)
+	if err != nil {
+		why = err.Error() + ": " + why
+	}
+	return fmt.Errorf("criu %s: %s; its log is %s", action, why, log)
 }
 
 // errorLines are the messages of level error in criu's output, at most the last eight.
@@ -167,20 +218,29 @@ func errorLines(out []byte) []string {
 	return lines[max(0, len(lines)-8):]
 }
 
+// tree is a part of the host that a plan shows in a container.
+type tree struct {
+	*plan.OpenTree
+	origin string
+	ids    *plan.UserNamespace // of the mount's own
+}
+
 // hostTrees are the parts of the host that a plan shows in a container, by their targets there.
-func hostTrees(p *plan.Plan) (map[string]*plan.OpenTree, error) {
-	saved, trees := map[string]*plan.OpenTree{}, map[string]*plan.OpenTree{}
+func hostTrees(p *plan.Plan) (map[string]tree, error) {
+	saved, ids, trees := map[string]tree{}, map[string]*plan.UserNamespace{}, map[string]tree{}
 	for _, s := range p.Steps {
 		switch o := s.Op.(type) {
+		case *plan.UserNamespace:
+			ids[o.Save] = o
 		case *plan.OpenTree:
-			saved[o.Save] = o
+			saved[o.Save] = tree{o, s.Origin, ids[o.IDMap]}
 		case *plan.MoveMount:
-			t := saved[o.From]
-			if t == nil {
+			t, ok := saved[o.From]
+			if !ok {
 				continue
 			}
-			if t.IDMap != "" {
-				return nil, fmt.Errorf("%s: criu can't bring back a mount with mapped ids", s.Origin)
+			if t.IDMap != "" && t.ids == nil {
+				return nil, fmt.Errorf("%s: criu can't bring back a mount with the ids of the container's user namespace; give it uidMappings and gidMappings of its own", s.Origin)
 			}
 			trees[o.Target] = t
 		}
@@ -319,6 +379,10 @@ func (c *record) stdio() (names, files []string, err error) {
 		}
 		var st unix.Stat_t
 		id, err := fdMount(pid, fd)
+		if err == nil && unix.Stat(path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFCHR && terminal(st.Rdev) {
+			names = append(names, name) // criu has --shell-job for a terminal of others
+			continue
+		}
 		if err == nil && strings.HasPrefix(name, "/") && !slices.ContainsFunc(mounts, func(m mount) bool { return m.id == id }) && unix.Stat(path, &st) == nil {
 			n, _ := strconv.Atoi(id)
 			name = fmt.Sprintf("file[%x:%x]", n, st.Ino)
@@ -327,6 +391,12 @@ func (c *record) stdio() (names, files []string, err error) {
 		names = append(names, name)
 	}
 	return names, files, nil
+}
+
+// terminal reports whether a device is a terminal (the kernel's admin-guide/devices.txt).
+func terminal(rdev uint64) bool {
+	major := unix.Major(rdev)
+	return major == 4 || major == 5 || major >= 136 && major <= 143
 }
 
 // others are the kinds of the namespaces that a plan joins.
@@ -340,26 +410,89 @@ func others(p *plan.Plan) []string {
 	return kinds
 }
 
-// checkNamespaces refuses a container whose processes criu would write and end, and could not make again.
-func checkNamespaces(spec *specs.Spec) error {
+// checkMounts refuses a container whose processes criu would write and end, and could not make again.
+func checkMounts(spec *specs.Spec) error {
 	if !compile.OwnMounts(spec.Linux.Namespaces) {
 		return errors.New("/linux/namespaces: a container without a mount namespace has the mounts of the host, which criu would take for its own")
-	}
-	for i, n := range spec.Linux.Namespaces {
-		if n.Type == specs.UserNamespace {
-			return fmt.Errorf("/linux/namespaces/%d: criu (seen with 3.17 and 4.2) can't restore a container in a user namespace: it may neither enter the cgroups again nor read what is the host's", i)
-		}
 	}
 	return nil
 }
 
-// foreign are the names that criu and runc have for namespaces that belong to others.
+// share lets a group read the images, until the function that it returns is called: in a user namespace criu reads them as the
+// container's root, to whom root's files are closed. With images of pre-dumps belong those that they build on.
+func (f *CRIUFlags) share(gid uint32) (func(), error) {
+	type before struct {
+		file *os.File
+		gid  int
+		mode uint32
+	}
+	var changed []before
+	undo := func() {
+		for _, b := range changed {
+			b.file.Chown(-1, b.gid)
+			unix.Fchmod(int(b.file.Fd()), b.mode)
+			b.file.Close()
+		}
+	}
+	open := func(path string) error {
+		file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+		if err != nil {
+			return err
+		}
+		var st unix.Stat_t
+		if err := unix.Fstat(int(file.Fd()), &st); err != nil {
+			file.Close()
+			return err
+		}
+		changed = append(changed, before{file, int(st.Gid), st.Mode & 0o7777})
+		more := uint32(0o040)
+		if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+			more = 0o050
+		}
+		if err := file.Chown(-1, int(gid)); err != nil {
+			return err
+		}
+		return unix.Fchmod(int(file.Fd()), st.Mode&0o7777|more)
+	}
+	dir := f.ImagePath
+	for range 1000 { // a chain of parents may be long, and not endless
+		names, err := filepath.Glob(filepath.Join(dir, "*.img"))
+		for _, name := range append([]string{dir}, names...) {
+			if err == nil {
+				err = open(name)
+			}
+		}
+		if err != nil {
+			undo()
+			return nil, fmt.Errorf("let the container's root read the images: %w", err)
+		}
+		if dir, err = filepath.EvalSymlinks(filepath.Join(dir, "parent")); err != nil {
+			break
+		}
+	}
+	return undo, nil
+}
+
+// rootGroup is the group on the host that is the container's group 0, if it has groups of its own.
+func rootGroup(spec *specs.Spec) (uint32, bool) {
+	for _, m := range spec.Linux.GIDMappings {
+		if m.ContainerID == 0 && m.Size > 0 {
+			return m.HostID, m.HostID != 0
+		}
+	}
+	return 0, false
+}
+
+// foreign says how criu is told that a namespace belongs to others: net and pid have a name, which is runc's, and a descriptor. Criu is
+// itself in the IPC or UTS namespace, and leaves alone what it shares with the container.
 func foreign(kind string) (name string, fd int, err error) {
 	switch kind {
 	case "net":
 		return "extRootNetNS", 100, nil
 	case "pid":
 		return "extRootPidNS", 101, nil
+	case "ipc", "uts":
+		return "", 0, nil
 	}
 	return "", 0, fmt.Errorf("/linux/namespaces: the container shares the %s namespace of others, which criu can't give back to it", kind)
 }

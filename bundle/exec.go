@@ -34,6 +34,7 @@ type ExecOptions struct {
 	TTY           bool
 	ConsoleSocket string
 	PIDFile       string
+	PidfdSocket   string // unix socket that gets a pidfd of the process
 	PreserveFDs   int
 	Cgroup        []string // below the container's, see compile.SubCgroups
 	Detach        bool
@@ -87,6 +88,9 @@ func (r *Runtime) Exec(id string, o ExecOptions) (int, error) {
 	}
 	if o.ConsoleSocket != "" {
 		err = sendConsole(o.ConsoleSocket, proc.FDs["console"])
+	}
+	if err == nil && o.PidfdSocket != "" {
+		err = sendFD("--pidfd-socket", o.PidfdSocket, "pidfd", proc.Pidfd)
 	}
 	if err == nil && o.PIDFile != "" {
 		err = writeFile(o.PIDFile, []byte(strconv.Itoa(proc.PID)))
@@ -147,11 +151,14 @@ func (r *Runtime) compileExec(c *record, p *specs.Process, o ExecOptions) (*comp
 // processFor describes the process: the file's, or the container's first one but for what the options change.
 func (r *Runtime) processFor(c *record, o ExecOptions) (*specs.Process, error) {
 	if o.ProcessFile != "" {
-		f, err := os.Open(o.ProcessFile)
-		if err != nil {
-			return nil, fmt.Errorf("--process: %w", err)
+		f := os.Stdin
+		if o.ProcessFile != "-" {
+			var err error
+			if f, err = os.Open(o.ProcessFile); err != nil {
+				return nil, fmt.Errorf("--process: %w", err)
+			}
+			defer f.Close()
 		}
-		defer f.Close()
 		data, err := io.ReadAll(io.LimitReader(f, 16<<20))
 		if err != nil {
 			return nil, fmt.Errorf("--process: %w", err)

@@ -14,18 +14,24 @@ import (
 	"glassbox/signals"
 )
 
-// sendConsole sends a terminal's master to whoever listens at a unix socket, as runc does: one message with the descriptor, and
-// a name for it.
+// sendConsole sends a terminal's master to whoever listens at a unix socket, and closes it.
 func sendConsole(path string, fd int) error {
+	err := sendFD("--console-socket", path, "/dev/ptmx", fd)
+	unix.Close(fd)
+	return err
+}
+
+// sendFD sends a descriptor to whoever listens at a unix socket, as runc does: one message with the descriptor, and a name for it.
+func sendFD(flag, path, name string, fd int) error {
 	c, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
-		return fmt.Errorf("--console-socket: %w", err)
+		return fmt.Errorf("%s: %w", flag, err)
 	}
 	defer c.Close()
-	if _, _, err := c.WriteMsgUnix([]byte("/dev/ptmx"), unix.UnixRights(fd), nil); err != nil {
-		return fmt.Errorf("--console-socket: send the terminal: %w", err)
+	if _, _, err := c.WriteMsgUnix([]byte(name), unix.UnixRights(fd), nil); err != nil {
+		return fmt.Errorf("%s: send it: %w", flag, err)
 	}
-	return unix.Close(fd)
+	return nil
 }
 
 // console is the terminal of a container, carried to ours.

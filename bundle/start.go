@@ -29,12 +29,25 @@ func (r *Runtime) Start(id string) error {
 	default:
 		return fmt.Errorf("cannot start an already running container")
 	}
-	return r.start(c)
+	if err := r.start(c); err != nil || c.ready == nil {
+		return err
+	}
+	l.unlock() // it may be long
+	pidfd, err := unix.PidfdOpen(c.PID, 0)
+	if err != nil {
+		return nil // it has ended
+	}
+	defer unix.Close(pidfd)
+	return c.ready.forward(c.PID, pidfd)
 }
 
 func (r *Runtime) start(c *record) error {
 	if err := r.startHooks(c); err != nil {
 		c.signal(unix.SIGKILL) // the specification wants the container stopped
+		return err
+	}
+	var err error
+	if c.ready, err = r.listen(c.ID); err != nil {
 		return err
 	}
 	if err := r.release(c); err != nil {

@@ -55,9 +55,11 @@ type record struct {
 	Namespaces []string `json:"namespaces"`      // those that aren't the host's
 	Hooks      []string `json:"hooks,omitempty"` // the kinds that the configuration has and that are still to come
 	Restored   bool     `json:"restored"`        // the process comes from criu, and has never been at an execve
+	SharedPIDs bool     `json:"sharedPids"`      // there is no PID namespace of its own, with which all processes would end
 
-	spec *specs.Spec // once it is needed, see config
-	left *leftovers  // of a container that this process has created
+	spec  *specs.Spec // once it is needed, see config
+	left  *leftovers  // of a container that this process has created
+	ready *notifier   // of one that this process has started
 }
 
 const recordFormat = 2

@@ -118,6 +118,10 @@ func (c *record) text() []byte {
 		o.key("restored")
 		o.text = append(o.text, "true"...)
 	}
+	if c.SharedPIDs {
+		o.key("sharedPids")
+		o.text = append(o.text, "true"...)
+	}
 	return append(o.text, '}', '\n')
 }
 

@@ -15,14 +15,15 @@ import (
 func TestRestore(t *testing.T) {
 	limit := int64(50)
 	p, err := Restore(RestoreInput{
-		Input: Input{Facts: facts(host.CgroupV2), Mountpoint: "/state/root", Spec: &specs.Spec{
+		Stage: []Staged{{Name: "root", Path: "/r", Recursive: true}}, CgroupNS: true,
+		Input: Input{Facts: facts(host.CgroupV2), Spec: &specs.Spec{
 			Root: &specs.Root{Path: "/r"}, Process: &specs.Process{Args: []string{"sh"}, Cwd: "/"},
 			Linux: &specs.Linux{
 				CgroupsPath: "/c", Resources: &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: &limit}},
-				Namespaces: []specs.LinuxNamespace{{Type: "mount"}, {Type: "network", Path: "/net"}},
+				Namespaces: []specs.LinuxNamespace{{Type: "mount"}, {Type: "network", Path: "/net"}, {Type: "ipc", Path: "/ipc"}},
 			},
 		}},
-		Argv: []string{"/sbin/criu", "restore"}, Namespaces: map[string]int{"net": 100},
+		Argv: []string{"/sbin/criu", "restore"}, Namespaces: map[string]int{"net": 100}, Descriptors: map[string]int{"criu": 99, "stdin": 103},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -37,13 +38,19 @@ func TestRestore(t *testing.T) {
 	order := []int{
 		at("the limit", func(op plan.Op) bool { o, ok := op.(*plan.CgroupWrite); return ok && o.Value == "50" }),
 		at("the clone into the cgroup", func(op plan.Op) bool { o, ok := op.(*plan.Clone); return ok && o.Cgroup != "" }),
+		at("the cgroup namespace", func(op plan.Op) bool {
+			o, ok := op.(*plan.Unshare)
+			return ok && slices.Contains(o.Namespaces, "cgroup")
+		}),
+		at("the shared namespace", func(op plan.Op) bool { o, ok := op.(*plan.Setns); return ok && o.From == "ns:ipc" }),
 		at("the root as a mount", func(op plan.Op) bool {
-			o, ok := op.(*plan.Mount)
-			return ok && o.Source == "/r" && o.Target == "/state/root"
+			o, ok := op.(*plan.MoveMount)
+			return ok && o.From == "stage:root" && o.Target == "/tmp/root" && slices.Contains(o.Propagation, "rprivate")
 		}),
 		at("the keyring", func(op plan.Op) bool { _, ok := op.(*plan.Keyring); return ok }),
 		at("the namespace", func(op plan.Op) bool { o, ok := op.(*plan.Stdio); return ok && o.From == "ns:net" && o.To == 100 }),
-		at("closing the rest", func(op plan.Op) bool { o, ok := op.(*plan.CloseRange); return ok && o.First == 101 }),
+		at("the socket", func(op plan.Op) bool { o, ok := op.(*plan.Stdio); return ok && o.From == "criu" && o.To == 99 }),
+		at("closing the rest", func(op plan.Op) bool { o, ok := op.(*plan.CloseRange); return ok && o.First == 104 }),
 		at("criu", func(op plan.Op) bool { o, ok := op.(*plan.Execve); return ok && o.Candidates[0] == "/sbin/criu" }),
 	}
 	if !slices.IsSorted(order) {

@@ -35,7 +35,8 @@ func Features() *features.Features {
 			MountExtensions: &features.MountExtensions{IDMap: &features.IDMap{Enabled: yes}},
 			NetDevices:      &features.NetDevices{Enabled: yes},
 		},
-		// Settings of systemd's unit, which reach the host (cgroup.ScopeProperties).
-		PotentiallyUnsafeConfigAnnotations: []string{"org.systemd.property."},
+		Annotations: map[string]string{"org.opencontainers.runc.checkpoint.enabled": "true"}, // whose name callers know
+		// Settings of systemd's unit, which reach the host (cgroup.ScopeProperties), and a file with options of criu's, which can be programs.
+		PotentiallyUnsafeConfigAnnotations: []string{"org.systemd.property.", "org.criu.config"},
 	}
 }

@@ -1,6 +1,7 @@
 package test
 
 import (
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // counter reads the file in which a container counts.
@@ -76,10 +78,13 @@ func TestRuntimeCheckpoint(t *testing.T) {
 	}
 	b.must("create", "-b", dir, "count")
 	wrong("cannot checkpoint a container that is created", "checkpoint", "--image-path", images, "count")
-	wrong("lazy-pages.*not supported", "checkpoint", "--lazy-pages", "count")
-	wrong("status-fd.*not supported", "checkpoint", "--status-fd", "3", "count")
-	wrong("console-socket.*not supported", "restore", "--console-socket", "/x", "other")
-	wrong("no-pivot.*not supported", "restore", "--no-pivot", "other")
+	wrong("--console-socket: cannot use console socket", "restore", "-d", "-b", dir, "--console-socket", "/x", "other")
+	wrong("/process/terminal: .*give --console-socket", "restore", "-d", "-b", b.bundle("terminal", root, func(s *specs.Spec) { s.Process.Terminal = true }), "other")
+	wrong(`--manage-cgroups-mode: .*x.* is not one of`, "restore", "-d", "-b", dir, "--manage-cgroups-mode", "x", "--image-path", b.work, "other")
+	wrong("--manage-cgroups-mode: strict", "restore", "-b", dir, "--manage-cgroups-mode", "strict", "--image-path", b.work, "other")
+	wrong("/annotations/org.criu.config: ", "restore", "-b", b.bundle("annotated", root, func(s *specs.Spec) {
+		s.Annotations = map[string]string{"org.criu.config": "/nowhere"}
+	}), "--image-path", b.work, "other")
 	wrong("does not exist", "checkpoint", "nobody")
 	b.must("delete", "-f", "count")
 
@@ -190,20 +195,151 @@ func TestRuntimeCheckpoint(t *testing.T) {
 		wrong("/process/noNewPrivileges: this criu has restored process [0-9]+ without it", "/bin/sh", "-c", runtime+"--log "+b.work+"/log restore -d -b "+keep+" --image-path "+b.work+"/kept keep </dev/null >/dev/null 2>&1; code=$?; cat "+b.work+"/log >&2; exit $code")
 	}
 	wrong("descriptor 0 was a file", "/bin/sh", "-c", "true | "+runtime+"restore -b "+dir+" --image-path "+images+" fourth")
-	wrong("/process/terminal: ", "restore", "-b", b.bundle("terminal", root, func(s *specs.Spec) { s.Process.Terminal = true }), "--image-path", images, "fourth")
-	wrong("/linux/namespaces/[0-9]: .*user namespace", "restore", "-b", b.bundle("users", root, func(s *specs.Spec) {
-		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
-	}), "--image-path", images, "fourth")
-	wrong("--manage-cgroups-mode: strict", "restore", "-b", dir, "--manage-cgroups-mode", "strict", "--image-path", images, "fourth")
-	wrong("/hooks: ", "restore", "-b", b.bundle("hooks", root, func(s *specs.Spec) {
-		s.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/true"}}}
-	}), "--image-path", images, "fourth")
 	// Images that don't belong to the configuration.
 	none := b.bundle("none", root, nil)
+	wrong("/process/terminal: the checkpoint has no terminal", "/bin/sh", "-c", runtime+"restore -b "+b.bundle("terminal", root, func(s *specs.Spec) {
+		s.Process.Terminal = true
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/link/data", Type: "bind", Source: source, Options: []string{"rbind", "ro"}})
+	})+" --image-path "+images+" fourth </dev/null 2>&1 >/dev/null | cat >&2; exit 1")
 	wrong("/mounts: the checkpoint has a bind mount on /link/data, and the configuration has none", "restore", "-b", none, "--image-path", images, "fourth")
 	os.Remove(filepath.Join(images, "inventory.img"))
 	wrong("criu restore: exit status 1: .*restore.log", "restore", "-b", dir, "--image-path", images, "fourth")
 	if left, err := b.state.leaked(); err != nil || left != "" {
 		t.Errorf("%v\n%s", err, left)
 	}
+}
+
+// checkpoints prepares a test for which criu has to work: a bundle of a container that counts, and what waits until it has gone on.
+func checkpoints(t *testing.T, name string) (b *bundles, bundle func(name string, edit func(*specs.Spec)) string, goesOn func(name string)) {
+	t.Helper()
+	if out, err := exec.Command("criu", "check").CombinedOutput(); err != nil {
+		t.Skipf("criu doesn't work here: %v: %s", err, out)
+	}
+	b = startBundles(t, name)
+	root := func(name string) string { return filepath.Join(b.work, "root-"+name) }
+	bundle = func(name string, edit func(*specs.Spec)) string {
+		os.Symlink("busybox", filepath.Join(b.rootfs("root-"+name), "bin/mv"))
+		return b.bundle(name, root(name), func(s *specs.Spec) {
+			s.Process.Args = []string{"sh", "-c", "i=0; while :; do i=$((i+1)); echo n $i; echo $i >/tmp/new; mv /tmp/new /tmp/count; sleep 0.05; done"}
+			s.Root.Readonly = false
+			s.Process.NoNewPrivileges = false // criu 3 loses it
+			edit(s)
+		})
+	}
+	return b, bundle, func(name string) {
+		t.Helper()
+		file := filepath.Join(root(name), "tmp/count")
+		beyond(t, file, counter(t, file))
+	}
+}
+
+// TestRuntimeCheckpointTerminal brings back what criu asks the runtime for: a terminal goes over a socket, hooks run again and have the
+// last word, and the container shares the namespaces of others as before.
+func TestRuntimeCheckpointTerminal(t *testing.T) {
+	b, bundle, goesOn := checkpoints(t, "terminal")
+	log, hook, images := filepath.Join(b.work, "log"), filepath.Join(b.work, "hook"), filepath.Join(b.work, "images")
+	b.write(hook, "#!/bin/sh\ncat >>"+log+"; echo >>"+log+"; echo no such luck; ! [ -e "+b.work+"/fail ]\n", 0o755)
+	other := strings.TrimSpace(b.must("/bin/sh", "-c", "unshare -iu sh -c 'hostname other; exec sleep 1000' >/dev/null 2>&1 </dev/null & echo $!"))
+	defer b.must("/bin/kill", other)
+	for end := time.Now().Add(scaled(5 * time.Second)); time.Now().Before(end) && b.must("/usr/bin/nsenter", "-u", "-t", other, "hostname") != "other\n"; {
+	}
+	dir := bundle("terminal", func(s *specs.Spec) {
+		s.Process.Terminal, s.Hostname = true, ""
+		s.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: hook, Env: []string{"PATH=/usr/bin:/bin"}}}}
+		for i, n := range s.Linux.Namespaces {
+			if n.Type == "ipc" || n.Type == "uts" {
+				s.Linux.Namespaces[i].Path = "/proc/" + other + "/ns/" + string(n.Type)
+			}
+		}
+	})
+	terminal := func(args ...string) {
+		t.Helper()
+		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(b.work, args[0]), Net: "unix"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		b.must(append(args, "-b", dir, "--console-socket", filepath.Join(b.work, args[0]), "terminal")...)
+		c, err := l.AcceptUnix()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		buf, oob := make([]byte, 1000), make([]byte, 100)
+		_, n, _, _, _ := c.ReadMsgUnix(buf, oob)
+		messages, _ := unix.ParseSocketControlMessage(oob[:n])
+		fds, err := unix.ParseUnixRights(&messages[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		master := os.NewFile(uintptr(fds[0]), "master")
+		t.Cleanup(func() { master.Close() })
+		if n, err := master.Read(buf); err != nil || !strings.HasPrefix(string(buf[:n]), "n ") {
+			t.Errorf("%s: from the terminal: %q, %v", args[0], buf[:n], err)
+		}
+	}
+	terminal("run", "-d")
+	goesOn("terminal")
+	b.must("checkpoint", "--image-path", images, "terminal")
+	b.write(filepath.Join(b.work, "fail"), "", 0o644)
+	res := b.runtime("/bin/sh", "-c", filepath.Join(run.bin, "glassbox-runtime")+" --root /run/oci restore -b "+dir+" --image-path "+images+" terminal </dev/null")
+	if res.Code != 1 || !strings.Contains(res.Stderr, "/hooks/createRuntime/0: run "+hook+": exit status 1: no such luck") {
+		t.Errorf("restore with a hook that fails: %+v", res)
+	}
+	if left, err := b.state.leaked(); b.state.before != nil && (err != nil || left != "") {
+		t.Errorf("%v\n%s", err, left)
+	}
+	os.Remove(filepath.Join(b.work, "fail"))
+	terminal("restore", "-d", "--image-path", images)
+	goesOn("terminal")
+	if got := b.must("exec", "terminal", "hostname"); got != "other\n" {
+		t.Errorf("the host name is %q, want the other's", got)
+	}
+	pid := b.pid("terminal")
+	for _, kind := range []string{"ipc", "uts"} {
+		if got, want := b.must("/usr/bin/readlink", "/proc/"+pid+"/ns/"+kind), b.must("/usr/bin/readlink", "/proc/"+other+"/ns/"+kind); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+	if text, _ := os.ReadFile(log); !strings.Contains(string(text), `"pid":`+pid) || strings.Count(string(text), `"status":"creating"`) != 3 {
+		t.Errorf("hooks got\n%swant three times creating, at last with pid %s", text, pid)
+	}
+	if got := b.must("exec", "terminal", "cat", "/sys/class/net/lo/flags"); got != "0x9\n" {
+		t.Errorf("the loopback device has flags %s, want up", got)
+	}
+	b.must("delete", "-f", "terminal")
+}
+
+// TestRuntimeCheckpointUsers moves a container in a user namespace in three steps: twice its memory, then itself.
+func TestRuntimeCheckpointUsers(t *testing.T) {
+	b, bundle, goesOn := checkpoints(t, "users")
+	source := filepath.Join(b.work, "source")
+	os.Mkdir(source, 0o755)
+	b.write(filepath.Join(source, "file"), "of the host\n", 0o644)
+	dir := bundle("users", func(s *specs.Spec) {
+		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+		s.Linux.UIDMappings = []specs.LinuxIDMapping{{HostID: 100000, Size: 65536}}
+		s.Linux.GIDMappings = s.Linux.UIDMappings
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/data", Type: "bind", Source: source, Options: []string{"bind", "ro"}})
+	})
+	b.must("/bin/chown", "-R", "100000:100000", filepath.Join(b.work, "root-users"))
+	runtime := filepath.Join(run.bin, "glassbox-runtime") + " --root /run/oci "
+	b.must("/bin/sh", "-c", runtime+"run -d -b "+dir+" users </dev/null >/dev/null 2>&1")
+	goesOn("users")
+	b.must("checkpoint", "--pre-dump", "--image-path", filepath.Join(b.work, "first"), "users")
+	b.must("checkpoint", "--pre-dump", "--image-path", filepath.Join(b.work, "second"), "--parent-path", "../first", "users")
+	goesOn("users")
+	b.must("checkpoint", "--image-path", filepath.Join(b.work, "last"), "--parent-path", "../second", "users")
+	b.must("/bin/sh", "-c", runtime+"restore -d -b "+dir+" --image-path "+b.work+"/last users </dev/null >/dev/null")
+	goesOn("users")
+	if got := b.must("/bin/cat", "/proc/"+b.pid("users")+"/uid_map"); strings.Join(strings.Fields(got), " ") != "0 100000 65536" {
+		t.Errorf("mapped ids: %s", got)
+	}
+	if got := b.must("exec", "users", "cat", "/data/file"); got != "of the host\n" {
+		t.Errorf("in the bind mount: %q", got)
+	}
+	if st, err := os.Stat(filepath.Join(b.work, "last")); err != nil || st.Mode().Perm() != 0o700 {
+		t.Errorf("the images are open to others afterwards: %v, %v", st.Mode(), err)
+	}
+	b.must("delete", "-f", "users")
 }

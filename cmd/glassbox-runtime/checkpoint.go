@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"flag"
 
 	"glassbox/bundle"
@@ -18,25 +17,9 @@ func criuFlags(fs *flag.FlagSet, f *bundle.CRIUFlags) {
 	fs.BoolVar(&f.FileLocks, "file-locks", false, "take file locks along")
 	fs.BoolVar(&f.AutoDedup, "auto-dedup", false, "free pages of images that aren't needed any more")
 	listVar(fs)(&f.EmptyNS, "empty-ns", nil, "leave out the content of this namespace: network")
+	fs.BoolVar(&f.LazyPages, "lazy-pages", false, "memory is taken along when it is used; criu lazy-pages and --page-server carry it")
 	fs.StringVar(&f.ManageCgroups, "manage-cgroups-mode", "", "what happens with cgroups: soft, full, strict or ignore (default: soft)")
 }
-
-// refused declares a flag of runc's that this runtime can't honour. It is an error to set it.
-func refused(fs *flag.FlagSet, name, why string) {
-	fs.BoolFunc(name, "not supported: "+why, func(v string) error {
-		if v == "false" {
-			return nil
-		}
-		return errors.New("not supported: " + why)
-	})
-}
-
-// refusedValue is refused for a flag with a value.
-func refusedValue(fs *flag.FlagSet, name, why string) {
-	fs.Func(name, "not supported: "+why, func(string) error { return errors.New("not supported: " + why) })
-}
-
-const lazyPages = "pages on demand need a second criu that serves them"
 
 func checkpoint(a *app, fs *flag.FlagSet) func([]string) (int, error) {
 	o := &bundle.CheckpointOptions{}
@@ -47,8 +30,7 @@ func checkpoint(a *app, fs *flag.FlagSet) func([]string) (int, error) {
 	fs.BoolVar(&o.LinkRemap, "link-remap", false, "give open files without a name one, for the time being")
 	fs.StringVar(&o.PageServer, "page-server", "", "ADDRESS:PORT of a criu page-server that gets the memory")
 	fs.BoolVar(&o.PreDump, "pre-dump", false, "write the memory only, and let the container go on")
-	refused(fs, "lazy-pages", lazyPages)
-	refusedValue(fs, "status-fd", "it belongs to --lazy-pages: "+lazyPages)
+	fs.IntVar(&o.StatusFD, "status-fd", -1, "descriptor that gets a zero byte when the memory of --lazy-pages is served")
 	return byID(func(id string) (int, error) {
 		return 0, a.runtime.Checkpoint(id, *o)
 	})
@@ -63,9 +45,8 @@ func restore(a *app, fs *flag.FlagSet) func([]string) (int, error) {
 	fs.StringVar(&o.LSMProfile, "lsm-profile", "", "profile for the processes: apparmor:NAME or selinux:LABEL")
 	fs.StringVar(&o.LSMMountContext, "lsm-mount-context", "", "SELinux context for mounts that had one")
 	fs.Bool("no-subreaper", false, "accepted for old callers; orphans never become children of this runtime")
-	refusedValue(fs, "console-socket", "criu's command line has no means to hand over a terminal")
-	refused(fs, "no-pivot", "criu makes the root with pivot_root")
-	refused(fs, "lazy-pages", lazyPages)
+	fs.StringVar(&o.ConsoleSocket, "console-socket", "", "unix socket that gets the terminal's master")
+	fs.Bool("no-pivot", false, "accepted for old callers; criu always uses pivot_root")
 	return byID(func(id string) (int, error) {
 		return a.runtime.Restore(id, *o)
 	})

@@ -59,15 +59,34 @@ func createFlags(fs *flag.FlagSet) *bundle.CreateOptions {
 	both(fs.StringVar, &o.Bundle, "bundle", "b", "directory of the bundle (default: the working directory)")
 	fs.StringVar(&o.ConsoleSocket, "console-socket", "", "unix socket that gets the terminal's master")
 	fs.StringVar(&o.PIDFile, "pid-file", "", "file that gets the process ID")
+	fs.StringVar(&o.PidfdSocket, "pidfd-socket", "", "unix socket that gets a pidfd of the process")
 	fs.IntVar(&o.PreserveFDs, "preserve-fds", 0, "number of further descriptors, from 3 on, that the container gets")
 	fs.BoolVar(&o.NoPivot, "no-pivot", false, "use chroot instead of pivot_root, which a root in a ramdisk needs; it is weaker")
 	fs.BoolVar(&o.NoNewKeyring, "no-new-keyring", false, "keep the session keyring of the caller")
 	return o
 }
 
+// listenFDs is how many sockets the service manager has given to this process (sd_listen_fds(3)). They are passed on.
+func listenFDs() (int, error) {
+	text := os.Getenv("LISTEN_FDS")
+	if text == "" || os.Getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
+		return 0, nil // none, or they are another process's
+	}
+	n, err := strconv.ParseUint(text, 10, 10)
+	if err != nil {
+		return 0, fmt.Errorf("LISTEN_FDS: %q is no number of descriptors", text)
+	}
+	return int(n), nil
+}
+
 func create(a *app, fs *flag.FlagSet) func([]string) (int, error) {
 	o := createFlags(fs)
 	return byID(func(id string) (int, error) {
+		n, err := listenFDs()
+		if err != nil {
+			return 1, err
+		}
+		o.ListenFDs, o.PreserveFDs = n, o.PreserveFDs+n
 		return 0, a.runtime.Create(id, *o)
 	})
 }
@@ -78,6 +97,11 @@ func runContainer(a *app, fs *flag.FlagSet) func([]string) (int, error) {
 	fs.BoolVar(&o.Keep, "keep", false, "keep the container when it has ended")
 	fs.Bool("no-subreaper", false, "accepted for old callers; orphans never become children of this runtime")
 	return byID(func(id string) (int, error) {
+		n, err := listenFDs()
+		if err != nil {
+			return 1, err
+		}
+		o.ListenFDs, o.PreserveFDs = n, o.PreserveFDs+n
 		return a.runtime.Run(id, *o)
 	})
 }
@@ -138,9 +162,10 @@ func resume(a *app, _ *flag.FlagSet) func([]string) (int, error) {
 func execute(a *app, fs *flag.FlagSet) func([]string) (int, error) {
 	o := &bundle.ExecOptions{}
 	var user string
-	both(fs.StringVar, &o.ProcessFile, "process", "p", "file with the process in JSON, as in config.json")
+	both(fs.StringVar, &o.ProcessFile, "process", "p", "file with the process in JSON, as in config.json; - is standard input")
 	fs.StringVar(&o.ConsoleSocket, "console-socket", "", "unix socket that gets the terminal's master")
 	fs.StringVar(&o.PIDFile, "pid-file", "", "file that gets the process ID")
+	fs.StringVar(&o.PidfdSocket, "pidfd-socket", "", "unix socket that gets a pidfd of the process")
 	fs.StringVar(&o.Cwd, "cwd", "", "working directory")
 	both(listVar(fs), &o.Env, "env", "e", "environment variable")
 	both(fs.BoolVar, &o.TTY, "tty", "t", "give the process a terminal")

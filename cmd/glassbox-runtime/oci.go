@@ -10,14 +10,12 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
+
 	"glassbox/bundle"
 )
 
-// version is that of the runtime; specVersion is the newest runtime-spec that it implements.
-const (
-	version     = "0.1.0"
-	specVersion = "1.2.1"
-)
+const version = "0.1.0"
 
 // app is one call of the command line.
 type app struct {
@@ -70,7 +68,7 @@ func runOCI(args []string) int {
 	case err != nil:
 		return a.fail(err, 1)
 	case *showVersion:
-		fmt.Fprintf(a.out, "glassbox-runtime version %s\nspec: %s\n", version, specVersion)
+		fmt.Fprintf(a.out, "glassbox-runtime version %s\nspec: %s\n", version, specs.Version)
 		return 0
 	case !slices.Contains([]string{"true", "false", "auto"}, *rootless):
 		return a.fail(fmt.Errorf("--rootless: %q is not one of true, false, auto", *rootless), 1)
@@ -80,6 +78,7 @@ func runOCI(args []string) int {
 		a.runtime.Root = defaultRoot()
 	}
 	a.runtime.Protect = protect
+	a.runtime.NotifySocket = os.Getenv("NOTIFY_SOCKET")
 	a.runtime.Warn = func(format string, v ...any) { a.log.write("warning", fmt.Sprintf(format, v...)) }
 	if *debug {
 		a.runtime.Debug = func(format string, v ...any) { a.log.write("debug", fmt.Sprintf(format, v...)) }
