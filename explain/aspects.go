@@ -71,6 +71,9 @@ func aspects() []aspect {
 		{"readonly", func(v *View) []string { return one(v.Root.ReadOnly, "the root is read-only") }},
 		{"rootoptions", func(v *View) []string { return each("overlay option ", v.Root.Options) }},
 		{"chroot", func(v *View) []string {
+			if v.Shares("mount") {
+				return one(v.Root.Chroot, "it has no mount namespace of its own, and its root is entered by chroot")
+			}
 			return one(v.Root.Chroot, "the root is entered by chroot, not by pivot_root")
 		}},
 		{"propagation", func(v *View) []string {

@@ -184,6 +184,7 @@ func (s *siege) runtimeBoxes() map[string]box {
 			ids := []specs.LinuxIDMapping{{ContainerID: 0, HostID: 5000, Size: 100}}
 			spec.Mounts = append(spec.Mounts, specs.Mount{Destination: "/mnt", Type: "bind", Source: s.dir + "/shared", Options: []string{"rbind", "ro", "ridmap"}, UIDMappings: ids, GIDMappings: ids})
 		}},
+		"host mounts": {edit: withoutMounts},
 		"time": {edit: func(spec *specs.Spec) {
 			spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.TimeNamespace})
 			spec.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"boottime": {Secs: 1000}}
@@ -203,7 +204,7 @@ func TestVerifyRuntime(t *testing.T) {
 			id := s.create(f, b)
 			for _, state := range []string{"created", "running"} {
 				r, code := s.verified("--runtime-root", "/run/glassbox-runtime", id)
-				if bad := faults(r); code != 0 || len(bad) > 0 || r.Counts[verify.Holds] < 20 {
+				if bad := faults(r); code != 0 || len(bad) > 0 || r.Counts[verify.Holds] < 20 || state == "running" && !rooted(r) {
 					t.Errorf("%s, %s, %s: exit code %d, %v\n%s", name, f, state, code, r.Counts, strings.Join(bad, "\n"))
 				}
 				if state == "created" {
@@ -213,6 +214,13 @@ func TestVerifyRuntime(t *testing.T) {
 			s.remove(f, id)
 		}
 	}
+}
+
+// rooted reports whether the step by which the root changes was found to hold.
+func rooted(r *verify.Report) bool {
+	return slices.ContainsFunc(r.Steps, func(f verify.Finding) bool {
+		return (f.Op == "pivot_root" || f.Op == "chroot") && f.Verdict == verify.Holds
+	})
 }
 
 // TestVerifyRootless: an ordinary user's container, looked at by that user and by root.
