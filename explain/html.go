@@ -58,7 +58,8 @@ dl{display:grid;grid-template-columns:max-content 1fr;gap:0 .7rem;margin:.3rem 0
 .across{position:relative}.across.arrow::before{content:"";position:absolute;left:-.7rem;right:-.7rem;top:.82rem;border-top:2px dotted var(--dim)}
 details{padding:.12rem 0 .12rem .5rem;min-width:0}summary{cursor:pointer;list-style:none;display:flex;justify-content:space-between;gap:.8rem}summary::-webkit-details-marker{display:none}
 summary:hover{background:var(--card)}summary .n{color:var(--dim);font-variant-numeric:tabular-nums;margin-right:.5rem}
-summary .from{color:var(--dim);font-size:.85em;text-align:right;max-width:45%%}
+summary>span:first-child{flex:1 1 auto;min-width:0}summary .from{flex:0 0 auto;color:var(--dim);font-size:.85em;text-align:right;max-width:45%%}
+summary .n::before{content:"▸";display:inline-block;width:1em}details[open]>summary .n::before{content:"▾"}
 details[open]{background:var(--card);border-radius:.5rem;margin-bottom:.5rem}.why{margin:.2rem 0}
 .phase{padding:1rem 0 .2rem .5rem}.phase p{color:var(--dim);font-size:.93em;max-width:44rem}
 .stack{display:flex;flex-direction:column;gap:.25rem;max-width:40rem}.stack div{border:1px solid var(--line);border-radius:.4rem;padding:.35rem .7rem;background:var(--card)}

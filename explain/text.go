@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -259,7 +260,7 @@ func together(steps []plan.Step) (string, bool) {
 	for front > 0 && !strings.Contains(ends, first[front-1:front]) {
 		front--
 	}
-	for back > 0 && !strings.Contains(ends, first[len(first)-back:len(first)-back+1]) {
+	for back > 0 && !strings.Contains(ends+",", first[len(first)-back:len(first)-back+1]) {
 		back--
 	}
 	middles := make([]string, len(texts))
@@ -301,7 +302,11 @@ func (t *printer) steps(n int, steps []plan.Step, quiet bool) {
 	note := strings.Trim(from+" · "+s.Op.Man(), " ·")
 	var reason []string
 	if !quiet {
-		reason = wrap(t.brief(clean(s.Reason)), width)
+		why := s.Reason
+		if slices.ContainsFunc(steps, func(other plan.Step) bool { return other.Reason != why }) {
+			why = plain(why) // what is in parentheses differs
+		}
+		reason = wrap(t.brief(clean(why)), width)
 	}
 	lines := make([]string, 0, len(what)+len(reason)+1)
 	lines = append(append(lines, what...), reason...)

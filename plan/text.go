@@ -346,7 +346,11 @@ func (*Overlay) Kind() string { return "overlay" }
 func (*Overlay) Man() string { return "mount(2)" }
 
 func (o *Overlay) String() string {
-	return fmt.Sprintf("mount overlay of %d layers on %s", len(o.Lower), o.Target) + when(o.Upper == "", " (read-only)")
+	layers := "layers"
+	if len(o.Lower) == 1 {
+		layers = "layer"
+	}
+	return fmt.Sprintf("mount overlay of %d %s on %s", len(o.Lower), layers, o.Target) + when(o.Upper == "", " (read-only)")
 }
 
 // Kind is "await-start".
