@@ -307,6 +307,11 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 			return check(append([]string{"unix.Chdir(" + g.lit(o.Dir) + ")"}, args...)...)
 		}
 		return text(append(lines, g.packed("check(unix.Mount(", args, "))")...)...)
+	case *plan.RootDir:
+		if slices.ContainsFunc(g.plan.Steps, func(s plan.Step) bool { _, hook := s.Op.(*plan.Hook); return hook }) {
+			return none() // until the hooks have run, names of the container are below it
+		}
+		return check("unix.Chdir(" + g.lit(o.Path) + ")")
 	case *plan.PivotRoot:
 		return check("unix.Chdir("+g.lit(o.Root)+")", `unix.PivotRoot(".", ".")`, `unix.Unmount(".", unix.MNT_DETACH)`, `unix.Chdir("/")`)
 	case *plan.FSMount:
@@ -695,7 +700,7 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 
 	// Each of these is a program of its own, or needs a process without threads.
 	case *plan.CgroupRemove, *plan.LinkDelete, *plan.NftUnpublish, *plan.OpenPid, *plan.Adopt, *plan.TimeOffsets,
-		*plan.SendListener, *plan.CopyUp, *plan.OpenDir, *plan.Hook, *plan.MoveRoot, *plan.RootDir, *plan.RootMount, *plan.RootUnmount, *plan.Chroot, *plan.MemPolicy,
+		*plan.SendListener, *plan.CopyUp, *plan.OpenDir, *plan.Hook, *plan.MoveRoot, *plan.RootMount, *plan.RootUnmount, *plan.Chroot, *plan.MemPolicy,
 		*plan.SystemdScope, *plan.SystemdSet, *plan.SystemdAttach, *plan.SystemdStop,
 		*plan.ResctrlCreate, *plan.ResctrlRemove, *plan.ResctrlCheck, *plan.ResctrlWrite, *plan.ResctrlJoin:
 		return none()
