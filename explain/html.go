@@ -323,7 +323,7 @@ func (t *page) network(v *View) {
 		box("in", "container", fmt.Sprintf("port %d", p.ContainerPort))
 		t.line(`</div>`)
 	}
-	t.line(`<details><summary class="dim">The firewall's rules</summary><pre>`)
+	t.line(`<details><summary class="dim"><span><span class="n"></span>The firewall's rules</span></summary><pre>`)
 	for _, rule := range n.Rules {
 		t.put("%s", rule)
 	}
