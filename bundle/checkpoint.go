@@ -2,13 +2,12 @@ package bundle
 
 import (
 	"bytes"
-	"cmp"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -156,12 +155,12 @@ func (r *Runtime) checkpointOptions(c *record, o *CheckpointOptions) (m message,
 		m.string(optParent, o.ParentPath)
 	}
 	if o.PageServer != "" {
-		host, text, err := net.SplitHostPort(o.PageServer)
-		port, err2 := strconv.ParseUint(text, 10, 16)
-		if err := cmp.Or(err, err2); err != nil {
-			return nil, nil, fmt.Errorf("--page-server: %w", err)
+		i := strings.LastIndexByte(o.PageServer, ':')
+		port, err := strconv.ParseUint(o.PageServer[i+1:], 10, 16)
+		if i < 1 || err != nil {
+			return nil, nil, fmt.Errorf("--page-server: %q is not ADDRESS:PORT", o.PageServer)
 		}
-		m.message(optPageServer, pair(host, int(port)))
+		m.message(optPageServer, pair(strings.Trim(o.PageServer[:i], "[]"), int(port)))
 	}
 	if o.LazyPages && o.StatusFD >= 0 {
 		flags, err := unix.FcntlInt(uintptr(o.StatusFD), unix.F_GETFL, 0)
