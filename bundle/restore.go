@@ -94,7 +94,7 @@ const (
 )
 
 // What is staged for criu, beside mounts, which have numbers.
-const stagedRoot, stagedImages, stagedWork = "root", "images", "work"
+const stagedRoot, stagedImages, stagedWork, stagedProgram = "root", "images", "work", "criu"
 
 // streams are the names of descriptors 0, 1 and 2 for steps.
 var streams = [...]string{"stdin", "stdout", "stderr"}
@@ -135,9 +135,10 @@ func (r *Runtime) restore(id string, spec *specs.Spec, text []byte, program stri
 	if err != nil {
 		return nil, err
 	}
-	in := compile.RestoreInput{Input: input, Argv: []string{program, "swrk", strconv.Itoa(criuSocket)}, Env: os.Environ()}
+	in := compile.RestoreInput{Input: input, Argv: []string{compile.CriuStage + "/" + stagedProgram, "swrk", strconv.Itoa(criuSocket)}, Env: os.Environ()}
 	in.Stage = []compile.Staged{
 		{Name: stagedRoot, Path: spec.Root.Path, Pointer: "/root/path", Recursive: true}, {Name: stagedImages, Path: o.ImagePath}, {Name: stagedWork, Path: o.WorkPath},
+		{Name: stagedProgram, Path: program},
 	}
 	out, err := r.compile(in.Input)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 
 	"golang.org/x/sys/unix"
@@ -284,26 +285,48 @@ func criuCall(program string, namespaces []string, kind int, opts message, notif
 	return a, err
 }
 
-// inNamespaces does something in namespaces, which are given by their files.
+// inNamespaces does something in namespaces, which are given by their files /proc/PID/ns/KIND.
 func inNamespaces(paths []string, do func() error) error {
 	if len(paths) == 0 {
 		return do()
 	}
 	done := make(chan error)
 	go func() {
-		runtime.LockOSThread() // and it ends with this goroutine
-		for _, path := range paths {
-			fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-			if err == nil {
-				err = unix.Setns(fd, 0)
-				unix.Close(fd)
+		// The thread comes back from where it was. One that can't is never used again: it ends with the goroutine, unless it is the
+		// first one of the process, by whose namespaces /proc/self goes.
+		runtime.LockOSThread()
+		back := true
+		var own []int
+		enter := func() error {
+			for _, path := range paths {
+				old, err := unix.Open("/proc/thread-self/ns/"+filepath.Base(path), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+				if err != nil {
+					return err
+				}
+				own = append(own, old)
+				fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+				if err == nil {
+					err = unix.Setns(fd, 0)
+					unix.Close(fd)
+				}
+				if err != nil {
+					return fmt.Errorf("enter %s: %w", path, err)
+				}
 			}
-			if err != nil {
-				done <- fmt.Errorf("enter %s: %w", path, err)
-				return
-			}
+			return nil
 		}
-		done <- do()
+		err := enter()
+		if err == nil {
+			err = do()
+		}
+		for _, fd := range own {
+			back = unix.Setns(fd, 0) == nil && back
+			unix.Close(fd)
+		}
+		if back {
+			runtime.UnlockOSThread()
+		}
+		done <- err
 	}()
 	return <-done
 }

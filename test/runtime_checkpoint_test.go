@@ -14,6 +14,8 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"glassbox/test/machine"
 )
 
 // counter reads the file in which a container counts.
@@ -233,6 +235,143 @@ func checkpoints(t *testing.T, name string) (b *bundles, bundle func(name string
 	}
 }
 
+// terminal calls a command of the runtime that hands a terminal over, and waits for what a container writes there.
+func (b *bundles) terminal(args ...string) {
+	b.t.Helper()
+	path := filepath.Join(b.work, "console")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer l.Close()
+	if args[0] == "/bin/sh" {
+		b.must(append(args, path)...)
+	} else {
+		b.must(append([]string{args[0], "--console-socket", path}, args[1:]...)...)
+	}
+	l.SetDeadline(time.Now().Add(scaled(5 * time.Second)))
+	c, err := l.AcceptUnix()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer c.Close()
+	buf, oob := make([]byte, 1000), make([]byte, 100)
+	_, n, _, _, err := c.ReadMsgUnix(buf, oob)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	messages, err := unix.ParseSocketControlMessage(oob[:n])
+	if err != nil || len(messages) != 1 {
+		b.t.Fatalf("no terminal came: %v", err)
+	}
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	master := os.NewFile(uintptr(fds[0]), "master")
+	b.t.Cleanup(func() { master.Close() })
+	if n, err := master.Read(buf); err != nil || !strings.HasPrefix(string(buf[:n]), "n") {
+		b.t.Errorf("%s: from the terminal: %q, %v", strings.Join(args, " "), buf[:n], err)
+	}
+}
+
+// TestRuntimeRestoreAsks plays criu (test/prog/criu.go), which asks while it restores: about hooks, a terminal, and whether what it
+// has made is the container. It runs everywhere, and says nothing of what the real one makes.
+func TestRuntimeRestoreAsks(t *testing.T) {
+	b := startBundles(t, "asks")
+	root := b.rootfs("root")
+	fake, images, hook, log := filepath.Join(b.work, "fake"), filepath.Join(b.work, "images"), filepath.Join(b.work, "hook"), filepath.Join(b.work, "log")
+	os.Mkdir(fake, 0o755)
+	os.Symlink(run.set.Prog(), filepath.Join(fake, "criu"))
+	b.write(hook, "#!/bin/sh\ncat >>"+log+"; echo >>"+log+"; echo no such luck; ! [ -e "+b.work+"/fail ]\n", 0o755)
+	other := strings.TrimSpace(b.must("/bin/sh", "-c", "unshare -iu sleep 1000 >/dev/null 2>&1 </dev/null & echo $!"))
+	defer b.must("/bin/kill", other)
+	for end := time.Now().Add(scaled(5 * time.Second)); time.Now().Before(end) && b.must("/bin/readlink", "/proc/"+other+"/ns/uts") == b.must("/bin/readlink", "/proc/self/ns/uts"); {
+	}
+	bundle := func(name string, edit func(*specs.Spec)) string {
+		return b.bundle(name, root, func(s *specs.Spec) {
+			s.Process.Args = []string{"sh", "-c", "while :; do echo n; sleep 0.1; done"}
+			s.Process.Terminal, s.Hostname, s.Process.NoNewPrivileges = true, "", false
+			s.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: hook, Env: []string{"PATH=/usr/bin:/bin"}}}}
+			for i, n := range s.Linux.Namespaces {
+				if n.Type == "ipc" || n.Type == "uts" {
+					s.Linux.Namespaces[i].Path = "/proc/" + other + "/ns/" + string(n.Type)
+				}
+			}
+			if edit != nil {
+				edit(s)
+			}
+		})
+	}
+	dir := bundle("asked", nil)
+	runtime := filepath.Join(run.bin, "glassbox-runtime") + " --root /run/oci "
+	before := "PATH=" + fake + ":$PATH FAKE_CLONE=" + strconv.Itoa(unix.CLONE_NEWNS|unix.CLONE_NEWPID|unix.CLONE_NEWNET) + " FAKE_ARGV='while :; do echo n; sleep 0.1; done' "
+	restore := func(env, flags string) machine.Result {
+		t.Helper()
+		return b.runtime("/bin/sh", "-c", before+env+" timeout -s KILL 10 "+runtime+"restore --image-path "+images+" "+flags+" asked </dev/null")
+	}
+	b.terminal("run", "-d", "-b", dir, "asked")
+	b.must("/bin/sh", "-c", before+runtime+"checkpoint --pre-dump --image-path "+images+"/pre asked")
+	if res := b.runtime("/bin/sh", "-c", before+runtime+"checkpoint --lazy-pages --image-path "+images+" asked"); res.Code != 1 || !strings.Contains(res.Stderr, "--lazy-pages: criu can't do it here") {
+		t.Errorf("checkpoint --lazy-pages: %+v", res)
+	}
+	b.must("/bin/sh", "-c", before+runtime+"checkpoint --image-path "+images+" asked")
+	if got := b.must("list", "-q"); got != "" {
+		t.Errorf("left after the checkpoint: %s", got)
+	}
+	clean, err := b.state.settled()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.state.before = &clean
+	terminal := "FAKE_TERMINAL=1"
+	for _, tt := range []struct{ name, env, flags, want string }{
+		{"a hook fails", terminal + " A=$(touch " + b.work + "/fail)", "-b " + dir, "/hooks/createRuntime/0: run " + hook + ": exit status 1: no such luck"},
+		{"no terminal", "A=$(rm " + b.work + "/fail)", "-b " + dir, "/process/terminal: the checkpoint has no terminal"},
+		{"a terminal too many", terminal, "-b " + bundle("none", func(s *specs.Spec) { s.Process.Terminal = false }), "/process/terminal: the checkpoint has a terminal, and the configuration has none"},
+		{"privileges", terminal, "-b " + bundle("privileges", func(s *specs.Spec) { s.Process.NoNewPrivileges = true }), "/process/noNewPrivileges: this criu has restored process"},
+		{"no network namespace", terminal + " FAKE_CLONE=" + strconv.Itoa(unix.CLONE_NEWNS|unix.CLONE_NEWPID), "-b " + dir, "the checkpoint has no net namespace of its own"},
+		{"not shared", terminal + " FAKE_CLONE=" + strconv.Itoa(unix.CLONE_NEWNS|unix.CLONE_NEWPID|unix.CLONE_NEWNET|unix.CLONE_NEWUTS), "-b " + dir, "criu has not restored the process into the uts namespace of others"},
+		{"not to be shared", terminal, "-b " + bundle("own", func(s *specs.Spec) {
+			for i := range s.Linux.Namespaces {
+				s.Linux.Namespaces[i].Path = ""
+			}
+		}), "the checkpoint shares the "},
+		{"a crash", "FAKE_CLONE=x", "-b " + dir, "criu restore: criu"},
+	} {
+		if res := restore(tt.env, tt.flags); res.Code != 1 || !strings.Contains(res.Stderr, tt.want) {
+			t.Errorf("%s: got %+v, want an error with %s", tt.name, res, tt.want)
+		}
+		if left, err := b.state.leaked(); err != nil || left != "" {
+			t.Errorf("%s: %v\n%s", tt.name, err, left)
+		}
+	}
+	os.Remove(log)
+	b.terminal("/bin/sh", "-c", before+terminal+" "+runtime+"restore -d -b "+dir+" --image-path "+images+" --pid-file "+b.work+"/pid --console-socket $0 asked </dev/null >/dev/null")
+	pid := b.pid("asked")
+	if got, _ := os.ReadFile(b.work + "/pid"); string(got) != pid || b.status("asked") != "running" {
+		t.Errorf("state says %s, %s, the pid file %s", pid, b.status("asked"), got)
+	}
+	for _, kind := range []string{"ipc", "uts"} {
+		if got, want := b.must("/bin/readlink", "/proc/"+pid+"/ns/"+kind), b.must("/bin/readlink", "/proc/"+other+"/ns/"+kind); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+	if text, _ := os.ReadFile(log); !strings.Contains(string(text), `"pid":`+pid) || strings.Count(string(text), `"status":"creating"`) != 1 {
+		t.Errorf("the hook got\n%swant once creating, with pid %s", text, pid)
+	}
+	if got := b.must("/bin/cat", "/proc/"+pid+"/net/fib_trie"); !strings.Contains(got, "127.0.0.0") {
+		t.Errorf("the loopback device isn't up: %s", got)
+	}
+	b.must("delete", "-f", "asked")
+	if res := restore(terminal+" FAKE_ARGV='sleep 0.3; echo n; exit 7'", "-b "+dir); res.Code != 7 || !strings.Contains(res.Stdout, "n") {
+		t.Errorf("restore in the foreground: %+v", res)
+	}
+	if left, err := b.state.leaked(); err != nil || left != "" {
+		t.Errorf("%v\n%s", err, left)
+	}
+}
+
 // TestRuntimeCheckpointTerminal brings back what criu asks the runtime for: a terminal goes over a socket, hooks run again and have the
 // last word, and the container shares the namespaces of others as before.
 func TestRuntimeCheckpointTerminal(t *testing.T) {
@@ -252,33 +391,7 @@ func TestRuntimeCheckpointTerminal(t *testing.T) {
 			}
 		}
 	})
-	terminal := func(args ...string) {
-		t.Helper()
-		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(b.work, args[0]), Net: "unix"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		b.must(append(args, "-b", dir, "--console-socket", filepath.Join(b.work, args[0]), "terminal")...)
-		c, err := l.AcceptUnix()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		buf, oob := make([]byte, 1000), make([]byte, 100)
-		_, n, _, _, _ := c.ReadMsgUnix(buf, oob)
-		messages, _ := unix.ParseSocketControlMessage(oob[:n])
-		fds, err := unix.ParseUnixRights(&messages[0])
-		if err != nil {
-			t.Fatal(err)
-		}
-		master := os.NewFile(uintptr(fds[0]), "master")
-		t.Cleanup(func() { master.Close() })
-		if n, err := master.Read(buf); err != nil || !strings.HasPrefix(string(buf[:n]), "n ") {
-			t.Errorf("%s: from the terminal: %q, %v", args[0], buf[:n], err)
-		}
-	}
-	terminal("run", "-d")
+	b.terminal("run", "-d", "-b", dir, "terminal")
 	goesOn("terminal")
 	b.must("checkpoint", "--image-path", images, "terminal")
 	b.write(filepath.Join(b.work, "fail"), "", 0o644)
@@ -290,7 +403,7 @@ func TestRuntimeCheckpointTerminal(t *testing.T) {
 		t.Errorf("%v\n%s", err, left)
 	}
 	os.Remove(filepath.Join(b.work, "fail"))
-	terminal("restore", "-d", "--image-path", images)
+	b.terminal("restore", "-d", "-b", dir, "--image-path", images, "terminal")
 	goesOn("terminal")
 	if got := b.must("exec", "terminal", "hostname"); got != "other\n" {
 		t.Errorf("the host name is %q, want the other's", got)
