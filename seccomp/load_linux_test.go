@@ -198,53 +198,106 @@ func TestKernelDefault(t *testing.T) {
 	}
 }
 
-// TestKernelEveryCall asks the kernel about every number there is. Calls that the filter would let through are turned
-// into errno 998 and denied ones into 999, which no call ever returns, so nothing really happens; except for those that
-// the Go runtime of the child cannot live without.
+// TestKernelEveryCall asks the kernel about every number there is, by each way into the kernel that this machine has: the 64-bit calls,
+// and on amd64 those of x32 and of i386. Calls that the filter would let through are turned into errno 998 and denied ones into 999,
+// which no call ever returns, so nothing really happens. The child itself can't live without some of them: those are turned only if
+// their last argument is a number that nobody else gives.
+//
+// x32 is asked about on every kernel: one that doesn't have it sees the numbers with their bit all the same, and seccomp comes first.
 func TestKernelEveryCall(t *testing.T) {
 	if machine(runtime.GOARCH) == nil {
 		t.Skip("needs amd64 or arm64")
 	}
-	runtimeNeeds := strings.Fields(`rt_sigreturn rt_sigprocmask rt_sigaction sigaltstack futex nanosleep clock_nanosleep write read close
+	const most = 620
+	const asked = 0x5eccca11
+	needs := strings.Fields(`rt_sigreturn rt_sigprocmask rt_sigaction sigaltstack futex nanosleep clock_nanosleep write read close
 		openat fcntl mmap munmap madvise mprotect sched_yield sched_getaffinity gettid getpid tgkill exit exit_group epoll_create1
-		epoll_ctl epoll_pwait pipe2 eventfd2 prctl newfstatat fstat restart_syscall prlimit64 getrandom`)
+		epoll_ctl epoll_pwait pipe2 eventfd2 prctl newfstatat fstat restart_syscall prlimit64 getrandom execve arch_prctl`)
+	ways := []struct {
+		name  string
+		audit uint32
+		bit   uint32
+	}{{"native", abiInfos[machine(runtime.GOARCH)[0]].audit, 0}}
+	program := ""
+	if runtime.GOARCH == "amd64" {
+		ways = append(ways, struct {
+			name  string
+			audit uint32
+			bit   uint32
+		}{"x32", abiInfos[abiX32].audit, x32Bit})
+		everything := &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Architectures: []specs.Arch{specs.ArchX86}}
+		if _, err := start(t, job{Profile: everything, Exec: oneCall(t, t.TempDir(), true, uint32(calls[findCall("getppid")].nr[abi386]), 0)}); exitCode(err) == -2 {
+			t.Log("i386: needs a kernel with CONFIG_IA32_EMULATION")
+		} else {
+			program = narrowCalls(t, t.TempDir(), most, asked, uint32(calls[findCall("clone")].nr[abi386]))
+			ways = append(ways, struct {
+				name  string
+				audit uint32
+				bit   uint32
+			}{"i386", abiInfos[abi386].audit, 0})
+		}
+	}
 	for name, caps := range capabilitySets {
 		real := Default(DefaultOptions{Arch: runtime.GOARCH, Caps: caps, KernelMajor: 6})
 		marked := *real
 		pass, deny := uint(998), uint(999)
 		marked.DefaultErrnoRet = &deny
-		marked.Syscalls = []specs.LinuxSyscall{{Names: runtimeNeeds, Action: specs.ActAllow}, {Names: []string{"clone"}, Action: specs.ActAllow}}
+		when := func(op specs.LinuxSeccompOperator) []specs.LinuxSeccompArg {
+			return []specs.LinuxSeccompArg{{Index: 5, Value: asked, Op: op}}
+		}
+		marked.Syscalls = []specs.LinuxSyscall{
+			{Names: needs, Action: specs.ActAllow, Args: when(specs.OpNotEqual)},
+			{Names: needs, Action: specs.ActErrno, ErrnoRet: &pass, Args: when(specs.OpEqualTo)},
+			{Names: []string{"clone"}, Action: specs.ActAllow},
+		}
 		for _, s := range real.Syscalls {
 			if s.Action == specs.ActAllow {
 				s.Action, s.ErrnoRet = specs.ActErrno, &pass
+				for _, n := range needs {
+					if i := slices.Index(s.Names, n); i >= 0 {
+						s.Names = slices.Delete(slices.Clone(s.Names), i, i+1)
+					}
+				}
 			}
 			marked.Syscalls = append(marked.Syscalls, s)
 		}
 		n := newNaive(&marked, runtime.GOARCH)
-		audit := abiInfos[machine(runtime.GOARCH)[0]].audit
-		var cs []probe
-		var want []int
-		for nr := range uint32(620) {
-			if runtime.GOARCH == "amd64" && (nr == 335 || nr == 336) {
-				// uretprobe and uprobe: the kernel makes them itself, past all filters (Linux 6.14), and answers
-				// everyone else with SIGILL.
-				continue
+		for _, way := range ways {
+			args := [6]uintptr{5: asked}
+			var cs []probe
+			var want []int
+			for nr := range uint32(most) {
+				if way.name == "native" && runtime.GOARCH == "amd64" && (nr == 335 || nr == 336) {
+					// uretprobe and uprobe: the kernel makes them itself, past all filters (Linux 6.14), and answers
+					// everyone else with SIGILL.
+					continue
+				}
+				v := n.verdict(runtime.GOARCH, data{nr: nr | way.bit, arch: way.audit, args: [6]uint64{5: asked}})
+				if v&0xffff0000 != retErrno {
+					continue
+				}
+				cs = append(cs, probe{NR: uintptr(nr | way.bit), Args: args})
+				want = append(want, int(v&0xffff))
 			}
-			d := data{nr: nr, arch: audit}
-			v := n.verdict(runtime.GOARCH, d)
-			if v&0xffff0000 != retErrno {
-				continue
+			if len(cs) < most-10 {
+				t.Fatalf("%s: only %d calls to try", way.name, len(cs))
 			}
-			cs = append(cs, probe{NR: uintptr(nr)})
-			want = append(want, int(v&0xffff))
-		}
-		if len(cs) < 500 {
-			t.Fatalf("only %d calls to try", len(cs))
-		}
-		got := probes(t, &marked, cs)
-		for i, c := range cs {
-			if got[i] != want[i] {
-				t.Errorf("%s: call %d: got errno %d, want %d", name, c.NR, got[i], want[i])
+			got := make([]int, 0, len(cs))
+			if way.name == "i386" {
+				out, err := start(t, job{Profile: &marked, Exec: program})
+				if err != nil || len(out) != 4*most {
+					t.Fatalf("%s, %s: %v, %d bytes", name, way.name, err, len(out))
+				}
+				for _, c := range cs {
+					got = append(got, -int(int32(binary.LittleEndian.Uint32(out[4*c.NR:]))))
+				}
+			} else {
+				got = probes(t, &marked, cs)
+			}
+			for i, c := range cs {
+				if got[i] != want[i] {
+					t.Errorf("%s, %s: call %d: got errno %d, want %d", name, way.name, uint32(c.NR)&^way.bit, got[i], want[i])
+				}
 			}
 		}
 	}
@@ -558,7 +611,38 @@ func oneCall(t *testing.T, dir string, narrow bool, nr, arg uint32) string {
 	}
 	code = append(code, 0xf7, 0xd8, 0x89, 0xc7)               // neg eax; mov edi, eax
 	code = append(code, 0xb8, 231, 0, 0, 0, 0x0f, 0x05, 0xf4) // mov eax, exit_group; syscall; hlt
+	return writeProgram(t, filepath.Join(dir, fmt.Sprintf("call-%v-%x-%x", narrow, nr, arg)), code)
+}
 
+// narrowCalls writes a static x86-64 program that makes the i386 calls from 0 to most-1, but for one, by int 0x80, each with last as
+// its last argument, and writes their results to its standard output, 4 bytes each.
+func narrowCalls(t *testing.T, dir string, most, last, but uint32) string {
+	t.Helper()
+	le := binary.LittleEndian
+	code := le.AppendUint32([]byte{0x48, 0x81, 0xec}, 4*most) // sub rsp, 4*most
+	code = append(code, 0x45, 0x31, 0xe4)                     // xor r12d, r12d
+	loop := len(code)
+	code = le.AppendUint32(append(code, 0x41, 0x81, 0xfc), but)                     // cmp r12d, but
+	code = append(code, 0x74, 10+5+5+4)                                             // je next
+	code = append(code, 0x31, 0xdb, 0x31, 0xc9, 0x31, 0xd2, 0x31, 0xf6, 0x31, 0xff) // xor ebx, ebx … edi, edi
+	code = le.AppendUint32(append(code, 0xbd), last)                                // mov ebp, last
+	code = append(code, 0x44, 0x89, 0xe0, 0xcd, 0x80)                               // mov eax, r12d; int 0x80
+	code = append(code, 0x42, 0x89, 0x04, 0xa4)                                     // mov [rsp+r12*4], eax
+	code = append(code, 0x41, 0xff, 0xc4)                                           // next: inc r12d
+	code = le.AppendUint32(append(code, 0x41, 0x81, 0xfc), most)                    // cmp r12d, most
+	code = append(code, 0x72, byte(loop-len(code)-2))                               // jb loop
+	code = append(code, 0xbf, 1, 0, 0, 0, 0x48, 0x89, 0xe6)                         // mov edi, 1; mov rsi, rsp
+	code = le.AppendUint32(append(code, 0xba), 4*most)                              // mov edx, 4*most
+	code = append(code, 0x45, 0x31, 0xc9)                                           // xor r9d, r9d
+	code = append(code, 0xb8, 1, 0, 0, 0, 0x0f, 0x05)                               // mov eax, write; syscall
+	code = append(code, 0x31, 0xff, 0xb8, 231, 0, 0, 0, 0x0f, 0x05, 0xf4)           // xor edi, edi; mov eax, exit_group; syscall; hlt
+	return writeProgram(t, filepath.Join(dir, "calls"), code)
+}
+
+// writeProgram writes a static x86-64 program.
+func writeProgram(t *testing.T, name string, code []byte) string {
+	t.Helper()
+	le := binary.LittleEndian
 	const base, header = 0x400000, 64 + 56
 	b := append([]byte("\x7fELF\x02\x01\x01"), make([]byte, 9)...)
 	b = le.AppendUint16(b, 2)           // ET_EXEC
@@ -578,7 +662,6 @@ func oneCall(t *testing.T, dir string, narrow bool, nr, arg uint32) string {
 		b = le.AppendUint64(b, v)
 	}
 	b = append(b, code...)
-	name := filepath.Join(dir, fmt.Sprintf("call-%v-%x-%x", narrow, nr, arg))
 	if err := os.WriteFile(name, b, 0o755); err != nil {
 		t.Fatal(err)
 	}
