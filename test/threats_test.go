@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"debug/elf"
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -371,6 +373,42 @@ func TestThreatConsole(t *testing.T) {
 	s.remove(runtimeFace, attacker)
 }
 
+// TestThreatTerminal is the other half of row 5: the directory of the terminals is swapped while the container's one is opened, for
+// which the attacker has time, because the container's start is held up after each ioctl. In its place is a link to a file of the
+// container's, which root would make the user's.
+func TestThreatTerminal(t *testing.T) {
+	s := besiege(t)
+	s.shell("mkdir -p volume/pts volume/evil && for n in 0 1 2 3; do ln -s /victim volume/evil/$n; done")
+	volume := filepath.Join(s.dir, "volume")
+	attacker, _ := s.start(runtimeFace, box{rootfs: s.root(""), binds: [][2]string{{volume, "/vol"}}, args: []string{"/t/prog", "turn", "/stop", "/vol/pts", "/vol/evil"}})
+	root := s.root("touch victim")
+	b := box{rootfs: root, args: []string{"sh", "-c", `[ -t 0 ] && stat -Lc "%t %u" /proc/self/fd/0`}, tty: true, user: "1000:1000", edit: func(spec *specs.Spec) {
+		noDev(spec)
+		spec.Linux.MaskedPaths = nil // there is no null device
+		spec.Mounts = append(spec.Mounts,
+			specs.Mount{Destination: "/dev", Type: "bind", Source: volume, Options: []string{"rbind"}},
+			specs.Mount{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"newinstance", "ptmxmode=0666"}})
+	}}
+	good := 0
+	const n = 8
+	for range n {
+		res := s.on(append([]string{"strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=ioctl", "-e", "inject=ioctl:delay_exit=15000"}, s.command(runtimeFace, s.id("box"), b)...)...)
+		if got := strings.ReplaceAll(res.Stdout, "\r", ""); got == "88 1000\n" {
+			good++
+		} else if res.Code == 0 || got != "" {
+			t.Errorf("exit code %d, got %q, want a terminal of the user's or an error (%s)", res.Code, got, res.Stderr)
+		}
+		if st, err := os.Stat(filepath.Join(root, "victim")); err != nil || st.Sys().(*syscall.Stat_t).Uid != 0 {
+			t.Fatalf("the file behind the link is the user's now: %v %v", st.Sys(), err)
+		}
+	}
+	t.Logf("%d of %d containers were started", good, n)
+	if good == 0 {
+		t.Error("no container was started: nothing was to be seen")
+	}
+	s.remove(runtimeFace, attacker)
+}
+
 // TestThreatProc is row 6: what looks like procfs is none, or is covered.
 func TestThreatProc(t *testing.T) {
 	s := besiege(t)
@@ -643,10 +681,23 @@ func TestThreatUser(t *testing.T) {
 			t.Errorf("--group-add %s: exit code %d: %s", gid, res.Code, res.Stdout)
 		}
 	}
-	no := uint32(4294967295)
-	if res := s.run(runtimeFace, box{rootfs: root, args: program, edit: func(spec *specs.Spec) { spec.Process.User.AdditionalGids = []uint32{no} }}); res.Code == 0 {
-		t.Errorf("/process/user/additionalGids/0 %d: %s", no, res.Stdout)
+	// The number that is "leave it as it is" to the kernel, where no parser of a flag comes first.
+	id, _ := s.start(runtimeFace, box{rootfs: root, args: []string{"sleep", "1000"}})
+	for what, user := range map[string]specs.User{"uid": {UID: 4294967295, GID: 1000}, "gid": {UID: 1000, GID: 4294967295}, "additionalGids": {UID: 1000, GID: 1000, AdditionalGids: []uint32{4294967295}}} {
+		process := filepath.Join(s.dir, "process.json")
+		text, err := json.Marshal(specs.Process{Args: program, Cwd: "/", Env: []string{"PATH=/bin"}, User: user})
+		must(t, err)
+		must(t, os.WriteFile(process, text, 0o644))
+		for how, res := range map[string]machine.Result{
+			"config.json":    s.run(runtimeFace, box{rootfs: root, args: program, edit: func(spec *specs.Spec) { spec.Process.User = user }}),
+			"exec --process": s.on("glassbox-runtime", "exec", "--process", process, id),
+		} {
+			if res.Code == 0 || res.Stdout != "" || !strings.Contains(res.Stderr, "/user/"+what) {
+				t.Errorf("%s: 4294967295 as %s: exit code %d, got %q (%s), want an error that names it", how, what, res.Code, res.Stdout, strings.TrimSpace(res.Stderr))
+			}
+		}
 	}
+	s.remove(runtimeFace, id)
 }
 
 // TestThreatChroot is row 21: a second chroot, by a root that may do it.

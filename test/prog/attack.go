@@ -155,6 +155,17 @@ func swap(args []string) error {
 	return nil
 }
 
+// turn exchanges two names every ten milliseconds, until a file is there.
+func turn(args []string) error {
+	for !exists(args[0]) {
+		if err := unix.Renameat2(unix.AT_FDCWD, args[1], unix.AT_FDCWD, args[2], unix.RENAME_EXCHANGE); err != nil {
+			return fmt.Errorf("exchange: %w", err)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return nil
+}
+
 // calls makes every system call there is, with arguments that make no sense, and prints what each said. Those that end or stop
 // their caller whatever the arguments are left out.
 func calls([]string) error {
