@@ -573,7 +573,7 @@ type seed struct {
 var seedImages = map[string][]string{
 	"busybox": {
 		"busybox", "busybox:user", "busybox:uid", "busybox:baduser", "busybox:workdir", "busybox:entry", "busybox:stop",
-		"busybox:nocmd",
+		"busybox:nocmd", "busybox:workfd", "busybox:workup", "busybox:volproc",
 	},
 }
 

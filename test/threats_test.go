@@ -86,7 +86,7 @@ func TestThreatExecutable(t *testing.T) {
 					s.until("a look at the entrypoint", func() bool { return s.exists(result) })
 				} else {
 					s.on(s.exec(f, nil, id, "/evil")...)
-					script := `i=0; while [ $i -lt ` + fmt.Sprint(few(33)) + ` ]; do for p in /plain /interp /bin/true; do "$@" $p; done; i=$((i+1)); done >/dev/null 2>&1`
+					script := `i=0; while [ $i -lt ` + fmt.Sprint(few(34)) + ` ]; do for p in /plain /interp /bin/true; do "$@" $p; done; i=$((i+1)); done >/dev/null 2>&1`
 					s.sh(script, append([]string{"sh"}, s.exec(f, nil, id)...)...)
 					must(t, os.WriteFile(filepath.Join(root, "stop"), nil, 0o644))
 					s.until("the attacker's end", func() bool { return s.exists(result + ".done") })
