@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -44,6 +45,29 @@ func resctrl(args []string) error {
 			c.serve(buf[:n])
 		}
 	}
+}
+
+// withResctrl executes a program to which the imitation is the real one: in a mount namespace of its own, where its mountinfo says so.
+func withResctrl(args []string) error {
+	runtime.LockOSThread()
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		return err
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
+		return err
+	}
+	mounts, err := os.ReadFile("/proc/thread-self/mountinfo")
+	if err != nil {
+		return err
+	}
+	file := fmt.Sprintf("/run/mountinfo.%d", os.Getpid())
+	if err := os.WriteFile(file, bytes.ReplaceAll(mounts, []byte(" - fuse.resctrl "), []byte(" - resctrl ")), 0o644); err != nil {
+		return err
+	}
+	if err := unix.Mount(file, fmt.Sprintf("/proc/%d/mountinfo", os.Getpid()), "", unix.MS_BIND, ""); err != nil {
+		return err
+	}
+	return unix.Exec(args[0], args, os.Environ())
 }
 
 // class is a class, or a monitoring group: that has no schemata.
