@@ -530,7 +530,9 @@ func (b *builder) security() error {
 			}
 			b.spec.Process.ApparmorProfile = value
 			b.origins["/process/apparmorProfile"] = "--security-opt " + opt
-		case key == "label" && (value == "disable" || !slices.Contains(b.facts.LSM, "selinux")):
+		case key == "label" && value == "disable": // there is none
+		case key == "label":
+			return unsupported("--security-opt %s: labels of SELinux can't be given here, but with glassbox-runtime", opt)
 		case key == "systempaths" && value == "unconfined":
 			b.unmasked = true
 		default:

@@ -58,7 +58,6 @@ func child(text string) error {
 		return err
 	}
 	program := f.Bytes()
-	runtime.GOMAXPROCS(2) // a thread that waits for an answer keeps its processor from the one that gives it
 	runtime.LockOSThread()
 	if _, _, e := syscall.RawSyscall6(syscall.SYS_PRCTL, 38 /* PR_SET_NO_NEW_PRIVS */, 1, 0, 0, 0, 0); e != 0 {
 		return fmt.Errorf("prctl: %w", e)
@@ -84,7 +83,11 @@ func child(text string) error {
 	}
 	results := make([]int, len(j.Calls))
 	for i, c := range j.Calls {
-		r, _, e := syscall.RawSyscall6(c.NR, c.Args[0], c.Args[1], c.Args[2], c.Args[3], c.Args[4], c.Args[5])
+		do := syscall.RawSyscall6
+		if f.Notify {
+			do = syscall.Syscall6 // who waits for an answer must not keep the one who gives it from running
+		}
+		r, _, e := do(c.NR, c.Args[0], c.Args[1], c.Args[2], c.Args[3], c.Args[4], c.Args[5])
 		if e == 0 && r == 0 && (c.NR == syscall.SYS_CLONE || c.NR == 435) { // a child that must not be
 			syscall.RawSyscall(syscall.SYS_EXIT_GROUP, 0, 0, 0)
 		}
