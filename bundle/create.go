@@ -126,7 +126,10 @@ func (r *Runtime) input(id, bundle string, spec *specs.Spec) (compile.Input, err
 	}
 	in := compile.Input{Spec: spec, Facts: *facts, Bundle: bundle, InheritStdio: true, LaxCaps: true, InOrder: true, ID: id}
 	if !compile.OwnMounts(spec.Linux.Namespaces) {
-		in.HostMounts, in.Mountpoint = true, r.hostRoot(id)
+		in.HostMounts = true
+		if in.Mountpoint, err = r.hostRoot(id); err != nil {
+			return in, err
+		}
 	}
 	if spec.Linux.IntelRdt != nil && facts.Resctrl == nil {
 		if in.Facts.Resctrl, err = host.ProbeResctrl(); err != nil {
@@ -212,9 +215,9 @@ func (r *Runtime) systemd() (*systemd.Facts, error) {
 }
 
 // hostRoot is where the root of a container without a mount namespace is mounted. It lies beside the container's directory, which is
-// removed with all that is in it, and no container can have this name.
-func (r *Runtime) hostRoot(id string) string {
-	return filepath.Join(cmp.Or(r.Root, "/run/glassbox-runtime"), "root:"+id)
+// removed with all that is in it, and no container can have this name. Who unmounts it may stand elsewhere.
+func (r *Runtime) hostRoot(id string) (string, error) {
+	return filepath.Abs(filepath.Join(cmp.Or(r.Root, "/run/glassbox-runtime"), "root:"+id))
 }
 
 // filterCache is the directory of compiled filters. No container can have this name.

@@ -133,7 +133,9 @@ func (r *Runtime) compileExec(c *record, p *specs.Process, o ExecOptions) (*comp
 	}
 	mountpoint := ""
 	if !slices.Contains(c.Namespaces, "mount") {
-		mountpoint = r.hostRoot(c.ID)
+		if mountpoint, err = r.hostRoot(c.ID); err != nil {
+			return nil, err
+		}
 	}
 	out, err := compile.Exec(compile.ExecInput{
 		Input:   compile.Input{Mountpoint: mountpoint, Spec: spec, Facts: *facts, Filter: filter, InheritStdio: !o.hook, LaxCaps: true, PreserveFDs: o.PreserveFDs, Systemd: c.Systemd},
