@@ -107,8 +107,11 @@ func writeGo(w io.Writer, p *plan.Plan, a About) error {
 			return err
 		}
 		switch {
+		case tight < withoutScript && tight >= withoutComments && width == lineWidth:
+			width = 200 // before more is lost
 		case tight < withoutScript:
 			tight++
+			width = lineWidth
 		case tight == withoutScript && width > 4*lineWidth:
 			tight, width = withoutTerminal, lineWidth
 		default:
@@ -305,7 +308,7 @@ func (g *golang) packed(head string, words []string, tail string) []string {
 // fails reports whether a function of the program returns an error where there is no room for a line for each call.
 func (g *golang) fails(fn string) bool {
 	names := []string{"mount", "cover"}
-	if g.tight >= withoutAny {
+	if g.width > lineWidth {
 		names = append(names, "each", "set", "write", "giveAs", "run")
 	}
 	return g.tight >= withoutScript && slices.Contains(names, fn)

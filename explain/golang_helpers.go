@@ -148,8 +148,7 @@ func evacuate(from, to string) {
 // console opens a terminal in the container's /dev/pts. Its other end goes to the parent.
 func console(rows, cols uint16, uid int) int {
 	master := ok(unix.Open("/dev/pts/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0))
-	check(unix.IoctlSetPointerInt(master, unix.TIOCSPTLCK, 0))
-	check(unix.IoctlSetWinsize(master, unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: cols}))
+	check(unix.IoctlSetPointerInt(master, unix.TIOCSPTLCK, 0), unix.IoctlSetWinsize(master, unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: cols}))
 	terminal, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(master), unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
 	if errno != 0 {
 		panic(errno)
@@ -157,7 +156,7 @@ func console(rows, cols uint16, uid int) int {
 	check(unix.Fchown(int(terminal), uid, -1), unix.Sendmsg(3, []byte{1}, unix.UnixRights(master), nil, 0))
 	return int(terminal)
 }`},
-		{"relay", "ok", "io", `
+		{"relay", "ok", "io strings", `
 // relay carries what is typed to the container's terminal, and what is written there to this program's, until the container ends.
 func relay(socket int) (done chan bool) {
 	rights := make([]byte, 64)
@@ -165,20 +164,13 @@ func relay(socket int) (done chan bool) {
 	check(err)
 	message := ok(unix.ParseSocketControlMessage(rights[:n]))
 	master := os.NewFile(uintptr(ok(unix.ParseUnixRights(&message[0]))[0]), "terminal")
-	before, err := unix.IoctlGetTermios(0, unix.TCGETS)
-	if err == nil { // a terminal: each key goes through at once, Ctrl-C too
-		raw := *before
-		raw.Iflag, raw.Lflag = raw.Iflag&^(unix.ICRNL|unix.IXON), raw.Lflag&^(unix.ECHO|unix.ICANON|unix.ISIG|unix.IEXTEN)
-		raw.Oflag &^= unix.OPOST
-		check(unix.IoctlSetTermios(0, unix.TCSETS, &raw))
-	}
+	before, _ := exec.Command("stty", "-F", "/dev/tty", "-g").Output() // without a terminal all three fail
+	exec.Command("stty", "-F", "/dev/tty", "raw", "-echo").Run()       // each key goes through at once, Ctrl-C too
 	done = make(chan bool)
 	go io.Copy(master, os.Stdin)
 	go func() {
 		io.Copy(os.Stdout, master)
-		if before != nil {
-			unix.IoctlSetTermios(0, unix.TCSETS, before)
-		}
+		exec.Command("stty", "-F", "/dev/tty", strings.TrimSpace(string(before))).Run()
 		close(done)
 	}()
 	return done
