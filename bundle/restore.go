@@ -137,7 +137,9 @@ func (r *Runtime) restore(id string, spec *specs.Spec, text []byte, program stri
 	}
 	in := compile.RestoreInput{Input: input, Argv: []string{compile.CriuStage + "/" + stagedProgram, "swrk", strconv.Itoa(criuSocket)}, Env: os.Environ()}
 	in.Stage = []compile.Staged{
-		{Name: stagedRoot, Path: spec.Root.Path, Pointer: "/root/path", Recursive: true}, {Name: stagedImages, Path: o.ImagePath}, {Name: stagedWork, Path: o.WorkPath},
+		{Name: stagedRoot, Path: spec.Root.Path, Pointer: "/root/path", Recursive: true},
+		{Name: stagedImages, Path: o.ImagePath},
+		{Name: stagedWork, Path: o.WorkPath},
 		{Name: stagedProgram, Path: program},
 	}
 	out, err := r.compile(in.Input)
