@@ -21,8 +21,9 @@ func (c *container) checkHostMounts() error {
 	switch {
 	case !c.HostMounts:
 		return fmt.Errorf("/linux/namespaces: a container needs a mount namespace other than the host's")
-	case len(l.UIDMappings)+len(l.GIDMappings) > 0 || slices.ContainsFunc(l.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.UserNamespace && n.Path != "" }):
-		return fmt.Errorf("/linux/namespaces: a user namespace with mappings %s: it has no power over the host's", why)
+	case slices.ContainsFunc(l.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.UserNamespace }):
+		// Born in one, the process has no power over the host's mounts; from within a chroot it can't make one (unshare(2)).
+		return fmt.Errorf("/linux/namespaces: a user namespace %s", why)
 	case len(l.MaskedPaths) > 0:
 		return fmt.Errorf("/linux/maskedPaths: hiding paths %s: who leaves the chroot finds them elsewhere", why)
 	case len(l.ReadonlyPaths) > 0:
