@@ -511,6 +511,8 @@ func (r *Runtime) restoreOptions(in *compile.RestoreInput, out *compile.Output, 
 			m.message(optInherit, pair(name, criuStreams+fd))
 		}
 	}
+	// Another file may have another mode, which criu 4 minds.
+	m.flag(optAnyMode, slices.ContainsFunc(names[:min(3, len(names))], func(name string) bool { return strings.HasPrefix(name, "file[") }))
 	return m, nil
 }
 

@@ -98,6 +98,7 @@ const (
 	optWork, optLinkRemap, optCgroupRoot, optSibling, optInherit                                   = 17, 18, 25, 26, 27
 	optManageCgroups, optExternal, optEmptyNS, optJoinNS, optFreezer, optSkipInFlight              = 34, 37, 38, 39, 44, 46
 	optLazyPages, optOrphanPTS, optConfigFile, optLSMProfile, optLSMMount, optNetworkLock          = 48, 50, 51, 53, 63, 64
+	optAnyMode                                                                                     = 66 // skip_file_rwx_check
 )
 
 // pair is a message of two fields, as the lists of options have them: a name, and a number or a text.

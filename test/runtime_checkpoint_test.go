@@ -390,10 +390,11 @@ func TestRuntimeCheckpointTerminal(t *testing.T) {
 				s.Linux.Namespaces[i].Path = "/proc/" + other + "/ns/" + string(n.Type)
 			}
 		}
+		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
 	})
 	b.terminal("run", "-d", "-b", dir, "terminal")
 	goesOn("terminal")
-	b.must("checkpoint", "--image-path", images, "terminal")
+	b.must("checkpoint", "--manage-cgroups-mode", "ignore", "--image-path", images, "terminal")
 	b.write(filepath.Join(b.work, "fail"), "", 0o644)
 	res := b.runtime("/bin/sh", "-c", filepath.Join(run.bin, "glassbox-runtime")+" --root /run/oci restore -b "+dir+" --image-path "+images+" terminal </dev/null")
 	if res.Code != 1 || !strings.Contains(res.Stderr, "/hooks/createRuntime/0: run "+hook+": exit status 1: no such luck") {
@@ -403,8 +404,13 @@ func TestRuntimeCheckpointTerminal(t *testing.T) {
 		t.Errorf("left: %s", got)
 	}
 	os.Remove(filepath.Join(b.work, "fail"))
-	b.terminal("restore", "-d", "-b", dir, "--image-path", images, "terminal")
+	b.terminal("restore", "-d", "-b", dir, "--manage-cgroups-mode", "ignore", "--image-path", images, "terminal")
 	goesOn("terminal")
+	for line := range strings.Lines(b.must("exec", "terminal", "cat", "/proc/1/cgroup")) {
+		if !strings.HasSuffix(line, ":/\n") {
+			t.Errorf("the container sees the cgroup tree of the host: %s", line)
+		}
+	}
 	if got := b.must("exec", "terminal", "hostname"); got != "other\n" {
 		t.Errorf("the host name is %q, want the other's", got)
 	}
