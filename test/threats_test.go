@@ -522,6 +522,26 @@ func TestThreatCgroups(t *testing.T) {
 	}
 }
 
+// TestThreatRootlessCgroups is row 8 for an ordinary user, whose configuration has no cgroup namespace as runc's example has none: the
+// cgroups that the user owns are in sight, and the container's root is that user.
+func TestThreatRootlessCgroups(t *testing.T) {
+	s := besiege(t)
+	root := s.root("")
+	s.shell("mkdir -p home/b home/state && cp -a " + root + " home/b/rootfs && chown -R 1000:1000 home")
+	got := s.ok(s.sh(`cd ` + s.dir + `/home/b && export HOME=$PWD XDG_RUNTIME_DIR=` + s.dir + `/home/state
+		user() { setpriv --reuid 1000 --regid 1000 --clear-groups "$@"; }
+		for d in /sys/fs/cgroup /sys/fs/cgroup/*; do mkdir -p $d/users/own 2>/dev/null && chown -R 1000:1000 $d/users; done
+		user sh -c 'for d in /sys/fs/cgroup/users /sys/fs/cgroup/*/users; do [ ! -d $d ] || mkdir $d/mine; done' && echo outside
+		user glassbox-runtime spec --rootless
+		inside='for d in $(find /sys/fs/cgroup -type d -name own); do echo seen; mkdir $d/made && echo made $d; mount -o remount,rw $d; echo 1 >$d/cgroup.procs && echo joined $d; done 2>/dev/null; echo end'
+		user sh -c 'jq --arg s "$1" ".process.args = [\"sh\", \"-c\", \$s] | .process.terminal = false" config.json >new && mv new config.json' sh "$inside"
+		user glassbox-runtime run mine </dev/null 2>&1`))
+	if !strings.HasPrefix(got, "outside\n") || !strings.HasSuffix(got, "end\n") || strings.Contains(got, "made") || strings.Contains(got, "joined") {
+		t.Errorf("got %s", got)
+	}
+	t.Logf("%d cgroups of the user's are in sight", strings.Count(got, "seen"))
+}
+
 // TestThreatCalls is row 10: every system call is made in a container, and new user namespaces are asked for in every way.
 func TestThreatCalls(t *testing.T) {
 	s := besiege(t)
