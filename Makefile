@@ -52,7 +52,6 @@ script: setup build
 	GLASSBOX_BIN='$(CURDIR)/bin' $(GO) test -count=1 -v -run 'Script.*/$(NAME)$$' ./test
 
 test-vm: setup build
-	$(VM) build
 	@mkdir -p build; VM='$(VM)' test/vm.sh v1 >build/vm-v1.log 2>&1 & v1=$$!; \
 	VM='$(VM)' test/vm.sh v2; v2=$$?; wait $$v1; v1=$$?; cat build/vm-v1.log; exit $$((v1 | v2))
 

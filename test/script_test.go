@@ -52,27 +52,42 @@ func TestScriptsAlone(t *testing.T) {
 	}
 }
 
-// TestCallers lets other engines start containers with glassbox-runtime, or with the program that the variable RUNTIME names.
-func TestCallers(t *testing.T) { scripts(t, "script/callers") }
-
-// TestCallersSystemd has systemd make the cgroups, as on most machines of the world: it is asked by the engines for the processes
-// that they keep, and by the runtime for the containers.
-func TestCallersSystemd(t *testing.T) {
-	if os.Getenv("GLASSBOX_TEST_VM") == "" {
-		t.Skip("needs a virtual machine: test/vm.sh")
+// TestCallers lets other engines start containers with glassbox-runtime, or with the program that the variable RUNTIME names. In a
+// machine that is thrown away, systemd makes the cgroups the second time, as on most machines of the world: the engines ask it for
+// those of their own processes, and the runtime for the containers'. Newer programs can be in the directory CALLERS: see newer.sh.
+func TestCallers(t *testing.T) {
+	files, err := filepath.Glob("script/callers/*.txtar")
+	if err != nil {
+		t.Fatal(err)
 	}
-	p := params(t, testscript.Params{Dir: "script/callers"})
-	p.Setup = func(env *testscript.Env) error {
-		env.Setenv("DRIVER", "systemd")
-		return setup(env)
+	newer := os.Getenv("CALLERS")
+	if newer != "" {
+		files = []string{"script/callers/containerd.txtar", "script/callers/kubernetes.txtar", "script/newer/buildkit.txtar", "script/newer/kubelet.txtar", "script/newer/nerdctl.txtar", "script/newer/crio.txtar"}
 	}
-	p.Condition = func(cond string) (bool, error) {
-		if cond == "systemd" {
-			return true, nil
-		}
-		return condition(cond)
+	drivers := []string{"cgroupfs"}
+	if os.Getenv("GLASSBOX_TEST_VM") != "" {
+		drivers = append(drivers, "systemd")
 	}
-	testscript.Run(t, p)
+	for _, driver := range drivers {
+		t.Run(driver, func(t *testing.T) {
+			p := params(t, testscript.Params{Files: files})
+			p.Setup = func(env *testscript.Env) error {
+				env.Setenv("DRIVER", driver)
+				err := setup(env)
+				if newer != "" {
+					env.Setenv("PATH", newer+":"+env.Getenv("PATH"))
+				}
+				return err
+			}
+			p.Condition = func(cond string) (bool, error) {
+				if cond == "systemd" {
+					return driver == "systemd", nil
+				}
+				return condition(cond)
+			}
+			testscript.Run(t, p)
+		})
+	}
 }
 
 func scripts(t *testing.T, dir string) { testscript.Run(t, params(t, testscript.Params{Dir: dir})) }
@@ -189,9 +204,6 @@ func setup(env *testscript.Env) error {
 	env.Setenv("GLASSBOX_STATE", "/run/glassbox")
 	env.Setenv("BIN", run.bin)
 	env.Setenv("RUNTIME", runtimePath())
-	if env.Getenv("DRIVER") == "" {
-		env.Setenv("DRIVER", "cgroupfs")
-	}
 	env.Setenv("DEBIAN_TAR", run.set.DebianTar())
 	env.Setenv("PROG", run.set.Prog())
 	env.Setenv("CERTS", filepath.Join(env.WorkDir, ".certs"))
@@ -201,7 +213,7 @@ func setup(env *testscript.Env) error {
 		s.names = append(s.names, name)
 	}
 	s.names = append(s.names, "SSL_CERT_FILE", "DOCKER_CONFIG", "DOCKER_HOST", "CONTAINERS_CONF", "CONTAINERS_STORAGE_CONF",
-		"GLASSBOX_LOG", "FROM_CLIENT", "ID", "PID", "IP", "TERM", "PARENT")
+		"GLASSBOX_LOG", "FROM_CLIENT", "ID", "PID", "IP", "TERM", "PARENT", "NERDCTL_TOML")
 	for _, dir := range []string{".home", ".tmp"} {
 		if err := os.MkdirAll(filepath.Join(env.WorkDir, dir), 0o755); err != nil {
 			return err
@@ -266,8 +278,8 @@ func condition(cond string) (bool, error) {
 	case "containerd", "docker", "podman":
 		_, err := exec.LookPath(cond)
 		return err == nil, nil
-	case "systemd":
-		return false, nil // see TestCallersSystemd
+	case "apparmor":
+		return appArmor() == nil, nil
 	case "swap":
 		// Without it (or without its accounting) a limit of memory and swap has no file.
 		if legacy {

@@ -29,6 +29,7 @@ needs() {
 			docker docker.io
 			podman podman
 			tini-static tini
+			apparmor_parser apparmor
 		EOF
 		;;
 	lint) echo shellcheck shellcheck && echo git git ;;

@@ -4,7 +4,7 @@ go 1.26
 
 require (
 	google.golang.org/grpc v1.75.0
-	k8s.io/cri-api v0.26.15
+	k8s.io/cri-api v0.34.4
 )
 
 require (

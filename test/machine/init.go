@@ -114,6 +114,9 @@ func mounts(s setup) error {
 		os.MkdirAll(dir, 0o755)
 		try("/mnt"+dir, dir, "", unix.MS_BIND|unix.MS_REC, "")
 	}
+	if s.Shared {
+		try("securityfs", "/sys/kernel/security", "securityfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
+	}
 	try("tmpfs", "/dev/shm", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777")
 	os.MkdirAll("/run/lock", 0o1777)
 	os.MkdirAll(filepath.Dir(resolv), 0o755)
