@@ -155,7 +155,7 @@ func (f *CRIUFlags) open() error {
 
 // move opens the directories where criu finds them among its own mounts: it mounts in its working directory.
 func (f *CRIUFlags) move(pid int) error {
-	for name, d := range map[string]*os.File{stagedImages: f.images, stagedWork: f.work} {
+	for name, d := range map[string]*os.File{stagedImages + f.ImagePath: f.images, stagedWork: f.work} {
 		fd, err := unix.Open(fmt.Sprintf("/proc/%d/root%s/%s", pid, compile.CriuStage, name), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 		if err == nil {
 			err = unix.Dup3(fd, int(d.Fd()), unix.O_CLOEXEC)
@@ -454,8 +454,7 @@ func (f *CRIUFlags) share(gid uint32) (func(), error) {
 		}
 		return unix.Fchmod(int(file.Fd()), st.Mode&0o7777|more)
 	}
-	dir := f.ImagePath
-	for range 1000 { // a chain of parents may be long, and not endless
+	for _, dir := range f.chain() {
 		names, err := filepath.Glob(filepath.Join(dir, "*.img"))
 		for _, name := range append([]string{dir}, names...) {
 			if err == nil {
@@ -466,11 +465,26 @@ func (f *CRIUFlags) share(gid uint32) (func(), error) {
 			undo()
 			return nil, fmt.Errorf("let the container's root read the images: %w", err)
 		}
-		if dir, err = filepath.EvalSymlinks(filepath.Join(dir, "parent")); err != nil {
-			break
-		}
 	}
 	return undo, nil
+}
+
+// chain is the directory of the images, and those of the earlier images that they build upon, as criu finds them: by a link named
+// parent, from one to the next.
+func (f *CRIUFlags) chain() []string {
+	dirs := []string{f.ImagePath}
+	for range 1000 { // it may be long, and not endless
+		dir := dirs[len(dirs)-1]
+		link, err := os.Readlink(filepath.Join(dir, "parent"))
+		if err != nil {
+			break
+		}
+		if !filepath.IsAbs(link) {
+			link = filepath.Join(dir, link)
+		}
+		dirs = append(dirs, link)
+	}
+	return dirs
 }
 
 // rootGroup is the group on the host that is the container's group 0, if it has groups of its own.

@@ -138,9 +138,11 @@ func (r *Runtime) restore(id string, spec *specs.Spec, text []byte, program stri
 	in := compile.RestoreInput{Input: input, Argv: []string{compile.CriuStage + "/" + stagedProgram, "swrk", strconv.Itoa(criuSocket)}, Env: os.Environ()}
 	in.Stage = []compile.Staged{
 		{Name: stagedRoot, Path: spec.Root.Path, Pointer: "/root/path", Recursive: true},
-		{Name: stagedImages, Path: o.ImagePath},
 		{Name: stagedWork, Path: o.WorkPath},
 		{Name: stagedProgram, Path: program},
+	}
+	for _, dir := range o.chain() { // below their own names: the links from one to the next are relative
+		in.Stage = append(in.Stage, compile.Staged{Name: stagedImages + dir, Path: dir})
 	}
 	out, err := r.compile(in.Input)
 	if err != nil {
@@ -207,7 +209,7 @@ func (b *back) run(p *plan.Plan, program string, opts message) error {
 		err = b.options.move(proc.PID)
 	}
 	if err == nil {
-		talk := call{sock: ours, notify: b.notify}
+		talk := call{sock: ours, pid: proc.PID, notify: b.notify}
 		a, err = talk.request(reqRestore, opts)
 	}
 	unix.Shutdown(ours, unix.SHUT_WR)

@@ -158,6 +158,7 @@ func (a *answer) read(m message) error {
 // A call is a criu at work.
 type call struct {
 	sock int // our end
+	pid  int // criu, if it may be ended when it fails to end; 0: it may not
 	// notify answers what criu asks, by the name of criu's script. fds came along, and are notify's. An error ends criu's work.
 	notify func(script string, pid int, fds []int) error
 }
@@ -210,7 +211,10 @@ func (c *call) request(kind int, opts message) (*answer, error) {
 			err = e
 		}
 		if err != nil {
-			c.drain(buf) // it takes back what it has done
+			if !c.drain(buf) && c.pid > 0 { // it takes back what it has done
+				// Criu 3.17 waits for an init that waits for a zombie, which only criu, its tracer, could collect.
+				unix.Kill(c.pid, unix.SIGKILL)
+			}
 			return nil, err
 		}
 	}
@@ -228,8 +232,9 @@ func (c *call) send(m message) error {
 	}
 }
 
-// drain reads on until criu is done.
-func (c *call) drain(buf []byte) {
+// drain reads on until criu is done, and reports whether it was within ten seconds without a word.
+func (c *call) drain(buf []byte) bool {
+	unix.SetsockoptTimeval(c.sock, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 10})
 	var a answer
 	for {
 		n, _, _, _, err := unix.Recvmsg(c.sock, buf, nil, unix.MSG_CMSG_CLOEXEC)
@@ -237,13 +242,13 @@ func (c *call) drain(buf []byte) {
 			continue
 		}
 		if err != nil || n == 0 || a.read(buf[:n]) != nil || a.kind != reqNotify {
-			return
+			return err != unix.EAGAIN
 		}
 		var reply message
 		reply.number(reqType, reqNotify)
 		reply.flag(reqNotifySuccess, false)
 		if c.send(reply) != nil {
-			return
+			return true
 		}
 	}
 }

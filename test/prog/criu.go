@@ -105,9 +105,9 @@ func bringBack() (pid, master int, err error) {
 		Cloneflags: uintptr(flags) | unix.CLONE_PARENT, Chroot: "/tmp/root", Setsid: true,
 	}}
 	// What it was told to look for is here.
-	for _, name := range []string{"/tmp/images/descriptors.json", "/tmp/images/glassbox.json"} {
-		if _, err := os.Stat(name); err != nil {
-			return 0, -1, err
+	for _, name := range []string{"descriptors.json", "glassbox.json"} { // below the directory's own name
+		if files := find("/tmp/images", name); len(files) != 1 {
+			return 0, -1, fmt.Errorf("found %q as %s below /tmp/images", files, name)
 		}
 	}
 	if st, err := os.Stat("/tmp/root/bin"); err != nil || !st.IsDir() {
@@ -136,4 +136,14 @@ func bringBack() (pid, master int, err error) {
 	}
 	pid, err = syscall.ForkExec("/bin/sh", []string{"sh", "-c", os.Getenv("FAKE_ARGV")}, attr)
 	return pid, master, err
+}
+
+func find(dir, name string) (files []string) {
+	filepath.WalkDir(dir, func(path string, e os.DirEntry, _ error) error {
+		if e != nil && e.Name() == name {
+			files = append(files, path)
+		}
+		return nil
+	})
+	return files
 }
