@@ -40,11 +40,15 @@ func (r *Runtime) Update(id string, res *specs.LinuxResources, rdt *specs.LinuxI
 	if err != nil {
 		return err
 	}
+	// Callers hand over all resources of config.json. The rules for devices, to which the creation has added those of every container, and
+	// hooks their own, stay as they are, as with runc.
+	limits := *res
+	limits.Devices = nil
 	var steps []plan.Step
 	if c.Unit != "" {
-		steps, err = cgroup.UpdateScope(facts.Cgroup, *c.Systemd, c.Unit, c.Cgroups, res)
+		steps, err = cgroup.UpdateScope(facts.Cgroup, *c.Systemd, c.Unit, c.Cgroups, &limits)
 	} else {
-		steps, err = cgroup.Update(facts.Cgroup, c.Cgroups, res)
+		steps, err = cgroup.Update(facts.Cgroup, c.Cgroups, &limits)
 	}
 	if err != nil {
 		return err

@@ -139,8 +139,10 @@ func TestRuntimeLife(t *testing.T) {
 		t.Errorf("events: %v %s", err, text)
 	}
 	resources := filepath.Join(b.work, "resources.json")
-	b.write(resources, `{"memory":{"limit":33554432},"pids":{"limit":40}}`, 0o644)
+	// As containerd does, with all of config.json's resources; the devices that every container has aren't in it.
+	b.write(resources, `{"memory":{"limit":33554432},"pids":{"limit":40},"devices":[{"allow":false,"access":"rwm"}]}`, 0o644)
 	b.must("update", "--resources", resources, "life")
+	b.must("exec", "life", "sh", "-c", "echo x >/dev/null")
 	json.Unmarshal([]byte(b.must("events", "--stats", "life")), &event)
 	if event.Data.Memory.Usage.Limit != 32<<20 || event.Data.Pids.Limit != 40 {
 		t.Errorf("after update --resources: %+v", event)
