@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 dir=$(realpath -m "${1:-build/newer}")
-containerd=v2.4.2 buildkit=v0.25.2 kubernetes=1.36.3 nerdctl=v2.1.2 crio=v1.34.0
+containerd=v2.4.2 buildkit=v0.25.2 kubernetes=1.36.3 nerdctl=v2.1.2 crio=v1.34.0 critools=v1.34.0
 mkdir -p "$dir/src"
 export CGO_ENABLED=0 GOFLAGS=-mod=mod
 flags=(-p 1 -trimpath -ldflags '-s -w')
@@ -54,6 +54,11 @@ if [[ ! -x $dir/crio ]]; then
 		# Without libseccomp, which needs C.
 		go build "${flags[@]}" -tags 'containers_image_openpgp exclude_graphdriver_btrfs' -o "$dir/" ./cmd/crio
 	)
+fi
+if [[ ! -x $dir/crictl ]]; then
+	export GONOSUMDB=sigs.k8s.io/cri-tools # on the proxy, and not in the database of checksums
+	source_of sigs.k8s.io/cri-tools@$critools cri-tools
+	(cd "$dir/src/cri-tools" && go build "${flags[@]}" -o "$dir/" ./cmd/crictl)
 fi
 rm -rf "$dir/src"
 unset GOFLAGS

@@ -62,7 +62,7 @@ func TestCallers(t *testing.T) {
 	}
 	newer := os.Getenv("CALLERS")
 	if newer != "" {
-		files = []string{"script/callers/containerd.txtar", "script/callers/kubernetes.txtar", "script/newer/buildkit.txtar", "script/newer/kubelet.txtar", "script/newer/nerdctl.txtar", "script/newer/crio.txtar"}
+		files = []string{"script/callers/containerd.txtar", "script/callers/kubernetes.txtar", "script/newer/buildkit.txtar", "script/newer/kubelet.txtar", "script/newer/nerdctl.txtar", "script/newer/crio.txtar", "script/newer/crictl.txtar"}
 	}
 	drivers := []string{"cgroupfs"}
 	if os.Getenv("GLASSBOX_TEST_VM") != "" {
