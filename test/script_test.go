@@ -704,8 +704,10 @@ func cmdCPU(ts *testscript.TestScript, neg bool, args []string) {
 		ticks  map[int]int64
 		passed time.Duration
 		idle   float64
+		shares []float64
+		fair   bool
 	)
-	// More than the limit is wrong at once; less may be a busy machine.
+	// More than the limit is wrong at once; less, or shares that are not quite equal, may be a busy machine.
 	for range 4 {
 		idleBefore := idleTicks()
 		first, err := read()
@@ -719,7 +721,13 @@ func cmdCPU(ts *testscript.TestScript, neg bool, args []string) {
 		got = float64(second-first) / float64(passed.Nanoseconds())
 		idle = float64(idleTicks()-idleBefore) / 100 / passed.Seconds()
 		ts.Logf("%s: %.3f of a core over %v, while %.3f was idle", dir, got, passed, idle)
-		if got > want*0.9 {
+		shares = nil
+		for pid, now := range processTicks(dir) {
+			shares = append(shares, float64(now-ticks[pid])/100/passed.Seconds())
+		}
+		sort.Sort(sort.Reverse(sort.Float64Slice(shares)))
+		fair = len(args) < 4 || len(shares) >= 2 && shares[0] <= want*0.6 && shares[1] >= want*0.4
+		if got > want*1.1 || got > want*0.9 && fair {
 			break
 		}
 	}
@@ -730,15 +738,7 @@ func cmdCPU(ts *testscript.TestScript, neg bool, args []string) {
 	if got < want*0.9 || got > want*1.1 {
 		ts.Fatalf("%.3f of a core, want %.3f within a tenth", got, want)
 	}
-	if len(args) < 4 {
-		return
-	}
-	var shares []float64
-	for pid, now := range processTicks(dir) {
-		shares = append(shares, float64(now-ticks[pid])/100/passed.Seconds())
-	}
-	sort.Sort(sort.Reverse(sort.Float64Slice(shares)))
-	if len(shares) < 2 || shares[0] > want*0.6 || shares[1] < want*0.4 {
+	if !fair {
 		ts.Fatalf("shares %.3f, want two of %.3f", shares, want/2)
 	}
 }
