@@ -450,22 +450,30 @@ func (r *Runtime) Run(id string, o CreateOptions) (int, error) {
 		defer console.restore()
 	}
 	if wait {
-		err = r.start(c)
+		err = r.start(c, proc.Pidfd)
 	} else {
 		err = r.poststart(c)
 	}
-	if err == nil && o.Detach {
-		err = c.ready.forward(proc.PID, proc.Pidfd)
-	}
-	if err != nil {
+	abandon := func(err error) (int, error) {
 		unix.Kill(proc.PID, unix.SIGKILL)
 		wait4(proc.PID)
 		return 1, errors.Join(err, r.destroy(c))
 	}
-	if o.Detach {
-		return 0, nil
+	if err != nil {
+		return abandon(err)
 	}
-	l.unlock() // state, kill and exec work while it runs
+	l.unlock() // state, kill and exec work until it is ready, and while it runs
+	if o.Detach {
+		err := c.ready.forward(proc.PID, proc.Pidfd)
+		if err == nil {
+			return 0, nil
+		}
+		if l, e := r.lock(id); e == nil { // else somebody has removed it
+			defer l.unlock()
+			return abandon(err)
+		}
+		return 1, err
+	}
 	go func() {
 		if err := c.ready.forward(proc.PID, proc.Pidfd); err != nil {
 			r.warn("%v", err)

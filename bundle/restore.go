@@ -479,10 +479,10 @@ func (r *Runtime) restoreOptions(in *compile.RestoreInput, out *compile.Output, 
 		}
 	}
 	for i, n := range spec.Linux.Namespaces {
-		kind := nsFile(n.Type)
-		if n.Path == "" || !slices.Contains(kinds, kind) {
+		if n.Path == "" {
 			continue
 		}
+		kind := nsFile(n.Type)
 		name, fd, err := foreign(kind)
 		if err != nil {
 			return nil, err

@@ -29,38 +29,7 @@ func (r *Runtime) Start(id string) error {
 	default:
 		return fmt.Errorf("cannot start an already running container")
 	}
-	if err := r.start(c); err != nil || c.ready == nil {
-		return err
-	}
-	l.unlock() // it may be long
-	pidfd, err := unix.PidfdOpen(c.PID, 0)
-	if err != nil {
-		return nil // it has ended
-	}
-	defer unix.Close(pidfd)
-	return c.ready.forward(c.PID, pidfd)
-}
-
-func (r *Runtime) start(c *record) error {
-	if err := r.startHooks(c); err != nil {
-		c.signal(unix.SIGKILL) // the specification wants the container stopped
-		return err
-	}
-	var err error
-	if c.ready, err = r.listen(c.ID); err != nil {
-		return err
-	}
-	if err := r.release(c); err != nil {
-		return err
-	}
-	return r.poststart(c)
-}
-
-var errEnded = errors.New("the container's process ended before it was started")
-
-// release opens the FIFO at which the container waits, and sees how its execve goes.
-func (r *Runtime) release(c *record) error {
-	// Before the FIFO: a program may be over, and reaped, at once.
+	// Before it is released: a program may be over, and reaped, at once.
 	pidfd, err := unix.PidfdOpen(c.PID, 0)
 	if err == unix.ESRCH {
 		return errEnded
@@ -69,6 +38,32 @@ func (r *Runtime) release(c *record) error {
 		return fmt.Errorf("the container's process: %w", err)
 	}
 	defer unix.Close(pidfd)
+	if err := r.start(c, pidfd); err != nil {
+		return err
+	}
+	l.unlock() // what follows may be long
+	return c.ready.forward(c.PID, pidfd)
+}
+
+func (r *Runtime) start(c *record, pidfd int) error {
+	if err := r.startHooks(c); err != nil {
+		c.signal(unix.SIGKILL) // the specification wants the container stopped
+		return err
+	}
+	var err error
+	if c.ready, err = r.listen(c.ID); err != nil {
+		return err
+	}
+	if err := r.release(c, pidfd); err != nil {
+		return err
+	}
+	return r.poststart(c)
+}
+
+var errEnded = errors.New("the container's process ended before it was started")
+
+// release opens the FIFO at which the container waits, and sees how its execve goes.
+func (r *Runtime) release(c *record, pidfd int) error {
 	path := filepath.Join(r.startDir(c.ID), compile.StartFIFO)
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
 	if err != nil {

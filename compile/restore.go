@@ -31,7 +31,6 @@ type Staged struct {
 	Pointer   string // where in the configuration it comes from
 	Recursive bool
 	IDs       *plan.UserNamespace // ids of the mount's own
-	IDsBelow  bool                // and of those below it
 }
 
 // CriuStage is where a container's root finds what criu needs, even in a user namespace in which most directories of the host are closed
@@ -60,7 +59,7 @@ func Restore(in RestoreInput) (*plan.Plan, error) {
 			ids := *e.IDs
 			ids.Save = "ids:" + e.Name
 			c.add(plan.Host, plan.Sources, &ids, e.Pointer, "The kernel takes the mapping of a mount's ids from a user namespace, which nobody lives in.")
-			open.IDMap, open.IDMapRecursive = ids.Save, e.IDsBelow
+			open.IDMap = ids.Save
 		}
 		c.add(plan.Host, plan.Sources, open, e.Pointer, "Criu will find it in a place that the container's root can reach.")
 	}
@@ -73,10 +72,13 @@ func Restore(in RestoreInput) (*plan.Plan, error) {
 			}
 			c.add(plan.Host, plan.Isolation, &plan.Open{Path: n.Path, Namespace: e.name, Save: "ns:" + e.name}, fmt.Sprintf("/linux/namespaces/%d/path", i),
 				"The namespace exists already; the container will share it again.")
-			if fd, ok := in.Namespaces[e.name]; ok {
+			switch fd, ok := in.Namespaces[e.name]; {
+			case ok:
 				first = max(first, fd+1)
-			} else {
+			case e.name == "ipc" || e.name == "uts":
 				shared = append(shared, e.name)
+			default: // criu would mount in it, for one
+				return nil, fmt.Errorf("/linux/namespaces/%d/path: criu can't be in the %s namespace of others", i, e.name)
 			}
 		}
 	}
@@ -89,9 +91,7 @@ func Restore(in RestoreInput) (*plan.Plan, error) {
 	for _, name := range c.cgroup.Join {
 		c.add(plan.Child, plan.Limits, &plan.CgroupJoin{From: name}, "/linux/cgroupsPath", "There is no moment without limits.")
 	}
-	if err := c.classes(); err != nil {
-		return nil, err
-	}
+	c.joinClass("/linux/intelRdt")
 	if in.CgroupNS {
 		c.add(plan.Child, plan.Isolation, &plan.Unshare{Namespaces: []string{"cgroup"}}, "/linux/namespaces", "Its root is the cgroup that criu is in, which is the container's.")
 	}

@@ -2,6 +2,7 @@ package compile
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -14,17 +15,21 @@ import (
 // the namespace of others at its number before it runs.
 func TestRestore(t *testing.T) {
 	limit := int64(50)
-	p, err := Restore(RestoreInput{
+	facts := facts(host.CgroupV2)
+	facts.Resctrl = &host.Resctrl{Mount: "/sys/fs/resctrl", Resources: []string{"L3"}}
+	in := RestoreInput{
 		Stage: []Staged{{Name: "root", Path: "/r", Recursive: true}}, CgroupNS: true,
-		Input: Input{Facts: facts(host.CgroupV2), Spec: &specs.Spec{
+		Input: Input{ID: "c", Facts: facts, Spec: &specs.Spec{
 			Root: &specs.Root{Path: "/r"}, Process: &specs.Process{Args: []string{"sh"}, Cwd: "/"},
 			Linux: &specs.Linux{
+				IntelRdt:    &specs.LinuxIntelRdt{L3CacheSchema: "L3:0=f"},
 				CgroupsPath: "/c", Resources: &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: &limit}},
 				Namespaces: []specs.LinuxNamespace{{Type: "mount"}, {Type: "network", Path: "/net"}, {Type: "ipc", Path: "/ipc"}},
 			},
 		}},
 		Argv: []string{"/sbin/criu", "restore"}, Namespaces: map[string]int{"net": 100}, Descriptors: map[string]int{"criu": 99, "stdin": 103},
-	})
+	}
+	p, err := Restore(in)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,6 +43,7 @@ func TestRestore(t *testing.T) {
 	order := []int{
 		at("the limit", func(op plan.Op) bool { o, ok := op.(*plan.CgroupWrite); return ok && o.Value == "50" }),
 		at("the clone into the cgroup", func(op plan.Op) bool { o, ok := op.(*plan.Clone); return ok && o.Cgroup != "" }),
+		at("the class", func(op plan.Op) bool { _, ok := op.(*plan.ResctrlJoin); return ok }),
 		at("the cgroup namespace", func(op plan.Op) bool {
 			o, ok := op.(*plan.Unshare)
 			return ok && slices.Contains(o.Namespaces, "cgroup")
@@ -55,5 +61,17 @@ func TestRestore(t *testing.T) {
 	}
 	if !slices.IsSorted(order) {
 		t.Errorf("got steps %v, want them in order", order)
+	}
+	if classes := slices.DeleteFunc(slices.Clone(p.Steps), func(s plan.Step) bool { _, ok := s.Op.(*plan.ResctrlCreate); return !ok }); len(classes) != 1 {
+		t.Errorf("the class is made by %v, want one step", classes)
+	}
+	for _, kind := range []specs.LinuxNamespaceType{specs.MountNamespace, specs.CgroupNamespace, specs.TimeNamespace} {
+		in.Spec.Linux.Namespaces = []specs.LinuxNamespace{{Type: kind, Path: "/proc/1/ns/x"}}
+		if kind != specs.MountNamespace {
+			in.Spec.Linux.Namespaces = append(in.Spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.MountNamespace})
+		}
+		if _, err := Restore(in); err == nil || !strings.Contains(err.Error(), "/linux/namespaces/0/path: criu can't be in the") {
+			t.Errorf("%s namespace of others: got %v, want it refused", kind, err)
+		}
 	}
 }

@@ -163,3 +163,27 @@ func TestRuntimeService(t *testing.T) {
 		b.must("delete", "shared")
 	}
 }
+
+// TestRuntimeNotReady works with a container whose `run --detach` still waits for it to be ready, and which never is.
+func TestRuntimeNotReady(t *testing.T) {
+	b := startBundles(t, "notready")
+	path := filepath.Join(b.work, "manager")
+	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer manager.Close()
+	dir := b.bundle("slow", b.rootfs("root"), func(s *specs.Spec) { s.Process.Args = []string{"sleep", "1000"} })
+	job, err := b.state.host.Go([]string{filepath.Join(run.bin, "glassbox-runtime"), "--root", "/run/oci", "run", "-d", "-b", dir, "slow"}, []string{"PATH=/usr/bin:/bin", "NOTIFY_SOCKET=" + path}, "/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(scaled(5 * time.Second)); b.runtime("state", "slow").Code != 0 && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	}
+	b.await("slow", "running")
+	b.must("/usr/bin/timeout", fmt.Sprint(scaled(5*time.Second).Seconds()), filepath.Join(run.bin, "glassbox-runtime"), "--root", "/run/oci", "exec", "slow", "true")
+	b.must("delete", "-f", "slow")
+	if res, err := job.Finish(scaled(10 * time.Second)); err != nil || res.Code != 0 {
+		t.Errorf("run --detach of a container that has ended: %+v, %v", res, err)
+	}
+}
