@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"os"
@@ -34,7 +35,7 @@ func (e *Engine) CreateFixed(p *plan.Plan, o CreateOptions) (*Container, error) 
 	if facts.UID != 0 {
 		return nil, unsupported("running containers as an ordinary user is not supported yet: use sudo (explain works without)")
 	}
-	v := vet{e: e, facts: facts, plan: p}
+	v := vet{e: e, facts: facts, plan: p, find: network.DefaultBridge}
 	if err := v.check(); err != nil {
 		return nil, invalid("the plan is refused: %w", err)
 	}
@@ -78,7 +79,7 @@ func (e *Engine) Refused(p *plan.Plan) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	v := vet{e: e, facts: facts, plan: p}
+	v := vet{e: e, facts: facts, plan: p, find: network.LikelyBridge} // nothing is made
 	if err := v.check(); err != nil {
 		return err.Error(), nil
 	}
@@ -96,7 +97,7 @@ func (e *Engine) fixedJob(c *Container, o StartOptions) (*supervise.Job, error) 
 	if err != nil {
 		return nil, err
 	}
-	v := vet{e: e, facts: facts, plan: p} // again: the host may have changed since
+	v := vet{e: e, facts: facts, plan: p, find: network.DefaultBridge} // again: the host may have changed since
 	if err := v.check(); err != nil {
 		return nil, invalid("the plan is refused: %w", err)
 	}
@@ -163,6 +164,7 @@ type vet struct {
 	e     *Engine
 	facts *host.Facts
 	plan  *plan.Plan
+	find  func(stateDir, configDir string) (network.Bridge, error) // the default one
 
 	id       string
 	argv     []string
@@ -460,7 +462,7 @@ func (v *vet) wires() error {
 		want = network.Loopback()
 	default:
 		v.network = "bridge"
-		bridge, err := network.DefaultBridge(v.e.networkState(), v.e.networkConfig())
+		bridge, err := v.find(v.e.networkState(), v.e.networkConfig())
 		if err != nil {
 			return err
 		}
@@ -478,18 +480,35 @@ func (v *vet) wires() error {
 		want = network.Steps(end, func(string) string { return "" })
 	}
 	for i, s := range want {
-		if i >= len(have) || !reflect.DeepEqual(have[i], s.Op) {
-			got := "nothing"
-			if i < len(have) {
-				got = have[i].String()
-			}
-			return fmt.Errorf("its network is not what this host would make now: it has %q where this host needs %q; make the plan again", got, s.Op)
+		if i < len(have) && reflect.DeepEqual(have[i], s.Op) {
+			continue
 		}
+		got, needed := "nothing", s.Op.String()
+		if i < len(have) {
+			if got = have[i].String(); got == needed {
+				got, needed = firstDifference(have[i], s.Op)
+			}
+		}
+		return fmt.Errorf("its network is not what this host would make now: it has %q where this host needs %q; make the plan again", got, needed)
 	}
 	if len(have) > len(want) {
 		return fmt.Errorf("its network has a step too many: %s", have[len(want)])
 	}
 	return nil
+}
+
+// firstDifference returns where two steps begin to differ whose sentences are the same: a line of each one's JSON.
+func firstDifference(a, b plan.Op) (string, string) {
+	lines := func(op plan.Op) []string {
+		text, _ := json.MarshalIndent(op, "", "") // plan.Op is made of texts and numbers only
+		return append(strings.Split(string(text), "\n"), "", "")
+	}
+	for x, y := lines(a), lines(b); len(x) > 1 && len(y) > 1; x, y = x[1:], y[1:] {
+		if x[0] != y[0] {
+			return x[0], y[0]
+		}
+	}
+	return "", ""
 }
 
 // cgroups are the container's cgroups by controller.
