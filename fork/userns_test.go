@@ -255,8 +255,6 @@ func userPlan(t *testing.T, kind string, argv ...string) *plan.Plan {
 func TestEveryStepOfAUserNamespaceCanFail(t *testing.T) {
 	for _, kind := range []string{"mapped", "twice"} {
 		t.Run(kind, func(t *testing.T) {
-			runtime.LockOSThread()
-			defer runtime.UnlockOSThread()
 			everyStepCanFail(t, userPlan(t, kind, "true"))
 		})
 	}
