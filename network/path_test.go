@@ -64,14 +64,22 @@ func (p packetTo) Write(b []byte) (int, error) { return p.WriteTo(b, p.to) }
 
 func host(s string) string { h, _, _ := net.SplitHostPort(s); return h }
 
+// patience is how long to wait: for an answer as long as a busy machine may take, for a silence a moment.
+func patience(want string) time.Duration {
+	if want == "silence" {
+		return 300 * time.Millisecond
+	}
+	return 10 * time.Second
+}
+
 // ask connects and returns the answer, or "refused" or "silence".
-func (ns *netns) ask(proto, addr string) (answer string) {
+func (ns *netns) ask(proto, addr, want string) (answer string) {
 	ns.t.Helper()
 	ns.do(func() {
-		c, err := net.DialTimeout(proto+"4", addr, 300*time.Millisecond)
+		c, err := net.DialTimeout(proto+"4", addr, patience(want))
 		if err == nil {
 			defer c.Close()
-			c.SetDeadline(time.Now().Add(300 * time.Millisecond))
+			c.SetDeadline(time.Now().Add(patience(want)))
 			if proto == "udp" {
 				io.WriteString(c, "?")
 			}
@@ -181,7 +189,7 @@ func testPackets(t *testing.T, w *world, router bool) {
 
 	check := func(from *netns, proto, addr, want, why string) {
 		t.Helper()
-		if got := from.ask(proto, addr); got != want {
+		if got := from.ask(proto, addr, want); got != want {
 			t.Errorf("%s: %s %s: got %q, want %q", why, proto, addr, got, want)
 		}
 	}
@@ -217,11 +225,11 @@ func testPackets(t *testing.T, w *world, router bool) {
 	w.c1.sh("ip addr del 127.0.0.1/8 dev lo; ip route add 127.0.0.1 via 172.30.0.1; echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet")
 	check(w.c1, "tcp", "127.0.0.1:3306", "silence", "container to the host's loopback")
 	w.c1.sh("ip addr add 127.0.0.5/32 dev eth0; ip route replace 172.30.0.0/16 dev eth0 src 127.0.0.5; echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet")
-	if got := w.heard(w.c1, "172.30.0.1:7777"); got != "" {
+	if got := w.heard(w.c1, "172.30.0.1:7777", "silence"); got != "silence" {
 		t.Errorf("container with a loopback address as its source: the host got a packet from %s", got)
 	}
 	w.c1.sh("ip route replace 172.30.0.0/16 dev eth0 src 172.30.0.2; ip addr del 127.0.0.5/32 dev eth0")
-	if got := w.heard(w.c1, "172.30.0.1:7777"); got != "172.30.0.2" {
+	if got := w.heard(w.c1, "172.30.0.1:7777", "172.30.0.2"); got != "172.30.0.2" {
 		t.Errorf("container with its own address: the host got a packet from %q, want 172.30.0.2", got)
 	}
 	w.outside.sh("ip addr del 127.0.0.1/8 dev lo; ip route add 127.0.0.1 via 192.0.2.1; echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet")
@@ -294,11 +302,11 @@ func TestFlows(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	ask := func() string {
+	ask := func(want string) string {
 		buf := make([]byte, 100)
 		for range 2 { // the first write after "port unreachable" fails
 			io.WriteString(c, "?")
-			c.SetDeadline(time.Now().Add(300 * time.Millisecond))
+			c.SetDeadline(time.Now().Add(patience(want)))
 			if n, err := c.Read(buf); err == nil {
 				return string(buf[:n])
 			}
@@ -306,7 +314,7 @@ func TestFlows(t *testing.T) {
 		return "silence"
 	}
 	w.host.sh("nft insert rule ip glassbox0 forward accept") // make sure that flows are tracked
-	if got := ask(); got != "silence" {
+	if got := ask("silence"); got != "silence" {
 		t.Errorf("before: got %q", got)
 	}
 	for _, ip := range []string{"172.30.0.2", "172.30.0.3", "172.30.0.2"} {
@@ -319,14 +327,14 @@ func TestFlows(t *testing.T) {
 		if ip == "172.30.0.3" {
 			want = "c2 sees 192.0.2.2"
 		}
-		if got := ask(); got != want {
+		if got := ask(want); got != want {
 			t.Errorf("published for %s: got %q, want %q", ip, got, want)
 		}
 		w.host.do(func() { err = Undo(&plan.NftUnpublish{Table: "glassbox0", Ports: ports}) })
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := ask(); got != "silence" {
+		if got := ask("silence"); got != "silence" {
 			t.Errorf("unpublished: got %q, want silence", got)
 		}
 	}
@@ -352,22 +360,22 @@ func TestBlocking(t *testing.T) {
 	if got := list(); len(got) != 1 || got[0] != "ip filter FORWARD" {
 		t.Errorf("with a policy of drop: got %q, want ip filter FORWARD", got)
 	}
-	if got := w.outside.ask("tcp", "192.0.2.1:8080"); got != "silence" {
+	if got := w.outside.ask("tcp", "192.0.2.1:8080", "silence"); got != "silence" {
 		t.Errorf("through a policy of drop: got %q", got)
 	}
 	for _, cmd := range AllowCommands(w.e1.Bridge) {
 		w.host.sh("%s", strings.Replace(cmd, "iptables", "iptables-nft", 1))
 	}
-	if got := w.outside.ask("tcp", "192.0.2.1:8080"); got != "c1 sees 192.0.2.2" {
+	if got := w.outside.ask("tcp", "192.0.2.1:8080", "c1 sees 192.0.2.2"); got != "c1 sees 192.0.2.2" {
 		t.Errorf("after the administrator's commands: got %q", got)
 	}
-	if got := w.c1.ask("tcp", "192.0.2.2:1"); got != "refused" {
+	if got := w.c1.ask("tcp", "192.0.2.2:1", "refused"); got != "refused" {
 		t.Errorf("after the administrator's commands, to the outside: got %q", got)
 	}
 }
 
-// heard sends a datagram to the host and returns the source that the host sees, "" for none.
-func (w *world) heard(from *netns, addr string) (source string) {
+// heard sends a datagram to the host and returns the source that the host sees, or "silence".
+func (w *world) heard(from *netns, addr, want string) string {
 	var l net.PacketConn
 	var err error
 	w.host.do(func() { l, err = net.ListenPacket("udp4", addr) })
@@ -383,9 +391,9 @@ func (w *world) heard(from *netns, addr string) (source string) {
 		defer c.Close()
 		io.WriteString(c, "!")
 	})
-	l.SetDeadline(time.Now().Add(300 * time.Millisecond))
+	l.SetDeadline(time.Now().Add(patience(want)))
 	if _, a, err := l.ReadFrom(make([]byte, 10)); err == nil {
-		source = host(a.String())
+		return host(a.String())
 	}
-	return source
+	return "silence"
 }

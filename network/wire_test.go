@@ -182,7 +182,7 @@ func TestTogether(t *testing.T) {
 		t.Errorf("rules made by several: got %s", got)
 	}
 	for i, c := range cs {
-		if got := c.ask("tcp", fmt.Sprintf("172.30.0.%d:9", (i+1)%n+2)); got != "refused" {
+		if got := c.ask("tcp", fmt.Sprintf("172.30.0.%d:9", (i+1)%n+2), "refused"); got != "refused" {
 			t.Errorf("container %d to the next: got %s, want refused", i, got)
 		}
 	}
