@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"glassbox/plan"
 	"glassbox/verify"
 )
 
@@ -17,6 +19,7 @@ type twin struct {
 	command string // what glassbox explain explains, as a shell reads it: "run FLAGS IMAGE …", "bundle DIR"
 	stored  string // its plan
 	own     *verify.Report
+	procs   []string // the files that list the processes of the plan's cgroups
 }
 
 // twin makes a container in glassbox's own way, looks at it, and removes it.
@@ -25,17 +28,32 @@ func (s *siege) twin(command string) *twin {
 	t := &twin{command: command, stored: filepath.Join(s.dir, s.id("plan"))}
 	kind, what, _ := strings.Cut(command, " ")
 	s.ok(s.sh("glassbox explain " + kind + " --format json -o " + t.stored + " " + what))
+	text, err := os.ReadFile(t.stored)
+	must(s.T, err)
+	var p plan.Plan
+	must(s.T, json.Unmarshal(text, &p))
+	for _, step := range p.Steps {
+		if o, ok := step.Op.(*plan.CgroupCreate); ok {
+			t.procs = append(t.procs, filepath.Join(o.Path, "cgroup.procs"))
+		}
+	}
+	look := func(args ...string) {
+		t.own, _ = s.verified(args...)
+		if bad := faults(t.own); len(bad) > 0 {
+			s.Errorf("glassbox's own, %s:\n%s", command, strings.Join(bad, "\n"))
+		}
+	}
 	if kind == "bundle" {
 		id := filepath.Base(what) // as explain takes it
 		s.ok(s.sh("ip link del x0 2>/dev/null; ip link add x0 type veth peer name x1"))
 		s.detached("glassbox-runtime", "run", "--detach", "--bundle", what, id)
-		t.own, _ = s.verified("--runtime-root", "/run/glassbox-runtime", id)
+		look("--runtime-root", "/run/glassbox-runtime", id)
 		s.ok(s.on("glassbox-runtime", "delete", "--force", id))
 		return t
 	}
 	id := s.id("own")
 	s.ok(s.sh("glassbox run -d --name " + id + " " + what))
-	t.own, _ = s.verified(id)
+	look(id)
 	s.ok(s.on("glassbox", "rm", "-f", id))
 	return t
 }
@@ -55,7 +73,7 @@ func (s *siege) same(t *twin, said map[int]bool, argv ...string) {
 			log, _ := os.ReadFile(out)
 			s.Fatalf("by hand: %s: never made: %s", t.command, log)
 		}
-		if pid = s.madeByHand(t.stored); pid == 0 {
+		if pid = s.madeByHand(t); pid == 0 {
 			continue
 		}
 		res := s.on("glassbox", "verify", "--json", "--plan", t.stored, "--pid", fmt.Sprint(pid))
@@ -81,16 +99,20 @@ func (s *siege) same(t *twin, said map[int]bool, argv ...string) {
 		s.Errorf("by hand: %s: %v, where glassbox has %v; %d steps are said to be missing\n%s\n%s", t.command, r.Counts, t.own.Counts, len(said), strings.Join(bad, "\n"), log)
 	}
 	s.ok(s.on("kill", "-9", fmt.Sprint(pid)))
-	s.until("the end of what made "+t.command, func() bool { return s.madeByHand(t.stored) == 0 })
+	s.until("the end of what made "+t.command, func() bool { return s.madeByHand(t) == 0 })
 }
 
-// madeByHand finds the first process in the cgroups of a stored plan.
-func (s *siege) madeByHand(stored string) int {
+// madeByHand finds the first process in the cgroups of the plan.
+func (s *siege) madeByHand(t *twin) (first int) {
 	s.Helper()
-	res := s.sh(`for dir in $(jq -r '.steps[] | select(.op == "cgroup-create") | .args.path' ` + stored + `); do cat $dir/cgroup.procs 2>/dev/null; done | sort -n | head -1`)
-	pid := 0
-	fmt.Sscan(res.Stdout, &pid)
-	return pid
+	for _, text := range strings.Fields(s.on(append([]string{"cat"}, t.procs...)...).Stdout) {
+		pid, err := strconv.Atoi(text)
+		must(s.T, err)
+		if first == 0 || pid < first {
+			first = pid
+		}
+	}
+	return first
 }
 
 // TestVerifyByHand: the script of explain --format sh makes what glassbox makes: each step that can be observed is found as in a

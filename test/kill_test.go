@@ -21,7 +21,7 @@ import (
 // nothing is left. GLASSBOX_TEST_SEED repeats a run's choices (the moments are as exact as the machine is).
 func TestKill(t *testing.T) {
 	prepare(t)
-	dir, err := run.seeds["busybox"].get("busybox")
+	dir, err := run.seed.get()
 	if err != nil {
 		t.Fatal(err)
 	}

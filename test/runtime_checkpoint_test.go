@@ -249,29 +249,57 @@ func (b *bundles) terminal(args ...string) {
 	} else {
 		b.must(append([]string{args[0], "--console-socket", path}, args[1:]...)...)
 	}
-	l.SetDeadline(time.Now().Add(scaled(5 * time.Second)))
-	c, err := l.AcceptUnix()
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	defer c.Close()
-	buf, oob := make([]byte, 1000), make([]byte, 100)
-	_, n, _, _, err := c.ReadMsgUnix(buf, oob)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	messages, err := unix.ParseSocketControlMessage(oob[:n])
-	if err != nil || len(messages) != 1 {
-		b.t.Fatalf("no terminal came: %v", err)
-	}
-	fds, err := unix.ParseUnixRights(&messages[0])
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	master := os.NewFile(uintptr(fds[0]), "master")
+	_, fd, err := receive(l)
+	must(b.t, err)
+	buf := make([]byte, 1000)
+	master := os.NewFile(uintptr(fd), "master")
 	b.t.Cleanup(func() { master.Close() })
 	if n, err := master.Read(buf); err != nil || !strings.HasPrefix(string(buf[:n]), "n") {
 		b.t.Errorf("%s: from the terminal: %q, %v", strings.Join(args, " "), buf[:n], err)
+	}
+}
+
+// others is a process with an ipc and a uts namespace that a container shares, and a hook that writes down what it gets.
+type others struct {
+	*bundles
+	pid, hook, log string
+	fail           string // where this is, the hook fails
+}
+
+func (b *bundles) others() *others {
+	b.t.Helper()
+	o := &others{bundles: b, hook: filepath.Join(b.work, "hook"), log: filepath.Join(b.work, "log"), fail: filepath.Join(b.work, "fail")}
+	b.write(o.hook, "#!/bin/sh\ncat >>"+o.log+"; echo >>"+o.log+"; echo no such luck; ! [ -e "+o.fail+" ]\n", 0o755)
+	o.pid = strings.TrimSpace(b.must("/bin/sh", "-c", "unshare -iu sh -c 'hostname other; echo $$; exec sleep 1000 >/dev/null 2>&1' </dev/null &"))
+	return o
+}
+
+func (o *others) end() { o.must("/bin/kill", o.pid) }
+
+// share makes a container of theirs, with the hook and a terminal.
+func (o *others) share(s *specs.Spec) {
+	s.Process.Terminal = true
+	s.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: o.hook, Env: []string{"PATH=/usr/bin:/bin"}}}}
+	for _, kind := range []specs.LinuxNamespaceType{"ipc", "uts"} {
+		namespace(kind, "/proc/"+o.pid+"/ns/"+string(kind))(s)
+	}
+}
+
+// failed is the error of a container whose hook has failed.
+func (o *others) failed() string {
+	return "/hooks/createRuntime/0: run " + o.hook + ": exit status 1: no such luck"
+}
+
+// has says what is wrong about a restored container that shares theirs, after so many calls of the hook.
+func (o *others) has(pid string, calls int) {
+	o.t.Helper()
+	for _, kind := range []string{"ipc", "uts"} {
+		if got, want := o.must("/bin/readlink", "/proc/"+pid+"/ns/"+kind), o.must("/bin/readlink", "/proc/"+o.pid+"/ns/"+kind); got != want {
+			o.t.Errorf("got %s, want %s", got, want)
+		}
+	}
+	if text, _ := os.ReadFile(o.log); !strings.Contains(string(text), `"pid":`+pid) || strings.Count(string(text), `"status":"creating"`) != calls {
+		o.t.Errorf("hooks got\n%swant %d times creating, at last with pid %s", text, calls, pid)
 	}
 }
 
@@ -280,24 +308,16 @@ func (b *bundles) terminal(args ...string) {
 func TestRuntimeRestoreAsks(t *testing.T) {
 	b := startBundles(t, "asks")
 	root := b.rootfs("root")
-	fake, images, hook, log := filepath.Join(b.work, "fake"), filepath.Join(b.work, "images"), filepath.Join(b.work, "hook"), filepath.Join(b.work, "log")
+	fake, images := filepath.Join(b.work, "fake"), filepath.Join(b.work, "images")
 	os.Mkdir(fake, 0o755)
 	os.Symlink(run.set.Prog(), filepath.Join(fake, "criu"))
-	b.write(hook, "#!/bin/sh\ncat >>"+log+"; echo >>"+log+"; echo no such luck; ! [ -e "+b.work+"/fail ]\n", 0o755)
-	other := strings.TrimSpace(b.must("/bin/sh", "-c", "unshare -iu sleep 1000 >/dev/null 2>&1 </dev/null & echo $!"))
-	defer b.must("/bin/kill", other)
-	for end := time.Now().Add(scaled(5 * time.Second)); time.Now().Before(end) && b.must("/bin/readlink", "/proc/"+other+"/ns/uts") == b.must("/bin/readlink", "/proc/self/ns/uts"); {
-	}
+	others := b.others()
+	defer others.end()
 	bundle := func(name string, edit func(*specs.Spec)) string {
 		return b.bundle(name, root, func(s *specs.Spec) {
 			s.Process.Args = []string{"sh", "-c", "while :; do echo n; sleep 0.1; done"}
-			s.Process.Terminal, s.Hostname, s.Process.NoNewPrivileges = true, "", false
-			s.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: hook, Env: []string{"PATH=/usr/bin:/bin"}}}}
-			for i, n := range s.Linux.Namespaces {
-				if n.Type == "ipc" || n.Type == "uts" {
-					s.Linux.Namespaces[i].Path = "/proc/" + other + "/ns/" + string(n.Type)
-				}
-			}
+			s.Process.NoNewPrivileges = false
+			others.share(s)
 			if edit != nil {
 				edit(s)
 			}
@@ -326,8 +346,8 @@ func TestRuntimeRestoreAsks(t *testing.T) {
 	b.state.before = &clean
 	terminal := "FAKE_TERMINAL=1"
 	for _, tt := range []struct{ name, env, flags, want string }{
-		{"a hook fails", terminal + " A=$(touch " + b.work + "/fail)", "-b " + dir, "/hooks/createRuntime/0: run " + hook + ": exit status 1: no such luck"},
-		{"no terminal", "A=$(rm " + b.work + "/fail)", "-b " + dir, "/process/terminal: the checkpoint has no terminal"},
+		{"a hook fails", terminal + " A=$(touch " + others.fail + ")", "-b " + dir, others.failed()},
+		{"no terminal", "A=$(rm " + others.fail + ")", "-b " + dir, "/process/terminal: the checkpoint has no terminal"},
 		{"a terminal too many", terminal, "-b " + bundle("none", func(s *specs.Spec) { s.Process.Terminal = false }), "/process/terminal: the checkpoint has a terminal, and the configuration has none"},
 		{"privileges", terminal, "-b " + bundle("privileges", func(s *specs.Spec) { s.Process.NoNewPrivileges = true }), "/process/noNewPrivileges: this criu has restored process"},
 		{"no network namespace", terminal + " FAKE_CLONE=" + strconv.Itoa(unix.CLONE_NEWNS|unix.CLONE_NEWPID), "-b " + dir, "the checkpoint has no net namespace of its own"},
@@ -346,20 +366,13 @@ func TestRuntimeRestoreAsks(t *testing.T) {
 			t.Errorf("%s: %v\n%s", tt.name, err, left)
 		}
 	}
-	os.Remove(log)
+	os.Remove(others.log)
 	b.terminal("/bin/sh", "-c", before+terminal+" "+runtime+"restore -d -b "+dir+" --image-path "+images+" --pid-file "+b.work+"/pid --console-socket $0 asked </dev/null >/dev/null")
 	pid := b.pid("asked")
 	if got, _ := os.ReadFile(b.work + "/pid"); string(got) != pid || b.status("asked") != "running" {
 		t.Errorf("state says %s, %s, the pid file %s", pid, b.status("asked"), got)
 	}
-	for _, kind := range []string{"ipc", "uts"} {
-		if got, want := b.must("/bin/readlink", "/proc/"+pid+"/ns/"+kind), b.must("/bin/readlink", "/proc/"+other+"/ns/"+kind); got != want {
-			t.Errorf("got %s, want %s", got, want)
-		}
-	}
-	if text, _ := os.ReadFile(log); !strings.Contains(string(text), `"pid":`+pid) || strings.Count(string(text), `"status":"creating"`) != 1 {
-		t.Errorf("the hook got\n%swant once creating, with pid %s", text, pid)
-	}
+	others.has(pid, 1)
 	if got := b.must("/bin/cat", "/proc/"+pid+"/net/fib_trie"); !strings.Contains(got, "127.0.0.0") {
 		t.Errorf("the loopback device isn't up: %s", got)
 	}
@@ -376,34 +389,24 @@ func TestRuntimeRestoreAsks(t *testing.T) {
 // last word, and the container shares the namespaces of others as before.
 func TestRuntimeCheckpointTerminal(t *testing.T) {
 	b, bundle, goesOn := checkpoints(t, "terminal")
-	log, hook, images := filepath.Join(b.work, "log"), filepath.Join(b.work, "hook"), filepath.Join(b.work, "images")
-	b.write(hook, "#!/bin/sh\ncat >>"+log+"; echo >>"+log+"; echo no such luck; ! [ -e "+b.work+"/fail ]\n", 0o755)
-	other := strings.TrimSpace(b.must("/bin/sh", "-c", "unshare -iu sh -c 'hostname other; exec sleep 1000' >/dev/null 2>&1 </dev/null & echo $!"))
-	defer b.must("/bin/kill", other)
-	for end := time.Now().Add(scaled(5 * time.Second)); time.Now().Before(end) && b.must("/usr/bin/nsenter", "-u", "-t", other, "hostname") != "other\n"; {
-	}
+	images, others := filepath.Join(b.work, "images"), b.others()
+	defer others.end()
 	dir := bundle("terminal", func(s *specs.Spec) {
-		s.Process.Terminal, s.Hostname = true, ""
-		s.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: hook, Env: []string{"PATH=/usr/bin:/bin"}}}}
-		for i, n := range s.Linux.Namespaces {
-			if n.Type == "ipc" || n.Type == "uts" {
-				s.Linux.Namespaces[i].Path = "/proc/" + other + "/ns/" + string(n.Type)
-			}
-		}
+		others.share(s)
 		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
 	})
 	b.terminal("run", "-d", "-b", dir, "terminal")
 	goesOn("terminal")
 	b.must("checkpoint", "--manage-cgroups-mode", "ignore", "--image-path", images, "terminal")
-	b.write(filepath.Join(b.work, "fail"), "", 0o644)
+	b.write(others.fail, "", 0o644)
 	res := b.runtime("/bin/sh", "-c", filepath.Join(run.bin, "glassbox-runtime")+" --root /run/oci restore -b "+dir+" --image-path "+images+" terminal </dev/null")
-	if res.Code != 1 || !strings.Contains(res.Stderr, "/hooks/createRuntime/0: run "+hook+": exit status 1: no such luck") {
+	if res.Code != 1 || !strings.Contains(res.Stderr, others.failed()) {
 		t.Errorf("restore with a hook that fails: %+v", res)
 	}
 	if got := b.must("list", "-q"); got != "" {
 		t.Errorf("left: %s", got)
 	}
-	os.Remove(filepath.Join(b.work, "fail"))
+	os.Remove(others.fail)
 	b.terminal("restore", "-d", "-b", dir, "--manage-cgroups-mode", "ignore", "--image-path", images, "terminal")
 	goesOn("terminal")
 	for line := range strings.Lines(b.must("exec", "terminal", "cat", "/proc/1/cgroup")) {
@@ -415,14 +418,7 @@ func TestRuntimeCheckpointTerminal(t *testing.T) {
 		t.Errorf("the host name is %q, want the other's", got)
 	}
 	pid := b.pid("terminal")
-	for _, kind := range []string{"ipc", "uts"} {
-		if got, want := b.must("/usr/bin/readlink", "/proc/"+pid+"/ns/"+kind), b.must("/usr/bin/readlink", "/proc/"+other+"/ns/"+kind); got != want {
-			t.Errorf("got %s, want %s", got, want)
-		}
-	}
-	if text, _ := os.ReadFile(log); !strings.Contains(string(text), `"pid":`+pid) || strings.Count(string(text), `"status":"creating"`) != 3 {
-		t.Errorf("hooks got\n%swant three times creating, at last with pid %s", text, pid)
-	}
+	others.has(pid, 3)
 	if got := b.must("exec", "terminal", "cat", "/sys/class/net/lo/flags"); got != "0x9\n" {
 		t.Errorf("the loopback device has flags %s, want up", got)
 	}

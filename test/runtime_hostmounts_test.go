@@ -1,8 +1,6 @@
 package test
 
 import (
-	"encoding/json"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -65,12 +63,8 @@ func TestRuntimeHostMounts(t *testing.T) {
 	if res.Code != 0 || !strings.Contains(res.Stderr, "level=warning") || !strings.Contains(res.Stderr, "gets out of it") {
 		t.Fatalf("create: %+v", res)
 	}
-	var state struct{ Pid int }
-	if err := json.Unmarshal([]byte(b.must("state", "m")), &state); err != nil {
-		t.Fatal(err)
-	}
 	for _, link := range []struct{ name, want string }{{"ns/mnt", b.must("/bin/readlink", "/proc/self/ns/mnt")}, {"root", "/run/oci/root:m\n"}} {
-		if got := b.must("/bin/readlink", fmt.Sprintf("/proc/%d/%s", state.Pid, link.name)); got != link.want {
+		if got := b.must("/bin/readlink", "/proc/"+b.pid("m")+"/"+link.name); got != link.want {
 			t.Errorf("%s: got %q, want %q", link.name, got, link.want)
 		}
 	}

@@ -266,14 +266,10 @@ func TestRuntimeStartProtects(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(scaled(5 * time.Second)); ; time.Sleep(10 * time.Millisecond) {
-		if _, err := os.Stat(filepath.Join(root, "tmp/here")); err == nil {
-			break
-		}
-		if time.Now().After(end) {
-			t.Fatal("the hook doesn't come")
-		}
-	}
+	b.until("the hook", func() bool {
+		_, err := os.Stat(filepath.Join(root, "tmp/here"))
+		return err == nil
+	})
 	var st unix.Statfs_t
 	if err := unix.Statfs(b.state.host.Path(fmt.Sprintf("/proc/%d/exe", job.Pid)), &st); err != nil || st.Flags&unix.ST_RDONLY == 0 {
 		t.Errorf("the executable lies on a mount with flags %x, %v: it can be written to", st.Flags, err)
@@ -300,33 +296,10 @@ func TestRuntimeConsole(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	masters := make(chan *os.File, 1)
-	go func() {
-		defer close(masters)
-		c, err := l.AcceptUnix()
-		if err != nil {
-			return
-		}
-		defer c.Close()
-		data, oob := make([]byte, 100), make([]byte, 100)
-		_, n, _, _, err := c.ReadMsgUnix(data, oob)
-		if err != nil {
-			return
-		}
-		messages, err := unix.ParseSocketControlMessage(oob[:n])
-		if err != nil || len(messages) != 1 {
-			return
-		}
-		fds, err := unix.ParseUnixRights(&messages[0])
-		if err == nil {
-			masters <- os.NewFile(uintptr(fds[0]), "master")
-		}
-	}()
 	b.must("create", "--bundle", dir, "--console-socket", path, "tty")
-	master := <-masters
-	if master == nil {
-		t.Fatal("no terminal came")
-	}
+	_, fd, err := receive(l)
+	must(t, err)
+	master := os.NewFile(uintptr(fd), "master")
 	defer master.Close()
 	if ws, err := unix.IoctlGetWinsize(int(master.Fd()), unix.TIOCGWINSZ); err != nil || ws.Row != 33 || ws.Col != 111 {
 		t.Errorf("size: %+v %v", ws, err)
@@ -371,36 +344,24 @@ func TestRuntimeListener(t *testing.T) {
 	states := make(chan specs.ContainerProcessState, 1)
 	go func() {
 		defer close(states)
-		c, err := l.AcceptUnix()
+		data, fd, err := receive(l)
 		if err != nil {
+			t.Error(err)
 			return
 		}
-		defer c.Close()
-		data, oob := make([]byte, 64<<10), make([]byte, 100)
-		n, m, _, _, err := c.ReadMsgUnix(data, oob)
-		if err != nil {
-			return
-		}
+		defer unix.Close(fd)
 		var state specs.ContainerProcessState
-		json.Unmarshal(data[:n], &state)
-		messages, err := unix.ParseSocketControlMessage(oob[:m])
-		if err != nil || len(messages) != 1 {
-			return
-		}
-		fds, err := unix.ParseUnixRights(&messages[0])
-		if err != nil || len(fds) != 1 {
-			return
-		}
+		json.Unmarshal(data, &state)
 		states <- state
 		// struct seccomp_notif begins with the request's id; struct seccomp_notif_resp is id, val, error, flags.
 		var request [80]byte
-		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fds[0]), 0xc0502100, uintptr(unsafe.Pointer(&request))); errno != 0 {
+		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), 0xc0502100, uintptr(unsafe.Pointer(&request))); errno != 0 {
 			return
 		}
 		var response [24]byte
 		copy(response[:8], request[:8])
 		binary.NativeEndian.PutUint32(response[16:], ^uint32(unix.EDQUOT)+1)
-		unix.Syscall(unix.SYS_IOCTL, uintptr(fds[0]), 0xc0182101, uintptr(unsafe.Pointer(&response)))
+		unix.Syscall(unix.SYS_IOCTL, uintptr(fd), 0xc0182101, uintptr(unsafe.Pointer(&response)))
 	}()
 	res := b.runtime("run", "--bundle", dir, "listened")
 	state := <-states

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -32,20 +31,15 @@ func startClasses(t *testing.T) *classes {
 	defer null.Close()
 	_, err = c.state.host.Start(machine.Spec{Argv: []string{run.set.Prog(), "resctrl", c.dir}, Dir: "/", Stdin: null, Stdout: null, Stderr: null})
 	must(t, err)
-	for end := time.Now().Add(scaled(5 * time.Second)); c.runtime("/bin/cat", c.dir+"/tasks").Code != 0; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("the imitation doesn't come")
-		}
-	}
+	c.until("the imitation", func() bool { return c.runtime("/bin/cat", c.dir+"/tasks").Code == 0 })
 	return c
 }
 
 // rt calls glassbox-runtime where resctrl seems to be mounted, as the child of some other program, such as strace.
 func (c *classes) rt(before string, args ...string) machine.Result {
 	c.t.Helper()
-	// A container that stays would keep the ends of this call's pipes.
-	argv := append([]string{"/bin/sh", "-c", `"$@" </dev/null >/run/out 2>/run/err; code=$?; cat /run/out; cat /run/err >&2; exit $code`, "sh"}, strings.Fields(before)...)
-	return c.runtime(append(append(argv, run.set.Prog(), "withresctrl", filepath.Join(run.bin, "glassbox-runtime"), "--root", "/run/oci"), args...)...)
+	argv := append(strings.Fields(before), run.set.Prog(), "withresctrl", filepath.Join(run.bin, "glassbox-runtime"), "--root", "/run/oci")
+	return c.runtime(toFiles(append(argv, args...))...)
 }
 
 func (c *classes) ok(args ...string) string {
@@ -138,8 +132,7 @@ func TestRuntimeResctrl(t *testing.T) {
 	inside("created", "own", "own/tasks", 1)
 	inside("created", "own", "own/mon_groups/own/tasks", 1)
 	c.ok("start", "own")
-	for end := time.Now().Add(scaled(5 * time.Second)); len(pids("own")) < 2 && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-	}
+	c.until("the second process", func() bool { return len(pids("own")) == 2 })
 	c.ok("exec", "--detach", "own", "sleep", "1000")
 	inside("after exec", "own", "own/tasks", 3)
 	inside("after exec", "own", "own/mon_groups/own/tasks", 3)
@@ -166,8 +159,7 @@ func TestRuntimeResctrl(t *testing.T) {
 	// A container without a class gets one by update, with all its threads.
 	c.ok("run", "--detach", "--bundle", bundle("late", nil), "late")
 	c.has("without")
-	for end := time.Now().Add(scaled(5 * time.Second)); len(pids("late")) < 2 && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-	}
+	c.until("the second process", func() bool { return len(pids("late")) == 2 })
 	c.fails([]string{"/linux/intelRdt", "out of range"}, "update", "--mem-bw-schema", "MB:0=5", "late")
 	c.has("after an update that was refused")
 	c.ok("update", "--mem-bw-schema", "MB:0=50", "late")

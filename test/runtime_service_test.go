@@ -70,9 +70,10 @@ func TestRuntimeService(t *testing.T) {
 			t.Fatalf("after %q: %v", got, err)
 		}
 		got = append(got, string(buf[:n]))
-		if messages, err := unix.ParseSocketControlMessage(oob[:rights]); err == nil && len(messages) == 1 {
-			fds, _ := unix.ParseUnixRights(&messages[0])
-			unix.Close(fds[0]) // the manager has taken notice
+		if rights > 0 {
+			fd, err := descriptor(oob[:rights])
+			must(t, err)
+			unix.Close(fd) // the manager has taken notice
 		}
 	}
 	if res, err := job.Finish(scaled(10 * time.Second)); err != nil || res.Code != 0 {
@@ -96,26 +97,17 @@ func TestRuntimeService(t *testing.T) {
 	}
 
 	// A pidfd.
-	pidfds, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(b.work, "pidfds"), Net: "unix"})
+	socket := filepath.Join(b.work, "pidfds")
+	pidfds, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer pidfds.Close()
 	pidfd := func() string {
-		pidfds.SetDeadline(time.Now().Add(scaled(5 * time.Second)))
-		c, err := pidfds.AcceptUnix()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		_, n, _, _, _ := c.ReadMsgUnix(buf, oob)
-		messages, _ := unix.ParseSocketControlMessage(oob[:n])
-		fds, err := unix.ParseUnixRights(&messages[0])
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer unix.Close(fds[0])
-		info, _ := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", fds[0]))
+		_, fd, err := receive(pidfds)
+		must(t, err)
+		defer unix.Close(fd)
+		info, _ := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", fd))
 		_, rest, _ := strings.Cut(string(info), "NSpid:\t") // here, in the machine, in the container
 		if pids := strings.Fields(rest); len(pids) > 1 {
 			return pids[1]
@@ -123,13 +115,12 @@ func TestRuntimeService(t *testing.T) {
 		t.Fatalf("no pidfd: %s", info)
 		return ""
 	}
-	socket := filepath.Join(b.work, "pidfds")
-	b.must("/bin/sh", "-c", runtime+"create --pidfd-socket "+socket+" -b "+dir+" fd </dev/null >/dev/null 2>&1")
+	b.must("create", "--pidfd-socket", socket, "-b", dir, "fd")
 	if got, want := pidfd(), b.pid("fd"); got != want {
 		t.Errorf("create --pidfd-socket: got %s, want %s", got, want)
 	}
 	b.must("start", "fd")
-	b.must("/bin/sh", "-c", runtime+"exec -d --pidfd-socket "+socket+" --pid-file "+b.work+"/pid fd sleep 1000 </dev/null >/dev/null 2>&1")
+	b.must("exec", "-d", "--pidfd-socket", socket, "--pid-file", b.work+"/pid", "fd", "sleep", "1000")
 	if want, _ := os.ReadFile(b.work + "/pid"); pidfd() != string(want) {
 		t.Errorf("exec --pidfd-socket: not the one of %s", want)
 	}
@@ -144,10 +135,8 @@ func TestRuntimeService(t *testing.T) {
 		s.Linux.Namespaces = slices.DeleteFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.PIDNamespace })
 	})
 	for _, first := range []bool{false, true} {
-		b.must("/bin/sh", "-c", runtime+"run -d -b "+shared+" shared </dev/null >/dev/null 2>&1")
-		for end := time.Now().Add(scaled(5 * time.Second)); strings.Count(b.must("ps", "-f", "json", "shared"), ",") < 2 && time.Now().Before(end); {
-			time.Sleep(10 * time.Millisecond)
-		}
+		b.must("run", "-d", "-b", shared, "shared")
+		b.until("three processes", func() bool { return strings.Count(b.must("ps", "-f", "json", "shared"), ",") == 2 })
 		if first {
 			b.must("/bin/kill", "-9", b.pid("shared"))
 			b.await("shared", "stopped")

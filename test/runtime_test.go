@@ -2,8 +2,10 @@ package test
 
 import (
 	"encoding/json"
+	"fmt"
 	"io/fs"
 	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -16,6 +18,7 @@ import (
 	"glassbox/test/machine"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // bundles is a machine in which glassbox-runtime is called with bundles, as an engine would.
@@ -44,7 +47,7 @@ func startBundles(t *testing.T, name string) *bundles {
 
 // findPrograms finds the programs of the busybox image.
 func (b *bundles) findPrograms() {
-	seed, err := run.seeds["busybox"].get("busybox")
+	seed, err := run.seed.get()
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -116,8 +119,8 @@ func (b *bundles) runtime(args ...string) machine.Result {
 	if !strings.HasPrefix(args[0], "/") {
 		stays := slices.Contains(args, "create") || slices.Contains(args, "-d") || slices.Contains(args, "--detach")
 		args = append([]string{filepath.Join(run.bin, "glassbox-runtime"), "--root", "/run/oci"}, args...)
-		if stays { // a container that stays keeps its output open, and a pipe would be waited for
-			args = append([]string{"/bin/sh", "-c", `out=$(mktemp) && err=$(mktemp) && { "$@" >"$out" 2>"$err"; code=$?; cat "$out"; cat "$err" >&2; rm "$out" "$err"; exit $code; }`, "sh"}, args...)
+		if stays {
+			args = toFiles(args)
 		}
 	}
 	res, err := b.state.host.Run(scaled(20*time.Second), args, []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, b.work)
@@ -127,6 +130,47 @@ func (b *bundles) runtime(args ...string) machine.Result {
 	return res
 }
 
+// receive waits for somebody who sends a message with one descriptor.
+func receive(l *net.UnixListener) (data []byte, fd int, err error) {
+	l.SetDeadline(time.Now().Add(scaled(20 * time.Second)))
+	c, err := l.AcceptUnix()
+	if err != nil {
+		return nil, -1, err
+	}
+	defer c.Close()
+	data, oob := make([]byte, 64<<10), make([]byte, 100)
+	n, m, _, _, err := c.ReadMsgUnix(data, oob)
+	if err != nil {
+		return nil, -1, err
+	}
+	fd, err = descriptor(oob[:m])
+	return data[:n], fd, err
+}
+
+// descriptor is the one that came with a message.
+func descriptor(oob []byte) (int, error) {
+	messages, err := unix.ParseSocketControlMessage(oob)
+	if err != nil || len(messages) != 1 {
+		return -1, fmt.Errorf("%d messages about descriptors: %v", len(messages), err)
+	}
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil || len(fds) != 1 {
+		return -1, fmt.Errorf("%d descriptors: %v", len(fds), err)
+	}
+	return fds[0], nil
+}
+
+// toFiles is a command whose output goes through files: a container that stays keeps it open, and a pipe would be waited for.
+func toFiles(argv []string) []string {
+	return append([]string{"/bin/sh", "-c", `out=$(mktemp) && err=$(mktemp) && { "$@" >"$out" 2>"$err"; code=$?; cat "$out"; cat "$err" >&2; rm "$out" "$err"; exit $code; }`, "sh"}, argv...)
+}
+
+// until waits for something that takes a moment.
+func (b *bundles) until(what string, done func() bool) {
+	b.t.Helper()
+	until(b.t, 5*time.Second, what, done)
+}
+
 func (b *bundles) must(args ...string) string {
 	b.t.Helper()
 	res := b.runtime(args...)
@@ -134,6 +178,18 @@ func (b *bundles) must(args ...string) string {
 		b.t.Fatalf("%s: exit code %d\n%s%s", strings.Join(args, " "), res.Code, res.Stdout, res.Stderr)
 	}
 	return res.Stdout
+}
+
+// namespace takes one of a container's namespaces from elsewhere.
+func namespace(kind specs.LinuxNamespaceType, path string) func(*specs.Spec) {
+	return func(s *specs.Spec) {
+		s.Hostname = ""
+		for i, n := range s.Linux.Namespaces {
+			if n.Type == kind {
+				s.Linux.Namespaces[i].Path = path
+			}
+		}
+	}
 }
 
 // TestRuntimeErrors gives glassbox-runtime configurations that are broken and requests that can't be met. Each time the message
@@ -187,16 +243,6 @@ func TestRuntimeErrors(t *testing.T) {
 		return func(s *specs.Spec) { s.Mounts = append(s.Mounts, m) }
 	}
 	args := func(a ...string) func(*specs.Spec) { return func(s *specs.Spec) { s.Process.Args = a } }
-	namespace := func(kind specs.LinuxNamespaceType, path string) func(*specs.Spec) {
-		return func(s *specs.Spec) {
-			s.Hostname = ""
-			for i, n := range s.Linux.Namespaces {
-				if n.Type == kind {
-					s.Linux.Namespaces[i].Path = path
-				}
-			}
-		}
-	}
 	resources := func(r specs.LinuxResources) func(*specs.Spec) {
 		return func(s *specs.Spec) { r.Devices = s.Linux.Resources.Devices; s.Linux.Resources = &r }
 	}

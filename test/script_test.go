@@ -56,13 +56,17 @@ func TestScriptsAlone(t *testing.T) {
 // machine that is thrown away, systemd makes the cgroups the second time, as on most machines of the world: the engines ask it for
 // those of their own processes, and the runtime for the containers'. Newer programs can be in the directory CALLERS: see newer.sh.
 func TestCallers(t *testing.T) {
-	files, err := filepath.Glob("script/callers/*.txtar")
+	pattern := "script/callers/*.txtar"
+	newer := os.Getenv("CALLERS")
+	if newer != "" {
+		pattern = "script/newer/*.txtar"
+	}
+	files, err := filepath.Glob(pattern)
 	if err != nil {
 		t.Fatal(err)
 	}
-	newer := os.Getenv("CALLERS")
 	if newer != "" {
-		files = []string{"script/callers/containerd.txtar", "script/callers/kubernetes.txtar", "script/newer/buildkit.txtar", "script/newer/kubelet.txtar", "script/newer/nerdctl.txtar", "script/newer/crio.txtar", "script/newer/crictl.txtar"}
+		files = append(files, "script/callers/containerd.txtar", "script/callers/kubernetes.txtar")
 	}
 	drivers := []string{"cgroupfs"}
 	if os.Getenv("GLASSBOX_TEST_VM") != "" {
@@ -94,12 +98,12 @@ func scripts(t *testing.T, dir string) { testscript.Run(t, params(t, testscript.
 
 // run is what all scripts of one process share.
 var run struct {
-	once  sync.Once
-	err   error
-	dir   string // temporary
-	bin   string
-	set   fixture.Set
-	seeds map[string]*seed
+	once sync.Once
+	err  error
+	dir  string // temporary
+	bin  string
+	set  fixture.Set
+	seed seed
 }
 
 // prepare finds the binaries and makes the fixtures.
@@ -123,7 +127,6 @@ func prepare(t *testing.T) {
 			// An image's user must be able to reach what a script shares with a container.
 			run.err = os.Chmod(run.dir, 0o755)
 		}
-		run.seeds = map[string]*seed{"busybox": {}}
 	})
 	if run.err != nil {
 		t.Fatal(run.err)
@@ -557,14 +560,14 @@ func cmdJSON(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// use SEED gives the script a store with images in it.
+// use busybox gives the script a store with images in it.
 func cmdUse(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 1 || run.seeds[args[0]] == nil {
+	if neg || len(args) != 1 || args[0] != "busybox" {
 		ts.Fatalf("usage: use busybox")
 	}
-	dir, err := run.seeds[args[0]].get(args[0])
+	dir, err := run.seed.get()
 	if err != nil {
-		ts.Fatalf("store with %s: %v", args[0], err)
+		ts.Fatalf("store with images: %v", err)
 	}
 	ts.Check(os.RemoveAll(filepath.Join(of(ts).work, ".store", "glassbox")))
 	// Layers are for reading only, so links do.
@@ -581,22 +584,20 @@ type seed struct {
 	err  error
 }
 
-// seedImages are what the stores hold, named as on Docker Hub.
-var seedImages = map[string][]string{
-	"busybox": {
-		"busybox", "busybox:user", "busybox:uid", "busybox:baduser", "busybox:workdir", "busybox:entry", "busybox:stop",
-		"busybox:nocmd", "busybox:workfd", "busybox:workup", "busybox:volproc",
-	},
+// seedImages are what the store holds, named as on Docker Hub.
+var seedImages = []string{
+	"busybox", "busybox:user", "busybox:uid", "busybox:baduser", "busybox:workdir", "busybox:entry", "busybox:stop",
+	"busybox:nocmd", "busybox:workfd", "busybox:workup", "busybox:volproc",
 }
 
-func (s *seed) get(name string) (string, error) {
-	s.once.Do(func() { s.dir, s.err = s.pull(name) })
+func (s *seed) get() (string, error) {
+	s.once.Do(func() { s.dir, s.err = s.pull() })
 	return s.dir, s.err
 }
 
-func (s *seed) pull(name string) (string, error) {
-	dir := filepath.Join(run.dir, "seed-"+name)
-	m, err := machine.Start("seed", filepath.Join(run.dir, "seed-machine-"+name))
+func (s *seed) pull() (string, error) {
+	dir := filepath.Join(run.dir, "seed")
+	m, err := machine.Start("seed", filepath.Join(run.dir, "seed-machine"))
 	if err != nil {
 		return "", err
 	}
@@ -608,10 +609,10 @@ func (s *seed) pull(name string) (string, error) {
 		"PATH=" + run.bin + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + run.dir,
 		"GLASSBOX_ROOT=" + store, "GLASSBOX_STATE=/run/glassbox",
 	}
-	if err := startRegistry(m, filepath.Join(run.dir, "seed-registry-"+name), "http", env); err != nil {
+	if err := startRegistry(m, filepath.Join(run.dir, "seed-registry"), "http", env); err != nil {
 		return "", err
 	}
-	for _, image := range seedImages[name] {
+	for _, image := range seedImages {
 		remote := "127.0.0.1:5000/" + image
 		for _, args := range [][]string{{"pull", remote}, {"tag", remote, image}, {"rmi", remote}} {
 			res, err := m.Run(scaled(2*time.Minute), append([]string{"glassbox"}, args...), env, "/")

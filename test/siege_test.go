@@ -278,9 +278,14 @@ func (s *siege) pid(f face, id string) int {
 // until waits for something that takes a while.
 func (s *siege) until(what string, done func() bool) {
 	s.Helper()
-	for end := time.Now().Add(scaled(15 * time.Second)); !done(); time.Sleep(10 * time.Millisecond) {
+	until(s.T, 15*time.Second, what, done)
+}
+
+func until(t *testing.T, limit time.Duration, what string, done func() bool) {
+	t.Helper()
+	for end := time.Now().Add(scaled(limit)); !done(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
-			s.Fatalf("never: %s", what)
+			t.Fatalf("never: %s", what)
 		}
 	}
 }

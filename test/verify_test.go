@@ -41,15 +41,17 @@ func faults(r *verify.Report) []string {
 	return out
 }
 
-// withImages gives the machine a store with busybox in it.
-func (s *siege) withImages() {
+// furnish gives the machine a store with busybox in it, a directory to share, and a loopback device that is up.
+func (s *siege) furnish() {
 	s.Helper()
-	dir, err := run.seeds["busybox"].get("busybox")
+	dir, err := run.seed.get()
 	must(s.T, err)
 	out, err := exec.Command("cp", "-al", filepath.Join(dir, "glassbox"), filepath.Join(s.dir, "store")).CombinedOutput()
 	if err != nil {
 		s.Fatalf("cp: %v: %s", err, out)
 	}
+	s.shell("mkdir -p shared/sub && echo x >shared/file && chmod 755 shared")
+	s.ok(s.sh("ip link set lo up"))
 }
 
 // ways are command lines of glassbox run whose containers verify has to understand. BASE is a root file system, SHARED a directory.
@@ -87,9 +89,8 @@ var ways = []string{
 }
 
 func (s *siege) ways() []string {
-	s.withImages()
+	s.furnish()
 	base, shared := s.root(""), filepath.Join(s.dir, "shared")
-	s.shell("mkdir -p shared/sub && echo x >shared/file && chmod 755 shared")
 	var out []string
 	for i, w := range ways {
 		if testing.Short() && i%3 != 0 && !strings.Contains(w, "-m ") && !strings.Contains(w, "--device") {
@@ -97,7 +98,6 @@ func (s *siege) ways() []string {
 		}
 		out = append(out, strings.NewReplacer("BASE", base, "SHARED", shared).Replace(w))
 	}
-	s.ok(s.sh("ip link set lo up"))
 	return out
 }
 
@@ -263,7 +263,7 @@ type tampering struct {
 // TestVerifyTampered: what is changed behind glassbox's back is found, and nothing else.
 func TestVerifyTampered(t *testing.T) {
 	s := besiege(t)
-	s.ways()
+	s.furnish()
 	lib := filepath.Join(s.dir, "lib.sh")
 	must(t, os.WriteFile(lib, []byte(`set -e
 SHARED=`+s.dir+`/shared
