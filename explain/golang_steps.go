@@ -733,7 +733,7 @@ func (g *golang) fsmount(o *plan.FSMount) (goLine, bool) {
 			"procfs = ok(unix.Fsmount(procfs, unix.FSMOUNT_CLOEXEC, " + goFlags("MOUNT_ATTR_", o.Attrs) + "))",
 		}}, true
 	}
-	if strings.Contains(o.Target, " ") || slices.ContainsFunc(o.Options, func(s string) bool { return strings.Contains(s, ",") }) {
+	if strings.Contains(o.Target, " ") || slices.ContainsFunc(o.Options, func(s string) bool { return strings.Contains(s, ",") }) || o.Optional && o.KeepMode {
 		return goLine{}, false
 	}
 	g.procs[o.Save] = o.Target
@@ -758,15 +758,16 @@ func (g *golang) fsmount(o *plan.FSMount) (goLine, bool) {
 		if g.tight >= withoutScript { // there they return errors
 			line.items = append([]string{line.fn + "(" + strings.Join(line.items, ", ") + ")"}, calls...)
 			line.fn, line.fixed = "check", 0
-			return line, !o.Optional || g.tight >= withoutAny
+			return line, true
 		}
 		line.text = append(g.packed(line.fn+"(", line.items, ")"), g.packed("check(", calls, ")")...)
 	}
-	if o.Optional && o.KeepMode {
-		return goLine{}, false
-	}
 	if o.Optional && g.tight < withoutAny { // most kernels have it
-		line.text = append([]string{`if known, _ := os.ReadFile("/proc/filesystems"); strings.Contains(string(known), ` + g.lit("\t"+o.Type+"\n") + ") {"}, append(g.packed("mount(", line.items, ")"), "}")...)
+		if line.text == nil {
+			line.text = g.packed("mount(", line.items, ")")
+		}
+		known := `if known, _ := os.ReadFile("/proc/filesystems"); strings.Contains(string(known), ` + g.lit("\t"+o.Type+"\n") + ") {"
+		line.text = slices.Concat([]string{known}, line.text, []string{"}"})
 	}
 	return line, true
 }

@@ -42,6 +42,24 @@ func TestGoKinds(t *testing.T) {
 	}
 }
 
+// TestGoOptional: a file system that only some kernels have spreads as the plan says, and is refused if it is to have the mode of what it
+// covers, in a program of any length.
+func TestGoOptional(t *testing.T) {
+	for tight := withReasons; tight <= withoutTerminal; tight++ {
+		for _, keep := range []bool{false, true} {
+			g := &golang{tight: tight, width: lineWidth, helpers: map[string]bool{}, procs: map[string]string{}, words: map[string]bool{}}
+			line, ok := g.fsmount(&plan.FSMount{Type: "mqueue", Target: "/dev/mqueue", Optional: true, KeepMode: keep, Propagation: []string{"slave"}})
+			if ok == keep {
+				t.Errorf("level %d, mode kept %v: can the program make it: got %v", tight, keep, ok)
+			}
+			code := strings.Join(append(line.text, line.items...), "\n")
+			if ok && (!strings.Contains(code, "mount(") || !strings.Contains(code, "MS_SLAVE") || strings.Contains(code, "/proc/filesystems") != (tight < withoutAny)) {
+				t.Errorf("level %d: got %s", tight, code)
+			}
+		}
+	}
+}
+
 // TestGoHostile: whatever names a plan holds, the program is one, and names are texts in it.
 func TestGoHostile(t *testing.T) {
 	evil := "`+evil()+` \" \n evil() */ evil() // \\ \u202e\xff"
