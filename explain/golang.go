@@ -54,7 +54,6 @@ const (
 	withoutAny      // but the numbers of the steps, and one shell for all of the network
 	withoutScript   // which is deflated, as the filter always is; and if a step fails, nothing is taken back
 	withoutTerminal // the program has its caller's streams
-	goLevels
 )
 
 // MaxGo is how long a Go program that explains a plan may be, in lines. One with very many mounts, devices or variables has longer lines.
@@ -90,12 +89,13 @@ func writeGo(w io.Writer, p *plan.Plan, a About) error {
 	if slices.ContainsFunc(p.Steps, func(s plan.Step) bool { return s.Op == nil }) {
 		return fmt.Errorf("the plan has a step without an op")
 	}
-	if err := hostMounts(Read(p)); err != nil {
+	view := Read(p)
+	if err := hostMounts(view); err != nil {
 		return err
 	}
 	for tight, width := 0, lineWidth; ; {
 		g := &golang{
-			plan: p, view: Read(p), tight: tight, width: width, helpers: map[string]bool{}, opened: map[string]string{}, have: map[string]string{}, procs: map[string]string{},
+			plan: p, view: view, tight: tight, width: width, helpers: map[string]bool{}, opened: map[string]string{}, have: map[string]string{}, procs: map[string]string{},
 			words: map[string]bool{}, given: map[string]int{},
 		}
 		text, err := g.program(a)
