@@ -205,7 +205,7 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 		return text(g.packed(g.have[o.Save]+" := users(", []string{"[]syscall.SysProcIDMap{" + strings.Join(goIDs(o.UID), ", ") + "}", "[]syscall.SysProcIDMap{" + strings.Join(goIDs(o.GID), ", ") + "}"}, ")")...)
 	case *plan.RecvFD:
 		if host {
-			if g.words["console"] || !g.hasConsole() {
+			if !g.hasConsole() {
 				return none()
 			}
 			g.words["console"] = true
@@ -509,20 +509,17 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 		}
 		return none()
 	case *plan.OpenConsole:
-		if g.words["terminal"] || !g.hasConsole() {
+		if !g.hasConsole() {
 			return none()
 		}
-		g.words["terminal"] = true
 		g.use("console")
 		g.have[o.Slave] = "terminal"
 		return text(fmt.Sprintf("terminal := console(%d, %d, %d)", o.Rows, o.Cols, o.UID))
 	case *plan.SendFD:
-		for _, s := range g.plan.Steps {
-			if c, ok := s.Op.(*plan.OpenConsole); ok && c.Master == o.From && g.hasConsole() {
-				return note("console has done it")
-			}
+		if !g.hasConsole() {
+			return none()
 		}
-		return none()
+		return note("console has done it")
 	case *plan.BindConsole:
 		if g.have[o.From] != "terminal" {
 			return none()
