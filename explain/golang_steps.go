@@ -182,12 +182,10 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 		case o.Child || host && o.Device != "" || !host && o.IDMap != "" || o.Readonly && (host || o.Device != ""):
 			return none()
 		case o.Device != "":
-			g.tree(o.Save)
+			g.numberTree(o.Save)
 			return each("device", g.lit(o.Device+" "+o.Path))
 		case !host:
-			g.tree(o.Save)
-			g.words["ro"] = g.words["ro"] || o.Readonly
-			return each("tree"+when(o.Recursive, "", "One")+when(o.Readonly, "Readonly", ""), g.lit(o.Path))
+			return each(g.tree(o), g.lit(o.Path))
 		}
 		g.give(o.Save)
 		clone := when(o.Recursive, "give", "giveOne")
@@ -219,10 +217,7 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 		if t < 0 || g.opened[o.Save] == "" {
 			return none()
 		}
-		from := g.plan.Steps[t].Op.(*plan.OpenTree)
-		g.tree(o.Save)
-		g.words["ro"] = g.words["ro"] || from.Readonly
-		return each("tree"+when(from.Recursive, "", "One")+when(from.Readonly, "Readonly", ""), g.lit(g.opened[o.Save]))
+		return each(g.tree(g.plan.Steps[t].Op.(*plan.OpenTree)), g.lit(g.opened[o.Save]))
 	case *plan.Open:
 		if o.Path == "" || o.Other != "" {
 			return none()
@@ -822,10 +817,17 @@ func (g *golang) give(save string) {
 	g.have[save] = strconv.Itoa(g.given[save])
 }
 
-// tree names a clone of a mount that the child makes before the root changes: they have numbers.
-func (g *golang) tree(save string) {
+// numberTree names a clone of a mount that the child makes before the root changes: they have numbers.
+func (g *golang) numberTree(save string) {
 	g.have[save] = fmt.Sprintf("trees[%d]", g.trees)
 	g.trees++
+}
+
+// tree names such a clone, and returns the function that makes it.
+func (g *golang) tree(o *plan.OpenTree) string {
+	g.numberTree(o.Save)
+	g.words["ro"] = g.words["ro"] || o.Readonly
+	return "tree" + when(o.Recursive, "", "One") + when(o.Readonly, "Readonly", "")
 }
 
 // hasConsole reports whether a plan has one terminal, with both of its ends going the usual way.
