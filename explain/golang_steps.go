@@ -310,17 +310,16 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 	case *plan.PivotRoot:
 		return check("unix.Chdir("+g.lit(o.Root)+")", `unix.PivotRoot(".", ".")`, `unix.Unmount(".", unix.MNT_DETACH)`, `unix.Chdir("/")`)
 	case *plan.FSMount:
-		if o.Target == "" && slices.ContainsFunc(g.plan.Steps, func(s plan.Step) bool {
-			a, ok := s.Op.(*plan.MoveMount)
-			return ok && a.From == o.Save && a.KeepMode && g.plan.FileSystem(a) != nil
-		}) {
+		if place := attached(g.plan, o); o.Target == "" && place != nil && place.KeepMode {
 			return note("made where it gets its place, for the mode of what is there")
 		}
 		return g.fsmount(o)
 	case *plan.MoveMount:
 		from := g.have[o.From]
-		if made := g.plan.FileSystem(o); made != nil && o.KeepMode {
-			return g.fsmount(made)
+		if o.KeepMode {
+			if made := g.plan.FileSystem(o); made != nil {
+				return g.fsmount(made)
+			}
 		}
 		calls, ok := setattr(from, `""`, "unix.AT_EMPTY_PATH", o.Set, o.Clear, o.RecSet, o.RecClear, o.Propagation)
 		if g.tight >= withoutScript { // as mount(2) has them: these have the same bits

@@ -409,7 +409,7 @@ func (s *shell) commands(op plan.Op) ([]string, bool) {
 	case *plan.RootDir:
 		return say("names of the container are taken below $root anyway")
 	case *plan.FSMount:
-		if o.Target == "" && attached(s.plan, o) {
+		if o.Target == "" && attached(s.plan, o) != nil {
 			return say("a script makes it where it gets its place")
 		}
 		if o.Target == "" {
@@ -961,10 +961,12 @@ func signalWord(n int) string {
 	return fmt.Sprint(n)
 }
 
-// attached reports whether a file system that is made detached gets a place.
-func attached(p *plan.Plan, made *plan.FSMount) bool {
-	return slices.ContainsFunc(p.Steps, func(st plan.Step) bool {
-		o, ok := st.Op.(*plan.MoveMount)
-		return ok && o.From == made.Save && p.FileSystem(o) != nil
-	})
+// attached returns the step that gives a file system that is made detached its place, as [plan.Plan.FileSystem] has it, or nil.
+func attached(p *plan.Plan, made *plan.FSMount) *plan.MoveMount {
+	for _, s := range p.Steps {
+		if o, ok := s.Op.(*plan.MoveMount); ok && o.From == made.Save && p.FileSystem(o) != nil {
+			return o
+		}
+	}
+	return nil
 }
