@@ -37,52 +37,70 @@ func goAttrs() []string {
 	return []string{"ro", "nosuid", "nodev", "noexec", "nodiratime", "nosymfollow", "noatime", "relatime", "strictatime"}
 }
 
-// setattr returns the calls that change a mount's attributes and how it spreads.
-func setattr(dirfd, at, flags string, set, clear, recSet, recClear, propagation []string) ([]string, bool) {
+// setattr is a call that changes a mount's attributes and how it spreads: constants of Go, or "".
+type setattr struct {
+	recursive          bool
+	set, clear, spread string
+}
+
+// setattrs returns the calls that a step needs.
+func setattrs(set, clear, recSet, recClear, propagation []string) ([]setattr, bool) {
 	if !known(slices.Concat(set, clear, recSet, recClear), goAttrs()) {
 		return nil, false
 	}
-	var out []string
-	call := func(recursive bool, fields []string) {
-		if len(fields) > 0 {
-			f := strings.Trim(flags+when(recursive, "|unix.AT_RECURSIVE", ""), "|")
-			out = append(out, "unix.MountSetattr("+dirfd+", "+at+", "+or(f, "0"), "&unix.MountAttr{"+strings.Join(fields, ", ")+"})") // in two parts, for lines that aren't long
-		}
-	}
-	fieldsOf := func(set, clear []string) (fields []string) {
+	attrs := func(recursive bool, set, clear []string) setattr {
+		s := setattr{recursive: recursive, clear: goFlags("MOUNT_ATTR_", clear)}
 		if len(set) > 0 {
-			fields = append(fields, "Attr_set: "+goFlags("MOUNT_ATTR_", set))
+			s.set = goFlags("MOUNT_ATTR_", set)
 		}
-		bits := goFlags("MOUNT_ATTR_", clear)
 		// The modes of access time are one field, not bits.
 		if slices.ContainsFunc(slices.Concat(set, clear), func(w string) bool { return strings.HasSuffix(w, "atime") && w != "nodiratime" }) {
-			bits += "|unix.MOUNT_ATTR__ATIME"
+			s.clear += "|unix.MOUNT_ATTR__ATIME"
 		}
-		if bits != "0" {
-			fields = append(fields, "Attr_clr: "+bits)
+		if s.clear == "0" {
+			s.clear = ""
 		}
-		return fields
+		return s
 	}
-	one, below := fieldsOf(set, clear), fieldsOf(recSet, recClear)
+	one, below := attrs(false, set, clear), attrs(true, recSet, recClear)
+	var out []setattr
 	for i, w := range propagation {
 		rest, recursive := strings.CutPrefix(w, "r")
 		if !known([]string{rest}, []string{"private", "slave", "shared", "unbindable"}) {
 			return nil, false
 		}
-		fields := []string{"Propagation: unix.MS_" + strings.ToUpper(rest)}
+		spread := "unix.MS_" + strings.ToUpper(rest)
 		// The last one goes together with attributes of as many mounts.
 		switch {
-		case i == len(propagation)-1 && recursive && len(one) == 0:
-			below = append(fields, below...)
+		case i == len(propagation)-1 && recursive && one == setattr{}:
+			below.spread = spread
 		case i == len(propagation)-1 && !recursive:
-			one = append(fields, one...)
+			one.spread = spread
 		default:
-			call(recursive, fields)
+			out = append(out, setattr{recursive: recursive, spread: spread})
 		}
 	}
-	call(false, one)
-	call(true, below)
+	for _, s := range []setattr{one, below} {
+		if s != (setattr{recursive: s.recursive}) {
+			out = append(out, s)
+		}
+	}
 	return out, true
+}
+
+// texts are calls as Go has them, each in two parts, for lines that aren't long.
+func texts(calls []setattr, dirfd, at, flags string) (out []string) {
+	for _, s := range calls {
+		var fields []string
+		for _, f := range [][2]string{{"Propagation", s.spread}, {"Attr_set", s.set}, {"Attr_clr", s.clear}} {
+			if f[1] != "" {
+				fields = append(fields, f[0]+": "+f[1])
+			}
+		}
+		f := strings.Trim(flags+when(s.recursive, "|unix.AT_RECURSIVE", ""), "|")
+		out = append(out, "unix.MountSetattr("+dirfd+", "+at+", "+or(f, "0"), "&unix.MountAttr{"+strings.Join(fields, ", ")+"})")
+	}
+	return out
 }
 
 // step returns what makes a step; false if such a program can't.
@@ -321,51 +339,37 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 				return g.fsmount(made)
 			}
 		}
-		calls, ok := setattr(from, `""`, "unix.AT_EMPTY_PATH", o.Set, o.Clear, o.RecSet, o.RecClear, o.Propagation)
-		if g.tight >= withoutScript { // as mount(2) has them: these have the same bits
-			for i, c := range calls {
-				for _, w := range []string{"ro", "nosuid", "nodev", "noexec"} {
-					if name := goFlags("MOUNT_ATTR_", []string{w}); strings.Contains(c, name) {
-						c, g.words[w] = strings.ReplaceAll(c, name, w), true
-					}
-				}
-				calls[i] = c
-			}
-		}
+		calls, ok := setattrs(o.Set, o.Clear, o.RecSet, o.RecClear, o.Propagation)
 		if !ok || from == "" {
 			return none()
 		}
-		g.use("attach")
-		if call := strings.Join(calls, ", "); g.tight >= withoutAny && len(calls) == 2 { // one, in two parts
-			// bind takes the same in fewer words.
-			if attr, ok := strings.CutPrefix(call, "unix.MountSetattr("+from+`, "", unix.AT_EMPTY_PATH`); ok {
-				recursive, fields, _ := strings.Cut(attr, ", &unix.MountAttr{")
-				var set, clear, spread string
-				for _, f := range strings.Split(strings.TrimSuffix(fields, "})"), ", ") {
-					name, value, _ := strings.Cut(f, ": ")
-					switch name {
-					case "Attr_set":
-						set = value
-					case "Attr_clr":
-						clear = value
-					default:
-						spread = value
+		if g.tight >= withoutScript { // as mount(2) has them: these have the same bits
+			for i := range calls {
+				for _, bits := range []*string{&calls[i].set, &calls[i].clear} {
+					for _, w := range []string{"ro", "nosuid", "nodev", "noexec"} {
+						if name := goFlags("MOUNT_ATTR_", []string{w}); strings.Contains(*bits, name) {
+							*bits, g.words[w] = strings.ReplaceAll(*bits, name, w), true
+						}
 					}
 				}
-				g.use("bind")
-				return check("bind(" + from + ", " + g.lit(o.Target) + ", " + when(recursive == "", "0", "unix.AT_RECURSIVE") + ", " + or(set, "0") + ", " + or(clear, "0") + ", " + or(spread, "0") + ")")
 			}
 		}
-		return check(append(calls, "attach("+from+", "+g.lit(o.Target)+")")...)
+		g.use("attach")
+		if g.tight >= withoutAny && len(calls) == 1 { // bind takes the same in fewer words
+			g.use("bind")
+			c := calls[0]
+			return check("bind(" + strings.Join([]string{from, g.lit(o.Target), when(c.recursive, "unix.AT_RECURSIVE", "0"), or(c.set, "0"), or(c.clear, "0"), or(c.spread, "0")}, ", ") + ")")
+		}
+		return check(append(texts(calls, from, `""`, "unix.AT_EMPTY_PATH"), "attach("+from+", "+g.lit(o.Target)+")")...)
 	case *plan.Remount:
 		if len(o.Options) > 0 {
 			return none()
 		}
-		calls, ok := setattr("unix.AT_FDCWD", g.lit(o.Target), "", o.Set, o.Clear, o.RecSet, o.RecClear, o.Propagation)
+		calls, ok := setattrs(o.Set, o.Clear, o.RecSet, o.RecClear, o.Propagation)
 		if !ok || len(calls) == 0 {
 			return none()
 		}
-		return check(calls...)
+		return check(texts(calls, "unix.AT_FDCWD", g.lit(o.Target), "")...)
 	case *plan.MaskPath:
 		if tree := g.have[o.Null]; strings.HasPrefix(tree, "trees[") { // the host's null device, which is in its place already
 			g.use("null")
@@ -742,10 +746,11 @@ func (g *golang) fsmount(o *plan.FSMount) (goLine, bool) {
 	}
 	line := goLine{fn: when(o.KeepMode, "cover", "mount"), items: []string{g.lit(o.Type), g.lit(o.Source), or(strings.Join(words, "|"), "0"), g.lit(place)}, fixed: 3, join: true}
 	if len(o.Propagation) > 0 {
-		calls, ok := setattr("unix.AT_FDCWD", g.lit(o.Target), "", nil, nil, nil, nil, o.Propagation)
+		spread, ok := setattrs(nil, nil, nil, nil, o.Propagation)
 		if !ok {
 			return goLine{}, false
 		}
+		calls := texts(spread, "unix.AT_FDCWD", g.lit(o.Target), "")
 		if g.tight >= withoutScript { // there they return errors
 			line.items = append([]string{line.fn + "(" + strings.Join(line.items, ", ") + ")"}, calls...)
 			line.fn, line.fixed = "check", 0
