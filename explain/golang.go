@@ -214,11 +214,18 @@ func (g *golang) joins(l *goLine, next goLine) bool {
 	default:
 		return false
 	}
-	l.last = next.last
-	if !slices.Contains(l.kinds, next.kinds[0]) {
-		l.kinds = append(l.kinds, next.kinds[0])
-	}
+	l.take(next)
 	return true
+}
+
+// take makes the steps of the next line this one's.
+func (l *goLine) take(next goLine) {
+	l.last = next.last
+	for _, kind := range next.kinds {
+		if !slices.Contains(l.kinds, kind) {
+			l.kinds = append(l.kinds, kind)
+		}
+	}
 }
 
 // identify finds the container's id, which stands in dozens of paths.
@@ -323,12 +330,8 @@ func (g *golang) together(lines []goLine) []goLine {
 				l.fn, l.items = "check", []string{l.fn + "(" + strings.Join(l.items, ", ") + ")"}
 			}
 			if n := len(out) - 1; n >= 0 && out[n].fn == "check" && out[n].last+1 == l.first && out[n].text == nil {
-				out[n].items, out[n].last = append(out[n].items, l.items...), l.last
-				for _, kind := range l.kinds {
-					if !slices.Contains(out[n].kinds, kind) {
-						out[n].kinds = append(out[n].kinds, kind)
-					}
-				}
+				out[n].items = append(out[n].items, l.items...)
+				out[n].take(l)
 				continue
 			}
 		}
