@@ -1,7 +1,6 @@
 package bundle
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -12,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"glassbox/cgroup"
+	"glassbox/fork"
 )
 
 // CheckpointOptions are the flags of checkpoint.
@@ -228,28 +228,14 @@ func (c *record) strangers() []int {
 	pids, _ := cgroup.Procs(c.Cgroups)
 	var list []int
 	for _, pid := range pids {
-		p := pid
-		for p > 1 && p != c.PID {
-			p = parent(p)
+		s := fork.Stat{Parent: pid}
+		var err error
+		for err == nil && s.Parent > 1 && s.Parent != c.PID {
+			s, err = fork.ReadStat(s.Parent)
 		}
-		if p == 0 || p == 1 {
+		if err == nil && s.Parent != c.PID { // and not gone meanwhile
 			list = append(list, pid)
 		}
 	}
 	return list
-}
-
-// parent is the process whose child a process is, 0 if it has none, -1 if it is gone.
-func parent(pid int) int {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	i := bytes.LastIndexByte(data, ')') // proc_pid_stat(5): the parent is the second field after the name
-	if err != nil || i < 0 {
-		return -1
-	}
-	f := bytes.Fields(data[i+1:])
-	if len(f) < 2 {
-		return -1
-	}
-	n, _ := strconv.Atoi(string(f[1]))
-	return n
 }

@@ -26,12 +26,10 @@ func (r *Runtime) Kill(id string, sig unix.Signal, all bool) error {
 		return c.killAll(sig)
 	}
 	if sig == unix.SIGKILL && c.sharesPIDs() && len(c.Cgroups) > 0 {
-		pids, err := cgroup.Procs(c.Cgroups)
-		if status == Stopped && len(pids) == 0 {
-			return ErrNotRunning
-		}
-		if err != nil {
-			return err
+		if status == Stopped {
+			if pids, _ := cgroup.Procs(c.Cgroups); len(pids) == 0 {
+				return ErrNotRunning
+			}
 		}
 		return c.killAll(sig)
 	}

@@ -22,16 +22,8 @@ func sendConsole(path string, fd int) error {
 
 // sendFD sends a descriptor to whoever listens at a unix socket, as runc does: one message with the descriptor, and a name for it.
 func sendFD(flag, path, name string, fd int) error {
-	socket, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0) // package net would cost every start something
-	if err != nil {
-		return fmt.Errorf("%s: make a socket: %w", flag, err)
-	}
-	defer unix.Close(socket)
-	if err := unix.Connect(socket, &unix.SockaddrUnix{Name: path}); err != nil {
-		return fmt.Errorf("%s: connect to %s: %w", flag, path, err)
-	}
-	if err := unix.Sendmsg(socket, []byte(name), unix.UnixRights(fd), nil, 0); err != nil {
-		return fmt.Errorf("%s: send it: %w", flag, err)
+	if err := fork.SendFD(path, []byte(name), fd); err != nil {
+		return fmt.Errorf("%s: %w", flag, err)
 	}
 	return nil
 }

@@ -107,7 +107,6 @@ type back struct {
 	config      []byte
 	plan        *plan.Plan // the one that would have made it: what it has is what later commands ask for
 	options     *RestoreOptions
-	pid         int // as criu tells it
 	terminal    int // its other end, -1: there is none, or it is handed on
 	hasTerminal bool
 }
@@ -244,8 +243,7 @@ func (b *back) notify(script string, pid int, fds []int) (err error) {
 			err, fds = b.console(fds[0]), nil
 		}
 	case "post-restore": // the processes are there, and don't run yet
-		b.pid = pid
-		err = b.found()
+		err = b.found(pid)
 	case "pre-resume": // they have their privileges
 		err = b.check()
 	}
@@ -322,10 +320,10 @@ func (b *back) console(fd int) error {
 }
 
 // found writes down who the restored process is, before it runs.
-func (b *back) found() error {
+func (b *back) found(pid int) error {
 	c, r := b.record, b.r
 	var err error
-	c.PID = b.pid
+	c.PID = pid
 	if c.Start, err = fork.StartTime(c.PID); err != nil {
 		return fmt.Errorf("the restored process %d: %w", c.PID, err)
 	}
@@ -381,9 +379,9 @@ func (b *back) check() error {
 	if !b.spec.Process.NoNewPrivileges {
 		return nil
 	}
-	status, err := os.ReadFile("/proc/" + strconv.Itoa(b.pid) + "/status")
+	status, err := os.ReadFile("/proc/" + strconv.Itoa(b.record.PID) + "/status")
 	if err == nil && !bytes.Contains(status, []byte("\nNoNewPrivs:\t1\n")) {
-		err = fmt.Errorf("/process/noNewPrivileges: this criu has restored process %d without it: criu 3.17 doesn't keep it, 4.2 does", b.pid)
+		err = fmt.Errorf("/process/noNewPrivileges: this criu has restored process %d without it: criu 3.17 doesn't keep it, 4.2 does", b.record.PID)
 	}
 	if err != nil {
 		b.record.signal(unix.SIGKILL)

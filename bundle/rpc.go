@@ -10,6 +10,8 @@ import (
 	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"glassbox/fork"
 )
 
 // Criu is told what to do in one message, and asks back while it works: where hooks belong, and to whom a terminal goes. Its command
@@ -19,7 +21,7 @@ import (
 //	criu_req{type, opts}  ──────────────────▶
 //	                      ◀──────────────────  criu_resp{NOTIFY, notify{script, pid}} [a terminal]
 //	criu_req{NOTIFY, notify_success} ───────▶
-//	                      ◀──────────────────  criu_resp{type, success, restore{pid}, cr_errmsg}
+//	                      ◀──────────────────  criu_resp{type, success, cr_errmsg}
 //
 // Of the protocol's fields we need few, and a library for all of them would weigh more than this program.
 
@@ -91,26 +93,21 @@ const (
 const (
 	reqType, reqOpts, reqNotifySuccess, reqFeatures = 1, 2, 3, 5
 
-	respType, respSuccess, respRestore, respNotify, respFeatures, respMessage = 1, 2, 4, 5, 8, 9
+	respType, respSuccess, respNotify, respFeatures, respMessage = 1, 2, 5, 8, 9
 
 	optImages, optPID, optLeaveRunning, optExtUnixSk, optTCPEstablished, optShellJob, optFileLocks = 1, 2, 3, 4, 5, 7, 8
 	optLogLevel, optLogFile, optPageServer, optNotify, optRoot, optParent, optTrackMem, optDedup   = 9, 10, 11, 12, 13, 14, 15, 16
 	optWork, optLinkRemap, optCgroupRoot, optSibling, optInherit                                   = 17, 18, 25, 26, 27
-	optManageCgroups, optExternal, optEmptyNS, optJoinNS, optFreezer, optSkipInFlight              = 34, 37, 38, 39, 44, 46
+	optManageCgroups, optExternal, optEmptyNS, optFreezer, optSkipInFlight                         = 34, 37, 38, 44, 46
 	optLazyPages, optOrphanPTS, optConfigFile, optLSMProfile, optLSMMount, optNetworkLock          = 48, 50, 51, 53, 63, 64
 	optAnyMode                                                                                     = 66 // skip_file_rwx_check
 )
 
-// pair is a message of two fields, as the lists of options have them: a name, and a number or a text.
-func pair(name string, value any) message {
+// pair is a message of two fields, as the lists of options have them.
+func pair(name string, value int) message {
 	var m message
 	m.string(1, name)
-	switch v := value.(type) {
-	case int:
-		m.number(2, uint64(v))
-	case string:
-		m.string(2, v)
-	}
+	m.number(2, uint64(value))
 	return m
 }
 
@@ -132,12 +129,6 @@ func (a *answer) read(m message) error {
 			a.kind = n
 		case respSuccess:
 			a.success = n != 0
-		case respRestore:
-			message(b).each(func(field int, n uint64, _ []byte) {
-				if field == 1 {
-					a.pid = int(n)
-				}
-			})
 		case respNotify:
 			message(b).each(func(field int, n uint64, b []byte) {
 				switch field {
@@ -184,13 +175,10 @@ func (c *call) request(kind int, opts message) (*answer, error) {
 	if err := c.send(req); err != nil {
 		return nil, err
 	}
-	buf, oob := make([]byte, 64<<10), make([]byte, unix.CmsgSpace(4*4))
+	buf := make([]byte, 64<<10)
 	a := &answer{}
 	for {
-		n, oobn, _, _, err := unix.Recvmsg(c.sock, buf, oob, unix.MSG_CMSG_CLOEXEC)
-		if err == unix.EINTR {
-			continue
-		}
+		fds, n, err := fork.ReceiveFDs(c.sock, buf)
 		if err != nil {
 			return nil, fmt.Errorf("criu: %w", err)
 		}
@@ -203,11 +191,8 @@ func (c *call) request(kind int, opts message) (*answer, error) {
 		if a.kind != reqNotify {
 			return a, nil
 		}
-		err = c.notify(a.script, a.pid, received(oob[:oobn]))
-		var reply message
-		reply.number(reqType, reqNotify)
-		reply.flag(reqNotifySuccess, err == nil)
-		if e := c.send(reply); err == nil {
+		err = c.notify(a.script, a.pid, fds)
+		if e := c.reply(err == nil); err == nil {
 			err = e
 		}
 		if err != nil {
@@ -223,13 +208,22 @@ func (c *call) request(kind int, opts message) (*answer, error) {
 func (c *call) send(m message) error {
 	for {
 		err := unix.Send(c.sock, m, unix.MSG_NOSIGNAL)
-		if err == nil || err != unix.EINTR {
-			if err != nil {
-				err = fmt.Errorf("tell criu: %w", err)
-			}
-			return err
+		switch err {
+		case unix.EINTR:
+			continue
+		case nil:
+			return nil
 		}
+		return fmt.Errorf("tell criu: %w", err)
 	}
+}
+
+// reply answers a notification.
+func (c *call) reply(ok bool) error {
+	var m message
+	m.number(reqType, reqNotify)
+	m.flag(reqNotifySuccess, ok)
+	return c.send(m)
 }
 
 // drain reads on until criu is done, and reports whether it was within ten seconds without a word.
@@ -237,34 +231,17 @@ func (c *call) drain(buf []byte) bool {
 	unix.SetsockoptTimeval(c.sock, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 10})
 	var a answer
 	for {
-		n, _, _, _, err := unix.Recvmsg(c.sock, buf, nil, unix.MSG_CMSG_CLOEXEC)
-		if err == unix.EINTR {
-			continue
+		fds, n, err := fork.ReceiveFDs(c.sock, buf)
+		for _, fd := range fds {
+			unix.Close(fd)
 		}
 		if err != nil || n == 0 || a.read(buf[:n]) != nil || a.kind != reqNotify {
 			return err != unix.EAGAIN
 		}
-		var reply message
-		reply.number(reqType, reqNotify)
-		reply.flag(reqNotifySuccess, false)
-		if c.send(reply) != nil {
+		if c.reply(false) != nil {
 			return true
 		}
 	}
-}
-
-// received are the descriptors that came with a message.
-func received(oob []byte) (fds []int) {
-	messages, err := unix.ParseSocketControlMessage(oob)
-	if err != nil {
-		return nil
-	}
-	for i := range messages {
-		if f, err := unix.ParseUnixRights(&messages[i]); err == nil {
-			fds = append(fds, f...)
-		}
-	}
-	return fds
 }
 
 // criuCall starts criu, has one request done, and waits for its end. Criu is in the given namespaces, and else on the host.

@@ -171,26 +171,11 @@ func (c *record) process() (alive, forked bool) {
 	if c.PID <= 0 {
 		return false, false
 	}
-	data, err := os.ReadFile("/proc/" + strconv.Itoa(c.PID) + "/stat")
-	if err != nil {
+	s, err := fork.ReadStat(c.PID)
+	if err != nil || s.Start != c.Start || s.State == 'Z' || s.State == 'X' {
 		return false, false
 	}
-	// proc_pid_stat(5): the state after the name's last parenthesis; flags are field 9, the start time field 22.
-	i := bytes.LastIndexByte(data, ')')
-	if i < 0 {
-		return false, false
-	}
-	fields := bytes.Fields(data[i+1:])
-	if len(fields) < 20 {
-		return false, false
-	}
-	start, _ := strconv.ParseUint(string(fields[19]), 10, 64)
-	if start != c.Start || fields[0][0] == 'Z' || fields[0][0] == 'X' {
-		return false, false
-	}
-	flags, _ := strconv.ParseUint(string(fields[6]), 10, 64)
-	const forkNoExec = 0x40 // PF_FORKNOEXEC: cloned, and not yet at execve
-	return true, flags&forkNoExec != 0
+	return true, s.Forked()
 }
 
 func (c *record) frozen() bool {

@@ -640,13 +640,9 @@ func (x *execution) ended() (bool, error) {
 // exit code 125 after a report is not its own.
 func (x *execution) executed() bool {
 	// The child leaves its loop only through execve, a report, or a signal. No report came; a signal before execve is told
-	// from one after it by the bit PF_FORKNOEXEC (0x40) of the flags in /proc/PID/stat, which execve clears.
-	data, err := readStat(x.pid)
-	if err != nil {
-		return true
-	}
-	flags, ok := statField(data, 9)
-	return !ok || flags&0x40 == 0
+	// from one after it by the flag PF_FORKNOEXEC, which execve clears.
+	s, err := ReadStat(x.pid)
+	return err != nil || !s.Forked()
 }
 
 func (x *execution) died() error {

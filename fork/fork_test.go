@@ -715,15 +715,18 @@ func childrenOf(pid int) (out []int) {
 	return out
 }
 
-func TestStatField(t *testing.T) {
-	stat := []byte("42 (a ) b) S 1 42 42 0 -1 4194560 99 0 0 0 0 0 0 0 20 0 1 0 12345 0")
-	for n, want := range map[int]uint64{9: 4194560, 22: 12345} {
-		if got, ok := statField(stat, n); !ok || got != want {
-			t.Errorf("field %d: got %d, %v, want %d", n, got, ok, want)
+func TestParseStat(t *testing.T) {
+	for text, want := range map[string]Stat{
+		"42 (a ) b) S 1 42 42 0 -1 4194560 99 0 0 0 0 0 0 0 20 0 1 0 12345 0": {State: 'S', Parent: 1, Flags: 4194560, Start: 12345},
+		"42 (a ) b) S 1 42 42 0 -1 4194560 99 0 0 0 0 0 0 0 20 0 1 0":         {},
+		"42 (a) S 1 42 42 0 -1 4194560 99 0 0 0 0 0 0 0 20 0 1 0 soon 0":      {State: 'S', Parent: 1, Flags: 4194560},
+		"nonsense": {},
+		"":         {},
+	} {
+		got, ok := parseStat([]byte(text))
+		if got != want || ok != (want.Start != 0) {
+			t.Errorf("%q: got %+v, %v, want %+v", text, got, ok, want)
 		}
-	}
-	if _, ok := statField([]byte("nonsense"), 22); ok {
-		t.Error("nonsense has a field 22")
 	}
 }
 

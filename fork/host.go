@@ -218,46 +218,59 @@ func openPid(o *plan.OpenPid) (int, error) {
 // StartTime returns when a process started, in clock ticks after boot (proc(5), /proc/pid/stat field 22). With the pid it
 // names a process uniquely until the next boot.
 func StartTime(pid int) (uint64, error) {
-	data, err := readStat(pid)
-	if err != nil {
-		return 0, err
-	}
-	n, ok := statField(data, 22)
-	if !ok {
-		return 0, fmt.Errorf("/proc/%d/stat: no start time", pid)
-	}
-	return n, nil
+	s, err := ReadStat(pid)
+	return s.Start, err
 }
 
-// readStat reads /proc/pid/stat. It does without Go's poller, which would take as long as all else here.
-func readStat(pid int) ([]byte, error) {
+// Stat is what /proc/pid/stat says of a process (proc_pid_stat(5)).
+type Stat struct {
+	State  byte // 'Z' and 'X': it has ended
+	Parent int
+	Flags  uint64
+	Start  uint64 // clock ticks after boot
+}
+
+// Forked reports whether a process has been cloned and not yet become a program (PF_FORKNOEXEC).
+func (s Stat) Forked() bool { return s.Flags&0x40 != 0 }
+
+// ReadStat reads what the kernel says of a process: ESRCH if there is none. It does without Go's poller, which would take as long as
+// all else here.
+func ReadStat(pid int) (Stat, error) {
 	path := "/proc/" + strconv.Itoa(pid) + "/stat"
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err == unix.ENOENT {
-		return nil, unix.ESRCH
+		return Stat{}, unix.ESRCH
 	}
 	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+		return Stat{}, &os.PathError{Op: "open", Path: path, Err: err}
 	}
 	defer unix.Close(fd)
 	data := make([]byte, 1024) // 52 numbers and a name of at most 64 bytes
 	n, err := unix.Read(fd, data)
-	return data[:max(n, 0)], err
+	if err != nil {
+		return Stat{}, err
+	}
+	s, ok := parseStat(data[:n])
+	if !ok {
+		return Stat{}, fmt.Errorf("%s: damaged", path)
+	}
+	return s, nil
 }
 
-// statField returns a numeric field of /proc/pid/stat, counted from 1 as in proc(5). Field 2, the name, may hold spaces and
-// parentheses; the fields after it are found from its last parenthesis.
-func statField(stat []byte, n int) (uint64, bool) {
-	i := bytes.LastIndexByte(stat, ')')
-	if i < 0 {
-		return 0, false
+// parseStat takes the text apart. Field 2, the name, may hold spaces and parentheses: what follows is found from its last one.
+func parseStat(text []byte) (s Stat, ok bool) {
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	if len(fields) < 20 || len(fields[0]) != 1 {
+		return Stat{}, false
 	}
-	fields := strings.Fields(string(stat[i+1:]))
-	if n < 3 || n-3 >= len(fields) {
-		return 0, false
+	number := func(field int) uint64 { // counted from 1, as there
+		n, err := strconv.ParseUint(fields[field-3], 10, 64)
+		ok = ok && err == nil
+		return n
 	}
-	v, err := strconv.ParseUint(fields[n-3], 10, 64)
-	return v, err == nil
+	ok = true
+	s = Stat{State: fields[0][0], Parent: int(number(4)), Flags: number(9), Start: number(22)}
+	return s, ok
 }
 
 func idRanges(rs []plan.IDRange) string {

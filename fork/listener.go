@@ -45,24 +45,5 @@ func (x *execution) sendListener(o *plan.SendListener) error {
 	if err != nil {
 		return err
 	}
-	sock, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(sock)
-	if err := unix.Connect(sock, &unix.SockaddrUnix{Name: o.Path}); err != nil {
-		return fmt.Errorf("connect to %s: %w", o.Path, err)
-	}
-	rights := unix.UnixRights(fd)
-	for len(message) > 0 {
-		n, err := unix.SendmsgN(sock, message, rights, nil, unix.MSG_NOSIGNAL)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("send to %s: %w", o.Path, err)
-		}
-		message, rights = message[n:], nil // descriptors go with the first part only
-	}
-	return nil
+	return SendFD(o.Path, message, fd)
 }

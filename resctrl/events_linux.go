@@ -15,8 +15,8 @@ type Events struct {
 	BandwidthInfo       *MemoryInfo `json:"mem_bw_info,omitempty"`
 	BandwidthSchemaRoot string      `json:"mem_bw_schema_root,omitempty"`
 	BandwidthSchema     string      `json:"mem_bw_schema,omitempty"`
-	Bandwidth           *[]Traffic  `json:"mbm_stats,omitempty"` // by cache
-	Occupancy           *[]Occupied `json:"cmt_stats,omitempty"` // by cache
+	Bandwidth           []Traffic   `json:"mbm_stats,omitempty"` // by cache
+	Occupancy           []Occupied  `json:"cmt_stats,omitempty"` // by cache
 }
 
 // CacheInfo says how the L3 cache can be shared out.
@@ -81,31 +81,20 @@ func ReadEvents(p Place) (Events, error) {
 		group = p.Class
 	}
 	caches, _ := filepath.Glob(filepath.Join(group, "mon_data/mon_L3_*"))
-	var traffic []Traffic
-	var occupied []Occupied
 	for _, dir := range caches {
 		value := func(file string) (uint64, bool) {
-			n, err := parseNumber(word(filepath.Join(dir, file)), 10) // "Unavailable" counts as nothing
-			_, missing := os.Stat(filepath.Join(dir, file))
-			if err != nil {
-				n = 0
-			}
-			return n, missing == nil
+			text := word(filepath.Join(dir, file))
+			n, _ := parseNumber(text, 10) // "Unavailable" counts as nothing
+			return n, text != ""
 		}
 		total, ok1 := value("mbm_total_bytes")
 		local, ok2 := value("mbm_local_bytes")
 		if ok1 || ok2 {
-			traffic = append(traffic, Traffic{total, local})
+			e.Bandwidth = append(e.Bandwidth, Traffic{total, local})
 		}
 		if n, ok := value("llc_occupancy"); ok {
-			occupied = append(occupied, Occupied{n})
+			e.Occupancy = append(e.Occupancy, Occupied{n})
 		}
-	}
-	if len(traffic) > 0 {
-		e.Bandwidth = &traffic
-	}
-	if len(occupied) > 0 {
-		e.Occupancy = &occupied
 	}
 	return e, nil
 }

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
+	"glassbox/fork"
 	"glassbox/plan"
 	"glassbox/signals"
 )
@@ -272,7 +273,7 @@ func (c *Caller) send(j *ExecJob, binary bool, e *ends) error {
 
 func (c *Caller) receive() (e Event, fds []int, err error) {
 	data := make([]byte, 64<<10)
-	fds, n, err := receiveFDs(c.conn, data)
+	fds, n, err := fork.ReceiveFDs(c.conn, data)
 	if err == nil && n == 0 {
 		err = errors.New("the process that starts commands in the container was killed")
 	}

@@ -321,7 +321,7 @@ func callerReady(conn, pidfd int) bool {
 // receiveJob reads a request.
 func receiveJob(conn int) (*ExecJob, map[string]int, error) {
 	var kind [1]byte
-	fds, n, err := receiveFDs(conn, kind[:])
+	fds, n, err := fork.ReceiveFDs(conn, kind[:])
 	if err != nil {
 		return nil, nil, err
 	}
@@ -353,31 +353,6 @@ func receiveJob(conn int) (*ExecJob, map[string]int, error) {
 		err = errors.New("a request without a plan")
 	}
 	return &job, named, err
-}
-
-// receiveFDs reads one message and the descriptors in it.
-func receiveFDs(conn int, data []byte) (fds []int, n int, err error) {
-	control := make([]byte, unix.CmsgSpace(4*4))
-	var cn int
-	for {
-		n, cn, _, _, err = unix.Recvmsg(conn, data, control, unix.MSG_CMSG_CLOEXEC)
-		if err != unix.EINTR {
-			break
-		}
-	}
-	if err != nil || cn == 0 {
-		return nil, n, err
-	}
-	messages, err := unix.ParseSocketControlMessage(control[:cn])
-	if err != nil {
-		return nil, n, err
-	}
-	for i := range messages {
-		if got, err := unix.ParseUnixRights(&messages[i]); err == nil {
-			fds = append(fds, got...)
-		}
-	}
-	return fds, n, nil
 }
 
 func closeAll(fds map[string]int) {
