@@ -73,7 +73,6 @@ func (r *Runtime) updateClass(c *record, rdt *specs.LinuxIntelRdt) error {
 	if err != nil {
 		return err
 	}
-	var ops []plan.Op
 	var steps []plan.Step
 	place := c.Place
 	if place.Class != "" {
@@ -81,7 +80,7 @@ func (r *Runtime) updateClass(c *record, rdt *specs.LinuxIntelRdt) error {
 		if err != nil {
 			return err
 		}
-		ops = append(ops, write)
+		steps = []plan.Step{{Op: write}}
 	} else {
 		setup, err := resctrl.Steps(facts, c.ID, rdt, func(pointer string) string { return pointer })
 		if err != nil {
@@ -94,12 +93,9 @@ func (r *Runtime) updateClass(c *record, rdt *specs.LinuxIntelRdt) error {
 			return err
 		}
 		steps = setup.Steps
-		for _, s := range steps {
-			ops = append(ops, s.Op)
-		}
 	}
-	for i, op := range ops {
-		switch o := op.(type) {
+	for i, s := range steps {
+		switch o := s.Op.(type) {
 		case *plan.ResctrlCreate:
 			err = resctrl.Create(o)
 		case *plan.ResctrlWrite:
@@ -107,7 +103,7 @@ func (r *Runtime) updateClass(c *record, rdt *specs.LinuxIntelRdt) error {
 		}
 		if err != nil {
 			made := plan.Plan{Steps: steps}
-			for _, s := range made.Undo(min(i, len(steps))) {
+			for _, s := range made.Undo(i) {
 				err = errors.Join(err, fork.Undo(s.Op))
 			}
 			return fmt.Errorf("/linux/intelRdt: %w", err)
