@@ -70,7 +70,13 @@ func RunHook(o *plan.Hook, state []byte) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
 	cmd.WaitDelay = 100 * time.Millisecond // for a grandchild that holds the pipe
-	err := cmd.Run()
+	runtime.LockOSThread()
+	OwnTimerSlack()
+	err := cmd.Start()
+	runtime.UnlockOSThread()
+	if err == nil {
+		err = cmd.Wait()
+	}
 	if errors.Is(err, exec.ErrWaitDelay) {
 		err = nil
 	}
