@@ -166,13 +166,17 @@ func (r *Runtime) restore(id string, spec *specs.Spec, text []byte, program stri
 	}
 	r.debug(p)
 	b := &back{r: r, record: c, spec: spec, config: text, plan: out.Plan, options: &o, terminal: -1}
-	if err := b.run(p, program, opts); err != nil {
+	err = b.run(p, program, opts)
+	if err == nil {
+		err = r.poststart(c)
+	}
+	if err != nil {
 		if b.terminal >= 0 {
 			unix.Close(b.terminal)
 		}
 		return nil, errors.Join(err, r.undo(c.left, true))
 	}
-	return b, r.poststart(c)
+	return b, nil
 }
 
 // run has criu do its work.
