@@ -77,6 +77,9 @@ func TestMainErrors(t *testing.T) {
 		stderr string // beginning
 	}{
 		{"rn", 125, "glassbox: unknown command: glassbox rn\nhint: did you mean "},
+		{"rnu --rm x", 125, "glassbox: unknown command: glassbox rnu\nhint: did you mean "},
+		{"--rm rnu", 125, "glassbox: unknown flag: --rm\n"},
+		{"image rmm -f x", 125, "glassbox: unknown command: glassbox image rmm\nhint: did you mean rm"},
 		{"image nope", 125, "glassbox: unknown command: glassbox image nope\nSee 'glassbox image --help'.\n"},
 		{"run", 125, "glassbox: an image (or --rootfs) is needed\nSee 'glassbox run --help'.\n"},
 		{"run --nope x", 125, "glassbox: unknown flag: --nope\nSee 'glassbox run --help'.\n"},

@@ -30,6 +30,9 @@ func flagError(cmd *cobra.Command, err error) error {
 	if errors.As(err, &missing) && isCreate(cmd) && isDockerFlag(missing.GetSpecifiedName()) {
 		err = fmt.Errorf("%w\nhint: docker has this flag, glassbox does not have it yet", err)
 	}
+	if cmd.HasSubCommands() && cmd.Flags().NArg() > 0 {
+		return unknownCommand(cmd, cmd.Flags().Arg(0)) // whose flag it is meant to be
+	}
 	return &usageError{err}
 }
 
