@@ -1,0 +1,58 @@
+package fork
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// SendFD sends data, and a descriptor with its first byte, to whoever listens at a unix socket (unix(7), SCM_RIGHTS). Package net
+// would cost every start something.
+func SendFD(path string, data []byte, fd int) error {
+	sock, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("make a socket: %w", err)
+	}
+	defer unix.Close(sock)
+	if err := unix.Connect(sock, &unix.SockaddrUnix{Name: path}); err != nil {
+		return fmt.Errorf("connect to %s: %w", path, err)
+	}
+	rights := unix.UnixRights(fd)
+	for len(data) > 0 {
+		n, err := unix.SendmsgN(sock, data, rights, nil, unix.MSG_NOSIGNAL)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("send to %s: %w", path, err)
+		}
+		data, rights = data[n:], nil
+	}
+	return nil
+}
+
+// ReceiveFDs reads one message of at most len(data) bytes, of which n came, and the at most four descriptors in it. Both are empty at
+// the other end's end.
+func ReceiveFDs(sock int, data []byte) (fds []int, n int, err error) {
+	control := make([]byte, unix.CmsgSpace(4*4))
+	var cn int
+	for {
+		n, cn, _, _, err = unix.Recvmsg(sock, data, control, unix.MSG_CMSG_CLOEXEC)
+		if err != unix.EINTR {
+			break
+		}
+	}
+	if err != nil || cn == 0 {
+		return nil, n, err
+	}
+	messages, err := unix.ParseSocketControlMessage(control[:cn])
+	if err != nil {
+		return nil, n, err
+	}
+	for i := range messages {
+		if got, err := unix.ParseUnixRights(&messages[i]); err == nil {
+			fds = append(fds, got...)
+		}
+	}
+	return fds, n, nil
+}
