@@ -189,8 +189,6 @@ func (s *siege) build(gotool, module string, twins []string) {
 	for _, args := range [][]string{{"vet", "./..."}, {"build", "-ldflags=-s -w", "-o", "bin/", "./..."}} {
 		cmd := exec.Command(gotool, args...)
 		cmd.Dir = module
-		begin := time.Now()
-		defer func() { s.Logf("%v took %v", args, time.Since(begin)) }()
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-mod=mod -buildvcs=false", "GOPROXY=off")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			s.Fatalf("go %s: %v\n%s", strings.Join(args, " "), err, out)

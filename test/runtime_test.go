@@ -31,6 +31,7 @@ type bundles struct {
 
 func startBundles(t *testing.T, name string) *bundles {
 	prepare(t)
+	t.Parallel()
 	work := t.TempDir()
 	host, err := machine.Start(name, filepath.Join(work, "machine"))
 	if err != nil {

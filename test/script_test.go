@@ -38,7 +38,10 @@ func TestMain(m *testing.M) {
 }
 
 // TestScripts runs the scripts that don't mind company.
-func TestScripts(t *testing.T) { scripts(t, "script") }
+func TestScripts(t *testing.T) {
+	t.Parallel()
+	testscript.Run(t, params(t, testscript.Params{Dir: "script"}))
+}
 
 // TestScriptsAlone runs those that measure time or use a great share of the machine.
 func TestScriptsAlone(t *testing.T) {
@@ -56,6 +59,7 @@ func TestScriptsAlone(t *testing.T) {
 // machine that is thrown away, systemd makes the cgroups the second time, as on most machines of the world: the engines ask it for
 // those of their own processes, and the runtime for the containers'. Newer programs can be in the directory CALLERS: see newer.sh.
 func TestCallers(t *testing.T) {
+	t.Parallel()
 	pattern := "script/callers/*.txtar"
 	newer := os.Getenv("CALLERS")
 	if newer != "" {
@@ -93,8 +97,6 @@ func TestCallers(t *testing.T) {
 		})
 	}
 }
-
-func scripts(t *testing.T, dir string) { testscript.Run(t, params(t, testscript.Params{Dir: dir})) }
 
 // run is what all scripts of one process share.
 var run struct {
