@@ -37,10 +37,10 @@ demo: build
 setup:
 	test/setup.sh test
 
-# Everything that can be tested on this machine. TESTFLAGS='-run TestScripts/01-hostname' chooses.
+# Everything that can be tested on this machine. Most tests wait more than they work, so two for each processor. TESTFLAGS='-run TestScripts/01-hostname' chooses.
 test: setup build
 	$(GO) vet ./...
-	GLASSBOX_BIN='$(CURDIR)/bin' $(GO) run ./test/report $(GO) test -json -count=1 -timeout 30m $(TESTFLAGS) ./...
+	GLASSBOX_BIN='$(CURDIR)/bin' $(GO) run ./test/report $(GO) test -json -count=1 -parallel $$((2 * $$(nproc))) -timeout 30m $(TESTFLAGS) ./...
 
 # The OCI validation suite, a line for each test. RUNTIME=/usr/sbin/runc tries another runtime.
 conformance: setup build
@@ -51,12 +51,16 @@ conformance: setup build
 script: setup build
 	GLASSBOX_BIN='$(CURDIR)/bin' $(GO) test -count=1 -v -run 'Script.*/$(NAME)$$' ./test
 
+# Two machines at a time, one of them v2, which takes longest.
+BESIDE = v1 v1-alone v2-alone
 test-vm: setup build
-	@mkdir -p build; VM='$(VM)' test/vm.sh v1 >build/vm-v1.log 2>&1 & v1=$$!; \
-	VM='$(VM)' test/vm.sh v2; v2=$$?; wait $$v1; v1=$$?; cat build/vm-v1.log; exit $$((v1 | v2))
+	@mkdir -p build; export VM='$(VM)'; \
+	(bad=0; for machine in $(BESIDE); do test/vm.sh $$machine || bad=1; done; exit $$bad) >build/vm.log 2>&1 & beside=$$!; \
+	test/vm.sh v2; bad=$$?; wait $$beside || bad=1; cat build/vm.log; exit $$bad
 
-# The part of it to which cgroups and the kernel make a difference.
+# The part of it to which cgroups and the kernel make a difference. Processor time on v1 is what `make test` measures on a host with both.
 test-vm-quick: export QUICK = 1
+test-vm-quick: BESIDE = v1 v2-alone
 test-vm-quick: test-vm
 
 bench: setup build
