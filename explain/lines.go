@@ -5,3 +5,17 @@ func Clean(s string) string { return clean(s) }
 
 // Wrap breaks a text at spaces into lines of a width, and a word that is too long anywhere.
 func Wrap(s string, width int) []string { return wrap(s, width) }
+
+// Refusal are lines that say that a plan would be refused, and why; the first begins with whose it is. It is none without a reason.
+func Refusal(whose, why string, o TextOptions) []string {
+	if why == "" {
+		return nil
+	}
+	lines := wrap(clean(whose+refusal(why)), o.Width)
+	for i, line := range lines {
+		if o.Color {
+			lines[i] = "\x1b[" + bad + "m" + line + "\x1b[0m"
+		}
+	}
+	return lines
+}

@@ -436,11 +436,8 @@ func (t *paper) heading(format string, a ...any) {
 
 // refusedOf says that a plan would be refused, if there is a reason.
 func (t *paper) refusedOf(whose, why string) {
-	if why != "" {
-		for _, line := range wrap(whose+refusal(clean(why)), t.Width) {
-			t.line("%s", t.paint(line, bad))
-		}
-		t.line("")
+	if lines := Refusal(whose, why, t.TextOptions); len(lines) > 0 {
+		t.line("%s\n", strings.Join(lines, "\n"))
 	}
 }
 

@@ -19,10 +19,8 @@ func (r *Report) WriteText(w io.Writer, o explain.TextOptions) error {
 		name += ", "
 	}
 	fmt.Fprintf(t.w, "%s\n", t.style(fmt.Sprintf("%sprocess %d, against its plan of %d steps", explain.Clean(name), r.PID, len(r.Steps)), "1"))
-	if r.Refused != "" {
-		for _, line := range explain.Wrap(explain.Clean("This plan would be refused here (glassbox run --plan): "+r.Refused), o.Width) {
-			fmt.Fprintln(t.w, t.style(line, "1;31"))
-		}
+	for _, line := range explain.Refusal("", r.Refused, o) {
+		fmt.Fprintln(t.w, line)
 	}
 	for _, f := range r.Steps {
 		if o.Verbose || f.Verdict == Differs {
