@@ -828,7 +828,10 @@ func (t *table) rooted(want string) Finding {
 		return failed(t.v.proc("root"), err)
 	}
 	if to != want {
-		return differs(where, map[bool]string{true: "the root of its mount namespace", false: want}[want == "/"], to, "the program itself may have changed its root (chroot, with CAP_SYS_CHROOT)")
+		if want == "/" {
+			want = "the root of its mount namespace"
+		}
+		return differs(where, want, to, "the program itself may have changed its root (chroot, with CAP_SYS_CHROOT)")
 	}
 	if t.root.mount == nil {
 		return differs(where, "the root that the plan mounted", "no mount at /", "the program itself may have changed its root (chroot, with CAP_SYS_CHROOT)")
