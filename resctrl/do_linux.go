@@ -65,10 +65,15 @@ func Check(op *plan.ResctrlCheck) error {
 	if err != nil {
 		return err
 	}
+	return Compare(op, string(text))
+}
+
+// Compare is Check for who has read the class's file schemata.
+func Compare(op *plan.ResctrlCheck, schemata string) error {
 	gran, _ := parseNumber(word(filepath.Join(root(op.Path), "info/MB/bandwidth_gran")), 10)
 	for _, line := range op.Schemata {
-		if !has(string(text), line, gran) {
-			return fmt.Errorf("the resource class %s exists and has something else than %q: %q", op.Path, line, strings.Fields(string(text)))
+		if !has(schemata, line, gran) {
+			return fmt.Errorf("the resource class %s exists and has something else than %q: %q", op.Path, line, strings.Fields(schemata))
 		}
 	}
 	return nil

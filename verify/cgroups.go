@@ -53,7 +53,7 @@ func hasShare(dir string, schemata []string) Finding {
 	if err != nil {
 		return failed(where, err)
 	}
-	if resctrl.Check(&plan.ResctrlCheck{Path: dir, Schemata: schemata}) != nil {
+	if resctrl.Compare(&plan.ResctrlCheck{Path: dir, Schemata: schemata}, string(text)) != nil {
 		return differs(where, asked, strings.Join(strings.Fields(string(text)), " "), byHost+", as glassbox-runtime update does it")
 	}
 	return holds(where, asked)
