@@ -61,6 +61,9 @@ func hasShare(dir string, schemata []string) Finding {
 
 // inClass looks for the process in a file tasks. The kernel lists threads, the first of which has the number of the process.
 func (v *view) inClass(tasks string) Finding {
+	if tasks == "" {
+		return unseen("the resource class was given by descriptor, which is closed since")
+	}
 	text, err := os.ReadFile(tasks)
 	switch {
 	case err != nil:

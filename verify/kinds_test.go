@@ -2,6 +2,7 @@ package verify
 
 import (
 	"os"
+	"strings"
 	"testing"
 
 	"glassbox/plan"
@@ -19,6 +20,19 @@ func TestKinds(t *testing.T) {
 		f := r.Steps[0]
 		if f.Verdict != Holds && f.Verdict != Differs && f.Verdict != Unseen || f.Verdict == Unseen && f.Why == "" || f.Verdict == Differs && (f.Found == "" || f.Why == "") {
 			t.Errorf("%s: %+v: a step holds, differs (with what was found, and who may have done it), or says why it can't be observed", kind, f)
+		}
+	}
+}
+
+// TestGivenByDescriptor: a place that the plan joins and doesn't open has no name to look at.
+func TestGivenByDescriptor(t *testing.T) {
+	for _, op := range []plan.Op{&plan.CgroupJoin{From: "given"}, &plan.ResctrlJoin{From: "given"}} {
+		r, err := Run(&plan.Plan{Steps: []plan.Step{{Lane: plan.Child, Op: op}}}, Target{PID: os.Getpid()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f := r.Steps[0]; f.Verdict != Unseen || f.Where != "" || !strings.Contains(f.Why, "was given by descriptor") {
+			t.Errorf("%s: got %+v, want that it was given by descriptor", op.Kind(), f)
 		}
 	}
 }
