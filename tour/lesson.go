@@ -169,17 +169,24 @@ func without(match func(plan.Op) bool) func([]plan.Step) []plan.Step {
 // kind matches ops of a type.
 func kind[T plan.Op](op plan.Op) bool { _, ok := op.(T); return ok }
 
-// sharing leaves a namespace out of the clone.
-func sharing(namespace string) func([]plan.Step) []plan.Step {
+// changed lets f change the op of each step that is a T.
+func changed[T any](f func(op *T)) func([]plan.Step) []plan.Step {
 	return func(steps []plan.Step) []plan.Step {
 		steps = slices.Clone(steps)
 		for i, s := range steps {
-			if c, ok := s.Op.(*plan.Clone); ok {
-				changed := *c
-				changed.Namespaces = slices.DeleteFunc(slices.Clone(c.Namespaces), func(n string) bool { return n == namespace })
-				steps[i].Op = &changed
+			if op, ok := any(s.Op).(*T); ok {
+				copied := *op
+				f(&copied)
+				steps[i].Op = any(&copied).(plan.Op)
 			}
 		}
 		return steps
 	}
+}
+
+// sharing leaves a namespace out of the clone.
+func sharing(namespace string) func([]plan.Step) []plan.Step {
+	return changed(func(o *plan.Clone) {
+		o.Namespaces = slices.DeleteFunc(slices.Clone(o.Namespaces), func(n string) bool { return n == namespace })
+	})
 }

@@ -63,18 +63,10 @@ func overlay() Lesson {
 				Because: `A name is looked up from the top down, and the first layer that has it wins. Directories are merged.`,
 				Break: &Break{
 					Text: `The same two layers the other way round.`,
-					Change: func(steps []plan.Step) []plan.Step {
-						steps = slices.Clone(steps)
-						for i, st := range steps {
-							if o, ok := st.Op.(*plan.Overlay); ok {
-								changed := *o
-								changed.Lower = slices.Clone(o.Lower)
-								slices.Reverse(changed.Lower)
-								steps[i].Op = &changed
-							}
-						}
-						return steps
-					},
+					Change: changed(func(o *plan.Overlay) {
+						o.Lower = slices.Clone(o.Lower)
+						slices.Reverse(o.Lower)
+					}),
 					Looks:   []Look{{Inside: "cat /etc/motd /extra", Outside: "cat {DIR}/root/etc/motd", Want: all(inHas("a file of the second layer"), inLacks("hello from the second layer"))}},
 					Because: `The image's greeting covers the other one now; what only one layer has is there in any order. The order of the layers is part of an image: the config lists them from the bottom up.`,
 				},
@@ -94,17 +86,7 @@ func overlay() Lesson {
 				Break: &Break{
 					Text:    `The same stack without an upper directory.`,
 					Prepare: prepare,
-					Change: func(steps []plan.Step) []plan.Step {
-						steps = slices.Clone(steps)
-						for i, st := range steps {
-							if o, ok := st.Op.(*plan.Overlay); ok {
-								changed := *o
-								changed.Upper, changed.Work = "", ""
-								steps[i].Op = &changed
-							}
-						}
-						return steps
-					},
+					Change:  changed(func(o *plan.Overlay) { o.Upper, o.Work = "", "" }),
 					Looks:   []Look{{Inside: "cat /etc/motd; echo changed >/etc/motd", Want: all(inHas("hello from the second layer", "Read-only"))}},
 					Because: `Without a place to write to, the overlay is read-only. Mounting a layer itself as the root would work, and every change would be in the image, for all containers to come.`,
 				},

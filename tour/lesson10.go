@@ -210,20 +210,12 @@ So that nothing of your machine changes, the part of the host is played by a net
 				Because: `The world has no route to 172.30.0.0/24, a private network like a thousand others. So the host puts its own address on packets that leave, remembers the connection, and puts the box's address back on the answers (nft(8), "masquerade").`,
 				Break: &Break{
 					Text: `The same plan without the one rule that translates what leaves.`,
-					Change: func(steps []plan.Step) []plan.Step {
-						steps = slices.Clone(steps)
-						for i, st := range steps {
-							if o, ok := st.Op.(*plan.NftBridge); ok {
-								changed := *o
-								changed.Rules = slices.DeleteFunc(slices.Clone(o.Rules), func(r string) bool {
-									// Without the rule that names their version, the rules are made anew.
-									return strings.Contains(r, "oifname !=") && strings.HasSuffix(r, "masquerade") || strings.Contains(r, " accept comment ")
-								})
-								steps[i].Op = &changed
-							}
-						}
-						return steps
-					},
+					Change: changed(func(o *plan.NftBridge) {
+						o.Rules = slices.DeleteFunc(slices.Clone(o.Rules), func(r string) bool {
+							// Without the rule that names their version, the rules are made anew.
+							return strings.Contains(r, "oifname !=") && strings.HasSuffix(r, "masquerade") || strings.Contains(r, " accept comment ")
+						})
+					}),
 					Looks: []Look{
 						{Inside: ask + "{GATEWAY}:7777", Want: inHas("you are {BOX}")},
 						{Inside: ask + "{WORLD}:7777", Want: all(inHas("no answer"), inLacks("answers"))},

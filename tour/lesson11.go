@@ -13,17 +13,7 @@ const children = "for p in $(grep -ls '^PPid:[[:space:]]*{PID}$' /proc/[0-9]*/st
 
 func first() Lesson {
 	withArgs := func(script string) func([]plan.Step) []plan.Step {
-		return func(steps []plan.Step) []plan.Step {
-			steps = slices.Clone(steps)
-			for i, st := range steps {
-				if e, ok := st.Op.(*plan.Execve); ok {
-					changed := *e
-					changed.Argv = []string{"sh", "-c", script}
-					steps[i].Op = &changed
-				}
-			}
-			return steps
-		}
+		return changed(func(o *plan.Execve) { o.Argv = []string{"sh", "-c", script} })
 	}
 	return Lesson{
 		Name: "pid1", Title: "PID 1", Minutes: 4,
