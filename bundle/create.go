@@ -207,7 +207,7 @@ func (r *Runtime) systemd() (*systemd.Facts, error) {
 	if !systemd.Booted() {
 		return nil, errors.New("--systemd-cgroup: systemd doesn't run this machine")
 	}
-	f, err := systemd.Probe(os.Geteuid() != 0)
+	f, err := systemd.Probe(systemd.User())
 	if err != nil {
 		return nil, fmt.Errorf("--systemd-cgroup: %w", err)
 	}

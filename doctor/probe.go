@@ -96,7 +96,7 @@ func Probe(o Options) (*Facts, error) {
 	answers := make(chan answer, 1) // asked first, because another process has to answer
 	if f.Booted = systemd.Booted(); f.Booted {
 		go func() {
-			m, err := systemd.Probe(h.UID != 0)
+			m, err := systemd.Probe(systemd.User())
 			answers <- answer{m, err}
 		}()
 	}

@@ -32,6 +32,13 @@ func Booted() bool {
 	return unix.Lstat("/run/systemd/system", &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR
 }
 
+// User reports whether the manager to ask is the caller's own: that of an ordinary user, or of one who is root in a user namespace
+// only, as those are whom a user's Podman calls. In a container with a systemd of its own the system's belongs to root there.
+func User() bool {
+	var st unix.Stat_t
+	return unix.Geteuid() != 0 || unix.Lstat("/run/systemd/system", &st) == nil && st.Uid != 0
+}
+
 // Probe asks the system's manager, or the caller's own, who it is.
 func Probe(user bool) (*Facts, error) {
 	c, err := dial(user)

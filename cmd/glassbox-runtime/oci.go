@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"glassbox/bundle"
 )
@@ -131,9 +132,11 @@ func (a *app) fail(err error, code int) int {
 	return code
 }
 
+// defaultRoot is a directory of the user's, where that isn't root. Podman calls a user's runtime as the root of a user namespace,
+// who may write no more of /run than the user.
 func defaultRoot() string {
-	if os.Geteuid() != 0 {
-		if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
+		if os.Geteuid() != 0 || unix.Faccessat(unix.AT_FDCWD, "/run", unix.W_OK, 0) == unix.EACCES {
 			return dir + "/glassbox-runtime"
 		}
 	}
