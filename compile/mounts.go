@@ -338,8 +338,11 @@ func (c *container) checkOptions(m specs.Mount, o mountOptions, ptr string) erro
 	if o.copyUp && m.Type != "tmpfs" {
 		return fmt.Errorf("%s/options: \"tmpcopyup\" is for tmpfs", ptr)
 	}
-	if o.copyUp && (c.confined() || len(o.classic) > 0) {
-		return fmt.Errorf("%s/options: \"tmpcopyup\" is not possible in a user namespace, nor with silent or iversion", ptr)
+	if o.copyUp && len(o.classic) > 0 {
+		return fmt.Errorf("%s/options: \"tmpcopyup\" is not possible with silent or iversion", ptr)
+	}
+	if o.copyUp && (c.users == joinedUsers || c.users == ownUsers && !c.privileged()) {
+		return fmt.Errorf("%s/options: \"tmpcopyup\" is not possible in a user namespace that exists already, nor for an ordinary user", ptr)
 	}
 	if isBind(m) {
 		if super := slices.Concat(o.super, without(slices.Clone(o.classic), "silent")); len(super) > 0 {
@@ -492,7 +495,12 @@ func (c *container) copies() {
 		mode := slices.ContainsFunc(o.data, func(s string) bool { return strings.HasPrefix(s, "mode=") })
 		c.add(plan.Host, plan.Mounts, &plan.RecvFD{Save: under}, ptr, "The directory that the tmpfs will cover.")
 		c.add(plan.Host, plan.Mounts, &plan.RecvFD{Save: name}, ptr, "The tmpfs, which is not in the container yet.")
-		c.add(plan.Host, plan.Mounts, &plan.CopyUp{From: under, To: name, KeepMode: mode}, ptr, "The tmpfs begins with what the image has there.")
+		up := &plan.CopyUp{From: under, To: name, KeepMode: mode}
+		if c.users == ownUsers {
+			m := c.idMap()
+			up.UID, up.GID = m.UID[0].Host, m.GID[0].Host
+		}
+		c.add(plan.Host, plan.Mounts, up, ptr, "The tmpfs begins with what the image has there.")
 		c.add(plan.Host, plan.Mounts, &plan.Release{Name: under}, ptr, "The copy is complete.")
 	}
 }
@@ -602,6 +610,9 @@ func (c *container) cgroupTop(i int, m specs.Mount, o mountOptions) *plan.FSMoun
 		return &plan.FSMount{Type: "cgroup2", Source: "cgroup", Attrs: o.own(), Options: o.data, Target: dest, Propagation: o.propagation}
 	}
 	top := &plan.FSMount{Type: "tmpfs", Source: "tmpfs", Options: []string{"mode=755"}, Attrs: o.own(), Target: dest, Propagation: o.propagation}
+	if label := c.Spec.Linux.MountLabel; label != "" {
+		top.Options = append(top.Options, "context="+label)
+	}
 	if slices.Contains(top.Attrs, "ro") {
 		top.Attrs, top.Save = without(top.Attrs, "ro"), fmt.Sprintf("cgroups:/mounts/%d", i)
 	}
@@ -679,7 +690,7 @@ func (c *container) paths() error {
 		if !strings.HasPrefix(p, "/") {
 			return fmt.Errorf("%s: %q is not an absolute path", ptr, p)
 		}
-		c.add(plan.Child, plan.Mounts, &plan.MaskPath{Path: p, Null: null}, ptr, "It tells about the host, or lets it be changed.")
+		c.add(plan.Child, plan.Mounts, &plan.MaskPath{Path: p, Null: null, Label: c.Spec.Linux.MountLabel}, ptr, "It tells about the host, or lets it be changed.")
 	}
 	for i, p := range c.Spec.Linux.ReadonlyPaths {
 		ptr := fmt.Sprintf("/linux/readonlyPaths/%d", i)

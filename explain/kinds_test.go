@@ -56,13 +56,13 @@ func howOnly() map[string]bool {
 		"user-namespace.uid", "user-namespace.gid", "user-namespace.save", "clone3.cgroup", "setns.from", "id-map.denySetgroups", "id-map.programs",
 		"release.name", "await.name", "notify.name", "expect.name", "mount.type", "mount.flags", "mount.data", "overlay.work", "overlay.append",
 		"fsmount.type", "fsmount.source", "fsmount.options", "fsmount.attrs", "fsmount.save", "fsmount.optional", "fsmount.propagation", "fsmount.keepMode", "fsmount.flags", "fsmount.label",
-		"move_mount.create", "move_mount.noSymlinks", "move_mount.keep", "move_mount.keepMode", "mount_setattr.from", "mask-path.null", "mkdir.mode", "mknod.save",
+		"move_mount.create", "move_mount.noSymlinks", "move_mount.keep", "move_mount.keepMode", "mount_setattr.from", "mask-path.null", "mask-path.label", "mkdir.mode", "mknod.save",
 		"sysctl.from", "write-proc.from", "open-console.rows", "open-console.cols", "open-console.master", "open-console.slave", "open-console.uid", "bind-console.from",
 		"send-fd.from", "recv-fd.save", "dup3.from", "dup3.to", "setsid.controlling", "pdeathsig.signal", "dumpable.value", "setgroups.ifAllowed",
 		"chdir.try", "close_range.first", "await-start.dir", "await-start.file", "find-program.candidates", "find-program.name", "execve.candidates",
 		"hook.args", // the first is a name
 		"open_tree.fsType", "open_tree.child", "open_tree.readonly", "send-fd.keep", "send-listener.metadata", "send-listener.version", "copy-up.from", "copy-up.to",
-		"copy-up.keepMode", "root-unmount.target", "chroot.root", "open-dir.path", "open-dir.else", "open-dir.save", "open.other", "mknod.existing", "symlink.replace", "symlink.existing", "hook.env", "hook.timeout", "hook.enter", "link-bridge.mtu", "link-veth.bridge", "link-veth.hairpin", "link-delete.name", "link-address.link", "link-up.link", "route-default.link",
+		"copy-up.keepMode", "copy-up.uid", "copy-up.gid", "root-unmount.target", "chroot.root", "open-dir.path", "open-dir.else", "open-dir.save", "open.other", "mknod.existing", "symlink.replace", "symlink.existing", "hook.env", "hook.timeout", "hook.enter", "link-bridge.mtu", "link-veth.bridge", "link-veth.hairpin", "link-delete.name", "link-address.link", "link-up.link", "route-default.link",
 		"nft-bridge.bridge", "nft-publish.table", "nft-unpublish.table", "nft-unpublish.ports",
 	} {
 		out[name] = true

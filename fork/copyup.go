@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -40,7 +41,35 @@ func (x *execution) copyUp(o *plan.CopyUp) error {
 	if a.Dev == b.Dev && a.Ino == b.Ino {
 		return nil // there was no directory
 	}
-	return copyDir(source, target, &a, !o.KeepMode)
+	if o.UID == 0 && o.GID == 0 {
+		return copyDir(source, target, &a, !o.KeepMode)
+	}
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with its ids
+		err := makeAs(o.UID, o.GID)
+		if err == nil {
+			err = copyDir(source, target, &a, !o.KeepMode)
+		}
+		done <- err
+	}()
+	return <-done
+}
+
+// makeAs gives the files that this thread makes other owners at first: a file system of a user namespace takes none of somebody who
+// isn't there (EOVERFLOW). The privileges over files, which go with root's fsuid (capabilities(7)), are taken back.
+func makeAs(uid, gid uint32) error {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var caps [2]unix.CapUserData
+	if err := unix.Capget(&header, &caps[0]); err != nil {
+		return fmt.Errorf("capget: %w", err)
+	}
+	unix.Setfsgid(int(gid))
+	unix.Setfsuid(int(uid))
+	if err := unix.Capset(&header, &caps[0]); err != nil {
+		return fmt.Errorf("capset: %w", err)
+	}
+	return nil
 }
 
 func openDirAt(dir int, name string) (*os.File, error) {

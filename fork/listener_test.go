@@ -269,3 +269,23 @@ func TestOddStepsCanFail(t *testing.T) {
 	}()
 	everyStepCanFail(t, out.Plan)
 }
+
+// TestCopyUpUserNamespace does so where the tmpfs belongs to a user namespace in which root of the host is nobody.
+func TestCopyUpUserNamespace(t *testing.T) {
+	needRoot(t)
+	s := rootBundle(t, 100000, "sh", "-c", "cd /etc; busybox stat -c '%n %F %a %u:%g' . own sub sub/file link; cat own; echo x >new && echo writable")
+	etc := filepath.Join(s.Root.Path, "etc")
+	for _, err := range []error{
+		os.WriteFile(filepath.Join(etc, "own"), []byte("content\n"), 0o644), os.Chown(filepath.Join(etc, "own"), 100003, 100004),
+		os.Mkdir(filepath.Join(etc, "sub"), 0o755), os.WriteFile(filepath.Join(etc, "sub/file"), nil, 0o644), os.Symlink("own", filepath.Join(etc, "link")),
+		os.Chown(filepath.Join(etc, "sub"), 100005, 100000), os.Chown(filepath.Join(etc, "sub/file"), 100006, 100000), os.Lchown(filepath.Join(etc, "link"), 100000, 100000),
+		os.Chmod(filepath.Join(etc, "own"), 0o644|os.ModeSetuid),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.Linux.UIDMappings, s.Linux.GIDMappings = ids(100000, 1000), ids(100000, 1000)
+	s.Mounts = append(s.Mounts, specs.Mount{Destination: "/etc", Type: "tmpfs", Source: "tmpfs", Options: []string{"tmpcopyup"}})
+	expect(t, s, ". directory 755 0:0\nown regular file 4644 3:4\nsub directory 755 5:0\nsub/file regular empty file 644 6:0\nlink symbolic link 777 0:0\ncontent\nwritable\n")
+}

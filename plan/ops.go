@@ -412,8 +412,9 @@ type Remount struct {
 // (CVE-2025-31133: a fake /dev/null).
 // A path that doesn't exist is left alone.
 type MaskPath struct {
-	Path string `json:"path"`
-	Null string `json:"null"`
+	Path  string `json:"path"`
+	Null  string `json:"null"`
+	Label string `json:"label,omitempty"` // SELinux label of the tmpfs
 }
 
 // ReadonlyPath puts a read-only clone of the mount tree at a path over it. A path that doesn't exist is left alone.
@@ -579,6 +580,8 @@ type CopyUp struct {
 	From     string `json:"from"`
 	To       string `json:"to"`
 	KeepMode bool   `json:"keepMode,omitempty"` // the new root has a mode already
+	UID      uint32 `json:"uid,omitempty"`      // who makes the files, before they get their owners: somebody who exists in the
+	GID      uint32 `json:"gid,omitempty"`      // user namespace that the new file system belongs to
 }
 
 // OpenDir opens a directory of the container, if there is one, or else the directory that is saved as Else.

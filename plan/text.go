@@ -475,6 +475,9 @@ func (*MaskPath) Kind() string { return "mask-path" }
 func (*MaskPath) Man() string { return "move_mount(2)" }
 
 func (o *MaskPath) String() string {
+	if o.Label != "" {
+		return "hide " + o.Path + ", as " + o.Label
+	}
 	return "hide " + o.Path
 }
 
@@ -709,6 +712,9 @@ func (*CopyUp) Kind() string { return "copy-up" }
 func (*CopyUp) Man() string { return "tmpfs(5)" }
 
 func (o *CopyUp) String() string {
+	if o.UID != 0 || o.GID != 0 {
+		return fmt.Sprintf("copy what is in %s into %s, made by %d:%d", o.From, o.To, o.UID, o.GID)
+	}
 	return "copy what is in " + o.From + " into " + o.To
 }
 
