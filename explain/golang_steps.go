@@ -375,7 +375,7 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 			g.use("null")
 			g.nullOpen, g.have[o.Null] = "null = "+tree, "null"
 		}
-		if g.have[o.Null] != "null" {
+		if g.have[o.Null] != "null" || o.Label != "" {
 			return none()
 		}
 		if open := g.nullOpen; open != "" {

@@ -310,7 +310,14 @@ func mountOpts(words ...string) string {
 	if len(words) == 0 {
 		return ""
 	}
-	return " -o " + quote(strings.Join(words, ","))
+	out := ""
+	for i, w := range words {
+		if label, ok := strings.CutPrefix(w, "context="); ok { // it may have a comma
+			w = `context="` + strings.Trim(label, `"`) + `"`
+		}
+		out += when(i > 0, ",", "") + w
+	}
+	return " -o " + quote(out)
 }
 
 // commands returns what does a step; false if nothing can. No commands and true is a step that a script has no need of, and a
@@ -433,8 +440,11 @@ func (s *shell) commands(op plan.Op) ([]string, bool) {
 		}
 		return cmd(s.remount(o.Target, o.Set, o.Clear, o.RecSet, o.RecClear, o.Propagation)...)
 	case *plan.MaskPath:
-		t := target(o.Path)
-		return cmd("at="+t, `if [ -d "$at" ]; then mount -t tmpfs -o ro,nosuid,nodev,noexec,size=0,nr_inodes=2 tmpfs "$at"; elif [ -e "$at" ]; then mount --bind `+target("/dev/null")+` "$at"; fi`)
+		t, context := target(o.Path), ""
+		if o.Label != "" {
+			context = `,context="` + o.Label + `"`
+		}
+		return cmd("at="+t, `if [ -d "$at" ]; then mount -t tmpfs -o `+quote("ro,nosuid,nodev,noexec,size=0,nr_inodes=2"+context)+` tmpfs "$at"; elif [ -e "$at" ]; then mount --bind `+target("/dev/null")+` "$at"; fi`)
 	case *plan.ReadonlyPath:
 		return cmd("at="+target(o.Path), `if [ -e "$at" ]; then mount --rbind "$at" "$at"; mount -o `+quote("remount,bind,"+s.inherited(o.Path)+"ro")+` "$at"; fi`)
 	case *plan.Mkdir:
@@ -725,9 +735,6 @@ func propagationFlag(flags []string) string {
 // fsmount makes a new file system. It becomes read-only in a second step, and only where it is mounted here: cgroup v1 and
 // sysfs share theirs with the host.
 func (s *shell) fsmount(o *plan.FSMount) ([]string, bool) {
-	if o.Label != "" {
-		return nil, false
-	}
 	options := slices.Concat(without(o.Attrs, "ro"), o.Flags, o.Options)
 	mount := "mount -t " + quote(o.Type) + mountOpts(options...) + " " + quote(or(o.Source, o.Type)) + ` "$at"`
 	if o.Optional {
@@ -736,6 +743,9 @@ func (s *shell) fsmount(o *plan.FSMount) ([]string, bool) {
 	lines := []string{"at=" + target(o.Target), `dirs "$at"`, mount}
 	if o.KeepMode {
 		lines = []string{"at=" + target(o.Target), `dirs "$at"; mode=$(stat -c %a "$at")`, mount, `chmod "$mode" "$at"`}
+	}
+	if o.Label != "" {
+		lines = append(lines, "chcon "+quote(o.Label)+` "$at"`)
 	}
 	if slices.Contains(o.Attrs, "ro") {
 		lines = append(lines, `mount -o `+quote("remount,bind,"+strings.Join(o.Attrs, ","))+` "$at"`)

@@ -64,6 +64,26 @@ func TestShellRemovesClass(t *testing.T) {
 	}
 }
 
+// TestShellLabels: mount(8) takes the comma in an SELinux label for the next option, unless the label is quoted.
+func TestShellLabels(t *testing.T) {
+	const label = "u:r:t:s0:c1,c2"
+	for _, c := range []struct {
+		op   plan.Op
+		want string
+	}{
+		{&plan.FSMount{Type: "tmpfs", Target: "/dev", Options: []string{"mode=755", "context=" + label}}, `-o 'mode=755,context="u:r:t:s0:c1,c2"'`},
+		{&plan.FSMount{Type: "tmpfs", Target: "/x", Flags: []string{"silent"}, Options: []string{`context="` + label + `"`}}, `-o 'silent,context="u:r:t:s0:c1,c2"'`},
+		{&plan.FSMount{Type: "mqueue", Target: "/dev/mqueue", Label: label}, `chcon u:r:t:s0:c1,c2 "$at"`},
+		{&plan.MaskPath{Path: "/proc/acpi", Label: label}, `nr_inodes=2,context="u:r:t:s0:c1,c2"'`},
+	} {
+		s := &shell{plan: &plan.Plan{Steps: []plan.Step{{Op: c.op}}}, view: &View{}, opened: map[string]string{}, part: "child", cloned: true}
+		lines, ok := s.commands(c.op)
+		if got := strings.Join(lines, "\n"); !ok || !strings.Contains(got, c.want) {
+			t.Errorf("%s: got %s, want %s in it", c.op, got, c.want)
+		}
+	}
+}
+
 // TestShellSyntax: whatever names a plan holds, the script is one that a shell reads, and none of it is run as a command.
 func TestShellSyntax(t *testing.T) {
 	evil := "$(touch /x); `id` ' \" \n rm -rf / #"

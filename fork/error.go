@@ -3,6 +3,7 @@ package fork
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -56,6 +57,9 @@ func (e *StepError) hint() string {
 		return ""
 	}
 	kind := e.Step.Op.Kind()
+	if m, ok := e.Step.Op.(*plan.FSMount); ok && errno == unix.EINVAL && (m.Label != "" || slices.ContainsFunc(m.Options, func(o string) bool { return strings.HasPrefix(o, "context=") })) {
+		return "SELinux's policy may have no such label: it is /linux/mountLabel"
+	}
 	for _, h := range []struct {
 		kind  string
 		errno unix.Errno

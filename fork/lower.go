@@ -878,7 +878,11 @@ func (l *lowering) maskPath(o *plan.MaskPath) error {
 	last := l.here() - 1
 	// A directory: an empty tmpfs instead.
 	l.calls[dir].ok = l.here()
-	m, _, err := l.fsMount(&plan.FSMount{Type: "tmpfs", Source: "tmpfs", Options: []string{"size=0", "nr_inodes=2"}, Attrs: []string{"ro", "nosuid", "nodev", "noexec"}})
+	options := []string{"size=0", "nr_inodes=2"}
+	if o.Label != "" {
+		options = append(options, "context="+o.Label)
+	}
+	m, _, err := l.fsMount(&plan.FSMount{Type: "tmpfs", Source: "tmpfs", Options: options, Attrs: []string{"ro", "nosuid", "nodev", "noexec"}})
 	if err != nil {
 		return err
 	}

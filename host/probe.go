@@ -125,7 +125,7 @@ func securityModules(buf *[]byte) []string {
 	if text, err := readFile("/sys/module/apparmor/parameters/enabled", buf); err == nil && bytes.HasPrefix(text, []byte("Y")) {
 		lsm = append(lsm, "apparmor")
 	}
-	if exists("/sys/fs/selinux/enforce") {
+	if exists("/sys/fs/selinux") { // where selinuxfs is mounted: no kernel without it has the directory
 		lsm = append(lsm, "selinux")
 	}
 	return lsm

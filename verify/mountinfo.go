@@ -60,6 +60,22 @@ func (m *mount) String() string {
 	return s + " on " + m.point
 }
 
+// splitOptions splits at commas, but for those between quotes, as in context="user:role:type:s0:c1,c2". The quotes go.
+func splitOptions(text string) []string {
+	out, quoted := []string{""}, false
+	for _, r := range text {
+		switch {
+		case r == '"':
+			quoted = !quoted
+		case r == ',' && !quoted:
+			out = append(out, "")
+		default:
+			out[len(out)-1] += string(r)
+		}
+	}
+	return out
+}
+
 // parseMountinfo reads the mounts in the kernel's order. Lines that make no sense are left out.
 func parseMountinfo(text string) []*mount {
 	var out []*mount
@@ -71,7 +87,7 @@ func parseMountinfo(text string) []*mount {
 		}
 		out = append(out, &mount{
 			id: f[0], parent: f[1], device: f[2], root: host.Unescape(f[3]), point: host.Unescape(f[4]), attrs: strings.Split(f[5], ","), tags: f[6:],
-			fstype: host.Unescape(tail[0]), source: host.Unescape(tail[1]), options: strings.Split(tail[2], ","),
+			fstype: host.Unescape(tail[0]), source: host.Unescape(tail[1]), options: splitOptions(tail[2]),
 		})
 	}
 	byID := map[string]*mount{}

@@ -27,6 +27,7 @@ type node struct {
 	fstype, source string
 	device, root   string // of the file system, and which directory of it; "" if that isn't known
 	options        []string
+	label          string // of a mask
 	attrs          map[string]attribute
 	exact          bool   // attributes that aren't named are off
 	inherits       *mount // the host's mount that it is a clone of
@@ -333,7 +334,7 @@ func (t *table) play(i int, op plan.Op) {
 			n.options = append(slices.Clone(n.options), o.Options...)
 		}
 	case *plan.MaskPath:
-		t.place(i, &node{maker: i, kind: mask, attrs: map[string]attribute{}, propStep: -1}, o.Path, nil)
+		t.place(i, &node{maker: i, kind: mask, label: o.Label, attrs: map[string]attribute{}, propStep: -1}, o.Path, nil)
 	case *plan.ReadonlyPath:
 		t.lockPath(i, o)
 	case *plan.BindConsole:
@@ -726,6 +727,8 @@ func (t *table) compare(i int, n *node, m *mount) (wrong []string) {
 		switch {
 		case empty && (!m.has("ro") || !slices.Contains(m.options, "nr_inodes=2")):
 			add("%s is covered by a directory that isn't empty and read-only", m.point)
+		case empty && n.label != "" && !slices.Contains(m.options, "context="+n.label):
+			add("%s is covered by a directory that lacks the label %s", m.point, n.label)
 		case !empty && !t.null(m):
 			add("%s is covered by %s, which isn't the null device", m.point, m)
 		}

@@ -56,6 +56,9 @@ func TestCompareOptions(t *testing.T) {
 		{"devpts", []string{"ptmxmode=0666", "mode=0620"}, []string{"rw", "mode=600", "ptmxmode=000"}, 2},
 		{"proc", []string{"hidepid=2"}, []string{"rw", "hidepid=invisible"}, 0},
 		{"proc", []string{"hidepid=2"}, []string{"rw"}, 1},
+		{"tmpfs", []string{"mode=755", `context="u:r:t:s0:c1,c2"`}, splitOptions(`rw,context="u:r:t:s0:c1,c2",mode=755`), 0},
+		{"tmpfs", []string{"context=u:r:t:s0:c1,c2"}, splitOptions(`rw,context="u:r:t:s0:c1,c3"`), 1},
+		{"tmpfs", []string{"context=u:r:t:s0"}, splitOptions("rw,seclabel"), 1},
 	} {
 		tab := &table{v: &view{dir: -1}}
 		if got := tab.compareOptions(&node{fstype: c.fstype, options: c.asked}, &mount{options: c.shown}); len(got) != c.wrong {

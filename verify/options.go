@@ -42,6 +42,9 @@ func (t *table) compareOptions(n *node, m *mount) (wrong []string) {
 			}
 			continue
 		}
+		if k == "context" {
+			want = strings.Trim(want, `"`)
+		}
 		ok := is == want
 		switch {
 		case !shown:
@@ -78,6 +81,9 @@ func (t *table) compareOptions(n *node, m *mount) (wrong []string) {
 
 // telling reports whether an option that isn't shown differs from one with a value.
 func telling(fstype, key, value string) bool {
+	if key == "context" {
+		return true
+	}
 	switch fstype + " " + key {
 	case "tmpfs size", "tmpfs nr_inodes":
 		return !strings.HasSuffix(value, "%") // the default is half of the memory
