@@ -200,7 +200,7 @@ func TestRuntimeCheckpoint(t *testing.T) {
 	// Images that don't belong to the configuration.
 	none := b.bundle("none", root, nil)
 	wrong("/process/terminal: the checkpoint has no terminal", "/bin/sh", "-c", runtime+"restore -b "+b.bundle("terminal", root, func(s *specs.Spec) {
-		s.Process.Terminal = true
+		s.Process.Terminal, s.Process.NoNewPrivileges = true, !old
 		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/link/data", Type: "bind", Source: source, Options: []string{"rbind", "ro"}})
 	})+" --image-path "+images+" fourth </dev/null 2>&1 >/dev/null | cat >&2; exit 1")
 	wrong("/mounts: the checkpoint has a bind mount on /link/data, and the configuration has none", "restore", "-b", none, "--image-path", images, "fourth")
