@@ -21,7 +21,7 @@ import (
 // counter reads the file in which a container counts.
 func counter(t *testing.T, file string) int {
 	t.Helper()
-	for end := time.Now().Add(scaled(5 * time.Second)); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(scaled(15 * time.Second)); ; time.Sleep(20 * time.Millisecond) {
 		data, _ := os.ReadFile(file)
 		if n, err := strconv.Atoi(strings.TrimSpace(string(data))); err == nil {
 			return n
@@ -35,7 +35,7 @@ func counter(t *testing.T, file string) int {
 // beyond waits until a container has counted beyond n.
 func beyond(t *testing.T, file string, n int) {
 	t.Helper()
-	for end := time.Now().Add(scaled(5 * time.Second)); counter(t, file) <= n; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(scaled(15 * time.Second)); counter(t, file) <= n; time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("%s: got %d, want more than %d", file, counter(t, file), n)
 		}
@@ -145,8 +145,7 @@ func TestRuntimeCheckpoint(t *testing.T) {
 
 	pidFile := filepath.Join(b.work, "pid")
 	b.must("/bin/sh", "-c", runtime+"restore -d -b "+dir+" --image-path "+images+" --pid-file "+pidFile+" other </dev/null 2>&1 | head -n 1000000 >"+b.work+"/out2 & sleep 0.1")
-	for end := time.Now().Add(scaled(5 * time.Second)); time.Now().Before(end) && b.must("list", "-q") == ""; time.Sleep(50 * time.Millisecond) {
-	}
+	b.until("a restored container", func() bool { return b.must("list", "-q") != "" })
 	b.await("other", "running")
 	beyond(t, count, n)
 	if out, _ := os.ReadFile(b.work + "/out2"); len(out) > 0 && !strings.HasPrefix(string(out), strconv.Itoa(n)+"\n") && !strings.HasPrefix(string(out), strconv.Itoa(n+1)+"\n") {

@@ -84,7 +84,7 @@ func TestRuntimeHostMounts(t *testing.T) {
 	b.must("start", "m")
 	const want = "bin\ndata\ndev\netc\nproc\nsub\nsys\ntmp\nthere\nkept\n"
 	seen := ""
-	for end := time.Now().Add(scaled(5 * time.Second)); seen != want && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(scaled(15 * time.Second)); seen != want && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		seen = b.must("exec", "m", "cat", "/tmp/seen")
 	}
 	if seen != want {

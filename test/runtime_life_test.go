@@ -38,7 +38,7 @@ func (b *bundles) status(id string) string {
 // await waits for a status.
 func (b *bundles) await(id, want string) {
 	b.t.Helper()
-	for end := time.Now().Add(scaled(5 * time.Second)); b.status(id) != want; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(scaled(15 * time.Second)); b.status(id) != want; time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
 			b.t.Fatalf("%s: got status %s, want %s", id, b.status(id), want)
 		}

@@ -47,7 +47,7 @@ func TestRuntimeService(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(scaled(5 * time.Second)); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(scaled(15 * time.Second)); ; time.Sleep(10 * time.Millisecond) {
 		if text, _ := os.ReadFile(filepath.Join(root, "tmp/socket")); string(text) == "/run/notify/notify.sock\n" {
 			break
 		} else if time.Now().After(end) {
@@ -63,7 +63,7 @@ func TestRuntimeService(t *testing.T) {
 	inside.Write([]byte("STATUS=now\nREADY=1\n"))
 	var got []string
 	buf, oob := make([]byte, 100), make([]byte, 100)
-	manager.SetReadDeadline(time.Now().Add(scaled(5 * time.Second)))
+	manager.SetReadDeadline(time.Now().Add(scaled(15 * time.Second)))
 	for range 3 {
 		n, rights, _, _, err := manager.ReadMsgUnix(buf, oob)
 		if err != nil {
@@ -167,8 +167,7 @@ func TestRuntimeNotReady(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(scaled(5 * time.Second)); b.runtime("state", "slow").Code != 0 && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-	}
+	b.until("a state", func() bool { return b.runtime("state", "slow").Code == 0 })
 	b.await("slow", "running")
 	b.must("/usr/bin/timeout", fmt.Sprint(scaled(5*time.Second).Seconds()), filepath.Join(run.bin, "glassbox-runtime"), "--root", "/run/oci", "exec", "slow", "true")
 	b.must("delete", "-f", "slow")

@@ -169,7 +169,7 @@ func toFiles(argv []string) []string {
 // until waits for something that takes a moment.
 func (b *bundles) until(what string, done func() bool) {
 	b.t.Helper()
-	until(b.t, 5*time.Second, what, done)
+	until(b.t, what, done)
 }
 
 func (b *bundles) must(args ...string) string {

@@ -278,12 +278,12 @@ func (s *siege) pid(f face, id string) int {
 // until waits for something that takes a while.
 func (s *siege) until(what string, done func() bool) {
 	s.Helper()
-	until(s.T, 15*time.Second, what, done)
+	until(s.T, what, done)
 }
 
-func until(t *testing.T, limit time.Duration, what string, done func() bool) {
+func until(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	for end := time.Now().Add(scaled(limit)); !done(); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(scaled(15 * time.Second)); !done(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("never: %s", what)
 		}
