@@ -68,6 +68,7 @@ func (s *siege) same(t *twin, said map[int]bool, argv ...string) {
 	out := s.background(argv...)
 	var r *verify.Report
 	var pid int
+	running := false
 	for end := time.Now().Add(scaled(40 * time.Second)); ; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			log, _ := os.ReadFile(out)
@@ -81,9 +82,11 @@ func (s *siege) same(t *twin, said map[int]bool, argv ...string) {
 		if json.Unmarshal([]byte(res.Stdout), &reports) != nil || len(reports) != 1 {
 			continue
 		}
-		if r = reports[0]; r.Steps[len(r.Steps)-1].Verdict == verify.Holds {
+		// A report whose last step holds may have begun before the program did: the next one counts.
+		if r = reports[0]; running {
 			break
 		}
+		running = r.Steps[len(r.Steps)-1].Verdict == verify.Holds
 	}
 	var bad []string
 	for i, f := range r.Steps {
