@@ -30,6 +30,7 @@ needs() {
 			podman podman
 			tini-static tini
 			apparmor_parser apparmor
+			checkpolicy checkpolicy
 		EOF
 		;;
 	lint) echo shellcheck shellcheck && echo git git ;;
