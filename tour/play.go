@@ -48,12 +48,11 @@ func Run(ctx context.Context, o Options) error {
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGPIPE)
 	defer signal.Stop(signals)
 	u := newScreen(o)
+	u.signals = signals
 	defer u.restore()
 	go func() {
-		for sig := range signals {
-			if sig != unix.SIGINT || !u.lent.Load() {
-				cancel()
-			}
+		for range signals {
+			cancel()
 		}
 	}()
 	s, err := open(ctx, o)

@@ -7,7 +7,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"unicode/utf8"
 
 	"golang.org/x/term"
@@ -23,7 +22,8 @@ type screen struct {
 	keys  chan byte     // 0: no more
 	tty   bool
 	saved *term.State // of the terminal, before
-	lent  atomic.Bool // the terminal is a shell's
+
+	signals chan os.Signal // what ends the tour
 }
 
 func newScreen(o Options) *screen {

@@ -66,8 +66,6 @@ func (p *player) shell() error {
 	// Without a session of its own it keeps this terminal, and Ctrl-C reaches it.
 	made := *out.Plan
 	made.Steps = without(kind[*plan.Setsid])(made.Steps)
-	p.lent.Store(true)
-	defer p.lent.Store(false)
 	p.restore()
 	defer p.grab()
 	// A shell with job control makes itself the terminal's foreground, and can't give that back from a PID namespace.
@@ -85,6 +83,10 @@ func (p *player) shell() error {
 		return errors.New(strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
 	defer unix.Close(proc.Pidfd)
+	// Ctrl-C is the shell's as long as it lives. Ignored, and not thrown away on arrival: that may be later than the shell's end. The
+	// shell itself was started before, for it would ignore it, too.
+	signal.Ignore(unix.SIGINT)
+	defer signal.Notify(p.signals, unix.SIGINT)
 	defer context.AfterFunc(p.ctx, func() { unix.Kill(proc.PID, unix.SIGKILL) })()
 	for {
 		_, err := unix.Wait4(proc.PID, nil, 0, nil)
