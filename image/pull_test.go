@@ -761,6 +761,9 @@ func TestPullKilled(t *testing.T) {
 			t.Fatalf("collect: %v", err)
 		}
 		t.Logf("collected %+v", col)
+		if _, err := os.Stat(filepath.Join(s.root, "store.json")); os.IsNotExist(err) {
+			continue // killed before there was a store: whoever makes it finds what is left
+		}
 		for _, p := range []string{"layers/in.*", "layers/rm.*", "image/images/.*", "image/.tmp*", "image/layers/.tmp*"} {
 			if m, _ := filepath.Glob(filepath.Join(s.root, p)); len(m) > 0 {
 				t.Errorf("after Collect: %v", m)
