@@ -744,6 +744,11 @@ func TestPullKilled(t *testing.T) {
 		layerData{tar: tarOf(t, dirE("d", 0o700), fileE("d/.wh.1", ""))})
 	s := openStore(t)
 	rnd := rand.New(rand.NewPCG(3, uint64(time.Now().UnixNano())))
+	began := time.Now()
+	if err := helperPull(t, openStore(t).root, r.host()+"/x").Run(); err != nil {
+		t.Fatal(err)
+	}
+	whole := time.Since(began)
 	killed := 0
 	for range 12 {
 		c := helperPull(t, s.root, r.host()+"/x")
@@ -751,7 +756,7 @@ func TestPullKilled(t *testing.T) {
 		if err := c.Start(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Duration(10+rnd.IntN(120)) * time.Millisecond)
+		time.Sleep(whole/10 + time.Duration(rnd.Int64N(int64(whole))))
 		c.Process.Kill()
 		if c.Wait() != nil {
 			killed++
