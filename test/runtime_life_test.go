@@ -472,6 +472,50 @@ func TestRuntimeSystemd(t *testing.T) {
 	}
 }
 
+// TestRuntimeSystemdUser is called by the root of a user namespace, as by a user's Podman: the user's systemd makes the scope.
+func TestRuntimeSystemdUser(t *testing.T) {
+	const user, home = 1000, "/run/user/1000"
+	if _, err := os.Stat(home + "/systemd/private"); err != nil || os.Getenv("GLASSBOX_TEST_VM") == "" {
+		t.Skip("needs a machine that is thrown away, with a systemd of user 1000: ", err)
+	}
+	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err != nil {
+		t.Skip("needs cgroup v2: a user's systemd limits nothing on v1")
+	}
+	prepare(t)
+	b := &bundles{t: t, work: filepath.Join(home, "test")}
+	if err := os.Mkdir(b.work, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(b.work) })
+	b.findPrograms()
+	limit := int64(50 << 20)
+	dir := b.bundle("scoped", b.rootfs("root"), func(s *specs.Spec) {
+		s.Process.Args = []string{"sh", "-c", "cat /proc/self/cgroup /sys/fs/cgroup/memory.max; echo $(cat /proc/self/uid_map)"}
+		s.Linux.CgroupsPath = "user.slice:glassbox:own"
+		s.Linux.Resources = &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit}}
+		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"ro"}})
+		for i := range s.Mounts { // there is one user
+			s.Mounts[i].Options = slices.DeleteFunc(s.Mounts[i].Options, func(o string) bool { return strings.HasPrefix(o, "gid=") })
+		}
+	})
+	if err := exec.Command("chown", "-R", fmt.Sprint(user), b.work).Run(); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("setpriv", "--reuid", "1000", "--regid", "1000", "--clear-groups", "unshare", "--user", "--map-root-user", "--mount",
+		filepath.Join(run.bin, "glassbox-runtime"), "--systemd-cgroup", "run", "--bundle", dir, "own")
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "XDG_RUNTIME_DIR=" + home}
+	var warnings strings.Builder
+	cmd.Stderr = &warnings
+	out, err := cmd.Output()
+	if want := fmt.Sprintf("0::/\n%d\n0 %d 1\n", limit, user); err != nil || string(out) != want {
+		t.Errorf("got %q, %v, %s, want %q", out, err, warnings.String(), want)
+	}
+	if left, _ := filepath.Glob(home + "/glassbox-runtime/own*"); left != nil {
+		t.Errorf("left: %v", left)
+	}
+}
+
 // TestRuntimeKill kills the runtime at random moments of create, start and delete. What it leaves, `delete --force` removes whole, and the
 // same ID can be used again. Every other container has its mounts in the host's mount namespace.
 func TestRuntimeKill(t *testing.T) {
