@@ -2,7 +2,6 @@ package bundle
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -373,7 +372,7 @@ func (r *Runtime) leftovers(id string) (*leftovers, error) {
 		return nil, nil
 	}
 	if err == nil {
-		err = json.Unmarshal(data, left)
+		err = left.read(data)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", undoFile, err)
