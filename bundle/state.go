@@ -119,7 +119,7 @@ func (r *Runtime) load(id string) (*record, error) {
 		return nil, err
 	}
 	c := &record{}
-	if err := c.read(data); err != nil {
+	if _, err := oci.Decode(data, c); err != nil {
 		return nil, fmt.Errorf("the state file %s is damaged: %w; delete --force %s removes what can be found of the container", path, err, id)
 	}
 	if c.Format != recordFormat || c.ID != id {
