@@ -84,7 +84,7 @@ func Start(p *plan.Plan, o Options) (*Process, error) {
 		return nil, err
 	}
 	runtime.LockOSThread()
-	OwnTimerSlack()
+	ownTimerSlack()
 	x := &execution{plan: p, opts: o, fds: map[string]int{}, pidfd: -1, sock: -1, childSock: -1}
 	for name, fd := range o.FDs {
 		x.fds[name] = fd

@@ -70,10 +70,7 @@ func RunHook(o *plan.Hook, state []byte) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
 	cmd.WaitDelay = 100 * time.Millisecond // for a grandchild that holds the pipe
-	runtime.LockOSThread()
-	OwnTimerSlack()
-	err := cmd.Start()
-	runtime.UnlockOSThread()
+	err := StartCommand(cmd)
 	if err == nil {
 		err = cmd.Wait()
 	}

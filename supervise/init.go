@@ -5,7 +5,6 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"runtime"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -28,11 +27,8 @@ func Init(argv []string) int {
 	if tty, err := unix.IoctlGetInt(0, unix.TIOCGPGRP); err == nil && tty >= 0 {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Foreground: true, Ctty: 0}
 	}
-	runtime.LockOSThread()
-	fork.OwnTimerSlack() // the entry takes a program named run for a command of ours
-	err := cmd.Start()
-	runtime.UnlockOSThread()
-	if err != nil {
+	// Not by itself: the entry takes a program named run for a command of ours.
+	if err := fork.StartCommand(cmd); err != nil {
 		fmt.Fprintf(os.Stderr, "glassbox: init: %v\n", err)
 		if os.IsNotExist(err) || cmd.Err != nil {
 			return 127
