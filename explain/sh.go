@@ -440,11 +440,11 @@ func (s *shell) commands(op plan.Op) ([]string, bool) {
 		}
 		return cmd(s.remount(o.Target, o.Set, o.Clear, o.RecSet, o.RecClear, o.Propagation)...)
 	case *plan.MaskPath:
-		t, context := target(o.Path), ""
+		options := []string{"ro", "nosuid", "nodev", "noexec", "size=0", "nr_inodes=2"}
 		if o.Label != "" {
-			context = `,context="` + o.Label + `"`
+			options = append(options, "context="+o.Label)
 		}
-		return cmd("at="+t, `if [ -d "$at" ]; then mount -t tmpfs -o `+quote("ro,nosuid,nodev,noexec,size=0,nr_inodes=2"+context)+` tmpfs "$at"; elif [ -e "$at" ]; then mount --bind `+target("/dev/null")+` "$at"; fi`)
+		return cmd("at="+target(o.Path), `if [ -d "$at" ]; then mount -t tmpfs`+mountOpts(options...)+` tmpfs "$at"; elif [ -e "$at" ]; then mount --bind `+target("/dev/null")+` "$at"; fi`)
 	case *plan.ReadonlyPath:
 		return cmd("at="+target(o.Path), `if [ -e "$at" ]; then mount --rbind "$at" "$at"; mount -o `+quote("remount,bind,"+s.inherited(o.Path)+"ro")+` "$at"; fi`)
 	case *plan.Mkdir:
