@@ -501,11 +501,12 @@ func (v *vet) wires() error {
 func firstDifference(a, b plan.Op) (string, string) {
 	lines := func(op plan.Op) []string {
 		text, _ := json.MarshalIndent(op, "", "") // plan.Op is made of texts and numbers only
-		return append(strings.Split(string(text), "\n"), "", "")
+		return strings.Split(string(text), "\n")
 	}
-	for x, y := lines(a), lines(b); len(x) > 1 && len(y) > 1; x, y = x[1:], y[1:] {
-		if x[0] != y[0] {
-			return x[0], y[0]
+	x, y := lines(a), lines(b)
+	for i := range min(len(x), len(y)) {
+		if x[i] != y[i] {
+			return x[i], y[i]
 		}
 	}
 	return "", ""
