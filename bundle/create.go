@@ -1,6 +1,7 @@
 package bundle
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -364,11 +365,15 @@ type leftovers struct {
 	Steps   []plan.Step       `json:"steps,omitempty"`
 }
 
-// leftovers reads the file undo.json. It is nil where there is none.
+// leftovers reads the file undo.json. It is nil where there is none, or only its beginning: then the runtime was killed while it wrote
+// the file, and had made nothing.
 func (r *Runtime) leftovers(id string) (*leftovers, error) {
 	left := &leftovers{}
 	data, err := os.ReadFile(filepath.Join(r.dir(id), undoFile))
 	if os.IsNotExist(err) {
+		return nil, nil
+	}
+	if err == nil && !bytes.HasSuffix(data, []byte("\n")) {
 		return nil, nil
 	}
 	if err == nil {

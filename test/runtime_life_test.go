@@ -530,6 +530,20 @@ func TestRuntimeKill(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.state.before = &before
+	// Killed while it wrote what there would be to take back.
+	for _, undo := range []string{"", `{"cgroups":{"memory":"/sys`} {
+		for _, next := range [][]string{{"delete", "--force", "k"}, {"create", "--bundle", dir, "k"}} {
+			left := b.state.host.Path("/run/oci/k")
+			if err := os.Mkdir(left, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			b.write(filepath.Join(left, "undo.json"), undo, 0o600)
+			if res := b.runtime(next...); res.Code != 0 || res.Stderr != "" {
+				t.Errorf("undo.json %q: %v: %+v", undo, next, res)
+			}
+			b.must("delete", "--force", "k")
+		}
+	}
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
