@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -743,25 +744,53 @@ func TestPullKilled(t *testing.T) {
 	r.push(t, "x", "latest", amd64(), layerData{tar: tarOf(t, many...)}, layerData{tar: tarOf(t, fileE("b", randomBody(1<<20)))},
 		layerData{tar: tarOf(t, dirE("d", 0o700), fileE("d/.wh.1", ""))})
 	s := openStore(t)
-	rnd := rand.New(rand.NewPCG(3, uint64(time.Now().UnixNano())))
-	began := time.Now()
-	if err := helperPull(t, openStore(t).root, r.host()+"/x").Run(); err != nil {
-		t.Fatal(err)
-	}
-	whole := time.Since(began)
 	killed := 0
-	for range 12 {
+	for i := range 16 {
+		// Killed at its first request, its second and so on, and then at the first again: as it waits for the rest of an answer, or a while after it
+		// has all of it. What earlier pulls left may spare it the last requests.
+		at, wait := 1+i/2%8, i%2 == 0
+		reached := make(chan bool)
+		var requests atomic.Int32
+		r.hook = func(w http.ResponseWriter, q *http.Request) bool {
+			if int(requests.Add(1)) != at {
+				return false
+			}
+			if wait {
+				answer := httptest.NewRecorder()
+				r.serve(answer, q)
+				maps.Copy(w.Header(), answer.Header())
+				w.WriteHeader(answer.Code)
+				w.Write(answer.Body.Bytes()[:answer.Body.Len()/2])
+				w.(http.Flusher).Flush()
+			}
+			close(reached)
+			if wait {
+				<-q.Context().Done()
+			}
+			return wait
+		}
 		c := helperPull(t, s.root, r.host()+"/x")
 		c.Stderr = nil
 		if err := c.Start(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(whole/10 + time.Duration(rnd.Int64N(int64(whole))))
-		c.Process.Kill()
-		if c.Wait() != nil {
-			killed++
+		ended := make(chan error, 1)
+		go func() { ended <- c.Wait() }()
+		select {
+		case <-reached:
+			time.Sleep(time.Duration(rand.IntN(40)) * time.Millisecond)
+			c.Process.Kill()
+			if <-ended != nil {
+				killed++
+			} else if wait {
+				t.Errorf("a pull ended without the rest of answer %d", at)
+			}
+		case err := <-ended:
+			if err != nil {
+				t.Errorf("a pull that nobody killed: %v", err)
+			}
 		}
-		col, err := s.Collect(CollectOptions{OrphanAge: time.Duration(rnd.IntN(2)) * time.Hour})
+		col, err := s.Collect(CollectOptions{OrphanAge: time.Duration(i/2%2) * time.Hour})
 		if err != nil {
 			t.Fatalf("collect: %v", err)
 		}
@@ -790,6 +819,7 @@ func TestPullKilled(t *testing.T) {
 	if killed == 0 {
 		t.Error("no pull was killed")
 	}
+	r.hook = nil
 	img, err := s.Pull(t.Context(), r.host()+"/x", quick())
 	if err != nil {
 		t.Fatal(err)
