@@ -12,6 +12,7 @@ import (
 
 	"glassbox/cgroup"
 	"glassbox/fork"
+	"glassbox/host"
 )
 
 // CheckpointOptions are the flags of checkpoint.
@@ -228,7 +229,7 @@ func (c *record) strangers() []int {
 	pids, _ := cgroup.Procs(c.Cgroups)
 	var list []int
 	for _, pid := range pids {
-		s := fork.Stat{Parent: pid}
+		s := host.Stat{Parent: pid}
 		var err error
 		for err == nil && s.Parent > 1 && s.Parent != c.PID {
 			s, err = fork.ReadStat(s.Parent)

@@ -172,7 +172,7 @@ func (c *record) process() (alive, forked bool) {
 		return false, false
 	}
 	s, err := fork.ReadStat(c.PID)
-	if err != nil || s.Start != c.Start || s.State == 'Z' || s.State == 'X' {
+	if err != nil || s.Start != c.Start || s.Ended() {
 		return false, false
 	}
 	return true, s.Forked()

@@ -719,21 +719,6 @@ func childrenOf(pid int) (out []int) {
 	return out
 }
 
-func TestParseStat(t *testing.T) {
-	for text, want := range map[string]Stat{
-		"42 (a ) b) S 1 42 42 0 -1 4194560 99 0 0 0 0 0 0 0 20 0 1 0 12345 0": {State: 'S', Parent: 1, Flags: 4194560, Start: 12345},
-		"42 (a ) b) S 1 42 42 0 -1 4194560 99 0 0 0 0 0 0 0 20 0 1 0":         {},
-		"42 (a) S 1 42 42 0 -1 4194560 99 0 0 0 0 0 0 0 20 0 1 0 soon 0":      {State: 'S', Parent: 1, Flags: 4194560},
-		"nonsense": {},
-		"":         {},
-	} {
-		got, ok := parseStat([]byte(text))
-		if got != want || ok != (want.Start != 0) {
-			t.Errorf("%q: got %+v, %v, want %+v", text, got, ok, want)
-		}
-	}
-}
-
 // again runs a test in a process of its own, with variables and further descriptors.
 func again(t *testing.T, name string, env []string, files ...*os.File) string {
 	t.Helper()

@@ -1,7 +1,6 @@
 package fork
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"strconv"
@@ -9,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"glassbox/host"
 	"glassbox/plan"
 )
 
@@ -222,55 +222,28 @@ func StartTime(pid int) (uint64, error) {
 	return s.Start, err
 }
 
-// Stat is what /proc/pid/stat says of a process (proc_pid_stat(5)).
-type Stat struct {
-	State  byte // 'Z' and 'X': it has ended
-	Parent int
-	Flags  uint64
-	Start  uint64 // clock ticks after boot
-}
-
-// Forked reports whether a process has been cloned and not yet become a program (PF_FORKNOEXEC).
-func (s Stat) Forked() bool { return s.Flags&0x40 != 0 }
-
 // ReadStat reads what the kernel says of a process: ESRCH if there is none. It does without Go's poller, which would take as long as
 // all else here.
-func ReadStat(pid int) (Stat, error) {
+func ReadStat(pid int) (host.Stat, error) {
 	path := "/proc/" + strconv.Itoa(pid) + "/stat"
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err == unix.ENOENT {
-		return Stat{}, unix.ESRCH
+		return host.Stat{}, unix.ESRCH
 	}
 	if err != nil {
-		return Stat{}, &os.PathError{Op: "open", Path: path, Err: err}
+		return host.Stat{}, &os.PathError{Op: "open", Path: path, Err: err}
 	}
 	defer unix.Close(fd)
 	data := make([]byte, 1024) // 52 numbers and a name of at most 64 bytes
 	n, err := unix.Read(fd, data)
 	if err != nil {
-		return Stat{}, err
+		return host.Stat{}, err
 	}
-	s, ok := parseStat(data[:n])
+	s, ok := host.ParseStat(string(data[:n]))
 	if !ok {
-		return Stat{}, fmt.Errorf("%s: damaged", path)
+		return host.Stat{}, fmt.Errorf("%s: damaged", path)
 	}
 	return s, nil
-}
-
-// parseStat takes the text apart. Field 2, the name, may hold spaces and parentheses: what follows is found from its last one.
-func parseStat(text []byte) (s Stat, ok bool) {
-	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
-	if len(fields) < 20 || len(fields[0]) != 1 {
-		return Stat{}, false
-	}
-	number := func(field int) uint64 { // counted from 1, as there
-		n, err := strconv.ParseUint(fields[field-3], 10, 64)
-		ok = ok && err == nil
-		return n
-	}
-	ok = true
-	s = Stat{State: fields[0][0], Parent: int(number(4)), Flags: number(9), Start: number(22)}
-	return s, ok
 }
 
 func idRanges(rs []plan.IDRange) string {

@@ -220,3 +220,18 @@ func TestFindResctrl(t *testing.T) {
 		}
 	}
 }
+
+func TestParseStat(t *testing.T) {
+	for text, want := range map[string]Stat{
+		"42 (a ) b) S 1 42 42 0 -1 4194560 99 0 0 0 0 0 0 0 20 0 1 0 12345 0": {State: 'S', Parent: 1, Session: 42, Flags: 4194560, Start: 12345},
+		"42 (a ) b) S 1 42 42 0 -1 4194560 99 0 0 0 0 0 0 0 20 0 1 0":         {},
+		"42 (a) S 1 42 42 0 -1 4194560 99 0 0 0 0 0 0 0 20 0 1 0 soon 0":      {State: 'S', Parent: 1, Session: 42, Flags: 4194560},
+		"nonsense": {},
+		"":         {},
+	} {
+		got, ok := ParseStat(text)
+		if got != want || ok != (want.Start != 0) {
+			t.Errorf("%q: got %+v, %v, want %+v", text, got, ok, want)
+		}
+	}
+}

@@ -170,11 +170,10 @@ func ownFilters() int {
 }
 
 func (v *view) session(o *plan.Setsid) Finding {
-	leader := v.stat[3] // field 6
-	if leader != strconv.Itoa(v.pid) {
-		return differs(v.proc("stat"), "leader of its session", "in session "+leader, "only a process itself starts a session: this one was forked by the plan's, or is another one")
+	if v.stat.Session != v.pid {
+		return differs(v.proc("stat"), "leader of its session", fmt.Sprintf("in session %d", v.stat.Session), "only a process itself starts a session: this one was forked by the plan's, or is another one")
 	}
-	if o.Controlling && v.stat[4] == "0" {
+	if o.Controlling && v.stat.Terminal == 0 {
 		return differs(v.proc("stat"), "a controlling terminal", "none", "the program may have given it up, or it has hung up")
 	}
 	return holds(v.proc("stat"), "leader of its session")

@@ -23,6 +23,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"glassbox/host"
 	"glassbox/plan"
 )
 
@@ -124,12 +125,11 @@ func once(p *plan.Plan, t Target, hash string) (r *Report, again bool, err error
 type view struct {
 	plan    *plan.Plan
 	pid     int
-	start   uint64
 	dir     int               // /proc/PID: it stands for this process, whoever has the number later
 	root    int               // its root directory, or -1
 	noRoot  error             // why not
 	status  map[string]string // /proc/PID/status
-	stat    []string          // /proc/PID/stat from field 3 on
+	stat    host.Stat         // /proc/PID/stat
 	cmdline string            // when the look began
 	waits   int               // index of the step at which the child still waits (AwaitStart), or -1: it has become the program
 
@@ -148,7 +148,7 @@ func look(p *plan.Plan, t Target) (*view, error) {
 		return nil, fmt.Errorf("process %d: %w", t.PID, ErrGone)
 	}
 	v.cmdline, _ = v.read("cmdline")
-	if err = v.readStat(); err == nil && (!v.alive() || t.Start != 0 && v.start != t.Start) {
+	if err = v.readStat(); err == nil && (!v.alive() || t.Start != 0 && v.stat.Start != t.Start) {
 		err = ErrGone
 	}
 	if err != nil {
@@ -160,7 +160,7 @@ func look(p *plan.Plan, t Target) (*view, error) {
 		if k := key(s.Op); k != "" {
 			v.keys[k] = i
 		}
-		if _, ok := s.Op.(*plan.AwaitStart); ok && v.beforeExec() {
+		if _, ok := s.Op.(*plan.AwaitStart); ok && v.stat.Forked() {
 			v.waits = i
 		}
 	}
@@ -212,13 +212,9 @@ func (v *view) readStat() error {
 	if err != nil {
 		return ErrGone
 	}
-	// The name, field 2, may hold spaces and parentheses.
-	v.stat = strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
-	if len(v.stat) < 20 {
+	var ok bool
+	if v.stat, ok = host.ParseStat(text); !ok {
 		return ErrGone
-	}
-	if v.start, err = strconv.ParseUint(v.stat[19], 10, 64); err != nil {
-		return err
 	}
 	text, err = v.read("status")
 	if err != nil {
@@ -238,14 +234,8 @@ func (v *view) alive() bool {
 	if err != nil {
 		return false
 	}
-	state := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
-	return len(state) > 0 && state[0] != "Z" && state[0] != "X"
-}
-
-// beforeExec reports whether the process has been cloned and not yet become a program (PF_FORKNOEXEC of proc_pid_stat(5), field 9).
-func (v *view) beforeExec() bool {
-	flags, _ := strconv.ParseUint(v.stat[6], 10, 64)
-	return flags&0x40 != 0
+	stat, ok := host.ParseStat(text)
+	return ok && !stat.Ended()
 }
 
 // Results.
