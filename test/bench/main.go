@@ -61,10 +61,11 @@ type engine struct {
 type figures map[string][]float64
 
 type bencher struct {
-	m    *machine.Machine
-	env  []string
-	work string
-	jobs []*machine.Job
+	m     *machine.Machine
+	env   []string
+	work  string
+	jobs  []*machine.Job
+	small string // the program that measures peaks, once it is built
 }
 
 func bench(bin string, runs, pulls int, onlyRuntimes bool) (page string, err error) {
@@ -148,9 +149,6 @@ func bench(bin string, runs, pulls int, onlyRuntimes bool) (page string, err err
 					continue
 				}
 				add(row, e.name, float64(res.Took.Microseconds())/1000)
-				if before != nil && e.name != "docker" {
-					add("peak memory of the pulling process, MB", e.name, float64(res.MaxRSS)/1e6)
-				}
 			}
 		}
 		return nil
@@ -186,11 +184,26 @@ func bench(bin string, runs, pulls int, onlyRuntimes bool) (page string, err err
 			return text.String(), err
 		}
 	}
-	err = turn("`pull` of the Debian image from a registry on loopback, ms", pulls, func(e engine) []string {
+	pull := func(e engine) []string {
 		return append(append(append(append([]string{}, e.command...), "pull"), e.pull...), debian)
-	}, verb("rmi", debian))
-	if err != nil {
+	}
+	if err := turn("`pull` of the Debian image from a registry on loopback, ms", pulls, pull, verb("rmi", debian)); err != nil {
 		return text.String(), err
+	}
+	for range pulls {
+		for _, e := range engines {
+			if e.name == "docker" { // its daemon pulls
+				continue
+			}
+			if _, err := b.must(verb("rmi", debian)(e)...); err != nil {
+				return text.String(), err
+			}
+			peak, err := b.peak(pull(e)...)
+			if err != nil {
+				return text.String(), err
+			}
+			add("peak memory of the pulling process, MB", e.name, peak)
+		}
 	}
 	runtimes, err := b.runtimes()
 	if err != nil {

@@ -206,8 +206,7 @@ func serve() error {
 			mu.Lock()
 			for {
 				var ws unix.WaitStatus
-				var usage unix.Rusage
-				pid, err := unix.Wait4(-1, &ws, unix.WNOHANG, &usage)
+				pid, err := unix.Wait4(-1, &ws, unix.WNOHANG, nil)
 				if err == unix.EINTR {
 					continue
 				}
@@ -216,7 +215,7 @@ func serve() error {
 				}
 				if c, ok := children[pid]; ok {
 					delete(children, pid)
-					answer(c.fd, reply{Pid: pid, Status: uint32(ws), Took: time.Since(c.start), MaxRSS: usage.Maxrss * 1024})
+					answer(c.fd, reply{Pid: pid, Status: uint32(ws), Took: time.Since(c.start)})
 					unix.Close(c.fd)
 				}
 			}

@@ -65,7 +65,6 @@ type reply struct {
 	Pid    int
 	Status uint32
 	Took   time.Duration
-	MaxRSS int64
 	Err    string
 }
 
@@ -318,7 +317,6 @@ type Result struct {
 	Code           int
 	Stdout, Stderr string
 	Took           time.Duration // from fork(2) to the end
-	MaxRSS         int64         // bytes, the largest of it and of those it waited for
 	TimedOut       bool
 	Held           bool // somebody still had the output open two seconds after the end
 }
@@ -383,7 +381,7 @@ func (j *Job) Finish(limit time.Duration) (Result, error) {
 		}
 	}
 	code, err := j.Wait()
-	res.Code, res.Took, res.MaxRSS = code, j.last.Took, j.last.MaxRSS
+	res.Code, res.Took = code, j.last.Took
 	copied := make(chan struct{})
 	go func() { j.copies.Wait(); close(copied) }()
 	select {
