@@ -370,10 +370,7 @@ type leftovers struct {
 func (r *Runtime) leftovers(id string) (*leftovers, error) {
 	left := &leftovers{}
 	data, err := os.ReadFile(filepath.Join(r.dir(id), undoFile))
-	if os.IsNotExist(err) {
-		return nil, nil
-	}
-	if err == nil && !bytes.HasSuffix(data, []byte("\n")) {
+	if os.IsNotExist(err) || err == nil && !bytes.HasSuffix(data, []byte("\n")) {
 		return nil, nil
 	}
 	if err == nil {

@@ -18,7 +18,9 @@ func (l *leftovers) read(text []byte) error {
 			Args  plan.CgroupRemove `json:"args"`
 		} `json:"steps"`
 	}
-	warnings, err := oci.Decode(text, &file)
+	if warnings, err := oci.Decode(text, &file); err != nil || len(warnings) > 0 {
+		return json.Unmarshal(text, l)
+	}
 	left := leftovers{Cgroups: file.Cgroups}
 	if file.Steps != nil {
 		left.Steps = make([]plan.Step, 0, len(file.Steps))
@@ -28,9 +30,6 @@ func (l *leftovers) read(text []byte) error {
 			return json.Unmarshal(text, l)
 		}
 		left.Steps = append(left.Steps, plan.Step{Lane: s.Lane, Phase: s.Phase, Op: &plan.CgroupRemove{Path: s.Args.Path}})
-	}
-	if err != nil || len(warnings) > 0 {
-		return json.Unmarshal(text, l)
 	}
 	*l = left
 	return nil

@@ -19,7 +19,7 @@ import (
 // stands for a property that is absent.
 func Parse(text []byte) (*specs.Spec, []Problem, error) {
 	s := new(specs.Spec)
-	warnings, err := parse(text, reflect.ValueOf(s).Elem())
+	warnings, err := Decode(text, s)
 	if err != nil {
 		return nil, warnings, err
 	}
@@ -29,7 +29,7 @@ func Parse(text []byte) (*specs.Spec, []Problem, error) {
 // ParseProcess reads and checks the process of an exec (its --process file). Pointers begin at the process.
 func ParseProcess(text []byte) (*specs.Process, []Problem, error) {
 	p := new(specs.Process)
-	warnings, err := parse(text, reflect.ValueOf(p).Elem())
+	warnings, err := Decode(text, p)
 	if err != nil {
 		return nil, warnings, err
 	}
@@ -41,7 +41,7 @@ func ParseProcess(text []byte) (*specs.Process, []Problem, error) {
 // ParseResources reads and checks the resources of an update (its --resources file). Pointers begin at the resources.
 func ParseResources(text []byte) (*specs.LinuxResources, []Problem, error) {
 	r := new(specs.LinuxResources)
-	warnings, err := parse(text, reflect.ValueOf(r).Elem())
+	warnings, err := Decode(text, r)
 	if err != nil {
 		return nil, warnings, err
 	}
@@ -52,11 +52,9 @@ func ParseResources(text []byte) (*specs.LinuxResources, []Problem, error) {
 
 // Decode reads JSON into what v points to, by the same rules: structs, maps of texts, slices, texts, whole numbers, and types that read
 // texts themselves. The first use of a type takes a fifth of what it takes package encoding/json.
-func Decode(text []byte, v any) ([]Problem, error) { return parse(text, reflect.ValueOf(v).Elem()) }
-
-func parse(text []byte, v reflect.Value) ([]Problem, error) {
+func Decode(text []byte, v any) ([]Problem, error) {
 	d := decoder{text: string(text), fields: make(map[reflect.Type][]field, 32)}
-	err := d.document(v)
+	err := d.document(reflect.ValueOf(v).Elem())
 	return d.warnings, err
 }
 

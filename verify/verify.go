@@ -148,7 +148,7 @@ func look(p *plan.Plan, t Target) (*view, error) {
 		return nil, fmt.Errorf("process %d: %w", t.PID, ErrGone)
 	}
 	v.cmdline, _ = v.read("cmdline")
-	if err = v.readStat(); err == nil && (!v.alive() || t.Start != 0 && v.stat.Start != t.Start) {
+	if err = v.readStat(); err == nil && (v.stat.Ended() || t.Start != 0 && v.stat.Start != t.Start) {
 		err = ErrGone
 	}
 	if err != nil {
