@@ -65,7 +65,7 @@ type bencher struct {
 	env   []string
 	work  string
 	jobs  []*machine.Job
-	small string // the program that measures peaks, once it is built
+	small string // the program that measures peaks
 }
 
 func bench(bin string, runs, pulls int, onlyRuntimes bool) (page string, err error) {
@@ -91,6 +91,9 @@ func bench(bin string, runs, pulls int, onlyRuntimes bool) (page string, err err
 		"PATH=" + bin + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 		"HOME=" + work, "TMPDIR=" + work,
 	}}
+	if b.small, err = b.program("peak", peakSource); err != nil {
+		return "", err
+	}
 	if onlyRuntimes {
 		return b.runtimes()
 	}

@@ -254,17 +254,11 @@ func main() {
 // peak runs a program and returns the most memory, in MB, that it and those it waited for had resident (getrusage(2)). A program
 // inherits the peak of the process that clones it, up to execve(2): it is cloned by one that is smaller than all that are measured.
 func (b *bencher) peak(argv ...string) (float64, error) {
-	if b.small == "" {
-		var err error
-		if b.small, err = b.program("peak", peakSource); err != nil {
-			return 0, err
-		}
-	}
 	res, err := b.must(append([]string{b.small}, argv...)...)
 	if err != nil {
 		return 0, err
 	}
-	lines := strings.Fields(res.Stderr)
-	kib, err := strconv.ParseFloat(lines[len(lines)-1], 64)
+	words := strings.Fields(res.Stderr)
+	kib, err := strconv.ParseFloat(words[len(words)-1], 64)
 	return kib * 1024 / 1e6, err
 }
