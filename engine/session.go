@@ -1,0 +1,222 @@
+package engine
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"glassbox/fork"
+	"glassbox/plan"
+	"glassbox/supervise"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Session is a started container, seen by the command that started it.
+type Session struct {
+	socket *os.File
+	events *bufio.Scanner
+	exited bool
+	code   int
+	trace  *plan.Trace // nil, or what events tell is added to it
+}
+
+// runtimeFile opens the runtime's executable as a read-only mount of its own, attached nowhere: a process in a container that
+// gets hold of /proc/PID/exe can't write to it (CVE-2019-5736), and nothing has to be copied.
+func (e *Engine) runtimeFile() (*os.File, error) {
+	fd, err := unix.OpenTree(unix.AT_FDCWD, e.cfg.Runtime, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w (make install puts glassbox-runtime beside glassbox; --runtime names another place)", e.cfg.Runtime, err)
+	}
+	f := os.NewFile(uintptr(fd), e.cfg.Runtime)
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NODEV}
+	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("make %s read-only: %w", e.cfg.Runtime, err)
+	}
+	return f, nil
+}
+
+// spawn starts the supervisor and waits until the program runs.
+//
+// The job reaches it twice: at once, in memory; and as a file, which is written while the supervisor comes up, and before it
+// is told to begin.
+func (e *Engine) spawn(c *Container, job *supervise.Job, lock *os.File, o StartOptions) (*Session, error) {
+	forked := e.timed("starts the supervisor: job into memory, fork")
+	runtime, err := e.runtimeFile()
+	if err != nil {
+		return nil, err
+	}
+	defer runtime.Close()
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	mine, theirs := os.NewFile(uintptr(pair[0]), "session"), os.NewFile(uintptr(pair[1]), "session")
+	defer theirs.Close()
+	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer null.Close()
+	memory, err := supervise.Memory("job", job)
+	if err != nil {
+		return nil, err
+	}
+	defer memory.Close()
+	files := []uintptr{null.Fd(), null.Fd(), null.Fd(), lock.Fd(), theirs.Fd(), memory.Fd()}
+	if o.Attach {
+		if o.Interactive && o.Stdin != nil {
+			files[0] = o.Stdin.Fd()
+		}
+		if o.Stdout != nil {
+			files[1] = o.Stdout.Fd()
+		}
+		if o.Stderr != nil {
+			files[2] = o.Stderr.Fd()
+		}
+	}
+	// A session of its own: Ctrl-C at the terminal is for the command, which passes it on. The call is the raw one because
+	// os.StartProcess first starts a process only to see whether pidfds work, which costs as much as the container's network.
+	_, err = syscall.ForkExec(fmt.Sprintf("/proc/self/fd/%d", runtime.Fd()), []string{"glassbox-runtime", "supervise", c.ID}, &syscall.ProcAttr{
+		Dir: "/", Env: []string{}, Files: files, Sys: &syscall.SysProcAttr{Setsid: true},
+	})
+	if err != nil {
+		mine.Close()
+		return nil, fmt.Errorf("start the supervisor: %w", err)
+	}
+	theirs.Close()
+	forked()
+	var born int64
+	if e.cfg.Trace != nil {
+		born = fork.Now()
+	}
+	written := e.timed("writes plan and job to the disk")
+	// The job comes last: where there is one, there is its plan.
+	err = supervise.WriteJSON(filepath.Join(e.dir(c.ID), supervise.PlanFile), job.Plan)
+	if err == nil {
+		err = supervise.WriteJSON(filepath.Join(e.dir(c.ID), supervise.JobFile), job)
+	}
+	if err != nil {
+		mine.Close() // the supervisor ends without having done anything
+		return nil, err
+	}
+	if _, err := mine.Write([]byte{'\n'}); err != nil {
+		mine.Close()
+		return nil, fmt.Errorf("the supervisor ended before the container was started: %w", err)
+	}
+	written()
+	s := &Session{socket: mine, events: bufio.NewScanner(mine), trace: e.cfg.Trace}
+	s.events.Buffer(nil, 1<<20)
+	if job.Trace > 0 {
+		s.events.Buffer(nil, 16<<20)
+	}
+	var refused error
+	for {
+		event, err := s.next()
+		switch {
+		case err != nil:
+			mine.Close()
+			return nil, fmt.Errorf("the supervisor ended before the container was started: %w", err)
+		case refused != nil && event.Error != "":
+			mine.Close()
+			return nil, &StartError{event.Code, refused}
+		case event.Error != "":
+			mine.Close()
+			return nil, &StartError{event.Code, errors.New(event.Error)}
+		case event.Before == nil:
+			s.late(born)
+			return s, nil
+		}
+		answer := supervise.Request{Go: true}
+		if refused = o.Before(&Stop{Container: c, Plan: job.Plan, Index: event.Before.Index, PID: event.Before.PID}); refused != nil {
+			answer = supervise.Request{Quit: true}
+		}
+		s.request(answer) // a supervisor that is gone sends no next event
+	}
+}
+
+func (s *Session) next() (supervise.Event, error) {
+	var event supervise.Event
+	if !s.events.Scan() {
+		if err := s.events.Err(); err != nil {
+			return event, err
+		}
+		return event, errors.New("its socket was closed")
+	}
+	err := json.Unmarshal(s.events.Bytes(), &event)
+	if t := event.Trace; err == nil && t != nil && s.trace != nil {
+		s.trace.Spans = append(s.trace.Spans, t.Spans...)
+		if t.Times != nil {
+			s.trace.Zero, s.trace.Times = t.Zero, t.Times
+		}
+		if event.Exited || event.Traced {
+			s.trace.Exec, s.trace.Calls, s.trace.Lost, s.trace.Note = t.Exec, t.Calls, t.Lost, t.Note
+		}
+	}
+	return event, err
+}
+
+// late adds to the trace for how long the supervisor, made at a moment, didn't run before its first line: of its beginning it knows
+// only what that took of the processor.
+func (s *Session) late(born int64) {
+	if s.trace == nil {
+		return
+	}
+	for _, span := range s.trace.Spans {
+		if span.Who == "supervisor" && span.Begin > born {
+			s.trace.Spans = append(s.trace.Spans, plan.Span{
+				Who: "supervisor", What: "waits for a processor, or for the disk that its program lies on", Begin: born, End: span.Begin, Waits: true,
+			})
+			return
+		}
+	}
+}
+
+// Wait waits for the container's end and returns its exit code.
+func (s *Session) Wait() (int, error) {
+	if s.exited {
+		return s.code, nil
+	}
+	event, err := s.next()
+	if err != nil {
+		return 137, fmt.Errorf("the container's supervisor was killed: %w", err)
+	}
+	s.exited, s.code = true, event.Code
+	return s.code, nil
+}
+
+// Traced waits until a container in the background has been traced for as long as StartOptions.TraceFor says, and reports whether
+// it still runs.
+func (s *Session) Traced() (running bool, err error) {
+	event, err := s.next()
+	if err != nil {
+		return false, fmt.Errorf("the container's supervisor was killed: %w", err)
+	}
+	s.exited, s.code = event.Exited, event.Code
+	return !s.exited, nil
+}
+
+func (s *Session) request(q supervise.Request) error {
+	return json.NewEncoder(s.socket).Encode(q)
+}
+
+// Signal sends a signal to the container's first process.
+func (s *Session) Signal(sig syscall.Signal) error {
+	return s.request(supervise.Request{Signal: int(sig)})
+}
+
+// Resize gives the container's terminal a new size.
+func (s *Session) Resize(rows, cols uint16) error {
+	return s.request(supervise.Request{Rows: rows, Cols: cols})
+}
+
+// Close leaves the container to its supervisor.
+func (s *Session) Close() {
+	if s.socket != nil {
+		s.socket.Close()
+	}
+}
