@@ -2,13 +2,11 @@ package bundle
 
 import (
 	"bytes"
-	"io"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
 
-	"golang.org/x/sys/unix"
+	"glassbox/host/beneath"
 )
 
 // withHome adds HOME to an environment that lacks it, as runc does: from etc/passwd below root, which is the container's and for that
@@ -21,23 +19,10 @@ func withHome(env []string, root string, uid uint32) []string {
 }
 
 func home(root string, uid uint32) string {
-	dir, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	text, err := beneath.ReadFile(root, "etc/passwd", 1<<20)
 	if err != nil {
-		return "/"
+		return "/" // as where there is none
 	}
-	defer unix.Close(dir)
-	fd, err := unix.Openat2(dir, "etc/passwd", &unix.OpenHow{
-		Flags: unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
-	})
-	if err != nil {
-		return "/"
-	}
-	f := os.NewFile(uintptr(fd), "passwd")
-	defer f.Close()
-	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
-		return "/"
-	}
-	text, _ := io.ReadAll(io.LimitReader(f, 1<<20))
 	return homeOf(text, uid)
 }
 

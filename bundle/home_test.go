@@ -4,6 +4,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"glassbox/test/hostile"
 )
 
 func TestHome(t *testing.T) {
@@ -40,6 +42,15 @@ func TestHome(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestHomeHostile has a file in the place of /etc/passwd that would make its reader wait, fill its memory, or open a device.
+func TestHomeHostile(t *testing.T) {
+	hostile.Each(t, "etc/passwd", func(t *testing.T, root string) {
+		if got := home(root, 0); got != "/" {
+			t.Errorf("got %q, want / as without the file", got)
+		}
+	})
 }
 
 func write(text string) func(etc string) error {

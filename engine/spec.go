@@ -16,6 +16,7 @@ import (
 
 	"glassbox/cgroup"
 	"glassbox/host"
+	"glassbox/host/beneath"
 	"glassbox/image"
 	"glassbox/plan"
 	"glassbox/seccomp"
@@ -379,34 +380,32 @@ func (b *builder) readFile(name string) []byte {
 
 func (e *Engine) readFile(c *Container, img *image.Image, name string) []byte {
 	const most = 16 << 20
-	in := func(dir string) ([]byte, bool) {
-		root, err := os.OpenRoot(dir)
-		if err != nil {
-			return nil, false
-		}
-		defer root.Close()
-		data, err := root.ReadFile(strings.TrimPrefix(name, "/"))
-		return data, err == nil
-	}
 	if c.Options.Rootfs != "" && !c.Options.RootfsOverlay {
-		data, _ := in(c.Options.Rootfs)
+		data, _ := beneath.ReadFile(c.Options.Rootfs, name, most) // what is no file counts as none
 		return data
 	}
-	if data, ok := in(filepath.Join(e.dir(c.ID), "upper")); ok {
-		return data
+	var dirs []string // top first
+	if upper := filepath.Join(e.dir(c.ID), "upper"); c.ID != "" && isDir(upper) {
+		dirs = append(dirs, upper)
 	}
 	if c.Options.Rootfs != "" {
-		data, _ := in(c.Options.Rootfs)
-		return data
+		rootfs, err := filepath.EvalSymlinks(c.Options.Rootfs)
+		if err != nil {
+			return nil
+		}
+		dirs = append(dirs, rootfs)
+	} else if img != nil {
+		for _, l := range slices.Backward(img.Layers) {
+			dirs = append(dirs, filepath.Join(e.cfg.Root, l.Dir))
+		}
 	}
-	if img == nil {
-		return nil
-	}
-	data, err := img.ReadFile(e.cfg.Root, name, most)
-	if err != nil {
-		return nil
-	}
+	data, _ := image.ReadMerged(dirs, name, most)
 	return data
+}
+
+func isDir(name string) bool {
+	st, err := os.Lstat(name)
+	return err == nil && st.IsDir()
 }
 
 func (b *builder) allCaps() []string {

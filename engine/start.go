@@ -17,6 +17,7 @@ import (
 	"glassbox/compile"
 	"glassbox/fork"
 	"glassbox/host"
+	"glassbox/host/beneath"
 	"glassbox/plan"
 	"glassbox/supervise"
 )
@@ -176,7 +177,8 @@ func (e *Engine) job(c *Container, o StartOptions) (*supervise.Job, error) {
 	dir := e.dir(c.ID)
 	if w.container != "" {
 		for _, name := range []string{"hosts", "resolv.conf"} {
-			data, err := os.ReadFile(filepath.Join(e.dir(w.container), name))
+			// The other container may have written to them: without a limit it would decide how much memory this takes.
+			data, err := beneath.ReadFile(e.dir(w.container), name, 1<<20)
 			if err != nil {
 				return fail(err)
 			}

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"glassbox/host/beneath"
 	"glassbox/plan"
 )
 
@@ -156,20 +157,22 @@ func copyEntry(from, to *os.File, name string) error {
 }
 
 func copyFile(dir, target int, name string) error {
-	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	// A volume may be written by another container meanwhile, which could put a device in the file's place.
+	path, err := unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
-	source := os.NewFile(uintptr(fd), name)
-	defer source.Close()
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
+	defer unix.Close(path)
+	source, err := beneath.Reopen(path, name)
+	if err != nil {
 		return err
 	}
-	if st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return fmt.Errorf("it was exchanged meanwhile")
+	defer source.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(source.Fd()), &st); err != nil {
+		return err
 	}
-	fd, err = unix.Openat(target, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	fd, err := unix.Openat(target, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return err
 	}

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"glassbox/host/beneath"
 	"glassbox/plan"
 )
 
@@ -47,22 +49,23 @@ func diagnose(root int, cwd, name string, candidates []string) (code int, detail
 		if !strings.HasPrefix(file, "/") {
 			file = cwd + "/" + file
 		}
-		f, err := openIn(root, file, unix.O_PATH)
+		f, err := beneath.Resolve(root, file)
 		if err != nil {
 			continue
 		}
-		st, err := f.Stat()
-		f.Close()
+		var st unix.Stat_t
+		err = unix.Fstat(f, &st)
+		unix.Close(f)
 		if err != nil {
 			continue
 		}
 		found = true
 		switch {
-		case st.IsDir():
+		case st.Mode&unix.S_IFMT == unix.S_IFDIR:
 			detail = file + " is a directory"
 			continue
-		case st.Mode().Perm()&0o111 == 0:
-			detail = fmt.Sprintf("%s has no execute permission (mode %04o): chmod +x it, or run it through its interpreter", file, st.Mode().Perm())
+		case st.Mode&0o111 == 0:
+			detail = fmt.Sprintf("%s has no execute permission (mode %04o): chmod +x it, or run it through its interpreter", file, st.Mode&0o777)
 			continue
 		}
 		return explainFile(root, file)
@@ -84,34 +87,25 @@ func dirs(files []string) []string {
 	return out
 }
 
-// openIn opens a path below root without leaving it.
-func openIn(root int, file string, flags uint64) (*os.File, error) {
-	fd, err := unix.Openat2(root, strings.TrimLeft(file, "/"), &unix.OpenHow{
-		Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
-	})
-	if err != nil {
-		return nil, err
-	}
-	return os.NewFile(uintptr(fd), file), nil
-}
-
 // explainFile looks into an executable file that exists but doesn't run.
 func explainFile(root int, file string) (code int, detail string) {
-	f, err := openIn(root, file, unix.O_RDONLY|unix.O_NONBLOCK)
-	if err != nil {
-		return 126, fmt.Sprintf("%s: %v", file, errors.Unwrap(err))
+	// The file is the container's: whatever isn't regular is not opened, on the host and as root, only to say what it is.
+	f, err := beneath.Open(root, file)
+	var failed *fs.PathError
+	switch {
+	case errors.As(err, &failed):
+		return 126, fmt.Sprintf("%s: %v", file, failed.Err)
+	case err != nil:
+		return 126, err.Error()
 	}
 	defer f.Close()
-	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
-		return 126, file + " is no regular file"
-	}
 	head := make([]byte, 256)
 	n, _ := io.ReadFull(f, head)
 	head = head[:n]
 	exists := func(p string) bool {
-		g, err := openIn(root, p, unix.O_PATH)
+		g, err := beneath.Resolve(root, p)
 		if err == nil {
-			g.Close()
+			unix.Close(g)
 		}
 		return err == nil
 	}

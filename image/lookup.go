@@ -3,13 +3,13 @@ package image
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"glassbox/host/beneath"
 )
 
 // merged reads a stack of layer directories as overlayfs would show it: upper layers first, whiteouts and opaque
@@ -272,6 +272,16 @@ func (i *Image) ReadFile(root, path string, max int64) ([]byte, error) {
 	return m.readFile(path, max)
 }
 
+// ReadMerged does that in directories as overlayfs would stack them, top first. They may be written meanwhile by a container.
+func ReadMerged(dirs []string, path string, max int64) ([]byte, error) {
+	m, err := openMergedDirs(dirs)
+	if err != nil {
+		return nil, err
+	}
+	defer m.close()
+	return m.readFile(path, max)
+}
+
 func (m *merged) readFile(path string, max int64) ([]byte, error) {
 	fail := func(err error) ([]byte, error) { return nil, &fs.PathError{Op: "read", Path: path, Err: err} }
 	f, err := m.lookup(path, true)
@@ -279,21 +289,20 @@ func (m *merged) readFile(path string, max int64) ([]byte, error) {
 		return fail(err)
 	}
 	defer f.close()
-	if !f.is(unix.S_IFREG) {
-		return fail(errors.New("not a regular file"))
-	}
-	fd, err := unix.Openat(f.dir, f.base, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	// What was looked at may be another file by now, in a directory that a container writes: what is opened is looked at again.
+	fd, err := unix.Openat(f.dir, f.base, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fail(err)
 	}
-	file := os.NewFile(uintptr(fd), path)
+	defer unix.Close(fd)
+	file, err := beneath.Reopen(fd, path)
+	if err != nil {
+		return nil, err
+	}
 	defer file.Close()
-	b, err := io.ReadAll(io.LimitReader(file, max+1))
-	if err != nil {
-		return fail(err)
+	b, err := beneath.ReadAll(file, max)
+	if errors.Is(err, beneath.ErrTooLarge) {
+		return fail(fmt.Errorf("%w: %w", ErrLimit, err))
 	}
-	if int64(len(b)) > max {
-		return fail(fmt.Errorf("%w: more than %d bytes", ErrLimit, max))
-	}
-	return b, nil
+	return b, err
 }
