@@ -12,6 +12,7 @@ import (
 
 	"glassbox/cgroup"
 	"glassbox/fork"
+	"glassbox/state"
 	"glassbox/supervise"
 )
 
@@ -60,7 +61,7 @@ func (e *Engine) Kill(ref, name string) error {
 // ended waits until a container's supervisor has cleaned up.
 func (e *Engine) ended(id string, timeout time.Duration) error {
 	for end := time.Now().Add(timeout); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
-		if !supervise.Held(e.lockFile(id)) {
+		if !state.Held(e.lockFile(id)) {
 			return nil
 		}
 	}
@@ -122,7 +123,7 @@ func (e *Engine) stopSignal(c *Container) string {
 	return "SIGTERM"
 }
 
-// await waits until nobody holds a container's lock, or the context ends. It returns what supervise.Await does.
+// await waits until nobody holds a container's lock, or the context ends. It returns what state.Await does.
 func (e *Engine) await(ctx context.Context, id string) (code int, ok bool, err error) {
 	type end struct {
 		code int
@@ -131,7 +132,7 @@ func (e *Engine) await(ctx context.Context, id string) (code int, ok bool, err e
 	}
 	done := make(chan end, 1)
 	go func() {
-		code, ok, err := supervise.Await(e.lockFile(id))
+		code, ok, err := state.Await(e.lockFile(id))
 		done <- end{code, ok, err}
 	}()
 	select {
@@ -208,11 +209,11 @@ func (e *Engine) Remove(_ context.Context, ref string, o RemoveOptions) error {
 	if errors.Is(err, ErrNotFound) {
 		return err
 	}
-	lock, fresh, err := supervise.Lock(e.lockFile(id), true)
+	lock, fresh, err := state.Lock(e.lockFile(id), true)
 	if err != nil {
 		return err
 	}
-	defer supervise.Unlock(lock, e.lockFile(id))
+	defer state.Unlock(lock, e.lockFile(id))
 	if !fresh {
 		if err := supervise.RepairOne(e.dir(id), e.nameFileOf(id)); err != nil {
 			return err
@@ -248,7 +249,7 @@ func (e *Engine) Rename(ref, name string) error {
 	if err := e.takeName(c); err != nil {
 		return err
 	}
-	if err := supervise.WriteJSON(filepath.Join(e.dir(id), supervise.ContainerFile), c); err != nil {
+	if err := state.WriteJSON(filepath.Join(e.dir(id), supervise.ContainerFile), c); err != nil {
 		return err
 	}
 	return os.Remove(e.nameFile(old))

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"glassbox/state"
 	"glassbox/supervise"
 )
 
@@ -43,11 +44,11 @@ func (e *Engine) Create(_ context.Context, o CreateOptions) (*Container, error) 
 	}
 
 	defer e.timed("takes its name and lock, writes its directory")()
-	lock, _, err := supervise.Lock(e.lockFile(c.ID), true)
+	lock, _, err := state.Lock(e.lockFile(c.ID), true)
 	if err != nil {
 		return nil, err
 	}
-	defer supervise.Unlock(lock, e.lockFile(c.ID))
+	defer state.Unlock(lock, e.lockFile(c.ID))
 	if err := e.write(c); err != nil {
 		supervise.RemoveFiles(e.dir(c.ID), e.nameFileOf(c.ID))
 		return nil, err
@@ -155,7 +156,7 @@ func (e *Engine) write(c *Container) error {
 	if err := e.takeName(c); err != nil {
 		return err
 	}
-	return supervise.WriteJSON(filepath.Join(dir, supervise.ContainerFile), c)
+	return state.WriteJSON(filepath.Join(dir, supervise.ContainerFile), c)
 }
 
 // takeName makes the symbolic link that stands for the container's name. Making it is atomic, and fails if there is one.

@@ -13,7 +13,7 @@
 //	    debug-N                    what `debug --image` throws away
 //	    log, log.1 …               output
 //	    hosts, hostname, resolv.conf
-//	State/locks/ID.lock            held by whoever works on the container (see supervise.Lock)
+//	State/locks/ID.lock            held by whoever works on the container (see state.Lock)
 //	State/network/                 addresses in use
 //
 // A start is: read the image, write an OCI configuration ([Engine.spec]), compile it (package compile), store the plan, and
@@ -32,6 +32,7 @@ import (
 	"glassbox/host"
 	"glassbox/image"
 	"glassbox/network"
+	"glassbox/state"
 	"glassbox/supervise"
 )
 
@@ -144,7 +145,7 @@ func (e *Engine) repair() error {
 	}
 	stale := false
 	for _, entry := range entries {
-		if strings.HasSuffix(entry.Name(), ".lock") && !supervise.Held(filepath.Join(e.locks(), entry.Name())) {
+		if strings.HasSuffix(entry.Name(), ".lock") && !state.Held(filepath.Join(e.locks(), entry.Name())) {
 			stale = true
 		}
 	}
@@ -154,7 +155,7 @@ func (e *Engine) repair() error {
 	if err := supervise.Repair(e.locks(), e.dir, e.nameFileOf); err != nil {
 		return err
 	}
-	return network.Repair(e.networkState(), func(id string) bool { return supervise.Held(e.lockFile(id)) })
+	return network.Repair(e.networkState(), func(id string) bool { return state.Held(e.lockFile(id)) })
 }
 
 // nameFileOf finds the name of a container that is only half there.
@@ -236,7 +237,7 @@ func (e *Engine) state(id string) (*supervise.State, error) {
 		}
 	}
 	if s.Status == supervise.Running {
-		if !supervise.Held(e.lockFile(id)) {
+		if !state.Held(e.lockFile(id)) {
 			// Its supervisor has just ended, or the host was restarted.
 			if again, err := supervise.ReadState(e.dir(id)); err == nil {
 				s = again

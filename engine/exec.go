@@ -16,6 +16,7 @@ import (
 
 	"glassbox/compile"
 	"glassbox/image"
+	"glassbox/state"
 	"glassbox/supervise"
 )
 
@@ -104,7 +105,7 @@ func (e *Engine) target(ref, id string) (*supervise.Target, error) {
 // startDoorkeeper starts a doorkeeper, unless somebody else was quicker, and connects to it.
 func (e *Engine) startDoorkeeper(id string, t *supervise.Target) (*supervise.Caller, error) {
 	dir := e.dir(id)
-	unlock, err := supervise.LockDir(dir)
+	unlock, err := state.LockDir(dir)
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"glassbox/state"
 	"glassbox/supervise"
 )
 
@@ -97,7 +98,7 @@ func (e *Engine) Logs(ctx context.Context, ref string, o LogOptions, stdout, std
 	}
 	for {
 		// Whether it still runs is asked before reading: what it writes at its end is then not missed.
-		running := supervise.Held(e.lockFile(c.ID))
+		running := state.Held(e.lockFile(c.ID))
 		for l, ok := last.next(); ok; l, ok = last.next() {
 			if err := print(l); err != nil {
 				return quiet(err)

@@ -18,6 +18,7 @@ import (
 	"glassbox/host"
 	"glassbox/network"
 	"glassbox/plan"
+	"glassbox/state"
 	"glassbox/supervise"
 )
 
@@ -57,14 +58,14 @@ func (e *Engine) CreateFixed(p *plan.Plan, o CreateOptions) (*Container, error) 
 	if _, err := os.Lstat(e.dir(c.ID)); err == nil {
 		return nil, conflict("there is a container of this plan already (%s): a plan names its directories, so it can run once at a time; remove that container first (glassbox rm %s)", c.ID[:12], c.ID[:12])
 	}
-	lock, _, err := supervise.Lock(e.lockFile(c.ID), true)
+	lock, _, err := state.Lock(e.lockFile(c.ID), true)
 	if err != nil {
 		return nil, err
 	}
-	defer supervise.Unlock(lock, e.lockFile(c.ID))
+	defer state.Unlock(lock, e.lockFile(c.ID))
 	err = e.write(c)
 	if err == nil {
-		err = supervise.WriteJSON(filepath.Join(e.dir(c.ID), replayFile), p)
+		err = state.WriteJSON(filepath.Join(e.dir(c.ID), replayFile), p)
 	}
 	if err != nil {
 		supervise.RemoveFiles(e.dir(c.ID), e.nameFileOf(c.ID))

@@ -5,12 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"glassbox/fork"
-	"glassbox/plan"
-	"glassbox/supervise"
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"glassbox/fork"
+	"glassbox/plan"
+	"glassbox/state"
+	"glassbox/supervise"
 
 	"golang.org/x/sys/unix"
 )
@@ -96,9 +98,9 @@ func (e *Engine) spawn(c *Container, job *supervise.Job, lock *os.File, o StartO
 	}
 	written := e.timed("writes plan and job to the disk")
 	// The job comes last: where there is one, there is its plan.
-	err = supervise.WriteJSON(filepath.Join(e.dir(c.ID), supervise.PlanFile), job.Plan)
+	err = state.WriteJSON(filepath.Join(e.dir(c.ID), supervise.PlanFile), job.Plan)
 	if err == nil {
-		err = supervise.WriteJSON(filepath.Join(e.dir(c.ID), supervise.JobFile), job)
+		err = state.WriteJSON(filepath.Join(e.dir(c.ID), supervise.JobFile), job)
 	}
 	if err != nil {
 		mine.Close() // the supervisor ends without having done anything

@@ -19,6 +19,7 @@ import (
 	"glassbox/host"
 	"glassbox/host/beneath"
 	"glassbox/plan"
+	"glassbox/state"
 	"glassbox/supervise"
 )
 
@@ -79,8 +80,8 @@ func (e *Engine) Start(_ context.Context, ref string, o StartOptions) (*Session,
 	if err != nil {
 		return nil, err
 	}
-	lock, fresh, err := supervise.Lock(e.lockFile(id), false)
-	for end := time.Now().Add(10 * time.Second); err == unix.EWOULDBLOCK; lock, fresh, err = supervise.Lock(e.lockFile(id), false) {
+	lock, fresh, err := state.Lock(e.lockFile(id), false)
+	for end := time.Now().Add(10 * time.Second); err == unix.EWOULDBLOCK; lock, fresh, err = state.Lock(e.lockFile(id), false) {
 		// Somebody works on it: its supervisor, because it runs, or a command that is soon done.
 		if _, s, err := e.loadID(id); err == nil && (s.Status == supervise.Running || s.Status == supervise.Paused) {
 			if o.Attach {
@@ -99,7 +100,7 @@ func (e *Engine) Start(_ context.Context, ref string, o StartOptions) (*Session,
 	handedOver := false
 	defer func() {
 		if !handedOver {
-			supervise.Unlock(lock, e.lockFile(id))
+			state.Unlock(lock, e.lockFile(id))
 		}
 	}()
 	if !fresh {

@@ -15,6 +15,7 @@ import (
 	"glassbox/fork"
 	"glassbox/host"
 	"glassbox/plan"
+	"glassbox/state"
 )
 
 // A further process of a running container is started by a doorkeeper: a small process, `glassbox-runtime doorkeeper DIR`, whose executable
@@ -76,7 +77,7 @@ type Target struct {
 
 // ReadTarget reads what the caller that started the doorkeeper wrote, if it was of the same build.
 func ReadTarget(dir, build string) (*Target, error) {
-	data, err := readFile(filepath.Join(dir, TargetFile))
+	data, err := state.ReadFile(filepath.Join(dir, TargetFile))
 	if err != nil {
 		return nil, err
 	}
@@ -124,7 +125,7 @@ func Doorkeeper(dir string) int {
 		}
 	}
 	// Whoever comes from now on starts another doorkeeper. Those who have connected are still served.
-	if unlock, err := LockDir(dir); err == nil {
+	if unlock, err := state.LockDir(dir); err == nil {
 		var now unix.Stat_t
 		if unix.Lstat(filepath.Join(dir, SocketFile), &now) == nil && now.Ino == mine.Ino {
 			os.Remove(filepath.Join(dir, SocketFile))
@@ -136,18 +137,6 @@ func Doorkeeper(dir string) int {
 		time.Sleep(20 * time.Millisecond)
 	}
 	return 0
-}
-
-// LockDir takes the lock of a container's door, that is, of its directory: only one process opens or closes it at a time.
-func LockDir(dir string) (unlock func(), err error) {
-	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
-	for err = unix.EINTR; err == unix.EINTR; {
-		err = unix.Flock(fd, unix.LOCK_EX)
-	}
-	return func() { unix.Close(fd) }, err
 }
 
 // Listen opens the door: the socket that a doorkeeper is given, in place of one that a killed doorkeeper left. t is for other callers

@@ -18,13 +18,13 @@
 package supervise
 
 import (
-	"encoding/json"
 	"os"
 	"path/filepath"
 	"time"
 
 	"glassbox/cgroup"
 	"glassbox/plan"
+	"glassbox/state"
 )
 
 // Files of a container, in its directory.
@@ -105,7 +105,7 @@ type State struct {
 // ReadJob reads the job of a container's last start.
 func ReadJob(dir string) (*Job, error) {
 	var j Job
-	if err := readJSON(filepath.Join(dir, JobFile), &j); err != nil {
+	if err := state.ReadJSON(filepath.Join(dir, JobFile), &j); err != nil {
 		return nil, err
 	}
 	return &j, nil
@@ -114,7 +114,7 @@ func ReadJob(dir string) (*Job, error) {
 // ReadPlan reads the plan of a container's last start.
 func ReadPlan(dir string) (*plan.Plan, error) {
 	var p plan.Plan
-	if err := readJSON(filepath.Join(dir, PlanFile), &p); err != nil {
+	if err := state.ReadJSON(filepath.Join(dir, PlanFile), &p); err != nil {
 		return nil, err
 	}
 	return &p, nil
@@ -123,7 +123,7 @@ func ReadPlan(dir string) (*plan.Plan, error) {
 // ReadState reads a container's state. Without a file the container has only been created.
 func ReadState(dir string) (*State, error) {
 	var s State
-	err := readJSON(filepath.Join(dir, StateFile), &s)
+	err := state.ReadJSON(filepath.Join(dir, StateFile), &s)
 	if os.IsNotExist(err) {
 		return &State{Status: Created}, nil
 	}
@@ -135,39 +135,7 @@ func ReadState(dir string) (*State, error) {
 
 // WriteState replaces a container's state.
 func WriteState(dir string, s *State) error {
-	return WriteJSON(filepath.Join(dir, StateFile), s)
-}
-
-func readJSON(path string, v any) error {
-	data, err := readFile(path)
-	if err != nil {
-		return err
-	}
-	if err := json.Unmarshal(data, v); err != nil {
-		return &os.PathError{Op: "parse", Path: path, Err: err}
-	}
-	return nil
-}
-
-// WriteJSON replaces a file by way of a temporary one, so that a reader sees the old or the new and never a part. It doesn't
-// wait for the disk: after a power failure a container's files may be those of a moment before, or empty, which Repair
-// takes for a creation that was not finished.
-func WriteJSON(path string, v any) error {
-	var data []byte
-	var err error
-	if m, ok := v.(json.Marshaler); ok { // without json.Marshal's check of what it returns
-		data, err = m.MarshalJSON()
-	} else {
-		data, err = json.Marshal(v)
-	}
-	if err != nil {
-		return err
-	}
-	tmp := path + ".new"
-	if err := os.WriteFile(tmp, append(data, '\n'), 0o600); err != nil {
-		return err
-	}
-	return os.Rename(tmp, path)
+	return state.WriteJSON(filepath.Join(dir, StateFile), s)
 }
 
 // BootID identifies the current boot of the host.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"glassbox/cgroup"
+	"glassbox/state"
 )
 
 // Repair looks for traces of killed processes and puts every container that they leave in a state that is true: its processes
@@ -28,12 +29,12 @@ func Repair(locks string, dir func(id string) string, nameFile func(id string) s
 			continue
 		}
 		path := filepath.Join(locks, e.Name())
-		lock, fresh, err := Lock(path, false)
+		lock, fresh, err := state.Lock(path, false)
 		if err != nil {
 			continue // somebody is working on it
 		}
 		if fresh {
-			Unlock(lock, path) // it ended while we were looking
+			state.Unlock(lock, path) // it ended while we were looking
 			continue
 		}
 		if err := RepairOne(dir(id), nameFile(id)); err != nil {
@@ -41,7 +42,7 @@ func Repair(locks string, dir func(id string) string, nameFile func(id string) s
 			errs = append(errs, err)
 			continue
 		}
-		Unlock(lock, path)
+		state.Unlock(lock, path)
 	}
 	return errors.Join(errs...)
 }
@@ -69,13 +70,13 @@ func RepairOne(dir, nameFile string) error {
 		}
 		return RemoveFiles(dir, nameFile)
 	}
-	state, err := ReadState(dir)
+	last, err := ReadState(dir)
 	if err != nil {
-		state = &State{}
+		last = &State{}
 	}
-	if state.Status != Exited && job != nil {
-		*state = State{Status: Exited, ExitCode: 137, Started: state.Started, Finished: time.Now().UTC(), Error: "its supervisor was killed", Times: state.Times}
-		return WriteState(dir, state)
+	if last.Status != Exited && job != nil {
+		*last = State{Status: Exited, ExitCode: 137, Started: last.Started, Finished: time.Now().UTC(), Error: "its supervisor was killed", Times: last.Times}
+		return WriteState(dir, last)
 	}
 	return nil
 }

@@ -18,6 +18,7 @@ import (
 	"glassbox/fork"
 	"glassbox/network"
 	"glassbox/plan"
+	"glassbox/state"
 )
 
 // Descriptors that a supervisor is started with, beside 0, 1 and 2, which are the caller's.
@@ -100,41 +101,8 @@ func readMemory(fd int, v any) error {
 
 func memoryBytes(fd int) ([]byte, error) {
 	defer unix.Close(fd)
-	return readFD(fd)
+	return state.ReadFD(fd)
 }
-
-// readFile is os.ReadFile without Go's poller, which costs more than the reading.
-func readFile(path string) ([]byte, error) {
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: path, Err: err}
-	}
-	defer unix.Close(fd)
-	return readFD(fd)
-}
-
-// readFD reads a file from its beginning to its end.
-func readFD(fd int) ([]byte, error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return nil, err
-	}
-	if st.Size > maxJob {
-		return nil, fmt.Errorf("%d bytes are too many", st.Size)
-	}
-	data := make([]byte, st.Size)
-	for off := 0; off < len(data); {
-		n, err := unix.Pread(fd, data[off:], int64(off))
-		if n <= 0 && err != unix.EINTR {
-			return data[:off], err
-		}
-		off += max(n, 0)
-	}
-	return data, nil
-}
-
-// maxJob is far above what a plan with the longest possible command line takes.
-const maxJob = 32 << 20
 
 type supervisor struct {
 	job      *Job
@@ -527,7 +495,7 @@ func (s *supervisor) end() {
 		WriteState(s.job.Dir, &s.state)
 	}
 	s.lock.WriteAt([]byte(strconv.Itoa(s.state.ExitCode)), 0)
-	Unlock(s.lock, s.job.LockFile)
+	state.Unlock(s.lock, s.job.LockFile)
 }
 
 func (s *supervisor) undo() error {

@@ -1,4 +1,4 @@
-package supervise
+package state
 
 import (
 	"os"
@@ -106,4 +106,16 @@ func same(f *os.File, path string) bool {
 	}
 	b, err := os.Stat(path)
 	return err == nil && os.SameFile(a, b)
+}
+
+// LockDir takes the lock of a directory, for what must not be done by two at a time and leaves no trace to repair. It waits for it.
+func LockDir(dir string) (unlock func(), err error) {
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	for err = unix.EINTR; err == unix.EINTR; {
+		err = unix.Flock(fd, unix.LOCK_EX)
+	}
+	return func() { unix.Close(fd) }, err
 }

@@ -1,0 +1,85 @@
+package state
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxFile is far above the largest file that is kept here: a plan with the longest possible command line.
+const maxFile = 32 << 20
+
+// ReadJSON reads a file into what v points to. A file that is none is an *os.PathError.
+func ReadJSON(path string, v any) error {
+	data, err := ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(data, v); err != nil {
+		return &os.PathError{Op: "parse", Path: path, Err: err}
+	}
+	return nil
+}
+
+// WriteJSON replaces a file by way of a temporary one, so that a reader sees the old or the new and never a part. It doesn't
+// wait for the disk: after a power failure a file may be that of a moment before, or empty, which its readers must expect. Who
+// writes the same file from two processes takes a lock first.
+func WriteJSON(path string, v any) error {
+	var data []byte
+	var err error
+	if m, ok := v.(json.Marshaler); ok { // without json.Marshal's check of what it returns
+		data, err = m.MarshalJSON()
+	} else {
+		data, err = json.Marshal(v)
+	}
+	if err != nil {
+		return err
+	}
+	return WriteFile(path, append(data, '\n'), 0o600)
+}
+
+// WriteFile replaces a file by way of a temporary one beside it. On an error, such as a full disk, the old one stays as it was, and
+// nothing is left of the new one.
+func WriteFile(path string, data []byte, mode os.FileMode) error {
+	tmp := path + ".new"
+	err := os.WriteFile(tmp, data, mode)
+	if err == nil {
+		err = os.Rename(tmp, path)
+	}
+	if err != nil {
+		os.Remove(tmp) // on a full disk each byte counts
+	}
+	return err
+}
+
+// ReadFile is os.ReadFile without Go's poller, which costs more than the reading, and with a limit.
+func ReadFile(path string) ([]byte, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	return ReadFD(fd)
+}
+
+// ReadFD reads a file from its beginning to its end, wherever its position is.
+func ReadFD(fd int) ([]byte, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, err
+	}
+	if st.Size > maxFile {
+		return nil, fmt.Errorf("%d bytes are too many", st.Size)
+	}
+	data := make([]byte, st.Size)
+	for off := 0; off < len(data); {
+		n, err := unix.Pread(fd, data[off:], int64(off))
+		if n <= 0 && err != unix.EINTR {
+			return data[:off], err
+		}
+		off += max(n, 0)
+	}
+	return data, nil
+}
