@@ -141,12 +141,15 @@ func (p *Plan) Hash() (string, error) {
 	return "sha256:" + hex.EncodeToString(sum[:]), nil
 }
 
-// Validate reports whether the plan can be executed: lanes and phases are known, every descriptor is saved before it is
+// Validate reports whether the plan can be executed: its strings mean to the kernel what they mean to a reader, lanes and phases are known, every descriptor is saved before it is
 // used and in a lane that the user can see, there is exactly one clone, nothing precedes it in the child, and the child
 // ends in execve.
 func (p *Plan) Validate() error {
 	if p.Version != Version {
 		return fmt.Errorf("plan version %d: this glassbox understands version %d", p.Version, Version)
+	}
+	if err := p.checkStrings(); err != nil {
+		return err
 	}
 	host, child := map[string]bool{}, map[string]bool{}
 	cloned, second, adopted, exec := false, false, false, false
