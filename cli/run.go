@@ -303,6 +303,9 @@ func (at *attachment) run(ctx context.Context, e *engine.Engine, id string, so e
 	if err != nil {
 		return err
 	}
+	if s.Left != "" {
+		fmt.Fprintln(at.err, "glassbox: the container has ended, but was not removed:", s.Left)
+	}
 	if code != 0 {
 		return &exitError{code}
 	}

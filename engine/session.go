@@ -24,6 +24,9 @@ type Session struct {
 	exited bool
 	code   int
 	trace  *plan.Trace // nil, or what events tell is added to it
+
+	// Left says, once Wait has returned, why a container that was to be removed at its end is still there; empty if it isn't.
+	Left string
 }
 
 // runtimeFile opens the runtime's executable as a read-only mount of its own, attached nowhere: a process in a container that
@@ -187,7 +190,7 @@ func (s *Session) Wait() (int, error) {
 	if err != nil {
 		return 137, fmt.Errorf("the container's supervisor was killed: %w", err)
 	}
-	s.exited, s.code = true, event.Code
+	s.exited, s.code, s.Left = true, event.Code, event.Error
 	return s.code, nil
 }
 

@@ -19,6 +19,8 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sys/unix"
+
+	"glassbox/host/remove"
 )
 
 // layerRecord is SHORT.json: a complete layer.
@@ -90,25 +92,10 @@ func (s *Store) newIngest() (*ingest, error) {
 // discard removes what was filled.
 func (in *ingest) discard() {
 	if in.f != nil {
-		removeTree(in.dir)
+		remove.All(in.dir)
 		in.f.Close()
 		in.f = nil
 	}
-}
-
-// removeTree is os.RemoveAll for directories an ordinary user may have closed to himself.
-func removeTree(dir string) error {
-	err := os.RemoveAll(dir)
-	if err == nil || !errors.Is(err, fs.ErrPermission) {
-		return err
-	}
-	filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
-		if d != nil && d.IsDir() {
-			os.Chmod(p, 0o700)
-		}
-		return nil
-	})
-	return os.RemoveAll(dir)
 }
 
 // publish gives a filled directory its final name, unless another process was faster; then its own is dropped.

@@ -13,6 +13,8 @@ import (
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
+
+	"glassbox/host/remove"
 )
 
 // PullOptions say how to pull. The zero value is right for most.
@@ -440,7 +442,7 @@ func (s *Store) commit(it *newImage) (*Image, error) {
 	if err != nil {
 		return nil, diskError("image", it.id, err)
 	}
-	defer os.RemoveAll(tmp)
+	defer remove.All(tmp)
 	for name, b := range map[string][]byte{"config.json": it.rawConfig, "manifest.json": it.manifest.raw} {
 		if err := writeFile(filepath.Join(tmp, name), b); err != nil {
 			return nil, err

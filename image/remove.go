@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"glassbox/host/remove"
 )
 
 // RemoveOptions say what Remove may do.
@@ -37,7 +39,7 @@ func (s *Store) Remove(ref string, o RemoveOptions) (*Removed, error) {
 	var trash []string
 	defer func() {
 		for _, t := range trash {
-			removeTree(t)
+			remove.All(t)
 		}
 	}()
 	unlock, err := s.lock()
@@ -236,7 +238,7 @@ func (s *Store) Collect(o CollectOptions) (Collected, error) {
 	var trash []string
 	defer func() {
 		for _, t := range trash {
-			removeTree(t)
+			remove.All(t)
 		}
 	}()
 	unlock, err := s.lock()

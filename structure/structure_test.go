@@ -27,9 +27,9 @@ const module = "glassbox"
 //
 // Tests may import more. A package that isn't listed is a failure: it needs a place in the order first.
 func allowed() map[string][]string {
-	low := []string{"state", "plan", "host", "host/nofile", "host/beneath", "seccomp", "systemd", "resctrl"}
+	low := []string{"state", "plan", "host", "host/nofile", "host/beneath", "host/remove", "seccomp", "systemd", "resctrl"}
 	order := map[string][]string{
-		"plan": nil, "state": nil, "host/nofile": nil, "host/beneath": nil, "signals": nil, "resctrl": {"plan", "host", "host/nofile"}, "host": {"host/nofile"}, "seccomp": nil, "image": {"state", "host/beneath"},
+		"plan": nil, "state": nil, "host/nofile": nil, "host/beneath": nil, "host/remove": nil, "signals": nil, "resctrl": {"plan", "host", "host/nofile"}, "host": {"host/nofile"}, "seccomp": nil, "image": {"state", "host/beneath", "host/remove"},
 		"systemd": {"plan"}, "cgroup": low, "network": low, "explain": {"plan", "seccomp"}, "structure": nil,
 	}
 	// Each of these may import all that come before it.

@@ -29,7 +29,8 @@ import (
 
 // Files of a container, in its directory.
 const (
-	ContainerFile = "container.json" // what the container is; written last, removed first
+	ContainerFile = "container.json" // what the container is; written last; renamed when the container is removed
+	goingFile     = "removed.json"   // container.json of one that is being removed
 	JobFile       = "start.json"     // the Job of the last start
 	PlanFile      = "plan.json"      // its plan
 	StateFile     = "state.json"     // the State

@@ -3,6 +3,7 @@ package supervise
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 
 	"glassbox/cgroup"
 	"glassbox/fork"
+	"glassbox/host/remove"
 	"glassbox/network"
 	"glassbox/plan"
 	"glassbox/state"
@@ -203,12 +205,16 @@ func (s *supervisor) serve() int {
 	code := s.drain(ws)
 	drained()
 	finished := s.timed("takes back cgroups, firewall entries, address; writes down the end")
-	s.finish(code)
+	left := s.finish(code)
 	finished()
 	if seen != nil {
 		seen.Spans = s.trace().Spans
 	}
-	s.session.send(Event{Exited: true, Code: code, Trace: seen})
+	end := Event{Exited: true, Code: code, Trace: seen}
+	if left != nil {
+		end.Error = left.Error()
+	}
+	s.session.send(end)
 	return 0
 }
 
@@ -453,8 +459,8 @@ func (s *supervisor) drain(ws unix.WaitStatus) int {
 	return code
 }
 
-// finish records the end and takes back what the start made.
-func (s *supervisor) finish(code int) {
+// finish records the end and takes back what the start made. The error says what of a container that was to be removed stays.
+func (s *supervisor) finish(code int) error {
 	s.log.close()
 	s.state.Status, s.state.ExitCode, s.state.PID, s.state.Finished = Exited, code, 0, time.Now().UTC()
 	if !s.job.Remove {
@@ -468,7 +474,7 @@ func (s *supervisor) finish(code int) {
 	if err := s.undo(); err != nil {
 		s.state.Error = err.Error()
 	}
-	s.end()
+	return s.end()
 }
 
 func (s *supervisor) failed(err error, code int) {
@@ -479,7 +485,9 @@ func (s *supervisor) failed(err error, code int) {
 	s.closePorts() // whoever is told may want them for the next try, before this process has ended
 	releaseNetwork(s.job)
 	s.job.Remove = s.job.Remove || s.job.Step
-	s.end()
+	if left := s.end(); left != nil {
+		err = fmt.Errorf("%w\nand %w", err, left)
+	}
 	failed := Event{Error: err.Error(), Code: code, Trace: s.trace()}
 	if failed.Trace != nil {
 		failed.Trace.Zero, failed.Trace.Times = s.zero, s.state.Times
@@ -487,15 +495,19 @@ func (s *supervisor) failed(err error, code int) {
 	s.session.send(failed)
 }
 
-// end writes the last state, or removes the container.
-func (s *supervisor) end() {
+// end writes the last state, or removes the container; one that can't be removed whole stays, with the reason in its state.
+func (s *supervisor) end() (left error) {
 	if s.job.Remove {
-		RemoveFiles(s.job.Dir, s.job.NameFile)
-	} else {
+		if left = RemoveFiles(s.job.Dir, s.job.NameFile); left != nil {
+			s.state.Error = left.Error()
+		}
+	}
+	if !s.job.Remove || left != nil {
 		WriteState(s.job.Dir, &s.state)
 	}
 	s.lock.WriteAt([]byte(strconv.Itoa(s.state.ExitCode)), 0)
 	state.Unlock(s.lock, s.job.LockFile)
+	return left
 }
 
 func (s *supervisor) undo() error {
@@ -534,17 +546,28 @@ func releaseNetwork(job *Job) {
 }
 
 // RemoveFiles removes a container's name and directory, in an order in which a kill at any moment leaves either the container
-// or something that Repair takes for one that was never finished.
+// or something that Repair takes for one that was never finished. If something can't be removed the container is there as before, with
+// what is left of its files, and can be removed again; the error says what.
 func RemoveFiles(dir, nameFile string) error {
-	if err := os.Remove(filepath.Join(dir, ContainerFile)); err != nil && !os.IsNotExist(err) {
+	// Out of everybody's sight in one step; the file itself goes last, because without it nobody would know of the rest.
+	seen, going := filepath.Join(dir, ContainerFile), filepath.Join(dir, goingFile)
+	if err := os.Rename(seen, going); err != nil && !os.IsNotExist(err) {
 		return err
 	}
-	if nameFile != "" {
-		if err := os.Remove(nameFile); err != nil && !os.IsNotExist(err) {
-			return err
+	err := remove.Contents(dir, goingFile, StateFile)
+	if err == nil && nameFile != "" {
+		if err = os.Remove(nameFile); os.IsNotExist(err) {
+			err = nil
 		}
 	}
-	return os.RemoveAll(dir)
+	if err == nil {
+		return remove.All(dir)
+	}
+	if errors.Is(err, fs.ErrNotExist) { // the directory itself
+		return nil
+	}
+	os.Rename(going, seen)
+	return err
 }
 
 // pipes connect a container without a terminal to its supervisor.

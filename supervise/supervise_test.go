@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"glassbox/state"
 )
@@ -154,5 +155,84 @@ func TestStateRoundTrip(t *testing.T) {
 	os.WriteFile(filepath.Join(dir, StateFile), []byte("{"), 0o600)
 	if _, err := ReadState(dir); err == nil {
 		t.Error("a damaged file is read")
+	}
+}
+
+// TestRemoveFiles: what can't be removed leaves a container that is there and can be removed again, a killed removal one that Repair
+// finishes, and no depth of directories is too much.
+func TestRemoveFiles(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to mount")
+	}
+	root := t.TempDir()
+	dir, name := filepath.Join(root, "c1"), filepath.Join(root, "name")
+	fill := func() {
+		t.Helper()
+		if err := os.MkdirAll(filepath.Join(dir, "upper", "a"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range []string{ContainerFile, StateFile, JobFile} {
+			os.WriteFile(filepath.Join(dir, f), []byte("{}"), 0o600)
+		}
+		os.Symlink("c1", name)
+	}
+	there := func(what string, want bool, paths ...string) {
+		t.Helper()
+		for _, p := range paths {
+			if _, err := os.Lstat(p); (err == nil) != want {
+				t.Errorf("%s: %s: got %v, want there %v", what, p, err, want)
+			}
+		}
+	}
+	fill()
+	busy := filepath.Join(dir, "upper", "a")
+	if err := unix.Mount("none", busy, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Unmount(busy, unix.MNT_DETACH)
+	err := RemoveFiles(dir, name)
+	if err == nil || !strings.Contains(err.Error(), `"upper/a"`) {
+		t.Errorf("got %v, want an error that names what stays", err)
+	}
+	there("after an error", true, filepath.Join(dir, ContainerFile), filepath.Join(dir, StateFile), name)
+	unix.Unmount(busy, 0)
+	if err := RemoveFiles(dir, name); err != nil {
+		t.Error(err)
+	}
+	there("removed", false, dir, name)
+
+	fill()
+	os.Remove(filepath.Join(dir, JobFile))
+	os.Rename(filepath.Join(dir, ContainerFile), filepath.Join(dir, goingFile)) // a removal that was killed
+	if err := RepairOne(dir, name); err != nil {
+		t.Error(err)
+	}
+	there("repaired", false, dir, name)
+
+	fill()
+	deep := filepath.Join(dir, "upper", "a")
+	fd, err := unix.Open(deep, unix.O_RDONLY, 0)
+	for range 5000 {
+		if err := unix.Mkdirat(fd, "d", 0o700); err != nil {
+			t.Fatal(err)
+		}
+		next, err := unix.Openat(fd, "d", unix.O_RDONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		unix.Close(fd)
+		fd = next
+	}
+	unix.Close(fd)
+	var old unix.Rlimit
+	unix.Getrlimit(unix.RLIMIT_NOFILE, &old)
+	unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 256, Max: old.Max})
+	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &old)
+	if err := RemoveFiles(dir, name); err != nil {
+		t.Error(err)
+	}
+	there("deep", false, dir, name)
+	if err := RemoveFiles(dir, name); err != nil {
+		t.Errorf("removed twice: %v", err)
 	}
 }

@@ -317,6 +317,27 @@ func fdbomb([]string) error {
 	}
 }
 
+// nest N makes N directories in /tmp, each in the one before.
+func nest(args []string) error {
+	n := 0
+	if len(args) == 1 {
+		n, _ = strconv.Atoi(args[0])
+	}
+	if err := os.Chdir("/tmp"); err != nil {
+		return err
+	}
+	for range n {
+		if err := unix.Mkdir("d", 0o700); err != nil {
+			return err
+		}
+		if err := unix.Chdir("d"); err != nil { // os.Chdir would ask for a path that is too long
+			return err
+		}
+	}
+	fmt.Println("at", n)
+	return nil
+}
+
 // diskbomb FILE… writes to each until there is no more room, says so, and stays.
 func diskbomb(args []string) error {
 	block := make([]byte, 1<<20)
