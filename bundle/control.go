@@ -126,15 +126,11 @@ func (r *Runtime) destroy(c *record) error {
 	if err := r.undo(left, c.sharesPIDs()); err != nil {
 		return err
 	}
-	hooks, err := r.hooksOf(c, poststop)
-	if err != nil {
-		r.warn("%v", err)
-	}
 	// The state goes first: from here on the container doesn't exist.
 	if err := os.Remove(filepath.Join(r.dir(c.ID), stateFile)); err != nil && !os.IsNotExist(err) {
 		return err
 	}
-	r.poststop(c, hooks)
+	r.poststop(c)
 	return os.RemoveAll(r.dir(c.ID))
 }
 

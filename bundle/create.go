@@ -99,6 +99,7 @@ func (r *Runtime) create(id string, spec *specs.Spec, text []byte, o CreateOptio
 	proc, err := fork.Start(out.Plan, fork.Options{
 		OnExecFailure: fork.ExplainExec,
 		State:         func(pid int) ([]byte, error) { return c.hookState(Creating, pid) },
+		Hook:          func(p *fork.Process, h *plan.Hook) error { return r.createHook(c, p, h) },
 		Cloned: func(p *fork.Process) error {
 			if o.forward != nil {
 				if err := o.forward.catch(); err != nil {
@@ -110,6 +111,9 @@ func (r *Runtime) create(id string, spec *specs.Spec, text []byte, o CreateOptio
 		Record: func(p *fork.Process) error { return r.record(c, p, o) },
 	})
 	if err != nil {
+		if hooksRan(out.Plan, err) {
+			r.poststop(c)
+		}
 		return nil, nil, err
 	}
 	return c, proc, nil

@@ -39,8 +39,6 @@ type ExecOptions struct {
 	Cgroup        []string // below the container's, see compile.SubCgroups
 	Detach        bool
 	IgnorePaused  bool
-
-	hook bool // its standard descriptors are given
 }
 
 // Exec runs a further process in a container, and unless it is detached waits for it and returns its exit status.
@@ -113,34 +111,50 @@ func (r *Runtime) Exec(id string, o ExecOptions) (int, error) {
 }
 
 func (r *Runtime) compileExec(c *record, p *specs.Process, o ExecOptions) (*compile.Output, error) {
-	facts, err := r.Facts()
+	in, err := r.execInput(c, p, o)
 	if err != nil {
 		return nil, err
 	}
+	return r.compileFurther(in)
+}
+
+// execInput is what the plan of a further process in a container is compiled from.
+func (r *Runtime) execInput(c *record, p *specs.Process, o ExecOptions) (in compile.ExecInput, err error) {
+	facts, err := r.Facts()
+	if err != nil {
+		return in, err
+	}
 	spec, err := r.config(c)
 	if err != nil {
-		return nil, err
+		return in, err
 	}
 	cgroups := c.Cgroups
 	if len(o.Cgroup) > 0 {
 		if cgroups, err = compile.SubCgroups(cgroups, o.Cgroup); err != nil {
-			return nil, err
+			return in, err
 		}
 	}
 	filter, err := r.filter(spec.Linux.Seccomp, facts.Arch)
 	if err != nil {
-		return nil, err
+		return in, err
 	}
 	mountpoint := ""
 	if !slices.Contains(c.Namespaces, "mount") {
 		if mountpoint, err = r.hostRoot(c.ID); err != nil {
-			return nil, err
+			return in, err
 		}
 	}
-	out, err := compile.Exec(compile.ExecInput{
-		Input:   compile.Input{Mountpoint: mountpoint, Spec: spec, Facts: *facts, Filter: filter, InheritStdio: !o.hook, LaxCaps: true, PreserveFDs: o.PreserveFDs, Systemd: c.Systemd},
+	return compile.ExecInput{
+		Input: compile.Input{
+			Mountpoint: mountpoint, Spec: spec, Facts: *facts, Filter: filter, InheritStdio: true, LaxCaps: true, PreserveFDs: o.PreserveFDs,
+			Systemd: c.Systemd,
+		},
 		Process: p, PID: c.PID, Start: c.Start, Namespaces: c.Namespaces, Cgroups: cgroups, Unit: c.Unit, Class: c.Place,
-	})
+	}, nil
+}
+
+func (r *Runtime) compileFurther(in compile.ExecInput) (*compile.Output, error) {
+	out, err := compile.Exec(in)
 	if err != nil {
 		return nil, err
 	}
@@ -220,74 +234,6 @@ func (r *Runtime) processFor(c *record, o ExecOptions) (*specs.Process, error) {
 		p.Capabilities = &caps
 	}
 	return p, nil
-}
-
-// startHook runs one startContainer hook: its path is one of the container's, and so are its surroundings and its rights.
-func (r *Runtime) startHook(c *record, h *plan.Hook) error {
-	spec, err := r.config(c)
-	if err != nil {
-		return err
-	}
-	p := *spec.Process
-	p.Args, p.Env, p.Terminal = h.Args, h.Env, false
-	if len(p.Args) == 0 {
-		p.Args = []string{h.Path}
-	}
-	out, err := r.compileExec(c, &p, ExecOptions{hook: true})
-	if err != nil {
-		return err
-	}
-	for _, s := range out.Plan.Steps {
-		if o, ok := s.Op.(*plan.Execve); ok {
-			o.Candidates = []string{h.Path}
-		}
-	}
-	state, err := c.hookState(Created, c.PID)
-	if err != nil {
-		return err
-	}
-	in, err := memory("state", state)
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	output, err := memory("output", nil)
-	if err != nil {
-		return err
-	}
-	defer output.Close()
-	proc, err := fork.Start(out.Plan, fork.Options{
-		FDs: map[string]int{"stdin": int(in.Fd()), "stdout": int(output.Fd()), "stderr": int(output.Fd())}, OnExecFailure: fork.ExplainExec,
-	})
-	if err != nil {
-		return err
-	}
-	defer unix.Close(proc.Pidfd)
-	timeout := -1
-	if h.Timeout > 0 {
-		timeout = h.Timeout * 1000
-	}
-	timedOut := !waitPidfd(proc.Pidfd, timeout)
-	if timedOut {
-		unix.PidfdSendSignal(proc.Pidfd, unix.SIGKILL, nil, 0)
-	}
-	ws := wait4(proc.PID)
-	switch {
-	case timedOut:
-		return fmt.Errorf("it took longer than its timeout of %d s and was killed", h.Timeout)
-	case ws.Signaled():
-		err = fmt.Errorf("signal: %v", ws.Signal())
-	case ws.ExitStatus() != 0:
-		err = fmt.Errorf("exit status %d", ws.ExitStatus())
-	default:
-		return nil
-	}
-	text := make([]byte, 1000)
-	n, _ := output.ReadAt(text, 0)
-	if s := strings.TrimSpace(string(text[:n])); s != "" {
-		err = fmt.Errorf("%w: %s", err, s)
-	}
-	return err
 }
 
 func memory(name string, data []byte) (*os.File, error) {

@@ -109,6 +109,7 @@ type back struct {
 	options     *RestoreOptions
 	terminal    int // its other end, -1: there is none, or it is handed on
 	hasTerminal bool
+	hooked      bool // hooks have begun to run
 }
 
 // restore makes the container. On an error nothing is left but its directory.
@@ -168,13 +169,18 @@ func (r *Runtime) restore(id string, spec *specs.Spec, text []byte, program stri
 	b := &back{r: r, record: c, spec: spec, config: text, plan: out.Plan, options: &o, terminal: -1}
 	err = b.run(p, program, opts)
 	if err == nil {
+		b.hooked = true
 		err = r.poststart(c)
 	}
 	if err != nil {
 		if b.terminal >= 0 {
 			unix.Close(b.terminal)
 		}
-		return nil, errors.Join(err, r.undo(c.left, true))
+		err = errors.Join(err, r.undo(c.left, true))
+		if b.hooked {
+			r.poststop(c)
+		}
+		return nil, err
 	}
 	return b, nil
 }
@@ -272,6 +278,7 @@ func (b *back) hooks(pid int) error {
 	if h == nil {
 		return nil
 	}
+	b.hooked = true
 	state, err := b.record.hookState(Creating, pid)
 	if err != nil {
 		return err
@@ -282,7 +289,7 @@ func (b *back) hooks(pid int) error {
 		//lint:ignore SA1019 prestart is deprecated, and still in use
 	}{{"prestart", h.Prestart}, {"createRuntime", h.CreateRuntime}} {
 		for i, hook := range k.hooks {
-			if err := fork.RunHook(compile.Hook(k.name, hook, false), state); err != nil {
+			if err := fork.RunHook(compile.Hook(k.name, hook, b.record.Bundle, false), state); err != nil {
 				return fmt.Errorf("/hooks/%s/%d: run %s: %w", k.name, i, hook.Path, err)
 			}
 		}

@@ -39,6 +39,10 @@ func (r *Runtime) Start(id string) error {
 	}
 	defer unix.Close(pidfd)
 	if err := r.start(c, pidfd); err != nil {
+		if failed := (hookError{}); errors.As(err, &failed) {
+			// A hook that fails is the end of the container (runtime.md, lifecycle).
+			err = errors.Join(err, c.end(Running), r.destroy(c))
+		}
 		return err
 	}
 	l.unlock() // what follows may be long
@@ -47,7 +51,6 @@ func (r *Runtime) Start(id string) error {
 
 func (r *Runtime) start(c *record, pidfd int) error {
 	if err := r.startHooks(c); err != nil {
-		c.signal(unix.SIGKILL) // the specification wants the container stopped
 		return err
 	}
 	var err error

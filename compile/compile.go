@@ -112,11 +112,12 @@ type container struct {
 	chroot   bool // there is no mount namespace
 	ahead    int  // so many of the mounts are made before the root changes
 
-	fresh  []string          // new namespaces
-	join   map[string]string // paths of those that exist
-	users  users
-	twice  bool     // the child clones itself again to enter its namespaces
-	second []string // which are new at the second clone
+	fresh    []string          // new namespaces
+	join     map[string]string // paths of those that exist
+	users    users
+	twice    bool     // the child clones itself again to enter its namespaces
+	hostRoot bool     // ExecInput.HostRoot: root of the container may not come to the working directory, which the host's may
+	second   []string // which are new at the second clone
 }
 
 // Container compiles the start of a container.

@@ -24,6 +24,9 @@ type ExecInput struct {
 	Cgroups    map[string]string // as in Output.Cgroups
 	Unit       string            // as in Output.Unit
 	Class      resctrl.Place     // as in Output.Class
+	// HostRoot leaves the process in the root directory of the mount namespace: that of a container whose root has not changed yet is
+	// the host's.
+	HostRoot bool
 }
 
 // Exec compiles the start of a further process in a running container.
@@ -31,7 +34,7 @@ func Exec(in ExecInput) (*Output, error) { return further(in, nil) }
 
 // further compiles the start of a further process: with the container's files or, if tools is not nil, as Debug wants.
 func further(in ExecInput, tools *DebugInput) (*Output, error) {
-	c := &container{Input: in.Input}
+	c := &container{Input: in.Input, hostRoot: in.HostRoot}
 	c.Spec = &specs.Spec{Process: in.Process, Linux: &specs.Linux{}}
 	if in.Spec != nil && in.Spec.Linux != nil {
 		l := in.Spec.Linux
@@ -113,7 +116,7 @@ func further(in ExecInput, tools *DebugInput) (*Output, error) {
 	if len(join) > 0 {
 		c.add(plan.Child, plan.Isolation, &plan.Setns{From: "container", Namespaces: join}, "", "From here on this process sees what the container sees.")
 	}
-	if !slices.Contains(in.Namespaces, "mount") {
+	if !slices.Contains(in.Namespaces, "mount") && !in.HostRoot {
 		c.add(plan.Child, plan.Rootfs, &plan.Chroot{Root: in.Mountpoint}, "", "The container has its mounts in the host's mount namespace, below this directory.")
 	}
 	if c.twice {

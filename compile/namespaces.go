@@ -115,7 +115,9 @@ func (c *container) host() error {
 	if c.Spec.Process.Terminal {
 		c.add(plan.Host, plan.Terminal, &plan.RecvFD{Save: "console"}, "/process/terminal", "The supervisor holds the other end of the terminal.")
 	}
-	c.hooks()
+	if err := c.hooks(); err != nil {
+		return err
+	}
 	c.hostLimits(c.Spec.Process)
 	if c.users == lateUsers {
 		c.add(plan.Host, plan.Privileges, &plan.Expect{Name: "user namespace"}, "/linux/namespaces", "Ids can be mapped when there is a user namespace.")

@@ -142,7 +142,7 @@ func (c *container) process(p *specs.Process, ptr string) error {
 		c.add(plan.Child, plan.Exec, &plan.InheritFDs{Count: c.PreserveFDs}, "", "The caller gives these descriptors to the program, and none of the runtime's own may be among them.")
 	}
 	c.add(plan.Child, plan.Exec, &plan.CloseRange{First: 3 + max(c.PreserveFDs, 0)}, "", "No descriptor of the host leaks into the container (CVE-2024-21626).")
-	if p.User.UID != 0 && p.Cwd != "/" {
+	if (p.User.UID != 0 || c.hostRoot) && p.Cwd != "/" {
 		c.add(plan.Child, plan.Exec, &plan.Chdir{Path: p.Cwd, Try: true}, ptr+"/cwd", "The program may work in a directory that its user could not enter.")
 	}
 	if err := c.checkListener(filter); err != nil {

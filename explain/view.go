@@ -331,7 +331,14 @@ func (r *reader) step(s plan.Step) bool {
 			v.Tuning = append(v.Tuning, text)
 		}
 	case *plan.Hook:
-		v.Hooks = append(v.Hooks, o.Name+": "+quoted(append([]string{o.Path}, o.Args[min(1, len(o.Args)):]...)))
+		text := o.Name + ": " + quoted(append([]string{o.Path}, o.Args[min(1, len(o.Args)):]...))
+		if o.Dir != "" {
+			text += " in " + o.Dir
+		}
+		if o.Inherit {
+			text += ", with the runtime's environment"
+		}
+		v.Hooks = append(v.Hooks, text)
 	case *plan.InheritFDs:
 		v.FDs = o.Count
 	case *plan.Execve:

@@ -52,6 +52,8 @@ type Options struct {
 	// State returns the container's state in the JSON form that hooks read, with the given pid. Plans with hooks need it, and those
 	// with a seccomp listener.
 	State func(pid int) ([]byte, error)
+	// Hook runs a hook in the namespaces of the process, as a plan of its own. Plans with such hooks need it.
+	Hook func(*Process, *plan.Hook) error
 	// Cloned is called when there is the child that will be the process; it goes on meanwhile.
 	Cloned func(*Process) error
 	// Record is called before the step Release{"record"}, while the child waits: it writes down who the child is, so that there

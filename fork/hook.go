@@ -5,8 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os/exec"
-	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -18,6 +18,14 @@ import (
 
 // hook runs a hook while the child waits.
 func (x *execution) hook(o *plan.Hook) error {
+	if o.Enter {
+		// It takes a plan of its own to be in all of the container's namespaces: a process with threads, as this one is, can't enter a
+		// user or time namespace (setns(2)).
+		if x.opts.Hook == nil {
+			return errors.New("whoever runs this plan runs no hooks in the container's namespaces")
+		}
+		return x.opts.Hook(x.process(), o)
+	}
 	var state []byte
 	if x.opts.State != nil {
 		var err error
@@ -25,30 +33,12 @@ func (x *execution) hook(o *plan.Hook) error {
 			return err
 		}
 	}
-	if !o.Enter {
-		return RunHook(o, state)
-	}
-	// The hook's path is one of the host, its surroundings are the container's. A thread of its own enters the container, starts
-	// the hook and ends with its goroutine.
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		err := unix.Unshare(unix.CLONE_FS) // threads share root and working directory, which setns would change
-		if err == nil {
-			err = unix.Setns(x.pidfd, unix.CLONE_NEWNS|unix.CLONE_NEWUTS|unix.CLONE_NEWIPC|unix.CLONE_NEWNET|unix.CLONE_NEWPID|unix.CLONE_NEWCGROUP)
-		}
-		if err != nil {
-			err = fmt.Errorf("enter the container: %w", err)
-		} else {
-			err = RunHook(o, state)
-		}
-		done <- err
-	}()
-	return <-done
+	return RunHook(o, state)
 }
 
-// RunHook runs a hook with the container's state on its standard input, and waits for it. The error tells how it ended and what
-// it wrote to its standard error.
+// RunHook runs a hook in the namespaces of this process, with the container's state on its standard input, and waits for it. The error
+// tells how it ended and what it wrote to its standard error. All descriptors of this process from 3 on are closed by an execve from
+// then on.
 func RunHook(o *plan.Hook, state []byte) error {
 	ctx := context.Background()
 	if o.Timeout > 0 {
@@ -56,13 +46,20 @@ func RunHook(o *plan.Hook, state []byte) error {
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(o.Timeout)*time.Second)
 		defer cancel()
 	}
+	// What the caller has left open, or gives to the container (--preserve-fds), is not for hooks. Ours are closed by execve anyway.
+	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return fmt.Errorf("close_range: %w", err)
+	}
 	var output bytes.Buffer
 	cmd := exec.CommandContext(ctx, o.Path)
 	if len(o.Args) > 0 {
 		cmd.Args = o.Args
 	}
-	cmd.Env = o.Env
-	if cmd.Env == nil {
+	cmd.Dir, cmd.Env = o.Dir, o.Env
+	switch {
+	case o.Inherit:
+		cmd.Env = nil // which means the environment of this process to package exec
+	case cmd.Env == nil:
 		cmd.Env = []string{}
 	}
 	cmd.Stdin = bytes.NewReader(state)
@@ -79,16 +76,26 @@ func RunHook(o *plan.Hook, state []byte) error {
 	}
 	switch {
 	case ctx.Err() != nil:
-		return fmt.Errorf("it took longer than its timeout of %d s and was killed", o.Timeout)
+		return HookTimeout(o)
 	case err != nil:
-		text := strings.TrimSpace(output.String())
-		if len(text) > 1000 {
-			text = text[:1000] + "…"
-		}
-		if text != "" {
-			return fmt.Errorf("%w: %s", err, text)
-		}
-		return err
+		return HookError(err, output.Bytes())
 	}
 	return nil
+}
+
+// HookTimeout is the error of a hook that was killed because it took too long.
+func HookTimeout(o *plan.Hook) error {
+	return fmt.Errorf("it took longer than its timeout of %d s and was killed", o.Timeout)
+}
+
+// HookError adds to how a hook ended what it has written, of which at most 1000 bytes.
+func HookError(err error, output []byte) error {
+	text := strings.TrimSpace(string(output))
+	if len(text) > 1000 {
+		text = text[:1000] + "…"
+	}
+	if text == "" {
+		return err
+	}
+	return fmt.Errorf("%w: %s", err, text)
 }

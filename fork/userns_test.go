@@ -310,10 +310,18 @@ func TestUserNamespaceHooks(t *testing.T) {
 	spec := rootBundle(t, 100000, sh("stat -c %u:%g /dev/console; test -t 0; echo $$")...)
 	spec.Linux.UIDMappings, spec.Linux.GIDMappings = ids(100000, 1000), ids(100000, 1000)
 	// The hook sees the container's mounts below the root to be.
-	spec.Hooks = &specs.Hooks{CreateContainer: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-ec", "cat >/dev/null; grep -q " + spec.Root.Path + "/dev/pts /proc/self/mountinfo"}}}}
+	spec.Hooks = &specs.Hooks{CreateContainer: []specs.Hook{{Path: "/bin/sh"}}}
+	var hooked *plan.Hook
 	spec.Process.Terminal = true
 	fds, _ := pipes(t)
-	proc, err := Start(compiled(t, spec), Options{FDs: fds, State: func(int) ([]byte, error) { return []byte("{}"), nil }})
+	proc, err := Start(compiled(t, spec), Options{FDs: fds, Hook: func(p *Process, h *plan.Hook) error {
+		mounts, err := os.ReadFile("/proc/" + strconv.Itoa(p.PID) + "/mountinfo")
+		if err == nil && !strings.Contains(string(mounts), h.Dir+"/dev/pts") {
+			err = fmt.Errorf("no %s/dev/pts in\n%s", h.Dir, mounts)
+		}
+		hooked = h
+		return err
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -322,4 +330,7 @@ func TestUserNamespaceHooks(t *testing.T) {
 	defer console.Close()
 	output, _ := io.ReadAll(console) // until EIO: nobody has the other end
 	same(t, "output", strconv.Itoa(code)+" "+strings.ReplaceAll(string(output), "\r", ""), "0 0:0\n1\n")
+	if hooked == nil || hooked.Dir != spec.Root.Path {
+		t.Errorf("got the hook %+v, want one that works in %s", hooked, spec.Root.Path)
+	}
 }

@@ -283,8 +283,10 @@ type Hook struct {
 	Path    string   `json:"path"`
 	Args    []string `json:"args,omitempty"` // with the program's own name first
 	Env     []string `json:"env,omitempty"`
+	Inherit bool     `json:"inherit,omitempty"` // instead of Env: the environment of whoever runs the plan
+	Dir     string   `json:"dir,omitempty"`     // working directory
 	Timeout int      `json:"timeout,omitempty"` // seconds; 0: none
-	Enter   bool     `json:"enter,omitempty"`   // in the child's namespaces, before its root changes
+	Enter   bool     `json:"enter,omitempty"`   // in all of the child's namespaces, as their root, before its root changes
 }
 
 // ---- root file system and mounts ----

@@ -370,7 +370,7 @@ func (*Hook) Kind() string { return "hook" }
 func (*Hook) Man() string { return "execve(2)" }
 
 func (o *Hook) String() string {
-	return fmt.Sprintf("run the %s hook %s%s", o.Name, o.Path, when(o.Enter, " in the container's namespaces"))
+	return fmt.Sprintf("run the %s hook %s%s%s", o.Name, o.Path, when(o.Dir != "", " in "+o.Dir), when(o.Enter, ", in the container's namespaces"))
 }
 
 // Kind is "root-dir".
