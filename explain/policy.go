@@ -267,7 +267,7 @@ func hostPaths(p *plan.Plan) []string {
 	out := []string{}
 	seen := map[string]bool{}
 	for _, s := range p.Steps {
-		for _, path := range namedOnHost(s.Op) {
+		for _, path := range plan.HostNames(s.Op) {
 			line := clean(path)
 			if !seen[line] {
 				seen[line] = true
@@ -276,93 +276,6 @@ func hostPaths(p *plan.Plan) []string {
 		}
 	}
 	return out
-}
-
-// namedOnHost returns the paths of the host, and names of the host's devices, that an op uses.
-func namedOnHost(op plan.Op) []string {
-	join := func(dir, name string) string {
-		if name == "" || strings.HasPrefix(name, "/") {
-			return name
-		}
-		return dir + "/" + name
-	}
-	switch o := op.(type) {
-	case *plan.CgroupCreate:
-		return []string{o.Path}
-	case *plan.ResctrlCreate:
-		return []string{o.Path}
-	case *plan.ResctrlRemove:
-		return []string{o.Path}
-	case *plan.ResctrlCheck:
-		return []string{o.Path}
-	case *plan.ResctrlWrite:
-		return []string{o.Path}
-	case *plan.CgroupRemove:
-		return []string{o.Path}
-	case *plan.CgroupWrite:
-		return []string{o.File}
-	case *plan.CgroupEvacuate:
-		return []string{o.From, o.To}
-	case *plan.CgroupOpen:
-		return []string{o.Path}
-	case *plan.DeviceFilter:
-		return []string{o.Path}
-	case *plan.OpenTree:
-		return []string{o.Path}
-	case *plan.Open:
-		return []string{o.Path}
-	case *plan.OpenPid:
-		return []string{fmt.Sprintf("/proc/%d", o.Pid)}
-	case *plan.Mount:
-		return slices.DeleteFunc([]string{o.Source, o.Target}, func(s string) bool { return !strings.HasPrefix(s, "/") || s == "/" && o.Source == "" })
-	case *plan.Overlay:
-		out := []string{}
-		for _, l := range append(slices.Clone(o.Lower), o.Upper, o.Work, o.Target) {
-			if l != "" {
-				out = append(out, join(o.Dir, l))
-			}
-		}
-		return out
-	case *plan.PivotRoot:
-		return slices.DeleteFunc([]string{o.Root}, func(s string) bool { return s == "." })
-	case *plan.RootDir:
-		return []string{o.Path}
-	case *plan.RootMount:
-		return []string{o.Source, o.Target}
-	case *plan.RootUnmount:
-		return []string{o.Target}
-	case *plan.Chroot:
-		return slices.DeleteFunc([]string{o.Root}, func(s string) bool { return s == "." })
-	case *plan.Hook:
-		return []string{o.Path}
-	case *plan.WriteFile:
-		return []string{o.Path}
-	case *plan.SendListener:
-		return []string{o.Path}
-	case *plan.SystemdScope:
-		return []string{"systemd unit " + o.Unit}
-	case *plan.SystemdSet:
-		return []string{"systemd unit " + o.Unit}
-	case *plan.SystemdAttach:
-		return []string{"systemd unit " + o.Unit}
-	case *plan.SystemdStop:
-		return []string{"systemd unit " + o.Unit}
-	case *plan.LinkBridge:
-		return append([]string{"link " + o.Name}, each("/proc/sys/", o.Sysctls)...)
-	case *plan.LinkVeth:
-		return []string{"link " + o.Name, "link " + o.Bridge}
-	case *plan.LinkDelete:
-		return []string{"link " + o.Name}
-	case *plan.LinkMove:
-		return []string{"link " + o.Name}
-	case *plan.NftBridge:
-		return []string{"nft table ip " + o.Table}
-	case *plan.NftPublish:
-		return []string{"nft table ip " + o.Table}
-	case *plan.NftUnpublish:
-		return []string{"nft table ip " + o.Table}
-	}
-	return nil
 }
 
 // WritePolicy prints what a container can reach, as text or JSON.

@@ -16,7 +16,7 @@
 // Descriptors travel between steps by name: a step with a Save field stores a descriptor, a step with a From field uses it.
 // Descriptors that the host lane saves before the clone exist in the child under the same name.
 //
-// Start reading at [Plan], then ops.go, where every kind of step stands with its man page.
+// Start reading at [Plan], then op.go and the files op_*.go, where every kind of step stands with its man page.
 package plan
 
 import (
@@ -141,9 +141,9 @@ func (p *Plan) Hash() (string, error) {
 	return "sha256:" + hex.EncodeToString(sum[:]), nil
 }
 
-// Validate reports whether the plan can be executed: its strings mean to the kernel what they mean to a reader, lanes and phases are known, every descriptor is saved before it is
-// used and in a lane that the user can see, there is exactly one clone, nothing precedes it in the child, and the child
-// ends in execve.
+// Validate reports whether the plan can be executed: its strings mean to the kernel what they mean to a reader, lanes and phases are
+// known, every descriptor is saved before it is used, is of the kind that is needed and in a lane that the user can see, there is
+// exactly one clone, nothing precedes it in the child, and the child ends in execve.
 func (p *Plan) Validate() error {
 	if p.Version != Version {
 		return fmt.Errorf("plan version %d: this glassbox understands version %d", p.Version, Version)
@@ -151,7 +151,7 @@ func (p *Plan) Validate() error {
 	if err := p.checkStrings(); err != nil {
 		return err
 	}
-	host, child := map[string]bool{}, map[string]bool{}
+	host, child := map[string]held{}, map[string]held{}
 	cloned, second, adopted, exec := false, false, false, false
 	for i, s := range p.Steps {
 		fail := func(format string, a ...any) error {
@@ -173,16 +173,20 @@ func (p *Plan) Validate() error {
 				return fail("%s after execve", s.Op.Kind())
 			}
 		}
-		for _, name := range uses(s.Op) {
-			if !seen[name] {
-				return fail("%s uses the descriptor %q, which no earlier step of its lane saved", s.Op.Kind(), name)
+		if c, ok := s.Op.(checker); ok {
+			if err := c.check(); err != nil {
+				return fail("%s: %v", s.Op.Kind(), err)
 			}
 		}
-		if name := saves(s.Op); name != "" {
-			seen[name] = true
-			if s.Lane == Host && !cloned {
-				child[name] = true
-			}
+		if err := needs(s.Op, seen); err != nil {
+			return fail("%s %v", s.Op.Kind(), err)
+		}
+		saved := []map[string]held{seen}
+		if s.Lane == Host && !cloned {
+			saved = append(saved, child) // the child is a copy of the parent
+		}
+		if err := save(s.Op, saved...); err != nil {
+			return fail("%s %v", s.Op.Kind(), err)
 		}
 		switch s.Op.(type) {
 		case *Clone:
@@ -233,7 +237,8 @@ func (p *Plan) FileSystem(o *MoveMount) (whole *FSMount) {
 		case *FSMount:
 			if made.Target == "" && made.Save == o.From {
 				copied := *made
-				whole, copied.Target, copied.KeepMode, copied.Propagation = &copied, o.Target, o.KeepMode, append(slices.Clone(made.Propagation), o.Propagation...)
+				whole, copied.Target, copied.KeepMode = &copied, o.Target, o.KeepMode
+				copied.Propagation = slices.Concat(made.Propagation, o.Propagation)
 			}
 		case *CopyUp:
 			if made.To == o.From {

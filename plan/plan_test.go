@@ -15,9 +15,14 @@ import (
 // ops returns one op of every kind, found in the source, so that none can be forgotten.
 func ops(t testing.TB) []Op {
 	t.Helper()
-	source, err := os.ReadFile("text.go")
-	if err != nil {
-		t.Fatal(err)
+	var source []byte
+	files, _ := filepath.Glob("op_*.go")
+	for _, name := range files {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		source = append(source, text...)
 	}
 	var out []Op
 	for _, m := range regexp.MustCompile(`Kind\(\) string +\{ return "([^"]+)" \}`).FindAllSubmatch(source, -1) {
@@ -125,6 +130,9 @@ func at(lane Lane, op Op) Step { return Step{Lane: lane, Op: op} }
 
 func TestValidate(t *testing.T) {
 	clone, exec := at(Host, &Clone{}), at(Child, &Execve{Candidates: []string{"/x"}, Argv: []string{"x"}})
+	tree, move := at(Host, &OpenTree{Path: "/x", Save: "m"}), at(Child, &MoveMount{From: "m", Target: "/x"})
+	memory, null := &Mknod{Path: "/n", Type: "c", Major: 1, Minor: 1, Save: "m"}, &Mknod{Path: "/n", Type: "c", Major: 1, Minor: 3, Save: "m"}
+	mask := at(Child, &MaskPath{Path: "/proc/kcore", Null: "m"})
 	for _, tc := range []struct {
 		name  string
 		steps []Step
@@ -137,8 +145,17 @@ func TestValidate(t *testing.T) {
 		{"after execve", []Step{clone, exec, at(Child, &Umask{})}, "after execve"},
 		{"wrong lane", []Step{clone, at(Child, &LinkDelete{}), exec}, "can't be made in lane"},
 		{"unknown descriptor", []Step{clone, at(Child, &MoveMount{From: "m", Target: "/x"}), exec}, `"m"`},
-		{"host descriptor in the child", []Step{at(Host, &OpenTree{Path: "/x", Save: "m"}), clone, at(Child, &MoveMount{From: "m", Target: "/x"}), exec}, ""},
-		{"host descriptor saved too late", []Step{clone, at(Host, &OpenTree{Path: "/x", Save: "m"}), at(Child, &MoveMount{From: "m", Target: "/x"}), exec}, `"m"`},
+		{"host descriptor in the child", []Step{tree, clone, move, exec}, ""},
+		{"host descriptor saved too late", []Step{clone, tree, move, exec}, `"m"`},
+		// What a step does with a descriptor is what it says only if that is of the right kind.
+		{"a mount as a stream", []Step{tree, clone, at(Child, &Stdio{From: "m"}), exec}, "none of the kind"},
+		{"a mount under a stream's name", []Step{at(Host, &OpenTree{Path: "/", Save: "stdin"}), clone, exec}, "name of a stream"},
+		{"a stream", []Step{clone, at(Child, &Stdio{From: "stdin"}), exec}, ""},
+		{"hidden behind a file of the host", []Step{tree, clone, mask, exec}, "none of the kind"},
+		{"hidden behind memory", []Step{clone, at(Child, memory), mask, exec}, "none of the kind"},
+		{"hidden behind null", []Step{clone, at(Child, null), mask, exec}, ""},
+		{"a file of the host as console", []Step{tree, clone, at(Child, &BindConsole{From: "m"}), exec}, "none of the kind"},
+		{"a setting through a directory", []Step{tree, clone, at(Child, &Sysctl{From: "m", Key: "net/x"}), exec}, "none of the kind"},
 		{"no op", []Step{{Lane: Host}, clone, exec}, "no op"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

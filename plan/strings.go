@@ -6,10 +6,6 @@ import (
 	"strings"
 )
 
-// maxData is how much of the option string of mount(2) the kernel reads: it copies one page and puts the end mark into the last byte,
-// without an error (copy_mount_options in fs/namespace.c).
-const maxData = 4095
-
 // checkStrings refuses what the kernel would read otherwise than a person or a judge reads it here. Every string of a system call ends at
 // its first NUL: of "/\x00srv/box" a reader sees a directory below /srv, and the kernel mounts /. No string of a plan needs one, the
 // texts for readers included, so none may have one, in whatever field it is.
@@ -23,9 +19,6 @@ func (p *Plan) checkStrings() error {
 	for i, s := range p.Steps {
 		if where, text, found := withNUL(reflect.ValueOf(s)); found {
 			return fmt.Errorf("plan: step %d/%d: %s", i+1, len(p.Steps), refused(where[1:], text))
-		}
-		if err := separators(s.Op); err != nil {
-			return fmt.Errorf("plan: step %d/%d: %s: %w", i+1, len(p.Steps), s.Op.Kind(), err)
 		}
 	}
 	return nil
@@ -80,40 +73,4 @@ func jsonName(f reflect.StructField) string {
 	}
 	name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 	return name
-}
-
-// separators refuses paths that mean one thing as a list and another in the option string that the kernel gets, where commas part
-// options, colons part the layers of an overlay, and a backslash takes away the meaning of what follows it.
-func separators(op Op) error {
-	switch o := op.(type) {
-	case *Mount:
-		if len(o.Data) > maxData {
-			return fmt.Errorf("%d bytes of options: mount(2) reads %d and would ignore the rest", len(o.Data), maxData)
-		}
-	case *Overlay:
-		for _, opt := range o.Options {
-			key, _, _ := strings.Cut(opt, "=")
-			switch strings.TrimSuffix(key, "+") {
-			case "lowerdir", "datadir", "upperdir", "workdir":
-				return fmt.Errorf("the option %q names a directory, which has its own place in the step", opt)
-			}
-			if strings.Contains(opt, ",") {
-				return fmt.Errorf("the option %q is more than one", opt)
-			}
-		}
-		if o.Append {
-			return nil // each path goes to the kernel alone, by fsconfig(2), which takes it as it is
-		}
-		for _, dir := range o.Lower {
-			if strings.ContainsAny(dir, `:,\`) {
-				return fmt.Errorf("the layer %q would be read as several paths or options: move it to a path without ':', ',' and '\\'", dir)
-			}
-		}
-		for _, dir := range []string{o.Upper, o.Work} {
-			if strings.ContainsAny(dir, `,\`) {
-				return fmt.Errorf("the directory %q would be read as several options: move it to a path without ',' and '\\'", dir)
-			}
-		}
-	}
-	return nil
 }

@@ -51,7 +51,7 @@ done
 # Some tests read other packages' sources.
 cp go.mod "$dir/root/src/"
 mkdir -p "$dir/root/src/plan"
-cp plan/ops.go "$dir/root/src/plan/"
+cp plan/op_*.go "$dir/root/src/plan/"
 printf 'root:x:0:0:root:/root:/bin/sh\n' >"$dir/root/etc/passwd"
 printf 'root:x:0:\n' >"$dir/root/etc/group"
 

@@ -7,7 +7,9 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 
 	"glassbox/plan"
@@ -16,14 +18,29 @@ import (
 // All are all kinds of steps that plan knows, read from its source, so that a new one can't be forgotten by a test.
 func All(t testing.TB) []string {
 	t.Helper()
-	f, err := parser.ParseFile(token.NewFileSet(), "../plan/ops.go", nil, 0)
+	files, err := filepath.Glob("../plan/op_*.go")
 	if err != nil {
 		t.Fatal(err)
 	}
 	var out []string
+	for _, name := range files {
+		f, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, inFile(f)...)
+	}
+	if len(out) < 60 {
+		t.Fatalf("found %d kinds of steps in plan/op_*.go: did new…Op change its shape?", len(out))
+	}
+	return out
+}
+
+// inFile are the kinds that a file's function new…Op makes.
+func inFile(f *ast.File) (out []string) {
 	for _, d := range f.Decls {
 		fn, ok := d.(*ast.FuncDecl)
-		if !ok || fn.Name.Name != "newOp" {
+		if !ok || !strings.HasPrefix(fn.Name.Name, "new") || !strings.HasSuffix(fn.Name.Name, "Op") {
 			continue
 		}
 		ast.Inspect(fn, func(n ast.Node) bool {
@@ -36,9 +53,6 @@ func All(t testing.TB) []string {
 			}
 			return true
 		})
-	}
-	if len(out) < 60 {
-		t.Fatalf("found %d kinds of steps in plan/ops.go: did newOp change its shape?", len(out))
 	}
 	return out
 }

@@ -1,0 +1,84 @@
+package plan
+
+import (
+	"fmt"
+)
+
+// newFileOp makes an empty step of one of the kinds of this file, or nil: files and nodes of the container.
+func newFileOp(kind string) Op {
+	switch kind {
+	case "mkdir":
+		return &Mkdir{}
+	case "mknod":
+		return &Mknod{}
+	case "symlink":
+		return &Symlink{}
+	}
+	return nil
+}
+
+// Mkdir makes a directory of the container, with its parents.
+type Mkdir struct {
+	Path string `json:"path"`
+	Mode uint32 `json:"mode"`
+}
+
+func (*Mkdir) Kind() string { return "mkdir" }
+
+func (*Mkdir) Man() string { return "mkdir(2)" }
+
+func (o *Mkdir) String() string {
+	return fmt.Sprintf("make directory %s, mode %04o", o.Path, o.Mode)
+}
+
+// Mknod makes a device node or a FIFO in the container, with the owner given. The node is then verified by its descriptor, so
+// that what a saved descriptor stands for is certain.
+type Mknod struct {
+	Path  string `json:"path"`
+	Type  string `json:"type"` // c, u, b, p
+	Major uint32 `json:"major"`
+	Minor uint32 `json:"minor"`
+	Mode  uint32 `json:"mode"`
+	UID   uint32 `json:"uid"`
+	GID   uint32 `json:"gid"`
+	Save  string `json:"save,omitempty"` // descriptor of the new node (O_PATH)
+	// Existing says what a file that is there already must be: "" is an error, "same" the same device, which then stays as it
+	// is, and "required" the same, and nothing is made.
+	Existing string `json:"existing,omitempty"`
+}
+
+func (*Mknod) Kind() string { return "mknod" }
+
+func (*Mknod) Man() string { return "mknod(2)" }
+
+func (o *Mknod) String() string {
+	if o.Existing == "required" {
+		return fmt.Sprintf("make sure that %s is device %s %d:%d", o.Path, o.Type, o.Major, o.Minor)
+	}
+	return fmt.Sprintf("make device %s, %s %d:%d, mode %04o", o.Path, o.Type, o.Major, o.Minor, o.Mode) +
+		when(o.Existing == "same", ", unless it exists")
+}
+
+func (o *Mknod) saves() (string, held) {
+	if fmt.Sprintf("%s %d:%d", o.Type, o.Major, o.Minor) == nullDevice {
+		return o.Save, isNull
+	}
+	return o.Save, 0
+}
+
+// Symlink makes a symbolic link in the container; a file that exists stays, unless it is to be replaced.
+type Symlink struct {
+	Target  string `json:"target"`
+	Path    string `json:"path"`
+	Replace bool   `json:"replace,omitempty"`
+	// Existing leaves the link out if there is nothing that it leads to.
+	Existing bool `json:"existing,omitempty"`
+}
+
+func (*Symlink) Kind() string { return "symlink" }
+
+func (*Symlink) Man() string { return "symlink(2)" }
+
+func (o *Symlink) String() string {
+	return "link " + o.Path + " -> " + o.Target
+}

@@ -1,0 +1,266 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+)
+
+// newMountOp makes an empty step of one of the kinds of this file, or nil: mounts below the root.
+func newMountOp(kind string) Op {
+	switch kind {
+	case "open_tree":
+		return &OpenTree{}
+	case "fsmount":
+		return &FSMount{}
+	case "move_mount":
+		return &MoveMount{}
+	case "mount_setattr":
+		return &Remount{}
+	case "mask-path":
+		return &MaskPath{}
+	case "readonly-path":
+		return &ReadonlyPath{}
+	case "open-dir":
+		return &OpenDir{}
+	case "copy-up":
+		return &CopyUp{}
+	}
+	return nil
+}
+
+// OpenTree clones the mount at Path into a detached mount (open_tree(2) with OPEN_TREE_CLONE, Linux 5.2), so that the source
+// of a bind mount is fixed before the container can influence any name. In the child it is made before the root changes.
+type OpenTree struct {
+	Path      string `json:"path"`
+	Recursive bool   `json:"recursive,omitempty"`
+	Save      string `json:"save"`
+	FSType    string `json:"fsType,omitempty"` // "proc": it must be the root of a procfs
+	// Device is what the path must be, like "c 1:3": in the place of another device it would be handed to the container.
+	Device string `json:"device,omitempty"`
+	// Child has the parent do it in the child's mount namespace, with its own rights, and send the clone to the child, which takes it
+	// with RecvFD: of mounts there the child can't change what the host set on them (read-only, nosuid, nodev).
+	Child bool `json:"child,omitempty"`
+	// Readonly makes the clone read-only, for who gets hold of the descriptor.
+	Readonly bool `json:"readonly,omitempty"`
+	// IDMap gives the files of the mount the ids of the user namespace saved under that name (MOUNT_ATTR_IDMAP, Linux 5.12).
+	IDMap          string `json:"idMap,omitempty"`
+	IDMapRecursive bool   `json:"idMapRecursive,omitempty"` // those of the mounts below, too
+}
+
+func (*OpenTree) Kind() string { return "open_tree" }
+
+func (*OpenTree) Man() string { return "open_tree(2)" }
+
+func (o *OpenTree) String() string {
+	return fmt.Sprintf("clone the mount at %s as %s", o.Path, o.Save) + when(o.Recursive, ", with the mounts below") +
+		when(o.Readonly, ", read-only") + when(o.Child, ", in the child's mount namespace, and send it") +
+		when(o.Device != "", ", if it is device "+o.Device) + when(o.IDMap != "", ", with the ids of "+o.IDMap+when(o.IDMapRecursive, " for all"))
+}
+
+func (*OpenTree) lanes() lanes { return bothLanes }
+
+func (o *OpenTree) saves() (string, held) {
+	switch {
+	case o.FSType == "proc": // checked by the step
+		return o.Save, isMount | isProc
+	case o.Device == nullDevice:
+		return o.Save, isMount | isNull
+	}
+	return o.Save, isMount
+}
+
+func (o *OpenTree) uses() []use { return []use{{o.IDMap, isNamespace | isFile}} }
+
+func (o *OpenTree) hostNames() []string { return []string{o.Path} }
+
+// FSMount makes a new file system and attaches it (fsopen, fsconfig, fsmount, move_mount; Linux 5.2). From here on targets
+// are paths in the container. A target is resolved inside the root without magic links, its missing directories are made,
+// and the mount is attached to the descriptor found, so that a swapped symbolic link leads nowhere.
+type FSMount struct {
+	Type    string   `json:"type"`
+	Source  string   `json:"source,omitempty"`
+	Options []string `json:"options,omitempty"` // "key" or "key=value", given to the file system
+	Attrs   []string `json:"attrs,omitempty"`   // ro nosuid nodev noexec noatime nodiratime relatime strictatime nosymfollow
+	Target  string   `json:"target,omitempty"`  // empty: leave it detached
+	Save    string   `json:"save,omitempty"`    // descriptor of the (detached or attached) mount
+	// Optional mounts are left out where the kernel lacks the file system (ENODEV).
+	Optional    bool     `json:"optional,omitempty"`
+	Propagation []string `json:"propagation,omitempty"` // as in MoveMount
+	// KeepMode gives the new root the mode of the directory that it covers, if there is one.
+	KeepMode bool `json:"keepMode,omitempty"`
+	// Flags of the file system that only mount(2) has a name for: silent, iversion. With them, and with options that are too long for
+	// fsconfig(2), mount(2) is used, on the descriptor of the target.
+	Flags []string `json:"flags,omitempty"`
+	Label string   `json:"label,omitempty"` // SELinux label to set on the root
+}
+
+// maxOption is how long an option may be with fsconfig(2).
+const maxOption = 255
+
+// Classic reports whether mount(2) makes it, which can't leave it detached.
+func (o *FSMount) Classic() bool {
+	return len(o.Flags) > 0 || slices.ContainsFunc(o.Options, func(s string) bool { return len(s) > maxOption })
+}
+
+func (*FSMount) Kind() string { return "fsmount" }
+
+func (*FSMount) Man() string { return "fsmount(2)" }
+
+func (o *FSMount) String() string {
+	return "mount " + o.Type + prefix(" on ", o.Target) + when(o.Target == "", " detached as "+o.Save) +
+		paren(slices.Concat(o.Attrs, o.Options, o.Flags, o.Propagation))
+}
+
+func (o *FSMount) saves() (string, held) {
+	if o.Type == "proc" {
+		return o.Save, isMount | isProc
+	}
+	return o.Save, isMount
+}
+
+// MoveMount attaches a detached mount to a path of the container after setting its attributes.
+type MoveMount struct {
+	From   string `json:"from"`
+	Target string `json:"target"`
+	// Create is what a missing target becomes: "dir", "file", "like" (what the source is), or "" (an error).
+	Create      string   `json:"create,omitempty"`
+	Set         []string `json:"set,omitempty"` // attributes to set: ro nosuid nodev noexec …; others stay
+	Clear       []string `json:"clear,omitempty"`
+	RecSet      []string `json:"recSet,omitempty"` // the same for the mounts below, too
+	RecClear    []string `json:"recClear,omitempty"`
+	Propagation []string `json:"propagation,omitempty"` // private slave shared unbindable, in order; rprivate … for the mounts below, too
+	NoSymlinks  bool     `json:"noSymlinks,omitempty"`  // none in the target: it must lie where its name says (CVE-2019-19921)
+	Keep        bool     `json:"keep,omitempty"`        // later steps use From, too
+	KeepMode    bool     `json:"keepMode,omitempty"`    // as in FSMount, for one that was made detached
+}
+
+func (*MoveMount) Kind() string { return "move_mount" }
+
+func (*MoveMount) Man() string { return "move_mount(2)" }
+
+func (o *MoveMount) String() string {
+	return "attach " + o.From + " to " + o.Target +
+		paren(slices.Concat(o.Set, recursive(o.RecSet), o.Propagation, negated(o.Clear), negated(recursive(o.RecClear))))
+}
+
+func (o *MoveMount) uses() []use { return []use{{o.From, isMount | isReceived}} }
+
+// Remount changes the attributes of what is mounted at a path of the container (mount_setattr(2), Linux 5.12). If From is set,
+// the mount is the one saved under that name, whatever is now to be found at Target.
+type Remount struct {
+	Target      string   `json:"target"`
+	From        string   `json:"from,omitempty"`
+	Set         []string `json:"set,omitempty"`
+	Clear       []string `json:"clear,omitempty"`
+	RecSet      []string `json:"recSet,omitempty"`
+	RecClear    []string `json:"recClear,omitempty"`
+	Propagation []string `json:"propagation,omitempty"`
+	Options     []string `json:"options,omitempty"` // of the file system itself (fspick(2)), wherever it is mounted
+}
+
+func (*Remount) Kind() string { return "mount_setattr" }
+
+func (*Remount) Man() string { return "mount_setattr(2)" }
+
+func (o *Remount) String() string {
+	return "change the mount at " + o.Target +
+		paren(slices.Concat(o.Set, recursive(o.RecSet), o.Options, o.Propagation, negated(o.Clear), negated(recursive(o.RecClear))))
+}
+
+func (o *Remount) uses() []use { return []use{{o.From, isMount | isReceived}} }
+
+// MaskPath hides a path: a file behind a clone of the null device saved as Null, a directory behind an empty read-only tmpfs.
+// Null is saved by the Mknod that made the device or the OpenTree that took the host's, so that nothing can stand in for it
+// (CVE-2025-31133: a fake /dev/null).
+// A path that doesn't exist is left alone.
+type MaskPath struct {
+	Path  string `json:"path"`
+	Null  string `json:"null"`
+	Label string `json:"label,omitempty"` // SELinux label of the tmpfs
+}
+
+func (*MaskPath) Kind() string { return "mask-path" }
+
+func (*MaskPath) Man() string { return "move_mount(2)" }
+
+func (o *MaskPath) String() string {
+	if o.Label != "" {
+		return "hide " + o.Path + ", as " + o.Label
+	}
+	return "hide " + o.Path
+}
+
+func (o *MaskPath) uses() []use { return []use{{o.Null, isNull}} }
+
+// ReadonlyPath puts a read-only clone of the mount tree at a path over it. A path that doesn't exist is left alone.
+type ReadonlyPath struct {
+	Path string `json:"path"`
+}
+
+func (*ReadonlyPath) Kind() string { return "readonly-path" }
+
+func (*ReadonlyPath) Man() string { return "mount_setattr(2)" }
+
+func (o *ReadonlyPath) String() string {
+	return "make " + o.Path + " read-only"
+}
+
+// OpenDir opens a directory of the container, if there is one, or else the directory that is saved as Else.
+type OpenDir struct {
+	Path string `json:"path"`
+	Else string `json:"else"`
+	Save string `json:"save"`
+}
+
+func (*OpenDir) Kind() string { return "open-dir" }
+
+func (*OpenDir) Man() string { return "openat2(2)" }
+
+func (o *OpenDir) String() string {
+	return fmt.Sprintf("open %s, or else %s, as %s", o.Path, o.Else, o.Save)
+}
+
+func (o *OpenDir) saves() (string, held) { return o.Save, isDir }
+
+func (o *OpenDir) uses() []use { return []use{{o.Else, isMount | isDir}} }
+
+// CopyUp copies what is in a directory into a new file system, both of which the child has sent: what an image has there shall be
+// in the tmpfs that covers it.
+type CopyUp struct {
+	From     string `json:"from"`
+	To       string `json:"to"`
+	KeepMode bool   `json:"keepMode,omitempty"` // the new root has a mode already
+	UID      uint32 `json:"uid,omitempty"`      // who makes the files, before they get their owners: somebody who exists in the
+	GID      uint32 `json:"gid,omitempty"`      // user namespace that the new file system belongs to
+}
+
+func (*CopyUp) Kind() string { return "copy-up" }
+
+func (*CopyUp) Man() string { return "tmpfs(5)" }
+
+func (o *CopyUp) String() string {
+	if o.UID != 0 || o.GID != 0 {
+		return fmt.Sprintf("copy what is in %s into %s, made by %d:%d", o.From, o.To, o.UID, o.GID)
+	}
+	return "copy what is in " + o.From + " into " + o.To
+}
+
+func (*CopyUp) lanes() lanes { return hostLane }
+
+func (o *CopyUp) uses() []use { return []use{{o.From, isReceived}, {o.To, isReceived}} }
+
+func negated(words []string) []string {
+	out := make([]string, len(words))
+	for i, w := range words {
+		out[i] = "not " + w
+	}
+	return out
+}
+
+func recursive(words []string) []string {
+	out := make([]string, len(words))
+	for i, w := range words {
+		out[i] = "r" + w
+	}
+	return out
+}
