@@ -92,7 +92,7 @@ func (c *createFlags) register(fs *pflag.FlagSet, a *app) {
 	// The image.
 	fs.StringVar(&c.pull, "pull", "missing", "Pull the image first: always, missing, never")
 	fs.BoolVarP(&c.quiet, "quiet", "q", false, "Don't print the progress of a pull")
-	fs.StringVar(&o.Platform, "platform", "", "Platform of the image (os[/arch[/variant]])")
+	fs.Var((*platformText)(&o.Platform), "platform", "Platform of the image (os[/arch[/variant]])")
 	a.insecureFlag(fs, &c.insecure)
 
 	// Limits.
@@ -275,7 +275,7 @@ func (c *createFlags) make(ctx context.Context, a *app, e *engine.Engine, o engi
 	done := a.timed("create the container")
 	made, err := e.Create(ctx, o)
 	done()
-	if o.Image != "" && c.pull == "missing" && errors.Is(err, image.ErrNotFound) {
+	if o.Image != "" && c.pull == "missing" && (errors.Is(err, image.ErrNotFound) || errors.Is(err, image.ErrPlatform)) {
 		if !c.quiet {
 			fmt.Fprintf(a.err, "Unable to find image '%s' locally\n", familiar(o.Image))
 		}
@@ -290,8 +290,12 @@ func (c *createFlags) make(ctx context.Context, a *app, e *engine.Engine, o engi
 // fetch pulls the image of a container. Progress goes to stderr: stdout is the container's.
 func (c *createFlags) fetch(ctx context.Context, a *app, e *engine.Engine, o engine.CreateOptions) error {
 	defer fork.Timed(a.trace, "command", "pulls the image")()
-	p := pull{platform: o.Platform, insecure: c.insecure, quiet: c.quiet, progress: a.err}
-	_, err := p.do(ctx, a, e, o.Image)
+	platform, err := image.ParsePlatform(o.Platform)
+	if err != nil {
+		return err
+	}
+	p := pull{platform: platform, insecure: c.insecure, quiet: c.quiet, progress: a.err}
+	_, err = p.do(ctx, a, e, o.Image)
 	return err
 }
 

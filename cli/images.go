@@ -287,6 +287,7 @@ func (a *app) imageCommand() *cobra.Command {
 }
 
 func (a *app) fromHostCommand() *cobra.Command {
+	var platform platformFlag
 	cmd := &cobra.Command{
 		Use:   "from-host NAME FILE [FILE...]",
 		Short: "Make an image of this machine's own programs, without a network",
@@ -304,7 +305,7 @@ directories come with all they hold.`,
 			}
 			ctx, stop := interruptible(cmd.Context())
 			defer stop()
-			i, err := e.Images().FromHost(ctx, args[0], image.FromHostOptions{Files: args[1:]})
+			i, err := e.Images().FromHost(ctx, args[0], image.FromHostOptions{Files: args[1:], Platform: image.Platform(platform)})
 			if err != nil {
 				return err
 			}
@@ -313,6 +314,7 @@ directories come with all they hold.`,
 		},
 	}
 	cmd.Flags().SetInterspersed(false)
+	cmd.Flags().Var(&platform, "platform", "Platform of the image, which can be no other than this machine's")
 	return cmd
 }
 

@@ -22,25 +22,29 @@ func (a *app) inspectCommand() *cobra.Command {
 	cmd.ValidArgsFunction = a.completeContainers(true)
 	cmd.Flags().StringVar(&kind, "type", "", "Only objects of this type (container|image)")
 	format := cmd.Flags().Lookup("format")
-	cmd.RunE = func(_ *cobra.Command, args []string) error { return a.inspect(kind, format.Value.String(), args) }
+	cmd.RunE = func(_ *cobra.Command, args []string) error { return a.inspect(kind, format.Value.String(), image.Platform{}, args) }
 	return cmd
 }
 
 // inspectOf is the inspect of one kind of object.
 func (a *app) inspectOf(kind string) *cobra.Command {
 	var format string
+	var platform platformFlag
 	cmd := &cobra.Command{
 		Use:     "inspect [OPTIONS] NAME|ID [NAME|ID...]",
 		Short:   "Everything known of " + kind + "s, as JSON",
 		Example: "  glassbox " + kind + " inspect -f '{{.Id}}' NAME",
 		Args:    atLeast(1),
-		RunE:    func(_ *cobra.Command, args []string) error { return a.inspect(kind, format, args) },
+		RunE:    func(_ *cobra.Command, args []string) error { return a.inspect(kind, format, image.Platform(platform), args) },
+	}
+	if kind == "image" {
+		cmd.Flags().Var(&platform, "platform", "Platform that the image must be for (os[/arch[/variant]])")
 	}
 	cmd.Flags().StringVarP(&format, "format", "f", "", "json or a Go template")
 	return cmd
 }
 
-func (a *app) inspect(kind, format string, args []string) error {
+func (a *app) inspect(kind, format string, platform image.Platform, args []string) error {
 	if kind != "" && kind != "container" && kind != "image" {
 		return &usageError{fmt.Errorf("%q is not a valid value for --type: container or image", kind)}
 	}
@@ -56,7 +60,7 @@ func (a *app) inspect(kind, format string, args []string) error {
 	found := []any{}
 	failed := false
 	for _, ref := range args {
-		v, err := lookup(e, kind, ref)
+		v, err := lookup(e, kind, ref, platform)
 		if err == nil && format != "" && format != "json" {
 			err = printValue(a.out, format, v)
 		}
@@ -98,7 +102,7 @@ func object(kind string) string {
 }
 
 // lookup finds a container, or else an image.
-func lookup(e *engine.Engine, kind, ref string) (any, error) {
+func lookup(e *engine.Engine, kind, ref string, platform image.Platform) (any, error) {
 	if kind != "image" {
 		v, err := e.Inspect(ref)
 		if !errors.Is(err, engine.ErrNotFound) {
@@ -106,11 +110,11 @@ func lookup(e *engine.Engine, kind, ref string) (any, error) {
 		}
 	}
 	if kind != "container" {
-		i, err := e.Images().Resolve(ref)
+		i, err := e.Images().ResolveFor(ref, platform)
 		if err == nil {
 			return newImageDetails(i), nil
 		}
-		if !errors.Is(err, image.ErrNotFound) && !errors.Is(err, image.ErrReference) {
+		if !errors.Is(err, image.ErrNotFound) && (!errors.Is(err, image.ErrReference) || !platform.IsZero()) {
 			return nil, err
 		}
 	}

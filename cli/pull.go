@@ -16,7 +16,7 @@ import (
 
 // pull is one pull.
 type pull struct {
-	platform string
+	platform image.Platform
 	insecure []string
 	quiet    bool
 	progress *os.File
@@ -25,7 +25,13 @@ type pull struct {
 func (p *pull) do(ctx context.Context, a *app, e *engine.Engine, name string) (*image.Image, error) {
 	defer a.timed("pull " + name)()
 	o := image.PullOptions{Platform: p.platform, InsecureRegistries: p.insecure}
-	if !p.quiet {
+	if p.quiet {
+		o.Progress = func(event image.Event) {
+			if event.State == image.Warned {
+				fmt.Fprintln(a.err, "Warning: "+printable(event.Text))
+			}
+		}
+	} else {
 		printer := image.NewPrinter(p.progress)
 		defer printer.Close()
 		o.Progress = printer.Event
@@ -33,6 +39,30 @@ func (p *pull) do(ctx context.Context, a *app, e *engine.Engine, name string) (*
 	ctx, stop := interruptible(ctx)
 	defer stop()
 	return e.Images().Pull(ctx, name, o)
+}
+
+// platformFlag is a platform as a flag: what is no platform is refused before anything is done.
+type platformFlag image.Platform
+
+func (f *platformFlag) String() string { return image.Platform(*f).String() }
+func (f *platformFlag) Type() string   { return "string" }
+
+func (f *platformFlag) Set(s string) error {
+	p, err := image.ParsePlatform(s)
+	*f = platformFlag(p)
+	return err
+}
+
+// platformText is one whose words are kept.
+type platformText string
+
+func (f *platformText) String() string { return string(*f) }
+func (f *platformText) Type() string   { return "string" }
+
+func (f *platformText) Set(s string) error {
+	_, err := image.ParsePlatform(s)
+	*f = platformText(s)
+	return err
 }
 
 // insecureFlag declares --insecure-registry, whose default is the environment's list.
@@ -71,7 +101,7 @@ func (a *app) pullCommand() *cobra.Command {
 		},
 	}
 	fs := cmd.Flags()
-	fs.StringVar(&p.platform, "platform", "", "Platform of the image (os[/arch[/variant]])")
+	fs.Var((*platformFlag)(&p.platform), "platform", "Platform of the image (os[/arch[/variant]])")
 	fs.BoolVarP(&p.quiet, "quiet", "q", false, "Print the name only")
 	fs.BoolVarP(&all, "all-tags", "a", false, "Not supported: pull tags one by one")
 	a.insecureFlag(fs, &p.insecure)

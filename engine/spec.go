@@ -114,14 +114,21 @@ func (b *builder) rootfs() error {
 			ref = b.c.ImageID
 		}
 		found := b.e.timed("finds the image")
-		img, err := b.e.images.Resolve(ref)
+		platform := image.Platform{}
+		if b.c.ImageID == "" { // a container that was made has its image
+			var err error
+			if platform, err = image.ParsePlatform(o.Platform); err != nil {
+				return err
+			}
+		}
+		img, err := b.e.images.ResolveFor(ref, platform)
 		found()
 		if err != nil {
 			return err
 		}
 		b.image = img
-		if p := img.Config.Platform; p.Architecture != "" && p.Architecture != b.facts.Arch {
-			b.warnings = append(b.warnings, fmt.Sprintf("the image's platform (linux/%s) is not this machine's (linux/%s)", p.Architecture, b.facts.Arch))
+		if p := img.Platform; p.Architecture != "" && p.Architecture != b.facts.Arch {
+			b.warnings = append(b.warnings, fmt.Sprintf("the image's platform (%s) is not this machine's (linux/%s)", p, b.facts.Arch))
 		}
 		for _, l := range slices.Backward(img.Layers) {
 			lower = append(lower, l.Dir)

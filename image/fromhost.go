@@ -30,6 +30,8 @@ type FromHostOptions struct {
 	// Files are paths, or names to be found in PATH; "FILE:DEST" places a file elsewhere. Directories are copied with all
 	// they hold. Libraries, loaders and interpreters that the files need come along by themselves.
 	Files []string
+	// Platform must be this machine's, if one is asked for: its programs are no others'.
+	Platform Platform
 }
 
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -47,6 +49,13 @@ func (s *Store) FromHost(ctx context.Context, name string, o FromHostOptions) (*
 	}
 	if len(o.Files) == 0 {
 		return nil, &Error{Op: "image", Name: name, Kind: ErrReference, Text: "no files named", Hint: "for example: bash ls cat"}
+	}
+	here := Platform{OS: "linux", Architecture: runtime.GOARCH}.normal()
+	if !here.Runs(o.Platform) {
+		return nil, &Error{
+			Op: "image", Name: name, Kind: ErrPlatform, Text: fmt.Sprintf("this machine's programs are for %s, not for %s", here, o.Platform),
+			Hint: "make it on such a machine, or leave --platform out",
+		}
 	}
 	t := newHostTree()
 	var first []string
@@ -99,7 +108,7 @@ func (s *Store) FromHost(ctx context.Context, name string, o FromHostOptions) (*
 		return nil, err
 	}
 	return s.commit(&newImage{
-		id: digestOf(rawConfig), config: config, rawConfig: rawConfig, layers: []Layer{rec.layer()}, ref: ref,
+		platform: here, id: digestOf(rawConfig), config: config, rawConfig: rawConfig, layers: []Layer{rec.layer()}, ref: ref,
 		manifest: &document{raw: rawManifest, digest: digestOf(rawManifest), image: &manifest},
 	})
 }

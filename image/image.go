@@ -18,7 +18,7 @@ import (
 type Image struct {
 	ID             string    `json:"id"`             // digest of the config, "sha256:…"
 	ManifestDigest string    `json:"manifestDigest"` // of this platform's manifest
-	Platform       string    `json:"platform"`       // "linux/arm64/v8"
+	Platform       Platform  `json:"platform"`       // what the index says it is for, or else its config
 	Created        time.Time `json:"created"`        // from the config; zero if it says nothing
 	Pulled         time.Time `json:"pulled"`
 	Size           int64     `json:"size"`   // bytes of the unpacked files of all layers

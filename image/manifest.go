@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"mime"
-	"runtime"
 	"slices"
 	"strings"
 
@@ -239,118 +238,6 @@ func parseConfig(raw []byte, m *v1.Manifest) (*v1.Image, error) {
 		}
 	}
 	return c, nil
-}
-
-// ParsePlatform reads "os/arch[/variant]", "arch" alone meaning linux. The empty string is this machine.
-func ParsePlatform(s string) (v1.Platform, error) {
-	if s == "" {
-		return v1.Platform{OS: "linux", Architecture: runtime.GOARCH, Variant: defaultVariant(runtime.GOARCH)}, nil
-	}
-	parts := strings.Split(strings.ToLower(s), "/")
-	if len(parts) == 1 && parts[0] != "linux" {
-		parts = []string{"linux", parts[0]}
-	}
-	if len(parts) < 2 || len(parts) > 3 || slices.Contains(parts, "") {
-		return v1.Platform{}, &Error{
-			Op: "platform", Name: s, Kind: ErrReference, Text: "want os/arch or os/arch/variant, for example linux/arm64",
-		}
-	}
-	p := v1.Platform{OS: parts[0], Architecture: parts[1]}
-	if len(parts) == 3 {
-		p.Variant = parts[2]
-	}
-	switch p.Architecture {
-	case "x86_64", "x86-64":
-		p.Architecture = "amd64"
-	case "aarch64":
-		p.Architecture = "arm64"
-	case "armhf":
-		p.Architecture, p.Variant = "arm", "v7"
-	case "armel":
-		p.Architecture, p.Variant = "arm", "v6"
-	case "i386":
-		p.Architecture = "386"
-	}
-	if p.Variant == "" {
-		p.Variant = defaultVariant(p.Architecture)
-	}
-	return p, nil
-}
-
-func defaultVariant(arch string) string {
-	switch arch {
-	case "arm64":
-		return "v8"
-	case "arm":
-		return "v7"
-	}
-	return ""
-}
-
-// PlatformString is "linux/amd64", with the variant if there is one that says more than the architecture.
-func PlatformString(p v1.Platform) string {
-	s := p.OS + "/" + p.Architecture
-	if p.Variant != "" && !(p.Architecture == "arm64" && p.Variant == "v8") {
-		s += "/" + p.Variant
-	}
-	return s
-}
-
-// matchPlatform scores a candidate: 0 is no match, more is better. 32-bit ARM runs older variants.
-func matchPlatform(want, have v1.Platform) int {
-	if have.OS != want.OS || have.Architecture != want.Architecture {
-		return 0
-	}
-	hv := have.Variant
-	if hv == "" {
-		hv = defaultVariant(have.Architecture)
-	}
-	switch {
-	case hv == want.Variant:
-		return 100
-	case want.Architecture == "arm" && len(hv) == 2 && len(want.Variant) == 2 && hv[0] == 'v' && hv[1] < want.Variant[1]:
-		return int(hv[1] - '0')
-	case want.Architecture == "amd64" && want.Variant == "" && hv == "v1":
-		return 99
-	}
-	return 0
-}
-
-// choose picks the manifest for a platform from an index.
-func choose(idx *v1.Index, want v1.Platform, name string) (v1.Descriptor, error) {
-	best, score := v1.Descriptor{}, 0
-	var have []string
-	for _, d := range idx.Manifests {
-		p := d.Platform
-		if p == nil {
-			// An index of one unlabelled manifest is a name for it.
-			if len(idx.Manifests) == 1 {
-				return d, nil
-			}
-			continue
-		}
-		if p.OS == "unknown" { // attestations
-			continue
-		}
-		have = append(have, PlatformString(*p))
-		if n := matchPlatform(want, *p); n > score {
-			best, score = d, n
-		}
-	}
-	if score > 0 {
-		return best, nil
-	}
-	slices.Sort(have)
-	have = slices.Compact(have)
-	list := "none"
-	if len(have) > 0 {
-		list = join(have, 20)
-	}
-	return best, &Error{
-		Op: "pull", Name: name, Kind: ErrPlatform,
-		Text: fmt.Sprintf("no image for %s; there are: %s", PlatformString(want), list),
-		Hint: "choose one with --platform",
-	}
 }
 
 func digestOf(b []byte) string {

@@ -53,6 +53,11 @@ func (p *Printer) Event(e Event) {
 	case Pulling:
 		p.line(fmt.Sprintf("%s: Pulling from %s", e.Tag, e.Name))
 		return
+	case Warned:
+		p.draw()
+		p.drawn = 0
+		p.line("Warning: " + e.Text)
+		return
 	case Finished:
 		p.draw()
 		p.drawn = 0

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -19,6 +20,7 @@ const (
 	Done        State = "done"
 	Exists      State = "exists"   // in the store already
 	Finished    State = "finished" // Digest is set; Current tells whether nothing was new
+	Warned      State = "warned"   // Text is set; these come at the end, before Finished or the error
 )
 
 // Event is one step of a pull.
@@ -33,12 +35,14 @@ type Event struct {
 	Tag     string // tag or digest asked for
 	Digest  string // for Finished
 	Current bool   // for Finished: the image was up to date
+	Text    string // for Warned: a sentence
 }
 
 // reporter serialises events and spares the receiver most of them.
 type reporter struct {
-	mu sync.Mutex
-	f  func(Event)
+	mu       sync.Mutex
+	f        func(Event)
+	warnings []string
 }
 
 const reportEvery = 100 * time.Millisecond
@@ -54,11 +58,31 @@ func (r *reporter) send(e Event) {
 	r.f(e)
 }
 
+// warn keeps a sentence for the end of the pull, where it is not lost among the layers. Each is said once.
+func (r *reporter) warn(text string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !slices.Contains(r.warnings, text) {
+		r.warnings = append(r.warnings, text)
+	}
+}
+
+func (r *reporter) sendWarnings() {
+	r.mu.Lock()
+	list := r.warnings
+	r.warnings = nil
+	r.mu.Unlock()
+	for _, text := range list {
+		r.send(Event{State: Warned, Text: text})
+	}
+}
+
 func (r *reporter) pulling(ref Ref, what string) {
 	r.send(Event{State: Pulling, Ref: ref.Familiar(), Name: ref.Repository, Tag: what})
 }
 
 func (r *reporter) finished(ref Ref, digest string, current bool) {
+	r.sendWarnings()
 	r.send(Event{State: Finished, Ref: ref.Familiar(), Name: ref.Repository, Tag: ref.Tag, Digest: digest, Current: current})
 }
 

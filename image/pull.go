@@ -19,7 +19,7 @@ import (
 
 // PullOptions say how to pull. The zero value is right for most.
 type PullOptions struct {
-	Platform           string   // "linux/arm64/v8"; empty is this machine
+	Platform           Platform // the zero value is the best for this machine
 	InsecureRegistries []string // "host:port" or "host": plain HTTP and unverified certificates are accepted
 	CertDirs           []string // where HOST/ca.crt is looked for; default [DefaultCertDirs]
 	Parallel           int      // layers at a time (default 4)
@@ -72,13 +72,10 @@ func (s *Store) Pull(ctx context.Context, name string, o PullOptions) (*Image, e
 	if err != nil {
 		return nil, err
 	}
-	platform, err := ParsePlatform(o.Platform)
-	if err != nil {
-		return nil, err
-	}
 	o = o.withDefaults()
-	p := &pull{store: s, ref: ref, opts: &o, platform: platform, out: newReporter(o.Progress)}
+	p := &pull{store: s, ref: ref, opts: &o, out: newReporter(o.Progress)}
 	img, err := p.run(ctx)
+	p.out.sendWarnings() // where the pull ended well they were sent before its last line
 	if err != nil && ctx.Err() != nil {
 		return nil, fmt.Errorf("pull %s: %w", ref.Familiar(), context.Cause(ctx))
 	}
@@ -92,7 +89,7 @@ type pull struct {
 	store    *Store
 	ref      Ref
 	opts     *PullOptions
-	platform v1.Platform
+	platform Platform // what the index says the image is for
 	out      *reporter
 	client   *client
 	sync     syncer
@@ -143,7 +140,7 @@ func (p *pull) run(ctx context.Context) (*Image, error) {
 
 	item := &newImage{
 		id: string(doc.image.Config.Digest), manifest: doc, config: config, rawConfig: rawConfig,
-		ref: p.ref, digest: top.digest,
+		ref: p.ref, digest: top.digest, platform: p.platform,
 	}
 	// Another process may remove a layer between our finding it and our naming the image; then fetch it again.
 	for attempt := 0; ; attempt++ {
@@ -173,9 +170,12 @@ func (p *pull) pickImage(ctx context.Context, doc *document) (*document, error) 
 		if depth == 3 {
 			return nil, &Error{Op: "pull", Name: p.ref.Familiar(), Kind: ErrManifest, Text: "indexes nested too deeply"}
 		}
-		desc, err := choose(doc.index, p.platform, p.ref.Familiar())
+		desc, err := choose(doc.index, p.opts.Platform, thisMachine(), p.ref.Familiar())
 		if err != nil {
 			return nil, err
+		}
+		if desc.Platform != nil {
+			p.platform = platformOf(*desc.Platform)
 		}
 		next, err := p.client.manifest(ctx, string(desc.Digest), string(desc.Digest))
 		if err != nil {
@@ -192,18 +192,27 @@ func (p *pull) pickImage(ctx context.Context, doc *document) (*document, error) 
 	return doc, nil
 }
 
-// checkPlatform refuses an image for another platform only if one was asked for: a registry that has the image for one
-// machine alone has no index to choose from, and emulation may be what the user wants.
+// checkPlatform settles what an image is for. What the index says counts, also where the config says something else: builders copy
+// configs from base images of other machines, and Docker goes by the index, too. Without an index the config is all there is; a registry
+// that has the image for one machine alone has no index to choose from, and emulation may be what the user wants, so that another
+// platform than this machine's is an error only if one was asked for.
 func (p *pull) checkPlatform(c *v1.Image) error {
-	if p.opts.Platform == "" || c.Architecture == "" {
-		return nil
+	config := platformOf(c.Platform)
+	if c.Architecture == "" {
+		config.Architecture, config.Variant = p.platform.Architecture, p.platform.Variant
 	}
-	if matchPlatform(p.platform, c.Platform) > 0 {
+	if p.platform.IsZero() {
+		p.platform = config
+	} else if config.OS != p.platform.OS || config.Architecture != p.platform.Architecture {
+		p.out.warn(fmt.Sprintf("the index of %s calls this the image for %s, which calls itself one for %s: it counts as %s",
+			p.ref.Familiar(), p.platform, config, p.platform))
+	}
+	if p.platform.Runs(p.opts.Platform) {
 		return nil
 	}
 	return &Error{
 		Op: "pull", Name: p.ref.Familiar(), Kind: ErrPlatform,
-		Text: fmt.Sprintf("no image for %s; there are: %s", PlatformString(p.platform), PlatformString(c.Platform)),
+		Text: fmt.Sprintf("no image for %s; there are: %s", p.opts.Platform, p.platform),
 		Hint: "choose one with --platform",
 	}
 }
@@ -215,11 +224,11 @@ func (p *pull) upToDate(top, doc *document) *Image {
 		return nil
 	}
 	id := string(doc.image.Config.Digest)
-	if p.ref.Tag != "" && n.Tags[p.ref.tagKey()] != id || n.Digests[p.ref.Name()+"@"+top.digest] != id {
+	if p.ref.tags() && n.Tags[p.ref.tagKey()] != id || n.Digests[p.ref.Name()+"@"+top.digest] != id {
 		return nil
 	}
 	img, err := p.store.load(id, n)
-	if err != nil || img.ManifestDigest != doc.digest {
+	if err != nil || img.ManifestDigest != doc.digest || !img.Platform.Runs(p.opts.Platform) {
 		return nil
 	}
 	for _, l := range img.Layers {
@@ -411,6 +420,7 @@ type newImage struct {
 	config    *v1.Image
 	rawConfig []byte
 	layers    []Layer
+	platform  Platform
 	ref       Ref
 	digest    string // what the name stood for at the registry; empty for an image made here
 }
@@ -425,7 +435,7 @@ func (s *Store) commit(it *newImage) (*Image, error) {
 	}
 	defer unlock()
 	rec := &Image{
-		ID: it.id, ManifestDigest: it.manifest.digest, Platform: PlatformString(it.config.Platform),
+		ID: it.id, ManifestDigest: it.manifest.digest, Platform: it.platform,
 		Pulled: time.Now().UTC().Truncate(time.Second), Layers: it.layers,
 	}
 	if it.config.Created != nil {
@@ -464,7 +474,7 @@ func (s *Store) commit(it *newImage) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	if it.ref.Tag != "" {
+	if it.ref.tags() {
 		n.Tags[it.ref.tagKey()] = it.id
 	}
 	if it.digest != "" {

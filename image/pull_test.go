@@ -59,7 +59,7 @@ func TestPull(t *testing.T) {
 			if err != nil {
 				t.Fatalf("pull: %v", err)
 			}
-			if img.ID != string(m.Config.Digest) || img.ManifestDigest != dig || len(img.Layers) != 2 || img.Platform != "linux/amd64" {
+			if img.ID != string(m.Config.Digest) || img.ManifestDigest != dig || len(img.Layers) != 2 || img.Platform.String() != "linux/amd64" {
 				t.Errorf("image %+v", img)
 			}
 			if d := cmp.Diff([]string{ref}, img.Names); d != "" {
@@ -134,13 +134,13 @@ func TestPullIndex(t *testing.T) {
 		"linux/arm/v7": "linux/arm/v6", "linux/aarch64": "linux/arm64",
 	} {
 		o := quick()
-		o.Platform = platform
+		o.Platform, _ = ParsePlatform(platform)
 		img, err := s.Pull(t.Context(), r.host()+"/m", o)
 		if err != nil {
 			t.Errorf("%q: %v", platform, err)
 			continue
 		}
-		if img.Platform != want {
+		if img.Platform.String() != want {
 			t.Errorf("%q: got %s, want %s", platform, img.Platform, want)
 		}
 		if got, err := s.Resolve(r.host() + "/m@" + img.ManifestDigest); err != nil || got.ID != img.ID {
@@ -151,13 +151,40 @@ func TestPullIndex(t *testing.T) {
 		}
 	}
 	o := quick()
-	o.Platform = "linux/s390x"
+	o.Platform = Platform{OS: "linux", Architecture: "s390x"}
 	_, err := s.Pull(t.Context(), r.host()+"/m", o)
 	if !errors.Is(err, ErrPlatform) || !strings.Contains(err.Error(), "linux/amd64, linux/arm/v6, linux/arm64") {
 		t.Errorf("absent platform: %v", err)
 	}
 	if _, err := s.Pull(t.Context(), r.host()+"/m@"+top, quick()); err != nil {
 		t.Errorf("by digest: %v", err)
+	}
+}
+
+// A tag beside a digest is no name: one that is here stays what it is, and none is made.
+func TestPullTagAndDigest(t *testing.T) {
+	r, s := newRegistry(t), openStore(t)
+	_, old := r.push(t, "x", "1", amd64(), layerData{tar: tarOf(t, fileE("f", "old"))})
+	_, new := r.push(t, "x", "1", amd64(), layerData{tar: tarOf(t, fileE("f", "new"))})
+	name := r.host() + "/x"
+	img, err := s.Pull(t.Context(), name+":1", quick())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tag := range []string{":1", ":2"} {
+		byDigest, err := s.Pull(t.Context(), name+tag+"@"+old, quick())
+		if err != nil || byDigest.ManifestDigest != old || len(byDigest.Names) != 0 {
+			t.Errorf("%s: got %+v, %v", tag, byDigest, err)
+		}
+		if got, err := s.Resolve(name + tag + "@" + old); err != nil || got.ID != byDigest.ID {
+			t.Errorf("%s: Resolve: %v", tag, err)
+		}
+	}
+	if got, err := s.Resolve(name + ":1"); err != nil || got.ID != img.ID || got.ManifestDigest != new {
+		t.Errorf("the tag moved: %+v, %v", got, err)
+	}
+	if _, err := s.Resolve(name + ":2"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("a tag was made: %v", err)
 	}
 }
 

@@ -134,6 +134,10 @@ func (r Ref) Familiar() string {
 	return s
 }
 
+// tags reports whether a pull of this reference gives its tag to what it fetches. With a digest the tag is a note for people: the image
+// that it stands for is whatever the digest says, and may be another than the one that has the name here.
+func (r Ref) tags() bool { return r.Tag != "" && r.Digest == "" }
+
 func (r Ref) tagKey() string    { return r.Name() + ":" + r.Tag }
 func (r Ref) digestKey() string { return r.Name() + "@" + r.Digest }
 

@@ -293,28 +293,11 @@ func FuzzParseDocument(f *testing.F) {
 			t.Errorf("manifests: %v", ok)
 		}
 		if d.index != nil {
-			choose(d.index, amd64(), "x")
+			choose(d.index, Platform{}, thisMachine(), "x")
 		} else {
 			parseConfig(raw, d.image)
 		}
 	})
-}
-
-func TestPlatforms(t *testing.T) {
-	for in, want := range map[string]string{
-		"linux/amd64": "linux/amd64", "amd64": "linux/amd64", "x86_64": "linux/amd64", "linux/arm64/v8": "linux/arm64", "arm": "linux/arm/v7",
-		"linux/arm/v6": "linux/arm/v6", "windows/amd64": "windows/amd64", "i386": "linux/386",
-	} {
-		p, err := ParsePlatform(in)
-		if err != nil || PlatformString(p) != want {
-			t.Errorf("ParsePlatform(%s) = %s, %v; want %s", in, PlatformString(p), err, want)
-		}
-	}
-	for _, in := range []string{"linux", "a/b/c/d", "/", "linux/"} {
-		if p, err := ParsePlatform(in); err == nil {
-			t.Errorf("ParsePlatform(%q) = %+v, want an error", in, p)
-		}
-	}
 }
 
 func TestPrinterPlain(t *testing.T) {
