@@ -22,7 +22,9 @@ func (a *app) inspectCommand() *cobra.Command {
 	cmd.ValidArgsFunction = a.completeContainers(true)
 	cmd.Flags().StringVar(&kind, "type", "", "Only objects of this type (container|image)")
 	format := cmd.Flags().Lookup("format")
-	cmd.RunE = func(_ *cobra.Command, args []string) error { return a.inspect(kind, format.Value.String(), image.Platform{}, args) }
+	cmd.RunE = func(_ *cobra.Command, args []string) error {
+		return a.inspect(kind, format.Value.String(), image.Platform{}, args)
+	}
 	return cmd
 }
 
@@ -35,7 +37,9 @@ func (a *app) inspectOf(kind string) *cobra.Command {
 		Short:   "Everything known of " + kind + "s, as JSON",
 		Example: "  glassbox " + kind + " inspect -f '{{.Id}}' NAME",
 		Args:    atLeast(1),
-		RunE:    func(_ *cobra.Command, args []string) error { return a.inspect(kind, format, image.Platform(platform), args) },
+		RunE: func(_ *cobra.Command, args []string) error {
+			return a.inspect(kind, format, image.Platform(platform), args)
+		},
 	}
 	if kind == "image" {
 		cmd.Flags().Var(&platform, "platform", "Platform that the image must be for (os[/arch[/variant]])")
