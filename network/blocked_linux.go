@@ -65,9 +65,9 @@ func parseBlocking(body []byte) string {
 
 // AllowCommands are the commands with which an administrator lets a bridge through a blocking firewall: Docker keeps the chain
 // DOCKER-USER for rules of others.
-func AllowCommands(b Bridge) []string {
+func AllowCommands(n Network) []string {
 	return []string{
-		"iptables -I DOCKER-USER -i " + b.Name + " -j ACCEPT",
-		"iptables -I DOCKER-USER -o " + b.Name + " -m conntrack --ctstate ESTABLISHED,RELATED,DNAT -j ACCEPT",
+		"iptables -I DOCKER-USER -i " + n.Link + " -j ACCEPT",
+		"iptables -I DOCKER-USER -o " + n.Link + " -m conntrack --ctstate ESTABLISHED,RELATED,DNAT -j ACCEPT",
 	}
 }

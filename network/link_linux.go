@@ -28,6 +28,8 @@ func ifinfo(index int, flags, change uint32) []byte {
 type link struct {
 	index, master int
 	name, kind    string
+	alias         string // what somebody wrote on it
+	mac           string // the six bytes
 	up            bool
 	mtu           int
 	operState     byte // IF_OPER_*
@@ -46,6 +48,10 @@ func parseLink(body []byte) (link, bool) {
 		switch typ {
 		case unix.IFLA_IFNAME:
 			l.name = cstring(data)
+		case unix.IFLA_ADDRESS:
+			l.mac = string(data)
+		case unix.IFLA_IFALIAS:
+			l.alias = cstring(data)
 		case unix.IFLA_MASTER:
 			l.master = int(nativeU32(data))
 		case unix.IFLA_MTU:
@@ -255,18 +261,7 @@ func (c *conn) ensureBridge(op *plan.LinkBridge) (int, error) {
 	}
 	l, err := c.link(op.Name, 0)
 	if errors.Is(err, unix.ENODEV) {
-		var r request
-		r.message(unix.RTM_NEWLINK, unix.NLM_F_ACK|unix.NLM_F_CREATE|unix.NLM_F_EXCL, ifinfo(0, 0, 0)...)
-		r.str(unix.IFLA_IFNAME, op.Name)
-		if op.MTU > 0 {
-			r.u32(unix.IFLA_MTU, uint32(op.MTU))
-		}
-		// A bridge without an address of its own takes one of its ports', and changes it as they come and go.
-		if mac, err := parseMAC(MAC(want.Addr())); err == nil {
-			r.attr(unix.IFLA_ADDRESS, mac...)
-		}
-		r.nest(unix.IFLA_LINKINFO, func() { r.str(unix.IFLA_INFO_KIND, "bridge") })
-		if err := c.do(&r, nil); err != nil && !errors.Is(err, unix.EEXIST) { // another start was faster
+		if err := c.makeBridge(op, ""); err != nil && !errors.Is(err, unix.EEXIST) { // another start was faster
 			return 0, err
 		}
 		l, err = c.link(op.Name, 0)
@@ -309,6 +304,68 @@ func (c *conn) ensureBridge(op *plan.LinkBridge) (int, error) {
 		return 0, err
 	}
 	return l.index, nil
+}
+
+// makeBridge makes a bridge, down and without its address, and writes a mark on it, if there is one. Its hardware address, which it has
+// from the beginning, tells its subnet before the mark does: the kernel takes no alias with a link that is made.
+func (c *conn) makeBridge(op *plan.LinkBridge, mark string) error {
+	want, err := netip.ParsePrefix(op.Address)
+	if err != nil || !want.Addr().Is4() {
+		return fmt.Errorf("address %q: want IPv4 in CIDR form", op.Address)
+	}
+	var r request
+	r.message(unix.RTM_NEWLINK, unix.NLM_F_ACK|unix.NLM_F_CREATE|unix.NLM_F_EXCL, ifinfo(0, 0, 0)...)
+	r.str(unix.IFLA_IFNAME, op.Name)
+	if op.MTU > 0 {
+		r.u32(unix.IFLA_MTU, uint32(op.MTU))
+	}
+	// A bridge without an address of its own takes one of its ports', and changes it as they come and go.
+	if mac, err := parseMAC(MAC(want.Addr())); err == nil {
+		r.attr(unix.IFLA_ADDRESS, mac...)
+	}
+	r.nest(unix.IFLA_LINKINFO, func() { r.str(unix.IFLA_INFO_KIND, "bridge") })
+	if err := c.do(&r, nil); err != nil || mark == "" {
+		return err
+	}
+	r = request{}
+	r.message(unix.RTM_SETLINK, unix.NLM_F_ACK, ifinfo(0, 0, 0)...)
+	r.str(unix.IFLA_IFNAME, op.Name)
+	r.attr(unix.IFLA_IFALIAS, []byte(mark)...)
+	return c.do(&r, nil)
+}
+
+// mark writes an alias on a link.
+func (c *conn) mark(index int, text string) error {
+	var r request
+	r.message(unix.RTM_SETLINK, unix.NLM_F_ACK, ifinfo(index, 0, 0)...)
+	r.attr(unix.IFLA_IFALIAS, []byte(text)...)
+	return c.do(&r, nil)
+}
+
+// claimed is a subnet that an installation of glassbox has, or is about to give to, its bridge.
+type claimed struct {
+	index  int
+	subnet netip.Prefix
+}
+
+// claims lists the subnets of all bridges of glassbox.
+func (c *conn) claims() ([]claimed, error) {
+	var out []claimed
+	var r request
+	r.message(unix.RTM_GETLINK, unix.NLM_F_DUMP, ifinfo(0, 0, 0)...)
+	r.u32(unix.IFLA_EXT_MASK, skipStats)
+	err := c.dump(&r, func() { out = out[:0] }, func(_ uint16, body []byte) error {
+		if l, ok := parseLink(body); ok && l.kind == "bridge" {
+			if o, marked := parseOwner(l.alias); marked {
+				out = append(out, claimed{l.index, o.subnet})
+			} else if a, ok := addressOf(l.mac); ok {
+				// In the making, or of an earlier version. It has no larger subnet (see pick).
+				out = append(out, claimed{l.index, netip.PrefixFrom(a, 16).Masked()})
+			}
+		}
+		return nil
+	})
+	return out, err
 }
 
 // veth makes the pair in one request, both ends in their place. A pair of that name is left from an earlier run of the same
@@ -411,6 +468,16 @@ func (c *conn) deleteLink(name string) error {
 	var r request
 	r.message(unix.RTM_DELLINK, unix.NLM_F_ACK, ifinfo(0, 0, 0)...)
 	r.str(unix.IFLA_IFNAME, name)
+	if err := c.do(&r, nil); err != nil && !errors.Is(err, unix.ENODEV) {
+		return err
+	}
+	return nil
+}
+
+// deleteIndex removes a link by its number, which no other link ever gets: one of the same name that somebody has made meanwhile stays.
+func (c *conn) deleteIndex(index int) error {
+	var r request
+	r.message(unix.RTM_DELLINK, unix.NLM_F_ACK, ifinfo(index, 0, 0)...)
 	if err := c.do(&r, nil); err != nil && !errors.Is(err, unix.ENODEV) {
 		return err
 	}

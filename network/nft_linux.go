@@ -488,6 +488,22 @@ func (c *conn) ensureTable(op *plan.NftBridge) error {
 	return err
 }
 
+// deleteTable removes a table of family ip with all that is in it; one that isn't there is no error.
+func (c *conn) deleteTable(name string) error {
+	if err := checkTable(name); err != nil {
+		return err
+	}
+	var r request
+	r.begin()
+	r.nft(unix.NFT_MSG_DELTABLE, 0)
+	r.str(unix.NFTA_TABLE_NAME, name)
+	r.ackLast()
+	if _, err := c.transact(&r); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("table %s: %w", name, err)
+	}
+	return nil
+}
+
 func (c *conn) tableTag(table string) (string, error) {
 	var r request
 	var text string

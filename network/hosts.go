@@ -10,13 +10,25 @@ import (
 
 // HostEntry is a line of /etc/hosts.
 type HostEntry struct {
-	Name string
-	IP   netip.Addr
+	Name string     `json:"name"`
+	IP   netip.Addr `json:"ip,omitzero"` // not valid: the host's, as the container reaches it ("host-gateway"), see At
 }
 
-// ParseAddHost reads the argument of --add-host: NAME:IP or NAME=IP. The word host-gateway stands for the host's address
-// on the container's network; with a container on no network of ours, gateway is the zero Addr and the word is an error.
-func ParseAddHost(spec string, gateway netip.Addr) (HostEntry, error) {
+// At fills in the host's address on the container's network. With a container on no network of ours, gateway is the zero Addr, and an
+// entry that needs it is an error.
+func (e HostEntry) At(gateway netip.Addr) (HostEntry, error) {
+	if e.IP.IsValid() {
+		return e, nil
+	}
+	if !gateway.IsValid() {
+		return e, fmt.Errorf("add-host %q: host-gateway needs a container on a bridge", e.Name)
+	}
+	return HostEntry{e.Name, gateway}, nil
+}
+
+// ParseAddHost reads the argument of --add-host: NAME:IP or NAME=IP. The word host-gateway as IP stands for the host's address
+// on the container's network.
+func ParseAddHost(spec string) (HostEntry, error) {
 	name, text, ok := strings.Cut(spec, "=")
 	if !ok {
 		name, text, ok = strings.Cut(spec, ":")
@@ -28,10 +40,7 @@ func ParseAddHost(spec string, gateway netip.Addr) (HostEntry, error) {
 		return HostEntry{}, fmt.Errorf("add-host %q: %q is no host name", spec, name)
 	}
 	if text == "host-gateway" {
-		if !gateway.IsValid() {
-			return HostEntry{}, fmt.Errorf("add-host %q: host-gateway needs a container on a bridge", spec)
-		}
-		return HostEntry{name, gateway}, nil
+		return HostEntry{Name: name}, nil
 	}
 	if t, found := strings.CutPrefix(text, "["); found {
 		text = strings.TrimSuffix(t, "]")

@@ -1,0 +1,415 @@
+package network
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"glassbox/plan"
+)
+
+// Open returns a network as it is to be used for a start. The default network, "bridge", is made when it is first asked for: with a
+// bridge that no other installation has, and a subnet that is free on this host, which means that no route and no address of the
+// current network namespace overlaps with it. The choice is remembered. It is made again when something else has come to overlap
+// and no container has an address in it, or when another installation has taken the bridge's name meanwhile. Open also finds out on which
+// interfaces forwarding has to be switched on. The error is ErrNotFound for a name that nobody has made.
+func (s Store) Open(name string) (Network, error) {
+	if n, ok := builtin(name); ok {
+		return n, nil
+	}
+	unlock, err := lock(s.State)
+	if err == nil {
+		defer unlock()
+		var n Network
+		if n, err = s.open(name, true); err == nil {
+			return n, nil
+		}
+	}
+	return Network{}, fmt.Errorf("network %s: %w", name, err)
+}
+
+// Likely returns what Open would return now. It writes nothing and needs no privilege.
+func (s Store) Likely(name string) (Network, error) {
+	if n, ok := builtin(name); ok {
+		return n, nil
+	}
+	n, err := s.open(name, false)
+	if err != nil {
+		return Network{}, fmt.Errorf("network %s: %w", name, err)
+	}
+	return n, nil
+}
+
+func (s Store) open(name string, claim bool) (Network, error) {
+	n, written, err := s.read(name)
+	if err != nil {
+		return n, err
+	}
+	if n.Driver != Bridge {
+		return n, fmt.Errorf("driver %q: this version knows %s", n.Driver, Bridge)
+	}
+	c, err := dial(unix.NETLINK_ROUTE)
+	if err != nil {
+		return n, err
+	}
+	defer c.close()
+	if !written && !claim && os.Geteuid() != 0 {
+		// An ordinary user looks at what root would do, and can't read root's record.
+		n = asMarked(c, n)
+	}
+	own := -1
+	if n.Link != "" {
+		switch l, err := c.link(n.Link, 0); {
+		case err == nil && s.ours(l, n):
+			own = l.index
+		case err != nil && !errors.Is(err, unix.ENODEV):
+			return n, fmt.Errorf("link %s: %w", n.Link, err)
+		}
+	}
+	routes, err := c.routes()
+	if err != nil {
+		return n, fmt.Errorf("routes: %w", err)
+	}
+	subnet := n.IPv4().Prefix
+	fits := own >= 0 && subnet.IsValid()
+	if fits && overlaps(usedBy(routes, own), subnet) {
+		if fits, err = s.leased(name, subnet); err != nil {
+			return n, err
+		}
+	}
+	if !fits {
+		if n, own, err = s.choose(c, n, routes, claim); err != nil {
+			return n, err
+		}
+	}
+	n.MTU, n.Opened, err = outside(c, routes, own, filepath.Join(s.State, "opened.json"), claim)
+	return n, err
+}
+
+// ours reports whether a link is the bridge of a network of this installation, as its mark says.
+func (s Store) ours(l link, n Network) bool {
+	o, marked := parseOwner(l.alias)
+	return l.kind == "bridge" && marked && s.owns(o, n)
+}
+
+// asMarked fills in a network by the mark on the host's first bridge, if there is one.
+func asMarked(c *conn, n Network) Network {
+	l, err := c.link(oldName, 0)
+	if err != nil || l.kind != "bridge" {
+		return n
+	}
+	if o, ok := parseOwner(l.alias); ok {
+		n.Link, n.Subnets = l.name, []Subnet{{Prefix: o.subnet, Gateway: o.subnet.Addr().Next()}}
+	}
+	return n
+}
+
+// bridgeNames gives the names that the bridge of a network may have, the best first.
+func bridgeNames(n Network) []string {
+	var names []string
+	if n.Link != "" {
+		names = append(names, n.Link)
+	}
+	if n.Name != Bridge {
+		return append(names, "gbr-"+n.ID[:11]) // as long as a link's name may be
+	}
+	for i := range 100 { // one for each installation of a host
+		names = append(names, fmt.Sprintf("glassbox%d", i))
+	}
+	return names
+}
+
+// choose finds a bridge's name and a subnet, and with claim takes them, so that another installation that chooses at the same moment,
+// and shares no lock with this one, chooses differently. What arbitrates is the kernel: a name can be made once, and a bridge is made together
+// with its hardware address, which names the subnet. Who made a bridge then looks at all others. Of two with overlapping subnets the
+// one with the higher index was made later, and gives way: indices only grow (dev_new_index in net/core/dev.c), so the later one sees
+// the earlier one.
+func (s Store) choose(c *conn, n Network, routes []route, claim bool) (Network, int, error) {
+	addrs, err := c.addresses(0)
+	if err != nil {
+		return n, -1, fmt.Errorf("addresses: %w", err)
+	}
+	if n.ID == "" {
+		n.ID, n.Created = newID(), time.Now().UTC().Truncate(time.Second)
+	}
+	before := n
+	names := bridgeNames(n)
+	for attempt := 0; len(names) > 0 && attempt < 1000; attempt++ {
+		n = before
+		n.Link = names[0]
+		own, free, err := s.lookAt(c, n, before.Link, claim)
+		if err != nil {
+			return n, -1, err
+		}
+		if !free {
+			names = names[1:]
+			continue
+		}
+		claims, err := c.claims()
+		if err != nil {
+			return n, -1, fmt.Errorf("links: %w", err)
+		}
+		if n, err = s.subnet(n, own, routes, addrs, claims); err != nil || !claim {
+			return n, own, err
+		}
+		// The record comes first: a bridge with a mark and without a record is one that its installation has given up (see abandoned).
+		if err := s.write(n); err != nil {
+			return n, -1, err
+		}
+		mark := s.owner(n).String()
+		if own >= 0 {
+			err = c.mark(own, mark)
+		} else {
+			own, err = s.make(c, n, mark)
+		}
+		if errors.Is(err, unix.EEXIST) {
+			names = names[1:] // another installation was faster
+			continue
+		}
+		if err != nil {
+			return n, -1, fmt.Errorf("bridge %s: %w", n.Link, err)
+		}
+		if claims, err = c.claims(); err != nil {
+			return n, -1, fmt.Errorf("links: %w", err)
+		}
+		if !slices.ContainsFunc(claims, func(o claimed) bool { return o.index < own && o.subnet.Overlaps(n.IPv4().Prefix) }) {
+			return n, own, nil
+		}
+		if err := c.deleteIndex(own); err != nil {
+			return n, -1, fmt.Errorf("bridge %s: %w", n.Link, err)
+		}
+	}
+	return n, -1, fmt.Errorf("no name is free for a bridge: glassbox0 to glassbox99 belong to others")
+}
+
+// lookAt says whether a network may have the bridge that is named in it: it isn't there, or is its own already (then own is its index),
+// or has been given up by another installation; with claim, that one is removed. before is the name in the network's record.
+func (s Store) lookAt(c *conn, n Network, before string, claim bool) (own int, free bool, err error) {
+	const patience = 500 * time.Millisecond
+	for begin := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+		l, err := c.link(n.Link, 0)
+		if errors.Is(err, unix.ENODEV) {
+			return -1, true, nil
+		} else if err != nil {
+			return -1, false, fmt.Errorf("link %s: %w", n.Link, err)
+		}
+		o, marked := parseOwner(l.alias)
+		given := false
+		switch {
+		case l.kind != "bridge":
+			return -1, false, nil
+		case marked && s.owns(o, n):
+			return l.index, true, nil
+		case marked:
+			if given, err = abandoned(c, l, o); err != nil {
+				return -1, false, err
+			}
+		case l.up && l.name == before:
+			return l.index, true, nil // made by an earlier version, or made again by a start after somebody removed it
+		case l.up:
+			return -1, false, nil
+		case !claim:
+			return -1, false, nil
+		case time.Since(begin) < patience:
+			continue // in the making: it gets its mark in a moment
+		default:
+			given = true // by somebody who was killed
+		}
+		if !given || !claim {
+			return -1, given, nil
+		}
+		if err := c.deleteIndex(l.index); err != nil {
+			return -1, false, fmt.Errorf("link %s: %w", l.name, err)
+		}
+		return -1, true, nil
+	}
+}
+
+// abandoned reports whether the installation that a bridge belongs to is gone: nothing is plugged in, and where its record was there
+// is none or another's. One that only can't be seen from here (another mount namespace) makes its bridge again at its next start.
+func abandoned(c *conn, l link, o owner) (bool, error) {
+	if !filepath.IsAbs(o.config) {
+		return false, nil
+	}
+	n, written, err := Store{Config: o.config}.read(o.network)
+	if err != nil && !errors.Is(err, ErrNotFound) || written && len(n.ID) >= ownerID && n.ID[:ownerID] == o.id {
+		return false, nil // one that can't be read isn't judged
+	}
+	ports, err := c.links(l.index)
+	return len(ports) == 0, err
+}
+
+// make makes the bridge of a network. A table of its name is somebody's whose bridge is gone; with it go published ports that lead
+// nowhere, or to one of our containers by chance.
+func (s Store) make(c *conn, n Network, mark string) (index int, err error) {
+	leases, err := s.Leases(n.Name)
+	if err != nil {
+		return -1, err
+	}
+	if err := c.makeBridge(&plan.LinkBridge{Name: n.Link, Address: n.IPv4().withBits().String()}, mark); err != nil {
+		return -1, err
+	}
+	if len(leases) == 0 {
+		nft, err := dial(unix.NETLINK_NETFILTER)
+		if err != nil {
+			return -1, err
+		}
+		defer nft.close()
+		if err := nft.deleteTable(n.Table()); err != nil {
+			return -1, err
+		}
+	}
+	l, err := c.link(n.Link, 0)
+	return l.index, err
+}
+
+// subnet gives a network a subnet: the one that it has, if nothing overlaps or a container has an address in it, or a free one.
+func (s Store) subnet(n Network, own int, routes []route, addrs []ifAddress, claims []claimed) (Network, error) {
+	used := usedBy(routes, own)
+	for _, o := range claims {
+		if o.index != own {
+			used = append(used, o.subnet)
+		}
+	}
+	if p := n.IPv4().Prefix; p.IsValid() {
+		keep := !overlaps(used, p)
+		if !keep && own >= 0 {
+			var err error
+			if keep, err = s.leased(n.Name, p); err != nil {
+				return n, err
+			}
+		}
+		if keep {
+			return n, nil
+		}
+	}
+	for _, a := range addrs {
+		if a.index != own {
+			used = append(used, a.prefix.Masked())
+		}
+	}
+	p := pick(append(used, nameservers()...))
+	if !p.IsValid() {
+		return n, fmt.Errorf("no free subnet: write one to %s as {\"subnet\": \"A.B.C.D/N\"}", s.recordFile(n.Name))
+	}
+	n.Subnets = []Subnet{{Prefix: p, Gateway: p.Addr().Next()}}
+	return n, nil
+}
+
+// leased reports whether a container has an address in a subnet.
+func (s Store) leased(network string, subnet netip.Prefix) (bool, error) {
+	leases, err := s.Leases(network)
+	for a := range leases {
+		if subnet.Contains(a) {
+			return true, nil
+		}
+	}
+	return false, err
+}
+
+// usedBy lists the destinations of routes that don't lead to the bridge itself.
+func usedBy(routes []route, own int) []netip.Prefix {
+	var used []netip.Prefix
+	for _, r := range routes {
+		if r.dst.Bits() > 0 && !slices.Contains(r.oifs, own) {
+			used = append(used, r.dst)
+		}
+	}
+	return used
+}
+
+func overlaps(used []netip.Prefix, p netip.Prefix) bool {
+	return slices.ContainsFunc(used, p.Overlaps)
+}
+
+// pick takes the first free candidate: 172.30.0.0/16 downwards to 172.18.0.0/16, then 10.200.0.0/24 to 10.254.255.0/24.
+func pick(used []netip.Prefix) netip.Prefix {
+	for i := byte(30); i >= 18; i-- {
+		if p := netip.PrefixFrom(netip.AddrFrom4([4]byte{172, i}), 16); !overlaps(used, p) {
+			return p
+		}
+	}
+	for i := byte(200); i < 255; i++ {
+		for j := range 256 {
+			if p := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, i, byte(j)}), 24); !overlaps(used, p) {
+				return p
+			}
+		}
+	}
+	return netip.Prefix{}
+}
+
+// nameservers lists the host's DNS servers: one that is reached by the default route has no route of its own, and must not
+// disappear behind a bridge.
+func nameservers() []netip.Prefix {
+	data, _ := os.ReadFile("/etc/resolv.conf")
+	var out []netip.Prefix
+	for _, s := range parseResolv(data).Servers {
+		if a, err := netip.ParseAddr(s); err == nil && a.Is4() {
+			out = append(out, netip.PrefixFrom(a, 32))
+		}
+	}
+	return out
+}
+
+// outside returns the smallest MTU of the interfaces that the host has routes over, and those of them that glassbox has to
+// switch forwarding on for, or has done so before. Where the host is a router anyway (ip_forward is 1), there are none.
+func outside(c *conn, routes []route, own int, file string, remember bool) (mtu int, opened []string, err error) {
+	const lo = 1
+	all, dev, err := c.forwarding()
+	if err != nil {
+		return 0, nil, fmt.Errorf("forwarding: %w", err)
+	}
+	var before, now []string
+	if err := readJSON(file, &before); err != nil {
+		return 0, nil, err
+	}
+	seen := map[int]bool{}
+	mtu = 1500
+	for _, r := range routes {
+		if r.table == unix.RT_TABLE_LOCAL || r.typ != unix.RTN_UNICAST {
+			continue
+		}
+		for _, i := range r.oifs {
+			if i == own || i == lo || seen[i] {
+				continue
+			}
+			seen[i] = true
+			l, err := c.link("", i)
+			if errors.Is(err, unix.ENODEV) {
+				continue
+			} else if err != nil {
+				return 0, nil, fmt.Errorf("link %d: %w", i, err)
+			}
+			if l.mtu >= 576 && r.dst.Bits() == 0 {
+				mtu = min(mtu, l.mtu)
+			}
+			if !all && (!dev[i] || slices.Contains(before, l.name)) {
+				now = append(now, l.name)
+			}
+		}
+	}
+	if !all {
+		// An interface without a route at the moment is still open, and still has to be guarded.
+		for _, name := range before {
+			if !slices.Contains(now, name) {
+				if l, err := c.link(name, 0); err == nil && dev[l.index] {
+					now = append(now, name)
+				}
+			}
+		}
+	}
+	slices.Sort(now)
+	if remember && !slices.Equal(before, now) {
+		if err := writeJSON(file, now); err != nil {
+			return 0, nil, err
+		}
+	}
+	return mtu, now, nil
+}

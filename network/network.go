@@ -1,0 +1,289 @@
+package network
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Network is what containers are plugged into, as an installation of glassbox remembers it.
+type Network struct {
+	Version int       `json:"version"`
+	ID      string    `json:"id,omitempty"` // 64 hexadecimal digits, as with Docker
+	Name    string    `json:"name"`
+	Driver  string    `json:"driver"` // bridge, none, host: see Steps
+	Created time.Time `json:"created,omitzero"`
+	// Link is the name of the network's device on the host, and of its nft table. Of the driver bridge: the bridge.
+	Link    string   `json:"link,omitempty"`
+	Subnets []Subnet `json:"subnets,omitempty"`
+
+	// What follows is no property of the network but of the host at the moment, found when the network was opened.
+
+	MTU int `json:"-"` // bytes; 0: the kernel's own
+	// Opened are the interfaces to the outside that glassbox has to switch forwarding on for, because the host is no router
+	// (net.ipv4.ip_forward is 0). Empty where it is one.
+	Opened []string `json:"-"`
+}
+
+// Subnet is a range of addresses of a network, and the host's own address in it, which is the containers' router.
+type Subnet struct {
+	Prefix  netip.Prefix `json:"subnet"`
+	Gateway netip.Addr   `json:"gateway,omitzero"`
+}
+
+// withBits is the gateway's address with the length of the subnet's prefix.
+func (s Subnet) withBits() netip.Prefix { return netip.PrefixFrom(s.Gateway, s.Prefix.Bits()) }
+
+// The drivers, and the networks that are always there and have their names.
+const (
+	Bridge = "bridge"
+	None   = "none"
+	Host   = "host"
+)
+
+// version is that of the records written here.
+const version = 1
+
+// IPv4 is the network's first subnet of IPv4. The zero Subnet, whose prefix isn't valid, stands for none.
+func (n Network) IPv4() Subnet {
+	for _, s := range n.Subnets {
+		if s.Prefix.Addr().Is4() {
+			return s
+		}
+	}
+	return Subnet{}
+}
+
+// Table is the name of the network's nft table, of family ip.
+func (n Network) Table() string { return n.Link }
+
+// Store is where one installation keeps its networks. Another root or state directory is another installation, which has networks,
+// bridges, tables and subnets of its own.
+//
+//	CONFIG/bridge.json            what the network "bridge" is (Network); survives a reboot
+//	STATE/bridge/leases/172.30.0.2  symbolic link to the id of the container that has the address
+//	STATE/bridge/last             the address leased last, where the search for the next one starts
+//	STATE/opened.json             interfaces on which glassbox switched forwarding on
+//	STATE/lock                    flock(2) for changes
+//
+// A symbolic link, because symlink(2) makes name and content in one step that either has happened or not, and fails if the
+// name is taken.
+//
+// Earlier versions had one network, kept in CONFIG/glassbox0.json (its subnet), STATE/leases and STATE/last. They are read and moved;
+// STATE/leases stays as a link to the new directory, because supervisors that were started before an update still give their
+// addresses back there.
+type Store struct {
+	Config string // below the root directory
+	State  string // below the state directory
+}
+
+func (s Store) recordFile(name string) string { return filepath.Join(s.Config, name+".json") }
+
+// oldName is what earlier versions called their only bridge, and the first installation of a host still does.
+const oldName = "glassbox0"
+
+// ErrNotFound says that there is no network of a name.
+var ErrNotFound = errors.New("there is no such network")
+
+// builtin returns those networks that are the same everywhere and need no record.
+func builtin(name string) (Network, bool) {
+	if name == None || name == Host {
+		return Network{Version: version, Name: name, Driver: name}, true
+	}
+	return Network{}, false
+}
+
+// read returns the record of a network, and false if it has never been written. Only the default network may be without.
+func (s Store) read(name string) (Network, bool, error) {
+	n := Network{Version: version, Name: name, Driver: Bridge}
+	if err := validName(name); err != nil {
+		return n, false, err
+	}
+	file := s.recordFile(name)
+	data, err := os.ReadFile(file)
+	old := false
+	if errors.Is(err, fs.ErrNotExist) && name == Bridge {
+		file, old = s.recordFile(oldName), true
+		data, err = os.ReadFile(file)
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && name == Bridge:
+		return n, false, nil
+	case errors.Is(err, fs.ErrNotExist):
+		return n, false, fmt.Errorf("network %s: %w", name, ErrNotFound)
+	case err != nil:
+		return n, false, err
+	}
+	n, err = parseRecord(name, data)
+	if err != nil {
+		return n, false, fmt.Errorf("%s: %w", file, err)
+	}
+	if old {
+		n.Link = oldName
+	}
+	return n, true, nil
+}
+
+// parseRecord reads a record of any version. The one without a number held a subnet and nothing else, which is also what an administrator
+// may write where no subnet is free (see Store.choose).
+func parseRecord(name string, data []byte) (Network, error) {
+	var r struct {
+		Network
+		Subnet netip.Prefix `json:"subnet"`
+	}
+	if err := json.Unmarshal(data, &r); err != nil {
+		return Network{}, err
+	}
+	n := r.Network
+	if n.Version > version {
+		return n, fmt.Errorf("it was written by a newer glassbox (version %d of the record, this one knows %d): update this one", n.Version, version)
+	}
+	if n.Version == 0 && r.Subnet.IsValid() {
+		n.Subnets = []Subnet{{Prefix: r.Subnet}}
+	}
+	n.Version, n.Name = version, name // the file's name is what it was asked for by
+	if n.Driver == "" {
+		n.Driver = Bridge
+	}
+	for i := range n.Subnets {
+		s := &n.Subnets[i]
+		// A /31 has no room for a router and a container.
+		if !s.Prefix.IsValid() || !s.Prefix.Addr().Is4() || s.Prefix.Bits() > 30 {
+			return n, fmt.Errorf("subnet %q: want IPv4 in CIDR form, at most /30", s.Prefix)
+		}
+		s.Prefix = s.Prefix.Masked()
+		if !s.Gateway.IsValid() {
+			s.Gateway = s.Prefix.Addr().Next()
+		}
+		if !s.Prefix.Contains(s.Gateway) {
+			return n, fmt.Errorf("gateway %s is not in %s", s.Gateway, s.Prefix)
+		}
+	}
+	if n.Link != "" {
+		if err := checkName(n.Link); err != nil {
+			return n, err
+		}
+		if err := checkTable(n.Table()); err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// write replaces the record of a network. The caller holds the lock.
+func (s Store) write(n Network) error {
+	if err := writeJSON(s.recordFile(n.Name), n); err != nil {
+		return err
+	}
+	if n.Name != Bridge {
+		return nil
+	}
+	// Read no more, and it would come back to life if the new one were removed.
+	if err := os.Remove(s.recordFile(oldName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// names lists the networks that have a record, and the default one.
+func (s Store) names() ([]string, error) {
+	names := []string{Bridge}
+	entries, err := os.ReadDir(s.Config)
+	if errors.Is(err, fs.ErrNotExist) {
+		return names, nil
+	}
+	for _, e := range entries {
+		name, ok := strings.CutSuffix(e.Name(), ".json")
+		if ok && name != Bridge && name != oldName && validName(name) == nil {
+			names = append(names, name)
+		}
+	}
+	return names, err
+}
+
+// validName keeps to what Docker takes as the name of a network, which is also safe as the name of a file.
+func validName(s string) error {
+	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+	if s == "" || len(s) > 128 || !strings.Contains(letters, s[:1]) || strings.Trim(s, letters+"_.-") != "" {
+		return fmt.Errorf("network %q: want a name of letters, digits and _.- that begins with a letter or digit", s)
+	}
+	return nil
+}
+
+func newID() string {
+	b := make([]byte, 32)
+	rand.Read(b) // never fails (crypto/rand)
+	return hex.EncodeToString(b)
+}
+
+// An owner is what is written on a bridge (IFLA_IFALIAS, "ip link" shows it as alias), so that installations leave each other's
+// alone, and people see whose it is: "glassbox bridge 172.30.0.0/16 0123456789ab /var/lib/glassbox/network /run/glassbox/network".
+// The kernel keeps at most 255 bytes (IFALIASZ of linux/if.h).
+type owner struct {
+	network       string
+	subnet        netip.Prefix
+	id            string // the first digits of the network's
+	config, state string
+}
+
+const (
+	ownerWord = "glassbox"
+	ownerID   = 12 // as many digits as people are used to
+)
+
+func (s Store) owner(n Network) owner {
+	return owner{n.Name, n.IPv4().Prefix, n.ID[:min(len(n.ID), ownerID)], s.Config, s.State}
+}
+
+// String is never longer than the kernel takes: what is too long for it or holds blanks is given by its hash.
+func (o owner) String() string {
+	return strings.Join([]string{ownerWord, short(o.network, 40), o.subnet.String(), o.id, short(o.config, 80), short(o.state, 80)}, " ")
+}
+
+func short(s string, most int) string {
+	odd := strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c >= 0x7f })
+	if len(s) <= most && !odd && s != "" {
+		return s
+	}
+	h := fnv.New64a()
+	h.Write([]byte(s))
+	return fmt.Sprintf("#%016x", h.Sum64())
+}
+
+// parseOwner reads what String wrote, and reports whether it is that.
+func parseOwner(alias string) (owner, bool) {
+	f := strings.Fields(alias)
+	if len(f) != 6 || f[0] != ownerWord {
+		return owner{}, false
+	}
+	p, err := netip.ParsePrefix(f[2])
+	return owner{f[1], p, f[3], f[4], f[5]}, err == nil
+}
+
+// owns reports whether a bridge with this owner is a network's of this installation. The network's id tells roots apart, also where a
+// container of the host's network has a root of the same path, and the state directory tells apart who leases addresses: two that
+// share neither would give the same address twice.
+func (s Store) owns(o owner, n Network) bool {
+	if o.id == "" || n.ID == "" || o.id != n.ID[:min(len(n.ID), ownerID)] {
+		return false
+	}
+	if o.state == short(s.State, 80) {
+		return true
+	}
+	// The same directory by another name: a link, a bind mount.
+	a, err := os.Stat(o.state)
+	if err != nil {
+		return false
+	}
+	b, err := os.Stat(s.State)
+	return err == nil && os.SameFile(a, b)
+}

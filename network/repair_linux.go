@@ -1,0 +1,135 @@
+package network
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Repair removes what containers left that are gone: leases, published ports and links, of every network. alive says whether a
+// container, or the process that is about to start it, still exists; it must not use this package, because the lock is held.
+// Everything that a container has on a network hangs on its lease, which is taken first and given back last.
+func (s Store) Repair(alive func(containerID string) bool) error {
+	if err := s.repair(alive); err != nil {
+		return fmt.Errorf("repair network: %w", err)
+	}
+	return nil
+}
+
+func (s Store) repair(alive func(string) bool) error {
+	if _, err := os.Stat(s.State); errors.Is(err, fs.ErrNotExist) {
+		return nil // there never was a container with a network
+	}
+	unlock, err := lock(s.State)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	names, err := s.names()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, name := range names {
+		if err := s.repairNetwork(name, alive); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", name, err)) // the others can be repaired all the same
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (s Store) repairNetwork(name string, alive func(string) bool) error {
+	leases, err := s.Leases(name)
+	if err != nil || leases == nil {
+		return err
+	}
+	n, _, err := s.read(name)
+	if err != nil {
+		return err
+	}
+	ips, veths := map[netip.Addr]bool{}, map[string]bool{}
+	var gone []netip.Addr
+	for a, id := range leases {
+		if alive(id) {
+			ips[a], veths[vethStem(id)] = true, true
+		} else {
+			gone = append(gone, a)
+		}
+	}
+	if n.Link != "" {
+		if err := s.removeStale(n, ips, veths); err != nil {
+			return err
+		}
+	}
+	for _, a := range gone { // last, so that a Repair that is killed is done again
+		for _, dir := range []string{s.leases(name), s.oldLeases()} {
+			if err := os.Remove(filepath.Join(dir, a.String())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+			if name != Bridge {
+				break
+			}
+		}
+	}
+	return nil
+}
+
+// removeStale removes published ports that lead to none of the addresses, and links that begin with none of the names, of a network's
+// table and bridge, unless the bridge is another installation's by now: what is there isn't in our leases.
+func (s Store) removeStale(n Network, ips map[netip.Addr]bool, veths map[string]bool) error {
+	rt, err := dial(unix.NETLINK_ROUTE)
+	if err != nil {
+		return err
+	}
+	defer rt.close()
+	bridge, err := rt.link(n.Link, 0)
+	there := err == nil
+	if err != nil && !errors.Is(err, unix.ENODEV) {
+		return err
+	}
+	if _, marked := parseOwner(bridge.alias); there && marked && !s.ours(bridge, n) {
+		return nil
+	}
+
+	nft, err := dial(unix.NETLINK_NETFILTER)
+	if err != nil {
+		return err
+	}
+	defer nft.close()
+	var stale []element
+	for _, set := range []string{mapAny, mapOn} {
+		all, err := nft.elements(n.Table(), set)
+		if err != nil {
+			return fmt.Errorf("published ports: %w", err)
+		}
+		for _, e := range all {
+			if ip, ok := e.containerIP(); ok && !ips[ip] {
+				stale = append(stale, e)
+			}
+		}
+	}
+	if err := nft.remove(n.Table(), stale); err != nil {
+		return fmt.Errorf("unpublish: %w", err)
+	}
+	if !there {
+		return nil
+	}
+	ports, err := rt.links(bridge.index)
+	if err != nil {
+		return fmt.Errorf("links: %w", err)
+	}
+	for _, l := range ports {
+		if l.kind == "veth" && strings.HasPrefix(l.name, vethPrefix) && !veths[l.name[:min(len(l.name), vethLength)]] {
+			if err := rt.deleteLink(l.name); err != nil {
+				return fmt.Errorf("remove %s: %w", l.name, err)
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,171 @@
+package network
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"glassbox/plan"
+)
+
+// Request is what a container asks of its networks.
+type Request struct {
+	Container            string // id
+	Hostname, Domainname string // as /etc/hosts shall say them
+	Networks             []Attachment
+	Ports                []Port // published on the first network that can
+	Resolver             Resolver
+	Hosts                []HostEntry
+}
+
+// Attachment is a network that a container is to be on. What is left out is chosen.
+type Attachment struct {
+	Network   string
+	IP        netip.Addr
+	MAC       string
+	Interface string // of the container
+}
+
+// Wiring is a container's place in its networks, and the files that tell it about it.
+type Wiring struct {
+	Endpoints   []Endpoint
+	Steps       []plan.Step
+	Hosts       []byte // /etc/hosts
+	ResolvConf  []byte // /etc/resolv.conf
+	store       Store
+	containerID string
+}
+
+// Wire finds a container's addresses and ports and writes the steps for them. With lease, addresses are taken, until Release;
+// without (explain), likely ones are shown. origin is that of Steps.
+func (s Store) Wire(r Request, lease bool, origin func(what string) string) (_ *Wiring, err error) {
+	w := &Wiring{store: s, containerID: r.Container}
+	defer func() {
+		if err != nil {
+			w.Release()
+		}
+	}()
+	ports := r.Ports
+	if err := choosePorts(ports); err != nil {
+		return nil, err
+	}
+	var first Network // that the container reaches the host by
+	for i, a := range r.Networks {
+		n, e, err := s.attach(r.Container, a, i, lease)
+		if err != nil {
+			return nil, err
+		}
+		if n.Driver == Bridge {
+			e.Ports, ports = ports, nil
+		}
+		w.Endpoints = append(w.Endpoints, e)
+		steps, err := Steps(n, e, origin)
+		if err != nil {
+			return nil, err
+		}
+		w.Steps = append(w.Steps, steps...)
+		if i == 0 {
+			first = n
+		}
+	}
+	return w, w.files(r, first)
+}
+
+// attach makes an endpoint of one network, and leases its address.
+func (s Store) attach(id string, a Attachment, i int, lease bool) (Network, Endpoint, error) {
+	open := s.Likely
+	if lease {
+		open = s.Open
+	}
+	n, err := open(a.Network)
+	if err != nil {
+		return n, Endpoint{}, err
+	}
+	e := Endpoint{Network: n.Name, Interface: a.Interface, Link: VethName(id, i), IP: a.IP, MAC: a.MAC}
+	if e.Interface == "" {
+		e.Interface = InterfaceName(i)
+	}
+	subnet := n.IPv4()
+	switch {
+	case !subnet.Prefix.IsValid():
+		return n, e, nil // a network without addresses
+	case lease:
+		if e.IP, err = s.Lease(n, id, a.IP); err != nil {
+			return n, e, err
+		}
+	case !e.IP.IsValid():
+		e.IP = subnet.Gateway.Next()
+	}
+	if e.MAC == "" {
+		e.MAC = MAC(e.IP)
+	}
+	return n, e, nil
+}
+
+// choosePorts chooses host ports where none are given. The supervisor takes the ports again; between now and then another program
+// could be quicker, which is then an error.
+func choosePorts(ports []Port) error {
+	open := false
+	for _, p := range ports {
+		open = open || p.HostPort == 0 || p.HostEnd > p.HostPort
+	}
+	if !open {
+		return nil
+	}
+	fds, err := Reserve(ports)
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
+	return err
+}
+
+// files writes /etc/hosts and /etc/resolv.conf.
+func (w *Wiring) files(r Request, first Network) error {
+	gateway, ip := first.IPv4().Gateway, netip.Addr{}
+	if len(w.Endpoints) > 0 {
+		ip = w.Endpoints[0].IP
+	}
+	extra := make([]HostEntry, len(r.Hosts))
+	for i, e := range r.Hosts {
+		var err error
+		if extra[i], err = e.At(gateway); err != nil {
+			return err
+		}
+	}
+	resolv, _ := os.ReadFile("/etc/resolv.conf") // without one, there are FallbackServers
+	if first.Driver == Host {
+		w.ResolvConf = resolv
+		w.Hosts, _ = os.ReadFile("/etc/hosts")
+		for _, e := range extra {
+			w.Hosts = fmt.Appendf(w.Hosts, "%s\t%s\n", e.IP, e.Name)
+		}
+		return nil
+	}
+	var stub []byte
+	if StubOnly(resolv) {
+		stub, _ = os.ReadFile(StubFile)
+	}
+	w.ResolvConf = ResolvConf(resolv, stub, r.Resolver)
+	w.Hosts = Hosts(ip, gateway, r.Hostname, r.Domainname, extra)
+	return nil
+}
+
+// Release gives the addresses back.
+func (w *Wiring) Release() {
+	for _, e := range w.Endpoints {
+		if e.IP.IsValid() {
+			_ = w.store.Release(e.Network, e.IP, w.containerID) // what can't be given back now, Repair finds: the container is gone
+		}
+	}
+}
+
+// Ports are the published ports as the plan has them.
+func (w *Wiring) Ports() []plan.PortRule {
+	var out []plan.PortRule
+	for _, e := range w.Endpoints {
+		out = append(out, rules(e)...)
+	}
+	return out
+}
