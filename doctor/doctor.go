@@ -397,7 +397,7 @@ func (d *diagnosis) network() {
 			Mend: "see the error", Source: "routes, addresses and resolvers over netlink",
 		})
 	default:
-		d.yes(groupNetwork, "default bridge", f.Bridge.Name+" "+f.Bridge.Subnet.String(), "This subnet is free: no route, address or name server of the host is in it.", "routes, addresses and resolvers over netlink")
+		d.yes(groupNetwork, "default bridge", f.Bridge.Link+" "+f.Bridge.IPv4().Prefix.String(), "This subnet is free: no route, address or name server of the host is in it.", "routes, addresses and resolvers over netlink")
 		value := "on (the host is a router)"
 		if f.Sysctl["net.ipv4.ip_forward"] != "1" {
 			value = "off"

@@ -24,7 +24,7 @@ func good(uid uint32) *Facts {
 		},
 		User: "ann", Distribution: []string{"debian"}, Sysctl: map[string]string{"user.max_user_namespaces": "1000", "kernel.seccomp.actions_avail": "errno user_notif"},
 		Booted: true, Features: map[string]string{"overlay": loaded, "nf_tables": loaded, "bridge": loaded, "veth": builtIn},
-		Bridge: network.Bridge{Name: "glassbox0", Subnet: netip.MustParsePrefix("172.30.0.0/16")},
+		Bridge: network.Network{Link: "glassbox0", Subnets: []network.Subnet{{Prefix: netip.MustParsePrefix("172.30.0.0/16")}}},
 		Root:   place, State: place, Runtime: "/bin/glassbox-runtime", Programs: map[string]string{"criu": "/sbin/criu", "pasta": "/bin/pasta"},
 	}
 	if uid == 0 {

@@ -54,7 +54,7 @@ type Facts struct {
 
 	Features  map[string]string // of the kernel: builtIn, loaded, loadable, absent, or "" where it can't be seen
 	NFTables  string            // "" if it answers; denied, unasked, or an error
-	Bridge    network.Bridge
+	Bridge    network.Network
 	BridgeErr string
 	Blocking  []string // chains
 	Allow     []string // commands that help against those
@@ -317,7 +317,8 @@ func (f *Facts) wires(o Options) {
 		f.Blocking = chains
 	}
 	var err error
-	if f.Bridge, err = network.LikelyBridge(filepath.Join(o.State, "network"), filepath.Join(o.Root, "network")); err != nil {
+	networks := network.Store{Config: filepath.Join(o.Root, "network"), State: filepath.Join(o.State, "network")}
+	if f.Bridge, err = networks.Likely(network.Bridge); err != nil {
 		f.BridgeErr = err.Error()
 	}
 	f.Allow = network.AllowCommands(f.Bridge)

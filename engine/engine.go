@@ -128,8 +128,11 @@ func (e *Engine) dir(id string) string        { return filepath.Join(e.cfg.Root,
 func (e *Engine) nameFile(name string) string { return filepath.Join(e.cfg.Root, "names", name) }
 func (e *Engine) locks() string               { return filepath.Join(e.cfg.State, "locks") }
 func (e *Engine) lockFile(id string) string   { return filepath.Join(e.cfg.State, "locks", id+".lock") }
-func (e *Engine) networkState() string        { return filepath.Join(e.cfg.State, "network") }
-func (e *Engine) networkConfig() string       { return filepath.Join(e.cfg.Root, "network") }
+
+// networks is where this installation keeps its networks.
+func (e *Engine) networks() network.Store {
+	return network.Store{Config: filepath.Join(e.cfg.Root, "network"), State: filepath.Join(e.cfg.State, "network")}
+}
 
 // repair looks for lock files that nobody holds. Without any it costs one directory listing.
 func (e *Engine) repair() error {
@@ -155,7 +158,7 @@ func (e *Engine) repair() error {
 	if err := supervise.Repair(e.locks(), e.dir, e.nameFileOf); err != nil {
 		return err
 	}
-	return network.Repair(e.networkState(), func(id string) bool { return state.Held(e.lockFile(id)) })
+	return e.networks().Repair(func(id string) bool { return state.Held(e.lockFile(id)) })
 }
 
 // nameFileOf finds the name of a container that is only half there.

@@ -36,7 +36,7 @@ func (e *Engine) CreateFixed(p *plan.Plan, o CreateOptions) (*Container, error) 
 	if facts.UID != 0 {
 		return nil, unsupported("running containers as an ordinary user is not supported yet: use sudo (explain works without)")
 	}
-	v := vet{e: e, facts: facts, plan: p, find: network.DefaultBridge}
+	v := vet{e: e, facts: facts, plan: p, find: e.networks().Open}
 	if err := v.check(); err != nil {
 		return nil, invalid("the plan is refused: %w", err)
 	}
@@ -80,7 +80,7 @@ func (e *Engine) Refused(p *plan.Plan) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	v := vet{e: e, facts: facts, plan: p, find: network.LikelyBridge} // nothing is made
+	v := vet{e: e, facts: facts, plan: p, find: e.networks().Likely} // nothing is made
 	if err := v.check(); err != nil {
 		return err.Error(), nil
 	}
@@ -98,7 +98,7 @@ func (e *Engine) fixedJob(c *Container, o StartOptions) (*supervise.Job, error) 
 	if err != nil {
 		return nil, err
 	}
-	v := vet{e: e, facts: facts, plan: p, find: network.DefaultBridge} // again: the host may have changed since
+	v := vet{e: e, facts: facts, plan: p, find: e.networks().Open} // again: the host may have changed since
 	if err := v.check(); err != nil {
 		return nil, invalid("the plan is refused: %w", err)
 	}
@@ -111,11 +111,13 @@ func (e *Engine) fixedJob(c *Container, o StartOptions) (*supervise.Job, error) 
 		return nil, err
 	}
 	if v.address.IsValid() {
-		ip, err := network.Lease(e.networkState(), v.bridge, c.ID, v.address.Addr())
+		ip, err := e.networks().Lease(v.bridge, c.ID, v.address.Addr())
 		if err != nil {
 			return nil, fmt.Errorf("the plan's address %s: %w", v.address.Addr(), err)
 		}
-		job.Network = &supervise.Network{State: e.networkState(), Address: ip.String(), Ports: v.ports}
+		job.Network = &supervise.Network{
+			State: e.networks().State, Ports: v.ports, Leases: []supervise.Lease{{Network: v.bridge.Name, Address: ip.String()}},
+		}
 	}
 	files, err := e.hostFiles(c, &v)
 	for name, data := range files {
@@ -124,7 +126,9 @@ func (e *Engine) fixedJob(c *Container, o StartOptions) (*supervise.Job, error) 
 		}
 	}
 	if err != nil {
-		e.release(job.Network, c.ID)
+		if v.address.IsValid() {
+			_ = e.networks().Release(v.bridge.Name, v.address.Addr(), c.ID)
+		}
 		return nil, err
 	}
 	os.Remove(e.pausedFile(c.ID))
@@ -143,7 +147,10 @@ func (e *Engine) hostFiles(c *Container, v *vet) (map[string][]byte, error) {
 	}
 	var extra []network.HostEntry
 	for _, text := range c.Options.AddHost {
-		entry, err := network.ParseAddHost(text, v.bridge.Gateway)
+		entry, err := network.ParseAddHost(text)
+		if err == nil {
+			entry, err = entry.At(v.bridge.IPv4().Gateway)
+		}
 		if err != nil {
 			return nil, invalid("%w", err)
 		}
@@ -156,7 +163,7 @@ func (e *Engine) hostFiles(c *Container, v *vet) (map[string][]byte, error) {
 	}
 	r := network.Resolver{Servers: c.Options.DNS, Search: c.Options.DNSSearch, Options: c.Options.DNSOption}
 	out["resolv.conf"] = network.ResolvConf(resolv, stub, r)
-	out["hosts"] = network.Hosts(v.address.Addr(), v.bridge.Gateway, v.hostname, c.Options.Domainname, extra)
+	out["hosts"] = network.Hosts(v.address.Addr(), v.bridge.IPv4().Gateway, v.hostname, c.Options.Domainname, extra)
 	return out, nil
 }
 
@@ -165,7 +172,7 @@ type vet struct {
 	e     *Engine
 	facts *host.Facts
 	plan  *plan.Plan
-	find  func(stateDir, configDir string) (network.Bridge, error) // the default one
+	find  func(name string) (network.Network, error)
 
 	id       string
 	argv     []string
@@ -173,7 +180,7 @@ type vet struct {
 	terminal bool
 	volatile bool
 	network  string
-	bridge   network.Bridge
+	bridge   network.Network
 	address  netip.Prefix
 	ports    []plan.PortRule
 	made     map[string]bool // cgroups
@@ -463,12 +470,14 @@ func (v *vet) wires() error {
 		want = network.Loopback()
 	default:
 		v.network = "bridge"
-		bridge, err := v.find(v.e.networkState(), v.e.networkConfig())
+		bridge, err := v.find(network.Bridge)
 		if err != nil {
 			return err
 		}
 		v.bridge = bridge
-		end := network.Endpoint{Bridge: bridge, IP: v.address.Addr(), MAC: veth.MAC, Veth: network.VethName(v.id)}
+		end := network.Endpoint{
+			Network: bridge.Name, Interface: network.InterfaceName(0), Link: network.VethName(v.id, 0), IP: v.address.Addr(), MAC: veth.MAC,
+		}
 		for _, r := range v.ports {
 			p := network.Port{Proto: r.Proto, HostPort: r.HostPort, ContainerPort: r.ContainerPort}
 			if r.HostIP != "" {
@@ -478,7 +487,9 @@ func (v *vet) wires() error {
 			}
 			end.Ports = append(end.Ports, p)
 		}
-		want = network.Steps(end, func(string) string { return "" })
+		if want, err = network.Steps(bridge, end, func(string) string { return "" }); err != nil {
+			return err
+		}
 	}
 	for i, s := range want {
 		if i < len(have) && reflect.DeepEqual(have[i], s.Op) {

@@ -170,7 +170,7 @@ func (e *Engine) job(c *Container, o StartOptions) (*supervise.Job, error) {
 		return nil, err
 	}
 	fail := func(err error) (*supervise.Job, error) {
-		e.release(w.job, c.ID)
+		w.release()
 		return nil, err
 	}
 	filed := e.timed("writes hosts, resolv.conf, hostname")

@@ -1,32 +1,91 @@
 package engine
 
 import (
-	"fmt"
-	"glassbox/network"
-	"glassbox/plan"
-	"glassbox/supervise"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
+	"glassbox/network"
+	"glassbox/plan"
+	"glassbox/supervise"
 )
 
-// wiring is a container's place in a network, and the files that tell it about it.
+// wiring is a container's place in its networks, and the files that tell it about it.
 type wiring struct {
 	steps     []plan.Step
 	job       *supervise.Network
 	hosts     []byte
 	resolv    []byte
 	container string // id of the container whose network is shared
+	release   func() // gives back what was leased
 }
 
-// wire finds the container's address and ports and writes the steps for them. With lease, the address is taken; without
-// (explain), a likely one is shown.
+// wire finds the container's addresses and ports and writes the steps for them. With lease, addresses are taken; without
+// (explain), likely ones are shown.
 func (e *Engine) wire(c *Container, s *specification, lease bool) (*wiring, error) {
+	switch s.network {
+	case network.Bridge, network.None, network.Host:
+	default:
+		return &wiring{container: s.network, release: func() {}}, nil
+	}
+	r, err := e.request(c, s)
+	if err != nil {
+		return nil, err
+	}
+	found, err := e.networks().Wire(r, lease, originOf(&c.Options))
+	if err != nil {
+		return nil, err
+	}
+	w := &wiring{steps: found.Steps, hosts: found.Hosts, resolv: found.ResolvConf, release: func() {}}
+	if !lease {
+		return w, nil
+	}
+	w.release = found.Release
+	for _, end := range found.Endpoints {
+		if end.IP.IsValid() {
+			if w.job == nil {
+				w.job = &supervise.Network{State: e.networks().State, Ports: found.Ports()}
+			}
+			w.job.Leases = append(w.job.Leases, supervise.Lease{Network: end.Network, Address: end.IP.String()})
+		}
+	}
+	return w, nil
+}
+
+// request is the one place where a container's options become what it asks of its networks.
+func (e *Engine) request(c *Container, s *specification) (network.Request, error) {
 	o := &c.Options
-	origin := func(what string) string {
+	r := network.Request{
+		Container: c.ID, Hostname: s.spec.Hostname, Domainname: o.Domainname,
+		Resolver: network.Resolver{Servers: o.DNS, Search: o.DNSSearch, Options: o.DNSOption},
+	}
+	end := network.Attachment{Network: s.network, MAC: o.MAC}
+	var err error
+	if o.IP != "" {
+		if end.IP, err = netip.ParseAddr(o.IP); err != nil {
+			return r, invalid("--ip: %w", err)
+		}
+	}
+	r.Networks = []network.Attachment{end}
+	for _, server := range o.DNS {
+		if _, err := netip.ParseAddr(server); err != nil {
+			return r, invalid("--dns %s: it is no IP address", server)
+		}
+	}
+	for _, text := range o.AddHost {
+		entry, err := network.ParseAddHost(text)
+		if err != nil {
+			return r, invalid("%w", err)
+		}
+		r.Hosts = append(r.Hosts, entry)
+	}
+	r.Ports, err = ports(o, s)
+	return r, err
+}
+
+// originOf says which flag a step of the network comes from.
+func originOf(o *CreateOptions) func(what string) string {
+	return func(what string) string {
 		if what == "publish" {
 			return strings.Join(append(prefixed("-p ", o.Publish), when(o.PublishAll, "-P")...), " ")
 		}
@@ -35,86 +94,6 @@ func (e *Engine) wire(c *Container, s *specification, lease bool) (*wiring, erro
 		}
 		return "default"
 	}
-	w := &wiring{}
-	gateway, ip := netip.Addr{}, netip.Addr{}
-	switch s.network {
-	case "none":
-		w.steps = network.Loopback()
-	case "host":
-	case "bridge":
-		find := network.LikelyBridge
-		if lease {
-			find = network.DefaultBridge
-		}
-		bridge, err := find(e.networkState(), e.networkConfig())
-		if err != nil {
-			return nil, err
-		}
-		var want netip.Addr
-		if o.IP != "" {
-			if want, err = netip.ParseAddr(o.IP); err != nil {
-				return nil, invalid("--ip: %w", err)
-			}
-		}
-		gateway, ip = bridge.Gateway, want
-		if lease {
-			if ip, err = network.Lease(e.networkState(), bridge, c.ID, want); err != nil {
-				return nil, err
-			}
-			w.job = &supervise.Network{State: e.networkState(), Address: ip.String()}
-		} else if !ip.IsValid() {
-			ip = bridge.Gateway.Next()
-		}
-		ports, err := e.ports(o, s)
-		if err != nil {
-			e.release(w.job, c.ID)
-			return nil, err
-		}
-		mac := o.MAC
-		if mac == "" {
-			mac = network.MAC(ip)
-		}
-		w.steps = network.Steps(network.Endpoint{Bridge: bridge, IP: ip, MAC: mac, Veth: network.VethName(c.ID), Ports: ports}, origin)
-		for _, step := range w.steps {
-			if p, ok := step.Op.(*plan.NftPublish); ok && w.job != nil {
-				w.job.Ports = p.Ports
-			}
-		}
-	default:
-		w.container = s.network
-		return w, nil
-	}
-	for _, server := range o.DNS {
-		if _, err := netip.ParseAddr(server); err != nil {
-			e.release(w.job, c.ID)
-			return nil, invalid("--dns %s: it is no IP address", server)
-		}
-	}
-	var extra []network.HostEntry
-	for _, text := range o.AddHost {
-		entry, err := network.ParseAddHost(text, gateway)
-		if err != nil {
-			e.release(w.job, c.ID)
-			return nil, invalid("%w", err)
-		}
-		extra = append(extra, entry)
-	}
-	hostResolv, _ := os.ReadFile("/etc/resolv.conf")
-	if s.network == "host" {
-		w.resolv = hostResolv
-		w.hosts, _ = os.ReadFile("/etc/hosts")
-		for _, entry := range extra {
-			w.hosts = fmt.Appendf(w.hosts, "%s\t%s\n", entry.IP, entry.Name)
-		}
-	} else {
-		var stub []byte
-		if network.StubOnly(hostResolv) {
-			stub, _ = os.ReadFile(network.StubFile)
-		}
-		w.resolv = network.ResolvConf(hostResolv, stub, network.Resolver{Servers: o.DNS, Search: o.DNSSearch, Options: o.DNSOption})
-		w.hosts = network.Hosts(ip, gateway, s.spec.Hostname, o.Domainname, extra)
-	}
-	return w, nil
 }
 
 func prefixed(p string, words []string) []string {
@@ -132,8 +111,8 @@ func when(ok bool, word string) []string {
 	return nil
 }
 
-// ports reads -p and -P, and chooses host ports where none are given.
-func (e *Engine) ports(o *CreateOptions, s *specification) ([]network.Port, error) {
+// ports reads -p and -P.
+func ports(o *CreateOptions, s *specification) ([]network.Port, error) {
 	var ports []network.Port
 	for _, text := range o.Publish {
 		p, err := network.ParsePublish(text)
@@ -156,24 +135,5 @@ func (e *Engine) ports(o *CreateOptions, s *specification) ([]network.Port, erro
 			ports = append(ports, p...)
 		}
 	}
-	if slices.ContainsFunc(ports, func(p network.Port) bool { return p.HostPort == 0 || p.HostEnd > p.HostPort }) {
-		// The supervisor takes the ports again; between now and then another program could be quicker, which is then an error.
-		fds, err := network.Reserve(ports)
-		if err != nil {
-			return nil, err
-		}
-		for _, fd := range fds {
-			unix.Close(fd)
-		}
-	}
 	return ports, nil
-}
-
-func (e *Engine) release(n *supervise.Network, id string) {
-	if n == nil {
-		return
-	}
-	if addr, err := netip.ParseAddr(n.Address); err == nil {
-		network.ReleaseLease(n.State, addr, id)
-	}
 }

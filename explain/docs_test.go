@@ -48,14 +48,22 @@ func example(t *testing.T) *plan.Plan {
 		Arch: "amd64", Kernel: facts.Kernel{Release: "6.1.0", Major: 6, Minor: 1}, LastCap: 40, Caps: 1<<41 - 1, Seccomp: true, CPUs: 2,
 		Cgroup: facts.Cgroup{Mode: facts.CgroupV2, Hierarchies: []facts.Hierarchy{{Mount: "/sys/fs/cgroup", V2: true, Own: "/user.slice", Controllers: all, Enabled: all}}},
 	}
-	bridge := network.Bridge{Name: "glassbox0", Table: "glassbox0", Subnet: netip.MustParsePrefix("172.30.0.0/16"), Gateway: netip.MustParseAddr("172.30.0.1")}
+	bridge := network.Network{
+		Name: "bridge", Driver: network.Bridge, Link: "glassbox0",
+		Subnets: []network.Subnet{{Prefix: netip.MustParsePrefix("172.30.0.0/16"), Gateway: netip.MustParseAddr("172.30.0.1")}},
+	}
 	ip := netip.MustParseAddr("172.30.0.2")
+	wired, err := network.Steps(bridge, network.Endpoint{
+		Interface: network.InterfaceName(0), IP: ip, MAC: network.MAC(ip), Link: network.VethName(id, 0),
+		Ports: []network.Port{{Proto: "tcp", HostPort: 8080, ContainerPort: 80}},
+	}, func(what string) string { return map[string]string{"publish": "-p 8080:80"}[what] })
+	if err != nil {
+		t.Fatal(err)
+	}
 	out, err := compile.Container(compile.Input{
 		Spec: spec, Facts: here, SeccompName: "default", DieWithParent: true, MakeCwd: true,
 		Overlay: &plan.Overlay{Dir: "/var/lib/glassbox", Lower: []string{"layers/2b", "layers/1a"}, Upper: "containers/" + id + "/upper", Work: "containers/" + id + "/work", Target: dir + "/merged"},
-		Network: network.Steps(network.Endpoint{
-			Bridge: bridge, IP: ip, MAC: network.MAC(ip), Veth: network.VethName(id), Ports: []network.Port{{Proto: "tcp", HostPort: 8080, ContainerPort: 80}},
-		}, func(what string) string { return map[string]string{"publish": "-p 8080:80"}[what] }),
+		Network: wired,
 		Origins: map[string]string{
 			"": "default", "/linux/resources/memory": "--memory=64m", "/linux/resources/pids": "--pids-limit=50", "/linux/resources/cpu": "--cpus=0.5", "/hostname": "--hostname=web",
 			"/root": "image httpd", "/process/args": "image config", "/mounts/2": "-v /home/me/site:/data:ro", "/process/capabilities": "--cap-drop=ALL --cap-add=NET_BIND_SERVICE",

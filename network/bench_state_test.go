@@ -12,25 +12,26 @@ import (
 func BenchmarkState(b *testing.B) {
 	host := newNetns(b)
 	dir := b.TempDir()
-	var br Bridge
+	var br Network
+	store := Store{dir, dir}
 	host.do(func() {
-		br, _ = DefaultBridge(dir, dir)
+		br, _ = store.Open(Bridge)
 	})
 	for i := range 20 {
 		id := fmt.Sprintf("%012x", i)
-		ip, err := Lease(dir, br, id, netip.Addr{})
+		ip, err := store.Lease(br, id, netip.Addr{})
 		if err != nil {
 			b.Fatal(err)
 		}
-		e := Endpoint{Bridge: br, IP: ip, Veth: VethName(id), Ports: []Port{{HostPort: uint16(i + 1), ContainerPort: 80, Proto: "tcp"}}}
-		if err := host.run(newNetns(b), Steps(e, testOrigin)); err != nil {
+		e := Endpoint{IP: ip, Interface: "eth0", Link: VethName(id, 0), Ports: []Port{{HostPort: uint16(i + 1), ContainerPort: 80, Proto: "tcp"}}}
+		if err := host.run(newNetns(b), stepsOf(br, e)); err != nil {
 			b.Fatal(err)
 		}
 	}
-	b.Run("DefaultBridge", func(b *testing.B) {
+	b.Run("Open", func(b *testing.B) {
 		host.do(func() {
 			for b.Loop() {
-				if _, err := DefaultBridge(dir, dir); err != nil {
+				if _, err := store.Open(Bridge); err != nil {
 					panic(err)
 				}
 			}
@@ -38,11 +39,11 @@ func BenchmarkState(b *testing.B) {
 	})
 	b.Run("Lease", func(b *testing.B) {
 		for b.Loop() {
-			ip, err := Lease(dir, br, "x", netip.Addr{})
+			ip, err := store.Lease(br, "x", netip.Addr{})
 			if err != nil {
 				b.Fatal(err)
 			}
-			if err := ReleaseLease(dir, ip, "x"); err != nil {
+			if err := store.Release(Bridge, ip, "x"); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -50,7 +51,7 @@ func BenchmarkState(b *testing.B) {
 	b.Run("Repair", func(b *testing.B) {
 		host.do(func() {
 			for b.Loop() {
-				if err := Repair(dir, func(string) bool { return true }); err != nil {
+				if err := store.Repair(func(string) bool { return true }); err != nil {
 					panic(err)
 				}
 			}

@@ -13,8 +13,8 @@ import (
 func BenchmarkWire(b *testing.B) {
 	host := newNetns(b)
 	ip := netip.MustParseAddr("172.30.0.2")
-	e := Endpoint{Bridge: testBridge(), IP: ip, MAC: MAC(ip), Veth: "gb0", Ports: []Port{{HostPort: 8080, ContainerPort: 80, Proto: "tcp"}}}
-	steps := Steps(e, testOrigin)
+	e := Endpoint{IP: ip, MAC: MAC(ip), Interface: "eth0", Link: "gb0", Ports: []Port{{HostPort: 8080, ContainerPort: 80, Proto: "tcp"}}}
+	steps := stepsOf(testNetwork(), e)
 	per := map[string]time.Duration{}
 	round := func(count bool) {
 		c := newNetns(b)
@@ -27,7 +27,7 @@ func BenchmarkWire(b *testing.B) {
 			for _, s := range steps {
 				ops = append(ops, s.Op)
 			}
-			ops = append(ops, &plan.NftUnpublish{Table: e.Bridge.Table, Ports: rules(e)}, &plan.LinkDelete{Name: e.Veth})
+			ops = append(ops, &plan.NftUnpublish{Table: testNetwork().Table(), Ports: rules(e)}, &plan.LinkDelete{Name: e.Link})
 			for _, op := range ops {
 				if _, ok := op.(*plan.LinkDelete); ok {
 					b.StopTimer()

@@ -131,6 +131,17 @@ func bridgeNames(n Network) []string {
 // one with the higher index was made later, and gives way: indices only grow (dev_new_index in net/core/dev.c), so the later one sees
 // the earlier one.
 func (s Store) choose(c *conn, n Network, routes []route, claim bool) (Network, int, error) {
+	if claim {
+		// Two installations may have one root, and so one record: each finds its bridge by the mark.
+		unlock, err := lock(s.Config)
+		if err != nil {
+			return n, -1, err
+		}
+		defer unlock()
+		if n, _, err = s.read(n.Name); err != nil {
+			return n, -1, err
+		}
+	}
 	addrs, err := c.addresses(0)
 	if err != nil {
 		return n, -1, fmt.Errorf("addresses: %w", err)
@@ -143,9 +154,12 @@ func (s Store) choose(c *conn, n Network, routes []route, claim bool) (Network, 
 	for attempt := 0; len(names) > 0 && attempt < 1000; attempt++ {
 		n = before
 		n.Link = names[0]
-		own, free, err := s.lookAt(c, n, before.Link, claim)
+		own, has, free, err := s.lookAt(c, n, before.Link, claim)
 		if err != nil {
 			return n, -1, err
+		}
+		if has.IsValid() {
+			n.Subnets = []Subnet{{Prefix: has, Gateway: has.Addr().Next()}}
 		}
 		if !free {
 			names = names[1:]
@@ -188,46 +202,50 @@ func (s Store) choose(c *conn, n Network, routes []route, claim bool) (Network, 
 	return n, -1, fmt.Errorf("no name is free for a bridge: glassbox0 to glassbox99 belong to others")
 }
 
-// lookAt says whether a network may have the bridge that is named in it: it isn't there, or is its own already (then own is its index),
-// or has been given up by another installation; with claim, that one is removed. before is the name in the network's record.
-func (s Store) lookAt(c *conn, n Network, before string, claim bool) (own int, free bool, err error) {
+// lookAt says whether a network may have the bridge that is named in it: it isn't there, or is its own already (then own is its index,
+// and has the subnet that its mark says), or has been given up by another installation; with claim, that one is removed. before is the
+// name in the network's record.
+func (s Store) lookAt(c *conn, n Network, before string, claim bool) (own int, has netip.Prefix, free bool, err error) {
 	const patience = 500 * time.Millisecond
 	for begin := time.Now(); ; time.Sleep(10 * time.Millisecond) {
 		l, err := c.link(n.Link, 0)
 		if errors.Is(err, unix.ENODEV) {
-			return -1, true, nil
+			return -1, has, true, nil
 		} else if err != nil {
-			return -1, false, fmt.Errorf("link %s: %w", n.Link, err)
+			return -1, has, false, fmt.Errorf("link %s: %w", n.Link, err)
 		}
 		o, marked := parseOwner(l.alias)
 		given := false
 		switch {
 		case l.kind != "bridge":
-			return -1, false, nil
+			return -1, has, false, nil
 		case marked && s.owns(o, n):
-			return l.index, true, nil
+			if o.subnet != n.IPv4().Prefix {
+				has = o.subnet // the record is that of another state directory
+			}
+			return l.index, has, true, nil
 		case marked:
 			if given, err = abandoned(c, l, o); err != nil {
-				return -1, false, err
+				return -1, has, false, err
 			}
 		case l.up && l.name == before:
-			return l.index, true, nil // made by an earlier version, or made again by a start after somebody removed it
+			return l.index, has, true, nil // made by an earlier version, or made again by a start after somebody removed it
 		case l.up:
-			return -1, false, nil
+			return -1, has, false, nil
 		case !claim:
-			return -1, false, nil
+			return -1, has, false, nil
 		case time.Since(begin) < patience:
 			continue // in the making: it gets its mark in a moment
 		default:
 			given = true // by somebody who was killed
 		}
 		if !given || !claim {
-			return -1, given, nil
+			return -1, has, given, nil
 		}
 		if err := c.deleteIndex(l.index); err != nil {
-			return -1, false, fmt.Errorf("link %s: %w", l.name, err)
+			return -1, has, false, fmt.Errorf("link %s: %w", l.name, err)
 		}
-		return -1, true, nil
+		return -1, has, true, nil
 	}
 }
 

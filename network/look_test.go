@@ -31,7 +31,7 @@ func TestPortOfElement(t *testing.T) {
 func expressionsOf(t *testing.T, line string) []byte {
 	t.Helper()
 	var r request
-	if err := r.compile("t", []string{line}); err != nil {
+	if err := r.compile("glassbox0", []string{line}); err != nil {
 		t.Fatal(err)
 	}
 	r.finish()
@@ -50,7 +50,7 @@ func expressionsOf(t *testing.T, line string) []byte {
 // TestSameList: a rule is the same as itself, and as no other of the bridge's rules but its copies in another chain.
 func TestSameList(t *testing.T) {
 	var rules []string
-	for _, line := range Rules(Bridge{Name: "glassbox0", Subnet: netip.MustParsePrefix("172.30.0.0/16"), Gateway: netip.MustParseAddr("172.30.0.1"), Table: "t", Opened: []string{"eth0"}}) {
+	for _, line := range Rules(testNetwork("eth0")) {
 		if w := tokens(line); w[1] == "rule" {
 			rules = append(rules, line)
 		}
@@ -63,7 +63,7 @@ func TestSameList(t *testing.T) {
 			}
 		}
 	}
-	rule := RuleState{expressions: expressionsOf(t, "add rule ip t c ip saddr 192.0.2.7/32 drop")}
+	rule := RuleState{expressions: expressionsOf(t, "add rule ip glassbox0 c ip saddr 192.0.2.7/32 drop")}
 	if !rule.Names(netip.MustParseAddr("192.0.2.7")) || rule.Names(netip.MustParseAddr("192.0.2.8")) {
 		t.Error("which address a rule names")
 	}

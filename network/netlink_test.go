@@ -22,7 +22,7 @@ func TestMessages(t *testing.T) {
 	}
 	var r request
 	r.begin()
-	if err := r.compile("glassbox0", Rules(testBridge("eth0"))); err != nil {
+	if err := r.compile("glassbox0", Rules(testNetwork("eth0"))); err != nil {
 		t.Fatal(err)
 	}
 	e, err := portElement(plan.PortRule{Proto: "udp", HostIP: "127.0.0.1", HostPort: 5353, ContainerIP: "172.30.0.2", ContainerPort: 53})
@@ -46,7 +46,7 @@ func TestMessages(t *testing.T) {
 // messages: what a plan shows is what it does.
 func TestRulesAreNft(t *testing.T) {
 	ours, theirs := newNetns(t), newNetns(t)
-	rules := append(Rules(testBridge("eth0", "wlan0")), "add rule ip glassbox0 forward ip saddr 10.64.0.0/10 ip daddr 192.0.2.1/32 accept")
+	rules := append(Rules(testNetwork("eth0", "wlan0")), "add rule ip glassbox0 forward ip saddr 10.64.0.0/10 ip daddr 192.0.2.1/32 accept")
 	var err error
 	ours.do(func() { err = Open(nil).Do(&plan.NftBridge{Table: "glassbox0", Rules: rules}) })
 	if err != nil {
@@ -126,7 +126,7 @@ func TestErrors(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	var r request
 	r.begin()
-	if err := r.compile("t", Rules(Bridge{Name: "t", Table: "t", Subnet: testBridge().Subnet})); err != nil {
+	if err := r.compile("t", Rules(Network{Link: "t", Subnets: testNetwork().Subnets})); err != nil {
 		f.Fatal(err)
 	}
 	r.finish()
@@ -154,7 +154,7 @@ func FuzzParse(f *testing.F) {
 }
 
 func FuzzCompile(f *testing.F) {
-	for _, l := range Rules(testBridge("eth0")) {
+	for _, l := range Rules(testNetwork("eth0")) {
 		f.Add(l)
 	}
 	f.Fuzz(func(t *testing.T, line string) {

@@ -42,10 +42,13 @@ func TestSteps(t *testing.T) {
 		t.Fatal(err)
 	}
 	e := Endpoint{
-		Bridge: testBridge("eth0"), IP: netip.MustParseAddr("172.30.0.2"), MAC: "02:42:ac:1e:00:02", Veth: "gb0123456789ab",
+		Network: Bridge, IP: netip.MustParseAddr("172.30.0.2"), MAC: "02:42:ac:1e:00:02", Interface: "eth0", Link: "gb0123456789ab",
 		Ports: append(ports, local...),
 	}
-	steps := Steps(e, func(what string) string { return "--" + what })
+	steps, err := Steps(testNetwork("eth0"), e, func(what string) string { return "--" + what })
+	if err != nil {
+		t.Fatal(err)
+	}
 	data, err := json.MarshalIndent(steps, "", "  ")
 	if err != nil {
 		t.Fatal(err)
@@ -65,7 +68,7 @@ func TestVethName(t *testing.T) {
 		"WEB-0123456789":       "",
 		"":                     "",
 	} {
-		got := VethName(id)
+		got := VethName(id, 0)
 		if len(got) != 14 || want != "" && id != "web" && got != want {
 			t.Errorf("VethName(%q): got %q, want %q", id, got, want)
 		}
@@ -145,7 +148,10 @@ func TestFiles(t *testing.T) {
 	gateway, ip := netip.MustParseAddr("172.30.0.1"), netip.MustParseAddr("172.30.0.2")
 	var extra []HostEntry
 	for _, s := range []string{"db:10.0.0.5", "six:fd00::1", "six2=[fd00::2]", "gw:host-gateway"} {
-		e, err := ParseAddHost(s, gateway)
+		e, err := ParseAddHost(s)
+		if err == nil {
+			e, err = e.At(gateway)
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -156,11 +162,13 @@ func TestFiles(t *testing.T) {
 		t.Errorf("host.docker.internal given by the user: got %s", got)
 	}
 	for _, s := range []string{"", "a", "a:", ":1.2.3.4", "a:b", "a b:1.2.3.4", "a\n:1.2.3.4"} {
-		if e, err := ParseAddHost(s, gateway); err == nil {
+		if e, err := ParseAddHost(s); err == nil {
 			t.Errorf("add-host %q: got %v, want an error", s, e)
 		}
 	}
-	if _, err := ParseAddHost("a:host-gateway", netip.Addr{}); err == nil {
+	if e, err := ParseAddHost("a:host-gateway"); err != nil {
+		t.Error(err)
+	} else if _, err := e.At(netip.Addr{}); err == nil {
 		t.Error("host-gateway without a gateway: got no error")
 	}
 

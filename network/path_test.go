@@ -106,11 +106,12 @@ func (ns *netns) ask(proto, addr, want string) (answer string) {
 // world is a host with an interface to the outside, another to a second network, and two containers.
 type world struct {
 	host, outside, other, c1, c2 *netns
+	net                          Network
 	e1, e2                       Endpoint
 }
 
 func newWorld(t testing.TB, brNetfilter int, router bool) *world {
-	w := &world{newNetns(t), newNetns(t), newNetns(t), newNetns(t), newNetns(t), Endpoint{}, Endpoint{}}
+	w := &world{newNetns(t), newNetns(t), newNetns(t), newNetns(t), newNetns(t), testNetwork("oth0", "out0"), Endpoint{}, Endpoint{}}
 	connect := func(dev, subnet string, peer *netns) {
 		c := dialNS(t, w.host)
 		defer c.close()
@@ -128,13 +129,12 @@ func newWorld(t testing.TB, brNetfilter int, router bool) *world {
 	if brNetfilter >= 0 {
 		w.host.sh("test ! -e /proc/sys/net/bridge || echo %d > /proc/sys/net/bridge/bridge-nf-call-iptables", brNetfilter)
 	}
-	b := testBridge("oth0", "out0")
 	if router {
 		w.host.sh("echo 1 > /proc/sys/net/ipv4/ip_forward")
-		b.Opened = nil
+		w.net.Opened = nil
 	}
 	endpoint := func(id, ip, ports string) Endpoint {
-		e := Endpoint{Bridge: b, IP: netip.MustParseAddr(ip), Veth: VethName(id)}
+		e := Endpoint{IP: netip.MustParseAddr(ip), Interface: "eth0", Link: VethName(id, 0)}
 		e.MAC = MAC(e.IP)
 		for _, s := range strings.Fields(ports) {
 			ps, err := ParsePublish(s)
@@ -151,7 +151,7 @@ func newWorld(t testing.TB, brNetfilter int, router bool) *world {
 		Endpoint
 		ns *netns
 	}{{w.e1, w.c1}, {w.e2, w.c2}} {
-		if err := w.host.run(e.ns, Steps(e.Endpoint, testOrigin)); err != nil {
+		if err := w.host.run(e.ns, stepsOf(w.net, e.Endpoint)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -250,7 +250,7 @@ func testPackets(t *testing.T, w *world, router bool) {
 	}
 
 	// Taking back.
-	undo := (&plan.NftPublish{Table: w.e1.Bridge.Table, Ports: rules(w.e1)}).Undo()[0]
+	undo := (&plan.NftPublish{Table: w.net.Table(), Ports: rules(w.e1)}).Undo()[0]
 	for range 2 { // what is gone is no error
 		var err error
 		w.host.do(func() { err = Undo(undo) })
@@ -281,8 +281,8 @@ func testPackets(t *testing.T, w *world, router bool) {
 	w.host.sh("nft flush ruleset; ip link del glassbox0")
 	c3 := newNetns(t)
 	e3 := w.e2
-	e3.Veth = VethName("cccccccccccccccc")
-	if err := w.host.run(c3, Steps(e3, testOrigin)); err != nil {
+	e3.Link = VethName("cccccccccccccccc", 0)
+	if err := w.host.run(c3, stepsOf(w.net, e3)); err != nil {
 		t.Fatal(err)
 	}
 	c3.serve("tcp", ":80", "c3")
@@ -363,7 +363,7 @@ func TestBlocking(t *testing.T) {
 	if got := w.outside.ask("tcp", "192.0.2.1:8080", "silence"); got != "silence" {
 		t.Errorf("through a policy of drop: got %q", got)
 	}
-	for _, cmd := range AllowCommands(w.e1.Bridge) {
+	for _, cmd := range AllowCommands(w.net) {
 		w.host.sh("%s", strings.Replace(cmd, "iptables", "iptables-nft", 1))
 	}
 	if got := w.outside.ask("tcp", "192.0.2.1:8080", "c1 sees 192.0.2.2"); got != "c1 sees 192.0.2.2" {

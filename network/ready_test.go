@@ -32,8 +32,8 @@ func TestReady(t *testing.T) {
 	for i := range byte(60) {
 		c := newNetns(t)
 		ip := netip.AddrFrom4([4]byte{172, 30, 0, i + 2})
-		e := Endpoint{Bridge: testBridge(), IP: ip, MAC: MAC(ip), Veth: VethName(ip.String())}
-		if err := host.run(c, Steps(e, testOrigin)); err != nil {
+		e := Endpoint{IP: ip, MAC: MAC(ip), Interface: "eth0", Link: VethName(ip.String(), 0)}
+		if err := host.run(c, stepsOf(testNetwork(), e)); err != nil {
 			t.Fatal(err)
 		}
 		start := time.Now()

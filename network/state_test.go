@@ -17,10 +17,11 @@ import (
 
 func TestLease(t *testing.T) {
 	dir := t.TempDir()
-	b := Bridge{Subnet: netip.MustParsePrefix("10.200.0.0/29"), Gateway: netip.MustParseAddr("10.200.0.1")}
+	b := Network{Name: Bridge, Subnets: []Subnet{{netip.MustParsePrefix("10.200.0.0/29"), netip.MustParseAddr("10.200.0.1")}}}
+	store := Store{State: dir}
 	var got []string
 	for i := range 5 {
-		a, err := Lease(dir, b, fmt.Sprint("c", i), netip.Addr{})
+		a, err := store.Lease(b, fmt.Sprint("c", i), netip.Addr{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -29,42 +30,42 @@ func TestLease(t *testing.T) {
 	if diff := cmp.Diff([]string{"10.200.0.2", "10.200.0.3", "10.200.0.4", "10.200.0.5", "10.200.0.6"}, got); diff != "" {
 		t.Errorf("addresses (-want +got):\n%s", diff)
 	}
-	if _, err := Lease(dir, b, "c5", netip.Addr{}); !errors.Is(err, unix.EADDRNOTAVAIL) {
+	if _, err := store.Lease(b, "c5", netip.Addr{}); !errors.Is(err, unix.EADDRNOTAVAIL) {
 		t.Errorf("lease of a full subnet: got %v, want EADDRNOTAVAIL", err)
 	}
 	addr := func(s string) netip.Addr { return netip.MustParseAddr(s) }
-	if err := ReleaseLease(dir, addr("10.200.0.3"), "c4"); err != nil {
+	if err := store.Release(Bridge, addr("10.200.0.3"), "c4"); err != nil {
 		t.Error(err)
 	}
-	if _, err := Lease(dir, b, "new", addr("10.200.0.3")); !errors.Is(err, unix.EADDRINUSE) {
+	if _, err := store.Lease(b, "new", addr("10.200.0.3")); !errors.Is(err, unix.EADDRINUSE) {
 		t.Errorf("lease of an address that another container has: got %v, want EADDRINUSE", err)
 	}
 	for range 2 {
-		if err := ReleaseLease(dir, addr("10.200.0.3"), "c1"); err != nil {
+		if err := store.Release(Bridge, addr("10.200.0.3"), "c1"); err != nil {
 			t.Error(err)
 		}
 	}
 	for range 2 { // a container may ask again for what it has
-		if a, err := Lease(dir, b, "new", addr("10.200.0.3")); err != nil || a != addr("10.200.0.3") {
+		if a, err := store.Lease(b, "new", addr("10.200.0.3")); err != nil || a != addr("10.200.0.3") {
 			t.Errorf("lease of a free address: got %s, %v", a, err)
 		}
 	}
 	for _, bad := range []string{"10.200.0.1", "10.200.0.0", "10.200.0.7", "10.200.0.9", "::1"} {
-		if _, err := Lease(dir, b, "new", addr(bad)); err == nil {
+		if _, err := store.Lease(b, "new", addr(bad)); err == nil {
 			t.Errorf("lease of %s: got no error", bad)
 		}
 	}
 	// An address isn't used again at once: the next free one after the last.
-	if err := errors.Join(ReleaseLease(dir, addr("10.200.0.6"), "c4"), ReleaseLease(dir, addr("10.200.0.2"), "c0")); err != nil {
+	if err := errors.Join(store.Release(Bridge, addr("10.200.0.6"), "c4"), store.Release(Bridge, addr("10.200.0.2"), "c0")); err != nil {
 		t.Error(err)
 	}
-	if a, err := Lease(dir, b, "c6", netip.Addr{}); err != nil || a != addr("10.200.0.2") {
+	if a, err := store.Lease(b, "c6", netip.Addr{}); err != nil || a != addr("10.200.0.2") {
 		t.Errorf("lease after a release: got %s, %v, want 10.200.0.2", a, err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "last"), []byte("nonsense"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, Bridge, "last"), []byte("nonsense"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if a, err := Lease(dir, b, "c7", netip.Addr{}); err != nil || a != addr("10.200.0.6") {
+	if a, err := store.Lease(b, "c7", netip.Addr{}); err != nil || a != addr("10.200.0.6") {
 		t.Errorf("lease with a broken hint: got %s, %v, want 10.200.0.6", a, err)
 	}
 }
@@ -72,10 +73,10 @@ func TestLease(t *testing.T) {
 // TestLeaseProcesses lets eight processes lease at the same time.
 func TestLeaseProcesses(t *testing.T) {
 	const processes, each = 8, 25
-	b := Bridge{Subnet: netip.MustParsePrefix("10.200.0.0/24"), Gateway: netip.MustParseAddr("10.200.0.1")}
+	b := Network{Name: Bridge, Subnets: []Subnet{{netip.MustParsePrefix("10.200.0.0/24"), netip.MustParseAddr("10.200.0.1")}}}
 	if dir := os.Getenv("GLASSBOX_TEST_LEASE"); dir != "" {
 		for i := range each {
-			if _, err := Lease(dir, b, fmt.Sprintf("%d-%d", os.Getpid(), i), netip.Addr{}); err != nil {
+			if _, err := (Store{State: dir}).Lease(b, fmt.Sprintf("%d-%d", os.Getpid(), i), netip.Addr{}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -96,7 +97,7 @@ func TestLeaseProcesses(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	leases, err := Leases(dir)
+	leases, err := (Store{State: dir}).Leases(Bridge)
 	ids := map[string]bool{}
 	for _, id := range leases {
 		ids[id] = true
@@ -109,20 +110,21 @@ func TestLeaseProcesses(t *testing.T) {
 func TestDefaultBridge(t *testing.T) {
 	state, config := filepath.Join(t.TempDir(), "state"), filepath.Join(t.TempDir(), "config")
 	ns, outside := newNetns(t), newNetns(t)
-	get := func() Bridge {
+	store := Store{config, state}
+	get := func() Network {
 		t.Helper()
-		var b Bridge
+		var b Network
 		var err error
-		ns.do(func() { b, err = DefaultBridge(state, config) })
+		ns.do(func() { b, err = store.Open(Bridge) })
 		if err != nil {
 			t.Fatal(err)
 		}
 		return b
 	}
-	want := func(what, subnet string, mtu int, opened ...string) Bridge {
+	want := func(what, subnet string, mtu int, opened ...string) Network {
 		t.Helper()
 		b := get()
-		got := fmt.Sprint(b.Subnet, b.Gateway, b.MTU, b.Opened)
+		got := fmt.Sprint(b.IPv4().Prefix, b.IPv4().Gateway, b.MTU, b.Opened)
 		p := netip.MustParsePrefix(subnet)
 		if want := fmt.Sprint(p, p.Addr().Next(), mtu, opened); got != want {
 			t.Errorf("%s: got %s, want %s", what, got, want)
@@ -131,7 +133,7 @@ func TestDefaultBridge(t *testing.T) {
 	}
 	ns.sh("ip link set lo up; ip link add d0 type veth peer name d1; ip link set d1 up; ip addr add 172.30.4.1/24 dev d0") // down: an address without a route
 	b := want("an address in the first candidate", "172.29.0.0/16", 1500)
-	if err := ns.run(newNetns(t), Steps(Endpoint{Bridge: b, IP: netip.MustParseAddr("172.29.0.2"), Veth: "gbx"}, testOrigin)); err != nil {
+	if err := ns.run(newNetns(t), stepsOf(b, Endpoint{IP: netip.MustParseAddr("172.29.0.2"), Interface: "eth0", Link: "gbx"})); err != nil {
 		t.Fatal(err)
 	}
 	want("its own bridge is no hindrance", "172.29.0.0/16", 1500)
@@ -147,16 +149,16 @@ func TestDefaultBridge(t *testing.T) {
 	ns.sh("echo 0 > /proc/sys/net/ipv4/ip_forward; ip addr add 192.0.2.1/24 dev d0")
 	want("it is none any more", "172.29.0.0/16", 1500, "d0")
 
-	if _, err := Lease(state, b, "c", netip.Addr{}); err != nil {
+	if _, err := store.Lease(b, "c", netip.Addr{}); err != nil {
 		t.Fatal(err)
 	}
 	ns.sh("ip route add 172.29.8.0/24 via 192.0.2.9")
 	want("an overlap, but a container uses the subnet", "172.29.0.0/16", 1500, "d0")
-	if err := ReleaseLease(state, netip.MustParseAddr("172.29.0.2"), "c"); err != nil {
+	if err := store.Release(Bridge, netip.MustParseAddr("172.29.0.2"), "c"); err != nil {
 		t.Fatal(err)
 	}
 	b = want("an overlap", "172.30.0.0/16", 1500, "d0")
-	if err := ns.run(outside, Steps(Endpoint{Bridge: b, IP: netip.MustParseAddr("172.30.0.2"), Veth: "gby"}, testOrigin)); err != nil {
+	if err := ns.run(outside, stepsOf(b, Endpoint{IP: netip.MustParseAddr("172.30.0.2"), Interface: "eth0", Link: "gby"})); err != nil {
 		t.Fatal(err)
 	}
 	if got := ns.sh("ip -4 -br addr show glassbox0"); !strings.Contains(got, "172.30.0.1/16") || strings.Contains(got, "172.29") {
@@ -171,37 +173,42 @@ func TestDefaultBridge(t *testing.T) {
 }
 
 func TestRepair(t *testing.T) {
-	state := t.TempDir()
+	store := Store{t.TempDir(), t.TempDir()}
 	host, c1, c2 := newNetns(t), newNetns(t), newNetns(t)
 	alive := func(id string) bool { return id == "alive" }
 	repair := func() {
 		t.Helper()
 		var err error
-		host.do(func() { err = Repair(state, alive) })
+		host.do(func() { err = store.Repair(alive) })
 		if err != nil {
 			t.Error(err)
 		}
 	}
 	repair() // nothing there yet
-	b := testBridge()
+	var b Network
+	var err error
+	host.do(func() { b, err = store.Open(Bridge) })
+	if err != nil {
+		t.Fatal(err)
+	}
 	for i, id := range []string{"alive", "dead"} {
-		ip, err := Lease(state, b, id, netip.Addr{})
+		ip, err := store.Lease(b, id, netip.Addr{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		port := uint16(8000 + i)
-		e := Endpoint{Bridge: b, IP: ip, Veth: VethName(id), Ports: []Port{
+		e := Endpoint{IP: ip, Interface: "eth0", Link: VethName(id, 0), Ports: []Port{
 			{HostPort: port, ContainerPort: 80, Proto: "tcp"},
 			{HostIP: netip.MustParseAddr("127.0.0.1"), HostPort: port, ContainerPort: 80, Proto: "udp"},
 		}}
-		if err := host.run([]*netns{c1, c2}[i], Steps(e, testOrigin)); err != nil {
+		if err := host.run([]*netns{c1, c2}[i], stepsOf(b, e)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	host.sh("ip link add foreign type veth peer name foreign2; ip link set foreign master glassbox0")
 	for range 2 {
 		repair()
-		leases, _ := Leases(state)
+		leases, _ := store.Leases(Bridge)
 		if diff := cmp.Diff(map[string]string{"172.30.0.2": "alive"}, stringKeys(leases)); diff != "" {
 			t.Errorf("leases (-want +got):\n%s", diff)
 		}
@@ -210,7 +217,7 @@ func TestRepair(t *testing.T) {
 			t.Errorf("published ports: got %s", maps)
 		}
 		links := host.sh("ip -br link")
-		if !strings.Contains(links, VethName("alive")) || strings.Contains(links, VethName("dead")) || !strings.Contains(links, "foreign") {
+		if !strings.Contains(links, VethName("alive", 0)) || strings.Contains(links, VethName("dead", 0)) || !strings.Contains(links, "foreign") {
 			t.Errorf("links: got %s", links)
 		}
 	}

@@ -16,7 +16,7 @@ import (
 // the next container's veth pair takes while the kernel takes the namespace down.
 func BenchmarkTeardown(b *testing.B) {
 	host := newNetns(b)
-	if err := host.run(newNetns(b), Steps(Endpoint{Bridge: testBridge(), IP: netip.MustParseAddr("172.30.0.9"), Veth: "gb9"}, testOrigin)); err != nil {
+	if err := host.run(newNetns(b), stepsOf(testNetwork(), Endpoint{IP: netip.MustParseAddr("172.30.0.9"), Interface: "eth0", Link: "gb9"})); err != nil {
 		b.Fatal(err)
 	}
 	var gone, next, worst time.Duration
@@ -33,8 +33,8 @@ func BenchmarkTeardown(b *testing.B) {
 			c.fd = openNS(b)
 		}()
 		<-done
-		e := Endpoint{Bridge: testBridge(), IP: netip.MustParseAddr("172.30.0.2"), Veth: "gb2"}
-		if err := host.run(c, Steps(e, testOrigin)); err != nil {
+		e := Endpoint{IP: netip.MustParseAddr("172.30.0.2"), Interface: "eth0", Link: "gb2"}
+		if err := host.run(c, stepsOf(testNetwork(), e)); err != nil {
 			b.Fatal(err)
 		}
 		other := newNetns(b)

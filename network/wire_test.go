@@ -1,7 +1,9 @@
 package network
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -38,6 +40,18 @@ func newNetns(t testing.TB) *netns {
 		t.Fatalf("unshare: %v", err)
 	}
 	ns.fd = openNS(t)
+	// A new namespace has these from the one that the machine started with (net.core.devconf_inherit_init_net), or from the kernel's
+	// configuration: tests take nothing for granted.
+	for _, set := range []string{
+		"ipv4/ip_forward=0", "ipv4/conf/all/rp_filter=0", "ipv4/conf/default/rp_filter=0", "ipv4/conf/all/route_localnet=0",
+		"ipv4/conf/default/route_localnet=0", "ipv6/conf/all/forwarding=0", "ipv6/conf/all/disable_ipv6=0", "ipv6/conf/default/disable_ipv6=0",
+		"ipv6/conf/all/accept_ra=1", "ipv6/conf/default/accept_ra=1",
+	} {
+		file, value, _ := strings.Cut(set, "=")
+		if err := os.WriteFile("/proc/sys/net/"+file, []byte(value), 0); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
+	}
 	if err := unix.Setns(own, unix.CLONE_NEWNET); err != nil {
 		t.Fatalf("setns: %v", err)
 	}
@@ -84,11 +98,20 @@ func (ns *netns) sh(format string, a ...any) string {
 	return string(out)
 }
 
-func testBridge(opened ...string) Bridge {
-	return Bridge{
-		Name: "glassbox0", Subnet: netip.MustParsePrefix("172.30.0.0/16"), Gateway: netip.MustParseAddr("172.30.0.1"),
-		MTU: 1500, Table: "glassbox0", Opened: opened,
+func testNetwork(opened ...string) Network {
+	return Network{
+		Name: Bridge, Driver: Bridge, Link: "glassbox0", MTU: 1500, Opened: opened,
+		Subnets: []Subnet{{netip.MustParsePrefix("172.30.0.0/16"), netip.MustParseAddr("172.30.0.1")}},
 	}
+}
+
+// stepsOf are the steps for an endpoint; its network is of a driver that is known.
+func stepsOf(n Network, e Endpoint) []plan.Step {
+	steps, err := Steps(n, e, testOrigin)
+	if err != nil {
+		panic(err)
+	}
+	return steps
 }
 
 func testOrigin(what string) string { return what }
@@ -119,12 +142,12 @@ func TestRestart(t *testing.T) {
 	host := newNetns(t)
 	ip := netip.MustParseAddr("172.30.0.2")
 	e := Endpoint{
-		Bridge: testBridge(), IP: ip, MAC: MAC(ip), Veth: VethName("0123456789abcdef"),
+		IP: ip, MAC: MAC(ip), Interface: "eth0", Link: VethName("0123456789abcdef", 0),
 		Ports: []Port{{HostPort: 8080, ContainerPort: 80, Proto: "tcp"}, {HostIP: netip.MustParseAddr("127.0.0.1"), HostPort: 53, ContainerPort: 53, Proto: "udp"}},
 	}
 	for range 2 {
 		c := newNetns(t)
-		if err := host.run(c, Steps(e, testOrigin)); err != nil {
+		if err := host.run(c, stepsOf(testNetwork(), e)); err != nil {
 			t.Fatal(err)
 		}
 		got := c.sh("ip -br addr; ip route; ip link show eth0")
@@ -165,10 +188,10 @@ func TestTogether(t *testing.T) {
 	for i, c := range cs {
 		ip := netip.AddrFrom4([4]byte{172, 30, 0, byte(i + 2)})
 		e := Endpoint{
-			Bridge: testBridge("lo"), IP: ip, MAC: MAC(ip), Veth: VethName(ip.String()),
+			IP: ip, MAC: MAC(ip), Interface: "eth0", Link: VethName(ip.String(), 0),
 			Ports: []Port{{HostPort: uint16(8000 + i), ContainerPort: 80, Proto: "tcp"}},
 		}
-		go func() { errs <- host.run(c, Steps(e, testOrigin)) }()
+		go func() { errs <- host.run(c, stepsOf(testNetwork("lo"), e)) }()
 	}
 	for range n {
 		if err := <-errs; err != nil {

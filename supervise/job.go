@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"glassbox/cgroup"
+	"glassbox/network"
 	"glassbox/plan"
 	"glassbox/state"
 )
@@ -75,9 +76,25 @@ type Process struct {
 
 // Network is what a container holds on the host beside links and rules.
 type Network struct {
-	State   string          `json:"state"` // directory of leases
-	Address string          `json:"address"`
-	Ports   []plan.PortRule `json:"ports,omitempty"`
+	State  string          `json:"state"` // network.Store's
+	Leases []Lease         `json:"leases,omitempty"`
+	Ports  []plan.PortRule `json:"ports,omitempty"`
+	// Address is all that a job of an earlier version has instead of Leases: one on the default network.
+	Address string `json:"address,omitempty"`
+}
+
+// Lease is an address that a container has on one of its networks.
+type Lease struct {
+	Network string `json:"network"`
+	Address string `json:"address"`
+}
+
+// All are the leases, whichever version wrote the job.
+func (n *Network) All() []Lease {
+	if n.Address != "" {
+		return append([]Lease{{network.Bridge, n.Address}}, n.Leases...)
+	}
+	return n.Leases
 }
 
 // Statuses of a container.

@@ -538,9 +538,13 @@ func Undo(job *Job) error {
 }
 
 func releaseNetwork(job *Job) {
-	if n := job.Network; n != nil {
-		if addr, err := netip.ParseAddr(n.Address); err == nil {
-			network.ReleaseLease(n.State, addr, job.ID)
+	n := job.Network
+	if n == nil {
+		return
+	}
+	for _, l := range n.All() {
+		if addr, err := netip.ParseAddr(l.Address); err == nil {
+			_ = network.Store{State: n.State}.Release(l.Network, addr, job.ID) // what stays, network.Repair finds
 		}
 	}
 }

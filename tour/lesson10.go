@@ -112,10 +112,10 @@ func greet(l net.Listener, name string) {
 }
 
 // boxBridge is the lesson's bridge, as glassbox would make it.
-func boxBridge() network.Bridge {
-	return network.Bridge{
-		Name: "box0", Table: "tour", Subnet: netip.MustParsePrefix("172.30.0.0/24"), Gateway: netip.MustParseAddr(boxGateway),
-		Opened: []string{"uplink"},
+func boxBridge() network.Network {
+	return network.Network{
+		Name: "box", Driver: network.Bridge, Link: "box0", Opened: []string{"uplink"},
+		Subnets: []network.Subnet{{Prefix: netip.MustParsePrefix("172.30.0.0/24"), Gateway: netip.MustParseAddr(boxGateway)}},
 	}
 }
 
@@ -127,9 +127,10 @@ func published() []network.Port {
 func networks() Lesson {
 	// The steps are those of every container of glassbox (network.Steps). match chooses some of them.
 	wired := func(s *Stage, ports []network.Port, match func(plan.Op) bool) *plan.Plan {
-		e := network.Endpoint{Bridge: boxBridge(), IP: netip.MustParseAddr(boxAddress), Veth: "tobox", Ports: ports}
+		e := network.Endpoint{Interface: network.InterfaceName(0), IP: netip.MustParseAddr(boxAddress), Link: "tobox", Ports: ports}
 		var after []plan.Step
-		for _, st := range network.Steps(e, func(string) string { return "" }) {
+		steps, _ := network.Steps(boxBridge(), e, func(string) string { return "" }) // the driver is known
+		for _, st := range steps {
 			if match(st.Op) {
 				after = append(after, st)
 			}
