@@ -146,7 +146,7 @@ func (r *Runtime) execInput(c *record, p *specs.Process, o ExecOptions) (in comp
 	}
 	return compile.ExecInput{
 		Input: compile.Input{
-			Mountpoint: mountpoint, Spec: spec, Facts: *facts, Filter: filter, InheritStdio: true, LaxCaps: true, PreserveFDs: o.PreserveFDs,
+			Mountpoint: mountpoint, Spec: spec, Facts: *facts, Filter: filter, LaxCaps: true, PreserveFDs: o.PreserveFDs,
 			Systemd: c.Systemd,
 		},
 		Process: p, PID: c.PID, Start: c.Start, Namespaces: c.Namespaces, Cgroups: cgroups, Unit: c.Unit, Class: c.Place,

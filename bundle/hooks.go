@@ -191,7 +191,6 @@ func (r *Runtime) inside(c *record, h *plan.Hook, in compile.ExecInput, status s
 	if len(p.Args) == 0 {
 		p.Args = []string{h.Path}
 	}
-	in.InheritStdio = false
 	if have := in.Facts.Caps; in.HostRoot && !slices.Contains(in.Namespaces, "user") {
 		// What the runtime lacks is no news for those who wrote the hook.
 		keep := slices.DeleteFunc(p.Capabilities.Bounding, func(name string) bool { return have>>plan.CapNumber(name)&1 == 0 })

@@ -49,8 +49,6 @@ type Input struct {
 	Origins map[string]string
 	// MakeCwd makes the working directory where it is missing, as engines and runc do. Without it a missing one is an error.
 	MakeCwd bool
-	// InheritStdio leaves descriptors 0, 1 and 2 as they are, instead of taking them from whoever runs the plan.
-	InheritStdio bool
 	// StartDir is a directory of the host with a FIFO named [StartFIFO] and nothing else in it, at which the container waits, ready but for execve,
 	// until it is started. Empty: it runs at once.
 	StartDir string

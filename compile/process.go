@@ -112,10 +112,8 @@ func (c *container) process(p *specs.Process, ptr string) error {
 		c.add(plan.Child, plan.Terminal, &plan.Setsid{Controlling: true}, ptr+"/terminal", "A session with this terminal: Ctrl-C reaches the container's processes.")
 	} else {
 		for fd, name := range []string{"stdin", "stdout", "stderr"} {
-			if c.InheritStdio {
-				break
-			}
-			c.add(plan.Child, plan.Terminal, &plan.Stdio{From: name, To: fd}, "", stdioReason[fd])
+			// What is null here may be the host's own /dev/null, whose mode the container's root could change through it.
+			c.add(plan.Child, plan.Terminal, &plan.Stdio{From: name, To: fd, Null: "/dev/null"}, "", stdioReason[fd])
 		}
 		c.add(plan.Child, plan.Terminal, &plan.Setsid{}, "", "Signals from the terminal of whoever started it reach the container through its supervisor only.")
 	}

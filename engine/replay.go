@@ -403,6 +403,9 @@ func (v *vet) step(s plan.Step) error {
 		if o.From != "terminal" && o.From != []string{"stdin", "stdout", "stderr", ""}[max(0, min(o.To, 3))] {
 			return fmt.Errorf("descriptor %q is none of the streams", o.From)
 		}
+		if o.From != "terminal" && o.Null != "/dev/null" {
+			return fmt.Errorf("it would give the host's own /dev/null to the container")
+		}
 		return nil
 	case *plan.LinkBridge, *plan.LinkVeth, *plan.LinkAddress, *plan.RouteDefault, *plan.NftBridge, *plan.NftPublish, *plan.WriteFile:
 		return nil // see wires

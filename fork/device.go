@@ -40,15 +40,7 @@ func (l *lowering) mknod(o *plan.Mknod) error {
 		c := mk(unix.SYS_OPENAT2, at(d), val(base), val(how), val(unsafe.Sizeof(openHow{})))
 		c.save = r
 		l.add(c)
-		const modeOffset, deviceOffset = 28, 128 // in struct statx: the type, the major and the minor number
-		c = l.statx(at(r), modeOffset)
-		c.mask, c.like, c.miss = unix.S_IFMT, uint64(kind), uint16(unix.EEXIST)
-		l.add(c)
-		if kind != unix.S_IFIFO {
-			c = l.statx(at(r), deviceOffset)
-			c.mask, c.like, c.miss = ^uint64(0), uint64(o.Major)|uint64(o.Minor)<<32, uint16(unix.EEXIST)
-			l.add(c)
-		}
+		l.isDevice(at(r), kind, o.Major, o.Minor, unix.EEXIST)
 		if o.Save == "" {
 			l.close(at(r))
 		}
@@ -61,6 +53,59 @@ func (l *lowering) mknod(o *plan.Mknod) error {
 	l.close(at(d))
 	l.release(d)
 	return nil
+}
+
+// stdio makes a descriptor a standard one. Whether it is a null device is asked here, by the parent, which has it open: the child's
+// copy is the same.
+func (l *lowering) stdio(o *plan.Stdio) error {
+	fd, err := l.fd(o.From)
+	if err != nil {
+		return err
+	}
+	null := l.kinds[o.From] == "null" // told by whoever lists the calls of another's plan
+	if o.Null != "" && fd.reg == 0 && (null || isNull(int(fd.v))) {
+		fd = at(l.openNull(o.Null))
+	} else if fd.reg == 0 && int(fd.v) == o.To {
+		return nil // dup3(2) would say EINVAL
+	}
+	l.add(mk(unix.SYS_DUP3, fd, num(o.To), num(0)))
+	return nil
+}
+
+// isNull reports whether a descriptor of this process is a null device (devices.txt: c 1:3), of whatever file system.
+func isNull(fd int) bool {
+	var st unix.Stat_t
+	err := unix.Fstat(fd, &st)
+	return err == nil && st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == unix.Mkdev(1, 3)
+}
+
+// openNull opens a null device of the container, once for all descriptors that are one. What is open is verified, as a container
+// that runs may have put anything in its place; O_NOCTTY because that could be a terminal.
+func (l *lowering) openNull(name string) uint8 {
+	if r, ok := l.null[name]; ok {
+		return r
+	}
+	r := l.reg()
+	l.open(name, unix.O_RDWR|unix.O_NOCTTY, 0, r)
+	l.isDevice(at(r), unix.S_IFCHR, 1, 3, unix.ENODEV)
+	if l.null == nil {
+		l.null = map[string]uint8{}
+	}
+	l.null[name] = r // stays open until close_range or execve
+	return r
+}
+
+// isDevice fails with an errno if a descriptor isn't this device.
+func (l *lowering) isDevice(fd arg, kind, major, minor uint32, miss unix.Errno) {
+	const modeOffset, deviceOffset = 28, 128 // in struct statx: the type, the major and the minor number
+	c := l.statx(fd, modeOffset)
+	c.mask, c.like, c.miss = unix.S_IFMT, uint64(kind), uint16(miss)
+	l.add(c)
+	if kind != unix.S_IFIFO { // which has no number
+		c = l.statx(fd, deviceOffset)
+		c.mask, c.like, c.miss = ^uint64(0), uint64(major)|uint64(minor)<<32, uint16(miss)
+		l.add(c)
+	}
 }
 
 func (l *lowering) symlink(o *plan.Symlink) {

@@ -92,6 +92,8 @@ func (e *StepError) hint() string {
 		{"move_mount", unix.EINVAL, "a file can be mounted on a file only, a directory on a directory"},
 		{"fsmount", unix.ELOOP, "the target is a symbolic link in this image, which could lead the mount elsewhere"},
 		{"mknod", unix.EEXIST, "the device exists already; is /dev mounted from elsewhere?"},
+		{"dup3", unix.ENODEV, "what the container has as /dev/null is no null device (c 1:3), and the host's own isn't given to it: give the command a pipe or a file instead"},
+		{"dup3", unix.ENOENT, "the container has no /dev/null, and the host's own isn't given to it: give the command a pipe or a file instead"},
 		{"prlimit", unix.EPERM, "raising a limit above the hard limit needs CAP_SYS_RESOURCE, which this process lacks: choose a lower --ulimit"},
 		{"write-proc", unix.EACCES, "lowering oom_score_adj needs CAP_SYS_RESOURCE; taking a profile or a label needs the consent of the one that glassbox runs under"},
 		{"write-proc", unix.ENOENT, "no AppArmor profile of this name is loaded: apparmor_parser --replace FILE loads what a file says"},

@@ -44,7 +44,7 @@ import (
 // Options is what a plan needs from whoever runs it.
 type Options struct {
 	// FDs are descriptors that steps may use by name: "stdin", "stdout", "stderr". They must be 3 or greater, so that
-	// Stdio steps don't overwrite one another's sources.
+	// Stdio steps don't overwrite one another's sources. Those three are this process's own where they aren't given.
 	FDs map[string]int
 	// OnExecFailure is called while a child whose step failed still exists, with its pid: it may look at the child's root
 	// to say more in err.Detail.
@@ -87,7 +87,7 @@ func Start(p *plan.Plan, o Options) (*Process, error) {
 	}
 	runtime.LockOSThread()
 	ownTimerSlack()
-	x := &execution{plan: p, opts: o, fds: map[string]int{}, pidfd: -1, sock: -1, childSock: -1}
+	x := &execution{plan: p, opts: o, fds: map[string]int{"stdin": 0, "stdout": 1, "stderr": 2}, pidfd: -1, sock: -1, childSock: -1}
 	for name, fd := range o.FDs {
 		x.fds[name] = fd
 	}

@@ -455,7 +455,12 @@ func truth(t *testing.T, strace, kind string) {
 			fds[o.Save] = 14
 		}
 	}
-	fds["stdin"], fds["stdout"], fds["stderr"] = 11, 12, 13
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	fds["stdin"], fds["stdout"], fds["stderr"] = int(null.Fd()), 1<<20, 1<<20+1
 	prog, err := lower(p, fds, 20, -1, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -25,7 +25,8 @@ type Call struct {
 }
 
 // List returns the calls of a plan's child, for tests that compare them with what a trace shows. fds are the descriptors that host
-// steps save, sock is the child's end of the socket, and kinds says of the mounts that the child gets whether each is a "dir" or a "file".
+// steps save, sock is the child's end of the socket, and kinds says of the mounts that the child gets whether
+// each is a "dir" or a "file", and of the standard descriptors which is a "null" device.
 func List(p *plan.Plan, fds map[string]int, sock int, kinds map[string]string) ([]Call, error) {
 	l := &lowering{fds: fds, regs: map[string]uint8{}, kinds: map[string]string{}, sock: sock, steps: p.Steps}
 	for name, kind := range kinds {

@@ -30,7 +30,8 @@ type lowering struct {
 	steps []plan.Step
 	// entered is 0 or the register that a Chdir with Try makes other than 0 when it succeeds.
 	entered  uint8
-	filtered bool // a system call filter is in force
+	filtered bool             // a system call filter is in force
+	null     map[string]uint8 // registers of null devices of the container that are open, by name
 	pause    *pause
 }
 
@@ -598,11 +599,7 @@ func (l *lowering) op(op plan.Op) error {
 	case *plan.SendFD:
 		return l.sendFD(o)
 	case *plan.Stdio:
-		fd, err := l.fd(o.From)
-		if err != nil {
-			return err
-		}
-		l.add(mk(unix.SYS_DUP3, fd, num(o.To), num(0)))
+		return l.stdio(o)
 	case *plan.Setsid:
 		l.add(mk(unix.SYS_SETSID))
 		if o.Controlling {

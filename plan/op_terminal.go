@@ -54,10 +54,14 @@ func (*BindConsole) String() string {
 func (o *BindConsole) uses() []use { return []use{{o.From, isTerminal}} }
 
 // Stdio makes a saved descriptor the standard descriptor To (0, 1, 2). Names "stdin", "stdout" and "stderr" are given by
-// whoever runs the plan.
+// whoever runs the plan; where the descriptor has the number To already, nothing is done.
+//
+// With Null the program never gets a null device of the host: root of the container could take it from everybody on the host
+// (chmod 0 /proc/self/fd/0). If the descriptor is one, the null device with this name in the container is opened and taken instead.
 type Stdio struct {
 	From string `json:"from"`
 	To   int    `json:"to"`
+	Null string `json:"null,omitempty"`
 }
 
 func (*Stdio) Kind() string { return "dup3" }
@@ -65,7 +69,7 @@ func (*Stdio) Kind() string { return "dup3" }
 func (*Stdio) Man() string { return "dup(2)" }
 
 func (o *Stdio) String() string {
-	return fmt.Sprintf("make %s descriptor %d", o.From, o.To)
+	return fmt.Sprintf("make %s descriptor %d", o.From, o.To) + when(o.Null != "", " (if it is null: its own "+o.Null+")")
 }
 
 func (o *Stdio) uses() []use { return []use{{o.From, isTerminal | isStream | isFile}} }

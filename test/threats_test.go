@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"glassbox/seccomp"
 	"glassbox/test/machine"
@@ -165,6 +166,11 @@ func (s *siege) fds(f face, id string, others int) (found bool) {
 		entries, err := os.ReadDir(dir)
 		must(s.T, err)
 		for _, e := range entries {
+			// Standard descriptors are the caller's, but none is a null device of the host.
+			var st, null unix.Stat_t
+			if unix.Stat(filepath.Join(dir, e.Name()), &st) == nil && unix.Stat(s.host.Path("/dev/null"), &null) == nil && st.Dev == null.Dev && st.Ino == null.Ino {
+				s.Errorf("%s: %q has the host's /dev/null as descriptor %s", f, line, e.Name())
+			}
 			if !slices.Contains([]string{"0", "1", "2"}, e.Name()) {
 				link, _ := os.Readlink(filepath.Join(dir, e.Name()))
 				s.Errorf("%s: %q has descriptor %s, %s", f, line, e.Name(), link)
@@ -172,6 +178,93 @@ func (s *siege) fds(f face, id string, others int) (found bool) {
 		}
 	}
 	return found
+}
+
+// TestThreatStandard is row 23: a container is given a null device of the host as standard input, output and error, and changes who may
+// use it.
+func TestThreatStandard(t *testing.T) {
+	s := besiege(t)
+	type state struct {
+		mode     uint32
+		uid, gid uint32
+		mtime    unix.Timespec
+		acl      string
+	}
+	var names []string
+	// The engine opens /dev/null; who calls the runtime may have another one.
+	other := filepath.Join(s.dir, "other-null")
+	must(t, unix.Mknod(other, unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))))
+	must(t, os.Chmod(other, 0o666))
+	names = append(names, s.host.Path("/dev/null"), other, "/dev/null")
+	look := func() (out []state) {
+		for _, name := range names {
+			var st unix.Stat_t
+			must(t, unix.Stat(name, &st))
+			acl := make([]byte, 256)
+			n, _ := unix.Getxattr(name, "system.posix_acl_access", acl)
+			out = append(out, state{st.Mode, st.Uid, st.Gid, st.Mtim, string(acl[:max(n, 0)])})
+		}
+		return out
+	}
+	before := look()
+	t.Cleanup(func() {
+		for i, name := range names {
+			unix.Removexattr(name, "system.posix_acl_access")
+			os.Chown(name, int(before[i].uid), int(before[i].gid))
+			os.Chmod(name, os.FileMode(before[i].mode&0o777))
+			unix.UtimesNanoAt(unix.AT_FDCWD, name, []unix.Timespec{before[i].mtime, before[i].mtime}, 0)
+		}
+	})
+	check := func(what, root string) {
+		t.Helper()
+		result := filepath.Join(root, "result")
+		s.until(what+": the attack", func() bool { return s.exists(result) })
+		text, err := os.ReadFile(result)
+		must(t, err)
+		if !strings.HasSuffix(string(text), "done\n") {
+			t.Errorf("%s: the attacker says %q", what, text)
+		}
+		os.Remove(result)
+		if after := look(); !slices.Equal(after, before) {
+			t.Errorf("%s: null devices of the host were %+v, are %+v", what, before, after)
+		}
+	}
+	caller := func(null string, argv []string) {
+		t.Helper()
+		s.ok(s.sh(`null=$1; shift; exec "$@" <$null >$null 2>&1`, append([]string{"sh", null}, argv...)...))
+	}
+	for _, f := range faces {
+		for _, null := range []string{"/dev/null", other} {
+			root := s.root("")
+			spoil := []string{"/t/prog", "spoil", "/result"}
+			b := box{rootfs: root, args: spoil, caps: []string{"CAP_FOWNER"}}
+			caller(null, s.command(f, s.id("box"), b))
+			check(fmt.Sprintf("%s run with %s", f, null), root)
+			id, _ := s.start(f, b)
+			check(string(f)+" run -d", root)
+			s.remove(f, id)
+			if f != engineFace { // as a shim does
+				id := s.id("box")
+				caller(null, []string{"glassbox-runtime", "create", "--bundle", s.bundle(f, b), id})
+				caller(null, []string{"glassbox-runtime", "start", id})
+				check(fmt.Sprintf("%s create and start with %s", f, null), root)
+				s.remove(f, id)
+			}
+			b.args = []string{"sleep", "1000"}
+			id, _ = s.start(f, b)
+			s.fds(f, id, 0)
+			caller(null, s.exec(f, nil, id, spoil...))
+			check(fmt.Sprintf("%s exec with %s", f, null), root)
+			caller(null, s.exec(f, []string{"-d"}, id, spoil...))
+			check(fmt.Sprintf("%s exec -d with %s", f, null), root)
+			// Who has no null device of its own gets nobody else's.
+			s.ok(s.on(s.exec(f, nil, id, "sh", "-c", "rm /dev/null; mkfifo /dev/null")...))
+			if res := s.on(s.exec(f, nil, id, spoil...)...); res.Code == 0 || !strings.Contains(res.Stderr, "is no null device") {
+				t.Errorf("%s exec without a null device: exit code %d: %s", f, res.Code, res.Stderr)
+			}
+			s.remove(f, id)
+		}
+	}
 }
 
 // TestThreatLook is row 2, too: processes of a container look for the host through what /proc shows of those that are on their way

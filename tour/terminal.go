@@ -50,7 +50,7 @@ func (p *player) shell() error {
 	}
 	caps.Permitted, caps.Effective = caps.Bounding, caps.Bounding
 	in := compile.ExecInput{
-		Input:   compile.Input{Facts: *p.facts, InheritStdio: true, NoNewKeyring: true, DieWithParent: true, LaxCaps: true},
+		Input:   compile.Input{Facts: *p.facts, NoNewKeyring: true, DieWithParent: true, LaxCaps: true},
 		Process: &specs.Process{Args: []string{"sh", "+m", "-i"}, Env: append(p.environ(), "PS1=inside# "), Cwd: "/", Capabilities: caps},
 		PID:     b.pid, Start: start, Namespaces: b.plan.Namespaces(), Cgroups: p.groups,
 	}

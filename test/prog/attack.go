@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/binary"
 	"fmt"
 	"os"
 	"os/exec"
@@ -101,6 +102,35 @@ func grab(args []string) error {
 	}
 	report()
 	return os.WriteFile(args[1]+".done", nil, 0o644)
+}
+
+// spoil RESULT changes mode, group, access control list and times of whatever is behind the standard descriptors, and says for which it
+// could. The mode shuts nobody out: this may be the device of the machine that the tests run on.
+func spoil(args []string) error {
+	// An access control list (acl(5)) as the kernel keeps it: version 2, then tag, permissions and id of each entry.
+	acl := binary.LittleEndian.AppendUint32(nil, 2)
+	for _, e := range [][3]uint32{{1, 6, ^uint32(0)}, {2, 7, 4242}, {4, 6, ^uint32(0)}, {16, 7, ^uint32(0)}, {32, 6, ^uint32(0)}} {
+		acl = binary.LittleEndian.AppendUint16(acl, uint16(e[0]))
+		acl = binary.LittleEndian.AppendUint16(acl, uint16(e[1]))
+		acl = binary.LittleEndian.AppendUint32(acl, e[2])
+	}
+	var done strings.Builder
+	for fd := range 3 {
+		name := fmt.Sprintf("/proc/self/fd/%d", fd)
+		for what, err := range map[string]error{
+			"group": unix.Chown(name, -1, 4242), "acl": unix.Setxattr(name, "system.posix_acl_access", acl, 0),
+			"times": unix.UtimesNanoAt(unix.AT_FDCWD, name, []unix.Timespec{{Sec: 1}, {Sec: 1}}, 0), "mode": unix.Chmod(name, 0o676),
+		} {
+			if err != nil {
+				fmt.Fprintf(&done, "%s of %d: %v\n", what, fd, err)
+			}
+		}
+	}
+	done.WriteString("done\n")
+	if err := os.WriteFile(args[0]+".new", []byte(done.String()), 0o644); err != nil {
+		return err
+	}
+	return os.Rename(args[0]+".new", args[0])
 }
 
 // watch STOP RESULT MARK [exe] looks for a way to the host's file MARK through what /proc shows of other processes: their root, their
