@@ -122,13 +122,12 @@ func ports(o *CreateOptions, s *specification) ([]network.Port, error) {
 		ports = append(ports, p...)
 	}
 	if o.PublishAll && s.image != nil {
-		exposed := make([]string, 0, len(s.image.Config.Config.ExposedPorts))
-		for port := range s.image.Config.Config.ExposedPorts {
-			exposed = append(exposed, port)
+		exposed, err := s.image.ExposedPorts()
+		if err != nil {
+			return nil, invalid("%w", err)
 		}
-		slices.Sort(exposed)
-		for _, text := range exposed {
-			p, err := network.ParsePublish(text)
+		for _, port := range exposed {
+			p, err := network.ParsePublish(port.String()) // a container's side alone: an image has no say in the host's
 			if err != nil {
 				return nil, invalid("EXPOSE of the image: %w", err)
 			}

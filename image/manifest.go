@@ -46,12 +46,15 @@ func parseDocument(raw []byte, contentType string, l Limits) (*document, error) 
 	if err != nil {
 		return bad("%v", err)
 	}
+	if err := checkStrings(raw, 0); err != nil {
+		return bad("%v", err)
+	}
 	var head struct {
 		SchemaVersion int    `json:"schemaVersion"`
 		MediaType     string `json:"mediaType"`
 	}
 	if err := json.Unmarshal(raw, &head); err != nil {
-		return bad("%v", err)
+		return bad("%s", jsonWords(err))
 	}
 	declared, _, _ := mime.ParseMediaType(contentType)
 	if declared == typeDockerSchema1 || declared == typeDockerSigned1 || head.SchemaVersion == 1 || keys["fsLayers"] {
@@ -92,7 +95,7 @@ func parseDocument(raw []byte, contentType string, l Limits) (*document, error) 
 	if isIndex {
 		d.index = &v1.Index{}
 		if err := json.Unmarshal(raw, d.index); err != nil {
-			return bad("%v", err)
+			return bad("%s", jsonWords(err))
 		}
 		for _, m := range d.index.Manifests {
 			if err := checkDescriptor(m); err != nil {
@@ -103,7 +106,7 @@ func parseDocument(raw []byte, contentType string, l Limits) (*document, error) 
 	}
 	d.image = &v1.Manifest{}
 	if err := json.Unmarshal(raw, d.image); err != nil {
-		return bad("%v", err)
+		return bad("%s", jsonWords(err))
 	}
 	m := d.image
 	switch m.Config.MediaType {
@@ -209,35 +212,6 @@ func checkLayerType(t string) error {
 		text = fmt.Sprintf("an encrypted layer (%s)", t)
 	}
 	return &Error{Op: "manifest", Kind: ErrUnsupported, Text: text}
-}
-
-// parseConfig reads an image config and checks it against its manifest.
-func parseConfig(raw []byte, m *v1.Manifest) (*v1.Image, error) {
-	c := &v1.Image{}
-	if err := json.Unmarshal(raw, c); err != nil {
-		return nil, &Error{Op: "config", Name: string(m.Config.Digest), Kind: ErrManifest, Err: err}
-	}
-	if c.RootFS.Type != "" && c.RootFS.Type != "layers" {
-		return nil, &Error{
-			Op: "config", Name: string(m.Config.Digest), Kind: ErrUnsupported,
-			Text: fmt.Sprintf("root file system of type %q", c.RootFS.Type),
-		}
-	}
-	if len(c.RootFS.DiffIDs) != len(m.Layers) {
-		return nil, &Error{
-			Op: "config", Name: string(m.Config.Digest), Kind: ErrManifest,
-			Text: fmt.Sprintf("%d diff IDs for %d layers", len(c.RootFS.DiffIDs), len(m.Layers)),
-		}
-	}
-	for _, d := range c.RootFS.DiffIDs {
-		if !validDigest(string(d)) {
-			return nil, &Error{
-				Op: "config", Name: string(m.Config.Digest), Kind: ErrManifest,
-				Text: fmt.Sprintf("diff ID %q is not supported (only sha256)", d),
-			}
-		}
-	}
-	return c, nil
 }
 
 func digestOf(b []byte) string {
