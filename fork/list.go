@@ -40,6 +40,9 @@ func List(p *plan.Plan, fds map[string]int, sock int, kinds map[string]string) (
 		if err := l.op(s.Op); err != nil {
 			return nil, fmt.Errorf("step %d/%d: %w", i+1, len(p.Steps), err)
 		}
+		if err := l.cut(); err != nil {
+			return nil, fmt.Errorf("step %d/%d: %w", i+1, len(p.Steps), err)
+		}
 	}
 	out := make([]Call, len(l.calls))
 	for i := range l.calls {

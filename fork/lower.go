@@ -25,6 +25,7 @@ type lowering struct {
 	free  []uint8           // registers to use again
 	kinds map[string]string // of the descriptors in regs that OpenTree made: "dir", "file"
 	full  bool              // there were not enough registers
+	nul   string            // a text that the kernel would read otherwise than people do, "" if there was none
 	step  int32
 	sock  int
 	steps []plan.Step
@@ -72,6 +73,9 @@ func lower(p *plan.Plan, fds map[string]int, sock int, inject int, pause *pause)
 			l.add(call{nr: ^uintptr(0)})
 		}
 		if err := l.op(s.Op); err != nil {
+			return nil, fmt.Errorf("step %d/%d: %w", i+1, len(p.Steps), err)
+		}
+		if err := l.cut(); err != nil {
 			return nil, fmt.Errorf("step %d/%d: %w", i+1, len(p.Steps), err)
 		}
 		if l.full {
@@ -140,8 +144,20 @@ func (l *lowering) fresh() uint8 {
 
 func (l *lowering) release(r uint8) { l.free = append(l.free, r) }
 
+// cut is the error of a text with a NUL byte. A C string ends there: what runs would not be what is printed. Plans with one don't
+// validate; this is where they would do harm, for who comes here another way or with a text that was put together since.
+func (l *lowering) cut() error {
+	if l.nul == "" {
+		return nil
+	}
+	return fmt.Errorf("%q has a NUL byte, at which it would end for the kernel", l.nul)
+}
+
 // str returns the address of a C string.
 func (l *lowering) str(s string) uintptr {
+	if strings.IndexByte(s, 0) >= 0 {
+		l.nul = s
+	}
 	n := len(s) + 1
 	if n > len(l.room) {
 		l.room = make([]byte, max(n, 8<<10)) // one piece of memory for hundreds of short strings
@@ -165,6 +181,9 @@ func (l *lowering) bytes(b []byte) uintptr {
 func (l *lowering) vec(ss []string) uintptr {
 	size := 0
 	for _, s := range ss {
+		if strings.IndexByte(s, 0) >= 0 {
+			l.nul = s
+		}
 		size += len(s) + 1
 	}
 	b := make([]byte, 0, size+1)

@@ -44,8 +44,8 @@ const (
 	bothLanes
 )
 
-// lanesOf says in which lanes an op can be made.
-func lanesOf(op Op) []Lane {
+// Lanes says in which lanes an op can be made.
+func Lanes(op Op) []Lane {
 	l, ok := op.(laner)
 	switch {
 	case !ok:

@@ -160,7 +160,7 @@ func (p *Plan) Validate() error {
 		if s.Op == nil {
 			return fail("no op")
 		}
-		if !slices.Contains(lanesOf(s.Op), s.Lane) {
+		if !slices.Contains(Lanes(s.Op), s.Lane) {
 			return fail("%s can't be made in lane %q", s.Op.Kind(), s.Lane)
 		}
 		seen := host

@@ -65,7 +65,7 @@ func fill(v reflect.Value) {
 func full(t testing.TB) *Plan {
 	p := &Plan{Version: Version, Arch: "amd64"}
 	for _, op := range ops(t) {
-		p.Steps = append(p.Steps, Step{lanesOf(op)[0], Exec, op, "--flag", "Because."})
+		p.Steps = append(p.Steps, Step{Lanes(op)[0], Exec, op, "--flag", "Because."})
 	}
 	return p
 }
