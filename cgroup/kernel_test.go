@@ -17,6 +17,7 @@ import (
 
 	"glassbox/host"
 	"glassbox/plan"
+	"glassbox/test/plain"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -28,7 +29,7 @@ import (
 func TestMain(m *testing.M) {
 	script := os.Getenv("CGROUP_TEST_CHILD")
 	if script == "" {
-		os.Exit(m.Run())
+		plain.Main(m)
 	}
 	runtime.LockOSThread()
 	n, _ := strconv.Atoi(os.Getenv("CGROUP_TEST_JOIN"))

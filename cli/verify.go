@@ -16,10 +16,10 @@ import (
 
 // verifyFlags say what is compared, and how that is printed.
 type verifyFlags struct {
-	all, verbose, asJSON bool
-	plan, runtimeRoot    string
-	pid                  int
-	as                   []string
+	all, verbose, asJSON, strict bool
+	plan, runtimeRoot            string
+	pid                          int
+	as                           []string
 }
 
 func (a *app) verifyCommand() *cobra.Command {
@@ -30,16 +30,21 @@ func (a *app) verifyCommand() *cobra.Command {
 		Long: `Read back from the kernel whether a running container is what its plan says.
 
 Each step of the plan that the container was started with holds, differs, or can't be observed; and what is there and in no step is
-told, too: mounts, links, addresses, routes, firewall rules, devices, processes. Nothing is changed and nothing is stopped. Who
-may have changed a thing is said: some a container may do itself.
+told, too: mounts, links, addresses, routes, firewall rules, devices, processes. Nothing is changed and nothing is stopped.
+
+What a container may do to itself is told apart from what was done to it. A server that becomes another user, changes its title, its
+directory or its umask, or gives rights up, does what its plan allows; so does one with CAP_NET_ADMIN that adds an address. A limit that
+is lifted, a mask that is gone, a port that leads elsewhere: nobody in the container can have done that.
 
 With --plan FILE and --pid PID any process is compared with any plan, whoever made it; --as OLD=NEW replaces a name that was chosen
 otherwise there (the container's id, its cgroup, its veth) wherever the plan has it.
 
-The exit code is 0 if all that can be observed is so, 1 if something differs or is in no step, 125 if nothing could be compared.`,
+The exit code is 0 if all that can be observed is so, or differs only by what the containers may do to themselves (2 with --strict);
+1 if something differs or is in no step that nobody in the container can have done; 125 if something could not be compared.`,
 		Example: `  glassbox verify web
   glassbox verify --verbose web
-  glassbox verify --all --json | jq -r '.[].steps[] | select(.verdict == "differs") | .what'
+  glassbox verify --all >/dev/null || echo "somebody has tampered with a container" | mail root
+  glassbox verify --all --json | jq -r '.[].steps[] | select(.verdict == "differs" and (.own | not)) | .what'
   glassbox verify --runtime-root /run/containerd/runc/default web
   glassbox verify --plan plan.json --pid 4711 --as my-cgroup=their-cgroup`,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -62,6 +67,7 @@ The exit code is 0 if all that can be observed is so, 1 if something differs or 
 	fs := cmd.Flags()
 	fs.BoolVar(&x.all, "all", false, "All containers that run")
 	fs.BoolVar(&x.verbose, "verbose", false, "Every step: what was found, and where")
+	fs.BoolVar(&x.strict, "strict", false, "Exit with 2 if a container differs by what it may do to itself")
 	fs.BoolVar(&x.asJSON, "json", false, "Print JSON (docs/verify.md)")
 	fs.StringVar(&x.plan, "plan", "", "Compare with a stored plan (explain --format json), in `file`")
 	fs.IntVar(&x.pid, "pid", 0, "Compare this process")
@@ -128,10 +134,15 @@ func (a *app) verify(x *verifyFlags, args []string) error {
 	if failed > 0 {
 		return &exitError{125}
 	}
+	own := false
 	for _, r := range reports {
-		if !r.Clean() {
+		if r.Tampered() {
 			return &exitError{1}
 		}
+		own = own || !r.Clean()
+	}
+	if own && x.strict {
+		return &exitError{2}
 	}
 	return nil
 }

@@ -17,6 +17,8 @@ import (
 	"unsafe"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"glassbox/test/plain"
 )
 
 // The tests in this file load filters into the running kernel. They need no privilege (no_new_privs is set), but
@@ -45,7 +47,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	plain.Main(m)
 }
 
 func child(text string) error {

@@ -19,6 +19,7 @@ import (
 
 	"glassbox/test/fixture"
 	"glassbox/test/machine"
+	"glassbox/test/plain"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
@@ -28,6 +29,10 @@ func TestMain(m *testing.M) {
 	machine.Main()
 	if os.Getenv(machine.RoleEnv) == "faulty" {
 		fmt.Fprintln(os.Stderr, fixture.ServeFaulty(os.Args[1], os.Args[2]))
+		os.Exit(1)
+	}
+	if err := plain.Set(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 	code := m.Run()

@@ -143,6 +143,40 @@ func TestVerifyFresh(t *testing.T) {
 	}
 }
 
+// TestVerifyServices: what servers do to themselves is told, and is no alarm, alone and in a list, until somebody tampers with one.
+func TestVerifyServices(t *testing.T) {
+	s := besiege(t)
+	s.furnish()
+	base := s.root("")
+	for _, flags := range []string{"", "-p 8091:80 -m 64m", "--network none --read-only --tmpfs /tmp", "--network none --cap-drop ALL --cap-add SETUID --cap-add SETGID"} {
+		s.ok(s.sh("glassbox run -d --name " + s.id("service") + " " + flags + " --rootfs " + base + " /t/prog service"))
+	}
+	s.ok(s.sh(`for n in $(glassbox ps --format '{{.Names}}'); do until glassbox logs $n | grep -q ready; do sleep 0.05; done; done`))
+	res := s.sh("glassbox verify --all")
+	if res.Code != 0 || strings.Contains(res.Stdout, "DIFFERS") || strings.Count(res.Stdout, "service : maste") != 4 {
+		t.Errorf("all: exit code %d\n%s%s", res.Code, res.Stdout, res.Stderr)
+	}
+	if res := s.sh("glassbox verify --all --strict"); res.Code != 2 {
+		t.Errorf("strict: exit code %d, want 2", res.Code)
+	}
+	r, code := s.verified("service2")
+	var own []string
+	for _, f := range r.Steps {
+		if f.Own {
+			own = append(own, f.Op)
+		}
+	}
+	slices.Sort(own)
+	want := "capset chdir execve prlimit setgroups setresgid setresuid umask"
+	if got := strings.Join(slices.Compact(own), " "); code != 0 || r.Own != r.Counts[verify.Differs] || got != want {
+		t.Errorf("exit code %d, %d of %d differences its own: got %q, want %q", code, r.Own, r.Counts[verify.Differs], got, want)
+	}
+	s.ok(s.sh(`nsenter -t $(glassbox inspect -f '{{.State.Pid}}' service3) -m mount -t tmpfs none /etc`))
+	if res := s.sh("glassbox verify --all"); res.Code != 1 || strings.Count(res.Stdout, "IN NO STEP") != 1 {
+		t.Errorf("tampered with: exit code %d, want 1\n%s", res.Code, res.Stdout)
+	}
+}
+
 // runtimeBoxes are bundles that verify has to understand. The one named device wants a link x1.
 func (s *siege) runtimeBoxes() map[string]box {
 	s.Helper()
@@ -243,8 +277,8 @@ func TestVerifyRootless(t *testing.T) {
 		t.Errorf("as the user: %s", text)
 	}
 	s.ok(s.sh("setpriv --reuid 1000 --regid 1000 --clear-groups nsenter -t " + fmt.Sprint(r.PID) + " -U -m -p --preserve-credentials mount -t tmpfs none /tmp"))
-	if r, code = s.verified("--runtime-root", s.dir+"/home/state/glassbox-runtime", "mine"); code != 1 || len(faults(r)) != 1 {
-		t.Errorf("with another mount: exit code %d, %v", code, faults(r))
+	if r, code = s.verified("--runtime-root", s.dir+"/home/state/glassbox-runtime", "mine"); code != 0 || len(faults(r)) != 1 || r.Own != 1 {
+		t.Errorf("with another mount, which the user may make: exit code %d, %v", code, faults(r))
 	}
 }
 
@@ -258,6 +292,7 @@ type tampering struct {
 	cmd   string   // instead of sleep
 	need  string   // what the host must have, as a test of the shell
 	more  bool     // so much goes with it that not all is listed
+	own   bool     // the container can have done it itself: all of it
 }
 
 // TestVerifyTampered: what is changed behind glassbox's back is found, and nothing else.
@@ -312,8 +347,12 @@ v1() { [ -d /sys/fs/cgroup/$1/glassbox/$ID ]; }
 			}
 			left = slices.Delete(left, k, k+1)
 		}
-		if code != 1 || len(left) > 0 && !x.more {
-			t.Errorf("%s: exit code %d, and this was not tampered with:\n%s", x.name, code, strings.Join(left, "\n"))
+		wantCode := 1
+		if x.own {
+			wantCode = 0
+		}
+		if code != wantCode || len(left) > 0 && !x.more || x.own && r.Own != len(got) {
+			t.Errorf("%s: exit code %d, want %d, and this was not tampered with:\n%s", x.name, code, wantCode, strings.Join(left, "\n"))
 		}
 		for _, f := range append(slices.Clone(r.Steps), r.Unexpected...) {
 			if (f.Verdict == verify.Differs || f.Verdict == verify.Unlisted) && (f.Where == "" || f.Why == "") {
@@ -350,8 +389,8 @@ var tamperings = []tampering{
 	{name: "a second process to another cgroup", do: `glassbox exec -d $NAME sleep 999; settle; for p in $(cat $(group pids)/cgroup.procs); do [ $p = $P ] || break; done
 		if v1 pids; then echo $p >/sys/fs/cgroup/pids/cgroup.procs; else echo $p >/sys/fs/cgroup/init/cgroup.procs; fi`, want: []string{"unlisted: process | (sleep) of the container is in cgroup"}},
 	{name: "a stranger in its cgroup", do: `sleep 988 >/dev/null 2>&1 & echo $! >$(group pids)/cgroup.procs`, want: []string{"unlisted: process | (sleep) is in its cgroup, and not in its PID namespace"}},
-	{name: "oom score", do: `echo 500 >/proc/$P/oom_score_adj`, want: []string{`write-proc: write "300" | 500`}},
-	{name: "open files", do: `prlimit --pid $P --nofile=50:200`, want: []string{"prlimit: set RLIMIT_NOFILE to 100 | 50, hard 200"}},
+	{name: "oom score", own: true, do: `echo 500 >/proc/$P/oom_score_adj`, want: []string{`write-proc: write "300" | 500`}},
+	{name: "open files", own: true, do: `prlimit --pid $P --nofile=50:200`, want: []string{"prlimit: set RLIMIT_NOFILE to 100 | 50, hard 200"}},
 
 	// Mounts.
 	{name: "another mount", do: `in_mounts mount -t tmpfs none /mnt 2>/dev/null || in_mounts mount -t tmpfs none /home`, want: []string{"unlisted: mount tmpfs on /"}},
@@ -391,12 +430,17 @@ var tamperings = []tampering{
 	// Names and settings.
 	{name: "host name", do: `nsenter -t $P -u hostname evil`, want: []string{"sethostname: | evil"}},
 	{name: "sysctl", do: `in_net sh -c 'echo 0 >/proc/sys/net/ipv4/ip_forward'`, want: []string{"sysctl: set sysctl net.ipv4.ip_forward | 0"}},
-	{name: "device node", do: `in_mounts mknod /dev/evil c 10 200`, want: []string{"unlisted: device /dev/evil, c 10:200"}},
-	{name: "device node below a directory", do: `in_mounts mkdir /dev/x; in_mounts mknod /dev/x/evil b 8 0`, want: []string{"unlisted: device /dev/x/evil, b 8:0"}},
-	{name: "another device", do: `in_mounts rm /dev/zero; in_mounts mknod /dev/zero c 1 3`, want: []string{"mknod: make device /dev/zero | c 1:3"}},
-	{name: "no device", do: `in_mounts rm /dev/full`, want: []string{"mknod: make device /dev/full | it isn't there"}},
-	{name: "mode of a device", do: `in_mounts chmod 600 /dev/full`, want: []string{"mknod: make device /dev/full | mode 0600"}},
-	{name: "a link", do: `in_mounts ln -sf /etc/passwd /dev/stdin`, want: []string{"symlink: link /dev/stdin | a link to /etc/passwd"}},
+	{name: "device node", own: true, do: `in_mounts mknod /dev/evil c 10 200`, want: []string{"unlisted: device /dev/evil, c 10:200"}},
+	{name: "device node below a directory", own: true, do: `in_mounts mkdir /dev/x; in_mounts mknod /dev/x/evil b 8 0`, want: []string{"unlisted: device /dev/x/evil, b 8:0"}},
+	{name: "another device", own: true, do: `in_mounts rm /dev/zero; in_mounts mknod /dev/zero c 1 3`, want: []string{"mknod: make device /dev/zero | c 1:3"}},
+	{name: "no device", own: true, do: `in_mounts rm /dev/full`, want: []string{"mknod: make device /dev/full | it isn't there"}},
+	{name: "mode of a device", own: true, do: `in_mounts chmod 600 /dev/full`, want: []string{"mknod: make device /dev/full | mode 0600"}},
+	{name: "a link", own: true, do: `in_mounts ln -sf /etc/passwd /dev/stdin`, want: []string{"symlink: link /dev/stdin | a link to /etc/passwd"}},
+
+	// The same where the plan leaves no right to it.
+	{name: "hard limit", need: "prlimit --pid $$ --core=0:0 && prlimit --pid $$ --core=0:1 2>/dev/null", do: `prlimit --pid $P --nofile=150:300`, want: []string{"prlimit: set RLIMIT_NOFILE to 100 | hard 300"}},
+	{name: "device node without CAP_MKNOD", flags: "--cap-drop MKNOD", do: `in_mounts mknod /dev/evil c 10 200`, want: []string{"unlisted: device /dev/evil, c 10:200"}},
+	{name: "no device, without root", flags: "-u 1000 --cap-drop ALL --security-opt no-new-privileges", do: `in_mounts rm /dev/full`, want: []string{"mknod: make device /dev/full | it isn't there"}},
 
 	// Network.
 	{name: "no address", do: `in_net ip addr flush dev eth0`, want: []string{"link-address: set eth0 up with | eth0 has", "route-default: | no default route"}},
@@ -441,13 +485,13 @@ var tamperings = []tampering{
 
 	// What a program does itself.
 	{
-		name: "another user", cmd: `sh -c 'echo n:x:7:7::/:/bin/sh >>/etc/passwd; exec su n -c "exec sleep 1000"'`, do: `settle`,
+		name: "another user", own: true, cmd: `sh -c 'echo n:x:7:7::/:/bin/sh >>/etc/passwd; exec su n -c "exec sleep 1000"'`, do: `settle`,
 		want: []string{"setresuid: become user 0 | Uid 7 7 7 7", "setresgid: become group 0 | Gid 7 7 7 7", "setgroups: | Groups [7]", "capset: | CapPrm 0000000000000000", "execve: | sleep 1000"},
 	},
-	{name: "working directory", cmd: "sh -c 'cd /tmp; while :; do sleep 1; done'", do: `settle`, want: []string{"chdir: enter / | /tmp"}},
-	{name: "another program", cmd: "sh -c 'exec sleep 1000'", do: `settle`, want: []string{"execve: | sleep 1000"}},
-	{name: "limits of its own", cmd: "sh -c 'ulimit -n 77; while :; do sleep 1; done'", do: `settle`, want: []string{"prlimit: set RLIMIT_NOFILE | 77"}},
-	{name: "umask", cmd: "sh -c 'umask 077; while :; do sleep 1; done'", do: `settle`, want: []string{"umask: set umask 0022 | 0077"}},
-	{name: "namespaces of a process", flags: "--cap-add SYS_ADMIN", do: `glassbox exec -d $NAME unshare -m sleep 998; settle`, want: []string{"unlisted: process | (sleep) has a mount namespace of its own"}},
-	{name: "a mount of its own", flags: "--cap-add SYS_ADMIN", do: `glassbox exec $NAME mount -t tmpfs own /tmp`, want: []string{"unlisted: mount tmpfs own on /tmp"}},
+	{name: "working directory", own: true, cmd: "sh -c 'cd /tmp; while :; do sleep 1; done'", do: `settle`, want: []string{"chdir: enter / | /tmp"}},
+	{name: "another program", own: true, cmd: "sh -c 'exec sleep 1000'", do: `settle`, want: []string{"execve: | sleep 1000"}},
+	{name: "limits of its own", own: true, cmd: "sh -c 'ulimit -n 77; while :; do sleep 1; done'", do: `settle`, want: []string{"prlimit: set RLIMIT_NOFILE | 77"}},
+	{name: "umask", own: true, cmd: "sh -c 'umask 077; while :; do sleep 1; done'", do: `settle`, want: []string{"umask: set umask 0022 | 0077"}},
+	{name: "namespaces of a process", own: true, flags: "--cap-add SYS_ADMIN", do: `glassbox exec -d $NAME unshare -m sleep 998; settle`, want: []string{"unlisted: process | (sleep) has a mount namespace of its own"}},
+	{name: "a mount of its own", own: true, flags: "--cap-add SYS_ADMIN", do: `glassbox exec $NAME mount -t tmpfs own /tmp`, want: []string{"unlisted: mount tmpfs own on /tmp"}},
 }

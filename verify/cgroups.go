@@ -37,11 +37,11 @@ func directory(dir, what string) Finding {
 	st, err := os.Stat(dir)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		return missing(dir, what, byHost)
+		return missing(dir, what, byHost())
 	case err != nil:
 		return failed(dir, err)
 	case !st.IsDir():
-		return differs(dir, what, "no directory", byHost)
+		return differs(dir, what, "no directory", byHost())
 	}
 	return holds(dir, what)
 }
@@ -54,7 +54,7 @@ func hasShare(dir string, schemata []string) Finding {
 		return failed(where, err)
 	}
 	if resctrl.Compare(&plan.ResctrlCheck{Path: dir, Schemata: schemata}, string(text)) != nil {
-		return differs(where, asked, strings.Join(strings.Fields(string(text)), " "), byHost+", as glassbox-runtime update does it")
+		return differs(where, asked, strings.Join(strings.Fields(string(text)), " "), byHost().and(", as glassbox-runtime update does it"))
 	}
 	return holds(where, asked)
 }
@@ -69,7 +69,7 @@ func (v *view) inClass(tasks string) Finding {
 	case err != nil:
 		return failed(tasks, err)
 	case !slices.Contains(strings.Fields(string(text)), strconv.Itoa(v.pid)):
-		return differs(tasks, strconv.Itoa(v.pid), "not in it", byHost)
+		return differs(tasks, strconv.Itoa(v.pid), "not in it", byHost())
 	}
 	return holds(tasks, strconv.Itoa(v.pid))
 }
@@ -98,9 +98,9 @@ func (v *view) inCgroup(file string) Finding {
 			if g == mount || strings.HasPrefix(g, mount+"/") {
 				found = "in " + g
 				if mount == dir {
-					return differs(where, "in "+dir, found, "below its cgroup, whose limits still hold: a process of the container may have made this one and gone there")
+					return differs(where, "in "+dir, found, own("below its cgroup, whose limits still hold: a process of the container may have made this one and gone there"))
 				}
-				return differs(where, "in "+dir, found, byHost)
+				return differs(where, "in "+dir, found, byHost())
 			}
 		}
 		mount = path.Dir(mount)
@@ -108,7 +108,7 @@ func (v *view) inCgroup(file string) Finding {
 			break
 		}
 	}
-	return differs(where, "in "+dir, found, byHost)
+	return differs(where, "in "+dir, found, byHost())
 }
 
 func isCgroup(dir string) bool {
@@ -127,7 +127,7 @@ func (v *view) inUnit(unit string) Finding {
 			}
 		}
 	}
-	return differs(v.proc("cgroup"), "in unit "+unit, "in another cgroup", byHost)
+	return differs(v.proc("cgroup"), "in unit "+unit, "in another cgroup", byHost())
 }
 
 func (v *view) evacuated(o *plan.CgroupEvacuate) Finding {
@@ -137,7 +137,7 @@ func (v *view) evacuated(o *plan.CgroupEvacuate) Finding {
 		return failed(where, err)
 	}
 	if n := len(strings.Fields(string(text))); n > 0 {
-		return differs(where, "no processes", fmt.Sprintf("%d processes", n), byHost)
+		return differs(where, "no processes", fmt.Sprintf("%d processes", n), byHost())
 	}
 	return holds(where, "no processes")
 }
@@ -168,7 +168,7 @@ func (v *view) cgroupValue(i int, o *plan.CgroupWrite) Finding {
 	}
 	data, err := os.ReadFile(o.File)
 	if errors.Is(err, os.ErrNotExist) {
-		return missing(o.File, o.Value, "the cgroup is gone, or the controller was taken away: "+byHost)
+		return missing(o.File, o.Value, others("the cgroup is gone, or the controller was taken away: %s", byHost().why))
 	}
 	if err != nil {
 		return failed(o.File, err)
@@ -179,7 +179,7 @@ func (v *view) cgroupValue(i int, o *plan.CgroupWrite) Finding {
 		for _, c := range strings.Fields(o.Value) {
 			c = strings.TrimPrefix(c, "+")
 			if !slices.Contains(strings.Fields(have), c) && slices.Contains(strings.Fields(string(available)), c) {
-				return differs(o.File, o.Value, have, byHost)
+				return differs(o.File, o.Value, have, byHost())
 			}
 		}
 		return holds(o.File, have)
@@ -190,7 +190,7 @@ func (v *view) cgroupValue(i int, o *plan.CgroupWrite) Finding {
 		found = strings.Join(lines, "; ")
 	}
 	if !ok {
-		return differs(o.File, o.Value, found, byHost+", as glassbox-runtime update does it")
+		return differs(o.File, o.Value, found, byHost().and(", as glassbox-runtime update does it"))
 	}
 	f := holds(o.File, found)
 	f.Why = note
@@ -371,10 +371,10 @@ func (v *view) deviceRule(i int, o *plan.CgroupWrite) Finding {
 		}
 		slices.Sort(more)
 		if strings.HasPrefix(device, "a ") && len(more) > 0 {
-			return differs(list, "no devices but those of the following steps", "also "+strings.Join(more, ", "), byHost)
+			return differs(list, "no devices but those of the following steps", "also "+strings.Join(more, ", "), byHost())
 		}
 		if extra(accessWord(access), extra("rwm", have[device])) != "" && want[device] == "" && !strings.HasPrefix(device, "a ") {
-			return differs(list, "not "+o.Value, device+" "+have[device], byHost)
+			return differs(list, "not "+o.Value, device+" "+have[device], byHost())
 		}
 		return holds(list, fmt.Sprintf("%d devices", len(have)))
 	}
@@ -387,7 +387,7 @@ func (v *view) deviceRule(i int, o *plan.CgroupWrite) Finding {
 		if have[device] != "" {
 			found = device + " " + have[device]
 		}
-		return differs(list, o.Value, found, byHost)
+		return differs(list, o.Value, found, byHost())
 	}
 	return holds(list, device+" "+have[device])
 }
@@ -408,7 +408,7 @@ func (v *view) deviceFilter(o *plan.DeviceFilter) Finding {
 	where := "the BPF programs of " + o.Path
 	tags, err := cgroup.DeviceTags(o.Path)
 	if errors.Is(err, unix.ENOENT) {
-		return missing(o.Path, "a cgroup", byHost)
+		return missing(o.Path, "a cgroup", byHost())
 	}
 	if err != nil {
 		return failed(where, err)
@@ -420,9 +420,9 @@ func (v *view) deviceFilter(o *plan.DeviceFilter) Finding {
 		}
 	}
 	if len(tags) == 0 {
-		return differs(where, "a program with tag "+strings.Join(want, " or "), "none", byHost)
+		return differs(where, "a program with tag "+strings.Join(want, " or "), "none", byHost())
 	}
-	return differs(where, "a program with tag "+strings.Join(want, " or "), "tag "+strings.Join(tags, ", "), byHost)
+	return differs(where, "a program with tag "+strings.Join(want, " or "), "tag "+strings.Join(tags, ", "), byHost())
 }
 
 // programTags are the tags that the kernel may give to a program without maps: the first 8 bytes of a hash of its instructions,
@@ -474,7 +474,7 @@ func (v *view) otherProcesses() {
 				seen[pid] = true
 				theirs, err := os.Readlink("/proc/" + w + "/ns/pid")
 				if err == nil && theirs != its && !below(pid, its) {
-					v.beside(fmt.Sprintf("process %d (%s) is in its cgroup, and not in its PID namespace", pid, comm(pid)), name+"/cgroup.procs", byHost)
+					v.beside(fmt.Sprintf("process %d (%s) is in its cgroup, and not in its PID namespace", pid, comm(pid)), name+"/cgroup.procs", byHost())
 				} else if err == nil {
 					v.nested(pid)
 				}
@@ -501,7 +501,7 @@ func (v *view) otherProcesses() {
 		}
 		for _, dir := range dirs {
 			if !slices.ContainsFunc(groups, func(g string) bool { return dir == g || strings.HasPrefix(dir, g+"/") }) && v.hasGroupBeside(dir, groups) {
-				v.beside(fmt.Sprintf("process %d (%s) of the container is in cgroup %s", pid, comm(pid), dir), "/proc/"+e.Name()+"/cgroup", byHost)
+				v.beside(fmt.Sprintf("process %d (%s) of the container is in cgroup %s", pid, comm(pid), dir), "/proc/"+e.Name()+"/cgroup", byHost())
 				break
 			}
 		}
@@ -525,6 +525,7 @@ func (v *view) hasGroupBeside(dir string, groups []string) bool {
 
 // nested notes namespaces that a process of the container has for itself.
 func (v *view) nested(pid int) {
+	itsUsers, _, _ := v.namespace("user")
 	for _, kind := range []string{"mount", "uts", "ipc", "net", "user", "cgroup"} {
 		its, _, err := v.namespace(kind)
 		if err != nil {
@@ -532,7 +533,12 @@ func (v *view) nested(pid int) {
 		}
 		file := "/proc/" + strconv.Itoa(pid) + "/" + nsFile(kind)
 		if theirs, err := os.Readlink(file); err == nil && theirs != its {
-			v.beside(fmt.Sprintf("process %d (%s) has a %s namespace of its own", pid, comm(pid), kind), file, v.who("CAP_SYS_ADMIN"))
+			who := v.who("CAP_SYS_ADMIN")
+			if users, err := os.Readlink("/proc/" + strconv.Itoa(pid) + "/ns/user"); err == nil && users != itsUsers {
+				// In one that it made without any capability (user_namespaces(7)) it may make all others: browsers do.
+				who = own("a process of the container may make a user namespace, and others in it, unless its filter forbids that")
+			}
+			v.beside(fmt.Sprintf("process %d (%s) has a %s namespace of its own", pid, comm(pid), kind), file, who)
 		}
 	}
 }

@@ -824,6 +824,14 @@ func (t *table) compareSpread(n *node, m *mount) string {
 	return fmt.Sprintf("%s is %s, not %s", m.point, is, want)
 }
 
+// chrooted is the cause of another root directory.
+func (v *view) chrooted() cause {
+	if !v.canHave("CAP_SYS_CHROOT") {
+		return byHost()
+	}
+	return own("the program itself may have changed its root (chroot, with CAP_SYS_CHROOT)")
+}
+
 func (t *table) rooted(want string) Finding {
 	where := t.v.proc("root") + ", mountinfo"
 	to, err := t.v.link("root")
@@ -834,10 +842,10 @@ func (t *table) rooted(want string) Finding {
 		if want == "/" {
 			want = "the root of its mount namespace"
 		}
-		return differs(where, want, to, "the program itself may have changed its root (chroot, with CAP_SYS_CHROOT)")
+		return differs(where, want, to, t.v.chrooted())
 	}
 	if t.root.mount == nil {
-		return differs(where, "the root that the plan mounted", "no mount at /", "the program itself may have changed its root (chroot, with CAP_SYS_CHROOT)")
+		return differs(where, "the root that the plan mounted", "no mount at /", t.v.chrooted())
 	}
 	return holds(where, fmt.Sprintf("mount %s is the root", t.root.mount.id))
 }
@@ -854,7 +862,7 @@ func (t *table) unlisted(v *view) {
 		who := v.who("CAP_SYS_ADMIN")
 		for _, n := range t.nodes {
 			if n.inherits != nil && n.placer >= 0 && under(m.point, n.at) && n.recursive(v) {
-				who = "it may be of the host's tree, as that was when step " + strconv.Itoa(n.maker+1) + " cloned it with all mounts below; else " + who
+				who.why = "it may be of the host's tree, as that was when step " + strconv.Itoa(n.maker+1) + " cloned it with all mounts below; else " + who.why
 				break
 			}
 		}

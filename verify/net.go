@@ -84,7 +84,7 @@ func (v *view) bridge(o *plan.LinkBridge) Finding {
 	}
 	l := find(v.net.host, o.Name)
 	if l == nil {
-		return missing(hostLinks, "bridge "+o.Name, byHost)
+		return missing(hostLinks, "bridge "+o.Name, byHost())
 	}
 	var wrong []string
 	if l.Kind != "bridge" {
@@ -107,7 +107,7 @@ func (v *view) bridge(o *plan.LinkBridge) Finding {
 		}
 	}
 	if len(wrong) > 0 {
-		return differs(hostLinks, o.String(), strings.Join(wrong, ", "), byHost)
+		return differs(hostLinks, o.String(), strings.Join(wrong, ", "), byHost())
 	}
 	return holds(hostLinks, fmt.Sprintf("bridge %s, up, %s", l.Name, o.Address))
 }
@@ -118,7 +118,7 @@ func (v *view) veth(o *plan.LinkVeth) Finding {
 	}
 	l := find(v.net.host, o.Name)
 	if l == nil {
-		return missing(hostLinks, "veth "+o.Name, byHost)
+		return missing(hostLinks, "veth "+o.Name, byHost())
 	}
 	var wrong []string
 	add := func(ok bool, format string, a ...any) {
@@ -138,7 +138,7 @@ func (v *view) veth(o *plan.LinkVeth) Finding {
 		add(l.Master == b.Index, "it is a port of another link than %s", o.Bridge)
 		add(!o.Hairpin || l.Hairpin, "hairpin mode is off")
 	}
-	where, who := hostLinks, byHost
+	where, who := hostLinks, byHost()
 	if v.net.insideErr == nil {
 		where += ", " + itsLinks
 		p := find(v.net.inside, o.Peer)
@@ -188,7 +188,7 @@ func (v *view) noLink(name string) Finding {
 		return failed(hostLinks, v.net.hostErr)
 	}
 	if find(v.net.host, name) != nil {
-		return differs(hostLinks, "no link "+name, "it is there", byHost)
+		return differs(hostLinks, "no link "+name, "it is there", byHost())
 	}
 	return holds(hostLinks, "it isn't there")
 }
@@ -292,11 +292,11 @@ func (v *view) table(o *plan.NftBridge) Finding {
 		return failed(where, v.net.tableErr)
 	}
 	if !t.Exists {
-		return missing(where, "the table", byHost)
+		return missing(where, "the table", byHost())
 	}
 	if len(t.Missing) > 0 {
 		return differs(where, strings.Join(t.Missing, "; "), fmt.Sprintf("%d of %d lines are missing or changed", len(t.Missing), len(o.Rules)),
-			"somebody on the host did this, or a later container's start has renewed the rules because the host's interfaces have changed")
+			others("somebody on the host did this, or a later container's start has renewed the rules because the host's interfaces have changed"))
 	}
 	return holds(where, fmt.Sprintf("%d lines", len(o.Rules)))
 }
@@ -321,7 +321,7 @@ func (v *view) published(o *plan.NftPublish) Finding {
 		}
 	}
 	if len(lost) > 0 {
-		return differs(where, o.String(), "not published: "+strings.Join(lost, ", "), byHost)
+		return differs(where, o.String(), "not published: "+strings.Join(lost, ", "), byHost())
 	}
 	return holds(where, fmt.Sprintf("%d ports", len(o.Ports)))
 }
@@ -334,7 +334,7 @@ func (v *view) unpublished(o *plan.NftUnpublish) Finding {
 	}
 	for _, p := range o.Ports {
 		if slices.Contains(ports, p) {
-			return differs(where, "not published: "+portWords(p), "it is published", byHost)
+			return differs(where, "not published: "+portWords(p), "it is published", byHost())
 		}
 	}
 	return holds(where, "not published")
@@ -351,7 +351,7 @@ func (v *view) otherRules() {
 		}
 		slices.Sort(t.Extra)
 		for _, e := range t.Extra {
-			v.beside("in the firewall of its bridge: "+e, "nft -a list table ip "+o.Table, byHost)
+			v.beside("in the firewall of its bridge: "+e, "nft -a list table ip "+o.Table, byHost())
 		}
 	}
 	var own []plan.PortRule
@@ -369,12 +369,12 @@ func (v *view) otherRules() {
 	for _, p := range v.net.published {
 		ip, err := netip.ParseAddr(p.ContainerIP)
 		if err == nil && slices.Contains(ips, ip) && !slices.Contains(own, p) {
-			v.beside("published port "+portWords(p), "nf_tables", byHost)
+			v.beside("published port "+portWords(p), "nf_tables", byHost())
 		}
 	}
 	for _, r := range v.net.firewall {
 		if slices.ContainsFunc(ips, r.Names) && !v.ownTable(r.Table) {
-			v.beside(r.String()+" names its address", "nft -a list ruleset", byHost)
+			v.beside(r.String()+" names its address", "nft -a list ruleset", byHost())
 		}
 	}
 }

@@ -19,7 +19,7 @@ func (v *view) umask(o *plan.Umask) Finding {
 	if err != nil {
 		return unseen("/proc/PID/status has no Umask before Linux 4.7")
 	}
-	return same(v.proc("status"), fmt.Sprintf("%04o", o.Mask), fmt.Sprintf("%04o", have), byProgram)
+	return same(v.proc("status"), fmt.Sprintf("%04o", o.Mask), fmt.Sprintf("%04o", have), byProgram())
 }
 
 // id compares the four ids of a line of status: real, effective, saved, file system.
@@ -27,7 +27,10 @@ func (v *view) id(line string, want uint32) Finding {
 	file := map[string]string{"Uid": "uid_map", "Gid": "gid_map"}[line]
 	word := strconv.FormatUint(uint64(v.outside(file, want)), 10)
 	asked := strings.Join([]string{word, word, word, word}, " ")
-	who := "the program itself may have changed it (a program that starts as root and goes on as another user, or a set-user-ID program)"
+	who := others("this user had no way to another: this is another process than the plan's")
+	if v.canHave(map[string]string{"Uid": "CAP_SETUID", "Gid": "CAP_SETGID"}[line]) || !v.sealed() {
+		who = own("the program itself may have changed it (a program that starts as root and goes on as another user, or a set-user-ID program)")
+	}
 	return same(v.proc("status"), line+" "+asked, line+" "+squeeze(v.status[line]), who)
 }
 
@@ -43,7 +46,7 @@ func (v *view) supplementary(o *plan.Setgroups) Finding {
 	}
 	slices.Sort(want)
 	slices.Sort(have)
-	f := same(v.proc("status"), fmt.Sprintf("Groups %v", want), fmt.Sprintf("Groups %v", have), byProgram)
+	f := same(v.proc("status"), fmt.Sprintf("Groups %v", want), fmt.Sprintf("Groups %v", have), v.who("CAP_SETGID"))
 	if f.Verdict == Differs && o.IfAllowed {
 		if text, err := v.read("setgroups"); err == nil && strings.TrimSpace(text) == "deny" {
 			return unseen("the user namespace denies setgroups: the groups are those of whoever started it")
@@ -87,7 +90,7 @@ func capWords(m uint64) string {
 
 func (v *view) bounding(o *plan.DropBounding) Finding {
 	if still := v.capSet("CapBnd") & capMask(o.Caps); still != 0 {
-		return differs(v.proc("status"), "CapBnd without "+capWords(capMask(o.Caps)), "CapBnd has "+capWords(still), "a bounding set only shrinks: this is another process than the plan's, or in another user namespace")
+		return differs(v.proc("status"), "CapBnd without "+capWords(capMask(o.Caps)), "CapBnd has "+capWords(still), others("a bounding set only shrinks: this is another process than the plan's, or in another user namespace"))
 	}
 	return holds(v.proc("status"), fmt.Sprintf("CapBnd %016x", v.capSet("CapBnd")))
 }
@@ -97,7 +100,7 @@ func (v *view) bounding(o *plan.DropBounding) Finding {
 func (v *view) caps(o *plan.Capset) Finding {
 	inh, bnd, amb := capMask(o.Inheritable), v.capSet("CapBnd"), v.capSet("CapAmb")
 	permitted, effective := inh|bnd, inh|bnd
-	who := "the program itself may have given some up"
+	who := own("the program itself may have given some up")
 	if v.waits >= 0 {
 		permitted, effective = capMask(o.Permitted), capMask(o.Effective)
 	} else if !v.startsAsRoot() {
@@ -107,8 +110,8 @@ func (v *view) caps(o *plan.Capset) Finding {
 	if v.capSet("CapInh") == inh && v.capSet("CapPrm") == permitted && v.capSet("CapEff") == effective {
 		return holds(v.proc("status"), found)
 	}
-	if v.capSet("CapPrm")&^permitted != 0 {
-		who = "the program's file has capabilities, or it is set-user-ID, or this is another process than the plan's"
+	if more := v.capSet("CapPrm") &^ permitted; more != 0 {
+		who = cause{v.canHaveAll(more), "the program's file has capabilities, or it is set-user-ID, or this is another process than the plan's"}
 	}
 	return differs(v.proc("status"), fmt.Sprintf("CapInh %016x CapPrm %016x CapEff %016x", inh, permitted, effective), found, who)
 }
@@ -129,7 +132,7 @@ func (v *view) startsAsRoot() bool {
 }
 
 func (v *view) ambient(o *plan.AmbientCaps) Finding {
-	return same(v.proc("status"), fmt.Sprintf("CapAmb %016x", capMask(o.Caps)), fmt.Sprintf("CapAmb %016x", v.capSet("CapAmb")), byProgram)
+	return same(v.proc("status"), fmt.Sprintf("CapAmb %016x", capMask(o.Caps)), fmt.Sprintf("CapAmb %016x", v.capSet("CapAmb")), cause{v.canHaveAll(v.capSet("CapAmb") &^ capMask(o.Caps)), byProgram().why})
 }
 
 // filter compares how many filters there are with how many the plan installs. What is in them only a tracer can read, who would have
@@ -143,38 +146,44 @@ func (v *view) filter() Finding {
 	}
 	have, err := strconv.Atoi(v.status["Seccomp_filters"])
 	if err != nil { // before Linux 5.9
-		return same(v.proc("status"), "Seccomp 2", "Seccomp "+v.status["Seccomp"], byHost)
+		return same(v.proc("status"), "Seccomp 2", "Seccomp "+v.status["Seccomp"], byHost())
 	}
 	inherited := ownFilters()
 	asked, found := fmt.Sprintf("mode 2, %d filters", want+inherited), fmt.Sprintf("mode %s, %d filters", v.status["Seccomp"], have)
 	if v.status["Seccomp"] != "2" || have < want {
-		return differs(v.proc("status"), asked, found, "a filter can't be taken off: this is another process than the plan's")
+		return differs(v.proc("status"), asked, found, others("a filter can't be taken off: this is another process than the plan's"))
 	}
 	return holds(v.proc("status"), found+" (their instructions can't be read without stopping the process)")
 }
 
 // ownFilters is how many filters this program lives under: those of glassbox, and what it starts, as a rule.
 func ownFilters() int {
-	self := &view{}
+	n, _ := strconv.Atoi(myself().status["Seccomp_filters"])
+	return n
+}
+
+// ownCapability reports whether this program has a capability.
+func ownCapability(name string) bool { return myself().capSet("CapEff")&capMask([]string{name}) != 0 }
+
+// myself is this program, with nothing of it that can't be read.
+func myself() *view {
+	self := &view{status: map[string]string{}}
 	fd, err := unix.Open("/proc/self", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return 0
+		return self
 	}
-	self.dir = fd
 	defer unix.Close(fd)
-	if self.readStat() != nil {
-		return 0
-	}
-	n, _ := strconv.Atoi(self.status["Seccomp_filters"])
-	return n
+	self.dir = fd
+	_ = self.readStat() // of no process that has ended
+	return self
 }
 
 func (v *view) session(o *plan.Setsid) Finding {
 	if v.stat.Session != v.pid {
-		return differs(v.proc("stat"), "leader of its session", fmt.Sprintf("in session %d", v.stat.Session), "only a process itself starts a session: this one was forked by the plan's, or is another one")
+		return differs(v.proc("stat"), "leader of its session", fmt.Sprintf("in session %d", v.stat.Session), others("only a process itself starts a session: this one was forked by the plan's, or is another one"))
 	}
 	if o.Controlling && v.stat.Terminal == 0 {
-		return differs(v.proc("stat"), "a controlling terminal", "none", "the program may have given it up, or it has hung up")
+		return differs(v.proc("stat"), "a controlling terminal", "none", own("the program may have given it up, or it has hung up"))
 	}
 	return holds(v.proc("stat"), "leader of its session")
 }
@@ -194,12 +203,12 @@ func (v *view) stdio(o *plan.Stdio) Finding {
 	to, err := v.link(name)
 	if err != nil {
 		if err == unix.ENOENT {
-			return differs(v.proc(name), "the terminal", "closed", byProgram)
+			return differs(v.proc(name), "the terminal", "closed", byProgram())
 		}
 		return failed(v.proc(name), err)
 	}
 	if !strings.HasPrefix(to, "/dev/pts/") && to != "/dev/console" {
-		return differs(v.proc(name), "the terminal", to, byProgram)
+		return differs(v.proc(name), "the terminal", to, byProgram())
 	}
 	return holds(v.proc(name), to)
 }
@@ -211,7 +220,7 @@ func (v *view) cwd(o *plan.Chdir) Finding {
 	}
 	want := path.Clean(o.Path)
 	if have != want && have != v.resolve(want) {
-		return differs(v.proc("cwd"), want, have, "the program itself may have changed its working directory")
+		return differs(v.proc("cwd"), want, have, own("the program itself may have changed its working directory"))
 	}
 	return holds(v.proc("cwd"), have)
 }
@@ -223,7 +232,7 @@ func (v *view) program(o *plan.Execve) Finding {
 	}
 	argv := strings.Split(strings.TrimSuffix(text, "\x00"), "\x00")
 	asked, found := strings.Join(o.Argv, " "), strings.Join(argv, " ")
-	who := "the program may have executed another one since, or changed its title"
+	who := own("the program may have executed another one since, or changed its title")
 	if !slices.Equal(argv, o.Argv) && !interpreted(argv, o) {
 		return differs(v.proc("cmdline"), asked, found, who)
 	}
@@ -287,7 +296,7 @@ func (v *view) rlimit(o *plan.Rlimit) Finding {
 		rest, ok := strings.CutPrefix(line, name+" ")
 		if f := strings.Fields(rest); ok && name != "" && len(f) >= 2 {
 			return same(v.proc("limits"), word(o.Soft)+", hard "+word(o.Hard), f[0]+", hard "+f[1],
-				"the program itself may have changed it (the Go runtime raises its soft limit on open files), or somebody on the host with prlimit")
+				v.limited(o, f[1]))
 		}
 	}
 	return unseen("%s has no line for %s", v.proc("limits"), o.Type)
@@ -300,7 +309,7 @@ func (v *view) writtenProc(o *plan.WriteProc) Finding {
 		if err != nil {
 			return failed(v.proc(o.File), err)
 		}
-		return same(v.proc(o.File), o.Value, strings.TrimSpace(text), "the program itself may have raised it; to lower it takes CAP_SYS_RESOURCE")
+		return same(v.proc(o.File), o.Value, strings.TrimSpace(text), v.scored(o.Value, strings.TrimSpace(text)))
 	case "attr/apparmor/exec", "attr/exec":
 		file := path.Dir(o.File) + "/current"
 		text, err := v.read(file)
@@ -308,7 +317,7 @@ func (v *view) writtenProc(o *plan.WriteProc) Finding {
 			return failed(v.proc(file), err)
 		}
 		have, _, _ := strings.Cut(strings.Trim(text, "\x00\n "), " (")
-		return same(v.proc(file), strings.TrimPrefix(o.Value, "exec "), have, "the policy may have given the program another profile or label")
+		return same(v.proc(file), strings.TrimPrefix(o.Value, "exec "), have, others("the policy may have given the program another profile or label"))
 	case "attr/keycreate":
 		return unseen(noTraceOf, "execve takes it back")
 	}
@@ -316,7 +325,7 @@ func (v *view) writtenProc(o *plan.WriteProc) Finding {
 	if err != nil {
 		return failed(v.proc(o.File), err)
 	}
-	return same(v.proc(o.File), squeeze(o.Value), squeeze(text), byProgram)
+	return same(v.proc(o.File), squeeze(o.Value), squeeze(text), byProgram())
 }
 
 func (v *view) sched(o *plan.Sched) Finding {
@@ -340,7 +349,7 @@ func (v *view) sched(o *plan.Sched) Finding {
 		run, due, every = o.Runtime, o.Deadline, o.Period // the slice of the others is the kernel's own (Linux 6.12)
 	}
 	return same("sched_getattr(2)", words(o.Policy, o.Nice, o.Priority, o.Runtime, o.Deadline, o.Period), words(name, nice, a.Priority, run, due, every),
-		"the program itself may have changed it, or somebody on the host (renice, chrt)")
+		v.scheduled(o, a))
 }
 
 func (v *view) ioPriority(o *plan.IOPriority) Finding {
@@ -354,7 +363,7 @@ func (v *view) ioPriority(o *plan.IOPriority) Finding {
 	if o.Class == "IOPRIO_CLASS_IDLE" {
 		level = o.Priority
 	}
-	return same("ioprio_get(2)", fmt.Sprintf("%s %d", o.Class, o.Priority), fmt.Sprintf("%s %d", name, level), "the program itself may have changed it, or somebody on the host (ionice)")
+	return same("ioprio_get(2)", fmt.Sprintf("%s %d", o.Class, o.Priority), fmt.Sprintf("%s %d", name, level), v.ionice(name))
 }
 
 func (v *view) affinity(o *plan.Affinity) Finding {
@@ -364,7 +373,7 @@ func (v *view) affinity(o *plan.Affinity) Finding {
 		return unseen("a list of processors that isn't understood: %q, %q", o.CPUs, v.status["Cpus_allowed_list"])
 	}
 	if !slices.Equal(want, have) {
-		return differs(v.proc("status"), o.CPUs, v.status["Cpus_allowed_list"], "the program itself may have changed it, or somebody on the host (taskset, a cpuset)")
+		return differs(v.proc("status"), o.CPUs, v.status["Cpus_allowed_list"], own("the program itself may have changed it, or somebody on the host (taskset, a cpuset)"))
 	}
 	return holds(v.proc("status"), v.status["Cpus_allowed_list"])
 }
@@ -387,7 +396,7 @@ func (v *view) memPolicy(o *plan.MemPolicy) Finding {
 		word = strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(o.Mode, "MPOL_")), "_", " ")
 	}
 	if !strings.HasPrefix(mode, word) || o.Nodes != "" && rest != o.Nodes {
-		return differs(v.proc("numa_maps"), word+":"+o.Nodes, f[1], byProgram)
+		return differs(v.proc("numa_maps"), word+":"+o.Nodes, f[1], byProgram())
 	}
 	return holds(v.proc("numa_maps"), f[1])
 }
@@ -402,5 +411,5 @@ func (v *view) personality(o *plan.Personality) Finding {
 	if have == "" {
 		have = strings.TrimSpace(text)
 	}
-	return same(v.proc("personality"), o.Domain, have, byProgram)
+	return same(v.proc("personality"), o.Domain, have, byProgram())
 }

@@ -115,9 +115,9 @@ func (v *view) madeDir(o *plan.Mkdir) Finding {
 	fd, err := v.open(o.Path, unix.O_DIRECTORY)
 	switch {
 	case errors.Is(err, unix.ENOENT):
-		return missing(v.inside(o.Path), "a directory", "a process of the container may have removed it")
+		return missing(v.inside(o.Path), "a directory", v.byRoot("a process of the container may have removed it"))
 	case errors.Is(err, unix.ENOTDIR):
-		return differs(v.inside(o.Path), "a directory", "another kind of file", "a process of the container may have replaced it")
+		return differs(v.inside(o.Path), "a directory", "another kind of file", v.byRoot("a process of the container may have replaced it"))
 	case err != nil:
 		return failed(v.inside(o.Path), err)
 	}
@@ -140,7 +140,7 @@ func (v *view) node(o *plan.Mknod) Finding {
 	where := v.inside(o.Path)
 	st, err := v.at(o.Path)
 	if errors.Is(err, unix.ENOENT) {
-		return missing(where, o.String(), "a process of the container may have removed it")
+		return missing(where, o.String(), v.byRoot("a process of the container may have removed it"))
 	}
 	if err != nil {
 		return failed(where, err)
@@ -164,7 +164,7 @@ func (v *view) node(o *plan.Mknod) Finding {
 	words := func(mode, uid, gid uint32) string {
 		return fmt.Sprintf("%s, mode %04o, owner %d:%d", want, mode, uid, gid)
 	}
-	return same(where, words(o.Mode, v.outside("uid_map", o.UID), v.outside("gid_map", o.GID)), words(st.Mode&0o7777, st.Uid, st.Gid), "root of the container may have changed it (chmod, chown)")
+	return same(where, words(o.Mode, v.outside("uid_map", o.UID), v.outside("gid_map", o.GID)), words(st.Mode&0o7777, st.Uid, st.Gid), v.byRoot("root of the container may have changed it (chmod, chown)"))
 }
 
 func (v *view) symlink(o *plan.Symlink) Finding {
@@ -190,15 +190,15 @@ func (v *view) symlink(o *plan.Symlink) Finding {
 		}
 		fallthrough
 	case err == unix.ENOENT:
-		return missing(where, "a link to "+o.Target, "a process of the container may have removed it")
+		return missing(where, "a link to "+o.Target, v.byRoot("a process of the container may have removed it"))
 	case err != nil:
-		return differs(where, "a link to "+o.Target, "another kind of file", "a process of the container may have replaced it")
+		return differs(where, "a link to "+o.Target, "another kind of file", v.byRoot("a process of the container may have replaced it"))
 	}
 	have := string(buf[:n])
 	if have != o.Target && !o.Replace && !v.mounts.fresh(o.Path) {
 		return unseen("%s leads to %s: a file that was there already stays", where, have)
 	}
-	return same(where, "a link to "+o.Target, "a link to "+have, "a process of the container may have replaced it")
+	return same(where, "a link to "+o.Target, "a link to "+have, v.byRoot("a process of the container may have replaced it"))
 }
 
 // otherDevices finds device nodes in a /dev that the plan made.
@@ -316,10 +316,10 @@ func (v *view) uts(file, want string) Finding {
 func (v *view) writtenFile(o *plan.WriteFile) Finding {
 	text, err := os.ReadFile(o.Path)
 	if errors.Is(err, os.ErrNotExist) {
-		return missing(o.Path, o.Value, byHost)
+		return missing(o.Path, o.Value, byHost())
 	}
 	if err != nil {
 		return failed(o.Path, err)
 	}
-	return same(o.Path, squeeze(o.Value), squeeze(string(text)), byHost)
+	return same(o.Path, squeeze(o.Value), squeeze(string(text)), byHost())
 }

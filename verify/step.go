@@ -178,7 +178,7 @@ func (v *view) step(i int) (Finding, bool) {
 	case *plan.Dumpable:
 		return unseen(noTraceOf, "execve sets it anew"), true
 	case *plan.NoNewPrivs:
-		return same(v.proc("status"), "NoNewPrivs 1", "NoNewPrivs "+v.status["NoNewPrivs"], byHost), true
+		return same(v.proc("status"), "NoNewPrivs 1", "NoNewPrivs "+v.status["NoNewPrivs"], byHost()), true
 	case *plan.Seccomp:
 		return v.filter(), true
 	case *plan.DropBounding:
@@ -266,7 +266,7 @@ func (v *view) absent(name string) Finding {
 	} else if err != nil {
 		return failed(name, err)
 	}
-	return differs(name, "nothing", "it is there", byHost)
+	return differs(name, "nothing", "it is there", byHost())
 }
 
 // ---- namespaces ----
@@ -316,7 +316,7 @@ func (v *view) newNamespaces(kinds []string, lane plan.Lane, i int, cgroup strin
 	switch {
 	case len(wrong) > 0:
 		return differs(where, "new namespaces: "+strings.Join(kinds, " "), strings.Join(wrong, ", "),
-			"the process has joined another namespace, or it isn't the one that the plan made, or this command runs in the container")
+			v.moved("the process has joined another namespace, or it isn't the one that the plan made, or this command runs in the container"))
 	case len(found) == 0 && len(left) > 0:
 		return unseen("a later step leaves it again")
 	case len(found) == 0:
@@ -344,6 +344,12 @@ func (v *view) leaves(kind string, i int) bool {
 		}
 	}
 	return false
+}
+
+// moved is the cause of a namespace of the process that isn't the plan's: nobody else can move it. unshare(2) and setns(2) take
+// CAP_SYS_ADMIN, which the process has in a user namespace that it has made before (user_namespaces(7)); no filter forbids it that then.
+func (v *view) moved(words string) cause {
+	return cause{v.canHave("CAP_SYS_ADMIN") || !has[*plan.Seccomp](v), words}
 }
 
 func (v *view) joined(i int, o *plan.Setns) Finding {
@@ -374,7 +380,7 @@ func (v *view) joined(i int, o *plan.Setns) Finding {
 		name, _, _ := strings.Cut(its, ":")
 		want := fmt.Sprintf("%s:[%d]", name, st.Ino)
 		if its != want {
-			return differs(v.proc(nsFile(kind)), want+", as "+file, its, "the process may have left it, with CAP_SYS_ADMIN, or the file stands for another one by now")
+			return differs(v.proc(nsFile(kind)), want+", as "+file, its, v.moved("the process may have left it, with CAP_SYS_ADMIN, or the file stands for another one by now"))
 		}
 		found = append(found, its)
 	}
@@ -393,7 +399,7 @@ func (v *view) otherNamespaces() {
 		}
 		if its, mine, err := v.namespace(kind); err == nil && its != mine {
 			v.beside("its "+kind+" namespace isn't that of this command", v.proc(nsFile(kind)),
-				"the plan leaves it in the host's: the program may have made one of its own (unshare), or this command runs in another one than glassbox did")
+				v.moved("the plan leaves it in the host's: the program may have made one of its own (unshare), or this command runs in another one than glassbox did"))
 		}
 	}
 }
@@ -413,7 +419,7 @@ func (v *view) timeOffsets(o *plan.TimeOffsets) Finding {
 	for _, t := range o.Offsets {
 		want := fmt.Sprintf("%d %d", t.Secs, t.Nanosecs)
 		if found[t.Clock] != want {
-			return differs(v.proc("timens_offsets"), t.Clock+" "+want, t.Clock+" "+found[t.Clock], byHost)
+			return differs(v.proc("timens_offsets"), t.Clock+" "+want, t.Clock+" "+found[t.Clock], byHost())
 		}
 	}
 	return holds(v.proc("timens_offsets"), squeeze(text))
@@ -435,12 +441,12 @@ func (v *view) idMap(o *plan.IDMap) Finding {
 		slices.SortFunc(have, byContainer)
 		slices.SortFunc(want, byContainer)
 		if !slices.Equal(have, want) {
-			return differs(v.proc(m.file), fmt.Sprint(want), fmt.Sprint(have), "a map is written once: the process is in another user namespace than the plan's, or this command is in another one than glassbox was")
+			return differs(v.proc(m.file), fmt.Sprint(want), fmt.Sprint(have), others("a map is written once: the process is in another user namespace than the plan's, or this command is in another one than glassbox was"))
 		}
 	}
 	text, err := v.read("setgroups")
 	if err == nil && o.DenySetgroups && strings.TrimSpace(text) != "deny" {
-		return differs(v.proc("setgroups"), "deny", strings.TrimSpace(text), byHost)
+		return differs(v.proc("setgroups"), "deny", strings.TrimSpace(text), byHost())
 	}
 	return holds(v.proc("uid_map")+", gid_map", fmt.Sprintf("%d and %d ranges", len(o.UID), len(o.GID)))
 }

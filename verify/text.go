@@ -30,8 +30,11 @@ func (r *Report) WriteText(w io.Writer, o explain.TextOptions) error {
 	for _, f := range r.Unexpected {
 		t.finding(f)
 	}
-	if !o.Verbose && r.Clean() {
+	switch {
+	case r.Clean() && !o.Verbose:
 		fmt.Fprintf(t.w, "\n%s\n", t.style("Everything that can be observed is as the plan says.", "32"))
+	case !r.Clean() && !r.Tampered():
+		fmt.Fprintf(t.w, "\n%s\n", t.style("The container can have done this itself. Nothing was found that only somebody else can have done.", "32"))
 	}
 	fmt.Fprintf(t.w, "\n%d steps hold, %s, %d can't be observed%s\nplan %s\n", r.Counts[Holds], t.count(r.Counts[Differs], "differ", "differs"),
 		r.Counts[Unseen], more(t.count(r.Counts[Unlisted], "things are in no step", "thing is in no step"), r.Counts[Unlisted]), r.Plan)
@@ -76,10 +79,16 @@ func (t *printer) finding(f Finding) {
 		word, color = "holds", "32"
 	case Differs:
 		word = "DIFFERS"
+		if f.Own {
+			word, color = "differs, which the container can have done itself", "33"
+		}
 	case Unseen:
 		word, color = "can't be observed", "2"
 	case Unlisted:
 		number, word = "+", "IN NO STEP"
+		if f.Own {
+			word, color = "in no step, which the container can have done itself", "33"
+		}
 	}
 	const indent = 6
 	fmt.Fprintf(t.w, "\n%4s  %s\n", number, t.style(word, color))

@@ -52,6 +52,7 @@ type Finding struct {
 	Found   string  `json:"found,omitempty"`
 	Where   string  `json:"where,omitempty"` // what was read
 	Why     string  `json:"why,omitempty"`   // why it can't be observed, or who may have changed it
+	Own     bool    `json:"own,omitempty"`   // it differs or is in no step, and the container can have done so itself
 }
 
 // Report is what was found about a container.
@@ -62,12 +63,16 @@ type Report struct {
 	Plan       string          `json:"plan"`              // hash
 	Refused    string          `json:"refused,omitempty"` // why run --plan would not run it here; Run leaves it empty
 	Counts     map[Verdict]int `json:"counts"`
+	Own        int             `json:"own"` // how many of those that differ or are in no step the container can have made so itself
 	Steps      []Finding       `json:"steps"`
 	Unexpected []Finding       `json:"unexpected"`
 }
 
 // Clean reports whether nothing differs from the plan and nothing was found beside it.
 func (r *Report) Clean() bool { return r.Counts[Differs] == 0 && r.Counts[Unlisted] == 0 }
+
+// Tampered reports whether something differs, or is in no step, that nobody in the container can have done.
+func (r *Report) Tampered() bool { return r.Counts[Differs]+r.Counts[Unlisted] > r.Own }
 
 // Target is the process that a plan is compared with.
 type Target struct {
@@ -113,6 +118,11 @@ func once(p *plan.Plan, t Target, hash string) (r *Report, again bool, err error
 	v.unlisted()
 	r.Unexpected = append(r.Unexpected, v.extra...)
 	r.Counts[Unlisted] = len(r.Unexpected)
+	for _, f := range slices.Concat(r.Steps, r.Unexpected) {
+		if f.Own {
+			r.Own++
+		}
+	}
 	// Had the process ended meanwhile, half of what was read would be about nobody.
 	if !v.alive() {
 		return nil, false, fmt.Errorf("process %d: %w", t.PID, ErrGone)
@@ -246,12 +256,12 @@ func unseen(format string, a ...any) Finding {
 	return Finding{Verdict: Unseen, Why: fmt.Sprintf(format, a...)}
 }
 
-func differs(where, asked, found, who string) Finding {
-	return Finding{Verdict: Differs, Where: where, Asked: asked, Found: found, Why: who}
+func differs(where, asked, found string, who cause) Finding {
+	return Finding{Verdict: Differs, Where: where, Asked: asked, Found: found, Why: who.why, Own: who.own}
 }
 
 // same is holds where asked and found are equal, else differs.
-func same(where, asked, found, who string) Finding {
+func same(where, asked, found string, who cause) Finding {
 	if asked == found {
 		return holds(where, found)
 	}
@@ -269,31 +279,16 @@ func failed(where string, err error) Finding {
 }
 
 // missing is the finding for something that should be there, and isn't.
-func missing(where, asked, who string) Finding {
+func missing(where, asked string, who cause) Finding {
 	return differs(where, asked, "it isn't there", who)
 }
 
 // beside notes something that is there and in no step.
-func (v *view) beside(what, where, who string) {
-	v.extra = append(v.extra, Finding{What: what, Verdict: Unlisted, Where: where, Why: who})
+func (v *view) beside(what, where string, who cause) {
+	v.extra = append(v.extra, Finding{What: what, Verdict: Unlisted, Where: where, Why: who.why, Own: who.own})
 }
 
-// Who may have changed what.
 const (
-	byHost      = "nobody in the container can do this: it was done from the host"
-	byProgram   = "the program itself may have changed it"
-	byAdmin     = "a process of the container with %s may have done it, or somebody on the host"
 	noTraceOf   = "%s: it leaves no trace"
 	closedSince = "a descriptor, closed since: it leaves no trace"
 )
-
-// who names who may have done what takes one of some capabilities: the container too if it has that.
-func (v *view) who(capabilities ...string) string {
-	if !v.ownUsers() && v.capSet("CapBnd")&capMask(capabilities) == 0 {
-		return byHost
-	}
-	return fmt.Sprintf(byAdmin, strings.Join(capabilities, " or "))
-}
-
-// ownUsers reports whether the plan makes or joins a user namespace: capabilities there are others.
-func (v *view) ownUsers() bool { return slices.Contains(v.plan.Namespaces(), "user") }

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"glassbox/test/plain"
 )
 
 // control is the descriptor of the socket to the tests.
@@ -39,6 +41,9 @@ func Main() {
 // changes only the calling thread, and execve(2) makes that thread the whole process.
 func build() error {
 	runtime.LockOSThread()
+	if err := plain.Set(); err != nil {
+		return err
+	}
 	buffer := make([]byte, 1<<16)
 	n, err := unix.Read(control, buffer)
 	if err != nil {
@@ -162,11 +167,19 @@ func mounts(s setup) error {
 	return nil
 }
 
+// network makes eth0 and the world behind it. The IPv4 settings of a new namespace are those of the host's first one
+// (net.core.devconf_inherit_init_net, Linux 4.16), which routes wherever Docker or a VPN runs: here they are the kernel's own.
 func network() error {
+	const settings = `net.ipv4.ip_forward=0 net.ipv4.conf.all.forwarding=0 net.ipv4.conf.default.forwarding=0 net.ipv4.conf.all.rp_filter=0 ` +
+		`net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.all.route_localnet=0 net.ipv4.conf.default.route_localnet=0 ` +
+		`net.ipv6.conf.all.forwarding=0 net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.default.disable_ipv6=0 ` +
+		`net.ipv4.conf.all.accept_local=0 net.ipv4.conf.default.accept_local=0 net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.default.arp_ignore=0`
 	script := `
 set -e
+sysctl -qw ` + settings + `
 ip link set lo up
 ip netns add outside
+ip netns exec outside sysctl -qw ` + settings + `
 ip link add eth0 type veth peer name eth0 netns outside
 ip addr add ` + HostAddr + `/24 dev eth0
 ip addr add ` + HostAddr6 + `/64 dev eth0 nodad

@@ -5,11 +5,13 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"glassbox/test/plain"
 )
 
 func TestMain(m *testing.M) {
 	Main()
-	os.Exit(m.Run())
+	plain.Main(m)
 }
 
 func TestMachine(t *testing.T) {
