@@ -1,0 +1,179 @@
+package container
+
+import "strings"
+
+// Config is what was asked for. Every field changes the container's OCI configuration, its plan, or what its supervisor does; the few that are
+// only kept and told are named in package spec's test. The zero value is a container as Docker makes one without flags.
+type Config struct {
+	// What runs.
+	Image      string   `json:"imageName,omitempty"` // reference as asked for; empty with Rootfs
+	Rootfs     *Rootfs  `json:"rootfs,omitempty"`
+	Platform   string   `json:"platform,omitempty"`   // os/arch[/variant] that was asked for
+	Command    []string `json:"command,omitempty"`    // replaces the image's Cmd
+	Entrypoint []string `json:"entrypoint,omitzero"`  // nil: the image's; empty: none
+	Workdir    string   `json:"workdir,omitempty"`    // absolute
+	User       string   `json:"user,omitempty"`       // NAME|UID[:GROUP|GID]
+	Groups     []string `json:"groups,omitempty"`     // further groups, by name or number
+	Env        []string `json:"env,omitempty"`        // KEY=VALUE; KEY alone removes the image's
+	TTY        bool     `json:"tty,omitempty"`        // a terminal
+	OpenStdin  bool     `json:"openStdin,omitempty"`  // standard input is kept open
+	Detach     bool     `json:"detach,omitempty"`     // made by a command that stayed unattached; only told
+	Init       bool     `json:"init,omitempty"`       // a process 1 that forwards signals and reaps
+	StopSignal string   `json:"stopSignal,omitempty"` // name or number
+	// StopTimeout is how long stop waits before it kills, in seconds; nil: 10, negative: for ever.
+	StopTimeout *int              `json:"stopTimeout,omitempty"`
+	Remove      bool              `json:"remove,omitempty"` // goes when it ends
+	Labels      map[string]string `json:"labels,omitempty"`
+	CIDFile     string            `json:"cidFile,omitempty"` // where the caller wrote the ID; only told
+	Log         Log               `json:"log,omitzero"`
+	// ConsoleSize is rows and columns of the terminal that the container was made for; zeros where there is none.
+	ConsoleSize [2]uint16 `json:"consoleSize,omitzero"`
+
+	// Isolation.
+	Namespaces Namespaces   `json:"namespaces,omitzero"`
+	Hostname   string       `json:"hostname,omitempty"`
+	Domainname string       `json:"domainname,omitempty"` // NIS
+	Sysctls    []KeyValue   `json:"sysctls,omitempty"`
+	Privileged bool         `json:"privileged,omitempty"`
+	CapAdd     []string     `json:"capAdd,omitempty"` // CAP_NAME or CAP_ALL
+	CapDrop    []string     `json:"capDrop,omitempty"`
+	Security   Security     `json:"security,omitzero"`
+	Devices    []Device     `json:"devices,omitempty"`
+	Rules      []DeviceRule `json:"deviceRules,omitempty"`
+
+	// Files.
+	ReadOnly bool    `json:"readOnly,omitempty"` // the root file system
+	Mounts   []Mount `json:"mounts,omitempty"`   // in the order in which they were asked for: of --tmpfs, -v, --mount
+	ShmSize  int64   `json:"shmSize,omitempty"`  // bytes of /dev/shm; 0: 64 MiB
+
+	// Network.
+	Endpoints  []Endpoint  `json:"endpoints,omitempty"` // empty: one on the default bridge
+	Ports      []Port      `json:"ports,omitempty"`
+	PublishAll bool        `json:"publishAll,omitempty"` // the image's exposed ports, too
+	DNS        Resolver    `json:"dns,omitzero"`
+	Hosts      []HostEntry `json:"hosts,omitempty"` // lines of /etc/hosts
+
+	Limits Limits `json:"limits,omitzero"`
+
+	// Origins holds, by the flag's long name without dashes ("memory"), the text as typed ("--memory=50m"; "-m 50m"), so that
+	// the plan can say where each step comes from. What stands in a list has its own Origin.
+	Origins map[string]string `json:"origins,omitempty"`
+}
+
+// Rootfs is a plain directory in an image's place.
+type Rootfs struct {
+	Dir     string `json:"dir"`               // absolute
+	Overlay bool   `json:"overlay,omitempty"` // through an overlay that is thrown away
+}
+
+// KeyValue is a setting that keeps its place in a list.
+type KeyValue struct {
+	Key    string `json:"key"`
+	Value  string `json:"value"`
+	Origin string `json:"origin,omitempty"`
+}
+
+// Log is where output goes.
+type Log struct {
+	MaxSize  int64 `json:"maxSize,omitempty"`  // bytes; 0: 16 MiB; negative: no limit
+	MaxFiles int   `json:"maxFiles,omitempty"` // 0: 3
+}
+
+// Defaults of Log: logs that grow without bound have filled many a disk.
+const (
+	defaultLogSize  = 16 << 20
+	defaultLogFiles = 3
+)
+
+// Limits returns the size in bytes at which a log is rotated (0: never) and how many files of it there are.
+func (l Log) Limits() (size int64, files int) {
+	size, files = l.MaxSize, l.MaxFiles
+	if size == 0 {
+		size = defaultLogSize
+	}
+	if files == 0 {
+		files = defaultLogFiles
+	}
+	return max(size, 0), files
+}
+
+// Mode is whose namespace of a kind a container is in: "" (its own), "host", "none" or "shareable" (IPC only), or "container:ID".
+type Mode string
+
+// Container is the container whose namespace is meant, by ID or name; empty if none is.
+func (m Mode) Container() string {
+	id, ok := strings.CutPrefix(string(m), "container:")
+	if !ok {
+		return ""
+	}
+	return id
+}
+
+// IsHost says whether it is the host's.
+func (m Mode) IsHost() bool { return m == "host" }
+
+// Namespaces says which namespaces are the container's own (namespaces(7)).
+type Namespaces struct {
+	// New is exactly those that are new, of mount, pid, uts, ipc, net, cgroup, time, user; nil is the default six, all but time and user.
+	New    []string `json:"new,omitzero"`
+	PID    Mode     `json:"pid,omitempty"`
+	IPC    Mode     `json:"ipc,omitempty"`
+	UTS    Mode     `json:"uts,omitempty"`
+	Cgroup Mode     `json:"cgroup,omitempty"`
+}
+
+// Security is what --security-opt says.
+type Security struct {
+	NoNewPrivileges bool   `json:"noNewPrivileges,omitempty"` // PR_SET_NO_NEW_PRIVS(2const)
+	Seccomp         string `json:"seccomp,omitempty"`         // "": the default profile, unconfined when privileged; "unconfined"; else a file of the host
+	AppArmor        string `json:"apparmor,omitempty"`        // profile
+	Unmasked        bool   `json:"unmasked,omitempty"`        // systempaths=unconfined
+	LabelDisable    bool   `json:"labelDisable,omitempty"`    // label=disable: what there is anyway
+	// Options are the options as typed, in order, for those who ask in Docker's words.
+	Options []string `json:"options,omitempty"`
+}
+
+// Endpoint is a container's place in one network.
+type Endpoint struct {
+	Network string `json:"network"`        // a network's name, or a word: bridge, none, host, container:ID
+	IP      string `json:"ip,omitempty"`   // IPv4 address that it wants; empty: a free one
+	MAC     string `json:"mac,omitempty"`  // empty: made from the address
+	Name    string `json:"name,omitempty"` // of the interface inside; empty: eth0, eth1 …
+}
+
+// Network is the name or word of the first endpoint's network.
+func (c *Config) Network() string {
+	if len(c.Endpoints) == 0 || c.Endpoints[0].Network == "" || c.Endpoints[0].Network == "default" {
+		return "bridge"
+	}
+	return c.Endpoints[0].Network
+}
+
+// Endpoint is the first endpoint, with its network's name filled in.
+func (c *Config) Endpoint() Endpoint {
+	var e Endpoint
+	if len(c.Endpoints) > 0 {
+		e = c.Endpoints[0]
+	}
+	e.Network = c.Network()
+	return e
+}
+
+// Resolver is what /etc/resolv.conf gets in place of the host's (resolv.conf(5)).
+type Resolver struct {
+	Servers []string `json:"servers,omitempty"` // IP addresses
+	Search  []string `json:"search,omitempty"`
+	Options []string `json:"options,omitempty"`
+}
+
+// IsZero is for encoding/json.
+func (r Resolver) IsZero() bool { return len(r.Servers)+len(r.Search)+len(r.Options) == 0 }
+
+// HostEntry is a line of /etc/hosts.
+type HostEntry struct {
+	Name string `json:"name"`
+	IP   string `json:"ip"` // or host-gateway: the host's address on the container's network
+}
+
+// Origin is the flag that a thing comes from, as typed, or "" if no such flag was given.
+func (c *Config) Origin(flag string) string { return c.Origins[flag] }

@@ -1,0 +1,197 @@
+// Package container is what a container is, as typed data: its program, mounts, ports, limits, networks, privileges.
+//
+// Its one idea: what somebody asks for is read once, where it comes in ([Words], Docker's words on a command line), and is data from then on
+// ([Config]). Everything else (the OCI configuration, `inspect`, `ps`, an API) is written from the data, so that no two places can read
+// the same words differently. It is pure: nothing of the host is asked, no file is opened.
+//
+// container.json holds a [Container]. It has a version; [Read] understands all versions that were ever written.
+//
+// It refuses words that mean nothing, with a sentence that names the flag. Whether what was asked for can be had on a host (does a device exist,
+// is there so much of a processor) is decided where the host's answers are, in package spec.
+//
+// Start reading at [Config], then [Words.Config].
+package container
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Version is that of container.json as it is written today. Version 1 (no number in the file) stored [Words].
+const Version = 2
+
+// What errors of this package and of the engine are, for errors.Is. Faces map each to an exit code or status.
+var (
+	ErrInvalid     = errors.New("invalid")
+	ErrUnsupported = errors.New("unsupported")
+)
+
+// kindError is an error of one of the kinds above, whose text doesn't repeat the kind.
+type kindError struct {
+	kind error
+	err  error
+}
+
+func (e *kindError) Error() string        { return e.err.Error() }
+func (e *kindError) Is(target error) bool { return target == e.kind }
+func (e *kindError) Unwrap() error        { return e.err }
+
+// Invalid makes an error about something that was asked for and means nothing.
+func Invalid(format string, a ...any) error { return &kindError{ErrInvalid, fmt.Errorf(format, a...)} }
+
+// Unsupported makes an error about something that means something, but can't be had here.
+func Unsupported(format string, a ...any) error {
+	return &kindError{ErrUnsupported, fmt.Errorf(format, a...)}
+}
+
+// Container is what a container is, apart from its running process.
+type Container struct {
+	Version int       `json:"version"`
+	ID      string    `json:"id"` // 64 hexadecimal digits
+	Name    string    `json:"name"`
+	Created time.Time `json:"created"`
+	ImageID string    `json:"imageID,omitempty"` // digest of the image's configuration; empty with Rootfs
+	Image   *Image    `json:"image,omitempty"`   // what the image said when the container was made
+	Config  Config    `json:"config"`
+	// Fixed says that it runs a plan that was given (replay.json), and no other.
+	Fixed bool `json:"fixed,omitempty"`
+}
+
+// Image is what an image says about containers made from it (image-spec, config.md): only what a container keeps of it.
+type Image struct {
+	Env          []string          `json:"env,omitempty"`
+	Entrypoint   []string          `json:"entrypoint,omitempty"`
+	Cmd          []string          `json:"cmd,omitempty"`
+	User         string            `json:"user,omitempty"`
+	WorkingDir   string            `json:"workingDir,omitempty"`
+	Labels       map[string]string `json:"labels,omitempty"`
+	ExposedPorts []string          `json:"exposedPorts,omitempty"` // PORT[-PORT][/PROTO], sorted
+	Volumes      []string          `json:"volumes,omitempty"`      // absolute paths, sorted
+	StopSignal   string            `json:"stopSignal,omitempty"`
+	Architecture string            `json:"architecture,omitempty"` // GOARCH
+	Variant      string            `json:"variant,omitempty"`
+}
+
+// versionError is a container.json that a newer glassbox wrote.
+type versionError int
+
+func (e versionError) Error() string {
+	return fmt.Sprintf("it was written by a newer glassbox (version %d, this one reads up to %d): use that one", int(e), Version)
+}
+
+// Read reads a container.json of any version. One of version 1 comes without Image, which the caller fills in if it still has the image.
+func Read(data []byte) (*Container, error) {
+	var c Container
+	if err := json.Unmarshal(data, &c); err != nil {
+		return nil, err
+	}
+	switch {
+	case c.Version > Version:
+		return nil, versionError(c.Version)
+	case c.Version >= 2:
+		return &c, nil
+	}
+	var old struct {
+		Options Words `json:"options"`
+	}
+	if err := json.Unmarshal(data, &old); err != nil {
+		return nil, err
+	}
+	config, err := old.Options.config()
+	if err != nil {
+		return nil, fmt.Errorf("options of version 1: %w", err)
+	}
+	// Of two mounts on one target version 1 took the later one.
+	last := map[string]int{}
+	for i, m := range config.Mounts {
+		last[m.Target] = i
+	}
+	kept := config.Mounts[:0]
+	for i, m := range config.Mounts {
+		if last[m.Target] == i {
+			m.MakeSource = false // it refused a source that is missing
+			kept = append(kept, m)
+		}
+	}
+	config.Mounts = kept
+	c.Version, c.Config = Version, *config
+	return &c, nil
+}
+
+// ImageName is what the container was made from, as it was asked for: an image's reference, or a directory.
+func (c *Container) ImageName() string {
+	if c.Config.Rootfs != nil {
+		return c.Config.Rootfs.Dir
+	}
+	return c.Config.Image
+}
+
+// image is never nil.
+func (c *Container) image() *Image {
+	if c.Image == nil {
+		return &Image{}
+	}
+	return c.Image
+}
+
+// Entrypoint is what stands before the command: the container's, or else the image's.
+func (c *Container) Entrypoint() []string {
+	if c.Config.Entrypoint != nil {
+		return c.Config.Entrypoint
+	}
+	return c.image().Entrypoint
+}
+
+// Cmd is the command: the container's, or else the image's. An entrypoint of the container's own clears the image's command, as with Docker.
+func (c *Container) Cmd() []string {
+	if len(c.Config.Command) > 0 || c.Config.Entrypoint != nil {
+		return c.Config.Command
+	}
+	return c.image().Cmd
+}
+
+// Args is the program and its arguments, without an init.
+func (c *Container) Args() []string {
+	return append(append([]string(nil), c.Entrypoint()...), c.Cmd()...)
+}
+
+// User is USER[:GROUP] as given or as the image has it; empty is root.
+func (c *Container) User() string { return first(c.Config.User, c.image().User) }
+
+// Workdir is the working directory as given or as the image has it; empty is "/".
+func (c *Container) Workdir() string { return first(c.Config.Workdir, c.image().WorkingDir) }
+
+// StopSignal is the name of the signal that asks the container to end.
+func (c *Container) StopSignal() string {
+	return first(c.Config.StopSignal, c.image().StopSignal, "SIGTERM")
+}
+
+// Labels are the image's and the container's, which win.
+func (c *Container) Labels() map[string]string {
+	out := map[string]string{}
+	for k, v := range c.image().Labels {
+		out[k] = v
+	}
+	for k, v := range c.Config.Labels {
+		out[k] = v
+	}
+	return out
+}
+
+// Hostname is the name the container gets in its own UTS namespace.
+func (c *Container) Hostname() string { return first(c.Config.Hostname, c.ID[:min(12, len(c.ID))]) }
+
+// Network is the network it is in, by the name or word of its first endpoint: bridge, none, host, container:ID, or a network's name.
+func (c *Container) Network() string { return c.Config.Network() }
+
+// first is the first of words that isn't empty.
+func first(words ...string) string {
+	for _, w := range words {
+		if w != "" {
+			return w
+		}
+	}
+	return ""
+}

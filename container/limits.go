@@ -1,0 +1,220 @@
+package container
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+)
+
+// Limits is what a container may use: of its cgroup, and each of its processes.
+type Limits struct {
+	Memory      int64  `json:"memory,omitempty"`            // bytes; 0: no limit
+	MemorySwap  int64  `json:"memorySwap,omitempty"`        // bytes of memory and swap together; 0: twice Memory; -1: no limit
+	Reservation int64  `json:"memoryReservation,omitempty"` // bytes; a soft limit
+	Swappiness  *int64 `json:"memorySwappiness,omitempty"`  // 0 to 100; v1 only
+	OOMDisable  bool   `json:"oomKillDisable,omitempty"`    // v1 only
+	OOMScoreAdj int    `json:"oomScoreAdj,omitempty"`       // -1000 to 1000 (proc_pid_oom_score_adj(5))
+
+	NanoCPUs   int64  `json:"nanoCPUs,omitempty"`  // billionths of a processor; sets period and quota
+	CPUShares  int64  `json:"cpuShares,omitempty"` // 2 to 262144
+	CPUPeriod  int64  `json:"cpuPeriod,omitempty"` // microseconds
+	CPUQuota   int64  `json:"cpuQuota,omitempty"`  // microseconds
+	CpusetCPUs string `json:"cpusetCPUs,omitempty"`
+	CpusetMems string `json:"cpusetMems,omitempty"`
+
+	Pids *int64 `json:"pids,omitempty"` // tasks; nil, 0: no limit of its own; -1: none
+
+	BlkioWeight uint16     `json:"blkioWeight,omitempty"` // 10 to 1000
+	ReadBps     []Throttle `json:"readBps,omitempty"`     // bytes per second
+	WriteBps    []Throttle `json:"writeBps,omitempty"`
+	ReadIOps    []Throttle `json:"readIOps,omitempty"` // requests per second
+	WriteIOps   []Throttle `json:"writeIOps,omitempty"`
+
+	CgroupParent string   `json:"cgroupParent,omitempty"`
+	Ulimits      []Ulimit `json:"ulimits,omitempty"`
+}
+
+// Throttle is a limit of one block device.
+type Throttle struct {
+	Device string `json:"device"` // path on the host
+	Rate   uint64 `json:"rate"`   // per second
+	Origin string `json:"origin,omitempty"`
+}
+
+// Ulimit is a limit of each process (getrlimit(2)).
+type Ulimit struct {
+	Name   string `json:"name"` // nofile
+	Soft   uint64 `json:"soft"` // MaxUint64: no limit
+	Hard   uint64 `json:"hard"`
+	Origin string `json:"origin,omitempty"`
+}
+
+// ParseSize reads a number of bytes with an optional suffix b, k, m, g, t (powers of 1024), as in 512m, 1.5g or 64kb.
+func ParseSize(flag, s string) (int64, error) {
+	text := strings.ToLower(strings.TrimSpace(s))
+	text = strings.TrimSuffix(strings.TrimSuffix(text, "b"), "i")
+	shift := 0
+	if n := len(text); n > 0 {
+		if i := strings.IndexByte("kmgtp", text[n-1]); i >= 0 {
+			shift, text = 10*(i+1), text[:n-1]
+		}
+	}
+	v, err := strconv.ParseFloat(text, 64)
+	if err != nil || math.IsNaN(v) || v < 0 || v*float64(int64(1)<<shift) >= math.MaxInt64 || strings.ContainsAny(text, "xpe+_n") {
+		return 0, Invalid("--%s: invalid size %q: want a number of bytes with an optional unit, as in 512m or 2g", flag, s)
+	}
+	return int64(v * float64(int64(1)<<shift)), nil
+}
+
+// ulimits are the names that --ulimit takes (getrlimit(2), in lower case and without RLIMIT_).
+var ulimits = strings.Fields("cpu fsize data stack core rss nproc nofile memlock as locks sigpending msgqueue nice rtprio rttime")
+
+// ParseUlimit reads NAME=SOFT[:HARD]; -1 and "unlimited" are no limit.
+func ParseUlimit(s string) (Ulimit, error) {
+	fail := func(why string) (Ulimit, error) { return Ulimit{}, Invalid("--ulimit %s: %s", s, why) }
+	name, value, ok := strings.Cut(s, "=")
+	if !ok {
+		return fail("want NAME=SOFT[:HARD], as in nofile=1024:4096")
+	}
+	u := Ulimit{Name: strings.ToLower(strings.TrimPrefix(name, "RLIMIT_")), Origin: "--ulimit " + s}
+	known := false
+	for _, k := range ulimits {
+		known = known || k == u.Name
+	}
+	if !known {
+		return fail(fmt.Sprintf("unknown limit %q: want one of %s", u.Name, strings.Join(ulimits, " ")))
+	}
+	one := func(v string) (uint64, bool) {
+		if v == "-1" || v == "unlimited" {
+			return math.MaxUint64, true
+		}
+		n, err := strconv.ParseUint(v, 10, 63)
+		return n, err == nil
+	}
+	soft, hard, both := strings.Cut(value, ":")
+	if u.Soft, ok = one(soft); !ok {
+		return fail(fmt.Sprintf("%q is no number", soft))
+	}
+	u.Hard = u.Soft
+	if both {
+		if u.Hard, ok = one(hard); !ok {
+			return fail(fmt.Sprintf("%q is no number", hard))
+		}
+	}
+	if u.Soft > u.Hard {
+		return fail("the soft limit is above the hard limit")
+	}
+	return u, nil
+}
+
+// parseThrottle reads DEVICE:RATE; the rate is in bytes with a unit, or a plain number of requests.
+func parseThrottle(flag, text string, bytes bool) (Throttle, error) {
+	name, rate, ok := strings.Cut(text, ":")
+	if !ok || !strings.HasPrefix(name, "/dev/") {
+		return Throttle{}, Invalid("--%s %s: want DEVICE:RATE, as in /dev/sda:10m", flag, text)
+	}
+	var n int64
+	var err error
+	if bytes {
+		n, err = ParseSize(flag, rate)
+	} else {
+		n, err = strconv.ParseInt(rate, 10, 63)
+	}
+	if err != nil || n <= 0 {
+		return Throttle{}, Invalid("--%s %s: invalid rate %q", flag, text, rate)
+	}
+	return Throttle{Device: name, Rate: uint64(n), Origin: "--" + flag + " " + text}, nil
+}
+
+// limits reads the words about limits.
+func (w *Words) limits() (Limits, error) {
+	l := Limits{
+		Swappiness: w.MemorySwappiness, OOMDisable: w.OOMKillDisable, OOMScoreAdj: w.OOMScoreAdj, CPUShares: w.CPUShares, CPUPeriod: w.CPUPeriod,
+		CPUQuota: w.CPUQuota, CpusetCPUs: w.CpusetCpus, CpusetMems: w.CpusetMems, Pids: w.PidsLimit, BlkioWeight: w.BlkioWeight,
+		CgroupParent: w.CgroupParent,
+	}
+	for _, s := range []struct {
+		flag, text string
+		to         *int64
+	}{{"memory", w.Memory, &l.Memory}, {"memory-reservation", w.MemoryReservation, &l.Reservation}, {"memory-swap", w.MemorySwap, &l.MemorySwap}} {
+		var err error
+		switch {
+		case s.text == "":
+		case s.text == "-1" && s.flag == "memory-swap":
+			*s.to = -1
+		default:
+			if *s.to, err = ParseSize(s.flag, s.text); err != nil {
+				return l, err
+			}
+		}
+	}
+	if w.CPUs != "" && w.CPUs != "0" {
+		n, err := strconv.ParseFloat(w.CPUs, 64)
+		if err != nil || math.IsNaN(n) || math.IsInf(n, 0) || n < 0 || n > 1e6 {
+			return l, Invalid("--cpus %s: want a number of processors, such as 0.5 or 2", w.CPUs)
+		}
+		if n < 0.01 {
+			return l, Invalid("--cpus %s: range of CPUs starts at 0.01", w.CPUs)
+		}
+		l.NanoCPUs = int64(math.Round(n * 1e9))
+	}
+	for _, t := range []struct {
+		flag  string
+		texts []string
+		to    *[]Throttle
+		bytes bool
+	}{
+		{"device-read-bps", w.DeviceReadBps, &l.ReadBps, true},
+		{"device-write-bps", w.DeviceWriteBps, &l.WriteBps, true},
+		{"device-read-iops", w.DeviceReadIOps, &l.ReadIOps, false},
+		{"device-write-iops", w.DeviceWriteIOps, &l.WriteIOps, false},
+	} {
+		for _, text := range t.texts {
+			one, err := parseThrottle(t.flag, text, t.bytes)
+			if err != nil {
+				return l, err
+			}
+			*t.to = append(*t.to, one)
+		}
+	}
+	for _, text := range w.Ulimit {
+		u, err := ParseUlimit(text)
+		if err != nil {
+			return l, err
+		}
+		l.Ulimits = append(l.Ulimits, u)
+	}
+	return l, l.Check()
+}
+
+// Check says what in the limits means nothing, whatever the host is.
+func (l *Limits) Check() error {
+	const least = 512 << 10 // less would not start a program
+	switch {
+	case l.Memory != 0 && l.Memory < least:
+		return Invalid("--memory %d: minimum memory limit allowed is 512KB: less would not start a program", l.Memory)
+	case l.MemorySwap != 0 && l.Memory == 0:
+		return Invalid("--memory-swap: you should always set the memory limit when using memory-swap: give --memory as well")
+	case l.MemorySwap > 0 && l.MemorySwap < l.Memory:
+		return Invalid("--memory-swap %d: minimum memory-swap limit should be larger than memory limit (%d), since it is both together",
+			l.MemorySwap, l.Memory)
+	case l.Memory != 0 && l.Reservation > l.Memory:
+		return Invalid("--memory-reservation %d: the limit (--memory %d) should be larger", l.Reservation, l.Memory)
+	case l.Swappiness != nil && (*l.Swappiness < 0 || *l.Swappiness > 100):
+		return Invalid("--memory-swappiness: %d: want 0 to 100", *l.Swappiness)
+	case l.OOMScoreAdj < -1000 || l.OOMScoreAdj > 1000:
+		return Invalid("--oom-score-adj: %d is out of range: want -1000 to 1000", l.OOMScoreAdj)
+	case l.CPUShares != 0 && (l.CPUShares < 2 || l.CPUShares > 262144):
+		return Invalid("--cpu-shares: %d: want 2 to 262144", l.CPUShares)
+	case l.CPUPeriod != 0 && (l.CPUPeriod < 1000 || l.CPUPeriod > 1000000):
+		return Invalid("--cpu-period: CPU CFS period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
+	case l.CPUQuota > 0 && l.CPUQuota < 1000:
+		return Invalid("--cpu-quota: CPU CFS quota can not be less than 1ms (i.e. 1000)")
+	case l.NanoCPUs != 0 && (l.CPUPeriod != 0 || l.CPUQuota != 0):
+		return Invalid("--cpus can't be set together with --cpu-period or --cpu-quota: it sets both")
+	case l.BlkioWeight != 0 && (l.BlkioWeight < 10 || l.BlkioWeight > 1000):
+		return Invalid("--blkio-weight: range of blkio weight is from 10 to 1000")
+	}
+	return nil
+}

@@ -1,0 +1,151 @@
+package container
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+// Port is a port of the container that is reached through the host.
+type Port struct {
+	HostIP        string `json:"hostIP,omitempty"`   // empty: every address of the host
+	HostPort      uint16 `json:"hostPort,omitempty"` // 0: a free one
+	HostEnd       uint16 `json:"hostEnd,omitempty"`  // if set, a free one of HostPort … HostEnd
+	ContainerPort uint16 `json:"containerPort"`
+	Proto         string `json:"proto"` // tcp, udp
+	Origin        string `json:"origin,omitempty"`
+}
+
+// Key is the port inside in Docker's words: "80/tcp".
+func (p Port) Key() string { return fmt.Sprintf("%d/%s", p.ContainerPort, p.Proto) }
+
+// HostWords is the host's side in Docker's words: "8080", "8000-8010", or "" for a free one.
+func (p Port) HostWords() string {
+	switch {
+	case p.HostPort == 0:
+		return ""
+	case p.HostEnd > p.HostPort:
+		return fmt.Sprintf("%d-%d", p.HostPort, p.HostEnd)
+	}
+	return strconv.Itoa(int(p.HostPort))
+}
+
+// ParsePorts reads the argument of docker's -p: [IP:][HOST[-HOST]:]PORT[-PORT][/tcp|udp]. An IPv6 address stands in brackets. An empty host
+// port, and 0, means a free one. A range of host ports for a single container port means a free one of the range; otherwise both ranges have
+// the same length.
+func ParsePorts(text string) ([]Port, error) {
+	fail := func(format string, a ...any) ([]Port, error) {
+		return nil, Invalid("publish %q: %w", text, fmt.Errorf(format, a...))
+	}
+	rest, proto, ok := strings.Cut(text, "/")
+	if !ok {
+		proto = "tcp"
+	}
+	switch proto = strings.ToLower(proto); proto {
+	case "tcp", "udp":
+	case "sctp":
+		return fail("sctp can't be published, only tcp and udp")
+	default:
+		return fail("protocol %q: want tcp or udp", proto)
+	}
+	host, inside := "", rest
+	if i := strings.LastIndexByte(rest, ':'); i >= 0 {
+		host, inside = rest[:i], rest[i+1:]
+	}
+	ip := ""
+	if i := strings.LastIndexByte(host, ':'); i >= 0 {
+		a, err := hostAddress(host[:i])
+		if err != nil {
+			return fail("%w", err)
+		}
+		if a.IsValid() {
+			ip = a.String()
+		}
+		host = host[i+1:]
+	} else if strings.HasPrefix(host, "[") || strings.Contains(host, ".") {
+		return fail("the container's port is missing: want IP:HOST:PORT, or IP::PORT for a free port of the host")
+	}
+	first, last, err := portRange(inside)
+	if err != nil {
+		return fail("container port %w", err)
+	}
+	var hostFirst, hostLast uint16
+	if host != "" && host != "0" {
+		if hostFirst, hostLast, err = portRange(host); err != nil {
+			return fail("host port %w", err)
+		}
+	}
+	n, hostN := int(last)-int(first)+1, int(hostLast)-int(hostFirst)+1
+	if hostFirst != 0 && n == 1 && hostN > 1 {
+		return []Port{{HostIP: ip, HostPort: hostFirst, HostEnd: hostLast, ContainerPort: first, Proto: proto, Origin: "-p " + text}}, nil
+	}
+	if hostFirst != 0 && n != hostN {
+		return fail("%d host ports for %d container ports: the ranges must have the same length", hostN, n)
+	}
+	ports := make([]Port, n)
+	for i := range ports {
+		ports[i] = Port{HostIP: ip, ContainerPort: first + uint16(i), Proto: proto, Origin: "-p " + text}
+		if hostFirst != 0 {
+			ports[i].HostPort = hostFirst + uint16(i)
+		}
+	}
+	return ports, nil
+}
+
+// hostAddress reads the address of -p. The zero Addr is every address of the host.
+func hostAddress(text string) (netip.Addr, error) {
+	inner, bracketed := strings.CutPrefix(text, "[")
+	if bracketed {
+		var ok bool
+		if inner, ok = strings.CutSuffix(inner, "]"); !ok {
+			return netip.Addr{}, fmt.Errorf("address %q: bracket without its pair", text)
+		}
+	}
+	a, err := netip.ParseAddr(inner)
+	switch {
+	case err != nil && text == "":
+		return a, fmt.Errorf("no address before the first colon")
+	case err != nil:
+		return a, fmt.Errorf("address %q: not an IP address", text)
+	case a.Is6() && !bracketed:
+		return a, fmt.Errorf("address %q: an IPv6 address stands in brackets, like [::1]:8080:80", text)
+	case a.Zone() != "":
+		return a, fmt.Errorf("address %q: a zone can't be published on", text)
+	}
+	if a = a.Unmap(); a == netip.IPv4Unspecified() {
+		return netip.Addr{}, nil
+	}
+	return a, nil
+}
+
+// portRange reads PORT or PORT-PORT.
+func portRange(s string) (first, last uint16, err error) {
+	a, b, isRange := strings.Cut(s, "-")
+	if first, err = portNumber(a); err != nil {
+		return 0, 0, err
+	}
+	if last = first; isRange {
+		if last, err = portNumber(b); err != nil {
+			return 0, 0, err
+		}
+	}
+	if last < first {
+		return 0, 0, fmt.Errorf("range %q ends before it begins", s)
+	}
+	return first, last, nil
+}
+
+func portNumber(s string) (uint16, error) {
+	if s == "" {
+		return 0, fmt.Errorf("is missing")
+	}
+	if strings.Trim(s, "0123456789") != "" {
+		return 0, fmt.Errorf("%q: not a number", s)
+	}
+	n, err := strconv.ParseUint(s, 10, 16)
+	if err != nil || n == 0 {
+		return 0, fmt.Errorf("%q: want 1 to 65535", s)
+	}
+	return uint16(n), nil
+}

@@ -1,0 +1,151 @@
+package spec
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"glassbox/container"
+	"glassbox/host"
+)
+
+// defaultShmSize is the size of /dev/shm in bytes: Docker's.
+const defaultShmSize = 64 << 20
+
+// mount adds a mount; one to the same place replaces the one before it.
+func (w *writer) mount(m specs.Mount, origin string) {
+	m.Destination = path.Clean(m.Destination)
+	i, ok := w.seenMount[m.Destination]
+	if ok {
+		w.spec.Mounts[i] = m
+	} else {
+		i = len(w.spec.Mounts)
+		w.seenMount[m.Destination] = i
+		w.spec.Mounts = append(w.spec.Mounts, m)
+	}
+	w.origin(fmt.Sprintf("/mounts/%d", i), origin)
+}
+
+func (w *writer) mounts() error {
+	w.systemMounts()
+	w.ownFiles()
+	first := len(w.spec.Mounts)
+	for _, m := range w.c.Mounts {
+		w.mount(asked(&m), m.Origin)
+	}
+	w.sortMounts(first)
+	return nil
+}
+
+// systemMounts are those that every container has: what the kernel shows of itself, devices, shared memory.
+func (w *writer) systemMounts() {
+	c := w.c
+	strict := []string{"nosuid", "noexec", "nodev"}
+	sys := append(slices.Clone(strict), "ro")
+	if c.Privileged {
+		sys = strict
+	}
+	w.mount(specs.Mount{Destination: "/proc", Type: "proc", Source: "proc", Options: strict}, "")
+	w.mount(specs.Mount{
+		Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"},
+	}, "")
+	w.mount(specs.Mount{
+		Destination: "/dev/pts", Type: "devpts", Source: "devpts",
+		Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}, // 5 is the group tty everywhere
+	}, "")
+	w.mount(specs.Mount{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: sys}, "")
+	if w.Facts.Cgroup.Mode != host.CgroupNone {
+		w.mount(specs.Mount{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: sys}, "")
+	}
+	if w.ownNamespace(specs.IPCNamespace) {
+		w.mount(specs.Mount{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: strict}, "")
+	}
+	size := c.ShmSize
+	if size == 0 {
+		size = defaultShmSize
+	}
+	own := specs.Mount{
+		Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: append(slices.Clone(strict), "mode=1777", "size="+strconv.FormatInt(size, 10)),
+	}
+	switch ipc := c.Namespaces.IPC; {
+	case ipc.IsHost():
+		w.mount(specs.Mount{Destination: "/dev/shm", Type: "bind", Source: "/dev/shm", Options: []string{"rbind", "rprivate"}}, c.Origin("ipc"))
+	case ipc == "none":
+	case ipc.Container() != "" && w.Answers.Shared["ipc"].Shm != "":
+		w.mount(specs.Mount{
+			Destination: "/dev/shm", Type: "bind", Source: w.Answers.Shared["ipc"].Shm, Options: []string{"bind", "rprivate"},
+		}, c.Origin("ipc"))
+	default:
+		w.mount(own, c.Origin("shm-size"))
+	}
+}
+
+// ownFiles are the files that the engine writes for a container. A plain directory given with --rootfs belongs to the user: nothing is made
+// in it, so only files that exist are covered.
+func (w *writer) ownFiles() {
+	for _, name := range []string{"resolv.conf", "hostname", "hosts"} {
+		if r := w.c.Rootfs; r != nil && !r.Overlay && !slices.Contains(w.Answers.EtcFiles, name) {
+			continue
+		}
+		w.mount(specs.Mount{Destination: "/etc/" + name, Type: "bind", Source: w.dir(name), Options: []string{"rbind", "rprivate"}}, "")
+	}
+	if w.c.Init {
+		w.mount(specs.Mount{
+			Destination: InitPath, Type: "bind", Source: w.Runtime, Options: []string{"bind", "ro", "nosuid", "nodev", "private"},
+		}, w.c.Origin("init"))
+	}
+}
+
+// asked is a mount that was asked for, in the words of the OCI configuration.
+func asked(m *container.Mount) specs.Mount {
+	if m.Type == container.Tmpfs {
+		// Docker's defaults, each taken back by its opposite.
+		opts := []string{"noexec", "nosuid", "nodev"}
+		for _, opt := range m.Options {
+			opts = slices.DeleteFunc(opts, func(s string) bool { return s == "no"+opt })
+			if opt != "rw" {
+				opts = append(opts, opt)
+			}
+		}
+		if m.ReadOnly && !slices.Contains(opts, "ro") {
+			opts = append(opts, "ro")
+		}
+		return specs.Mount{Destination: m.Target, Type: "tmpfs", Source: "tmpfs", Options: opts}
+	}
+	bind := "rbind"
+	if m.Recursive == container.RecursiveDisabled {
+		bind = "bind"
+	}
+	opts := []string{bind}
+	switch {
+	case m.ReadOnly && m.Recursive == container.RecursiveWritable:
+		opts = append(opts, "ro")
+	case m.ReadOnly:
+		opts = append(opts, "rro") // also what is mounted below it, as Docker since 25
+	}
+	opts = append(opts, m.Options...)
+	return specs.Mount{Destination: m.Target, Type: "bind", Source: m.Source, Options: append(opts, m.PropagationWord())}
+}
+
+// sortMounts puts the user's mounts in an order in which none hides another: by the depth of their targets.
+func (w *writer) sortMounts(first int) {
+	type entry struct {
+		m      specs.Mount
+		origin string
+	}
+	pointer := func(i int) string { return fmt.Sprintf("/mounts/%d", first+i) }
+	var entries []entry
+	for i, m := range w.spec.Mounts[first:] {
+		entries = append(entries, entry{m, w.out.Origins[pointer(i)]})
+	}
+	depth := func(e entry) int { return strings.Count(e.m.Destination, "/") }
+	slices.SortStableFunc(entries, func(x, y entry) int { return depth(x) - depth(y) })
+	for i, e := range entries {
+		w.spec.Mounts[first+i] = e.m
+		w.out.Origins[pointer(i)] = e.origin
+	}
+}

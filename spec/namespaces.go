@@ -1,0 +1,105 @@
+package spec
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"glassbox/container"
+)
+
+var namespaceTypes = map[string]specs.LinuxNamespaceType{
+	"mount": specs.MountNamespace, "pid": specs.PIDNamespace, "uts": specs.UTSNamespace, "ipc": specs.IPCNamespace,
+	"net": specs.NetworkNamespace, "cgroup": specs.CgroupNamespace, "time": specs.TimeNamespace, "user": specs.UserNamespace,
+}
+
+// namespaces decides which namespaces are new, and which are another container's.
+func (w *writer) namespaces() error {
+	c := w.c
+	names := []string{"mount", "pid", "uts", "ipc", "net", "cgroup"}
+	if c.Namespaces.New != nil {
+		names = slices.Clone(c.Namespaces.New)
+	}
+	w.from("/linux/namespaces", "ns", "")
+	w.out.Network = c.Network()
+	if !slices.Contains(names, "net") && c.Namespaces.New != nil {
+		if len(c.Endpoints) > 0 && c.Endpoints[0].Network != "" && c.Network() != "host" {
+			return container.Invalid("--network %s needs a network namespace, which --ns leaves out", c.Network())
+		}
+		w.out.Network = "host"
+	}
+	paths := map[string]string{}
+	share := func(ns, flag string, mode container.Mode) {
+		w.from("/linux/namespaces", flag, "")
+		switch {
+		case mode.IsHost():
+			names = slices.DeleteFunc(names, func(n string) bool { return n == ns })
+		case mode.Container() != "":
+			paths[ns] = fmt.Sprintf("/proc/%d/ns/%s", w.Answers.Shared[ns].PID, ns)
+		}
+	}
+	share("pid", "pid", c.Namespaces.PID)
+	share("ipc", "ipc", c.Namespaces.IPC)
+	share("uts", "uts", c.Namespaces.UTS)
+	share("cgroup", "cgroupns", c.Namespaces.Cgroup)
+	network := container.Mode(w.out.Network)
+	switch {
+	case network == "bridge" || network == "none":
+	case network.IsHost() || network.Container() != "":
+		share("net", "network", network)
+	default:
+		return container.Unsupported("network %s not found: want bridge, none, host or container:NAME", network)
+	}
+	if network.Container() != "" {
+		w.out.Network = w.Answers.Shared["net"].Container
+		if err := w.sharesNetwork(); err != nil {
+			return err
+		}
+	}
+	if len(c.Ports) > 0 && w.out.Network != "bridge" {
+		return container.Invalid("-p needs a network of the container's own (--network bridge), this container has %s", c.Network())
+	}
+	for _, n := range names {
+		w.spec.Linux.Namespaces = append(w.spec.Linux.Namespaces, specs.LinuxNamespace{Type: namespaceTypes[n], Path: paths[n]})
+	}
+	return w.names(slices.Contains(names, "uts") && paths["uts"] == "")
+}
+
+// sharesNetwork refuses what another container's network has decided already.
+func (w *writer) sharesNetwork() error {
+	c, e := w.c, w.c.Endpoint()
+	for _, f := range []struct {
+		flag string
+		set  bool
+	}{
+		{"hostname", c.Hostname != ""}, {"dns", len(c.DNS.Servers) > 0}, {"add-host", len(c.Hosts) > 0}, {"mac-address", e.MAC != ""}, {"ip", e.IP != ""},
+	} {
+		if f.set {
+			return container.Invalid("conflicting options: --%s and --network %s: the other container has decided that", f.flag, e.Network)
+		}
+	}
+	return nil
+}
+
+// names writes host name and NIS domain.
+func (w *writer) names(own bool) error {
+	switch {
+	case !own:
+		if w.c.Hostname != "" {
+			return container.Invalid("--hostname needs a UTS namespace of the container's own")
+		}
+	case w.c.Hostname == "" && w.out.Network == "host":
+		w.spec.Hostname = w.Answers.Hostname // as Docker: who sees the host's network sees it under the host's name
+	default:
+		w.spec.Hostname = w.Container.Hostname()
+	}
+	w.from("/hostname", "hostname", "")
+	w.spec.Domainname = w.c.Domainname
+	w.from("/domainname", "domainname", "")
+	return nil
+}
+
+func (w *writer) ownNamespace(t specs.LinuxNamespaceType) bool {
+	return slices.ContainsFunc(w.spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == t })
+}
