@@ -1,7 +1,7 @@
 // Package cli is what people type: Docker's commands, flags and output, as a face over package engine.
 //
 // Its one idea: a command line becomes one call of the engine, and what comes back is printed. Flags are handed on as typed
-// (engine.CreateOptions); rules about containers are the engine's, so that explain and later faces read them alike.
+// (container.Words); rules about containers are the engine's, so that explain and later faces read them alike.
 //
 // Commands are built when they are asked for: `glassbox run` pays for the flags of run and for nothing else.
 //
@@ -320,7 +320,7 @@ func (a *app) completeContainers(all bool) cobra.CompletionFunc {
 		list, _ := e.List(engine.ListOptions{All: all})
 		var names []string
 		for _, s := range list {
-			names = append(names, s.Name)
+			names = append(names, nameOf(s))
 		}
 		return names, cobra.ShellCompDirectiveNoFileComp
 	}

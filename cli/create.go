@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
+	"glassbox/container"
 	"glassbox/engine"
 	"glassbox/fork"
 	"glassbox/image"
@@ -19,7 +20,7 @@ import (
 
 // createFlags are the flags that run, create and explain run share.
 type createFlags struct {
-	o engine.CreateOptions
+	o container.Words
 
 	rootfs     string
 	entrypoint string
@@ -171,7 +172,7 @@ func aliases(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 }
 
 // options turns parsed flags and arguments into what the engine takes.
-func (c *createFlags) options(a *app, fs *pflag.FlagSet, args []string) (engine.CreateOptions, error) {
+func (c *createFlags) options(a *app, fs *pflag.FlagSet, args []string) (container.Words, error) {
 	o := c.o
 	switch c.pull {
 	case "missing", "always", "never":
@@ -243,7 +244,7 @@ func typed(fs *pflag.FlagSet) map[string]string {
 }
 
 // create makes the container and writes its ID file.
-func (c *createFlags) create(ctx context.Context, a *app, e *engine.Engine, o engine.CreateOptions) (*engine.Container, error) {
+func (c *createFlags) create(ctx context.Context, a *app, e *engine.Engine, o container.Words) (*container.Container, error) {
 	if o.CIDFile == "" {
 		return c.make(ctx, a, e, o)
 	}
@@ -266,14 +267,18 @@ func (c *createFlags) create(ctx context.Context, a *app, e *engine.Engine, o en
 }
 
 // make makes the container, pulling the image where the policy says so.
-func (c *createFlags) make(ctx context.Context, a *app, e *engine.Engine, o engine.CreateOptions) (*engine.Container, error) {
+func (c *createFlags) make(ctx context.Context, a *app, e *engine.Engine, o container.Words) (*container.Container, error) {
+	co, err := createOptions(o) // before anything is pulled or made
+	if err != nil {
+		return nil, err
+	}
 	if o.Image != "" && c.pull == "always" {
 		if err := c.fetch(ctx, a, e, o); err != nil {
 			return nil, err
 		}
 	}
 	done := a.timed("create the container")
-	made, err := e.Create(ctx, o)
+	made, err := e.Create(ctx, co)
 	done()
 	if o.Image != "" && c.pull == "missing" && (errors.Is(err, image.ErrNotFound) || errors.Is(err, image.ErrPlatform)) {
 		if !c.quiet {
@@ -282,13 +287,22 @@ func (c *createFlags) make(ctx context.Context, a *app, e *engine.Engine, o engi
 		if err := c.fetch(ctx, a, e, o); err != nil {
 			return nil, err
 		}
-		made, err = e.Create(ctx, o)
+		made, err = e.Create(ctx, co)
 	}
 	return made, err
 }
 
+// createOptions reads what words mean.
+func createOptions(w container.Words) (engine.CreateOptions, error) {
+	config, err := engine.ReadWords(w)
+	if err != nil {
+		return engine.CreateOptions{}, err
+	}
+	return engine.CreateOptions{Name: w.Name, Config: *config}, nil
+}
+
 // fetch pulls the image of a container. Progress goes to stderr: stdout is the container's.
-func (c *createFlags) fetch(ctx context.Context, a *app, e *engine.Engine, o engine.CreateOptions) error {
+func (c *createFlags) fetch(ctx context.Context, a *app, e *engine.Engine, o container.Words) error {
 	defer fork.Timed(a.trace, "command", "pulls the image")()
 	platform, err := image.ParsePlatform(o.Platform)
 	if err != nil {

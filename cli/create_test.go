@@ -4,10 +4,10 @@ import (
 	"reflect"
 	"testing"
 
+	"glassbox/container"
+
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/pflag"
-
-	"glassbox/engine"
 )
 
 func ptr[T any](v T) *T { return &v }
@@ -17,44 +17,44 @@ func TestCreateFlags(t *testing.T) {
 	covered := map[string]bool{}
 	for _, tt := range []struct {
 		args []string
-		want engine.CreateOptions
+		want container.Words
 	}{
-		{[]string{"img"}, engine.CreateOptions{Image: "img"}},
-		{[]string{"img", "ls", "-l", "--name", "x"}, engine.CreateOptions{Image: "img", Command: []string{"ls", "-l", "--name", "x"}}},
-		{[]string{"--rootfs", "/srv", "ls", "-l"}, engine.CreateOptions{Rootfs: "/srv", Command: []string{"ls", "-l"}}},
-		{[]string{"--rootfs=/srv:O", "ls"}, engine.CreateOptions{Rootfs: "/srv", RootfsOverlay: true, Command: []string{"ls"}}},
-		{[]string{"--entrypoint", "/bin/sh", "i"}, engine.CreateOptions{Image: "i", Entrypoint: ptr("/bin/sh")}},
-		{[]string{"--entrypoint", "", "i"}, engine.CreateOptions{Image: "i", Entrypoint: ptr("")}},
-		{[]string{"--name", "web", "i"}, engine.CreateOptions{Image: "i", Name: "web"}},
-		{[]string{"-h", "a", "--domainname", "b", "i"}, engine.CreateOptions{Image: "i", Hostname: "a", Domainname: "b"}},
-		{[]string{"-w", "/a", "-u", "1:2", "i"}, engine.CreateOptions{Image: "i", Workdir: "/a", User: "1:2"}},
-		{[]string{"--group-add", "a", "--group-add=b", "i"}, engine.CreateOptions{Image: "i", GroupAdd: []string{"a", "b"}}},
-		{[]string{"-e", "A=1,2", "-eB", "--env-file", "f", "i"}, engine.CreateOptions{Image: "i", Env: []string{"A=1,2", "B"}, EnvFile: []string{"f"}}},
-		{[]string{"-l", "a=b", "--label-file", "f", "i"}, engine.CreateOptions{Image: "i", Label: []string{"a=b"}, LabelFile: []string{"f"}}},
-		{[]string{"-i", "--rm", "--init", "i"}, engine.CreateOptions{Image: "i", Interactive: true, Remove: true, Init: true}},
-		{[]string{"-it", "i"}, engine.CreateOptions{Image: "i", Interactive: true, TTY: true}},
-		{[]string{"--privileged", "--read-only", "i"}, engine.CreateOptions{Image: "i", Privileged: true, ReadOnly: true}},
-		{[]string{"--cap-add", "SYS_ADMIN", "--cap-drop=ALL", "i"}, engine.CreateOptions{Image: "i", CapAdd: []string{"SYS_ADMIN"}, CapDrop: []string{"ALL"}}},
-		{[]string{"--security-opt", "no-new-privileges", "i"}, engine.CreateOptions{Image: "i", SecurityOpt: []string{"no-new-privileges"}}},
-		{[]string{"--ns", "mount,pid", "i"}, engine.CreateOptions{Image: "i", Namespaces: []string{"mount", "pid"}}},
-		{[]string{"--ns=", "i"}, engine.CreateOptions{Image: "i", Namespaces: []string{}}},
-		{[]string{"--pid=host", "--ipc=none", "--uts=host", "--cgroupns=host", "i"}, engine.CreateOptions{Image: "i", PID: "host", IPC: "none", UTS: "host", CgroupNS: "host"}},
-		{[]string{"--cgroup-parent", "/a", "--oom-score-adj", "-5", "i"}, engine.CreateOptions{Image: "i", CgroupParent: "/a", OOMScoreAdj: -5}},
-		{[]string{"--ulimit", "nofile=1:2", "--sysctl", "a=b", "--shm-size", "1m", "i"}, engine.CreateOptions{Image: "i", Ulimit: []string{"nofile=1:2"}, Sysctl: []string{"a=b"}, ShmSize: "1m"}},
-		{[]string{"--tmpfs", "/t:size=1m,ro", "-v", "/a:/b", "-v", "/c:/d:ro", "i"}, engine.CreateOptions{Image: "i", Tmpfs: []string{"/t:size=1m,ro"}, Volume: []string{"/a:/b", "/c:/d:ro"}}},
-		{[]string{"--mount", "type=bind,source=/a,target=/b", "i"}, engine.CreateOptions{Image: "i", Mount: []string{"type=bind,source=/a,target=/b"}}},
-		{[]string{"--device", "/dev/fuse", "--device-cgroup-rule", "c 1:3 rwm", "i"}, engine.CreateOptions{Image: "i", Device: []string{"/dev/fuse"}, DeviceRule: []string{"c 1:3 rwm"}}},
-		{[]string{"--net", "none", "i"}, engine.CreateOptions{Image: "i", Network: "none"}},
-		{[]string{"-p", "80", "--publish", "1:2/udp", "-P", "i"}, engine.CreateOptions{Image: "i", Publish: []string{"80", "1:2/udp"}, PublishAll: true}},
-		{[]string{"--ip", "1.2.3.4", "--mac-address", "m", "i"}, engine.CreateOptions{Image: "i", IP: "1.2.3.4", MAC: "m"}},
-		{[]string{"--dns", "1.1.1.1", "--dns-search", "a", "--dns-opt", "b", "--add-host", "h:1", "i"}, engine.CreateOptions{Image: "i", DNS: []string{"1.1.1.1"}, DNSSearch: []string{"a"}, DNSOption: []string{"b"}, AddHost: []string{"h:1"}}},
-		{[]string{"--stop-signal", "INT", "--stop-timeout", "0", "i"}, engine.CreateOptions{Image: "i", StopSignal: "INT", StopTimeout: ptr(0)}},
-		{[]string{"--platform", "linux/arm64", "--cidfile", "f", "--log-opt", "max-size=1m", "i"}, engine.CreateOptions{Image: "i", Platform: "linux/arm64", CIDFile: "f", LogOpt: []string{"max-size=1m"}}},
-		{[]string{"-m", "50m", "--memory-swap", "-1", "--memory-reservation=1m", "i"}, engine.CreateOptions{Image: "i", Memory: "50m", MemorySwap: "-1", MemoryReservation: "1m"}},
-		{[]string{"--memory-swappiness", "0", "--oom-kill-disable", "i"}, engine.CreateOptions{Image: "i", MemorySwappiness: ptr(int64(0)), OOMKillDisable: true}},
-		{[]string{"--cpus", "0.5", "-c", "512", "--cpu-period", "1", "--cpu-quota", "2", "i"}, engine.CreateOptions{Image: "i", CPUs: "0.5", CPUShares: 512, CPUPeriod: 1, CPUQuota: 2}},
-		{[]string{"--cpuset-cpus", "0", "--cpuset-mems", "1", "--pids-limit", "-1", "--blkio-weight", "10", "i"}, engine.CreateOptions{Image: "i", CpusetCpus: "0", CpusetMems: "1", PidsLimit: ptr(int64(-1)), BlkioWeight: 10}},
-		{[]string{"--device-read-bps", "a:1", "--device-write-bps", "b:2", "--device-read-iops", "c:3", "--device-write-iops", "d:4", "i"}, engine.CreateOptions{Image: "i", DeviceReadBps: []string{"a:1"}, DeviceWriteBps: []string{"b:2"}, DeviceReadIOps: []string{"c:3"}, DeviceWriteIOps: []string{"d:4"}}},
+		{[]string{"img"}, container.Words{Image: "img"}},
+		{[]string{"img", "ls", "-l", "--name", "x"}, container.Words{Image: "img", Command: []string{"ls", "-l", "--name", "x"}}},
+		{[]string{"--rootfs", "/srv", "ls", "-l"}, container.Words{Rootfs: "/srv", Command: []string{"ls", "-l"}}},
+		{[]string{"--rootfs=/srv:O", "ls"}, container.Words{Rootfs: "/srv", RootfsOverlay: true, Command: []string{"ls"}}},
+		{[]string{"--entrypoint", "/bin/sh", "i"}, container.Words{Image: "i", Entrypoint: ptr("/bin/sh")}},
+		{[]string{"--entrypoint", "", "i"}, container.Words{Image: "i", Entrypoint: ptr("")}},
+		{[]string{"--name", "web", "i"}, container.Words{Image: "i", Name: "web"}},
+		{[]string{"-h", "a", "--domainname", "b", "i"}, container.Words{Image: "i", Hostname: "a", Domainname: "b"}},
+		{[]string{"-w", "/a", "-u", "1:2", "i"}, container.Words{Image: "i", Workdir: "/a", User: "1:2"}},
+		{[]string{"--group-add", "a", "--group-add=b", "i"}, container.Words{Image: "i", GroupAdd: []string{"a", "b"}}},
+		{[]string{"-e", "A=1,2", "-eB", "--env-file", "f", "i"}, container.Words{Image: "i", Env: []string{"A=1,2", "B"}, EnvFile: []string{"f"}}},
+		{[]string{"-l", "a=b", "--label-file", "f", "i"}, container.Words{Image: "i", Label: []string{"a=b"}, LabelFile: []string{"f"}}},
+		{[]string{"-i", "--rm", "--init", "i"}, container.Words{Image: "i", Interactive: true, Remove: true, Init: true}},
+		{[]string{"-it", "i"}, container.Words{Image: "i", Interactive: true, TTY: true}},
+		{[]string{"--privileged", "--read-only", "i"}, container.Words{Image: "i", Privileged: true, ReadOnly: true}},
+		{[]string{"--cap-add", "SYS_ADMIN", "--cap-drop=ALL", "i"}, container.Words{Image: "i", CapAdd: []string{"SYS_ADMIN"}, CapDrop: []string{"ALL"}}},
+		{[]string{"--security-opt", "no-new-privileges", "i"}, container.Words{Image: "i", SecurityOpt: []string{"no-new-privileges"}}},
+		{[]string{"--ns", "mount,pid", "i"}, container.Words{Image: "i", Namespaces: []string{"mount", "pid"}}},
+		{[]string{"--ns=", "i"}, container.Words{Image: "i", Namespaces: []string{}}},
+		{[]string{"--pid=host", "--ipc=none", "--uts=host", "--cgroupns=host", "i"}, container.Words{Image: "i", PID: "host", IPC: "none", UTS: "host", CgroupNS: "host"}},
+		{[]string{"--cgroup-parent", "/a", "--oom-score-adj", "-5", "i"}, container.Words{Image: "i", CgroupParent: "/a", OOMScoreAdj: -5}},
+		{[]string{"--ulimit", "nofile=1:2", "--sysctl", "a=b", "--shm-size", "1m", "i"}, container.Words{Image: "i", Ulimit: []string{"nofile=1:2"}, Sysctl: []string{"a=b"}, ShmSize: "1m"}},
+		{[]string{"--tmpfs", "/t:size=1m,ro", "-v", "/a:/b", "-v", "/c:/d:ro", "i"}, container.Words{Image: "i", Tmpfs: []string{"/t:size=1m,ro"}, Volume: []string{"/a:/b", "/c:/d:ro"}}},
+		{[]string{"--mount", "type=bind,source=/a,target=/b", "i"}, container.Words{Image: "i", Mount: []string{"type=bind,source=/a,target=/b"}}},
+		{[]string{"--device", "/dev/fuse", "--device-cgroup-rule", "c 1:3 rwm", "i"}, container.Words{Image: "i", Device: []string{"/dev/fuse"}, DeviceRule: []string{"c 1:3 rwm"}}},
+		{[]string{"--net", "none", "i"}, container.Words{Image: "i", Network: "none"}},
+		{[]string{"-p", "80", "--publish", "1:2/udp", "-P", "i"}, container.Words{Image: "i", Publish: []string{"80", "1:2/udp"}, PublishAll: true}},
+		{[]string{"--ip", "1.2.3.4", "--mac-address", "m", "i"}, container.Words{Image: "i", IP: "1.2.3.4", MAC: "m"}},
+		{[]string{"--dns", "1.1.1.1", "--dns-search", "a", "--dns-opt", "b", "--add-host", "h:1", "i"}, container.Words{Image: "i", DNS: []string{"1.1.1.1"}, DNSSearch: []string{"a"}, DNSOption: []string{"b"}, AddHost: []string{"h:1"}}},
+		{[]string{"--stop-signal", "INT", "--stop-timeout", "0", "i"}, container.Words{Image: "i", StopSignal: "INT", StopTimeout: ptr(0)}},
+		{[]string{"--platform", "linux/arm64", "--cidfile", "f", "--log-opt", "max-size=1m", "i"}, container.Words{Image: "i", Platform: "linux/arm64", CIDFile: "f", LogOpt: []string{"max-size=1m"}}},
+		{[]string{"-m", "50m", "--memory-swap", "-1", "--memory-reservation=1m", "i"}, container.Words{Image: "i", Memory: "50m", MemorySwap: "-1", MemoryReservation: "1m"}},
+		{[]string{"--memory-swappiness", "0", "--oom-kill-disable", "i"}, container.Words{Image: "i", MemorySwappiness: ptr(int64(0)), OOMKillDisable: true}},
+		{[]string{"--cpus", "0.5", "-c", "512", "--cpu-period", "1", "--cpu-quota", "2", "i"}, container.Words{Image: "i", CPUs: "0.5", CPUShares: 512, CPUPeriod: 1, CPUQuota: 2}},
+		{[]string{"--cpuset-cpus", "0", "--cpuset-mems", "1", "--pids-limit", "-1", "--blkio-weight", "10", "i"}, container.Words{Image: "i", CpusetCpus: "0", CpusetMems: "1", PidsLimit: ptr(int64(-1)), BlkioWeight: 10}},
+		{[]string{"--device-read-bps", "a:1", "--device-write-bps", "b:2", "--device-read-iops", "c:3", "--device-write-iops", "d:4", "i"}, container.Words{Image: "i", DeviceReadBps: []string{"a:1"}, DeviceWriteBps: []string{"b:2"}, DeviceReadIOps: []string{"c:3"}, DeviceWriteIOps: []string{"d:4"}}},
 	} {
 		got, err := parseCreate(t, tt.args)
 		if err != nil {
@@ -75,21 +75,21 @@ func TestCreateFlags(t *testing.T) {
 		}
 	}
 	elsewhere := map[string]bool{"Detach": true, "ConsoleSize": true} // run's own flag; the terminal's size
-	for i, v := 0, reflect.TypeFor[engine.CreateOptions](); i < v.NumField(); i++ {
+	for i, v := 0, reflect.TypeFor[container.Words](); i < v.NumField(); i++ {
 		if name := v.Field(i).Name; !covered[name] && !elsewhere[name] {
 			t.Errorf("no flag in this test sets CreateOptions.%s", name)
 		}
 	}
 }
 
-func parseCreate(t *testing.T, args []string) (engine.CreateOptions, error) {
+func parseCreate(t *testing.T, args []string) (container.Words, error) {
 	t.Helper()
 	a := testApp(t)
 	fs := pflag.NewFlagSet("run", pflag.ContinueOnError)
 	var c createFlags
 	c.register(fs, a)
 	if err := fs.Parse(args); err != nil {
-		return engine.CreateOptions{}, err
+		return container.Words{}, err
 	}
 	return c.options(a, fs, fs.Args())
 }

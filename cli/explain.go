@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"glassbox/container"
 	"glassbox/engine"
 	"glassbox/explain"
 	"glassbox/image"
@@ -36,7 +37,7 @@ func (x *explainFlags) register(fs *pflag.FlagSet) {
 }
 
 // planOptions forgets the flags that say nothing of the container: with or without them its plan is the same.
-func planOptions(o engine.CreateOptions) engine.CreateOptions {
+func planOptions(o container.Words) container.Words {
 	flags := map[string]string{}
 	for name, typed := range o.Flags {
 		switch name {
@@ -109,7 +110,7 @@ func (a *app) subjectOf(ctx context.Context, e *engine.Engine, ref string) (*sub
 	out := &subject{plan: s.Plan, about: explain.About{Title: s.Kind + " " + s.Name}}
 	switch {
 	case s.Container != nil:
-		o := s.Container.Options
+		o := s.Container.Words()
 		if s.Container.Fixed {
 			out.about.Name, out.about.Labels, out.about.Times = s.Container.Name, o.Label, s.Times
 			break
@@ -120,7 +121,7 @@ func (a *app) subjectOf(ctx context.Context, e *engine.Engine, ref string) (*sub
 		out.about = a.about(out.about.Title, o)
 		out.about.Times = s.Times
 	case s.Kind == "image":
-		out.about = a.about(out.about.Title, engine.CreateOptions{Image: s.Name})
+		out.about = a.about(out.about.Title, container.Words{Image: s.Name})
 	case s.Kind == "plan":
 		out.about.Refused = s.Refused
 		// The origin of the root says of which image it was made.
@@ -261,18 +262,22 @@ there: it is pulled only if --pull is given.`,
 }
 
 // plan is the plan of the options. An image that isn't there is pulled only if --pull was typed.
-func (c *createFlags) plan(ctx context.Context, a *app, e *engine.Engine, o engine.CreateOptions, fs *pflag.FlagSet) (*plan.Plan, error) {
+func (c *createFlags) plan(ctx context.Context, a *app, e *engine.Engine, o container.Words, fs *pflag.FlagSet) (*plan.Plan, error) {
+	co, err := createOptions(o)
+	if err != nil {
+		return nil, err
+	}
 	if fs.Changed("pull") && c.pull == "always" {
 		if err := c.fetch(ctx, a, e, o); err != nil {
 			return nil, err
 		}
 	}
-	p, err := e.Plan(ctx, o)
+	p, err := e.Plan(ctx, co)
 	if errors.Is(err, image.ErrNotFound) && fs.Changed("pull") && c.pull == "missing" {
 		if err := c.fetch(ctx, a, e, o); err != nil {
 			return nil, err
 		}
-		p, err = e.Plan(ctx, o)
+		p, err = e.Plan(ctx, co)
 	}
 	if errors.Is(err, image.ErrNotFound) {
 		return nil, fmt.Errorf("%w\nhint: explain pulls nothing by itself: glassbox pull %s, or add --pull=missing", err, o.Image)

@@ -8,19 +8,19 @@ import (
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"glassbox/engine"
+	"glassbox/docker"
 	"glassbox/image"
 )
 
 func testRows(now time.Time, full bool) []psRow {
 	var rows []psRow
-	for _, s := range []engine.Summary{
+	for _, s := range []docker.Summary{
 		{
-			ID: strings.Repeat("0123456789abcdef", 4), Name: "web", Image: "nginx:1", Command: `"nginx -g 'daemon off;'"`, Created: now.Add(-3 * time.Minute),
-			Status: "Up 3 minutes", State: "running", Ports: "0.0.0.0:8080->80/tcp", Labels: map[string]string{"b": "2", "a": "1"}, Network: "bridge",
-			Mounts: []string{"/srv/a/very/long/path"},
+			ID: strings.Repeat("0123456789abcdef", 4), Names: []string{"/web"}, Image: "nginx:1", Command: `"nginx -g 'daemon off;'"`, Created: now.Add(-3 * time.Minute).Unix(),
+			Status: "Up 3 minutes", State: "running", Ports: []docker.PortSummary{{IP: "0.0.0.0", PrivatePort: 80, PublicPort: 8080, Type: "tcp"}}, Labels: map[string]string{"b": "2", "a": "1"}, HostConfig: docker.SummaryHostConfig{NetworkMode: "bridge"},
+			Mounts: []docker.MountPoint{{Type: "bind", Source: "/srv/a/very/long/path"}},
 		},
-		{ID: strings.Repeat("f", 64), Name: "job", Image: "evil\x1b[2J", Command: `"true"`, Created: now.Add(-50 * time.Hour), Status: "Exited (0) 2 days ago", State: "exited", Network: "none"},
+		{ID: strings.Repeat("f", 64), Names: []string{"/job"}, Image: "evil\x1b[2J", Command: `"true"`, Created: now.Add(-50 * time.Hour).Unix(), Status: "Exited (0) 2 days ago", State: "exited", HostConfig: docker.SummaryHostConfig{NetworkMode: "none"}},
 	} {
 		rows = append(rows, newPsRow(s, now, full))
 	}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"glassbox/docker"
 	"glassbox/engine"
 )
 
@@ -52,12 +54,20 @@ func psHeader() psRow {
 	}
 }
 
-func newPsRow(s engine.Summary, now time.Time, full bool) psRow {
+func newPsRow(s docker.Summary, now time.Time, full bool) psRow {
 	command := s.Command
 	if c, err := strconv.Unquote(command); err == nil {
 		command = c
 	}
-	mounts := slices.Clone(s.Mounts)
+	var mounts []string
+	volumes := 0
+	for _, m := range s.Mounts {
+		mounts = append(mounts, cmp.Or(m.Name, m.Source))
+		if m.Type == "volume" {
+			volumes++
+		}
+	}
+	created := time.Unix(s.Created, 0)
 	if !full {
 		command = ellipsis(command, 20)
 		for i, m := range mounts {
@@ -69,11 +79,20 @@ func newPsRow(s engine.Summary, now time.Time, full bool) psRow {
 		labels = append(labels, k+"="+s.Labels[k])
 	}
 	return psRow{
-		Command: strconv.Quote(command), CreatedAt: stamp(s.Created), ID: short(s.ID, full), Image: printable(s.Image),
-		Labels: printable(strings.Join(labels, ",")), LocalVolumes: "0", Mounts: strings.Join(mounts, ","), Names: s.Name,
-		Networks: s.Network, Ports: s.Ports, RunningFor: since(now, s.Created), Size: "N/A", State: s.State, Status: s.Status,
+		Command: strconv.Quote(command), CreatedAt: stamp(created), ID: short(s.ID, full), Image: printable(s.Image),
+		Labels: printable(strings.Join(labels, ",")), LocalVolumes: strconv.Itoa(volumes), Mounts: strings.Join(mounts, ","), Names: nameOf(s),
+		Networks: s.HostConfig.NetworkMode, Ports: docker.Ports(s.Ports), RunningFor: since(now, created), Size: "N/A", State: s.State, Status: s.Status,
 		labels: s.Labels,
 	}
+}
+
+// nameOf is a container's name (or names) without the slash that the API has before it.
+func nameOf(s docker.Summary) string {
+	out := make([]string, len(s.Names))
+	for i, n := range s.Names {
+		out[i] = strings.TrimPrefix(n, "/")
+	}
+	return strings.Join(out, ",")
 }
 
 func (a *app) psCommand() *cobra.Command {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"glassbox/container"
 	"glassbox/engine"
 	"glassbox/plan"
 )
@@ -28,9 +29,9 @@ func (f *fixedPlan) given() bool { return f.file != "" || f.hash != "" }
 
 // options reads the command line. With --plan the plan says what runs: there is no image, and flags that would change it are
 // refused.
-func (f *fixedPlan) options(a *app, c *createFlags, fs *pflag.FlagSet, args []string) (engine.CreateOptions, error) {
+func (f *fixedPlan) options(a *app, c *createFlags, fs *pflag.FlagSet, args []string) (container.Words, error) {
 	if fs.Changed("require-plan") && (!strings.HasPrefix(f.hash, "sha256:") || len(f.hash) != len("sha256:")+64) {
-		return engine.CreateOptions{}, &usageError{fmt.Errorf("--require-plan %q: want sha256: and 64 hexadecimal digits, as explain prints", f.hash)}
+		return container.Words{}, &usageError{fmt.Errorf("--require-plan %q: want sha256: and 64 hexadecimal digits, as explain prints", f.hash)}
 	}
 	if !fs.Changed("plan") {
 		o, err := c.options(a, fs, args)
@@ -42,7 +43,7 @@ func (f *fixedPlan) options(a *app, c *createFlags, fs *pflag.FlagSet, args []st
 		return o, err
 	}
 	if len(args) > 0 {
-		return engine.CreateOptions{}, &usageError{errors.New("--plan: the plan says what runs; an image or a command has no place beside it")}
+		return container.Words{}, &usageError{errors.New("--plan: the plan says what runs; an image or a command has no place beside it")}
 	}
 	var wrong []string
 	fs.VisitAll(func(flag *pflag.Flag) {
@@ -51,7 +52,7 @@ func (f *fixedPlan) options(a *app, c *createFlags, fs *pflag.FlagSet, args []st
 		}
 	})
 	if len(wrong) > 0 {
-		return engine.CreateOptions{}, &usageError{fmt.Errorf("--plan: it says all that the container is; %s would change it", strings.Join(wrong, ", "))}
+		return container.Words{}, &usageError{fmt.Errorf("--plan: it says all that the container is; %s would change it", strings.Join(wrong, ", "))}
 	}
 	o := c.o
 	o.Flags = typed(fs)
@@ -62,13 +63,16 @@ func (f *fixedPlan) options(a *app, c *createFlags, fs *pflag.FlagSet, args []st
 }
 
 // create makes a container that runs the plan: the stored one, or the one of the options if it has the hash.
-func (f *fixedPlan) create(ctx context.Context, a *app, e *engine.Engine, c *createFlags, o engine.CreateOptions) (*engine.Container, error) {
+func (f *fixedPlan) create(ctx context.Context, a *app, e *engine.Engine, c *createFlags, o container.Words) (*container.Container, error) {
+	co, err := createOptions(o)
+	if err != nil {
+		return nil, err
+	}
 	var p *plan.Plan
-	var err error
 	if f.file != "" {
 		p, err = engine.ReadPlanFile(f.file)
 	} else {
-		same := o
+		same := co
 		same.Detach = false
 		p, err = e.Plan(ctx, same)
 	}
@@ -82,5 +86,5 @@ func (f *fixedPlan) create(ctx context.Context, a *app, e *engine.Engine, c *cre
 	if f.hash != "" && hash != f.hash {
 		return nil, fmt.Errorf("the plan is %s, and --require-plan allows only %s\nhint: glassbox explain --diff shows what has changed, if the approved plan was kept", hash, f.hash)
 	}
-	return e.CreateFixed(p, o)
+	return e.CreateFixed(p, co)
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"glassbox/container"
 	"glassbox/engine"
 	"glassbox/explain"
 	"glassbox/fork"
@@ -83,7 +84,7 @@ func checkAttach(streams []string) error {
 type run struct {
 	*app
 	flags   *createFlags
-	options engine.CreateOptions
+	options container.Words
 	attach  []string
 	show    bool
 	proxy   bool
@@ -116,7 +117,7 @@ func (r *run) do(ctx context.Context) error {
 	made, err := r.create(ctx, e)
 	created()
 	if err == nil && made.Fixed {
-		at.tty = made.Options.TTY
+		at.tty = made.Config.TTY
 	}
 	if err != nil {
 		return err
@@ -154,7 +155,7 @@ func (r *run) do(ctx context.Context) error {
 	return at.run(ctx, e, made.ID, so)
 }
 
-func (r *run) create(ctx context.Context, e *engine.Engine) (*engine.Container, error) {
+func (r *run) create(ctx context.Context, e *engine.Engine) (*container.Container, error) {
 	if r.fixed.given() {
 		return r.fixed.create(ctx, r.app, e, r.flags, r.options)
 	}
@@ -216,10 +217,7 @@ func hasTTY(e *engine.Engine, ref string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	var c struct {
-		Config struct{ Tty bool }
-	}
-	return c.Config.Tty, recode(v, &c)
+	return v.Config.Tty, nil
 }
 
 // attachment is the caller's side of a container in the foreground.

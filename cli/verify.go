@@ -177,7 +177,7 @@ func (a *app) liveContainers(x *verifyFlags) (names []string, find func(string) 
 			return nil, nil, err
 		}
 		for _, s := range list {
-			names = append(names, s.Name)
+			names = append(names, nameOf(s))
 		}
 	}
 	return names, func(ref string) (*compared, error) {

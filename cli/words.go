@@ -6,13 +6,13 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"glassbox/engine"
+	"glassbox/container"
 	"glassbox/explain"
 )
 
 // flagWords gives the flags of `run` that make the options: the inverse of createFlags.options, one "--name=value" for each, in
 // the order of the flags' names. Fed back, they give the same plan.
-func (a *app) flagWords(o engine.CreateOptions) []string {
+func (a *app) flagWords(o container.Words) []string {
 	var c createFlags
 	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
 	c.register(fs, a)
@@ -73,7 +73,7 @@ func (a *app) flagWords(o engine.CreateOptions) []string {
 }
 
 // about says what is known of a container that run options make.
-func (a *app) about(title string, o engine.CreateOptions) explain.About {
+func (a *app) about(title string, o container.Words) explain.About {
 	return explain.About{
 		Title: title, Image: o.Image, Name: o.Name, Labels: o.Label, Ports: o.Publish, Flags: a.flagWords(o), Command: o.Command, Made: true,
 		Interactive: o.Interactive,

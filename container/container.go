@@ -70,8 +70,8 @@ type Image struct {
 	ExposedPorts []string          `json:"exposedPorts,omitempty"` // PORT[-PORT][/PROTO], sorted
 	Volumes      []string          `json:"volumes,omitempty"`      // absolute paths, sorted
 	StopSignal   string            `json:"stopSignal,omitempty"`
+	Platform     string            `json:"platform,omitempty"`     // linux/arm64/v8
 	Architecture string            `json:"architecture,omitempty"` // GOARCH
-	Variant      string            `json:"variant,omitempty"`
 }
 
 // versionError is a container.json that a newer glassbox wrote.

@@ -80,3 +80,14 @@ func ParseDeviceRule(text string) (DeviceRule, error) {
 }
 
 func isAccess(s string) bool { return s != "" && strings.Trim(s, "rwm") == "" }
+
+// Words is the rule as --device-cgroup-rule says it.
+func (r DeviceRule) Words() string {
+	number := func(n int64) string {
+		if n < 0 {
+			return "*"
+		}
+		return strconv.FormatInt(n, 10)
+	}
+	return r.Type + " " + number(r.Major) + ":" + number(r.Minor) + " " + r.Access
+}

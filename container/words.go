@@ -172,16 +172,6 @@ func (w *Words) process(c *Config) error {
 	return err
 }
 
-// LookupEnv finds a variable in a list of KEY=VALUE.
-func LookupEnv(environ []string, key string) (string, bool) {
-	for _, e := range environ {
-		if k, v, ok := strings.Cut(e, "="); ok && k == key {
-			return v, true
-		}
-	}
-	return "", false
-}
-
 // validHostname accepts what sethostname(2) takes and /etc/hosts can say.
 func validHostname(s string) bool {
 	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_."

@@ -3,36 +3,32 @@ package engine
 import (
 	"crypto/rand"
 	"encoding/hex"
-	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
+	"glassbox/container"
 	"glassbox/supervise"
 )
 
-// Container is what a container is, apart from its running process: container.json.
-type Container struct {
-	ID      string        `json:"id"` // 64 hexadecimal digits
-	Name    string        `json:"name"`
-	Created time.Time     `json:"created"`
-	ImageID string        `json:"imageID,omitempty"`
-	Options CreateOptions `json:"options"` // with environment and label files read
-	// Fixed says that it runs a plan that was given (replay.json), and no other.
-	Fixed bool `json:"fixed,omitempty"`
-}
-
-func readContainer(dir string) (*Container, error) {
-	data, err := os.ReadFile(filepath.Join(dir, supervise.ContainerFile))
+// readContainer reads what a container is.
+func (e *Engine) readContainer(id string) (*container.Container, error) {
+	name := filepath.Join(e.dir(id), supervise.ContainerFile)
+	data, err := os.ReadFile(name)
 	if err != nil {
 		return nil, err
 	}
-	var c Container
-	if err := json.Unmarshal(data, &c); err != nil {
-		return nil, &os.PathError{Op: "parse", Path: filepath.Join(dir, supervise.ContainerFile), Err: err}
+	c, err := container.Read(data)
+	if err != nil {
+		return nil, &os.PathError{Op: "read", Path: name, Err: err}
 	}
-	return &c, nil
+	if c.Image == nil && c.ImageID != "" {
+		// Version 1 didn't keep what the image said.
+		if img, err := e.images.Resolve(c.ImageID); err == nil {
+			c.Image, _ = imageWords(img, false)
+		}
+	}
+	return c, nil
 }
 
 func newID() string {

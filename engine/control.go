@@ -79,14 +79,14 @@ func (e *Engine) Stop(ctx context.Context, ref string, timeout *int, name string
 		return nil
 	}
 	if timeout == nil {
-		timeout = c.Options.StopTimeout
+		timeout = c.Config.StopTimeout
 	}
 	seconds := 10
 	if timeout != nil {
 		seconds = *timeout
 	}
 	if name == "" {
-		name = e.stopSignal(c)
+		name = c.StopSignal()
 	}
 	sig, err := ParseSignal(name)
 	if err != nil {
@@ -109,18 +109,6 @@ func (e *Engine) Stop(ctx context.Context, ref string, timeout *int, name string
 		return fmt.Errorf("kill container %s: %w", ref, err)
 	}
 	return e.ended(c.ID, 10*time.Second)
-}
-
-func (e *Engine) stopSignal(c *Container) string {
-	if c.Options.StopSignal != "" {
-		return c.Options.StopSignal
-	}
-	if c.ImageID != "" {
-		if img, err := e.images.Resolve(c.ImageID); err == nil && img.Config.Config.StopSignal != "" {
-			return img.Config.Config.StopSignal
-		}
-	}
-	return "SIGTERM"
 }
 
 // await waits until nobody holds a container's lock, or the context ends. It returns what state.Await does.

@@ -5,10 +5,11 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 
+	"glassbox/container"
+	"glassbox/host"
+	"glassbox/spec"
 	"glassbox/state"
 	"glassbox/supervise"
 )
@@ -16,28 +17,35 @@ import (
 // prepared is what Create has found out about a container: its Start needn't find it out again.
 type prepared struct {
 	id   string
-	spec *specification
+	spec *spec.Output
+}
+
+// takePrepared returns what Create has found out about a container, once.
+func (e *Engine) takePrepared(id string) *spec.Output {
+	p := e.fresh.Swap(nil)
+	if p == nil {
+		return nil
+	}
+	if p.id != id {
+		e.fresh.CompareAndSwap(nil, p) // somebody else's, who creates and starts at the same time
+		return nil
+	}
+	return p.spec
 }
 
 // Create makes a container: its directory, its name, its configuration. Nothing runs. The image must be in the store.
-func (e *Engine) Create(_ context.Context, o CreateOptions) (*Container, error) {
-	c := &Container{ID: newID(), Name: o.Name, Created: time.Now().UTC(), Options: o}
-	if err := readFiles(&c.Options); err != nil {
-		return nil, err
+func (e *Engine) Create(_ context.Context, o CreateOptions) (*container.Container, error) {
+	if o.Name != "" && !validName(o.Name) {
+		return nil, invalid("invalid container name (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", o.Name)
 	}
+	c := &container.Container{Version: container.Version, ID: newID(), Name: o.Name, Created: time.Now().UTC(), Config: o.Config}
 	facts, err := e.Facts()
 	if err != nil {
 		return nil, err
 	}
-	spec, err := e.spec(c, facts)
+	out, err := e.describe(c, facts)
 	if err != nil {
 		return nil, err
-	}
-	if spec.image != nil {
-		c.ImageID = spec.image.ID
-	}
-	if o.Name != "" && !validName(o.Name) {
-		return nil, invalid("invalid container name (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", o.Name)
 	}
 	if facts.UID != 0 {
 		return nil, unsupported("running containers as an ordinary user is not supported yet: use sudo (explain works without)")
@@ -53,85 +61,27 @@ func (e *Engine) Create(_ context.Context, o CreateOptions) (*Container, error) 
 		supervise.RemoveFiles(e.dir(c.ID), e.nameFileOf(c.ID))
 		return nil, err
 	}
-	e.fresh = &prepared{c.ID, spec}
+	e.fresh.Store(&prepared{c.ID, out})
 	return c, nil
 }
 
-// readFiles reads what the options name by file, and takes what they need of the caller's environment, so that the stored
-// options stand on their own.
-func readFiles(o *CreateOptions) error {
-	var env []string
-	for _, name := range o.EnvFile {
-		lines, err := readEnvFile(name)
-		if err != nil {
-			return err
-		}
-		env = append(env, lines...)
+// describe finds the image of a container that is being made, keeps what it says, and writes the OCI configuration.
+func (e *Engine) describe(c *container.Container, facts *host.Facts) (*spec.Output, error) {
+	img, err := e.imageOf(c)
+	if err != nil {
+		return nil, err
 	}
-	env = append(env, o.Env...)
-	var kept []string
-	for _, entry := range env {
-		key, _, ok := strings.Cut(entry, "=")
-		if key == "" {
-			return invalid("invalid environment variable: %q", entry)
-		}
-		if !ok {
-			value, found := lookupEnv(o.Environ, key)
-			if found {
-				entry = key + "=" + value
-			}
-		}
-		kept = append(kept, entry)
-	}
-	o.Env, o.EnvFile, o.Environ = kept, nil, nil
-	var labels []string
-	for _, name := range o.LabelFile {
-		lines, err := readEnvFile(name)
-		if err != nil {
-			return err
-		}
-		labels = append(labels, lines...)
-	}
-	o.Label, o.LabelFile = append(labels, o.Label...), nil
-	if o.Dir == "" {
-		o.Dir, _ = os.Getwd()
-	}
-	if o.Rootfs != "" {
-		var err error
-		if o.Rootfs, err = filepath.Abs(o.Rootfs); err != nil {
-			return err
+	if img != nil {
+		c.ImageID = img.ID
+		if c.Image, err = imageWords(img, c.Config.PublishAll); err != nil {
+			return nil, err
 		}
 	}
-	_, _, err := logLimits(o.LogOpt)
-	return err
-}
-
-// logLimits reads --log-opt max-size=16m max-file=3, which are also the defaults: logs that grow without bound have filled
-// many a disk.
-func logLimits(opts []string) (size int64, files int, err error) {
-	size, files = 16<<20, 3
-	for _, opt := range opts {
-		key, value, _ := strings.Cut(opt, "=")
-		switch key {
-		case "max-size":
-			if value == "-1" {
-				size = 0
-			} else if size, err = parseSize("log-opt", value); err != nil {
-				return 0, 0, err
-			}
-		case "max-file":
-			if files, err = strconv.Atoi(value); err != nil || files < 1 {
-				return 0, 0, invalid("--log-opt %s: want a number from 1 on", opt)
-			}
-		default:
-			return 0, 0, invalid("--log-opt %s: unknown option: want max-size or max-file", opt)
-		}
-	}
-	return size, files, nil
+	return e.specification(c, img, facts)
 }
 
 // write puts a new container on the disk. Its lock is held.
-func (e *Engine) write(c *Container) error {
+func (e *Engine) write(c *container.Container) error {
 	dir := e.dir(c.ID)
 	if err := os.Mkdir(dir, 0o700); os.IsNotExist(err) {
 		if err := os.MkdirAll(e.containers(), 0o700); err != nil {
@@ -160,7 +110,7 @@ func (e *Engine) write(c *Container) error {
 }
 
 // takeName makes the symbolic link that stands for the container's name. Making it is atomic, and fails if there is one.
-func (e *Engine) takeName(c *Container) error {
+func (e *Engine) takeName(c *container.Container) error {
 	for attempt := range 10 {
 		name := c.Name
 		if name == "" {

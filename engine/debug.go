@@ -14,9 +14,11 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"glassbox/compile"
+	"glassbox/container"
 	"glassbox/fork"
 	"glassbox/image"
 	"glassbox/plan"
+	"glassbox/spec"
 	"glassbox/supervise"
 )
 
@@ -167,66 +169,59 @@ func (e *Engine) debugRoot(id string, o *DebugOptions, in *compile.DebugInput) (
 		return nil, nil
 	}
 	in.Origins = map[string]string{"": "command line", "/root": "image " + o.Image, "/mounts": "default"}
-	b := &builder{e: e, c: &Container{ID: id}, o: &CreateOptions{Image: o.Image, Remove: true}, facts: &in.Facts}
-	b.origins, b.spec = map[string]string{}, &specs.Spec{}
-	if err := b.rootfs(); err != nil {
+	tools := &container.Container{ID: id, Config: container.Config{Image: o.Image, Remove: true}}
+	img, err := e.imageOf(tools)
+	if err != nil {
+		return nil, err
+	}
+	if in.Overlay, err = spec.Overlay(e.specInput(tools, img, &in.Facts, nil)); err != nil {
 		return nil, err
 	}
 	own := fmt.Sprintf("containers/%s/debug-%x", id, time.Now().UnixNano()) // one of a killed command may still be there, and in use
-	b.overlay.Upper, b.overlay.Work = path.Join(own, "upper"), path.Join(own, "work")
-	in.Overlay = b.overlay
-	return b.image, nil
+	in.Overlay.Upper, in.Overlay.Work = path.Join(own, "upper"), path.Join(own, "work")
+	return img, nil
 }
 
 // debugProcess describes the process: root with the container's capabilities and what it takes to trace others.
 func (e *Engine) debugProcess(id string, img *image.Image, first supervise.Process, o *DebugOptions, in *compile.DebugInput) error {
-	c, err := readContainer(e.dir(id))
+	c, err := e.readContainer(id)
 	if err != nil {
 		return err
 	}
-	options := c.Options
-	options.Privileged = options.Privileged || o.Privileged
-	p := &specs.Process{
-		Args: o.Command, Terminal: o.TTY, Cwd: "/", NoNewPrivileges: first.NoNewPrivs, Capabilities: &specs.LinuxCapabilities{},
-	}
-	b := &builder{e: e, c: c, o: &options, facts: &in.Facts}
-	b.origins, b.spec = map[string]string{}, &specs.Spec{Process: p, Linux: &specs.Linux{}}
+	p := &specs.Process{Args: o.Command, Terminal: o.TTY, Cwd: "/", NoNewPrivileges: first.NoNewPrivs}
 	if o.Privileged {
-		p.NoNewPrivileges = false
-		options.SecurityOpt = nil
-		if err := b.capabilities(); err != nil {
-			return err
-		}
+		c.Config.Privileged, c.Config.Security = true, container.Security{}
 	} else {
-		p.Capabilities.Bounding = slices.Clone(first.Caps)
-		if !slices.Contains(first.Caps, capPtrace) && slices.Contains(b.allCaps(), capPtrace) {
+		p.Capabilities = &specs.LinuxCapabilities{Bounding: slices.Clone(first.Caps)}
+		if !slices.Contains(first.Caps, capPtrace) && slices.Contains(spec.AllCaps(&in.Facts), capPtrace) {
 			p.Capabilities.Bounding = append(p.Capabilities.Bounding, capPtrace)
 		}
 	}
-	if err := b.security(); err != nil {
+	out, err := e.privileges(c, &in.Facts, p)
+	if err != nil {
 		return err
 	}
 	if !o.Privileged {
 		p.NoNewPrivileges, p.ApparmorProfile = first.NoNewPrivs, first.AppArmor
 	}
-	in.Process, in.Spec, in.SeccompName = p, b.spec, b.seccompName
+	in.Process, in.Spec, in.SeccompName = p, out.Spec, out.SeccompName
 
 	passwd, _ := os.ReadFile("/etc/passwd")
 	group, _ := os.ReadFile("/etc/group")
 	home := "/root"
 	var env []string
 	if img != nil {
-		tools := &Container{}
+		tools := &container.Container{}
 		passwd, group = e.readFile(tools, img, "/etc/passwd"), e.readFile(tools, img, "/etc/group")
 		env = img.Config.Config.Env
 	}
 	if o.User != "" {
-		u, err := lookupUser(o.User, nil, passwd, group)
+		u, err := spec.LookupUser(o.User, nil, passwd, group)
 		if err != nil {
 			return err
 		}
-		p.User = specs.User{UID: u.uid, GID: u.gid, AdditionalGids: append([]uint32{u.gid}, u.groups...)}
-		home = u.home
+		p.User = specs.User{UID: u.UID, GID: u.GID, AdditionalGids: append([]uint32{u.GID}, u.Groups...)}
+		home = u.Home
 	}
 	if p.User.UID == 0 {
 		p.Capabilities.Effective, p.Capabilities.Permitted = p.Capabilities.Bounding, p.Capabilities.Bounding
@@ -237,7 +232,7 @@ func (e *Engine) debugProcess(id string, img *image.Image, first supervise.Proce
 		}
 		p.Cwd = path.Clean(o.Workdir)
 	}
-	if _, ok := lookupEnv(env, "PATH"); !ok {
+	if _, ok := container.LookupEnv(env, "PATH"); !ok {
 		env = append([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, env...)
 	}
 	env = append(slices.Clone(env), "HOME="+home)
@@ -247,6 +242,6 @@ func (e *Engine) debugProcess(id string, img *image.Image, first supervise.Proce
 			p.ConsoleSize = &specs.Box{Height: uint(o.ConsoleSize[0]), Width: uint(o.ConsoleSize[1])}
 		}
 	}
-	p.Env, err = setEnv(env, o.Environ, nil, o.Env)
+	p.Env, err = container.MergeEnv(env, o.Environ, nil, o.Env)
 	return err
 }

@@ -6,7 +6,7 @@
 //	Root/image, Root/layers        images (package image)
 //	Root/names/NAME                → id: a symbolic link, made in one step, is the proof that a name is taken
 //	Root/containers/ID/
-//	    container.json             what the container is ([Container]); written last, removed first
+//	    container.json             what the container is ([container.Container]); written last, removed first
 //	    start.json, plan.json      job and plan of the last start (supervise.Job)
 //	    state.json                 its process, or its end (supervise.State)
 //	    upper, work, merged        the writable layer, and the empty directory that the root is mounted on
@@ -16,7 +16,7 @@
 //	State/locks/ID.lock            held by whoever works on the container (see state.Lock)
 //	State/network/                 addresses in use
 //
-// A start is: read the image, write an OCI configuration ([Engine.spec]), compile it (package compile), store the plan, and
+// A start is: read the image, write an OCI configuration (package spec), compile it (package compile), store the plan, and
 // start a supervisor that executes it (package supervise). Start reading at [Engine.Start].
 package engine
 
@@ -26,9 +26,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
+	"glassbox/container"
 	"glassbox/host"
 	"glassbox/image"
 	"glassbox/network"
@@ -40,11 +43,11 @@ import (
 var (
 	ErrNotFound    = errors.New("not found")
 	ErrConflict    = errors.New("conflict")
-	ErrInvalid     = errors.New("invalid")
-	ErrUnsupported = errors.New("unsupported")
+	ErrInvalid     = container.ErrInvalid
+	ErrUnsupported = container.ErrUnsupported
 )
 
-// kindError is an error of one of the kinds above, whose text doesn't repeat the kind.
+// kindError is an error of one of the first two kinds above, whose text doesn't repeat the kind.
 type kindError struct {
 	kind error
 	err  error
@@ -62,11 +65,9 @@ func conflict(format string, a ...any) error {
 	return &kindError{ErrConflict, fmt.Errorf(format, a...)}
 }
 
-func invalid(format string, a ...any) error { return &kindError{ErrInvalid, fmt.Errorf(format, a...)} }
+func invalid(format string, a ...any) error { return container.Invalid(format, a...) }
 
-func unsupported(format string, a ...any) error {
-	return &kindError{ErrUnsupported, fmt.Errorf(format, a...)}
-}
+func unsupported(format string, a ...any) error { return container.Unsupported(format, a...) }
 
 // StartError says why a container's program could not be started.
 type StartError struct {
@@ -79,12 +80,14 @@ func (e *StartError) Error() string { return e.Err.Error() }
 // Unwrap returns the cause.
 func (e *StartError) Unwrap() error { return e.Err }
 
-// Engine is an open engine. It is safe for concurrent use by several processes.
+// Engine is an open engine. It is safe for concurrent use by several processes and goroutines.
 type Engine struct {
 	cfg    Config
 	images *image.Store
+
+	asking sync.Mutex // held while the host is asked for facts
 	facts  *host.Facts
-	fresh  *prepared // what Create has worked out, for the Start that follows
+	fresh  atomic.Pointer[prepared] // what the last Create has worked out, for the Start that follows
 }
 
 // Open opens the engine and repairs what killed processes left.
@@ -112,6 +115,8 @@ func Open(c Config) (*Engine, error) {
 
 // Facts returns what is known of this host.
 func (e *Engine) Facts() (*host.Facts, error) {
+	e.asking.Lock()
+	defer e.asking.Unlock()
 	if e.facts == nil {
 		defer e.timed("asks the host what it can do")()
 		f, err := host.Probe()
@@ -207,7 +212,7 @@ func (e *Engine) resolve(ref string) (id string, err error) {
 }
 
 // load reads a container and its state.
-func (e *Engine) load(ref string) (*Container, *supervise.State, error) {
+func (e *Engine) load(ref string) (*container.Container, *supervise.State, error) {
 	id, err := e.resolve(ref)
 	if err != nil {
 		return nil, nil, err
@@ -215,8 +220,8 @@ func (e *Engine) load(ref string) (*Container, *supervise.State, error) {
 	return e.loadID(id)
 }
 
-func (e *Engine) loadID(id string) (*Container, *supervise.State, error) {
-	c, err := readContainer(e.dir(id))
+func (e *Engine) loadID(id string) (*container.Container, *supervise.State, error) {
+	c, err := e.readContainer(id)
 	if os.IsNotExist(err) {
 		return nil, nil, notFound("no such container: %s", id)
 	}
@@ -256,7 +261,7 @@ func (e *Engine) state(id string) (*supervise.State, error) {
 }
 
 // running returns a container that runs (or is paused).
-func (e *Engine) running(ref string) (*Container, *supervise.State, error) {
+func (e *Engine) running(ref string) (*container.Container, *supervise.State, error) {
 	c, s, err := e.load(ref)
 	if err != nil {
 		return nil, nil, err

@@ -15,7 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"glassbox/compile"
-	"glassbox/image"
+	"glassbox/container"
+	"glassbox/spec"
 	"glassbox/state"
 	"glassbox/supervise"
 )
@@ -176,34 +177,27 @@ func (e *Engine) execProcess(id string, first supervise.Process, o ExecOptions, 
 	home := ""
 	if o.User != "" || o.Privileged {
 		// What the template can't say is found out anew.
-		c, err := readContainer(e.dir(id))
+		c, err := e.readContainer(id)
 		if err != nil {
 			return err
 		}
-		var img *image.Image
-		if c.ImageID != "" {
-			img, _ = e.images.Resolve(c.ImageID) // an image removed by force leaves the container running
-		}
+		img, _ := e.imageOf(c) // an image removed by force leaves the container running
 		if o.User != "" {
-			u, err := lookupUser(o.User, nil, e.readFile(c, img, "/etc/passwd"), e.readFile(c, img, "/etc/group"))
+			u, err := spec.LookupUser(o.User, nil, e.readFile(c, img, "/etc/passwd"), e.readFile(c, img, "/etc/group"))
 			if err != nil {
 				return err
 			}
-			p.User = specs.User{UID: u.uid, GID: u.gid, AdditionalGids: append([]uint32{u.gid}, u.groups...)}
-			home = u.home
+			p.User = specs.User{UID: u.UID, GID: u.GID, AdditionalGids: append([]uint32{u.GID}, u.Groups...)}
+			home = u.Home
 		}
 		if o.Privileged {
-			options := c.Options
-			options.Privileged = true
-			b := &builder{e: e, c: c, o: &options, facts: &in.Facts}
-			b.origins, b.spec = map[string]string{}, &specs.Spec{Process: p, Linux: &specs.Linux{}}
-			if err := b.capabilities(); err != nil {
+			c.Config.Privileged = true
+			p.Capabilities = nil
+			out, err := e.privileges(c, &in.Facts, p)
+			if err != nil {
 				return err
 			}
-			if err := b.security(); err != nil {
-				return err
-			}
-			in.Filter, in.Spec = nil, b.spec
+			in.Filter, in.Spec = nil, out.Spec
 		}
 	}
 	if p.User.UID == 0 {
@@ -225,12 +219,12 @@ func (e *Engine) execProcess(id string, first supervise.Process, o ExecOptions, 
 		env = append(env, "HOME="+home)
 	}
 	if o.TTY {
-		if _, ok := lookupEnv(env, "TERM"); !ok {
+		if _, ok := container.LookupEnv(env, "TERM"); !ok {
 			env = append(env, "TERM=xterm")
 		}
 	}
 	var err error
-	p.Env, err = setEnv(env, o.Environ, fromFiles, o.Env)
+	p.Env, err = container.MergeEnv(env, o.Environ, fromFiles, o.Env)
 	if o.TTY && o.ConsoleSize[0] > 0 {
 		p.ConsoleSize = &specs.Box{Height: uint(o.ConsoleSize[0]), Width: uint(o.ConsoleSize[1])}
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"glassbox/bundle"
+	"glassbox/container"
 	"glassbox/host"
 	"glassbox/oci"
 	"glassbox/plan"
@@ -25,9 +26,9 @@ type Subject struct {
 	Plan      *plan.Plan
 	Kind      string // container, bundle, image, plan
 	Name      string
-	Container *Container  // of kind container
-	Times     *plan.Times // of its last start; nil if they aren't known
-	Refused   string      // of kind plan: why it would not be run here
+	Container *container.Container // of kind container
+	Times     *plan.Times          // of its last start; nil if they aren't known
+	Refused   string               // of kind plan: why it would not be run here
 }
 
 // rootFacts are the facts of this host for root: plans are what root would run.
@@ -167,7 +168,7 @@ func (e *Engine) Subject(ctx context.Context, ref string) (*Subject, error) {
 			return nil, err
 		}
 	}
-	p, err := e.Plan(ctx, CreateOptions{Image: name})
+	p, err := e.Plan(ctx, CreateOptions{Config: container.Config{Image: name}})
 	if err != nil && kind == "" {
 		return nil, notFound("%s: there is no such container, image, bundle or plan: %w", name, err)
 	}

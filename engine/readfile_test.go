@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"glassbox/container"
 	"glassbox/image"
 	"glassbox/test/hostile"
 )
@@ -26,12 +27,12 @@ func TestReadFileHostile(t *testing.T) {
 		ok(os.WriteFile(filepath.Join(store, "layers/one/etc/passwd"), []byte(beneath), 0o644))
 		ok(os.Symlink(tree, filepath.Join(root, "link")))
 		layers := []image.Layer{{Dir: "layers/one"}}
-		c := &Container{ID: "c"}
+		c := &container.Container{ID: "c"}
 		if got := e.readFile(c, &image.Image{Layers: layers}, "/etc/passwd"); string(got) != beneath {
 			t.Errorf("without a writable layer: got %q, want the image's", got)
 		}
-		for _, options := range []CreateOptions{{Rootfs: tree}, {Rootfs: tree, RootfsOverlay: true}, {Rootfs: filepath.Join(root, "link"), RootfsOverlay: true}} {
-			if got := e.readFile(&Container{ID: "c", Options: options}, nil, "/etc/passwd"); got != nil {
+		for _, options := range []container.Rootfs{{Dir: tree}, {Dir: tree, Overlay: true}, {Dir: filepath.Join(root, "link"), Overlay: true}} {
+			if got := e.readFile(&container.Container{ID: "c", Config: container.Config{Rootfs: &options}}, nil, "/etc/passwd"); got != nil {
 				t.Errorf("%+v: got %d bytes, %.30q, want none", options, len(got), got)
 			}
 		}

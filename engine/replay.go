@@ -15,6 +15,7 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"glassbox/container"
 	"glassbox/host"
 	"glassbox/network"
 	"glassbox/plan"
@@ -28,7 +29,7 @@ const replayFile = "replay.json"
 // CreateFixed makes a container that runs a given plan and nothing else. The plan may come from anywhere: it is refused unless each of
 // its steps is one that this engine could have written for this host (see vet). What it may then reach is what
 // `explain --policy` says of it. Of the options only what is no step counts: name, labels, terminal, input, removal.
-func (e *Engine) CreateFixed(p *plan.Plan, o CreateOptions) (*Container, error) {
+func (e *Engine) CreateFixed(p *plan.Plan, o CreateOptions) (*container.Container, error) {
 	facts, err := e.Facts()
 	if err != nil {
 		return nil, err
@@ -45,14 +46,14 @@ func (e *Engine) CreateFixed(p *plan.Plan, o CreateOptions) (*Container, error) 
 	}
 	o.TTY = v.terminal
 	o.Command = v.argv
-	o.Network = v.network
-	if err := readFiles(&o); err != nil {
-		return nil, err
+	o.Endpoints = []container.Endpoint{{Network: v.network}}
+	c := &container.Container{
+		Version: container.Version, ID: v.id, Name: o.Name, Created: time.Now().UTC(), Config: o.Config, Fixed: true,
 	}
-	c := &Container{ID: v.id, Name: o.Name, Created: time.Now().UTC(), Options: o, Fixed: true}
 	if o.Image != "" {
 		if img, err := e.images.Resolve(o.Image); err == nil {
 			c.ImageID = img.ID
+			c.Image, _ = imageWords(img, false)
 		}
 	}
 	if _, err := os.Lstat(e.dir(c.ID)); err == nil {
@@ -88,7 +89,7 @@ func (e *Engine) Refused(p *plan.Plan) (string, error) {
 }
 
 // fixedJob is job for a container with a plan of its own.
-func (e *Engine) fixedJob(c *Container, o StartOptions) (*supervise.Job, error) {
+func (e *Engine) fixedJob(c *container.Container, o StartOptions) (*supervise.Job, error) {
 	dir := e.dir(c.ID)
 	p, err := ReadPlanFile(filepath.Join(dir, replayFile))
 	if err != nil {
@@ -103,13 +104,11 @@ func (e *Engine) fixedJob(c *Container, o StartOptions) (*supervise.Job, error) 
 		return nil, invalid("the plan is refused: %w", err)
 	}
 	job := &supervise.Job{
-		ID: c.ID, Dir: dir, NameFile: e.nameFile(c.Name), LockFile: e.lockFile(c.ID), Terminal: v.terminal, Interactive: c.Options.Interactive,
-		Detached: !o.Attach, Remove: c.Options.Remove, Cgroups: v.cgroups(), Namespaces: p.Namespaces(), Process: processOf(v.process(), p),
+		ID: c.ID, Dir: dir, NameFile: e.nameFile(c.Name), LockFile: e.lockFile(c.ID), Terminal: v.terminal, Interactive: c.Config.OpenStdin,
+		Detached: !o.Attach, Remove: c.Config.Remove, Cgroups: v.cgroups(), Namespaces: p.Namespaces(), Process: processOf(v.process(), p),
 		Undo: p.Undo(len(p.Steps)), Plan: p,
 	}
-	if job.LogMaxSize, job.LogMaxFiles, err = logLimits(c.Options.LogOpt); err != nil {
-		return nil, err
-	}
+	job.LogMaxSize, job.LogMaxFiles = c.Config.Log.Limits()
 	if v.address.IsValid() {
 		ip, err := e.networks().Lease(v.bridge, c.ID, v.address.Addr())
 		if err != nil {
@@ -139,19 +138,19 @@ func (e *Engine) fixedJob(c *Container, o StartOptions) (*supervise.Job, error) 
 }
 
 // hostFiles are the files that tell the container who it is. They are no steps: a plan only says where they are mounted.
-func (e *Engine) hostFiles(c *Container, v *vet) (map[string][]byte, error) {
+func (e *Engine) hostFiles(c *container.Container, v *vet) (map[string][]byte, error) {
 	resolv, _ := os.ReadFile("/etc/resolv.conf")
 	var stub []byte
 	if network.StubOnly(resolv) {
 		stub, _ = os.ReadFile(network.StubFile)
 	}
+	entries, err := hostEntries(c.Config.Hosts)
+	if err != nil {
+		return nil, err
+	}
 	var extra []network.HostEntry
-	for _, text := range c.Options.AddHost {
-		entry, err := network.ParseAddHost(text)
-		if err == nil {
-			entry, err = entry.At(v.bridge.IPv4().Gateway)
-		}
-		if err != nil {
+	for _, entry := range entries {
+		if entry, err = entry.At(v.bridge.IPv4().Gateway); err != nil {
 			return nil, invalid("%w", err)
 		}
 		extra = append(extra, entry)
@@ -161,9 +160,8 @@ func (e *Engine) hostFiles(c *Container, v *vet) (map[string][]byte, error) {
 		out["hosts"], _ = os.ReadFile("/etc/hosts")
 		return out, nil
 	}
-	r := network.Resolver{Servers: c.Options.DNS, Search: c.Options.DNSSearch, Options: c.Options.DNSOption}
-	out["resolv.conf"] = network.ResolvConf(resolv, stub, r)
-	out["hosts"] = network.Hosts(v.address.Addr(), v.bridge.IPv4().Gateway, v.hostname, c.Options.Domainname, extra)
+	out["resolv.conf"] = network.ResolvConf(resolv, stub, network.Resolver(c.Config.DNS))
+	out["hosts"] = network.Hosts(v.address.Addr(), v.bridge.IPv4().Gateway, v.hostname, c.Config.Domainname, extra)
 	return out, nil
 }
 

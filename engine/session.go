@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"glassbox/container"
 	"glassbox/fork"
 	"glassbox/plan"
 	"glassbox/state"
@@ -49,7 +50,7 @@ func (e *Engine) runtimeFile() (*os.File, error) {
 //
 // The job reaches it twice: at once, in memory; and as a file, which is written while the supervisor comes up, and before it
 // is told to begin.
-func (e *Engine) spawn(c *Container, job *supervise.Job, lock *os.File, o StartOptions) (*Session, error) {
+func (e *Engine) spawn(c *container.Container, job *supervise.Job, lock *os.File, o StartOptions) (*Session, error) {
 	forked := e.timed("starts the supervisor: job into memory, fork")
 	runtime, err := e.runtimeFile()
 	if err != nil {

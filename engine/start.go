@@ -15,25 +15,27 @@ import (
 	"golang.org/x/sys/unix"
 
 	"glassbox/compile"
+	"glassbox/container"
 	"glassbox/fork"
 	"glassbox/host"
 	"glassbox/host/beneath"
 	"glassbox/plan"
+	"glassbox/spec"
 	"glassbox/state"
 	"glassbox/supervise"
 )
 
 // compile makes a container's plan.
-func (e *Engine) compile(c *Container, s *specification, w *wiring, facts *host.Facts) (*compile.Output, error) {
+func (e *Engine) compile(c *container.Container, s *spec.Output, w *wiring, facts *host.Facts) (*compile.Output, error) {
 	out, err := compile.Container(compile.Input{
-		Spec: s.spec, Facts: *facts, Overlay: s.overlay, Mountpoint: s.mountpoint, Network: w.steps,
-		SeccompName: s.seccompName, Origins: s.origins, DieWithParent: true, MakeCwd: true,
+		Spec: s.Spec, Facts: *facts, Overlay: s.Overlay, Mountpoint: s.Mountpoint, Network: w.steps,
+		SeccompName: s.SeccompName, Origins: s.Origins, DieWithParent: true, MakeCwd: true,
 	})
 	if err != nil {
 		return nil, unsupported("%w", err)
 	}
 	if e.cfg.Warn != nil {
-		for _, w := range slices.Concat(s.warnings, out.Warnings) {
+		for _, w := range slices.Concat(s.Warnings, out.Warnings) {
 			e.cfg.Warn(w)
 		}
 	}
@@ -43,23 +45,20 @@ func (e *Engine) compile(c *Container, s *specification, w *wiring, facts *host.
 // Plan returns the plan that `run` with these options would execute. Nothing is written, and no privilege is needed: the
 // plan is what root on this host would run.
 func (e *Engine) Plan(_ context.Context, o CreateOptions) (*plan.Plan, error) {
-	if err := readFiles(&o); err != nil {
-		return nil, err
-	}
 	same := o
-	same.Dir, same.LogOpt = "", nil // they change no step but by what they make of other options
+	same.Log = container.Log{} // it changes no step
 	text, err := json.Marshal(same)
 	if err != nil {
 		return nil, err
 	}
 	// An id that is always the same for the same command, so that plans can be compared.
 	sum := sha256.Sum256(text)
-	c := &Container{ID: hex.EncodeToString(sum[:]), Name: o.Name, Options: o}
+	c := &container.Container{Version: container.Version, ID: hex.EncodeToString(sum[:]), Name: o.Name, Config: o.Config}
 	facts, err := e.rootFacts()
 	if err != nil {
 		return nil, err
 	}
-	s, err := e.spec(c, facts)
+	s, err := e.describe(c, facts)
 	if err != nil {
 		return nil, err
 	}
@@ -135,15 +134,15 @@ func (e *Engine) Start(_ context.Context, ref string, o StartOptions) (*Session,
 }
 
 // notStarted records why a container could not even be tried.
-func (e *Engine) notStarted(c *Container, err error) error {
-	if c.Options.Remove {
+func (e *Engine) notStarted(c *container.Container, err error) error {
+	if c.Config.Remove {
 		supervise.RemoveFiles(e.dir(c.ID), e.nameFile(c.Name))
 	}
 	return &StartError{125, err}
 }
 
 // job writes the container's files and the supervisor's job.
-func (e *Engine) job(c *Container, o StartOptions) (*supervise.Job, error) {
+func (e *Engine) job(c *container.Container, o StartOptions) (*supervise.Job, error) {
 	if c.Fixed {
 		return e.fixedJob(c, o)
 	}
@@ -151,15 +150,16 @@ func (e *Engine) job(c *Container, o StartOptions) (*supervise.Job, error) {
 	if err != nil {
 		return nil, err
 	}
-	var s *specification
-	if e.fresh != nil && e.fresh.id == c.ID {
-		s = e.fresh.spec
-		e.fresh = nil
-	} else {
-		if c.Options.TTY {
-			c.Options.ConsoleSize = o.ConsoleSize
+	s := e.takePrepared(c.ID)
+	if s == nil {
+		if c.Config.TTY {
+			c.Config.ConsoleSize = o.ConsoleSize
 		}
-		if s, err = e.spec(c, facts); err != nil {
+		img, err := e.imageOf(c)
+		if err != nil {
+			return nil, err
+		}
+		if s, err = e.specification(c, img, facts); err != nil {
 			return nil, err
 		}
 	}
@@ -190,7 +190,7 @@ func (e *Engine) job(c *Container, o StartOptions) (*supervise.Job, error) {
 			}
 		}
 	}
-	for name, data := range map[string][]byte{"hosts": w.hosts, "resolv.conf": w.resolv, "hostname": []byte(s.spec.Hostname + "\n")} {
+	for name, data := range map[string][]byte{"hosts": w.hosts, "resolv.conf": w.resolv, "hostname": []byte(s.Spec.Hostname + "\n")} {
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
 			return fail(err)
 		}
@@ -202,17 +202,14 @@ func (e *Engine) job(c *Container, o StartOptions) (*supervise.Job, error) {
 	if err != nil {
 		return fail(err)
 	}
-	size, files, err := logLimits(c.Options.LogOpt)
-	if err != nil {
-		return fail(err)
-	}
+	size, files := c.Config.Log.Limits()
 	job := &supervise.Job{
 		ID: c.ID, Dir: dir, NameFile: e.nameFile(c.Name), LockFile: e.lockFile(c.ID),
-		Terminal: c.Options.TTY, Interactive: c.Options.Interactive, Detached: !o.Attach, Remove: c.Options.Remove,
+		Terminal: c.Config.TTY, Interactive: c.Config.OpenStdin, Detached: !o.Attach, Remove: c.Config.Remove,
 		LogMaxSize: size, LogMaxFiles: files, Cgroups: out.Cgroups, Network: w.job,
-		Namespaces: out.Plan.Namespaces(), Process: processOf(s.spec.Process, out.Plan), Undo: out.Plan.Undo(len(out.Plan.Steps)), Plan: out.Plan,
+		Namespaces: out.Plan.Namespaces(), Process: processOf(s.Spec.Process, out.Plan), Undo: out.Plan.Undo(len(out.Plan.Steps)), Plan: out.Plan,
 	}
-	if s.overlay != nil && slices.Contains(s.overlay.Options, "volatile") {
+	if s.Overlay != nil && slices.Contains(s.Overlay.Options, "volatile") {
 		// A volatile overlay leaves a mark that forbids a second use.
 		os.RemoveAll(filepath.Join(dir, "work", "work"))
 	}

@@ -2,10 +2,13 @@ package engine
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 
+	"glassbox/container"
 	"glassbox/network"
 	"glassbox/plan"
+	"glassbox/spec"
 	"glassbox/supervise"
 )
 
@@ -21,17 +24,17 @@ type wiring struct {
 
 // wire finds the container's addresses and ports and writes the steps for them. With lease, addresses are taken; without
 // (explain), likely ones are shown.
-func (e *Engine) wire(c *Container, s *specification, lease bool) (*wiring, error) {
-	switch s.network {
+func (e *Engine) wire(c *container.Container, s *spec.Output, lease bool) (*wiring, error) {
+	switch s.Network {
 	case network.Bridge, network.None, network.Host:
 	default:
-		return &wiring{container: s.network, release: func() {}}, nil
+		return &wiring{container: s.Network, release: func() {}}, nil
 	}
-	r, err := e.request(c, s)
+	r, err := request(c, s)
 	if err != nil {
 		return nil, err
 	}
-	found, err := e.networks().Wire(r, lease, originOf(&c.Options))
+	found, err := e.networks().Wire(r, lease, originOf(&c.Config))
 	if err != nil {
 		return nil, err
 	}
@@ -51,87 +54,89 @@ func (e *Engine) wire(c *Container, s *specification, lease bool) (*wiring, erro
 	return w, nil
 }
 
-// request is the one place where a container's options become what it asks of its networks.
-func (e *Engine) request(c *Container, s *specification) (network.Request, error) {
-	o := &c.Options
+// request is the one place where what a container is becomes what it asks of its networks.
+func request(c *container.Container, s *spec.Output) (network.Request, error) {
+	o, ep := &c.Config, c.Config.Endpoint()
 	r := network.Request{
-		Container: c.ID, Hostname: s.spec.Hostname, Domainname: o.Domainname,
-		Resolver: network.Resolver{Servers: o.DNS, Search: o.DNSSearch, Options: o.DNSOption},
+		Container: c.ID, Hostname: s.Spec.Hostname, Domainname: o.Domainname, Resolver: network.Resolver(o.DNS),
 	}
-	end := network.Attachment{Network: s.network, MAC: o.MAC}
+	end := network.Attachment{Network: s.Network, MAC: ep.MAC}
 	var err error
-	if o.IP != "" {
-		if end.IP, err = netip.ParseAddr(o.IP); err != nil {
+	if ep.IP != "" {
+		if end.IP, err = netip.ParseAddr(ep.IP); err != nil {
 			return r, invalid("--ip: %w", err)
 		}
 	}
 	r.Networks = []network.Attachment{end}
-	for _, server := range o.DNS {
-		if _, err := netip.ParseAddr(server); err != nil {
-			return r, invalid("--dns %s: it is no IP address", server)
-		}
+	if r.Hosts, err = hostEntries(o.Hosts); err != nil {
+		return r, err
 	}
-	for _, text := range o.AddHost {
-		entry, err := network.ParseAddHost(text)
-		if err != nil {
-			return r, invalid("%w", err)
-		}
-		r.Hosts = append(r.Hosts, entry)
-	}
-	r.Ports, err = ports(o, s)
+	r.Ports, err = ports(c)
 	return r, err
 }
 
+// hostEntries are the lines of /etc/hosts that were asked for.
+func hostEntries(entries []container.HostEntry) ([]network.HostEntry, error) {
+	var out []network.HostEntry
+	for _, h := range entries {
+		entry, err := network.ParseAddHost(h.Name + "=" + h.IP)
+		if err != nil {
+			return nil, invalid("%w", err)
+		}
+		out = append(out, entry)
+	}
+	return out, nil
+}
+
 // originOf says which flag a step of the network comes from.
-func originOf(o *CreateOptions) func(what string) string {
+func originOf(o *container.Config) func(what string) string {
 	return func(what string) string {
 		if what == "publish" {
-			return strings.Join(append(prefixed("-p ", o.Publish), when(o.PublishAll, "-P")...), " ")
+			return publishWords(o)
 		}
-		if text, ok := o.Flags[what]; ok {
+		if text := o.Origin(what); text != "" {
 			return text
 		}
 		return "default"
 	}
 }
 
-func prefixed(p string, words []string) []string {
-	out := make([]string, len(words))
-	for i, w := range words {
-		out[i] = p + w
+// publishWords are the flags that publish ports, as typed.
+func publishWords(o *container.Config) string {
+	var words []string
+	for _, p := range o.Ports {
+		if !slices.Contains(words, p.Origin) { // a range is one flag and several ports
+			words = append(words, p.Origin)
+		}
 	}
-	return out
+	if o.PublishAll {
+		words = append(words, "-P")
+	}
+	return strings.Join(words, " ")
 }
 
-func when(ok bool, word string) []string {
-	if ok {
-		return []string{word}
-	}
-	return nil
-}
-
-// ports reads -p and -P.
-func ports(o *CreateOptions, s *specification) ([]network.Port, error) {
+// ports are those of -p and -P.
+func ports(c *container.Container) ([]network.Port, error) {
 	var ports []network.Port
-	for _, text := range o.Publish {
-		p, err := network.ParsePublish(text)
-		if err != nil {
-			return nil, invalid("%w", err)
+	add := func(list []container.Port) {
+		for _, p := range list {
+			ip, _ := netip.ParseAddr(p.HostIP) // empty: every address
+			ports = append(ports, network.Port{
+				HostIP: ip, HostPort: p.HostPort, HostEnd: p.HostEnd, ContainerPort: p.ContainerPort, Proto: p.Proto,
+			})
 		}
-		ports = append(ports, p...)
 	}
-	if o.PublishAll && s.image != nil {
-		exposed, err := s.image.ExposedPorts()
+	add(c.Config.Ports)
+	if !c.Config.PublishAll || c.Image == nil {
+		return ports, nil
+	}
+	// A container's side alone: an image has no say in the host's.
+	for _, text := range c.Image.ExposedPorts {
+		exposed, err := container.ParsePorts(text)
 		if err != nil {
-			return nil, invalid("%w", err)
+			return nil, invalid("EXPOSE of the image: %w", err)
 		}
-		for _, port := range exposed {
-			p, err := network.ParsePublish(port.String()) // a container's side alone: an image has no say in the host's
-			if err != nil {
-				return nil, invalid("EXPOSE of the image: %w", err)
-			}
-			ports = append(ports, p...)
-		}
+		add(exposed)
 	}
 	return ports, nil
 }

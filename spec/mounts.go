@@ -13,8 +13,8 @@ import (
 	"glassbox/host"
 )
 
-// defaultShmSize is the size of /dev/shm in bytes: Docker's.
-const defaultShmSize = 64 << 20
+// DefaultShmSize is the size of /dev/shm in bytes: Docker's.
+const DefaultShmSize = 64 << 20
 
 // mount adds a mount; one to the same place replaces the one before it.
 func (w *writer) mount(m specs.Mount, origin string) {
@@ -66,7 +66,7 @@ func (w *writer) systemMounts() {
 	}
 	size := c.ShmSize
 	if size == 0 {
-		size = defaultShmSize
+		size = DefaultShmSize
 	}
 	own := specs.Mount{
 		Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: append(slices.Clone(strict), "mode=1777", "size="+strconv.FormatInt(size, 10)),

@@ -8,6 +8,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"glassbox/container"
+	"glassbox/host"
 	"glassbox/plan"
 	"glassbox/seccomp"
 )
@@ -41,11 +42,11 @@ func ReadonlyPaths(c *container.Config) []string {
 	return readonlyPaths
 }
 
-// allCaps are the capabilities that can be given here: those the kernel knows and the engine has itself.
-func (w *writer) allCaps() []string {
+// AllCaps are the capabilities that can be given on a host: those the kernel knows and the engine has itself.
+func AllCaps(facts *host.Facts) []string {
 	var all []string
-	for n := 0; n <= w.Facts.LastCap; n++ {
-		if name := plan.CapName(n); name != "" && w.Facts.Caps&(1<<n) != 0 {
+	for n := 0; n <= facts.LastCap; n++ {
+		if name := plan.CapName(n); name != "" && facts.Caps&(1<<n) != 0 {
 			all = append(all, name)
 		}
 	}
@@ -61,7 +62,7 @@ func (w *writer) capabilities() error {
 		}
 	}
 	if c.Privileged {
-		give(w.allCaps())
+		give(AllCaps(w.Facts))
 		w.from("/process/capabilities", "privileged", "")
 	} else {
 		give(defaultCaps)
@@ -71,7 +72,7 @@ func (w *writer) capabilities() error {
 		clear(set)
 	}
 	if slices.Contains(c.CapAdd, "CAP_ALL") {
-		give(w.allCaps())
+		give(AllCaps(w.Facts))
 	}
 	for _, name := range c.CapDrop {
 		delete(set, name)

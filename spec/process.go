@@ -44,13 +44,13 @@ func (w *writer) process() error {
 	if ct.Image != nil {
 		fromImage = ct.Image.Env
 	}
-	if p.Env, err = SetEnv(base, nil, fromImage, c.Env); err != nil {
+	if p.Env, err = container.MergeEnv(base, nil, fromImage, c.Env); err != nil {
 		return err
 	}
 	if home, ok := container.LookupEnv(p.Env, "HOME"); !ok {
 		p.Env = append(p.Env, "HOME="+u.Home)
 	} else if home == "" {
-		p.Env, _ = SetEnv(p.Env, nil, []string{"HOME=" + u.Home}) // as runc: an empty HOME is none
+		p.Env, _ = container.MergeEnv(p.Env, nil, []string{"HOME=" + u.Home}) // as runc: an empty HOME is none
 	}
 
 	p.Cwd = "/"
@@ -96,46 +96,4 @@ func (w *writer) command() error {
 	}
 	w.spec.Process.Args = args
 	return nil
-}
-
-// SetEnv merges lists of KEY=VALUE; a later value replaces an earlier one in its place. KEY alone takes the value in environ, or removes the
-// variable if there is none.
-func SetEnv(base, environ []string, lists ...[]string) ([]string, error) {
-	out := append([]string{}, base...)
-	index := map[string]int{}
-	for i, e := range out {
-		key, _, _ := strings.Cut(e, "=")
-		index[key] = i
-	}
-	remove := map[string]bool{}
-	for _, list := range lists {
-		for _, e := range list {
-			key, _, ok := strings.Cut(e, "=")
-			if key == "" || strings.ContainsRune(e, 0) {
-				return nil, container.Invalid("invalid environment variable: %q", e)
-			}
-			if !ok {
-				value, found := container.LookupEnv(environ, key)
-				if !found {
-					remove[key] = true
-					continue
-				}
-				e = key + "=" + value
-			}
-			delete(remove, key)
-			if i, ok := index[key]; ok {
-				out[i] = e
-			} else {
-				index[key] = len(out)
-				out = append(out, e)
-			}
-		}
-	}
-	kept := out[:0]
-	for _, e := range out {
-		if key, _, _ := strings.Cut(e, "="); !remove[key] {
-			kept = append(kept, e)
-		}
-	}
-	return kept, nil
 }

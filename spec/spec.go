@@ -107,17 +107,19 @@ func newWriter(in Input) *writer {
 	}
 }
 
-// Privileges gives a process the capabilities and the filter of the container, which exec --privileged needs anew.
-func Privileges(in Input, p *specs.Process) (*specs.Spec, error) {
+// Privileges gives a further process of a container the capabilities of its first one, unless it has some, and the filter.
+func Privileges(in Input, p *specs.Process) (*Output, error) {
 	w := newWriter(in)
 	w.spec.Process = p
-	if err := w.capabilities(); err != nil {
-		return nil, err
+	if p.Capabilities == nil {
+		if err := w.capabilities(); err != nil {
+			return nil, err
+		}
 	}
 	if err := w.security(); err != nil {
 		return nil, err
 	}
-	return w.spec, nil
+	return w.out, nil
 }
 
 // Overlay is the part of the configuration that says what the container's root is made of.
@@ -164,7 +166,7 @@ func (w *writer) rootfs() error {
 	default:
 		if img := w.Container.Image; img != nil && img.Architecture != "" && img.Architecture != w.Facts.Arch {
 			w.out.Warnings = append(w.out.Warnings,
-				fmt.Sprintf("the image's platform (linux/%s) is not this machine's (linux/%s)", img.Architecture, w.Facts.Arch))
+				fmt.Sprintf("the image's platform (%s) is not this machine's (linux/%s)", img.Platform, w.Facts.Arch))
 		}
 		for i := len(w.Layers) - 1; i >= 0; i-- {
 			lower = append(lower, w.Layers[i])

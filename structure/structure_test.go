@@ -34,10 +34,14 @@ func allowed() map[string][]string {
 	}
 	// Each of these may import all that come before it.
 	below := append(slices.Clone(low), "cgroup", "network", "signals")
+	order["container"] = []string{"plan"}
 	for _, p := range []string{"oci", "compile", "fork", "supervise", "bundle"} {
 		order[p] = slices.Clone(below)
 		below = append(below, p)
 	}
+	order["spec"] = append(slices.Clone(low), "cgroup", "container")
+	order["docker"] = append(slices.Clone(below), "container", "spec")
+	below = append(below, "container", "spec", "docker")
 	order["engine"] = append(slices.Clone(below), "image")
 	order["doctor"] = append(slices.Clone(low), "cgroup", "network")
 	order["verify"] = append(slices.Clone(low), "cgroup", "network", "explain")
@@ -52,9 +56,12 @@ func allowed() map[string][]string {
 // pure are packages that depend on their input alone, and what would break that.
 func pure() map[string][]string {
 	return map[string][]string{
-		"compile": {"os", "os/exec", "syscall", "net", "time", "golang.org/x/sys/unix", "math/rand", "crypto/rand"},
-		"plan":    {"os", "os/exec", "syscall", "net", "time", "golang.org/x/sys/unix"},
-		"explain": {"os", "os/exec", "syscall", "net", "time", "golang.org/x/sys/unix"},
+		"compile":   {"os", "os/exec", "syscall", "net", "time", "golang.org/x/sys/unix", "math/rand", "crypto/rand"},
+		"plan":      {"os", "os/exec", "syscall", "net", "time", "golang.org/x/sys/unix"},
+		"container": {"os", "os/exec", "syscall", "net", "golang.org/x/sys/unix"},
+		"spec":      {"os", "os/exec", "syscall", "net", "time", "golang.org/x/sys/unix", "math/rand", "crypto/rand"},
+		"docker":    {"os/exec", "syscall", "net", "golang.org/x/sys/unix"},
+		"explain":   {"os", "os/exec", "syscall", "net", "time", "golang.org/x/sys/unix"},
 	}
 }
 

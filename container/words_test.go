@@ -1,0 +1,120 @@
+package container
+
+import (
+	"errors"
+	"math"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestParseSize(t *testing.T) {
+	for text, want := range map[string]int64{
+		"0": 0, "1": 1, "50m": 50 << 20, "50M": 50 << 20, "50mb": 50 << 20, "1.5g": 3 << 29, "64kib": 64 << 10, "2t": 2 << 40, "7b": 7, " 5k ": 5 << 10,
+	} {
+		if got, err := ParseSize("memory", text); err != nil || got != want {
+			t.Errorf("ParseSize(%q) = %d, %v, want %d", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"", "m", "-1", "1x", "1e3", "0x10", "nan", "inf", "9999999999t", "1_000", "+1", "1 2"} {
+		if got, err := ParseSize("memory", text); err == nil {
+			t.Errorf("ParseSize(%q) = %d, want an error", text, got)
+		} else if !strings.Contains(err.Error(), "--memory") {
+			t.Errorf("ParseSize(%q): %v doesn't name the flag", text, err)
+		}
+	}
+}
+
+func TestEnv(t *testing.T) {
+	got, err := MergeEnv([]string{"A=1", "B=2"}, []string{"HOSTVAR=h", "EMPTY="}, []string{"B=3", "C=4"}, []string{"HOSTVAR", "A", "EMPTY", "C=5"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff([]string{"B=3", "C=5", "HOSTVAR=h", "EMPTY="}, got); d != "" {
+		t.Errorf("environment (-want +got):\n%s", d)
+	}
+	for _, bad := range []string{"", "=x", "a\x00b=c"} {
+		if _, err := MergeEnv(nil, nil, []string{bad}); err == nil {
+			t.Errorf("%q is accepted", bad)
+		}
+	}
+}
+
+func TestParseUlimit(t *testing.T) {
+	u, err := ParseUlimit("nofile=1024:unlimited")
+	if err != nil || u.Name != "nofile" || u.Soft != 1024 || u.Hard != math.MaxUint64 {
+		t.Errorf("got %+v %v", u, err)
+	}
+	for _, text := range []string{"nofile", "nofile=", "nofile=2:1", "speed=1", "=1", "nofile=x", "nofile=1:x", "core=-2"} {
+		if _, err := ParseUlimit(text); err == nil {
+			t.Errorf("%q is accepted", text)
+		}
+	}
+}
+
+func TestMountFlags(t *testing.T) {
+	for _, text := range []string{"a:b:c:d", "relative", "/d:relative", "/d:/", "/d:/x:sideways", "name:/x", "/d:/x:ro,rw", "/d:/../x/.."} {
+		if m, err := ParseVolume(text, "/here"); err == nil {
+			t.Errorf("-v %s is accepted: %+v", text, m)
+		}
+	}
+	for text, want := range map[string]Mount{
+		".:/x:ro,rslave": {
+			Type: Bind, Source: "/here", Target: "/x", ReadOnly: true, Propagation: "rslave", MakeSource: true, Form: FormVolume, Origin: "-v .:/x:ro,rslave",
+		},
+		"../a/:/x/:rw,nosuid": {
+			Type: Bind, Source: "/a", Target: "/x", MakeSource: true, Options: []string{"nosuid"}, Form: FormVolume, Origin: "-v ../a/:/x/:rw,nosuid",
+		},
+	} {
+		got, err := ParseVolume(text, "/here")
+		if d := cmp.Diff(want, got); err != nil || d != "" {
+			t.Errorf("-v %s: %v (-want +got):\n%s", text, err, d)
+		}
+	}
+	for _, text := range []string{
+		"type=bind,source=/d", "type=bind,source=rel,target=/x", "type=taste,target=/x",
+		"type=tmpfs,target=/x,tmpfs-size=much", "type=tmpfs,target=/x,tmpfs-mode=9", "type=tmpfs,source=/y,target=/x",
+		"type=bind,source=/d,target=/x,sweet=1", "type=bind,source=/d,target=/x,readonly=perhaps", "type=volume,source=v,target=/x", "", "\"",
+		"type=bind,source=/d,target=/", "type=bind,source=/d,target=/x,tmpfs-size=1m",
+	} {
+		if m, err := ParseMount(text); err == nil {
+			t.Errorf("--mount %s is accepted: %+v", text, m)
+		}
+	}
+	got, err := ParseMount("type=tmpfs,destination=/x,tmpfs-mode=1770,tmpfs-size=1m")
+	want := Mount{
+		Type: Tmpfs, Target: "/x", Options: []string{"size=1048576", "mode=1770"}, Form: FormMount,
+		Origin: "--mount type=tmpfs,destination=/x,tmpfs-mode=1770,tmpfs-size=1m",
+	}
+	if d := cmp.Diff(want, got); err != nil || d != "" {
+		t.Errorf("%v (-want +got):\n%s", err, d)
+	}
+}
+
+// TestUniqueMounts puts several mounts on one target: the same twice is one, two different ones are an error, as with Docker.
+func TestUniqueMounts(t *testing.T) {
+	for _, tt := range []struct {
+		w    Words
+		want int // mounts; 0: refused
+	}{
+		{Words{Volume: []string{"/a:/x", "/a:/x"}}, 1},
+		{Words{Volume: []string{"/a:/x"}, Mount: []string{"type=bind,source=/a,target=/x/"}}, 1},
+		{Words{Volume: []string{"/a:/x", "/b:/x"}}, 0},
+		{Words{Volume: []string{"/a:/x", "/a:/x:ro"}}, 0},
+		{Words{Volume: []string{"/a:/x"}, Tmpfs: []string{"/x"}}, 0},
+		{Words{Volume: []string{"/a:/x"}, Tmpfs: []string{"/y"}}, 2},
+	} {
+		tt.w.Image = "i"
+		c, err := tt.w.Config()
+		if tt.want == 0 {
+			if err == nil || !errors.Is(err, ErrInvalid) {
+				t.Errorf("%+v: got %v, want an error", tt.w, err)
+			}
+			continue
+		}
+		if err != nil || len(c.Mounts) != tt.want {
+			t.Errorf("%+v: got %+v, %v, want %d mounts", tt.w, c, err, tt.want)
+		}
+	}
+}

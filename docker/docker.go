@@ -1,0 +1,162 @@
+// Package docker has Docker's words for what this engine knows: the JSON of its API as Go types, and pure functions that fill them in.
+//
+// Its one idea: an answer is made once, here, from typed data, and every face (command line, API) passes on the same value. The types have the
+// field names and the nulls of github.com/moby/moby/api; a test module of its own (test/wire) decodes them into moby's types without loss.
+// What is our own stands in a field Glassbox.
+//
+// It asks nothing and opens nothing. Start reading at [Inspect] and [Summarize].
+package docker
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"glassbox/container"
+	"glassbox/plan"
+	"glassbox/supervise"
+)
+
+// Runtime is the name of the one runtime there is.
+const Runtime = "glassbox-runtime"
+
+// Stamp writes a time as Docker's JSON does: RFC 3339 with nanoseconds, UTC; the zero time is the year 1.
+func Stamp(t time.Time) string {
+	if t.IsZero() {
+		return "0001-01-01T00:00:00Z"
+	}
+	return t.UTC().Format(time.RFC3339Nano)
+}
+
+// Status describes a state as docker ps does.
+func Status(s *supervise.State, now time.Time) string {
+	switch s.Status {
+	case supervise.Running:
+		return "Up " + Ago(now.Sub(s.Started))
+	case supervise.Paused:
+		return "Up " + Ago(now.Sub(s.Started)) + " (Paused)"
+	case supervise.Exited:
+		return fmt.Sprintf("Exited (%d) %s ago", s.ExitCode, Ago(now.Sub(s.Finished)))
+	}
+	return "Created"
+}
+
+// Ago writes a duration in words, as Docker does: "3 minutes", "About an hour".
+func Ago(d time.Duration) string {
+	plural := func(n int, unit string) string {
+		if n == 1 {
+			return "1 " + unit
+		}
+		return strconv.Itoa(n) + " " + unit + "s"
+	}
+	hours := int(d.Hours() + 0.5)
+	switch {
+	case d < time.Second:
+		return "Less than a second"
+	case d < time.Minute:
+		return plural(int(d.Seconds()), "second")
+	case d < 2*time.Minute:
+		return "About a minute"
+	case d < time.Hour:
+		return plural(int(d.Minutes()), "minute")
+	case hours == 1:
+		return "About an hour"
+	case hours < 48:
+		return plural(hours, "hour")
+	case hours < 24*7*2:
+		return plural(hours/24, "day")
+	case hours < 24*30*2:
+		return plural(hours/24/7, "week")
+	case hours < 24*365*2:
+		return plural(hours/24/30, "month")
+	}
+	return plural(int(d.Hours())/24/365, "year")
+}
+
+// Quoted writes a command as docker ps does: words with blanks or quotation marks in single ones.
+func Quoted(argv []string) string {
+	out := make([]string, len(argv))
+	for i, a := range argv {
+		if a == "" || strings.ContainsAny(a, " \t\n'\"") {
+			a = "'" + strings.ReplaceAll(a, "'", `'\''`) + "'"
+		}
+		out[i] = a
+	}
+	return strings.Join(out, " ")
+}
+
+// PortRules are the published ports in the API's words.
+func PortRules(rules []plan.PortRule) []PortSummary {
+	out := []PortSummary{}
+	for _, r := range rules {
+		ip := r.HostIP
+		if ip == "" {
+			ip = "0.0.0.0"
+		}
+		out = append(out, PortSummary{IP: ip, PrivatePort: r.ContainerPort, PublicPort: r.HostPort, Type: r.Proto})
+	}
+	return out
+}
+
+// Ports are ports as docker ps prints them: those in a row stand together.
+func Ports(ports []PortSummary) string {
+	var out []string
+	for i := 0; i < len(ports); {
+		p, n := ports[i], 1
+		for i+n < len(ports) && p.follows(ports[i+n], n) {
+			n++
+		}
+		i += n
+		span := func(first uint16) string {
+			if n == 1 {
+				return strconv.Itoa(int(first))
+			}
+			return fmt.Sprintf("%d-%d", first, int(first)+n-1)
+		}
+		text := span(p.PrivatePort) + "/" + p.Type
+		if p.PublicPort != 0 {
+			host := p.IP
+			if a, err := netip.ParseAddr(host); err == nil && a.Is6() {
+				host = "[" + host + "]"
+			}
+			text = host + ":" + span(p.PublicPort) + "->" + text
+		}
+		out = append(out, text)
+	}
+	return strings.Join(out, ", ")
+}
+
+// follows says whether o is the port n places behind p, on both sides.
+func (p PortSummary) follows(o PortSummary, n int) bool {
+	return o.IP == p.IP && o.Type == p.Type && int(o.PrivatePort) == int(p.PrivatePort)+n &&
+		(p.PublicPort == 0 && o.PublicPort == 0 || p.PublicPort != 0 && int(o.PublicPort) == int(p.PublicPort)+n)
+}
+
+// mounts are the mounts that a container was made with. A --tmpfs is none: as with Docker it stands in HostConfig.Tmpfs only.
+func mounts(c *container.Config) []MountPoint {
+	out := []MountPoint{}
+	for _, m := range c.Mounts {
+		switch {
+		case m.Type == container.Bind:
+			p := MountPoint{Type: "bind", Source: m.Source, Destination: m.Target, RW: !m.ReadOnly, Propagation: m.PropagationWord()}
+			if m.Form == container.FormVolume {
+				p.Mode = m.Mode()
+			}
+			out = append(out, p)
+		case m.Form == container.FormMount:
+			out = append(out, MountPoint{Type: string(m.Type), Destination: m.Target, RW: !m.ReadOnly})
+		}
+	}
+	return out
+}
+
+func first(words ...string) string {
+	for _, w := range words {
+		if w != "" {
+			return w
+		}
+	}
+	return ""
+}

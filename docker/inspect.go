@@ -1,0 +1,292 @@
+package docker
+
+import (
+	"fmt"
+	"os"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+
+	"glassbox/cgroup"
+	"glassbox/container"
+	"glassbox/plan"
+	"glassbox/spec"
+	"glassbox/supervise"
+)
+
+// Details is all that is known of a container.
+type Details struct {
+	Container *container.Container
+	State     *supervise.State
+	Stats     *cgroup.Stats // nil: none are known
+	Job       *supervise.Job
+	Plan      *plan.Plan // of the last start; nil: it never started
+	Dir       string     // the container's directory
+	Lower     []string   // directories of the image's layers, top first
+}
+
+// Inspect describes a container.
+func Inspect(d Details) *Container {
+	c, s, o := d.Container, d.State, &d.Container.Config
+	out := &Container{
+		ID: c.ID, Created: Stamp(c.Created), Args: []string{}, Image: c.ImageID, Name: "/" + c.Name, Driver: "overlay", Platform: "linux",
+		ResolvConfPath: path.Join(d.Dir, "resolv.conf"), HostnamePath: path.Join(d.Dir, "hostname"), HostsPath: path.Join(d.Dir, "hosts"),
+		LogPath: path.Join(d.Dir, supervise.LogFile), AppArmorProfile: o.Security.AppArmor, HostConfig: hostConfig(o),
+		GraphDriver: graph(d), Mounts: mounts(o), Config: config(c), NetworkSettings: networkSettings(d),
+		Glassbox: Extras{Directory: d.Dir},
+	}
+	if argv := c.Args(); len(argv) > 0 {
+		out.Path, out.Args = argv[0], append(out.Args, argv[1:]...)
+	}
+	live := s.Status == supervise.Running || s.Status == supervise.Paused
+	out.State = State{
+		Status: s.Status, Running: live, Paused: s.Status == supervise.Paused, OOMKilled: s.OOMKilled, Pid: s.PID, ExitCode: s.ExitCode,
+		Error: s.Error, StartedAt: Stamp(s.Started), FinishedAt: Stamp(s.Finished), Stats: d.Stats,
+	}
+	if d.Stats != nil && live && d.Stats.Memory.OOMKills > 0 {
+		out.State.OOMKilled = true
+	}
+	if d.Job != nil {
+		out.Glassbox.Cgroups = d.Job.Cgroups
+	}
+	if d.Plan != nil {
+		out.Glassbox.Steps = len(d.Plan.Steps)
+		if hash, err := d.Plan.Hash(); err == nil {
+			out.Glassbox.PlanHash = hash
+		}
+		for _, step := range d.Plan.Steps {
+			if op, ok := step.Op.(*plan.Sethostname); ok {
+				out.Config.Hostname = op.Name // the host's, with its network
+			}
+		}
+	}
+	return out
+}
+
+func graph(d Details) GraphDriver {
+	data := map[string]string{
+		"UpperDir": path.Join(d.Dir, "upper"), "WorkDir": path.Join(d.Dir, "work"), "MergedDir": path.Join(d.Dir, "merged"),
+	}
+	if len(d.Lower) > 0 {
+		data["LowerDir"] = strings.Join(d.Lower, ":")
+	}
+	return GraphDriver{Name: "overlay", Data: data}
+}
+
+func config(c *container.Container) Config {
+	o := &c.Config
+	out := Config{
+		Hostname: c.Hostname(), Domainname: o.Domainname, User: c.User(), AttachStdin: o.OpenStdin && !o.Detach, AttachStdout: !o.Detach,
+		AttachStderr: !o.Detach, Tty: o.TTY, OpenStdin: o.OpenStdin, StdinOnce: o.OpenStdin && !o.Detach, Env: c.Env(), Cmd: c.Cmd(),
+		Image: c.ImageName(), WorkingDir: c.Workdir(), Entrypoint: c.Entrypoint(), Labels: c.Labels(), StopSignal: c.StopSignal(),
+		StopTimeout: o.StopTimeout,
+	}
+	set := func(m *map[string]struct{}, key string) {
+		if *m == nil {
+			*m = map[string]struct{}{}
+		}
+		(*m)[key] = struct{}{}
+	}
+	if c.Image != nil {
+		for _, v := range c.Image.Volumes {
+			set(&out.Volumes, v)
+		}
+		for _, p := range c.Image.ExposedPorts {
+			set(&out.ExposedPorts, p)
+		}
+	}
+	for _, p := range o.Ports {
+		set(&out.ExposedPorts, p.Key())
+	}
+	return out
+}
+
+func hostConfig(o *container.Config) HostConfig {
+	l, size, files := &o.Limits, int64(0), 0
+	size, files = o.Log.Limits()
+	logSize := strconv.FormatInt(size, 10)
+	if size == 0 {
+		logSize = "-1"
+	}
+	oom := l.OOMDisable
+	out := HostConfig{
+		ContainerIDFile: o.CIDFile, LogConfig: LogConfig{Type: "json-file", Config: map[string]string{"max-size": logSize, "max-file": strconv.Itoa(files)}},
+		NetworkMode: o.Network(), PortBindings: bindings(o), RestartPolicy: RestartPolicy{Name: "no"}, AutoRemove: o.Remove,
+		ConsoleSize: [2]uint{uint(o.ConsoleSize[0]), uint(o.ConsoleSize[1])}, CapAdd: o.CapAdd, CapDrop: o.CapDrop,
+		CgroupnsMode: first(string(o.Namespaces.Cgroup), "private"), DNS: o.DNS.Servers, DNSOptions: o.DNS.Options, DNSSearch: o.DNS.Search,
+		GroupAdd: o.Groups, IpcMode: first(string(o.Namespaces.IPC), "private"), OomScoreAdj: l.OOMScoreAdj, PidMode: string(o.Namespaces.PID),
+		Privileged: o.Privileged, PublishAllPorts: o.PublishAll, ReadonlyRootfs: o.ReadOnly, SecurityOpt: o.Security.Options,
+		UTSMode: string(o.Namespaces.UTS), ShmSize: o.ShmSize, Runtime: Runtime,
+		CPUShares: l.CPUShares, Memory: l.Memory, NanoCPUs: l.NanoCPUs, CgroupParent: l.CgroupParent, BlkioWeight: l.BlkioWeight,
+		BlkioDeviceReadBps: throttles(l.ReadBps), BlkioDeviceWriteBps: throttles(l.WriteBps), BlkioDeviceReadIOps: throttles(l.ReadIOps),
+		BlkioDeviceWriteIOps: throttles(l.WriteIOps), CPUPeriod: l.CPUPeriod, CPUQuota: l.CPUQuota, CpusetCpus: l.CpusetCPUs, CpusetMems: l.CpusetMems,
+		MemoryReservation: l.Reservation, MemorySwap: l.MemorySwap, MemorySwappiness: l.Swappiness, OomKillDisable: &oom, PidsLimit: l.Pids,
+		MaskedPaths: spec.MaskedPaths(o), ReadonlyPaths: spec.ReadonlyPaths(o),
+	}
+	if out.ShmSize == 0 {
+		out.ShmSize = spec.DefaultShmSize
+	}
+	if l.Memory > 0 && l.MemorySwap == 0 {
+		out.MemorySwap = 2 * l.Memory
+	}
+	if o.Init {
+		out.Init = &o.Init
+	}
+	emptyLists(&out)
+	for _, h := range o.Hosts {
+		out.ExtraHosts = append(out.ExtraHosts, h.Name+":"+h.IP)
+	}
+	for _, d := range o.Devices {
+		out.Devices = append(out.Devices, DeviceMapping{d.Host, d.Inside, d.Access})
+	}
+	for _, r := range o.Rules {
+		out.DeviceCgroupRules = append(out.DeviceCgroupRules, r.Words())
+	}
+	for _, u := range l.Ulimits {
+		out.Ulimits = append(out.Ulimits, Ulimit{u.Name, int64(u.Hard), int64(u.Soft)}) // no limit is -1 in two's complement
+	}
+	for _, s := range o.Sysctls {
+		if out.Sysctls == nil {
+			out.Sysctls = map[string]string{}
+		}
+		out.Sysctls[s.Key] = s.Value
+	}
+	askedMounts(o, &out)
+	return out
+}
+
+// emptyLists makes empty lists of those that are null nowhere in the answers of a Docker whose command line made the container.
+func emptyLists(h *HostConfig) {
+	for _, l := range []*[]string{&h.DNS, &h.DNSOptions, &h.DNSSearch} {
+		*l = append([]string{}, *l...)
+	}
+	for _, l := range []*[]ThrottleDevice{&h.BlkioDeviceReadBps, &h.BlkioDeviceWriteBps, &h.BlkioDeviceReadIOps, &h.BlkioDeviceWriteIOps} {
+		*l = append([]ThrottleDevice{}, *l...)
+	}
+	h.BlkioWeightDevice, h.Devices, h.Ulimits = []WeightDevice{}, []DeviceMapping{}, []Ulimit{}
+}
+
+// askedMounts puts each mount where Docker has those of its flag: -v in Binds, --tmpfs in Tmpfs, --mount in Mounts.
+func askedMounts(o *container.Config, out *HostConfig) {
+	for _, m := range o.Mounts {
+		switch m.Form {
+		case container.FormVolume:
+			out.Binds = append(out.Binds, m.Volume())
+		case container.FormTmpfs:
+			if out.Tmpfs == nil {
+				out.Tmpfs = map[string]string{}
+			}
+			out.Tmpfs[m.Target] = strings.Join(m.Options, ",")
+		case container.FormMount:
+			w := Mount{Type: string(m.Type), Source: m.Source, Target: m.Target, ReadOnly: m.ReadOnly}
+			b := BindOptions{
+				Propagation: m.Propagation, NonRecursive: m.Recursive == container.RecursiveDisabled,
+				ReadOnlyNonRecursive:   m.Recursive == container.RecursiveWritable,
+				ReadOnlyForceRecursive: m.Recursive == container.RecursiveReadOnly,
+			}
+			if b != (BindOptions{}) {
+				w.BindOptions = &b
+			}
+			if t := tmpfsOptions(m.Options); m.Type == container.Tmpfs && t != (TmpfsOptions{}) {
+				w.TmpfsOptions = &t
+			}
+			out.Mounts = append(out.Mounts, w)
+		}
+	}
+}
+
+// tmpfsOptions reads back what container.ParseMount wrote.
+func tmpfsOptions(options []string) TmpfsOptions {
+	var t TmpfsOptions
+	for _, opt := range options {
+		key, value, _ := strings.Cut(opt, "=")
+		switch key {
+		case "size":
+			t.SizeBytes, _ = strconv.ParseInt(value, 10, 64)
+		case "mode":
+			n, _ := strconv.ParseUint(value, 8, 12)
+			mode := os.FileMode(n & 0o777)
+			for bit, flag := range map[uint64]os.FileMode{0o4000: os.ModeSetuid, 0o2000: os.ModeSetgid, 0o1000: os.ModeSticky} {
+				if n&bit != 0 {
+					mode |= flag
+				}
+			}
+			t.Mode = uint32(mode)
+		}
+	}
+	return t
+}
+
+func throttles(list []container.Throttle) []ThrottleDevice {
+	var out []ThrottleDevice
+	for _, t := range list {
+		out = append(out, ThrottleDevice{t.Device, t.Rate})
+	}
+	return out
+}
+
+// bindings are the ports that were asked for, by the port inside.
+func bindings(o *container.Config) map[string][]PortBinding {
+	out := map[string][]PortBinding{}
+	for _, p := range o.Ports {
+		out[p.Key()] = append(out[p.Key()], PortBinding{p.HostIP, p.HostWords()})
+	}
+	return out
+}
+
+// networkSettings reads address, gateway and ports from the plan that ran.
+func networkSettings(d Details) NetworkSettings {
+	out := NetworkSettings{SandboxID: d.Container.ID, Ports: map[string][]PortBinding{}, Networks: map[string]*Endpoint{}}
+	network := d.Container.Network()
+	ep := &Endpoint{NetworkID: network}
+	if container.Mode(network).Container() == "" {
+		out.Networks[network] = ep
+	}
+	if want := d.Container.Config.Endpoint().IP; want != "" {
+		ep.IPAMConfig = &IPAMConfig{IPv4Address: want}
+	}
+	live := d.State.Status == supervise.Running || d.State.Status == supervise.Paused
+	if d.Plan == nil || !live {
+		return out
+	}
+	if d.State.PID != 0 {
+		out.SandboxKey = fmt.Sprintf("/proc/%d/ns/net", d.State.PID)
+	}
+	for _, step := range d.Plan.Steps {
+		switch op := step.Op.(type) {
+		case *plan.LinkBridge:
+			out.Bridge = op.Name
+		case *plan.LinkVeth:
+			ep.MacAddress, ep.EndpointID = op.MAC, op.Name
+		case *plan.RouteDefault:
+			ep.Gateway = op.Via
+		case *plan.LinkAddress:
+			if ip, bits, ok := strings.Cut(op.Address, "/"); ok {
+				ep.IPAddress = ip
+				ep.IPPrefixLen, _ = strconv.Atoi(bits)
+			}
+		case *plan.NftPublish:
+			for _, r := range op.Ports {
+				key := fmt.Sprintf("%d/%s", r.ContainerPort, r.Proto)
+				out.Ports[key] = append(out.Ports[key], PortBinding{first(r.HostIP, "0.0.0.0"), strconv.Itoa(int(r.HostPort))})
+			}
+		}
+	}
+	out.EndpointID, out.Gateway, out.IPAddress, out.IPPrefixLen, out.MacAddress = ep.EndpointID, ep.Gateway, ep.IPAddress, ep.IPPrefixLen, ep.MacAddress
+	return out
+}
+
+// Summarize describes a container in a list. Ports are those that are published, or nil.
+func Summarize(c *container.Container, s *supervise.State, ports []plan.PortRule, now time.Time) Summary {
+	network := c.Network()
+	out := Summary{
+		ID: c.ID, Names: []string{"/" + c.Name}, Image: c.ImageName(), ImageID: c.ImageID, Command: Quoted(c.Args()), Created: c.Created.Unix(),
+		Ports: PortRules(ports), Labels: c.Labels(), State: s.Status, Status: Status(s, now), HostConfig: SummaryHostConfig{network},
+		NetworkSettings: SummaryNetworks{map[string]*Endpoint{}}, Mounts: mounts(&c.Config),
+	}
+	if container.Mode(network).Container() == "" {
+		out.NetworkSettings.Networks[network] = &Endpoint{NetworkID: network}
+	}
+	return out
+}

@@ -1,0 +1,359 @@
+package engine
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"glassbox/container"
+	"glassbox/host"
+	"glassbox/host/beneath"
+	"glassbox/image"
+	"glassbox/spec"
+)
+
+// specification writes the OCI configuration of a container: it asks the host what the container needs to know and leaves the rest to package
+// spec. It reads the image, the caller's files and device nodes, and changes nothing.
+func (e *Engine) specification(c *container.Container, img *image.Image, facts *host.Facts) (*spec.Output, error) {
+	defer e.timed("writes the specification: user, capabilities, filter, mounts")()
+	answers, err := e.gather(c, img, facts)
+	if err != nil {
+		return nil, err
+	}
+	return spec.Write(e.specInput(c, img, facts, answers))
+}
+
+func (e *Engine) specInput(c *container.Container, img *image.Image, facts *host.Facts, answers *spec.Answers) spec.Input {
+	in := spec.Input{
+		Container: c, Facts: facts, Root: e.cfg.Root, Dir: filepath.Join("containers", c.ID), Runtime: e.cfg.Runtime,
+	}
+	if answers != nil {
+		in.Answers = *answers
+	}
+	if img != nil {
+		for _, l := range img.Layers {
+			in.Layers = append(in.Layers, l.Dir)
+		}
+	}
+	return in
+}
+
+// imageOf finds the image of a container: the very one that it was made from. Nil for one on a plain directory.
+func (e *Engine) imageOf(c *container.Container) (*image.Image, error) {
+	if c.Config.Rootfs != nil {
+		return nil, nil
+	}
+	defer e.timed("finds the image")()
+	if c.ImageID != "" { // a container that was made has its image
+		return e.images.Resolve(c.ImageID)
+	}
+	platform, err := image.ParsePlatform(c.Config.Platform)
+	if err != nil {
+		return nil, err
+	}
+	return e.images.ResolveFor(c.Config.Image, platform)
+}
+
+// imageWords is what a container keeps of its image's configuration. With ports (-P) those that the image exposes must be sound; else nobody
+// needs them.
+func imageWords(img *image.Image, ports bool) (*container.Image, error) {
+	c := img.Config.Config
+	out := &container.Image{
+		Env: c.Env, Entrypoint: c.Entrypoint, Cmd: c.Cmd, User: c.User, WorkingDir: c.WorkingDir, Labels: c.Labels, StopSignal: c.StopSignal,
+		Platform: img.Platform.String(), Architecture: img.Platform.Architecture,
+	}
+	exposed, err := img.ExposedPorts()
+	if err != nil && ports {
+		return nil, invalid("%w", err)
+	}
+	for _, port := range exposed {
+		out.ExposedPorts = append(out.ExposedPorts, port.String())
+	}
+	if out.Volumes, err = img.Volumes(); err != nil {
+		return nil, invalid("%w", err)
+	}
+	return out, nil
+}
+
+// gather asks the host the questions that a container raises.
+func (e *Engine) gather(c *container.Container, img *image.Image, facts *host.Facts) (*spec.Answers, error) {
+	a := &spec.Answers{Passwd: e.readFile(c, img, "/etc/passwd"), Group: e.readFile(c, img, "/etc/group")}
+	if c.Network() == "host" {
+		a.Hostname, _ = os.Hostname()
+	}
+	if l := &c.Config.Limits; l.Memory != 0 && l.MemorySwap == 0 {
+		a.SwapAccounting = swapAccounting(facts)
+	}
+	if _, err := ParseSignal(c.StopSignal()); err != nil {
+		return nil, err
+	}
+	if err := gatherProfile(c, a); err != nil {
+		return nil, err
+	}
+	for _, part := range []func(*container.Container, *spec.Answers) error{e.gatherRootfs, e.gatherMounts, e.gatherDevices, e.gatherShared} {
+		if err := part(c, a); err != nil {
+			return nil, err
+		}
+	}
+	return a, nil
+}
+
+// gatherProfile reads the file of a system call filter.
+func gatherProfile(c *container.Container, a *spec.Answers) error {
+	file := c.Config.Security.Seccomp
+	if file == "" || file == "unconfined" || file == "default" || file == "builtin" {
+		return nil
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return invalid("opening seccomp profile (%s) failed: %v", file, errOf(err))
+	}
+	a.SeccompProfile = data
+	return nil
+}
+
+// privileges gives a further process of a container its capabilities, unless it has some, and its filter.
+func (e *Engine) privileges(c *container.Container, facts *host.Facts, p *specs.Process) (*spec.Output, error) {
+	var a spec.Answers
+	if err := gatherProfile(c, &a); err != nil {
+		return nil, err
+	}
+	return spec.Privileges(e.specInput(c, nil, facts, &a), p)
+}
+
+func (e *Engine) gatherRootfs(c *container.Container, a *spec.Answers) error {
+	r := c.Config.Rootfs
+	if r == nil {
+		return nil
+	}
+	st, err := os.Stat(r.Dir)
+	if err != nil {
+		return invalid("--rootfs: %s: %v", r.Dir, errOf(err))
+	}
+	if !st.IsDir() {
+		return invalid("--rootfs %s: it is no directory", r.Dir)
+	}
+	root, err := os.OpenRoot(r.Dir)
+	if err != nil {
+		return invalid("--rootfs %s: %v", r.Dir, errOf(err))
+	}
+	defer root.Close()
+	for _, name := range []string{"resolv.conf", "hostname", "hosts"} {
+		if st, err := root.Lstat("etc/" + name); err == nil && st.Mode().IsRegular() {
+			a.EtcFiles = append(a.EtcFiles, name)
+		}
+	}
+	return nil
+}
+
+// gatherMounts looks whether the sources of bind mounts are there.
+func (e *Engine) gatherMounts(c *container.Container, _ *spec.Answers) error {
+	for _, m := range c.Config.Mounts {
+		if m.Type != container.Bind {
+			continue
+		}
+		_, err := os.Stat(m.Source)
+		switch {
+		case err == nil:
+		case m.Form == container.FormVolume:
+			return invalid("%s: the source doesn't exist: %w (make it first: mkdir -p %s)", m.Origin, errOf(err), m.Source)
+		default:
+			return invalid("%s: bind source path does not exist: %w", m.Origin, errOf(err))
+		}
+	}
+	return nil
+}
+
+func (e *Engine) gatherDevices(c *container.Container, a *spec.Answers) error {
+	if c.Config.Privileged {
+		a.AllDevices = hostDevices("/dev")
+	}
+	for _, d := range c.Config.Devices {
+		st, err := os.Stat(d.Host)
+		if err != nil {
+			return invalid("%s: error gathering device information: %v", d.Origin, errOf(err))
+		}
+		if a.Devices == nil {
+			a.Devices = map[string][]spec.Node{}
+		}
+		if st.IsDir() {
+			a.Devices[d.Host] = hostDevices(d.Host)
+		} else if n, ok := nodeOf(d.Host); ok {
+			a.Devices[d.Host] = []spec.Node{n}
+		}
+	}
+	l := &c.Config.Limits
+	for _, t := range slices.Concat(l.ReadBps, l.WriteBps, l.ReadIOps, l.WriteIOps) {
+		if n, ok := nodeOf(t.Device); ok {
+			if a.Blocks == nil {
+				a.Blocks = map[string]spec.Node{}
+			}
+			a.Blocks[t.Device] = n
+		}
+	}
+	return nil
+}
+
+// gatherShared finds the containers whose namespaces are shared.
+func (e *Engine) gatherShared(c *container.Container, a *spec.Answers) error {
+	n := c.Config.Namespaces
+	for _, s := range []struct {
+		kind string
+		mode container.Mode
+	}{{"pid", n.PID}, {"ipc", n.IPC}, {"uts", n.UTS}, {"cgroup", n.Cgroup}, {"net", container.Mode(c.Network())}} {
+		ref := s.mode.Container()
+		if ref == "" {
+			continue
+		}
+		other, state, err := e.running(ref)
+		if err != nil {
+			return err
+		}
+		if a.Shared == nil {
+			a.Shared = map[string]spec.Process{}
+		}
+		a.Shared[s.kind] = spec.Process{Container: other.ID, PID: state.PID}
+	}
+	return nil
+}
+
+// readFile reads a file as the container will see it: its own changes first, then the image's layers. Nil if there is none.
+func (e *Engine) readFile(c *container.Container, img *image.Image, name string) []byte {
+	const most = 16 << 20
+	r := c.Config.Rootfs
+	if r != nil && !r.Overlay {
+		data, _ := beneath.ReadFile(r.Dir, name, most) // what is no file counts as none
+		return data
+	}
+	var dirs []string // top first
+	if upper := filepath.Join(e.dir(c.ID), "upper"); c.ID != "" && isDir(upper) {
+		dirs = append(dirs, upper)
+	}
+	if r != nil {
+		rootfs, err := filepath.EvalSymlinks(r.Dir)
+		if err != nil {
+			return nil
+		}
+		dirs = append(dirs, rootfs)
+	} else if img != nil {
+		for _, l := range slices.Backward(img.Layers) {
+			dirs = append(dirs, filepath.Join(e.cfg.Root, l.Dir))
+		}
+	}
+	data, _ := image.ReadMerged(dirs, name, most)
+	return data
+}
+
+func isDir(name string) bool {
+	st, err := os.Lstat(name)
+	return err == nil && st.IsDir()
+}
+
+// errOf is the reason of a failed system call, without the path, which the sentence has already.
+func errOf(err error) error {
+	if pe, ok := err.(*fs.PathError); ok {
+		return pe.Err
+	}
+	return err
+}
+
+// nodeOf reads what a device node of the host is.
+func nodeOf(name string) (spec.Node, bool) {
+	var st unix.Stat_t
+	if err := unix.Stat(name, &st); err != nil {
+		return spec.Node{}, false
+	}
+	n := spec.Node{
+		Path: name, Major: int64(unix.Major(st.Rdev)), Minor: int64(unix.Minor(st.Rdev)), Mode: st.Mode & 0o777, UID: st.Uid, GID: st.Gid,
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFCHR:
+		n.Type = "c"
+	case unix.S_IFBLK:
+		n.Type = "b"
+	default:
+		return n, false
+	}
+	return n, true
+}
+
+// hostDevices lists the device nodes of a directory, but for terminals and what the container has of its own.
+func hostDevices(dir string) []spec.Node {
+	var out []spec.Node
+	filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return nil // a device that vanishes, or can't be seen
+		}
+		if d.IsDir() {
+			switch name {
+			case "/dev/pts", "/dev/shm", "/dev/fd", "/dev/mqueue", "/dev/.lxc", "/dev/.lxd-mounts", "/dev/.udev":
+				return fs.SkipDir
+			}
+			return nil
+		}
+		switch name {
+		case "/dev/console", "/dev/ptmx", spec.InitPath:
+			return nil
+		}
+		if d.Type()&fs.ModeDevice != 0 {
+			if n, ok := nodeOf(name); ok {
+				out = append(out, n)
+			}
+		}
+		return nil
+	})
+	return out
+}
+
+// swapAccounting says whether the kernel counts swap, so that a limit on it can be set. On v1 there is a file in the root; the
+// root of v2 has none, and there the kernel's configuration and command line tell.
+func swapAccounting(facts *host.Facts) bool {
+	for _, h := range facts.Cgroup.Hierarchies {
+		switch {
+		case slices.Contains(h.Files, "memory.memsw.limit_in_bytes"):
+			return true
+		case h.V2 && slices.Contains(h.Controllers, "memory"):
+			if _, err := os.Stat("/proc/swaps"); err != nil {
+				return false
+			}
+			line, _ := os.ReadFile("/proc/cmdline")
+			return !slices.Contains(strings.Fields(string(line)), "swapaccount=0")
+		}
+	}
+	return false
+}
+
+// readLines reads what options name by file into the words, so that the container stands on its own.
+func readLines(w *container.Words) error {
+	for _, l := range []struct {
+		files *[]string
+		to    *[]string
+	}{{&w.EnvFile, &w.Env}, {&w.LabelFile, &w.Label}} {
+		var lines []string
+		for _, name := range *l.files {
+			more, err := readEnvFile(name)
+			if err != nil {
+				return err
+			}
+			lines = append(lines, more...)
+		}
+		*l.to, *l.files = append(lines, *l.to...), nil
+	}
+	if w.Dir == "" {
+		w.Dir, _ = os.Getwd()
+	}
+	return nil
+}
+
+// ReadWords reads a container's words: the files that they name, then what they mean.
+func ReadWords(w container.Words) (*container.Config, error) {
+	if err := readLines(&w); err != nil {
+		return nil, err
+	}
+	return w.Config()
+}
