@@ -64,6 +64,7 @@ type program struct {
 	report report
 	ack    [1]byte
 	times  unsafe.Pointer // nil, or where the child notes when it began, and when each step did (see stopwatch)
+	walk   uintptr        // memory of walk, 0: not mapped yet
 	keep   []any          // what the calls point to
 }
 
@@ -131,7 +132,15 @@ func child(p *program) {
 		if c.poke != nil {
 			*c.poke = int32(p.regs[c.pokeReg])
 		}
-		r, _, errno := syscall.RawSyscall6(c.nr, a0, a1, a2, a3, a4, a5)
+		var r uintptr
+		var errno syscall.Errno
+		if c.nr == walkNumber {
+			var e uintptr
+			r, e = walk(p, c)
+			errno = syscall.Errno(e)
+		} else {
+			r, _, errno = syscall.RawSyscall6(c.nr, a0, a1, a2, a3, a4, a5)
+		}
 		if errno == syscall.EINTR {
 			continue
 		}

@@ -280,26 +280,51 @@ func (l *lowering) parent(p string, save uint8) string {
 	return name
 }
 
-// resolve opens a target below the root into a register, making what is missing: create is "dir", "file" or "" (nothing).
+// resolve opens a path below the root into a register, making what is missing: create is "dir", "file" or "" (nothing).
 func (l *lowering) resolve(p, create string, resolve uint64, mode uint32) uint8 {
+	return l.find(p, create, resolve, mode, false)
+}
+
+// target is resolve for what is mounted on: a link of the image that leads to the root itself is EBUSY. A mount there would cover all
+// that was mounted before, and what comes after it would be made in its directory, which may be the host's.
+func (l *lowering) target(p, create string, resolve uint64) uint8 {
+	return l.find(p, create, resolve, 0o755, true)
+}
+
+func (l *lowering) find(p, create string, resolve uint64, mode uint32, mount bool) uint8 {
 	r := l.reg()
-	first := l.open(p, unix.O_PATH, resolve, r)
 	if create == "" {
+		l.open(p, unix.O_PATH, resolve, r)
 		return r
 	}
+	strict := resolve | unix.RESOLVE_NO_SYMLINKS
+	// Where a link may be on the way, but mostly is not, the first ELOOP leads to walk, which follows it and makes what is missing.
+	var linked []int
+	open := func(p string, flags, resolve uint64) int {
+		i := l.open(p, flags, resolve, r)
+		if resolve == strict {
+			linked = append(linked, i)
+		}
+		return i
+	}
+	how := resolve
+	if mount {
+		how = strict // what has no link in it isn't the root
+	}
+	first := open(p, unix.O_PATH, how)
 	// Mostly only the last name is missing: the way up to what there is begins there.
 	l.on(first, unix.ENOENT, l.here())
 	parts := strings.Split(rel(p), "/")
 	up := make([]int, len(parts)) // by what is missing in the directory: the call that opens that
 	for i := len(parts) - 1; i >= 0; i-- {
-		up[i] = l.open(strings.Join(parts[:i], "/"), unix.O_PATH|unix.O_DIRECTORY, 0, r)
+		up[i] = open(strings.Join(parts[:i], "/"), unix.O_PATH|unix.O_DIRECTORY, strict)
 		if i > 0 {
 			l.on(up[i], unix.ENOENT, l.here())
 		}
 	}
 	for i, name := range parts {
 		if i > 0 {
-			l.open(strings.Join(parts[:i], "/"), unix.O_PATH|unix.O_DIRECTORY, 0, r)
+			open(strings.Join(parts[:i], "/"), unix.O_PATH|unix.O_DIRECTORY, strict)
 			l.calls[up[i]].ok = l.here()
 		}
 		var c int
@@ -314,7 +339,19 @@ func (l *lowering) resolve(p, create string, resolve uint64, mode uint32) uint8 
 		l.ignore(c, unix.EEXIST)
 		l.close(at(r))
 	}
-	l.open(p, unix.O_PATH, resolve, r)
+	again := open(p, unix.O_PATH, strict)
+	if resolve != strict { // else a link is an error
+		for _, i := range linked {
+			l.on(i, unix.ELOOP, l.here())
+		}
+		c := mk(walkNumber, val(l.str(rel(p))), num(map[string]int{"dir": walkDir, "file": walkFile}[create]), num(int(mode)), num(0))
+		if mount {
+			c.args[3] = 1
+		}
+		c.save = r
+		l.add(c)
+		l.calls[again].ok = l.here()
+	}
 	l.calls[first].ok = l.here()
 	return r
 }

@@ -147,7 +147,7 @@ func (l *lowering) newMount(o *plan.FSMount) error {
 		return err
 	}
 	if o.Target != "" {
-		t := l.resolve(o.Target, "dir", resolve, 0o755)
+		t := l.target(o.Target, "dir", resolve)
 		l.outsideProc(o.Target, at(t))
 		l.moveMount(at(m), at(t))
 		l.close(at(t))
@@ -209,7 +209,7 @@ func (l *lowering) oldMount(o *plan.FSMount) error {
 	if err != nil {
 		return err
 	}
-	root, t := l.reg(), l.resolve(o.Target, "dir", 0, 0o755)
+	root, t := l.reg(), l.target(o.Target, "dir", 0)
 	l.outsideProc(o.Target, at(t))
 	l.open("/", unix.O_PATH|unix.O_DIRECTORY, 0, root)
 	l.add(mk(unix.SYS_FCHDIR, at(t)))
@@ -280,7 +280,7 @@ func (l *lowering) attach(o *plan.MoveMount) error {
 	if o.KeepMode {
 		l.changeRoot(fd, l.covered(o.Target, resolve), "")
 	}
-	t := l.resolve(o.Target, create, resolve, 0o755)
+	t := l.target(o.Target, create, resolve)
 	l.outsideProc(o.Target, at(t))
 	l.moveMount(fd, at(t))
 	l.close(at(t))
