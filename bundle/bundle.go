@@ -25,16 +25,19 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"glassbox/host"
+	"glassbox/oci"
 	"glassbox/plan"
 )
 
 // Runtime is where containers are kept, and how they are made.
 type Runtime struct {
 	Root          string // directory of state, one directory for each container
+	GivenRoot     bool   // it isn't the default: somebody expects it to be there
 	SystemdCgroup bool   // cgroups are made through systemd
 	NotifySocket  string // of the service manager that waits for the container's readiness, see notify.go
 	// Warn is told what has no effect, and what went wrong without stopping the work.
@@ -59,6 +62,18 @@ var (
 func (r *Runtime) warn(format string, a ...any) {
 	if r.Warn != nil {
 		r.Warn(format, a...)
+	}
+}
+
+// problems tells warnings of a configuration.
+func (r *Runtime) problems(where string, list []oci.Problem) {
+	for _, p := range list {
+		switch {
+		case !p.Usual:
+			r.warn("%s: %s", where, p.Error())
+		case r.Debug != nil:
+			r.Debug("%s: %s", where, p.Error())
+		}
 	}
 }
 
@@ -98,16 +113,24 @@ func checkID(id string) error {
 
 func (r *Runtime) dir(id string) string { return filepath.Join(r.Root, id) }
 
-// A lock is held while a command works on a container. It is a lock on the container's directory, which the kernel lets go
-// when the process ends, however it ends.
+// A lock is held while a command changes a container. It is a lock on the container's directory, which the kernel lets go when the
+// process ends, however it ends.
+//
+// It is never held while something is waited for that another command may have to bring about: while hooks run, which may call this
+// runtime themselves, while an exec starts in a paused container, while a program runs. What may have changed meanwhile is looked at
+// again. A start has a lock of its own, so that there are no two at a time, see [Runtime.starting].
 type lock struct{ f *os.File }
 
-// lock takes the lock of a container that exists.
-func (r *Runtime) lock(id string) (*lock, error) {
+// patience is how long a command waits for another one that works on the same container.
+const patience = 30 * time.Second
+
+// lock takes the lock of a container that exists, or with half one that may be half made.
+func (r *Runtime) lock(id string, half bool) (*lock, error) {
 	if err := checkID(id); err != nil {
 		return nil, err
 	}
-	for {
+	deadline := time.Now().Add(patience)
+	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
 		f, err := os.Open(r.dir(id))
 		if os.IsNotExist(err) {
 			return nil, fmt.Errorf("%w: %q in %s", ErrNotExist, id, r.Root)
@@ -115,25 +138,44 @@ func (r *Runtime) lock(id string) (*lock, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := flock(f); err != nil {
-			f.Close()
-			return nil, err
-		}
-		if sameFile(f, r.dir(id)) {
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil && sameFile(f, r.dir(id)) {
 			return &lock{f}, nil
 		}
-		f.Close() // removed, or made anew, while we waited
+		f.Close() // it is held, or was removed or made anew meanwhile
+		_, made := os.Lstat(filepath.Join(r.dir(id), stateFile))
+		switch {
+		case err == nil || err == unix.EINTR:
+			continue
+		case err != unix.EWOULDBLOCK:
+			return nil, err
+		case os.IsNotExist(made) && !half:
+			// It is being created, and doesn't exist yet. Who asks may be a hook of the creation, for which that would wait.
+			return nil, fmt.Errorf("%w: %q in %s", ErrNotExist, id, r.Root)
+		case time.Now().After(deadline):
+			return nil, fmt.Errorf("container %s: another command has been working on it for %v: try again when that has ended", id, patience)
+		}
+		time.Sleep(wait)
 	}
 }
 
 func (l *lock) unlock() { l.f.Close() }
 
-func flock(f *os.File) error {
-	for {
-		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != unix.EINTR {
-			return err
-		}
+// relock takes the lock of a container again. It is nil if the container is gone, whether or not there is a new one of its name.
+func (r *Runtime) relock(c *record) (*lock, error) {
+	l, err := r.lock(c.ID, false)
+	if errors.Is(err, ErrNotExist) {
+		return nil, nil
 	}
+	if err != nil {
+		return nil, err
+	}
+	now, err := r.load(c.ID)
+	if err != nil || now.PID != c.PID || now.Start != c.Start {
+		l.unlock()
+		return nil, nil
+	}
+	return l, nil
 }
 
 func sameFile(f *os.File, path string) bool {

@@ -63,6 +63,9 @@ func (r *Runtime) Checkpoint(id string, o CheckpointOptions) error {
 	if o.PreDump {
 		kind, action = reqPreDump, "pre-dump"
 	}
+	if o.LazyPages {
+		l.unlock() // criu serves the memory until another command has restored it
+	}
 	a, err := criuCall(program, join, kind, opts, o.notify)
 	if err != nil || !a.success {
 		return criuError(program, action, filepath.Join(o.WorkPath, "dump.log"), a, err)
@@ -70,10 +73,16 @@ func (r *Runtime) Checkpoint(id string, o CheckpointOptions) error {
 	if o.PreDump || o.LeaveRunning {
 		return nil
 	}
+	if o.LazyPages {
+		if l, err = r.relock(c); err != nil || l == nil {
+			return err
+		}
+		defer l.unlock()
+	}
 	if err := c.end(status); err != nil {
 		return err
 	}
-	return r.destroy(c)
+	return r.destroy(c, l, false)
 }
 
 // notify hears what criu does. Whoever waits for its memory server is told when it is there.

@@ -22,7 +22,12 @@ func (r *Runtime) Kill(id string, sig unix.Signal, all bool) error {
 		return err
 	}
 	status := c.status()
-	if all {
+	if status == Created && endsRuntime(sig) {
+		// The kernel keeps signals without a handler from the first process of a PID namespace, but for SIGKILL (pid_namespaces(7)), and
+		// this one has no program yet. Callers expect what runc does, whose own process it would be.
+		sig = unix.SIGKILL
+	}
+	if all && len(c.Cgroups) > 0 {
 		return c.killAll(sig)
 	}
 	if sig == unix.SIGKILL && c.sharesPIDs() && len(c.Cgroups) > 0 {
@@ -48,6 +53,15 @@ func (r *Runtime) Kill(id string, sig unix.Signal, all bool) error {
 	return nil
 }
 
+// endsRuntime reports whether a signal ends a Go program that doesn't ask for it (package os/signal), as the runtime is that waits in
+// runc's place of the program.
+func endsRuntime(sig unix.Signal) bool {
+	return slices.Contains([]unix.Signal{
+		unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT, unix.SIGKILL, unix.SIGABRT,
+		unix.SIGILL, unix.SIGTRAP, unix.SIGBUS, unix.SIGFPE, unix.SIGSEGV, unix.SIGSYS, unix.SIGSTKFLT,
+	}, sig)
+}
+
 func (c *record) sharesPIDs() bool { return c.SharedPIDs || !slices.Contains(c.Namespaces, "pid") }
 
 func (c *record) killAll(sig unix.Signal) error {
@@ -59,7 +73,7 @@ func (c *record) killAll(sig unix.Signal) error {
 
 // Delete removes a stopped container; with force, any, and one that doesn't exist is no error then.
 func (r *Runtime) Delete(id string, force bool) error {
-	l, err := r.lock(id)
+	l, err := r.lock(id, true)
 	if err != nil {
 		if force && errors.Is(err, ErrNotExist) {
 			return nil
@@ -85,7 +99,7 @@ func (r *Runtime) Delete(id string, force bool) error {
 			return err
 		}
 	}
-	return r.destroy(c)
+	return r.destroy(c, l, force)
 }
 
 // end kills a container's first process and waits until it is gone.
@@ -106,8 +120,9 @@ func (c *record) end(status string) error {
 	return fmt.Errorf("process %d doesn't end", c.PID)
 }
 
-// destroy removes what is left of a stopped container.
-func (r *Runtime) destroy(c *record) error {
+// destroy removes what is left of a stopped container, lets its lock go, and runs the poststop hooks: they come when the container is
+// deleted, and what they call must not wait for us.
+func (r *Runtime) destroy(c *record, l *lock, force bool) error {
 	left := c.left
 	if left == nil {
 		var err error
@@ -122,16 +137,32 @@ func (r *Runtime) destroy(c *record) error {
 			return ok && o.Shared
 		})
 	}
+	if slices.Contains(c.Hooks, poststop) { // read before the file is gone
+		if _, err := r.config(c); err != nil {
+			r.warn("%v", err)
+		}
+	}
 	// Without a PID namespace of its own, processes may have outlived the first one.
 	if err := r.undo(left, c.sharesPIDs()); err != nil {
-		return err
+		if !force || !errors.Is(err, unix.EBUSY) {
+			return err
+		}
+		// Somebody has put a process of the host's into the container's cgroup: it isn't ours to kill, and no reason to keep a container.
+		r.warn("%v: it stays", err)
+	}
+	if err := cgroup.RemoveEmpty(c.Parents); err != nil {
+		r.warn("%v", err)
 	}
 	// The state goes first: from here on the container doesn't exist.
 	if err := os.Remove(filepath.Join(r.dir(c.ID), stateFile)); err != nil && !os.IsNotExist(err) {
 		return err
 	}
+	if err := os.RemoveAll(r.dir(c.ID)); err != nil {
+		return err
+	}
+	l.unlock()
 	r.poststop(c)
-	return os.RemoveAll(r.dir(c.ID))
+	return nil
 }
 
 // Pause freezes all processes of a container.

@@ -49,16 +49,27 @@ func (r *Runtime) Create(id string, o CreateOptions) error {
 	}
 	defer l.unlock()
 	spec, text, err := r.read(o.Bundle)
+	var c *record
 	if err == nil {
-		_, _, err = r.create(id, spec, text, o, true)
+		c, _, err = r.create(id, spec, text, o, true)
 	}
 	if err != nil {
-		os.RemoveAll(r.dir(id))
+		r.unmade(id, l, c)
 	}
 	return err
 }
 
-// create makes a container. If wait is set, it waits for start; else it runs. On an error nothing is left but its directory.
+// unmade is the end of a container that could not be made. What its hooks made, the poststop hooks take back; c may be nil.
+func (r *Runtime) unmade(id string, l *lock, c *record) {
+	os.RemoveAll(r.dir(id))
+	l.unlock()
+	if c != nil && c.hooked {
+		r.poststop(c)
+	}
+}
+
+// create makes a container. If wait is set, it waits for start; else it runs. On an error nothing is left but its directory; the
+// record may be there then, to say what hooks are to be run.
 func (r *Runtime) create(id string, spec *specs.Spec, text []byte, o CreateOptions, wait bool) (*record, *fork.Process, error) {
 	bundle, err := filepath.Abs(o.Bundle)
 	if err != nil {
@@ -99,6 +110,7 @@ func (r *Runtime) create(id string, spec *specs.Spec, text []byte, o CreateOptio
 	proc, err := fork.Start(out.Plan, fork.Options{
 		OnExecFailure: fork.ExplainExec,
 		State:         func(pid int) ([]byte, error) { return c.hookState(Creating, pid) },
+		CgroupParent:  func(dir string) { c.Parents = append(c.Parents, dir) },
 		Hook:          func(p *fork.Process, h *plan.Hook) error { return r.createHook(c, p, h) },
 		Cloned: func(p *fork.Process) error {
 			if o.forward != nil {
@@ -111,10 +123,8 @@ func (r *Runtime) create(id string, spec *specs.Spec, text []byte, o CreateOptio
 		Record: func(p *fork.Process) error { return r.record(c, p, o) },
 	})
 	if err != nil {
-		if hooksRan(out.Plan, err) {
-			r.poststop(c)
-		}
-		return nil, nil, err
+		c.hooked = hooksRan(out.Plan, err)
+		return c, nil, errors.Join(err, cgroup.RemoveEmpty(c.Parents))
 	}
 	return c, proc, nil
 }
@@ -351,9 +361,7 @@ func checkTerminal(spec *specs.Spec, o CreateOptions) error {
 // read reads a bundle's configuration, and returns its text, too.
 func (r *Runtime) read(dir string) (*specs.Spec, []byte, error) {
 	spec, text, warnings, err := oci.Load(dir)
-	for _, w := range warnings {
-		r.warn("%s: %s", oci.ConfigName, w.Error())
-	}
+	r.problems(oci.ConfigName, warnings)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -400,7 +408,7 @@ func (r *Runtime) undo(left *leftovers, kill bool) error {
 	if left == nil {
 		return nil
 	}
-	if kill {
+	if kill && len(left.Cgroups) > 0 { // without a cgroup nobody knows whose processes they are
 		if err := cgroup.Kill(left.Cgroups); err != nil {
 			return err
 		}
@@ -446,7 +454,7 @@ func (r *Runtime) Run(id string, o CreateOptions) (int, error) {
 		c, proc, err = r.create(id, spec, text, o, wait)
 	}
 	if err != nil {
-		os.RemoveAll(r.dir(id))
+		r.unmade(id, l, c)
 		return 1, err
 	}
 	var console *console
@@ -455,29 +463,24 @@ func (r *Runtime) Run(id string, o CreateOptions) (int, error) {
 		defer console.restore()
 	}
 	if wait {
-		err = r.start(c, proc.Pidfd)
+		err = r.start(c, l, proc.Pidfd)
 	} else {
+		l.unlock() // state, kill and exec work until it is ready, and while it runs
 		err = r.poststart(c)
 	}
 	abandon := func(err error) (int, error) {
 		unix.Kill(proc.PID, unix.SIGKILL)
 		wait4(proc.PID)
-		return 1, errors.Join(err, r.destroy(c))
+		return 1, r.abandon(c, err)
 	}
 	if err != nil {
 		return abandon(err)
 	}
-	l.unlock() // state, kill and exec work until it is ready, and while it runs
 	if o.Detach {
-		err := c.ready.forward(proc.PID, proc.Pidfd)
-		if err == nil {
-			return 0, nil
-		}
-		if l, e := r.lock(id); e == nil { // else somebody has removed it
-			defer l.unlock()
+		if err := c.ready.forward(proc.PID, proc.Pidfd); err != nil {
 			return abandon(err)
 		}
-		return 1, err
+		return 0, nil
 	}
 	go func() {
 		if err := c.ready.forward(proc.PID, proc.Pidfd); err != nil {
@@ -488,10 +491,15 @@ func (r *Runtime) Run(id string, o CreateOptions) (int, error) {
 	if o.Keep {
 		return code, nil
 	}
-	l, err = r.lock(id)
-	if err != nil {
-		return code, nil // somebody has removed it
+	return code, r.remove(c)
+}
+
+// remove removes a container that has ended, unless somebody has done so already.
+func (r *Runtime) remove(c *record) error {
+	l, err := r.relock(c)
+	if err != nil || l == nil {
+		return err
 	}
 	defer l.unlock()
-	return code, r.destroy(c)
+	return r.destroy(c, l, false)
 }

@@ -53,6 +53,35 @@ func (r *Runtime) setDefaults(spec *specs.Spec, id string, facts *host.Facts) er
 	if l.Resources == nil {
 		l.Resources = &specs.LinuxResources{}
 	}
+	for i, d := range l.Resources.Devices {
+		if name := alwaysThere(d); name != "" {
+			r.warn("/linux/resources/devices/%d: %s is allowed all the same: every container has it (config-linux.md, default devices)", i, name)
+		}
+	}
 	l.Resources.Devices = append(l.Resources.Devices, defaultDevices()...)
 	return nil
+}
+
+// alwaysThere names the device of every container that a rule denies. Rules that deny all devices, or all of a kind, are how lists begin,
+// and mean others.
+func alwaysThere(d specs.LinuxDeviceCgroup) string {
+	const every = -1
+	if d.Allow || d.Major == nil || *d.Major == every || d.Type != "c" {
+		return ""
+	}
+	for _, o := range defaultDevices() {
+		name := deviceName(*o.Major, *o.Minor)
+		if name != "" && *o.Major == *d.Major && (d.Minor == nil || *d.Minor == every || *o.Minor == every || *o.Minor == *d.Minor) {
+			return name
+		}
+	}
+	return ""
+}
+
+// deviceName is the usual name of a device that every container has (Linux, admin-guide/devices.txt).
+func deviceName(major, minor int64) string {
+	return map[[2]int64]string{
+		{1, 3}: "/dev/null", {1, 5}: "/dev/zero", {1, 7}: "/dev/full", {1, 8}: "/dev/random", {1, 9}: "/dev/urandom", {5, 0}: "/dev/tty",
+		{5, 2}: "/dev/ptmx", {136, -1}: "/dev/pts/0",
+	}[[2]int64{major, minor}]
 }

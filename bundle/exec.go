@@ -71,6 +71,9 @@ func (r *Runtime) Exec(id string, o ExecOptions) (int, error) {
 	}
 	forward := &forwarder{}
 	r.debug(out.Plan)
+	// In a paused container the process stays where it joins the cgroup until somebody resumes the container, who needs the lock. That
+	// the container is still the same one is seen by its first process (plan.OpenPid).
+	l.unlock()
 	proc, err := fork.Start(out.Plan, fork.Options{
 		OnExecFailure: fork.ExplainExec,
 		State:         func(pid int) ([]byte, error) { return c.hookState(Running, pid) },
@@ -101,7 +104,6 @@ func (r *Runtime) Exec(id string, o ExecOptions) (int, error) {
 	if o.Detach {
 		return 0, nil
 	}
-	l.unlock() // it may be long
 	var console *console
 	if fd, ok := proc.FDs["console"]; ok {
 		console = attach(fd)
@@ -180,9 +182,7 @@ func (r *Runtime) processFor(c *record, o ExecOptions) (*specs.Process, error) {
 			return nil, fmt.Errorf("--process: %w", err)
 		}
 		p, warnings, err := oci.ParseProcess(data)
-		for _, w := range warnings {
-			r.warn("--process: %s", w.Error())
-		}
+		r.problems("--process", warnings)
 		if err != nil {
 			return nil, fmt.Errorf("--process: %s: %w", o.ProcessFile, err)
 		}
@@ -231,6 +231,15 @@ func (r *Runtime) processFor(c *record, o ExecOptions) (*specs.Process, error) {
 				}
 			}
 		}
+		// An ambient capability must be inheritable, too (capabilities(7)), which --cap doesn't make it.
+		ambient := slices.Clone(caps.Ambient)
+		for _, name := range o.Caps {
+			same := func(s string) bool { return strings.EqualFold(s, name) }
+			if slices.ContainsFunc(caps.Inheritable, same) && !slices.ContainsFunc(ambient, same) {
+				ambient = append(ambient, name)
+			}
+		}
+		caps.Ambient = ambient
 		p.Capabilities = &caps
 	}
 	return p, nil

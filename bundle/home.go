@@ -9,13 +9,19 @@ import (
 	"glassbox/host/beneath"
 )
 
-// withHome adds HOME to an environment that lacks it, as runc does: from etc/passwd below root, which is the container's and for that
+// withHome adds HOME to an environment that lacks it, or in which the last one, which counts, is empty, as runc does: from etc/passwd below root, which is the container's and for that
 // reason neither followed out of it nor believed to be small or a file.
 func withHome(env []string, root string, uid uint32) []string {
-	if slices.ContainsFunc(env, func(s string) bool { return strings.HasPrefix(s, "HOME=") }) {
-		return env
+	is := func(s string) bool { return strings.HasPrefix(s, "HOME=") }
+	for _, e := range slices.Backward(env) {
+		if is(e) && e != "HOME=" {
+			return env
+		}
+		if is(e) {
+			break
+		}
 	}
-	return append(slices.Clone(env), "HOME="+home(root, uid))
+	return append(slices.DeleteFunc(slices.Clone(env), is), "HOME="+home(root, uid))
 }
 
 func home(root string, uid uint32) string {

@@ -58,13 +58,24 @@ func (r *Runtime) Restore(id string, o RestoreOptions) (int, error) {
 		b, err = r.restore(id, spec, text, program, o)
 	}
 	if err != nil {
-		os.RemoveAll(r.dir(id))
+		var c *record
+		if b != nil {
+			c = b.record
+		}
+		r.unmade(id, l, c)
 		return 1, err
+	}
+	l.unlock() // state, kill and exec work while it runs, and for its hooks
+	c := b.record
+	if err := r.poststart(c); err != nil {
+		if b.terminal >= 0 {
+			unix.Close(b.terminal)
+		}
+		return 1, r.abandon(c, err)
 	}
 	if o.Detach {
 		return 0, nil
 	}
-	c := b.record
 	var console *console
 	if b.terminal >= 0 {
 		console = attach(b.terminal)
@@ -76,14 +87,8 @@ func (r *Runtime) Restore(id string, o RestoreOptions) (int, error) {
 		return 1, fmt.Errorf("the restored process: %w", err)
 	}
 	defer unix.Close(pidfd)
-	l.unlock() // state, kill and exec work while it runs
 	code := forward.wait(&fork.Process{PID: c.PID, Pidfd: pidfd}, console)
-	l, err = r.lock(id)
-	if err != nil {
-		return code, nil // somebody has removed it
-	}
-	defer l.unlock()
-	return code, r.destroy(c)
+	return code, r.remove(c)
 }
 
 // Under these numbers criu finds its socket and, from the second on, the standard streams of the container. Its own standard input is
@@ -109,7 +114,6 @@ type back struct {
 	options     *RestoreOptions
 	terminal    int // its other end, -1: there is none, or it is handed on
 	hasTerminal bool
-	hooked      bool // hooks have begun to run
 }
 
 // restore makes the container. On an error nothing is left but its directory.
@@ -167,20 +171,11 @@ func (r *Runtime) restore(id string, spec *specs.Spec, text []byte, program stri
 	}
 	r.debug(p)
 	b := &back{r: r, record: c, spec: spec, config: text, plan: out.Plan, options: &o, terminal: -1}
-	err = b.run(p, program, opts)
-	if err == nil {
-		b.hooked = true
-		err = r.poststart(c)
-	}
-	if err != nil {
+	if err = b.run(p, program, opts); err != nil {
 		if b.terminal >= 0 {
 			unix.Close(b.terminal)
 		}
-		err = errors.Join(err, r.undo(c.left, true))
-		if b.hooked {
-			r.poststop(c)
-		}
-		return nil, err
+		return b, errors.Join(err, r.undo(c.left, true))
 	}
 	return b, nil
 }
@@ -278,7 +273,7 @@ func (b *back) hooks(pid int) error {
 	if h == nil {
 		return nil
 	}
-	b.hooked = true
+	b.record.hooked = true
 	state, err := b.record.hookState(Creating, pid)
 	if err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -38,20 +39,36 @@ func (r *Runtime) Start(id string) error {
 		return fmt.Errorf("the container's process: %w", err)
 	}
 	defer unix.Close(pidfd)
-	if err := r.start(c, pidfd); err != nil {
+	if err := r.start(c, l, pidfd); err != nil {
 		if failed := (hookError{}); errors.As(err, &failed) {
-			// A hook that fails is the end of the container (runtime.md, lifecycle).
-			err = errors.Join(err, c.end(Running), r.destroy(c))
+			return r.abandon(c, err)
 		}
 		return err
 	}
-	l.unlock() // what follows may be long
 	return c.ready.forward(c.PID, pidfd)
 }
 
-func (r *Runtime) start(c *record, pidfd int) error {
-	if err := r.startHooks(c); err != nil {
-		return err
+// start lets a container run, with the hooks before and after that. Its lock is let go.
+func (r *Runtime) start(c *record, l *lock, pidfd int) error {
+	defer func() { l.unlock() }()
+	if slices.Contains(c.Hooks, startContainer) {
+		s, err := r.starting(c)
+		if err != nil {
+			return err
+		}
+		defer s.unlock()
+		l.unlock()
+		if err := r.startHooks(c); err != nil {
+			return err
+		}
+		again, err := r.relock(c)
+		if err != nil {
+			return err
+		}
+		if again == nil || c.status() != Created {
+			return errEnded
+		}
+		l = again
 	}
 	var err error
 	if c.ready, err = r.listen(c.ID); err != nil {
@@ -60,7 +77,34 @@ func (r *Runtime) start(c *record, pidfd int) error {
 	if err := r.release(c, pidfd); err != nil {
 		return err
 	}
+	l.unlock() // what follows may be long
 	return r.poststart(c)
+}
+
+// starting takes the lock of those who start a container: while its hooks run, other commands may work on it, and a second start may not.
+func (r *Runtime) starting(c *record) (*lock, error) {
+	f, err := os.Open(r.startDir(c.ID))
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		return nil, errors.New("cannot start a container that another command is starting")
+	}
+	return &lock{f}, nil
+}
+
+// abandon ends and removes a container that must not go on, for the reason that is returned.
+func (r *Runtime) abandon(c *record, reason error) error {
+	l, err := r.relock(c)
+	if err != nil || l == nil { // nil: somebody has removed it
+		return errors.Join(reason, err)
+	}
+	defer l.unlock()
+	if err := c.end(c.status()); err != nil {
+		return errors.Join(reason, err)
+	}
+	return errors.Join(reason, r.destroy(c, l, true))
 }
 
 var errEnded = errors.New("the container's process ended before it was started")

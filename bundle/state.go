@@ -49,6 +49,7 @@ type record struct {
 	Start       uint64            `json:"start"` // start time of the process, see fork.StartTime
 	Annotations map[string]string `json:"annotations,omitempty"`
 	Cgroups     map[string]string `json:"cgroups,omitempty"` // by controller, see cgroup.Setup
+	Parents     []string          `json:"parents,omitempty"` // of these that were made for it, the highest first
 	Unit        string            `json:"unit,omitempty"`    // of systemd's, the container is in
 	Systemd     *systemd.Facts    `json:"systemd,omitempty"` // which made it
 	resctrl.Place
@@ -60,6 +61,8 @@ type record struct {
 	spec  *specs.Spec // once it is needed, see config
 	left  *leftovers  // of a container that this process has created
 	ready *notifier   // of one that this process has started
+
+	hooked bool // hooks of the creation have begun to run
 }
 
 const recordFormat = 2
@@ -130,7 +133,7 @@ func (r *Runtime) load(id string) (*record, error) {
 
 // open loads a container and takes its lock.
 func (r *Runtime) open(id string) (*record, *lock, error) {
-	l, err := r.lock(id)
+	l, err := r.lock(id, false)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -215,8 +218,11 @@ func (r *Runtime) State(id string) (State, error) {
 // List returns the states of all containers, in the order of their names. What can't be read is warned of.
 func (r *Runtime) List() ([]State, error) {
 	entries, err := os.ReadDir(r.Root)
-	if err != nil && !os.IsNotExist(err) {
-		return nil, err
+	if os.IsNotExist(err) && !r.GivenRoot {
+		err = nil // there hasn't been a container yet
+	}
+	if err != nil {
+		return nil, fmt.Errorf("--root: %w", err)
 	}
 	states := []State{}
 	for _, e := range entries {

@@ -98,6 +98,9 @@ func (c *record) text() []byte {
 	if len(c.Cgroups) > 0 {
 		o.table("cgroups", c.Cgroups)
 	}
+	if len(c.Parents) > 0 {
+		o.strings("parents", c.Parents)
+	}
 	if c.Unit != "" {
 		o.string("unit", c.Unit)
 	}

@@ -21,8 +21,11 @@ import (
 // it, but its processes must not come under limits that weren't meant for them. One that is frozen is refused.
 //
 // Another start or removal may work on the same parents at the same time, so a parent that vanishes is made again.
-func Create(op *plan.CgroupCreate) error {
-	if err := makeGroup(op.Path, 20); errors.Is(err, unix.EEXIST) {
+func Create(op *plan.CgroupCreate) error { return CreateBelow(op, func(string) {}) }
+
+// CreateBelow is Create, and tells each parent that was missing, the highest first, see [RemoveEmpty].
+func CreateBelow(op *plan.CgroupCreate, made func(dir string)) error {
+	if err := makeGroup(op.Path, 20, made); errors.Is(err, unix.EEXIST) {
 		pids, err := readPids(op.Path)
 		if err != nil {
 			return fmt.Errorf("create cgroup %s: something else has its name: %w", op.Path, err)
@@ -66,7 +69,7 @@ func createHint(err error) string {
 }
 
 // makeGroup makes one cgroup, after its parents where they are missing.
-func makeGroup(dir string, tries int) error {
+func makeGroup(dir string, tries int, made func(dir string)) error {
 	for {
 		err := unix.Mkdir(dir, 0o755)
 		if err != unix.ENOENT || tries == 0 {
@@ -79,7 +82,9 @@ func makeGroup(dir string, tries int) error {
 		if err := unix.Statfs(path.Dir(parent), &fs); err == nil && fs.Type != unix.CGROUP_SUPER_MAGIC && fs.Type != unix.CGROUP2_SUPER_MAGIC {
 			return fmt.Errorf("%s isn't in a cgroup file system: %w", parent, unix.ENOENT)
 		}
-		if err := makeGroup(parent, tries); err != nil && err != unix.EEXIST {
+		if err := makeGroup(parent, tries, made); err == nil {
+			made(parent)
+		} else if err != unix.EEXIST {
 			return err
 		}
 		// Children of a v1 cpuset with this flag begin with a copy of its processors and nodes.
@@ -124,16 +129,23 @@ func fillCpuset(dir string) error {
 	return nil
 }
 
-// Remove removes a cgroup with the cgroups that its processes made below it. Its parents stay, see [Prune]. Killed processes may take a moment to leave, so a busy cgroup is tried again for two seconds. One that is
-// gone already is no error.
+// Remove removes a cgroup with the cgroups that its processes made below it. Its parents stay, see [RemoveEmpty] and [Prune]. Killed
+// processes may take a moment to leave, so a busy cgroup is tried again for two seconds, unless it has a process that nobody has killed,
+// which will not leave. One that is gone already is no error.
 func Remove(op *plan.CgroupRemove) error {
 	deadline := time.Now().Add(2 * time.Second)
+	alive := 0 // how often a process of it was seen that isn't ending
 	for wait := 50 * time.Microsecond; ; wait = min(2*wait, 50*time.Millisecond) {
 		err := removeTree(op.Path)
 		if err == nil {
 			break
 		}
-		if !errors.Is(err, unix.EBUSY) || time.Now().After(deadline) {
+		// Of a process that has just taken its SIGKILL there is a moment in which nothing shows that, so one look is not enough.
+		const looks = 4
+		if wait > 500*time.Microsecond && errors.Is(err, unix.EBUSY) && staying(op.Path) {
+			alive++
+		}
+		if !errors.Is(err, unix.EBUSY) || alive == looks || time.Now().After(deadline) {
 			if pids, _ := procs(op.Path); len(pids) > 0 {
 				return fmt.Errorf("remove cgroup: %w (processes: %v)", err, pids)
 			}
@@ -142,6 +154,21 @@ func Remove(op *plan.CgroupRemove) error {
 		time.Sleep(wait)
 	}
 	return nil
+}
+
+// RemoveEmpty removes parents that [Create] has made, in the order in which it told them, unless there is something in them by now. The
+// one that containers without a place of their own share stays, see [Prune].
+func RemoveEmpty(dirs []string) error {
+	var errs []error
+	for _, dir := range slices.Backward(dirs) {
+		if path.Base(dir) == path.Base(Default) {
+			continue
+		}
+		if err := unix.Rmdir(dir); err != nil && err != unix.ENOENT && err != unix.EBUSY && err != unix.ENOTEMPTY {
+			errs = append(errs, &os.PathError{Op: "rmdir", Path: dir, Err: err})
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Prune removes the parent that containers share from every hierarchy, unless there are containers in it.
@@ -283,7 +310,7 @@ func writeHint(file string, err error) string {
 // Evacuate moves the processes of a cgroup into another one, which it makes. New ones may be forked meanwhile, so it goes on
 // until none is left.
 func Evacuate(op *plan.CgroupEvacuate) error {
-	if err := makeGroup(op.To, 20); err != nil && err != unix.EEXIST {
+	if err := makeGroup(op.To, 20, func(string) {}); err != nil && err != unix.EEXIST {
 		return fmt.Errorf("create cgroup %s: %w%s", op.To, err, createHint(err))
 	}
 	for range 100 {

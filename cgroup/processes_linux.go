@@ -3,6 +3,7 @@ package cgroup
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -80,6 +81,33 @@ func parsePids(text string) ([]int, error) {
 		pids = append(pids, int(pid))
 	}
 	return pids, nil
+}
+
+// staying reports whether a cgroup has a process that neither ends nor has a SIGKILL to take (proc_pid_status(5)).
+func staying(dir string) bool {
+	pids, _ := procs(dir)
+	return slices.ContainsFunc(pids, func(pid int) bool {
+		text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+		return err == nil && !ending(string(text))
+	})
+}
+
+// ending reads that from the file.
+func ending(status string) bool {
+	for line := range strings.Lines(status) {
+		key, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ":\t")
+		switch key {
+		case "State":
+			if strings.HasPrefix(value, "Z") || strings.HasPrefix(value, "X") {
+				return true
+			}
+		case "SigPnd", "ShdPnd":
+			if n, err := strconv.ParseUint(value, 16, 64); err == nil && n>>(uint(unix.SIGKILL)-1)&1 != 0 {
+				return true
+			}
+		}
+	}
+	return status == ""
 }
 
 // patience is how long processes may take to freeze, or to die: one that waits for a disk (state D) does neither.

@@ -100,14 +100,15 @@ func (c *container) scheduling(p *specs.Process, ptr string) error {
 			return fmt.Errorf("%s/policy: unknown policy %q", at, s.Policy)
 		case s.Nice < -20 || s.Nice > 19:
 			return fmt.Errorf("%s/nice: %d: want -20 to 19", at, s.Nice)
-		case s.Nice != 0 && s.Policy != specs.SchedOther && s.Policy != specs.SchedBatch:
-			return fmt.Errorf("%s/nice: %s has no nice value", at, s.Policy)
 		case s.Priority != 0 && !realtime:
 			return fmt.Errorf("%s/priority: %s has no priority", at, s.Policy)
 		case realtime && (s.Priority < 1 || s.Priority > 99):
 			return fmt.Errorf("%s/priority: %d: want 1 to 99", at, s.Priority)
 		case s.Policy != specs.SchedDeadline && (s.Runtime != 0 || s.Deadline != 0 || s.Period != 0):
 			return fmt.Errorf("%s/runtime: runtime, deadline and period are for SCHED_DEADLINE", at)
+		}
+		if s.Nice != 0 && s.Policy != specs.SchedOther && s.Policy != specs.SchedBatch {
+			c.warnings = append(c.warnings, fmt.Sprintf("%s/nice: %d means nothing to %s (sched(7))", at, s.Nice, s.Policy))
 		}
 		o := &plan.Sched{
 			Policy: string(s.Policy), Nice: s.Nice, Priority: uint32(s.Priority), Runtime: s.Runtime, Deadline: s.Deadline, Period: s.Period,

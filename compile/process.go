@@ -191,8 +191,32 @@ func (c *container) process(p *specs.Process, ptr string) error {
 	if !listened {
 		last()
 	}
-	c.add(plan.Child, plan.Exec, &plan.Execve{Candidates: candidates(p), Argv: p.Args, Env: p.Env}, ptr+"/args", "The child becomes the program.")
+	c.add(plan.Child, plan.Exec, &plan.Execve{Candidates: candidates(p), Argv: p.Args, Env: lastOnly(p.Env)}, ptr+"/args", "The child becomes the program.")
 	return nil
+}
+
+// lastOnly keeps of variables with one name the last: with two of them getenv(3) finds the first, and shells the last.
+func lastOnly(env []string) []string {
+	seen := make(map[string]bool, len(env))
+	var out []string
+	for i, e := range slices.Backward(env) {
+		name, _, _ := strings.Cut(e, "=")
+		switch {
+		case !seen[name]:
+			seen[name] = true
+			if out != nil {
+				out = append(out, e)
+			}
+		case out == nil: // the first one that is left out: until then the list is as it was
+			out = append(make([]string, 0, len(env)), env[i+1:]...)
+			slices.Reverse(out)
+		}
+	}
+	if out == nil {
+		return env
+	}
+	slices.Reverse(out)
+	return out
 }
 
 var stdioReason = [3]string{"Standard input.", "Standard output.", "Standard error."}

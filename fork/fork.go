@@ -54,6 +54,9 @@ type Options struct {
 	State func(pid int) ([]byte, error)
 	// Hook runs a hook in the namespaces of the process, as a plan of its own. Plans with such hooks need it.
 	Hook func(*Process, *plan.Hook) error
+	// CgroupParent, if it is set, is told each parent of a cgroup that was missing and has been made: no step of the plan takes it back,
+	// because others may be in it by then.
+	CgroupParent func(dir string)
 	// Cloned is called when there is the child that will be the process; it goes on meanwhile.
 	Cloned func(*Process) error
 	// Record is called before the step Release{"record"}, while the child waits: it writes down who the child is, so that there
@@ -326,6 +329,9 @@ func (x *execution) fd(name string) (int, error) {
 func (x *execution) host(op plan.Op) error {
 	switch o := op.(type) {
 	case *plan.CgroupCreate:
+		if x.opts.CgroupParent != nil {
+			return cgroup.CreateBelow(o, x.opts.CgroupParent)
+		}
 		return cgroup.Create(o)
 	case *plan.CgroupRemove:
 		return cgroup.Remove(o)

@@ -2,8 +2,10 @@ package network
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -40,6 +42,16 @@ func (w *Wire) move(op *plan.LinkMove) error {
 	name := op.As
 	if name == "" {
 		name = op.Name
+	}
+	// The kernel moves a link first and names it then: if the name is taken there, the link would have left the host already. Of a name
+	// like eth%d it chooses a free one.
+	if !strings.Contains(name, "%") {
+		switch _, err := inside.link(name, 0); {
+		case err == nil:
+			return fmt.Errorf("the container's network namespace has a device %s already: %w", name, unix.EEXIST)
+		case !errors.Is(err, unix.ENODEV):
+			return err
+		}
 	}
 	var r request
 	r.message(unix.RTM_NEWLINK, unix.NLM_F_ACK, ifinfo(l.index, 0, 0)...)

@@ -83,7 +83,7 @@ func (c *checker) ids(p *specs.Process) {
 		}
 		return
 	case len(uid) == 0 && len(gid) == 0:
-		c.warn("/linux/uidMappings", "missing: every id of the container's user namespace stands for the same id of the host")
+		c.fail("/linux/uidMappings", "missing: a user namespace of the container's own needs mappings of ids, here and in /linux/gidMappings")
 		return
 	case len(uid) == 0:
 		c.fail("/linux/uidMappings", "missing, and there are gidMappings: a user namespace needs both")

@@ -32,6 +32,7 @@ type Problem struct {
 	Pointer      string // JSON pointer (RFC 6901) of the property; "" is the whole
 	Text         string // what is wrong and how to mend it
 	Line, Column int    // place in the text, from 1, columns in characters; 0 where the text was fine and its meaning is not
+	Usual        bool   // of a warning: the example configurations of well-known runtimes have it, it is for those who look for faults
 }
 
 func (p Problem) Error() string {

@@ -386,6 +386,7 @@ func (c *checker) capabilities(caps specs.LinuxCapabilities) {
 			c.warn(ptr, "%s can't be granted, %s: add it to permitted", name, lacks)
 		default:
 			c.warn(ptr, "%s can't be granted, %s: add it to inheritable", name, lacks)
+			c.warnings[len(c.warnings)-1].Usual = true // runc 1.1's example has three of them
 		}
 		return true
 	})

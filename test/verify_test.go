@@ -195,9 +195,6 @@ func (s *siege) runtimeBoxes() map[string]box {
 			own(spec)
 			spec.Process.User = specs.User{UID: 7, GID: 8, AdditionalGids: []uint32{9}}
 		}},
-		"late users": {edit: func(spec *specs.Spec) {
-			spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
-		}},
 		"process": {edit: func(spec *specs.Spec) {
 			domain, mask := specs.LinuxPersonality{Domain: specs.PerLinux32}, uint32(0o027)
 			spec.Linux.Personality, spec.Process.User.Umask = &domain, &mask

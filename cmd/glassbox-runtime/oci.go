@@ -74,7 +74,7 @@ func runOCI(args []string) int {
 	case !slices.Contains([]string{"true", "false", "auto"}, *rootless):
 		return a.fail(fmt.Errorf("--rootless: %q is not one of true, false, auto", *rootless), 1)
 	}
-	a.runtime.Root = *root
+	a.runtime.Root, a.runtime.GivenRoot = *root, *root != ""
 	if *root == "" {
 		a.runtime.Root = defaultRoot()
 	}
@@ -105,14 +105,15 @@ func (a *app) run(c command, args []string) int {
 	if c.name == "exec" {
 		bad = 255
 	}
-	if err := fs.Parse(args); err != nil {
+	arguments, err := parse(fs, args, c.name)
+	if err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			c.usage(a.out, fs)
 			return 0
 		}
 		return a.fail(fmt.Errorf("%s: %w", c.name, err), bad)
 	}
-	code, err := do(fs.Args())
+	code, err := do(arguments)
 	if err == nil {
 		return code
 	}
@@ -121,6 +122,58 @@ func (a *app) run(c command, args []string) int {
 		return a.fail(err, bad)
 	}
 	return a.fail(err, max(code, 1))
+}
+
+// parse reads flags before and after the arguments, as runc takes them, and returns the arguments. Only those of exec's program are its own,
+// and the options of ps, which begin with what isn't a flag of ours.
+func parse(fs *flag.FlagSet, args []string, command string) ([]string, error) {
+	var arguments []string
+	for {
+		if err := fs.Parse(args); err != nil {
+			return nil, err
+		}
+		rest := fs.Args()
+		if len(rest) == 0 {
+			return arguments, nil
+		}
+		if command == "exec" {
+			return rest, nil
+		}
+		read := len(args) - len(rest)
+		if read > 0 && args[read-1] == "--" && !takesValue(fs, args[:read-1]) {
+			return append(arguments, rest...), nil // no flags from here on
+		}
+		arguments, args = append(arguments, rest[0]), rest[1:]
+		if command == "ps" && !formats(args) {
+			return append(arguments, args...), nil
+		}
+	}
+}
+
+// takesValue reports whether the last of some words is a flag whose value is the next one.
+func takesValue(fs *flag.FlagSet, words []string) bool {
+	if len(words) == 0 {
+		return false
+	}
+	name, given := strings.CutPrefix(words[len(words)-1], "-")
+	f := fs.Lookup(strings.TrimPrefix(name, "-"))
+	if !given || f == nil {
+		return false
+	}
+	b, isBool := f.Value.(interface{ IsBoolFlag() bool })
+	return !isBool || !b.IsBoolFlag()
+}
+
+// formats reports whether what follows the ID of ps is our flag for the format, and not an option of the program ps: -f is both.
+func formats(args []string) bool {
+	if len(args) == 0 {
+		return false
+	}
+	name, value, given := strings.Cut(args[0], "=")
+	if !given && len(args) > 1 {
+		value = args[1]
+	}
+	return slices.Contains([]string{"-f", "-format", "--format"}, name) && (value == "json" || value == "table")
 }
 
 // fail reports an error where callers of runc look for it: in the log and, if that is a file, on standard error, too.
