@@ -90,6 +90,7 @@ func (r *Runtime) create(id string, spec *specs.Spec, text []byte, o CreateOptio
 		spec.Process.Env = append(spec.Process.Env, "LISTEN_FDS="+strconv.Itoa(o.ListenFDs), "LISTEN_PID=1")
 	}
 	in.NoPivot, in.NoNewKeyring, in.PreserveFDs = o.NoPivot, o.NoNewKeyring, o.PreserveFDs
+	in.PlainLines = o.ConsoleSocket == "" // it is carried to our terminal, which adds what it needs
 	if wait {
 		in.StartDir = r.startDir(id)
 	}

@@ -69,19 +69,29 @@ func alwaysThere(d specs.LinuxDeviceCgroup) string {
 	if d.Allow || d.Major == nil || *d.Major == every || d.Type != "c" {
 		return ""
 	}
-	for _, o := range defaultDevices() {
-		name := deviceName(*o.Major, *o.Minor)
-		if name != "" && *o.Major == *d.Major && (d.Minor == nil || *d.Minor == every || *o.Minor == every || *o.Minor == *d.Minor) {
-			return name
+	for _, o := range namedDevices() {
+		if o.major == *d.Major && (d.Minor == nil || *d.Minor == every || o.minor == every || o.minor == *d.Minor) {
+			return o.name
 		}
 	}
 	return ""
 }
 
-// deviceName is the usual name of a device that every container has (Linux, admin-guide/devices.txt).
-func deviceName(major, minor int64) string {
-	return map[[2]int64]string{
-		{1, 3}: "/dev/null", {1, 5}: "/dev/zero", {1, 7}: "/dev/full", {1, 8}: "/dev/random", {1, 9}: "/dev/urandom", {5, 0}: "/dev/tty",
-		{5, 2}: "/dev/ptmx", {136, -1}: "/dev/pts/0",
-	}[[2]int64{major, minor}]
+type namedDevice struct {
+	name         string
+	major, minor int64 // minor -1: every one
+}
+
+// namedDevices are the character devices of defaultDevices by their usual names (Linux, admin-guide/devices.txt).
+func namedDevices() []namedDevice {
+	return []namedDevice{
+		{"/dev/null", 1, 3},
+		{"/dev/zero", 1, 5},
+		{"/dev/full", 1, 7},
+		{"/dev/random", 1, 8},
+		{"/dev/urandom", 1, 9},
+		{"/dev/tty", 5, 0},
+		{"/dev/ptmx", 5, 2},
+		{"/dev/pts/0", 136, -1},
+	}
 }

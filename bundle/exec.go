@@ -149,7 +149,8 @@ func (r *Runtime) execInput(c *record, p *specs.Process, o ExecOptions) (in comp
 	return compile.ExecInput{
 		Input: compile.Input{
 			Mountpoint: mountpoint, Spec: spec, Facts: *facts, Filter: filter, LaxCaps: true, PreserveFDs: o.PreserveFDs,
-			Systemd: c.Systemd,
+			PlainLines: o.ConsoleSocket == "",
+			Systemd:    c.Systemd,
 		},
 		Process: p, PID: c.PID, Start: c.Start, Namespaces: c.Namespaces, Cgroups: cgroups, Unit: c.Unit, Class: c.Place,
 	}, nil

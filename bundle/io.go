@@ -38,11 +38,6 @@ type console struct {
 func attach(fd int) *console {
 	unix.SetNonblock(fd, true)
 	c := &console{master: os.NewFile(uintptr(fd), "console"), done: make(chan struct{})}
-	// What is written there goes through our terminal, which adds the carriage return itself, or into a file, which wants none.
-	if t, err := unix.IoctlGetTermios(fd, unix.TCGETS); err == nil {
-		t.Oflag &^= unix.ONLCR
-		unix.IoctlSetTermios(fd, unix.TCSETS, t)
-	}
 	if term.IsTerminal(0) {
 		c.old, _ = term.MakeRaw(0)
 	}

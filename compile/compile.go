@@ -49,6 +49,8 @@ type Input struct {
 	Origins map[string]string
 	// MakeCwd makes the working directory where it is missing, as engines and runc do. Without it a missing one is an error.
 	MakeCwd bool
+	// PlainLines leaves line ends of the container's terminal as they come, see plan.OpenConsole.
+	PlainLines bool
 	// StartDir is a directory of the host with a FIFO named [StartFIFO] and nothing else in it, at which the container waits, ready but for execve,
 	// until it is started. Empty: it runs at once.
 	StartDir string

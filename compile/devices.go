@@ -102,7 +102,7 @@ func (c *container) devices() error {
 		c.add(plan.Child, plan.Devices, &plan.Symlink{Target: "pts/ptmx", Path: "/dev/ptmx", Replace: !c.ownDev}, "", "New terminals come from the container's own /dev/pts.")
 	}
 	if c.Spec.Process.Terminal {
-		o := &plan.OpenConsole{Master: "master", Slave: "terminal", UID: c.Spec.Process.User.UID}
+		o := &plan.OpenConsole{Master: "master", Slave: "terminal", UID: c.Spec.Process.User.UID, Plain: c.PlainLines}
 		if b := c.Spec.Process.ConsoleSize; b != nil {
 			o.Rows, o.Cols = uint16(b.Height), uint16(b.Width)
 		}

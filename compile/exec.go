@@ -127,7 +127,7 @@ func further(in ExecInput, tools *DebugInput) (*Output, error) {
 			return nil, err
 		}
 	} else if in.Process.Terminal {
-		o := &plan.OpenConsole{Master: "master", Slave: "terminal", UID: in.Process.User.UID}
+		o := &plan.OpenConsole{Master: "master", Slave: "terminal", UID: in.Process.User.UID, Plain: in.PlainLines}
 		if b := in.Process.ConsoleSize; b != nil {
 			o.Rows, o.Cols = uint16(b.Height), uint16(b.Width)
 		}

@@ -512,7 +512,11 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 		}
 		g.use("console")
 		g.have[o.Slave] = "terminal"
-		return text(fmt.Sprintf("terminal := console(%d, %d, %d)", o.Rows, o.Cols, o.UID))
+		open := fmt.Sprintf("terminal := console(%d, %d, %d)", o.Rows, o.Cols, o.UID)
+		if o.Plain {
+			open += "\nflags := ok(unix.IoctlGetTermios(terminal, unix.TCGETS))\nflags.Oflag &^= unix.ONLCR\ncheck(unix.IoctlSetTermios(terminal, unix.TCSETS, flags))"
+		}
+		return text(open)
 	case *plan.SendFD:
 		if !g.hasConsole() {
 			return none()

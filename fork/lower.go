@@ -632,6 +632,9 @@ func (l *lowering) op(op plan.Op) error {
 		c := mk(unix.SYS_IOCTL, at(m), num(unix.TIOCGPTPEER), num(unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC))
 		c.save = s
 		l.add(c)
+		if o.Plain {
+			l.plainLines(s)
+		}
 		if o.UID != 0 {
 			l.add(mk(unix.SYS_FCHOWN, at(s), num(int(o.UID)), val(^uintptr(0))))
 		}

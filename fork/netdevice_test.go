@@ -52,6 +52,22 @@ func TestNetDevices(t *testing.T) {
 			t.Errorf("join %q: not one address:\n%s", join, got)
 		}
 	}
+	// A name that is taken there, which the kernel sees when the device has moved: it must not leave the host for that. The join above
+	// has left box0 in the namespace.
+	for _, args := range []string{"link add three type veth peer name four", "addr add 192.0.2.8/24 dev three", "link set three up"} {
+		if out, err := exec.Command(ip, strings.Fields(args)...).CombinedOutput(); err != nil {
+			t.Fatalf("ip %s: %v\n%s", args, err, out)
+		}
+	}
+	taken := bundle(t, "true")
+	taken.Linux.Namespaces = append(taken.Linux.Namespaces, specs.LinuxNamespace{Type: "network", Path: file})
+	taken.Linux.NetDevices = map[string]specs.LinuxNetDevice{"three": {Name: "lo"}}
+	if _, _, err := runSpec(t, taken); !errors.Is(err, unix.EEXIST) || !strings.Contains(err.Error(), "/linux/netDevices/three") {
+		t.Errorf("a name that is taken: got %v, want EEXIST", err)
+	}
+	if out, err := exec.Command(ip, "-o", "addr", "show", "dev", "three").CombinedOutput(); err != nil || !strings.Contains(string(out), "192.0.2.8/24") {
+		t.Errorf("after a name that was taken the host has lost the device or its address: %v, %s", err, out)
+	}
 	s := bundle(t, "true")
 	s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: "network"})
 	s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"none": {}}

@@ -32,6 +32,22 @@ func (l *lowering) chdir(o *plan.Chdir) {
 	}
 }
 
+// plainLines takes ONLCR out of a terminal's output flags: c_oflag of struct termios, which the child reads into memory, loads without
+// the flag and writes back from there.
+func (l *lowering) plainLines(terminal uint8) {
+	memory := make([]uint64, 8) // begins with four bytes of nothing, so that the flags are aligned as child looks at them
+	l.keep = append(l.keep, memory)
+	termios := val(uintptr(unsafe.Pointer(&memory[0])) + 4)
+	flags := l.reg()
+	c := mk(unix.SYS_IOCTL, at(terminal), num(unix.TCGETS), termios)
+	c.look, c.mask, c.load, c.save = &memory[1], (1<<32-1)&^unix.ONLCR, true, flags
+	l.add(c)
+	c = mk(unix.SYS_IOCTL, at(terminal), num(unix.TCSETS), termios)
+	c.poke, c.pokeReg = (*int32)(unsafe.Pointer(&memory[1])), flags
+	l.add(c)
+	l.release(flags)
+}
+
 // findProgram looks for the first candidate that may be executed and is no directory. Where the system call filter denies the
 // question, execve will answer it.
 func (l *lowering) findProgram(o *plan.FindProgram) {

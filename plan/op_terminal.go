@@ -26,6 +26,9 @@ type OpenConsole struct {
 	Master string `json:"master"`
 	Slave  string `json:"slave"`
 	UID    uint32 `json:"uid"` // owner of the slave
+	// Plain leaves line ends as programs write them: no carriage return is added (ONLCR off, termios(3)). Whoever carries the output to
+	// another terminal, or into a file, wants that.
+	Plain bool `json:"plain,omitempty"`
 }
 
 func (*OpenConsole) Kind() string { return "open-console" }
@@ -33,7 +36,7 @@ func (*OpenConsole) Kind() string { return "open-console" }
 func (*OpenConsole) Man() string { return "pts(4)" }
 
 func (o *OpenConsole) String() string {
-	return fmt.Sprintf("open a terminal in /dev/pts, %d×%d", o.Rows, o.Cols)
+	return fmt.Sprintf("open a terminal in /dev/pts, %d×%d%s", o.Rows, o.Cols, when(o.Plain, ", line ends as they come"))
 }
 
 func (o *OpenConsole) saves() (string, held) { return o.Slave, isTerminal }

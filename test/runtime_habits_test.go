@@ -119,7 +119,7 @@ func TestRuntimeTerminalLines(t *testing.T) {
 		s.Process.Args = []string{"sh", "-c", "echo one; echo two; sleep 0.2"}
 	})
 	if res := b.runtime("run", "--bundle", dir, "t"); res.Code != 0 || res.Stdout != "one\ntwo\n" {
-		t.Errorf("run: %+v", res)
+		t.Errorf("run: %+v, %q", res, res.Stdout)
 	}
 	b.must("run", "--detach", "--bundle", b.bundle("plain", b.rootfs("root2"), nil), "p")
 	if res := b.runtime("exec", "-t", "p", "sh", "-c", "echo one; echo two; sleep 0.2"); res.Code != 0 || res.Stdout != "one\ntwo\n" {

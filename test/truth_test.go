@@ -691,7 +691,7 @@ func hostWants(p *plan.Plan, i int) []want {
 		return ports
 	case *plan.Hook:
 		if o.Enter { // it is started as exec starts a program: in the container's cgroups and namespaces, with what limits the caller had
-			before := like(`^(setns|unshare|clone) |^prlimit64 |^write /sys/fs/cgroup/[^ ]*/(tasks|cgroup\.procs) 0$`, 1, many)
+			before := like(`^(setns|unshare|clone|setgroups|setresuid|setresgid|capset) |^prlimit64 |^write /sys/fs/cgroup/[^ ]*/(tasks|cgroup\.procs) 0$`, 1, many)
 			return []want{before, like("^exec "+q(o.Path)+"$", 1, 1), like(`^setns `, 0, many)}
 		}
 		return []want{like(`^(setns|unshare) `, 0, many), like("^exec "+q(o.Path)+"$", 1, 1), like(`^(setns|unshare) `, 0, many)}
