@@ -77,6 +77,7 @@ func table() []entry {
 		{"create", containers, (*app).createCommand},
 		{"start", containers, (*app).startCommand},
 		{"exec", containers, (*app).execCommand},
+		{"attach", containers, (*app).attachCommand},
 		{"ps", containers, (*app).psCommand},
 		{"logs", containers, (*app).logsCommand},
 		{"stop", containers, (*app).stopCommand},
@@ -305,7 +306,7 @@ func (a *app) containerCommand() *cobra.Command {
 	ls.Use = strings.Replace(ls.Use, "ps", "ls", 1)
 	ls.Aliases = []string{"list", "ps"}
 	return parent("container", "The commands on containers under one name",
-		a.createCommand(), a.execCommand(), a.inspectOf("container"), a.killCommand(), a.logsCommand(), ls, a.pauseCommand(),
+		a.attachCommand(), a.createCommand(), a.execCommand(), a.inspectOf("container"), a.killCommand(), a.logsCommand(), ls, a.pauseCommand(),
 		a.renameCommand(), a.restartCommand(), a.rmCommand(), a.runCommand(), a.startCommand(), a.stopCommand(), a.unpauseCommand(),
 		a.waitCommand())
 }

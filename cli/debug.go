@@ -59,11 +59,11 @@ A container that has CAP_SYS_PTRACE itself can look at what the shell sees: --im
 			if err != nil {
 				return err
 			}
-			code, err := e.Debug(cmd.Context(), args[0], o)
-			if err == nil && code != 0 {
-				err = &exitError{code}
-			}
-			return err
+			at := a.besideExec(o.ExecOptions, nil)
+			return at.stay(cmd.Context(), false, func(s engine.Streams) (*engine.Session, error) {
+				o.Streams = s
+				return e.Debug(cmd.Context(), args[0], o)
+			})
 		},
 	}
 	fs := cmd.Flags()

@@ -41,7 +41,7 @@ func isCreate(cmd *cobra.Command) bool { return cmd.Name() == "run" || cmd.Name(
 // isDockerFlag lists the flags of docker run (28) that are not there.
 func isDockerFlag(name string) bool {
 	return slices.Contains([]string{
-		"annotation", "blkio-weight-device", "cpu-count", "cpu-percent", "cpu-rt-period", "cpu-rt-runtime", "detach-keys",
+		"annotation", "blkio-weight-device", "cpu-count", "cpu-percent", "cpu-rt-period", "cpu-rt-runtime",
 		"disable-content-trust", "expose", "gpus", "health-cmd", "health-interval", "health-retries", "health-start-interval",
 		"health-start-period", "health-timeout", "io-maxbandwidth", "io-maxiops", "ip6", "isolation", "kernel-memory", "link",
 		"link-local-ip", "log-driver", "network-alias", "no-healthcheck", "restart", "storage-opt", "use-api-socket", "userns",

@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"syscall"
+
 	"github.com/spf13/cobra"
 
 	"glassbox/engine"
@@ -8,6 +10,7 @@ import (
 
 func (a *app) execCommand() *cobra.Command {
 	var o engine.ExecOptions
+	var detachKeys string
 	cmd := &cobra.Command{
 		Use:   "exec [OPTIONS] CONTAINER COMMAND [ARG...]",
 		Short: "Run a further command in a running container",
@@ -19,6 +22,10 @@ func (a *app) execCommand() *cobra.Command {
 			if o.TTY && o.Interactive && !o.Detach && !a.isTerminal() {
 				return errNoTTY
 			}
+			keys, err := engine.ParseDetachKeys(detachKeys)
+			if err != nil {
+				return err
+			}
 			o.Command = args[1:]
 			o.Environ = a.environ
 			if o.TTY {
@@ -28,11 +35,19 @@ func (a *app) execCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			code, err := e.Exec(cmd.Context(), args[0], o)
-			if err == nil && code != 0 {
-				err = &exitError{code}
+			if o.Detach {
+				s, err := e.Exec(cmd.Context(), args[0], o)
+				if err == nil {
+					s.Close()
+				}
+				return err
 			}
-			return err
+			at := a.besideExec(o, keys)
+			err = at.stay(cmd.Context(), false, func(s engine.Streams) (*engine.Session, error) {
+				o.Streams = s
+				return e.Exec(cmd.Context(), args[0], o)
+			})
+			return at.escaped(err)
 		},
 	}
 	fs := cmd.Flags()
@@ -44,6 +59,16 @@ func (a *app) execCommand() *cobra.Command {
 	fs.StringVarP(&o.Workdir, "workdir", "w", "", "Working directory")
 	fs.VarP(list{&o.Env}, "env", "e", "Set an environment variable")
 	fs.Var(list{&o.EnvFile}, "env-file", "Read environment variables from a file")
+	detachKeysFlag(fs, &detachKeys)
 	fs.SetInterspersed(false)
 	return cmd
+}
+
+// besideExec is this program beside a further process of a container. Only those signals are passed on that are meant for a foreground
+// program.
+func (a *app) besideExec(o engine.ExecOptions, keys []byte) *attachment {
+	return &attachment{
+		app: a, tty: o.TTY, proxy: true, keys: keys, stdin: o.Interactive, stdout: true, stderr: true,
+		signals: []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2},
+	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"os/signal"
 	"slices"
 	"strings"
@@ -17,12 +16,12 @@ import (
 	"glassbox/explain"
 	"glassbox/fork"
 	"glassbox/plan"
-	"glassbox/signals"
 )
 
 func (a *app) runCommand() *cobra.Command {
 	var c createFlags
 	var attach []string
+	var detachKeys string
 	var show bool
 	var fixed fixedPlan
 	var steps stepFlags
@@ -53,7 +52,11 @@ The exit code is the container's; 125 if glassbox could not do it, 126 if the co
 			if err != nil {
 				return err
 			}
-			r := run{app: a, flags: &c, options: o, attach: attach, show: show, proxy: proxy, fixed: fixed, steps: steps, trace: &trace, args: args}
+			keys, err := engine.ParseDetachKeys(detachKeys)
+			if err != nil {
+				return err
+			}
+			r := run{app: a, flags: &c, options: o, attach: attach, keys: keys, show: show, proxy: proxy, fixed: fixed, steps: steps, trace: &trace, args: args}
 			err = r.do(cmd.Context())
 			return trace.write(a, err)
 		},
@@ -63,6 +66,7 @@ The exit code is the container's; 125 if glassbox could not do it, 126 if the co
 	fs.BoolVarP(&c.o.Detach, "detach", "d", false, "Run in the background and print the container's ID")
 	fs.VarP(list{&attach}, "attach", "a", "Attach to STDIN, STDOUT or STDERR only")
 	fs.BoolVar(&proxy, "sig-proxy", true, "Pass signals on to the container")
+	detachKeysFlag(fs, &detachKeys)
 	fs.BoolVar(&show, "explain", false, "Print the plan on stderr before it runs")
 	fixed.register(fs)
 	steps.register(fs)
@@ -86,6 +90,7 @@ type run struct {
 	flags   *createFlags
 	options container.Words
 	attach  []string
+	keys    []byte
 	show    bool
 	proxy   bool
 	fixed   fixedPlan
@@ -96,7 +101,7 @@ type run struct {
 
 func (r *run) do(ctx context.Context) error {
 	o := r.options
-	at := attachment{app: r.app, tty: o.TTY, proxy: r.proxy}
+	at := attachment{app: r.app, tty: o.TTY, proxy: r.proxy, keys: r.keys}
 	at.choose(r.attach, o.Interactive)
 	switch {
 	case o.Detach && len(r.attach) > 0:
@@ -152,7 +157,7 @@ func (r *run) do(ctx context.Context) error {
 		}
 		return nil
 	}
-	return at.run(ctx, e, made.ID, so)
+	return at.start(ctx, e, made.ID, so)
 }
 
 func (r *run) create(ctx context.Context, e *engine.Engine) (*container.Container, error) {
@@ -169,6 +174,7 @@ func interruptible(ctx context.Context) (context.Context, context.CancelFunc) {
 
 func (a *app) startCommand() *cobra.Command {
 	var attach, interactive bool
+	var detachKeys string
 	proxy := true
 	cmd := &cobra.Command{
 		Use:   "start [OPTIONS] CONTAINER [CONTAINER...]",
@@ -178,6 +184,10 @@ func (a *app) startCommand() *cobra.Command {
 		Args:              atLeast(1),
 		ValidArgsFunction: a.completeContainers(true),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			keys, err := engine.ParseDetachKeys(detachKeys)
+			if err != nil {
+				return err
+			}
 			e, err := a.open()
 			if err != nil {
 				return err
@@ -195,19 +205,20 @@ func (a *app) startCommand() *cobra.Command {
 			if len(args) > 1 {
 				return errors.New("you cannot start and attach multiple containers at once")
 			}
-			at := attachment{app: a, proxy: proxy, stdin: interactive, stdout: true, stderr: true}
+			at := attachment{app: a, proxy: proxy, keys: keys, stdin: interactive, stdout: true, stderr: true}
 			if at.tty, err = hasTTY(e, args[0]); err != nil {
 				return err
 			}
 			if at.tty && interactive && !a.isTerminal() {
 				return errNoTTY
 			}
-			return at.run(cmd.Context(), e, args[0], engine.StartOptions{ConsoleSize: a.consoleSize()})
+			return at.start(cmd.Context(), e, args[0], engine.StartOptions{ConsoleSize: a.consoleSize()})
 		},
 	}
 	cmd.Flags().BoolVarP(&attach, "attach", "a", false, "Attach to the container's output and pass signals on")
 	cmd.Flags().BoolVarP(&interactive, "interactive", "i", false, "Attach to the container's input, too")
 	cmd.Flags().BoolVar(&proxy, "sig-proxy", true, "Pass signals on to the container")
+	detachKeysFlag(cmd.Flags(), &detachKeys)
 	return cmd
 }
 
@@ -218,94 +229,4 @@ func hasTTY(e *engine.Engine, ref string) (bool, error) {
 		return false, err
 	}
 	return v.Config.Tty, nil
-}
-
-// attachment is the caller's side of a container in the foreground.
-type attachment struct {
-	*app
-	tty                   bool
-	proxy                 bool
-	stdin, stdout, stderr bool
-}
-
-// choose says which streams are attached: those named, or all, input only with -i.
-func (at *attachment) choose(named []string, interactive bool) {
-	if len(named) == 0 {
-		at.stdin, at.stdout, at.stderr = interactive, true, true
-		return
-	}
-	for _, s := range named {
-		switch strings.ToLower(s) {
-		case "stdin":
-			at.stdin = true
-		case "stdout":
-			at.stdout = true
-		case "stderr":
-			at.stderr = true
-		}
-	}
-}
-
-// run starts the container and stays until it ends.
-func (at *attachment) run(ctx context.Context, e *engine.Engine, id string, so engine.StartOptions) error {
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	defer null.Close()
-	pick := func(attached bool, f *os.File) *os.File {
-		if attached {
-			return f
-		}
-		return null
-	}
-	so.Attach, so.Interactive = true, at.stdin
-	so.Stdin, so.Stdout, so.Stderr = pick(at.stdin, at.in), pick(at.stdout, at.out), pick(at.stderr, at.err)
-
-	// Signals are caught from before the start, so that none is lost; the container gets those that come in between.
-	restore := func() {}
-	var catcher *signals.Catcher
-	take := func() (err error) {
-		if catcher, err = at.catch(); err == nil && at.tty && at.stdin && at.isTerminal() {
-			restore, err = rawMode(at.in)
-		}
-		return err
-	}
-	if so.Before == nil { // else they and the keyboard are the stepper's until the program runs
-		if err := take(); err != nil {
-			return err
-		}
-	}
-	defer func() {
-		restore()
-		if catcher != nil {
-			catcher.Stop()
-		}
-	}()
-	done := at.timed("start the container")
-	s, err := e.Start(ctx, id, so)
-	done()
-	if err != nil {
-		restore()
-		return err
-	}
-	defer s.Close()
-	if so.Before != nil {
-		if err := take(); err != nil {
-			return err
-		}
-	}
-	go at.relay(s, catcher, restore)
-	code, err := s.Wait()
-	restore()
-	if err != nil {
-		return err
-	}
-	if s.Left != "" {
-		fmt.Fprintln(at.err, "glassbox: the container has ended, but was not removed:", s.Left)
-	}
-	if code != 0 {
-		return &exitError{code}
-	}
-	return nil
 }

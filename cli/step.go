@@ -69,6 +69,7 @@ type stepper struct {
 	met    map[plan.Phase]bool       // phases that have begun
 	wake   int                       // an eventfd that counts interrupts
 	done   func()
+	catch  func() // takes the signals
 }
 
 const stepIntro = `One step at a time. Before each of its steps the container's process waits: stepping adds a write(2) and a read(2) there, which are
@@ -110,7 +111,11 @@ func newStepper(a *app, e *engine.Engine, f stepFlags) (*stepper, error) {
 	}
 	s := &stepper{app: a, engine: e, flags: f, wake: wake}
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	s.catch = func() {
+		signal.Stop(signals) // or Notify takes them for caught already
+		signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	}
+	s.catch()
 	stop := make(chan struct{})
 	go func() {
 		for {
@@ -347,12 +352,18 @@ func (s *stepper) shell(at *engine.Stop, command string) {
 	if terminal {
 		o.ConsoleSize = s.consoleSize()
 	}
-	code, err := s.engine.DebugStop(context.Background(), at, o)
+	ctx := context.Background()
+	err := s.besideExec(o.ExecOptions, nil).stay(ctx, false, func(streams engine.Streams) (*engine.Session, error) {
+		o.Streams = streams
+		return s.engine.DebugStop(ctx, at, o)
+	})
+	s.catch()       // the shell had them
 	s.interrupted() // what was typed there was not for us
+	var exit *exitError
 	switch {
+	case errors.As(err, &exit):
+		fmt.Fprintf(s.err, "exit code %d\n", exit.code)
 	case err != nil:
 		s.complain(err)
-	case code != 0:
-		fmt.Fprintf(s.err, "exit code %d\n", code)
 	}
 }

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -37,43 +36,43 @@ type DebugOptions struct {
 }
 
 // Debug runs a command in the namespaces and cgroups of a running container, but with the files of an image or of the host, with
-// this process's standard streams, and returns its exit code. The container's own files are at [compile.ContainerDir].
-func (e *Engine) Debug(_ context.Context, ref string, o DebugOptions) (code int, err error) {
+// the caller's streams. The container's own files are at [compile.ContainerDir].
+func (e *Engine) Debug(ctx context.Context, ref string, o DebugOptions) (*Session, error) {
 	id, err := e.resolve(ref)
 	if err != nil {
-		return 125, err
+		return nil, err
 	}
 	caller, target, sameBuild, err := e.door(ref, id)
 	if err != nil {
-		return 125, err
+		return nil, err
 	}
-	return e.debug(id, caller, target, sameBuild, o)
+	return e.debug(ctx, id, caller, target, sameBuild, o)
 }
 
 // DebugStop is Debug in a container of which only a part of the steps is made.
-func (e *Engine) DebugStop(_ context.Context, s *Stop, o DebugOptions) (code int, err error) {
+func (e *Engine) DebugStop(ctx context.Context, s *Stop, o DebugOptions) (*Session, error) {
 	if s.PID == 0 {
-		return 125, conflict("there is no process of the container yet whose namespaces could be entered")
+		return nil, conflict("there is no process of the container yet whose namespaces could be entered")
 	}
 	t, err := e.stopTarget(s)
 	if err != nil {
-		return 125, err
+		return nil, err
 	}
 	caller, err := e.startDoorkeeper(s.Container.ID, t)
 	if err != nil {
-		return 125, fmt.Errorf("start %s doorkeeper: %w", e.cfg.Runtime, err)
+		return nil, fmt.Errorf("start %s doorkeeper: %w", e.cfg.Runtime, err)
 	}
 	// Some namespaces are entered late. The doorkeeper knows of all: an exec may find it when the container runs.
 	look, err := s.Look()
 	if err != nil {
 		caller.Close()
-		return 125, err
+		return nil, err
 	}
 	now := *t
 	now.Namespaces = slices.DeleteFunc(slices.Clone(t.Namespaces), func(name string) bool {
 		return !slices.Contains(look.Own, strings.Replace(name, "mount", "mnt", 1))
 	})
-	return e.debug(s.Container.ID, caller, &now, true, o)
+	return e.debug(ctx, s.Container.ID, caller, &now, true, o)
 }
 
 // stopTarget is what there is to be entered at a stop.
@@ -95,8 +94,14 @@ func (e *Engine) stopTarget(s *Stop) (*supervise.Target, error) {
 	}, nil
 }
 
-func (e *Engine) debug(id string, caller *supervise.Caller, target *supervise.Target, sameBuild bool, o DebugOptions) (code int, err error) {
-	defer caller.Close()
+func (e *Engine) debug(
+	ctx context.Context, id string, caller *supervise.Caller, target *supervise.Target, sameBuild bool, o DebugOptions,
+) (s *Session, err error) {
+	defer func() {
+		if err != nil {
+			caller.Close()
+		}
+	}()
 	if len(o.Command) == 0 {
 		o.Command = []string{"sh"}
 	}
@@ -106,14 +111,14 @@ func (e *Engine) debug(id string, caller *supervise.Caller, target *supervise.Ta
 	}}
 	img, err := e.debugRoot(id, &o, &in)
 	if err != nil {
-		return 125, err
+		return nil, err
 	}
 	if err := e.debugProcess(id, img, target.Process, &o, &in); err != nil {
-		return 125, err
+		return nil, err
 	}
 	out, err := compile.Debug(in)
 	if err != nil {
-		return 125, unsupported("%w", err)
+		return nil, unsupported("%w", err)
 	}
 	if o.Warn != nil {
 		if w := exposure(target.Process, in.Process, img == nil); w != "" {
@@ -126,19 +131,32 @@ func (e *Engine) debug(id string, caller *supervise.Caller, target *supervise.Ta
 	if in.Overlay != nil {
 		// Gone with the command or, if this program is killed, with the container.
 		dir := filepath.Join(in.Overlay.Dir, filepath.Dir(in.Overlay.Upper))
-		defer os.RemoveAll(dir)
+		defer func() {
+			if err != nil {
+				os.RemoveAll(dir)
+			} else {
+				s.process = &debugged{s.process, dir}
+			}
+		}()
 		for _, sub := range []string{dir, filepath.Join(dir, "upper"), filepath.Join(dir, "work")} {
 			if err := os.Mkdir(sub, 0o755); err != nil {
-				return 125, err
+				return nil, err
 			}
 		}
 	}
-	code, err = caller.Exec(&supervise.ExecJob{Terminal: o.TTY, Interactive: o.Interactive, Plan: out.Plan}, sameBuild)
-	var refused *supervise.ExecError
-	if errors.As(err, &refused) {
-		err = &StartError{refused.Code, fmt.Errorf("debug: %w", err)}
-	}
-	return code, err
+	o.Detach = false
+	return startExec(ctx, id, caller, out.Plan, sameBuild, o.ExecOptions, "debug")
+}
+
+// debugged is a process with files of its own, which are thrown away.
+type debugged struct {
+	process
+	dir string
+}
+
+func (d *debugged) Close() {
+	d.process.Close()
+	os.RemoveAll(d.dir)
 }
 
 // exposure says who in the container can reach what the process sees, if anybody can. To look at a process through /proc takes

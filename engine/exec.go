@@ -16,43 +16,76 @@ import (
 
 	"glassbox/compile"
 	"glassbox/container"
+	"glassbox/plan"
 	"glassbox/spec"
 	"glassbox/state"
 	"glassbox/supervise"
 )
 
-// Exec runs a command in a running container, with this process's standard streams, and returns its exit code. The container's
-// doorkeeper starts it: see supervise.Doorkeeper.
-func (e *Engine) Exec(_ context.Context, ref string, o ExecOptions) (code int, err error) {
+// Exec starts a command in a running container, and returns when it runs, or with a [StartError]. The container's doorkeeper starts it: see
+// supervise.Doorkeeper. Input and output are carried by Session.Wait; the caller takes its signals into its own hands before it calls Exec.
+func (e *Engine) Exec(ctx context.Context, ref string, o ExecOptions) (*Session, error) {
 	id, err := e.resolve(ref)
 	if err != nil {
-		return 125, err
+		return nil, err
 	}
 	if len(o.Command) == 0 || o.Command[0] == "" {
-		return 125, invalid("there is no command to run")
+		return nil, invalid("there is no command to run")
 	}
 	caller, target, sameBuild, err := e.door(ref, id)
 	if err != nil {
-		return 125, err
+		return nil, err
 	}
-	defer caller.Close()
+	s, err := e.exec(ctx, id, caller, target, sameBuild, o)
+	if err != nil {
+		caller.Close()
+	}
+	return s, err
+}
+
+func (e *Engine) exec(ctx context.Context, id string, caller *supervise.Caller, target *supervise.Target, sameBuild bool, o ExecOptions) (*Session, error) {
 	in := compile.ExecInput{
 		Input: compile.Input{Facts: target.Facts, SeccompName: "default", Origins: map[string]string{"": "command line"}},
 		PID:   target.PID, Start: target.Start, Namespaces: target.Namespaces, Cgroups: target.Cgroups,
 	}
 	if err := e.execProcess(id, target.Process, o, &in); err != nil {
-		return 125, err
+		return nil, err
 	}
 	out, err := compile.Exec(in)
 	if err != nil {
-		return 125, unsupported("%w", err)
+		return nil, unsupported("%w", err)
 	}
-	code, err = caller.Exec(&supervise.ExecJob{Terminal: o.TTY, Interactive: o.Interactive, Detach: o.Detach, Plan: out.Plan}, sameBuild)
+	return startExec(ctx, id, caller, out.Plan, sameBuild, o, "exec")
+}
+
+// startExec lets the doorkeeper run a plan. verb is what an error begins with.
+func startExec(ctx context.Context, id string, caller *supervise.Caller, p *plan.Plan, sameBuild bool, o ExecOptions, verb string) (*Session, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	streams, err := o.Streams.descriptors(o.Interactive)
+	if err != nil {
+		return nil, err
+	}
+	job := &supervise.ExecJob{Terminal: o.TTY, Interactive: o.Interactive, Detach: o.Detach, Plan: p}
+	x, err := caller.Start(job, sameBuild, streams.fds(), o.DetachKeys)
 	var refused *supervise.ExecError
 	if errors.As(err, &refused) {
-		err = &StartError{refused.Code, fmt.Errorf("exec: %w", err)}
+		err = &StartError{refused.Code, fmt.Errorf("%s: %w", verb, err)}
 	}
-	return code, err
+	if err != nil {
+		streams.close()
+		return nil, err
+	}
+	return &Session{ID: id, Terminal: o.TTY, process: &executed{x}, descriptors: streams}, nil
+}
+
+// executed is a further process of a container.
+type executed struct{ *supervise.Exec }
+
+func (x *executed) wait(ctx context.Context) (ending, error) {
+	code, err := x.Wait(ctx)
+	return ending{code: code}, err
 }
 
 // door connects to the doorkeeper of a running container, which is started if there is none.

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"os"
 	"time"
 
 	"glassbox/container"
@@ -17,6 +16,7 @@ type CreateOptions struct {
 
 // ExecOptions says what to run in a running container.
 type ExecOptions struct {
+	Streams
 	Command     []string
 	TTY         bool
 	Interactive bool
@@ -33,11 +33,11 @@ type ExecOptions struct {
 // StartOptions says what the caller wants of a start.
 type StartOptions struct {
 	Attach bool // pass on the container's output (and, with Interactive, input)
+	Streams
 	// Interactive connects Stdin. Without it a container that was created with -i reads end of file.
-	Interactive           bool
-	Stdin, Stdout, Stderr *os.File         // descriptors that the supervisor takes over while the caller lives
-	Explain               func(*plan.Plan) // called with the plan before it runs
-	ConsoleSize           [2]uint16
+	Interactive bool
+	Explain     func(*plan.Plan) // called with the plan before it runs
+	ConsoleSize [2]uint16
 	// Before, if it is set, is called before each step of the plan, of both lanes, in the order of [plan.Plan.Order]: all before are
 	// done, and the container's process, if there is one, waits. An error ends the start: what was made is taken back, the container is
 	// removed if it never ran, and Start returns that error. The child makes two system calls more before each of its steps, which are

@@ -105,7 +105,7 @@ func (e *Engine) fixedJob(c *container.Container, o StartOptions) (*supervise.Jo
 	}
 	job := &supervise.Job{
 		ID: c.ID, Dir: dir, NameFile: e.nameFile(c.Name), LockFile: e.lockFile(c.ID), Terminal: v.terminal, Interactive: c.Config.OpenStdin,
-		Detached: !o.Attach, Remove: c.Config.Remove, Cgroups: v.cgroups(), Namespaces: p.Namespaces(), Process: processOf(v.process(), p),
+		Detached: !o.Attach, DetachKeys: o.DetachKeys, Remove: c.Config.Remove, Cgroups: v.cgroups(), Namespaces: p.Namespaces(), Process: processOf(v.process(), p),
 		Undo: p.Undo(len(p.Steps)), Plan: p,
 	}
 	job.LogMaxSize, job.LogMaxFiles = c.Config.Log.Limits()

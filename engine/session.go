@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,16 +19,94 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Session is a started container, seen by the command that started it.
-type Session struct {
-	socket *os.File
-	events *bufio.Scanner
-	exited bool
-	code   int
-	trace  *plan.Trace // nil, or what events tell is added to it
+// ErrDetached is what a session ends with when the detach keys were typed: the process goes on.
+var ErrDetached = supervise.ErrDetached
 
+// ErrOutputClosed is what a session ends with when nobody takes its standard output any more (`run … | head -1`): the container goes on.
+var ErrOutputClosed = errors.New("standard output was closed")
+
+// Session is a process of a container with its caller beside it: the first one, as [Engine.Start] or [Engine.Attach] gives it, or a
+// further one of [Engine.Exec]. Its methods may be called from several goroutines; Wait from one.
+type Session struct {
+	ID       string // of the container
+	Terminal bool   // it has one
 	// Left says, once Wait has returned, why a container that was to be removed at its end is still there; empty if it isn't.
 	Left string
+
+	process     process // nil: nobody is attached
+	descriptors *descriptors
+}
+
+// process is one of the three ways to a process.
+type process interface {
+	wait(context.Context) (ending, error)
+	Signal(unix.Signal) error
+	Resize(rows, cols uint16) error
+	Close()
+}
+
+// ending is how a process ended.
+type ending struct {
+	code int
+	left string
+}
+
+// Wait carries input and output until the process ends, and returns its exit code. It ends early with the context's error, ErrDetached or
+// ErrOutputClosed; the process then goes on without the caller, and all that is left to do is Close.
+func (s *Session) Wait(ctx context.Context) (int, error) {
+	if s.process == nil {
+		return 0, nil
+	}
+	end, err := s.process.wait(ctx)
+	s.Left = end.left
+	if s.descriptors != nil && ctx.Err() == nil {
+		s.descriptors.close()
+		s.descriptors.copies.Wait()
+	}
+	return end.code, err
+}
+
+// Signal sends a signal to the process.
+func (s *Session) Signal(sig unix.Signal) error {
+	if s.process == nil {
+		return nil
+	}
+	return s.process.Signal(sig)
+}
+
+// Resize gives the process's terminal, if it has one, a new size.
+func (s *Session) Resize(rows, cols uint16) error {
+	if s.process == nil {
+		return nil
+	}
+	return s.process.Resize(rows, cols)
+}
+
+// Close leaves the process alone.
+func (s *Session) Close() {
+	if s.process != nil {
+		s.process.Close()
+	}
+	if s.descriptors != nil {
+		s.descriptors.close()
+	}
+}
+
+// Traced waits until a container in the background has been traced for as long as StartOptions.TraceFor says, and reports whether
+// it still runs.
+func (s *Session) Traced() (running bool, err error) {
+	if p, ok := s.process.(*started); ok {
+		return p.traced()
+	}
+	return false, nil
+}
+
+// started is the supervisor of a container that this process has started.
+type started struct {
+	socket *os.File
+	events *bufio.Scanner
+	end    *ending
+	trace  *plan.Trace // nil, or what events tell is added to it
 }
 
 // runtimeFile opens the runtime's executable as a read-only mount of its own, attached nowhere: a process in a container that
@@ -63,28 +142,22 @@ func (e *Engine) spawn(c *container.Container, job *supervise.Job, lock *os.File
 	}
 	mine, theirs := os.NewFile(uintptr(pair[0]), "session"), os.NewFile(uintptr(pair[1]), "session")
 	defer theirs.Close()
-	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
+	if !o.Attach {
+		o.Streams = Streams{}
+	}
+	streams, err := o.Streams.descriptors(o.Interactive)
 	if err != nil {
+		mine.Close()
 		return nil, err
 	}
-	defer null.Close()
+	defer streams.close()
 	memory, err := supervise.Memory("job", job)
 	if err != nil {
 		return nil, err
 	}
 	defer memory.Close()
-	files := []uintptr{null.Fd(), null.Fd(), null.Fd(), lock.Fd(), theirs.Fd(), memory.Fd()}
-	if o.Attach {
-		if o.Interactive && o.Stdin != nil {
-			files[0] = o.Stdin.Fd()
-		}
-		if o.Stdout != nil {
-			files[1] = o.Stdout.Fd()
-		}
-		if o.Stderr != nil {
-			files[2] = o.Stderr.Fd()
-		}
-	}
+	fds := streams.fds()
+	files := []uintptr{uintptr(fds[0]), uintptr(fds[1]), uintptr(fds[2]), lock.Fd(), theirs.Fd(), memory.Fd()}
 	// A session of its own: Ctrl-C at the terminal is for the command, which passes it on. The call is the raw one because
 	// os.StartProcess first starts a process only to see whether pidfds work, which costs as much as the container's network.
 	_, err = syscall.ForkExec(fmt.Sprintf("/proc/self/fd/%d", runtime.Fd()), []string{"glassbox-runtime", "supervise", c.ID}, &syscall.ProcAttr{
@@ -115,7 +188,7 @@ func (e *Engine) spawn(c *container.Container, job *supervise.Job, lock *os.File
 		return nil, fmt.Errorf("the supervisor ended before the container was started: %w", err)
 	}
 	written()
-	s := &Session{socket: mine, events: bufio.NewScanner(mine), trace: e.cfg.Trace}
+	s := &started{socket: mine, events: bufio.NewScanner(mine), trace: e.cfg.Trace}
 	s.events.Buffer(nil, 1<<20)
 	if job.Trace > 0 {
 		s.events.Buffer(nil, 16<<20)
@@ -135,7 +208,7 @@ func (e *Engine) spawn(c *container.Container, job *supervise.Job, lock *os.File
 			return nil, &StartError{event.Code, errors.New(event.Error)}
 		case event.Before == nil:
 			s.late(born)
-			return s, nil
+			return &Session{ID: c.ID, Terminal: job.Terminal, process: s, descriptors: streams}, nil
 		}
 		answer := supervise.Request{Go: true}
 		if refused = o.Before(&Stop{Container: c, Plan: job.Plan, Index: event.Before.Index, PID: event.Before.PID}); refused != nil {
@@ -145,7 +218,7 @@ func (e *Engine) spawn(c *container.Container, job *supervise.Job, lock *os.File
 	}
 }
 
-func (s *Session) next() (supervise.Event, error) {
+func (s *started) next() (supervise.Event, error) {
 	var event supervise.Event
 	if !s.events.Scan() {
 		if err := s.events.Err(); err != nil {
@@ -168,7 +241,7 @@ func (s *Session) next() (supervise.Event, error) {
 
 // late adds to the trace for how long the supervisor, made at a moment, didn't run before its first line: of its beginning it knows
 // only what that took of the processor.
-func (s *Session) late(born int64) {
+func (s *started) late(born int64) {
 	if s.trace == nil {
 		return
 	}
@@ -182,47 +255,53 @@ func (s *Session) late(born int64) {
 	}
 }
 
-// Wait waits for the container's end and returns its exit code.
-func (s *Session) Wait() (int, error) {
-	if s.exited {
-		return s.code, nil
+// wait waits for the container's end.
+func (s *started) wait(ctx context.Context) (ending, error) {
+	if s.end != nil {
+		return *s.end, nil
 	}
+	// To the supervisor a caller whose socket is closed has left.
+	stop := context.AfterFunc(ctx, func() { unix.Shutdown(int(s.socket.Fd()), unix.SHUT_RDWR) })
+	defer stop()
 	event, err := s.next()
-	if err != nil {
-		return 137, fmt.Errorf("the container's supervisor was killed: %w", err)
+	switch {
+	case ctx.Err() != nil:
+		return ending{code: 125}, ctx.Err()
+	case err != nil:
+		return ending{code: 137}, fmt.Errorf("the container's supervisor was killed: %w", err)
+	case event.Left == supervise.LeftKeys:
+		return ending{}, ErrDetached
+	case event.Left == supervise.LeftOutput:
+		return ending{}, ErrOutputClosed
 	}
-	s.exited, s.code, s.Left = true, event.Code, event.Error
-	return s.code, nil
+	s.end = &ending{event.Code, event.Error}
+	return *s.end, nil
 }
 
-// Traced waits until a container in the background has been traced for as long as StartOptions.TraceFor says, and reports whether
-// it still runs.
-func (s *Session) Traced() (running bool, err error) {
+func (s *started) traced() (running bool, err error) {
 	event, err := s.next()
 	if err != nil {
 		return false, fmt.Errorf("the container's supervisor was killed: %w", err)
 	}
-	s.exited, s.code = event.Exited, event.Code
-	return !s.exited, nil
+	if event.Exited {
+		s.end = &ending{event.Code, event.Error}
+	}
+	return !event.Exited, nil
 }
 
-func (s *Session) request(q supervise.Request) error {
+func (s *started) request(q supervise.Request) error {
 	return json.NewEncoder(s.socket).Encode(q)
 }
 
 // Signal sends a signal to the container's first process.
-func (s *Session) Signal(sig syscall.Signal) error {
+func (s *started) Signal(sig unix.Signal) error {
 	return s.request(supervise.Request{Signal: int(sig)})
 }
 
 // Resize gives the container's terminal a new size.
-func (s *Session) Resize(rows, cols uint16) error {
+func (s *started) Resize(rows, cols uint16) error {
 	return s.request(supervise.Request{Rows: rows, Cols: cols})
 }
 
 // Close leaves the container to its supervisor.
-func (s *Session) Close() {
-	if s.socket != nil {
-		s.socket.Close()
-	}
-}
+func (s *started) Close() { s.socket.Close() }

@@ -74,7 +74,7 @@ func (e *Engine) Plan(_ context.Context, o CreateOptions) (*plan.Plan, error) {
 }
 
 // Start starts a container and returns when its program runs, or with a [StartError]. One that runs already is left alone.
-func (e *Engine) Start(_ context.Context, ref string, o StartOptions) (*Session, error) {
+func (e *Engine) Start(ctx context.Context, ref string, o StartOptions) (*Session, error) {
 	id, err := e.resolve(ref)
 	if err != nil {
 		return nil, err
@@ -84,14 +84,19 @@ func (e *Engine) Start(_ context.Context, ref string, o StartOptions) (*Session,
 		// Somebody works on it: its supervisor, because it runs, or a command that is soon done.
 		if _, s, err := e.loadID(id); err == nil && (s.Status == supervise.Running || s.Status == supervise.Paused) {
 			if o.Attach {
-				return nil, unsupported("container %s is running already: attaching to a running container is not supported yet; see glassbox logs -f and glassbox exec", ref)
+				if !o.Interactive {
+					o.Stdin = nil
+				}
+				return e.Attach(ctx, id, AttachOptions{o.Streams})
 			}
-			return &Session{}, nil
+			return &Session{ID: id}, nil
 		}
 		if time.Now().After(end) {
 			return nil, conflict("container %s is being changed by another command", ref)
 		}
-		time.Sleep(5 * time.Millisecond)
+		if err := pause(ctx, 5*time.Millisecond); err != nil {
+			return nil, err
+		}
 	}
 	if err != nil {
 		return nil, err
@@ -202,24 +207,18 @@ func (e *Engine) job(c *container.Container, o StartOptions) (*supervise.Job, er
 	if err != nil {
 		return fail(err)
 	}
-	job := e.supervisorJob(c, s, out)
-	job.Network, job.Detached = w.job, !o.Attach
+	size, files := c.Config.Log.Limits()
+	job := &supervise.Job{
+		ID: c.ID, Dir: dir, NameFile: e.nameFile(c.Name), LockFile: e.lockFile(c.ID),
+		Terminal: c.Config.TTY, Interactive: c.Config.OpenStdin, Detached: !o.Attach, DetachKeys: o.DetachKeys, Remove: c.Config.Remove,
+		LogMaxSize: size, LogMaxFiles: files, Cgroups: out.Cgroups, Network: w.job,
+		Namespaces: out.Plan.Namespaces(), Process: processOf(s.Spec.Process, out.Plan), Undo: out.Plan.Undo(len(out.Plan.Steps)), Plan: out.Plan,
+	}
 	if s.Overlay != nil && slices.Contains(s.Overlay.Options, "volatile") {
 		// A volatile overlay leaves a mark that forbids a second use.
 		os.RemoveAll(filepath.Join(dir, "work", "work"))
 	}
 	return job, nil
-}
-
-// supervisorJob says what the supervisor of a container has to do, but for the network.
-func (e *Engine) supervisorJob(c *container.Container, s *spec.Output, out *compile.Output) *supervise.Job {
-	size, files := c.Config.Log.Limits()
-	return &supervise.Job{
-		ID: c.ID, Dir: e.dir(c.ID), NameFile: e.nameFile(c.Name), LockFile: e.lockFile(c.ID),
-		Terminal: c.Config.TTY, Interactive: c.Config.OpenStdin, Remove: c.Config.Remove, LogMaxSize: size, LogMaxFiles: files,
-		Cgroups: out.Cgroups, Namespaces: out.Plan.Namespaces(), Process: processOf(s.Spec.Process, out.Plan),
-		Undo: out.Plan.Undo(len(out.Plan.Steps)), Plan: out.Plan,
-	}
 }
 
 // processOf gathers what exec will need.
@@ -238,3 +237,13 @@ func processOf(p *specs.Process, made *plan.Plan) supervise.Process {
 
 // timed adds to the trace how long something takes, from now until the function that it returns is called.
 func (e *Engine) timed(what string) func() { return fork.Timed(e.cfg.Trace, "command", what) }
+
+// pause waits for a moment, or returns the error of a context that ends before.
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}

@@ -1,19 +1,19 @@
 package supervise
 
 import (
+	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
-	"golang.org/x/term"
 
 	"glassbox/fork"
 	"glassbox/plan"
-	"glassbox/signals"
 )
 
 // Caller is the caller's end of a socket to the doorkeeper of a running container.
@@ -21,20 +21,11 @@ type Caller struct{ conn int }
 
 // Call connects to the doorkeeper of the container in dir. It fails with ENOENT or ECONNREFUSED if there is none.
 func Call(dir string) (*Caller, error) {
-	path, dirFD, err := socketPath(dir)
+	conn, err := dial(dir, SocketFile)
 	if err != nil {
 		return nil, err
 	}
-	defer unix.Close(dirFD)
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err != nil {
-		unix.Close(fd)
-		return nil, err
-	}
-	return &Caller{fd}, nil
+	return &Caller{conn}, nil
 }
 
 // Close ends the conversation.
@@ -48,62 +39,132 @@ type ExecError struct {
 
 func (e *ExecError) Error() string { return e.Text }
 
-// Exec lets the doorkeeper start a job's process, carries its input, output and signals, and returns its exit code. sameBuild says
-// that the doorkeeper is of this build of glassbox and understands the binary form of a job.
-func (c *Caller) Exec(j *ExecJob, sameBuild bool) (int, error) {
+// ErrDetached is what waiting ends with when the detach keys were typed: the process goes on.
+var ErrDetached = errors.New("detached")
+
+// Exec is a further process of a container, seen by who asked for it.
+type Exec struct {
+	caller *Caller
+	relay  relay
+	detach bool
+}
+
+// Start lets the doorkeeper start a job's process. streams are the caller's descriptors, of which Wait reads and writes; they stay open.
+// sameBuild says that the doorkeeper is of this build of glassbox and understands the binary form of a job. The caller's signals must
+// be in the caller's hands by now: one that kills it leaves the process running.
+func (c *Caller) Start(j *ExecJob, sameBuild bool, streams [3]int, detachKeys []byte) (*Exec, error) {
 	e, err := newEnds(j)
 	if err != nil {
-		return 125, err
+		return nil, err
 	}
 	err = c.send(j, sameBuild, e)
 	e.closeChild()
 	if err != nil {
-		return 125, err
+		e.closeMine()
+		return nil, err
 	}
 	event, fds, err := c.receive()
-	switch {
-	case err != nil:
-		return 125, err
-	case !event.Started || len(fds) == 0:
-		return 125, &ExecError{event.Code, event.Error}
-	case j.Detach:
-		return 0, nil
+	if err == nil && (!event.Started || len(fds) == 0) {
+		err = &ExecError{event.Code, event.Error}
 	}
-	r := relay{conn: c.conn, pidfd: fds[0], console: -1}
-	if len(fds) > 1 {
+	if err != nil {
+		e.closeMine()
+		return nil, err
+	}
+	x := &Exec{caller: c, detach: j.Detach, relay: relay{conn: c.conn, pidfd: fds[0], console: -1, wake: -1}}
+	r := &x.relay
+	switch {
+	case j.Detach:
+		return x, nil
+	case len(fds) > 1:
 		r.console = fds[1]
 		unix.SetNonblock(r.console, true)
-		r.streams = []*stream{{from: r.console, to: 1}}
+		r.streams = []*stream{{from: r.console, to: streams[1]}}
 		if j.Interactive {
-			r.streams = append(r.streams, &stream{from: 0, to: r.console, input: true})
+			r.streams = append(r.streams, &stream{from: streams[0], to: r.console, input: true, keys: newKeys(detachKeys)})
 		}
-		if term.IsTerminal(0) {
-			if old, err := term.MakeRaw(0); err == nil {
-				defer term.Restore(0, old)
+	default:
+		r.streams = []*stream{{from: e.mine[1], to: streams[1]}, {from: e.mine[2], to: streams[2]}}
+		if j.Interactive {
+			r.streams = append(r.streams, &stream{from: streams[0], to: e.mine[0], input: true, close: true})
+		}
+	}
+	unix.Sendmsg(c.conn, []byte{msgReady}, nil, nil, unix.MSG_NOSIGNAL)
+	return x, nil
+}
+
+// Wait carries input and output until the process ends, and returns its exit code; 0 at once for one in the background. With the
+// context it ends, too, and with ErrDetached when the detach keys are typed: the process goes on without its caller.
+func (x *Exec) Wait(ctx context.Context) (int, error) {
+	if x.detach {
+		return 0, nil
+	}
+	if ctx.Done() != nil {
+		wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+		if err != nil {
+			return 125, err
+		}
+		defer unix.Close(wake)
+		x.relay.wake = wake
+		stopped := make(chan struct{})
+		stop := context.AfterFunc(ctx, func() {
+			unix.Write(wake, binary.NativeEndian.AppendUint64(nil, 1)) // eventfd(2)
+			close(stopped)
+		})
+		defer func() {
+			if !stop() {
+				<-stopped // before wake is closed, and is somebody else's descriptor
 			}
-		}
-	} else {
-		r.streams = []*stream{{from: e.mine[1], to: 1}, {from: e.mine[2], to: 2}}
-		if j.Interactive {
-			r.streams = append(r.streams, &stream{from: 0, to: e.mine[0], input: true, close: true})
-		}
+		}()
 	}
-	if err := r.run(); err != nil {
-		return 125, err
+	x.relay.run()
+	switch {
+	case ctx.Err() != nil:
+		return 125, ctx.Err()
+	case x.relay.left:
+		unix.Sendmsg(x.caller.conn, []byte{msgKeep}, nil, nil, unix.MSG_NOSIGNAL)
+		return 0, ErrDetached
 	}
-	event, _, err = c.receive()
+	event, _, err := x.caller.receive()
 	if err != nil {
 		return 125, err
 	}
-	r.drain()
+	x.relay.drain()
 	return event.Code, nil
+}
+
+// Close leaves the process alone, and closes what Start opened. A terminal is hung up, unless it was left by the detach keys.
+func (x *Exec) Close() {
+	for _, s := range x.relay.streams {
+		if s.input && s.close && !s.ended {
+			unix.Close(s.to)
+		} else if !s.input && !s.ended {
+			unix.Close(s.from)
+		}
+	}
+	unix.Close(x.relay.pidfd)
+	x.caller.Close()
+}
+
+// Signal sends a signal to the process.
+func (x *Exec) Signal(sig unix.Signal) error {
+	return os.NewSyscallError("pidfd_send_signal", unix.PidfdSendSignal(x.relay.pidfd, sig, nil, 0))
+}
+
+// Resize gives its terminal, if it has one, a new size in rows and columns.
+func (x *Exec) Resize(rows, cols uint16) error {
+	if x.relay.console < 0 {
+		return nil
+	}
+	return os.NewSyscallError("ioctl TIOCSWINSZ", unix.IoctlSetWinsize(x.relay.console, unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: cols}))
 }
 
 // relay carries input and output of a process, in one loop: what it says is often less than what it takes to start a thread.
 type relay struct {
 	conn, pidfd, console int
+	wake                 int // a descriptor that ends the relay when it becomes readable; -1: none
 	streams              []*stream
-	catcher              *signals.Catcher
+	left                 bool // the detach keys were typed
 }
 
 // stream is one direction.
@@ -111,24 +172,17 @@ type stream struct {
 	from, to int
 	input    bool // from the caller; not waited for
 	close    bool // the end of from is passed on
+	keys     *keys
 	pending  []byte
 	ended    bool
 	broken   bool // what it leads to takes no more
 }
 
-// chunk is what a pipe that is ready for writing takes without making the writer wait (PIPE_BUF, pipe(7)): the caller's output may be
-// a blocking descriptor, and nothing else could be done meanwhile.
-const chunk = 4096
-
-// run goes on until the doorkeeper says that the process has ended.
-func (r *relay) run() error {
-	if err := r.catch(); err != nil {
-		return err
-	}
+// run goes on until the doorkeeper says that the process has ended, or the caller leaves.
+func (r *relay) run() {
 	buf := make([]byte, chunk)
 	for !r.step(buf, -1, true) {
 	}
-	return nil
 }
 
 // drain passes on what the process has written; what its children in the background will write is not waited for.
@@ -144,7 +198,8 @@ func (r *relay) drain() {
 	}
 }
 
-// step waits until something can be read or written, and does that. It returns true if there is a message of the doorkeeper.
+// step waits until something can be read or written, and does that. It returns true if there is a message of the doorkeeper, or no
+// more to be done.
 func (r *relay) step(buf []byte, timeout int, watch bool) bool {
 	fds := make([]unix.PollFd, 0, 5)
 	for _, s := range r.streams {
@@ -158,17 +213,17 @@ func (r *relay) step(buf []byte, timeout int, watch bool) bool {
 		}
 	}
 	if watch {
-		fds = append(fds, unix.PollFd{Fd: int32(r.catcher.FD()), Events: unix.POLLIN}, unix.PollFd{Fd: int32(r.conn), Events: unix.POLLIN})
+		fds = append(fds, unix.PollFd{Fd: int32(r.wake), Events: unix.POLLIN}, unix.PollFd{Fd: int32(r.conn), Events: unix.POLLIN})
 	}
 	if _, err := unix.Poll(fds, timeout); err != nil {
 		return false // a signal, which the next turn finds
 	}
 	if watch && fds[len(fds)-2].Revents != 0 {
-		r.forward()
+		return true
 	}
 	for i, s := range r.streams {
 		if fds[i].Revents != 0 {
-			s.step(buf)
+			r.left = s.step(buf) || r.left
 		}
 		if s.broken { // nobody reads: the process gets SIGPIPE, or SIGHUP
 			unix.Close(s.from)
@@ -178,23 +233,25 @@ func (r *relay) step(buf []byte, timeout int, watch bool) bool {
 			s.broken = false
 		}
 	}
-	return watch && fds[len(fds)-1].Revents != 0
+	return watch && (r.left || fds[len(fds)-1].Revents != 0)
 }
 
-// step reads and writes a piece, each as far as it is possible without waiting.
-func (s *stream) step(buf []byte) {
+// step reads and writes a piece, each as far as it is possible without waiting. It returns true once the detach keys were typed.
+func (s *stream) step(buf []byte) (leaves bool) {
 	if len(s.pending) == 0 {
 		n, err := unix.Read(s.from, buf)
 		switch {
 		case err == unix.EINTR || err == unix.EAGAIN:
-			return
+			return false
 		case n <= 0: // the end; EIO from a terminal whose last user is gone
 			s.end()
-			return
+			return false
 		}
-		s.pending = append(s.pending, buf[:n]...)
-		if fds := []unix.PollFd{{Fd: int32(s.to), Events: unix.POLLOUT}}; !ready(fds) {
-			return
+		data, left := s.keys.filter(buf[:n])
+		leaves = left
+		s.pending = append(s.pending, data...)
+		if fds := []unix.PollFd{{Fd: int32(s.to), Events: unix.POLLOUT}}; len(data) == 0 || !ready(fds) {
+			return leaves
 		}
 	}
 	n, err := unix.Write(s.to, s.pending)
@@ -205,6 +262,7 @@ func (s *stream) step(buf []byte) {
 	default:
 		s.pending = s.pending[:copy(s.pending, s.pending[n:])]
 	}
+	return leaves
 }
 
 func ready(fds []unix.PollFd) bool {
@@ -216,31 +274,6 @@ func (s *stream) end() {
 	s.ended = true
 	if s.close {
 		unix.Close(s.to)
-	}
-}
-
-// catch takes the signals from now on, and lets the doorkeeper know.
-func (r *relay) catch() (err error) {
-	want := []syscall.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2}
-	if r.console >= 0 {
-		want = append(want, unix.SIGWINCH)
-		resize(r.console)
-	}
-	if r.catcher, err = signals.Catch(want...); err != nil {
-		return err
-	}
-	unix.Sendmsg(r.conn, []byte{msgReady}, nil, nil, unix.MSG_NOSIGNAL)
-	return nil
-}
-
-// forward passes the signals on that came.
-func (r *relay) forward() {
-	for _, sig := range r.catcher.Next() {
-		if sig == unix.SIGWINCH {
-			resize(r.console)
-		} else {
-			unix.PidfdSendSignal(r.pidfd, sig, nil, 0)
-		}
 	}
 }
 
@@ -274,7 +307,7 @@ func (c *Caller) send(j *ExecJob, binary bool, e *ends) error {
 func (c *Caller) receive() (e Event, fds []int, err error) {
 	data := make([]byte, 64<<10)
 	fds, n, err := fork.ReceiveFDs(c.conn, data)
-	if err == nil && n == 0 {
+	if err == nil && n == 0 || err == unix.ECONNRESET {
 		err = errors.New("the process that starts commands in the container was killed")
 	}
 	if err == nil {
@@ -319,12 +352,10 @@ func (e *ends) closeChild() {
 	}
 }
 
-// resize gives a pty the size of the terminal at standard input or output.
-func resize(console int) {
-	for fd := range 2 {
-		if ws, err := unix.IoctlGetWinsize(fd, unix.TIOCGWINSZ); err == nil {
-			unix.IoctlSetWinsize(console, unix.TIOCSWINSZ, ws)
-			return
+func (e *ends) closeMine() {
+	for _, fd := range e.mine {
+		if fd >= 0 {
+			unix.Close(fd)
 		}
 	}
 }

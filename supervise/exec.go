@@ -53,6 +53,7 @@ const (
 	msgBinary = 'b' // a job in binary form
 	msgJSON   = 'j' // a job from another build of glassbox
 	msgReady  = 'r'
+	msgKeep   = 'd' // the caller leaves: the terminal goes on without it
 )
 
 // An ExecJob is a further process to be started in a running container.
@@ -92,16 +93,6 @@ func ReadTarget(dir, build string) (*Target, error) {
 	return &t, nil
 }
 
-// socketPath returns a path for DIR/exec that fits into a socket's address (108 bytes), and what to close after its use.
-func socketPath(dir string) (path string, dirFD int, err error) {
-	path = filepath.Join(dir, SocketFile)
-	if len(path) < 108 {
-		return path, -1, nil
-	}
-	dirFD, err = unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	return fmt.Sprintf("/proc/self/fd/%d/%s", dirFD, SocketFile), dirFD, err
-}
-
 // doorkeeper starts further processes in one container.
 type doorkeeper struct {
 	mu      sync.Mutex
@@ -117,7 +108,10 @@ func Doorkeeper(dir string) int {
 	d := &doorkeeper{last: time.Now()}
 	var mine unix.Stat_t
 	unix.Lstat(filepath.Join(dir, SocketFile), &mine)
-	go d.accept()
+	go accept(listenerFD, SocketFile, func(conn int) {
+		d.begin()
+		go d.exec(conn)
+	})
 	for d.remaining() > 0 {
 		fds := []unix.PollFd{{Fd: containerFD, Events: unix.POLLIN}}
 		if n, _ := unix.Poll(fds, int(d.remaining().Milliseconds())+1); n > 0 {
@@ -145,25 +139,7 @@ func Listen(dir string, t *Target) (int, error) {
 	if err := os.WriteFile(filepath.Join(dir, TargetFile), plan.AppendBinary(nil, t), 0o600); err != nil {
 		return -1, err
 	}
-	os.Remove(filepath.Join(dir, SocketFile))
-	path, dirFD, err := socketPath(dir)
-	if err != nil {
-		return -1, err
-	}
-	defer unix.Close(dirFD)
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return -1, err
-	}
-	err = unix.Bind(fd, &unix.SockaddrUnix{Name: path})
-	if err == nil {
-		err = unix.Listen(fd, 64)
-	}
-	if err != nil {
-		unix.Close(fd)
-		return -1, fmt.Errorf("listen on %s: %w", filepath.Join(dir, SocketFile), err)
-	}
-	return fd, nil
+	return listen(dir, SocketFile)
 }
 
 func (d *doorkeeper) begin() {
@@ -195,32 +171,6 @@ func (d *doorkeeper) remaining() time.Duration {
 	return linger - time.Since(d.last)
 }
 
-// accept takes requests.
-func (d *doorkeeper) accept() {
-	file := os.NewFile(listenerFD, SocketFile) // non-blocking, so that Go's poller waits, and not a thread
-	raw, err := file.SyscallConn()
-	if err != nil {
-		return
-	}
-	for {
-		var conn int
-		var err error
-		if raw.Read(func(fd uintptr) bool {
-			conn, _, err = unix.Accept4(int(fd), unix.SOCK_CLOEXEC)
-			return err != unix.EAGAIN
-		}) != nil {
-			return
-		}
-		switch err {
-		case nil:
-			d.begin()
-			go d.exec(conn)
-		case unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOBUFS:
-			time.Sleep(50 * time.Millisecond) // until others end
-		}
-	}
-}
-
 // exec serves one caller. Its goroutine keeps the thread that clones: the thread is in the container's PID namespace as far as
 // its children are concerned, and is not used for anything else.
 func (d *doorkeeper) exec(conn int) {
@@ -250,28 +200,54 @@ func (d *doorkeeper) exec(conn int) {
 	send := []int{proc.Pidfd}
 	console, terminal := proc.FDs["console"]
 	switch {
-	case terminal && job.Detach: // nobody looks, but the process must be able to write
-		go func() {
-			defer unix.Close(console)
-			for buf := make([]byte, 4<<10); ; {
-				if n, err := unix.Read(console, buf); n <= 0 && err != unix.EINTR {
-					return
-				}
-			}
-		}()
+	case terminal && job.Detach:
+		go discard(console)
 	case terminal:
 		send = append(send, console)
 	}
 	sendEvent(conn, Event{Started: true}, send...)
-	if len(send) > 1 {
-		unix.Close(console)
-	}
 	if job.Detach && !terminal {
 		end() // nobody waits, and an orphan is as well off
 	} else if !job.Detach && !callerReady(conn, proc.Pidfd) {
 		unix.PidfdSendSignal(proc.Pidfd, unix.SIGKILL, nil, 0)
 	}
+	if terminal && !job.Detach {
+		kept := make(chan struct{})
+		defer func() { <-kept }() // before hangUp, which reads the connection, too
+		go func() {
+			defer close(kept)
+			keep(conn, console)
+		}()
+	}
 	sendEvent(conn, Event{Exited: true, Code: waitFor(proc)})
+}
+
+// keep holds a terminal for a caller that may leave it with the detach keys. One that is gone without a word hangs it up.
+func keep(conn, console int) {
+	for {
+		var buf [1]byte
+		n, _, err := unix.Recvfrom(conn, buf[:], 0)
+		switch {
+		case err == unix.EINTR || err == unix.EAGAIN || n == 1 && buf[0] != msgKeep: // EAGAIN: the limit on the time that a request takes
+			continue
+		case n == 1:
+			discard(console)
+		default:
+			unix.Close(console)
+		}
+		return
+	}
+}
+
+// discard reads a terminal at which nobody looks: its programs must be able to write.
+func discard(console int) {
+	defer unix.Close(console)
+	unix.SetNonblock(console, false) // as its caller may have set it
+	for buf := make([]byte, 4<<10); ; {
+		if n, err := unix.Read(console, buf); n <= 0 && err != unix.EINTR {
+			return
+		}
+	}
 }
 
 // hangUp closes a connection once the caller has. To close it earlier, with a message of the caller unread, would make the kernel

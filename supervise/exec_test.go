@@ -2,6 +2,7 @@ package supervise
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"os"
 	"path/filepath"
@@ -133,6 +134,15 @@ func job(argv ...string) *ExecJob {
 	return &ExecJob{Plan: &plan.Plan{Version: plan.Version, Arch: runtime.GOARCH, Steps: steps}}
 }
 
+// run starts a job and waits for its end, with this process's standard streams.
+func run(c *Caller, j *ExecJob, binary bool) (int, error) {
+	x, err := c.Start(j, binary, [3]int{0, 1, 2}, nil)
+	if err != nil {
+		return 125, err
+	}
+	return x.Wait(context.Background())
+}
+
 // TestExec runs programs through a doorkeeper, with a job in either form.
 func TestExec(t *testing.T) {
 	for _, binary := range []bool{true, false} {
@@ -140,14 +150,14 @@ func TestExec(t *testing.T) {
 			0: {"/bin/true"}, 7: {"/bin/sh", "-c", "sleep 0.02; exit 7"}, 137: {"/bin/sh", "-c", "kill -9 $$"},
 		} {
 			serve(t, func(c *Caller) {
-				if got, err := c.Exec(job(argv...), binary); got != code || err != nil {
+				if got, err := run(c, job(argv...), binary); got != code || err != nil {
 					t.Errorf("%q: %d, %v, want %d", argv, got, err, code)
 				}
 			})
 		}
 		serve(t, func(c *Caller) {
-			if got, err := c.Exec(job("/no/such/program"), binary); got != 125 {
-				t.Errorf("no such program: %d, %v", got, err)
+			if _, err := run(c, job("/no/such/program"), binary); err == nil {
+				t.Error("no such program: no error")
 			} else if e, ok := err.(*ExecError); !ok || e.Code != 127 {
 				t.Errorf("no such program: %#v, want an ExecError with 127", err)
 			}
@@ -207,10 +217,11 @@ func TestRelay(t *testing.T) {
 	otherToR, otherToW := pipe()
 	want := bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
 	go func() {
-		writeAll(fromW, want)
-		unix.Close(fromW)
+		w := os.NewFile(uintptr(fromW), "from")
+		w.Write(want)
+		w.Close()
 	}()
-	loop := &relay{conn: -1, console: -1, streams: []*stream{{from: fromR, to: toW, close: true}, {from: otherR, to: otherToW}}}
+	loop := &relay{conn: -1, console: -1, wake: -1, streams: []*stream{{from: fromR, to: toW, close: true}, {from: otherR, to: otherToW}}}
 	stop := make(chan bool)
 	go func() {
 		buf := make([]byte, chunk)

@@ -45,12 +45,13 @@ type Job struct {
 	NameFile    string            `json:"nameFile"` // removed with the container
 	LockFile    string            `json:"lockFile"`
 	Terminal    bool              `json:"terminal"`
-	Interactive bool              `json:"interactive"`     // standard input is kept open
-	Detached    bool              `json:"detached"`        // nobody is attached
-	Remove      bool              `json:"remove"`          // --rm
-	Step        bool              `json:"step,omitempty"`  // the caller is asked before each step; a container that doesn't come to run is removed
-	Trace       int64             `json:"trace,omitempty"` // nanoseconds for which the program is traced, and the rest is timed; 0: neither
-	LogMaxSize  int64             `json:"logMaxSize"`      // bytes; 0: no limit
+	Interactive bool              `json:"interactive"`          // standard input is kept open
+	Detached    bool              `json:"detached"`             // nobody is attached
+	DetachKeys  []byte            `json:"detachKeys,omitempty"` // typed at a terminal they are the caller's leave; none: nothing is
+	Remove      bool              `json:"remove"`               // --rm
+	Step        bool              `json:"step,omitempty"`       // the caller is asked before each step; a container that doesn't come to run is removed
+	Trace       int64             `json:"trace,omitempty"`      // nanoseconds for which the program is traced, and the rest is timed; 0: neither
+	LogMaxSize  int64             `json:"logMaxSize"`           // bytes; 0: no limit
 	LogMaxFiles int               `json:"logMaxFiles"`
 	Cgroups     map[string]string `json:"cgroups"` // as in compile.Output
 	Network     *Network          `json:"network,omitempty"`

@@ -125,7 +125,8 @@ func Resident(dir, numbers string) int {
 		return os.NewFile(uintptr(fd), name)
 	}
 	s := &supervisor{
-		job: &Job{Dir: dir, Terminal: r.console >= 0, Detached: true}, lock: os.NewFile(lockFD, "lock"), detach: make(chan struct{}), ports: r.ports,
+		job: &Job{Dir: dir, Terminal: r.console >= 0, Detached: true}, lock: os.NewFile(lockFD, "lock"), ports: r.ports,
+		caller:  caller{wake: -1},
 		proc:    &fork.Process{PID: r.pid, Pidfd: r.pidfd},
 		console: file(r.console, "console"),
 		pipes:   &pipes{stdin: file(r.stdin, "stdin"), stdout: file(r.stdout, "stdout"), stderr: file(r.stderr, "stderr")},
@@ -142,9 +143,11 @@ func Resident(dir, numbers string) int {
 		return 125
 	}
 	s.job = job
-	if state, err := ReadState(dir); err == nil {
-		s.state = *state
+	if last, err := ReadState(dir); err == nil {
+		s.state = *last
 	}
-	s.finish(s.drain(ws))
+	code := s.drain(ws)
+	s.finish(code)
+	s.followers.end(code)
 	return 0
 }

@@ -18,8 +18,15 @@ type Event struct {
 	Traced  bool        `json:"traced,omitempty"`  // in the background: the program goes on, and the time for which it is traced is over
 	Code    int         `json:"code,omitempty"`    // exit code of the container, or 125, 126, 127 with Error
 	Trace   *plan.Trace `json:"trace,omitempty"`   // with Started, Error, Exited and Traced, if the job asks for it: what was noted since the last one
+	Left    string      `json:"left,omitempty"`    // the caller is no longer served, and why: LeftKeys, LeftOutput
 	Before  *Stop       `json:"before,omitempty"`  // a step is to be made: the supervisor waits for a request with Go or Quit
 }
+
+// Why a supervisor no longer serves its caller, while the container goes on.
+const (
+	LeftKeys   = "keys"   // the detach keys were typed
+	LeftOutput = "output" // nobody takes its standard output any more
+)
 
 // Stop is a moment before a step, while all before it are done (see fork.Options.Before).
 type Stop struct {

@@ -3,21 +3,18 @@ package supervise
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"glassbox/cgroup"
 	"glassbox/fork"
-	"glassbox/host/remove"
 	"glassbox/network"
 	"glassbox/plan"
 	"glassbox/state"
@@ -40,7 +37,7 @@ func Main() int {
 		job:     &Job{},
 		lock:    os.NewFile(lockFD, "lock"),
 		session: session{file: os.NewFile(sessionFD, "session")},
-		detach:  make(chan struct{}),
+		caller:  caller{wake: -1},
 	}
 	began := time.Now() // it asks the kernel for nothing, as fork.Now does
 	if err := readMemory(jobFD, s.job); err != nil {
@@ -107,22 +104,21 @@ func memoryBytes(fd int) ([]byte, error) {
 }
 
 type supervisor struct {
-	job      *Job
-	state    State
-	lock     *os.File
-	session  session
-	log      *logger
-	proc     *fork.Process
-	pipes    *pipes
-	console  *os.File
-	streams  sync.WaitGroup // copies of output
-	detached atomic.Bool
-	detach   chan struct{}
-	once     sync.Once
-	ports    []int
-	watch    *fork.Watcher // nil: nothing is traced
-	noted    []plan.Span   // what hasn't been told yet
-	zero     int64         // the moment of the plan's beginning
+	job       *Job
+	state     State
+	lock      *os.File
+	session   session
+	caller    caller
+	followers followers
+	log       *logger
+	proc      *fork.Process
+	pipes     *pipes
+	console   *os.File
+	streams   sync.WaitGroup // copies of output
+	ports     []int
+	watch     *fork.Watcher // nil: nothing is traced
+	noted     []plan.Span   // what hasn't been told yet
+	zero      int64         // the moment of the plan's beginning
 }
 
 func (s *supervisor) note(what string, begin, end int64) {
@@ -215,6 +211,7 @@ func (s *supervisor) serve() int {
 		end.Error = left.Error()
 	}
 	s.session.send(end)
+	s.followers.end(code)
 	return 0
 }
 
@@ -279,123 +276,6 @@ func reservations(rules []plan.PortRule) []network.Port {
 	return ports
 }
 
-// connect starts to carry input and output.
-func (s *supervisor) connect() {
-	p := s.pipes
-	in, out, errOut := -1, -1, -1
-	if !s.job.Detached {
-		in, out, errOut = keepFD(0), keepFD(1), keepFD(2)
-	}
-	if s.job.Terminal {
-		s.copyOut(s.console, out, "stdout")
-		if s.job.Interactive && in >= 0 {
-			s.copyIn(in, s.console, false)
-		}
-		return
-	}
-	s.copyOut(p.stdout, out, "stdout")
-	s.copyOut(p.stderr, errOut, "stderr")
-	if p.stdin != nil && in >= 0 {
-		s.copyIn(in, p.stdin, true)
-	}
-}
-
-// keepFD moves one of the standard descriptors out of the way: the Go runtime ends a process that writes to a broken pipe on 1
-// or 2, and a supervisor must outlive its caller.
-func keepFD(fd int) int {
-	n, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 5)
-	if err != nil {
-		return -1
-	}
-	if null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0); err == nil {
-		unix.Dup3(null, fd, 0)
-		unix.Close(null)
-	}
-	return n
-}
-
-// copyOut carries a stream of the container to the log and to the caller.
-func (s *supervisor) copyOut(from *os.File, to int, stream string) {
-	s.streams.Add(1)
-	go func() {
-		defer s.streams.Done()
-		buf := make([]byte, 16<<10)
-		for {
-			n, err := from.Read(buf)
-			if n > 0 {
-				s.log.write(stream, buf[:n]) // a full disk must not stop the container
-				if to >= 0 && !s.detached.Load() && !writeAll(to, buf[:n]) {
-					unix.Close(to)
-					to = -1
-				}
-			}
-			if err != nil { // end of file; EIO from a terminal whose last user is gone
-				break
-			}
-		}
-		from.Close()
-		if to >= 0 {
-			unix.Close(to)
-		}
-	}()
-}
-
-func writeAll(fd int, data []byte) bool {
-	for len(data) > 0 {
-		n, err := unix.Write(fd, data)
-		if err == unix.EINTR {
-			continue
-		}
-		if err == unix.EAGAIN {
-			unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, -1)
-			continue
-		}
-		if err != nil {
-			return false
-		}
-		data = data[n:]
-	}
-	return true
-}
-
-// copyIn carries the caller's input to the container as long as the caller is there.
-func (s *supervisor) copyIn(from int, to *os.File, closeAtEnd bool) {
-	go func() {
-		wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
-		if err != nil {
-			return
-		}
-		go func() {
-			<-s.detach
-			unix.Write(wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
-		}()
-		buf := make([]byte, 16<<10)
-		for {
-			fds := []unix.PollFd{{Fd: int32(from), Events: unix.POLLIN}, {Fd: int32(wake), Events: unix.POLLIN}}
-			if _, err := unix.Poll(fds, -1); err == unix.EINTR {
-				continue
-			} else if err != nil || fds[1].Revents != 0 {
-				return // detached: the container's input stays open
-			}
-			n, err := unix.Read(from, buf)
-			if err == unix.EINTR || err == unix.EAGAIN {
-				continue
-			}
-			if n > 0 {
-				if _, err := to.Write(buf[:n]); err != nil {
-					break
-				}
-				continue
-			}
-			break
-		}
-		if closeAtEnd {
-			to.Close()
-		}
-		unix.Close(from)
-	}()
-}
-
 func (s *supervisor) request(q Request) {
 	switch {
 	case q.Signal != 0:
@@ -407,14 +287,6 @@ func (s *supervisor) request(q Request) {
 	case q.Detach:
 		s.leave()
 	}
-}
-
-// leave stops serving the caller; the container goes on.
-func (s *supervisor) leave() {
-	s.once.Do(func() {
-		s.detached.Store(true)
-		close(s.detach)
-	})
 }
 
 func (s *supervisor) reap() unix.WaitStatus { return reap(s.proc.PID) }
@@ -452,9 +324,19 @@ func (s *supervisor) drain(ws unix.WaitStatus) int {
 	cgroup.Kill(s.job.Cgroups)
 	done := make(chan struct{})
 	go func() { s.streams.Wait(); close(done) }()
-	select {
-	case <-done:
-	case <-time.After(2 * time.Second): // somebody outside the container holds its output open
+	// Somebody outside the container may hold its output open, and is not waited for. A caller that takes its time with what is
+	// left in the pipes is.
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for idle := 0; idle < 20; idle++ {
+		select {
+		case <-done:
+			return code
+		case <-tick.C:
+			if s.caller.busy() {
+				idle = 0
+			}
+		}
 	}
 	return code
 }
@@ -520,115 +402,4 @@ func (s *supervisor) closePorts() {
 		unix.Close(fd)
 	}
 	s.ports = nil
-}
-
-// Undo takes back what the plan of a job made and gives its address back. Doing it twice does no harm.
-func Undo(job *Job) error {
-	var errs []error
-	for _, step := range job.Undo {
-		if _, ok := step.Op.(*plan.LinkDelete); ok {
-			continue // the pair goes with the container's network namespace, which nobody has to wait for
-		}
-		if err := fork.Undo(step.Op); err != nil {
-			errs = append(errs, fmt.Errorf("undo %s: %w", step.Op, err))
-		}
-	}
-	releaseNetwork(job)
-	return errors.Join(errs...)
-}
-
-func releaseNetwork(job *Job) {
-	n := job.Network
-	if n == nil {
-		return
-	}
-	for _, l := range n.All() {
-		if addr, err := netip.ParseAddr(l.Address); err == nil {
-			_ = network.Store{State: n.State}.Release(l.Network, addr, job.ID) // what stays, network.Repair finds
-		}
-	}
-}
-
-// RemoveFiles removes a container's name and directory, in an order in which a kill at any moment leaves either the container
-// or something that Repair takes for one that was never finished. If something can't be removed the container is there as before, with
-// what is left of its files, and can be removed again; the error says what.
-func RemoveFiles(dir, nameFile string) error {
-	// Out of everybody's sight in one step; the file itself goes last, because without it nobody would know of the rest.
-	seen, going := filepath.Join(dir, ContainerFile), filepath.Join(dir, goingFile)
-	if err := os.Rename(seen, going); err != nil && !os.IsNotExist(err) {
-		return err
-	}
-	err := remove.Contents(dir, goingFile, StateFile)
-	if err == nil && nameFile != "" {
-		if err = os.Remove(nameFile); os.IsNotExist(err) {
-			err = nil
-		}
-	}
-	if err == nil {
-		return remove.All(dir)
-	}
-	if errors.Is(err, fs.ErrNotExist) { // the directory itself
-		return nil
-	}
-	os.Rename(going, seen)
-	return err
-}
-
-// pipes connect a container without a terminal to its supervisor.
-type pipes struct {
-	child                 map[string]int
-	stdin, stdout, stderr *os.File // the supervisor's ends
-}
-
-func newPipes(terminal, interactive bool) (*pipes, error) {
-	p := &pipes{child: map[string]int{}}
-	if terminal {
-		return p, nil
-	}
-	pipe := func(name string, childReads bool) (*os.File, error) {
-		var fd [2]int
-		if err := unix.Pipe2(fd[:], unix.O_CLOEXEC); err != nil {
-			return nil, err
-		}
-		child, mine := fd[1], fd[0]
-		if childReads {
-			child, mine = fd[0], fd[1]
-		}
-		p.child[name] = child
-		unix.SetNonblock(mine, true) // so that Go's poller waits, and not a thread
-		return os.NewFile(uintptr(mine), name), nil
-	}
-	var err error
-	if interactive {
-		if p.stdin, err = pipe("stdin", true); err != nil {
-			return nil, err
-		}
-	} else {
-		fd, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return nil, err
-		}
-		p.child["stdin"] = fd
-	}
-	if p.stdout, err = pipe("stdout", false); err != nil {
-		return nil, err
-	}
-	if p.stderr, err = pipe("stderr", false); err != nil {
-		return nil, err
-	}
-	return p, nil
-}
-
-func (p *pipes) closeChild() {
-	for _, fd := range p.child {
-		unix.Close(fd)
-	}
-}
-
-func (p *pipes) closeParent() {
-	for _, f := range []*os.File{p.stdin, p.stdout, p.stderr} {
-		if f != nil {
-			f.Close()
-		}
-	}
 }

@@ -903,6 +903,8 @@ func cmdTTY(ts *testscript.TestScript, neg bool, args []string) {
 			var rows, cols uint16
 			fmt.Sscan(rest, &rows, &cols)
 			ts.Check(setSize(master, rows, cols))
+		case "hangup":
+			master.Close()
 		case "":
 		default:
 			fail("unknown action %q", action)
@@ -926,7 +928,8 @@ func cmdTTY(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func openPty() (master, slave *os.File, err error) {
-	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	// Non-blocking: or it couldn't be closed while it is read.
+	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, nil, fmt.Errorf("open /dev/ptmx: %w", err)
 	}

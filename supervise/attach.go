@@ -1,0 +1,195 @@
+package supervise
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"glassbox/fork"
+)
+
+// Attachment is a follower's end of a socket to a supervisor (see followers).
+type Attachment struct {
+	// Terminal and Input say whether the container has a terminal, and whether there is a way for input.
+	Terminal, Input bool
+
+	conn *os.File
+	keys *keys
+}
+
+// AttachOptions says what a follower wants.
+type AttachOptions struct {
+	Stdout, Stderr bool
+	DetachKeys     []byte // looked for in input to a terminal
+}
+
+// ErrCutOff is what a follower gets that took its output too slowly (see patience).
+var ErrCutOff = errors.New("the container wrote faster than its output was taken here, and went on without this attachment; its log has everything")
+
+// ErrEnded says that a supervisor was there and is no more, without having told an exit code.
+var ErrEnded = errors.New("the container's supervisor was killed")
+
+// errSilent is the case of a supervisor that was started by a glassbox which didn't know of followers.
+var errSilent = errors.New("the container's supervisor doesn't answer: if glassbox was updated since the container was started, restart the container")
+
+// Attach follows a running container, whose directory and state are given. Only what it writes from now on is seen.
+func Attach(ctx context.Context, dir string, s *State, o AttachOptions) (*Attachment, error) {
+	for begin, wait := time.Now(), time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
+		conn, err := dial(dir, AttachFile)
+		switch {
+		case err == nil:
+			unix.SetNonblock(conn, true) // so that Go's poller waits, and the context can end it
+			return newAttachment(ctx, os.NewFile(uintptr(conn), AttachFile), o)
+		case err != unix.ENOENT && err != unix.ECONNREFUSED:
+			return nil, err
+		case time.Since(begin) > 5*time.Second:
+			return nil, errSilent
+		}
+		if err := nudge(s); err != nil {
+			return nil, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(wait):
+		}
+	}
+}
+
+// nudge lets a container's supervisor listen for followers. It is the parent of the container's first process, and lives as long.
+func nudge(s *State) error {
+	stat, err := fork.ReadStat(s.PID)
+	if err != nil || stat.Start != s.Start {
+		return ErrEnded
+	}
+	fd, err := unix.PidfdOpen(stat.Parent, 0)
+	if err != nil {
+		return ErrEnded
+	}
+	defer unix.Close(fd)
+	// That pid could be another's by now; the parent's, while its child lives, could not.
+	again, err := fork.ReadStat(s.PID)
+	if err != nil || again.Start != s.Start || again.Parent != stat.Parent {
+		return ErrEnded
+	}
+	// A process whose supervisor has just been killed has another parent, for as long as it takes to die of it.
+	name, err := os.ReadFile("/proc/" + strconv.Itoa(stat.Parent) + "/cmdline")
+	if err != nil || !bytes.HasPrefix(name, []byte("glassbox-runtime\x00")) {
+		return ErrEnded
+	}
+	return os.NewSyscallError("pidfd_send_signal", unix.PidfdSendSignal(fd, Nudge, nil, 0))
+}
+
+func newAttachment(ctx context.Context, conn *os.File, o AttachOptions) (*Attachment, error) {
+	a := &Attachment{conn: conn}
+	defer a.until(ctx)()
+	hello := [3]byte{msgHello, attachVersion}
+	if o.Stdout {
+		hello[2] |= wantStdout
+	}
+	if o.Stderr {
+		hello[2] |= wantStderr
+	}
+	_, err := conn.Write(hello[:])
+	var answer [3]byte
+	if err == nil {
+		_, err = conn.Read(answer[:])
+	}
+	if err == nil && answer[0] != msgAttached {
+		err = fmt.Errorf("unknown answer %q of the container's supervisor", answer[0])
+	}
+	if err != nil {
+		conn.Close()
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if err == io.EOF || errors.Is(err, unix.ECONNRESET) {
+			err = ErrEnded // it came to its end at this moment
+		}
+		return nil, err
+	}
+	a.Terminal, a.Input = answer[1] != 0, answer[2] != 0
+	if a.Terminal {
+		a.keys = newKeys(o.DetachKeys)
+	}
+	return a, nil
+}
+
+// until ends what waits for the supervisor when a context ends. The function that it returns undoes that.
+func (a *Attachment) until(ctx context.Context) (undo func()) {
+	stop := context.AfterFunc(ctx, func() { a.conn.SetDeadline(time.Unix(1, 0)) })
+	return func() {
+		if !stop() {
+			a.conn.SetDeadline(time.Time{})
+		}
+	}
+}
+
+// Copy writes the container's output until it ends, and returns its exit code. It ends early with the context's error, that of a writer,
+// or ErrCutOff if the container still runs but no longer for this follower. One call at a time.
+func (a *Attachment) Copy(ctx context.Context, stdout, stderr io.Writer) (int, error) {
+	defer a.until(ctx)()
+	buf := make([]byte, 1+piece)
+	for {
+		n, err := a.conn.Read(buf)
+		switch {
+		case ctx.Err() != nil:
+			return 125, ctx.Err()
+		case err == io.EOF:
+			return 125, ErrCutOff
+		case err != nil:
+			return 125, ErrEnded
+		}
+		data := buf[1:n]
+		switch buf[0] {
+		case msgStdout:
+			_, err = stdout.Write(data)
+		case msgStderr:
+			_, err = stderr.Write(data)
+		case msgExit:
+			return strconv.Atoi(string(data))
+		}
+		if err != nil {
+			return 125, err
+		}
+	}
+}
+
+// Write sends input to the container. With the detach keys it ends with ErrDetached.
+func (a *Attachment) Write(data []byte) (int, error) {
+	rest, leaves := a.keys.filter(data)
+	for len(rest) > 0 {
+		n := min(len(rest), piece)
+		if _, err := a.conn.Write(append([]byte{msgInput}, rest[:n]...)); err != nil {
+			return 0, err
+		}
+		rest = rest[n:]
+	}
+	if leaves {
+		return len(data), ErrDetached
+	}
+	return len(data), nil
+}
+
+// Signal sends a signal to the container's first process.
+func (a *Attachment) Signal(sig unix.Signal) error {
+	_, err := a.conn.Write([]byte{msgSignal, byte(sig)})
+	return err
+}
+
+// Resize gives its terminal a new size in rows and columns.
+func (a *Attachment) Resize(rows, cols uint16) error {
+	_, err := a.conn.Write(binary.LittleEndian.AppendUint16(binary.LittleEndian.AppendUint16([]byte{msgWindow}, rows), cols))
+	return err
+}
+
+// Close leaves the container alone.
+func (a *Attachment) Close() { a.conn.Close() }
