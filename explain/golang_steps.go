@@ -651,6 +651,13 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 		g.use("run")
 		items := g.lits(commands)
 		items[0] += "+pid"
+		for _, set := range o.Sysctls {
+			if !plainWords(set) {
+				return none()
+			}
+			// -e: a kernel without IPv6 has no such file.
+			items = append(items, `"nsenter --net=/proc/"+pid+`+g.lit("/ns/net sysctl -qew "+strings.ReplaceAll(set, "/", ".")))
+		}
 		return goLine{fn: "run", items: append([]string{`""`}, items...), fixed: 1, join: true}, true
 	case *plan.LinkMove:
 		if line, ok := g.script(o); ok {

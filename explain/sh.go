@@ -596,6 +596,11 @@ func (s *shell) commands(op plan.Op) ([]string, bool) {
 		if o.Hairpin {
 			lines = append(lines, "bridge link set dev "+quote(o.Name)+" hairpin on")
 		}
+		for _, set := range o.Sysctls {
+			key, value, _ := strings.Cut(set, "=")
+			file := quote("/proc/sys/" + key)
+			lines = append(lines, `nsenter --net="/proc/$pid/ns/net" sh -c '[ ! -e "$1" ] || printf %s "$0" >"$1"' `+quote(value)+" "+file)
+		}
 		return lines, true
 	case *plan.LinkMove:
 		// Moving a link takes its addresses away: they are written down before and given again.

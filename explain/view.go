@@ -128,6 +128,7 @@ type Net struct {
 	Via      string
 	MAC      string
 	MTU      int
+	Settings []string // of the device: net/ipv6/conf/eth0/disable_ipv6=1
 	Subnet   string
 	Table    string
 	Rules    []string
@@ -350,6 +351,7 @@ func (r *reader) step(s plan.Step) bool {
 		}
 	case *plan.LinkVeth:
 		v.Net.Veth, v.Net.Device, v.Net.MAC, v.Net.MTU = o.Name, o.Peer, o.MAC, o.MTU
+		v.Net.Settings = append(v.Net.Settings, o.Sysctls...)
 	case *plan.LinkAddress:
 		if o.Address != "" {
 			v.Net.Address = o.Address

@@ -65,8 +65,7 @@ func bridge(n Network, e Endpoint, w *writer) {
 		w.add(&plan.WriteFile{Path: "/proc/sys/net/ipv4/conf/" + dev + "/forwarding", Value: "1"}, from,
 			"Answers from the outside come in here and have to be forwarded to the bridge; this host forwards nothing else, so the switch for the whole host stays off and the firewall drops what isn't for the bridge.")
 	}
-	w.add(&plan.LinkVeth{Name: e.Link, Peer: e.Interface, Bridge: n.Link, MAC: e.MAC, MTU: n.MTU, Hairpin: len(e.Ports) > 0}, from,
-		"A cable with one plug in the bridge and the other in the container's network namespace.")
+	w.add(&plan.LinkVeth{Name: e.Link, Peer: e.Interface, Bridge: n.Link, MAC: e.MAC, MTU: n.MTU, Hairpin: len(e.Ports) > 0, Sysctls: guard(n, e)}, from, cable(n))
 	w.loopback(from)
 	w.add(&plan.LinkAddress{Link: e.Interface, Address: netip.PrefixFrom(e.IP, subnet.Prefix.Bits()).String()}, from,
 		"The container's address, leased from the bridge's subnet.")
@@ -76,6 +75,25 @@ func bridge(n Network, e Endpoint, w *writer) {
 		w.add(&plan.NftPublish{Table: n.Table(), Ports: rules(e)}, w.origin("publish"),
 			"Connections to these ports of the host are sent on to the container by the kernel itself; no process stands between.")
 	}
+}
+
+// guard are the settings by which a container doesn't believe what its neighbours say of the network: a router advertisement gives
+// every host that hears it an address, a default route and a name server of the sender's choice, and the kernel's default is to
+// listen (accept_ra in Documentation/networking/ip-sysctl.rst). Where the network has no IPv6, there is nothing to say by it at all;
+// the loopback interface keeps ::1.
+func guard(n Network, e Endpoint) []string {
+	if n.hasIPv6() {
+		return []string{"net/ipv6/conf/" + e.Interface + "/accept_ra=0"}
+	}
+	return []string{"net/ipv6/conf/" + e.Interface + "/disable_ipv6=1"}
+}
+
+func cable(n Network) string {
+	const is = "A cable with one plug in the bridge and the other in the container's network namespace. "
+	if n.hasIPv6() {
+		return is + "The container believes no router advertisements, which any neighbour could send (accept_ra)."
+	}
+	return is + "It has no IPv6, as the network has none: a neighbour could make himself its router otherwise (disable_ipv6)."
 }
 
 // none is a network namespace without any connection.

@@ -23,6 +23,8 @@ type LinkState struct {
 	MAC           string
 	Up, Hairpin   bool
 	MTU           int
+	NoIPv6        bool // disable_ipv6
+	AcceptRA      bool // believes router advertisements, if it has IPv6
 	Addresses     []netip.Prefix
 }
 
@@ -101,6 +103,12 @@ func moreOfLink(l link, body []byte) LinkState {
 			s.MAC = strings.ReplaceAll(fmt.Sprintf("% x", data), " ", ":")
 		case unix.IFLA_LINK:
 			s.Peer = int(nativeU32(data))
+		case unix.IFLA_AF_SPEC:
+			for family, data := range attrs(data) {
+				if family == unix.AF_INET6 {
+					s.ipv6(data)
+				}
+			}
 		case unix.IFLA_LINKINFO:
 			for typ, data := range attrs(data) {
 				if typ != unix.IFLA_INFO_SLAVE_DATA {
@@ -115,6 +123,20 @@ func moreOfLink(l link, body []byte) LinkState {
 		}
 	}
 	return s
+}
+
+// ipv6 reads a link's settings of IPv6: IFLA_INET6_CONF of linux/if_link.h is the array of all of them, numbered in linux/ipv6.h.
+func (s *LinkState) ipv6(data []byte) {
+	const (
+		conf        = 2  // IFLA_INET6_CONF
+		acceptRA    = 3  // DEVCONF_ACCEPT_RA
+		disableIPv6 = 26 // DEVCONF_DISABLE_IPV6
+	)
+	for typ, data := range attrs(data) {
+		if typ == conf && len(data) >= 4*(disableIPv6+1) {
+			s.AcceptRA, s.NoIPv6 = nativeU32(data[4*acceptRA:]) != 0, nativeU32(data[4*disableIPv6:]) != 0
+		}
+	}
 }
 
 func anyAddress(body []byte) (index int, p netip.Prefix) {

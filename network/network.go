@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -61,6 +62,10 @@ func (n Network) IPv4() Subnet {
 		}
 	}
 	return Subnet{}
+}
+
+func (n Network) hasIPv6() bool {
+	return slices.ContainsFunc(n.Subnets, func(s Subnet) bool { return s.Prefix.Addr().Is6() })
 }
 
 // Table is the name of the network's nft table, of family ip.

@@ -79,7 +79,10 @@ func (w *Wire) Do(op plan.Op) error {
 			w.peers = map[string]string{}
 		}
 		w.peers[op.Peer] = op.Name
-		return c.veth(op, bridge, ns)
+		if err := c.veth(op, bridge, ns); err != nil || len(op.Sysctls) == 0 {
+			return err
+		}
+		return w.settings(op)
 	case *plan.LinkMove:
 		return w.move(op)
 	case *plan.LinkDelete:
@@ -187,21 +190,59 @@ func (w *Wire) childConn() (_ *conn, err error) {
 	return w.inside, err
 }
 
+// settings makes the settings of a link that the child has just got. They are files, not messages: the thread has to be in the
+// child's network namespace, which decides what /proc/sys/net shows (proc_sys_lookup goes by the caller). The socket for the messages
+// to come is opened at the same time, because going there and back costs more than all else.
+func (w *Wire) settings(op *plan.LinkVeth) error {
+	for _, s := range op.Sysctls {
+		if !strings.HasPrefix(s, "net/ipv4/conf/"+op.Peer+"/") && !strings.HasPrefix(s, "net/ipv6/conf/"+op.Peer+"/") {
+			return fmt.Errorf("setting %q is none of %s", s, op.Peer)
+		}
+	}
+	fd, err := w.childFD()
+	if err != nil {
+		return err
+	}
+	c, err := dialAnd(fd, func() error {
+		for _, s := range op.Sysctls {
+			if err := writeSysctl(s); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	w.inside.close() // of a link before this one
+	w.inside, err = w.share(c, nil)
+	return err
+}
+
 // dialIn opens a socket in another network namespace. The thread is in it for the time of three system calls.
-func dialIn(netns int) (*conn, error) {
+func dialIn(netns int) (*conn, error) { return dialAnd(netns, func() error { return nil }) }
+
+// dialAnd does something else there, too.
+func dialAnd(netns int, f func() error) (*conn, error) {
 	var c *conn
 	lost, err := KeepNamespace(func() (err error) {
 		if err := unix.Setns(netns, unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("enter the child's network namespace: %w", err)
 		}
-		c, err = dial(unix.NETLINK_ROUTE)
-		return err
+		if c, err = dial(unix.NETLINK_ROUTE); err != nil {
+			return err
+		}
+		return f()
 	})
 	if lost != nil {
 		c.close()
 		return nil, fmt.Errorf("return to the host's network namespace: %w", lost)
 	}
-	return c, err
+	if err != nil {
+		c.close()
+		return nil, err
+	}
+	return c, nil
 }
 
 // KeepNamespace runs f, which may change the network namespace of the thread that it runs on, and gives the thread its own back. If that
@@ -224,17 +265,13 @@ func KeepNamespace(f func() error) (lost, err error) {
 // setSysctl makes a setting like "net/ipv4/conf/glassbox0/forwarding=1", unless it is so already. Settings of IPv6 are left
 // out on a kernel without it.
 func setSysctl(s string) error {
-	key, value, ok := strings.Cut(s, "=")
-	if !ok || !strings.HasPrefix(key, "net/") || strings.Contains(key, "..") {
-		return fmt.Errorf("setting %q: want net/…=value", s)
+	path, value, err := sysctl(s)
+	if err != nil {
+		return err
 	}
-	path := "/proc/sys/" + key
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		if err == unix.ENOENT && strings.HasPrefix(key, "net/ipv6/") {
-			return nil
-		}
-		return &os.PathError{Op: "open", Path: path, Err: err}
+		return missingSysctl(path, err)
 	}
 	var buf [64]byte
 	n, err := unix.Read(fd, buf[:])
@@ -242,8 +279,34 @@ func setSysctl(s string) error {
 	if err == nil && strings.TrimSpace(string(buf[:n])) == value {
 		return nil
 	}
-	if fd, err = unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0); err != nil {
-		return &os.PathError{Op: "open", Path: path, Err: err}
+	return writeSysctl(s)
+}
+
+// sysctl takes a setting apart.
+func sysctl(s string) (path, value string, err error) {
+	key, value, ok := strings.Cut(s, "=")
+	if !ok || !strings.HasPrefix(key, "net/") || strings.Contains(key, "..") {
+		return "", "", fmt.Errorf("setting %q: want net/…=value", s)
+	}
+	return "/proc/sys/" + key, value, nil
+}
+
+func missingSysctl(path string, err error) error {
+	if err == unix.ENOENT && strings.HasPrefix(path, "/proc/sys/net/ipv6/") {
+		return nil
+	}
+	return &os.PathError{Op: "open", Path: path, Err: err}
+}
+
+// writeSysctl makes a setting that a link can't have yet.
+func writeSysctl(s string) error {
+	path, value, err := sysctl(s)
+	if err != nil {
+		return err
+	}
+	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return missingSysctl(path, err)
 	}
 	defer unix.Close(fd)
 	if _, err := unix.Write(fd, []byte(value)); err != nil {

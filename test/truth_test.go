@@ -672,7 +672,12 @@ func hostWants(p *plan.Plan, i int) []want {
 		address := netip.MustParsePrefix(o.Address).Addr().As4()
 		return oneOrNone(append(wants, like("^route new address .*"+q(plainBytes(address[:])), 1, 1), like("^route new link", 1, 1)))
 	case *plan.LinkVeth:
-		return []want{like("(?s)^route new link .*"+q(o.Name)+".*veth.*"+q(o.Peer), 1, 1), like("^route (new|set) link ", 0, 3)}
+		wants := []want{like("(?s)^route new link .*"+q(o.Name)+".*veth.*"+q(o.Peer), 1, 1), like("^route (new|set) link ", 0, 3)}
+		for _, set := range o.Sysctls {
+			key, value, _ := strings.Cut(set, "=")
+			wants = append(wants, like("^setns net$", 0, 2), exactly("write /proc/sys/"+key+" "+value))
+		}
+		return wants
 	case *plan.LinkAddress:
 		wants := []want{like("^setns net$", 0, 2)}
 		if o.Address != "" {

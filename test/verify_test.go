@@ -450,6 +450,7 @@ var tamperings = []tampering{
 	{name: "eth0 down", do: `in_net ip link set eth0 down`, want: []string{"link-address: set eth0 up with | eth0 down", "route-default: | no default route"}},
 	{name: "lo down", do: `in_net ip link set lo down`, want: []string{"link-address: set lo up | lo down"}},
 	{name: "hardware address", do: `in_net ip link set eth0 address 02:00:00:00:00:09`, want: []string{"link-veth: | 02:00:00:00:00:09"}},
+	{name: "IPv6 switched on", do: `in_net sh -c 'echo 0 >/proc/sys/net/ipv6/conf/eth0/disable_ipv6'`, want: []string{"link-veth: | eth0 has IPv6"}},
 	{name: "another link", do: `ip link add x1 type veth peer name x2 netns $P`, undo: `ip link del x1 2>/dev/null; :`, want: []string{"unlisted: link x2"}},
 	{name: "out of the bridge", do: `ip link set $VETH nomaster`, want: []string{"link-veth: | it is in no bridge"}},
 	{name: "the host's end down", do: `ip link set $VETH down`, want: []string{"link-veth: | it is down"}},

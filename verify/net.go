@@ -149,6 +149,9 @@ func (v *view) veth(o *plan.LinkVeth) Finding {
 			add(p.Peer == l.Index && l.Peer == p.Index, "%s of the container is not its other end", o.Peer)
 			add(o.MAC == "" || strings.EqualFold(p.MAC, o.MAC), "%s has the hardware address %s", o.Peer, p.MAC)
 			add(o.MTU == 0 || p.MTU == o.MTU, "the MTU of %s is %d", o.Peer, p.MTU)
+			conf := "net/ipv6/conf/" + o.Peer
+			add(p.NoIPv6 || !slices.Contains(o.Sysctls, conf+"/disable_ipv6=1"), "%s has IPv6", o.Peer)
+			add(!p.AcceptRA || !slices.Contains(o.Sysctls, conf+"/accept_ra=0"), "%s believes router advertisements", o.Peer)
 		}
 	}
 	if len(wrong) > 0 {
