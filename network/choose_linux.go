@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"glassbox/plan"
 )
 
 // Open returns a network as it is to be used for a start. The default network, "bridge", is made when it is first asked for: with a
@@ -76,6 +74,10 @@ func (s Store) open(name string, claim bool) (Network, error) {
 	if err != nil {
 		return n, fmt.Errorf("routes: %w", err)
 	}
+	// The bridge is made with the MTU. Routes to it are no matter: it has none yet, or they are left out.
+	if n.MTU, n.Opened, err = outside(c, routes, own, filepath.Join(s.State, "opened.json"), claim); err != nil {
+		return n, err
+	}
 	subnet := n.IPv4().Prefix
 	fits := own >= 0 && subnet.IsValid()
 	if fits && overlaps(usedBy(routes, own), subnet) {
@@ -84,11 +86,10 @@ func (s Store) open(name string, claim bool) (Network, error) {
 		}
 	}
 	if !fits {
-		if n, own, err = s.choose(c, n, routes, claim); err != nil {
-			return n, err
-		}
+		mtu, opened := n.MTU, n.Opened
+		n, err = s.choose(c, n, claim)
+		n.MTU, n.Opened = mtu, opened
 	}
-	n.MTU, n.Opened, err = outside(c, routes, own, filepath.Join(s.State, "opened.json"), claim)
 	return n, err
 }
 
@@ -130,21 +131,19 @@ func bridgeNames(n Network) []string {
 // with its hardware address, which names the subnet. Who made a bridge then looks at all others. Of two with overlapping subnets the
 // one with the higher index was made later, and gives way: indices only grow (dev_new_index in net/core/dev.c), so the later one sees
 // the earlier one.
-func (s Store) choose(c *conn, n Network, routes []route, claim bool) (Network, int, error) {
+func (s Store) choose(c *conn, n Network, claim bool) (Network, error) {
 	if claim {
 		// Two installations may have one root, and so one record: each finds its bridge by the mark.
 		unlock, err := lock(s.Config)
 		if err != nil {
-			return n, -1, err
+			return n, err
 		}
 		defer unlock()
+		mtu := n.MTU
 		if n, _, err = s.read(n.Name); err != nil {
-			return n, -1, err
+			return n, err
 		}
-	}
-	addrs, err := c.addresses(0)
-	if err != nil {
-		return n, -1, fmt.Errorf("addresses: %w", err)
+		n.MTU = mtu
 	}
 	if n.ID == "" {
 		n.ID, n.Created = newID(), time.Now().UTC().Truncate(time.Second)
@@ -156,7 +155,7 @@ func (s Store) choose(c *conn, n Network, routes []route, claim bool) (Network, 
 		n.Link = names[0]
 		own, has, free, err := s.lookAt(c, n, before.Link, claim)
 		if err != nil {
-			return n, -1, err
+			return n, err
 		}
 		if has.IsValid() {
 			n.Subnets = []Subnet{{Prefix: has, Gateway: has.Addr().Next()}}
@@ -165,41 +164,66 @@ func (s Store) choose(c *conn, n Network, routes []route, claim bool) (Network, 
 			names = names[1:]
 			continue
 		}
-		claims, err := c.claims()
-		if err != nil {
-			return n, -1, fmt.Errorf("links: %w", err)
-		}
-		if n, err = s.subnet(n, own, routes, addrs, claims); err != nil || !claim {
-			return n, own, err
+		if n, err = s.subnet(c, n, own); err != nil || !claim {
+			return n, err
 		}
 		// The record comes first: a bridge with a mark and without a record is one that its installation has given up (see abandoned).
 		if err := s.write(n); err != nil {
-			return n, -1, err
+			return n, err
 		}
-		mark := s.owner(n).String()
 		if own >= 0 {
-			err = c.mark(own, mark)
-		} else {
-			own, err = s.make(c, n, mark)
+			return n, c.mark(n.Link, s.owner(n).String())
 		}
+		made, err := s.make(c, n)
 		if errors.Is(err, unix.EEXIST) {
 			names = names[1:] // another installation was faster
 			continue
 		}
-		if err != nil {
-			return n, -1, fmt.Errorf("bridge %s: %w", n.Link, err)
-		}
-		if claims, err = c.claims(); err != nil {
-			return n, -1, fmt.Errorf("links: %w", err)
-		}
-		if !slices.ContainsFunc(claims, func(o claimed) bool { return o.index < own && o.subnet.Overlaps(n.IPv4().Prefix) }) {
-			return n, own, nil
-		}
-		if err := c.deleteIndex(own); err != nil {
-			return n, -1, fmt.Errorf("bridge %s: %w", n.Link, err)
+		if made || err != nil {
+			return n, err
 		}
 	}
-	return n, -1, fmt.Errorf("no name is free for a bridge: glassbox0 to glassbox99 belong to others")
+	return n, fmt.Errorf("no name is free for a bridge: %s0 to %s99 belong to others", ownerWord, ownerWord)
+}
+
+// make makes the bridge of a network, with the step that each start has, too. It reports false where another installation has made one
+// with the same subnet just before: then nothing is left.
+func (s Store) make(c *conn, n Network) (made bool, err error) {
+	op := bridgeOf(n)
+	if err := c.makeBridge(op, s.owner(n).String()); err != nil {
+		return false, err
+	}
+	l, err := c.link(n.Link, 0)
+	if err != nil {
+		return false, fmt.Errorf("link %s: %w", n.Link, err)
+	}
+	claims, err := c.claims()
+	if err != nil {
+		return false, fmt.Errorf("links: %w", err)
+	}
+	if slices.ContainsFunc(claims, func(o claimed) bool { return o.index < l.index && o.subnet.Overlaps(n.IPv4().Prefix) }) {
+		return false, c.deleteIndex(l.index)
+	}
+	if err := s.forgetTable(n); err != nil {
+		return false, err
+	}
+	_, err = c.ensureBridge(op)
+	return true, err
+}
+
+// forgetTable removes a table of the network's name where none of its containers runs: it is somebody's whose bridge is gone, with
+// published ports that lead nowhere, or to one of our containers by chance.
+func (s Store) forgetTable(n Network) error {
+	leases, err := s.Leases(n.Name)
+	if err != nil || len(leases) > 0 {
+		return err
+	}
+	nft, err := dial(unix.NETLINK_NETFILTER)
+	if err != nil {
+		return err
+	}
+	defer nft.close()
+	return nft.deleteTable(n.Table())
 }
 
 // lookAt says whether a network may have the bridge that is named in it: it isn't there, or is its own already (then own is its index,
@@ -263,32 +287,16 @@ func abandoned(c *conn, l link, o owner) (bool, error) {
 	return len(ports) == 0, err
 }
 
-// make makes the bridge of a network. A table of its name is somebody's whose bridge is gone; with it go published ports that lead
-// nowhere, or to one of our containers by chance.
-func (s Store) make(c *conn, n Network, mark string) (index int, err error) {
-	leases, err := s.Leases(n.Name)
-	if err != nil {
-		return -1, err
-	}
-	if err := c.makeBridge(&plan.LinkBridge{Name: n.Link, Address: n.IPv4().withBits().String()}, mark); err != nil {
-		return -1, err
-	}
-	if len(leases) == 0 {
-		nft, err := dial(unix.NETLINK_NETFILTER)
-		if err != nil {
-			return -1, err
-		}
-		defer nft.close()
-		if err := nft.deleteTable(n.Table()); err != nil {
-			return -1, err
-		}
-	}
-	l, err := c.link(n.Link, 0)
-	return l.index, err
-}
-
 // subnet gives a network a subnet: the one that it has, if nothing overlaps or a container has an address in it, or a free one.
-func (s Store) subnet(n Network, own int, routes []route, addrs []ifAddress, claims []claimed) (Network, error) {
+func (s Store) subnet(c *conn, n Network, own int) (Network, error) {
+	routes, err := c.routes()
+	if err != nil {
+		return n, fmt.Errorf("routes: %w", err)
+	}
+	claims, err := c.claims()
+	if err != nil {
+		return n, fmt.Errorf("links: %w", err)
+	}
 	used := usedBy(routes, own)
 	for _, o := range claims {
 		if o.index != own {
@@ -298,7 +306,6 @@ func (s Store) subnet(n Network, own int, routes []route, addrs []ifAddress, cla
 	if p := n.IPv4().Prefix; p.IsValid() {
 		keep := !overlaps(used, p)
 		if !keep && own >= 0 {
-			var err error
 			if keep, err = s.leased(n.Name, p); err != nil {
 				return n, err
 			}
@@ -306,6 +313,10 @@ func (s Store) subnet(n Network, own int, routes []route, addrs []ifAddress, cla
 		if keep {
 			return n, nil
 		}
+	}
+	addrs, err := c.addresses(0) // of a link that is down there is no route
+	if err != nil {
+		return n, fmt.Errorf("addresses: %w", err)
 	}
 	for _, a := range addrs {
 		if a.index != own {

@@ -55,11 +55,7 @@ func bridge(n Network, e Endpoint, w *writer) {
 	from, subnet := w.origin("network"), n.IPv4()
 	w.add(&plan.NftBridge{Table: n.Table(), Bridge: n.Link, Subnet: subnet.Prefix.String(), Rules: Rules(n)}, from,
 		"The firewall of the bridge: containers leave with the host's address, only published ports are let in, and the host's own loopback stays out of reach.")
-	w.add(&plan.LinkBridge{Name: n.Link, Address: subnet.withBits().String(), MTU: n.MTU, Sysctls: []string{
-		"net/ipv4/conf/" + n.Link + "/forwarding=1",
-		"net/ipv4/conf/" + n.Link + "/route_localnet=1",
-		"net/ipv6/conf/" + n.Link + "/disable_ipv6=1",
-	}}, from,
+	w.add(bridgeOf(n), from,
 		"A switch inside the kernel that all containers of this network are plugged into; the host routes for them (forwarding), lets its own 127.0.0.1 reach their published ports (route_localnet), and listens to no router advertisements from them (disable_ipv6).")
 	for _, dev := range n.Opened {
 		w.add(&plan.WriteFile{Path: "/proc/sys/net/ipv4/conf/" + dev + "/forwarding", Value: "1"}, from,
@@ -75,6 +71,15 @@ func bridge(n Network, e Endpoint, w *writer) {
 		w.add(&plan.NftPublish{Table: n.Table(), Ports: rules(e)}, w.origin("publish"),
 			"Connections to these ports of the host are sent on to the container by the kernel itself; no process stands between.")
 	}
+}
+
+// bridgeOf is the step that makes a network's bridge: when the network is made (Store.Open), and again where somebody removed it.
+func bridgeOf(n Network) *plan.LinkBridge {
+	return &plan.LinkBridge{Name: n.Link, Address: n.IPv4().withBits().String(), MTU: n.MTU, Sysctls: []string{
+		"net/ipv4/conf/" + n.Link + "/forwarding=1",
+		"net/ipv4/conf/" + n.Link + "/route_localnet=1",
+		"net/ipv6/conf/" + n.Link + "/disable_ipv6=1",
+	}}
 }
 
 // guard are the settings by which a container doesn't believe what its neighbours say of the network: a router advertisement gives

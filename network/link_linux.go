@@ -327,17 +327,14 @@ func (c *conn) makeBridge(op *plan.LinkBridge, mark string) error {
 	if err := c.do(&r, nil); err != nil || mark == "" {
 		return err
 	}
-	r = request{}
-	r.message(unix.RTM_SETLINK, unix.NLM_F_ACK, ifinfo(0, 0, 0)...)
-	r.str(unix.IFLA_IFNAME, op.Name)
-	r.attr(unix.IFLA_IFALIAS, []byte(mark)...)
-	return c.do(&r, nil)
+	return c.mark(op.Name, mark)
 }
 
 // mark writes an alias on a link.
-func (c *conn) mark(index int, text string) error {
+func (c *conn) mark(name, text string) error {
 	var r request
-	r.message(unix.RTM_SETLINK, unix.NLM_F_ACK, ifinfo(index, 0, 0)...)
+	r.message(unix.RTM_SETLINK, unix.NLM_F_ACK, ifinfo(0, 0, 0)...)
+	r.str(unix.IFLA_IFNAME, name)
 	r.attr(unix.IFLA_IFALIAS, []byte(text)...)
 	return c.do(&r, nil)
 }

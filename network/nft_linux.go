@@ -493,6 +493,14 @@ func (c *conn) deleteTable(name string) error {
 	if err := checkTable(name); err != nil {
 		return err
 	}
+	var ask request
+	ask.nft(unix.NFT_MSG_GETTABLE, unix.NLM_F_ACK)
+	ask.str(unix.NFTA_TABLE_NAME, name)
+	if err := c.do(&ask, nil); errors.Is(err, unix.ENOENT) {
+		return nil
+	} else if err != nil {
+		return fmt.Errorf("table %s: %w", name, err)
+	}
 	var r request
 	r.begin()
 	r.nft(unix.NFT_MSG_DELTABLE, 0)
