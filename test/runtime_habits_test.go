@@ -358,6 +358,15 @@ func TestRuntimeSmallHabits(t *testing.T) {
 	if res := b.runtime("run", "--bundle", nice, "q"); res.Code != 0 || !strings.Contains(res.Stderr, "/process/scheduler/nice: 5 means nothing to SCHED_IDLE") {
 		t.Errorf("a nice value beside a policy without one: %+v", res)
 	}
+	red := filepath.Join(b.work, "red")
+	b.write(red, "#!/bin/sh\nprintf '\\033[31mred' >&2; exit 1\n", 0o755)
+	hooked := b.bundle("hooked", root, func(s *specs.Spec) { s.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: red}}} })
+	for _, flags := range [][]string{nil, {"--log", filepath.Join(b.work, "log")}, {"--log-format", "json"}} {
+		res := b.runtime(append(flags, "run", "--bundle", hooked, "q")...)
+		if res.Code != 1 || strings.Contains(res.Stderr, "\x1b") || strings.Contains(res.Stderr, `\u001b`) || !strings.Contains(res.Stderr, `x1b[31mred`) {
+			t.Errorf("%v: control characters in a hook's words: %+v", flags, res)
+		}
+	}
 	unmapped := b.bundle("unmapped", root, func(s *specs.Spec) {
 		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
 	})

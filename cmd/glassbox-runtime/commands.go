@@ -244,7 +244,7 @@ func list(a *app, fs *flag.FlagSet) func([]string) (int, error) {
 		w := tabwriter.NewWriter(a.out, 12, 1, 3, ' ', 0)
 		fmt.Fprint(w, "ID\tPID\tSTATUS\tBUNDLE\tCREATED\tOWNER\n")
 		for _, s := range states {
-			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\n", s.ID, s.PID, s.Status, s.Bundle, s.Created.Format(time.RFC3339Nano), s.Owner)
+			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\n", s.ID, s.PID, s.Status, printable(s.Bundle), s.Created.Format(time.RFC3339Nano), s.Owner)
 		}
 		return 0, w.Flush()
 	}
@@ -291,7 +291,7 @@ func ps(a *app, fs *flag.FlagSet) func([]string) (int, error) {
 				continue
 			}
 			if pid, err := strconv.Atoi(fields[column]); err == nil && slices.Contains(pids, pid) {
-				fmt.Fprintln(a.out, line)
+				fmt.Fprintln(a.out, printable(line)) // the processes choose their names
 			}
 		}
 		return 0, nil

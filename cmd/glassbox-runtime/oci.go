@@ -180,7 +180,7 @@ func formats(args []string) bool {
 func (a *app) fail(err error, code int) int {
 	a.log.write("error", err.Error())
 	if a.log.file != os.Stderr {
-		fmt.Fprintln(os.Stderr, "glassbox-runtime: "+err.Error())
+		fmt.Fprintln(os.Stderr, "glassbox-runtime: "+printable(err.Error()))
 	}
 	return code
 }
