@@ -207,18 +207,24 @@ func (e *Engine) job(c *container.Container, o StartOptions) (*supervise.Job, er
 	if err != nil {
 		return fail(err)
 	}
-	size, files := c.Config.Log.Limits()
-	job := &supervise.Job{
-		ID: c.ID, Dir: dir, NameFile: e.nameFile(c.Name), LockFile: e.lockFile(c.ID),
-		Terminal: c.Config.TTY, Interactive: c.Config.OpenStdin, Detached: !o.Attach, DetachKeys: o.DetachKeys, Remove: c.Config.Remove,
-		LogMaxSize: size, LogMaxFiles: files, Cgroups: out.Cgroups, Network: w.job,
-		Namespaces: out.Plan.Namespaces(), Process: processOf(s.Spec.Process, out.Plan), Undo: out.Plan.Undo(len(out.Plan.Steps)), Plan: out.Plan,
-	}
+	job := e.supervisorJob(c, s, out)
+	job.Network, job.Detached, job.DetachKeys = w.job, !o.Attach, o.DetachKeys
 	if s.Overlay != nil && slices.Contains(s.Overlay.Options, "volatile") {
 		// A volatile overlay leaves a mark that forbids a second use.
 		os.RemoveAll(filepath.Join(dir, "work", "work"))
 	}
 	return job, nil
+}
+
+// supervisorJob says what the supervisor of a container has to do, but for the network.
+func (e *Engine) supervisorJob(c *container.Container, s *spec.Output, out *compile.Output) *supervise.Job {
+	size, files := c.Config.Log.Limits()
+	return &supervise.Job{
+		ID: c.ID, Dir: e.dir(c.ID), NameFile: e.nameFile(c.Name), LockFile: e.lockFile(c.ID),
+		Terminal: c.Config.TTY, Interactive: c.Config.OpenStdin, Remove: c.Config.Remove, LogMaxSize: size, LogMaxFiles: files,
+		Cgroups: out.Cgroups, Namespaces: out.Plan.Namespaces(), Process: processOf(s.Spec.Process, out.Plan),
+		Undo: out.Plan.Undo(len(out.Plan.Steps)), Plan: out.Plan,
+	}
 }
 
 // processOf gathers what exec will need.
