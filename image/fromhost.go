@@ -126,8 +126,9 @@ func (s *Store) ingestTree(ctx context.Context, t *hostTree) (*layerRecord, int6
 	h := sha256.New()
 	count := &countWriter{}
 	r := hashReader{ctxReader{ctx, pr}, io.MultiWriter(h, count)}
-	limits := Limits{}.withDefaults()
-	out, err := unpack(r, int(in.f.Fd()), in.user, limits)
+	m := newMeter(Limits{})
+	m.local = true
+	out, err := unpack(r, int(in.f.Fd()), in.user, m)
 	if err == nil {
 		_, err = io.Copy(io.Discard, r)
 	}

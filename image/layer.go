@@ -186,8 +186,8 @@ func (g *syncer) sync(f *os.File) error {
 }
 
 // decompress opens a layer stream by its first bytes: media types of layers are often wrong, and the diff ID is checked
-// anyway.
-func decompress(r io.Reader, l Limits) (io.ReadCloser, error) {
+// anyway. It may wait until other layers of the pull have given memory back.
+func decompress(ctx context.Context, r io.Reader, m *meter) (io.ReadCloser, error) {
 	b := bufio.NewReaderSize(r, 64<<10)
 	magic, err := b.Peek(4)
 	if err != nil && err != io.EOF {
@@ -202,39 +202,84 @@ func decompress(r io.Reader, l Limits) (io.ReadCloser, error) {
 		return z, nil
 	case bytes.Equal(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}),
 		len(magic) == 4 && magic[0]&0xf0 == 0x50 && magic[1] == 0x2a && magic[2] == 0x4d && magic[3] == 0x18:
-		z, err := zstd.NewReader(b,
-			zstd.WithDecoderMaxWindow(l.ZstdWindow),
-			zstd.WithDecoderMaxMemory(uint64(l.Bytes)),
-			zstd.WithDecoderLowmem(true),
-			zstd.WithDecoderConcurrency(2))
-		if err != nil {
-			return nil, fmt.Errorf("zstd: %w", err)
-		}
-		return z.IOReadCloser(), nil
+		return unzstd(ctx, b, m)
 	}
 	return io.NopCloser(b), nil
 }
 
-// budget counts unpacked bytes and stops a decompression bomb.
-type budget struct {
-	r          io.Reader
-	n          int64
-	limit      int64 // of bytes
-	ratioLimit int64 // of bytes, from the compressed size
-	ratio      int64
+// usualWindow is room for what zstd makes at its levels up to 19 (8 MiB), and then some: the first frame of a stream says how much memory
+// it wants, the later ones are only held to that.
+const usualWindow = 32 << 20
+
+// unzstd opens a zstd stream. The window that its first frame asks for is taken from what all layers of the pull have together.
+func unzstd(ctx context.Context, b *bufio.Reader, m *meter) (io.ReadCloser, error) {
+	most := m.limits.ZstdWindow
+	window := uint64(most)
+	head, err := b.Peek(zstd.HeaderMaxSize)
+	if err != nil && err != io.EOF {
+		return nil, err
+	}
+	var h zstd.Header
+	if err := h.Decode(head); err == nil && !h.Skippable { // what stands behind a frame that is skipped is not known yet
+		window = h.WindowSize
+		if h.SingleSegment {
+			window = h.FrameContentSize
+		}
+	}
+	if window > uint64(most) {
+		return nil, zstd.ErrWindowSizeExceeded
+	}
+	want := min(max(int64(window), usualWindow), most)
+	release, err := m.takeWindow(ctx, want)
+	if err != nil {
+		return nil, err
+	}
+	z, err := zstd.NewReader(b,
+		zstd.WithDecoderMaxWindow(uint64(want)),
+		zstd.WithDecoderMaxMemory(uint64(m.limits.Bytes)),
+		zstd.WithDecoderLowmem(true),
+		zstd.WithDecoderConcurrency(1)) // two would keep a second window
+	if err != nil {
+		release()
+		return nil, fmt.Errorf("zstd: %w", err)
+	}
+	return &windowReader{z.IOReadCloser(), release}, nil
 }
 
-func (b *budget) Read(p []byte) (int, error) {
-	n, err := b.r.Read(p)
-	b.n += int64(n)
-	switch {
-	case b.n > b.limit:
-		return 0, &Error{Op: "layer", Kind: ErrLimit, Text: fmt.Sprintf("unpacks to more than %d bytes", b.limit)}
-	case b.n > b.ratioLimit:
-		return 0, &Error{
-			Op: "layer", Kind: ErrLimit,
-			Text: fmt.Sprintf("unpacks to more than %d times its compressed size: a decompression bomb", b.ratio),
-		}
+// windowReader gives a decoder's memory back when it is closed.
+type windowReader struct {
+	io.ReadCloser
+	release func()
+}
+
+func (w *windowReader) Close() error {
+	err := w.ReadCloser.Close()
+	w.release()
+	return err
+}
+
+// inflow counts what came over the network.
+type inflow struct {
+	r io.Reader
+	m *meter
+}
+
+func (f inflow) Read(p []byte) (int, error) {
+	n, err := f.r.Read(p)
+	f.m.in.Add(int64(n))
+	return n, err
+}
+
+// outflow counts unpacked bytes and stops a decompression bomb.
+type outflow struct {
+	r io.Reader
+	m *meter
+}
+
+func (f outflow) Read(p []byte) (int, error) {
+	n, err := f.r.Read(p)
+	if over := f.m.unpacked(n); over != nil {
+		return 0, over
 	}
 	return n, err
 }
@@ -256,21 +301,18 @@ const (
 	aheadCount = 4
 )
 
-// fill unpacks a compressed stream of compressedSize bytes into the ingest directory and checks the diff ID. cancel must
+// fill unpacks a compressed stream into the ingest directory and checks the diff ID. cancel must
 // unblock src. The stages run side by side: src and its digest; decompression; diff ID and files.
-func (in *ingest) fill(ctx context.Context, src io.Reader, compressedSize int64, diffID string, l Limits, cancel func()) (*unpacked, error) {
+func (in *ingest) fill(ctx context.Context, src io.Reader, diffID string, m *meter, cancel func()) (*unpacked, error) {
 	compressed := newAhead(src, aheadSize, aheadCount)
 	defer compressed.Close()
 	defer cancel()
-	z, err := decompress(compressed, l)
+	z, err := decompress(ctx, inflow{compressed, m}, m)
 	if err != nil {
 		return nil, layerError(diffID, err)
 	}
 	defer z.Close()
-	b := &budget{
-		r: z, limit: l.Bytes + int64(l.Entries)*1024 + 1<<20,
-		ratioLimit: max(l.RatioFloor, compressedSize*l.Ratio), ratio: l.Ratio,
-	}
+	b := outflow{z, m}
 	plain := newAhead(b, aheadSize, aheadCount)
 	// Order of the end: cancel unblocks the network, which ends compressed's fill, which ends plain's.
 	defer func() {
@@ -280,7 +322,7 @@ func (in *ingest) fill(ctx context.Context, src io.Reader, compressedSize int64,
 	}()
 	h := sha256.New()
 	r := hashReader{plain, h}
-	out, err := unpack(ctxReader{ctx, r}, int(in.f.Fd()), in.user, l)
+	out, err := unpack(ctxReader{ctx, r}, int(in.f.Fd()), in.user, m)
 	if err == nil {
 		// The archive's end mark may be followed by padding, which is part of both digests.
 		_, err = io.Copy(io.Discard, ctxReader{ctx, r})
@@ -354,7 +396,7 @@ func variantID(chain string) string { return digestOf([]byte("variant of " + cha
 // needsVariant reports whether directories that a layer's archive lacks look otherwise in the layers beneath (bottom
 // first), so that the plain layer would hide the difference; or whether it has whiteouts where there is nothing to hide,
 // which overlayfs would list as names that cannot be opened.
-func (s *Store) needsVariant(rec *layerRecord, below []Layer) (bool, error) {
+func (s *Store) needsVariant(rec *layerRecord, below []Layer, mt *meter) (bool, error) {
 	if len(rec.Links) > 0 {
 		return true, nil
 	}
@@ -366,6 +408,7 @@ func (s *Store) needsVariant(rec *layerRecord, below []Layer) (bool, error) {
 		return false, err
 	}
 	defer m.close()
+	m.meter = mt
 	for _, p := range rec.Hiding {
 		if ok, err := m.isDir(p); !ok || err != nil {
 			return err == nil, err

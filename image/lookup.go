@@ -15,7 +15,8 @@ import (
 // merged reads a stack of layer directories as overlayfs would show it: upper layers first, whiteouts and opaque
 // directories heeded, symbolic links resolved inside the stack. Nothing is mounted.
 type merged struct {
-	roots []int // descriptors, top first
+	roots []int  // descriptors, top first
+	meter *meter // nil, or who pays for the steps
 }
 
 func openMerged(root string, layers []Layer) (*merged, error) {
@@ -137,6 +138,12 @@ func (m *merged) walk(p string) (*found, string, error) {
 		if len(c) > 255 {
 			f.close()
 			return nil, "", unix.ENAMETOOLONG
+		}
+		if m.meter != nil {
+			if err := m.meter.spend(1 + len(cur)); err != nil {
+				f.close()
+				return nil, "", err
+			}
 		}
 		var next []int
 		var st unix.Stat_t

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -92,6 +93,7 @@ type pull struct {
 	platform Platform // what the index says the image is for
 	out      *reporter
 	client   *client
+	meter    *meter
 	sync     syncer
 }
 
@@ -248,6 +250,7 @@ type held struct {
 
 // layers makes every layer of an image available and returns the stack, bottom first.
 func (p *pull) layers(ctx context.Context, m *v1.Manifest, c *v1.Image) ([]Layer, error) {
+	p.meter = newMeter(p.opts.Limits) // anew for a second attempt
 	n := len(m.Layers)
 	diffs := make([]string, n)
 	chains := make([]string, n)
@@ -324,7 +327,7 @@ func (p *pull) stack(got []*held, first map[string]int, diffs, variants []string
 			continue // an empty layer shows nothing; builders write many
 		}
 		again := first[diffs[i]] != i // overlayfs refuses the same directory twice
-		variant, err := p.store.needsVariant(rec, stack)
+		variant, err := p.store.needsVariant(rec, stack, p.meter)
 		if err != nil {
 			return nil, err
 		}
@@ -391,7 +394,7 @@ func (p *pull) fetch(ctx context.Context, desc v1.Descriptor, diffID, variant st
 	blob := p.client.blob(ctx, desc)
 	defer blob.Close()
 	stop := p.out.watch(desc, blob)
-	out, err := in.fill(ctx, blob, desc.Size, diffID, p.opts.Limits, cancel)
+	out, err := in.fill(ctx, blob, diffID, p.meter, cancel)
 	stop()
 	if err != nil {
 		return nil, err
@@ -400,6 +403,7 @@ func (p *pull) fetch(ctx context.Context, desc v1.Descriptor, diffID, variant st
 		ID: diffID, DiffID: diffID, Size: out.Size, Entries: out.Entries, Implied: out.Implied, Links: out.Links,
 		Hiding: out.Hiding,
 	}
+	p.tellLeft(desc, out.Left)
 	h := &held{raw: raw, in: in}
 	if len(raw.Links) == 0 && (len(raw.Implied) == 0 || len(raw.Implied) == 1 && raw.Implied[0] == "") {
 		p.out.layer(desc, Extracting, desc.Size)
@@ -411,6 +415,13 @@ func (p *pull) fetch(ctx context.Context, desc v1.Descriptor, diffID, variant st
 	keep = true
 	p.out.layer(desc, Done, desc.Size)
 	return h, nil
+}
+
+// tellLeft says which attributes of a layer's files were left out: an image that relies on them is another without.
+func (p *pull) tellLeft(desc v1.Descriptor, left map[string]int) {
+	for _, name := range slices.Sorted(maps.Keys(left)) {
+		p.out.warn(fmt.Sprintf("layer %s: the extended attribute %q of %d files was left out", shortDigest(string(desc.Digest)), name, left[name]))
+	}
 }
 
 // newImage is an image whose layers are in the store, about to be named.

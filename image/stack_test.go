@@ -327,3 +327,27 @@ func umociUnpack(t *testing.T, tars [][]byte) ([]string, error) {
 	}
 	return listing(t, filepath.Join(dir, "bundle", "rootfs")), nil
 }
+
+// TestVariantKeepsACLs: a directory that a layer leaves out has the ACLs that it has beneath, and so has a copy of a layer's own.
+func TestVariantKeepsACLs(t *testing.T) {
+	needRoot(t)
+	s := openStore(t)
+	acls := map[string]string{"SCHILY.xattr.system.posix_acl_access": aclValue, "SCHILY.xattr.system.posix_acl_default": aclValue}
+	base := tarOf(t, e{name: "d/", typ: tar.TypeDir, mode: 0o640, pax: acls}, fileE("d/old", ""))
+	top := tarOf(t, fileE("d/new", "x"), e{name: "own/", typ: tar.TypeDir, mode: 0o640, pax: acls}, fileE("own/f", ""))
+	mustPullTars(t, s, top) // the plain form is there, and the variant is made from it
+	img := mustPullTars(t, s, base, top)
+	merged := mountImage(t, s, img)
+	for path, want := range map[string]string{"d": aclValue, "own": aclValue, "d/new": "", "own/f": ""} {
+		for _, attr := range []string{"system.posix_acl_access", "system.posix_acl_default"} {
+			buf := make([]byte, 100)
+			n, err := unix.Getxattr(filepath.Join(merged, path), attr, buf)
+			if err == unix.EOPNOTSUPP {
+				t.Skip("needs a file system with ACLs")
+			}
+			if got := string(buf[:max(n, 0)]); got != want {
+				t.Errorf("%s of %s: got %q, want %q", attr, path, got, want)
+			}
+		}
+	}
+}

@@ -35,7 +35,9 @@ func unpackTo(t testing.TB, archive []byte, l Limits) (dir string, out *unpacked
 		t.Fatal(err)
 	}
 	defer f.Close()
-	out, err = unpack(bytes.NewReader(archive), int(f.Fd()), os.Geteuid() != 0, l.withDefaults())
+	m := newMeter(l)
+	m.local = true
+	out, err = unpack(bytes.NewReader(archive), int(f.Fd()), os.Geteuid() != 0, m)
 	got := tree(t, base, func(p string) bool { return p == "layer" })
 	want := []string{"outside 40755", "outside/victim 100600 safe"}
 	if d := cmp.Diff(want, got); d != "" {
@@ -242,7 +244,7 @@ func TestUnpackRefuses(t *testing.T) {
 		{"too deep", []e{fileE(strings.Repeat("d/", 300)+"x", "")}, Limits{}, ErrLimit},
 		{"link target too long", []e{linkE("l", strings.Repeat("x", 4096))}, Limits{}, ErrLayer},
 		{"too many entries", []e{fileE("a", ""), fileE("b", ""), fileE("c", "")}, Limits{Entries: 2}, ErrLimit},
-		{"too many bytes", []e{fileE("a", "12345"), fileE("b", "67890")}, Limits{Bytes: 9}, ErrLimit},
+		{"too many bytes", []e{fileE("a", "12345"), fileE("b", "67890")}, Limits{Bytes: 2*4096 + 9}, ErrLimit},
 		{"memory for names", []e{dirE("aaaa", 0o755), dirE("bbbb", 0o755), fileE("x/.wh.cccc", "")}, Limits{Notes: 300}, ErrLimit},
 		{"attributes too large", []e{{name: "f", mode: 0o644, pax: map[string]string{"SCHILY.xattr.user.x": strings.Repeat("v", 200<<10)}}}, Limits{}, ErrLimit},
 	}
@@ -409,7 +411,7 @@ func FuzzUnpack(f *testing.F) {
 	f.Add(tarOf(f, fileE("../outside/victim", "evil")))
 	f.Add(tarOf(f, linkE("l", "../outside"), hardE("h", "l/victim"), fileE("h", "evil")))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		unpackTo(t, b, Limits{Bytes: 1 << 20, Entries: 200, Depth: 32})
+		unpackTo(t, b, Limits{Bytes: 2 << 20, Entries: 200, Depth: 32, Work: 1 << 20})
 	})
 }
 
@@ -455,4 +457,60 @@ func FuzzEntries(f *testing.F) {
 			unpackTo(t, b, Limits{})
 		}
 	})
+}
+
+// aclValue is a POSIX ACL as the kernel keeps it: user::rw-, user:1000:r--, group::---, mask::r--, other::---.
+const aclValue = "\x02\x00\x00\x00" + "\x01\x00\x06\x00\xff\xff\xff\xff" + "\x02\x00\x04\x00\xe8\x03\x00\x00" +
+	"\x04\x00\x00\x00\xff\xff\xff\xff" + "\x10\x00\x04\x00\xff\xff\xff\xff" + "\x20\x00\x00\x00\xff\xff\xff\xff"
+
+// TestUnpackACLs: an ACL is kept, whatever mode, owner and order; what is made in a directory doesn't inherit the directory's.
+func TestUnpackACLs(t *testing.T) {
+	needRoot(t)
+	probe := filepath.Join(t.TempDir(), "probe")
+	os.WriteFile(probe, nil, 0o600)
+	if err := unix.Setxattr(probe, "system.posix_acl_access", []byte(aclValue), 0); err == unix.EOPNOTSUPP {
+		t.Skip("needs a file system with ACLs")
+	}
+	both := map[string]string{"SCHILY.xattr.system.posix_acl_access": aclValue, "SCHILY.xattr.system.posix_acl_default": aclValue}
+	dir, out, err := unpackTo(t, tarOf(t,
+		e{name: "d/", typ: tar.TypeDir, mode: 0o040, pax: both}, fileE("d/plain", "x"), dirE("d/sub", 0o755), fileE("d/implied/x", ""),
+		e{name: "f", mode: 0o640, uid: 5, pax: map[string]string{"SCHILY.xattr.system.posix_acl_access": aclValue}},
+		e{name: "suid", mode: 0o4750, pax: map[string]string{
+			"SCHILY.xattr.system.posix_acl_access": aclValue, "SCHILY.xattr.security.selinux": "x", "SCHILY.acl.access": "user::rw-",
+			"LIBARCHIVE.xattr.user.x": "eA==",
+		}},
+		e{name: "fifo", typ: tar.TypeFifo, mode: 0o600, pax: map[string]string{"SCHILY.xattr.user.x": "y"}},
+		e{name: "d/f2", mode: 0o600, pax: map[string]string{"SCHILY.xattr.trusted.overlay.opaque": "y"}},
+	), Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	get := func(name, attr string) string {
+		buf := make([]byte, 1000)
+		n, err := unix.Lgetxattr(filepath.Join(dir, name), attr, buf)
+		if err != nil {
+			return ""
+		}
+		return string(buf[:n])
+	}
+	for _, tt := range [][3]string{
+		{"f", "system.posix_acl_access", aclValue}, {"suid", "system.posix_acl_access", aclValue},
+		{"d", "system.posix_acl_default", aclValue}, {"d/plain", "system.posix_acl_access", ""}, {"d/sub", "system.posix_acl_default", ""},
+		{"d/implied", "system.posix_acl_default", ""}, {"d/f2", "system.posix_acl_access", ""},
+	} {
+		if got := get(tt[0], tt[1]); got != tt[2] {
+			t.Errorf("%s of %s: got %q, want %q", tt[1], tt[0], got, tt[2])
+		}
+	}
+	// The directory's own has no rights for its owner: the mode said so.
+	if acl := get("d", "system.posix_acl_access"); len(acl) != len(aclValue) || acl[6] != 0 || acl[12:20] != aclValue[12:20] {
+		t.Errorf("d: ACL %q", acl)
+	}
+	// What is left out is told.
+	want := map[string]int{
+		"security.selinux": 1, "SCHILY.acl.access": 1, "LIBARCHIVE.xattr.user.x": 1, "user.x": 1, "trusted.overlay.opaque": 1,
+	}
+	if d := cmp.Diff(want, out.Left); d != "" {
+		t.Errorf("left out (-want +got):\n%s", d)
+	}
 }

@@ -3,12 +3,15 @@ package image
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"glassbox/host/remove"
 )
 
 // variant makes the form of a layer that fits on the stack below.
@@ -24,12 +27,12 @@ func (p *pull) variant(h *held, below []Layer, id string) (*layerRecord, error) 
 		if in, err = p.store.newIngest(); err != nil {
 			return nil, err
 		}
-		if err := linkTree(filepath.Join(p.store.root, h.rec.Dir), int(in.f.Fd()), in.user); err != nil {
+		if err := linkTree(filepath.Join(p.store.root, h.rec.Dir), int(in.f.Fd()), in.user, p.meter); err != nil {
 			in.discard()
 			return nil, fmt.Errorf("layer %s: %w", h.rec.ID, err)
 		}
 	}
-	if err := mend(p.store, in, &rec, below); err != nil {
+	if err := mend(p.store, in, &rec, below, p.meter); err != nil {
 		in.discard()
 		return nil, err
 	}
@@ -45,95 +48,49 @@ func (p *pull) variant(h *held, below []Layer, id string) (*layerRecord, error) 
 	return out, nil
 }
 
-// mend makes a filled layer look as if it had been unpacked on top of the layers beneath.
-func mend(s *Store, in *ingest, rec *layerRecord, below []Layer) error {
+// mending is what mend knows of a layer while it moves directories about.
+type mending struct {
+	m       *merged // the layers beneath
+	root    int     // the layer
+	user    bool
+	meter   *meter
+	implied []string
+	is      map[string]bool // what is in implied
+	links   []pendingLink
+	hiding  []string
+}
+
+// mend makes a filled layer look as if it had been unpacked on top of the layers beneath. What it does for each directory is paid for
+// from the pull's work.
+func mend(s *Store, in *ingest, rec *layerRecord, below []Layer, mt *meter) error {
 	m, err := openMerged(s.root, below)
 	if err != nil {
 		return err
 	}
 	defer m.close()
-	root := int(in.f.Fd())
-
+	m.meter = mt
+	d := &mending{
+		m: m, root: int(in.f.Fd()), user: in.user, meter: mt, is: map[string]bool{},
+		implied: slices.Clone(rec.Implied), links: slices.Clone(rec.Links), hiding: slices.Clone(rec.Hiding),
+	}
+	for _, p := range d.implied {
+		d.is[p] = true
+	}
 	// First what moves, because it changes the times of directories; parents come before children.
-	implied := slices.Clone(rec.Implied)
-	links := slices.Clone(rec.Links)
-	hiding := slices.Clone(rec.Hiding)
-	for i := 0; i < len(implied); i++ {
-		p := implied[i]
-		if p == "" {
-			continue
-		}
-		f, err := m.lookup(p, false)
-		if err != nil || !f.is(unix.S_IFLNK) {
-			if err == nil {
-				f.close()
-			}
-			continue
-		}
-		f.close()
-		to, err := m.destination(p)
-		if err != nil || to == "" || to == p || strings.HasPrefix(to, p+"/") || strings.HasPrefix(p, to+"/") {
-			continue // the link leads nowhere: the directory takes its place
-		}
-		// A directory that the layer describes at the new place keeps its description.
-		described := map[string]bool{}
-		for _, q := range implied[i+1:] {
-			if rest, ok := strings.CutPrefix(q, p+"/"); ok {
-				q = to + "/" + rest
-				if fd, err := openBeneath(root, q); err == nil {
-					unix.Close(fd)
-					described[q] = !slices.Contains(implied, q)
-				}
-			}
-		}
-		made, ok, err := moveTree(root, p, to, in.user)
-		if err != nil {
-			return fmt.Errorf("layer %s: move %s to %s: %w", rec.ID, p, to, err)
-		}
-		if !ok {
-			continue
-		}
-		for j := i + 1; j < len(implied); j++ {
-			if rest, ok := strings.CutPrefix(implied[j], p+"/"); ok && !described[to+"/"+rest] {
-				implied[j] = to + "/" + rest
-			}
-		}
-		for j := range links {
-			if rest, ok := strings.CutPrefix(links[j].Name, p+"/"); ok {
-				links[j].Name = to + "/" + rest
-			}
-		}
-		for j := range hiding {
-			if rest, ok := strings.CutPrefix(hiding[j]+"/", p+"/"); ok {
-				hiding[j] = strings.TrimSuffix(to+"/"+rest, "/")
-			}
-		}
-		implied = append(implied, made...)
-	}
-	for _, p := range hiding {
-		ok, err := m.isDir(p)
-		if err == nil && !ok {
-			err = dropWhiteouts(root, p)
-		}
-		// A directory that was made for its whiteouts alone goes with them.
-		for up := p; err == nil && !ok && up != "" && slices.Contains(implied, up); {
-			var gone bool
-			if gone, err = removeIfEmpty(root, up); !gone {
-				break
-			}
-			up = parentOf(up)
-			if err == nil {
-				ok, err = m.isDir(up)
-			}
-		}
-		if err != nil {
-			return fmt.Errorf("layer %s: directory %s: %w", rec.ID, p, err)
+	for i := 0; i < len(d.implied); i++ {
+		if err := d.follow(i); err != nil {
+			return fmt.Errorf("layer %s: directory %.200q: %w", rec.ID, d.implied[i], err)
 		}
 	}
-	if err := mendLinks(s, in, links, below); err != nil {
+	for _, p := range d.hiding {
+		if err := d.unhide(p); err != nil {
+			return fmt.Errorf("layer %s: directory %.200q: %w", rec.ID, p, err)
+		}
+	}
+	if err := mendLinks(s, in, d.links, below, mt); err != nil {
 		return err
 	}
-	for _, p := range implied {
+	for _, p := range d.implied {
 		f, err := m.lookup(p, false)
 		if err == unix.ENOENT || err == unix.ENOTDIR {
 			continue
@@ -142,14 +99,105 @@ func mend(s *Store, in *ingest, rec *layerRecord, below []Layer) error {
 			return err
 		}
 		if f.is(unix.S_IFDIR) {
-			err = inherit(root, p, f, in.user)
+			err = inherit(d.root, p, f, in.user)
 		}
 		f.close()
 		if err != nil {
-			return fmt.Errorf("layer %s: directory %s: %w", rec.ID, p, err)
+			return fmt.Errorf("layer %s: directory %.200q: %w", rec.ID, p, err)
 		}
 	}
 	return nil
+}
+
+// follow moves what the layer has in an implied directory to where a link leads that the layers beneath have in its place.
+func (d *mending) follow(i int) error {
+	p := d.implied[i]
+	if p == "" {
+		return nil
+	}
+	f, err := d.m.lookup(p, false)
+	if err != nil {
+		return over(err)
+	}
+	isLink := f.is(unix.S_IFLNK)
+	f.close()
+	if !isLink {
+		return nil
+	}
+	to, err := d.m.destination(p)
+	if err != nil || to == "" || to == p || strings.HasPrefix(to, p+"/") || strings.HasPrefix(p, to+"/") {
+		return over(err) // the link leads nowhere: the directory takes its place
+	}
+	if err := d.meter.spend(len(d.implied) + len(d.links) + len(d.hiding)); err != nil {
+		return err
+	}
+	// A directory that the layer describes at the new place keeps its description.
+	described := map[string]bool{}
+	for _, q := range d.implied[i+1:] {
+		if rest, ok := strings.CutPrefix(q, p+"/"); ok {
+			q = to + "/" + rest
+			if fd, err := openBeneath(d.root, q); err == nil {
+				unix.Close(fd)
+				described[q] = !d.is[q]
+			}
+		}
+	}
+	made, ok, err := moveTree(d.root, p, to, d.user, d.meter)
+	if err != nil {
+		return fmt.Errorf("move to %.200q: %w", to, err)
+	}
+	if !ok {
+		return nil
+	}
+	for j := i + 1; j < len(d.implied); j++ {
+		if rest, ok := strings.CutPrefix(d.implied[j], p+"/"); ok && !described[to+"/"+rest] {
+			delete(d.is, d.implied[j])
+			d.implied[j] = to + "/" + rest
+			d.is[d.implied[j]] = true
+		}
+	}
+	for j := range d.links {
+		if rest, ok := strings.CutPrefix(d.links[j].Name, p+"/"); ok {
+			d.links[j].Name = to + "/" + rest
+		}
+	}
+	for j := range d.hiding {
+		if rest, ok := strings.CutPrefix(d.hiding[j]+"/", p+"/"); ok {
+			d.hiding[j] = strings.TrimSuffix(to+"/"+rest, "/")
+		}
+	}
+	for _, q := range made {
+		d.implied = append(d.implied, q)
+		d.is[q] = true
+	}
+	return nil
+}
+
+// over keeps the errors of a look-up that are no answer.
+func over(err error) error {
+	if errors.Is(err, ErrLimit) {
+		return err
+	}
+	return nil
+}
+
+// unhide drops the whiteouts of a directory that hides nothing, and the directory with them if it was made for their sake.
+func (d *mending) unhide(p string) error {
+	ok, err := d.m.isDir(p)
+	if err == nil && !ok {
+		err = dropWhiteouts(d.root, p)
+	}
+	for up := p; err == nil && !ok && up != "" && d.is[up]; {
+		gone, err := removeIfEmpty(d.root, up)
+		if err != nil || !gone {
+			return err
+		}
+		up = parentOf(up)
+		if ok, err = d.m.isDir(up); err != nil {
+			return err
+		}
+	}
+	return err
 }
 
 func removeIfEmpty(root int, p string) (bool, error) {
@@ -187,20 +235,18 @@ func dropWhiteouts(root int, p string) error {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return err
 	}
-	entries, err := readDirFD(fd)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
+	err = eachEntry(fd, func(e os.DirEntry) error {
 		var s unix.Stat_t
 		if err := unix.Fstatat(fd, e.Name(), &s, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 			return err
 		}
 		if isWhiteout(&s) {
-			if err := unix.Unlinkat(fd, e.Name(), 0); err != nil {
-				return err
-			}
+			return unix.Unlinkat(fd, e.Name(), 0)
 		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	return setTimes(fd, &st)
 }
@@ -282,9 +328,14 @@ func copyMeta(src, dst int, user, marks bool) error {
 	if err != nil && err != unix.EOPNOTSUPP {
 		return err
 	}
+	// First, because it changes the mask of an ACL.
+	if err := unix.Fchmod(dst, st.Mode&0o7777); err != nil {
+		return err
+	}
 	for name := range strings.SplitSeq(string(buf[:max(n, 0)]), "\x00") {
 		mark := strings.HasPrefix(name, "trusted.overlay.") || strings.HasPrefix(name, "user.overlay.")
-		if mark && !marks || !mark && !strings.HasPrefix(name, "user.") {
+		acl := name == aclAccess || name == aclDefault
+		if mark && !marks || !mark && !acl && !strings.HasPrefix(name, "user.") {
 			continue
 		}
 		val := make([]byte, 64<<10)
@@ -296,9 +347,6 @@ func copyMeta(src, dst int, user, marks bool) error {
 			return err
 		}
 	}
-	if err := unix.Fchmod(dst, st.Mode&0o7777); err != nil {
-		return err
-	}
 	return setTimes(dst, &st)
 }
 
@@ -309,7 +357,7 @@ func setTimes(fd int, st *unix.Stat_t) error {
 
 // mendLinks makes the hard links whose targets are in the layers beneath. Layers never change, so that they may share the
 // file itself.
-func mendLinks(s *Store, in *ingest, links []pendingLink, below []Layer) error {
+func mendLinks(s *Store, in *ingest, links []pendingLink, below []Layer, mt *meter) error {
 	if len(links) == 0 {
 		return nil
 	}
@@ -322,7 +370,11 @@ func mendLinks(s *Store, in *ingest, links []pendingLink, below []Layer) error {
 		return err
 	}
 	defer m.close()
+	m.meter = mt
 	for _, l := range links {
+		if err := mt.spend(strings.Count(l.Name, "/")); err != nil {
+			return err
+		}
 		if err := mendLink(m, int(in.f.Fd()), l); err != nil {
 			return err
 		}
@@ -332,6 +384,9 @@ func mendLinks(s *Store, in *ingest, links []pendingLink, below []Layer) error {
 
 func mendLink(m *merged, root int, l pendingLink) error {
 	f, err := m.lookup(l.Target, false)
+	if errors.Is(err, ErrLimit) {
+		return err
+	}
 	if err != nil || f.is(unix.S_IFDIR) {
 		if err == nil {
 			f.close()
@@ -358,7 +413,7 @@ func mendLink(m *merged, root int, l pendingLink) error {
 
 // moveTree moves what a layer has in directory from to directory to, which the layer may have or not. It returns the
 // directories that it had to make, and false without any change where something is in the way.
-func moveTree(root int, from, to string, user bool) (made []string, ok bool, err error) {
+func moveTree(root int, from, to string, user bool, mt *meter) (made []string, ok bool, err error) {
 	src, err := openBeneath(root, from)
 	if err != nil {
 		return nil, false, nil // moved with a parent already
@@ -396,7 +451,7 @@ func moveTree(root int, from, to string, user bool) (made []string, ok bool, err
 		unix.Close(dst)
 		dst = fd
 	}
-	if err := mergeDir(src, dst); err != nil {
+	if err := mergeDir(src, dst, mt); err != nil {
 		return made, false, err
 	}
 	parent, base := splitPath(from)
@@ -420,7 +475,7 @@ func freshDir(dirfd int, name string, user bool) error {
 }
 
 // mergeDir moves the entries of one directory into another; directories on both sides are merged.
-func mergeDir(src, dst int) error {
+func mergeDir(src, dst int, mt *meter) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(dst, &st); err != nil {
 		return err
@@ -430,50 +485,49 @@ func mergeDir(src, dst int) error {
 			return err
 		}
 	}
-	entries, err := readDirFD(src)
+	err := eachEntry(src, func(e os.DirEntry) error {
+		if err := mt.spend(1); err != nil {
+			return err
+		}
+		return mergeEntry(src, dst, e.Name(), mt)
+	})
 	if err != nil {
 		return err
 	}
-	for _, e := range entries {
-		err := unix.Renameat2(src, e.Name(), dst, e.Name(), unix.RENAME_NOREPLACE)
-		if err != unix.EEXIST {
-			if err != nil {
-				return err
-			}
-			continue
-		}
-		a, aerr := unix.Openat(src, e.Name(), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-		b, berr := unix.Openat(dst, e.Name(), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-		switch {
-		case aerr == nil && berr == nil:
-			err = mergeDir(a, b)
-			if err == nil {
-				err = unix.Unlinkat(src, e.Name(), unix.AT_REMOVEDIR)
-			}
-		case berr == nil:
-			err = removeAllAt(dst, e.Name(), e.Name(), func(string) {})
-			if err == nil {
-				err = unix.Renameat(src, e.Name(), dst, e.Name())
-			}
-		case aerr == nil:
-			err = unix.Unlinkat(dst, e.Name(), 0)
-			if err == nil {
-				err = unix.Renameat(src, e.Name(), dst, e.Name())
-			}
-		default:
-			err = unix.Renameat(src, e.Name(), dst, e.Name())
-		}
-		if aerr == nil {
-			unix.Close(a)
-		}
-		if berr == nil {
-			unix.Close(b)
-		}
-		if err != nil {
+	return setTimes(dst, &st)
+}
+
+// mergeEntry moves one entry; the one that is moved wins over what is there, except that two directories become one.
+func mergeEntry(src, dst int, name string, mt *meter) error {
+	err := unix.Renameat2(src, name, dst, name, unix.RENAME_NOREPLACE)
+	if err != unix.EEXIST {
+		return err
+	}
+	a, aerr := openDirAt(src, name)
+	if aerr == nil {
+		defer unix.Close(a)
+	}
+	b, berr := openDirAt(dst, name)
+	if berr == nil {
+		defer unix.Close(b)
+	}
+	switch {
+	case aerr == nil && berr == nil:
+		if err := mergeDir(a, b, mt); err != nil {
 			return err
 		}
+		return unix.Unlinkat(src, name, unix.AT_REMOVEDIR)
+	case berr == nil:
+		err = remove.At(dst, name)
+	case aerr == nil:
+		err = unix.Unlinkat(dst, name, 0)
+	default:
+		err = nil
 	}
-	return setTimes(dst, &st)
+	if err != nil {
+		return err
+	}
+	return unix.Renameat(src, name, dst, name)
 }
 
 func copyMarks(src, dst int) error {
@@ -488,56 +542,72 @@ func copyMarks(src, dst int) error {
 	return nil
 }
 
-// readDirFD lists a directory by descriptor and leaves the descriptor open.
-func readDirFD(fd int) ([]os.DirEntry, error) {
-	again, err := unix.Openat(fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+// eachEntry calls f for each entry of an open directory, a few at a time: a hostile one may have millions. F may take the entry out of
+// the directory; what else changes there while it is read is seen or not, see readdir(3).
+func eachEntry(fd int, f func(os.DirEntry) error) error {
+	again, err := openDirAt(fd, ".")
 	if err != nil {
-		return nil, err
+		return err
 	}
-	f := os.NewFile(uintptr(again), ".")
-	defer f.Close()
-	return f.ReadDir(-1)
+	dir := os.NewFile(uintptr(again), ".")
+	defer dir.Close()
+	for {
+		entries, err := dir.ReadDir(1024)
+		for _, e := range entries {
+			if err := f(e); err != nil {
+				return err
+			}
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
 }
 
 // linkTree copies a layer's directories and hard-links everything else.
-func linkTree(from string, dst int, user bool) error {
+func linkTree(from string, dst int, user bool, mt *meter) error {
 	src, err := unix.Open(from, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(src)
-	return linkDir(src, dst, user)
+	return linkDir(src, dst, user, mt)
 }
 
-func linkDir(src, dst int, user bool) error {
-	entries, err := readDirFD(src)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
+func linkDir(src, dst int, user bool, mt *meter) error {
+	err := eachEntry(src, func(e os.DirEntry) error {
+		if err := mt.spend(1); err != nil {
+			return err
+		}
 		if !e.IsDir() {
 			if err := unix.Linkat(src, e.Name(), dst, e.Name(), 0); err != nil {
-				return fmt.Errorf("link %s: %w", e.Name(), err)
+				return fmt.Errorf("link %.200q: %w", e.Name(), err)
 			}
-			continue
+			return nil
 		}
-		a, err := unix.Openat(src, e.Name(), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err := mt.write(4096); err != nil { // the files are shared, the directories are not
+			return err
+		}
+		a, err := openDirAt(src, e.Name())
 		if err != nil {
 			return err
 		}
-		err = unix.Mkdirat(dst, e.Name(), 0o700)
-		b := -1
-		if err == nil {
-			b, err = unix.Openat(dst, e.Name(), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		defer unix.Close(a)
+		if err := unix.Mkdirat(dst, e.Name(), 0o700); err != nil {
+			return err
 		}
-		if err == nil {
-			err = linkDir(a, b, user)
-			unix.Close(b)
-		}
-		unix.Close(a)
+		b, err := openDirAt(dst, e.Name())
 		if err != nil {
 			return err
 		}
+		defer unix.Close(b)
+		return linkDir(a, b, user, mt)
+	})
+	if err != nil {
+		return err
 	}
 	return copyMeta(src, dst, user, true)
 }
