@@ -494,9 +494,13 @@ func TestUnpackACLs(t *testing.T) {
 		return string(buf[:n])
 	}
 	for _, tt := range [][3]string{
-		{"f", "system.posix_acl_access", aclValue}, {"suid", "system.posix_acl_access", aclValue},
-		{"d", "system.posix_acl_default", aclValue}, {"d/plain", "system.posix_acl_access", ""}, {"d/sub", "system.posix_acl_default", ""},
-		{"d/implied", "system.posix_acl_default", ""}, {"d/f2", "system.posix_acl_access", ""},
+		{"f", "system.posix_acl_access", aclValue},
+		{"suid", "system.posix_acl_access", aclValue},
+		{"d", "system.posix_acl_default", aclValue},
+		{"d/plain", "system.posix_acl_access", ""},
+		{"d/sub", "system.posix_acl_default", ""},
+		{"d/implied", "system.posix_acl_default", ""},
+		{"d/f2", "system.posix_acl_access", ""},
 	} {
 		if got := get(tt[0], tt[1]); got != tt[2] {
 			t.Errorf("%s of %s: got %q, want %q", tt[1], tt[0], got, tt[2])
