@@ -74,6 +74,10 @@ type Input struct {
 	PreserveFDs int
 	// Systemd makes the container a unit of this manager's: /linux/cgroupsPath is "slice:prefix:name" then.
 	Systemd *systemd.Facts
+	// Replace are targets of files that whoever makes the container brings for each, such as /etc/hosts: what an image has in their way in
+	// its own root file system, as links that lead nowhere, is taken away. It counts where there is an Overlay: a plain directory belongs to
+	// somebody.
+	Replace []string
 	// InOrder makes mounts in the order of Spec.Mounts, and not only attaches them so: since Linux 6.8 /proc/self/mountinfo lists
 	// them by when they were made.
 	InOrder bool
@@ -107,6 +111,7 @@ type container struct {
 	class    resctrl.Setup
 	procfs   string // descriptor of the container's procfs, "" before there is one
 	ownDev   bool   // /dev is a tmpfs of the container's own
+	devMount string // descriptor of that tmpfs
 	hostDev  bool   // /dev shows devices of the host: nothing may be made there
 	seal     []sealed
 	chroot   bool // there is no mount namespace

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"glassbox/plan"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // defaultDevices are those that every container has (runtime-spec, config-linux.md, default devices).
@@ -38,7 +40,7 @@ func (c *container) devices() error {
 		if given[d.path] || c.hostDev && (d.path != "/dev/null" || len(c.Spec.Linux.MaskedPaths) == 0) {
 			continue
 		}
-		n := &plan.Mknod{Path: d.path, Type: "c", Major: d.major, Minor: d.minor, Mode: 0o666, Existing: existing}
+		n := &plan.Mknod{Path: d.path, Type: "c", Major: d.major, Minor: d.minor, Mode: 0o666, Existing: existing, In: c.devMount}
 		if d.path == "/dev/null" {
 			n.Save = "null"
 		}
@@ -62,8 +64,11 @@ func (c *container) devices() error {
 			continue // it is the link to the container's own, as runc has it, too
 		}
 		n := &plan.Mknod{Path: file, Type: d.Type, Major: uint32(d.Major), Minor: uint32(d.Minor), Mode: 0o666, Existing: "same"}
-		if c.hostDev && strings.HasPrefix(file, "/dev/") {
-			n.Existing = "required"
+		switch over := c.mountOver(file); {
+		case over != nil && (isBind(*over) || over.Type == "devtmpfs"):
+			n.Existing = "required" // the directory is somebody else's: nothing is made there
+		case over != nil && path.Clean("/"+over.Destination) == "/dev":
+			n.In = c.devMount
 		}
 		if d.FileMode != nil {
 			n.Mode = uint32(d.FileMode.Perm())
@@ -97,9 +102,10 @@ func (c *container) devices() error {
 			{Target: "/proc/self/fd/2", Path: "/dev/stderr"},
 			{Target: "/proc/kcore", Path: "/dev/core", Existing: true},
 		} {
+			l.In = c.devMount
 			c.add(plan.Child, plan.Devices, &l, "", "Programs expect this name.")
 		}
-		c.add(plan.Child, plan.Devices, &plan.Symlink{Target: "pts/ptmx", Path: "/dev/ptmx", Replace: !c.ownDev}, "", "New terminals come from the container's own /dev/pts.")
+		c.add(plan.Child, plan.Devices, &plan.Symlink{Target: "pts/ptmx", Path: "/dev/ptmx", Replace: !c.ownDev, In: c.devMount}, "", "New terminals come from the container's own /dev/pts.")
 	}
 	if c.Spec.Process.Terminal {
 		o := &plan.OpenConsole{Master: "master", Slave: "terminal", UID: c.Spec.Process.User.UID, Plain: c.PlainLines}
@@ -111,4 +117,16 @@ func (c *container) devices() error {
 		c.add(plan.Child, plan.Terminal, &plan.BindConsole{From: "terminal"}, "/process/terminal", "The console of the container is its terminal.")
 	}
 	return nil
+}
+
+// mountOver is the mount of the configuration in which a path lies, by its name: the last one of those with the longest target.
+func (c *container) mountOver(file string) (over *specs.Mount) {
+	longest := 0
+	for i, m := range c.Spec.Mounts {
+		dest := path.Clean("/" + m.Destination)
+		if !slices.Contains(m.Options, "remount") && strings.HasPrefix(file, dest+"/") && len(dest) >= longest {
+			over, longest = &c.Spec.Mounts[i], len(dest)
+		}
+	}
+	return over
 }

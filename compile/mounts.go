@@ -371,7 +371,7 @@ func (c *container) checkOptions(m specs.Mount, o mountOptions, ptr string) erro
 // count in order; if none of them speaks for the mounts below, these follow the host's, but not the other way around.
 func (c *container) bind(i int, m specs.Mount, dest string, o mountOptions, ptr string) {
 	if dest == "/dev" {
-		c.ownDev, c.hostDev = false, true
+		c.ownDev, c.hostDev, c.devMount = false, true, ""
 	}
 	words := o.propagation
 	switch {
@@ -392,6 +392,7 @@ func (c *container) bind(i int, m specs.Mount, dest string, o mountOptions, ptr 
 	}
 	c.add(plan.Child, plan.Mounts, &plan.MoveMount{
 		From: mountName(i), Target: dest, Create: "like", Set: o.set, Clear: o.clear, RecSet: o.recSet, RecClear: o.recClear, Propagation: words,
+		Replace: c.Overlay != nil && slices.Contains(c.Replace, dest),
 	}, ptr, reason)
 }
 
@@ -411,6 +412,9 @@ func (c *container) fileSystem(i int, m specs.Mount, o mountOptions) *plan.FSMou
 	// What is still to be filled becomes read-only in the end.
 	if (m.Type == "tmpfs" || dest == "/dev") && slices.Contains(fm.Attrs, "ro") {
 		fm.Attrs, fm.Save = without(fm.Attrs, "ro"), mountName(i)
+	}
+	if m.Type == "tmpfs" && dest == "/dev" && fm.Save == "" {
+		fm.Save = "dev" // devices are made in it, whatever its name comes to stand for
 	}
 	if m.Type == "tmpfs" && len(fm.Flags) == 0 && !slices.ContainsFunc(o.data, func(s string) bool { return strings.HasPrefix(s, "mode=") }) {
 		fm.KeepMode = true
@@ -444,7 +448,13 @@ func (c *container) newMount(i int, m specs.Mount, dest string, o mountOptions, 
 	case fm.Save == "proc":
 		c.procfs = "proc"
 	case dest == "/dev":
-		c.ownDev, c.hostDev = m.Type == "tmpfs", m.Type == "devtmpfs"
+		c.ownDev, c.hostDev, c.devMount = m.Type == "tmpfs", m.Type == "devtmpfs", ""
+		if c.ownDev {
+			c.devMount = fm.Save
+			if c.madeAhead(i) || o.copyUp {
+				c.devMount = mountName(i)
+			}
+		}
 	}
 	if fm.Save == mountName(i) {
 		c.seal = append(c.seal, sealed{fm.Save, dest, ptr})

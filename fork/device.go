@@ -3,6 +3,7 @@ package fork
 import (
 	"fmt"
 	"path"
+	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -18,17 +19,22 @@ func (l *lowering) mknod(o *plan.Mknod) error {
 		return fmt.Errorf("unknown kind of device %q", o.Type)
 	}
 	dir, name := path.Split(rel(o.Path))
-	create := "dir"
-	if o.Existing == "required" {
-		create = ""
+	var d place
+	if o.In == "" && o.Existing == "required" { // nothing is made, and what is there is verified
+		d = place{at(l.resolve(dir, "", 0, 0)), true}
+	} else {
+		var err error
+		if d, err = l.directory(o.In, dir); err != nil {
+			return err
+		}
 	}
-	d, r := l.resolve(dir, create, 0, 0o755), l.reg()
+	r := l.reg()
 	base := l.str(name)
 	exists := -1
 	if o.Existing != "required" {
-		exists = l.add(mk(unix.SYS_MKNODAT, at(d), val(base), num(int(kind|o.Mode)), val(uintptr(unix.Mkdev(o.Major, o.Minor)))))
+		exists = l.add(mk(unix.SYS_MKNODAT, d.fd, val(base), num(int(kind|o.Mode)), val(uintptr(unix.Mkdev(o.Major, o.Minor)))))
 		if o.UID != 0 || o.GID != 0 {
-			l.add(mk(unix.SYS_FCHOWNAT, at(d), val(base), num(int(o.UID)), num(int(o.GID)), num(unix.AT_SYMLINK_NOFOLLOW)))
+			l.add(mk(unix.SYS_FCHOWNAT, d.fd, val(base), num(int(o.UID)), num(int(o.GID)), num(unix.AT_SYMLINK_NOFOLLOW)))
 		}
 	}
 	if exists < 0 || o.Existing == "same" || o.Save != "" {
@@ -37,7 +43,7 @@ func (l *lowering) mknod(o *plan.Mknod) error {
 		}
 		// No symbolic link, but a device that is bound from the host is fine.
 		how := ptr(l, openHow{flags: unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC, resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS})
-		c := mk(unix.SYS_OPENAT2, at(d), val(base), val(how), val(unsafe.Sizeof(openHow{})))
+		c := mk(unix.SYS_OPENAT2, d.fd, val(base), val(how), val(unsafe.Sizeof(openHow{})))
 		c.save = r
 		l.add(c)
 		l.isDevice(at(r), kind, o.Major, o.Minor, unix.EEXIST)
@@ -50,9 +56,69 @@ func (l *lowering) mknod(o *plan.Mknod) error {
 	} else {
 		l.release(r)
 	}
-	l.close(at(d))
-	l.release(d)
+	l.leave(d)
 	return nil
+}
+
+// place is a directory in which something is made. Own says that the descriptor is for that alone.
+type place struct {
+	fd  arg
+	own bool
+}
+
+// leave closes what directory opened.
+func (l *lowering) leave(d place) {
+	if d.own {
+		l.close(d.fd)
+		l.release(d.fd.reg)
+	}
+}
+
+// directory opens the directory in which a device or a link is made: in a mount of the plan's own, if it is named, and else by its path.
+func (l *lowering) directory(in, dir string) (place, error) {
+	dir = strings.TrimSuffix(dir, "/")
+	if in == "" {
+		return place{at(l.unlinked(dir)), true}, nil
+	}
+	fd, err := l.fd(in)
+	if err != nil {
+		return place{}, err
+	}
+	top, ok := l.places[in]
+	below, inside := strings.CutPrefix(dir+"/", top+"/")
+	if !ok || !inside {
+		return place{}, fmt.Errorf("%q is not in the mount %q", "/"+dir, in)
+	}
+	d := place{fd: fd}
+	for name := range strings.SplitSeq(strings.Trim(below, "/"), "/") {
+		if name == "" {
+			break
+		}
+		base := l.str(name)
+		l.ignore(l.add(mk(unix.SYS_MKDIRAT, d.fd, val(base), num(0o755))), unix.EEXIST)
+		how := ptr(l, openHow{
+			flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV,
+		})
+		c := mk(unix.SYS_OPENAT2, d.fd, val(base), val(how), val(unsafe.Sizeof(openHow{})))
+		c.save = l.reg()
+		l.add(c)
+		l.leave(d)
+		d = place{at(c.save), true}
+	}
+	return d, nil
+}
+
+// unlinked opens a directory by its path, making what is missing. A link on the way may not lead into another mount than the root's:
+// that could be a directory of the host, where nobody has asked for devices.
+func (l *lowering) unlinked(dir string) uint8 {
+	r := l.reg()
+	first := l.open(dir, unix.O_PATH|unix.O_DIRECTORY, unix.RESOLVE_NO_SYMLINKS, r)
+	l.on(first, unix.ELOOP, l.here())
+	linked := l.open(dir, unix.O_PATH|unix.O_DIRECTORY, unix.RESOLVE_NO_XDEV, r)
+	l.on(first, unix.ENOENT, l.here())
+	l.make(dir, "dir", unix.RESOLVE_NO_SYMLINKS, 0o755, false, r)
+	l.calls[first].ok, l.calls[linked].ok = l.here(), l.here()
+	return r
 }
 
 // stdio makes a descriptor a standard one. Whether it is a null device is asked here, by the parent, which has it open: the child's
@@ -108,7 +174,7 @@ func (l *lowering) isDevice(fd arg, kind, major, minor uint32, miss unix.Errno) 
 	}
 }
 
-func (l *lowering) symlink(o *plan.Symlink) {
+func (l *lowering) symlink(o *plan.Symlink) error {
 	missing := -1
 	if o.Existing {
 		r := l.reg()
@@ -116,17 +182,26 @@ func (l *lowering) symlink(o *plan.Symlink) {
 		l.close(at(r))
 		l.release(r)
 	}
-	r := l.reg()
-	name := l.str(l.parent(o.Path, r))
+	dir, name := path.Split(rel(o.Path))
+	d := place{own: true}
+	if o.In == "" {
+		d.fd = at(l.resolve(dir, "", 0, 0))
+	} else {
+		var err error
+		if d, err = l.directory(o.In, dir); err != nil {
+			return err
+		}
+	}
+	base := l.str(name)
 	if o.Replace {
-		i := l.add(mk(unix.SYS_UNLINKAT, at(r), val(name), num(0)))
+		i := l.add(mk(unix.SYS_UNLINKAT, d.fd, val(base), num(0)))
 		l.ignore(i, unix.ENOENT, unix.EBUSY, unix.EISDIR) // EBUSY: it is a mount, which does as well
 	}
-	i := l.add(mk(unix.SYS_SYMLINKAT, val(l.str(o.Target)), at(r), val(name)))
+	i := l.add(mk(unix.SYS_SYMLINKAT, val(l.str(o.Target)), d.fd, val(base)))
 	l.ignore(i, unix.EEXIST)
-	l.close(at(r))
-	l.release(r)
+	l.leave(d)
 	if missing >= 0 {
 		l.on(missing, unix.ENOENT, l.here())
 	}
+	return nil
 }

@@ -28,7 +28,7 @@ type Call struct {
 // steps save, sock is the child's end of the socket, and kinds says of the mounts that the child gets whether
 // each is a "dir" or a "file", and of the standard descriptors which is a "null" device.
 func List(p *plan.Plan, fds map[string]int, sock int, kinds map[string]string) ([]Call, error) {
-	l := &lowering{fds: fds, regs: map[string]uint8{}, kinds: map[string]string{}, sock: sock, steps: p.Steps}
+	l := &lowering{fds: fds, regs: map[string]uint8{}, kinds: map[string]string{}, places: map[string]string{}, sock: sock, steps: p.Steps}
 	for name, kind := range kinds {
 		l.kinds[name] = kind
 	}

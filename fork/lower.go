@@ -16,19 +16,20 @@ import (
 
 // lowering turns the child's steps into a flat list of system calls.
 type lowering struct {
-	calls []call
-	keep  []any
-	room  []byte            // for strings
-	fds   map[string]int    // descriptors of the parent that the child inherits
-	regs  map[string]uint8  // registers that hold the child's own descriptors
-	next  uint8             // last register in use
-	free  []uint8           // registers to use again
-	kinds map[string]string // of the descriptors in regs that OpenTree made: "dir", "file"
-	full  bool              // there were not enough registers
-	nul   string            // a text that the kernel would read otherwise than people do, "" if there was none
-	step  int32
-	sock  int
-	steps []plan.Step
+	calls  []call
+	keep   []any
+	room   []byte            // for strings
+	fds    map[string]int    // descriptors of the parent that the child inherits
+	regs   map[string]uint8  // registers that hold the child's own descriptors
+	next   uint8             // last register in use
+	free   []uint8           // registers to use again
+	places map[string]string // where mounts are attached that are still open, by name
+	kinds  map[string]string // of the descriptors in regs that OpenTree made: "dir", "file"
+	full   bool              // there were not enough registers
+	nul    string            // a text that the kernel would read otherwise than people do, "" if there was none
+	step   int32
+	sock   int
+	steps  []plan.Step
 	// entered is 0 or the register that a Chdir with Try makes other than 0 when it succeeds.
 	entered  uint8
 	filtered bool             // a system call filter is in force
@@ -50,7 +51,7 @@ func lower(p *plan.Plan, fds map[string]int, sock int, inject int, pause *pause)
 	if p.Arch != runtime.GOARCH {
 		return nil, fmt.Errorf("the plan is for %s, this machine is %s", p.Arch, runtime.GOARCH)
 	}
-	l := &lowering{fds: fds, regs: map[string]uint8{}, kinds: map[string]string{}, sock: sock, pause: pause, steps: p.Steps, calls: make([]call, 0, 6*len(p.Steps))}
+	l := &lowering{fds: fds, regs: map[string]uint8{}, kinds: map[string]string{}, places: map[string]string{}, sock: sock, pause: pause, steps: p.Steps, calls: make([]call, 0, 6*len(p.Steps))}
 	for i, s := range p.Steps {
 		if s.Lane != plan.Child {
 			continue
@@ -273,13 +274,6 @@ func rel(p string) string {
 	return p
 }
 
-// parent opens the directory that holds p and returns p's last name.
-func (l *lowering) parent(p string, save uint8) string {
-	dir, name := path.Split(rel(p))
-	l.open(dir, unix.O_PATH|unix.O_DIRECTORY, 0, save)
-	return name
-}
-
 // resolve opens a path below the root into a register, making what is missing: create is "dir", "file" or "" (nothing).
 func (l *lowering) resolve(p, create string, resolve uint64, mode uint32) uint8 {
 	return l.find(p, create, resolve, mode, false)
@@ -295,8 +289,46 @@ func (l *lowering) find(p, create string, resolve uint64, mode uint32, mount boo
 	r := l.reg()
 	if create == "" {
 		l.open(p, unix.O_PATH, resolve, r)
-		return r
+	} else {
+		l.make(p, create, resolve, mode, mount, r)
 	}
+	return r
+}
+
+// replace is target for a file of the engine's own: what is in its way in the root file system is taken away.
+func (l *lowering) replace(p string) uint8 {
+	r := l.reg()
+	first := l.open(p, unix.O_PATH, unix.RESOLVE_NO_SYMLINKS, r)
+	for _, e := range []unix.Errno{unix.ENOENT, unix.ELOOP, unix.ENOTDIR} {
+		l.on(first, e, l.here())
+	}
+	var beyond []int
+	parts := strings.Split(rel(p), "/")
+	for i, name := range parts {
+		// What is mounted below the root is not to be changed, it may be the host's.
+		d := l.open(strings.Join(parts[:i], "/"), unix.O_PATH|unix.O_DIRECTORY, unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_XDEV, r)
+		beyond = append(beyond, d)
+		c := l.add(mk(unix.SYS_UNLINKAT, at(r), val(l.str(name)), num(0)))
+		l.ignore(c, unix.ENOENT, unix.EISDIR)
+		if i < len(parts)-1 {
+			c = l.add(mk(unix.SYS_MKDIRAT, at(r), val(l.str(name)), num(0o755)))
+		} else {
+			c = l.add(mk(unix.SYS_MKNODAT, at(r), val(l.str(name)), num(unix.S_IFREG|0o644), num(0)))
+		}
+		l.ignore(c, unix.EEXIST)
+		l.close(at(r))
+	}
+	again := l.open(p, unix.O_PATH, unix.RESOLVE_NO_SYMLINKS, r)
+	for _, d := range beyond {
+		l.on(d, unix.EXDEV, l.here())
+	}
+	l.make(p, "file", 0, 0, true, r)
+	l.calls[first].ok, l.calls[again].ok = l.here(), l.here()
+	return r
+}
+
+// make opens a path into a register, and makes what is missing.
+func (l *lowering) make(p, create string, resolve uint64, mode uint32, mount bool, r uint8) {
 	strict := resolve | unix.RESOLVE_NO_SYMLINKS
 	// Where a link may be on the way, but mostly is not, the first ELOOP leads to walk, which follows it and makes what is missing.
 	var linked []int
@@ -353,7 +385,6 @@ func (l *lowering) find(p, create string, resolve uint64, mode uint32, mount boo
 		l.calls[again].ok = l.here()
 	}
 	l.calls[first].ok = l.here()
-	return r
 }
 
 // moveMount attaches a detached mount to a descriptor.
@@ -544,7 +575,7 @@ func (l *lowering) op(op plan.Op) error {
 	case *plan.Mknod:
 		return l.mknod(o)
 	case *plan.Symlink:
-		l.symlink(o)
+		return l.symlink(o)
 	case *plan.OpenDir:
 		return l.openDir(o)
 

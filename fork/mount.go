@@ -158,6 +158,9 @@ func (l *lowering) newMount(o *plan.FSMount) error {
 		l.release(m)
 	}
 	l.save(o.Save, m)
+	if o.Save != "" {
+		l.places[o.Save] = rel(o.Target)
+	}
 	if o.Optional {
 		l.on(open, unix.ENODEV, l.here())
 	}
@@ -241,6 +244,9 @@ func (l *lowering) oldMount(o *plan.FSMount) error {
 		l.release(t2)
 	}
 	l.save(o.Save, t2)
+	if o.Save != "" {
+		l.places[o.Save] = rel(o.Target)
+	}
 	l.release(t)
 	return nil
 }
@@ -280,11 +286,17 @@ func (l *lowering) attach(o *plan.MoveMount) error {
 	if o.KeepMode {
 		l.changeRoot(fd, l.covered(o.Target, resolve), "")
 	}
-	t := l.target(o.Target, create, resolve)
+	var t uint8
+	if o.Replace && create == "file" {
+		t = l.replace(o.Target)
+	} else {
+		t = l.target(o.Target, create, resolve)
+	}
 	l.outsideProc(o.Target, at(t))
 	l.moveMount(fd, at(t))
 	l.close(at(t))
 	l.release(t)
+	l.places[o.From] = rel(o.Target)
 	if !o.Keep {
 		l.close(fd)
 		if fd.reg != 0 {

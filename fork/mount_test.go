@@ -15,6 +15,7 @@ import (
 
 	"glassbox/compile"
 	"glassbox/host"
+	"glassbox/plan"
 )
 
 // mountinfo runs a container that prints its mounts and returns them by target: attributes, propagation, type and options of the
@@ -96,6 +97,49 @@ func TestMountOptions(t *testing.T) {
 		}
 		if both && (!strings.HasPrefix(got["/x/sub"], sub) || sub == "" && got["/x/sub"] != "") {
 			t.Errorf("%s: /x/sub: got %q, want %q", tc.options, got["/x/sub"], sub)
+		}
+	}
+}
+
+// TestReplace has a file that the engine brings where the image has a link. The link gives way in the root file system, and stays in
+// what is mounted there, which may be the host's.
+func TestReplace(t *testing.T) {
+	inNamespace(t)
+	for _, mounted := range []bool{false, true} {
+		dir := t.TempDir()
+		mount(t, "tmpfs", dir, "tmpfs", 0, "")
+		for _, sub := range []string{"upper", "work", "merged", "theirs"} {
+			if err := os.Mkdir(filepath.Join(dir, sub), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := errors.Join(os.WriteFile(dir+"/file", []byte("ours\n"), 0o644), os.Symlink("/tmp/there", dir+"/theirs/hosts")); err != nil {
+			t.Fatal(err)
+		}
+		s := bundle(t)
+		if err := os.Symlink("/tmp/there", s.Root.Path+"/etc/hosts"); err != nil {
+			t.Fatal(err)
+		}
+		if mounted {
+			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/etc", Type: "bind", Source: dir + "/theirs", Options: []string{"bind"}})
+		}
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/etc/hosts", Type: "bind", Source: dir + "/file", Options: []string{"bind"}})
+		s.Process.Args = []string{"sh", "-c", "cat /etc/hosts; [ -L /etc/hosts ] && echo a link to && cat /tmp/there"}
+		lower := s.Root.Path
+		_, out, err := runSpec(t, s, func(in *compile.Input) {
+			in.Replace = []string{"/etc/hosts"}
+			in.Overlay = &plan.Overlay{Dir: dir, Lower: []string{lower}, Upper: "upper", Work: "work", Target: dir + "/merged"}
+			in.Mountpoint = dir + "/merged"
+		})
+		want := "ours\n"
+		if mounted {
+			want = "ours\na link to\nours\n"
+		}
+		if err != nil || out != want {
+			t.Errorf("/etc mounted %v: got %q, %v, want %q", mounted, out, err, want)
+		}
+		if to, err := os.Readlink(dir + "/theirs/hosts"); to != "/tmp/there" {
+			t.Errorf("/etc mounted %v: the link in the other directory is %q, %v", mounted, to, err)
 		}
 	}
 }

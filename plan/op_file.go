@@ -33,6 +33,10 @@ func (o *Mkdir) String() string {
 
 // Mknod makes a device node or a FIFO in the container, with the owner given. The node is then verified by its descriptor, so
 // that what a saved descriptor stands for is certain.
+//
+// In is the mount in which it is made, saved by the step that attached it, where there is one: a tmpfs of the plan's own. What an
+// image's link or a later mount makes of the name since then, which could be a directory of the host, makes no difference. Without In no
+// link on the way may lead into another mount than the root's (EXDEV).
 type Mknod struct {
 	Path  string `json:"path"`
 	Type  string `json:"type"` // c, u, b, p
@@ -42,6 +46,7 @@ type Mknod struct {
 	UID   uint32 `json:"uid"`
 	GID   uint32 `json:"gid"`
 	Save  string `json:"save,omitempty"` // descriptor of the new node (O_PATH)
+	In    string `json:"in,omitempty"`
 	// Existing says what a file that is there already must be: "" is an error, "same" the same device, which then stays as it
 	// is, and "required" the same, and nothing is made.
 	Existing string `json:"existing,omitempty"`
@@ -66,13 +71,16 @@ func (o *Mknod) saves() (string, held) {
 	return o.Save, 0
 }
 
+func (o *Mknod) uses() []use { return []use{{o.In, isMount | isReceived}} }
+
 // Symlink makes a symbolic link in the container; a file that exists stays, unless it is to be replaced.
 type Symlink struct {
 	Target  string `json:"target"`
 	Path    string `json:"path"`
 	Replace bool   `json:"replace,omitempty"`
 	// Existing leaves the link out if there is nothing that it leads to.
-	Existing bool `json:"existing,omitempty"`
+	Existing bool   `json:"existing,omitempty"`
+	In       string `json:"in,omitempty"` // as in Mknod
 }
 
 func (*Symlink) Kind() string { return "symlink" }
@@ -82,3 +90,5 @@ func (*Symlink) Man() string { return "symlink(2)" }
 func (o *Symlink) String() string {
 	return "link " + o.Path + " -> " + o.Target
 }
+
+func (o *Symlink) uses() []use { return []use{{o.In, isMount | isReceived}} }

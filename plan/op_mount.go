@@ -132,6 +132,9 @@ type MoveMount struct {
 	NoSymlinks  bool     `json:"noSymlinks,omitempty"`  // none in the target: it must lie where its name says (CVE-2019-19921)
 	Keep        bool     `json:"keep,omitempty"`        // later steps use From, too
 	KeepMode    bool     `json:"keepMode,omitempty"`    // as in FSMount, for one that was made detached
+	// Replace takes away what is in the way in the root file system itself, as Docker does for the files that it brings: a link, dangling
+	// or not, becomes a file, and a file on the way a directory. Nothing is taken away in what is mounted below the root.
+	Replace bool `json:"replace,omitempty"`
 }
 
 func (*MoveMount) Kind() string { return "move_mount" }

@@ -84,14 +84,19 @@ func (w *writer) systemMounts() {
 	}
 }
 
+// OwnFiles are the files of a container that the engine writes, as the container sees them. An image may have links there, to what only
+// its author's host had.
+func OwnFiles() []string { return []string{"/etc/resolv.conf", "/etc/hostname", "/etc/hosts"} }
+
 // ownFiles are the files that the engine writes for a container. A plain directory given with --rootfs belongs to the user: nothing is made
 // in it, so only files that exist are covered.
 func (w *writer) ownFiles() {
-	for _, name := range []string{"resolv.conf", "hostname", "hosts"} {
+	for _, file := range OwnFiles() {
+		name := path.Base(file)
 		if r := w.c.Rootfs; r != nil && !r.Overlay && !slices.Contains(w.Answers.EtcFiles, name) {
 			continue
 		}
-		w.mount(specs.Mount{Destination: "/etc/" + name, Type: "bind", Source: w.dir(name), Options: []string{"rbind", "rprivate"}}, "")
+		w.mount(specs.Mount{Destination: file, Type: "bind", Source: w.dir(name), Options: []string{"rbind", "rprivate"}}, "")
 	}
 	if w.c.Init {
 		w.mount(specs.Mount{

@@ -60,6 +60,7 @@ type box struct {
 	user   string // UID[:GID]
 	binds  [][2]string
 	tmpfs  []string
+	device string   // where it has a device that is always full
 	caps   []string // beside the default ones
 	tty    bool
 	bare   bool   // without seccomp
@@ -310,6 +311,9 @@ func (s *siege) flags(b box) []string {
 		}
 		flag("--tmpfs", dir)
 	}
+	if b.device != "" {
+		flag("--device", "/dev/full:"+b.device)
+	}
 	for _, name := range b.caps {
 		flag("--cap-add", strings.TrimPrefix(name, "CAP_"))
 	}
@@ -387,6 +391,9 @@ func (s *siege) bundle(f face, b box) string {
 			m.Options = []string{"size=" + b.size}
 		}
 		spec.Mounts = append(spec.Mounts, m)
+	}
+	if b.device != "" {
+		spec.Linux.Devices = append(spec.Linux.Devices, specs.LinuxDevice{Path: b.device, Type: "c", Major: 1, Minor: 7})
 	}
 	if !b.bare {
 		spec.Linux.Seccomp = seccomp.Default(seccomp.DefaultOptions{Arch: runtime.GOARCH, Caps: caps, KernelMajor: 6})
