@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"fmt"
@@ -28,9 +29,12 @@ func printRows[T any](w io.Writer, format, columns string, header T, rows []T) e
 	if err != nil {
 		return err
 	}
+	out := bufio.NewWriter(w) // a template writes word by word
+	defer out.Flush()
+	w = out
 	if table {
-		tw := tabwriter.NewWriter(w, 10, 1, 3, ' ', 0)
-		defer tw.Flush()
+		tw := tabwriter.NewWriter(out, 10, 1, 3, ' ', 0)
+		defer tw.Flush() // before out
 		w, rows = tw, append([]T{header}, rows...)
 	}
 	for _, row := range rows {

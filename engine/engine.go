@@ -141,24 +141,12 @@ func (e *Engine) networks() network.Store {
 
 // repair looks for lock files that nobody holds. Without any it costs one directory listing.
 func (e *Engine) repair() error {
-	entries, err := os.ReadDir(e.locks())
-	if os.IsNotExist(err) {
-		return nil
-	}
+	stale, err := state.Unheld(e.locks())
 	if errors.Is(err, unix.EACCES) {
 		return nil // another user's containers; the verbs will say so
 	}
-	if err != nil {
+	if err != nil || len(stale) == 0 {
 		return err
-	}
-	stale := false
-	for _, entry := range entries {
-		if strings.HasSuffix(entry.Name(), ".lock") && !state.Held(filepath.Join(e.locks(), entry.Name())) {
-			stale = true
-		}
-	}
-	if !stale {
-		return nil
 	}
 	if err := supervise.Repair(e.locks(), e.dir, e.nameFileOf); err != nil {
 		return err

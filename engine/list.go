@@ -30,11 +30,15 @@ func (e *Engine) List(o ListOptions) ([]docker.Summary, error) {
 	var items []item
 	byStatus := slices.ContainsFunc(o.Filters, func(f string) bool { return strings.HasPrefix(f, "status=") || strings.HasPrefix(f, "exited=") })
 	for _, entry := range entries {
-		c, s, err := e.loadID(entry.Name())
+		s, err := e.state(entry.Name())
 		if err != nil {
 			continue // being made or removed at this moment
 		}
 		if !o.All && o.Last == 0 && !byStatus && s.Status != supervise.Running && s.Status != supervise.Paused {
+			continue // before more is read: a store may hold thousands that have ended
+		}
+		c, err := e.readContainer(entry.Name())
+		if err != nil {
 			continue
 		}
 		if keep(c, s) {
@@ -58,6 +62,10 @@ func (e *Engine) publishedPorts(c *container.Container, s *supervise.State) []pl
 	if s.Status != supervise.Running && s.Status != supervise.Paused {
 		return nil
 	}
+	if s.Ports != nil || len(c.Config.Ports) == 0 && !c.Config.PublishAll {
+		return s.Ports
+	}
+	// Started by an older build, whose supervisor didn't note them.
 	job, err := supervise.ReadJob(e.dir(c.ID))
 	if err != nil || job.Network == nil {
 		return nil

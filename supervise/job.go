@@ -117,6 +117,8 @@ type State struct {
 	ExitCode  int           `json:"exitCode"`
 	OOMKilled bool          `json:"oomKilled,omitempty"`
 	Error     string        `json:"error,omitempty"` // why it could not start, or how it was lost
+	// Ports are those that are published while it runs: a list of many containers needs them, and the job they come from is large.
+	Ports []plan.PortRule `json:"ports,omitempty"`
 	Stats     *cgroup.Stats `json:"stats,omitempty"` // counters of the cgroup at the end
 	Times     *plan.Times   `json:"times,omitempty"` // when each step of the last start was made
 }

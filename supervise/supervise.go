@@ -251,6 +251,9 @@ func (s *supervisor) start() error {
 	defer s.timed("writes down that it runs")()
 	start, _ := fork.StartTime(s.proc.PID)
 	s.state = State{Status: Running, PID: s.proc.PID, Start: start, Boot: BootID(), Started: time.Now().UTC(), Times: s.state.Times}
+	if s.job.Network != nil {
+		s.state.Ports = s.job.Network.Ports
+	}
 	if err := WriteState(s.job.Dir, &s.state); err != nil {
 		unix.Kill(s.proc.PID, unix.SIGKILL)
 		s.reap()
