@@ -108,19 +108,19 @@ const (
 
 // State is what is known of a container's process.
 type State struct {
-	Status    string        `json:"status"`
-	PID       int           `json:"pid,omitempty"`   // on the host, while it runs
-	Start     uint64        `json:"start,omitempty"` // start time of PID (see plan.OpenPid)
-	Boot      string        `json:"boot,omitempty"`  // boot id of the host at the start
-	Started   time.Time     `json:"started,omitzero"`
-	Finished  time.Time     `json:"finished,omitzero"`
-	ExitCode  int           `json:"exitCode"`
-	OOMKilled bool          `json:"oomKilled,omitempty"`
-	Error     string        `json:"error,omitempty"` // why it could not start, or how it was lost
+	Status    string    `json:"status"`
+	PID       int       `json:"pid,omitempty"`   // on the host, while it runs
+	Start     uint64    `json:"start,omitempty"` // start time of PID (see plan.OpenPid)
+	Boot      string    `json:"boot,omitempty"`  // boot id of the host at the start
+	Started   time.Time `json:"started,omitzero"`
+	Finished  time.Time `json:"finished,omitzero"`
+	ExitCode  int       `json:"exitCode"`
+	OOMKilled bool      `json:"oomKilled,omitempty"`
+	Error     string    `json:"error,omitempty"` // why it could not start, or how it was lost
 	// Ports are those that are published while it runs: a list of many containers needs them, and the job they come from is large.
 	Ports []plan.PortRule `json:"ports,omitempty"`
-	Stats     *cgroup.Stats `json:"stats,omitempty"` // counters of the cgroup at the end
-	Times     *plan.Times   `json:"times,omitempty"` // when each step of the last start was made
+	Stats *cgroup.Stats   `json:"stats,omitempty"` // counters of the cgroup at the end
+	Times *plan.Times     `json:"times,omitempty"` // when each step of the last start was made
 }
 
 // ReadJob reads the job of a container's last start.
