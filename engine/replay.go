@@ -212,6 +212,9 @@ func (v *vet) check() error {
 	case !v.closed:
 		return fmt.Errorf("it has no close_range from 3 on before its program: descriptors of the host would leak into the container")
 	}
+	if err := v.outcome(); err != nil {
+		return err
+	}
 	return v.wires()
 }
 
@@ -298,6 +301,9 @@ func (v *vet) step(s plan.Step) error {
 		if o.Path != path.Clean(o.Path) || !path.IsAbs(o.Path) || o.Child {
 			return fmt.Errorf("%q is not a plain absolute path", o.Path)
 		}
+		if s.Lane != plan.Host {
+			return fmt.Errorf("run takes what it mounts from the host before there is a child")
+		}
 		return nil
 	case *plan.Clone:
 		if s.Lane != plan.Host {
@@ -348,7 +354,7 @@ func (v *vet) step(s plan.Step) error {
 		}
 		return nil
 	case *plan.PivotRoot:
-		if o.Root != v.root() {
+		if o.Root != v.root() || v.pivoted {
 			return fmt.Errorf("%s is not where the root is mounted", o.Root)
 		}
 		v.pivoted = true
@@ -360,8 +366,16 @@ func (v *vet) step(s plan.Step) error {
 		if !slices.Contains([]string{"proc", "tmpfs", "devpts", "sysfs", "cgroup", "cgroup2", "mqueue"}, o.Type) {
 			return fmt.Errorf("file systems of type %q are none that run makes", o.Type)
 		}
+		if path.Clean("/"+o.Target) == "/" {
+			return fmt.Errorf("it would be mounted on the root itself")
+		}
 		return inside()
-	case *plan.MoveMount, *plan.Remount, *plan.MaskPath, *plan.ReadonlyPath, *plan.Mkdir, *plan.Mknod, *plan.Symlink, *plan.BindConsole:
+	case *plan.MoveMount:
+		if path.Clean("/"+o.Target) == "/" {
+			return fmt.Errorf("it would be mounted on the root itself")
+		}
+		return inside()
+	case *plan.Remount, *plan.MaskPath, *plan.ReadonlyPath, *plan.Mkdir, *plan.Mknod, *plan.Symlink, *plan.BindConsole:
 		return inside()
 	case *plan.OpenConsole:
 		v.terminal = true

@@ -2,6 +2,7 @@ package explain
 
 import (
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
@@ -200,6 +201,9 @@ func aspects() []aspect {
 			}
 			return out
 		}},
+		{"onhost", func(v *View) []string {
+			return slices.Concat(each("its start will ", v.OnHost), one(v.Spread != "", "its start will %s, on the host, too", v.Spread))
+		}},
 		{"hostsets", func(v *View) []string { return each("it sets on the host ", v.HostSets) }},
 		{"sysctls", func(v *View) []string { return each("sysctl ", v.UserSysctls()) }},
 		{"rlimits", func(v *View) []string {
@@ -232,7 +236,7 @@ func aspects() []aspect {
 			}
 			var out []string
 			for _, f := range v.Filters {
-				if f.Name != "default" {
+				if !v.isStandard(f) {
 					out = append(out, fmt.Sprintf("the system call filter %s, %d instructions", f.Name, len(f.Program)/8))
 				}
 			}
@@ -307,12 +311,17 @@ func (v *View) usualMount(m Mount) bool {
 	case "/dev/shm":
 		return m.Type == "tmpfs"
 	case "/etc/hosts", "/etc/hostname", "/etc/resolv.conf":
-		// The engine's own file, in the directory that also holds the root.
-		dir, _, _ := cutLast(v.Root.Mountpoint, "/")
-		return m.Type == "bind" && (m.Origin == "default" || dir != "" && strings.HasPrefix(m.Source, dir+"/")) && !m.ReadOnly
+		return m.Type == "bind" && engineFile(m.Source) && path.Base(m.Source) == path.Base(m.Target) && !m.ReadOnly
 	}
 	return (m.Target == "/sys/fs/cgroup" || strings.HasPrefix(m.Target, "/sys/fs/cgroup/")) &&
 		(m.Type == "cgroup" || m.Type == "cgroup2" || m.Type == "tmpfs") && m.ReadOnly
+}
+
+// engineFile reports whether a path is one of the files that the engine makes for a container, in a directory named by the container's
+// id. Where the step says it comes from, is no sign of it: a plan from elsewhere can say "default" of /etc/shadow.
+func engineFile(p string) bool {
+	id := path.Base(path.Dir(p))
+	return len(id) == 64 && strings.Trim(id, "0123456789abcdef") == "" && slices.Contains([]string{"hosts", "hostname", "resolv.conf"}, path.Base(p))
 }
 
 func (v *View) shmSize() string {

@@ -61,7 +61,7 @@ func example(t *testing.T) *plan.Plan {
 		t.Fatal(err)
 	}
 	out, err := compile.Container(compile.Input{
-		Spec: spec, Facts: here, SeccompName: "default", DieWithParent: true, MakeCwd: true,
+		Spec: spec, Facts: here, Mountpoint: dir + "/merged", SeccompName: "default", DieWithParent: true, MakeCwd: true,
 		Overlay: &plan.Overlay{Dir: "/var/lib/glassbox", Lower: []string{"layers/2b", "layers/1a"}, Upper: "containers/" + id + "/upper", Work: "containers/" + id + "/work", Target: dir + "/merged"},
 		Network: wired,
 		Origins: map[string]string{

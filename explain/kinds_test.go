@@ -50,7 +50,7 @@ func howOnly() map[string]bool {
 		"cgroup-create.controllers", "cgroup-write.enable", "cgroup-remove.path", "cgroup-evacuate.from", "cgroup-evacuate.to", "cgroup-open.path", "cgroup-open.save", "cgroup-join.from", "cgroup-attach.path",
 		"resctrl-create.path", "resctrl-create.shared", "resctrl-remove.path", "resctrl-remove.shared", "resctrl-check.path", "resctrl-write.path", "resctrl-join.from",
 		"systemd-scope.user", "systemd-set.user", "systemd-attach.unit", "systemd-attach.user", "systemd-stop.unit", "systemd-stop.user", "systemd-scope.unit", "systemd-set.unit",
-		"bpf-device.path", "bpf-device.program", // the rules say it
+		"bpf-device.path", "bpf-device.program", "bpf-device.rules", // what is no program allows everything, see TestDeviceFilter
 		"open_tree.path", "open_tree.recursive", "open_tree.save", "open_tree.device", "open_tree.idMap", "open_tree.idMapRecursive", "open.path", "open.flags", "open.namespace", "open.save",
 		"pidfd_open.pid", "pidfd_open.start", "pidfd_open.save", // who uses the descriptor says what comes of it
 		"user-namespace.uid", "user-namespace.gid", "user-namespace.save", "clone3.cgroup", "setns.from", "id-map.denySetgroups", "id-map.programs",

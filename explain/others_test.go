@@ -25,6 +25,7 @@ func TestNothingUnsaid(t *testing.T) {
 	base := func() *View {
 		return &View{
 			Arch: "amd64", Argv: []string{"/bin/x"}, Cwd: "/", Umask: 0o022, New: []string{"mount", "pid", "net", "uts", "ipc", "cgroup"}, Joined: map[string]string{}, Net: Net{Mode: "none", Loopback: true},
+			table:  (&plan.Plan{}).Table(),
 			Masked: usualMasked(), Locked: usualLocked(), DeviceRules: usualRules(), Bounding: usualCaps(), Effective: usualCaps(), Permitted: usualCaps(), Keyring: "k",
 			Filters: []*plan.Seccomp{{Name: "default"}}, Root: Root{Pivoted: true, Mountpoint: "/r/merged"},
 		}
@@ -54,6 +55,9 @@ func TestNothingUnsaid(t *testing.T) {
 		typ := reflect.TypeFor[View]()
 		for i := range typ.NumField() {
 			f := typ.Field(i)
+			if !f.IsExported() { // what the fields were found by
+				continue
+			}
 			if f.Type.Kind() == reflect.Struct {
 				for k := range f.Type.NumField() {
 					check(f.Name+"."+f.Type.Field(k).Name, func(v *View) { fill(reflect.ValueOf(v).Elem().Field(i).Field(k), "3") })

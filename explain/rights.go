@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"glassbox/plan"
-	"glassbox/seccomp"
 )
 
 // A Right is one thing that a container may do.
@@ -48,14 +47,11 @@ func (v *View) rights() []Right {
 	if !v.Root.ReadOnly {
 		add("files", "root", "change its own root file system")
 	}
-	for _, p := range unhidden() {
-		if !slices.Contains(v.Masked, p) {
-			add("files", "see "+p, "see %s", p)
-		}
-	}
-	for _, p := range usualLocked() {
-		if !slices.Contains(v.Locked, p) {
-			add("files", "set "+p, "change the kernel's settings in %s", p)
+	for _, b := range v.breaches() {
+		if b.wall.locked {
+			add("files", "set "+b.at, "change the kernel's settings in %s", b.at)
+		} else {
+			add("files", "see "+b.at, "see %s", b.at)
 		}
 	}
 	for _, m := range v.UserMounts() {
@@ -186,63 +182,16 @@ func (v *View) rights() []Right {
 		add("host", hook, "have a program of the host run at its start: %s", hook)
 	}
 	// What its start changes on the host for good.
+	for _, s := range v.OnHost {
+		add("host", s, "have its start %s", s)
+	}
 	for _, s := range v.HostSets {
 		add("host", s, "have %s set on the host", s)
 	}
 	return out
 }
 
-// hostFiles are the parts of the host's file system that it can reach: binds, but for the engine's own files, and its root.
-func (v *View) hostFiles() []Mount {
-	var out []Mount
-	for _, m := range v.UserMounts() {
-		if m.Type == "bind" {
-			out = append(out, m)
-		}
-	}
-	if v.Root.Source != "" {
-		out = append(out, Mount{Target: "/", Type: "bind", Source: v.Root.Source, ReadOnly: v.Root.ReadOnly, Recursive: true, Origin: v.Root.Origin})
-	}
-	for _, l := range v.Root.Layers {
-		if strings.HasPrefix(l, "/") {
-			out = append(out, Mount{Target: "/", Type: "bind", Source: l, ReadOnly: true, Origin: v.Root.Origin})
-		}
-	}
-	return out
-}
-
 func (m Mount) at() string { return " (as " + m.Target + ")" }
-
-// unhidden are paths that tell of the host or control it, and that engines hide.
-func unhidden() []string { return usualMasked() }
-
-// Call is what the filters let a container do with a system call.
-type Call struct {
-	Name              string
-	Sometimes, Always bool
-}
-
-// Calls says of every system call whether the container can make it; nil on a machine that seccomp doesn't know. A program that
-// this package can't follow counts as no filter: nothing is called safer than it is.
-func (v *View) Calls() []Call {
-	var out []Call
-	allow, _ := seccomp.Instructions([]byte{6, 0, 0, 0, 0, 0, 0xff, 0x7f})
-	for _, o := range seccomp.Outcomes(allow, v.Arch) {
-		out = append(out, Call{o.Name, true, true})
-	}
-	for _, f := range v.Filters {
-		program, err := seccomp.Instructions(f.Program)
-		if err != nil {
-			continue
-		}
-		for i, o := range seccomp.Outcomes(program, v.Arch) {
-			sometimes, always := o.Allowed()
-			out[i].Sometimes = out[i].Sometimes && sometimes
-			out[i].Always = out[i].Always && always
-		}
-	}
-	return out
-}
 
 // CapsNow are the capabilities that its program starts with: execve gives root its bounding and inheritable set, and others
 // their ambient set (capabilities(7)).

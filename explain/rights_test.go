@@ -19,17 +19,25 @@ func container(t *testing.T, change func(add func(plan.Lane, plan.Op), dropped *
 	}
 	p := &plan.Plan{Version: plan.Version, Arch: "amd64"}
 	add := func(l plan.Lane, op plan.Op) { p.Steps = append(p.Steps, plan.Step{Lane: l, Op: op}) }
+	add(plan.Host, &plan.CgroupCreate{Path: "/sys/fs/cgroup/x"})
 	for _, r := range usualRules() {
 		verb, rule, _ := strings.Cut(r, " ")
-		add(plan.Host, &plan.CgroupWrite{File: "/sys/fs/cgroup/devices/glassbox/x/devices." + verb, Value: rule})
+		add(plan.Host, &plan.CgroupWrite{File: "/sys/fs/cgroup/x/devices." + verb, Value: rule})
 	}
-	add(plan.Host, &plan.CgroupWrite{File: "/sys/fs/cgroup/memory/x/memory.limit_in_bytes", Value: "67108864"})
-	add(plan.Host, &plan.CgroupWrite{File: "/sys/fs/cgroup/pids/x/pids.max", Value: "50"})
+	add(plan.Host, &plan.CgroupWrite{File: "/sys/fs/cgroup/x/memory.limit_in_bytes", Value: "67108864"})
+	add(plan.Host, &plan.CgroupWrite{File: "/sys/fs/cgroup/x/pids.max", Value: "50"})
+	add(plan.Host, &plan.CgroupOpen{Path: "/sys/fs/cgroup/x/tasks", Save: "cgroup"})
 	add(plan.Host, &plan.Clone{Namespaces: []string{"mount", "pid", "uts", "ipc", "net"}})
+	add(plan.Child, &plan.CgroupJoin{From: "cgroup"})
 	add(plan.Child, &plan.Unshare{Namespaces: []string{"cgroup"}})
+	add(plan.Child, &plan.Mount{Target: "/", Flags: []string{"rec", "private"}})
+	add(plan.Child, &plan.Overlay{Dir: "/r", Lower: []string{"layers/1a"}, Target: "/r/merged"})
 	add(plan.Child, &plan.PivotRoot{Root: "/r/merged"})
+	add(plan.Child, &plan.FSMount{Type: "proc", Target: "/proc"})
+	add(plan.Child, &plan.FSMount{Type: "sysfs", Target: "/sys", Attrs: []string{"ro"}})
+	add(plan.Child, &plan.Mknod{Path: "/dev/null", Type: "c", Major: 1, Minor: 3, Mode: 0o666, Save: "null"})
 	for _, m := range usualMasked() {
-		add(plan.Child, &plan.MaskPath{Path: m})
+		add(plan.Child, &plan.MaskPath{Path: m, Null: "null"})
 	}
 	for _, m := range usualLocked() {
 		add(plan.Child, &plan.ReadonlyPath{Path: m})
@@ -51,7 +59,7 @@ func container(t *testing.T, change func(add func(plan.Lane, plan.Op), dropped *
 }
 
 func bind(add func(plan.Lane, plan.Op), source string, ro bool) {
-	m := &plan.MoveMount{From: source, Target: "/data"}
+	m := &plan.MoveMount{From: source, Target: "/data", Propagation: []string{"rprivate"}}
 	if ro {
 		m.Set = []string{"ro"}
 	}
@@ -91,10 +99,10 @@ func TestPolicyGrades(t *testing.T) {
 		{"socket", func(add adder, _ *[]string) { bind(add, "/var/run/docker.sock", true) }, "F", "docker.sock"},
 		{"data", func(add adder, _ *[]string) { bind(add, "/srv/data", false) }, "A", ""},
 		{"disk", func(add adder, _ *[]string) {
-			add(plan.Host, &plan.CgroupWrite{File: "/c/devices.allow", Value: "b 8:0 rw"})
+			add(plan.Host, &plan.CgroupWrite{File: "/sys/fs/cgroup/x/devices.allow", Value: "b 8:0 rw"})
 		}, "D", "block device 8:0"},
 		{"every device", func(add adder, _ *[]string) {
-			add(plan.Host, &plan.CgroupWrite{File: "/c/devices.allow", Value: "a *:* rwm"})
+			add(plan.Host, &plan.CgroupWrite{File: "/sys/fs/cgroup/x/devices.allow", Value: "a *:* rwm"})
 		}, "F", "every block device"},
 		{"network of the host", func(add adder, _ *[]string) { add(plan.Child, &plan.Setns{Namespaces: []string{"mount"}, From: "x"}) }, "D", "mounts of x"},
 		{"cgroup files", func(add adder, _ *[]string) {
@@ -137,22 +145,26 @@ func TestDiff(t *testing.T) {
 	}{
 		{"nothing", nil, "", ""},
 		{"memory", func(add adder, _ *[]string) {
-			add(plan.Host, &plan.CgroupWrite{File: "/c/memory.max", Value: "134217728"})
+			add(plan.Host, &plan.CgroupWrite{File: "/sys/fs/cgroup/x/memory.max", Value: "134217728"})
 		}, "use 128 MiB of memory", ""},
 		{"less memory", func(add adder, _ *[]string) {
-			add(plan.Host, &plan.CgroupWrite{File: "/c/memory.max", Value: "33554432"})
+			add(plan.Host, &plan.CgroupWrite{File: "/sys/fs/cgroup/x/memory.max", Value: "33554432"})
 		}, "", "use 64 MiB of memory"},
-		{"no limit", func(add adder, _ *[]string) { add(plan.Host, &plan.CgroupWrite{File: "/c/pids.max", Value: "max"}) }, "use any amount of processes", ""},
-		{"processors", func(add adder, _ *[]string) { add(plan.Host, &plan.CgroupWrite{File: "/c/cpuset.cpus", Value: "0-1"}) }, "", "run on every processor"},
+		{"no limit", func(add adder, _ *[]string) {
+			add(plan.Host, &plan.CgroupWrite{File: "/sys/fs/cgroup/x/pids.max", Value: "max"})
+		}, "use any amount of processes", ""},
+		{"processors", func(add adder, _ *[]string) {
+			add(plan.Host, &plan.CgroupWrite{File: "/sys/fs/cgroup/x/cpuset.cpus", Value: "0-1"})
+		}, "", "run on every processor"},
 		{"half a processor", func(add adder, _ *[]string) {
-			add(plan.Host, &plan.CgroupWrite{File: "/c/cpu.max", Value: "50000 100000"})
+			add(plan.Host, &plan.CgroupWrite{File: "/sys/fs/cgroup/x/cpu.max", Value: "50000 100000"})
 		}, "", "use any amount of processor time"},
 		{"file", func(add adder, _ *[]string) { bind(add, "/srv", false) }, "read the host's /srv (as /data); change the host's /srv (as /data)", ""},
 		{"device", func(add adder, _ *[]string) {
-			add(plan.Host, &plan.CgroupWrite{File: "/c/devices.allow", Value: "c 10:200 rw"})
+			add(plan.Host, &plan.CgroupWrite{File: "/sys/fs/cgroup/x/devices.allow", Value: "c 10:200 rw"})
 		}, "read character device 10:200 (/dev/net/tun); write to character device 10:200 (/dev/net/tun)", ""},
 		{"a device less", func(add adder, _ *[]string) {
-			add(plan.Host, &plan.CgroupWrite{File: "/c/devices.deny", Value: "c 1:8 w"})
+			add(plan.Host, &plan.CgroupWrite{File: "/sys/fs/cgroup/x/devices.deny", Value: "c 1:8 w"})
 		}, "", "write to character device 1:8 (/dev/random)"},
 		{"capability", func(add adder, d *[]string) {
 			*d = slices.DeleteFunc(*d, func(s string) bool { return s == "CAP_KILL" })

@@ -27,9 +27,12 @@ type View struct {
 
 	Root   Root
 	Mounts []Mount
-	Masked []string // hidden paths
-	Locked []string // paths made read-only
-	Copied []string // files and links that the plan makes in the container, other than devices
+	Masked []string // hidden paths, as far as they are hidden in the end
+	Locked []string // paths made read-only, as far as they are so in the end
+	table  *plan.Table
+	// origins of the steps, for what is found in the table.
+	origins []string
+	Copied  []string // files and links that the plan makes in the container, other than devices
 
 	Devices     []Device
 	DeviceRules []string // "allow c 1:3 rwm", in order; nil if any device may be used
@@ -45,6 +48,8 @@ type View struct {
 	Net      Net
 	Sysctls  []string // "net.ipv4.ip_forward=1"
 	HostSets []string // settings of the host that the start changes: "/proc/sys/…=1"
+	OnHost   []string // other things that the start does to the host, in words
+	Spread   string   // the first of its mounts that appears on the host, because what it is mounted on is shared with it
 	Rlimits  []plan.Rlimit
 	Proc     []string // what it writes about itself: "oom_score_adj=500"
 
@@ -86,6 +91,8 @@ type Mount struct {
 	ReadOnly    bool
 	Propagation string
 	Origin      string
+	// BelowWritable says that the host's mounts below it came with it and aren't read-only, as it is itself.
+	BelowWritable bool
 }
 
 // Device is a device node.
@@ -140,7 +147,10 @@ type Net struct {
 func Read(p *plan.Plan) *View {
 	v := &View{Arch: p.Arch, Joined: map[string]string{}}
 	v.Hash, _ = p.Hash()
-	r := reader{v: v, plan: p, opened: map[string]string{}, recursive: map[string]bool{}, device: map[string]string{}, idMapped: map[string]bool{}, readonly: map[string]bool{}, dropped: map[string]bool{}, rules: map[string]bool{}}
+	r := reader{
+		v: v, plan: p, opened: map[string]string{}, recursive: map[string]bool{}, device: map[string]string{}, idMapped: map[string]bool{},
+		readonly: map[string]bool{}, dropped: map[string]bool{}, rules: map[string]bool{}, cgroups: joined(p),
+	}
 	for _, s := range p.Steps {
 		if s.Op == nil || !r.step(s) {
 			kind := ""
@@ -150,6 +160,7 @@ func Read(p *plan.Plan) *View {
 			v.Unread = append(v.Unread, kind)
 		}
 	}
+	r.outcome()
 	for n := range plan.CapCount() {
 		if name := plan.CapName(n); !r.dropped[name] {
 			v.Bounding = append(v.Bounding, name)
@@ -183,6 +194,7 @@ type reader struct {
 	readonly  map[string]bool
 	dropped   map[string]bool
 	rules     map[string]bool // device rules, each once: v1 writes them, v2 compiles them
+	cgroups   *membership
 }
 
 func fileSystem(o *plan.FSMount, origin string) Mount {
@@ -209,7 +221,9 @@ func (r *reader) step(s plan.Step) bool {
 	case *plan.SystemdSet:
 		r.unit(o.Unit, o.Properties)
 	case *plan.DeviceFilter:
-		v.DeviceRules = append([]string{}, o.Rules...)
+		if r.cgroups.covers(o.Path) {
+			v.DeviceRules = filterRules(o)
+		}
 	case *plan.OpenTree:
 		r.opened[o.Save], r.recursive[o.Save] = o.Path, o.Recursive
 		r.device[o.Save], r.idMapped[o.Save], r.readonly[o.Save] = o.Device, o.IDMap != "", o.Readonly
@@ -222,12 +236,16 @@ func (r *reader) step(s plan.Step) bool {
 	case *plan.Unshare:
 		r.fresh(o.Namespaces)
 	case *plan.Setns:
+		from := r.opened[o.From]
+		if from == "" {
+			from = o.From
+		}
 		for _, ns := range o.Namespaces {
-			from := r.opened[o.From]
-			if from == "" {
-				from = o.From
+			// The last that it enters counts, and those of the first process are the host's own.
+			v.New, v.Joined[ns] = without(v.New, ns), from
+			if strings.HasPrefix(from, "/proc/1/") {
+				delete(v.Joined, ns)
 			}
-			v.Joined[ns] = from
 		}
 	case *plan.IDMap:
 		v.UIDMap, v.GIDMap = o.UID, o.GID
@@ -279,10 +297,7 @@ func (r *reader) step(s plan.Step) bool {
 		})
 	case *plan.Remount:
 		r.remount(o)
-	case *plan.MaskPath:
-		v.Masked = append(v.Masked, o.Path)
-	case *plan.ReadonlyPath:
-		v.Locked = append(v.Locked, o.Path)
+	case *plan.MaskPath, *plan.ReadonlyPath: // what holds of them is seen in the end
 	case *plan.Mkdir:
 		v.Copied = append(v.Copied, fmt.Sprintf("directory %s", o.Path))
 	case *plan.Symlink:
@@ -291,10 +306,14 @@ func (r *reader) step(s plan.Step) bool {
 		v.Devices = append(v.Devices, Device{o.Path, o.Type, o.Major, o.Minor, o.Mode, o.UID, o.GID, s.Origin})
 	case *plan.Sethostname:
 		v.Hostname = o.Name
+		r.onHost(v.Shares("uts"), "set the host's name to %s", o.Name)
 	case *plan.Setdomainname:
 		v.Domainname = o.Name
+		r.onHost(v.Shares("uts"), "set the host's domain name to %s", o.Name)
 	case *plan.Sysctl:
-		v.Sysctls = append(v.Sysctls, strings.ReplaceAll(o.Key, "/", ".")+"="+o.Value)
+		set := strings.ReplaceAll(o.Key, "/", ".") + "=" + o.Value
+		v.Sysctls = append(v.Sysctls, set)
+		r.onHost(!v.ownSetting(o.Key), "set %s, which is the host's, not the container's", set)
 	case *plan.WriteProc:
 		v.Proc = append(v.Proc, o.File+"="+o.Value)
 	case *plan.WriteFile:
@@ -407,6 +426,7 @@ func (r *reader) fresh(namespaces []string) {
 		if !slices.Contains(r.v.New, ns) {
 			r.v.New = append(r.v.New, ns)
 		}
+		delete(r.v.Joined, ns)
 	}
 }
 
@@ -468,7 +488,15 @@ func label(text string) []string {
 // write reads a limit from the file that it is written to.
 func (r *reader) write(o *plan.CgroupWrite) {
 	l := &r.v.Limits
-	_, file, _ := cutLast(o.File, "/")
+	dir, file, _ := cutLast(o.File, "/")
+	switch {
+	case !r.cgroups.isFile(dir, file):
+		r.onHost(true, "write %q to %s", o.Value, o.File)
+		return
+	case !r.cgroups.covers(dir):
+		l.Other = append(l.Other, o.File+"="+o.Value) // of a cgroup that the container isn't in: it limits nothing
+		return
+	}
 	number := func(to **int64) bool {
 		n, err := strconv.ParseInt(o.Value, 10, 64)
 		if o.Value == "max" {
@@ -485,9 +513,11 @@ func (r *reader) write(o *plan.CgroupWrite) {
 		return // arrangements of the tree
 	case "devices.allow", "devices.deny":
 		verb := strings.TrimPrefix(file, "devices.")
-		if rule := verb + " " + o.Value; !r.rules[rule] {
-			r.rules[rule] = true
-			r.v.DeviceRules = append(r.v.DeviceRules, rule)
+		rule, have := verb+" "+o.Value, r.v.DeviceRules
+		r.rules[rule] = true
+		// Written again it changes nothing, unless one that says otherwise came in between.
+		if i := slices.Index(have, rule); i < 0 || slices.ContainsFunc(have[i:], func(s string) bool { return !strings.HasPrefix(s, verb) }) {
+			r.v.DeviceRules = append(have, rule)
 		}
 	case "memory.limit_in_bytes", "memory.max":
 		ok = number(&l.Memory)

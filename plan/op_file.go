@@ -64,8 +64,11 @@ func (o *Mknod) String() string {
 		when(o.Existing == "same", ", unless it exists")
 }
 
+// device is "c 1:3", as in rules.
+func (o *Mknod) device() string { return fmt.Sprintf("%s %d:%d", o.Type, o.Major, o.Minor) }
+
 func (o *Mknod) saves() (string, held) {
-	if fmt.Sprintf("%s %d:%d", o.Type, o.Major, o.Minor) == nullDevice {
+	if o.device() == nullDevice {
 		return o.Save, isNull
 	}
 	return o.Save, 0
