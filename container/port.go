@@ -3,6 +3,7 @@ package container
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -13,7 +14,7 @@ type Port struct {
 	HostPort      uint16 `json:"hostPort,omitempty"` // 0: a free one
 	HostEnd       uint16 `json:"hostEnd,omitempty"`  // if set, a free one of HostPort … HostEnd
 	ContainerPort uint16 `json:"containerPort"`
-	Proto         string `json:"proto"` // tcp, udp
+	Proto         string `json:"proto"` // tcp, udp, sctp
 	Origin        string `json:"origin,omitempty"`
 }
 
@@ -31,23 +32,30 @@ func (p Port) HostWords() string {
 	return strconv.Itoa(int(p.HostPort))
 }
 
-// ParsePorts reads the argument of docker's -p: [IP:][HOST[-HOST]:]PORT[-PORT][/tcp|udp]. An IPv6 address stands in brackets. An empty host
+// ParsePorts reads the argument of docker's -p: [IP:][HOST[-HOST]:]PORT[-PORT][/tcp|udp|sctp], or the long form
+// target=PORT[-PORT][,published=[IP:]HOST[-HOST]][,protocol=tcp|udp|sctp][,mode=host|ingress], in which Docker takes mode and ignores it: on one
+// host both are the same. An IPv6 address stands in brackets. An empty host
 // port, and 0, means a free one. A range of host ports for a single container port means a free one of the range; otherwise both ranges have
 // the same length.
 func ParsePorts(text string) ([]Port, error) {
 	fail := func(format string, a ...any) ([]Port, error) {
 		return nil, Invalid("publish %q: %w", text, fmt.Errorf(format, a...))
 	}
-	rest, proto, ok := strings.Cut(text, "/")
+	short := text
+	if strings.Contains(text, "=") {
+		var err error
+		if short, err = shortForm(text); err != nil {
+			return fail("%w", err)
+		}
+	}
+	rest, proto, ok := strings.Cut(short, "/")
 	if !ok {
 		proto = "tcp"
 	}
 	switch proto = strings.ToLower(proto); proto {
-	case "tcp", "udp":
-	case "sctp":
-		return fail("sctp can't be published, only tcp and udp")
+	case "tcp", "udp", "sctp":
 	default:
-		return fail("protocol %q: want tcp or udp", proto)
+		return fail("protocol %q: want tcp, udp or sctp", proto)
 	}
 	host, inside := "", rest
 	if i := strings.LastIndexByte(rest, ':'); i >= 0 {
@@ -91,6 +99,34 @@ func ParsePorts(text string) ([]Port, error) {
 		}
 	}
 	return ports, nil
+}
+
+// shortForm rewrites the long form of -p as the short one. Docker takes any key and ignores those that it doesn't know; here they are errors.
+func shortForm(text string) (string, error) {
+	values := map[string]string{"protocol": "tcp"}
+	for _, field := range strings.Split(text, ",") {
+		key, value, ok := strings.Cut(field, "=")
+		switch {
+		case !ok || key == "":
+			return "", fmt.Errorf("%q: want NAME=VALUE", field)
+		case !slices.Contains([]string{"target", "published", "protocol", "mode"}, key):
+			return "", fmt.Errorf("%q: want target, published, protocol or mode", key)
+		case strings.ContainsAny(value, "/"):
+			return "", fmt.Errorf("%s %q: the protocol stands in protocol=", key, value)
+		case key == "mode" && value != "host" && value != "ingress":
+			return "", fmt.Errorf("mode %q: want host or ingress", value)
+		case key == "target" && strings.Contains(value, ":"):
+			return "", fmt.Errorf("target %q: want a port of the container", value)
+		}
+		values[key] = value
+	}
+	if values["target"] == "" {
+		return "", fmt.Errorf("target, the container's port, is missing")
+	}
+	if host := values["published"]; host != "" {
+		return host + ":" + values["target"] + "/" + values["protocol"], nil
+	}
+	return values["target"] + "/" + values["protocol"], nil
 }
 
 // hostAddress reads the address of -p. The zero Addr is every address of the host.

@@ -375,9 +375,13 @@ func (w *Words) network(c *Config) error {
 		if !isMAC(w.MAC) {
 			return Invalid("--mac-address %s: want six bytes in hexadecimal, as in 02:42:ac:11:00:02", w.MAC)
 		}
+		if strings.ContainsRune("13579bdfBDF", rune(w.MAC[1])) { // the lowest bit of the first byte: the kernel gives a device no such address
+			return Invalid("--mac-address %s: it is a multicast address, which no device can have: the second digit must be even", w.MAC)
+		}
 	}
 	if w.Network != "" || w.IP != "" || w.MAC != "" {
-		c.Endpoints = []Endpoint{{Network: w.Network, IP: w.IP, MAC: w.MAC}}
+		mac := strings.ToLower(strings.ReplaceAll(w.MAC, "-", ":"))
+		c.Endpoints = []Endpoint{{Network: w.Network, IP: w.IP, MAC: mac}}
 	}
 	for _, text := range w.Publish {
 		p, err := ParsePorts(text)

@@ -8,8 +8,9 @@
 package docker
 
 import (
+	"cmp"
 	"fmt"
-	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -100,38 +101,63 @@ func PortRules(rules []plan.PortRule) []PortSummary {
 	return out
 }
 
-// Ports are ports as docker ps prints them: those in a row stand together.
+// Ports are ports as docker ps prints them (DisplayablePorts of docker/cli): those in a row stand together where the port is the same on
+// both sides, or is not published; others stand alone, and last.
 func Ports(ports []PortSummary) string {
-	var out []string
-	for i := 0; i < len(ports); {
-		p, n := ports[i], 1
-		for i+n < len(ports) && p.follows(ports[i+n], n) {
-			n++
+	ports = slices.Clone(ports)
+	slices.SortStableFunc(ports, func(a, b PortSummary) int {
+		return cmp.Or(cmp.Compare(a.PrivatePort, b.PrivatePort), cmp.Compare(a.IP, b.IP), cmp.Compare(a.PublicPort, b.PublicPort), cmp.Compare(a.Type, b.Type))
+	})
+	type row struct{ first, last uint16 }
+	var out, alone, keys []string
+	rows := map[string]row{} // by what stands before and behind the numbers: "0.0.0.0/tcp", "tcp"
+	write := func(key string) {
+		host, proto, published := strings.Cut(key, "/")
+		if !published {
+			proto = host
 		}
-		i += n
-		span := func(first uint16) string {
-			if n == 1 {
-				return strconv.Itoa(int(first))
-			}
-			return fmt.Sprintf("%d-%d", first, int(first)+n-1)
+		span := strconv.Itoa(int(rows[key].first))
+		if rows[key].last != rows[key].first {
+			span = fmt.Sprintf("%d-%d", rows[key].first, rows[key].last)
 		}
-		text := span(p.PrivatePort) + "/" + p.Type
-		if p.PublicPort != 0 {
-			host := p.IP
-			if a, err := netip.ParseAddr(host); err == nil && a.Is6() {
-				host = "[" + host + "]"
-			}
-			text = host + ":" + span(p.PublicPort) + "->" + text
+		if published {
+			span = joined(host, span) + "->" + span
 		}
-		out = append(out, text)
+		out = append(out, span+"/"+proto)
 	}
-	return strings.Join(out, ", ")
+	for _, p := range ports {
+		key := p.Type
+		if p.PublicPort != 0 {
+			if p.PublicPort != p.PrivatePort {
+				alone = append(alone, fmt.Sprintf("%s->%d/%s", joined(p.IP, strconv.Itoa(int(p.PublicPort))), p.PrivatePort, p.Type))
+				continue
+			}
+			key = p.IP + "/" + p.Type
+		}
+		r, known := rows[key]
+		switch {
+		case known && int(p.PrivatePort) == int(r.last)+1:
+			rows[key] = row{r.first, p.PrivatePort}
+			continue
+		case known:
+			write(key)
+		default:
+			keys = append(keys, key)
+		}
+		rows[key] = row{p.PrivatePort, p.PrivatePort}
+	}
+	for _, key := range keys {
+		write(key)
+	}
+	return strings.Join(append(out, alone...), ", ")
 }
 
-// follows says whether o is the port n places behind p, on both sides.
-func (p PortSummary) follows(o PortSummary, n int) bool {
-	return o.IP == p.IP && o.Type == p.Type && int(o.PrivatePort) == int(p.PrivatePort)+n &&
-		(p.PublicPort == 0 && o.PublicPort == 0 || p.PublicPort != 0 && int(o.PublicPort) == int(p.PublicPort)+n)
+// joined writes an address and a port; IPv6 stands in brackets.
+func joined(ip, port string) string {
+	if strings.Contains(ip, ":") {
+		return "[" + ip + "]:" + port
+	}
+	return ip + ":" + port
 }
 
 // mounts are the mounts that a container was made with. A --tmpfs is none: as with Docker it stands in HostConfig.Tmpfs only.

@@ -130,13 +130,18 @@ func ports(c *container.Container) ([]network.Port, error) {
 	if !c.Config.PublishAll || c.Image == nil {
 		return ports, nil
 	}
-	// A container's side alone: an image has no say in the host's.
 	for _, text := range c.Image.ExposedPorts {
 		exposed, err := container.ParsePorts(text)
 		if err != nil {
 			return nil, invalid("EXPOSE of the image: %w", err)
 		}
-		add(exposed)
+		for _, p := range exposed {
+			// A container's side alone: an image has no say in the host's. What -p publishes is published, as with Docker.
+			p = container.Port{ContainerPort: p.ContainerPort, Proto: p.Proto}
+			if !slices.ContainsFunc(c.Config.Ports, func(o container.Port) bool { return o.Key() == p.Key() }) {
+				add([]container.Port{p})
+			}
+		}
 	}
 	return ports, nil
 }

@@ -498,10 +498,14 @@ func (e element) port() (plan.PortRule, bool) {
 	if len(key) < 6 || len(e.value) < 6 {
 		return p, false
 	}
-	p.Proto = "tcp"
-	if key[0] == unix.IPPROTO_UDP {
+	switch key[0] {
+	case unix.IPPROTO_TCP:
+		p.Proto = "tcp"
+	case unix.IPPROTO_UDP:
 		p.Proto = "udp"
-	} else if key[0] != unix.IPPROTO_TCP {
+	case unix.IPPROTO_SCTP:
+		p.Proto = "sctp"
+	default:
 		p.Proto = fmt.Sprint(key[0])
 	}
 	p.HostPort, p.ContainerIP, p.ContainerPort = binary.BigEndian.Uint16(key[4:]), netip.AddrFrom4([4]byte(e.value)).String(), binary.BigEndian.Uint16(e.value[4:])

@@ -33,17 +33,9 @@ func golden(t *testing.T, name, got string) {
 }
 
 func TestSteps(t *testing.T) {
-	ports, err := ParsePublish("8080:80")
-	if err != nil {
-		t.Fatal(err)
-	}
-	local, err := ParsePublish("127.0.0.1:5353:53/udp")
-	if err != nil {
-		t.Fatal(err)
-	}
 	e := Endpoint{
 		Network: Bridge, IP: netip.MustParseAddr("172.30.0.2"), MAC: "02:42:ac:1e:00:02", Interface: "eth0", Link: "gb0123456789ab",
-		Ports: append(ports, local...),
+		Ports: parsePorts(t, "8080:80", "127.0.0.1:5353:53/udp"),
 	}
 	steps, err := Steps(testNetwork("eth0"), e, func(what string) string { return "--" + what })
 	if err != nil {
@@ -73,75 +65,6 @@ func TestVethName(t *testing.T) {
 			t.Errorf("VethName(%q): got %q, want %q", id, got, want)
 		}
 	}
-}
-
-func TestParsePublish(t *testing.T) {
-	addr := netip.MustParseAddr
-	for spec, want := range map[string][]Port{
-		"80":                       {{ContainerPort: 80, Proto: "tcp"}},
-		"8080:80":                  {{HostPort: 8080, ContainerPort: 80, Proto: "tcp"}},
-		"8080:80/UDP":              {{HostPort: 8080, ContainerPort: 80, Proto: "udp"}},
-		"0.0.0.0:8080:80":          {{HostPort: 8080, ContainerPort: 80, Proto: "tcp"}},
-		"127.0.0.1::80":            {{HostIP: addr("127.0.0.1"), ContainerPort: 80, Proto: "tcp"}},
-		"[::1]:8080:80":            {{HostIP: addr("::1"), HostPort: 8080, ContainerPort: 80, Proto: "tcp"}},
-		"[::ffff:127.0.0.1]:1:2":   {{HostIP: addr("127.0.0.1"), HostPort: 1, ContainerPort: 2, Proto: "tcp"}},
-		"7000-7001:80-81":          {{HostPort: 7000, ContainerPort: 80, Proto: "tcp"}, {HostPort: 7001, ContainerPort: 81, Proto: "tcp"}},
-		"80-81":                    {{ContainerPort: 80, Proto: "tcp"}, {ContainerPort: 81, Proto: "tcp"}},
-		"7000-7009:80":             {{HostPort: 7000, HostEnd: 7009, ContainerPort: 80, Proto: "tcp"}},
-		":80":                      {{ContainerPort: 80, Proto: "tcp"}},
-		"10.0.0.1:65535:65535/tcp": {{HostIP: addr("10.0.0.1"), HostPort: 65535, ContainerPort: 65535, Proto: "tcp"}},
-	} {
-		got, err := ParsePublish(spec)
-		if err != nil {
-			t.Errorf("%s: %v", spec, err)
-		}
-		if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
-			t.Errorf("%s (-want +got):\n%s", spec, diff)
-		}
-	}
-	for spec, want := range map[string]string{
-		"":                "container port is missing",
-		"8080:":           "container port is missing",
-		"0:80":            `host port "0": want 1 to 65535`,
-		"65536":           `"65536": want 1 to 65535`,
-		"http":            `"http": not a number`,
-		"+80":             "not a number",
-		"80/sctp":         "sctp can't be published",
-		"80/":             `protocol "": want tcp or udp`,
-		"::1:80:80":       "brackets",
-		"[::1:80:80":      "bracket without its pair",
-		"[fe80::1%e]:1:2": "zone",
-		"1.2.3:80:80":     "not an IP address",
-		"127.0.0.1:80":    "IP::PORT",
-		":80:80":          "no address",
-		"80-79":           "ends before it begins",
-		"1-3:1-2":         "3 host ports for 2 container ports",
-		"1:1-2":           "1 host ports for 2 container ports",
-		"80 ":             "not a number",
-	} {
-		got, err := ParsePublish(spec)
-		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%q: got %v, %v, want error with %q", spec, got, err, want)
-		}
-	}
-}
-
-func FuzzParsePublish(f *testing.F) {
-	for _, s := range []string{"80", "[::1]:8080:80/udp", "1.2.3.4:1-3:1-3", "7000-7009:80", "127.0.0.1::80", ":::", "[]:1:1", "/"} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, spec string) {
-		ports, err := ParsePublish(spec)
-		if err != nil {
-			return
-		}
-		for _, p := range ports {
-			again, err := ParsePublish(p.String())
-			if err != nil || len(again) != 1 || again[0] != p {
-				t.Fatalf("%q: port %+v is written as %q, which is read as %+v, %v", spec, p, p, again, err)
-			}
-		}
-	})
 }
 
 func TestFiles(t *testing.T) {

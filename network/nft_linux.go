@@ -568,8 +568,10 @@ func portElement(p plan.PortRule) (element, error) {
 		proto = unix.IPPROTO_TCP
 	case "udp":
 		proto = unix.IPPROTO_UDP
+	case "sctp":
+		proto = unix.IPPROTO_SCTP
 	default:
-		return e, fmt.Errorf("protocol %q: want tcp or udp", p.Proto)
+		return e, fmt.Errorf("protocol %q: want tcp, udp or sctp", p.Proto)
 	}
 	to, err := netip.ParseAddr(p.ContainerIP)
 	if err != nil || !to.Is4() {

@@ -136,13 +136,7 @@ func newWorld(t testing.TB, brNetfilter int, router bool) *world {
 	endpoint := func(id, ip, ports string) Endpoint {
 		e := Endpoint{IP: netip.MustParseAddr(ip), Interface: "eth0", Link: VethName(id, 0)}
 		e.MAC = MAC(e.IP)
-		for _, s := range strings.Fields(ports) {
-			ps, err := ParsePublish(s)
-			if err != nil {
-				t.Fatal(err)
-			}
-			e.Ports = append(e.Ports, ps...)
-		}
+		e.Ports = parsePorts(t, strings.Fields(ports)...)
 		return e
 	}
 	w.e1 = endpoint("aaaaaaaaaaaaaaaa", "172.30.0.2", "8080:80 5353:53/udp 9000-9002:9000-9002 127.0.0.1:7000:80 192.0.2.1:7001:80")

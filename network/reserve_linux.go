@@ -27,6 +27,11 @@ func Reserve(ports []Port) (fds []int, err error) {
 		for n := int(first); n <= int(last); n++ {
 			var chosen uint16
 			fd, chosen, err = reserve(*p, uint16(n))
+			if err == unix.EPROTONOSUPPORT && n != 0 {
+				// A kernel without SCTP: no program of the host can have the port, so there is nothing to hold. Containers bring
+				// their own SCTP (over raw sockets), and the firewall knows its ports.
+				fd, chosen, err = -1, uint16(n), nil
+			}
 			if err == nil {
 				p.HostPort, p.HostEnd = chosen, 0
 				break
@@ -41,12 +46,16 @@ func Reserve(ports []Port) (fds []int, err error) {
 				return fds, fmt.Errorf("publish %s: all ports of the range are in use: %w", *p, err)
 			case errors.Is(err, unix.EADDRINUSE):
 				return fds, fmt.Errorf("publish %s: the port is in use on this host (ss -lnp shows by whom): %w", *p, err)
+			case errors.Is(err, unix.EPROTONOSUPPORT):
+				return fds, fmt.Errorf("publish %s: this kernel has no sockets of that protocol and can't choose a port: give one", *p)
 			case errors.Is(err, unix.EADDRNOTAVAIL):
 				return fds, fmt.Errorf("publish %s: this host doesn't have the address %s: %w", *p, p.HostIP, err)
 			}
 			return fds, fmt.Errorf("publish %s: %w", *p, err)
 		}
-		fds = append(fds, fd)
+		if fd >= 0 {
+			fds = append(fds, fd)
+		}
 	}
 	return fds, nil
 }
@@ -73,11 +82,14 @@ func reserve(p Port, port uint16) (fd int, chosen uint16, err error) {
 }
 
 func bind(p Port, port uint16, reuse bool) (int, error) {
-	typ := unix.SOCK_STREAM
-	if p.Proto == "udp" {
+	typ, proto := unix.SOCK_STREAM, 0
+	switch p.Proto {
+	case "udp":
 		typ = unix.SOCK_DGRAM
+	case "sctp":
+		proto = unix.IPPROTO_SCTP
 	}
-	fd, err := unix.Socket(unix.AF_INET, typ|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	fd, err := unix.Socket(unix.AF_INET, typ|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, proto)
 	if err != nil {
 		return -1, err
 	}

@@ -236,9 +236,7 @@ func TestReserve(t *testing.T) {
 	ns.sh("ip link set lo up; ip addr add 192.0.2.1/32 dev lo")
 	take := func(spec string) (ports []Port, fds []int, err error) {
 		t.Helper()
-		if ports, err = ParsePublish(spec); err != nil {
-			t.Fatal(err)
-		}
+		ports = parsePorts(t, spec)
 		ns.do(func() { fds, err = Reserve(ports) })
 		return ports, fds, err
 	}

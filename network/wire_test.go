@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"glassbox/container"
 	"glassbox/plan"
 )
 
@@ -103,6 +104,23 @@ func testNetwork(opened ...string) Network {
 		Name: Bridge, Driver: Bridge, Link: "glassbox0", MTU: 1500, Opened: opened,
 		Subnets: []Subnet{{netip.MustParsePrefix("172.30.0.0/16"), netip.MustParseAddr("172.30.0.1")}},
 	}
+}
+
+// parsePorts reads flags of -p.
+func parsePorts(t testing.TB, specs ...string) []Port {
+	t.Helper()
+	var out []Port
+	for _, text := range specs {
+		ports, err := container.ParsePorts(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range ports {
+			ip, _ := netip.ParseAddr(p.HostIP)
+			out = append(out, Port{HostIP: ip, HostPort: p.HostPort, HostEnd: p.HostEnd, ContainerPort: p.ContainerPort, Proto: p.Proto})
+		}
+	}
+	return out
 }
 
 // stepsOf are the steps for an endpoint; its network is of a driver that is known.

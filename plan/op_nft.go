@@ -80,7 +80,7 @@ func (o *NftUnpublish) hostNames() []string { return []string{"nft table ip " + 
 
 // PortRule forwards a port of the host to a port of a container.
 type PortRule struct {
-	Proto         string `json:"proto"`            // tcp, udp
+	Proto         string `json:"proto"`            // tcp, udp, sctp
 	HostIP        string `json:"hostIP,omitempty"` // empty: every local address
 	HostPort      uint16 `json:"hostPort"`
 	ContainerIP   string `json:"containerIP"`
