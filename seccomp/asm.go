@@ -1,5 +1,7 @@
 package seccomp
 
+import "math"
+
 // Instruction is one classic BPF instruction, laid out as the kernel's struct sock_filter: Jt and Jf are how many
 // instructions a conditional jump skips when its test holds and when it does not.
 type Instruction struct {
@@ -121,6 +123,32 @@ const (
 	relGT
 	relMasked
 )
+
+// oneOf puts the question whether an argument is in one of some sorted ranges: both its words are loaded once for all of them.
+func (a *assembler) oneOf(arg uint8, ranges [][2]uint32, narrow bool, yes, no label) label {
+	next := no
+	for _, r := range ranges { // the highest is asked for first, so that what is not below a range and not in it is in none
+		if r[0] == r[1] {
+			next = a.branch(opJeq, r[0], yes, next)
+			continue
+		}
+		in := yes
+		if r[1] != math.MaxUint32 {
+			in = a.branch(opJgt, r[1], no, yes)
+		}
+		if r[0] == 0 {
+			next = in
+		} else {
+			next = a.branch(opJge, r[0], in, next)
+		}
+	}
+	offset := uint32(offArgs + 8*int(arg))
+	l := a.load(offset, next)
+	if narrow {
+		return l
+	}
+	return a.load(offset+4, a.branch(opJeq, 0, l, no))
+}
 
 // compare puts a comparison. The words of the argument are compared one after the other, the upper one first; on a
 // narrow abi only the lower one is looked at.

@@ -13,7 +13,7 @@ import (
 
 // cacheVersion is part of every key. It must change when a profile compiles to another program than before, in the compiler or in
 // the tables (TestCacheVersion).
-const cacheVersion = "1"
+const cacheVersion = "2"
 
 // cacheSize is how many programs a cache keeps. A host has a handful of profiles; whoever makes one for each container has no use
 // for a cache.

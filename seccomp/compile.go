@@ -1,6 +1,7 @@
 package seccomp
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -482,6 +483,47 @@ func (s *section) spans(fallback uint32) []span {
 	return spans
 }
 
+// numbersOf returns the numbers that the last n alternatives of a list allow an argument to be, as sorted ranges, if they ask for nothing
+// else and lead to one verdict.
+func numbersOf(list []alternative) (ranges [][2]uint32, n int) {
+	last := list[len(list)-1]
+	for _, alt := range slices.Backward(list) {
+		if len(alt.all) != 1 || alt.verdict != last.verdict || alt.all[0].arg != last.all[0].arg {
+			break
+		}
+		test := alt.all[0]
+		var r [2]uint32
+		switch {
+		case test.val>>32 != 0:
+			return sorted(ranges), n
+		case test.op == relEQ:
+			r = [2]uint32{uint32(test.val), uint32(test.val)}
+		case test.op == relLE:
+			r = [2]uint32{0, uint32(test.val)}
+		case test.op == relLT && test.val > 0:
+			r = [2]uint32{0, uint32(test.val - 1)}
+		default:
+			return sorted(ranges), n
+		}
+		ranges, n = append(ranges, r), n+1
+	}
+	return sorted(ranges), n
+}
+
+// sorted sorts ranges and joins neighbours.
+func sorted(ranges [][2]uint32) [][2]uint32 {
+	slices.SortFunc(ranges, func(a, b [2]uint32) int { return cmp.Compare(a[0], b[0]) })
+	out := ranges[:0]
+	for _, r := range ranges {
+		if n := len(out); n > 0 && uint64(r[0]) <= uint64(out[n-1][1])+1 {
+			out[n-1][1] = max(out[n-1][1], r[1])
+		} else {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
 // search puts a balanced binary search.
 func (c *compiler) search(s *section, spans []span) label {
 	if len(spans) == 1 {
@@ -500,8 +542,13 @@ func (c *compiler) leaf(s *section, l leaf) label {
 	list := s.lists[l.list-1]
 	next := c.asm.verdict(c.fallback)
 	narrow := abiInfos[s.abi].narrow
-	for _, alt := range slices.Backward(list) {
-		no := next
+	for i := len(list) - 1; i >= 0; i-- {
+		alt, no := list[i], next
+		if ranges, n := numbersOf(list[:i+1]); n > 1 {
+			next = c.asm.oneOf(alt.all[0].arg, ranges, narrow, c.asm.verdict(alt.verdict), no)
+			i -= n - 1
+			continue
+		}
 		yes := c.asm.verdict(alt.verdict)
 		for _, test := range slices.Backward(alt.all) {
 			yes = c.asm.compare(test, narrow, yes, no)

@@ -130,6 +130,12 @@ func TestDefaultDecides(t *testing.T) {
 		{"userfaultfd", nil, data{nr(abiAMD64, "userfaultfd"), amd64, a()}, eperm},
 		{"AF_INET", nil, data{nr(abiAMD64, "socket"), amd64, a(2)}, allow},
 		{"AF_ALG", nil, data{nr(abiAMD64, "socket"), amd64, a(38)}, eperm},
+		{"AF_ALG, upper bits", nil, data{nr(abiAMD64, "socket"), amd64, a(1<<32 | 2)}, eperm},
+		{"AF_AX25", nil, data{nr(abiAMD64, "socket"), amd64, a(3)}, eperm},
+		{"AF_ROSE, 32 bit", nil, data{nr(abi386, "socket"), i386, a(11)}, eperm},
+		{"AF_CAIF", []string{"CAP_SYS_ADMIN"}, data{nr(abiAMD64, "socket"), amd64, a(37)}, eperm},
+		{"a family of the future", nil, data{nr(abiAMD64, "socket"), amd64, a(46)}, eperm},
+		{"AF_MCTP", nil, data{nr(abiAMD64, "socket"), amd64, a(45)}, allow},
 		{"AF_NFC", nil, data{nr(abiAMD64, "socket"), amd64, a(39)}, allow},
 		{"AF_VSOCK", nil, data{nr(abiAMD64, "socket"), amd64, a(40)}, eperm},
 		{"AF_VSOCK, direct call of 32 bit", nil, data{nr(abi386, "socket"), i386, a(40)}, eperm},
@@ -345,13 +351,36 @@ func TestOneRuleTooMany(t *testing.T) {
 	for k := range uint64(2000) {
 		p.Syscalls = append(p.Syscalls, specs.LinuxSyscall{
 			Names: []string{"ioctl"}, Action: specs.ActAllow,
-			Args: []specs.LinuxSeccompArg{{Index: 1, Op: specs.OpEqualTo, Value: k}},
+			Args: []specs.LinuxSeccompArg{{Index: 1, Op: specs.OpEqualTo, Value: k<<32 | k}},
 		})
 	}
 	_, err := Compile(p, "amd64")
 	if err == nil || !strings.Contains(err.Error(), "instructions, the kernel takes 4096") {
 		t.Errorf("got error %v, want the kernel's limit", err)
 	}
+}
+
+// TestManyNumbers allows many values of one argument: they are looked for in one row, which is longer than a jump reaches.
+func TestManyNumbers(t *testing.T) {
+	p := &specs.LinuxSeccomp{DefaultAction: specs.ActErrno, Architectures: []specs.Arch{specs.ArchX86_64, specs.ArchX86}}
+	add := func(name string, args ...specs.LinuxSeccompArg) {
+		p.Syscalls = append(p.Syscalls, specs.LinuxSyscall{Names: []string{name}, Action: specs.ActAllow, Args: args})
+	}
+	for k := range uint64(500) {
+		add("ioctl", specs.LinuxSeccompArg{Index: 1, Op: specs.OpEqualTo, Value: 997 * k % 1500})
+	}
+	add("ioctl", specs.LinuxSeccompArg{Index: 1, Op: specs.OpLessThan, Value: 9})
+	add("prctl", specs.LinuxSeccompArg{Index: 0, Op: specs.OpLessEqual, Value: 3})
+	add("prctl", specs.LinuxSeccompArg{Index: 0, Op: specs.OpEqualTo, Value: 1<<32 - 1})
+	add("prctl", specs.LinuxSeccompArg{Index: 0, Op: specs.OpLessThan, Value: 0}) // nothing
+	add("prctl", specs.LinuxSeccompArg{Index: 0, Op: specs.OpEqualTo, Value: 1<<32 - 2})
+	add("prctl", specs.LinuxSeccompArg{Index: 0, Op: specs.OpEqualTo, Value: 1<<32 + 7})
+	nr := func(name string, on abi) uint32 { return uint32(calls[findCall(name)].nr[on]) }
+	var nrs []uint32
+	for _, on := range []abi{abiAMD64, abi386} {
+		nrs = append(nrs, nr("ioctl", on), nr("prctl", on), nr("prctl", on)+1)
+	}
+	agree(t, p, "amd64", nrs, append(values(p), 4, 8, 10, 1<<32, 1<<32-1, 1<<64-1))
 }
 
 func TestPrecedence(t *testing.T) {

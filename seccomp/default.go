@@ -20,7 +20,7 @@ func (o DefaultOptions) atLeast(major, minor int) bool {
 }
 
 // Default returns the profile of a container that asked for none: an allow-list, as strict as Docker's own (measured
-// against github.com/moby/profiles v0.2.3). Everything else fails with EPERM, or with ENOSYS if it is newer than the
+// against github.com/moby/profiles/seccomp v0.3.0, see TestDefaultAgainstMoby). Everything else fails with EPERM, or with ENOSYS if it is newer than the
 // list (see Compile).
 //
 // The result shares its lists of names with every other call: read it, do not write to it.
@@ -49,11 +49,7 @@ func Default(o DefaultOptions) *specs.LinuxSeccomp {
 	for _, persona := range personalities {
 		allow(personality, arg(0, specs.OpEqualTo, persona))
 	}
-	// AF_ALG (38) opens the kernel's crypto code, AF_VSOCK (40) reaches the hypervisor past every network namespace.
-	// On i386 socketcall(2) still leads to both: a filter cannot see its arguments, and C libraries there need it.
-	allow(socket, arg(0, specs.OpLessThan, 38))
-	allow(socket, arg(0, specs.OpEqualTo, 39))
-	allow(socket, arg(0, specs.OpGreaterThan, 40))
+	allow(socket, families[:]...)
 
 	if o.atLeast(4, 8) || o.has("CAP_SYS_PTRACE") {
 		// Before 4.8 a tracer could put another call in place of the one that the filter had seen (seccomp(2), under
@@ -82,6 +78,50 @@ func arg(index uint, op specs.LinuxSeccompOperator, value uint64) specs.LinuxSec
 // cloneNamespaces is CLONE_NEWNS|NEWCGROUP|NEWUTS|NEWIPC|NEWUSER|NEWPID|NEWNET. CLONE_NEWTIME (0x80) is not there: the
 // low byte of clone's flags is the exit signal, time namespaces need clone3 or unshare.
 const cloneNamespaces = 0x7e020000
+
+// families are the allowed families of sockets (socket(2), include/linux/socket.h), of which one must fit. Missing are
+//
+//	AF_ALG (38)     the kernel's crypto code, which programs have no need for
+//	AF_VSOCK (40)   reaches the hypervisor and other guests past every network namespace
+//
+// and those whose code has left the kernel or is about to, which old kernels still load for whoever asks: AF_AX25 (3), AF_IPX (4),
+// AF_APPLETALK (5), AF_NETROM (6), AF_ROSE (11), AF_DECnet (12), AF_ECONET (19), AF_ATMSVC (20), AF_IRDA (23), AF_WANPIPE (25), AF_ISDN (34),
+// AF_CAIF (37), and all that are newer than this list. On i386 socketcall(2) still leads to them: a filter cannot see its arguments, and
+// C libraries there need it.
+var families = [...]specs.LinuxSeccompArg{
+	arg(0, specs.OpLessThan, 3), // AF_UNSPEC, AF_UNIX, AF_INET
+	family(7),                   // AF_BRIDGE
+	family(8),                   // AF_ATMPVC
+	family(9),                   // AF_X25
+	family(10),                  // AF_INET6
+	family(13),                  // AF_NETBEUI
+	family(14),                  // AF_SECURITY
+	family(15),                  // AF_KEY
+	family(16),                  // AF_NETLINK
+	family(17),                  // AF_PACKET
+	family(18),                  // AF_ASH
+	family(21),                  // AF_RDS
+	family(22),                  // AF_SNA
+	family(24),                  // AF_PPPOX
+	family(26),                  // AF_LLC
+	family(27),                  // AF_IB
+	family(28),                  // AF_MPLS
+	family(29),                  // AF_CAN
+	family(30),                  // AF_TIPC
+	family(31),                  // AF_BLUETOOTH
+	family(32),                  // AF_IUCV
+	family(33),                  // AF_RXRPC
+	family(35),                  // AF_PHONET
+	family(36),                  // AF_IEEE802154
+	family(39),                  // AF_NFC
+	family(41),                  // AF_KCM
+	family(42),                  // AF_QIPCRTR
+	family(43),                  // AF_SMC
+	family(44),                  // AF_XDP
+	family(45),                  // AF_MCTP
+}
+
+func family(n uint64) specs.LinuxSeccompArg { return arg(0, specs.OpEqualTo, n) }
 
 // personalities are the allowed values of personality(2): PER_LINUX, PER_LINUX32, both with UNAME26, and the question
 // "which one have I". ADDR_NO_RANDOMIZE, READ_IMPLIES_EXEC and MMAP_PAGE_ZERO, which weaken a process, are not here.
@@ -213,6 +253,9 @@ var everyone = [...][]string{
 		"getgroups32", "getresgid", "getresgid32", "getresuid", "getresuid32", "getuid", "getuid32", "setfsgid",
 		"setfsgid32", "setfsuid", "setfsuid32", "setgid", "setgid32", "setgroups", "setgroups32", "setregid", "setregid32",
 		"setresgid", "setresgid32", "setresuid", "setresuid32", "setreuid", "setreuid32", "setuid", "setuid32",
+	},
+	{ // what the processor has; riscv_hwprobe has no number on the machines that this package knows
+		"riscv_hwprobe",
 	},
 	{ // giving up more rights, and chance
 		"getrandom", "landlock_add_rule", "landlock_create_ruleset", "landlock_restrict_self", "seccomp",
