@@ -17,7 +17,7 @@ func (a *app) tourCommand() *cobra.Command {
 	var o tour.Options
 	var list, plain, inside bool
 	cmd := &cobra.Command{
-		Use:   "tour [OPTIONS]",
+		Use:   "tour [OPTIONS] [LESSON]",
 		Short: "A course on what containers are made of",
 		Long: `A course on what containers are made of: namespaces, chroot, pivot_root, /proc, cgroups, overlay layers, user
 namespaces, capabilities, seccomp, a network by hand, PID 1, and an image taken apart.
@@ -29,14 +29,34 @@ when it ends. Some lessons need root; the others run in a user namespace. docs/t
 Keys: Enter goes on, a, b, c answer, x breaks a step, s gives a shell inside, q quits.
 With --auto the exit code is 1 if something shown was not what the lesson says.`,
 		Example: `  sudo glassbox tour                       a menu
-  glassbox tour --lesson 1                 namespaces, as an ordinary user
+  glassbox tour 1                          namespaces, as an ordinary user
+  glassbox tour cgroups                    lessons have names, too
   sudo glassbox tour --auto                all lessons without a keyboard
-  glassbox tour --lesson 7 --auto --plain >user-namespaces.txt`,
+  glassbox tour 7 --auto --plain >user-namespaces.txt`,
 		Args: func(cmd *cobra.Command, args []string) error {
-			if inside {
+			if inside || len(args) == 0 {
 				return nil
 			}
-			return noArgs(cmd, args)
+			n, err := tour.Number(args[0])
+			switch {
+			case len(args) > 1:
+				return &usageError{fmt.Errorf("tour gives one lesson or all, not %d", len(args))}
+			case err != nil:
+				return &usageError{err}
+			case cmd.Flags().Changed("lesson") && o.Lesson != n:
+				return &usageError{fmt.Errorf("--lesson %d and %s are two lessons", o.Lesson, args[0])}
+			}
+			o.Lesson = n
+			return nil
+		},
+		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+			var names []cobra.Completion
+			if len(args) == 0 {
+				for _, l := range tour.All() {
+					names = append(names, cobra.CompletionWithDesc(l.Name, l.Title))
+				}
+			}
+			return names, cobra.ShellCompDirectiveNoFileComp
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if inside {
@@ -64,7 +84,7 @@ With --auto the exit code is 1 if something shown was not what the lesson says.`
 		},
 	}
 	fs := cmd.Flags()
-	fs.IntVar(&o.Lesson, "lesson", 0, "Give lesson `number` only")
+	fs.IntVar(&o.Lesson, "lesson", 0, "Give lesson `number` only, as LESSON does")
 	fs.BoolVar(&o.Auto, "auto", false, "Go on without a keyboard, broken steps included, and check what is seen")
 	fs.BoolVar(&list, "list", false, "List the lessons")
 	fs.BoolVar(&plain, "plain", false, "No colours (as with the variable NO_COLOR)")

@@ -837,118 +837,43 @@ func cmdTTY(ts *testscript.TestScript, neg bool, args []string) {
 	case "host":
 		c.argv = c.argv[1:]
 	}
-	s := of(ts)
-	master, slave, err := openPty()
+	con, err := startConsole(of(ts).host, c.argv, environ(ts), ts.MkAbs("."))
 	ts.Check(err)
-	defer master.Close()
-	ts.Check(setSize(slave, 24, 80))
-	p, err := s.host.Start(machine.Spec{
-		Argv: c.argv, Env: environ(ts), Dir: ts.MkAbs("."), TTY: true, Stdin: slave, Stdout: slave, Stderr: slave,
-	})
-	slave.Close()
-	ts.Check(err)
-	var (
-		mu  sync.Mutex
-		out []byte
-		eof = make(chan struct{})
-	)
-	go func() {
-		defer close(eof)
-		buffer := make([]byte, 4096)
-		for {
-			n, err := master.Read(buffer)
-			mu.Lock()
-			out = append(out, buffer[:n]...)
-			mu.Unlock()
-			if err != nil {
-				return // EIO: nobody has the other side open
-			}
-		}
-	}()
-	seen := 0
+	defer con.close()
 	end := time.Now().Add(c.limit)
 	fail := func(format string, a ...any) {
-		p.Signal(syscall.SIGKILL)
-		mu.Lock()
-		defer mu.Unlock()
-		fmt.Fprintf(ts.Stdout(), "%s", out)
+		con.Signal(syscall.SIGKILL)
+		fmt.Fprint(ts.Stdout(), con.text())
 		ts.Fatalf(format, a...)
 	}
 	for _, action := range actions {
 		verb, rest, _ := strings.Cut(strings.TrimSpace(action), " ")
 		switch verb {
 		case "see":
-			want := regexp.MustCompile("(?m)" + rest)
-			for {
-				mu.Lock()
-				found := want.FindIndex(out[seen:])
-				if found != nil {
-					seen += found[1]
-				}
-				mu.Unlock()
-				if found != nil {
-					break
-				}
-				if time.Now().After(end) {
-					fail("%q never came", rest)
-				}
-				time.Sleep(20 * time.Millisecond)
+			if found, err := con.expect(regexp.MustCompile("(?m)"+rest), time.Until(end)); err != nil || found == nil {
+				fail("%q never came", rest)
 			}
 		case "type":
-			fmt.Fprintf(master, "%s\n", rest)
+			con.write(rest + "\n")
 		case "key":
 			n, _ := strconv.Atoi(rest)
-			master.Write([]byte{byte(n)})
+			con.write(string([]byte{byte(n)}))
 		case "size":
 			var rows, cols uint16
 			fmt.Sscan(rest, &rows, &cols)
-			ts.Check(setSize(master, rows, cols))
+			ts.Check(setSize(con.master, rows, cols))
 		case "hangup":
-			master.Close()
+			con.master.Close()
 		case "":
 		default:
 			fail("unknown action %q", action)
 		}
 	}
-	select {
-	case <-p.Done():
-	case <-time.After(time.Until(end)):
-		fail("no end after %v", c.limit)
-	}
-	select {
-	case <-eof:
-	case <-time.After(2 * time.Second):
-	}
-	code, err := p.Wait()
-	ts.Check(err)
-	mu.Lock()
-	text := strings.ReplaceAll(string(out), "\r\n", "\n")
-	mu.Unlock()
-	judge(ts, c, machine.Result{Code: code, Stdout: text})
-}
-
-func openPty() (master, slave *os.File, err error) {
-	// Non-blocking: or it couldn't be closed while it is read.
-	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	code, err := con.wait(time.Until(end))
 	if err != nil {
-		return nil, nil, fmt.Errorf("open /dev/ptmx: %w", err)
+		fail("%v after %v", err, c.limit)
 	}
-	master = os.NewFile(uintptr(fd), "/dev/ptmx")
-	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
-	if err == nil {
-		err = unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0)
-	}
-	if err == nil {
-		slave, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
-	}
-	if err != nil {
-		master.Close()
-	}
-	return master, slave, err
-}
-
-func setSize(tty *os.File, rows, cols uint16) error {
-	return unix.IoctlSetWinsize(int(tty.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: cols})
+	judge(ts, c, machine.Result{Code: code, Stdout: strings.ReplaceAll(con.text(), "\r\n", "\n")})
 }
 
 // snapshot is what a command could leave behind.

@@ -16,6 +16,7 @@ needs() {
 			ip iproute2
 			strace strace
 			criu criu
+			newuidmap uidmap
 			umoci umoci
 			gcc gcc
 			mount mount

@@ -3,6 +3,7 @@ package tour
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"glassbox/plan"
@@ -82,6 +83,22 @@ func All() []Lesson {
 		namespaces(), chroot(), pivotRoot(), procfs(), cgroups(), overlay(),
 		users(), capabilities(), filters(), networks(), first(), images(),
 	}
+}
+
+// Number finds a lesson by its number or its name.
+func Number(word string) (int, error) {
+	lessons := All()
+	if n, err := strconv.Atoi(word); err == nil && n >= 1 && n <= len(lessons) {
+		return n, nil
+	}
+	var names []string
+	for i, l := range lessons {
+		if l.Name == word {
+			return i + 1, nil
+		}
+		names = append(names, l.Name)
+	}
+	return 0, fmt.Errorf("there is no lesson %s: there are 1 to %d, or %s", word, len(lessons), strings.Join(names, ", "))
 }
 
 // ---- what is wanted ----

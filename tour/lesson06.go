@@ -48,7 +48,7 @@ func overlay() Lesson {
 					}
 					body := []plan.Step{
 						plumbing(&plan.Mount{Target: "/", Flags: []string{"rec", "private"}}),
-						plumbing(&plan.OpenTree{Path: "/dev/null", Save: "null"}),
+						plumbing(&plan.OpenTree{Path: "/dev/null", Save: "null", Device: "c 1:3"}),
 						child(o, "The layers, the topmost first, and what is written goes to upper. (work is for the file system itself.)"),
 						child(&plan.PivotRoot{Root: o.Target}, "The stack becomes the root."),
 						plumbing(&plan.MoveMount{From: "null", Target: "/dev/null", Create: "file"}),

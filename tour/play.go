@@ -231,7 +231,8 @@ func (p *player) after(number string, sc Scene, made *plan.Plan) error {
 		if sc.Break != nil {
 			keys += "   x: break it"
 		}
-		if p.box != nil && p.box.plan != nil {
+		inside := p.box.entered()
+		if inside {
 			keys += "   s: a shell inside"
 		}
 		key, err := p.key(p.ctx, keys+"   q: quit")
@@ -242,7 +243,7 @@ func (p *player) after(number string, sc Scene, made *plan.Plan) error {
 			if err := p.breaks(number, sc, made); err != nil {
 				return err
 			}
-		case key == 's' && p.box != nil && p.box.plan != nil:
+		case key == 's' && inside:
 			if err := p.shell(); err != nil {
 				p.para("There is no shell inside: " + err.Error())
 			}

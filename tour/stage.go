@@ -241,6 +241,16 @@ type box struct {
 	rest   []byte
 }
 
+// entered reports whether a shell can join the box: it was made by a plan, and the scene hasn't ended its process. A pidfd can be read
+// from the moment on at which that is a zombie (pidfd_open(2)), which has no namespaces any more.
+func (b *box) entered() bool {
+	if b == nil || b.plan == nil || b.reaped || b.pidfd < 0 {
+		return false
+	}
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(b.pidfd), Events: unix.POLLIN}}, 0)
+	return err == nil && n == 0
+}
+
 // run starts a plan.
 func (s *Stage) run(p *plan.Plan) (took time.Duration, err error) {
 	s.end()

@@ -100,7 +100,7 @@ func (s *Stage) newRoot() []plan.Step { return s.rootWith() }
 func (s *Stage) rootWith(between ...plan.Step) []plan.Step {
 	steps := []plan.Step{
 		child(&plan.Mount{Target: "/", Flags: []string{"rec", "private"}}, "What is mounted from now on is seen in this mount namespace only (mount_namespaces(7))."),
-		plumbing(&plan.OpenTree{Path: "/dev/null", Save: "null"}),
+		plumbing(&plan.OpenTree{Path: "/dev/null", Save: "null", Device: "c 1:3"}),
 		child(&plan.Mount{Source: s.root, Target: s.root, Flags: []string{"bind", "rec"}}, "pivot_root wants a mount point, so the directory is mounted on itself."),
 	}
 	steps = append(steps, between...)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os/signal"
+	"runtime"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -53,6 +55,7 @@ func (p *player) shell() error {
 		Input:   compile.Input{Facts: *p.facts, NoNewKeyring: true, DieWithParent: true, LaxCaps: true},
 		Process: &specs.Process{Args: []string{"sh", "+m", "-i"}, Env: append(p.environ(), "PS1=inside# "), Cwd: "/", Capabilities: caps},
 		PID:     b.pid, Start: start, Namespaces: b.plan.Namespaces(), Cgroups: p.groups,
+		HostRoot: !slices.Contains(b.plan.Namespaces(), "mount"), // a box without one has the host's root directory
 	}
 	for _, s := range b.plan.Steps {
 		if f, ok := s.Op.(*plan.Seccomp); ok {
@@ -78,7 +81,19 @@ func (p *player) shell() error {
 		}()
 	}
 	p.note("A shell inside. exit brings you back.")
-	proc, err := fork.Start(&made, fork.Options{})
+	done := make(chan error)
+	go func() {
+		// Never unlocked: a thread that has joined a PID namespace for its children (setns(2)) can start no others, and no thread
+		// (clone(2), CLONE_THREAD), so this one ends with the shell. The lesson's own goes on as it was.
+		runtime.LockOSThread()
+		done <- p.beside(&made)
+	}()
+	return <-done
+}
+
+// beside runs a shell's plan to its end.
+func (p *player) beside(made *plan.Plan) error {
+	proc, err := fork.Start(made, fork.Options{})
 	if err != nil {
 		return errors.New(strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
