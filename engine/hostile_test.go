@@ -442,7 +442,7 @@ func hostileFilters() []hostilePlan {
 				}
 				o.Program = p
 			})
-		}, refused: "not what its rules say", grade: "D", reason: "block device 254:0"},
+		}, refused: "not what its rules say", grade: "F", reason: "block device 254:0"},
 		{name: "a device filter on another cgroup", change: func(f forge) {
 			f.insert(0, lane(plan.Host, []plan.Op{&plan.CgroupCreate{Path: "/sys/fs/cgroup/other/" + hostileID}})...)
 			each(f.p, func(o *plan.DeviceFilter) { o.Path = "/sys/fs/cgroup/other/" + hostileID })

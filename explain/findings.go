@@ -131,8 +131,11 @@ func (j *judge) files() {
 			s = weaker(s) // its root is nobody on the host: files that only root may open stay shut
 		}
 		what, mend := "it may change the host's "+m.Source, "mount it read-only, or mount less"
-		if m.ReadOnly {
-			what, mend = "it may read the host's "+m.Source, exposure.mend
+		switch {
+		case exposure.socket:
+			what, mend = "it may talk to the host's "+m.Source, "leave it out, or put something in between that lets single requests through"
+		case m.ReadOnly:
+			what, mend = "it may read the host's "+m.Source, ""
 		}
 		j.add(true, s, what, exposure.why, mend)
 		// In a user namespace of its own its mounts are slaves of the host's (mount_namespaces(7)).
@@ -168,7 +171,11 @@ func (j *judge) devices() {
 		if f[2] == "m" {
 			continue // to make a node is to be able to use it only where a rule says so
 		}
-		j.add(f[0] == "b" || f[0] == "a", High, "it may "+deviceWords(entry), "a file system's permissions don't count below it", "")
+		disk := High // to read it is to read every file on it
+		if f[2] == "w" && !j.ownIDs {
+			disk = Total
+		}
+		j.add(f[0] == "b" || f[0] == "a", disk, "it may "+deviceWords(entry), "the permissions of the files on it don't count below them", "--device with :r, or a mount of what is needed")
 		j.add(slices.Contains(memory, f[0]+" "+f[1]), Total, "it may "+deviceWords(entry), "the host's memory is among them", "")
 	}
 	extra, usual := v.extraRules()

@@ -10,7 +10,7 @@ import (
 type exposure struct {
 	severity Severity
 	why      string
-	mend     string
+	socket   bool // it is there to be talked to
 }
 
 // A place is a part of the host's file system, with what it means to read it and to write to it. What a container can connect to it
@@ -21,27 +21,35 @@ type place struct {
 	read, write Severity
 	whyRead     string
 	whyWrite    string
-	mend        string // for who only reads
+	socket      bool // to connect is to write, whatever the mount says
+	// named says that a directory around it isn't judged by it: it is there on some hosts only.
+	named bool
 }
 
 // places are looked through in order: the first that a path lies in says what it is. What isn't named here holds plain data. A
 // directory that one of these lies in is at least as bad as that one.
 func places() []place {
-	return slices.Concat(socketPlaces(), secretPlaces(), kernelPlaces(), etcPlaces(), programPlaces(), statePlaces(), homePlaces())
+	return slices.Concat(socketPlaces(), secretPlaces(), kernelPlaces(), etcPlaces(), programPlaces(), sessionPlaces(), statePlaces(), homePlaces())
 }
 
 func socketPlaces() []place {
 	const engine = "who talks to that socket can start containers with all privileges, also through a read-only mount"
 	const manager = "systemd and D-Bus start programs as the host's root for who may talk to them, also through a read-only mount"
-	const session = "a socket of a user's session: keys, screen and programs of that user are in reach"
 	return []place{
-		{paths: []string{
+		{socket: true, paths: []string{
 			"/run/docker.sock", "/run/docker", "/run/containerd", "/run/crio", "/run/podman", "/run/buildkit", "/run/user/*/docker.sock", "/run/user/*/podman",
-			"/run/libvirt", "/run/incus", "/run/lxd", "/run/snapd.socket", "/run/k3s", "/run/glassbox", "/var/snap/lxd/common/lxd/unix.socket",
+			"/run/libvirt", "/run/incus", "/run/lxd", "/run/snapd.socket", "/run/k3s", "/run/glassbox",
 		}, below: true, read: Total, write: Total, whyRead: engine, whyWrite: engine},
-		{paths: []string{"/run/systemd/journal"}, below: true, read: Low, write: Low, whyRead: "the host's log is written there", whyWrite: "the host's log is written there"},
-		{paths: []string{"/run/systemd", "/run/dbus"}, below: true, read: Total, write: Total, whyRead: manager, whyWrite: manager},
-		{paths: []string{"/run/user", "/tmp/.X11-unix", "/run/screen", "/run/tmux"}, below: true, read: High, write: High, whyRead: session, whyWrite: session},
+		{socket: true, paths: []string{"/run/systemd/journal"}, below: true, read: Low, write: Low, whyRead: "the host's log is written there", whyWrite: "the host's log is written there"},
+		{socket: true, paths: []string{"/run/systemd", "/run/dbus"}, below: true, read: Total, write: Total, whyRead: manager, whyWrite: manager},
+	}
+}
+
+func sessionPlaces() []place {
+	const session = "sockets of users' sessions: the keys, screens and programs of those users are in reach"
+	return []place{
+		{socket: true, paths: []string{"/run/user", "/run/screen", "/run/tmux"}, below: true, read: High, write: High, whyRead: session, whyWrite: session},
+		{socket: true, named: true, paths: []string{"/tmp/.X11-unix"}, below: true, read: High, write: High, whyRead: session, whyWrite: session},
 	}
 }
 
@@ -81,7 +89,7 @@ func kernelPlaces() []place {
 			whyWrite: "the host's kernel is set there: kernel/core_pattern names a program that it runs as root",
 		},
 		{
-			paths: []string{"/sys/kernel/debug", "/sys/kernel/tracing", "/sys/kernel/security", "/sys/fs/bpf"}, below: true, read: High, write: Total,
+			paths: []string{"/sys/kernel/debug", "/sys/kernel/tracing", "/sys/kernel/security", "/sys/fs/bpf"}, below: true, read: Moderate, write: Total,
 			whyRead: "what the whole kernel does can be watched there", whyWrite: "what the whole kernel does is set there",
 		},
 		{
@@ -159,7 +167,7 @@ func programPlaces() []place {
 			paths: []string{"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix", "/snap", "/gnu"}, below: true, read: Low, write: Total, whyRead: why,
 			whyWrite: "the host's programs are there, and root runs them",
 		},
-		{paths: []string{"/opt"}, below: true, read: Low, write: High, whyRead: why, whyWrite: "programs of the host are there, and whoever runs them, runs what was written"},
+		{paths: []string{"/opt"}, below: true, read: Low, write: Moderate, whyRead: why, whyWrite: "programs of the host may lie there, and whoever runs them, runs what was written"},
 	}
 }
 
@@ -237,35 +245,37 @@ func canonical(p string) string {
 func judgePath(name string, readonly, recursive, belowWritable bool) exposure {
 	p := canonical(name)
 	rank := map[Severity]int{Low: 0, Moderate: 1, High: 2, Total: 3}
-	worst := exposure{Low, "plain data: what it writes there stays, and the host's programs may read it", ""}
+	worst := exposure{severity: Low, why: "plain data: what it writes there stays, and the host's programs may read it"}
 	if readonly {
-		worst = exposure{Low, "plain data of the host", ""}
+		worst.why = "plain data of the host"
 	}
 	found := false
-	consider := func(pl place, write bool) {
-		e := exposure{pl.read, pl.whyRead, pl.mend}
+	consider := func(pl place, write bool, inside string) {
+		e := exposure{pl.read, pl.whyRead, pl.socket && inside == ""}
 		if write {
-			e = exposure{severity: pl.write, why: pl.whyWrite}
+			e.severity, e.why = pl.write, pl.whyWrite
+		}
+		if inside != "" {
+			e.why = inside + " lies there: " + e.why
 		}
 		if !found || rank[e.severity] > rank[worst.severity] {
 			worst, found = e, true
 		}
 	}
-	base := path.Base(p)
-	if slices.Contains([]string{"docker.sock", "containerd.sock", "crio.sock", "podman.sock", "buildkitd.sock"}, base) {
-		consider(socketPlaces()[0], !readonly) // wherever somebody has put it
+	all := places()
+	if slices.Contains([]string{"docker.sock", "containerd.sock", "crio.sock", "podman.sock", "buildkitd.sock"}, path.Base(p)) {
+		consider(all[0], !readonly, "") // wherever somebody has put it
 		return worst
 	}
-	all := places()
 	for _, pl := range all {
 		if slices.ContainsFunc(pl.paths, func(at string) bool { return covers(at, p, pl.below) }) {
-			consider(pl, !readonly)
+			consider(pl, !readonly, "")
 			break
 		}
 	}
 	for _, pl := range all {
 		for _, at := range pl.paths {
-			if !contains(p, at) {
+			if pl.named || !contains(p, at) {
 				continue
 			}
 			// What is a file system of its own on every host comes along with a recursive mount only.
@@ -273,7 +283,7 @@ func judgePath(name string, readonly, recursive, belowWritable bool) exposure {
 			if own && p == "/" && !recursive {
 				continue
 			}
-			consider(pl, !readonly || belowWritable && own)
+			consider(pl, !readonly || belowWritable && own, at)
 		}
 	}
 	return worst

@@ -100,6 +100,9 @@ func TestPolicyGrades(t *testing.T) {
 		{"data", func(add adder, _ *[]string) { bind(add, "/srv/data", false) }, "A", ""},
 		{"disk", func(add adder, _ *[]string) {
 			add(plan.Host, &plan.CgroupWrite{File: "/sys/fs/cgroup/x/devices.allow", Value: "b 8:0 rw"})
+		}, "F", "block device 8:0"},
+		{"disk to read", func(add adder, _ *[]string) {
+			add(plan.Host, &plan.CgroupWrite{File: "/sys/fs/cgroup/x/devices.allow", Value: "b 8:0 r"})
 		}, "D", "block device 8:0"},
 		{"every device", func(add adder, _ *[]string) {
 			add(plan.Host, &plan.CgroupWrite{File: "/sys/fs/cgroup/x/devices.allow", Value: "a *:* rwm"})
