@@ -100,7 +100,7 @@ func (c *container) process(p *specs.Process, ptr string) error {
 			c.add(plan.Child, plan.Kernel, &plan.WriteProc{From: c.procfs, File: "attr/keycreate", Value: p.SelinuxLabel}, ptr+"/selinuxLabel",
 				"The keyring that comes next has the label of the program that will use it.")
 		}
-		c.add(plan.Child, plan.Kernel, &plan.Keyring{Name: "_glassbox"}, "", "Keys of the session that started glassbox stay out of reach.")
+		c.add(plan.Child, plan.Kernel, &plan.Keyring{}, "", "Keys of the session that started glassbox stay out of reach, and those of other containers.")
 	}
 	if err := c.scheduling(p, ptr); err != nil {
 		return err

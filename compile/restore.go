@@ -106,7 +106,7 @@ func Restore(in RestoreInput) (*plan.Plan, error) {
 		c.add(plan.Child, plan.Rootfs, &plan.MoveMount{From: "stage:" + e.Name, Target: CriuStage + "/" + e.Name, Create: "like", Propagation: []string{"rprivate"}}, e.Pointer,
 			"Mounts that criu makes below it don't reach the host.")
 	}
-	c.add(plan.Child, plan.Kernel, &plan.Keyring{Name: "_glassbox"}, "", "The processes have criu's session keyring: keys of whoever started it stay out of reach.")
+	c.add(plan.Child, plan.Kernel, &plan.Keyring{}, "", "The processes have criu's session keyring: keys of whoever started it stay out of reach.")
 	for _, e := range nsNames {
 		if fd, ok := in.Namespaces[e.name]; ok {
 			c.add(plan.Child, plan.Isolation, &plan.Stdio{From: "ns:" + e.name, To: fd}, "/linux/namespaces", "Criu finds the namespace under this number.")

@@ -495,7 +495,7 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 		}
 		return text(fmt.Sprintf("unix.Umask(%#o)", o.Mask))
 	case *plan.Keyring:
-		return drop("unix.KeyctlJoinSessionKeyring(" + g.lit(o.Name) + ")")
+		return drop("unix.KeyctlJoinSessionKeyring(" + g.lit(o.Name) + ")") // a name that is empty is none (security/keys/keyring.c)
 
 	// Terminal and standard streams.
 	case *plan.Stdio:

@@ -1,6 +1,7 @@
 package explain
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -8,6 +9,9 @@ import (
 
 	"glassbox/plan"
 )
+
+// OwnKeyring in View.Keyring is a session keyring that is the process's alone.
+const OwnKeyring = "its own"
 
 // A View is what a plan amounts to: not the steps but the container that they make. Formats that describe a container in
 // somebody else's words, and everything that judges one, read this and not the steps.
@@ -57,7 +61,7 @@ type View struct {
 
 	NoNewPrivs bool
 	Filters    []*plan.Seccomp
-	Keyring    string // its session keyring; "": that of whoever started it
+	Keyring    string // its session keyring: OwnKeyring, a name that others may know, or "": that of whoever started it
 
 	Tuning []string // how it is scheduled, where its memory is, what uname tells it
 	Hooks  []string // programs of the host that its start runs
@@ -323,7 +327,7 @@ func (r *reader) step(s plan.Step) bool {
 	case *plan.Umask:
 		v.Umask = o.Mask
 	case *plan.Keyring:
-		v.Keyring = o.Name
+		v.Keyring = cmp.Or(o.Name, OwnKeyring)
 	case *plan.OpenConsole:
 		v.Terminal = true
 	case *plan.NoNewPrivs:

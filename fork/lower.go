@@ -650,7 +650,11 @@ func (l *lowering) op(op plan.Op) error {
 		l.add(mk(unix.SYS_UMASK, num(int(o.Mask))))
 	case *plan.Keyring:
 		// ENOSYS: a kernel without keys; EPERM, EDQUOT would leave the host's session keyring in reach and are errors.
-		i := l.add(mk(unix.SYS_KEYCTL, num(unix.KEYCTL_JOIN_SESSION_KEYRING), val(l.str(o.Name))))
+		name := uintptr(0) // a keyring that has no name can't be joined by another container that may call keyctl
+		if o.Name != "" {
+			name = l.str(o.Name)
+		}
+		i := l.add(mk(unix.SYS_KEYCTL, num(unix.KEYCTL_JOIN_SESSION_KEYRING), val(name)))
 		l.ignore(i, unix.ENOSYS)
 
 	case *plan.OpenConsole:

@@ -72,9 +72,10 @@ func (*NoNewPrivs) String() string {
 	return "allow no new privileges"
 }
 
-// Keyring joins a new session keyring, so that the host's keys are out of reach.
+// Keyring joins a session keyring, so that the host's keys are out of reach: a new one of the process's own that nobody else can join or,
+// with a Name, the one of that name, which is everybody's who knows it (keyctl(2), KEYCTL_JOIN_SESSION_KEYRING).
 type Keyring struct {
-	Name string `json:"name"`
+	Name string `json:"name,omitempty"`
 }
 
 func (*Keyring) Kind() string { return "keyctl" }
@@ -82,7 +83,7 @@ func (*Keyring) Kind() string { return "keyctl" }
 func (*Keyring) Man() string { return "keyctl(2)" }
 
 func (o *Keyring) String() string {
-	return "join a new session keyring " + o.Name
+	return "join " + when(o.Name == "", "a new session keyring of its own") + prefix("the session keyring ", o.Name)
 }
 
 // Seccomp installs a system call filter.

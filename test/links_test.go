@@ -120,3 +120,38 @@ func TestEtcLinks(t *testing.T) {
 		}
 	}
 }
+
+// TestThreatKeyring is row 28: containers that may call keyctl look for one another's keys. The first one opens its keyring to all, before the
+// others are there.
+func TestThreatKeyring(t *testing.T) {
+	s := besiege(t)
+	for _, f := range faces {
+		name, root := s.id("key"), s.root("")
+		early, earlyOut := s.start(f, box{rootfs: root, bare: true, args: []string{"sh", "-c", "/t/prog keys open; echo open; " +
+			"while [ ! -e /go ]; do sleep 0.1; done; /t/prog keys find " + name + " _glassbox _ses; sleep 1000"}})
+		s.until("the open keyring", func() bool { return strings.Contains(s.logs(f, early, earlyOut), "open") })
+		b := box{rootfs: s.root(""), bare: true, args: []string{"sh", "-c", "/t/prog keys put " + name + " && exec sleep 1000"}}
+		id, out := s.start(f, b)
+		var text string
+		s.until("the key", func() bool { text = s.logs(f, id, out); return strings.Contains(text, "ring ") })
+		if !strings.HasPrefix(text, "found secret\n") {
+			t.Errorf("%s: it doesn't find its own key: %s", f, text)
+		}
+		_, ring, _ := strings.Cut(strings.TrimSpace(text), "ring ")
+		must(t, os.WriteFile(filepath.Join(root, "go"), nil, 0o644))
+		s.until("the attack", func() bool { text = s.logs(f, early, earlyOut); return strings.Contains(text, "done") })
+		if text != "open\ndone\n" {
+			t.Errorf("%s: a container that was there before says %q", f, text)
+		}
+		attack := []string{"/t/prog", "keys", "find", name, "_glassbox", "_ses", ring, id, "_ses." + id}
+		b.args = attack
+		if res := s.run(f, b); res.Stdout != "done\n" {
+			t.Errorf("%s: a later container says %q %s", f, res.Stdout, res.Stderr)
+		}
+		if res := s.on(s.exec(f, nil, early, attack...)...); res.Stdout != "done\n" {
+			t.Errorf("%s: exec in another container says %q %s", f, res.Stdout, res.Stderr)
+		}
+		s.remove(f, id)
+		s.remove(f, early)
+	}
+}

@@ -104,6 +104,42 @@ func grab(args []string) error {
 	return os.WriteFile(args[1]+".done", nil, 0o644)
 }
 
+// keys put NAME leaves a key in the session keyring, and says what the keyring is called. keys open lets everybody into the keyring.
+// keys find NAME RING... looks for the key: in its own session keyring, and in those that it joins by name.
+func keys(args []string) error {
+	find := func() {
+		if id, err := unix.KeyctlSearch(unix.KEY_SPEC_SESSION_KEYRING, "user", args[1], 0); err == nil {
+			buf := make([]byte, 100)
+			n, _ := unix.KeyctlBuffer(unix.KEYCTL_READ, id, buf, len(buf))
+			fmt.Printf("found %s\n", buf[:max(min(n, len(buf)), 0)])
+		}
+	}
+	ring, err := unix.KeyctlGetKeyringID(unix.KEY_SPEC_SESSION_KEYRING, false)
+	if err != nil {
+		return err
+	}
+	switch args[0] {
+	case "put":
+		if _, err := unix.AddKey("user", args[1], []byte("secret"), unix.KEY_SPEC_SESSION_KEYRING); err != nil {
+			return err
+		}
+		find()
+		text, err := unix.KeyctlString(unix.KEYCTL_DESCRIBE, ring)
+		fields := strings.Split(text, ";")
+		fmt.Println("ring", fields[len(fields)-1])
+		return err
+	case "open":
+		return unix.KeyctlSetperm(ring, 0x3f3f3f3f)
+	}
+	find()
+	for _, name := range args[2:] {
+		unix.KeyctlJoinSessionKeyring(name)
+		find()
+	}
+	fmt.Println("done")
+	return nil
+}
+
 // spoil RESULT changes mode, group, access control list and times of whatever is behind the standard descriptors, and says for which it
 // could. The mode shuts nobody out: this may be the device of the machine that the tests run on.
 func spoil(args []string) error {
