@@ -373,6 +373,9 @@ func (c *checker) memory(ptr string, m *specs.LinuxMemory) {
 	case *m.Swap < *m.Limit:
 		c.fail(ptr+"/swap", "%d is less than the limit of memory, %d: it counts memory and swap together", *m.Swap, *m.Limit)
 	}
+	if h := m.UseHierarchy; h != nil && !*h {
+		c.warn(ptr+"/useHierarchy", "false has no effect: since Linux 5.11 what a cgroup uses counts for those above it, too")
+	}
 	if m.Swappiness != nil && *m.Swappiness > 100 {
 		c.fail(ptr+"/swappiness", "%d is outside of 0 (avoid swapping) to 100", *m.Swappiness)
 	}

@@ -117,6 +117,9 @@ func TestWarnings(t *testing.T) {
 			"/process/capabilities/ambient/1: CAP_CHOWN can't be granted, it is not inheritable: add it to inheritable",
 			"/process/capabilities/ambient/2: CAP_SETUID can't be granted, it is not permitted: add it to permitted",
 		}},
+		{"hierarchy", ok("", "", `, "resources": {"memory": {"useHierarchy": false}}`), []string{
+			"/linux/resources/memory/useHierarchy: false has no effect: since Linux 5.11 what a cgroup uses counts for those above it, too",
+		}},
 		{"relative destination", ok(`, "mounts": [{"destination": "tmp", "type": "tmpfs"}]`, "", ""), []string{`/mounts/0/destination: "tmp" is not an absolute path, it is taken below /`}},
 		{"options of tmpfs on a bind mount", ok(`, "mounts": [{"destination": "/d", "source": "/d", "options": ["bind", "mode=755"]}]`, "", ""), []string{
 			`/mounts/0/options/1: "mode=755" has no effect on a bind mount: its file system's own options were decided when the host mounted it`,
