@@ -9,7 +9,9 @@ import (
 
 // Of calls visit with the JSON pointer of each value that a type has room for: the first entry of lists, and the key x of maps. Properties
 // for other platforms than Linux come whole, with those.
-func Of(t reflect.Type, visit func(pointer string, t reflect.Type, platform string)) { walk(t, "", visit) }
+func Of(t reflect.Type, visit func(pointer string, t reflect.Type, platform string)) {
+	walk(t, "", visit)
+}
 
 func walk(t reflect.Type, pointer string, visit func(pointer string, t reflect.Type, platform string)) {
 	switch t.Kind() {
