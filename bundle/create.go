@@ -139,7 +139,7 @@ func (r *Runtime) input(id, bundle string, spec *specs.Spec) (compile.Input, err
 	if err := r.setDefaults(spec, id, facts); err != nil {
 		return compile.Input{}, err
 	}
-	in := compile.Input{Spec: spec, Facts: *facts, Bundle: bundle, LaxCaps: true, InOrder: true, ID: id}
+	in := compile.Input{Spec: spec, Facts: *facts, Bundle: bundle, LaxCaps: true, InOrder: true, NamedFlags: true, ID: id}
 	if !compile.OwnMounts(spec.Linux.Namespaces) {
 		in.HostMounts = true
 		if in.Mountpoint, err = r.hostRoot(id); err != nil {

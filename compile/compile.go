@@ -81,6 +81,9 @@ type Input struct {
 	// InOrder makes mounts in the order of Spec.Mounts, and not only attaches them so: since Linux 6.8 /proc/self/mountinfo lists
 	// them by when they were made.
 	InOrder bool
+	// NamedFlags gives a bind mount that has any word of flags, "rw" among them, those that it names and no others, as runc does since
+	// 1.2; one without such a word keeps its source's. Without NamedFlags it keeps them but for those that are named.
+	NamedFlags bool
 	// DieWithParent ends the container when the process that runs the plan dies.
 	DieWithParent bool
 }

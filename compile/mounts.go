@@ -267,6 +267,7 @@ func parseOptions(options []string) mountOptions {
 		other := opposites[opt]
 		switch {
 		case opt == "bind" || opt == "rbind" || opt == "defaults" || opt == "" || opt == "idmap" || opt == "ridmap":
+		case forTable(opt):
 		case opt == "remount":
 			o.remount = true
 		case opt == "tmpcopyup":
@@ -287,6 +288,20 @@ func parseOptions(options []string) mountOptions {
 		}
 	}
 	return o
+}
+
+// forTable reports whether a word is for who reads /etc/fstab, and means nothing for a mount (fstab(5), mount(8)).
+func forTable(word string) bool {
+	return word == "nofail" || word == "_netdev" || strings.HasPrefix(word, "x-") || strings.HasPrefix(word, "comment=")
+}
+
+// unnamed are the attributes that a bind mount loses because its options name others (see Input.NamedFlags). Access times stay as they
+// are: mount(2) preserves them in a remount that doesn't name them, and that is what runc makes.
+func (o mountOptions) unnamed() []string {
+	if len(o.set)+len(o.clear)+len(o.super)+len(o.classic) == 0 {
+		return nil
+	}
+	return without([]string{"ro", "nosuid", "nodev", "noexec", "nosymfollow"}, slices.Concat(o.set, o.clear)...)
 }
 
 // sealed is a mount that becomes read-only when everything is in it.
@@ -346,7 +361,11 @@ func (c *container) checkOptions(m specs.Mount, o mountOptions, ptr string) erro
 	}
 	if isBind(m) {
 		if super := slices.Concat(o.super, without(slices.Clone(o.classic), "silent")); len(super) > 0 {
-			return fmt.Errorf("%s/options: %q belongs to the file system as a whole, a bind mount can't change it", ptr, super[0])
+			if !c.NamedFlags {
+				return fmt.Errorf("%s/options: %q belongs to the file system as a whole, a bind mount can't change it", ptr, super[0])
+			}
+			c.warnings = append(c.warnings,
+				fmt.Sprintf("%s/options: %q belongs to the file system as a whole: the bind mount has it as its source has", ptr, super[0]))
 		}
 		if len(o.data) > 0 {
 			return fmt.Errorf("%s/options: %q means nothing for a bind mount", ptr, o.data[0])
@@ -390,9 +409,13 @@ func (c *container) bind(i int, m specs.Mount, dest string, o mountOptions, ptr 
 	if slices.Contains(o.set, "ro") || slices.Contains(o.recSet, "ro") {
 		reason = fmt.Sprintf("The host's %s is seen at %s, where it can only be read.", m.Source, dest)
 	}
+	var unlocked []string
+	if c.NamedFlags {
+		unlocked = o.unnamed()
+	}
 	c.add(plan.Child, plan.Mounts, &plan.MoveMount{
 		From: mountName(i), Target: dest, Create: "like", Set: o.set, Clear: o.clear, RecSet: o.recSet, RecClear: o.recClear, Propagation: words,
-		Replace: c.Overlay != nil && slices.Contains(c.Replace, dest),
+		Unlocked: unlocked, Replace: c.Overlay != nil && slices.Contains(c.Replace, dest),
 	}, ptr, reason)
 }
 

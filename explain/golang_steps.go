@@ -339,7 +339,7 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 				return g.fsmount(made)
 			}
 		}
-		calls, ok := setattrs(o.Set, o.Clear, o.RecSet, o.RecClear, o.Propagation)
+		calls, ok := setattrs(o.Set, slices.Concat(o.Clear, o.Unlocked), o.RecSet, o.RecClear, o.Propagation)
 		if !ok || from == "" {
 			return none()
 		}

@@ -62,7 +62,7 @@ func howOnly() map[string]bool {
 		"chdir.try", "close_range.first", "await-start.dir", "await-start.file", "find-program.candidates", "find-program.name", "execve.candidates",
 		"hook.args", // the first is a name
 		"open_tree.fsType", "open_tree.child", "open_tree.readonly", "send-fd.keep", "send-listener.metadata", "send-listener.version", "copy-up.from", "copy-up.to",
-		"copy-up.keepMode", "copy-up.uid", "copy-up.gid", "root-unmount.target", "chroot.root", "open-dir.path", "open-dir.else", "open-dir.save", "open.other", "mknod.existing", "mknod.in", "symlink.in", "move_mount.replace", "symlink.replace", "symlink.existing", "hook.env", "hook.timeout", "hook.enter", "link-bridge.mtu", "link-veth.bridge", "link-veth.hairpin", "link-delete.name", "link-address.link", "link-up.link", "route-default.link",
+		"copy-up.keepMode", "copy-up.uid", "copy-up.gid", "root-unmount.target", "chroot.root", "open-dir.path", "open-dir.else", "open-dir.save", "open.other", "mknod.existing", "mknod.in", "symlink.in", "move_mount.replace", "move_mount.unlocked", "symlink.replace", "symlink.existing", "hook.env", "hook.timeout", "hook.enter", "link-bridge.mtu", "link-veth.bridge", "link-veth.hairpin", "link-delete.name", "link-address.link", "link-up.link", "route-default.link",
 		"nft-bridge.bridge", "nft-publish.table", "nft-unpublish.table", "nft-unpublish.ports",
 	} {
 		out[name] = true

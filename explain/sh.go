@@ -797,7 +797,7 @@ func (s *shell) bind(o *plan.MoveMount) ([]string, bool) {
 			s.missing = append(s.missing, fmt.Sprintf("%d. %s: in one direction only", s.at+1, wrap(clean(o.String()), 80)[0]))
 		}
 	}
-	return append(lines, s.remount("", o.Set, o.Clear, recSet, recClear, propagation)...), true
+	return append(lines, s.remount("", o.Set, slices.Concat(o.Clear, o.Unlocked), recSet, recClear, propagation)...), true
 }
 
 func spreads(word string) bool { return word == "shared" || word == "rshared" }

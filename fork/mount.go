@@ -261,14 +261,24 @@ func (l *lowering) attach(o *plan.MoveMount) error {
 	}
 	// The last word can be told together with the attributes, if it is for the mount alone, too.
 	words, last := o.Propagation, uint64(0)
-	if n := len(words); n > 0 && len(o.Set)+len(o.Clear) > 0 && propagations[words[n-1]] != 0 {
+	if n := len(words); n > 0 && len(o.Set)+len(o.Clear)+len(o.Unlocked) > 0 && propagations[words[n-1]] != 0 {
 		words, last = words[:n-1], propagations[words[n-1]]
 	}
 	if err := l.propagate(fd, words); err != nil {
 		return err
 	}
-	if err := l.mountSetattr(fd, o.Set, o.Clear, last, false); err != nil {
+	if err := l.mountSetattr(fd, o.Set, slices.Concat(o.Clear, o.Unlocked), last, false); err != nil {
 		return err
+	}
+	if first := int(l.here()) - 1; len(o.Unlocked) > 0 {
+		l.on(first, unix.EPERM, l.here())
+		if err := l.mountSetattr(fd, o.Set, o.Clear, last, false); err != nil {
+			return err
+		}
+		if int(l.here())-1 == first && last != 0 {
+			l.setattr(fd, unix.MountAttr{Propagation: last}, false)
+		}
+		l.calls[first].ok = l.here()
 	}
 	if err := l.mountSetattr(fd, o.RecSet, o.RecClear, 0, true); err != nil {
 		return err

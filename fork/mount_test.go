@@ -144,6 +144,45 @@ func TestReplace(t *testing.T) {
 	}
 }
 
+// TestNamedFlags is what a bind mount has of its source's flags as in runc: all of them without a word about flags, else those that are named.
+func TestNamedFlags(t *testing.T) {
+	inNamespace(t)
+	dir := t.TempDir()
+	mount(t, "tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC|unix.MS_NOATIME, "")
+	mount(t, "tmpfs", dir+"/sub", "tmpfs", unix.MS_NOSUID|unix.MS_RELATIME, "")
+	for options, want := range map[string]string{
+		"rbind":                         "rw,nosuid,nodev,noexec,noatime  tmpfs",
+		"rbind,rprivate":                "rw,nosuid,nodev,noexec,noatime  tmpfs",
+		"rbind,rro":                     "ro,nosuid,nodev,noexec,noatime  tmpfs",
+		"rbind,rw":                      "rw,noatime  tmpfs",
+		"rbind,rw,private":              "rw,noatime  tmpfs",
+		"rbind,ro":                      "ro,noatime  tmpfs",
+		"rbind,nosuid":                  "rw,nosuid,noatime  tmpfs",
+		"rbind,relatime":                "rw,relatime  tmpfs",
+		"rbind,exec,nodev":              "rw,nodev,noatime  tmpfs",
+		"bind,sync,lazytime,iversion":   "rw,noatime  tmpfs",
+		"bind,dirsync,noexec":           "rw,noexec,noatime  tmpfs",
+		"bind,nofail,_netdev,x-a=b":     "rw,nosuid,nodev,noexec,noatime  tmpfs",
+		"bind,comment=a,x-systemd.auto": "rw,nosuid,nodev,noexec,noatime  tmpfs",
+	} {
+		s := bundle(t)
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/x", Type: "bind", Source: dir, Options: strings.Split(options, ",")})
+		got := mountinfo(t, s, func(in *compile.Input) { in.NamedFlags = true })
+		if !strings.HasPrefix(got["/x"], want) {
+			t.Errorf("%s: got %q, want %q", options, got["/x"], want)
+		}
+		if sub := got["/x/sub"]; strings.HasPrefix(options, "rbind") && !strings.Contains(options, "rro") && !strings.HasPrefix(sub, "rw,nosuid,relatime") {
+			t.Errorf("%s: the mount below has %q", options, sub)
+		}
+	}
+	// What a file system of its own has of fstab's words.
+	s := bundle(t)
+	s.Mounts = append(s.Mounts, specs.Mount{Destination: "/x", Type: "tmpfs", Source: "tmpfs", Options: []string{"nofail", "_netdev", "x-y", "comment=z", "size=1m"}})
+	if got := mountinfo(t, s)["/x"]; !strings.Contains(got, "size=1024k") {
+		t.Errorf("a tmpfs with words of fstab: %q", got)
+	}
+}
+
 func TestRemountOption(t *testing.T) {
 	s := bundle(t)
 	s.Mounts = append(s.Mounts,

@@ -213,6 +213,21 @@ done`)...)
 	spec.Linux.UIDMappings, spec.Linux.GIDMappings = ids(100000, 1000), ids(100000, 1000)
 	got := strings.ReplaceAll(run(t, compiled(t, spec)), "noatime", "relatime") // as the temporary directory's own mount has it
 	same(t, "output", got, "mount: permission denied (are you root?)\n /data ro,nosuid,nodev,relatime\nmount: permission denied (are you root?)\n /ids ro,nosuid,nodev,relatime,idmapped\n")
+
+	// Flags that options don't name are cleared where the namespace of the host hasn't locked them, and else stay.
+	spec = rootBundle(t, 100000, sh(`busybox grep -o " /data [a-z,]*" /proc/self/mountinfo`)...)
+	spec.Mounts = append(spec.Mounts, specs.Mount{Destination: "/data", Type: "bind", Source: ordinary, Options: []string{"rbind", "noexec"}})
+	spec.Linux.UIDMappings, spec.Linux.GIDMappings = ids(100000, 1000), ids(100000, 1000)
+	facts, err := host.Probe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := compile.Container(compile.Input{Spec: spec, Facts: *facts, DieWithParent: true, NamedFlags: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got = strings.ReplaceAll(run(t, out.Plan), "noatime", "relatime")
+	same(t, "output", got, " /data ro,nosuid,nodev,noexec,relatime\n")
 }
 
 // userPlan compiles plans with a user namespace and every kind of step that belongs to one: "mapped", with one clone; "twice",

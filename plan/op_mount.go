@@ -132,6 +132,9 @@ type MoveMount struct {
 	NoSymlinks  bool     `json:"noSymlinks,omitempty"`  // none in the target: it must lie where its name says (CVE-2019-19921)
 	Keep        bool     `json:"keep,omitempty"`        // later steps use From, too
 	KeepMode    bool     `json:"keepMode,omitempty"`    // as in FSMount, for one that was made detached
+	// Unlocked are attributes to clear, too, unless the kernel refuses because another user namespace has locked one of them, or of Clear
+	// (mount_namespaces(7)): then they all stay.
+	Unlocked []string `json:"unlocked,omitempty"`
 	// Replace takes away what is in the way in the root file system itself, as Docker does for the files that it brings: a link, dangling
 	// or not, becomes a file, and a file on the way a directory. Nothing is taken away in what is mounted below the root.
 	Replace bool `json:"replace,omitempty"`
@@ -143,7 +146,7 @@ func (*MoveMount) Man() string { return "move_mount(2)" }
 
 func (o *MoveMount) String() string {
 	return "attach " + o.From + " to " + o.Target +
-		paren(slices.Concat(o.Set, recursive(o.RecSet), o.Propagation, negated(o.Clear), negated(recursive(o.RecClear))))
+		paren(slices.Concat(o.Set, recursive(o.RecSet), o.Propagation, negated(o.Clear), negated(recursive(o.RecClear)), negated(o.Unlocked)))
 }
 
 func (o *MoveMount) uses() []use { return []use{{o.From, isMount | isReceived}} }

@@ -323,7 +323,11 @@ func (t *table) play(i int, op plan.Op) {
 			n.mount = nil
 		}
 		t.place(i, n, o.Target, more)
-		t.change(i, n, o.Set, o.Clear, o.RecSet, o.RecClear, o.Propagation)
+		clear := o.Clear
+		if !t.v.ownUsers() { // else they stay where they are locked, which the plan can't know
+			clear = slices.Concat(clear, o.Unlocked)
+		}
+		t.change(i, n, o.Set, clear, o.RecSet, o.RecClear, o.Propagation)
 	case *plan.Remount:
 		n := t.saved[o.From]
 		if o.From == "" || n == nil {
