@@ -61,7 +61,9 @@ func (e *Engine) Create(_ context.Context, o CreateOptions) (*container.Containe
 		supervise.RemoveFiles(e.dir(c.ID), e.nameFileOf(c.ID))
 		return nil, err
 	}
-	e.fresh.Store(&prepared{c.ID, out})
+	if e.sharesRun(c) == nil { // else there are no processes in it yet
+		e.fresh.Store(&prepared{c.ID, out})
+	}
 	return c, nil
 }
 

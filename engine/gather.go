@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -199,27 +200,76 @@ func (e *Engine) gatherDevices(c *container.Container, a *spec.Answers) error {
 	return nil
 }
 
-// gatherShared finds the containers whose namespaces are shared.
-func (e *Engine) gatherShared(c *container.Container, a *spec.Answers) error {
+// sharing is a kind of namespace that a container shares with another.
+type sharing struct{ kind, ref string }
+
+// shares lists what a container shares.
+func shares(c *container.Container) []sharing {
+	var out []sharing
 	n := c.Config.Namespaces
-	for _, s := range []struct {
-		kind string
-		mode container.Mode
-	}{{"pid", n.PID}, {"ipc", n.IPC}, {"uts", n.UTS}, {"cgroup", n.Cgroup}, {"net", container.Mode(c.Network())}} {
-		ref := s.mode.Container()
-		if ref == "" {
-			continue
+	for kind, mode := range map[string]container.Mode{"pid": n.PID, "ipc": n.IPC, "uts": n.UTS, "cgroup": n.Cgroup, "net": container.Mode(c.Network())} {
+		if ref := mode.Container(); ref != "" {
+			out = append(out, sharing{kind, ref})
 		}
-		other, state, err := e.running(ref)
+	}
+	return out
+}
+
+// gatherShared finds the containers whose namespaces are shared. One that doesn't run has no process: that is for whoever starts to refuse
+// (see sharesRun), because a container may be made before the other one is started.
+func (e *Engine) gatherShared(c *container.Container, a *spec.Answers) error {
+	for _, s := range shares(c) {
+		other, state, err := e.load(s.ref)
 		if err != nil {
 			return err
 		}
 		if a.Shared == nil {
 			a.Shared = map[string]spec.Process{}
 		}
-		a.Shared[s.kind] = spec.Process{Container: other.ID, PID: state.PID}
+		p := spec.Process{Container: other.ID, PID: state.PID}
+		if s.kind == "net" {
+			if p.Hostname, err = e.hostnameOf(other); err != nil {
+				return err
+			}
+		}
+		a.Shared[s.kind] = p
 	}
 	return nil
+}
+
+// sharesRun makes sure that the containers run whose namespaces are shared.
+func (e *Engine) sharesRun(c *container.Container) error {
+	for _, s := range shares(c) {
+		if _, _, err := e.running(s.ref); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// hostnameOf is the name that a container has: with another's network that one's, as with Docker. It is taken from what the containers
+// are, not from their files, which they may have changed.
+func (e *Engine) hostnameOf(c *container.Container) (string, error) {
+	for range 100 { // a chain of containers, each made after the next one
+		switch ref := container.Mode(c.Network()).Container(); {
+		case c.Config.Hostname != "":
+			return c.Config.Hostname, nil
+		case c.Network() == "host":
+			return os.Hostname()
+		case ref == "":
+			return c.Hostname(), nil
+		default:
+			other, _, err := e.load(ref)
+			if errors.Is(err, ErrNotFound) { // it is gone, and its network lives on in the others
+				return c.Hostname(), nil
+			}
+			if err != nil {
+				return "", err
+			}
+			c = other
+		}
+	}
+	return c.Hostname(), nil
 }
 
 // readFile reads a file as the container will see it: its own changes first, then the image's layers. Nil if there is none.

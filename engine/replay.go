@@ -118,7 +118,7 @@ func (e *Engine) fixedJob(c *container.Container, o StartOptions) (*supervise.Jo
 			State: e.networks().State, Ports: v.ports, Leases: []supervise.Lease{{Network: v.bridge.Name, Address: ip.String()}},
 		}
 	}
-	files, err := e.hostFiles(c, &v)
+	files, err := e.fixedFiles(c, &v)
 	for name, data := range files {
 		if err == nil {
 			err = os.WriteFile(filepath.Join(dir, name), data, 0o644)
@@ -137,32 +137,21 @@ func (e *Engine) fixedJob(c *container.Container, o StartOptions) (*supervise.Jo
 	return job, nil
 }
 
-// hostFiles are the files that tell the container who it is. They are no steps: a plan only says where they are mounted.
-func (e *Engine) hostFiles(c *container.Container, v *vet) (map[string][]byte, error) {
-	resolv, _ := os.ReadFile("/etc/resolv.conf")
-	var stub []byte
-	if network.StubOnly(resolv) {
-		stub, _ = os.ReadFile(network.StubFile)
+// fixedFiles are the files that tell the container who it is. They are no steps: a plan only says where they are mounted.
+func (e *Engine) fixedFiles(c *container.Container, v *vet) (map[string][]byte, error) {
+	f := network.Files{
+		HostNetwork: v.network == "host", IP: v.address.Addr(), Gateway: v.bridge.IPv4().Gateway, Hostname: v.hostname,
+		Domainname: c.Config.Domainname, Resolver: network.Resolver(c.Config.DNS),
 	}
-	entries, err := hostEntries(c.Config.Hosts)
-	if err != nil {
+	var err error
+	if f.Hosts, err = hostEntries(c.Config.Hosts); err != nil {
 		return nil, err
 	}
-	var extra []network.HostEntry
-	for _, entry := range entries {
-		if entry, err = entry.At(v.bridge.IPv4().Gateway); err != nil {
-			return nil, invalid("%w", err)
-		}
-		extra = append(extra, entry)
+	hosts, resolv, err := f.Write()
+	if err != nil {
+		return nil, invalid("%w", err)
 	}
-	out := map[string][]byte{"hostname": []byte(v.hostname + "\n"), "resolv.conf": resolv}
-	if v.network == "host" {
-		out["hosts"], _ = os.ReadFile("/etc/hosts")
-		return out, nil
-	}
-	out["resolv.conf"] = network.ResolvConf(resolv, stub, network.Resolver(c.Config.DNS))
-	out["hosts"] = network.Hosts(v.address.Addr(), v.bridge.IPv4().Gateway, v.hostname, c.Config.Domainname, extra)
-	return out, nil
+	return map[string][]byte{"hostname": []byte(v.hostname + "\n"), "hosts": hosts, "resolv.conf": resolv}, nil
 }
 
 // vet checks a plan from elsewhere. It goes by what is allowed: a kind of step that isn't named here is refused.

@@ -18,7 +18,6 @@ import (
 	"glassbox/container"
 	"glassbox/fork"
 	"glassbox/host"
-	"glassbox/host/beneath"
 	"glassbox/plan"
 	"glassbox/spec"
 	"glassbox/state"
@@ -59,6 +58,9 @@ func (e *Engine) Plan(_ context.Context, o CreateOptions) (*plan.Plan, error) {
 		return nil, err
 	}
 	s, err := e.describe(c, facts)
+	if err == nil {
+		err = e.sharesRun(c)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -155,6 +157,9 @@ func (e *Engine) job(c *container.Container, o StartOptions) (*supervise.Job, er
 	if err != nil {
 		return nil, err
 	}
+	if err := e.sharesRun(c); err != nil {
+		return nil, err
+	}
 	s := e.takePrepared(c.ID)
 	if s == nil {
 		if c.Config.TTY {
@@ -181,24 +186,8 @@ func (e *Engine) job(c *container.Container, o StartOptions) (*supervise.Job, er
 	filed := e.timed("writes hosts, resolv.conf, hostname")
 	os.Remove(e.pausedFile(c.ID))
 	dir := e.dir(c.ID)
-	if w.container != "" {
-		for _, name := range []string{"hosts", "resolv.conf"} {
-			// The other container may have written to them: without a limit it would decide how much memory this takes.
-			data, err := beneath.ReadFile(e.dir(w.container), name, 1<<20)
-			if err != nil {
-				return fail(err)
-			}
-			if name == "hosts" {
-				w.hosts = data
-			} else {
-				w.resolv = data
-			}
-		}
-	}
-	for name, data := range map[string][]byte{"hosts": w.hosts, "resolv.conf": w.resolv, "hostname": []byte(s.Spec.Hostname + "\n")} {
-		if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
-			return fail(err)
-		}
+	if err := e.hostFiles(c, w, s.Spec.Hostname); err != nil {
+		return fail(err)
 	}
 	filed()
 	compiled := e.timed("compiles the plan")
@@ -214,6 +203,29 @@ func (e *Engine) job(c *container.Container, o StartOptions) (*supervise.Job, er
 		os.RemoveAll(filepath.Join(dir, "work", "work"))
 	}
 	return job, nil
+}
+
+// hostFiles writes the files that tell a container who it is. One that shares another's network shares these, too: they are further names of
+// the other's files, so that what is changed in one is changed in both, and they stay when the other container goes. Nothing of what
+// the other may have written is read.
+func (e *Engine) hostFiles(c *container.Container, w *wiring, hostname string) error {
+	dir := e.dir(c.ID)
+	for name, data := range map[string][]byte{"hosts": w.hosts, "resolv.conf": w.resolv, "hostname": []byte(hostname + "\n")} {
+		file := filepath.Join(dir, name)
+		if w.container == "" {
+			if err := os.WriteFile(file, data, 0o644); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := os.Remove(file); err != nil && !os.IsNotExist(err) {
+			return err
+		}
+		if err := os.Link(filepath.Join(e.dir(w.container), name), file); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // supervisorJob says what the supervisor of a container has to do, but for the network.

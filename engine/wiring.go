@@ -71,7 +71,9 @@ func request(c *container.Container, s *spec.Output) (network.Request, error) {
 	if r.Hosts, err = hostEntries(o.Hosts); err != nil {
 		return r, err
 	}
-	r.Ports, err = ports(c)
+	if s.Network == network.Bridge { // elsewhere they are discarded, with a warning (spec)
+		r.Ports, err = ports(c)
+	}
 	return r, err
 }
 

@@ -102,8 +102,7 @@ func StubOnly(hostFile []byte) bool {
 
 // ResolvConf writes /etc/resolv.conf of a container on a bridge, by Docker's rules: the host's file, or the one behind
 // systemd-resolved's stub, without the servers that the container can't reach (loopback; IPv6, because the bridge has none),
-// and FallbackServers if none remains. What the user gave stands as it is. With --network host the host's file is used
-// unchanged, and this function isn't called.
+// and FallbackServers if none remains. What the user gave stands as it is.
 func ResolvConf(hostFile, stubFile []byte, user Resolver) []byte {
 	r := parseResolv(hostFile)
 	if StubOnly(hostFile) {
@@ -112,9 +111,7 @@ func ResolvConf(hostFile, stubFile []byte, user Resolver) []byte {
 		}
 	}
 	note := ""
-	if len(user.Servers) > 0 {
-		r.Servers = user.Servers
-	} else {
+	if len(user.Servers) == 0 {
 		r.Servers = slices.DeleteFunc(r.Servers, func(s string) bool {
 			a, err := netip.ParseAddr(s)
 			return err != nil || a.IsLoopback() || !a.Unmap().Is4() || a.IsUnspecified()
@@ -123,6 +120,22 @@ func ResolvConf(hostFile, stubFile []byte, user Resolver) []byte {
 			r.Servers = FallbackServers()
 			note = "# The host has no DNS server that a container can reach; these are Google's. Give your own with --dns.\n"
 		}
+	}
+	return r.with(user).text(note)
+}
+
+// over writes the file of a container in the host's network: the host's own, unchanged, unless the user gave something.
+func (user Resolver) over(hostFile []byte) []byte {
+	if len(user.Servers)+len(user.Search)+len(user.Options) == 0 {
+		return hostFile
+	}
+	return parseResolv(hostFile).with(user).text("")
+}
+
+// with replaces what the user gave.
+func (r Resolver) with(user Resolver) Resolver {
+	if len(user.Servers) > 0 {
+		r.Servers = user.Servers
 	}
 	if len(user.Search) > 0 {
 		r.Search = user.Search
@@ -133,6 +146,10 @@ func ResolvConf(hostFile, stubFile []byte, user Resolver) []byte {
 	if len(user.Options) > 0 {
 		r.Options = user.Options
 	}
+	return r
+}
+
+func (r Resolver) text(note string) []byte {
 	var b bytes.Buffer
 	b.WriteString("# Written by glassbox.\n" + note)
 	for _, s := range r.Servers {

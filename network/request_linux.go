@@ -70,7 +70,15 @@ func (s Store) Wire(r Request, lease bool, origin func(what string) string) (_ *
 			first = n
 		}
 	}
-	return w, w.files(r, first)
+	f := Files{
+		HostNetwork: first.Driver == Host, Gateway: first.IPv4().Gateway, Hostname: r.Hostname, Domainname: r.Domainname,
+		Resolver: r.Resolver, Hosts: r.Hosts,
+	}
+	if len(w.Endpoints) > 0 {
+		f.IP = w.Endpoints[0].IP
+	}
+	w.Hosts, w.ResolvConf, err = f.Write()
+	return w, err
 }
 
 // attach makes an endpoint of one network, and leases its address.
@@ -121,35 +129,40 @@ func choosePorts(ports []Port) error {
 	return err
 }
 
-// files writes /etc/hosts and /etc/resolv.conf.
-func (w *Wiring) files(r Request, first Network) error {
-	gateway, ip := first.IPv4().Gateway, netip.Addr{}
-	if len(w.Endpoints) > 0 {
-		ip = w.Endpoints[0].IP
+// Files are what /etc/hosts and /etc/resolv.conf of a container are made of.
+type Files struct {
+	HostNetwork          bool       // the container's network is the host's
+	IP, Gateway          netip.Addr // zero: it has none
+	Hostname, Domainname string
+	Resolver             Resolver
+	Hosts                []HostEntry
+}
+
+// Write returns the contents of /etc/hosts and /etc/resolv.conf. It reads the host's.
+func (f Files) Write() (hosts, resolvConf []byte, err error) {
+	gateway := f.Gateway
+	if f.HostNetwork {
+		gateway = netip.AddrFrom4([4]byte{127, 0, 0, 1}) // the host is where the container is
 	}
-	extra := make([]HostEntry, len(r.Hosts))
-	for i, e := range r.Hosts {
-		var err error
+	extra := make([]HostEntry, len(f.Hosts))
+	for i, e := range f.Hosts {
 		if extra[i], err = e.At(gateway); err != nil {
-			return err
+			return nil, nil, err
 		}
 	}
 	resolv, _ := os.ReadFile("/etc/resolv.conf") // without one, there are FallbackServers
-	if first.Driver == Host {
-		w.ResolvConf = resolv
-		w.Hosts, _ = os.ReadFile("/etc/hosts")
+	if f.HostNetwork {
+		hosts, _ = os.ReadFile("/etc/hosts")
 		for _, e := range extra {
-			w.Hosts = fmt.Appendf(w.Hosts, "%s\t%s\n", e.IP, e.Name)
+			hosts = fmt.Appendf(hosts, "%s\t%s\n", e.IP, e.Name)
 		}
-		return nil
+		return hosts, f.Resolver.over(resolv), nil
 	}
 	var stub []byte
 	if StubOnly(resolv) {
 		stub, _ = os.ReadFile(StubFile)
 	}
-	w.ResolvConf = ResolvConf(resolv, stub, r.Resolver)
-	w.Hosts = Hosts(ip, gateway, r.Hostname, r.Domainname, extra)
-	return nil
+	return Hosts(f.IP, gateway, f.Hostname, f.Domainname, extra), ResolvConf(resolv, stub, f.Resolver), nil
 }
 
 // Release gives the addresses back.

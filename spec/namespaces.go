@@ -57,8 +57,12 @@ func (w *writer) namespaces() error {
 			return err
 		}
 	}
-	if len(c.Ports) > 0 && w.out.Network != "bridge" {
-		return container.Invalid("-p needs a network of the container's own (--network bridge), this container has %s", c.Network())
+	switch {
+	case len(c.Ports) == 0 && !c.PublishAll:
+	case w.out.Network == "host": // Docker's words
+		w.out.Warnings = append(w.out.Warnings, "Published ports are discarded when using host network mode")
+	case w.out.Network == "none":
+		w.out.Warnings = append(w.out.Warnings, "Published ports are discarded: the container has no network (--network none)")
 	}
 	for _, n := range names {
 		w.spec.Linux.Namespaces = append(w.spec.Linux.Namespaces, specs.LinuxNamespace{Type: namespaceTypes[n], Path: paths[n]})
@@ -73,7 +77,15 @@ func (w *writer) sharesNetwork() error {
 		flag string
 		set  bool
 	}{
-		{"hostname", c.Hostname != ""}, {"dns", len(c.DNS.Servers) > 0}, {"add-host", len(c.Hosts) > 0}, {"mac-address", e.MAC != ""}, {"ip", e.IP != ""},
+		{"hostname", c.Hostname != ""},
+		{"publish", len(c.Ports) > 0},
+		{"publish-all", c.PublishAll},
+		{"dns", len(c.DNS.Servers) > 0},
+		{"dns-search", len(c.DNS.Search) > 0},
+		{"dns-option", len(c.DNS.Options) > 0},
+		{"add-host", len(c.Hosts) > 0},
+		{"mac-address", e.MAC != ""},
+		{"ip", e.IP != ""},
 	} {
 		if f.set {
 			return container.Invalid("conflicting options: --%s and --network %s: the other container has decided that", f.flag, e.Network)
@@ -91,6 +103,8 @@ func (w *writer) names(own bool) error {
 		}
 	case w.c.Hostname == "" && w.out.Network == "host":
 		w.spec.Hostname = w.Answers.Hostname // as Docker: who sees the host's network sees it under the host's name
+	case w.c.Hostname == "" && w.Answers.Shared["net"].Hostname != "":
+		w.spec.Hostname = w.Answers.Shared["net"].Hostname // as Docker: its files are those of the other container, too
 	default:
 		w.spec.Hostname = w.Container.Hostname()
 	}

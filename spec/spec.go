@@ -62,7 +62,8 @@ type Node struct {
 // Process is the first process of another container.
 type Process struct {
 	Container string // ID
-	PID       int
+	PID       int    // 0: it doesn't run
+	Hostname  string // for net: its name, which goes with the network
 	Shm       string // for ipc: the directory of the host that is its /dev/shm, if others may have it
 }
 

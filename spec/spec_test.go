@@ -6,6 +6,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -93,6 +94,27 @@ func TestWrite(t *testing.T) {
 	}
 }
 
+// TestDiscardedPorts: a port that can't be published is told, and the container runs, as with Docker.
+func TestDiscardedPorts(t *testing.T) {
+	for _, w := range []container.Words{
+		{Network: "host", Publish: []string{"80:80"}},
+		{Network: "host", PublishAll: true},
+		{Network: "none", Publish: []string{"80"}},
+		{Network: "bridge", Publish: []string{"80"}},
+		{Network: "host"},
+	} {
+		w.Image = "i"
+		out, err := Write(input(t, w))
+		if err != nil {
+			t.Fatal(err)
+		}
+		said := slices.ContainsFunc(out.Warnings, func(s string) bool { return strings.HasPrefix(s, "Published ports are discarded") })
+		if want := w.Network != "bridge" && (w.Publish != nil || w.PublishAll); said != want {
+			t.Errorf("--network %s -p %q -P=%v: warnings %q", w.Network, w.Publish, w.PublishAll, out.Warnings)
+		}
+	}
+}
+
 // TestWriteRefuses asks for what this host, or this combination, can't give.
 func TestWriteRefuses(t *testing.T) {
 	for _, tt := range []struct {
@@ -104,7 +126,9 @@ func TestWriteRefuses(t *testing.T) {
 		{container.Words{User: "nobody"}, container.ErrInvalid, "unable to find user nobody"},
 		{container.Words{Device: []string{"/dev/null0"}}, container.ErrInvalid, "not a device node"},
 		{container.Words{DeviceReadBps: []string{"/dev/sdz:1m"}}, container.ErrInvalid, "not a block device"},
-		{container.Words{Network: "none", Publish: []string{"80:80"}}, container.ErrInvalid, "-p needs a network"},
+		{container.Words{Network: "container:x", Publish: []string{"80:80"}}, container.ErrInvalid, "conflicting options: --publish"},
+		{container.Words{Network: "container:x", PublishAll: true}, container.ErrInvalid, "conflicting options: --publish-all"},
+		{container.Words{Network: "container:x", DNSOption: []string{"a"}}, container.ErrInvalid, "conflicting options: --dns-option"},
 		{container.Words{Network: "container:x", Hostname: "h"}, container.ErrInvalid, "conflicting options"},
 		{container.Words{Network: "mine"}, container.ErrUnsupported, "network mine not found"},
 		{container.Words{UTS: "host", Hostname: "h"}, container.ErrInvalid, "UTS namespace"},
