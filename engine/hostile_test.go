@@ -229,16 +229,14 @@ func hostileWalls() []hostilePlan {
 			f.insert(f.first("pivot_root")+1, child(&plan.ReadonlyPath{Path: "/proc/sys"})...)
 		}, refused: inTheEnd, grade: "F", reason: "/proc/sys can be written"},
 		{name: "all masks before /proc is mounted", change: func(f forge) {
-			var moved []plan.Step
-			for _, s := range f.p.Steps {
-				switch s.Op.(type) {
-				case *plan.MaskPath, *plan.ReadonlyPath, *plan.Mknod:
-					moved = append(moved, s)
+			moved := child(&plan.Mknod{Path: "/null", Type: "c", Major: 1, Minor: 3, Mode: 0o666, Save: "early"})
+			f.p.Steps = slices.DeleteFunc(f.p.Steps, func(s plan.Step) bool {
+				mask, ok := s.Op.(*plan.MaskPath)
+				if ok {
+					mask.Null = "early"
 				}
-			}
-			f.drop(func(op plan.Op) bool {
-				switch op.(type) {
-				case *plan.MaskPath, *plan.ReadonlyPath, *plan.Mknod:
+				if _, ro := s.Op.(*plan.ReadonlyPath); ok || ro {
+					moved = append(moved, s)
 					return true
 				}
 				return false
