@@ -5,6 +5,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"glassbox/plan"
 )
@@ -516,21 +517,29 @@ func or(s, otherwise string) string {
 	return s
 }
 
-// quote writes a word for a POSIX shell. Control characters, which a terminal would obey, are made by printf.
+// quote writes a word for a POSIX shell. What a terminal would obey, or show otherwise than it is, is made by printf, byte by byte.
 func quote(s string) string {
 	if s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./:=,@%+") == "" {
 		return s
 	}
 	var b strings.Builder
 	b.WriteByte('\'')
-	for i := range len(s) {
-		switch c := s[i]; {
-		case c == '\'':
+	for i, r := range s {
+		size := utf8.RuneLen(r)
+		if r == utf8.RuneError && !strings.HasPrefix(s[i:], "\uFFFD") {
+			size = 1 // no UTF-8: 0x9b alone is obeyed by some terminals
+		}
+		switch {
+		case r == '\'':
 			b.WriteString(`'\''`)
-		case c < ' ' && c != '\n' && c != '\t' || c == 0x7f:
-			fmt.Fprintf(&b, `'"$(printf '\%03o')"'`, c)
+		case r != '\n' && r != '\t' && deceives(r) || size == 1 && r == utf8.RuneError:
+			b.WriteString(`'"$(printf '`)
+			for _, c := range []byte(s[i : i+size]) {
+				fmt.Fprintf(&b, `\%03o`, c)
+			}
+			b.WriteString(`')"'`)
 		default:
-			b.WriteByte(c)
+			b.WriteRune(r)
 		}
 	}
 	b.WriteByte('\'')

@@ -56,18 +56,22 @@ func Write(w io.Writer, format string, p *plan.Plan, a About, o TextOptions) err
 // JSON writes the plan as indented JSON, which plan.Plan reads back, and beside it when its steps were made and why it would be refused
 // here, if that is known.
 func JSON(w io.Writer, p *plan.Plan, a About) error {
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
+	var v any = p
 	if times := timesJSON(p, a.Times); times != nil || a.Refused != "" {
-		return enc.Encode(struct {
+		v = struct {
 			Refused string      `json:"refused,omitempty"`
 			Version int         `json:"version"`
 			Arch    string      `json:"arch"`
 			Steps   []plan.Step `json:"steps"`
 			Times   *stepTimes  `json:"times,omitempty"`
-		}{a.Refused, p.Version, p.Arch, p.Steps, times})
+		}{a.Refused, p.Version, p.Arch, p.Steps, times}
 	}
-	return enc.Encode(p)
+	data, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(append(escapeJSON(data), '\n'))
+	return err
 }
 
 // refusal says that a plan would be refused, in one sentence.

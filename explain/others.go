@@ -21,7 +21,18 @@ func said() []string {
 // yaml writes a scalar as YAML takes it without second thoughts: JSON's strings are YAML's.
 func yaml(s string) string {
 	data, _ := json.Marshal(s)
-	return string(data)
+	var b strings.Builder
+	for _, r := range string(data) {
+		switch {
+		case !deceives(r):
+			b.WriteRune(r)
+		case r > 0xffff: // YAML knows no halves, but has this (YAML 1.2, 5.7)
+			fmt.Fprintf(&b, `\U%08X`, r)
+		default:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		}
+	}
+	return b.String()
 }
 
 func yamlList(words []string) string {

@@ -61,7 +61,7 @@ func (v *View) rights() []Right {
 	}
 	// Devices.
 	for _, r := range v.deviceAccess() {
-		out = append(out, Right{Area: "devices", key: "devices " + r, What: deviceWords(r)})
+		out = append(out, Right{Area: "devices", key: "devices " + r, What: clean(deviceWords(r))})
 	}
 	// Network.
 	switch v.Net.Mode {
@@ -135,6 +135,7 @@ func (v *View) rights() []Right {
 	}
 	// Limits.
 	limit := func(name string, n *int64, unit string) {
+		name = clean(name)
 		r := Right{Area: "limits", key: "limits " + name, limited: true, amount: -1, What: "use any amount of " + name}
 		if n != nil && *n >= 0 {
 			r.amount, r.What = *n, fmt.Sprintf("use %s of %s", amountWord(*n, unit), name)

@@ -128,6 +128,7 @@ func (t *printer) opening() {
 func (t *printer) heading(i int) {
 	p := t.plan.Steps[i].Phase
 	title, about := phase(p)
+	title = clean(title) // an unknown one is whatever the plan says
 	t.line("", "")
 	if t.times != nil {
 		n := 0
@@ -477,25 +478,6 @@ func when(ok bool, yes, no string) string {
 	return no
 }
 
-// clean makes control characters visible.
-func clean(s string) string {
-	var b strings.Builder
-	for i, r := range s {
-		switch {
-		case r == utf8.RuneError && !strings.HasPrefix(s[i:], "\uFFFD"):
-			fmt.Fprintf(&b, `\x%02x`, s[i])
-		case r < ' ' || r >= 0x7f && r < 0xa0:
-			q := fmt.Sprintf("%q", r)
-			b.WriteString(q[1 : len(q)-1])
-		case r == 0x2028 || r == 0x2029 || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069: // reorder or break lines
-			fmt.Fprintf(&b, `\u%04x`, r)
-		default:
-			b.WriteRune(r)
-		}
-	}
-	return b.String()
-}
-
 // cut returns the number of bytes of the first n runes.
 func cut(s string, n int) int {
 	for i := range s {
@@ -515,7 +497,7 @@ func wrap(s string, width int) []string {
 		lines = append(lines, line)
 		line, used = "", 0
 	}
-	for _, word := range strings.Fields(s) {
+	for _, word := range strings.Fields(clean(s)) {
 		n := utf8.RuneCountInString(word)
 		if used > 0 && used+1+n > width {
 			flush()
