@@ -131,7 +131,9 @@ func (a *app) rootCommand(args []string) *cobra.Command {
 	name := firstWord(args)
 	for _, e := range table() {
 		if e.name == name {
-			root.AddCommand(e.build(a))
+			c := e.build(a)
+			root.AddCommand(c)
+			addMissing(c)
 			root.CompletionOptions.DisableDefaultCmd = true
 			return root
 		}
@@ -144,6 +146,7 @@ func (a *app) rootCommand(args []string) *cobra.Command {
 		c.GroupID = string(e.group)
 		root.AddCommand(c)
 	}
+	addMissing(root)
 	return root
 }
 
@@ -293,6 +296,9 @@ func parent(name, short string, children ...*cobra.Command) *cobra.Command {
 }
 
 func unknownCommand(cmd *cobra.Command, name string) error {
+	if text := missingCommand(cmd, name); text != "" {
+		return &usageError{errors.New(text)}
+	}
 	err := fmt.Errorf("unknown command: %s %s", cmd.CommandPath(), name)
 	cmd.SuggestionsMinimumDistance = 2
 	if near := cmd.SuggestionsFor(name); len(near) > 0 {

@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"glassbox/engine"
 )
@@ -24,30 +22,18 @@ type usageError struct{ err error }
 func (e *usageError) Error() string { return e.err.Error() }
 func (e *usageError) Unwrap() error { return e.err }
 
-// flagError is what pflag says, with a hint for flags that docker has and glassbox has not.
+// flagError is what pflag says, in words of the command line.
 func flagError(cmd *cobra.Command, err error) error {
-	var missing *pflag.NotExistError
-	if errors.As(err, &missing) && isCreate(cmd) && isDockerFlag(missing.GetSpecifiedName()) {
-		err = fmt.Errorf("%w\nhint: docker has this flag, glassbox does not have it yet", err)
+	if missing := missingIn(err); missing != nil {
+		return &usageError{missing}
 	}
 	if cmd.HasSubCommands() && cmd.Flags().NArg() > 0 {
 		return unknownCommand(cmd, cmd.Flags().Arg(0)) // whose flag it is meant to be
 	}
-	return &usageError{err}
+	return &usageError{plainFlagError(err)}
 }
 
 func isCreate(cmd *cobra.Command) bool { return cmd.Name() == "run" || cmd.Name() == "create" }
-
-// isDockerFlag lists the flags of docker run (28) that are not there.
-func isDockerFlag(name string) bool {
-	return slices.Contains([]string{
-		"annotation", "blkio-weight-device", "cpu-count", "cpu-percent", "cpu-rt-period", "cpu-rt-runtime",
-		"disable-content-trust", "expose", "gpus", "health-cmd", "health-interval", "health-retries", "health-start-interval",
-		"health-start-period", "health-timeout", "io-maxbandwidth", "io-maxiops", "ip6", "isolation", "kernel-memory", "link",
-		"link-local-ip", "log-driver", "network-alias", "no-healthcheck", "restart", "storage-opt", "use-api-socket", "userns",
-		"volume-driver", "volumes-from",
-	}, name)
-}
 
 // exitCode is the one place where errors become exit codes:
 //

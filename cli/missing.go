@@ -1,0 +1,212 @@
+package cli
+
+import (
+	_ "embed"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// What docker has and glassbox has not is refused by name, and never ignored: a command line that works with docker either does the same
+// here, or says what is missing. Docker's defaults are taken, because they are what happens anyway.
+
+// docker28 lists docker's commands and flags: see the file.
+//
+//go:embed docker28.txt
+var docker28 string
+
+// dockerSection is a part of docker28: the lines below [name].
+func dockerSection(name string) string {
+	_, rest, ok := strings.Cut(docker28, "\n["+name+"]\n")
+	if !ok || strings.HasPrefix(rest, "\n") { // it has none
+		return ""
+	}
+	section, _, _ := strings.Cut(rest, "\n\n")
+	return section
+}
+
+// dockerFlag is a flag of docker's.
+type dockerFlag struct{ name, short, kind, def string }
+
+func dockerFlags(section string) []dockerFlag {
+	var flags []dockerFlag
+	for line := range strings.Lines(dockerSection(section)) {
+		f := append(strings.Split(strings.TrimSpace(line), "\t"), "")
+		if len(f) > 3 {
+			flags = append(flags, dockerFlag{f[0], strings.Trim(f[1], "-"), f[2], f[3]})
+		}
+	}
+	return flags
+}
+
+// dockerName is the name under which docker28 has a command: `container run` is run.
+func dockerName(cmd *cobra.Command) string {
+	path := strings.TrimPrefix(cmd.CommandPath(), "glassbox ")
+	if name, ok := strings.CutPrefix(path, "container "); ok && name != "inspect" {
+		if name == "ls" {
+			return "ps"
+		}
+		return name
+	}
+	switch path {
+	case "glassbox":
+		return "docker"
+	case "image ls":
+		return "images"
+	case "image rm":
+		return "rmi"
+	case "image pull", "image tag":
+		return strings.TrimPrefix(path, "image ")
+	case "explain run": // which takes the words of run
+		return "run"
+	}
+	return path
+}
+
+// harmless are values that change nothing here, beside docker's defaults.
+func harmless(name string) []string {
+	switch name {
+	case "restart":
+		return []string{"no"}
+	case "log-driver":
+		return []string{"json-file"} // what logs --help describes is that file's output
+	case "isolation":
+		return []string{"default"} // others are Windows' own
+	case "userns":
+		return []string{"host"}
+	case "volume-driver":
+		return []string{"local"}
+	case "no-healthcheck":
+		return []string{"true"} // none is run
+	case "disable-content-trust":
+		return []string{"true"}
+	case "health-interval", "health-timeout", "health-start-period", "health-start-interval":
+		return []string{"0s"}
+	}
+	return nil
+}
+
+// missingFlag is a flag that docker has and glassbox has not. It takes the values that ask for nothing.
+type missingFlag struct {
+	dockerFlag
+}
+
+func (m *missingFlag) String() string { return m.def }
+func (m *missingFlag) Type() string   { return m.kind }
+
+func (m *missingFlag) Set(value string) error {
+	none := value == "" && m.kind != "bool"
+	switch m.kind {
+	case "bool":
+		none = value == "false"
+	case "int", "uint", "uint16", "bytes", "decimal", "duration":
+		none = none || value == "0"
+	case "list", "map":
+		none = false
+	}
+	if none || m.def != "" && value == m.def || slices.Contains(harmless(m.name), value) {
+		return nil
+	}
+	return &missingError{m.name, value, m.kind}
+}
+
+// missingError says that a flag of docker's is missing.
+type missingError struct{ name, value, kind string }
+
+func (e *missingError) Error() string {
+	given := "--" + e.name
+	if e.kind != "bool" {
+		given += " " + e.value
+	}
+	text := given + ": docker has this flag, glassbox does not have it yet"
+	if ok := harmless(e.name); len(ok) > 0 && e.kind != "bool" {
+		text += fmt.Sprintf("\nhint: %s is what happens without it", strings.Join(ok, " or "))
+	}
+	return text
+}
+
+// addMissing gives a command, and those below it, docker's flags that it has not. They are in no help.
+func addMissing(cmd *cobra.Command) {
+	fs := cmd.Flags()
+	if !cmd.HasParent() {
+		fs = cmd.PersistentFlags() // they stand before the command
+	}
+	for _, f := range dockerFlags(dockerName(cmd)) {
+		if f.name == "help" || f.name == "version" || fs.Lookup(f.name) != nil || cmd.InheritedFlags().Lookup(f.name) != nil {
+			continue
+		}
+		short := f.short
+		if short != "" && (!cmd.HasParent() || fs.ShorthandLookup(short) != nil || cmd.InheritedFlags().ShorthandLookup(short) != nil) {
+			short = "" // it is another flag here
+		}
+		flag := fs.VarPF(&missingFlag{f}, f.name, short, "")
+		flag.Hidden = true
+		if f.kind == "bool" {
+			flag.NoOptDefVal = "true"
+		}
+	}
+	for _, c := range cmd.Commands() {
+		addMissing(c)
+	}
+}
+
+// missingCommand says that docker has a command and glassbox has not, or returns "".
+func missingCommand(parent *cobra.Command, name string) string {
+	path := strings.TrimSpace(strings.TrimPrefix(parent.CommandPath(), "glassbox") + " " + name)
+	for line := range strings.Lines(dockerSection("commands")) {
+		if strings.TrimSpace(line) != path {
+			continue
+		}
+		text := fmt.Sprintf("docker has the command %s, glassbox does not have it yet", path)
+		if hint := instead(path); hint != "" {
+			text += "\nhint: " + hint
+		}
+		return text
+	}
+	return ""
+}
+
+// instead is what does a part of a missing command's work.
+func instead(path string) string {
+	switch strings.TrimPrefix(path, "container ") {
+	case "cp":
+		return "glassbox exec -i CONTAINER tar -c PATH, and -x, copy files; a directory of the host can be there with -v"
+	case "top":
+		return "glassbox exec CONTAINER ps shows its processes"
+	case "port":
+		return "glassbox ps shows published ports"
+	case "stats":
+		return "cgroup files have the numbers: glassbox explain CONTAINER says which directories they are in"
+	case "update":
+		return "limits are given when a container is made"
+	case "prune", "image prune", "system", "builder":
+		return "glassbox rm and glassbox rmi remove what is named"
+	case "login", "logout":
+		return "credentials are read from docker's config.json (docs/images.md)"
+	case "load", "import", "image load", "image import":
+		return "glassbox image from-host makes an image of this machine's files; --rootfs runs a directory"
+	}
+	return ""
+}
+
+// missingIn finds the error of a missing flag in what pflag says, which puts words of its own before it.
+func missingIn(err error) error {
+	var missing *missingError
+	var unknown *pflag.NotExistError
+	switch {
+	case errors.As(err, &missing):
+		return missing
+	case errors.As(err, &unknown) && unknown.GetSpecifiedShortnames() != "":
+		// Shorthands of docker itself, before the command: here they may be other flags of commands.
+		for _, f := range dockerFlags("docker") {
+			if f.short == unknown.GetSpecifiedName() {
+				return &missingError{f.name, "", "bool"}
+			}
+		}
+	}
+	return nil
+}
