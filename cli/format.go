@@ -39,7 +39,7 @@ func printRows[T any](w io.Writer, format, columns string, header T, rows []T) e
 	}
 	for _, row := range rows {
 		if err := t.Execute(w, row); err != nil {
-			return fmt.Errorf("template: %w", err)
+			return templateError(err, row)
 		}
 		fmt.Fprintln(w)
 	}
@@ -73,7 +73,7 @@ func newTemplate(text string) (*template.Template, error) {
 		},
 	}).Parse(text)
 	if err != nil {
-		return nil, fmt.Errorf("template parsing error: %w", err)
+		return nil, templateError(err, nil)
 	}
 	return t, nil
 }
@@ -90,7 +90,7 @@ func join(list any, sep string) (string, error) {
 		}
 		return strings.Join(words, sep), nil
 	}
-	return "", fmt.Errorf("join: %T is no list", list)
+	return "", fmt.Errorf("%v is no list", list)
 }
 
 // title capitalises the first letter, which is all that Docker's function does to a word.
@@ -116,11 +116,11 @@ func printValue(w io.Writer, format string, v any) error {
 	if err := t.Execute(&b, v); err != nil {
 		var raw any
 		if recode(v, &raw) != nil {
-			return fmt.Errorf("template: %w", err)
+			return templateError(err, nil)
 		}
 		b.Reset()
 		if err := t.Execute(&b, raw); err != nil {
-			return fmt.Errorf("template parsing error: %w", err)
+			return templateError(err, nil)
 		}
 	}
 	fmt.Fprintln(w, b.String())

@@ -102,6 +102,9 @@ func Open(c Config) (*Engine, error) {
 		}
 		*dir = abs
 	}
+	if err := placeable(c.Root); err != nil {
+		return nil, err
+	}
 	images, err := image.Open(c.Root)
 	if err != nil {
 		return nil, err
