@@ -29,6 +29,7 @@ type PullOptions struct {
 
 	ConnectTimeout time.Duration // default 15 s
 	IdleTimeout    time.Duration // without a byte received (default 45 s)
+	SmallTimeout   time.Duration // for all of an answer that is no blob (default 2 min); blobs have a second more for each 4 KiB
 
 	sleep func(context.Context, time.Duration) error // replaced in tests
 }
@@ -52,6 +53,7 @@ func (o PullOptions) withDefaults() PullOptions {
 	def(&o.Parallel, 4)
 	def(&o.ConnectTimeout, 15*time.Second)
 	def(&o.IdleTimeout, 45*time.Second)
+	def(&o.SmallTimeout, 2*time.Minute)
 	if o.sleep == nil {
 		o.sleep = func(ctx context.Context, d time.Duration) error {
 			select {
@@ -104,7 +106,7 @@ func (p *pull) run(ctx context.Context) (*Image, error) {
 	}
 	p.out.pulling(p.ref, what)
 	var err error
-	if p.client, err = newClient(ctx, p.ref, p.opts); err != nil {
+	if p.client, err = newClient(ctx, p.ref, p.opts, p.out.warn); err != nil {
 		return nil, err
 	}
 	defer p.client.close()
@@ -379,6 +381,15 @@ func (p *pull) fetch(ctx context.Context, desc v1.Descriptor, diffID, variant st
 	if h, err := have(); h != nil || err != nil {
 		return h, err
 	}
+	h, err := p.fill(ctx, desc, diffID)
+	if isBroken(err) { // one bad answer is not the registry's last word
+		h, err = p.fill(ctx, desc, diffID)
+	}
+	return h, err
+}
+
+// fill fetches and unpacks one layer.
+func (p *pull) fill(ctx context.Context, desc v1.Descriptor, diffID string) (*held, error) {
 	in, err := p.store.newIngest()
 	if err != nil {
 		return nil, err
