@@ -27,6 +27,12 @@ import (
 	"glassbox/systemd"
 )
 
+// MountExtra is what an engine wants of a bind mount beyond the OCI configuration.
+type MountExtra struct {
+	MakeSource bool // a directory is made where the source is missing
+	CopyUp     bool // what the root has at the destination is copied into the source: a volume that is used for the first time
+}
+
 // Input is what a plan depends on.
 type Input struct {
 	Spec  *specs.Spec
@@ -38,6 +44,8 @@ type Input struct {
 	// Mountpoint is an empty directory of the host, on which the root is mounted in the container's own mount namespace.
 	// Empty: Spec.Root.Path.
 	Mountpoint string
+	// Mounts says what the configuration has no words for, by a mount's destination.
+	Mounts map[string]MountExtra
 	// Network are the host's steps that wire the child's new network namespace.
 	Network []plan.Step
 	// SeccompName says what filter Spec.Linux.Seccomp is, for readers.

@@ -13,9 +13,14 @@
 package container
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"path"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -166,6 +171,30 @@ func (c *Container) Workdir() string { return first(c.Config.Workdir, c.image().
 // StopSignal is the name of the signal that asks the container to end.
 func (c *Container) StopSignal() string {
 	return first(c.Config.StopSignal, c.image().StopSignal, "SIGTERM")
+}
+
+// Volume is an anonymous volume: a directory of the container's own for a path that the image calls a VOLUME. It goes with the container.
+type Volume struct {
+	Name   string // 64 hexadecimal digits, as Docker names those without a name
+	Target string // in the container
+	Dir    string // relative to the container's directory
+}
+
+// Volumes are those that the image asks for, but for places where something else was asked for, and for those of the kernel's file systems, which
+// an image has no say about (CVE-2019-16884).
+func (c *Container) Volumes() []Volume {
+	var out []Volume
+	for _, target := range c.image().Volumes {
+		target = path.Clean("/" + target)
+		top, _, _ := strings.Cut(target[1:], "/")
+		if top == "" || top == "proc" || top == "sys" || top == "dev" || slices.ContainsFunc(c.Config.Mounts, func(m Mount) bool { return m.Target == target }) {
+			continue
+		}
+		sum := sha256.Sum256([]byte(c.ID + "\x00" + target))
+		name := hex.EncodeToString(sum[:])
+		out = append(out, Volume{Name: name, Target: target, Dir: "volumes/" + name[:12]})
+	}
+	return out
 }
 
 // Labels are the image's and the container's, which win.

@@ -10,6 +10,7 @@ package docker
 import (
 	"cmp"
 	"fmt"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -160,10 +161,16 @@ func joined(ip, port string) string {
 	return ip + ":" + port
 }
 
-// mounts are the mounts that a container was made with. A --tmpfs is none: as with Docker it stands in HostConfig.Tmpfs only.
-func mounts(c *container.Config) []MountPoint {
+// mounts are the mounts that a container was made with, whose directory is given. A --tmpfs is none: as with Docker it stands in
+// HostConfig.Tmpfs only.
+func mounts(c *container.Container, dir string) []MountPoint {
 	out := []MountPoint{}
-	for _, m := range c.Mounts {
+	for _, v := range c.Volumes() {
+		out = append(out, MountPoint{
+			Type: "volume", Name: v.Name, Source: path.Join(dir, v.Dir), Destination: v.Target, Driver: "local", RW: true,
+		})
+	}
+	for _, m := range c.Config.Mounts {
 		switch {
 		case m.Type == container.Bind:
 			p := MountPoint{Type: "bind", Source: m.Source, Destination: m.Target, RW: !m.ReadOnly, Propagation: m.PropagationWord()}

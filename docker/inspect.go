@@ -33,7 +33,7 @@ func Inspect(d Details) *Container {
 		ID: c.ID, Created: Stamp(c.Created), Args: []string{}, Image: c.ImageID, Name: "/" + c.Name, Driver: "overlay", Platform: "linux",
 		ResolvConfPath: path.Join(d.Dir, "resolv.conf"), HostnamePath: path.Join(d.Dir, "hostname"), HostsPath: path.Join(d.Dir, "hosts"),
 		LogPath: path.Join(d.Dir, supervise.LogFile), AppArmorProfile: o.Security.AppArmor, HostConfig: hostConfig(o),
-		GraphDriver: graph(d), Mounts: mounts(o), Config: config(c), NetworkSettings: networkSettings(d),
+		GraphDriver: graph(d), Mounts: mounts(c, d.Dir), Config: config(c), NetworkSettings: networkSettings(d),
 		Glassbox: Extras{Directory: d.Dir},
 	}
 	if argv := c.Args(); len(argv) > 0 {
@@ -277,13 +277,14 @@ func networkSettings(d Details) NetworkSettings {
 	return out
 }
 
-// Summarize describes a container in a list. Ports are those that are published, or nil.
-func Summarize(c *container.Container, s *supervise.State, ports []plan.PortRule, now time.Time) Summary {
+// Summarize describes a container in a list. Ports are those that are published, or nil; dir is the
+// container's directory.
+func Summarize(c *container.Container, s *supervise.State, ports []plan.PortRule, dir string, now time.Time) Summary {
 	network := c.Network()
 	out := Summary{
 		ID: c.ID, Names: []string{"/" + c.Name}, Image: c.ImageName(), ImageID: c.ImageID, Command: Quoted(c.Args()), Created: c.Created.Unix(),
 		Ports: PortRules(ports), Labels: c.Labels(), State: s.Status, Status: Status(s, now), HostConfig: SummaryHostConfig{network},
-		NetworkSettings: SummaryNetworks{map[string]*Endpoint{}}, Mounts: mounts(&c.Config),
+		NetworkSettings: SummaryNetworks{map[string]*Endpoint{}}, Mounts: mounts(c, dir),
 	}
 	if container.Mode(network).Container() == "" {
 		out.NetworkSettings.Networks[network] = &Endpoint{NetworkID: network}

@@ -56,7 +56,7 @@ func effects(t *testing.T, c *container.Container) string {
 		return "refused: " + err.Error()
 	}
 	out, err := compile.Container(compile.Input{
-		Spec: s.Spec, Facts: *testFacts(), Overlay: s.Overlay, Mountpoint: s.Mountpoint, SeccompName: s.SeccompName, DieWithParent: true, MakeCwd: true,
+		Spec: s.Spec, Facts: *testFacts(), Overlay: s.Overlay, Mountpoint: s.Mountpoint, SeccompName: s.SeccompName, Mounts: s.Mounts, DieWithParent: true, MakeCwd: true,
 	})
 	if err != nil {
 		return "refused: " + err.Error()
@@ -89,7 +89,6 @@ func TestEveryFieldCounts(t *testing.T) {
 
 		"Security.Options":      "inspect; read into the other fields of Security",
 		"Security.LabelDisable": "what there is anyway",
-		"Mounts.MakeSource":     "the source's directory: Engine.gatherMounts",
 		"Mounts.Form":           "inspect: in which list it stands",
 		"Endpoints.Name":        "not a flag yet: interfaces are named in order",
 	}

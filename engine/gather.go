@@ -16,6 +16,7 @@ import (
 	"glassbox/host/beneath"
 	"glassbox/image"
 	"glassbox/spec"
+	"glassbox/supervise"
 )
 
 // specification writes the OCI configuration of a container: it asks the host what the container needs to know and leaves the rest to package
@@ -152,20 +153,19 @@ func (e *Engine) gatherRootfs(c *container.Container, a *spec.Answers) error {
 	return nil
 }
 
-// gatherMounts looks whether the sources of bind mounts are there.
-func (e *Engine) gatherMounts(c *container.Container, _ *spec.Answers) error {
+// gatherMounts looks whether the sources of bind mounts are there, and whether volumes were in use.
+func (e *Engine) gatherMounts(c *container.Container, a *spec.Answers) error {
 	for _, m := range c.Config.Mounts {
-		if m.Type != container.Bind {
+		if m.Type != container.Bind || m.MakeSource {
 			continue
 		}
-		_, err := os.Stat(m.Source)
-		switch {
-		case err == nil:
-		case m.Form == container.FormVolume:
-			return invalid("%s: the source doesn't exist: %w (make it first: mkdir -p %s)", m.Origin, errOf(err), m.Source)
-		default:
-			return invalid("%s: bind source path does not exist: %w", m.Origin, errOf(err))
+		if _, err := os.Stat(m.Source); err != nil {
+			return invalid("%s: bind source path does not exist: %w (--mount makes none, -v does)", m.Origin, errOf(err))
 		}
+	}
+	if len(c.Volumes()) > 0 {
+		s, err := supervise.ReadState(e.dir(c.ID))
+		a.Used = err == nil && !s.Started.IsZero()
 	}
 	return nil
 }

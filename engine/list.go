@@ -52,7 +52,7 @@ func (e *Engine) List(o ListOptions) ([]docker.Summary, error) {
 	now := time.Now()
 	out := make([]docker.Summary, len(items))
 	for i, it := range items {
-		out[i] = docker.Summarize(it.c, it.s, e.publishedPorts(it.c, it.s), now)
+		out[i] = docker.Summarize(it.c, it.s, e.publishedPorts(it.c, it.s), e.dir(it.c.ID), now)
 	}
 	return out, nil
 }

@@ -28,7 +28,7 @@ import (
 func (e *Engine) compile(c *container.Container, s *spec.Output, w *wiring, facts *host.Facts) (*compile.Output, error) {
 	out, err := compile.Container(compile.Input{
 		Spec: s.Spec, Facts: *facts, Overlay: s.Overlay, Mountpoint: s.Mountpoint, Network: w.steps, Replace: spec.OwnFiles(),
-		SeccompName: s.SeccompName, Origins: s.Origins, DieWithParent: true, MakeCwd: true,
+		SeccompName: s.SeccompName, Mounts: s.Mounts, Origins: s.Origins, DieWithParent: true, MakeCwd: true,
 	})
 	if err != nil {
 		return nil, unsupported("%w", err)

@@ -211,7 +211,11 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 			g.use(clone)
 			return list("giveAs", []string{g.have[o.IDMap], clone, when(o.IDMapRecursive, "unix.AT_RECURSIVE", "0")}, g.lit(o.Path))
 		}
-		return each(clone, g.lit(o.Path))
+		line, ok := each(clone, g.lit(o.Path))
+		if o.MakeDir {
+			line.before = "if _, err := os.Stat(" + g.lit(o.Path) + "); err != nil { check(os.MkdirAll(" + g.lit(o.Path) + ", 0o755)) }"
+		}
+		return line, ok
 	case *plan.UserNamespace:
 		if len(o.UID) == 0 || len(o.GID) == 0 {
 			return none()

@@ -32,7 +32,7 @@ func TestNothingUnsaid(t *testing.T) {
 	}
 	// What says nothing of the container itself, or nothing beside another field.
 	quiet := map[string]bool{
-		"Arch": true, "Hash": true, "Cgroups": true, "GIDMap": true, "UIDMap": true, "HostSets": true, "Root.Mountpoint": true, "Root.Origin": true, "Root.Dir": true, "Root.Pivoted": true, "Root.Layers": true,
+		"Arch": true, "Hash": true, "Made": true, "Cgroups": true, "GIDMap": true, "UIDMap": true, "HostSets": true, "Root.Mountpoint": true, "Root.Origin": true, "Root.Dir": true, "Root.Pivoted": true, "Root.Layers": true,
 		"Root.Upper": true, "Root.Source": true, "Net.Bridge": true, "Net.Gateway": true, "Net.Device": true, "Net.Veth": true, "Net.Address": true, "Net.Via": true, "Net.MAC": true, "Net.MTU": true,
 		"Net.Subnet": true, "Net.Table": true, "Net.Settings": true, "Net.Rules": true, "Net.Mode": true, "Net.Loopback": true,
 	}

@@ -360,6 +360,9 @@ func (s *shell) commands(op plan.Op) ([]string, bool) {
 		if o.IDMap != "" || o.Device != "" {
 			return none()
 		}
+		if o.MakeDir {
+			return cmd("[ -e " + quote(o.Path) + " ] || mkdir -p " + quote(o.Path))
+		}
 		return say("a script uses its name")
 	case *plan.Open:
 		s.opened[o.Save] = o.Path

@@ -36,6 +36,7 @@ type View struct {
 	table  *plan.Table
 	// origins of the steps, for what is found in the table.
 	origins []string
+	Made    []string // directories that the plan makes on the host, where they are missing
 	Copied  []string // files and links that the plan makes in the container, other than devices
 
 	Devices     []Device
@@ -230,6 +231,9 @@ func (r *reader) step(s plan.Step) bool {
 		}
 	case *plan.OpenTree:
 		r.opened[o.Save], r.recursive[o.Save] = o.Path, o.Recursive
+		if o.MakeDir {
+			v.Made = append(v.Made, o.Path)
+		}
 		r.device[o.Save], r.idMapped[o.Save], r.readonly[o.Save] = o.Device, o.IDMap != "", o.Readonly
 	case *plan.Open:
 		r.opened[o.Save] = o.Path

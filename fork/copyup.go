@@ -22,11 +22,13 @@ func (x *execution) copyUp(o *plan.CopyUp) error {
 	}
 	source := os.NewFile(uintptr(from), ".")
 	defer source.Close()
-	path, err := x.take(o.To)
-	if err != nil {
-		return err
+	path, opened := x.fds[o.To] // a volume, which the parent has cloned itself and still owns
+	if !opened {
+		if path, err = x.take(o.To); err != nil {
+			return err
+		}
+		defer unix.Close(path)
 	}
-	defer unix.Close(path)
 	target, err := openDirAt(path, ".")
 	if err != nil {
 		return err

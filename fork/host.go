@@ -24,6 +24,12 @@ func openTree(o *plan.OpenTree, users int) (int, error) {
 		flags |= unix.AT_RECURSIVE
 	}
 	fd, err := unix.OpenTree(unix.AT_FDCWD, o.Path, flags)
+	if err == unix.ENOENT && o.MakeDir {
+		if err := os.MkdirAll(o.Path, 0o755); err != nil {
+			return -1, err
+		}
+		fd, err = unix.OpenTree(unix.AT_FDCWD, o.Path, flags)
+	}
 	if err != nil {
 		return -1, &os.PathError{Op: "open_tree", Path: o.Path, Err: err}
 	}

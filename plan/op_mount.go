@@ -34,7 +34,9 @@ type OpenTree struct {
 	Path      string `json:"path"`
 	Recursive bool   `json:"recursive,omitempty"`
 	Save      string `json:"save"`
-	FSType    string `json:"fsType,omitempty"` // "proc": it must be the root of a procfs
+	// MakeDir makes a directory with its parents, mode 0755, where the path leads to nothing. It stays when the container is gone.
+	MakeDir bool   `json:"makeDir,omitempty"`
+	FSType  string `json:"fsType,omitempty"` // "proc": it must be the root of a procfs
 	// Device is what the path must be, like "c 1:3": in the place of another device it would be handed to the container.
 	Device string `json:"device,omitempty"`
 	// Child has the parent do it in the child's mount namespace, with its own rights, and send the clone to the child, which takes it
@@ -53,7 +55,7 @@ func (*OpenTree) Man() string { return "open_tree(2)" }
 
 func (o *OpenTree) String() string {
 	return fmt.Sprintf("clone the mount at %s as %s", o.Path, o.Save) + when(o.Recursive, ", with the mounts below") +
-		when(o.Readonly, ", read-only") + when(o.Child, ", in the child's mount namespace, and send it") +
+		when(o.MakeDir, ", a directory that is made if it is missing") + when(o.Readonly, ", read-only") + when(o.Child, ", in the child's mount namespace, and send it") +
 		when(o.Device != "", ", if it is device "+o.Device) + when(o.IDMap != "", ", with the ids of "+o.IDMap+when(o.IDMapRecursive, " for all"))
 }
 
@@ -230,8 +232,8 @@ func (o *OpenDir) saves() (string, held) { return o.Save, isDir }
 
 func (o *OpenDir) uses() []use { return []use{{o.Else, isMount | isDir}} }
 
-// CopyUp copies what is in a directory into a new file system, both of which the child has sent: what an image has there shall be
-// in the tmpfs that covers it.
+// CopyUp copies what is in a directory, which the child has sent, into a new file system or a volume: what an image has there shall be
+// in the mount that covers it.
 type CopyUp struct {
 	From     string `json:"from"`
 	To       string `json:"to"`
@@ -253,7 +255,7 @@ func (o *CopyUp) String() string {
 
 func (*CopyUp) lanes() lanes { return hostLane }
 
-func (o *CopyUp) uses() []use { return []use{{o.From, isReceived}, {o.To, isReceived}} }
+func (o *CopyUp) uses() []use { return []use{{o.From, isReceived}, {o.To, isReceived | isMount}} }
 
 func negated(words []string) []string {
 	out := make([]string, len(words))

@@ -9,6 +9,7 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"glassbox/compile"
 	"glassbox/container"
 	"glassbox/host"
 )
@@ -32,10 +33,18 @@ func (w *writer) mount(m specs.Mount, origin string) {
 
 func (w *writer) mounts() error {
 	w.systemMounts()
-	w.ownFiles()
 	first := len(w.spec.Mounts)
+	w.ownFiles()
+	for _, v := range w.Container.Volumes() {
+		// The directory is the engine's and empty, unless the container has run before.
+		w.mount(specs.Mount{Destination: v.Target, Type: "bind", Source: w.dir(v.Dir), Options: []string{"bind", "rprivate"}}, "image config")
+		w.out.Mounts[v.Target] = compile.MountExtra{MakeSource: true, CopyUp: !w.Answers.Used}
+	}
 	for _, m := range w.c.Mounts {
 		w.mount(asked(&m), m.Origin)
+		if m.MakeSource {
+			w.out.Mounts[m.Target] = compile.MountExtra{MakeSource: true}
+		}
 	}
 	w.sortMounts(first)
 	return nil
@@ -136,7 +145,8 @@ func asked(m *container.Mount) specs.Mount {
 	return specs.Mount{Destination: m.Target, Type: "bind", Source: m.Source, Options: append(opts, m.PropagationWord())}
 }
 
-// sortMounts puts the user's mounts in an order in which none hides another: by the depth of their targets.
+// sortMounts puts the mounts of user, image and engine in an order in which none hides another (a volume at /etc the engine's /etc/hosts): by the
+// depth of their targets.
 func (w *writer) sortMounts(first int) {
 	type entry struct {
 		m      specs.Mount

@@ -18,6 +18,7 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"glassbox/compile"
 	"glassbox/container"
 	"glassbox/host"
 	"glassbox/plan"
@@ -48,6 +49,7 @@ type Answers struct {
 	Shared         map[string]Process // by kind of namespace (pid, ipc, net): the process of the container that has it
 	EtcFiles       []string           // of a plain directory as root: which of resolv.conf, hosts, hostname it has as regular files in /etc
 	SwapAccounting bool               // the kernel counts swap, so that a limit on it can be set
+	Used           bool               // the container has run before: its volumes have what the image has there
 }
 
 // Node is a device node of the host.
@@ -76,7 +78,9 @@ type Output struct {
 	Overlay     *plan.Overlay // nil: a plain directory
 	Mountpoint  string
 	Network     string // bridge, none, host, or the id of another container
-	Warnings    []string
+	// Mounts says by destination what the configuration has no words for.
+	Mounts   map[string]compile.MountExtra
+	Warnings []string
 }
 
 // writer writes one configuration.
@@ -104,7 +108,8 @@ func Write(in Input) (*Output, error) {
 func newWriter(in Input) *writer {
 	s := &specs.Spec{Version: "1.2.0", Process: &specs.Process{}, Linux: &specs.Linux{Resources: &specs.LinuxResources{}}}
 	return &writer{
-		Input: in, c: &in.Container.Config, spec: s, out: &Output{Spec: s, Origins: map[string]string{"": "default"}}, seenMount: map[string]int{},
+		Input: in, c: &in.Container.Config, spec: s, out: &Output{Spec: s, Origins: map[string]string{"": "default"}, Mounts: map[string]compile.MountExtra{}},
+		seenMount: map[string]int{},
 	}
 }
 

@@ -39,7 +39,7 @@ func allowed() map[string][]string {
 		order[p] = slices.Clone(below)
 		below = append(below, p)
 	}
-	order["spec"] = append(slices.Clone(low), "cgroup", "container")
+	order["spec"] = append(slices.Clone(low), "cgroup", "oci", "compile", "container")
 	order["docker"] = append(slices.Clone(below), "container", "spec")
 	below = append(below, "container", "spec", "docker")
 	order["engine"] = append(slices.Clone(below), "image")

@@ -594,7 +594,7 @@ type seed struct {
 // seedImages are what the store holds, named as on Docker Hub.
 var seedImages = []string{
 	"busybox", "busybox:user", "busybox:uid", "busybox:baduser", "busybox:workdir", "busybox:entry", "busybox:stop",
-	"busybox:nocmd", "busybox:workfd", "busybox:workup", "busybox:volproc",
+	"busybox:nocmd", "busybox:workfd", "busybox:workup", "busybox:volproc", "busybox:volumes",
 }
 
 func (s *seed) get() (string, error) {
