@@ -30,7 +30,7 @@
 //
 //   - If the host is a router already, there is nothing to do.
 //   - If not, forwarding is switched on for the bridge (packets of containers come in there) and for the interfaces that the
-//     host has routes over (answers come in there), see [Bridge.Opened]. Those interfaces would now let their neighbours
+//     host has routes over (answers come in there), see [Network]. Those interfaces would now let their neighbours
 //     through to any other network, so the table drops what comes in by them, isn't for the bridge, and belongs neither to a
 //     connection that was allowed on its way out nor to an address translation that somebody asked for. When somebody sets
 //     ip_forward, the host is a router by decision, and the next start takes those rules away.
@@ -42,22 +42,30 @@
 // # What containers can't reach
 //
 // The host's 127.0.0.0/8, although route_localnet is on for the bridge (CVE-2020-8558). The host's IPv6, and its routing by
-// router advertisements, because the bridge has no IPv6 (CVE-2020-13401). Neighbours of the host can't reach ports published
+// router advertisements, because the bridge has no IPv6 (CVE-2020-13401). Nor do containers believe those of each other: their
+// interfaces have no IPv6 where the network has none, and accept_ra off where it has. Neighbours of the host can't reach ports published
 // on 127.0.0.1, nor ports that aren't published, by routes of their own.
+//
+// # Installations
+//
+// Two roots or state directories on one host share no lock, and must share nothing else: a bridge, a table, a subnet, an address.
+// So a bridge is marked with whose it is ([Store.Open]), the first installation has glassbox0 and the next ones glassbox1 …, and which
+// of two that choose at the same moment gives way is decided by the kernel's order of links. What an installation that is gone has
+// left, the next one that chooses takes over.
 //
 // # State and repair
 //
-// state_linux.go says which files there are. All steps are idempotent: a bridge or a table that somebody removed is made again
+// [Store] says which files there are. All steps are idempotent: a bridge or a table that somebody removed is made again
 // by the next start (but published ports of other running containers are not, since only their supervisors know them). A
 // veth pair dies with the container's network namespace, in the background: removing it explicitly takes the kernel 20 ms, so
-// a supervisor doesn't do it, and returns the exit code after [ReleaseLease] and [Undo] of the ports. What a crash leaves,
-// [Repair] removes, on the evidence of the leases.
+// a supervisor doesn't do it, and returns the exit code after [Store.Release] and [Undo] of the ports. What a crash leaves,
+// [Store.Repair] removes, on the evidence of the leases.
 //
 // # What it refuses
 //
 // IPv6 on the bridge is not there yet, and publishing on an IPv6 address is an error. Nothing is in its way: a second table
-// of family ip6 with the same chains, a second address on bridge and container, and two more maps; [Bridge] gets a second
-// subnet. Host addresses in PortRule are text, leases are named by address, the netlink client doesn't know families.
+// of family ip6 with the same chains, a second address on bridge and container, and two more maps; a [Network] has a list of
+// subnets. Host addresses in PortRule are text, leases are named by address, the netlink client doesn't know families.
 //
 // # Why our own netlink client
 //
@@ -66,5 +74,6 @@
 // netlink_linux.go is 300 lines; one client serves links, firewall and conntrack, and an error knows which line of the rules
 // it is about.
 //
-// Start reading at [Steps] and [Rules]; then wire_linux.go, which goes through the steps, and netlink_linux.go.
+// Start reading at [Network], [Steps] (driver.go: a driver is one function) and [Rules]; then wire_linux.go, which goes through the
+// steps, and netlink_linux.go.
 package network

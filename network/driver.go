@@ -54,14 +54,19 @@ func Steps(n Network, e Endpoint, origin func(what string) string) ([]plan.Step,
 func bridge(n Network, e Endpoint, w *writer) {
 	from, subnet := w.origin("network"), n.IPv4()
 	w.add(&plan.NftBridge{Table: n.Table(), Bridge: n.Link, Subnet: subnet.Prefix.String(), Rules: Rules(n)}, from,
-		"The firewall of the bridge: containers leave with the host's address, only published ports are let in, and the host's own loopback stays out of reach.")
+		"The firewall of the bridge: containers leave with the host's address, only published ports are let in, and the host's own "+
+			"loopback stays out of reach.")
 	w.add(bridgeOf(n), from,
-		"A switch inside the kernel that all containers of this network are plugged into; the host routes for them (forwarding), lets its own 127.0.0.1 reach their published ports (route_localnet), and listens to no router advertisements from them (disable_ipv6).")
+		"A switch inside the kernel that all containers of this network are plugged into; the host routes for them (forwarding), lets "+
+			"its own 127.0.0.1 reach their published ports (route_localnet), and listens to no router advertisements from them (disable_ipv6).")
 	for _, dev := range n.Opened {
 		w.add(&plan.WriteFile{Path: "/proc/sys/net/ipv4/conf/" + dev + "/forwarding", Value: "1"}, from,
-			"Answers from the outside come in here and have to be forwarded to the bridge; this host forwards nothing else, so the switch for the whole host stays off and the firewall drops what isn't for the bridge.")
+			"Answers from the outside come in here and have to be forwarded to the bridge; this host forwards nothing else, so the switch "+
+				"for the whole host stays off and the firewall drops what isn't for the bridge.")
 	}
-	w.add(&plan.LinkVeth{Name: e.Link, Peer: e.Interface, Bridge: n.Link, MAC: e.MAC, MTU: n.MTU, Hairpin: len(e.Ports) > 0, Sysctls: guard(n, e)}, from, cable(n))
+	w.add(&plan.LinkVeth{
+		Name: e.Link, Peer: e.Interface, Bridge: n.Link, MAC: e.MAC, MTU: n.MTU, Hairpin: len(e.Ports) > 0, Sysctls: guard(n, e),
+	}, from, cable(n))
 	w.loopback(from)
 	w.add(&plan.LinkAddress{Link: e.Interface, Address: netip.PrefixFrom(e.IP, subnet.Prefix.Bits()).String()}, from,
 		"The container's address, leased from the bridge's subnet.")

@@ -136,12 +136,19 @@ func TestUpdate(t *testing.T) {
 	write(filepath.Join(s.State, "last"), "172.29.0.3\n")
 	write(filepath.Join(s.State, "opened.json"), "[]\n")
 	old := filepath.Join(s.State, "leases")
-	if err := errors.Join(os.Mkdir(old, 0o700), os.Symlink("old", filepath.Join(old, "172.29.0.2")), os.Symlink("dead", filepath.Join(old, "172.29.0.3"))); err != nil {
+	if err := os.Mkdir(old, 0o700); err != nil {
 		t.Fatal(err)
+	}
+	for ip, id := range map[string]string{"172.29.0.2": "old", "172.29.0.3": "dead"} {
+		if err := os.Symlink(id, filepath.Join(old, ip)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	n := testNetwork()
 	n.Subnets = []Subnet{{netip.MustParsePrefix("172.29.0.0/16"), netip.MustParseAddr("172.29.0.1")}}
-	running := Endpoint{Interface: "eth0", Link: VethName("old", 0), IP: netip.MustParseAddr("172.29.0.2"), Ports: []Port{{HostPort: 8080, ContainerPort: 80, Proto: "tcp"}}}
+	running := Endpoint{
+		Interface: "eth0", Link: VethName("old", 0), IP: netip.MustParseAddr("172.29.0.2"), Ports: parsePorts(t, "8080:80"),
+	}
 	if err := host.run(c1, stepsOf(n, running)); err != nil {
 		t.Fatal(err)
 	}
@@ -209,7 +216,8 @@ func TestBoot(t *testing.T) {
 		t.Errorf("the other once more: got %s %v, want %s %v", got.Link, got.IPv4(), want.Link, want.IPv4())
 	}
 	// An installation that is gone leaves its name and subnet to others, and none of its published ports.
-	again.sh("nft add table ip glassbox0; nft add map ip glassbox0 published '{ type inet_proto . inet_service : ipv4_addr . inet_service ; }'")
+	again.sh("nft add table ip glassbox0")
+	again.sh("nft add map ip glassbox0 published '{ type inet_proto . inet_service : ipv4_addr . inet_service ; }'")
 	again.sh("nft add element ip glassbox0 published '{ tcp . 8080 : 172.30.0.2 . 80 }'")
 	if err := os.RemoveAll(b.Config); err != nil {
 		t.Fatal(err)
@@ -290,7 +298,8 @@ func TestRecord(t *testing.T) {
 	if diff := cmp.Diff(n, got, cmp.Comparer(func(a, b Subnet) bool { return a == b })); diff != "" || err != nil {
 		t.Errorf("record (-want +got):\n%s%v", diff, err)
 	}
-	if got, err := parseRecord(Bridge, []byte(`{"subnet": "10.1.2.3/24"}`)); err != nil || got.IPv4().Prefix.String() != "10.1.2.0/24" || got.IPv4().Gateway.String() != "10.1.2.1" {
+	got, err = parseRecord(Bridge, []byte(`{"subnet": "10.1.2.3/24"}`))
+	if want := (Subnet{netip.MustParsePrefix("10.1.2.0/24"), netip.MustParseAddr("10.1.2.1")}); err != nil || got.IPv4() != want {
 		t.Errorf("an administrator's: got %+v, %v", got, err)
 	}
 	for text, want := range map[string]string{
@@ -336,7 +345,10 @@ func TestOwner(t *testing.T) {
 	if !(Store{dir, dir + "/link"}).owns(o, n) {
 		t.Error("a link to the state directory: it is taken for another")
 	}
-	for _, text := range []string{"", "glassbox", "mine", "glassbox bridge nonsense 0123456789ab /a /b", "glassbox bridge 10.0.0.0/8 01 /a /b more"} {
+	for _, text := range []string{
+		"", "glassbox", "mine", "glassbox bridge nonsense 0123456789ab /a /b", "glassbox bridge 10.0.0.0/8 01 /a /b more",
+		"glassbox bridge 10.0.0.0/8 0123456789abc /a /b",
+	} {
 		if o, ok := parseOwner(text); ok {
 			t.Errorf("%q: got %+v", text, o)
 		}

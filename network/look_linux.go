@@ -198,7 +198,10 @@ type RuleState struct {
 }
 
 func (r RuleState) String() string {
-	family := map[uint8]string{unix.NFPROTO_IPV4: "ip", unix.NFPROTO_IPV6: "ip6", unix.NFPROTO_INET: "inet", unix.NFPROTO_ARP: "arp", unix.NFPROTO_BRIDGE: "bridge", unix.NFPROTO_NETDEV: "netdev"}[r.Family]
+	family := map[uint8]string{
+		unix.NFPROTO_IPV4: "ip", unix.NFPROTO_IPV6: "ip6", unix.NFPROTO_INET: "inet", unix.NFPROTO_ARP: "arp",
+		unix.NFPROTO_BRIDGE: "bridge", unix.NFPROTO_NETDEV: "netdev",
+	}[r.Family]
 	s := fmt.Sprintf("rule %d of chain %s in table %s %s", r.Handle, r.Chain, family, r.Table)
 	if r.Comment != "" {
 		s += fmt.Sprintf(" (%q)", r.Comment)
@@ -405,7 +408,9 @@ func takeObject(objects map[string]*object, nameAttr uint16, want []byte) bool {
 				policy = binary.BigEndian.Uint32(data)
 			}
 		}
-		return policy == 1 && hasAll(want[4:], o.body[4:], func(typ uint16) bool { return nameAttr == unix.NFTA_SET_NAME && typ == unix.NFTA_SET_ID })
+		// A set's number is that of the transaction that made it.
+		number := func(typ uint16) bool { return nameAttr == unix.NFTA_SET_NAME && typ == unix.NFTA_SET_ID }
+		return policy == 1 && hasAll(want[4:], o.body[4:], number)
 	}
 	return false
 }
@@ -508,6 +513,7 @@ func (e element) port() (plan.PortRule, bool) {
 	default:
 		p.Proto = fmt.Sprint(key[0])
 	}
-	p.HostPort, p.ContainerIP, p.ContainerPort = binary.BigEndian.Uint16(key[4:]), netip.AddrFrom4([4]byte(e.value)).String(), binary.BigEndian.Uint16(e.value[4:])
+	p.HostPort = binary.BigEndian.Uint16(key[4:])
+	p.ContainerIP, p.ContainerPort = netip.AddrFrom4([4]byte(e.value)).String(), binary.BigEndian.Uint16(e.value[4:])
 	return p, true
 }

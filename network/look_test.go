@@ -20,7 +20,9 @@ func TestPortOfElement(t *testing.T) {
 			t.Errorf("got %+v, %v, want %+v", got, ok, want)
 		}
 	}
-	for _, e := range []element{{}, {set: mapOn, key: []byte{1, 2, 3}}, {key: []byte{6, 0, 0, 0, 1}, value: make([]byte, 8)}, {key: make([]byte, 8), value: []byte{1}}} {
+	for _, e := range []element{
+		{}, {set: mapOn, key: []byte{1, 2, 3}}, {key: []byte{6, 0, 0, 0, 1}, value: make([]byte, 8)}, {key: make([]byte, 8), value: []byte{1}},
+	} {
 		if got, ok := e.port(); ok {
 			t.Errorf("element %+v: got %+v, want nothing", e, got)
 		}

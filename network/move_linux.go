@@ -101,7 +101,11 @@ func (c *conn) permanent(index int) ([]rawAddress, error) {
 	var r request
 	r.message(unix.RTM_GETADDR, unix.NLM_F_DUMP, unix.AF_UNSPEC, 0, 0, 0, 0, 0, 0, 0)
 	err := c.dump(&r, func() { out = out[:0] }, func(_ uint16, body []byte) error {
-		if len(body) < unix.SizeofIfAddrmsg || int(nativeU32(body[4:])) != index || body[2]&unix.IFA_F_PERMANENT == 0 || body[3] != unix.RT_SCOPE_UNIVERSE {
+		if len(body) < unix.SizeofIfAddrmsg || int(nativeU32(body[4:])) != index {
+			return nil
+		}
+		// What the kernel or a DHCP client made there is theirs to make again.
+		if flags, scope := body[2], body[3]; flags&unix.IFA_F_PERMANENT == 0 || scope != unix.RT_SCOPE_UNIVERSE {
 			return nil
 		}
 		a := rawAddress{family: body[0], bits: body[1]}

@@ -70,7 +70,8 @@ func TestRulesAreNft(t *testing.T) {
 func TestCompileErrors(t *testing.T) {
 	for _, line := range []string{
 		"", "add", "add rule ip other forward drop", "delete table ip t", "add table ip t ; flush ruleset", "add rule ip t c",
-		"add rule ip t c accept drop", "add rule ip t c iifname eth0 drop", `add rule ip t c iifname "a/b" drop`, `add rule ip t c iifname "a*" drop`,
+		"add rule ip t c accept drop", "add rule ip t c iifname eth0 drop", `add rule ip t c iifname "a/b" drop`,
+		`add rule ip t c iifname "a*" drop`,
 		"add rule ip t c ip saddr 10.0.0.1/8 drop", "add rule ip t c ip saddr ::/0 drop", "add rule ip t c ip daddr 0.0.0.0/0 drop",
 		"add chain ip t c { type route hook output priority 0 ; }", "add chain ip t c { type nat hook output priority x ; }",
 		"add map ip t m { type ipv4_addr ; }", "add map ip t m { type foo : ipv4_addr ; }", "add rule ip t c dnat ip to th dport map published",
@@ -97,7 +98,8 @@ func TestErrors(t *testing.T) {
 		t.Errorf("rule for no chain: got %v, want ENOENT and the line", err)
 	}
 	ns.do(func() {
-		err = Open(nil).Do(&plan.NftPublish{Table: "t", Ports: []plan.PortRule{{Proto: "tcp", HostPort: 1, ContainerIP: "10.0.0.1", ContainerPort: 1}}})
+		ports := []plan.PortRule{{Proto: "tcp", HostPort: 1, ContainerIP: "10.0.0.1", ContainerPort: 1}}
+		err = Open(nil).Do(&plan.NftPublish{Table: "t", Ports: ports})
 	})
 	if !errors.Is(err, unix.ENOENT) {
 		t.Errorf("publish without a table: got %v, want ENOENT", err)
@@ -138,15 +140,25 @@ func FuzzParse(f *testing.F) {
 			m.typ = unix.NLMSG_ERROR
 			_ = m.err()
 			body := m.body
-			parseLink(body)
+			if l, ok := parseLink(body); ok {
+				moreOfLink(l, body)
+			}
 			parseAddress(body)
+			anyAddress(body)
 			parseRoute(body)
+			anyRoute(body)
+			parseRule(body)
 			parseTag(body, "t")
 			parseFlow(body)
 			parseBlocking(body)
 			for _, e := range parseElements(body, mapAny) {
 				e.containerIP()
 				e.udp()
+				e.port()
+			}
+			for _, e := range parseElements(body, mapOn) {
+				e.udp()
+				e.port()
 			}
 			return nil
 		})

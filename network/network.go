@@ -150,7 +150,8 @@ func parseRecord(name string, data []byte) (Network, error) {
 	}
 	n := r.Network
 	if n.Version > version {
-		return n, fmt.Errorf("it was written by a newer glassbox (version %d of the record, this one knows %d): update this one", n.Version, version)
+		const newer = "it was written by a newer glassbox (version %d of the record, this one knows %d): update this one"
+		return n, fmt.Errorf(newer, n.Version, version)
 	}
 	if n.Version == 0 && r.Subnet.IsValid() {
 		n.Subnets = []Subnet{{Prefix: r.Subnet}}
@@ -267,7 +268,7 @@ func short(s string, most int) string {
 // parseOwner reads what String wrote, and reports whether it is that.
 func parseOwner(alias string) (owner, bool) {
 	f := strings.Fields(alias)
-	if len(f) != 6 || f[0] != ownerWord {
+	if len(f) != 6 || f[0] != ownerWord || len(f[3]) > ownerID {
 		return owner{}, false
 	}
 	p, err := netip.ParsePrefix(f[2])

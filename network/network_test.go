@@ -96,21 +96,77 @@ func TestFiles(t *testing.T) {
 	}
 
 	const head = "# Written by glassbox.\n"
-	const fallback = head + "# The host has no DNS server that a container can reach; these are Google's. Give your own with --dns.\nnameserver 8.8.8.8\nnameserver 8.8.4.4\n"
+	const fallback = head + "# The host has no DNS server that a container can reach; these are Google's. Give your own with --dns.\n" +
+		"nameserver 8.8.8.8\nnameserver 8.8.4.4\n"
+	const (
+		plain = "nameserver 10.0.0.1\nsearch a b\noptions ndots:2\n"
+		stub  = "nameserver 10.0.0.3\nsearch lan\n"
+	)
+	given := Resolver{[]string{"127.0.0.1", "::1"}, []string{"."}, []string{"y"}}
 	for _, c := range []struct {
 		name, host, stub string
 		user             Resolver
 		want             string
 	}{
-		{"plain", "# x\nnameserver 10.0.0.1\nsearch a b\noptions ndots:2\n", "", Resolver{}, head + "nameserver 10.0.0.1\nsearch a b\noptions ndots:2\n"},
-		{"loopback and IPv6 go", "nameserver 127.0.0.1\nnameserver ::1\nnameserver fe80::1%eth0\nnameserver 2001:db8::1\nnameserver 10.0.0.2", "", Resolver{}, head + "nameserver 10.0.0.2\n"},
-		{"stub", "nameserver 127.0.0.53\nsearch .\noptions edns0 trust-ad\n", "nameserver 10.0.0.3\nsearch lan\n", Resolver{}, head + "nameserver 10.0.0.3\nsearch lan\n"},
+		{"plain", "# x\n" + plain, "", Resolver{}, head + plain},
+		{
+			"loopback and IPv6 go", "nameserver 127.0.0.1\nnameserver ::1\nnameserver fe80::1%eth0\nnameserver 2001:db8::1\nnameserver 10.0.0.2",
+			"",
+			Resolver{},
+			head + "nameserver 10.0.0.2\n",
+		},
+		{"stub", "nameserver 127.0.0.53\nsearch .\noptions edns0 trust-ad\n", stub, Resolver{}, head + stub},
 		{"stub without anything behind", "nameserver 127.0.0.53\nsearch lan\n", "", Resolver{}, fallback + "search lan\n"},
 		{"empty", "", "", Resolver{}, fallback},
-		{"user", "nameserver 10.0.0.1\nsearch a\noptions x\n", "", Resolver{[]string{"127.0.0.1", "::1"}, []string{"."}, []string{"y"}}, head + "nameserver 127.0.0.1\nnameserver ::1\noptions y\n"},
+		{"user", "nameserver 10.0.0.1\nsearch a\noptions x\n", "", given, head + "nameserver 127.0.0.1\nnameserver ::1\noptions y\n"},
 	} {
 		if diff := cmp.Diff(c.want, string(ResolvConf([]byte(c.host), []byte(c.stub), c.user))); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", c.name, diff)
 		}
 	}
+	// In the host's network its own file counts, with what the user gave in its place.
+	for want, user := range map[string]Resolver{
+		plain: {}, head + plain: {Search: []string{"a", "b"}},
+		head + "nameserver 9.9.9.9\nsearch a b\noptions ndots:2\n": {Servers: []string{"9.9.9.9"}},
+	} {
+		if diff := cmp.Diff(want, string(user.over([]byte(plain)))); diff != "" {
+			t.Errorf("%+v over the host's (-want +got):\n%s", user, diff)
+		}
+	}
+}
+
+// FuzzFiles reads what others write: records, marks on links, resolv.conf, --add-host.
+func FuzzFiles(f *testing.F) {
+	for _, s := range []string{
+		`{"version":1,"id":"ab","name":"bridge","driver":"bridge","link":"glassbox0","subnets":[{"subnet":"10.0.0.0/24","gateway":"10.0.0.1"}]}`,
+		`{"subnet":"172.30.0.0/16"}`, "glassbox bridge 172.30.0.0/16 0123456789ab /var/lib/glassbox/network /run/glassbox/network",
+		"nameserver 127.0.0.53\nsearch a b\noptions ndots:2\n", "db:10.0.0.5", "six=[fd00::2]", "gw:host-gateway",
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		if n, err := parseRecord(Bridge, []byte(text)); err == nil {
+			for _, s := range n.Subnets {
+				if !s.Prefix.Addr().Is4() || s.Prefix != s.Prefix.Masked() || !s.Prefix.Contains(s.Gateway) {
+					t.Fatalf("%q: subnet %+v", text, s)
+				}
+			}
+			if n.IPv4().Prefix.IsValid() && n.Link != "" {
+				var r request
+				if err := r.compile(n.Table(), Rules(n)); err != nil {
+					t.Fatalf("%q: rules: %v", text, err)
+				}
+			}
+		}
+		if o, ok := parseOwner(text); ok {
+			if again, ok := parseOwner(o.String()); !ok || len(o.String()) > 255 || again.subnet != o.subnet {
+				t.Fatalf("%q: written as %q", text, o)
+			}
+		}
+		if e, err := ParseAddHost(text); err == nil && (e.Name == "" || strings.ContainsAny(e.Name, " \t\n\x00")) {
+			t.Fatalf("%q: %+v", text, e)
+		}
+		StubOnly([]byte(text))
+		ResolvConf([]byte(text), []byte(text), Resolver{})
+	})
 }

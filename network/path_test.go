@@ -218,7 +218,8 @@ func testPackets(t *testing.T, w *world, router bool) {
 	// The host's loopback from a container (CVE-2020-8558), and from a neighbour.
 	w.c1.sh("ip addr del 127.0.0.1/8 dev lo; ip route add 127.0.0.1 via 172.30.0.1; echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet")
 	check(w.c1, "tcp", "127.0.0.1:3306", "silence", "container to the host's loopback")
-	w.c1.sh("ip addr add 127.0.0.5/32 dev eth0; ip route replace 172.30.0.0/16 dev eth0 src 127.0.0.5; echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet")
+	w.c1.sh("ip addr add 127.0.0.5/32 dev eth0; ip route replace 172.30.0.0/16 dev eth0 src 127.0.0.5")
+	w.c1.sh("echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet")
 	if got := w.heard(w.c1, "172.30.0.1:7777", "silence"); got != "silence" {
 		t.Errorf("container with a loopback address as its source: the host got a packet from %s", got)
 	}

@@ -23,8 +23,8 @@ func initChunk(from, to uint16) []byte {
 	return b
 }
 
-// TestSCTP sends the first packet of an association from the outside to a published port. Programs bring their own SCTP over raw sockets where
-// the kernel has none, so this needs no kernel with it.
+// TestSCTP sends the first packet of an association from the outside to a published port. Programs bring their own SCTP over raw
+// sockets where the kernel has none, so this needs no kernel with it.
 func TestSCTP(t *testing.T) {
 	w := newWorld(t, -1, false)
 	ports := parsePorts(t, "6000:70/sctp", "8080:80/sctp") // 8080 is published for TCP, too

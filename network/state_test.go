@@ -131,7 +131,8 @@ func TestDefaultBridge(t *testing.T) {
 		}
 		return b
 	}
-	ns.sh("ip link set lo up; ip link add d0 type veth peer name d1; ip link set d1 up; ip addr add 172.30.4.1/24 dev d0") // down: an address without a route
+	// d0 is down: an address without a route.
+	ns.sh("ip link set lo up; ip link add d0 type veth peer name d1; ip link set d1 up; ip addr add 172.30.4.1/24 dev d0")
 	b := want("an address in the first candidate", "172.29.0.0/16", 1500)
 	if err := ns.run(newNetns(t), stepsOf(b, Endpoint{IP: netip.MustParseAddr("172.29.0.2"), Interface: "eth0", Link: "gbx"})); err != nil {
 		t.Fatal(err)
@@ -164,7 +165,8 @@ func TestDefaultBridge(t *testing.T) {
 	if got := ns.sh("ip -4 -br addr show glassbox0"); !strings.Contains(got, "172.30.0.1/16") || strings.Contains(got, "172.29") {
 		t.Errorf("address of the bridge after a new choice: got %s", got)
 	}
-	if got := pick([]netip.Prefix{netip.MustParsePrefix("172.16.0.0/12"), netip.MustParsePrefix("10.200.0.0/23")}); got.String() != "10.200.2.0/24" {
+	used := []netip.Prefix{netip.MustParsePrefix("172.16.0.0/12"), netip.MustParsePrefix("10.200.0.0/23")}
+	if got := pick(used); got.String() != "10.200.2.0/24" {
 		t.Errorf("pick: got %s, want 10.200.2.0/24", got)
 	}
 	if got := pick([]netip.Prefix{netip.MustParsePrefix("172.16.0.0/12"), netip.MustParsePrefix("10.0.0.0/8")}); got.IsValid() {

@@ -16,7 +16,8 @@ import (
 // the next container's veth pair takes while the kernel takes the namespace down.
 func BenchmarkTeardown(b *testing.B) {
 	host := newNetns(b)
-	if err := host.run(newNetns(b), stepsOf(testNetwork(), Endpoint{IP: netip.MustParseAddr("172.30.0.9"), Interface: "eth0", Link: "gb9"})); err != nil {
+	other := Endpoint{IP: netip.MustParseAddr("172.30.0.9"), Interface: "eth0", Link: "gb9"}
+	if err := host.run(newNetns(b), stepsOf(testNetwork(), other)); err != nil {
 		b.Fatal(err)
 	}
 	var gone, next, worst time.Duration

@@ -161,7 +161,7 @@ func TestRestart(t *testing.T) {
 	ip := netip.MustParseAddr("172.30.0.2")
 	e := Endpoint{
 		IP: ip, MAC: MAC(ip), Interface: "eth0", Link: VethName("0123456789abcdef", 0),
-		Ports: []Port{{HostPort: 8080, ContainerPort: 80, Proto: "tcp"}, {HostIP: netip.MustParseAddr("127.0.0.1"), HostPort: 53, ContainerPort: 53, Proto: "udp"}},
+		Ports: parsePorts(t, "8080:80", "127.0.0.1:53:53/udp"),
 	}
 	for range 2 {
 		c := newNetns(t)
@@ -169,7 +169,9 @@ func TestRestart(t *testing.T) {
 			t.Fatal(err)
 		}
 		got := c.sh("ip -br addr; ip route; ip link show eth0")
-		for _, want := range []string{"172.30.0.2/16", "127.0.0.1/8", "default via 172.30.0.1 dev eth0", "link/ether 02:42:ac:1e:00:02", "mtu 1500"} {
+		for _, want := range []string{
+			"172.30.0.2/16", "127.0.0.1/8", "default via 172.30.0.1 dev eth0", "link/ether 02:42:ac:1e:00:02", "mtu 1500",
+		} {
 			if !strings.Contains(got, want) {
 				t.Errorf("in the container: got %s, want %s", got, want)
 			}
