@@ -246,7 +246,7 @@ func (c *container) child() error {
 		}
 	}
 	for key := range s.Linux.Sysctl {
-		if strings.Contains(strings.ReplaceAll(key, ".", "/"), "/eth0/") {
+		if c.ofLink(key) {
 			await()
 		}
 	}

@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -48,6 +49,29 @@ func sysctlPath(name string) (key, namespace string) {
 		namespace = "user"
 	}
 	return key, namespace
+}
+
+// ofLink reports whether a sysctl is one of a link that the parent brings into the network namespace: before that, it isn't there.
+func (c *container) ofLink(sysctl string) bool {
+	var links []string
+	for _, s := range c.Network {
+		switch o := s.Op.(type) {
+		case *plan.LinkVeth:
+			links = append(links, o.Peer)
+		case *plan.LinkMove:
+			links = append(links, cmp.Or(o.As, o.Name))
+		}
+	}
+	for name, d := range c.Spec.Linux.NetDevices {
+		links = append(links, cmp.Or(d.Name, name))
+	}
+	key, _ := sysctlPath(sysctl)
+	return slices.ContainsFunc(strings.Split(key, "/"), func(part string) bool {
+		return slices.ContainsFunc(links, func(link string) bool {
+			stem, _, numbered := strings.Cut(link, "%") // the kernel chooses the number
+			return part == link || numbered && strings.HasPrefix(part, stem)
+		})
+	})
 }
 
 // sysctls are checked for being namespaced: one that isn't would change the host. With late, those of a user namespace that the
