@@ -13,6 +13,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -37,9 +38,13 @@ func Main(args []string, stdin, stdout, stderr *os.File, environ []string) int {
 	a := &app{in: stdin, out: stdout, err: stderr, environ: environ}
 	root := a.rootCommand(args)
 	root.SetArgs(append([]string{}, args...)) // cobra takes the process's own arguments for nil
-	cmd, err := root.ExecuteC()
+	ctx := engine.Observe(context.Background(), engine.Observer{Warn: a.warn})
+	cmd, err := root.ExecuteContextC(ctx)
 	return a.finish(cmd, err)
 }
+
+// warn prints what the engine wants to be known beside its answer.
+func (a *app) warn(text string) { fmt.Fprintln(a.err, "WARNING:", text) }
 
 // app is one run of the program.
 type app struct {
@@ -97,6 +102,7 @@ func table() []entry {
 		{"debug", glass, (*app).debugCommand},
 		{"tour", glass, (*app).tourCommand},
 		{"inspect", glass, (*app).inspectCommand},
+		{"events", glass, (*app).eventsCommand},
 		{"info", glass, (*app).infoCommand},
 		{"doctor", glass, (*app).doctorCommand},
 		{"version", glass, (*app).versionCommand},
@@ -206,7 +212,7 @@ func (a *app) places() (root, state string) {
 // open opens the engine.
 func (a *app) open() (*engine.Engine, error) {
 	defer a.timed("open the engine")()
-	c := engine.Config{Runtime: a.runtimePath(), Warn: func(text string) { fmt.Fprintln(a.err, "WARNING:", text) }, Trace: a.trace}
+	c := engine.Config{Runtime: a.runtimePath()}
 	var err error
 	if c.Root, err = filepath.Abs(a.root); err != nil {
 		return nil, err

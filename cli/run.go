@@ -111,6 +111,7 @@ func (r *run) do(ctx context.Context) error {
 	}
 	if r.trace.file != "" {
 		r.app.trace = &r.trace.seen
+		ctx = engine.Observe(ctx, engine.Observer{Warn: r.warn, Trace: r.app.trace})
 	}
 	opened := fork.Timed(r.app.trace, "command", "opens the engine: looks for what killed processes left")
 	e, err := r.open()

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -66,8 +67,8 @@ func (a *app) killCommand() *cobra.Command {
   glassbox kill -s HUP web`,
 		Args:              atLeast(1),
 		ValidArgsFunction: a.completeContainers(false),
-		RunE: func(_ *cobra.Command, args []string) error {
-			return a.withEngine(args, func(e *engine.Engine, ref string) (string, error) { return ref, e.Kill(ref, signal) })
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.withEngine(args, func(e *engine.Engine, ref string) (string, error) { return ref, e.Kill(cmd.Context(), ref, signal) })
 		},
 	}
 	cmd.Flags().StringVarP(&signal, "signal", "s", "KILL", "The signal, by name or number")
@@ -97,8 +98,8 @@ func (a *app) pauseCommand() *cobra.Command {
 		Example:           `  glassbox pause web`,
 		Args:              atLeast(1),
 		ValidArgsFunction: a.completeContainers(false),
-		RunE: func(_ *cobra.Command, args []string) error {
-			return a.withEngine(args, func(e *engine.Engine, ref string) (string, error) { return ref, e.Pause(ref) })
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.withEngine(args, func(e *engine.Engine, ref string) (string, error) { return ref, e.Pause(cmd.Context(), ref) })
 		},
 	}
 }
@@ -110,8 +111,8 @@ func (a *app) unpauseCommand() *cobra.Command {
 		Example:           `  glassbox unpause web`,
 		Args:              atLeast(1),
 		ValidArgsFunction: a.completeContainers(false),
-		RunE: func(_ *cobra.Command, args []string) error {
-			return a.withEngine(args, func(e *engine.Engine, ref string) (string, error) { return ref, e.Unpause(ref) })
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.withEngine(args, func(e *engine.Engine, ref string) (string, error) { return ref, e.Unpause(cmd.Context(), ref) })
 		},
 	}
 }
@@ -123,12 +124,12 @@ func (a *app) renameCommand() *cobra.Command {
 		Example:           `  glassbox rename amber_prism web`,
 		Args:              exactly(2),
 		ValidArgsFunction: a.completeContainers(true),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			e, err := a.open()
 			if err != nil {
 				return err
 			}
-			return e.Rename(args[0], args[1])
+			return e.Rename(cmd.Context(), args[0], args[1])
 		},
 	}
 }
@@ -145,7 +146,12 @@ func (a *app) rmCommand() *cobra.Command {
 		ValidArgsFunction: a.completeContainers(true),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withEngine(args, func(e *engine.Engine, ref string) (string, error) {
-				return ref, e.Remove(cmd.Context(), ref, o)
+				err := e.Remove(cmd.Context(), ref, o)
+				if o.Force && errors.Is(err, engine.ErrNotFound) {
+					a.complain(err) // as Docker does: said, and no error
+					return "", nil
+				}
+				return ref, err
 			})
 		},
 	}

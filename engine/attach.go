@@ -7,9 +7,11 @@ import (
 	"io"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"glassbox/event"
 	"glassbox/supervise"
 )
 
@@ -47,6 +49,9 @@ func (e *Engine) Attach(ctx context.Context, ref string, o AttachOptions) (*Sess
 	if o.Stdin != nil && a.Input {
 		go f.input()
 	}
+	if c, err := e.readContainer(id); err == nil {
+		e.happened(c, event.Attach)
+	}
 	return &Session{ID: id, Terminal: a.Terminal, process: f}, nil
 }
 
@@ -80,8 +85,17 @@ func (f *follower) wait(ctx context.Context) (ending, error) {
 		err = ErrDetached
 	case errors.Is(err, unix.EPIPE):
 		err = ErrOutputClosed
-	case errors.Is(err, supervise.ErrCutOff) && !f.alive():
-		err = supervise.ErrEnded
+	case errors.Is(err, supervise.ErrCutOff):
+		// A supervisor that is killed closes its socket, too, a moment before its lock is free.
+		for range 10 {
+			if !f.alive() {
+				err = supervise.ErrEnded
+				break
+			}
+			if pause(ctx, 20*time.Millisecond) != nil {
+				break
+			}
+		}
 	}
 	return ending{code: code}, err
 }

@@ -6,18 +6,21 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"glassbox/cgroup"
+	"glassbox/container"
+	"glassbox/event"
 	"glassbox/fork"
 	"glassbox/state"
 	"glassbox/supervise"
 )
 
-// signal sends a signal to a container's first process, and to no other that may have its pid by now.
-func signal(s *supervise.State, sig unix.Signal) error {
+// signal sends a signal to a container's first process, and to no other that may have its pid by now. ESRCH says that it is gone.
+func (e *Engine) signal(c *container.Container, s *supervise.State, sig unix.Signal) error {
 	fd, err := unix.PidfdOpen(s.PID, 0)
 	if err != nil {
 		return err
@@ -28,11 +31,17 @@ func signal(s *supervise.State, sig unix.Signal) error {
 	} else if start != s.Start {
 		return unix.ESRCH
 	}
+	if sig != 0 { // which only asks whether it is there
+		e.happened(c, event.Kill, "signal", strconv.Itoa(int(sig))) // before it: the end that it may bring is a later event
+	}
 	return unix.PidfdSendSignal(fd, sig, nil, 0)
 }
 
-// Kill sends a signal to a running container's first process; an empty name is SIGKILL.
-func (e *Engine) Kill(ref, name string) error {
+// killWait is how long the kernel and the supervisor may take to end what got SIGKILL: a process in an uninterruptible wait takes longer.
+const killWait = 10 * time.Second
+
+// Kill sends a signal to a running container's first process; an empty name is SIGKILL, whose effect is waited for.
+func (e *Engine) Kill(ctx context.Context, ref, name string) error {
 	if name == "" {
 		name = "KILL"
 	}
@@ -44,28 +53,33 @@ func (e *Engine) Kill(ref, name string) error {
 	if err != nil {
 		return err
 	}
-	if err := signal(s, sig); errors.Is(err, unix.ESRCH) {
+	if err := e.signal(c, s, sig); errors.Is(err, unix.ESRCH) {
 		return conflict("container %s is not running", c.ID)
 	} else if err != nil {
 		return fmt.Errorf("signal container %s: %w", ref, err)
 	}
-	if sig == unix.SIGKILL {
-		if s.Status == supervise.Paused {
-			e.thaw(c.ID) // a frozen process of cgroup v1 dies only when it thaws
-		}
-		return e.ended(c.ID, 10*time.Second)
+	if sig != unix.SIGKILL {
+		return nil
 	}
-	return nil
+	if s.Status == supervise.Paused {
+		e.thaw(c.ID) // a frozen process of cgroup v1 dies only when it thaws
+	}
+	return e.ended(ctx, c.ID, s, killWait)
 }
 
-// ended waits until a container's supervisor has cleaned up.
-func (e *Engine) ended(id string, timeout time.Duration) error {
-	for end := time.Now().Add(timeout); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
-		if !state.Held(e.lockFile(id)) {
-			return nil
-		}
+// errStill says that a run isn't over.
+var errStill = errors.New("still running")
+
+// ended waits until a run of a container is over, for some time.
+func (e *Engine) ended(ctx context.Context, id string, run *supervise.State, timeout time.Duration) error {
+	limited, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	if _, err := e.end(limited, id, run); ctx.Err() != nil {
+		return ctx.Err()
+	} else if limited.Err() != nil && err != nil {
+		return fmt.Errorf("container %s did not end within %v: %w", id, timeout, errStill)
 	}
-	return fmt.Errorf("container %s did not end within %v", id, timeout)
+	return nil
 }
 
 // Stop asks a container to end, and kills it when it hasn't after a time (seconds; nil: what the container was created with, or
@@ -75,7 +89,7 @@ func (e *Engine) Stop(ctx context.Context, ref string, timeout *int, name string
 	if err != nil {
 		return err
 	}
-	if s.Status != supervise.Running && s.Status != supervise.Paused {
+	if !s.Alive() {
 		return nil
 	}
 	if timeout == nil {
@@ -92,43 +106,27 @@ func (e *Engine) Stop(ctx context.Context, ref string, timeout *int, name string
 	if err != nil {
 		return err
 	}
-	if err := signal(s, sig); err != nil && !errors.Is(err, unix.ESRCH) {
+	if err := e.signal(c, s, sig); err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("signal container %s: %w", ref, err)
 	}
 	if s.Status == supervise.Paused {
 		e.thaw(c.ID)
 	}
 	if seconds < 0 {
-		_, _, err := e.await(ctx, c.ID)
-		return err
+		_, err = e.end(ctx, c.ID, s)
+	} else {
+		err = e.ended(ctx, c.ID, s, time.Duration(seconds)*time.Second)
 	}
-	if seconds > 0 && e.ended(c.ID, time.Duration(seconds)*time.Second) == nil {
-		return nil
+	if errors.Is(err, errStill) {
+		if err := e.signal(c, s, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("kill container %s: %w", ref, err)
+		}
+		err = e.ended(ctx, c.ID, s, killWait)
 	}
-	if err := signal(s, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
-		return fmt.Errorf("kill container %s: %w", ref, err)
+	if err == nil {
+		e.happened(c, event.Stop)
 	}
-	return e.ended(c.ID, 10*time.Second)
-}
-
-// await waits until nobody holds a container's lock, or the context ends. It returns what state.Await does.
-func (e *Engine) await(ctx context.Context, id string) (code int, ok bool, err error) {
-	type end struct {
-		code int
-		ok   bool
-		err  error
-	}
-	done := make(chan end, 1)
-	go func() {
-		code, ok, err := state.Await(e.lockFile(id))
-		done <- end{code, ok, err}
-	}()
-	select {
-	case r := <-done:
-		return r.code, r.ok, r.err
-	case <-ctx.Done():
-		return 0, false, ctx.Err()
-	}
+	return err
 }
 
 // Wait waits for a container's end and returns its exit code. For one that doesn't run it returns the last exit code.
@@ -137,24 +135,10 @@ func (e *Engine) Wait(ctx context.Context, ref string) (int, error) {
 	if err != nil {
 		return 125, err
 	}
-	if s.Status == supervise.Created {
-		return 0, nil
-	}
-	if s.Status == supervise.Exited {
+	if !s.Alive() {
 		return s.ExitCode, nil
 	}
-	code, ok, err := e.await(ctx, c.ID)
-	if err != nil {
-		return 125, err
-	}
-	if ok {
-		return code, nil
-	}
-	// It ended before we could look, or its supervisor was killed.
-	if s, err = supervise.ReadState(e.dir(c.ID)); err == nil && s.Status == supervise.Exited {
-		return s.ExitCode, nil
-	}
-	return 137, nil
+	return e.end(ctx, c.ID, s)
 }
 
 // Restart stops a container and starts it again.
@@ -167,6 +151,9 @@ func (e *Engine) Restart(ctx context.Context, ref string, timeout *int) error {
 		return err
 	}
 	s.Close()
+	if c, err := e.readContainer(s.ID); err == nil {
+		e.happened(c, event.Restart)
+	}
 	return nil
 }
 
@@ -177,27 +164,24 @@ type RemoveOptions struct {
 }
 
 // Remove removes a container that doesn't run, or any with Force.
-func (e *Engine) Remove(_ context.Context, ref string, o RemoveOptions) error {
+func (e *Engine) Remove(ctx context.Context, ref string, o RemoveOptions) error {
 	id, err := e.resolve(ref)
-	if o.Force && errors.Is(err, ErrNotFound) {
-		return nil // as rm -f
-	}
 	if err != nil {
 		return err
 	}
 	c, s, err := e.loadID(id)
-	if err == nil && (s.Status == supervise.Running || s.Status == supervise.Paused) {
+	if err == nil && s.Alive() {
 		if !o.Force {
 			return conflict("cannot remove container %q: container is running: stop the container before removing or force remove", ref)
 		}
-		if err := e.Kill(id, "KILL"); err != nil && !errors.Is(err, ErrConflict) {
+		if err := e.Kill(ctx, id, "KILL"); err != nil && !errors.Is(err, ErrConflict) {
 			return err
 		}
 	}
 	if errors.Is(err, ErrNotFound) {
 		return err
 	}
-	lock, fresh, err := state.Lock(e.lockFile(id), true)
+	lock, fresh, err := e.lock(ctx, id)
 	if err != nil {
 		return err
 	}
@@ -207,22 +191,59 @@ func (e *Engine) Remove(_ context.Context, ref string, o RemoveOptions) error {
 			return err
 		}
 	}
-	nameFile := ""
-	if c != nil {
-		nameFile = e.nameFile(c.Name)
-	} else {
-		nameFile = e.nameFileOf(id)
+	if c == nil { // its configuration can't be read
+		return supervise.RemoveFiles(e.dir(id), e.nameFileOf(id))
 	}
-	return supervise.RemoveFiles(e.dir(id), nameFile)
+	if again, err := e.readContainer(id); err == nil {
+		c = again // it may have got another name
+	} else if os.IsNotExist(err) {
+		return nil // somebody else was quicker, such as its own --rm
+	}
+	return e.remove(c)
+}
+
+// remove removes a container whose lock is held.
+func (e *Engine) remove(c *container.Container) error {
+	if err := supervise.RemoveFiles(e.dir(c.ID), e.nameFile(c.Name)); err != nil {
+		return err
+	}
+	os.Remove(e.pausedFile(c.ID))
+	e.happened(c, event.Destroy)
+	return nil
+}
+
+// lock takes a container's lock, waiting for it as long as the context goes on.
+func (e *Engine) lock(ctx context.Context, id string) (f *os.File, fresh bool, err error) {
+	if ctx.Done() == nil {
+		return state.Lock(e.lockFile(id), true)
+	}
+	for {
+		f, fresh, err = state.Lock(e.lockFile(id), false)
+		if err != unix.EWOULDBLOCK {
+			return f, fresh, err
+		}
+		if err := pause(ctx, 5*time.Millisecond); err != nil {
+			return nil, false, err
+		}
+	}
 }
 
 // Rename gives a container another name.
-func (e *Engine) Rename(ref, name string) error {
+func (e *Engine) Rename(ctx context.Context, ref, name string) error {
 	if !validName(name) {
 		return invalid("invalid container name (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", name)
 	}
 	id, err := e.resolve(ref)
 	if err != nil {
+		return err
+	}
+	// Not the container's own lock, which its supervisor holds as long as it runs.
+	unlock, err := state.LockDir(e.dir(id))
+	if err != nil {
+		return notFound("no such container: %s", ref)
+	}
+	defer unlock()
+	if err := ctx.Err(); err != nil {
 		return err
 	}
 	c, _, err := e.loadID(id)
@@ -238,8 +259,11 @@ func (e *Engine) Rename(ref, name string) error {
 		return err
 	}
 	if err := state.WriteJSON(filepath.Join(e.dir(id), supervise.ContainerFile), c); err != nil {
+		os.Remove(e.nameFile(name))
 		return err
 	}
+	os.Remove(filepath.Join(e.dir(id), supervise.TargetFile)) // in which exec finds the name
+	e.happened(c, event.Rename, "oldName", old)
 	return os.Remove(e.nameFile(old))
 }
 
@@ -259,7 +283,10 @@ func (e *Engine) paused(id string) bool {
 }
 
 // Pause freezes all processes of a running container.
-func (e *Engine) Pause(ref string) error {
+func (e *Engine) Pause(ctx context.Context, ref string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	c, s, err := e.running(ref)
 	if err != nil {
 		return err
@@ -281,6 +308,7 @@ func (e *Engine) Pause(ref string) error {
 		os.Remove(e.pausedFile(c.ID))
 		return err
 	}
+	e.happened(c, event.Pause)
 	return nil
 }
 
@@ -294,7 +322,10 @@ func (e *Engine) thaw(id string) error {
 }
 
 // Unpause lets a paused container go on.
-func (e *Engine) Unpause(ref string) error {
+func (e *Engine) Unpause(ctx context.Context, ref string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	c, s, err := e.running(ref)
 	if err != nil {
 		return err
@@ -302,7 +333,11 @@ func (e *Engine) Unpause(ref string) error {
 	if s.Status != supervise.Paused {
 		return conflict("container %s is not paused", ref)
 	}
-	return e.thaw(c.ID)
+	if err := e.thaw(c.ID); err != nil {
+		return err
+	}
+	e.happened(c, event.Unpause)
+	return nil
 }
 
 // Stats reads the counters of a running container's cgroup, or those that were kept at its end.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"glassbox/container"
+	"glassbox/event"
 	"glassbox/host"
 	"glassbox/spec"
 	"glassbox/state"
@@ -34,16 +35,16 @@ func (e *Engine) takePrepared(id string) *spec.Output {
 }
 
 // Create makes a container: its directory, its name, its configuration. Nothing runs. The image must be in the store.
-func (e *Engine) Create(_ context.Context, o CreateOptions) (*container.Container, error) {
+func (e *Engine) Create(ctx context.Context, o CreateOptions) (*container.Container, error) {
 	if o.Name != "" && !validName(o.Name) {
 		return nil, invalid("invalid container name (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", o.Name)
 	}
 	c := &container.Container{Version: container.Version, ID: newID(), Name: o.Name, Created: time.Now().UTC(), Config: o.Config}
-	facts, err := e.Facts()
+	facts, err := e.probe(ctx)
 	if err != nil {
 		return nil, err
 	}
-	out, err := e.describe(c, facts)
+	out, err := e.describe(ctx, c, facts)
 	if err != nil {
 		return nil, err
 	}
@@ -51,7 +52,7 @@ func (e *Engine) Create(_ context.Context, o CreateOptions) (*container.Containe
 		return nil, unsupported("running containers as an ordinary user is not supported yet: use sudo (explain works without)")
 	}
 
-	defer e.timed("takes its name and lock, writes its directory")()
+	defer timed(ctx, "takes its name and lock, writes its directory")()
 	lock, _, err := state.Lock(e.lockFile(c.ID), true)
 	if err != nil {
 		return nil, err
@@ -64,12 +65,15 @@ func (e *Engine) Create(_ context.Context, o CreateOptions) (*container.Containe
 	if e.sharesRun(c) == nil { // else there are no processes in it yet
 		e.fresh.Store(&prepared{c.ID, out})
 	}
+	e.happened(c, event.Create)
 	return c, nil
 }
 
 // describe finds the image of a container that is being made, keeps what it says, and writes the OCI configuration.
-func (e *Engine) describe(c *container.Container, facts *host.Facts) (*spec.Output, error) {
+func (e *Engine) describe(ctx context.Context, c *container.Container, facts *host.Facts) (*spec.Output, error) {
+	found := timed(ctx, "finds the image")
 	img, err := e.imageOf(c)
+	found()
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +83,7 @@ func (e *Engine) describe(c *container.Container, facts *host.Facts) (*spec.Outp
 			return nil, err
 		}
 	}
-	return e.specification(c, img, facts)
+	return e.specification(ctx, c, img, facts)
 }
 
 // write puts a new container on the disk. Its lock is held.

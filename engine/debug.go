@@ -91,6 +91,7 @@ func (e *Engine) stopTarget(s *Stop) (*supervise.Target, error) {
 	}
 	return &supervise.Target{
 		Build: e.build(), PID: s.PID, Start: start, Namespaces: job.Namespaces, Cgroups: job.Cgroups, Process: job.Process, Facts: *facts,
+		Actor: job.Actor,
 	}, nil
 }
 
@@ -145,7 +146,7 @@ func (e *Engine) debug(
 		}
 	}
 	o.Detach = false
-	return startExec(ctx, id, caller, out.Plan, sameBuild, o.ExecOptions, "debug")
+	return e.startExec(ctx, target.Actor, caller, out.Plan, sameBuild, o.ExecOptions, "debug")
 }
 
 // debugged is a process with files of its own, which are thrown away.

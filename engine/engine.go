@@ -21,6 +21,7 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -117,11 +118,13 @@ func Open(c Config) (*Engine, error) {
 }
 
 // Facts returns what is known of this host.
-func (e *Engine) Facts() (*host.Facts, error) {
+func (e *Engine) Facts() (*host.Facts, error) { return e.probe(context.Background()) }
+
+func (e *Engine) probe(ctx context.Context) (*host.Facts, error) {
 	e.asking.Lock()
 	defer e.asking.Unlock()
 	if e.facts == nil {
-		defer e.timed("asks the host what it can do")()
+		defer timed(ctx, "asks the host what it can do")()
 		f, err := host.Probe()
 		if err != nil {
 			return nil, err
@@ -221,44 +224,4 @@ func (e *Engine) loadID(id string) (*container.Container, *supervise.State, erro
 	}
 	s, err := e.state(id)
 	return c, s, err
-}
-
-// state reads what has become of a container. It fails only if there is none.
-func (e *Engine) state(id string) (*supervise.State, error) {
-	s, err := supervise.ReadState(e.dir(id))
-	if err != nil {
-		// A power failure can leave an empty file: what the container is, is known, and what became of it isn't.
-		s = &supervise.State{Status: supervise.Exited, ExitCode: 137, Error: "its state was lost: " + err.Error()}
-	}
-	if s.Status == supervise.Created {
-		if _, err := os.Stat(filepath.Join(e.dir(id), supervise.ContainerFile)); err != nil {
-			return nil, err
-		}
-	}
-	if s.Status == supervise.Running {
-		if !state.Held(e.lockFile(id)) {
-			// Its supervisor has just ended, or the host was restarted.
-			if again, err := supervise.ReadState(e.dir(id)); err == nil {
-				s = again
-			}
-			if s.Status == supervise.Running {
-				*s = supervise.State{Status: supervise.Exited, ExitCode: 137, Started: s.Started, Finished: s.Started, Error: "the host was restarted while it ran"}
-			}
-		} else if e.paused(id) {
-			s.Status = supervise.Paused
-		}
-	}
-	return s, nil
-}
-
-// running returns a container that runs (or is paused).
-func (e *Engine) running(ref string) (*container.Container, *supervise.State, error) {
-	c, s, err := e.load(ref)
-	if err != nil {
-		return nil, nil, err
-	}
-	if s.Status != supervise.Running && s.Status != supervise.Paused {
-		return nil, nil, conflict("container %s is not running (%s)", c.ID, s.Status)
-	}
-	return c, s, nil
 }

@@ -16,6 +16,7 @@ import (
 
 	"glassbox/compile"
 	"glassbox/container"
+	"glassbox/event"
 	"glassbox/plan"
 	"glassbox/spec"
 	"glassbox/state"
@@ -55,11 +56,13 @@ func (e *Engine) exec(ctx context.Context, id string, caller *supervise.Caller, 
 	if err != nil {
 		return nil, unsupported("%w", err)
 	}
-	return startExec(ctx, id, caller, out.Plan, sameBuild, o, "exec")
+	return e.startExec(ctx, target.Actor, caller, out.Plan, sameBuild, o, "exec")
 }
 
 // startExec lets the doorkeeper run a plan. verb is what an error begins with.
-func startExec(ctx context.Context, id string, caller *supervise.Caller, p *plan.Plan, sameBuild bool, o ExecOptions, verb string) (*Session, error) {
+func (e *Engine) startExec(
+	ctx context.Context, who event.Actor, caller *supervise.Caller, p *plan.Plan, sameBuild bool, o ExecOptions, verb string,
+) (*Session, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -67,7 +70,11 @@ func startExec(ctx context.Context, id string, caller *supervise.Caller, p *plan
 	if err != nil {
 		return nil, err
 	}
-	job := &supervise.ExecJob{Terminal: o.TTY, Interactive: o.Interactive, Detach: o.Detach, Plan: p}
+	job := &supervise.ExecJob{Terminal: o.TTY, Interactive: o.Interactive, Detach: o.Detach, Plan: p, State: e.cfg.State}
+	with := strings.Join(o.Command, " ")
+	created := event.New(event.Container, event.ExecCreate+": "+with, who, "execID", newID())
+	job.Actor = created.Actor
+	event.Write(e.cfg.State, created, event.New(event.Container, event.ExecStart+": "+with, job.Actor))
 	x, err := caller.Start(job, sameBuild, streams.fds(), o.DetachKeys)
 	var refused *supervise.ExecError
 	if errors.As(err, &refused) {
@@ -77,7 +84,7 @@ func startExec(ctx context.Context, id string, caller *supervise.Caller, p *plan
 		streams.close()
 		return nil, err
 	}
-	return &Session{ID: id, Terminal: o.TTY, process: &executed{x}, descriptors: streams}, nil
+	return &Session{ID: who.ID, Terminal: o.TTY, process: &executed{x}, descriptors: streams}, nil
 }
 
 // executed is a further process of a container.
@@ -131,8 +138,13 @@ func (e *Engine) target(ref, id string) (*supervise.Target, error) {
 	if err != nil {
 		return nil, err
 	}
+	who := job.Actor
+	if c, err := e.readContainer(id); err == nil {
+		who = actor(c) // it may have got another name
+	}
 	return &supervise.Target{
 		PID: state.PID, Start: state.Start, Namespaces: job.Namespaces, Cgroups: job.Cgroups, Process: job.Process, Facts: *facts,
+		Actor: who,
 	}, nil
 }
 

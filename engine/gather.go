@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -21,8 +22,8 @@ import (
 
 // specification writes the OCI configuration of a container: it asks the host what the container needs to know and leaves the rest to package
 // spec. It reads the image, the caller's files and device nodes, and changes nothing.
-func (e *Engine) specification(c *container.Container, img *image.Image, facts *host.Facts) (*spec.Output, error) {
-	defer e.timed("writes the specification: user, capabilities, filter, mounts")()
+func (e *Engine) specification(ctx context.Context, c *container.Container, img *image.Image, facts *host.Facts) (*spec.Output, error) {
+	defer timed(ctx, "writes the specification: user, capabilities, filter, mounts")()
 	answers, err := e.gather(c, img, facts)
 	if err != nil {
 		return nil, err
@@ -50,7 +51,6 @@ func (e *Engine) imageOf(c *container.Container) (*image.Image, error) {
 	if c.Config.Rootfs != nil {
 		return nil, nil
 	}
-	defer e.timed("finds the image")()
 	if c.ImageID != "" { // a container that was made has its image
 		return e.images.Resolve(c.ImageID)
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -61,34 +62,20 @@ func (e *Engine) Logs(ctx context.Context, ref string, o LogOptions, stdout, std
 	}
 
 	var last *reader
+	show := print
+	var end tail
 	if o.Tail >= 0 {
-		ring := make([]supervise.Line, 0, min(o.Tail, 1024))
-		for _, f := range files {
-			last = newReader(f)
-			for l, ok := last.next(); ok; l, ok = last.next() {
-				if o.Tail == 0 {
-					continue
-				}
-				if len(ring) == o.Tail {
-					ring = ring[1:]
-				}
-				ring = append(ring, l)
-			}
+		end.max = o.Tail
+		show = end.add
+	}
+	for _, f := range files {
+		last = newReader(f)
+		if err := last.each(ctx, show); err != nil {
+			return quiet(err)
 		}
-		for _, l := range ring {
-			if err := print(l); err != nil {
-				return quiet(err)
-			}
-		}
-	} else {
-		for _, f := range files {
-			last = newReader(f)
-			for l, ok := last.next(); ok; l, ok = last.next() {
-				if err := print(l); err != nil {
-					return quiet(err)
-				}
-			}
-		}
+	}
+	if err := end.each(print); err != nil {
+		return quiet(err)
 	}
 	if !o.Follow {
 		return nil
@@ -96,19 +83,16 @@ func (e *Engine) Logs(ctx context.Context, ref string, o LogOptions, stdout, std
 	if last == nil {
 		last = newReader(nil)
 	}
+	runs := alive{e: e, id: c.ID}
 	for {
 		// Whether it still runs is asked before reading: what it writes at its end is then not missed.
-		running := state.Held(e.lockFile(c.ID))
-		for l, ok := last.next(); ok; l, ok = last.next() {
-			if err := print(l); err != nil {
-				return quiet(err)
-			}
+		running := runs.now()
+		if err := last.each(ctx, print); err != nil {
+			return quiet(err)
 		}
 		if f, rotated := last.rotated(base); rotated {
-			for l, ok := last.next(); ok; l, ok = last.next() {
-				if err := print(l); err != nil {
-					return quiet(err)
-				}
+			if err := last.each(ctx, print); err != nil {
+				return quiet(err)
 			}
 			files = append(files, f)
 			last = newReader(f)
@@ -117,12 +101,80 @@ func (e *Engine) Logs(ctx context.Context, ref string, o LogOptions, stdout, std
 		if !running || !o.Until.IsZero() && time.Now().After(o.Until) {
 			return nil
 		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(30 * time.Millisecond):
+		if pause(ctx, 30*time.Millisecond) != nil {
+			return nil // to stop following is no error
 		}
 	}
+}
+
+// alive says again and again whether a container has processes, or will have them again; its state is read only when it was written.
+type alive struct {
+	e     *Engine
+	id    string
+	seen  os.FileInfo
+	going bool
+}
+
+func (a *alive) now() bool {
+	// Its supervisor may have been killed. Locks are also held by others: see state.
+	if !state.Held(a.e.lockFile(a.id)) {
+		return false
+	}
+	st, err := os.Stat(filepath.Join(a.e.dir(a.id), supervise.StateFile))
+	if err != nil {
+		return false
+	}
+	if a.seen == nil || !os.SameFile(a.seen, st) { // replaced by rename, so it is another file
+		s, err := a.e.state(a.id)
+		a.seen, a.going = st, err == nil && (s.Alive() || s.Status == supervise.Restarting)
+	}
+	return a.going
+}
+
+// tail keeps the last lines. The log has a long line in pieces, of which only the last ends with a newline, and two streams can have one
+// at the same time.
+type tail struct {
+	max    int
+	pieces []numbered
+	count  int            // lines so far
+	open   map[string]int // stream → number of its line that hasn't ended
+}
+
+type numbered struct {
+	supervise.Line
+	line int
+}
+
+func (t *tail) add(l supervise.Line) error {
+	n, going := t.open[l.Stream]
+	if !going {
+		t.count++
+		n = t.count
+	}
+	if t.open == nil {
+		t.open = map[string]int{}
+	}
+	if strings.HasSuffix(l.Log, "\n") {
+		delete(t.open, l.Stream)
+	} else {
+		t.open[l.Stream] = n
+	}
+	t.pieces = append(t.pieces, numbered{l, n})
+	for len(t.pieces) > 0 && t.pieces[0].line <= t.count-t.max {
+		t.pieces = t.pieces[1:]
+	}
+	return nil
+}
+
+func (t *tail) each(print func(supervise.Line) error) error {
+	for _, p := range t.pieces {
+		if p.line > t.count-t.max {
+			if err := print(p.Line); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // quiet drops the error of a reader that went away, such as head.
@@ -165,6 +217,19 @@ func (r *reader) next() (supervise.Line, bool) {
 			return l, true
 		}
 	}
+}
+
+// each calls a function with all lines that there are, unless the context ends.
+func (r *reader) each(ctx context.Context, do func(supervise.Line) error) error {
+	for l, ok := r.next(); ok; l, ok = r.next() {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := do(l); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // rotated opens the current log file if it is another than the one being read.

@@ -43,7 +43,7 @@ type StartOptions struct {
 	// removed if it never ran, and Start returns that error. The child makes two system calls more before each of its steps, which are
 	// not in the plan.
 	Before func(*Stop) error
-	// TraceFor is how long after execve the program's system calls are noted in Config.Trace, beside what the start took. It is slower as
+	// TraceFor is how long after execve the program's system calls are noted in the [Observer]'s trace, beside what the start took. It is slower as
 	// long. All is there when Session.Wait has returned, or without Attach Session.Traced. Not with Before.
 	TraceFor time.Duration
 }
@@ -77,10 +77,6 @@ type Config struct {
 	Root    string // images, containers, volumes: /var/lib/glassbox
 	State   string // what is gone at reboot: /run/glassbox
 	Runtime string // path of glassbox-runtime
-	// Warn, if it is set, is told what was asked for and has no effect, or is unusual.
-	Warn func(text string)
-	// Trace, if it is set, is filled in with what making and starting a container takes.
-	Trace *plan.Trace
 }
 
 // Images is the engine's image store.

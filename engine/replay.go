@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -16,6 +17,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"glassbox/container"
+	"glassbox/event"
 	"glassbox/host"
 	"glassbox/network"
 	"glassbox/plan"
@@ -72,6 +74,7 @@ func (e *Engine) CreateFixed(p *plan.Plan, o CreateOptions) (*container.Containe
 		supervise.RemoveFiles(e.dir(c.ID), e.nameFileOf(c.ID))
 		return nil, err
 	}
+	e.happened(c, event.Create)
 	return c, nil
 }
 
@@ -89,7 +92,7 @@ func (e *Engine) Refused(p *plan.Plan) (string, error) {
 }
 
 // fixedJob is job for a container with a plan of its own.
-func (e *Engine) fixedJob(c *container.Container, o StartOptions) (*supervise.Job, error) {
+func (e *Engine) fixedJob(ctx context.Context, c *container.Container, o StartOptions) (*supervise.Job, error) {
 	dir := e.dir(c.ID)
 	p, err := ReadPlanFile(filepath.Join(dir, replayFile))
 	if err != nil {
@@ -104,6 +107,7 @@ func (e *Engine) fixedJob(c *container.Container, o StartOptions) (*supervise.Jo
 		return nil, invalid("the plan is refused: %w", err)
 	}
 	job := &supervise.Job{
+		State: e.cfg.State, Actor: actor(c),
 		ID: c.ID, Dir: dir, NameFile: e.nameFile(c.Name), LockFile: e.lockFile(c.ID), Terminal: v.terminal, Interactive: c.Config.OpenStdin,
 		Detached: !o.Attach, DetachKeys: o.DetachKeys, Remove: c.Config.Remove, Cgroups: v.cgroups(), Namespaces: p.Namespaces(), Process: processOf(v.process(), p),
 		Undo: p.Undo(len(p.Steps)), Plan: p,

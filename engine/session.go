@@ -129,8 +129,8 @@ func (e *Engine) runtimeFile() (*os.File, error) {
 //
 // The job reaches it twice: at once, in memory; and as a file, which is written while the supervisor comes up, and before it
 // is told to begin.
-func (e *Engine) spawn(c *container.Container, job *supervise.Job, lock *os.File, o StartOptions) (*Session, error) {
-	forked := e.timed("starts the supervisor: job into memory, fork")
+func (e *Engine) spawn(ctx context.Context, c *container.Container, job *supervise.Job, lock *os.File, o StartOptions) (*Session, error) {
+	forked := timed(ctx, "starts the supervisor: job into memory, fork")
 	runtime, err := e.runtimeFile()
 	if err != nil {
 		return nil, err
@@ -170,10 +170,11 @@ func (e *Engine) spawn(c *container.Container, job *supervise.Job, lock *os.File
 	theirs.Close()
 	forked()
 	var born int64
-	if e.cfg.Trace != nil {
+	trace := observerOf(ctx).Trace
+	if trace != nil {
 		born = fork.Now()
 	}
-	written := e.timed("writes plan and job to the disk")
+	written := timed(ctx, "writes plan and job to the disk")
 	// The job comes last: where there is one, there is its plan.
 	err = state.WriteJSON(filepath.Join(e.dir(c.ID), supervise.PlanFile), job.Plan)
 	if err == nil {
@@ -188,7 +189,7 @@ func (e *Engine) spawn(c *container.Container, job *supervise.Job, lock *os.File
 		return nil, fmt.Errorf("the supervisor ended before the container was started: %w", err)
 	}
 	written()
-	s := &started{socket: mine, events: bufio.NewScanner(mine), trace: e.cfg.Trace}
+	s := &started{socket: mine, events: bufio.NewScanner(mine), trace: trace}
 	s.events.Buffer(nil, 1<<20)
 	if job.Trace > 0 {
 		s.events.Buffer(nil, 16<<20)

@@ -16,7 +16,6 @@ import (
 
 	"glassbox/compile"
 	"glassbox/container"
-	"glassbox/fork"
 	"glassbox/host"
 	"glassbox/plan"
 	"glassbox/spec"
@@ -25,7 +24,7 @@ import (
 )
 
 // compile makes a container's plan.
-func (e *Engine) compile(c *container.Container, s *spec.Output, w *wiring, facts *host.Facts) (*compile.Output, error) {
+func (e *Engine) compile(ctx context.Context, c *container.Container, s *spec.Output, w *wiring, facts *host.Facts) (*compile.Output, error) {
 	out, err := compile.Container(compile.Input{
 		Spec: s.Spec, Facts: *facts, Overlay: s.Overlay, Mountpoint: s.Mountpoint, Network: w.steps, Replace: spec.OwnFiles(),
 		SeccompName: s.SeccompName, Mounts: s.Mounts, Origins: s.Origins, DieWithParent: true, MakeCwd: true,
@@ -33,17 +32,13 @@ func (e *Engine) compile(c *container.Container, s *spec.Output, w *wiring, fact
 	if err != nil {
 		return nil, unsupported("%w", err)
 	}
-	if e.cfg.Warn != nil {
-		for _, w := range slices.Concat(s.Warnings, out.Warnings) {
-			e.cfg.Warn(w)
-		}
-	}
+	warn(ctx, slices.Concat(s.Warnings, out.Warnings)...)
 	return out, nil
 }
 
 // Plan returns the plan that `run` with these options would execute. Nothing is written, and no privilege is needed: the
 // plan is what root on this host would run.
-func (e *Engine) Plan(_ context.Context, o CreateOptions) (*plan.Plan, error) {
+func (e *Engine) Plan(ctx context.Context, o CreateOptions) (*plan.Plan, error) {
 	same := o
 	same.Log = container.Log{} // it changes no step
 	text, err := json.Marshal(same)
@@ -57,7 +52,7 @@ func (e *Engine) Plan(_ context.Context, o CreateOptions) (*plan.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := e.describe(c, facts)
+	s, err := e.describe(ctx, c, facts)
 	if err == nil {
 		err = e.sharesRun(c)
 	}
@@ -68,7 +63,7 @@ func (e *Engine) Plan(_ context.Context, o CreateOptions) (*plan.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	out, err := e.compile(c, s, w, facts)
+	out, err := e.compile(ctx, c, s, w, facts)
 	if err != nil {
 		return nil, err
 	}
@@ -84,7 +79,7 @@ func (e *Engine) Start(ctx context.Context, ref string, o StartOptions) (*Sessio
 	lock, fresh, err := state.Lock(e.lockFile(id), false)
 	for end := time.Now().Add(10 * time.Second); err == unix.EWOULDBLOCK; lock, fresh, err = state.Lock(e.lockFile(id), false) {
 		// Somebody works on it: its supervisor, because it runs, or a command that is soon done.
-		if _, s, err := e.loadID(id); err == nil && (s.Status == supervise.Running || s.Status == supervise.Paused) {
+		if _, s, err := e.loadID(id); err == nil && s.Alive() {
 			if o.Attach {
 				if !o.Interactive {
 					o.Stdin = nil
@@ -118,7 +113,7 @@ func (e *Engine) Start(ctx context.Context, ref string, o StartOptions) (*Sessio
 	if err != nil {
 		return nil, err
 	}
-	job, err := e.job(c, o)
+	job, err := e.job(ctx, c, o)
 	if err != nil {
 		return nil, e.notStarted(c, err)
 	}
@@ -126,14 +121,18 @@ func (e *Engine) Start(ctx context.Context, ref string, o StartOptions) (*Sessio
 		o.Explain(job.Plan)
 	}
 	job.Step = o.Before != nil
-	if e.cfg.Trace != nil && o.TraceFor > 0 && o.Before == nil {
+	if observerOf(ctx).Trace != nil && o.TraceFor > 0 && o.Before == nil {
 		job.Trace = int64(o.TraceFor)
 	}
-	s, err := e.spawn(c, job, lock, o)
+	s, err := e.spawn(ctx, c, job, lock, o)
 	var start *StartError
 	if err != nil && !errors.As(err, &start) {
 		// The supervisor was killed, or never came to be: what it left is repaired while the lock is still ours.
-		return nil, errors.Join(err, supervise.RepairOne(e.dir(id), e.nameFile(c.Name)))
+		err = errors.Join(err, supervise.RepairOne(e.dir(id), e.nameFile(c.Name)))
+		if c.Config.Remove {
+			err = errors.Join(err, e.remove(c))
+		}
+		return nil, err
 	}
 	handedOver = true // the supervisor holds the lock, or has removed it
 	lock.Close()
@@ -143,17 +142,21 @@ func (e *Engine) Start(ctx context.Context, ref string, o StartOptions) (*Sessio
 // notStarted records why a container could not even be tried.
 func (e *Engine) notStarted(c *container.Container, err error) error {
 	if c.Config.Remove {
-		supervise.RemoveFiles(e.dir(c.ID), e.nameFile(c.Name))
+		err = errors.Join(err, e.remove(c))
+	} else if s, stateErr := supervise.ReadState(e.dir(c.ID)); stateErr == nil {
+		// It stays what it was, created or exited, and says why it didn't start.
+		s.ExitCode, s.Error = 125, err.Error()
+		supervise.WriteState(e.dir(c.ID), s)
 	}
 	return &StartError{125, err}
 }
 
 // job writes the container's files and the supervisor's job.
-func (e *Engine) job(c *container.Container, o StartOptions) (*supervise.Job, error) {
+func (e *Engine) job(ctx context.Context, c *container.Container, o StartOptions) (*supervise.Job, error) {
 	if c.Fixed {
-		return e.fixedJob(c, o)
+		return e.fixedJob(ctx, c, o)
 	}
-	facts, err := e.Facts()
+	facts, err := e.probe(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -169,11 +172,11 @@ func (e *Engine) job(c *container.Container, o StartOptions) (*supervise.Job, er
 		if err != nil {
 			return nil, err
 		}
-		if s, err = e.specification(c, img, facts); err != nil {
+		if s, err = e.specification(ctx, c, img, facts); err != nil {
 			return nil, err
 		}
 	}
-	wired := e.timed("prepares the network: bridge, address, ports")
+	wired := timed(ctx, "prepares the network: bridge, address, ports")
 	w, err := e.wire(c, s, true)
 	wired()
 	if err != nil {
@@ -183,20 +186,21 @@ func (e *Engine) job(c *container.Container, o StartOptions) (*supervise.Job, er
 		w.release()
 		return nil, err
 	}
-	filed := e.timed("writes hosts, resolv.conf, hostname")
+	filed := timed(ctx, "writes hosts, resolv.conf, hostname")
 	os.Remove(e.pausedFile(c.ID))
 	dir := e.dir(c.ID)
 	if err := e.hostFiles(c, w, s.Spec.Hostname); err != nil {
 		return fail(err)
 	}
 	filed()
-	compiled := e.timed("compiles the plan")
-	out, err := e.compile(c, s, w, facts)
+	compiled := timed(ctx, "compiles the plan")
+	out, err := e.compile(ctx, c, s, w, facts)
 	compiled()
 	if err != nil {
 		return fail(err)
 	}
 	job := e.supervisorJob(c, s, out)
+	job.State, job.Actor = e.cfg.State, actor(c)
 	job.Network, job.Detached, job.DetachKeys = w.job, !o.Attach, o.DetachKeys
 	if s.Overlay != nil && slices.Contains(s.Overlay.Options, "volatile") {
 		// A volatile overlay leaves a mark that forbids a second use.
@@ -252,9 +256,6 @@ func processOf(p *specs.Process, made *plan.Plan) supervise.Process {
 	}
 	return out
 }
-
-// timed adds to the trace how long something takes, from now until the function that it returns is called.
-func (e *Engine) timed(what string) func() { return fork.Timed(e.cfg.Trace, "command", what) }
 
 // pause waits for a moment, or returns the error of a context that ends before.
 func pause(ctx context.Context, d time.Duration) error {

@@ -3,7 +3,6 @@ package state
 import (
 	"os"
 	"path/filepath"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -69,34 +68,6 @@ func Held(path string) bool {
 	}
 	defer unix.Close(fd)
 	return unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) == unix.EWOULDBLOCK
-}
-
-// Await waits until nobody holds the lock, without taking it. If it was a supervisor's, and that came to its end, ok is set and
-// code is the container's exit code: it stands in the lock file, which can still be read here when nothing else is left of a
-// container started with --rm.
-func Await(path string) (code int, ok bool, err error) {
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if os.IsNotExist(err) {
-		return 0, false, nil
-	}
-	if err != nil {
-		return 0, false, err
-	}
-	defer f.Close()
-	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_SH)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			return 0, false, err
-		}
-		break
-	}
-	buf := make([]byte, 16)
-	n, _ := f.ReadAt(buf, 0)
-	code, err = strconv.Atoi(string(buf[:n]))
-	return code, err == nil, nil
 }
 
 func same(f *os.File, path string) bool {

@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"glassbox/event"
 	"glassbox/fork"
 	"glassbox/host"
 	"glassbox/plan"
@@ -62,6 +64,9 @@ type ExecJob struct {
 	Interactive bool       `json:"interactive"`
 	Detach      bool       `json:"detach"`
 	Plan        *plan.Plan `json:"plan"`
+
+	State string      `json:"state"` // where the end is written down as an event
+	Actor event.Actor `json:"actor"` // the container, with the attribute execID
 }
 
 // Target is what exec needs to know of a running container, in a form that is read in no time. It is for the build of glassbox
@@ -74,6 +79,7 @@ type Target struct {
 	Cgroups    map[string]string
 	Process    Process
 	Facts      host.Facts
+	Actor      event.Actor // the container in events
 }
 
 // ReadTarget reads what the caller that started the doorkeeper wrote, if it was of the same build.
@@ -193,6 +199,7 @@ func (d *doorkeeper) exec(conn int) {
 		if errors.As(err, &step) {
 			code = step.Code
 		}
+		ended(job, code)
 		sendEvent(conn, Event{Error: err.Error(), Code: code})
 		return
 	}
@@ -219,7 +226,13 @@ func (d *doorkeeper) exec(conn int) {
 			keep(conn, console)
 		}()
 	}
-	sendEvent(conn, Event{Exited: true, Code: waitFor(proc)})
+	code := waitFor(proc)
+	ended(job, code)
+	sendEvent(conn, Event{Exited: true, Code: code})
+}
+
+func ended(job *ExecJob, code int) {
+	event.Write(job.State, event.New(event.Container, event.ExecDie, job.Actor, "exitCode", strconv.Itoa(code)))
 }
 
 // keep holds a terminal for a caller that may leave it with the detach keys. One that is gone without a word hangs it up.

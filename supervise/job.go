@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"glassbox/cgroup"
+	"glassbox/event"
 	"glassbox/network"
 	"glassbox/plan"
 	"glassbox/state"
@@ -44,6 +45,8 @@ type Job struct {
 	Dir         string            `json:"dir"`      // the container's directory
 	NameFile    string            `json:"nameFile"` // removed with the container
 	LockFile    string            `json:"lockFile"`
+	State       string            `json:"state,omitempty"` // the directory of what is gone at reboot: see [Job.state]
+	Actor       event.Actor       `json:"actor"`           // what the container is called in events
 	Terminal    bool              `json:"terminal"`
 	Interactive bool              `json:"interactive"`          // standard input is kept open
 	Detached    bool              `json:"detached"`             // nobody is attached
@@ -104,7 +107,12 @@ const (
 	Running = "running"
 	Paused  = "paused"
 	Exited  = "exited"
+	// Restarting: between two runs its supervisor waits, and holds the lock.
+	Restarting = "restarting"
 )
+
+// endsDir is where in the directory of state the ends stand for which there was no room in the containers' directories.
+const endsDir = "ends"
 
 // State is what is known of a container's process.
 type State struct {
@@ -121,6 +129,45 @@ type State struct {
 	Ports []plan.PortRule `json:"ports,omitempty"`
 	Stats *cgroup.Stats   `json:"stats,omitempty"` // counters of the cgroup at the end
 	Times *plan.Times     `json:"times,omitempty"` // when each step of the last start was made
+}
+
+// Alive reports whether a container has processes: it runs, or is paused. That somebody holds its lock says nothing of that: it may be
+// about to be started or removed, or waiting for its next run.
+func (s *State) Alive() bool { return s.Status == Running || s.Status == Paused }
+
+// state is the directory of what is gone at reboot. Jobs of earlier builds have only the lock's file, which is in a directory there.
+func (j *Job) state() string {
+	if j.State == "" && j.LockFile != "" {
+		return filepath.Dir(filepath.Dir(j.LockFile))
+	}
+	return j.State
+}
+
+// RecordEnd writes down how a container ended: in its directory or, where there is no room (the container itself may have filled the
+// disk), beside the locks, from where [ReadEnd] takes it. An end that is written nowhere would be found out as a killed supervisor's.
+func RecordEnd(job *Job, s *State) error {
+	err := WriteState(job.Dir, s)
+	if err == nil {
+		return nil
+	}
+	dir := filepath.Join(job.state(), endsDir)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	return state.WriteJSON(filepath.Join(dir, job.ID+".json"), s)
+}
+
+// ReadEnd reads the end of a run, of which a container's directory only knows that it began, and moves it there if there is room by now.
+func ReadEnd(stateDir, dir, id string, run *State) (*State, bool) {
+	name := filepath.Join(stateDir, endsDir, id+".json")
+	var end State
+	if state.ReadJSON(name, &end) != nil || !end.Started.Equal(run.Started) {
+		return nil, false
+	}
+	if WriteState(dir, &end) == nil {
+		os.Remove(name)
+	}
+	return &end, true
 }
 
 // ReadJob reads the job of a container's last start.

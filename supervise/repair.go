@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"glassbox/cgroup"
+	"glassbox/event"
 	"glassbox/state"
 )
 
@@ -74,11 +75,15 @@ func RepairOne(dir, nameFile string) error {
 	if err != nil {
 		last = &State{}
 	}
-	if last.Status != Exited && job != nil {
-		*last = State{Status: Exited, ExitCode: 137, Started: last.Started, Finished: time.Now().UTC(), Error: "its supervisor was killed", Times: last.Times}
-		return WriteState(dir, last)
+	if job == nil || last.Status == Exited || last.Status == Created && started(dir) { // the last is a start that failed
+		return nil
 	}
-	return nil
+	if _, ok := ReadEnd(job.state(), dir, job.ID, last); ok {
+		return nil
+	}
+	*last = State{Status: Exited, ExitCode: 137, Started: last.Started, Finished: time.Now().UTC(), Error: "its supervisor was killed", Times: last.Times}
+	event.Write(job.state(), event.New(event.Container, event.Die, job.Actor, "exitCode", "137"))
+	return WriteState(dir, last)
 }
 
 // started reports whether the last start of a container came to an end, good or bad, that was written down.

@@ -2,18 +2,16 @@ package supervise
 
 import (
 	"errors"
-	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"glassbox/cgroup"
+	"glassbox/event"
 	"glassbox/fork"
 	"glassbox/network"
 	"glassbox/plan"
@@ -261,6 +259,7 @@ func (s *supervisor) start() error {
 		s.undo()
 		return err
 	}
+	event.Write(s.job.state(), event.New(event.Container, event.Start, s.job.Actor))
 	s.pipes = p
 	if s.job.Terminal {
 		s.console = os.NewFile(uintptr(s.proc.FDs["console"]), "console")
@@ -314,95 +313,4 @@ func reap(pid int) unix.WaitStatus {
 			return ws
 		}
 	}
-}
-
-// drain ends what is left of the container, waits for the last of its output, and returns its exit code as a shell would: 128
-// and the signal for a killed one.
-func (s *supervisor) drain(ws unix.WaitStatus) int {
-	code := ws.ExitStatus()
-	if ws.Signaled() {
-		code = 128 + int(ws.Signal())
-	}
-	// With a PID namespace of its own nothing of the container is left; without, its other processes end now.
-	cgroup.Kill(s.job.Cgroups)
-	done := make(chan struct{})
-	go func() { s.streams.Wait(); close(done) }()
-	// Somebody outside the container may hold its output open, and is not waited for. A caller that takes its time with what is
-	// left in the pipes is.
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
-	for idle := 0; idle < 20; idle++ {
-		select {
-		case <-done:
-			return code
-		case <-tick.C:
-			if s.caller.busy() {
-				idle = 0
-			}
-		}
-	}
-	return code
-}
-
-// finish records the end and takes back what the start made. The error says what of a container that was to be removed stays.
-func (s *supervisor) finish(code int) error {
-	s.log.close()
-	s.state.Status, s.state.ExitCode, s.state.PID, s.state.Finished = Exited, code, 0, time.Now().UTC()
-	if !s.job.Remove {
-		if stats, err := cgroup.ReadStats(s.job.Cgroups); err == nil {
-			s.state.Stats = stats
-		}
-	}
-	if n, ok, err := cgroup.OOMKills(s.job.Cgroups); err == nil && ok && n > 0 {
-		s.state.OOMKilled = true
-	}
-	if err := s.undo(); err != nil {
-		s.state.Error = err.Error()
-	}
-	return s.end()
-}
-
-func (s *supervisor) failed(err error, code int) {
-	s.state = State{Status: Exited, ExitCode: code, Error: err.Error(), Finished: time.Now().UTC(), Times: s.state.Times}
-	if s.log != nil {
-		s.log.close()
-	}
-	s.closePorts() // whoever is told may want them for the next try, before this process has ended
-	releaseNetwork(s.job)
-	s.job.Remove = s.job.Remove || s.job.Step
-	if left := s.end(); left != nil {
-		err = fmt.Errorf("%w\nand %w", err, left)
-	}
-	failed := Event{Error: err.Error(), Code: code, Trace: s.trace()}
-	if failed.Trace != nil {
-		failed.Trace.Zero, failed.Trace.Times = s.zero, s.state.Times
-	}
-	s.session.send(failed)
-}
-
-// end writes the last state, or removes the container; one that can't be removed whole stays, with the reason in its state.
-func (s *supervisor) end() (left error) {
-	if s.job.Remove {
-		if left = RemoveFiles(s.job.Dir, s.job.NameFile); left != nil {
-			s.state.Error = left.Error()
-		}
-	}
-	if !s.job.Remove || left != nil {
-		WriteState(s.job.Dir, &s.state)
-	}
-	s.lock.WriteAt([]byte(strconv.Itoa(s.state.ExitCode)), 0)
-	state.Unlock(s.lock, s.job.LockFile)
-	return left
-}
-
-func (s *supervisor) undo() error {
-	s.closePorts()
-	return Undo(s.job)
-}
-
-func (s *supervisor) closePorts() {
-	for _, fd := range s.ports {
-		unix.Close(fd)
-	}
-	s.ports = nil
 }

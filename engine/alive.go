@@ -1,0 +1,134 @@
+package engine
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"glassbox/container"
+	"glassbox/fork"
+	"glassbox/state"
+	"glassbox/supervise"
+)
+
+// Whether a container is alive stands in its state, and that the state is still true is what the lock says: its supervisor holds it as long as
+// it lives. The lock alone says nothing, because it is also held by who creates, starts or removes the container, and by a supervisor that
+// waits for the next run. What is waited for is therefore always one run, which the moment of its beginning tells from others.
+
+// state reads what has become of a container. It fails only if there is none.
+func (e *Engine) state(id string) (*supervise.State, error) {
+	dir := e.dir(id)
+	s, err := supervise.ReadState(dir)
+	if err != nil {
+		// A power failure can leave an empty file: what the container is, is known, and what became of it isn't.
+		s = &supervise.State{Status: supervise.Exited, ExitCode: 137, Error: "its state was lost: " + err.Error()}
+	}
+	if s.Status == supervise.Created {
+		if _, err := os.Stat(filepath.Join(dir, supervise.ContainerFile)); err != nil {
+			return nil, err
+		}
+	}
+	if s.Status != supervise.Running && s.Status != supervise.Restarting {
+		return s, nil
+	}
+	if state.Held(e.lockFile(id)) {
+		if s.Status == supervise.Running && e.paused(id) {
+			s.Status = supervise.Paused
+		}
+		return s, nil
+	}
+	return e.lost(id, s), nil
+}
+
+// lost finds out what became of a run whose supervisor is gone.
+func (e *Engine) lost(id string, run *supervise.State) *supervise.State {
+	// It may have come to its end between the two looks.
+	if again, err := supervise.ReadState(e.dir(id)); err == nil {
+		run = again
+	}
+	if run.Status != supervise.Running && run.Status != supervise.Restarting {
+		return run
+	}
+	if end, ok := supervise.ReadEnd(e.cfg.State, e.dir(id), id, run); ok {
+		return end
+	}
+	reason := "its supervisor was killed"
+	if run.Boot != "" && run.Boot != supervise.BootID() {
+		reason = "the host was restarted while it ran"
+	}
+	return &supervise.State{Status: supervise.Exited, ExitCode: 137, Started: run.Started, Finished: run.Started, Error: reason}
+}
+
+// running returns a container that runs (or is paused).
+func (e *Engine) running(ref string) (*container.Container, *supervise.State, error) {
+	c, s, err := e.load(ref)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !s.Alive() {
+		return nil, nil, conflict("container %s is not running (%s)", c.ID, s.Status)
+	}
+	return c, s, nil
+}
+
+// end waits until a run of a container is over and what it took is given back, and returns its exit code. With the context it ends early.
+func (e *Engine) end(ctx context.Context, id string, run *supervise.State) (int, error) {
+	// Of a container that is removed at its end nothing else is left by then: the code stands in the lock's file, too.
+	lock, err := os.Open(e.lockFile(id))
+	if err == nil {
+		defer lock.Close()
+	}
+	if err := gone(ctx, run); err != nil {
+		return 125, err
+	}
+	for {
+		held := state.Held(e.lockFile(id)) // before the look at the state: a supervisor writes that, and then lets go
+		now, err := supervise.ReadState(e.dir(id))
+		switch {
+		case err == nil && now.Status != supervise.Running && now.Started.Equal(run.Started) && now.Status != supervise.Created:
+			return now.ExitCode, nil
+		case err == nil && now.Status == supervise.Running && !now.Started.Equal(run.Started):
+			held = false // somebody has started it again
+		}
+		buf := make([]byte, 16)
+		if n, _ := lock.ReadAt(buf, 0); n > 0 {
+			if code, err := strconv.Atoi(string(buf[:n])); err == nil {
+				return code, nil
+			}
+		}
+		if !held {
+			return e.lost(id, run).ExitCode, nil
+		}
+		if err := pause(ctx, 2*time.Millisecond); err != nil {
+			return 125, err
+		}
+	}
+}
+
+// gone waits until a run's first process has ended.
+func gone(ctx context.Context, run *supervise.State) error {
+	fd, err := unix.PidfdOpen(run.PID, unix.PIDFD_NONBLOCK)
+	if err != nil {
+		return nil // ESRCH; without pidfds nothing would run at all
+	}
+	f := os.NewFile(uintptr(fd), "pidfd")
+	defer f.Close()
+	if start, err := fork.StartTime(run.PID); err != nil || start != run.Start {
+		return nil // the pid is another's
+	}
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	defer context.AfterFunc(ctx, func() { f.SetReadDeadline(time.Unix(1, 0)) })()
+	// A pidfd becomes readable when its process ends (pidfd_open(2)); Go's poller waits for it, so that no thread has to.
+	raw.Read(func(fd uintptr) bool {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		return err != nil && err != unix.EINTR || n > 0
+	})
+	return ctx.Err()
+}

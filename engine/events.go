@@ -1,0 +1,54 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"glassbox/event"
+)
+
+// EventOptions says which events are told.
+type EventOptions struct {
+	Since   time.Time // zero: only those that happen from now on
+	Until   time.Time // zero: until the context ends; one that has been ends the list
+	Filters []string  // KEY=VALUE, see [event.ParseFilter]
+}
+
+// errUntil ends the reading of events.
+var errUntil = errors.New("later than wanted")
+
+// Events calls a function with what has happened, the oldest first, and then with what happens, until the context or Until: both are no
+// error. An error of the function ends it. The journal goes back at least 256 KiB, some 800 events, and not beyond the host's start.
+func (e *Engine) Events(ctx context.Context, o EventOptions, each func(event.Event) error) error {
+	filter, err := event.ParseFilter(o.Filters)
+	if err != nil {
+		return invalid("%w", err)
+	}
+	now := time.Now()
+	since := o.Since
+	if since.IsZero() {
+		since = now
+	}
+	follow := o.Until.IsZero() || o.Until.After(now)
+	if follow && !o.Until.IsZero() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, o.Until)
+		defer cancel()
+	}
+	err = event.Journal(e.cfg.State).Read(ctx, follow, func(line []byte) error {
+		ev, ok := event.Parse(line)
+		at := time.Unix(0, ev.TimeNano)
+		switch {
+		case !ok || at.Before(since) || !filter.Match(ev):
+			return nil
+		case !o.Until.IsZero() && at.After(o.Until):
+			return errUntil
+		}
+		return each(ev)
+	})
+	if errors.Is(err, errUntil) {
+		return nil
+	}
+	return err
+}

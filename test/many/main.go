@@ -1,0 +1,169 @@
+// Many is one engine with many callers: 32 goroutines make, start, list, exec into, follow and remove containers at the same time. It is
+// built with the race detector (see TestManyCallers), whose findings end it with 66; its own are lines on stderr and an exit code of 1.
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"glassbox/container"
+	"glassbox/engine"
+	"glassbox/event"
+)
+
+const callers = 32
+
+func main() {
+	e, err := engine.Open(engine.Config{Root: os.Args[1], State: os.Args[2], Runtime: os.Args[3]})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	began := time.Now()
+	var bad atomic.Bool
+	var all sync.WaitGroup
+	for n := range callers {
+		all.Go(func() {
+			if err := one(e, n); err != nil {
+				fmt.Fprintf(os.Stderr, "caller %d: %v\n", n, err)
+				bad.Store(true)
+			}
+		})
+	}
+	all.Wait()
+	if err := told(e, began); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		bad.Store(true)
+	}
+	if list, err := e.List(engine.ListOptions{All: true}); err != nil || len(list) > 0 {
+		fmt.Fprintln(os.Stderr, "left:", list, err)
+		bad.Store(true)
+	}
+	if bad.Load() {
+		os.Exit(1)
+	}
+}
+
+// one is what a caller does. Each thing that it gets must be its own.
+func one(e *engine.Engine, n int) error {
+	var warned []string
+	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
+	defer cancel()
+	ctx = engine.Observe(ctx, engine.Observer{Warn: func(text string) { warned = append(warned, text) }})
+	name := fmt.Sprintf("many-%d", n)
+	config := container.Config{Image: "busybox", Command: []string{"sh", "-c", "echo out-" + name + "; read line; echo got-$line; exit 3"}, OpenStdin: true}
+	config.Endpoints = []container.Endpoint{{Network: []string{"none", "bridge"}[n%2]}}
+	c, err := e.Create(ctx, engine.CreateOptions{Name: name, Config: config})
+	if err != nil {
+		return fmt.Errorf("create: %w", err)
+	}
+	var out bytes.Buffer
+	in, typed, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	s, err := e.Start(ctx, c.ID, engine.StartOptions{Attach: true, Interactive: true, Streams: engine.Streams{Stdin: in, Stdout: &out}})
+	if err != nil {
+		return fmt.Errorf("start: %w", err)
+	}
+	defer s.Close()
+	if err := beside(ctx, e, c.ID, name); err != nil {
+		return err
+	}
+	follower, err := e.Attach(ctx, name, engine.AttachOptions{Streams: engine.Streams{Stdout: new(bytes.Buffer)}})
+	if err != nil {
+		return fmt.Errorf("attach: %w", err)
+	}
+	defer follower.Close()
+	fmt.Fprintln(typed, n)
+	typed.Close()
+	code, err := s.Wait(ctx)
+	if want := fmt.Sprintf("out-%s\ngot-%d\n", name, n); err != nil || code != 3 || out.String() != want {
+		return fmt.Errorf("container: code %d, %w, output %q, want %q", code, err, out.String(), want)
+	}
+	if code, err := follower.Wait(ctx); err != nil || code != 3 {
+		return fmt.Errorf("follower: code %d, %w", code, err)
+	}
+	if code, err := e.Wait(ctx, name); err != nil || code != 3 {
+		return fmt.Errorf("wait: code %d, %w", code, err)
+	}
+	if len(warned) > 0 {
+		return fmt.Errorf("warned of %q", warned)
+	}
+	if err := e.Remove(ctx, name, engine.RemoveOptions{}); err != nil {
+		return fmt.Errorf("remove: %w", err)
+	}
+	if _, err := e.Inspect(name); !errors.Is(err, engine.ErrNotFound) {
+		return fmt.Errorf("inspect after remove: %w", err)
+	}
+	return nil
+}
+
+// beside looks at a running container and runs commands in it.
+func beside(ctx context.Context, e *engine.Engine, id, name string) error {
+	list, err := e.List(engine.ListOptions{})
+	if err != nil {
+		return fmt.Errorf("list: %w", err)
+	}
+	found := false
+	for _, c := range list {
+		found = found || c.ID == id
+	}
+	if !found {
+		return fmt.Errorf("%s is not among the %d that run", name, len(list))
+	}
+	for i := range 3 {
+		var out bytes.Buffer
+		text := fmt.Sprintf("exec-%s-%d", name, i)
+		s, err := e.Exec(ctx, name, engine.ExecOptions{Command: []string{"sh", "-c", "cat; echo " + text}, Interactive: true, Streams: engine.Streams{
+			Stdin: strings.NewReader(text + "\n"), Stdout: &out,
+		}})
+		if err != nil {
+			return fmt.Errorf("exec: %w", err)
+		}
+		code, err := s.Wait(ctx)
+		s.Close()
+		if want := text + "\n" + text + "\n"; err != nil || code != 0 || out.String() != want {
+			return fmt.Errorf("exec: code %d, %w, output %q, want %q", code, err, out.String(), want)
+		}
+	}
+	if err := e.Pause(ctx, name); err != nil {
+		return fmt.Errorf("pause: %w", err)
+	}
+	if err := e.Unpause(ctx, name); err != nil {
+		return fmt.Errorf("unpause: %w", err)
+	}
+	return nil
+}
+
+// told checks that each container's story stands in the journal, in its order.
+func told(e *engine.Engine, since time.Time) error {
+	stories := map[string][]string{}
+	err := e.Events(context.Background(), engine.EventOptions{Since: since, Until: time.Now(), Filters: []string{"type=container"}}, func(ev event.Event) error {
+		switch ev.Name() {
+		case event.Create, event.Start, event.Pause, event.Unpause, event.Attach, event.Die, event.Destroy:
+			name := ev.Actor.Attributes["name"]
+			stories[name] = append(stories[name], ev.Action)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	const want = "create start pause unpause attach die destroy"
+	for n := range callers {
+		name := fmt.Sprintf("many-%d", n)
+		if got := strings.Join(stories[name], " "); got != want {
+			return fmt.Errorf("events of %s: %s, want %s", name, got, want)
+		}
+	}
+	return nil
+}
