@@ -29,8 +29,14 @@ func TestParseDetachKeys(t *testing.T) {
 // TestTail: lines are counted, however many pieces each is stored in, and though two streams have one open at the same time.
 func TestTail(t *testing.T) {
 	log := []supervise.Line{
-		{Log: "first\n", Stream: "stdout"}, {Log: "long1", Stream: "stdout"}, {Log: "E1", Stream: "stderr"}, {Log: "long2", Stream: "stdout"},
-		{Log: "E2\n", Stream: "stderr"}, {Log: "long3\n", Stream: "stdout"}, {Log: "last\n", Stream: "stdout"}, {Log: "open", Stream: "stderr"},
+		{Log: "first\n", Stream: "stdout"},
+		{Log: "long1", Stream: "stdout"},
+		{Log: "E1", Stream: "stderr"},
+		{Log: "long2", Stream: "stdout"},
+		{Log: "E2\n", Stream: "stderr"},
+		{Log: "long3\n", Stream: "stdout"},
+		{Log: "last\n", Stream: "stdout"},
+		{Log: "open", Stream: "stderr"},
 	}
 	for n, want := range []string{"", "open", "last\nopen", "E1E2\nlast\nopen", "long1E1long2E2\nlong3\nlast\nopen", "first\nlong1E1long2E2\nlong3\nlast\nopen"} {
 		last := tail{max: n}
