@@ -117,6 +117,12 @@ func TestWarnings(t *testing.T) {
 			"/process/capabilities/ambient/1: CAP_CHOWN can't be granted, it is not inheritable: add it to inheritable",
 			"/process/capabilities/ambient/2: CAP_SETUID can't be granted, it is not permitted: add it to permitted",
 		}},
+		{"words of fstab", ok(`, "mounts": [{"destination": "/d", "source": "/d", "options": ["bind", "nofail", "x-systemd.requires=a", "sync", "iversion", "lazytime", "dirsync"]}, {"destination": "/t", "type": "tmpfs", "options": ["_netdev", "comment=b", "size=1m"]}]`, "", ""), []string{
+			`/mounts/0/options/1: "nofail" is a word of /etc/fstab, for those who read that: it means nothing here`,
+			`/mounts/0/options/2: "x-systemd.requires=a" is a word of /etc/fstab, for those who read that: it means nothing here`,
+			`/mounts/1/options/0: "_netdev" is a word of /etc/fstab, for those who read that: it means nothing here`,
+			`/mounts/1/options/1: "comment=b" is a word of /etc/fstab, for those who read that: it means nothing here`,
+		}},
 		{"hierarchy", ok("", "", `, "resources": {"memory": {"useHierarchy": false}}`), []string{
 			"/linux/resources/memory/useHierarchy: false has no effect: since Linux 5.11 what a cgroup uses counts for those above it, too",
 		}},

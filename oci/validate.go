@@ -185,13 +185,18 @@ func (c *checker) mount(ptr string, m *specs.Mount) {
 		c.warn(ptr+"/destination", "%q is not an absolute path, it is taken below /", m.Destination)
 	}
 	bind, remount := isBind(m), slices.Contains(m.Options, "remount")
+	for i, o := range m.Options {
+		if ofTable(o) {
+			c.warn(fmt.Sprintf("%s/options/%d", ptr, i), "%q is a word of /etc/fstab, for those who read that: it means nothing here", o)
+		}
+	}
 	switch {
 	case bind && m.Source == "" && !remount:
 		c.fail(ptr+"/source", "missing: a bind mount shows a file or directory of the host, say which")
 	case bind:
 		for i, o := range m.Options {
 			switch {
-			case slices.Contains(mountOptions, o) || o == "":
+			case slices.Contains(mountOptions, o), o == "", ofTable(o):
 			case isData(o):
 				c.warn(fmt.Sprintf("%s/options/%d", ptr, i), "%q has no effect on a bind mount: its file system's own options were decided when the host mounted it", o)
 			default:

@@ -358,6 +358,16 @@ func TestRuntimeSmallHabits(t *testing.T) {
 	if res := b.runtime("run", "--bundle", nice, "q"); res.Code != 0 || !strings.Contains(res.Stderr, "/process/scheduler/nice: 5 means nothing to SCHED_IDLE") {
 		t.Errorf("a nice value beside a policy without one: %+v", res)
 	}
+	fstab := b.bundle("fstab", root, func(s *specs.Spec) {
+		s.Process.Args = []string{"sh", "-c", "grep -c ' /tmp \\| /mnt ' /proc/mounts"}
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/tmp", Type: "tmpfs", Source: "t", Options: []string{"nofail", "x-a=1", "sync"}},
+			specs.Mount{Destination: "/mnt", Type: "bind", Source: "/tmp", Options: []string{"bind", "_netdev", "comment=x"}})
+	})
+	os.Symlink("busybox", filepath.Join(root, "bin/grep"))
+	must(t, os.MkdirAll(filepath.Join(root, "mnt"), 0o755))
+	if res := b.runtime("run", "--bundle", fstab, "q"); res.Code != 0 || res.Stdout != "2\n" || strings.Count(res.Stderr, "word of /etc/fstab") != 4 {
+		t.Errorf("words of fstab: %+v", res)
+	}
 	red := filepath.Join(b.work, "red")
 	b.write(red, "#!/bin/sh\nprintf '\\033[31mred' >&2; exit 1\n", 0o755)
 	hooked := b.bundle("hooked", root, func(s *specs.Spec) { s.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: red}}} })
