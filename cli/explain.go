@@ -248,7 +248,7 @@ there: it is pulled only if --pull is given.`,
 			if err != nil {
 				return err
 			}
-			return x.print(a, &subject{p, a.about(strings.Join(strings.Fields("run "+o.Image+" "+strings.Join(o.Command, " ")), " "), o)})
+			return x.print(a, &subject{p, a.about(titleOf(o), o)})
 		},
 	}
 	fs := cmd.Flags()
@@ -305,4 +305,13 @@ func (a *app) explainDiff(ctx context.Context, x *explainFlags, refA, refB strin
 	return x.to(a, func(w io.Writer, o explain.TextOptions) error {
 		return explain.WriteDiff(w, x.format, explain.Diff(one.plan, two.plan, one.about, two.about), o)
 	})
+}
+
+// titleOf is what a run command is called in headings, with the quotes that tell its words apart.
+func titleOf(o container.Words) string {
+	words := []string{"run"}
+	if o.Image != "" {
+		words = append(words, o.Image)
+	}
+	return explain.Quoted(append(words, o.Command...))
 }

@@ -50,7 +50,7 @@ func aspects() []aspect {
 		return one(true, format, *n)
 	}
 	return []aspect{
-		{"command", func(v *View) []string { return one(len(v.Argv) > 0, "the program is %s", quoted(v.Argv)) }},
+		{"command", func(v *View) []string { return one(len(v.Argv) > 0, "the program is %s", Quoted(v.Argv)) }},
 		{"env", func(v *View) []string { return each("environment: ", v.Env) }},
 		{"cwd", func(v *View) []string { return one(v.Cwd != "/" && v.Cwd != "", "working directory %s", v.Cwd) }},
 		{"umask", func(v *View) []string { return one(v.Umask != 0o022, "umask %04o", v.Umask) }},
@@ -546,7 +546,8 @@ func quote(s string) string {
 	return b.String()
 }
 
-func quoted(words []string) string {
+// Quoted writes words so that a POSIX shell reads them back.
+func Quoted(words []string) string {
 	out := make([]string, len(words))
 	for i, w := range words {
 		out[i] = quote(w)

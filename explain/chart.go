@@ -59,7 +59,8 @@ func colourOfShare(what string) int {
 	return plainColour
 }
 
-// stepTracks are the two lanes of a plan, from the moment zero of its times on.
+// stepTracks are the two lanes of a plan, from the moment zero of its times on. Every moment that the shares count has a bar: what
+// no step takes, a lane waits for the other, or for the processor.
 func stepTracks(p *plan.Plan, t *plan.Times, zero int64) []track {
 	host, child := track{name: "host", class: "host"}, track{name: "child", class: "child"}
 	for i, s := range p.Steps {
@@ -67,17 +68,44 @@ func stepTracks(p *plan.Plan, t *plan.Times, zero int64) []track {
 		if !ok {
 			continue
 		}
-		c := piece{colourOf(s.Phase), zero + begin, zero + end, fmt.Sprintf("%d %s: %s", i+1, shorten(s.Op.String()), duration(end-begin))}
+		says := fmt.Sprintf("%d %s: %s", i+1, shorten(s.Op.String()), duration(end-begin))
+		c := piece{colourOf(s.Phase), begin, end, says}
 		if s.Waits() {
 			c.colour = waitColour
 		}
+		to := &child
 		if s.Lane == plan.Host {
-			host.pieces = append(host.pieces, c)
-		} else {
-			child.pieces = append(child.pieces, c)
+			to = &host
 		}
+		if _, ok := s.Op.(*plan.Clone); ok && s.Lane == plan.Host && t.Born > t.Clone && t.Clone > begin {
+			// The child's calls are made ready before there is one: the shares count it by itself, and so it has a bar of its own.
+			to.pieces = append(to.pieces, piece{plainColour, begin, t.Clone, preparedWords + ": " + duration(t.Clone-begin)})
+			c.begin = t.Clone
+		}
+		to.pieces = append(to.pieces, c)
+	}
+	host.pieces = filled(host.pieces, 0, t.End, zero)
+	if len(child.pieces) > 0 {
+		child.pieces = filled(child.pieces, max(t.Born, 0), t.End, zero)
 	}
 	return []track{host, child}
+}
+
+// filled puts bars that wait into the gaps of a lane, and moves all by zero.
+func filled(pieces []piece, from, to, zero int64) []piece {
+	var out []piece
+	wait := func(begin, end int64) {
+		if end > begin {
+			out = append(out, piece{waitColour, zero + begin, zero + end, waitingWords + ": " + duration(end-begin)})
+		}
+	}
+	for _, c := range pieces {
+		wait(from, c.begin)
+		from = max(from, c.end)
+		out = append(out, piece{c.colour, zero + c.begin, zero + c.end, c.says})
+	}
+	wait(from, to)
+	return out
 }
 
 // chart draws tracks below one another. The pictures hold no text, which would be stretched with them.

@@ -23,10 +23,16 @@ func esc(s string) string {
 	return strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", `"`, "&quot;", "'", "&#39;").Replace(clean(s))
 }
 
+// A name is a text of a plan that may be long and have no space: a path. A narrow screen breaks it behind a slash, and not in a word.
+type name string
+
 // put writes markup; the arguments are text.
 func (t *page) put(format string, a ...any) {
 	for i, v := range a {
 		a[i] = esc(fmt.Sprint(v))
+		if _, ok := v.(name); ok {
+			a[i] = strings.ReplaceAll(a[i].(string), "/", "/<wbr>")
+		}
 	}
 	t.line(format, a...)
 }
@@ -39,7 +45,7 @@ const pageHead = `<!DOCTYPE html>
 :root{--bg:#fbfaf7;--card:#fff;--ink:#1d2329;--dim:#66707a;--line:#d9dcdf;--host:#0b7285;--child:#b35c00;--hostbg:#e3f4f6;--childbg:#fdf0e0;--bad:#b3261e;--good:#2b7a3d}
 @media (prefers-color-scheme:dark){:root{--bg:#14181c;--card:#1c2227;--ink:#e6e9ec;--dim:#98a2ab;--line:#343c43;--host:#4cc3d6;--child:#f0a35c;--hostbg:#12343a;--childbg:#3b2a17;--bad:#ff8a80;--good:#7bd88f}}
 *{box-sizing:border-box}
-body{margin:0 auto;max-width:60rem;padding:1.5rem 1rem 4rem;background:var(--bg);color:var(--ink);font:16px/1.5 system-ui,sans-serif;overflow-wrap:anywhere}
+body{margin:0 auto;max-width:60rem;padding:1.5rem 1rem 4rem;background:var(--bg);color:var(--ink);font:16px/1.5 system-ui,sans-serif;overflow-wrap:break-word}
 h1{font-size:1.6rem;line-height:1.2;margin:0 0 .5rem}h2{font-size:1.2rem;margin:2.6rem 0 .3rem}h3{font-size:1rem;margin:1.3rem 0 .1rem}
 pre{white-space:pre-wrap}p{margin:.2rem 0 .7rem}code,pre,.mono{font-family:ui-monospace,monospace;font-size:.86em}
 .dim{color:var(--dim)}.host{color:var(--host)}.child{color:var(--child)}
@@ -61,6 +67,8 @@ summary:hover{background:var(--card)}summary .n{color:var(--dim);font-variant-nu
 summary>span:first-child{flex:1 1 auto;min-width:0}summary .from{flex:0 0 auto;color:var(--dim);font-size:.85em;text-align:right;max-width:45%%}
 summary .n::before{content:"▸";display:inline-block;width:1em}details[open]>summary .n::before{content:"▾"}
 details[open]{background:var(--card);border-radius:.5rem;margin-bottom:.5rem}.why{margin:.2rem 0}
+.fold,.fold[open]{padding:0;margin:0;background:none;border-radius:0}.fold>summary.step{display:grid;gap:0}.fold>summary:hover{background:none}.fold>summary b::before{content:"▸ "}.fold[open]>summary b::before{content:"▾ "}
+.fold>summary .count{color:var(--dim);font-weight:400;font-size:.85em}.mono,dd,li{overflow-wrap:anywhere}td.mono{overflow-wrap:break-word}
 .phase{padding:1rem 0 .2rem .5rem}.phase p{color:var(--dim);font-size:.93em;max-width:44rem}
 .stack{display:flex;flex-direction:column;gap:.25rem;max-width:40rem}.stack div{border:1px solid var(--line);border-radius:.4rem;padding:.35rem .7rem;background:var(--card)}
 .stack .up{border:2px dashed var(--child);background:var(--childbg)}
@@ -77,7 +85,8 @@ summary:has(.at){flex-wrap:wrap;gap:0 .8rem}summary:has(.at)>span:first-child{fl
 .k0{fill:#868e96}.k1{fill:#e8590c}.k2{fill:#f2b705}.k3{fill:#7048e8}.k4{fill:#1c7ed6}.k5{fill:#2f9e44}.k6{fill:#12a5b8}.k7{fill:#c2255c}.k8{fill:#a07855}.k9{fill:#5c7cfa}.k10{fill:#e03131}.k11{fill:#be4bdb}.k12{fill:none;stroke:#868e96;stroke-dasharray:4 3;vector-effect:non-scaling-stroke}.k13{fill:#adb5bd}
 .key{display:inline-block;width:.8rem;height:.8rem;vertical-align:-.05rem;margin-right:.35rem}
 table{border-collapse:collapse;width:100%%}td{padding:.25rem .6rem .25rem 0;vertical-align:top;border-top:1px solid var(--line)}
-@media (max-width:34rem){.step{grid-template-columns:1.1rem .7rem 1.1rem 1fr}summary{display:block}summary .from{display:block;text-align:left;max-width:none}.path{flex-direction:column}.path div{flex:none}.path i{transform:rotate(90deg)}body{font-size:15px}}
+td.low,td.moderate,td.high,td.total{white-space:nowrap}
+@media (max-width:34rem){table,tbody,tr,td{display:block}tr{border-top:1px solid var(--line);padding:.3rem 0}td{border:0;padding:0}td.mono{overflow-wrap:anywhere}.step{grid-template-columns:1.1rem .7rem 1.1rem 1fr}summary{display:block}.share{grid-template-columns:4.4rem 3rem 1fr}summary .from{display:block;text-align:left;max-width:none}.path{flex-direction:column}.path div{flex:none}.path i{transform:rotate(90deg)}body{font-size:15px}}
 @media print{body{max-width:none;background:#fff;color:#000;font-size:10pt}nav{display:none}.step,.card,.path div{break-inside:avoid}h2,h3,.phase{break-after:avoid}details::details-content{content-visibility:visible;height:auto}}
 </style></head><body>`
 
@@ -134,13 +143,11 @@ func (t *page) lanes(p *plan.Plan) {
 	for i, s := range p.Steps {
 		rail := when(alive, "rail c", "rail")
 		if i == 0 || p.Steps[i-1].Phase != s.Phase {
-			heading, about := phase(s.Phase)
-			t.put(`<div class="step"><div class="rail h"></div><div></div><div class="`+rail+`"></div><div class="phase"><b>%s</b>`, heading+when(seen[s.Phase], " (continued)", ""))
-			if !seen[s.Phase] && about != "" {
-				t.put(`<p>%s</p>`, about)
+			if i > 0 {
+				t.line(`</details>`)
 			}
+			t.phaseHead(p, i, rail, seen[s.Phase])
 			seen[s.Phase] = true
-			t.line(`</div></div>`)
 		}
 		left, across := "rail h", "across"
 		switch s.Op.(type) {
@@ -163,7 +170,7 @@ func (t *page) lanes(p *plan.Plan) {
 			rail += " dot"
 		}
 		t.line(`<div class="step"><div class="%s"></div><div class="%s"></div><div class="%s"></div><details>`, left, across, rail)
-		t.put(`<summary><span><span class="n">%s</span>%s</span><span class="from">%s`, i+1, shorten(s.Op.String()), when(s.Origin == "default", "", s.Origin))
+		t.put(`<summary><span><span class="n">%s</span>%s</span><span class="from">%s`, i+1, name(shorten(s.Op.String())), when(s.Origin == "default", "", s.Origin))
 		t.took(p, i)
 		t.line(`</span>`)
 		t.place(p, i)
@@ -172,15 +179,42 @@ func (t *page) lanes(p *plan.Plan) {
 		t.put(`<dt>who</dt><dd class="`+when(s.Lane == plan.Host, "host", "child")+`">%s</dd><dt>from</dt><dd>%s</dd><dt>manual</dt><dd class="mono">%s</dd>`, s.Lane, s.Origin, s.Op.Man())
 		val := reflect.Indirect(reflect.ValueOf(s.Op))
 		for k := range val.NumField() {
-			name, options, _ := strings.Cut(val.Type().Field(k).Tag.Get("json"), ",")
-			if name == "" || options == "omitempty" && val.Field(k).IsZero() {
+			field, options, _ := strings.Cut(val.Type().Field(k).Tag.Get("json"), ",")
+			if field == "" || options == "omitempty" && val.Field(k).IsZero() {
 				continue
 			}
-			t.put(`<dt>%s</dt><dd class="mono">%s</dd>`, name, value(val.Field(k).Interface()))
+			t.put(`<dt>%s</dt><dd class="mono">%s</dd>`, field, value(val.Field(k).Interface()))
 		}
 		t.line(`</dl></details></div>`)
 	}
-	t.line(`</div>`)
+	t.line(when(len(p.Steps) > 0, `</details></div>`, `</div>`))
+}
+
+// phaseHead opens the phase that begins with step i, which folds together with its steps.
+func (t *page) phaseHead(p *plan.Plan, i int, rail string, again bool) {
+	heading, about := phase(p.Steps[i].Phase)
+	n, took := 0, int64(0)
+	for i+n < len(p.Steps) && p.Steps[i+n].Phase == p.Steps[i].Phase {
+		if t.times != nil && !p.Steps[i+n].Waits() {
+			if begin, end, ok := t.times.Span(p, i+n); ok {
+				took += end - begin
+			}
+		}
+		n++
+	}
+	count := fmt.Sprintf("%d steps", n)
+	if n == 1 {
+		count = "1 step"
+	}
+	if t.times != nil {
+		count += ", " + duration(took)
+	}
+	t.put(`<details class="fold" open><summary class="step"><div class="rail h"></div><div></div><div class="`+rail+`"></div><div class="phase"><b>%s</b> <span class="count">%s</span>`,
+		heading+when(again, " (continued)", ""), count)
+	if !again && about != "" {
+		t.put(`<p>%s</p>`, about)
+	}
+	t.line(`</div></summary>`)
 }
 
 // shorten cuts ids of 64 digits and long commands.
@@ -212,7 +246,7 @@ func (t *page) files(v *View) {
 		if m.Type == "bind" {
 			what = "the host's " + m.Source
 		}
-		t.put(`<tr><td class="mono">%s</td><td>%s%s</td></tr>`, m.Target, shorten(what), when(m.ReadOnly, ", read-only", ""))
+		t.put(`<tr><td class="mono">%s</td><td>%s%s</td></tr>`, name(m.Target), name(shorten(what)), when(m.ReadOnly, ", read-only", ""))
 	}
 	t.line(`</table>`)
 	if len(v.Masked)+len(v.Locked) > 0 {
@@ -334,7 +368,7 @@ func (t *page) reach(r *Report) {
 	t.line(`<h2 id="reach">Reach: what it could do to the host</h2>`)
 	t.put(`<p><span class="grade">%s</span>%s</p><table>`, r.Grade, r.Meaning)
 	for _, f := range r.Findings {
-		t.put(`<tr><td class="`+string(f.Severity)+`">%s</td><td>%s%s<br><span class="mono dim">%s</span></td></tr>`, f.Severity, f.What, when(f.Why != "", ": "+f.Why, ""), f.Mend)
+		t.put(`<tr><td class="`+string(f.Severity)+`">%s</td><td>%s%s<br><span class="mono dim">%s</span></td></tr>`, f.Severity, name(f.What), name(when(f.Why != "", ": "+f.Why, "")), f.Mend)
 	}
 	t.put(`</table><p>%s</p>`, fmt.Sprintf("%d of %d system calls are allowed whatever their arguments, %d depending on them, %d never.", r.Syscalls.Allowed, r.Syscalls.Known, len(r.Syscalls.Conditional), len(r.Syscalls.Denied)))
 	for _, area := range areas() {

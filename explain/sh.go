@@ -212,7 +212,7 @@ func (s *shell) prepare() {
 			switch o := step.Op.(type) {
 			case *plan.Overlay:
 				if o.Upper != "" {
-					s.do("mkdir -p " + quoted([]string{under(o.Dir, o.Upper), under(o.Dir, o.Work)}))
+					s.do("mkdir -p " + Quoted([]string{under(o.Dir, o.Upper), under(o.Dir, o.Work)}))
 				}
 			case *plan.OpenTree:
 				address, _, _ := strings.Cut(s.view.Net.Address, "/")
@@ -350,7 +350,7 @@ func (s *shell) commands(op plan.Op) ([]string, bool) {
 	case *plan.ResctrlCheck:
 		return none() // the kernel writes the same in other words: "L3:0=ff" as "    L3:0=00ff;1=ffff"
 	case *plan.ResctrlWrite:
-		return cmd("printf '%s\\n' " + quoted(o.Schemata) + " >" + quote(o.Path+"/schemata"))
+		return cmd("printf '%s\\n' " + Quoted(o.Schemata) + " >" + quote(o.Path+"/schemata"))
 	case *plan.ResctrlJoin:
 		return cmd("echo 0 >" + quote(s.opened[o.From]))
 
@@ -917,7 +917,7 @@ func (s *shell) last() {
 	for _, e := range env {
 		s.line("		%s \\", quote(e))
 	}
-	s.line("		%s", quoted(argv))
+	s.line("		%s", Quoted(argv))
 }
 
 // undo returns the commands of a step that takes something back. Failing is no reason to stop.

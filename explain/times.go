@@ -78,6 +78,9 @@ func shares(parts []part, from, to int64, rest string) []Share {
 	return out
 }
 
+// preparedWords are what the host does between the last step before the clone and the clone.
+const preparedWords = "The child's calls are prepared"
+
 const waitingWords = "Waiting: one lane for the other, or for the processor"
 
 // stepParts are a plan's steps as parts of time, by phase, from the moment zero of its times on.
@@ -97,7 +100,7 @@ func stepParts(p *plan.Plan, t *plan.Times, zero int64) []part {
 			title, rank = waitingWords, waiting
 		}
 		if _, ok := s.Op.(*plan.Clone); ok && s.Lane == plan.Host && t.Born > t.Clone && t.Clone > begin {
-			parts = append(parts, part{"The child's calls are prepared", zero + begin, zero + t.Clone, hostTime})
+			parts = append(parts, part{preparedWords, zero + begin, zero + t.Clone, hostTime})
 			begin = t.Clone
 		}
 		parts = append(parts, part{title, zero + begin, zero + end, rank})

@@ -359,7 +359,7 @@ func (r *reader) step(s plan.Step) bool {
 			v.Tuning = append(v.Tuning, text)
 		}
 	case *plan.Hook:
-		text := o.Name + ": " + quoted(append([]string{o.Path}, o.Args[min(1, len(o.Args)):]...))
+		text := o.Name + ": " + Quoted(append([]string{o.Path}, o.Args[min(1, len(o.Args)):]...))
 		if o.Dir != "" {
 			text += " in " + o.Dir
 		}

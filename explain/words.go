@@ -45,7 +45,7 @@ func commandLine(w io.Writer, program string, v *View, a About) error {
 	for _, f := range kept {
 		t.line("  %s \\", quote(f))
 	}
-	t.line("  %s", quoted(append([]string{image}, command...)))
+	t.line("  %s", Quoted(append([]string{image}, command...)))
 	return t.err
 }
 
