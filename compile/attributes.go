@@ -159,6 +159,15 @@ func (c *container) affinity(lane plan.Lane, list, at, reason string) error {
 	return nil
 }
 
+// unbind takes back what whoever runs the plan is bound to, as by taskset(1) or a service manager's CPUAffinity. The kernel remembers such a
+// set over the move to another cgroup since 6.2, so that a container would stay where its engine runs; runc resets it, too.
+func (c *container) unbind() {
+	if c.Facts.CPUs > 0 {
+		c.add(plan.Child, plan.Kernel, &plan.Affinity{CPUs: "0-1023", Unless: c.Facts.CPUs}, "",
+			"The container may use all processors of its cgroup, wherever the one who starts it is bound to run.")
+	}
+}
+
 func (c *container) memoryPolicy() error {
 	s := c.Spec.Linux.MemoryPolicy
 	if s == nil {

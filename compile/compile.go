@@ -224,6 +224,7 @@ func (c *container) child() error {
 			"The child enters its cgroups before anything else: there is no moment without limits.")
 	}
 	c.joinClass("/linux/intelRdt")
+	c.unbind()
 	c.cgroupSources(plan.Child)
 	c.enter()
 	c.add(plan.Child, plan.Rootfs, &plan.Umask{Mask: 0}, "", "Modes of directories and devices below are meant exactly.")

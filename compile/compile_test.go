@@ -257,8 +257,8 @@ host  isolation  open process 42 as container
 host  isolation  join pid of container
 host  isolation  clone the child, born in cgroup cgroup
 host  terminal   receive descriptor console
+child kernel     run on processors 0-1023, unless all 2 are allowed already
 child isolation  set dumpable to 0
-child isolation  join cgroup ipc mount net uts of container
 `
 	var b strings.Builder
 	for _, s := range out.Plan.Steps[:7] {

@@ -106,6 +106,9 @@ func further(in ExecInput, tools *DebugInput) (*Output, error) {
 	if err := c.affinity(plan.Child, affinity.Final, "/process/execCPUAffinity/final", "Where the process runs from here on, as its cgroup allows."); err != nil {
 		return nil, err
 	}
+	if affinity.Final == "" {
+		c.unbind()
+	}
 	if err := c.oomScore(in.Process, "/process"); err != nil {
 		return nil, err
 	}

@@ -164,7 +164,9 @@ func (c *container) process(p *specs.Process, ptr string) error {
 		c.add(plan.Child, plan.Exec, &plan.InheritFDs{Count: c.PreserveFDs}, "", "The caller gives these descriptors to the program, and none of the runtime's own may be among them.")
 	}
 	c.add(plan.Child, plan.Exec, &plan.CloseRange{First: 3 + max(c.PreserveFDs, 0)}, "", "No descriptor of the host leaks into the container (CVE-2024-21626).")
-	if (p.User.UID != 0 || c.hostRoot) && p.Cwd != "/" {
+	// Runc tries before and after the change of user, too: a directory may be open to root alone, as one of a volume's that is exported with
+	// root squashed may be open to the user alone.
+	if (p.User.UID != 0 || c.hostRoot || !entersAll(p)) && p.Cwd != "/" {
 		c.add(plan.Child, plan.Exec, &plan.Chdir{Path: p.Cwd, Try: true}, ptr+"/cwd", "The program may work in a directory that its user could not enter.")
 	}
 	if err := c.checkListener(filter); err != nil {
@@ -389,4 +391,9 @@ func candidates(p *specs.Process) []string {
 		out = append(out, strings.TrimRight(dir, "/")+"/"+name)
 	}
 	return out
+}
+
+// entersAll reports whether root of the container has the power to enter every directory (capabilities(7)), as it has before it drops others.
+func entersAll(p *specs.Process) bool {
+	return p.Capabilities != nil && (slices.Contains(p.Capabilities.Effective, "CAP_DAC_OVERRIDE") || slices.Contains(p.Capabilities.Effective, "CAP_DAC_READ_SEARCH"))
 }

@@ -419,7 +419,7 @@ func (v *vet) step(s plan.Step) error {
 		return nil
 	case *plan.LinkBridge, *plan.LinkVeth, *plan.LinkAddress, *plan.RouteDefault, *plan.NftBridge, *plan.NftPublish, *plan.WriteFile:
 		return nil // see wires
-	case *plan.CgroupJoin, *plan.Release, *plan.Await, *plan.Notify, *plan.Expect, *plan.Rlimit, *plan.Umask, *plan.SendFD, *plan.RecvFD,
+	case *plan.CgroupJoin, *plan.Affinity, *plan.Release, *plan.Await, *plan.Notify, *plan.Expect, *plan.Rlimit, *plan.Umask, *plan.SendFD, *plan.RecvFD,
 		*plan.Setsid, *plan.ParentDeath, *plan.Dumpable, *plan.NoNewPrivs, *plan.Seccomp, *plan.DropBounding, *plan.KeepCaps, *plan.Setgroups, *plan.Setresgid,
 		*plan.Setresuid, *plan.Capset, *plan.AmbientCaps, *plan.Chdir:
 		return nil // they take away, or concern the child alone

@@ -471,6 +471,9 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 		return check(fmt.Sprintf("unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: %d, Nice: %d, Priority: %d, Runtime: %d, Deadline: %d, Period: %d}, 0)",
 			policy, o.Nice, o.Priority, o.Runtime, o.Deadline, o.Period))
 	case *plan.Affinity:
+		if o.Unless > 0 {
+			return note("if it is bound")
+		}
 		mask, err := plan.ParseList(o.CPUs)
 		if err != nil || len(mask) == 0 || len(mask) > 16 {
 			return none()

@@ -58,7 +58,7 @@ func howOnly() map[string]bool {
 		"fsmount.type", "fsmount.source", "fsmount.options", "fsmount.attrs", "fsmount.save", "fsmount.optional", "fsmount.propagation", "fsmount.keepMode", "fsmount.flags", "fsmount.label",
 		"move_mount.create", "move_mount.noSymlinks", "move_mount.keep", "move_mount.keepMode", "mount_setattr.from", "mask-path.null", "mask-path.label", "mkdir.mode", "mknod.save",
 		"sysctl.from", "write-proc.from", "open-console.rows", "open-console.cols", "open-console.master", "open-console.slave", "open-console.uid", "open-console.plain", "bind-console.from",
-		"send-fd.from", "recv-fd.save", "dup3.from", "dup3.to", "dup3.null", "setsid.controlling", "pdeathsig.signal", "dumpable.value", "setgroups.ifAllowed",
+		"send-fd.from", "recv-fd.save", "dup3.from", "dup3.to", "dup3.null", "sched_setaffinity.unless", "setsid.controlling", "pdeathsig.signal", "dumpable.value", "setgroups.ifAllowed",
 		"chdir.try", "close_range.first", "await-start.dir", "await-start.file", "find-program.candidates", "find-program.name", "execve.candidates",
 		"hook.args", // the first is a name
 		"open_tree.fsType", "open_tree.child", "open_tree.readonly", "send-fd.keep", "send-listener.metadata", "send-listener.version", "copy-up.from", "copy-up.to",

@@ -501,6 +501,9 @@ func (s *shell) commands(op plan.Op) ([]string, bool) {
 	case *plan.Umask:
 		return cmd(fmt.Sprintf("umask %04o", o.Mask))
 	case *plan.Affinity:
+		if o.Unless > 0 {
+			return say("only where this script is bound to some processors")
+		}
 		return cmd("taskset -cp " + quote(o.CPUs) + " $$ >/dev/null")
 	case *plan.IOPriority:
 		class := map[string]string{"IOPRIO_CLASS_RT": "1", "IOPRIO_CLASS_BE": "2", "IOPRIO_CLASS_IDLE": "3"}[o.Class]

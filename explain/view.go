@@ -354,7 +354,11 @@ func (r *reader) step(s plan.Step) bool {
 		v.Ambient = append(v.Ambient, o.Caps...)
 	case *plan.Chdir:
 		v.Cwd = o.Path // where the first is a try, the second says the same
-	case *plan.Sched, *plan.IOPriority, *plan.Affinity, *plan.MemPolicy, *plan.Personality, *plan.TimeOffsets, *plan.SendListener, *plan.LinkMove:
+	case *plan.Affinity:
+		if text := o.String(); o.Unless == 0 && !slices.Contains(v.Tuning, text) { // else it takes back what the caller is bound to
+			v.Tuning = append(v.Tuning, text)
+		}
+	case *plan.Sched, *plan.IOPriority, *plan.MemPolicy, *plan.Personality, *plan.TimeOffsets, *plan.SendListener, *plan.LinkMove:
 		if text := s.Op.String(); !slices.Contains(v.Tuning, text) {
 			v.Tuning = append(v.Tuning, text)
 		}

@@ -629,6 +629,11 @@ func (l *lowering) op(op plan.Op) error {
 		const whoProcess, classShift = 1, 13
 		l.add(mk(unix.SYS_IOPRIO_SET, num(whoProcess), num(0), num(class<<classShift|o.Priority)))
 	case *plan.Affinity:
+		var own unix.CPUSet
+		// The child has the processors of the thread that clones, which is this one.
+		if o.Unless > 0 && unix.SchedGetaffinity(0, &own) == nil && own.Count() >= o.Unless {
+			break
+		}
 		mask, err := plan.ParseList(o.CPUs)
 		if err != nil {
 			return err

@@ -69,6 +69,36 @@ func expect(t *testing.T, s *specs.Spec, want string, change ...func(*compile.In
 	}
 }
 
+// TestUnbind starts from a thread that is bound to one processor.
+func TestUnbind(t *testing.T) {
+	needRoot(t)
+	runtime.LockOSThread() // and never unlocked
+	var all, one unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &all); err != nil {
+		t.Fatal(err)
+	}
+	if all.Count() < 2 {
+		t.Skip("needs two processors")
+	}
+	for n := 0; one.Count() == 0; n++ {
+		if all.IsSet(n) {
+			one.Set(n)
+		}
+	}
+	s := bundle(t, "sh", "-c", "busybox awk '/Cpus_allowed_list/ {print $2}' /proc/self/status")
+	_, free, err := runSpec(t, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.SchedSetaffinity(0, &one); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.SchedSetaffinity(0, &all)
+	if _, bound, err := runSpec(t, s); bound != free || err != nil {
+		t.Errorf("from a thread that is bound: processors %q, %v, want %q", bound, err, free)
+	}
+}
+
 func TestAttributes(t *testing.T) {
 	s := bundle(t, "sh", "-c", `cat /proc/self/oom_score_adj; busybox uname -m; busybox ionice -p $$
 busybox awk '{print $19, $41}' /proc/$$/stat; ulimit -v; ulimit -n; umask; busybox id -G`)

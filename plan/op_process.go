@@ -92,8 +92,12 @@ func (o *IOPriority) String() string {
 
 // Affinity restricts the process to some processors, in the form "0-3,7". In the host lane it acts on the thread that clones, from
 // which the child has it; that thread gets its own back in the end.
+//
+// With Unless it is left out where the one who clones may use that many processors, which are all that there are: then nothing is to be
+// taken back of what was inherited.
 type Affinity struct {
-	CPUs string `json:"cpus"`
+	CPUs   string `json:"cpus"`
+	Unless int    `json:"unless,omitempty"`
 }
 
 func (*Affinity) Kind() string { return "sched_setaffinity" }
@@ -101,6 +105,9 @@ func (*Affinity) Kind() string { return "sched_setaffinity" }
 func (*Affinity) Man() string { return "sched_setaffinity(2)" }
 
 func (o *Affinity) String() string {
+	if o.Unless > 0 {
+		return fmt.Sprintf("run on processors %s, unless all %d are allowed already", o.CPUs, o.Unless)
+	}
 	return "run on processors " + o.CPUs
 }
 
