@@ -228,7 +228,7 @@ func TestExitCode(t *testing.T) {
 }
 
 func TestPrintable(t *testing.T) {
-	if got, want := printable("a\x1b[31mb\u009bc\nd\t"), "a�[31mb�c\nd\t"; got != want {
+	if got, want := printable("a\x1b[31mb\u009bc\nd\t\u202ee"), "a\\x1b[31mb\\u009bc\nd\t\\u202ee"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }

@@ -7,8 +7,10 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"glassbox/engine"
+	"glassbox/explain"
 )
 
 // exitError ends the program with a code; what there was to say has been said.
@@ -86,12 +88,26 @@ func (a *app) complain(err error) {
 	fmt.Fprintf(a.err, "glassbox: %s\n", strings.TrimRight(printable(err.Error()), "\n"))
 }
 
-// printable takes the control characters out of a text that may come from an image or a registry: a terminal obeys them.
+// printable makes visible what a terminal would obey, or what shows a text otherwise than it is, in one that may come from an image or a
+// registry. Lines and tabs stay.
 func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r != '\n' && r != '\t' && (r < ' ' || r >= 0x7f && r < 0xa0) {
-			return '�'
+	var b strings.Builder
+	for {
+		i := strings.IndexAny(s, "\n\t")
+		if i < 0 {
+			b.WriteString(explain.Clean(s))
+			return b.String()
 		}
-		return r
-	}, s)
+		b.WriteString(explain.Clean(s[:i]))
+		b.WriteByte(s[i])
+		s = s[i+1:]
+	}
+}
+
+// forReader is printable for a reader at a terminal; programs get what there is.
+func (a *app) forReader(s string) string {
+	if term.IsTerminal(int(a.out.Fd())) {
+		return printable(s)
+	}
+	return s
 }

@@ -91,7 +91,7 @@ func TestImagesFormats(t *testing.T) {
 
 func TestInspectImage(t *testing.T) {
 	var b bytes.Buffer
-	if err := printValue(&b, "json", newImageDetails(testImage())); err != nil {
+	if err := printValue(&b, "json", testImage().Inspect()); err != nil {
 		t.Fatal(err)
 	}
 	golden(t, "image-inspect", b.String())
@@ -103,7 +103,7 @@ func TestInspectImage(t *testing.T) {
 		"{{range .RepoTags}}{{.}};{{end}}": "debian:12;reg:5000/team/debian:today;\n",
 	} {
 		b.Reset()
-		if err := printValue(&b, format, newImageDetails(testImage())); err != nil || b.String() != want {
+		if err := printValue(&b, format, testImage().Inspect()); err != nil || b.String() != want {
 			t.Errorf("%s: got %q, %v; want %q", format, b.String(), err, want)
 		}
 	}

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 
-	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/cobra"
 
 	"glassbox/image"
@@ -316,59 +315,4 @@ directories come with all they hold.`,
 	cmd.Flags().SetInterspersed(false)
 	cmd.Flags().Var(&platform, "platform", "Platform of the image, which can be no other than this machine's")
 	return cmd
-}
-
-// imageDetails is Docker's JSON of an image.
-type imageDetails struct {
-	ID            string `json:"Id"`
-	RepoTags      []string
-	RepoDigests   []string
-	Parent        string
-	Comment       string
-	Created       string
-	DockerVersion string
-	Author        string
-	Config        v1.ImageConfig
-	Architecture  string
-	Variant       string `json:",omitempty"`
-	Os            string
-	Size          int64
-	GraphDriver   graphDriver
-	RootFS        rootFS
-	Metadata      map[string]string
-	Descriptor    map[string]string
-	History       []v1.History `json:",omitempty"`
-}
-
-type graphDriver struct {
-	Name string
-	Data map[string]string
-}
-
-type rootFS struct {
-	Type   string
-	Layers []string
-}
-
-func newImageDetails(i *image.Image) *imageDetails {
-	d := &imageDetails{
-		ID: i.ID, RepoTags: append([]string{}, i.Names...), RepoDigests: append([]string{}, i.Digests...), Author: i.Config.Author,
-		Config: i.Config.Config, Architecture: i.Config.Architecture, Variant: i.Config.Variant, Os: i.Config.OS, Size: i.Size,
-		GraphDriver: graphDriver{Name: "overlay", Data: map[string]string{}},
-		RootFS:      rootFS{Type: "layers"},
-		Metadata:    map[string]string{"LastTagTime": i.Pulled.Format(time.RFC3339Nano)},
-		Descriptor:  map[string]string{"digest": i.ManifestDigest},
-		History:     i.Config.History,
-	}
-	if !i.Created.IsZero() {
-		d.Created = i.Created.Format(time.RFC3339Nano)
-	}
-	var dirs []string
-	for _, l := range i.Layers {
-		d.RootFS.Layers = append(d.RootFS.Layers, l.DiffID)
-		dirs = append(dirs, l.Dir)
-	}
-	slices.Reverse(dirs) // as overlayfs takes them: top first
-	d.GraphDriver.Data["LowerDir"] = strings.Join(dirs, ":")
-	return d
 }

@@ -1,13 +1,16 @@
 package cli
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/spf13/cobra"
 
 	"glassbox/engine"
+	"glassbox/explain"
 	"glassbox/image"
 )
 
@@ -66,7 +69,10 @@ func (a *app) inspect(kind, format string, platform image.Platform, args []strin
 	for _, ref := range args {
 		v, err := lookup(e, kind, ref, platform)
 		if err == nil && format != "" && format != "json" {
-			err = printValue(a.out, format, v)
+			var b bytes.Buffer
+			if err = printValue(&b, format, v); err == nil {
+				_, err = io.WriteString(a.out, a.forReader(b.String()))
+			}
 		}
 		switch {
 		case err == nil:
@@ -79,16 +85,16 @@ func (a *app) inspect(kind, format string, platform image.Platform, args []strin
 		}
 		failed = true
 	}
-	switch format {
-	case "":
-		enc := json.NewEncoder(a.out)
-		enc.SetIndent("", "    ")
+	if format == "" || format == "json" {
+		var b bytes.Buffer
+		enc := json.NewEncoder(&b)
+		if format == "" {
+			enc.SetIndent("", "    ")
+		}
 		enc.SetEscapeHTML(false)
-		err = enc.Encode(found)
-	case "json":
-		enc := json.NewEncoder(a.out)
-		enc.SetEscapeHTML(false)
-		err = enc.Encode(found)
+		if err = enc.Encode(found); err == nil {
+			_, err = a.out.Write(explain.EscapeJSON(b.Bytes())) // the same to a machine
+		}
 	}
 	if err == nil && failed {
 		err = &exitError{code: 1}
@@ -116,7 +122,7 @@ func lookup(e *engine.Engine, kind, ref string, platform image.Platform) (any, e
 	if kind != "container" {
 		i, err := e.Images().ResolveFor(ref, platform)
 		if err == nil {
-			return newImageDetails(i), nil
+			return i.Inspect(), nil
 		}
 		if !errors.Is(err, image.ErrNotFound) && (!errors.Is(err, image.ErrReference) || !platform.IsZero()) {
 			return nil, err

@@ -56,7 +56,7 @@ func (p *Printer) Event(e Event) {
 	case Warned:
 		p.draw()
 		p.drawn = 0
-		p.line("Warning: " + e.Text)
+		p.line("Warning: " + harmless(e.Text))
 		return
 	case Finished:
 		p.draw()

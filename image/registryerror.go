@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"unicode"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 )
@@ -46,14 +47,20 @@ func serverWords(code, message string) string {
 	return printable(s)
 }
 
-// printable keeps a server's words from driving the terminal.
-func printable(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 {
+// harmless keeps somebody else's words from driving the terminal, or from showing otherwise than they are: control characters, marks of
+// direction (CVE-2021-42574), what breaks lines or takes no room.
+func harmless(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp) {
 			return ' '
 		}
 		return r
 	}, s)
+}
+
+// printable is harmless for words of a server, which may be many.
+func printable(s string) string {
+	s = harmless(s)
 	if len(s) > 300 {
 		s = strings.ToValidUTF8(s[:300], "") + "…"
 	}
