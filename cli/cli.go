@@ -26,6 +26,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"glassbox/docker"
 	"glassbox/engine"
 	"glassbox/plan"
 )
@@ -212,6 +213,9 @@ func (a *app) places() (root, state string) {
 // open opens the engine.
 func (a *app) open() (*engine.Engine, error) {
 	defer a.timed("open the engine")()
+	if err := a.checkRuntime(); err != nil {
+		return nil, err
+	}
 	c := engine.Config{Runtime: a.runtimePath()}
 	var err error
 	if c.Root, err = filepath.Abs(a.root); err != nil {
@@ -223,12 +227,28 @@ func (a *app) open() (*engine.Engine, error) {
 	return engine.Open(c)
 }
 
+// checkRuntime refuses a runtime that was named and can't be one, before anything is made.
+func (a *app) checkRuntime() error {
+	switch {
+	case a.runtime == "" || a.runtime == docker.Runtime:
+		return nil
+	case !strings.Contains(a.runtime, "/"):
+		return &usageError{fmt.Errorf("--runtime %s: there is one runtime, glassbox's own; what can be given is the path of another build of %s",
+			a.runtime, docker.Runtime)}
+	}
+	st, err := os.Stat(a.runtime)
+	if err != nil || st.IsDir() || st.Mode()&0o111 == 0 {
+		return &usageError{fmt.Errorf("--runtime %s: there is no such program", a.runtime)}
+	}
+	return nil
+}
+
 // runtimePath finds glassbox-runtime: as told, beside this program, in PATH.
 func (a *app) runtimePath() string {
-	if a.runtime != "" {
+	const name = docker.Runtime
+	if a.runtime != "" && a.runtime != name {
 		return a.runtime
 	}
-	const name = "glassbox-runtime"
 	if self, err := os.Executable(); err == nil {
 		beside := filepath.Join(filepath.Dir(self), name)
 		if _, err := os.Stat(beside); err == nil {

@@ -2,34 +2,13 @@ package cli
 
 import (
 	"fmt"
-	"path/filepath"
 	"runtime"
 	"strings"
 
+	"glassbox/docker"
+
 	"github.com/spf13/cobra"
-
-	"glassbox/engine"
-	"glassbox/host"
 )
-
-// info is what `glassbox info` tells.
-type info struct {
-	Version    string
-	Root       string
-	State      string
-	Runtime    string
-	Kernel     string
-	Arch       string
-	CPUs       int
-	Memory     uint64 // bytes
-	Cgroup     string // v1, v2, hybrid, none
-	LSM        []string
-	Seccomp    bool
-	User       uint32
-	Containers int
-	Running    int
-	Images     int
-}
 
 func (a *app) infoCommand() *cobra.Command {
 	var format string
@@ -37,7 +16,7 @@ func (a *app) infoCommand() *cobra.Command {
 		Use:   "info [OPTIONS]",
 		Short: "What glassbox uses and what this host is",
 		Example: `  glassbox info
-  glassbox info -f '{{.Cgroup}}'`,
+  glassbox info -f '{{.CgroupVersion}} {{.Architecture}}'`,
 		Args: noArgs,
 		RunE: func(*cobra.Command, []string) error {
 			i, err := a.info()
@@ -47,7 +26,7 @@ func (a *app) infoCommand() *cobra.Command {
 			if format != "" {
 				return printValue(a.out, format, i)
 			}
-			i.print(a)
+			a.printInfo(i)
 			return nil
 		},
 	}
@@ -55,58 +34,32 @@ func (a *app) infoCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *app) info() (*info, error) {
-	f, err := host.Probe()
-	if err != nil {
-		return nil, err
-	}
-	i := &info{
-		Version: Version, Runtime: a.runtimePath(), Kernel: f.Kernel.Release, Arch: f.Arch, CPUs: f.CPUs, Memory: f.Memory,
-		Cgroup: f.Cgroup.Mode, LSM: f.LSM, Seccomp: f.Seccomp, User: f.UID,
-	}
-	if i.Root, err = filepath.Abs(a.root); err != nil {
-		return nil, err
-	}
-	if i.State, err = filepath.Abs(a.state); err != nil {
-		return nil, err
-	}
+func (a *app) info() (*docker.Info, error) {
 	e, err := a.open()
 	if err != nil {
 		return nil, err
 	}
-	list, err := e.List(engine.ListOptions{All: true})
-	if err != nil {
-		return nil, err
-	}
-	i.Containers = len(list)
-	for _, s := range list {
-		if s.State == "running" {
-			i.Running++
-		}
-	}
-	stored, err := e.Images().List()
-	i.Images = len(stored)
-	return i, err
+	return e.Info(Version)
 }
 
-func (i *info) print(a *app) {
-	runtimePath := i.Runtime
+func (a *app) printInfo(i *docker.Info) {
+	runtimePath := i.Glassbox.Runtime
 	if runtimePath == "" {
 		runtimePath = "not found: put glassbox-runtime beside glassbox or name it with --runtime"
 	}
 	for _, line := range [][2]string{
-		{"Version", i.Version},
-		{"Root", i.Root},
-		{"State", i.State},
+		{"Version", i.ServerVersion},
+		{"Root", i.DockerRootDir},
+		{"State", i.Glassbox.State},
 		{"Runtime", runtimePath},
-		{"Kernel", i.Kernel},
-		{"Architecture", i.Arch},
-		{"CPUs", fmt.Sprint(i.CPUs)},
-		{"Memory", size(int64(i.Memory))},
-		{"Cgroups", i.Cgroup},
-		{"Security", strings.Join(append(i.LSM, seccompWord(i.Seccomp)), ", ")},
-		{"User", fmt.Sprint(i.User)},
-		{"Containers", fmt.Sprintf("%d, %d running", i.Containers, i.Running)},
+		{"Kernel", i.KernelVersion},
+		{"Architecture", i.Architecture},
+		{"CPUs", fmt.Sprint(i.NCPU)},
+		{"Memory", size(int64(i.MemTotal))},
+		{"Cgroups", i.Glassbox.Cgroup},
+		{"Security", strings.Join(append(i.Glassbox.LSM, seccompWord(i.Glassbox.Seccomp)), ", ")},
+		{"User", fmt.Sprint(i.Glassbox.User)},
+		{"Containers", fmt.Sprintf("%d, %d running", i.Containers, i.ContainersRunning+i.ContainersPaused)},
 		{"Images", fmt.Sprint(i.Images)},
 	} {
 		fmt.Fprintf(a.out, "%-13s %s\n", line[0]+":", line[1])

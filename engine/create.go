@@ -71,6 +71,9 @@ func (e *Engine) Create(ctx context.Context, o CreateOptions) (*container.Contai
 
 // describe finds the image of a container that is being made, keeps what it says, and writes the OCI configuration.
 func (e *Engine) describe(ctx context.Context, c *container.Container, facts *host.Facts) (*spec.Output, error) {
+	if err := e.resolveShares(c); err != nil {
+		return nil, err
+	}
 	found := timed(ctx, "finds the image")
 	img, err := e.imageOf(c)
 	found()

@@ -215,6 +215,29 @@ func shares(c *container.Container) []sharing {
 	return out
 }
 
+// resolveShares puts the IDs of other containers in the place of their names: a container that is renamed, or another that gets its name, must
+// not change whose namespaces are shared.
+func (e *Engine) resolveShares(c *container.Container) error {
+	n := &c.Config.Namespaces
+	modes := []*container.Mode{&n.PID, &n.IPC, &n.UTS, &n.Cgroup}
+	if len(c.Config.Endpoints) > 0 {
+		c.Config.Endpoints = slices.Clone(c.Config.Endpoints) // the caller's
+		network := container.Mode(c.Config.Endpoints[0].Network)
+		defer func() { c.Config.Endpoints[0].Network = string(network) }()
+		modes = append(modes, &network)
+	}
+	for _, m := range modes {
+		if ref := m.Container(); ref != "" {
+			id, err := e.resolve(ref)
+			if err != nil {
+				return err
+			}
+			*m = container.Mode("container:" + id)
+		}
+	}
+	return nil
+}
+
 // gatherShared finds the containers whose namespaces are shared. One that doesn't run has no process: that is for whoever starts to refuse
 // (see sharesRun), because a container may be made before the other one is started.
 func (e *Engine) gatherShared(c *container.Container, a *spec.Answers) error {
@@ -225,6 +248,9 @@ func (e *Engine) gatherShared(c *container.Container, a *spec.Answers) error {
 		}
 		if a.Shared == nil {
 			a.Shared = map[string]spec.Process{}
+		}
+		if s.kind == "ipc" && other.Config.Namespaces.IPC != "shareable" {
+			return invalid("cannot join IPC of a container %s: non-shareable IPC (hint: make the donor container with --ipc shareable)", other.ID)
 		}
 		p := spec.Process{Container: other.ID, PID: state.PID}
 		if s.kind == "net" {

@@ -1,0 +1,3 @@
+module glassbox/test/wire
+
+go 1.26
