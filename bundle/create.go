@@ -181,8 +181,10 @@ func (r *Runtime) compile(in compile.Input) (*compile.Output, error) {
 func newRecord(id string, in compile.Input, out *compile.Output, undone *plan.Plan) *record {
 	s := in.Spec
 	return &record{
-		Format: recordFormat, OCIVersion: s.Version, ID: id, Bundle: in.Bundle, Rootfs: s.Root.Path, Created: time.Now().UTC(), Owner: os.Geteuid(),
-		Annotations: s.Annotations, Cgroups: out.Cgroups, Unit: out.Unit, Place: out.Class, Systemd: in.Systemd, Namespaces: out.Plan.Namespaces(), Hooks: laterHooks(s.Hooks),
+		Format: recordFormat, OCIVersion: s.Version, ID: id, Bundle: in.Bundle, Rootfs: s.Root.Path, Created: time.Now().UTC(),
+		Owner:       os.Geteuid(),
+		Annotations: s.Annotations, Cgroups: out.Cgroups, Unit: out.Unit, Place: out.Class, Systemd: in.Systemd,
+		Namespaces: out.Plan.Namespaces(), Hooks: laterHooks(s.Hooks),
 		SharedPIDs: sharesPIDs(s),
 		spec:       s, left: &leftovers{Cgroups: out.Cgroups, Steps: undone.Undo(len(undone.Steps))},
 	}

@@ -68,7 +68,8 @@ func criu() (string, error) {
 	}
 	path, err := exec.LookPath("criu")
 	if err != nil {
-		return "", errors.New("criu is not installed: checkpoint and restore are its work. The package is named criu in the distributions that have it; the program must be in PATH")
+		return "", errors.New("criu is not installed: checkpoint and restore are its work. The package is named criu in the distributions " +
+			"that have it; the program must be in PATH")
 	}
 	return filepath.Abs(path)
 }
@@ -240,7 +241,8 @@ func hostTrees(p *plan.Plan) (map[string]tree, error) {
 				continue
 			}
 			if t.IDMap != "" && t.ids == nil {
-				return nil, fmt.Errorf("%s: criu can't bring back a mount with the ids of the container's user namespace; give it uidMappings and gidMappings of its own", s.Origin)
+				return nil, fmt.Errorf("%s: criu can't bring back a mount with the ids of the container's user namespace; give it uidMappings and "+
+					"gidMappings of its own", s.Origin)
 			}
 			trees[o.Target] = t
 		}
@@ -290,7 +292,10 @@ func (c *record) hostMounts(p *plan.Plan) ([]hostMount, error) {
 	defer unix.Close(root)
 	// at is the mount on a path of the container, whose symbolic links don't lead out.
 	at := func(path string) (mount, bool) {
-		fd, err := unix.Openat2(root, "."+path, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS})
+		fd, err := unix.Openat2(root, "."+path, &unix.OpenHow{
+			Flags:   unix.O_PATH | unix.O_CLOEXEC,
+			Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
+		})
 		if err != nil {
 			return mount{}, false
 		}
@@ -383,7 +388,8 @@ func (c *record) stdio() (names, files []string, err error) {
 			names = append(names, name) // criu has --shell-job for a terminal of others
 			continue
 		}
-		if err == nil && strings.HasPrefix(name, "/") && !slices.ContainsFunc(mounts, func(m mount) bool { return m.id == id }) && unix.Stat(path, &st) == nil {
+		if err == nil && strings.HasPrefix(name, "/") && !slices.ContainsFunc(mounts, func(m mount) bool { return m.id == id }) &&
+			unix.Stat(path, &st) == nil {
 			n, _ := strconv.Atoi(id)
 			name = fmt.Sprintf("file[%x:%x]", n, st.Ino)
 			files = append(files, name)
@@ -413,7 +419,8 @@ func others(p *plan.Plan) []string {
 // checkMounts refuses a container whose processes criu would write and end, and could not make again.
 func checkMounts(spec *specs.Spec) error {
 	if !compile.OwnMounts(spec.Linux.Namespaces) {
-		return errors.New("/linux/namespaces: a container without a mount namespace has the mounts of the host, which criu would take for its own")
+		return errors.New("/linux/namespaces: a container without a mount namespace has the mounts of the host, which criu would take for " +
+			"its own")
 	}
 	return nil
 }

@@ -55,7 +55,8 @@ func TestCRIUOptions(t *testing.T) {
 	spec := &specs.Spec{Hooks: &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/h"}}}, Annotations: map[string]string{"org.criu.config": ""}}
 	f.ManageCgroups, f.TCPEstablished = "full", true
 	m, err := f.options("x.log", spec)
-	if err != nil || !m.has(t, optLogFile, "x.log") || !m.has(t, optManageCgroups, "4") || !m.has(t, optTCPEstablished, "1") || !m.has(t, optEmptyNS, strconv.Itoa(unix.CLONE_NEWNET)) {
+	if err != nil || !m.has(t, optLogFile, "x.log") || !m.has(t, optManageCgroups, "4") || !m.has(t, optTCPEstablished, "1") ||
+		!m.has(t, optEmptyNS, strconv.Itoa(unix.CLONE_NEWNET)) {
 		t.Errorf("got %q, %v", m, err)
 	}
 	for want, change := range map[string]func(*CRIUFlags){
@@ -110,7 +111,8 @@ func TestCRIUError(t *testing.T) {
 	program, log := filepath.Join(dir, "criu"), filepath.Join(dir, "dump.log")
 	play := func(script string) { os.WriteFile(program, []byte("#!/bin/sh\n"+script), 0o755) }
 	play("echo 'Error (a.c:1): first' >&2; echo 'Error (a.c:2): last' >&2; exit 1")
-	if got := criuError(program, "dump", log, nil, nil).Error(); !strings.Contains(got, "doesn't work on this kernel: criu check: last (first: first)") {
+	if got := criuError(program, "dump", log, nil, nil).Error(); !strings.Contains(got,
+		"doesn't work on this kernel: criu check: last (first: first)") {
 		t.Errorf("got %q", got)
 	}
 	play("exit 0")
@@ -129,8 +131,14 @@ func TestCheckpointAndBack(t *testing.T) {
 	f := newFake(t, running, func(s *specs.Spec) {
 		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/nowhere/data", Type: "bind", Source: "/tmp", Options: []string{"bind"}})
 	})
-	f.refused("checkpoint", f.r.Checkpoint("f", CheckpointOptions{PreDump: true, CRIUFlags: CRIUFlags{ImagePath: filepath.Join(f.dir, "p")}}), "")
-	o := &CheckpointOptions{CRIUFlags: CRIUFlags{ImagePath: filepath.Join(f.dir, "images")}, PageServer: "[::1]:99", ParentPath: "one", LinkRemap: true, StatusFD: -1}
+	f.refused("checkpoint", f.r.Checkpoint("f", CheckpointOptions{
+		PreDump:   true,
+		CRIUFlags: CRIUFlags{ImagePath: filepath.Join(f.dir, "p")},
+	}), "")
+	o := &CheckpointOptions{
+		CRIUFlags: CRIUFlags{ImagePath: filepath.Join(f.dir, "images")}, PageServer: "[::1]:99", ParentPath: "one",
+		LinkRemap: true, StatusFD: -1,
+	}
 	if err := o.open(); err != nil {
 		t.Fatal(err)
 	}
@@ -140,7 +148,8 @@ func TestCheckpointAndBack(t *testing.T) {
 	}
 	os.Mkdir(filepath.Join(o.ImagePath, "one"), 0o700)
 	m, join, err := f.r.checkpointOptions(f.c, o)
-	if err != nil || len(join) > 0 || !m.has(t, optPID, strconv.Itoa(f.c.PID)) || !m.has(t, optPageServer, "::1") || !m.has(t, optParent, "one") || !m.has(t, optLinkRemap, "1") {
+	if err != nil || len(join) > 0 || !m.has(t, optPID, strconv.Itoa(f.c.PID)) || !m.has(t, optPageServer, "::1") ||
+		!m.has(t, optParent, "one") || !m.has(t, optLinkRemap, "1") {
 		t.Fatalf("got %q, %v, %v", m, join, err)
 	}
 	for want, change := range map[string]func(*CheckpointOptions){
@@ -165,7 +174,8 @@ func TestCheckpointAndBack(t *testing.T) {
 	}
 	restored := func(mounts []hostMount, streams ...string) (message, compile.RestoreInput, error) {
 		t.Helper()
-		if err := errors.Join(writeJSON(filepath.Join(o.ImagePath, imageFile), image{Mounts: mounts}), writeJSON(filepath.Join(o.ImagePath, descriptorsFile), streams)); err != nil {
+		if err := errors.Join(writeJSON(filepath.Join(o.ImagePath, imageFile), image{Mounts: mounts}),
+			writeJSON(filepath.Join(o.ImagePath, descriptorsFile), streams)); err != nil {
 			t.Fatal(err)
 		}
 		input, err := f.r.input("f", f.dir, spec)
@@ -180,8 +190,10 @@ func TestCheckpointAndBack(t *testing.T) {
 		m, err := f.r.restoreOptions(&in, out, &RestoreOptions{CRIUFlags: o.CRIUFlags, LSMProfile: "apparmor:p", LSMMountContext: "c"})
 		return m, in, err
 	}
-	m, in, err := restored([]hostMount{{Mountpoint: "/nowhere/data", Target: "/nowhere/data"}, {Mountpoint: "/proc/kcore"}}, "pipe:[1]", "pipe:[1]", "/dev/null")
-	if err != nil || !m.has(t, optLSMProfile, "apparmor:p") || !m.has(t, optExternal, "mnt[/proc/kcore]:/dev/null") || !m.has(t, optExternal, "mnt[/nowhere/data]:") || !m.has(t, optInherit, "pipe:[1]") {
+	m, in, err := restored([]hostMount{{Mountpoint: "/nowhere/data", Target: "/nowhere/data"}, {Mountpoint: "/proc/kcore"}}, "pipe:[1]",
+		"pipe:[1]", "/dev/null")
+	if err != nil || !m.has(t, optLSMProfile, "apparmor:p") || !m.has(t, optExternal, "mnt[/proc/kcore]:/dev/null") ||
+		!m.has(t, optExternal, "mnt[/nowhere/data]:") || !m.has(t, optInherit, "pipe:[1]") {
 		t.Errorf("got %q, %v", m, err)
 	}
 	if len(in.Stage) != 1 || in.Stage[0].Path != "/tmp" || in.Descriptors["stdin"] != criuStreams || len(in.Descriptors) != 1 {
@@ -197,7 +209,10 @@ func TestCheckpointAndBack(t *testing.T) {
 		t.Errorf("half a file: %v", err)
 	}
 
-	if gid, own := rootGroup(&specs.Spec{Linux: &specs.Linux{GIDMappings: []specs.LinuxIDMapping{{ContainerID: 0, HostID: 1000, Size: 5}}}}); gid != 1000 || !own {
+	if gid, own := rootGroup(&specs.Spec{Linux: &specs.Linux{GIDMappings: []specs.LinuxIDMapping{{
+		ContainerID: 0, HostID: 1000,
+		Size: 5,
+	}}}}); gid != 1000 || !own {
 		t.Errorf("got %d, %v", gid, own)
 	}
 	for kind, want := range map[string]int{"net": 100, "pid": 101, "ipc": 0, "uts": 0} {

@@ -149,7 +149,8 @@ func (f *fake) refused(what string, err error, want string) {
 func (f *fake) hook(name, more string) specs.Hook {
 	f.t.Helper()
 	path := filepath.Join(f.dir, "hook")
-	if err := os.WriteFile(path, []byte("#!/bin/sh\nstate=$(cat)\necho \"$1 $(pwd) $state\" >>"+f.dir+"/log\neval \"$2\"\n"), 0o755); err != nil {
+	if err := os.WriteFile(path, []byte("#!/bin/sh\nstate=$(cat)\necho \"$1 $(pwd) $state\" >>"+f.dir+"/log\neval \"$2\"\n"),
+		0o755); err != nil {
 		f.t.Fatal(err)
 	}
 	return specs.Hook{Path: path, Args: []string{"hook", name, more}}

@@ -40,11 +40,17 @@ func fieldFacts(mode string) *host.Facts {
 		return f
 	}
 	f.Cgroup = host.Cgroup{Mode: mode, CpusetCpus: "0-3", CpusetMems: "0"}
-	for _, name := range []string{"cpuset", "cpu", "cpuacct", "blkio", "memory", "devices", "freezer", "net_cls", "net_prio", "hugetlb", "pids", "rdma", "name=systemd"} {
-		f.Cgroup.Hierarchies = append(f.Cgroup.Hierarchies, host.Hierarchy{Mount: "/sys/fs/cgroup/" + name, Controllers: []string{name}, Own: "/", Files: []string{
-			"memory.memsw.limit_in_bytes", "memory.kmem.tcp.limit_in_bytes", "blkio.weight", "blkio.bfq.weight",
-			"cpu.cfs_quota_us", "cpu.cfs_burst_us", "cpu.rt_runtime_us", "cpu.idle",
-		}})
+	for _, name := range []string{
+		"cpuset", "cpu", "cpuacct", "blkio", "memory", "devices", "freezer", "net_cls", "net_prio", "hugetlb",
+		"pids", "rdma", "name=systemd",
+	} {
+		f.Cgroup.Hierarchies = append(f.Cgroup.Hierarchies, host.Hierarchy{
+			Mount: "/sys/fs/cgroup/" + name, Controllers: []string{name}, Own: "/",
+			Files: []string{
+				"memory.memsw.limit_in_bytes", "memory.kmem.tcp.limit_in_bytes", "blkio.weight", "blkio.bfq.weight",
+				"cpu.cfs_quota_us", "cpu.cfs_burst_us", "cpu.rt_runtime_us", "cpu.idle",
+			},
+		})
 	}
 	return f
 }
@@ -67,9 +73,11 @@ func fieldCases() map[string]fieldCase {
 	linux := func(s string) string { return `{"linux": {` + s + `}}` }
 	resources := func(s string) string { return linux(`"resources": {` + s + `}`) }
 	namespaces := func(first, more string) string {
-		return linux(`"namespaces": [` + first + `{"type": "mount"}, {"type": "pid"}, {"type": "uts"}, {"type": "ipc"}, {"type": "network"}]` + more)
+		return linux(`"namespaces": [` + first + `{"type": "mount"}, {"type": "pid"}, {"type": "uts"}, {"type": "ipc"}, {"type": "network"}]` +
+			more)
 	}
-	users := namespaces(`{"type": "user"}, `, `, "uidMappings": [{"containerID": 10, "hostID": 200000, "size": 5}, {"containerID": 0, "hostID": 100000, "size": 10}],
+	users := namespaces(`{"type": "user"}, `, `, "uidMappings": [{"containerID": 10, "hostID": 200000, "size": 5}, {"containerID": 0,
+		"hostID": 100000, "size": 10}],
 		"gidMappings": [{"containerID": 10, "hostID": 200000, "size": 5}, {"containerID": 0, "hostID": 100000, "size": 10}]`)
 	mount := `{"mounts": [{"destination": "/d", "type": "tmpfs", "source": "tmpfs"}]}`
 	mapped := `{"mounts": [{"destination": "/d", "type": "bind", "source": "/s", "options": ["bind"],
@@ -83,7 +91,8 @@ func fieldCases() map[string]fieldCase {
 	seccomp := func(rest string) string {
 		return linux(`"seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"` + rest + `]}`)
 	}
-	notify := linux(`"seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/l", "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]}`)
+	notify := linux(`"seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/l", "syscalls": [{"names": ["mkdir"], "action": ` +
+		`"SCMP_ACT_NOTIFY"}]}`)
 	compared := seccomp(`, "args": [{"index": 0, "value": 3, "valueTwo": 1, "op": "SCMP_CMP_MASKED_EQ"}]}`)
 	class := linux(`"intelRdt": {"closID": "one"}`)
 	memory := linux(`"memoryPolicy": {"mode": "MPOL_INTERLEAVE", "nodes": "0"}`)
@@ -171,14 +180,20 @@ func fieldCases() map[string]fieldCase {
 		"/linux/resources/blockIO/weightDevice/0/weight":     {value: 200, with: weight},
 		"/linux/resources/blockIO/weightDevice/0/leafWeight": {value: 200, with: weight},
 
-		"/linux/resources/hugepageLimits/0/pageSize":     {value: "1GB", with: resources(`"hugepageLimits": [{"pageSize": "2MB", "limit": 1}]`)},
-		"/linux/resources/hugepageLimits/0/limit":        {value: 2, with: resources(`"hugepageLimits": [{"pageSize": "2MB", "limit": 1}]`)},
-		"/linux/resources/network/classID":               {value: 5},
-		"/linux/resources/network/priorities/0/name":     {value: "eth1", with: resources(`"network": {"priorities": [{"name": "eth0", "priority": 1}]}`)},
-		"/linux/resources/network/priorities/0/priority": {value: 2, with: resources(`"network": {"priorities": [{"name": "eth0", "priority": 1}]}`)},
-		"/linux/resources/rdma/x/hcaHandles":             {value: 5, as: "/linux/resources/rdma/mlx5_0/hcaHandles"},
-		"/linux/resources/rdma/x/hcaObjects":             {value: 5, as: "/linux/resources/rdma/mlx5_0/hcaObjects"},
-		"/linux/resources/unified/x":                     {value: "1000", as: "/linux/resources/unified/memory.high"},
+		"/linux/resources/hugepageLimits/0/pageSize": {value: "1GB", with: resources(`"hugepageLimits": [{"pageSize": "2MB", "limit": 1}]`)},
+		"/linux/resources/hugepageLimits/0/limit":    {value: 2, with: resources(`"hugepageLimits": [{"pageSize": "2MB", "limit": 1}]`)},
+		"/linux/resources/network/classID":           {value: 5},
+		"/linux/resources/network/priorities/0/name": {
+			value: "eth1",
+			with:  resources(`"network": {"priorities": [{"name": "eth0", "priority": 1}]}`),
+		},
+		"/linux/resources/network/priorities/0/priority": {
+			value: 2,
+			with:  resources(`"network": {"priorities": [{"name": "eth0", "priority": 1}]}`),
+		},
+		"/linux/resources/rdma/x/hcaHandles": {value: 5, as: "/linux/resources/rdma/mlx5_0/hcaHandles"},
+		"/linux/resources/rdma/x/hcaObjects": {value: 5, as: "/linux/resources/rdma/mlx5_0/hcaObjects"},
+		"/linux/resources/unified/x":         {value: "1000", as: "/linux/resources/unified/memory.high"},
 
 		"/linux/cgroupsPath":        {value: "/g"},
 		"/linux/namespaces/0/type":  {value: "time", with: namespaces(`{"type": "cgroup"}, `, ``)},
@@ -192,8 +207,11 @@ func fieldCases() map[string]fieldCase {
 		"/linux/devices/0/gid":      {value: 5, with: device},
 		"/linux/netDevices/x/name":  {value: "e0", as: "/linux/netDevices/eth0/name", with: linux(`"netDevices": {"eth0": {}}`)},
 
-		"/linux/seccomp/defaultAction":              {value: "SCMP_ACT_LOG", with: seccomp(`}`)},
-		"/linux/seccomp/defaultErrnoRet":            {value: 5, with: linux(`"seccomp": {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_ALLOW"}]}`)},
+		"/linux/seccomp/defaultAction": {value: "SCMP_ACT_LOG", with: seccomp(`}`)},
+		"/linux/seccomp/defaultErrnoRet": {
+			value: 5,
+			with:  linux(`"seccomp": {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_ALLOW"}]}`),
+		},
 		"/linux/seccomp/architectures":              {value: "SCMP_ARCH_X86", with: seccomp(`}`)},
 		"/linux/seccomp/flags":                      {value: "SECCOMP_FILTER_FLAG_LOG", with: seccomp(`}`)},
 		"/linux/seccomp/listenerPath":               {value: "/m", with: notify},
@@ -221,7 +239,8 @@ func fieldCases() map[string]fieldCase {
 		"/linux/personality/flags":                  {value: "X", with: linux(`"personality": {"domain": "LINUX"}`)},
 		"/linux/timeOffsets/x/secs":                 {value: 5, as: "/linux/timeOffsets/boottime/secs", with: clocks},
 		"/linux/timeOffsets/x/nanosecs":             {value: 5, as: "/linux/timeOffsets/boottime/nanosecs", with: clocks},
-		"/solaris":                                  {value: map[string]any{}}, "/windows": {value: map[string]any{}}, "/vm": {value: map[string]any{}},
+		"/solaris":                                  {value: map[string]any{}}, "/windows": {value: map[string]any{}},
+		"/vm":  {value: map[string]any{}},
 		"/zos": {value: map[string]any{}}, "/freebsd": {value: map[string]any{}},
 	}
 	for _, kind := range []string{"prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"} {

@@ -38,7 +38,10 @@ func (r *Runtime) offerNotify(id string, spec *specs.Spec) error {
 	if err != nil {
 		return fmt.Errorf("NOTIFY_SOCKET: %w", err)
 	}
-	spec.Mounts = append(spec.Mounts, specs.Mount{Destination: notifyMount, Type: "bind", Source: dir, Options: []string{"bind", "nosuid", "nodev", "noexec", "ro"}})
+	spec.Mounts = append(spec.Mounts, specs.Mount{
+		Destination: notifyMount, Type: "bind", Source: dir,
+		Options: []string{"bind", "nosuid", "nodev", "noexec", "ro"},
+	})
 	spec.Process.Env = append(spec.Process.Env, "NOTIFY_SOCKET="+notifyMount+"/"+notifySocket)
 	return nil
 }

@@ -29,7 +29,8 @@ func TestProcessFor(t *testing.T) {
 	f.c.spec, f.warnings = nil, nil // read again, as another command does
 	uid, gid := uint32(1000), uint32(1001)
 	p, err := f.r.processFor(f.c, ExecOptions{
-		Args: []string{"a", "b"}, Env: []string{"X=1"}, Cwd: "/w", UID: &uid, GID: &gid, Groups: []uint32{8}, Caps: []string{"CAP_KILL", "cap_chown"},
+		Args: []string{"a", "b"}, Env: []string{"X=1"}, Cwd: "/w", UID: &uid, GID: &gid, Groups: []uint32{8},
+		Caps:     []string{"CAP_KILL", "cap_chown"},
 		AppArmor: "p", SELinux: "u:r:t", NoNewPrivs: true, TTY: true,
 	})
 	if err != nil {
@@ -37,13 +38,16 @@ func TestProcessFor(t *testing.T) {
 	}
 	caps := p.Capabilities
 	if !slices.Equal(p.Args, []string{"a", "b"}) || !slices.Equal(p.Env, []string{"PATH=/bin", "X=1"}) || p.Cwd != "/w" || p.User.UID != uid ||
-		p.User.GID != gid || !slices.Equal(p.User.AdditionalGids, []uint32{7, 8}) || p.ApparmorProfile != "p" || p.SelinuxLabel != "u:r:t" || !p.NoNewPrivileges || !p.Terminal {
+		p.User.GID != gid || !slices.Equal(p.User.AdditionalGids, []uint32{7, 8}) || p.ApparmorProfile != "p" || p.SelinuxLabel != "u:r:t" ||
+		!p.NoNewPrivileges || !p.Terminal {
 		t.Errorf("got %+v", p)
 	}
-	if !slices.Equal(caps.Bounding, []string{"CAP_KILL", "cap_chown"}) || !slices.Equal(caps.Ambient, []string{"cap_chown"}) || !slices.Equal(caps.Effective, caps.Permitted) {
+	if !slices.Equal(caps.Bounding, []string{"CAP_KILL", "cap_chown"}) || !slices.Equal(caps.Ambient, []string{"cap_chown"}) ||
+		!slices.Equal(caps.Effective, caps.Permitted) {
 		t.Errorf("got capabilities %+v", caps)
 	}
-	if again, err := f.r.processFor(f.c, ExecOptions{Args: []string{"x"}}); err != nil || again.User.UID != 5 || len(again.Env) != 1 || len(again.Capabilities.Bounding) != 1 {
+	if again, err := f.r.processFor(f.c, ExecOptions{Args: []string{"x"}}); err != nil || again.User.UID != 5 || len(again.Env) != 1 ||
+		len(again.Capabilities.Bounding) != 1 {
 		t.Errorf("the container's own is changed: %+v, %v", again, err)
 	}
 	_, err = f.r.processFor(f.c, ExecOptions{Caps: []string{"CAP_FLY"}})
@@ -51,7 +55,8 @@ func TestProcessFor(t *testing.T) {
 
 	file := filepath.Join(f.dir, "process.json")
 	os.WriteFile(file, []byte(`{"args": ["x"], "cwd": "/", "user": {"uid": 9, "gid": 9}, "nonsense": 1}`), 0o644)
-	if p, err = f.r.processFor(f.c, ExecOptions{ProcessFile: file}); err != nil || p.User.UID != 9 || len(f.warnings) != 1 || !strings.Contains(f.warnings[0], "--process: /nonsense") {
+	if p, err = f.r.processFor(f.c, ExecOptions{ProcessFile: file}); err != nil || p.User.UID != 9 || len(f.warnings) != 1 ||
+		!strings.Contains(f.warnings[0], "--process: /nonsense") {
 		t.Errorf("got %+v, %v, warnings %q", p, err, f.warnings)
 	}
 	os.WriteFile(file, []byte(`{"args": ["x"], "cwd": "here"}`), 0o644)
@@ -194,7 +199,8 @@ func TestNotify(t *testing.T) {
 		t.Errorf("nobody has offered it a socket: %v, %v", n, err)
 	}
 	spec := &specs.Spec{Process: &specs.Process{}}
-	if err := f.r.offerNotify("f", spec); err != nil || spec.Mounts[0].Destination != notifyMount || spec.Process.Env[0] != "NOTIFY_SOCKET=/run/notify/notify.sock" {
+	if err := f.r.offerNotify("f", spec); err != nil || spec.Mounts[0].Destination != notifyMount ||
+		spec.Process.Env[0] != "NOTIFY_SOCKET=/run/notify/notify.sock" {
 		t.Fatalf("got %+v, %v", spec.Mounts, err)
 	}
 	if err := f.r.offerNotify("f", spec); err == nil {
@@ -283,7 +289,8 @@ func TestFakeCgroup(t *testing.T) {
 		t.Errorf("ps: %v, %v", pids, err)
 	}
 	limit, pids := int64(1<<26), int64(55)
-	if err := f.r.Update("f", &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit}, Pids: &specs.LinuxPids{Limit: &pids}}, nil); err != nil || get("memory.max") != "67108864" || get("pids.max") != "55" {
+	if err := f.r.Update("f", &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit}, Pids: &specs.LinuxPids{Limit: &pids}},
+		nil); err != nil || get("memory.max") != "67108864" || get("pids.max") != "55" {
 		t.Errorf("update: %v, memory.max %q, pids.max %q", err, get("memory.max"), get("pids.max"))
 	}
 	if e, err := f.r.Stats("f"); err != nil || e.Type != "stats" || e.Data.Pids.Current != 3 || e.Data.Memory.Usage.Usage != 4096 {

@@ -34,10 +34,14 @@ func texts(t testing.TB) [][]byte {
 	}
 	list := [][]byte{[]byte(`{}`), []byte(`{"format":2,"id":"x"}`), []byte(`{"pid":-1}`), []byte(`{"restored":false}`), []byte("null"), nil}
 	for _, c := range []record{
-		{Format: recordFormat, ID: "x", Created: time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC), Namespaces: []string{"pid", "mount"}, Start: 7, PID: 8},
+		{
+			Format: recordFormat, ID: "x", Created: time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC), Namespaces: []string{"pid", "mount"}, Start: 7,
+			PID: 8,
+		},
 		{
 			Format: recordFormat, ID: "x", Bundle: `/a "b"\`, Annotations: map[string]string{"a": "ä\n"}, Cgroups: map[string]string{"cpu": "/c"},
-			Place: resctrl.Place{Class: "/r", Monitor: "/r/m"}, Hooks: []string{"poststop"}, Restored: true, SharedPIDs: true, Unit: "u", Systemd: &systemd.Facts{},
+			Place: resctrl.Place{Class: "/r", Monitor: "/r/m"}, Hooks: []string{"poststop"}, Restored: true, SharedPIDs: true, Unit: "u",
+			Systemd: &systemd.Facts{},
 		},
 		{ID: "\xff", Owner: 1000, Annotations: map[string]string{"": "x", "y": ""}, Cgroups: map[string]string{"": "/c"}},
 	} {

@@ -139,7 +139,10 @@ func (r *Runtime) restore(id string, spec *specs.Spec, text []byte, program stri
 	if err != nil {
 		return nil, err
 	}
-	in := compile.RestoreInput{Input: input, Argv: []string{compile.CriuStage + "/" + stagedProgram, "swrk", strconv.Itoa(criuSocket)}, Env: os.Environ()}
+	in := compile.RestoreInput{
+		Input: input, Argv: []string{compile.CriuStage + "/" + stagedProgram, "swrk", strconv.Itoa(criuSocket)},
+		Env: os.Environ(),
+	}
 	in.Stage = []compile.Staged{
 		{Name: stagedRoot, Path: spec.Root.Path, Pointer: "/root/path", Recursive: true},
 		{Name: stagedWork, Path: o.WorkPath},
@@ -346,7 +349,8 @@ func (b *back) found(pid int) error {
 	for i, n := range b.spec.Linux.Namespaces {
 		kind := nsFile(n.Type)
 		if n.Path == "" && sameNamespace(c.PID, kind) {
-			return fmt.Errorf("/linux/namespaces/%d: the checkpoint has no %s namespace of its own: restored process %d is in that of the host", i, kind, c.PID)
+			return fmt.Errorf("/linux/namespaces/%d: the checkpoint has no %s namespace of its own: restored process %d is in that of the host", i,
+				kind, c.PID)
 		}
 		if n.Path == "" {
 			continue
@@ -387,7 +391,8 @@ func (b *back) check() error {
 	}
 	status, err := os.ReadFile("/proc/" + strconv.Itoa(b.record.PID) + "/status")
 	if err == nil && !bytes.Contains(status, []byte("\nNoNewPrivs:\t1\n")) {
-		err = fmt.Errorf("/process/noNewPrivileges: this criu has restored process %d without it: criu 3.17 doesn't keep it, 4.2 does", b.record.PID)
+		err = fmt.Errorf("/process/noNewPrivileges: this criu has restored process %d without it: criu 3.17 doesn't keep it, 4.2 does",
+			b.record.PID)
 	}
 	if err != nil {
 		b.record.signal(unix.SIGKILL)
@@ -492,7 +497,8 @@ func (r *Runtime) restoreOptions(in *compile.RestoreInput, out *compile.Output, 
 			return nil, err
 		}
 		if _, known := note.Namespaces[kind]; !known && note.Namespaces != nil {
-			return nil, fmt.Errorf("/linux/namespaces/%d/path: the configuration shares the %s namespace of others, and the checkpoint doesn't", i, kind)
+			return nil, fmt.Errorf("/linux/namespaces/%d/path: the configuration shares the %s namespace of others, and the checkpoint doesn't",
+				i, kind)
 		}
 		if name != "" {
 			in.Namespaces[kind] = fd
@@ -506,10 +512,12 @@ func (r *Runtime) restoreOptions(in *compile.RestoreInput, out *compile.Output, 
 	for fd, name := range names[:min(3, len(names))] {
 		if strings.HasPrefix(name, "file[") {
 			if _, err := unix.Seek(fd, 0, unix.SEEK_CUR); err != nil {
-				return nil, fmt.Errorf("descriptor %d was a file at the checkpoint, which criu can replace by another file or /dev/null only: %w", fd, err)
+				return nil, fmt.Errorf("descriptor %d was a file at the checkpoint, which criu can replace by another file or /dev/null only: %w",
+					fd, err)
 			}
 			if _, own := rootGroup(spec); own && !opensAgain(fd) {
-				return nil, fmt.Errorf("descriptor %d was a file at the checkpoint, and criu opens it again as the container's root, to whom the one that it is now is closed: give a file that is open to all, or /dev/null", fd)
+				return nil, fmt.Errorf("descriptor %d was a file at the checkpoint, and criu opens it again as the container's root, to whom the "+
+					"one that it is now is closed: give a file that is open to all, or /dev/null", fd)
 			}
 		}
 		if (strings.HasPrefix(name, "pipe:[") || strings.HasPrefix(name, "file[")) && !slices.Contains(names[:fd], name) {

@@ -245,7 +245,9 @@ func (c *call) drain(buf []byte) bool {
 }
 
 // criuCall starts criu, has one request done, and waits for its end. Criu is in the given namespaces, and else on the host.
-func criuCall(program string, namespaces []string, kind int, opts message, notify func(script string, pid int, fds []int) error) (*answer, error) {
+func criuCall(program string, namespaces []string, kind int, opts message,
+	notify func(script string, pid int, fds []int) error,
+) (*answer, error) {
 	ours, theirs, err := sockets()
 	if err != nil {
 		return nil, err

@@ -69,8 +69,20 @@ func TestCall(t *testing.T) {
 		scripts []string
 		err     error
 	}{
-		{"restore", []message{notification("setup-namespaces", 300), notification("orphan-pts-master", 0), restored}, "", []string{"setup-namespaces 300", "orphan-pts-master 0"}, nil},
-		{"refused", []message{notification("setup-namespaces", 300), notification("post-restore", 300), restored}, "setup-namespaces", []string{"setup-namespaces 300"}, refuse},
+		{
+			"restore",
+			[]message{notification("setup-namespaces", 300), notification("orphan-pts-master", 0), restored},
+			"",
+			[]string{"setup-namespaces 300", "orphan-pts-master 0"},
+			nil,
+		},
+		{
+			"refused",
+			[]message{notification("setup-namespaces", 300), notification("post-restore", 300), restored},
+			"setup-namespaces",
+			[]string{"setup-namespaces 300"},
+			refuse,
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			ours, theirs, err := sockets()

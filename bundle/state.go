@@ -192,8 +192,9 @@ func (c *record) frozen() bool {
 // state makes what `state` prints.
 func (c *record) state() State {
 	s := State{
-		OCIVersion: c.OCIVersion, ID: c.ID, Status: c.status(), Bundle: c.Bundle, Rootfs: c.Rootfs, Created: c.Created, Annotations: c.Annotations,
-		Owner: userName(c.Owner),
+		OCIVersion: c.OCIVersion, ID: c.ID, Status: c.status(), Bundle: c.Bundle, Rootfs: c.Rootfs, Created: c.Created,
+		Annotations: c.Annotations,
+		Owner:       userName(c.Owner),
 	}
 	if s.Status != Stopped {
 		s.PID = c.PID
@@ -203,7 +204,10 @@ func (c *record) state() State {
 
 // hookState is the state in the form that hooks read.
 func (c *record) hookState(status string, pid int) ([]byte, error) {
-	return json.Marshal(specs.State{Version: c.OCIVersion, ID: c.ID, Status: specs.ContainerState(status), Pid: pid, Bundle: c.Bundle, Annotations: c.Annotations})
+	return json.Marshal(specs.State{
+		Version: c.OCIVersion, ID: c.ID, Status: specs.ContainerState(status), Pid: pid, Bundle: c.Bundle,
+		Annotations: c.Annotations,
+	})
 }
 
 // State returns the state of a container.

@@ -207,7 +207,10 @@ func TestStart(t *testing.T) {
 		h := f.hook
 		dir := f.dir
 		made := newFake(t, created, func(s *specs.Spec) {
-			s.Hooks = &specs.Hooks{Poststart: []specs.Hook{h("poststart", poststart), h("second", "")}, Poststop: []specs.Hook{{Path: "/nowhere"}, h("poststop", "")}}
+			s.Hooks = &specs.Hooks{
+				Poststart: []specs.Hook{h("poststart", poststart), h("second", "")},
+				Poststop:  []specs.Hook{{Path: "/nowhere"}, h("poststop", "")},
+			}
 		})
 		made.dir = dir // where the hooks write
 		return made

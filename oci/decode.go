@@ -626,7 +626,8 @@ func (d *decoder) escaped(start int) (string, error) {
 		case n == 0 && d.text[d.pos+1] == 'u':
 			return "", d.wrong("four hexadecimal digits are wanted after \\u")
 		case n == 0:
-			return "", d.wrong("\\%c in a string is no escape of JSON: a backslash itself is written twice", []rune(d.text[d.pos+1 : min(d.pos+5, len(d.text))])[0])
+			return "", d.wrong("\\%c in a string is no escape of JSON: a backslash itself is written twice",
+				[]rune(d.text[d.pos+1 : min(d.pos+5, len(d.text))])[0])
 		case utf16.IsSurrogate(r):
 			low, m := d.unicode(d.pos + n)
 			if r = utf16.DecodeRune(r, low); m == 0 || r == utf8.RuneError {

@@ -187,7 +187,8 @@ func (c *checker) kernel() {
 	}
 	c.cgroupsPath(l.CgroupsPath)
 	if l.RootfsPropagation != "" {
-		c.oneOf("/linux/rootfsPropagation", "value", l.RootfsPropagation, []string{"private", "rprivate", "rshared", "rslave", "runbindable", "shared", "slave", "unbindable"})
+		c.oneOf("/linux/rootfsPropagation", "value", l.RootfsPropagation,
+			[]string{"private", "rprivate", "rshared", "rslave", "runbindable", "shared", "slave", "unbindable"})
 	}
 	for i, p := range l.MaskedPaths {
 		c.absolute(fmt.Sprintf("/linux/maskedPaths/%d", i), p)
@@ -203,7 +204,10 @@ func (c *checker) kernel() {
 		for i, s := range r.Schemata {
 			c.line(fmt.Sprintf("/linux/intelRdt/schemata/%d", i), s)
 		}
-		for _, s := range [...]struct{ field, value, prefix string }{{"l3CacheSchema", r.L3CacheSchema, "L3"}, {"memBwSchema", r.MemBwSchema, "MB:"}} {
+		for _, s := range [...]struct{ field, value, prefix string }{
+			{"l3CacheSchema", r.L3CacheSchema, "L3"},
+			{"memBwSchema", r.MemBwSchema, "MB:"},
+		} {
 			ptr := "/linux/intelRdt/" + s.field
 			values := []string{s.value}
 			if s.prefix == "L3" { // one line for code, another one for data
@@ -253,7 +257,10 @@ func (c *checker) memoryPolicy(m *specs.LinuxMemoryPolicy) {
 }
 
 func memoryModes() []string {
-	return []string{"MPOL_BIND", "MPOL_DEFAULT", "MPOL_INTERLEAVE", "MPOL_LOCAL", "MPOL_PREFERRED", "MPOL_PREFERRED_MANY", "MPOL_WEIGHTED_INTERLEAVE"}
+	return []string{
+		"MPOL_BIND", "MPOL_DEFAULT", "MPOL_INTERLEAVE", "MPOL_LOCAL", "MPOL_PREFERRED", "MPOL_PREFERRED_MANY",
+		"MPOL_WEIGHTED_INTERLEAVE",
+	}
 }
 
 func memoryFlags() []string {

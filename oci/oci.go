@@ -89,7 +89,8 @@ func Load(bundle string) (*specs.Spec, []byte, []Problem, error) {
 			return nil, nil, nil, fmt.Errorf("bundle %s: there is no such directory: say with --bundle where the bundle is: %w", dir, os.ErrNotExist)
 		}
 		if os.IsNotExist(err) {
-			return nil, nil, nil, fmt.Errorf("bundle %s: there is no %s in it: the spec command writes an example: %w", dir, ConfigName, os.ErrNotExist)
+			return nil, nil, nil, fmt.Errorf("bundle %s: there is no %s in it: the spec command writes an example: %w", dir, ConfigName,
+				os.ErrNotExist)
 		}
 		return nil, nil, nil, fmt.Errorf("bundle %s: %w", dir, err)
 	}
@@ -153,7 +154,8 @@ func CheckFiles(s *specs.Spec, stat func(string) (os.FileInfo, error)) error {
 	}
 	if s.Root != nil {
 		if info := check("/root/path", s.Root.Path, "unpack a root file system there, or say where it is"); info != nil && !info.IsDir() {
-			wrong = append(wrong, Problem{Pointer: "/root/path", Text: s.Root.Path + " is not a directory: a root file system is a directory with bin, lib and so on"})
+			wrong = append(wrong, Problem{Pointer: "/root/path", Text: s.Root.Path +
+				" is not a directory: a root file system is a directory with bin, lib and so on"})
 		}
 	}
 	for i := range s.Mounts {
@@ -164,7 +166,8 @@ func CheckFiles(s *specs.Spec, stat func(string) (os.FileInfo, error)) error {
 	if s.Linux != nil {
 		for i, n := range s.Linux.Namespaces {
 			if n.Path != "" {
-				check(fmt.Sprintf("/linux/namespaces/%d/path", i), n.Path, "its container may have ended; without a path the container gets a namespace of its own")
+				check(fmt.Sprintf("/linux/namespaces/%d/path", i), n.Path,
+					"its container may have ended; without a path the container gets a namespace of its own")
 			}
 		}
 	}

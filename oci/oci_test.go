@@ -103,21 +103,32 @@ func TestWarnings(t *testing.T) {
 			"/process/noNewPriviliges: unknown property, ignored: is noNewPrivileges meant?",
 			"/linux/resources/memory/limitt: unknown property, ignored: is limit meant?",
 		}},
-		{"unknown in an array, odd name", ok(`, "mounts": [{"destination": "/proc", "type": "proc"}, {"destination": "/tmp", "type": "tmpfs", "a/b~c": 1}]`, "", ""), []string{"/mounts/1/a~1b~0c: unknown property, ignored"}},
-		{"capitals", ok("", `, "NoNewPrivileges": true`, ""), []string{`/process/noNewPrivileges: it is written "NoNewPrivileges" here: names are case-sensitive for many runtimes`}},
-		{"other platforms", ok(`, "windows": {"layerFolders": 7}, "solaris": {}, "vm": {}, "zos": null, "freebsd": {}`, `, "commandLine": "dir"`, ""), []string{
+		{
+			"unknown in an array, odd name",
+			ok(`, "mounts": [{"destination": "/proc", "type": "proc"}, {"destination": "/tmp", "type": "tmpfs", "a/b~c": 1}]`, "", ""),
+			[]string{"/mounts/1/a~1b~0c: unknown property, ignored"},
+		},
+		{
+			"capitals", ok("", `, "NoNewPrivileges": true`, ""),
+			[]string{`/process/noNewPrivileges: it is written "NoNewPrivileges" here: names are case-sensitive for many runtimes`},
+		},
+		{"other platforms", ok(`, "windows": {"layerFolders": 7}, "solaris": {}, "vm": {}, "zos": null, "freebsd": {}`, `, "commandLine": "dir"`,
+			""), []string{
 			"/windows: ignored, it is for windows only", "/solaris: ignored, it is for solaris only", "/vm: ignored, it is for vm only",
 			"/freebsd: ignored, it is for freebsd only", "/process/commandLine: ignored, it is for windows only",
 		}},
 		{"capabilities", ok("", `, "capabilities": {"bounding": ["CAP_KILL", "CAP_FLY", "SYS_ADMIN"], "permitted": ["CAP_KILL", "CAP_CHOWN"],
-			"effective": ["cap_kill", "CAP_FOWNER"], "inheritable": ["CAP_KILL"], "ambient": ["CAP_KILL", "CAP_CHOWN", "CAP_SETUID"]}`, ""), []string{
+			"effective": ["cap_kill", "CAP_FOWNER"], "inheritable": ["CAP_KILL"], "ambient": ["CAP_KILL", "CAP_CHOWN", "CAP_SETUID"]}`,
+			""), []string{
 			`/process/capabilities/bounding/1: unknown capability "CAP_FLY", ignored`,
 			`/process/capabilities/bounding/2: unknown capability "SYS_ADMIN", ignored: is CAP_SYS_ADMIN meant?`,
 			"/process/capabilities/effective/1: CAP_FOWNER can't be granted, it is not permitted: add it to permitted",
 			"/process/capabilities/ambient/1: CAP_CHOWN can't be granted, it is not inheritable: add it to inheritable",
 			"/process/capabilities/ambient/2: CAP_SETUID can't be granted, it is not permitted: add it to permitted",
 		}},
-		{"words of fstab", ok(`, "mounts": [{"destination": "/d", "source": "/d", "options": ["bind", "nofail", "x-systemd.requires=a", "sync", "iversion", "lazytime", "dirsync"]}, {"destination": "/t", "type": "tmpfs", "options": ["_netdev", "comment=b", "size=1m"]}]`, "", ""), []string{
+		{"words of fstab", ok(`, "mounts": [{"destination": "/d", "source": "/d", "options": ["bind", "nofail", "x-systemd.requires=a", `+
+			`"sync", "iversion", "lazytime", "dirsync"]}, {"destination": "/t", "type": "tmpfs", "options": ["_netdev", "comment=b", "size=1m"]}]`,
+			"", ""), []string{
 			`/mounts/0/options/1: "nofail" is a word of /etc/fstab, for those who read that: it means nothing here`,
 			`/mounts/0/options/2: "x-systemd.requires=a" is a word of /etc/fstab, for those who read that: it means nothing here`,
 			`/mounts/1/options/0: "_netdev" is a word of /etc/fstab, for those who read that: it means nothing here`,
@@ -126,10 +137,16 @@ func TestWarnings(t *testing.T) {
 		{"hierarchy", ok("", "", `, "resources": {"memory": {"useHierarchy": false}}`), []string{
 			"/linux/resources/memory/useHierarchy: false has no effect: since Linux 5.11 what a cgroup uses counts for those above it, too",
 		}},
-		{"relative destination", ok(`, "mounts": [{"destination": "tmp", "type": "tmpfs"}]`, "", ""), []string{`/mounts/0/destination: "tmp" is not an absolute path, it is taken below /`}},
-		{"options of tmpfs on a bind mount", ok(`, "mounts": [{"destination": "/d", "source": "/d", "options": ["bind", "mode=755"]}]`, "", ""), []string{
-			`/mounts/0/options/1: "mode=755" has no effect on a bind mount: its file system's own options were decided when the host mounted it`,
-		}},
+		{
+			"relative destination", ok(`, "mounts": [{"destination": "tmp", "type": "tmpfs"}]`, "", ""),
+			[]string{`/mounts/0/destination: "tmp" is not an absolute path, it is taken below /`},
+		},
+		{
+			"options of tmpfs on a bind mount", ok(`, "mounts": [{"destination": "/d", "source": "/d", "options": ["bind", "mode=755"]}]`, "", ""),
+			[]string{
+				`/mounts/0/options/1: "mode=755" has no effect on a bind mount: its file system's own options were decided when the host mounted it`,
+			},
+		},
 		{"joined user namespace", strings.Replace(ok("", "", ""), `{"type": "user"}`, `{"type": "user", "path": "/proc/1/ns/user"}`, 1), []string{
 			"/linux/uidMappings: the user namespace at /proc/1/ns/user has its mappings already, these are ignored",
 		}},
@@ -152,30 +169,41 @@ func TestWarnings(t *testing.T) {
 func TestAccepted(t *testing.T) {
 	for _, test := range []struct{ top, process, linux string }{
 		{top: `, "hostname": "web", "domainname": "example", "annotations": {"org.example": ""}`},
-		{top: `, "mounts": [{"destination": "/d", "source": "d", "options": ["rbind", "rro", "rslave", "idmap"]}, {"destination": "/t", "type": "tmpfs", "options": ["size=1k", "mode=755"]},
+		{top: `, "mounts": [{"destination": "/d", "source": "d", "options": ["rbind", "rro", "rslave", "idmap"]}, {"destination": "/t",
+			"type": "tmpfs", "options": ["size=1k", "mode=755"]},
 			{"destination": "/t", "options": ["remount", "ro"]}, {"destination": "/e", "type": "bind", "source": "/e"}]`},
 		{top: `, "hooks": {"prestart": [{"path": "/bin/true", "args": ["true"], "env": ["A=", "B=="], "timeout": 1}], "poststop": null}`},
 		{process: `, "terminal": true, "consoleSize": {"height": 65535, "width": 0}, "env": ["A=b=c"], "oomScoreAdj": -1000`},
-		{process: `, "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 18446744073709551615, "soft": 18446744073709551615}, {"type": "RLIMIT_CORE", "hard": 0, "soft": 0}]`},
+		{process: `, "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 18446744073709551615, "soft": 18446744073709551615}, {"type": ` +
+			`"RLIMIT_CORE", "hard": 0, "soft": 0}]`},
 		{process: `, "scheduler": {"policy": "SCHED_FIFO", "priority": 99, "flags": ["SCHED_FLAG_RESET_ON_FORK"]}`},
 		{process: `, "scheduler": {"policy": "SCHED_DEADLINE", "runtime": 1024, "deadline": 1024}`},
 		{process: `, "scheduler": {"policy": "SCHED_IDLE", "nice": -20}, "ioPriority": {"class": "IOPRIO_CLASS_IDLE", "priority": 7}`},
 		{process: `, "execCPUAffinity": {"initial": "0-3,7", "final": "2"}, "apparmorProfile": "a b", "selinuxLabel": "u:r:t:s0:c1,c2"`},
 		{linux: `, "timeOffsets": {"monotonic": {"secs": -5, "nanosecs": 999999999}, "boottime": {}}`},
 		{linux: `, "netDevices": {"eth1": {"name": "net%d"}, "eth2": {}}`},
-		{linux: `, "devices": [{"path": "/dev/a", "type": "c", "major": 4095, "minor": 1048575, "fileMode": 438}, {"path": "/dev/a", "type": "c", "major": 4095, "minor": 1048575},
-			{"path": "/dev/p", "type": "p", "fileMode": 4516}, {"path": "/dev/b", "type": "b", "major": 8, "minor": 0, "fileMode": 25008}, {"path": "/dev/u", "type": "u", "major": 1, "minor": 3, "fileMode": 8630}]`},
-		{linux: `, "sysctl": {"net.ipv4.ip_forward": "1", "net/ipv4/conf/eno2.100/rp_filter": "1"}, "cgroupsPath": "/a/b..c", "rootfsPropagation": "rslave"`},
+		{linux: `, "devices": [{"path": "/dev/a", "type": "c", "major": 4095, "minor": 1048575, "fileMode": 438}, {"path": "/dev/a",
+			"type": "c", "major": 4095, "minor": 1048575},
+			{"path": "/dev/p", "type": "p", "fileMode": 4516}, {"path": "/dev/b", "type": "b", "major": 8, "minor": 0, "fileMode": 25008},
+			{"path": "/dev/u", "type": "u", "major": 1, "minor": 3, "fileMode": 8630}]`},
+		{linux: `, "sysctl": {"net.ipv4.ip_forward": "1", "net/ipv4/conf/eno2.100/rp_filter": "1"}, "cgroupsPath": "/a/b..c", ` +
+			`"rootfsPropagation": "rslave"`},
 		{linux: `, "maskedPaths": ["/proc/kcore"], "readonlyPaths": ["/proc/sys"], "mountLabel": "system_u:object_r:t:s0"`},
 		{linux: `, "intelRdt": {"closID": "/", "schemata": ["L3:0=f"], "l3CacheSchema": "L3CODE:0=7f0\nL3DATA:0=f\n", "memBwSchema": "MB:0=20"}`},
 		{linux: `, "memoryPolicy": {"mode": "MPOL_PREFERRED", "nodes": ""}, "personality": {"domain": "LINUX32"}`},
-		{linux: `, "resources": {"devices": [{"allow": false, "access": "rwm"}, {"allow": true, "type": "c", "major": 1, "minor": -1, "access": "r"}],
-			"memory": {"limit": 1048576, "swap": -1, "reservation": 0, "swappiness": 0}, "pids": {"limit": -1}, "cpu": {"shares": 2, "quota": -1, "period": 1000, "burst": 5, "cpus": "0-1", "idle": 1},
-			"hugepageLimits": [{"pageSize": "2MB", "limit": 1}, {"pageSize": "1GB", "limit": 0}], "blockIO": {"weight": 10, "weightDevice": [{"major": 8, "minor": 0, "leafWeight": 1000}]},
-			"rdma": {"mlx5_1": {"hcaHandles": 0}}, "unified": {"memory.high": "1", "hugetlb.1GB.max": "max"}, "network": {"classID": 1, "priorities": [{"name": "lo", "priority": 1}]}}`},
-		{linux: `, "seccomp": {"defaultAction": "SCMP_ACT_ERRNO", "architectures": ["SCMP_ARCH_S390X"], "syscalls": [{"names": ["no_such_call"], "action": "SCMP_ACT_ALLOW"}]}`},
+		{linux: `, "resources": {"devices": [{"allow": false, "access": "rwm"}, {"allow": true, "type": "c", "major": 1, "minor": -1,
+			"access": "r"}],
+			"memory": {"limit": 1048576, "swap": -1, "reservation": 0, "swappiness": 0}, "pids": {"limit": -1}, "cpu": {"shares": 2,
+			"quota": -1, "period": 1000, "burst": 5, "cpus": "0-1", "idle": 1},
+			"hugepageLimits": [{"pageSize": "2MB", "limit": 1}, {"pageSize": "1GB", "limit": 0}], "blockIO": {"weight": 10,
+			"weightDevice": [{"major": 8, "minor": 0, "leafWeight": 1000}]},
+			"rdma": {"mlx5_1": {"hcaHandles": 0}}, "unified": {"memory.high": "1", "hugetlb.1GB.max": "max"}, "network": {"classID": 1,
+			"priorities": [{"name": "lo", "priority": 1}]}}`},
+		{linux: `, "seccomp": {"defaultAction": "SCMP_ACT_ERRNO", "architectures": ["SCMP_ARCH_S390X"], "syscalls": [{"names": ` +
+			`["no_such_call"], "action": "SCMP_ACT_ALLOW"}]}`},
 	} {
-		text := strings.Replace(minimal(test.top, test.process, test.linux), `"hostID": 1000, "size": 4294967295`, `"hostID": 0, "size": 4294967295`, 1)
+		text := strings.Replace(minimal(test.top, test.process, test.linux), `"hostID": 1000, "size": 4294967295`,
+			`"hostID": 0, "size": 4294967295`, 1)
 		if _, warnings, err := check([]byte(text)); err != nil || len(warnings) > 0 {
 			t.Errorf("%s: got error %v, warnings %v", text, err, warnings)
 		}
@@ -187,12 +215,16 @@ func TestParts(t *testing.T) {
 	for _, test := range []struct{ text, warning, err string }{
 		{`{"args": ["sh"], "cwd": "/"}`, "", ""},
 		{`{"args": ["sh"], "cwd": "/", "nice": 1}`, "/nice: unknown property, ignored", ""},
-		{`{"args": ["sh"], "cwd": "/", "capabilities": {"bounding": ["CAP_FLY"]}}`, `/capabilities/bounding/0: unknown capability "CAP_FLY", ignored`, ""},
+		{
+			`{"args": ["sh"], "cwd": "/", "capabilities": {"bounding": ["CAP_FLY"]}}`,
+			`/capabilities/bounding/0: unknown capability "CAP_FLY", ignored`, "",
+		},
 		{`{"args": ["sh"], "cwd": "x"}`, "", `/cwd: "x" is not an absolute path`},
 		{`{"args": "sh"}`, "", "line 1, column 10: /args: a string where"},
 	} {
 		p, warnings, err := ParseProcess([]byte(test.text))
-		if fmt.Sprint(warnings) != "["+test.warning+"]" || (err == nil) != (test.err == "") || err != nil && !strings.Contains(err.Error(), test.err) {
+		if fmt.Sprint(warnings) != "["+test.warning+"]" || (err == nil) != (test.err == "") || err != nil &&
+			!strings.Contains(err.Error(), test.err) {
 			t.Errorf("%s: got %v, warnings %v, error %v", test.text, p, warnings, err)
 		}
 	}
@@ -255,8 +287,10 @@ func TestParseAsJSON(t *testing.T) {
 		t.Fatal("no files")
 	}
 	texts := []string{
-		minimal(`, "mounts": []`, `, "oomScoreAdj": -5, "terminal": false, "env": ["a=\u00e9\ud83d\ude00\n\"\\\/\b\f\r\t"]`, `, "seccomp": {"flags": []}, "sysctl": {}`),
-		minimal("", "", `, "resources": {"blockIO": {"weightDevice": [{"major": 8, "minor": 1, "weight": 10}]}, "unified": {"a.b": "c"}, "memory": null}`),
+		minimal(`, "mounts": []`, `, "oomScoreAdj": -5, "terminal": false, "env": ["a=\u00e9\ud83d\ude00\n\"\\\/\b\f\r\t"]`,
+			`, "seccomp": {"flags": []}, "sysctl": {}`),
+		minimal("", "", `, "resources": {"blockIO": {"weightDevice": [{"major": 8, "minor": 1, "weight": 10}]}, "unified": {"a.b": "c"}, `+
+			`"memory": null}`),
 	}
 	for _, name := range files {
 		text, err := os.ReadFile(name)
@@ -327,7 +361,8 @@ func TestComplete(t *testing.T) {
 			{Destination: "/x/../etc", Source: "/etc", Options: []string{"mode=755", "rbind", "size=1k"}},
 		},
 		Process: &specs.Process{Capabilities: &specs.LinuxCapabilities{
-			Bounding: []string{"CAP_KILL", "CAP_FLY"}, Permitted: []string{"CAP_KILL"}, Effective: []string{"CAP_CHOWN", "CAP_KILL"}, Ambient: []string{"CAP_KILL"},
+			Bounding: []string{"CAP_KILL", "CAP_FLY"}, Permitted: []string{"CAP_KILL"}, Effective: []string{"CAP_CHOWN", "CAP_KILL"},
+			Ambient: []string{"CAP_KILL"},
 		}},
 	}
 	Complete(s, "/b")
@@ -432,7 +467,10 @@ func TestDefault(t *testing.T) {
 // TestFeatures compares the lists with what the checks accept.
 func TestFeatures(t *testing.T) {
 	f := Features()
-	for _, list := range [][]string{f.MountOptions, f.Linux.Namespaces, f.Linux.Seccomp.Actions, f.Linux.Seccomp.Operators, f.Linux.Seccomp.Archs, f.Linux.Seccomp.KnownFlags} {
+	for _, list := range [][]string{
+		f.MountOptions, f.Linux.Namespaces, f.Linux.Seccomp.Actions, f.Linux.Seccomp.Operators,
+		f.Linux.Seccomp.Archs, f.Linux.Seccomp.KnownFlags,
+	} {
 		if len(list) == 0 || !slices.IsSorted(list) {
 			t.Errorf("%v: empty or not sorted", list)
 		}

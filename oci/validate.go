@@ -172,7 +172,8 @@ func (c *checker) root(s *specs.Spec) {
 			c.fail(name.field, "%d bytes are too long for the kernel, which takes 64", len(name.value))
 		}
 		if c.namespace(specs.UTSNamespace) == nil {
-			c.fail(name.field, `without an entry {"type": "uts"} in /linux/namespaces it would become the name of the host: add that or leave the name out`)
+			c.fail(name.field, `without an entry {"type": "uts"} in /linux/namespaces it would become the name of the host: add that or leave `+
+				`the name out`)
 		}
 	}
 }
@@ -198,9 +199,12 @@ func (c *checker) mount(ptr string, m *specs.Mount) {
 			switch {
 			case slices.Contains(mountOptions, o), o == "", ofTable(o):
 			case isData(o):
-				c.warn(fmt.Sprintf("%s/options/%d", ptr, i), "%q has no effect on a bind mount: its file system's own options were decided when the host mounted it", o)
+				c.warn(fmt.Sprintf("%s/options/%d", ptr, i),
+					"%q has no effect on a bind mount: its file system's own options were decided when the host mounted it", o)
 			default:
-				c.fail(fmt.Sprintf("%s/options/%d", ptr, i), "unknown option %q of a bind mount (what there is of a file system's own options was decided when the host mounted it)%s", o, maybe(o, mountOptions))
+				c.fail(fmt.Sprintf("%s/options/%d", ptr, i),
+					"unknown option %q of a bind mount (what there is of a file system's own options was decided when the host mounted it)%s", o,
+					maybe(o, mountOptions))
 			}
 		}
 	case remount:
@@ -322,7 +326,8 @@ func (c *checker) process(p *specs.Process) {
 		c.scheduler(p.Scheduler)
 	}
 	if o := p.IOPriority; o != nil {
-		c.oneOf("/process/ioPriority/class", "class", string(o.Class), []string{string(specs.IOPRIO_CLASS_RT), string(specs.IOPRIO_CLASS_BE), string(specs.IOPRIO_CLASS_IDLE)})
+		c.oneOf("/process/ioPriority/class", "class", string(o.Class),
+			[]string{string(specs.IOPRIO_CLASS_RT), string(specs.IOPRIO_CLASS_BE), string(specs.IOPRIO_CLASS_IDLE)})
 		if o.Priority < 0 || o.Priority > 7 {
 			c.fail("/process/ioPriority/priority", "%d is outside of 0 (first) to 7 (last)", o.Priority)
 		}
@@ -375,7 +380,10 @@ func eachCapability(caps *specs.LinuxCapabilities, keep func(set *[]string, i in
 }
 
 func (c *checker) capabilities(caps specs.LinuxCapabilities) {
-	names := map[*[]string]string{&caps.Bounding: "bounding", &caps.Effective: "effective", &caps.Permitted: "permitted", &caps.Inheritable: "inheritable", &caps.Ambient: "ambient"}
+	names := map[*[]string]string{
+		&caps.Bounding: "bounding", &caps.Effective: "effective", &caps.Permitted: "permitted",
+		&caps.Inheritable: "inheritable", &caps.Ambient: "ambient",
+	}
 	eachCapability(&caps, func(set *[]string, i int, lacks string) bool {
 		name := (*set)[i]
 		ptr := fmt.Sprintf("/process/capabilities/%s/%d", names[set], i)
@@ -434,7 +442,8 @@ func (c *checker) scheduler(s *specs.Scheduler) {
 	case deadline && s.Runtime < 1024:
 		c.fail(ptr+"/runtime", "%d ns is less than the 1024 that the kernel takes", s.Runtime)
 	case deadline && (s.Deadline < s.Runtime || s.Period != 0 && s.Period < s.Deadline):
-		c.fail(ptr, "runtime %d, deadline %d and period %d must not get smaller in this order (a period of 0 is the deadline)", s.Runtime, s.Deadline, s.Period)
+		c.fail(ptr, "runtime %d, deadline %d and period %d must not get smaller in this order (a period of 0 is the deadline)", s.Runtime,
+			s.Deadline, s.Period)
 	}
 	for i, f := range s.Flags {
 		c.oneOf(fmt.Sprintf("%s/flags/%d", ptr, i), "flag", string(f), []string{

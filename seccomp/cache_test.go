@@ -53,7 +53,8 @@ func TestCacheVersion(t *testing.T) {
 func TestCached(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a", "cache")
 	p := Default(DefaultOptions{Arch: "amd64", KernelMajor: 6})
-	p.Syscalls = append(p.Syscalls, specs.LinuxSyscall{Names: []string{"zzz", "raed"}, Action: specs.ActAllow}, specs.LinuxSyscall{Names: []string{"mkdir"}, Action: specs.ActNotify})
+	p.Syscalls = append(p.Syscalls, specs.LinuxSyscall{Names: []string{"zzz", "raed"}, Action: specs.ActAllow},
+		specs.LinuxSyscall{Names: []string{"mkdir"}, Action: specs.ActNotify})
 	p.ListenerPath = "/run/agent"
 	want, err := Compile(p, "amd64")
 	if err != nil {
@@ -146,7 +147,10 @@ func TestKeys(t *testing.T) {
 	profile := func() *specs.LinuxSeccomp {
 		return &specs.LinuxSeccomp{
 			DefaultAction: specs.ActErrno, DefaultErrnoRet: &one, Architectures: []specs.Arch{"a", "b"}, ListenerPath: "/s", ListenerMetadata: "m",
-			Syscalls: []specs.LinuxSyscall{{Names: []string{"read", "write"}, Action: specs.ActErrno, ErrnoRet: &one, Args: []specs.LinuxSeccompArg{{Index: 1, Value: 2, ValueTwo: 3, Op: specs.OpEqualTo}}}},
+			Syscalls: []specs.LinuxSyscall{{
+				Names: []string{"read", "write"}, Action: specs.ActErrno, ErrnoRet: &one,
+				Args: []specs.LinuxSeccompArg{{Index: 1, Value: 2, ValueTwo: 3, Op: specs.OpEqualTo}},
+			}},
 		}
 	}
 	seen := map[[32]byte]string{Key(profile(), "amd64"): "unchanged", Key(profile(), "arm64"): "arch"}

@@ -232,7 +232,10 @@ func (s *source) profile() (p *specs.LinuxSeccomp, goarch string) {
 			p.Architectures = append(p.Architectures, a)
 		}
 	}
-	few := []string{"socket", "accept", "socketcall", "ipc", "shmat", "clone", "breakpoint", "set_tls", "rseq_slice_yield", "nonsense", "riscv_hwprobe"}
+	few := []string{
+		"socket", "accept", "socketcall", "ipc", "shmat", "clone", "breakpoint", "set_tls", "rseq_slice_yield", "nonsense",
+		"riscv_hwprobe",
+	}
 	for len(*s) > 0 && len(p.Syscalls) < 60 {
 		var rule specs.LinuxSyscall
 		for range 1 + s.next()%4 {
@@ -326,7 +329,10 @@ func TestOperators(t *testing.T) {
 // TestLongJumps makes the program so long that verdicts and halves of the tree are out of reach of one branch.
 func TestLongJumps(t *testing.T) {
 	p := &specs.LinuxSeccomp{DefaultAction: specs.ActErrno, Architectures: []specs.Arch{specs.ArchX32}}
-	names := []string{"read", "write", "open", "close", "stat", "fstat", "lstat", "poll", "lseek", "mmap", "mprotect", "unshare", "setns", "mseal"}
+	names := []string{
+		"read", "write", "open", "close", "stat", "fstat", "lstat", "poll", "lseek", "mmap", "mprotect", "unshare", "setns",
+		"mseal",
+	}
 	for i, name := range names {
 		for k := range uint64(15) {
 			errno := uint(i)*20 + uint(k) + 2
@@ -423,11 +429,22 @@ func TestFlagsAndListener(t *testing.T) {
 		{"empty", specs.LinuxSeccomp{Flags: []specs.LinuxSeccompFlag{}}, 0, ""},
 		{"tsync, log", specs.LinuxSeccomp{Flags: []specs.LinuxSeccompFlag{"SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_LOG"}}, FlagLog, ""},
 		{"unknown", specs.LinuxSeccomp{Flags: []specs.LinuxSeccompFlag{"SECCOMP_FILTER_FLAG_NEW_LISTENER"}}, 0, "/flags/0: unknown flag"},
-		{"notify", specs.LinuxSeccomp{Syscalls: notify, ListenerPath: "/s", ListenerMetadata: "m", Flags: []specs.LinuxSeccompFlag{"SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"}}, FlagNewListener | FlagWaitKillableRecv, ""},
+		{"notify", specs.LinuxSeccomp{
+			Syscalls: notify, ListenerPath: "/s", ListenerMetadata: "m",
+			Flags: []specs.LinuxSeccompFlag{"SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"},
+		}, FlagNewListener | FlagWaitKillableRecv, ""},
 		{"notify without path", specs.LinuxSeccomp{Syscalls: notify}, 0, "/listenerPath: missing"},
 		{"metadata without path", specs.LinuxSeccomp{ListenerMetadata: "m"}, 0, "/listenerMetadata: set without listenerPath"},
-		{"wait without notify", specs.LinuxSeccomp{Flags: []specs.LinuxSeccompFlag{"SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"}}, 0, "/flags/0: SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV needs"},
-		{"notify write", specs.LinuxSeccomp{ListenerPath: "/s", Syscalls: []specs.LinuxSyscall{{Names: []string{"write"}, Action: specs.ActNotify}}}, 0, "cannot be used for write"},
+		{
+			"wait without notify",
+			specs.LinuxSeccomp{Flags: []specs.LinuxSeccompFlag{"SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"}},
+			0,
+			"/flags/0: SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV needs",
+		},
+		{"notify write", specs.LinuxSeccomp{
+			ListenerPath: "/s",
+			Syscalls:     []specs.LinuxSyscall{{Names: []string{"write"}, Action: specs.ActNotify}},
+		}, 0, "cannot be used for write"},
 	} {
 		test.p.DefaultAction = specs.ActAllow
 		f, err := Compile(&test.p, "amd64")
@@ -459,13 +476,25 @@ func TestCompileRefuses(t *testing.T) {
 		{&specs.LinuxSeccomp{DefaultAction: specs.ActNotify}, "/defaultAction: SCMP_ACT_NOTIFY"},
 		{&specs.LinuxSeccomp{DefaultAction: specs.ActAllow, DefaultErrnoRet: &three}, "/defaultErrnoRet: 3, but SCMP_ACT_ALLOW has no errno"},
 		{&specs.LinuxSeccomp{DefaultAction: specs.ActErrno, DefaultErrnoRet: &big}, "/defaultErrnoRet: 4096 is larger than 4095"},
-		{&specs.LinuxSeccomp{DefaultAction: specs.ActErrno, Architectures: []specs.Arch{"SCMP_ARCH_VAX"}}, `/architectures/0: unknown architecture "SCMP_ARCH_VAX"`},
+		{
+			&specs.LinuxSeccomp{DefaultAction: specs.ActErrno, Architectures: []specs.Arch{"SCMP_ARCH_VAX"}},
+			`/architectures/0: unknown architecture "SCMP_ARCH_VAX"`,
+		},
 		{rule(specs.LinuxSyscall{Action: specs.ActAllow}), "/syscalls/0/names: missing"},
 		{rule(specs.LinuxSyscall{Names: []string{""}, Action: specs.ActAllow}), "/syscalls/0/names/0: an empty name"},
 		{rule(specs.LinuxSyscall{Names: read, Action: "ALLOW"}), `/syscalls/0/action: unknown action "ALLOW"`},
-		{rule(specs.LinuxSyscall{Names: read, Action: specs.ActKill, ErrnoRet: &three}), "/syscalls/0/errnoRet: 3, but SCMP_ACT_KILL has no errno (the rule for read)"},
-		{rule(specs.LinuxSyscall{Names: read, Action: specs.ActAllow, Args: []specs.LinuxSeccompArg{{Index: 6, Op: specs.OpEqualTo}}}), "/syscalls/0/args/0/index: 6"},
-		{rule(specs.LinuxSyscall{Names: read, Action: specs.ActAllow, Args: []specs.LinuxSeccompArg{{Op: "=="}}}), `/syscalls/0/args/0/op: unknown operator "=="`},
+		{
+			rule(specs.LinuxSyscall{Names: read, Action: specs.ActKill, ErrnoRet: &three}),
+			"/syscalls/0/errnoRet: 3, but SCMP_ACT_KILL has no errno (the rule for read)",
+		},
+		{
+			rule(specs.LinuxSyscall{Names: read, Action: specs.ActAllow, Args: []specs.LinuxSeccompArg{{Index: 6, Op: specs.OpEqualTo}}}),
+			"/syscalls/0/args/0/index: 6",
+		},
+		{
+			rule(specs.LinuxSyscall{Names: read, Action: specs.ActAllow, Args: []specs.LinuxSeccompArg{{Op: "=="}}}),
+			`/syscalls/0/args/0/op: unknown operator "=="`,
+		},
 	} {
 		if _, err := Compile(test.p, "amd64"); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("got error %v, want %q", err, test.want)

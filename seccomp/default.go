@@ -20,8 +20,8 @@ func (o DefaultOptions) atLeast(major, minor int) bool {
 }
 
 // Default returns the profile of a container that asked for none: an allow-list, as strict as Docker's own (measured
-// against github.com/moby/profiles/seccomp v0.3.0, see TestDefaultAgainstMoby). Everything else fails with EPERM, or with ENOSYS if it is newer than the
-// list (see Compile).
+// against github.com/moby/profiles/seccomp v0.3.0, see TestDefaultAgainstMoby). Everything else fails with EPERM, or with ENOSYS if it
+// is newer than the list (see Compile).
 //
 // The result shares its lists of names with every other call: read it, do not write to it.
 func Default(o DefaultOptions) *specs.LinuxSeccomp {
@@ -85,9 +85,9 @@ const cloneNamespaces = 0x7e020000
 //	AF_VSOCK (40)   reaches the hypervisor and other guests past every network namespace
 //
 // and those whose code has left the kernel or is about to, which old kernels still load for whoever asks: AF_AX25 (3), AF_IPX (4),
-// AF_APPLETALK (5), AF_NETROM (6), AF_ROSE (11), AF_DECnet (12), AF_ECONET (19), AF_ATMSVC (20), AF_IRDA (23), AF_WANPIPE (25), AF_ISDN (34),
-// AF_CAIF (37), and all that are newer than this list. On i386 socketcall(2) still leads to them: a filter cannot see its arguments, and
-// C libraries there need it.
+// AF_APPLETALK (5), AF_NETROM (6), AF_ROSE (11), AF_DECnet (12), AF_ECONET (19), AF_ATMSVC (20), AF_IRDA (23), AF_WANPIPE (25), AF_ISDN
+// (34), AF_CAIF (37), and all that are newer than this list. On i386 socketcall(2) still leads to them: a filter cannot see its
+// arguments, and C libraries there need it.
 var families = [...]specs.LinuxSeccompArg{
 	arg(0, specs.OpLessThan, 3), // AF_UNSPEC, AF_UNIX, AF_INET
 	family(7),                   // AF_BRIDGE

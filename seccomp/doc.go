@@ -16,8 +16,9 @@
 // Loading the program is the business of the plan (seccomp(2) in the child). That also means it builds and runs on any OS.
 //
 // It refuses: profiles with unknown actions, operators, flags or architectures, errno values where the action has none,
-// programs longer than the kernel takes (the [Error] names the field by its JSON pointer); and machines other than amd64 and arm64 (with their x32, i386 and 32-bit ARM
-// modes). Names of system calls that it does not know are no error, the caller hears of them through Filter.Unknown.
+// programs longer than the kernel takes (the [Error] names the field by its JSON pointer); and machines other than amd64 and arm64 (with
+// their x32, i386 and 32-bit ARM modes). Names of system calls that it does not know are no error, the caller hears of them through
+// Filter.Unknown.
 //
 // Start reading at [Compile], which states the order of decisions; default.go is the profile of every ordinary container,
 // profile.go reads Docker's file format, asm.go writes instructions, disassemble.go explains them. table.go holds the

@@ -231,7 +231,8 @@ func TestKernelEveryCall(t *testing.T) {
 	if runtime.GOARCH == "amd64" {
 		ways = append(ways, entry{"x32", abiInfos[abiX32].audit, x32Bit})
 		everything := &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Architectures: []specs.Arch{specs.ArchX86}}
-		if _, err := start(t, job{Profile: everything, Exec: oneCall(t, t.TempDir(), true, uint32(calls[findCall("getppid")].nr[abi386]), 0)}); exitCode(err) == -2 {
+		if _, err := start(t, job{Profile: everything, Exec: oneCall(t, t.TempDir(), true, uint32(calls[findCall("getppid")].nr[abi386]),
+			0)}); exitCode(err) == -2 {
 			t.Log("i386: needs a kernel with CONFIG_IA32_EMULATION")
 		} else {
 			program = narrowCalls(t, t.TempDir(), most, asked, uint32(calls[findCall("clone")].nr[abi386]))
@@ -393,7 +394,10 @@ func TestKernelTrace(t *testing.T) {
 		errno *uint
 		want  uint
 	}{{&number, number}, {nil, uint(syscall.EPERM)}} {
-		p := &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{{Names: []string{"umask"}, Action: specs.ActTrace, ErrnoRet: test.errno}}}
+		p := &specs.LinuxSeccomp{
+			DefaultAction: specs.ActAllow,
+			Syscalls:      []specs.LinuxSyscall{{Names: []string{"umask"}, Action: specs.ActTrace, ErrnoRet: test.errno}},
+		}
 		if got := traced(t, job{Profile: p, Exec: oneCall(t, dir, false, uint32(native(t, "umask")), 0o22)}); got != test.want {
 			t.Errorf("got %d, want %d", got, test.want)
 		}
@@ -475,7 +479,10 @@ func TestKernelActionsOtherABI(t *testing.T) {
 		{"x32", false, uint32(row[abiX32]) | x32Bit},
 	} {
 		// Without this way in the kernel a call that passes the filter ends otherwise: a fault for int 0x80, ENOSYS for x32.
-		_, err := start(t, job{Profile: &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Architectures: []specs.Arch{specs.ArchX86, specs.ArchX32}}, Exec: oneCall(t, dir, way.narrow, way.nr, 7)})
+		_, err := start(t, job{Profile: &specs.LinuxSeccomp{
+			DefaultAction: specs.ActAllow,
+			Architectures: []specs.Arch{specs.ArchX86, specs.ArchX32},
+		}, Exec: oneCall(t, dir, way.narrow, way.nr, 7)})
 		pass := exitCode(err)
 		if way.narrow && pass == -2 {
 			t.Logf("%s: needs a kernel with CONFIG_IA32_EMULATION", way.name)
@@ -494,7 +501,8 @@ func TestKernelActionsOtherABI(t *testing.T) {
 			{specs.ActErrno, &number, []specs.LinuxSeccompArg{low}, 50},
 			{specs.ActErrno, &number, []specs.LinuxSeccompArg{{Index: 0, Op: specs.OpNotEqual, Value: 7}}, passed},
 			{specs.ActErrno, &number, []specs.LinuxSeccompArg{{Index: 0, Op: specs.OpMaskedEqual, Value: 6, ValueTwo: 6}}, 50},
-			{specs.ActErrno, &number, []specs.LinuxSeccompArg{low, {Index: 0, Op: specs.OpEqualTo, Value: 8}}, 50}, // the same argument twice: either
+			// the same argument twice: either
+			{specs.ActErrno, &number, []specs.LinuxSeccompArg{low, {Index: 0, Op: specs.OpEqualTo, Value: 8}}, 50},
 			{specs.ActTrace, nil, nil, 38}, // without a tracer
 			{specs.ActTrap, nil, nil, -1},
 			{specs.ActKill, nil, nil, -1},

@@ -36,7 +36,10 @@ func TestOutcomes(t *testing.T) {
 				}
 			}
 		}
-		for name, want := range map[string][2]bool{"read": {true, true}, "mount": {false, false}, "clone": {true, false}, "personality": {true, false}, "kexec_load": {false, false}} {
+		for name, want := range map[string][2]bool{
+			"read": {true, true}, "mount": {false, false}, "clone": {true, false},
+			"personality": {true, false}, "kexec_load": {false, false},
+		} {
 			sometimes, always := byName[name].Allowed()
 			if got := [2]bool{sometimes, always}; got != want {
 				t.Errorf("%s %s: allowed sometimes, always: got %v, want %v", arch, name, got, want)

@@ -112,7 +112,10 @@ func decode(data []byte, in *file) error {
 		var syntax *json.SyntaxError
 		switch {
 		case errors.As(err, &wrong) && wrong.Field != "":
-			return &Error{"/" + strings.ReplaceAll(wrong.Field, ".", "/"), fmt.Sprintf("%s where %s is wanted (byte %d)", wrong.Value, wrong.Type, wrong.Offset)}
+			return &Error{
+				"/" + strings.ReplaceAll(wrong.Field, ".", "/"),
+				fmt.Sprintf("%s where %s is wanted (byte %d)", wrong.Value, wrong.Type, wrong.Offset),
+			}
 		case errors.As(err, &wrong):
 			return fmt.Errorf("a profile is a JSON object, this is %s", wrong.Value)
 		case errors.As(err, &syntax):

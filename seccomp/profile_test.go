@@ -27,7 +27,8 @@ const dockerForm = `{
 		{"names": ["vm86"], "action": "SCMP_ACT_ALLOW", "excludes": {"minKernel": "6.0"}},
 		{"names": ["iopl"], "action": "SCMP_ACT_ALLOW", "includes": {"arches": ["amd64", "x32"]}},
 		{"names": ["set_tls"], "action": "SCMP_ACT_ALLOW", "excludes": {"arches": ["amd64"], "caps": ["CAP_BPF"]}},
-		{"names": ["socket"], "action": "SCMP_ACT_ERRNO", "errno": "EINVAL", "args": [{"index": 0, "value": 16, "valueTwo": 0, "op": "SCMP_CMP_EQ"}]}
+		{"names": ["socket"], "action": "SCMP_ACT_ERRNO", "errno": "EINVAL", "args": [{"index": 0, "value": 16, "valueTwo": 0,
+			"op": "SCMP_CMP_EQ"}]}
 	]
 }`
 
@@ -44,9 +45,21 @@ func TestParseProfile(t *testing.T) {
 		names string
 		archs []specs.Arch
 	}{
-		{DefaultOptions{"amd64", nil, 6, 1}, "read write clone3 ptrace iopl socket", []specs.Arch{"SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"}},
-		{DefaultOptions{"amd64", []string{"CAP_BPF"}, 4, 7}, "read write bpf vm86 iopl socket", []specs.Arch{"SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"}},
-		{DefaultOptions{"amd64", []string{"CAP_BPF", "CAP_SYS_ADMIN"}, 5, 0}, "read write bpf mount ptrace vm86 iopl socket", []specs.Arch{"SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"}},
+		{
+			DefaultOptions{"amd64", nil, 6, 1},
+			"read write clone3 ptrace iopl socket",
+			[]specs.Arch{"SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"},
+		},
+		{
+			DefaultOptions{"amd64", []string{"CAP_BPF"}, 4, 7},
+			"read write bpf vm86 iopl socket",
+			[]specs.Arch{"SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"},
+		},
+		{
+			DefaultOptions{"amd64", []string{"CAP_BPF", "CAP_SYS_ADMIN"}, 5, 0},
+			"read write bpf mount ptrace vm86 iopl socket",
+			[]specs.Arch{"SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"},
+		},
 		{DefaultOptions{"arm64", nil, 4, 19}, "read write clone3 ptrace vm86 set_tls socket", []specs.Arch{"SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"}},
 	} {
 		p, err := ParseProfile([]byte(dockerForm), test.o)
@@ -99,9 +112,15 @@ func TestParseProfileRefuses(t *testing.T) {
 		{`{"defaultAction": "SCMP_ACT_ERRNO", "defaultErrno": "EWHAT"}`, `/defaultErrno: unknown name "EWHAT"`},
 		{`{"defaultAction": "SCMP_ACT_ERRNO", "sycalls": []}`, `unknown field "sycalls"`},
 		{`{"defaultAction": "SCMP_ACT_ERRNO", "architectures": ["SCMP_ARCH_VAX"]}`, `/architectures/0: unknown architecture "SCMP_ARCH_VAX"`},
-		{`{"defaultAction": "SCMP_ACT_ERRNO", "architectures": ["SCMP_ARCH_X86"], "archMap": [{"architecture": "SCMP_ARCH_X86_64"}]}`, "/archMap: there are architectures, too"},
+		{
+			`{"defaultAction": "SCMP_ACT_ERRNO", "architectures": ["SCMP_ARCH_X86"], "archMap": [{"architecture": "SCMP_ARCH_X86_64"}]}`,
+			"/archMap: there are architectures, too",
+		},
 		{`{"defaultAction": "SCMP_ACT_ERRNO", "archMap": [{"architecture": "x86"}]}`, `/archMap/0/architecture: unknown architecture "x86"`},
-		{`{"defaultAction": "SCMP_ACT_ERRNO", "archMap": [{"architecture": "SCMP_ARCH_X86", "subArchitectures": ["y"]}]}`, "/archMap/0/subArchitectures/0:"},
+		{
+			`{"defaultAction": "SCMP_ACT_ERRNO", "archMap": [{"architecture": "SCMP_ARCH_X86", "subArchitectures": ["y"]}]}`,
+			"/archMap/0/subArchitectures/0:",
+		},
 		{rule(`"names": ["a"], "action": "SCMP_ACT_MAYBE"`), `/syscalls/1/action: unknown action "SCMP_ACT_MAYBE"`},
 		{rule(`"names": ["a"]`), `/syscalls/1/action: missing`},
 		{rule(`"names": [], "action": "SCMP_ACT_ALLOW"`), "/syscalls/1/names: missing"},
@@ -110,10 +129,22 @@ func TestParseProfileRefuses(t *testing.T) {
 		{rule(`"names": "a", "action": "SCMP_ACT_ALLOW"`), "/syscalls/names: string where []string is wanted"},
 		{rule(`"names": ["a"], "action": "SCMP_ACT_ALLOW", "args": [{"index": 9, "op": "SCMP_CMP_EQ"}]`), "/syscalls/1/args/0/index: 9"},
 		{rule(`"names": ["a"], "action": "SCMP_ACT_ALLOW", "args": [{"index": 0, "op": "=="}]`), `/syscalls/1/args/0/op: unknown operator "=="`},
-		{rule(`"names": ["a"], "action": "SCMP_ACT_ALLOW", "args": [{"index": 0, "value": -1, "op": "SCMP_CMP_EQ"}]`), "/syscalls/args/value: number -1 where uint64 is wanted"},
-		{rule(`"names": ["a"], "action": "SCMP_ACT_ALLOW", "includes": {"caps": ["SYS_ADMIN"]}`), `/syscalls/1/includes/caps/0: "SYS_ADMIN" is no capability`},
-		{rule(`"names": ["a"], "action": "SCMP_ACT_ALLOW", "excludes": {"arches": ["x86-64"]}`), `/syscalls/1/excludes/arches/0: unknown architecture "x86-64"`},
-		{rule(`"names": ["a"], "action": "SCMP_ACT_ALLOW", "includes": {"minKernel": "new"}`), `/syscalls/1/includes/minKernel: "new" is not of the form 4.8`},
+		{
+			rule(`"names": ["a"], "action": "SCMP_ACT_ALLOW", "args": [{"index": 0, "value": -1, "op": "SCMP_CMP_EQ"}]`),
+			"/syscalls/args/value: number -1 where uint64 is wanted",
+		},
+		{
+			rule(`"names": ["a"], "action": "SCMP_ACT_ALLOW", "includes": {"caps": ["SYS_ADMIN"]}`),
+			`/syscalls/1/includes/caps/0: "SYS_ADMIN" is no capability`,
+		},
+		{
+			rule(`"names": ["a"], "action": "SCMP_ACT_ALLOW", "excludes": {"arches": ["x86-64"]}`),
+			`/syscalls/1/excludes/arches/0: unknown architecture "x86-64"`,
+		},
+		{
+			rule(`"names": ["a"], "action": "SCMP_ACT_ALLOW", "includes": {"minKernel": "new"}`),
+			`/syscalls/1/includes/minKernel: "new" is not of the form 4.8`,
+		},
 		{rule(`"names": ["a"], "action": "SCMP_ACT_ALLOW", "includes": {"maxKernel": "4.8"}`), `unknown field "maxKernel"`},
 	} {
 		_, err := ParseProfile([]byte(test.profile), DefaultOptions{Arch: "amd64", KernelMajor: 6})

@@ -65,7 +65,8 @@ func TestWider(t *testing.T) {
 		}
 	}
 	// An interface that isn't the machine's own: 64-bit calls as the default has them, all 32-bit ones allowed.
-	open := append([]Instruction{{opLoad, 0, 0, offArch}, {opJeq, 1, 0, 0x40000003}, {opJump, 0, 0, 1}, {opRet, 0, 0, retAllow}}, compiled(t, standard())...)
+	open := append([]Instruction{{opLoad, 0, 0, offArch}, {opJeq, 1, 0, 0x40000003}, {opJump, 0, 0, 1}, {opRet, 0, 0, retAllow}},
+		compiled(t, standard())...)
 	got := Wider(open, compiled(t, standard()), "amd64")
 	if !slices.Contains(got, "i386 keyctl") || slices.Contains(got, "keyctl") {
 		t.Errorf("32-bit calls: got %q", got)

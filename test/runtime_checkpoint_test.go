@@ -55,7 +55,10 @@ func TestRuntimeCheckpoint(t *testing.T) {
 	version, _ := exec.Command("criu", "--version").Output()
 	old := strings.HasPrefix(string(version), "Version: 3.")
 	dir := b.bundle("count", root, func(s *specs.Spec) {
-		s.Process.Args = []string{"sh", "-c", "i=0; while :; do i=$((i+1)); echo $i; echo $i > /tmp/new; mv /tmp/new /tmp/count; sleep 0.05; done"}
+		s.Process.Args = []string{
+			"sh", "-c",
+			"i=0; while :; do i=$((i+1)); echo $i; echo $i > /tmp/new; mv /tmp/new /tmp/count; sleep 0.05; done",
+		}
 		s.Root.Readonly = false
 		s.Process.NoNewPrivileges = !old
 		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/link/data", Type: "bind", Source: source, Options: []string{"rbind", "ro"}})
@@ -81,8 +84,10 @@ func TestRuntimeCheckpoint(t *testing.T) {
 	b.must("create", "-b", dir, "count")
 	wrong("cannot checkpoint a container that is created", "checkpoint", "--image-path", images, "count")
 	wrong("--console-socket: cannot use console socket", "restore", "-d", "-b", dir, "--console-socket", "/x", "other")
-	wrong("/process/terminal: .*give --console-socket", "restore", "-d", "-b", b.bundle("terminal", root, func(s *specs.Spec) { s.Process.Terminal = true }), "other")
-	wrong(`--manage-cgroups-mode: .*x.* is not one of`, "restore", "-d", "-b", dir, "--manage-cgroups-mode", "x", "--image-path", b.work, "other")
+	wrong("/process/terminal: .*give --console-socket", "restore", "-d", "-b",
+		b.bundle("terminal", root, func(s *specs.Spec) { s.Process.Terminal = true }), "other")
+	wrong(`--manage-cgroups-mode: .*x.* is not one of`, "restore", "-d", "-b", dir, "--manage-cgroups-mode", "x", "--image-path", b.work,
+		"other")
 	wrong("--manage-cgroups-mode: strict", "restore", "-b", dir, "--manage-cgroups-mode", "strict", "--image-path", b.work, "other")
 	wrong("/annotations/org.criu.config: ", "restore", "-b", b.bundle("annotated", root, func(s *specs.Spec) {
 		s.Annotations = map[string]string{"org.criu.config": "/nowhere"}
@@ -95,7 +100,8 @@ func TestRuntimeCheckpoint(t *testing.T) {
 	beyond(t, count, 2)
 
 	wrong("criu", "/bin/sh", "-c", "PATH=/nowhere "+runtime+"checkpoint --image-path "+images+" count")
-	if res := b.runtime("/bin/sh", "-c", "PATH=/nowhere "+runtime+"checkpoint count"); !strings.Contains(res.Stderr, "criu is not installed") || !strings.Contains(res.Stderr, "package") {
+	if res := b.runtime("/bin/sh", "-c", "PATH=/nowhere "+runtime+"checkpoint count"); !strings.Contains(res.Stderr,
+		"criu is not installed") || !strings.Contains(res.Stderr, "package") {
 		t.Errorf("without criu: %s", res.Stderr)
 	}
 	if res := b.runtime("/bin/sh", "-c", "criu check"); res.Code != 0 {
@@ -126,7 +132,8 @@ func TestRuntimeCheckpoint(t *testing.T) {
 	}
 	want := mounts("count")
 	b.must("/bin/sh", "-c", runtime+"exec -d count sleep 1000 </dev/null >/dev/null 2>&1")
-	if res := b.runtime("checkpoint", "--image-path", filepath.Join(b.work, "left"), "--leave-running", "count"); res.Code != 0 || !strings.Contains(res.Stderr, "was started in the container by exec: it is not part of the checkpoint") {
+	if res := b.runtime("checkpoint", "--image-path", filepath.Join(b.work, "left"), "--leave-running", "count"); res.Code != 0 ||
+		!strings.Contains(res.Stderr, "was started in the container by exec: it is not part of the checkpoint") {
 		t.Errorf("checkpoint --leave-running: %+v", res)
 	}
 	n := counter(t, count)
@@ -144,11 +151,13 @@ func TestRuntimeCheckpoint(t *testing.T) {
 	}
 
 	pidFile := filepath.Join(b.work, "pid")
-	b.must("/bin/sh", "-c", runtime+"restore -d -b "+dir+" --image-path "+images+" --pid-file "+pidFile+" other </dev/null 2>&1 | head -n 1000000 >"+b.work+"/out2 & sleep 0.1")
+	b.must("/bin/sh", "-c", runtime+"restore -d -b "+dir+" --image-path "+images+" --pid-file "+pidFile+" other </dev/null 2>&1 | head "+
+		"-n 1000000 >"+b.work+"/out2 & sleep 0.1")
 	b.until("a restored container", func() bool { return b.must("list", "-q") != "" })
 	b.await("other", "running")
 	beyond(t, count, n)
-	if out, _ := os.ReadFile(b.work + "/out2"); len(out) > 0 && !strings.HasPrefix(string(out), strconv.Itoa(n)+"\n") && !strings.HasPrefix(string(out), strconv.Itoa(n+1)+"\n") {
+	if out, _ := os.ReadFile(b.work + "/out2"); len(out) > 0 && !strings.HasPrefix(string(out), strconv.Itoa(n)+"\n") &&
+		!strings.HasPrefix(string(out), strconv.Itoa(n+1)+"\n") {
 		t.Errorf("the output doesn't go on after %d: %.20q", n, out)
 	}
 	pid, _ := os.ReadFile(pidFile)
@@ -168,10 +177,12 @@ func TestRuntimeCheckpoint(t *testing.T) {
 		t.Errorf("the limit of processes is gone: %s", got)
 	}
 	// What the process may do is what it could do before.
-	if got := b.must("/bin/sh", "-c", "grep -E 'CapEff|CapBnd|NoNewPrivs|Seccomp:' /proc/"+string(pid)+"/status"); !strings.Contains(got, "CapEff:\t0000000020000420") || !old && !strings.Contains(got, "NoNewPrivs:\t1") {
+	if got := b.must("/bin/sh", "-c", "grep -E 'CapEff|CapBnd|NoNewPrivs|Seccomp:' /proc/"+string(pid)+"/status"); !strings.Contains(got,
+		"CapEff:\t0000000020000420") || !old && !strings.Contains(got, "NoNewPrivs:\t1") {
 		t.Errorf("privileges: %s", got)
 	}
-	if got := b.must("/bin/sh", "-c", "ls /proc/"+string(pid)+"/fd | sort -n | tr '\\n' ' '"); !regexp.MustCompile(`^0 1 2 (10 )?$`).MatchString(got) {
+	if got := b.must("/bin/sh", "-c",
+		"ls /proc/"+string(pid)+"/fd | sort -n | tr '\\n' ' '"); !regexp.MustCompile(`^0 1 2 (10 )?$`).MatchString(got) {
 		t.Errorf("descriptors of the restored process: %s", got)
 	}
 	b.must("pause", "other")
@@ -181,7 +192,9 @@ func TestRuntimeCheckpoint(t *testing.T) {
 	// A restored and paused container can be written again.
 	b.must("checkpoint", "--image-path", filepath.Join(b.work, "again"), "other")
 	n = counter(t, count)
-	res := b.runtime("/bin/sh", "-c", runtime+"restore -b "+dir+" --image-path "+b.work+"/again third & while ! "+runtime+"state third >/dev/null 2>&1; do sleep 0.1; done; sleep 0.3; "+runtime+"resume third >/dev/null 2>&1; sleep 0.3; "+runtime+"kill third KILL; wait $!")
+	res := b.runtime("/bin/sh", "-c",
+		runtime+"restore -b "+dir+" --image-path "+b.work+"/again third & while ! "+runtime+"state third >/dev/null 2>&1; do sleep 0.1; "+
+			"done; sleep 0.3; "+runtime+"resume third >/dev/null 2>&1; sleep 0.3; "+runtime+"kill third KILL; wait $!")
 	if res.Code != 137 {
 		t.Errorf("restore in the foreground: %+v", res)
 	}
@@ -193,16 +206,20 @@ func TestRuntimeCheckpoint(t *testing.T) {
 		keep := b.bundle("keep", root, nil)
 		b.must("/bin/sh", "-c", runtime+"run -d -b "+keep+" keep </dev/null >/dev/null 2>&1")
 		b.must("checkpoint", "--image-path", filepath.Join(b.work, "kept"), "keep")
-		wrong("/process/noNewPrivileges: this criu has restored process [0-9]+ without it", "/bin/sh", "-c", runtime+"--log "+b.work+"/log restore -d -b "+keep+" --image-path "+b.work+"/kept keep </dev/null >/dev/null 2>&1; code=$?; cat "+b.work+"/log >&2; exit $code")
+		wrong("/process/noNewPrivileges: this criu has restored process [0-9]+ without it", "/bin/sh", "-c",
+			runtime+"--log "+b.work+"/log restore -d -b "+keep+" --image-path "+b.work+"/kept keep </dev/null >/dev/null 2>&1; "+
+				"code=$?; cat "+b.work+"/log >&2; exit $code")
 	}
 	wrong("descriptor 0 was a file", "/bin/sh", "-c", "true | "+runtime+"restore -b "+dir+" --image-path "+images+" fourth")
 	// Images that don't belong to the configuration.
 	none := b.bundle("none", root, nil)
-	wrong("/process/terminal: the checkpoint has no terminal", "/bin/sh", "-c", runtime+"restore -b "+b.bundle("terminal", root, func(s *specs.Spec) {
-		s.Process.Terminal, s.Process.NoNewPrivileges = true, !old
-		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/link/data", Type: "bind", Source: source, Options: []string{"rbind", "ro"}})
-	})+" --image-path "+images+" fourth </dev/null 2>&1 >/dev/null | cat >&2; exit 1")
-	wrong("/mounts: the checkpoint has a bind mount on /link/data, and the configuration has none", "restore", "-b", none, "--image-path", images, "fourth")
+	wrong("/process/terminal: the checkpoint has no terminal", "/bin/sh", "-c",
+		runtime+"restore -b "+b.bundle("terminal", root, func(s *specs.Spec) {
+			s.Process.Terminal, s.Process.NoNewPrivileges = true, !old
+			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/link/data", Type: "bind", Source: source, Options: []string{"rbind", "ro"}})
+		})+" --image-path "+images+" fourth </dev/null 2>&1 >/dev/null | cat >&2; exit 1")
+	wrong("/mounts: the checkpoint has a bind mount on /link/data, and the configuration has none", "restore", "-b", none, "--image-path",
+		images, "fourth")
 	os.Remove(filepath.Join(images, "inventory.img"))
 	wrong("criu restore: .*its log is .*restore.log", "restore", "-b", dir, "--image-path", images, "fourth")
 	if left, err := b.state.leaked(); err != nil || left != "" {
@@ -211,7 +228,9 @@ func TestRuntimeCheckpoint(t *testing.T) {
 }
 
 // checkpoints prepares a test for which criu has to work: a bundle of a container that counts, and what waits until it has gone on.
-func checkpoints(t *testing.T, name string) (b *bundles, bundle func(name string, edit func(*specs.Spec)) string, goesOn func(name string)) {
+func checkpoints(t *testing.T, name string) (b *bundles, bundle func(name string, edit func(*specs.Spec)) string,
+	goesOn func(name string),
+) {
 	t.Helper()
 	if out, err := exec.Command("criu", "check").CombinedOutput(); err != nil {
 		t.Skipf("criu doesn't work here: %v: %s", err, out)
@@ -221,7 +240,10 @@ func checkpoints(t *testing.T, name string) (b *bundles, bundle func(name string
 	bundle = func(name string, edit func(*specs.Spec)) string {
 		os.Symlink("busybox", filepath.Join(b.rootfs("root-"+name), "bin/mv"))
 		return b.bundle(name, root(name), func(s *specs.Spec) {
-			s.Process.Args = []string{"sh", "-c", "i=0; while :; do i=$((i+1)); echo n $i; echo $i >/tmp/new; mv /tmp/new /tmp/count; sleep 0.05; done"}
+			s.Process.Args = []string{
+				"sh", "-c",
+				"i=0; while :; do i=$((i+1)); echo n $i; echo $i >/tmp/new; mv /tmp/new /tmp/count; sleep 0.05; done",
+			}
 			s.Root.Readonly = false
 			s.Process.NoNewPrivileges = false // criu 3 loses it
 			edit(s)
@@ -269,7 +291,8 @@ func (b *bundles) others() *others {
 	b.t.Helper()
 	o := &others{bundles: b, hook: filepath.Join(b.work, "hook"), log: filepath.Join(b.work, "log"), fail: filepath.Join(b.work, "fail")}
 	b.write(o.hook, "#!/bin/sh\ncat >>"+o.log+"; echo >>"+o.log+"; echo no such luck; ! [ -e "+o.fail+" ]\n", 0o755)
-	o.pid = strings.TrimSpace(b.must("/bin/sh", "-c", "unshare -iu sh -c 'hostname other; echo $$; exec sleep 1000 >/dev/null 2>&1' </dev/null &"))
+	o.pid = strings.TrimSpace(b.must("/bin/sh", "-c",
+		"unshare -iu sh -c 'hostname other; echo $$; exec sleep 1000 >/dev/null 2>&1' </dev/null &"))
 	return o
 }
 
@@ -297,7 +320,8 @@ func (o *others) has(pid string, calls int) {
 			o.t.Errorf("got %s, want %s", got, want)
 		}
 	}
-	if text, _ := os.ReadFile(o.log); !strings.Contains(string(text), `"pid":`+pid) || strings.Count(string(text), `"status":"creating"`) != calls {
+	if text, _ := os.ReadFile(o.log); !strings.Contains(string(text), `"pid":`+pid) ||
+		strings.Count(string(text), `"status":"creating"`) != calls {
 		o.t.Errorf("hooks got\n%swant %d times creating, at last with pid %s", text, calls, pid)
 	}
 }
@@ -324,14 +348,16 @@ func TestRuntimeRestoreAsks(t *testing.T) {
 	}
 	dir := bundle("asked", nil)
 	runtime := filepath.Join(run.bin, "glassbox-runtime") + " --root /run/oci "
-	before := "PATH=" + fake + ":$PATH FAKE_CLONE=" + strconv.Itoa(unix.CLONE_NEWNS|unix.CLONE_NEWPID|unix.CLONE_NEWNET) + " FAKE_ARGV='while :; do echo n; sleep 0.1; done' "
+	before := "PATH=" + fake + ":$PATH FAKE_CLONE=" + strconv.Itoa(unix.CLONE_NEWNS|unix.CLONE_NEWPID|unix.CLONE_NEWNET) +
+		" FAKE_ARGV='while :; do echo n; sleep 0.1; done' "
 	restore := func(env, flags string) machine.Result {
 		t.Helper()
 		return b.runtime("/bin/sh", "-c", before+env+" timeout -s KILL 10 "+runtime+"restore --image-path "+images+" "+flags+" asked </dev/null")
 	}
 	b.terminal("run", "-d", "-b", dir, "asked")
 	b.must("/bin/sh", "-c", before+runtime+"checkpoint --pre-dump --image-path "+images+"/pre asked")
-	if res := b.runtime("/bin/sh", "-c", before+runtime+"checkpoint --lazy-pages --image-path "+images+" asked"); res.Code != 1 || !strings.Contains(res.Stderr, "--lazy-pages: criu can't do it here") {
+	if res := b.runtime("/bin/sh", "-c", before+runtime+"checkpoint --lazy-pages --image-path "+images+" asked"); res.Code != 1 ||
+		!strings.Contains(res.Stderr, "--lazy-pages: criu can't do it here") {
 		t.Errorf("checkpoint --lazy-pages: %+v", res)
 	}
 	b.must("/bin/sh", "-c", before+runtime+"checkpoint --image-path "+images+" asked")
@@ -347,10 +373,22 @@ func TestRuntimeRestoreAsks(t *testing.T) {
 	for _, tt := range []struct{ name, env, flags, want string }{
 		{"a hook fails", terminal + " A=$(touch " + others.fail + ")", "-b " + dir, others.failed()},
 		{"no terminal", "A=$(rm " + others.fail + ")", "-b " + dir, "/process/terminal: the checkpoint has no terminal"},
-		{"a terminal too many", terminal, "-b " + bundle("none", func(s *specs.Spec) { s.Process.Terminal = false }), "/process/terminal: the checkpoint has a terminal, and the configuration has none"},
-		{"privileges", terminal, "-b " + bundle("privileges", func(s *specs.Spec) { s.Process.NoNewPrivileges = true }), "/process/noNewPrivileges: this criu has restored process"},
-		{"no network namespace", terminal + " FAKE_CLONE=" + strconv.Itoa(unix.CLONE_NEWNS|unix.CLONE_NEWPID), "-b " + dir, "the checkpoint has no net namespace of its own"},
-		{"not shared", terminal + " FAKE_CLONE=" + strconv.Itoa(unix.CLONE_NEWNS|unix.CLONE_NEWPID|unix.CLONE_NEWNET|unix.CLONE_NEWUTS), "-b " + dir, "criu has not restored the process into the uts namespace of others"},
+		{
+			"a terminal too many", terminal, "-b " + bundle("none", func(s *specs.Spec) { s.Process.Terminal = false }),
+			"/process/terminal: the checkpoint has a terminal, and the configuration has none",
+		},
+		{
+			"privileges", terminal, "-b " + bundle("privileges", func(s *specs.Spec) { s.Process.NoNewPrivileges = true }),
+			"/process/noNewPrivileges: this criu has restored process",
+		},
+		{
+			"no network namespace", terminal + " FAKE_CLONE=" + strconv.Itoa(unix.CLONE_NEWNS|unix.CLONE_NEWPID), "-b " + dir,
+			"the checkpoint has no net namespace of its own",
+		},
+		{
+			"not shared", terminal + " FAKE_CLONE=" + strconv.Itoa(unix.CLONE_NEWNS|unix.CLONE_NEWPID|unix.CLONE_NEWNET|unix.CLONE_NEWUTS),
+			"-b " + dir, "criu has not restored the process into the uts namespace of others",
+		},
 		{"not to be shared", terminal, "-b " + bundle("own", func(s *specs.Spec) {
 			for i := range s.Linux.Namespaces {
 				s.Linux.Namespaces[i].Path = ""
@@ -366,7 +404,9 @@ func TestRuntimeRestoreAsks(t *testing.T) {
 		}
 	}
 	os.Remove(others.log)
-	b.terminal("/bin/sh", "-c", before+terminal+" "+runtime+"restore -d -b "+dir+" --image-path "+images+" --pid-file "+b.work+"/pid --console-socket $0 asked </dev/null >/dev/null")
+	b.terminal("/bin/sh", "-c",
+		before+terminal+" "+runtime+"restore -d -b "+dir+" --image-path "+images+" --pid-file "+b.work+"/pid --console-socket $0 asked "+
+			"</dev/null >/dev/null")
 	pid := b.pid("asked")
 	if got, _ := os.ReadFile(b.work + "/pid"); string(got) != pid || b.status("asked") != "running" {
 		t.Errorf("state says %s, %s, the pid file %s", pid, b.status("asked"), got)
@@ -398,7 +438,8 @@ func TestRuntimeCheckpointTerminal(t *testing.T) {
 	goesOn("terminal")
 	b.must("checkpoint", "--manage-cgroups-mode", "ignore", "--image-path", images, "terminal")
 	b.write(others.fail, "", 0o644)
-	res := b.runtime("/bin/sh", "-c", filepath.Join(run.bin, "glassbox-runtime")+" --root /run/oci restore -b "+dir+" --image-path "+images+" terminal </dev/null")
+	res := b.runtime("/bin/sh", "-c", filepath.Join(run.bin,
+		"glassbox-runtime")+" --root /run/oci restore -b "+dir+" --image-path "+images+" terminal </dev/null")
 	if res.Code != 1 || !strings.Contains(res.Stderr, others.failed()) {
 		t.Errorf("restore with a hook that fails: %+v", res)
 	}
@@ -424,8 +465,8 @@ func TestRuntimeCheckpointTerminal(t *testing.T) {
 	b.must("delete", "-f", "terminal")
 }
 
-// TestRuntimeCheckpointUsers moves a container in a user namespace in three steps, where the kernel can: twice its memory, then itself. A part
-// of the host is mounted there, which the container's root has no way to.
+// TestRuntimeCheckpointUsers moves a container in a user namespace in three steps, where the kernel can: twice its memory, then itself.
+// A part of the host is mounted there, which the container's root has no way to.
 func TestRuntimeCheckpointUsers(t *testing.T) {
 	b, bundle, goesOn := checkpoints(t, "users")
 	source := filepath.Join(b.work, "closed", "source")
@@ -437,7 +478,8 @@ func TestRuntimeCheckpointUsers(t *testing.T) {
 		s.Linux.UIDMappings = []specs.LinuxIDMapping{{HostID: 100000, Size: 65536}}
 		s.Linux.GIDMappings = s.Linux.UIDMappings
 		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/data", Type: "bind", Source: source, Options: []string{"bind", "ro"}}, specs.Mount{
-			Destination: "/mapped", Type: "bind", Source: source, Options: []string{"bind"}, UIDMappings: s.Linux.UIDMappings, GIDMappings: s.Linux.GIDMappings,
+			Destination: "/mapped", Type: "bind", Source: source, Options: []string{"bind"}, UIDMappings: s.Linux.UIDMappings,
+			GIDMappings: s.Linux.GIDMappings,
 		})
 	})
 	b.must("/bin/chown", "-R", "100000:100000", filepath.Join(b.work, "root-users"))
@@ -453,12 +495,14 @@ func TestRuntimeCheckpointUsers(t *testing.T) {
 		t.Errorf("checkpoint --pre-dump: %+v", res)
 	}
 	b.must(last...)
-	b.must("/bin/sh", "-c", runtime+"--log "+b.work+"/log restore -d -b "+dir+" --image-path "+b.work+"/last users </dev/null >/dev/null 2>&1 || { cat "+b.work+"/log; exit 1; }")
+	b.must("/bin/sh", "-c", runtime+"--log "+b.work+"/log restore -d -b "+dir+" --image-path "+b.work+"/last users </dev/null >/dev/null "+
+		"2>&1 || { cat "+b.work+"/log; exit 1; }")
 	goesOn("users")
 	if got := b.must("/bin/cat", "/proc/"+b.pid("users")+"/uid_map"); strings.Join(strings.Fields(got), " ") != "0 100000 65536" {
 		t.Errorf("mapped ids: %s", got)
 	}
-	if got := b.must("exec", "users", "ls", "-ln", "/mapped/file", "/data/file"); !strings.Contains(got, " 0        0 ") || !strings.Contains(got, " 65534    65534 ") {
+	if got := b.must("exec", "users", "ls", "-ln", "/mapped/file", "/data/file"); !strings.Contains(got, " 0        0 ") ||
+		!strings.Contains(got, " 65534    65534 ") {
 		t.Errorf("files belong to\n%swant 0 in the mount with ids of its own, and else nobody", got)
 	}
 	if got := b.must("exec", "users", "cat", "/data/file"); got != "of the host\n" {

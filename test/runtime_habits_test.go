@@ -24,7 +24,8 @@ func TestRuntimeLocks(t *testing.T) {
 		b.t = t
 		b.must("run", "--detach", "--bundle", b.bundle("paused", root, nil), "paused")
 		b.must("pause", "paused")
-		b.must(toFiles([]string{"/bin/sh", "-c", program + "exec --ignore-paused paused echo through >" + b.work + "/paused.out 2>&1 & sleep 0.5"})...)
+		b.must(toFiles([]string{"/bin/sh", "-c", program + "exec --ignore-paused paused echo through >" + b.work +
+			"/paused.out 2>&1 & sleep 0.5"})...)
 		b.must("resume", "paused")
 		b.until("exec after resume", func() bool {
 			text, _ := os.ReadFile(filepath.Join(b.work, "paused.out"))
@@ -35,7 +36,8 @@ func TestRuntimeLocks(t *testing.T) {
 
 	// Hooks that call the runtime themselves, and delete of a container whose hook never ends.
 	asks := filepath.Join(b.work, "asks")
-	b.write(asks, "#!/bin/sh\ncat >/dev/null\nfor i in \"$@\"; do "+program+" $i asked; echo \"$i $?\"; done >>"+b.work+"/asked.log 2>&1\n", 0o755)
+	b.write(asks, "#!/bin/sh\ncat >/dev/null\nfor i in \"$@\"; do "+program+" $i asked; echo \"$i $?\"; done >>"+b.work+"/asked.log 2>&1\n",
+		0o755)
 	h := func(commands ...string) []specs.Hook {
 		return []specs.Hook{{Path: asks, Args: append([]string{"asks"}, commands...), Env: []string{"PATH=/usr/bin:/bin"}}}
 	}
@@ -73,7 +75,8 @@ func TestRuntimeLocks(t *testing.T) {
 			s.Hooks = &specs.Hooks{StartContainer: []specs.Hook{{Path: "/bin/wait", Env: []string{"PATH=/bin"}}}}
 		})
 		b.must("create", "--bundle", dir, "waits")
-		job, err := b.state.host.Go([]string{filepath.Join(run.bin, "glassbox-runtime"), "--root", "/run/oci", "start", "waits"}, []string{"PATH=/bin"}, "/", nil)
+		job, err := b.state.host.Go([]string{filepath.Join(run.bin, "glassbox-runtime"), "--root", "/run/oci", "start", "waits"},
+			[]string{"PATH=/bin"}, "/", nil)
 		must(t, err)
 		b.until("the hook", func() bool {
 			return strings.Contains(b.must("/bin/ps", "ax"), "sleep 1000")
@@ -237,7 +240,8 @@ func TestRuntimeDeleteStranger(t *testing.T) {
 	b.must("run", "--detach", "--bundle", dir, "s")
 	pid := b.pid("s")
 	sleep, err := b.state.host.Go([]string{"/bin/sh", "-c", "cut -d: -f3 /proc/" + pid + "/cgroup | sort -u >/tmp/groups; " +
-		`for g in $(cat /tmp/groups); do for f in /sys/fs/cgroup$g/cgroup.procs /sys/fs/cgroup/*$g/cgroup.procs; do [ $g = / ] || [ ! -e $f ] || echo $$ >$f; done; done; exec sleep 1000`},
+		`for g in $(cat /tmp/groups); do for f in /sys/fs/cgroup$g/cgroup.procs /sys/fs/cgroup/*$g/cgroup.procs; do [ $g = / ] || [ ! -e $f ` +
+		`] || echo $$ >$f; done; done; exec sleep 1000`},
 		[]string{"PATH=/usr/bin:/bin"}, "/", nil)
 	must(t, err)
 	b.until("it in the cgroup", func() bool {
@@ -245,7 +249,8 @@ func TestRuntimeDeleteStranger(t *testing.T) {
 	})
 	begin := time.Now()
 	res := b.runtime("delete", "--force", "s")
-	if took := time.Since(begin); res.Code != 0 || !strings.Contains(res.Stderr, "level=warning") || !strings.Contains(res.Stderr, "processes: [") || took > scaled(3*time.Second) {
+	if took := time.Since(begin); res.Code != 0 || !strings.Contains(res.Stderr, "level=warning") ||
+		!strings.Contains(res.Stderr, "processes: [") || took > scaled(3*time.Second) {
 		t.Errorf("after %v: %+v", took, res)
 	}
 	if res := b.runtime("state", "s"); res.Code != 1 || !strings.Contains(res.Stderr, "container does not exist") {
@@ -306,7 +311,8 @@ func TestRuntimeSmallHabits(t *testing.T) {
 	if got := b.must("/usr/bin/env", filepath.Join(run.bin, "glassbox-runtime"), "list"); !strings.HasPrefix(got, "ID ") {
 		t.Errorf("list before there was a container: %q", got)
 	}
-	if res := b.runtime("--root", "/nowhere", "list"); res.Code != 1 || !strings.Contains(res.Stderr, "--root") || !strings.Contains(res.Stderr, "/nowhere") {
+	if res := b.runtime("--root", "/nowhere", "list"); res.Code != 1 || !strings.Contains(res.Stderr, "--root") ||
+		!strings.Contains(res.Stderr, "/nowhere") {
 		t.Errorf("list in a directory that isn't there: %+v", res)
 	}
 	// Without a PID namespace and a cgroup of its own.
@@ -345,9 +351,11 @@ func TestRuntimeSmallHabits(t *testing.T) {
 	one, three := int64(1), int64(3)
 	denied := b.bundle("denied", root, func(s *specs.Spec) {
 		s.Process.Args = []string{"sh", "-c", "echo >/dev/null"}
-		s.Linux.Resources.Devices = append(s.Linux.Resources.Devices, specs.LinuxDeviceCgroup{Type: "c", Major: &one, Minor: &three, Access: "rwm"})
+		s.Linux.Resources.Devices = append(s.Linux.Resources.Devices,
+			specs.LinuxDeviceCgroup{Type: "c", Major: &one, Minor: &three, Access: "rwm"})
 	})
-	if res := b.runtime("run", "--bundle", denied, "q"); res.Code != 0 || !strings.Contains(res.Stderr, "/linux/resources/devices/1: /dev/null is allowed all the same") {
+	if res := b.runtime("run", "--bundle", denied, "q"); res.Code != 0 ||
+		!strings.Contains(res.Stderr, "/linux/resources/devices/1: /dev/null is allowed all the same") {
 		t.Errorf("a rule that denies /dev/null: %+v", res)
 	}
 	// The kernel takes a nice value together with any policy; SCHED_IDLE needs no right.
@@ -355,7 +363,8 @@ func TestRuntimeSmallHabits(t *testing.T) {
 		s.Process.Args = []string{"true"}
 		s.Process.Scheduler = &specs.Scheduler{Policy: specs.SchedIdle, Nice: 5}
 	})
-	if res := b.runtime("run", "--bundle", nice, "q"); res.Code != 0 || !strings.Contains(res.Stderr, "/process/scheduler/nice: 5 means nothing to SCHED_IDLE") {
+	if res := b.runtime("run", "--bundle", nice, "q"); res.Code != 0 ||
+		!strings.Contains(res.Stderr, "/process/scheduler/nice: 5 means nothing to SCHED_IDLE") {
 		t.Errorf("a nice value beside a policy without one: %+v", res)
 	}
 	fstab := b.bundle("fstab", root, func(s *specs.Spec) {
@@ -365,7 +374,8 @@ func TestRuntimeSmallHabits(t *testing.T) {
 	})
 	os.Symlink("busybox", filepath.Join(root, "bin/grep"))
 	must(t, os.MkdirAll(filepath.Join(root, "mnt"), 0o755))
-	if res := b.runtime("run", "--bundle", fstab, "q"); res.Code != 0 || res.Stdout != "2\n" || strings.Count(res.Stderr, "word of /etc/fstab") != 4 {
+	if res := b.runtime("run", "--bundle", fstab, "q"); res.Code != 0 || res.Stdout != "2\n" ||
+		strings.Count(res.Stderr, "word of /etc/fstab") != 4 {
 		t.Errorf("words of fstab: %+v", res)
 	}
 	red := filepath.Join(b.work, "red")
@@ -373,7 +383,8 @@ func TestRuntimeSmallHabits(t *testing.T) {
 	hooked := b.bundle("hooked", root, func(s *specs.Spec) { s.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: red}}} })
 	for _, flags := range [][]string{nil, {"--log", filepath.Join(b.work, "log")}, {"--log-format", "json"}} {
 		res := b.runtime(append(flags, "run", "--bundle", hooked, "q")...)
-		if res.Code != 1 || strings.Contains(res.Stderr, "\x1b") || strings.Contains(res.Stderr, `\u001b`) || !strings.Contains(res.Stderr, `x1b[31mred`) {
+		if res.Code != 1 || strings.Contains(res.Stderr, "\x1b") || strings.Contains(res.Stderr, `\u001b`) ||
+			!strings.Contains(res.Stderr, `x1b[31mred`) {
 			t.Errorf("%v: control characters in a hook's words: %+v", flags, res)
 		}
 	}

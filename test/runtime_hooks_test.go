@@ -52,7 +52,8 @@ func TestRuntimeHookSurroundings(t *testing.T) {
 		{"user", mappedIDs, 100000},
 		{"time", func(s *specs.Spec) {
 			mappedIDs(s)
-			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.TimeNamespace}, specs.LinuxNamespace{Type: specs.CgroupNamespace})
+			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.TimeNamespace},
+				specs.LinuxNamespace{Type: specs.CgroupNamespace})
 			s.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"boottime": {Secs: 1000}}
 		}, 100000},
 	} {
@@ -166,16 +167,47 @@ func TestRuntimeHookFailures(t *testing.T) {
 	}
 	const created = "prestart createRuntime createContainer "
 	cases := []hookCase{
-		{name: "prestart", kind: "prestart", fails: "exit 3", verb: "create", want: `/hooks/prestart/0.*exit status 3: prestart says no`, ran: "prestart poststop "},
-		{name: "create-runtime", kind: "createRuntime", fails: "exit 3", verb: "create", want: `/hooks/createRuntime/0`, ran: "prestart createRuntime poststop "},
-		{name: "create-runtime-slow", kind: "createRuntime", fails: "sleep 100", verb: "create", want: `timeout of 1 s`, ran: "prestart createRuntime poststop "},
-		{name: "create-container", kind: "createContainer", fails: "exit 3", verb: "create", want: `step \d+/\d+ \[host\] run the createContainer hook.*/hooks/createContainer/0.*exit status 3: createContainer says no`, ran: created + "poststop "},
-		{name: "create-container-slow", kind: "createContainer", fails: "sleep 100", verb: "create", want: `/hooks/createContainer/0.*timeout of 1 s`, ran: created + "poststop "},
-		{name: "start-container", kind: "startContainer", fails: "exit 3", verb: "start", want: `/hooks/startContainer/0.*exit status 3: startContainer says no`, ran: created + "poststop "},
-		{name: "start-container-slow", kind: "startContainer", fails: "sleep 100", verb: "start", want: `/hooks/startContainer/0.*timeout of 1 s`, ran: created + "poststop "},
-		{name: "poststart", kind: "poststart", fails: "exit 3", verb: "start", want: `/hooks/poststart/0.*exit status 3: poststart says no`, ran: created + "poststart poststop "},
-		{name: "poststart-slow", kind: "poststart", fails: "sleep 100", verb: "start", want: `/hooks/poststart/0.*timeout of 1 s`, ran: created + "poststart poststop "},
-		{name: "no-program", edit: func(s *specs.Spec) { s.Process.Args = []string{"nothing"} }, verb: "create", want: `nothing.*executable file not found`, ran: created + "poststop "},
+		{
+			name: "prestart", kind: "prestart", fails: "exit 3", verb: "create", want: `/hooks/prestart/0.*exit status 3: prestart says no`,
+			ran: "prestart poststop ",
+		},
+		{
+			name: "create-runtime", kind: "createRuntime", fails: "exit 3", verb: "create", want: `/hooks/createRuntime/0`,
+			ran: "prestart createRuntime poststop ",
+		},
+		{
+			name: "create-runtime-slow", kind: "createRuntime", fails: "sleep 100", verb: "create", want: `timeout of 1 s`,
+			ran: "prestart createRuntime poststop ",
+		},
+		{
+			name: "create-container", kind: "createContainer", fails: "exit 3", verb: "create",
+			want: `step \d+/\d+ \[host\] run the createContainer hook.*/hooks/createContainer/0.*exit status 3: createContainer says no`,
+			ran:  created + "poststop ",
+		},
+		{
+			name: "create-container-slow", kind: "createContainer", fails: "sleep 100", verb: "create",
+			want: `/hooks/createContainer/0.*timeout of 1 s`, ran: created + "poststop ",
+		},
+		{
+			name: "start-container", kind: "startContainer", fails: "exit 3", verb: "start",
+			want: `/hooks/startContainer/0.*exit status 3: startContainer says no`, ran: created + "poststop ",
+		},
+		{
+			name: "start-container-slow", kind: "startContainer", fails: "sleep 100", verb: "start", want: `/hooks/startContainer/0.*timeout of 1 s`,
+			ran: created + "poststop ",
+		},
+		{
+			name: "poststart", kind: "poststart", fails: "exit 3", verb: "start", want: `/hooks/poststart/0.*exit status 3: poststart says no`,
+			ran: created + "poststart poststop ",
+		},
+		{
+			name: "poststart-slow", kind: "poststart", fails: "sleep 100", verb: "start", want: `/hooks/poststart/0.*timeout of 1 s`,
+			ran: created + "poststart poststop ",
+		},
+		{
+			name: "no-program", edit: func(s *specs.Spec) { s.Process.Args = []string{"nothing"} }, verb: "create",
+			want: `nothing.*executable file not found`, ran: created + "poststop ",
+		},
 		{name: "no-mount", edit: func(s *specs.Spec) {
 			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/x", Type: "nosuchfs", Source: "x"})
 		}, verb: "create", want: `nosuchfs`, ran: ""}, // no hook has run
@@ -199,8 +231,9 @@ func TestRuntimeHookFailures(t *testing.T) {
 						return []specs.Hook{h}
 					}
 					s.Hooks = &specs.Hooks{
-						CreateRuntime: h("createRuntime", hook), CreateContainer: h("createContainer", hook), StartContainer: h("startContainer", "/bin/hook"),
-						Poststart: h("poststart", hook), Poststop: h("poststop", hook),
+						CreateRuntime: h("createRuntime", hook), CreateContainer: h("createContainer", hook),
+						StartContainer: h("startContainer", "/bin/hook"),
+						Poststart:      h("poststart", hook), Poststop: h("poststop", hook),
 					}
 					//lint:ignore SA1019 deprecated, and still in use
 					s.Hooks.Prestart = h("prestart", hook)
@@ -262,7 +295,8 @@ echo "$1 $status $A $(readlink /proc/self/ns/uts | cut -d: -f1) mounted=$mounted
 		s.Hooks.Poststop = append([]specs.Hook{{Path: "/nowhere"}}, s.Hooks.Poststop...) // a failing one only warns
 	})
 	res := b.runtime("run", "--bundle", dir, "hooked")
-	if res.Code != 0 || !strings.HasPrefix(res.Stdout, "start inside inner\n") || !strings.Contains(res.Stdout, `"status":"created"`) || !strings.Contains(res.Stdout, `"bundle":"`+dir+`"`) {
+	if res.Code != 0 || !strings.HasPrefix(res.Stdout, "start inside inner\n") || !strings.Contains(res.Stdout, `"status":"created"`) ||
+		!strings.Contains(res.Stdout, `"bundle":"`+dir+`"`) {
 		t.Errorf("run: %+v", res)
 	}
 	if !strings.Contains(res.Stderr, "/hooks/poststop/0: run /nowhere") {

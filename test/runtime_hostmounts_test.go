@@ -63,7 +63,10 @@ func TestRuntimeHostMounts(t *testing.T) {
 	if res.Code != 0 || !strings.Contains(res.Stderr, "level=warning") || !strings.Contains(res.Stderr, "gets out of it") {
 		t.Fatalf("create: %+v", res)
 	}
-	for _, link := range []struct{ name, want string }{{"ns/mnt", b.must("/bin/readlink", "/proc/self/ns/mnt")}, {"root", "/run/oci/root:m\n"}} {
+	for _, link := range []struct{ name, want string }{
+		{"ns/mnt", b.must("/bin/readlink", "/proc/self/ns/mnt")},
+		{"root", "/run/oci/root:m\n"},
+	} {
 		if got := b.must("/bin/readlink", "/proc/"+b.pid("m")+"/"+link.name); got != link.want {
 			t.Errorf("%s: got %q, want %q", link.name, got, link.want)
 		}
@@ -90,16 +93,19 @@ func TestRuntimeHostMounts(t *testing.T) {
 	if seen != want {
 		t.Errorf("exec: got %q, want %q", seen, want)
 	}
-	if res := b.runtime("exec", "--cwd", "/data", "m", "sh", "-c", "pwd; ls /; touch /x"); res.Stdout != "/data\nbin\ndata\ndev\netc\nproc\nsub\nsys\ntmp\n" || !strings.Contains(res.Stderr, "Read-only") {
+	if res := b.runtime("exec", "--cwd", "/data", "m", "sh", "-c",
+		"pwd; ls /; touch /x"); res.Stdout != "/data\nbin\ndata\ndev\netc\nproc\nsub\nsys\ntmp\n" || !strings.Contains(res.Stderr, "Read-only") {
 		t.Errorf("exec: got %+v", res)
 	}
-	if res := b.runtime("checkpoint", "--image-path", filepath.Join(b.work, "image"), "m"); res.Code == 0 || !strings.Contains(res.Stderr, "/linux/namespaces: ") && !strings.Contains(res.Stderr, "criu") {
+	if res := b.runtime("checkpoint", "--image-path", filepath.Join(b.work, "image"), "m"); res.Code == 0 ||
+		!strings.Contains(res.Stderr, "/linux/namespaces: ") && !strings.Contains(res.Stderr, "criu") {
 		t.Errorf("checkpoint: got %+v", res)
 	}
 	b.must("delete", "--force", "m")
 	gone("delete --force of a running container")
 
-	b.must("/bin/sh", "-c", "cd /run && exec "+filepath.Join(run.bin, "glassbox-runtime")+" --root oci create --bundle "+dir+" m >/dev/null 2>&1")
+	b.must("/bin/sh", "-c", "cd /run && exec "+filepath.Join(run.bin,
+		"glassbox-runtime")+" --root oci create --bundle "+dir+" m >/dev/null 2>&1")
 	b.must("delete", "--force", "m")
 	gone("delete --force of a created container, from elsewhere")
 

@@ -74,15 +74,18 @@ func TestRuntimeLife(t *testing.T) {
 	if err := json.Unmarshal([]byte(text), &state); err != nil {
 		t.Fatal(err)
 	}
-	if state.Status != "created" || strconv.Itoa(state.PID) != string(pid) || state.Bundle != dir || state.Rootfs != root || state.Owner != "root" || state.Annotations["org.example"] != "yes" || time.Since(state.Created) > time.Hour {
+	if state.Status != "created" || strconv.Itoa(state.PID) != string(pid) || state.Bundle != dir || state.Rootfs != root ||
+		state.Owner != "root" || state.Annotations["org.example"] != "yes" || time.Since(state.Created) > time.Hour {
 		t.Errorf("got state %s with pid file %q", text, pid)
 	}
 	// The order of the fields is runc's.
-	if order := regexp.MustCompile(`"(\w+)":`).FindAllString(text, 7); strings.Join(order, "") != `"ociVersion":"id":"pid":"status":"bundle":"rootfs":"created":` {
+	if order := regexp.MustCompile(`"(\w+)":`).FindAllString(text, 7); strings.Join(order,
+		"") != `"ociVersion":"id":"pid":"status":"bundle":"rootfs":"created":` {
 		t.Errorf("got the order %v", order)
 	}
 	// A created container doesn't run, and holds nothing of the host's.
-	if got := b.must("/bin/sh", "-c", "ls /proc/"+string(pid)+"/fd | sort -n | tr '\\n' ' '"); !regexp.MustCompile(`^0 1 2 \d+ \d+ $`).MatchString(got) {
+	if got := b.must("/bin/sh", "-c",
+		"ls /proc/"+string(pid)+"/fd | sort -n | tr '\\n' ' '"); !regexp.MustCompile(`^0 1 2 \d+ \d+ $`).MatchString(got) {
 		t.Errorf("descriptors of a created container: %s", got)
 	}
 	if got := b.must("exec", "life", "ps"); !strings.Contains(got, "glassbox-runtim") && !strings.Contains(got, "1 0") {
@@ -94,29 +97,38 @@ func TestRuntimeLife(t *testing.T) {
 		t.Errorf("list -q: %q", got)
 	}
 	var list []map[string]any
-	if err := json.Unmarshal([]byte(b.must("list", "--format", "json")), &list); err != nil || len(list) != 1 || list[0]["status"] != "running" || list[0]["owner"] != "root" {
+	if err := json.Unmarshal([]byte(b.must("list", "--format", "json")), &list); err != nil || len(list) != 1 ||
+		list[0]["status"] != "running" || list[0]["owner"] != "root" {
 		t.Errorf("list: %v %v", list, err)
 	}
-	if got := b.must("list"); !regexp.MustCompile(`^ID +PID +STATUS +BUNDLE +CREATED +OWNER\nlife +` + string(pid) + ` +running +`).MatchString(got) {
+	if got := b.must("list"); !regexp.MustCompile(`^ID +PID +STATUS +BUNDLE +CREATED +OWNER\nlife +` + string(pid) +
+		` +running +`).MatchString(got) {
 		t.Errorf("list: %s", got)
 	}
 	var pids []int
-	if err := json.Unmarshal([]byte(b.must("ps", "--format", "json", "life")), &pids); err != nil || len(pids) != 1 || strconv.Itoa(pids[0]) != string(pid) {
+	if err := json.Unmarshal([]byte(b.must("ps", "--format", "json", "life")), &pids); err != nil || len(pids) != 1 ||
+		strconv.Itoa(pids[0]) != string(pid) {
 		t.Errorf("ps: %v %v", pids, err)
 	}
 
-	if res := b.runtime("exec", "--user", "1000:1001", "--additional-gids", "1002", "--env", "A=b c", "--cwd", "/tmp", "life", "sh", "-c", "id; echo $A; pwd; grep Cap /proc/self/status; exit 9"); res.Code != 9 ||
-		!strings.Contains(res.Stdout, "uid=1000 gid=1001 groups=1002") || !strings.Contains(res.Stdout, "\nb c\n/tmp\n") || !strings.Contains(res.Stdout, "CapInh:\t0000000000000000") {
+	if res := b.runtime("exec", "--user", "1000:1001", "--additional-gids", "1002", "--env", "A=b c", "--cwd", "/tmp", "life", "sh", "-c",
+		"id; echo $A; pwd; grep Cap /proc/self/status; exit 9"); res.Code != 9 ||
+		!strings.Contains(res.Stdout, "uid=1000 gid=1001 groups=1002") || !strings.Contains(res.Stdout, "\nb c\n/tmp\n") ||
+		!strings.Contains(res.Stdout, "CapInh:\t0000000000000000") {
 		t.Errorf("exec: %+v", res)
 	}
 	process := filepath.Join(b.work, "process.json")
-	b.write(process, `{"args":["sh","-c","cat /proc/self/oom_score_adj; umask; sleep 50"],"cwd":"/","env":["PATH=/bin"],"user":{"uid":0,"gid":0,"umask":63},"oomScoreAdj":500}`, 0o644)
-	out := b.must("/bin/sh", "-c", filepath.Join(run.bin, "glassbox-runtime")+" --root /run/oci exec --detach --pid-file "+pidFile+".exec --process "+process+" life >"+b.work+"/out; sleep 0.3; cat "+b.work+"/out")
+	b.write(process, `{"args":["sh","-c","cat /proc/self/oom_score_adj; umask; sleep `+
+		`50"],"cwd":"/","env":["PATH=/bin"],"user":{"uid":0,"gid":0,"umask":63},"oomScoreAdj":500}`, 0o644)
+	out := b.must("/bin/sh", "-c",
+		filepath.Join(run.bin, "glassbox-runtime")+" --root /run/oci exec --detach --pid-file "+pidFile+".exec --process "+
+			process+" life >"+b.work+"/out; sleep 0.3; cat "+b.work+"/out")
 	if out != "500\n0077\n" {
 		t.Errorf("exec --process: %q", out)
 	}
 	execPid, _ := os.ReadFile(pidFile + ".exec")
-	if err := json.Unmarshal([]byte(b.must("ps", "-f", "json", "life")), &pids); err != nil || !strings.Contains(fmt.Sprint(pids), string(execPid)) {
+	if err := json.Unmarshal([]byte(b.must("ps", "-f", "json", "life")), &pids); err != nil ||
+		!strings.Contains(fmt.Sprint(pids), string(execPid)) {
 		t.Errorf("ps: %v has no %s", pids, execPid)
 	}
 
@@ -135,7 +147,8 @@ func TestRuntimeLife(t *testing.T) {
 		}
 	}
 	text = b.must("events", "--stats", "life")
-	if err := json.Unmarshal([]byte(text), &event); err != nil || event.Type != "stats" || event.ID != "life" || event.Data.Memory.Usage.Limit != 64<<20 || event.Data.Pids.Limit != 50 || event.Data.Pids.Current < 1 || event.Data.CPU.Usage.Total == 0 {
+	if err := json.Unmarshal([]byte(text), &event); err != nil || event.Type != "stats" || event.ID != "life" ||
+		event.Data.Memory.Usage.Limit != 64<<20 || event.Data.Pids.Limit != 50 || event.Data.Pids.Current < 1 || event.Data.CPU.Usage.Total == 0 {
 		t.Errorf("events: %v %s", err, text)
 	}
 	resources := filepath.Join(b.work, "resources.json")
@@ -172,11 +185,13 @@ func TestRuntimeRun(t *testing.T) {
 		s.Process.Args = []string{"sh", "-c", "cat; echo err >&2; hostname; readlink /proc/self/fd/5; exit 3"}
 		s.Hostname = "inside"
 	})
-	res := b.runtime("/bin/sh", "-c", "echo input | "+filepath.Join(run.bin, "glassbox-runtime")+" --root /run/oci run --bundle "+dir+" r 5</etc/hostname")
+	res := b.runtime("/bin/sh", "-c", "echo input | "+filepath.Join(run.bin,
+		"glassbox-runtime")+" --root /run/oci run --bundle "+dir+" r 5</etc/hostname")
 	if res.Code != 3 || res.Stdout != "input\ninside\n" || res.Stderr != "err\n" {
 		t.Errorf("run: %+v", res)
 	}
-	res = b.runtime("/bin/sh", "-c", "echo input | "+filepath.Join(run.bin, "glassbox-runtime")+" --root /run/oci run --preserve-fds 3 --bundle "+dir+" r 3</dev/null 4</dev/null 5</etc/hostname")
+	res = b.runtime("/bin/sh", "-c", "echo input | "+filepath.Join(run.bin,
+		"glassbox-runtime")+" --root /run/oci run --preserve-fds 3 --bundle "+dir+" r 3</dev/null 4</dev/null 5</etc/hostname")
 	if res.Code != 3 || !strings.Contains(res.Stdout, "/etc/hostname") {
 		t.Errorf("run --preserve-fds: %+v", res)
 	}
@@ -184,7 +199,8 @@ func TestRuntimeRun(t *testing.T) {
 		t.Errorf("left: %s", got)
 	}
 	res = b.runtime("--debug", "run", "--no-pivot", "--bundle", dir, "np")
-	if res.Code != 3 || res.Stdout != "inside\n" || !strings.Contains(res.Stderr, "level=debug msg=\"step 1/") || strings.Contains(res.Stderr, "pivot_root") {
+	if res.Code != 3 || res.Stdout != "inside\n" || !strings.Contains(res.Stderr, "level=debug msg=\"step 1/") ||
+		strings.Contains(res.Stderr, "pivot_root") {
 		t.Errorf("run --no-pivot: %+v", res)
 	}
 	b.runtime("run", "--keep", "--bundle", dir, "kept")
@@ -196,7 +212,8 @@ func TestRuntimeRun(t *testing.T) {
 	dir = b.bundle("term", root, func(s *specs.Spec) {
 		s.Process.Args = []string{"sh", "-c", "trap 'exit 7' TERM; echo ready; while :; do sleep 0.1; done"}
 	})
-	res = b.runtime("/bin/sh", "-c", filepath.Join(run.bin, "glassbox-runtime")+" --root /run/oci run --bundle "+dir+" t & sleep 0.7; kill -TERM $!; wait $!")
+	res = b.runtime("/bin/sh", "-c", filepath.Join(run.bin,
+		"glassbox-runtime")+" --root /run/oci run --bundle "+dir+" t & sleep 0.7; kill -TERM $!; wait $!")
 	if res.Code != 7 {
 		t.Errorf("run with SIGTERM: %+v", res)
 	}
@@ -209,7 +226,10 @@ func TestRuntimeConsole(t *testing.T) {
 	dir := b.bundle("tty", root, func(s *specs.Spec) {
 		s.Process.Terminal = true
 		s.Process.ConsoleSize = &specs.Box{Height: 33, Width: 111}
-		s.Process.Args = []string{"sh", "-c", "test -t 0 && test -t 1 && test -t 2 && stat -c %t,%T /dev/console 2>/dev/null; ls -l /proc/self/fd/0; read x; echo got $x"}
+		s.Process.Args = []string{
+			"sh", "-c",
+			"test -t 0 && test -t 1 && test -t 2 && stat -c %t,%T /dev/console 2>/dev/null; ls -l /proc/self/fd/0; read x; echo got $x",
+		}
 	})
 	path := filepath.Join(b.work, "s")
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
@@ -286,7 +306,8 @@ func TestRuntimeListener(t *testing.T) {
 	}()
 	res := b.runtime("run", "--bundle", dir, "listened")
 	state := <-states
-	if state.State.ID != "listened" || len(state.Fds) != 1 || state.Fds[0] != specs.SeccompFdName || state.Metadata != "who asks" || state.State.Bundle != dir || state.Pid == 0 {
+	if state.State.ID != "listened" || len(state.Fds) != 1 || state.Fds[0] != specs.SeccompFdName || state.Metadata != "who asks" ||
+		state.State.Bundle != dir || state.Pid == 0 {
 		t.Errorf("got state %+v", state)
 	}
 	if res.Code != 0 || res.Stdout != "1\n" || !strings.Contains(strings.ToLower(res.Stderr), "quota") {
@@ -303,7 +324,8 @@ func TestRuntimeShortProgram(t *testing.T) {
 	b := startBundles(t, "short")
 	dir := b.bundle("short", b.rootfs("root"), func(s *specs.Spec) { s.Process.Args = []string{"true"} })
 	b.must("create", "--bundle", dir, "short")
-	res := b.runtime(strace, "-f", "-o", filepath.Join(b.work, "trace"), "-e", "trace=pidfd_open,poll,ppoll", "-e", "inject=all:delay_enter=300000",
+	res := b.runtime(strace, "-f", "-o", filepath.Join(b.work, "trace"), "-e", "trace=pidfd_open,poll,ppoll", "-e",
+		"inject=all:delay_enter=300000",
 		filepath.Join(run.bin, "glassbox-runtime"), "--root", "/run/oci", "start", "short")
 	if res.Code != 0 {
 		t.Errorf("start: %+v", res)
@@ -333,7 +355,8 @@ func TestRuntimeSystemd(t *testing.T) {
 	})
 	call := func(args ...string) string {
 		t.Helper()
-		out, err := exec.Command(filepath.Join(run.bin, "glassbox-runtime"), append([]string{"--root", filepath.Join(b.work, "state"), "--systemd-cgroup"}, args...)...).CombinedOutput()
+		out, err := exec.Command(filepath.Join(run.bin, "glassbox-runtime"),
+			append([]string{"--root", filepath.Join(b.work, "state"), "--systemd-cgroup"}, args...)...).CombinedOutput()
 		if err != nil {
 			t.Fatalf("%v: %v\n%s", args, err, out)
 		}
@@ -345,7 +368,8 @@ func TestRuntimeSystemd(t *testing.T) {
 	}
 	// Its output must not be a pipe of ours: the container keeps it.
 	log := filepath.Join(b.work, "log")
-	create := exec.Command(filepath.Join(run.bin, "glassbox-runtime"), "--root", filepath.Join(b.work, "state"), "--log", log, "--systemd-cgroup", "run", "--detach", "--bundle", dir, "scoped")
+	create := exec.Command(filepath.Join(run.bin, "glassbox-runtime"), "--root", filepath.Join(b.work, "state"), "--log", log,
+		"--systemd-cgroup", "run", "--detach", "--bundle", dir, "scoped")
 	if err := create.Run(); err != nil {
 		text, _ := os.ReadFile(log)
 		t.Fatalf("%v: %s", err, text)
@@ -383,7 +407,8 @@ func TestRuntimeSystemd(t *testing.T) {
 			Pids   struct{ Limit uint64 }
 		}
 	}
-	if err := json.Unmarshal([]byte(call("events", "--stats", "scoped")), &event); err != nil || event.Data.Memory.Usage.Limit != 64<<20 || event.Data.Pids.Limit != 55 {
+	if err := json.Unmarshal([]byte(call("events", "--stats", "scoped")), &event); err != nil || event.Data.Memory.Usage.Limit != 64<<20 ||
+		event.Data.Pids.Limit != 55 {
 		t.Errorf("events: %+v %v", event, err)
 	}
 	call("kill", "scoped", "KILL")
@@ -513,7 +538,10 @@ func TestRuntimeKill(t *testing.T) {
 func TestRuntimeExplained(t *testing.T) {
 	b := startBundles(t, "explained")
 	dir := b.bundle("explained", b.rootfs("root"), func(s *specs.Spec) {
-		s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{{Names: []string{"chown"}, Action: specs.ActErrno}}}
+		s.Linux.Seccomp = &specs.LinuxSeccomp{
+			DefaultAction: specs.ActAllow,
+			Syscalls:      []specs.LinuxSyscall{{Names: []string{"chown"}, Action: specs.ActErrno}},
+		}
 		s.Process.Cwd = "/made"
 		s.Root.Readonly = false
 	})

@@ -29,7 +29,10 @@ func startClasses(t *testing.T) *classes {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	must(t, err)
 	defer null.Close()
-	_, err = c.state.host.Start(machine.Spec{Argv: []string{run.set.Prog(), "resctrl", c.dir}, Dir: "/", Stdin: null, Stdout: null, Stderr: null})
+	_, err = c.state.host.Start(machine.Spec{
+		Argv: []string{run.set.Prog(), "resctrl", c.dir}, Dir: "/", Stdin: null, Stdout: null,
+		Stderr: null,
+	})
 	must(t, err)
 	c.until("the imitation", func() bool { return c.runtime("/bin/cat", c.dir+"/tasks").Code == 0 })
 	return c
@@ -123,7 +126,10 @@ func TestRuntimeResctrl(t *testing.T) {
 	}
 
 	// A class of the container's own, and a monitoring group.
-	dir := bundle("own", &specs.LinuxIntelRdt{L3CacheSchema: "L3:0=ff", MemBwSchema: "MB:1=20", Schemata: []string{"MB:0=35"}, EnableMonitoring: true})
+	dir := bundle("own", &specs.LinuxIntelRdt{
+		L3CacheSchema: "L3:0=ff", MemBwSchema: "MB:1=20", Schemata: []string{"MB:0=35"},
+		EnableMonitoring: true,
+	})
 	c.ok("create", "--bundle", dir, "own")
 	c.has("created", "own", "own/mon_groups/own")
 	if got, want := c.read("own/schemata"), "MB:0= 40;1= 20 L3:0=00ff;1=ffff"; got != strings.Join(strings.Fields(want), " ") {
@@ -140,16 +146,20 @@ func TestRuntimeResctrl(t *testing.T) {
 		t.Errorf("state.json: %s", got)
 	}
 	events := c.ok("events", "--stats", "own")
-	if _, got, _ := strings.Cut(events, `"intel_rdt":`); !strings.HasPrefix(got, `{"l3_cache_info":{"cbm_mask":"ffff","min_cbm_bits":1,"num_closids":4},"l3_cache_schema_root":"L3:0=ffff;1=ffff","l3_cache_schema":"L3:0=00ff;1=ffff",`+
-		`"mem_bw_info":{"bandwidth_gran":10,"delay_linear":1,"min_bandwidth":10,"num_closids":4},"mem_bw_schema_root":"MB:0=100;1=100","mem_bw_schema":"MB:0= 40;1= 20",`+
-		`"mbm_stats":[{"mbm_total_bytes":2000,"mbm_local_bytes":1000}],"cmt_stats":[{"llc_occupancy":65536},{"llc_occupancy":65536}]}`) {
+	if _, got, _ := strings.Cut(events, `"intel_rdt":`); !strings.HasPrefix(got,
+		`{"l3_cache_info":{"cbm_mask":"ffff","min_cbm_bits":1,"num_closids":4},"l3_cache_schema_root":"L3:0=ffff;1=ffff",`+
+			`"l3_cache_schema":"L3:0=00ff;1=ffff",`+
+			`"mem_bw_info":{"bandwidth_gran":10,"delay_linear":1,"min_bandwidth":10,"num_closids":4},"mem_bw_schema_root":"MB:0=100;1=100",`+
+			`"mem_bw_schema":"MB:0= 40;1= 20",`+
+			`"mbm_stats":[{"mbm_total_bytes":2000,"mbm_local_bytes":1000}],"cmt_stats":[{"llc_occupancy":65536},{"llc_occupancy":65536}]}`) {
 		t.Errorf("events: %s", events)
 	}
 	c.ok("update", "--l3-cache-schema", "L3:0=f", "--mem-bw-schema", "MB:0=10", "own")
 	if got := c.read("own/schemata"); got != "MB:0= 10;1= 20 L3:0=000f;1=ffff" {
 		t.Errorf("after update: %q", got)
 	}
-	c.fails([]string{`non-consecutive 1-bits`, "/linux/intelRdt"}, "update", "--mem-bw-schema", "MB:0=50", "--l3-cache-schema", "L3:0=f0f", "own")
+	c.fails([]string{`non-consecutive 1-bits`, "/linux/intelRdt"}, "update", "--mem-bw-schema", "MB:0=50", "--l3-cache-schema",
+		"L3:0=f0f", "own")
 	if got := c.read("own/schemata"); got != "MB:0= 10;1= 20 L3:0=000f;1=ffff" {
 		t.Errorf("after an update that was refused: %q", got)
 	}
@@ -171,13 +181,15 @@ func TestRuntimeResctrl(t *testing.T) {
 
 	// A name of its own. Who comes first makes it, others find in it what they want or don't start, and it stays.
 	gold := &specs.LinuxIntelRdt{ClosID: "gold", L3CacheSchema: "L3:0=ff", MemBwSchema: "MB:0=25"}
-	c.fails([]string{"/linux/intelRdt/closID", `no resource class`}, "create", "--bundle", bundle("none", &specs.LinuxIntelRdt{ClosID: "gold"}), "g0")
+	c.fails([]string{"/linux/intelRdt/closID", `no resource class`}, "create", "--bundle",
+		bundle("none", &specs.LinuxIntelRdt{ClosID: "gold"}), "g0")
 	c.fails([]string{"no such file"}, "create", "--bundle", bundle("broken", gold, "/no/such/program"), "g1")
 	c.has("after a create that failed")
 	c.ok("create", "--bundle", bundle("gold", gold), "g1")
 	c.ok("create", "--bundle", bundle("gold2", gold), "g2")
 	c.ok("create", "--bundle", bundle("gold3", &specs.LinuxIntelRdt{ClosID: "gold"}), "g3")
-	c.fails([]string{"/linux/intelRdt/memBwSchema", "gold exists"}, "create", "--bundle", bundle("other", &specs.LinuxIntelRdt{ClosID: "gold", MemBwSchema: "MB:0=50"}), "g4")
+	c.fails([]string{"/linux/intelRdt/memBwSchema", "gold exists"}, "create", "--bundle",
+		bundle("other", &specs.LinuxIntelRdt{ClosID: "gold", MemBwSchema: "MB:0=50"}), "g4")
 	c.fails([]string{"no such file"}, "create", "--bundle", bundle("broken2", gold, "/no/such/program"), "g4")
 	if got := strings.Fields(c.read("gold/tasks")); len(got) != 3 {
 		t.Errorf("the class has %v, want three containers", got)
@@ -199,9 +211,12 @@ func TestRuntimeResctrl(t *testing.T) {
 	c.must("/bin/mkdir", c.dir+"/a", c.dir+"/b", c.dir+"/c")
 	c.fails([]string{"/linux/intelRdt", "Out of CLOSIDs", "num_closids"}, "create", "--bundle", dir, "full")
 	c.must("/bin/rmdir", c.dir+"/a", c.dir+"/b", c.dir+"/c")
-	c.fails([]string{"/linux/intelRdt/l3CacheSchema", "non-consecutive 1-bits"}, "create", "--bundle", bundle("mask", &specs.LinuxIntelRdt{L3CacheSchema: "L3:0=f0f"}), "mask")
-	c.fails([]string{"/linux/intelRdt/schemata/0", "can't share out L2, only L3, MB"}, "create", "--bundle", bundle("l2", &specs.LinuxIntelRdt{Schemata: []string{"L2:0=f"}}), "l2")
-	if res := c.runtime("create", "--bundle", dir, "absent"); res.Code == 0 || !strings.Contains(res.Stderr, "/linux/intelRdt: there is no resctrl file system") {
+	c.fails([]string{"/linux/intelRdt/l3CacheSchema", "non-consecutive 1-bits"}, "create", "--bundle",
+		bundle("mask", &specs.LinuxIntelRdt{L3CacheSchema: "L3:0=f0f"}), "mask")
+	c.fails([]string{"/linux/intelRdt/schemata/0", "can't share out L2, only L3, MB"}, "create", "--bundle",
+		bundle("l2", &specs.LinuxIntelRdt{Schemata: []string{"L2:0=f"}}), "l2")
+	if res := c.runtime("create", "--bundle", dir, "absent"); res.Code == 0 ||
+		!strings.Contains(res.Stderr, "/linux/intelRdt: there is no resctrl file system") {
 		t.Errorf("without resctrl: %+v", res)
 	}
 	c.has("after refusals")
@@ -239,7 +254,8 @@ func TestRuntimeResctrlKilled(t *testing.T) {
 	// A runtime that was killed in delete.
 	c.ok("create", "--bundle", dir, "k")
 	c.must("/bin/sh", "-c", "mkdir -p /run/oci/k/x; "+filepath.Join(run.bin, "glassbox-runtime")+" --root /run/oci kill k KILL")
-	if res := c.rt("strace -f -qq -o /dev/null -P "+c.dir+"/gold/mon_groups/k -e trace=rmdir,unlinkat --inject=rmdir,unlinkat:signal=KILL:when=1", "delete", "--force", "k"); res.Code == 0 {
+	if res := c.rt("strace -f -qq -o /dev/null -P "+c.dir+"/gold/mon_groups/k -e trace=rmdir,unlinkat "+
+		"--inject=rmdir,unlinkat:signal=KILL:when=1", "delete", "--force", "k"); res.Code == 0 {
 		t.Error("delete has succeeded")
 	}
 	c.ok("delete", "--force", "k")

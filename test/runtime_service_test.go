@@ -43,7 +43,8 @@ func TestRuntimeService(t *testing.T) {
 		s.Root.Readonly = false
 	})
 	b.must("/bin/sh", "-c", "NOTIFY_SOCKET="+path+" "+runtime+"create -b "+dir+" ready </dev/null >/dev/null 2>&1")
-	job, err := b.state.host.Go([]string{filepath.Join(run.bin, "glassbox-runtime"), "--root", "/run/oci", "start", "ready"}, []string{"PATH=/usr/bin:/bin", "NOTIFY_SOCKET=" + path}, "/", nil)
+	job, err := b.state.host.Go([]string{filepath.Join(run.bin, "glassbox-runtime"), "--root", "/run/oci", "start", "ready"},
+		[]string{"PATH=/usr/bin:/bin", "NOTIFY_SOCKET=" + path}, "/", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,13 +87,19 @@ func TestRuntimeService(t *testing.T) {
 
 	// LISTEN_PID is the runtime's own: exec keeps it.
 	listen := b.bundle("listen", root, func(s *specs.Spec) {
-		s.Process.Args = []string{"sh", "-c", "echo $LISTEN_FDS $LISTEN_PID $NOTIFY_SOCKET; for i in 3 4 5; do readlink /proc/self/fd/$i; done; true"}
+		s.Process.Args = []string{
+			"sh", "-c",
+			"echo $LISTEN_FDS $LISTEN_PID $NOTIFY_SOCKET; for i in 3 4 5; do readlink /proc/self/fd/$i; done; true",
+		}
 	})
-	text := b.must("/bin/sh", "-c", "unset NOTIFY_SOCKET; LISTEN_FDS=2 exec sh -c 'LISTEN_PID=$$ exec "+runtime+"run -b "+listen+" listen' 3</etc/passwd 4</etc/hostname 5</etc/hosts")
+	text := b.must("/bin/sh", "-c",
+		"unset NOTIFY_SOCKET; LISTEN_FDS=2 exec sh -c 'LISTEN_PID=$$ exec "+runtime+"run -b "+listen+" listen' 3</etc/passwd "+
+			"4</etc/hostname 5</etc/hosts")
 	if text != "2 1\n/etc/passwd\n/etc/hostname\n" {
 		t.Errorf("descriptors of the service manager: got %q", text)
 	}
-	if text := b.must("/bin/sh", "-c", "LISTEN_FDS=2 LISTEN_PID=1 "+runtime+"run -b "+listen+" listen 3</etc/passwd 4</etc/hostname"); text != "\n" {
+	if text := b.must("/bin/sh", "-c",
+		"LISTEN_FDS=2 LISTEN_PID=1 "+runtime+"run -b "+listen+" listen 3</etc/passwd 4</etc/hostname"); text != "\n" {
 		t.Errorf("descriptors of another process: got %q", text)
 	}
 
@@ -124,7 +131,8 @@ func TestRuntimeService(t *testing.T) {
 	if want, _ := os.ReadFile(b.work + "/pid"); pidfd() != string(want) {
 		t.Errorf("exec --pidfd-socket: not the one of %s", want)
 	}
-	if got := b.must("/bin/sh", "-c", `echo '{"args":["echo","from stdin"],"cwd":"/","env":["PATH=/bin"]}' | `+runtime+"exec --process - fd"); got != "from stdin\n" {
+	if got := b.must("/bin/sh", "-c",
+		`echo '{"args":["echo","from stdin"],"cwd":"/","env":["PATH=/bin"]}' | `+runtime+"exec --process - fd"); got != "from stdin\n" {
 		t.Errorf("exec --process -: %q", got)
 	}
 	b.must("delete", "-f", "fd")
@@ -163,13 +171,15 @@ func TestRuntimeNotReady(t *testing.T) {
 	}
 	defer manager.Close()
 	dir := b.bundle("slow", b.rootfs("root"), func(s *specs.Spec) { s.Process.Args = []string{"sleep", "1000"} })
-	job, err := b.state.host.Go([]string{filepath.Join(run.bin, "glassbox-runtime"), "--root", "/run/oci", "run", "-d", "-b", dir, "slow"}, []string{"PATH=/usr/bin:/bin", "NOTIFY_SOCKET=" + path}, "/", nil)
+	job, err := b.state.host.Go([]string{filepath.Join(run.bin, "glassbox-runtime"), "--root", "/run/oci", "run", "-d", "-b", dir, "slow"},
+		[]string{"PATH=/usr/bin:/bin", "NOTIFY_SOCKET=" + path}, "/", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	b.until("a state", func() bool { return b.runtime("state", "slow").Code == 0 })
 	b.await("slow", "running")
-	b.must("/usr/bin/timeout", fmt.Sprint(scaled(5*time.Second).Seconds()), filepath.Join(run.bin, "glassbox-runtime"), "--root", "/run/oci", "exec", "slow", "true")
+	b.must("/usr/bin/timeout", fmt.Sprint(scaled(5*time.Second).Seconds()), filepath.Join(run.bin, "glassbox-runtime"), "--root", "/run/oci",
+		"exec", "slow", "true")
 	b.must("delete", "-f", "slow")
 	if res, err := job.Finish(scaled(10 * time.Second)); err != nil || res.Code != 0 {
 		t.Errorf("run --detach of a container that has ended: %+v, %v", res, err)

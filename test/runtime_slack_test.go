@@ -33,11 +33,13 @@ func TestRuntimeTimerSlack(t *testing.T) {
 	out := filepath.Join(b.work, "out")
 	b.must("/bin/sh", "-c", rt+"$R run -d --bundle "+dir+" slack >"+out+" 2>&1")
 	b.until("what the program says", func() bool { text, _ := os.ReadFile(out); return strings.Contains(string(text), "run ") })
-	b.must("/bin/sh", "-c", rt+"echo exec $($R exec slack cat /proc/self/timerslack_ns) >>"+log+"; $R kill slack KILL; $R delete -f slack; $G init -- sh -c 'echo init $(cat /proc/self/timerslack_ns)' run >>"+log)
+	b.must("/bin/sh", "-c", rt+"echo exec $($R exec slack cat /proc/self/timerslack_ns) >>"+log+"; $R kill slack KILL; $R delete -f "+
+		"slack; $G init -- sh -c 'echo init $(cat /proc/self/timerslack_ns)' run >>"+log)
 	said, _ := os.ReadFile(out)
 	heard, _ := os.ReadFile(log)
 	got := string(heard) + string(said)
-	want := "prestart 70000\ncreateRuntime 70000\ncreateContainer 70000\npoststart 70000\nexec 70000\npoststop 70000\ninit 70000\nstartContainer 70000\nrun 70000\n"
+	want := "prestart 70000\ncreateRuntime 70000\ncreateContainer 70000\npoststart 70000\nexec 70000\npoststop 70000\ninit " +
+		"70000\nstartContainer 70000\nrun 70000\n"
 	if got != want {
 		t.Errorf("got\n%swant\n%s", got, want)
 	}

@@ -77,7 +77,10 @@ func (b *bundles) rootfs(name string) string {
 		b.t.Fatal(err)
 	}
 	b.write(filepath.Join(dir, "bin/busybox"), string(data), 0o755)
-	for _, name := range []string{"sh", "true", "false", "sleep", "cat", "echo", "id", "ls", "ps", "kill", "test", "mount", "hostname", "readlink", "touch", "env", "pwd"} {
+	for _, name := range []string{
+		"sh", "true", "false", "sleep", "cat", "echo", "id", "ls", "ps", "kill", "test", "mount", "hostname",
+		"readlink", "touch", "env", "pwd",
+	} {
 		os.Symlink("busybox", filepath.Join(dir, "bin", name))
 	}
 	return dir
@@ -124,7 +127,8 @@ func (b *bundles) runtime(args ...string) machine.Result {
 			args = toFiles(args)
 		}
 	}
-	res, err := b.state.host.Run(scaled(20*time.Second), args, []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, b.work)
+	res, err := b.state.host.Run(scaled(20*time.Second), args,
+		[]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, b.work)
 	if err != nil {
 		b.t.Fatalf("%s: %v", strings.Join(args, " "), err)
 	}
@@ -163,7 +167,11 @@ func descriptor(oob []byte) (int, error) {
 
 // toFiles is a command whose output goes through files: a container that stays keeps it open, and a pipe would be waited for.
 func toFiles(argv []string) []string {
-	return append([]string{"/bin/sh", "-c", `out=$(mktemp) && err=$(mktemp) && { "$@" >"$out" 2>"$err"; code=$?; cat "$out"; cat "$err" >&2; rm "$out" "$err"; exit $code; }`, "sh"}, argv...)
+	return append([]string{
+		"/bin/sh", "-c",
+		`out=$(mktemp) && err=$(mktemp) && { "$@" >"$out" 2>"$err"; code=$?; cat "$out"; cat "$err" >&2; rm "$out" "$err"; exit $code; }`, "sh",
+	},
+		argv...)
 }
 
 // until waits for something that takes a moment.
@@ -264,40 +272,99 @@ func TestRuntimeErrors(t *testing.T) {
 	cases := []wrong{
 		{name: "no-rootfs", edit: func(s *specs.Spec) { s.Root.Path = "/nowhere" }, want: `/root/path: /nowhere does not exist`},
 		{name: "rootfs-file", edit: func(s *specs.Spec) { s.Root.Path = "/etc/passwd" }, want: `/root/path: .*is not a directory`},
-		{name: "no-source", edit: mount(specs.Mount{Destination: "/x", Type: "bind", Source: "/nowhere", Options: []string{"bind"}}), want: `/mounts/\d+/source: /nowhere does not exist`},
-		{name: "dir-on-file", edit: mount(specs.Mount{Destination: "/etc/file", Type: "bind", Source: "/tmp", Options: []string{"bind"}}), want: step + `/etc/file.*from /mounts/\d+.*hint: .*a directory on a directory`},
-		{name: "file-on-dir", edit: mount(specs.Mount{Destination: "/etc", Type: "bind", Source: "/etc/passwd", Options: []string{"bind"}}), want: step + `/etc.*from /mounts/\d+.*hint: .*a directory on a directory`},
-		{name: "no-fs", edit: mount(specs.Mount{Destination: "/x", Type: "nosuchfs", Source: "x"}), want: step + `nosuchfs.*from /mounts/\d+.*no such device`},
-		{name: "bad-data", edit: mount(specs.Mount{Destination: "/x", Type: "tmpfs", Source: "x", Options: []string{"size=banana"}}), want: step + `from /mounts/\d+.*invalid argument`},
-		{name: "bad-option", edit: mount(specs.Mount{Destination: "/x", Type: "bind", Source: "/tmp", Options: []string{"bind", "banana"}}), want: `/mounts/\d+/options.*banana`},
-		{name: "over-proc", edit: mount(specs.Mount{Destination: "/proc/self", Type: "tmpfs", Source: "x"}), want: `/mounts/\d+/destination: .*over /proc`},
-		{name: "proc-link", edit: func(s *specs.Spec) { s.Root.Path = linked }, want: step + `/proc.*from /mounts/0.*too many levels of symbolic links`},
+		{
+			name: "no-source", edit: mount(specs.Mount{Destination: "/x", Type: "bind", Source: "/nowhere", Options: []string{"bind"}}),
+			want: `/mounts/\d+/source: /nowhere does not exist`,
+		},
+		{
+			name: "dir-on-file", edit: mount(specs.Mount{Destination: "/etc/file", Type: "bind", Source: "/tmp", Options: []string{"bind"}}),
+			want: step + `/etc/file.*from /mounts/\d+.*hint: .*a directory on a directory`,
+		},
+		{
+			name: "file-on-dir", edit: mount(specs.Mount{Destination: "/etc", Type: "bind", Source: "/etc/passwd", Options: []string{"bind"}}),
+			want: step + `/etc.*from /mounts/\d+.*hint: .*a directory on a directory`,
+		},
+		{
+			name: "no-fs", edit: mount(specs.Mount{Destination: "/x", Type: "nosuchfs", Source: "x"}),
+			want: step + `nosuchfs.*from /mounts/\d+.*no such device`,
+		},
+		{
+			name: "bad-data", edit: mount(specs.Mount{Destination: "/x", Type: "tmpfs", Source: "x", Options: []string{"size=banana"}}),
+			want: step + `from /mounts/\d+.*invalid argument`,
+		},
+		{
+			name: "bad-option", edit: mount(specs.Mount{Destination: "/x", Type: "bind", Source: "/tmp", Options: []string{"bind", "banana"}}),
+			want: `/mounts/\d+/options.*banana`,
+		},
+		{
+			name: "over-proc", edit: mount(specs.Mount{Destination: "/proc/self", Type: "tmpfs", Source: "x"}),
+			want: `/mounts/\d+/destination: .*over /proc`,
+		},
+		{
+			name: "proc-link", edit: func(s *specs.Spec) { s.Root.Path = linked },
+			want: step + `/proc.*from /mounts/0.*too many levels of symbolic links`,
+		},
 		{name: "net-is-uts", edit: namespace(specs.NetworkNamespace, "/proc/self/ns/uts"), want: `/linux/namespaces/1.*(uts|invalid)`},
-		{name: "ns-is-file", edit: namespace(specs.UTSNamespace, "/etc/passwd"), want: `/linux/namespaces/3.*(not a namespace|no namespace|invalid argument)`},
+		{
+			name: "ns-is-file", edit: namespace(specs.UTSNamespace, "/etc/passwd"),
+			want: `/linux/namespaces/3.*(not a namespace|no namespace|invalid argument)`,
+		},
 		{name: "no-ns", edit: namespace(specs.IPCNamespace, "/nowhere"), want: `/linux/namespaces/2/path: /nowhere does not exist`},
-		{name: "uid-unmapped", edit: mapped(func(s *specs.Spec) { s.Process.User.UID = 5000 }), want: `/process/user/uid: 5000 is not in /linux/uidMappings`},
-		{name: "gid-unmapped", edit: mapped(func(s *specs.Spec) { s.Process.User.GID = 5000 }), want: `/process/user/gid: 5000 is not in /linux/gidMappings`},
+		{
+			name: "uid-unmapped", edit: mapped(func(s *specs.Spec) { s.Process.User.UID = 5000 }),
+			want: `/process/user/uid: 5000 is not in /linux/uidMappings`,
+		},
+		{
+			name: "gid-unmapped", edit: mapped(func(s *specs.Spec) { s.Process.User.GID = 5000 }),
+			want: `/process/user/gid: 5000 is not in /linux/gidMappings`,
+		},
 		{name: "cwd-file", edit: func(s *specs.Spec) { s.Process.Cwd = "/etc/file" }, want: `/process/cwd.*not a directory`},
 		{name: "no-command", edit: args("nothing"), want: `/process/args.*"nothing".*(not found|doesn't exist)`},
 		{name: "no-path", edit: args("/bin/nothing"), want: `/process/args.*/bin/nothing.*(doesn't exist|no such file)`},
 		{name: "not-executable", edit: args("/etc/file"), want: `/process/args.*/etc/file.*permission`},
 		{name: "directory", edit: args("/etc"), want: `/process/args.*/etc.*(directory|permission)`},
 		{name: "cpuset", edit: resources(specs.LinuxResources{CPU: &specs.LinuxCPU{Cpus: "4000"}}), want: `/linux/resources/cpu/cpus`},
-		{name: "quota", edit: resources(specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: &quota, Period: &period}}), want: `/linux/resources/cpu/quota`},
-		{name: "huge-pages", edit: resources(specs.LinuxResources{HugepageLimits: []specs.LinuxHugepageLimit{{Pagesize: "7MB", Limit: 1}}}), want: `/linux/resources/hugepageLimits/0`},
-		{name: "no-device", edit: resources(specs.LinuxResources{BlockIO: &specs.LinuxBlockIO{ThrottleReadBpsDevice: []specs.LinuxThrottleDevice{throttle(250, 250, 1000000)}}}), want: `/linux/resources/blockIO/throttleReadBpsDevice/0`},
+		{
+			name: "quota", edit: resources(specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: &quota, Period: &period}}),
+			want: `/linux/resources/cpu/quota`,
+		},
+		{
+			name: "huge-pages", edit: resources(specs.LinuxResources{HugepageLimits: []specs.LinuxHugepageLimit{{Pagesize: "7MB", Limit: 1}}}),
+			want: `/linux/resources/hugepageLimits/0`,
+		},
+		{name: "no-device", edit: resources(specs.LinuxResources{BlockIO: &specs.LinuxBlockIO{
+			ThrottleReadBpsDevice: []specs.LinuxThrottleDevice{throttle(250, 250, 1000000)},
+		}}), want: `/linux/resources/blockIO/throttleReadBpsDevice/0`},
 		{name: "tiny-memory", edit: resources(specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &tiny}}), want: `memory`},
-		{name: "sysctl-missing", edit: func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"net.ipv4.nothing": "1"} }, want: `/linux/sysctl/net.ipv4.nothing`},
-		{name: "sysctl-host", edit: func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"kernel.panic": "1"} }, want: `/linux/sysctl/kernel.panic`},
+		{
+			name: "sysctl-missing", edit: func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"net.ipv4.nothing": "1"} },
+			want: `/linux/sysctl/net.ipv4.nothing`,
+		},
+		{
+			name: "sysctl-host", edit: func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"kernel.panic": "1"} },
+			want: `/linux/sysctl/kernel.panic`,
+		},
 		{name: "apparmor", edit: func(s *specs.Spec) { s.Process.ApparmorProfile = "nothing" }, want: `/process/apparmorProfile`},
 		{name: "selinux", edit: func(s *specs.Spec) { s.Process.SelinuxLabel = "nothing" }, want: `/process/selinuxLabel`},
 		{name: "prestart", edit: hooks(prestart), want: step + `prestart hook .*from /hooks/prestart/0.*exit status 3: the hook says no`},
-		{name: "create-runtime", edit: hooks(specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/nowhere"}}}), want: step + `from /hooks/createRuntime/0.*no such file`},
-		{name: "hook-timeout", edit: hooks(specs.Hooks{CreateRuntime: []specs.Hook{{Path: slow, Timeout: &one}}}), want: step + `from /hooks/createRuntime/0.*timeout of 1 s`},
-		{name: "create-container", edit: hooks(specs.Hooks{CreateContainer: []specs.Hook{{Path: hook}}}), want: step + `from /hooks/createContainer/0.*exit status 3`},
+		{
+			name: "create-runtime", edit: hooks(specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/nowhere"}}}),
+			want: step + `from /hooks/createRuntime/0.*no such file`,
+		},
+		{
+			name: "hook-timeout", edit: hooks(specs.Hooks{CreateRuntime: []specs.Hook{{Path: slow, Timeout: &one}}}),
+			want: step + `from /hooks/createRuntime/0.*timeout of 1 s`,
+		},
+		{
+			name: "create-container", edit: hooks(specs.Hooks{CreateContainer: []specs.Hook{{Path: hook}}}),
+			want: step + `from /hooks/createContainer/0.*exit status 3`,
+		},
 		{name: "terminal", edit: func(s *specs.Spec) { s.Process.Terminal = true }, want: `/process/terminal: .*console.socket`},
 
-		{name: "start-hook", args: []string{"start", "hooked"}, want: `/hooks/startContainer/0: run /bin/hook: exit status 3: the inner hook says no`},
+		{
+			name: "start-hook", args: []string{"start", "hooked"},
+			want: `/hooks/startContainer/0: run /bin/hook: exit status 3: the inner hook says no`,
+		},
 		{name: "start-hook-timeout", args: []string{"start", "slow-hooked"}, want: `/hooks/startContainer/0: .*timeout of 1 s`},
 		{name: "id-slash", args: []string{"create", "-b", "created", "a/b"}, want: `invalid container ID "a/b"`},
 		{name: "id-empty", args: []string{"create", "-b", "created", ""}, want: `invalid container ID`},
@@ -307,7 +374,10 @@ func TestRuntimeErrors(t *testing.T) {
 		{name: "exists", args: []string{"create", "-b", "created", "running"}, want: `container with given ID already exists: running`},
 		{name: "no-bundle", args: []string{"create", "-b", "/nowhere", "x"}, want: `bundle /nowhere: there is no such directory`},
 		{name: "no-config", args: []string{"create", "-b", "/tmp", "x"}, want: `bundle /tmp: there is no config.json`},
-		{name: "console-socket", args: []string{"create", "-b", "created", "--console-socket", "/nowhere", "x"}, want: `--console-socket: cannot use console socket`},
+		{
+			name: "console-socket", args: []string{"create", "-b", "created", "--console-socket", "/nowhere", "x"},
+			want: `--console-socket: cannot use console socket`,
+		},
 		{name: "pid-file", args: []string{"create", "-b", "created", "--pid-file", "/nowhere/pid", "x"}, want: `--pid-file: .*no such file`},
 		{name: "start-unknown", args: []string{"start", "unknown"}, want: `container does not exist: "unknown"`},
 		{name: "start-running", args: []string{"start", "running"}, want: `cannot start an already running container`},
@@ -320,12 +390,24 @@ func TestRuntimeErrors(t *testing.T) {
 		{name: "exec-stopped", args: []string{"exec", "stopped", "true"}, code: 255, want: `cannot exec in a stopped container`},
 		{name: "exec-paused", args: []string{"exec", "paused", "true"}, code: 255, want: `cannot exec in a paused container`},
 		{name: "exec-unknown", args: []string{"exec", "unknown", "true"}, code: 255, want: `container does not exist`},
-		{name: "exec-nothing", args: []string{"exec", "running", "nothing"}, code: 255, want: `step \d+/\d+ .*"nothing".*executable file not found in \$PATH`},
-		{name: "exec-cwd", args: []string{"exec", "--cwd", "/bin/busybox", "running", "true"}, code: 255, want: `step \d+/\d+ .*/process/cwd.*not a directory`},
+		{
+			name: "exec-nothing", args: []string{"exec", "running", "nothing"}, code: 255,
+			want: `step \d+/\d+ .*"nothing".*executable file not found in \$PATH`,
+		},
+		{
+			name: "exec-cwd", args: []string{"exec", "--cwd", "/bin/busybox", "running", "true"}, code: 255,
+			want: `step \d+/\d+ .*/process/cwd.*not a directory`,
+		},
 		{name: "exec-no-file", args: []string{"exec", "--process", "/nowhere", "running"}, code: 255, want: `--process: .*no such file`},
 		{name: "exec-bad-file", args: []string{"exec", "--process", "nonsense.json", "running"}, code: 255, want: `--process: nonsense.json`},
-		{name: "exec-relative", args: []string{"exec", "--process", "relative.json", "running"}, code: 255, want: `--process: relative.json: /cwd: "here" is not an absolute path`},
-		{name: "exec-user", args: []string{"exec", "--user", "4294967296", "running", "true"}, code: 255, want: `--user: "4294967296" is not a number`},
+		{
+			name: "exec-relative", args: []string{"exec", "--process", "relative.json", "running"}, code: 255,
+			want: `--process: relative.json: /cwd: "here" is not an absolute path`,
+		},
+		{
+			name: "exec-user", args: []string{"exec", "--user", "4294967296", "running", "true"}, code: 255,
+			want: `--user: "4294967296" is not a number`,
+		},
 		{name: "exec-no-command", args: []string{"exec", "running"}, code: 255, want: `it takes a container ID and a command`},
 		{name: "exec-terminal", args: []string{"exec", "-t", "-d", "running", "true"}, code: 255, want: `console socket`},
 		{name: "exec-cap", args: []string{"exec", "--cap", "CAP_NOTHING", "running", "true"}, code: 255, want: `CAP_NOTHING`},
@@ -333,7 +415,10 @@ func TestRuntimeErrors(t *testing.T) {
 		{name: "resume-running", args: []string{"resume", "running"}, want: `container not paused: running`},
 		{name: "ps-unknown", args: []string{"ps", "unknown"}, want: `container does not exist`},
 		{name: "state-unknown", args: []string{"state", "unknown"}, want: `container does not exist`},
-		{name: "state-damaged", args: []string{"state", "damaged"}, want: `state file /run/oci/damaged/state.json is damaged.*delete --force damaged`},
+		{
+			name: "state-damaged", args: []string{"state", "damaged"},
+			want: `state file /run/oci/damaged/state.json is damaged.*delete --force damaged`,
+		},
 		{name: "start-damaged", args: []string{"start", "damaged"}, want: `is damaged`},
 		{name: "delete-damaged", args: []string{"delete", "damaged"}, want: `is damaged`},
 		{name: "flag", args: []string{"list", "--nothing"}, want: `flag provided but not defined: -nothing`},

@@ -24,8 +24,14 @@ import (
 // commands are runc's, in its order.
 func commands() []command {
 	return []command{
-		{"checkpoint", "ID", "Write a container's processes into files", "glassbox-runtime checkpoint --image-path /var/tmp/web web", false, checkpoint},
-		{"create", "ID", "Make a container that waits for start", "glassbox-runtime create --bundle /containers/web --pid-file /run/web.pid web", true, create},
+		{
+			"checkpoint", "ID", "Write a container's processes into files", "glassbox-runtime checkpoint --image-path /var/tmp/web web", false,
+			checkpoint,
+		},
+		{
+			"create", "ID", "Make a container that waits for start", "glassbox-runtime create --bundle /containers/web --pid-file /run/web.pid web",
+			true, create,
+		},
 		{"delete", "ID", "Remove a stopped container", "glassbox-runtime delete --force web", false, remove},
 		{"events", "ID", "Tell what a container uses, and when it lacks memory", "glassbox-runtime events --stats web", false, events},
 		{"exec", "ID COMMAND [ARGUMENTS]", "Run a further process in a container", "glassbox-runtime exec -t web sh", true, execute},
@@ -34,9 +40,15 @@ func commands() []command {
 		{"list", "", "List containers", "glassbox-runtime list --format json", false, list},
 		{"pause", "ID", "Freeze all processes of a container", "glassbox-runtime pause web", false, pause},
 		{"ps", "ID [PS OPTIONS]", "List the processes of a container", "glassbox-runtime ps --format json web", false, ps},
-		{"restore", "ID", "Make a container of the files of a checkpoint", "glassbox-runtime restore --bundle /containers/web --image-path /var/tmp/web web", false, restore},
+		{
+			"restore", "ID", "Make a container of the files of a checkpoint",
+			"glassbox-runtime restore --bundle /containers/web --image-path /var/tmp/web web", false, restore,
+		},
 		{"resume", "ID", "Let a paused container go on", "glassbox-runtime resume web", false, resume},
-		{"run", "ID", "Make a container, run it, and remove it when it ends", "glassbox-runtime run --bundle /containers/web web", true, runContainer},
+		{
+			"run", "ID", "Make a container, run it, and remove it when it ends", "glassbox-runtime run --bundle /containers/web web", true,
+			runContainer,
+		},
 		{"spec", "", "Write an example configuration into the working directory", "glassbox-runtime spec --rootless", false, spec},
 		{"start", "ID", "Let a created container run", "glassbox-runtime start web", false, start},
 		{"state", "ID", "Print the state of a container", "glassbox-runtime state web", false, state},

@@ -124,8 +124,8 @@ func (a *app) run(c command, args []string) int {
 	return a.fail(err, max(code, 1))
 }
 
-// parse reads flags before and after the arguments, as runc takes them, and returns the arguments. Only those of exec's program are its own,
-// and the options of ps, which begin with what isn't a flag of ours.
+// parse reads flags before and after the arguments, as runc takes them, and returns the arguments. Only those of exec's program are its
+// own, and the options of ps, which begin with what isn't a flag of ours.
 func parse(fs *flag.FlagSet, args []string, command string) ([]string, error) {
 	var arguments []string
 	for {
@@ -197,8 +197,8 @@ func defaultRoot() string {
 }
 
 func usage(w io.Writer) {
-	fmt.Fprint(w, `glassbox-runtime runs containers from OCI bundles (a directory with a config.json and a root file system), with the command line of
-runc. Engines call it; glassbox is the program for people.
+	fmt.Fprint(w, `glassbox-runtime runs containers from OCI bundles (a directory with a config.json and a root file system), with the command
+line of runc. Engines call it; glassbox is the program for people.
 
 usage: glassbox-runtime [global flags] COMMAND [flags] ARGUMENTS
 

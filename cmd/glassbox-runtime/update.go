@@ -82,19 +82,34 @@ func limits() []limit {
 			return err
 		}},
 		{"cpu-period", "period of the processor limit, in µs", unsigned(func(r *specs.LinuxResources) **uint64 { return &r.CPU.Period })},
-		{"cpu-quota", "processor time in each period, in µs; -1: no limit", signed(func(r *specs.LinuxResources) **int64 { return &r.CPU.Quota })},
+		{
+			"cpu-quota", "processor time in each period, in µs; -1: no limit",
+			signed(func(r *specs.LinuxResources) **int64 { return &r.CPU.Quota }),
+		},
 		{"cpu-burst", "processor time that may be saved up, in µs", unsigned(func(r *specs.LinuxResources) **uint64 { return &r.CPU.Burst })},
 		{"cpu-share", "share of the processor, 2 to 262144", unsigned(func(r *specs.LinuxResources) **uint64 { return &r.CPU.Shares })},
-		{"cpu-rt-period", "period of the limit on real-time processes, in µs", unsigned(func(r *specs.LinuxResources) **uint64 { return &r.CPU.RealtimePeriod })},
-		{"cpu-rt-runtime", "time of real-time processes in each period, in µs", signed(func(r *specs.LinuxResources) **int64 { return &r.CPU.RealtimeRuntime })},
+		{
+			"cpu-rt-period", "period of the limit on real-time processes, in µs",
+			unsigned(func(r *specs.LinuxResources) **uint64 { return &r.CPU.RealtimePeriod }),
+		},
+		{
+			"cpu-rt-runtime", "time of real-time processes in each period, in µs",
+			signed(func(r *specs.LinuxResources) **int64 { return &r.CPU.RealtimeRuntime }),
+		},
 		{"cpuset-cpus", "processors, like 0-2,4", text(func(r *specs.LinuxResources) *string { return &r.CPU.Cpus })},
 		{"cpuset-mems", "memory nodes, like 0-1", text(func(r *specs.LinuxResources) *string { return &r.CPU.Mems })},
 		{"cpu-idle", "1: only idle processors", signed(func(r *specs.LinuxResources) **int64 { return &r.CPU.Idle })},
 		{"memory", "bytes of memory; -1: no limit", memory(func(m *specs.LinuxMemory) **int64 { return &m.Limit })},
-		{"memory-reservation", "bytes of memory that are kept when memory is short", memory(func(m *specs.LinuxMemory) **int64 { return &m.Reservation })},
+		{
+			"memory-reservation", "bytes of memory that are kept when memory is short",
+			memory(func(m *specs.LinuxMemory) **int64 { return &m.Reservation }),
+		},
 		{"memory-swap", "bytes of memory and swap together; -1: no limit", memory(func(m *specs.LinuxMemory) **int64 { return &m.Swap })},
 		//lint:ignore SA1019 callers of runc may still give it
-		{"kernel-memory", "bytes of kernel memory, which kernels no longer limit", memory(func(m *specs.LinuxMemory) **int64 { return &m.Kernel })},
+		{
+			"kernel-memory", "bytes of kernel memory, which kernels no longer limit",
+			memory(func(m *specs.LinuxMemory) **int64 { return &m.Kernel }),
+		},
 		{"kernel-memory-tcp", "bytes of buffers of TCP", memory(func(m *specs.LinuxMemory) **int64 { return &m.KernelTCP })},
 		{"pids-limit", "number of processes; -1: no limit", func(r *specs.LinuxResources, value string) error {
 			n, err := strconv.ParseInt(value, 10, 64)

@@ -11,7 +11,10 @@ func TestParseNumber(t *testing.T) {
 			t.Errorf("%q: got %v, %v, want %d", text, got, err, want)
 		}
 	}
-	for _, text := range []string{"", "-1", "+1", "00", "007", "0x0", "1e3", " 1", "1 ", "1_0", "٣", "2147483648", "4294967295", "4294967296", "18446744073709551616", "root"} {
+	for _, text := range []string{
+		"", "-1", "+1", "00", "007", "0x0", "1e3", " 1", "1 ", "1_0", "٣", "2147483648", "4294967295", "4294967296",
+		"18446744073709551616", "root",
+	} {
 		if got, err := parseNumber("--user", text); err == nil {
 			t.Errorf("%q: got %d, want an error", text, *got)
 		}
