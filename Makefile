@@ -1,4 +1,4 @@
-# make | install | demo | test | conformance | test-vm | bench | lint | fuzz | clean
+# make | man | install | demo | test | conformance | test-vm | bench | lint | fuzz | clean
 SHELL := /bin/bash
 PREFIX ?= /usr/local
 VM ?= ../shared/vm/vm
@@ -12,7 +12,7 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 export CGO_ENABLED = 0
 
-all: build arm64
+all: build arm64 man
 
 # Go knows best what has changed.
 build:
@@ -25,11 +25,16 @@ arm64:
 	GOARCH=arm64 $(BUILD) -ldflags '-s -w' -o bin/arm64/ ./cmd/glassbox
 	GOARCH=arm64 $(BUILD) -ldflags '-s -w $(ENTRY)' -o bin/arm64/ ./cmd/glassbox-runtime
 
+# Manual pages, and completions for bash, zsh and fish, as they go below PREFIX/share.
+man:
+	$(GO) run ./test/man bin/share
+
 # Of the binaries that are there for the machine in use: `make` before `sudo make install`.
 install:
-	@test -x bin/glassbox || { echo 'run make first' >&2; exit 1; }
+	@test -x bin/glassbox -a -d bin/share || { echo 'run make first' >&2; exit 1; }
 	install -d '$(DESTDIR)$(PREFIX)/bin'
 	install -m 755 $(if $(filter aarch64,$(shell uname -m)),$(PROGRAMS:%=bin/arm64/%),$(PROGRAMS:%=bin/%)) '$(DESTDIR)$(PREFIX)/bin/'
+	cd bin/share && find . -type f -exec install -D -m 644 '{}' '$(abspath $(DESTDIR)$(PREFIX))/share/{}' ';'
 
 demo: build
 	test/demo.sh
@@ -88,4 +93,4 @@ fuzz:
 clean:
 	rm -rf bin build
 
-.PHONY: all build arm64 install demo setup test conformance script test-vm test-vm-quick bench lint fuzz clean
+.PHONY: all build arm64 man install demo setup test conformance script test-vm test-vm-quick bench lint fuzz clean

@@ -29,7 +29,7 @@ The exit code is the container's, or 1 after the detach keys.`,
 		Example: `  glassbox attach shell
   glassbox attach --no-stdin web`,
 		Args:              exactly(1),
-		ValidArgsFunction: a.completeContainers(false),
+		ValidArgsFunction: a.completeIn("running"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			keys, err := engine.ParseDetachKeys(detachKeys)
 			if err != nil {

@@ -47,6 +47,11 @@ func Main(args []string, stdin, stdout, stderr *os.File, environ []string) int {
 // warn prints what the engine wants to be known beside its answer.
 func (a *app) warn(text string) { fmt.Fprintln(a.err, "WARNING:", text) }
 
+// Tree returns all commands, for programs that write about them: manual pages, completions.
+func Tree() *cobra.Command {
+	return (&app{in: os.Stdin, out: os.Stdout, err: os.Stderr}).rootCommand(nil)
+}
+
 // app is one run of the program.
 type app struct {
 	in, out, err *os.File
@@ -132,8 +137,8 @@ func (a *app) rootCommand(args []string) *cobra.Command {
 	root.SetIn(a.in)
 	root.SetOut(a.out)
 	root.SetErr(a.err)
-	root.SetHelpFunc(help)
-	root.SetUsageFunc(usage)
+	root.SetHelpFunc(a.help)
+	root.SetUsageFunc(a.usage)
 	root.SetFlagErrorFunc(flagError)
 	name := firstWord(args)
 	for _, e := range table() {
@@ -154,6 +159,9 @@ func (a *app) rootCommand(args []string) *cobra.Command {
 		root.AddCommand(c)
 	}
 	addMissing(root)
+	if strings.HasPrefix(name, "__complete") {
+		a.completeFlags(root)
+	}
 	return root
 }
 
@@ -341,39 +349,6 @@ func (a *app) containerCommand() *cobra.Command {
 		a.attachCommand(), a.createCommand(), a.execCommand(), a.inspectOf("container"), a.killCommand(), a.logsCommand(), ls, a.pauseCommand(),
 		a.renameCommand(), a.restartCommand(), a.rmCommand(), a.runCommand(), a.startCommand(), a.stopCommand(), a.unpauseCommand(),
 		a.waitCommand())
-}
-
-// completeContainers completes names of containers.
-func (a *app) completeContainers(all bool) cobra.CompletionFunc {
-	return func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-		e, err := a.open()
-		if err != nil {
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		}
-		list, _ := e.List(engine.ListOptions{All: all})
-		var names []string
-		for _, s := range list {
-			names = append(names, nameOf(s))
-		}
-		return names, cobra.ShellCompDirectiveNoFileComp
-	}
-}
-
-// completeImages completes names of images, as first argument only.
-func (a *app) completeImages(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	if len(args) > 0 {
-		return nil, cobra.ShellCompDirectiveDefault
-	}
-	e, err := a.open()
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	list, _ := e.Images().List()
-	var names []string
-	for _, i := range list {
-		names = append(names, i.Names...)
-	}
-	return names, cobra.ShellCompDirectiveNoFileComp
 }
 
 // each does something with every argument, goes on after an error, and fails at the end if there was one. What do returns

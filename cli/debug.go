@@ -33,7 +33,7 @@ A container that has CAP_SYS_PTRACE itself can look at what the shell sees: --im
   glassbox debug web strace -f -p 1
   glassbox debug --image debian:12 -it web bash`,
 		Args:              atLeast(1),
-		ValidArgsFunction: a.completeContainers(false),
+		ValidArgsFunction: a.completeIn("running"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			terminal := a.isTerminal() && term.IsTerminal(1)
 			for _, f := range []struct {

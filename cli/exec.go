@@ -17,7 +17,7 @@ func (a *app) execCommand() *cobra.Command {
 		Example: `  glassbox exec web cat /etc/hostname
   glassbox exec -it -u 1000 -w /tmp web sh`,
 		Args:              atLeast(2),
-		ValidArgsFunction: a.completeContainers(false),
+		ValidArgsFunction: a.completeIn("running"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if o.TTY && o.Interactive && !o.Detach && !a.isTerminal() {
 				return errNoTTY

@@ -22,7 +22,7 @@ func (a *app) inspectCommand() *cobra.Command {
 	cmd.Example = `  glassbox inspect web
   glassbox inspect -f '{{.State.Pid}} {{.NetworkSettings.IPAddress}}' web
   glassbox inspect --type image debian`
-	cmd.ValidArgsFunction = a.completeContainers(true)
+	cmd.ValidArgsFunction = a.completeObjects("")
 	cmd.Flags().StringVar(&kind, "type", "", "Only objects of this type (container|image)")
 	format := cmd.Flags().Lookup("format")
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
@@ -40,6 +40,8 @@ func (a *app) inspectOf(kind string) *cobra.Command {
 		Short:   "Everything known of " + kind + "s, as JSON",
 		Example: "  glassbox " + kind + " inspect -f '{{.Id}}' NAME",
 		Args:    atLeast(1),
+
+		ValidArgsFunction: a.completeObjects(kind),
 		RunE: func(_ *cobra.Command, args []string) error {
 			return a.inspect(kind, format, image.Platform(platform), args)
 		},

@@ -183,7 +183,7 @@ func (a *app) startCommand() *cobra.Command {
 		Example: `  glassbox start web
   glassbox start -ai shell`,
 		Args:              atLeast(1),
-		ValidArgsFunction: a.completeContainers(true),
+		ValidArgsFunction: a.completeIn("created", "exited"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			keys, err := engine.ParseDetachKeys(detachKeys)
 			if err != nil {

@@ -97,7 +97,7 @@ func (a *app) pauseCommand() *cobra.Command {
 		Short:             "Freeze all processes of containers",
 		Example:           `  glassbox pause web`,
 		Args:              atLeast(1),
-		ValidArgsFunction: a.completeContainers(false),
+		ValidArgsFunction: a.completeIn("running"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withEngine(args, func(e *engine.Engine, ref string) (string, error) { return ref, e.Pause(cmd.Context(), ref) })
 		},
@@ -110,7 +110,7 @@ func (a *app) unpauseCommand() *cobra.Command {
 		Short:             "Let frozen containers go on",
 		Example:           `  glassbox unpause web`,
 		Args:              atLeast(1),
-		ValidArgsFunction: a.completeContainers(false),
+		ValidArgsFunction: a.completeIn("paused"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withEngine(args, func(e *engine.Engine, ref string) (string, error) { return ref, e.Unpause(cmd.Context(), ref) })
 		},
