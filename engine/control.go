@@ -208,6 +208,7 @@ func (e *Engine) remove(c *container.Container) error {
 		return err
 	}
 	os.Remove(e.pausedFile(c.ID))
+	supervise.ForgetEnd(e.cfg.State, c.ID)
 	e.happened(c, event.Destroy)
 	return nil
 }

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"glassbox/container"
 	"glassbox/event"
 	"glassbox/host"
@@ -38,6 +40,10 @@ func (e *Engine) takePrepared(id string) *spec.Output {
 func (e *Engine) Create(ctx context.Context, o CreateOptions) (*container.Container, error) {
 	if o.Name != "" && !validName(o.Name) {
 		return nil, invalid("invalid container name (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", o.Name)
+	}
+	// What could never be started is not made.
+	if err := unix.Access(e.cfg.Runtime, unix.X_OK); err != nil {
+		return nil, invalid("the runtime %q: %w (it must be glassbox-runtime, which make install puts beside glassbox; --runtime names another place)", e.cfg.Runtime, err)
 	}
 	c := &container.Container{Version: container.Version, ID: newID(), Name: o.Name, Created: time.Now().UTC(), Config: o.Config}
 	facts, err := e.probe(ctx)

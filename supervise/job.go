@@ -151,10 +151,23 @@ func RecordEnd(job *Job, s *State) error {
 		return nil
 	}
 	dir := filepath.Join(job.state(), endsDir)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
+	for range 3 { // somebody may take the directory away because it was empty
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
+		if err = state.WriteJSON(filepath.Join(dir, job.ID+".json"), s); !os.IsNotExist(err) {
+			break
+		}
 	}
-	return state.WriteJSON(filepath.Join(dir, job.ID+".json"), s)
+	return err
+}
+
+// ForgetEnd removes what RecordEnd has written beside the locks.
+func ForgetEnd(stateDir, id string) {
+	dir := filepath.Join(stateDir, endsDir)
+	if os.Remove(filepath.Join(dir, id+".json")) == nil {
+		os.Remove(dir) // if it is empty
+	}
 }
 
 // ReadEnd reads the end of a run, of which a container's directory only knows that it began, and moves it there if there is room by now.
@@ -165,7 +178,7 @@ func ReadEnd(stateDir, dir, id string, run *State) (*State, bool) {
 		return nil, false
 	}
 	if WriteState(dir, &end) == nil {
-		os.Remove(name)
+		ForgetEnd(stateDir, id)
 	}
 	return &end, true
 }
