@@ -14,7 +14,7 @@ if [[ -z ${DEMO_NAMESPACE:-} ]] && unshare --net true 2>/dev/null; then
 fi
 groups_before=$(find /sys/fs/cgroup -maxdepth 2 -type d -name 'glassbox*')
 work=$(mktemp -d)
-glassbox=(bin/glassbox --root "$work/root" --state "$work/state")
+glassbox=("${GLASSBOX_BIN:-bin}/glassbox" --root "$work/root" --state "$work/state")
 
 cleanup() {
 	local ids
@@ -27,8 +27,14 @@ cleanup() {
 trap cleanup EXIT
 
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+# What is printed can be copied, words in quotes and all: there it works on the store that every command uses without --root.
 show() {
-	printf '$ glassbox %s\n' "$*"
+	local word line='$ sudo glassbox'
+	for word; do
+		[[ $word =~ ^[A-Za-z0-9_./:=,@%+-]+$ ]] || word="'${word//\'/\'\\\'\'}'" # for any shell: @Q writes $'…' at times
+		line+=" $word"
+	done
+	printf '%s\n' "$line"
 	"${glassbox[@]}" "$@"
 }
 
@@ -45,32 +51,8 @@ done
 show image from-host demo "${programs[@]}"
 show images
 
-cat >"$work/look" <<'EOF'
-echo "hostname:        $(</proc/sys/kernel/hostname)"
-echo "my process ID:   $$"
-echo "processes:"
-if type -P ps >/dev/null; then
-	ps -e -o pid,user,args >/tmp/list; while read -r line; do echo "    $line"; done </tmp/list
-else
-	for dir in /proc/[0-9]*; do echo "    ${dir#/proc/} $(tr '\0' ' ' 2>/dev/null <"$dir/cmdline")"; done
-fi
-echo "root directory:  $(echo /*)"
-echo "addresses:"
-if type -P ip >/dev/null; then
-	ip -brief address | while read -r line; do echo "    $line"; done
-else
-	while read -r line; do echo "    $line"; done </proc/net/fib_trie
-fi
-echo "limits:"
-for file in /sys/fs/cgroup/{memory.max,pids.max,cpu.max} \
-	/sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/pids/pids.max \
-	/sys/fs/cgroup/cpu/cpu.cfs_quota_us; do
-	[[ -r $file ]] && echo "    ${file#/sys/fs/cgroup/} = $(<"$file")"
-done
-while read -r name value; do
-	case $name in CapEff: | Seccomp:) echo "    $name $value" ;; esac
-done </proc/self/status
-EOF
+# A name that stays, for whoever copies a command.
+look=$PWD/test/demo-look.sh
 
 if ! "${glassbox[@]}" run --rm demo bash -c true 2>"$work/error"; then
 	say 'This machine does not give a bridge network; the demo goes on without:'
@@ -86,7 +68,7 @@ echo "root directory:  $(echo /*)"
 
 say '3. The same, seen from a container with 64 MB, 20 processes and half a processor.'
 limits=(--hostname inside --memory 64m --pids-limit 20 --cpus 0.5 "${network[@]}")
-show run --rm "${limits[@]}" -v "$work/look:/look:ro" demo bash /look
+show run --rm "${limits[@]}" -v "$look:/look:ro" demo bash /look
 
 say '4. A limit holds: a program that wants more than its 64 MB is ended by the kernel, with 137 = 128 + SIGKILL.'
 status=0

@@ -95,7 +95,12 @@ func bench(bin string, runs, pulls int, onlyRuntimes bool) (page string, err err
 		return "", err
 	}
 	if onlyRuntimes {
-		return b.runtimes()
+		text, err := b.runtimes()
+		if err != nil {
+			return text, err
+		}
+		loops, err := b.loops(nil)
+		return text + loops, err
 	}
 	// Podman's and Docker's plugins keep leases in /var/lib.
 	if _, err := b.must("mount", "-t", "tmpfs", "tmpfs", "/var/lib"); err != nil {
@@ -212,6 +217,10 @@ func bench(bin string, runs, pulls int, onlyRuntimes bool) (page string, err err
 	if err != nil {
 		return text.String(), err
 	}
+	loops, err := b.loops(engines)
+	if err != nil {
+		return text.String(), err
+	}
 
 	fmt.Fprintf(&text, "| |")
 	for _, e := range engines {
@@ -234,7 +243,7 @@ func bench(bin string, runs, pulls int, onlyRuntimes bool) (page string, err err
 		}
 		fmt.Fprintln(&text)
 	}
-	text.WriteString(runtimes)
+	text.WriteString(runtimes + loops)
 	return text.String(), nil
 }
 
