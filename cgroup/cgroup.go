@@ -96,7 +96,8 @@ func in(h host.Hierarchy, p string) (string, error) {
 	case strings.HasPrefix(p, "/"):
 		return p, nil
 	case h.Own == "":
-		return "", fmt.Errorf("/linux/cgroupsPath: %q is relative, and this process's own cgroup is outside of what %s shows: give an absolute path", p, h.Mount)
+		return "", fmt.Errorf("/linux/cgroupsPath: %q is relative, and this process's own cgroup is outside of what %s shows: give an "+
+			"absolute path", p, h.Mount)
 	case h.V2:
 		return path.Join(path.Dir(h.Own), p), nil
 	}

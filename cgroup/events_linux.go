@@ -306,7 +306,8 @@ func (r *reader) blkioEvents() BlkioEvents {
 	var e BlkioEvents
 	if v2 {
 		for _, d := range parseIOStat(r.text(dir, "io.stat")) {
-			e.ServiceBytes = append(e.ServiceBytes, BlkioEntry{d.Major, d.Minor, "Read", d.ReadBytes}, BlkioEntry{d.Major, d.Minor, "Write", d.WriteBytes})
+			e.ServiceBytes = append(e.ServiceBytes, BlkioEntry{d.Major, d.Minor, "Read", d.ReadBytes},
+				BlkioEntry{d.Major, d.Minor, "Write", d.WriteBytes})
 			e.Serviced = append(e.Serviced, BlkioEntry{d.Major, d.Minor, "Read", d.Reads}, BlkioEntry{d.Major, d.Minor, "Write", d.Writes})
 		}
 		e.PSI = parsePSI(r.text(dir, "io.pressure"))
@@ -324,7 +325,8 @@ func (r *reader) blkioEvents() BlkioEvents {
 		}
 		return entries
 	}
-	e.ServiceBytes = first("blkio.bfq.io_service_bytes_recursive", "blkio.throttle.io_service_bytes_recursive", "blkio.throttle.io_service_bytes")
+	e.ServiceBytes = first("blkio.bfq.io_service_bytes_recursive", "blkio.throttle.io_service_bytes_recursive",
+		"blkio.throttle.io_service_bytes")
 	e.Serviced = first("blkio.bfq.io_serviced_recursive", "blkio.throttle.io_serviced_recursive", "blkio.throttle.io_serviced")
 	for _, f := range []struct {
 		to   *[]BlkioEntry
@@ -385,7 +387,10 @@ func (r *reader) hugetlbEvents() map[string]HugetlbEntry {
 			out[size] = HugetlbEntry{Usage: r.number(dir, f.Name()), Failcnt: r.keyed(dir, "hugetlb."+size+".events")["max"]}
 		} else if size, ok := strings.CutSuffix(name, ".rsvd.usage_in_bytes"); ok && !v2 {
 			prefix := "hugetlb." + size + ".rsvd."
-			out[size] = HugetlbEntry{Usage: r.number(dir, f.Name()), Max: r.number(dir, prefix+"max_usage_in_bytes"), Failcnt: r.number(dir, prefix+"failcnt")}
+			out[size] = HugetlbEntry{
+				Usage: r.number(dir, f.Name()), Max: r.number(dir, prefix+"max_usage_in_bytes"),
+				Failcnt: r.number(dir, prefix+"failcnt"),
+			}
 		}
 	}
 	return out

@@ -65,13 +65,15 @@ func TestReadEvents(t *testing.T) {
 					t.Fatal(err)
 				}
 				const tick = 10_000_000
-				if got, want := e.CPU.Usage, their.CPU.Usage; got.Kernel+tick < want.Kernel || got.Kernel > want.Kernel+tick || got.User > want.User+tick {
+				if got, want := e.CPU.Usage, their.CPU.Usage; got.Kernel+tick < want.Kernel || got.Kernel > want.Kernel+tick ||
+					got.User > want.User+tick {
 					t.Errorf("processor time %+v, want about %+v", got, want)
 				}
 				e.CPU.Usage.Kernel, e.CPU.Usage.User = their.CPU.Usage.Kernel, their.CPU.Usage.User
 			}
 			if _, v2 := paths[""]; v2 { // later runcs have these, in the same places
-				if e.CPU.PSI == nil || e.Memory.PSI == nil || e.Blkio.PSI == nil || e.CPU.PSI.Some.Total == 0 || e.Memory.Usage.Max < e.Memory.Usage.Usage {
+				if e.CPU.PSI == nil || e.Memory.PSI == nil || e.Blkio.PSI == nil || e.CPU.PSI.Some.Total == 0 ||
+					e.Memory.Usage.Max < e.Memory.Usage.Usage {
 					t.Errorf("no pressure, or no peak: %+v", e)
 				}
 				e.CPU.PSI, e.Memory.PSI, e.Blkio.PSI, e.Memory.Usage.Max = nil, nil, nil, 0
@@ -210,7 +212,8 @@ func TestSignal(t *testing.T) {
 		if paths == nil {
 			continue
 		}
-		cmd, out := g.start(`trap "echo got; exit 3" USR1; (trap "echo got; exit" USR1; while :; do sleep 0.05; done) & while :; do sleep 0.05; done`)
+		cmd, out := g.start(`trap "echo got; exit 3" USR1; (trap "echo got; exit" USR1; while :; do sleep 0.05; done) & while :; do sleep ` +
+			`0.05; done`)
 		waitFor(t, "processes", func() bool { pids, _ := Procs(paths); return len(pids) >= 3 })
 		time.Sleep(300 * time.Millisecond) // for the traps
 		if name == "freezer" {
@@ -308,29 +311,155 @@ func TestEveryField(t *testing.T) {
 		v1, v2     [2]string
 	}{
 		{"memory/limit", *memory(32 << 20), "memory", [2]string{"memory.limit_in_bytes", "33554432"}, [2]string{"memory.max", "33554432"}},
-		{"memory/reservation", specs.LinuxResources{Memory: &specs.LinuxMemory{Reservation: ptr[int64](8 << 20)}}, "memory", [2]string{"memory.soft_limit_in_bytes", "8388608"}, [2]string{"memory.low", "8388608"}},
-		{"memory/swap", specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr[int64](8 << 20), Swap: ptr[int64](12 << 20)}}, "memory", [2]string{"memory.memsw.limit_in_bytes", "12582912"}, [2]string{"memory.swap.max", "4194304"}},
-		{"memory/kernelTCP", specs.LinuxResources{Memory: &specs.LinuxMemory{KernelTCP: ptr[int64](8 << 20)}}, "memory", [2]string{"memory.kmem.tcp.limit_in_bytes", "8388608"}, [2]string{}},
-		{"memory/swappiness", specs.LinuxResources{Memory: &specs.LinuxMemory{Swappiness: ptr[uint64](7)}}, "memory", [2]string{"memory.swappiness", "7"}, [2]string{}},
-		{"memory/disableOOMKiller", specs.LinuxResources{Memory: &specs.LinuxMemory{DisableOOMKiller: ptr(true)}}, "memory", [2]string{"memory.oom_control", "oom_kill_disable 1"}, [2]string{}},
+		{
+			"memory/reservation",
+			specs.LinuxResources{Memory: &specs.LinuxMemory{Reservation: ptr[int64](8 << 20)}},
+			"memory",
+			[2]string{"memory.soft_limit_in_bytes", "8388608"},
+			[2]string{"memory.low", "8388608"},
+		},
+		{
+			"memory/swap",
+			specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr[int64](8 << 20), Swap: ptr[int64](12 << 20)}},
+			"memory",
+			[2]string{"memory.memsw.limit_in_bytes", "12582912"},
+			[2]string{"memory.swap.max", "4194304"},
+		},
+		{
+			"memory/kernelTCP",
+			specs.LinuxResources{Memory: &specs.LinuxMemory{KernelTCP: ptr[int64](8 << 20)}},
+			"memory",
+			[2]string{"memory.kmem.tcp.limit_in_bytes", "8388608"},
+			[2]string{},
+		},
+		{
+			"memory/swappiness",
+			specs.LinuxResources{Memory: &specs.LinuxMemory{Swappiness: ptr[uint64](7)}},
+			"memory",
+			[2]string{"memory.swappiness", "7"},
+			[2]string{},
+		},
+		{
+			"memory/disableOOMKiller",
+			specs.LinuxResources{Memory: &specs.LinuxMemory{DisableOOMKiller: ptr(true)}},
+			"memory",
+			[2]string{"memory.oom_control", "oom_kill_disable 1"},
+			[2]string{},
+		},
 		{"memory/useHierarchy", specs.LinuxResources{Memory: &specs.LinuxMemory{UseHierarchy: &off}}, "memory", [2]string{}, [2]string{}},
-		{"cpu/shares", specs.LinuxResources{CPU: &specs.LinuxCPU{Shares: ptr[uint64](2048)}}, "cpu", [2]string{"cpu.shares", "2048"}, [2]string{"cpu.weight", "174"}},
-		{"cpu/quota", specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: ptr[int64](30000)}}, "cpu", [2]string{"cpu.cfs_quota_us", "30000"}, [2]string{"cpu.max", "30000 100000"}},
-		{"cpu/period", specs.LinuxResources{CPU: &specs.LinuxCPU{Period: ptr[uint64](50000)}}, "cpu", [2]string{"cpu.cfs_period_us", "50000"}, [2]string{"cpu.max", "max 50000"}},
-		{"cpu/burst", specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: ptr[int64](30000), Burst: ptr[uint64](20000)}}, "cpu", [2]string{"cpu.cfs_burst_us", "20000"}, [2]string{"cpu.max.burst", "20000"}},
-		{"cpu/idle", specs.LinuxResources{CPU: &specs.LinuxCPU{Idle: ptr[int64](1), Shares: ptr[uint64](2048)}}, "cpu", [2]string{"cpu.idle", "1"}, [2]string{"cpu.idle", "1"}},
-		{"cpu/realtimePeriod", specs.LinuxResources{CPU: &specs.LinuxCPU{RealtimeRuntime: ptr[int64](0), RealtimePeriod: ptr[uint64](500000)}}, "cpu", [2]string{"cpu.rt_period_us", "500000"}, [2]string{}},
-		{"cpu/cpus", specs.LinuxResources{CPU: &specs.LinuxCPU{Cpus: "0"}}, "cpuset", [2]string{"cpuset.cpus", "0"}, [2]string{"cpuset.cpus", "0"}},
-		{"cpu/mems", specs.LinuxResources{CPU: &specs.LinuxCPU{Mems: "0"}}, "cpuset", [2]string{"cpuset.mems", "0"}, [2]string{"cpuset.mems", "0"}},
-		{"pids/limit", specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr[int64](5)}}, "pids", [2]string{"pids.max", "5"}, [2]string{"pids.max", "5"}},
-		{"pids/limit 0", specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr[int64](0)}}, "pids", [2]string{"pids.max", "1"}, [2]string{"pids.max", "1"}},
-		{"blockIO/weight", specs.LinuxResources{BlockIO: &specs.LinuxBlockIO{Weight: u16(300)}}, "blkio", [2]string{"blkio.bfq.weight", "300"}, [2]string{"io.weight", "default 2930"}},
-		{"blockIO/leafWeight", specs.LinuxResources{BlockIO: &specs.LinuxBlockIO{LeafWeight: u16(300)}}, "blkio", [2]string{"blkio.leaf_weight", "300"}, [2]string{}},
-		{"blockIO/throttleReadBpsDevice", specs.LinuxResources{BlockIO: &specs.LinuxBlockIO{ThrottleReadBpsDevice: disk(1 << 20)}}, "blkio", [2]string{"blkio.throttle.read_bps_device", " 1048576"}, [2]string{"io.max", "rbps=1048576"}},
-		{"blockIO/throttleWriteIOPSDevice", specs.LinuxResources{BlockIO: &specs.LinuxBlockIO{ThrottleWriteIOPSDevice: disk(77)}}, "blkio", [2]string{"blkio.throttle.write_iops_device", " 77"}, [2]string{"io.max", "wiops=77"}},
-		{"hugepageLimits", specs.LinuxResources{HugepageLimits: []specs.LinuxHugepageLimit{{Pagesize: "2MB", Limit: 4 << 20}}}, "hugetlb", [2]string{"hugetlb.2MB.rsvd.limit_in_bytes", "4194304"}, [2]string{"hugetlb.2MB.rsvd.max", "4194304"}},
-		{"network/classID", specs.LinuxResources{Network: &specs.LinuxNetwork{ClassID: u32(0x100001)}}, "net_cls", [2]string{"net_cls.classid", "1048577"}, [2]string{}},
-		{"network/priorities", specs.LinuxResources{Network: &specs.LinuxNetwork{Priorities: []specs.LinuxInterfacePriority{{Name: "lo", Priority: 3}}}}, "net_prio", [2]string{"net_prio.ifpriomap", "lo 3"}, [2]string{}},
+		{
+			"cpu/shares",
+			specs.LinuxResources{CPU: &specs.LinuxCPU{Shares: ptr[uint64](2048)}},
+			"cpu",
+			[2]string{"cpu.shares", "2048"},
+			[2]string{"cpu.weight", "174"},
+		},
+		{
+			"cpu/quota",
+			specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: ptr[int64](30000)}},
+			"cpu",
+			[2]string{"cpu.cfs_quota_us", "30000"},
+			[2]string{"cpu.max", "30000 100000"},
+		},
+		{
+			"cpu/period",
+			specs.LinuxResources{CPU: &specs.LinuxCPU{Period: ptr[uint64](50000)}},
+			"cpu",
+			[2]string{"cpu.cfs_period_us", "50000"},
+			[2]string{"cpu.max", "max 50000"},
+		},
+		{
+			"cpu/burst",
+			specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: ptr[int64](30000), Burst: ptr[uint64](20000)}},
+			"cpu",
+			[2]string{"cpu.cfs_burst_us", "20000"},
+			[2]string{"cpu.max.burst", "20000"},
+		},
+		{
+			"cpu/idle",
+			specs.LinuxResources{CPU: &specs.LinuxCPU{Idle: ptr[int64](1), Shares: ptr[uint64](2048)}},
+			"cpu",
+			[2]string{"cpu.idle", "1"},
+			[2]string{"cpu.idle", "1"},
+		},
+		{"cpu/realtimePeriod", specs.LinuxResources{CPU: &specs.LinuxCPU{
+			RealtimeRuntime: ptr[int64](0),
+			RealtimePeriod:  ptr[uint64](500000),
+		}}, "cpu", [2]string{"cpu.rt_period_us", "500000"}, [2]string{}},
+		{
+			"cpu/cpus",
+			specs.LinuxResources{CPU: &specs.LinuxCPU{Cpus: "0"}},
+			"cpuset",
+			[2]string{"cpuset.cpus", "0"},
+			[2]string{"cpuset.cpus", "0"},
+		},
+		{
+			"cpu/mems",
+			specs.LinuxResources{CPU: &specs.LinuxCPU{Mems: "0"}},
+			"cpuset",
+			[2]string{"cpuset.mems", "0"},
+			[2]string{"cpuset.mems", "0"},
+		},
+		{
+			"pids/limit",
+			specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr[int64](5)}},
+			"pids",
+			[2]string{"pids.max", "5"},
+			[2]string{"pids.max", "5"},
+		},
+		{
+			"pids/limit 0",
+			specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr[int64](0)}},
+			"pids",
+			[2]string{"pids.max", "1"},
+			[2]string{"pids.max", "1"},
+		},
+		{
+			"blockIO/weight",
+			specs.LinuxResources{BlockIO: &specs.LinuxBlockIO{Weight: u16(300)}},
+			"blkio",
+			[2]string{"blkio.bfq.weight", "300"},
+			[2]string{"io.weight", "default 2930"},
+		},
+		{
+			"blockIO/leafWeight",
+			specs.LinuxResources{BlockIO: &specs.LinuxBlockIO{LeafWeight: u16(300)}},
+			"blkio",
+			[2]string{"blkio.leaf_weight", "300"},
+			[2]string{},
+		},
+		{
+			"blockIO/throttleReadBpsDevice",
+			specs.LinuxResources{BlockIO: &specs.LinuxBlockIO{ThrottleReadBpsDevice: disk(1 << 20)}},
+			"blkio",
+			[2]string{"blkio.throttle.read_bps_device", " 1048576"},
+			[2]string{"io.max", "rbps=1048576"},
+		},
+		{
+			"blockIO/throttleWriteIOPSDevice",
+			specs.LinuxResources{BlockIO: &specs.LinuxBlockIO{ThrottleWriteIOPSDevice: disk(77)}},
+			"blkio",
+			[2]string{"blkio.throttle.write_iops_device", " 77"},
+			[2]string{"io.max", "wiops=77"},
+		},
+		{
+			"hugepageLimits",
+			specs.LinuxResources{HugepageLimits: []specs.LinuxHugepageLimit{{Pagesize: "2MB", Limit: 4 << 20}}},
+			"hugetlb",
+			[2]string{"hugetlb.2MB.rsvd.limit_in_bytes", "4194304"},
+			[2]string{"hugetlb.2MB.rsvd.max", "4194304"},
+		},
+		{
+			"network/classID",
+			specs.LinuxResources{Network: &specs.LinuxNetwork{ClassID: u32(0x100001)}},
+			"net_cls",
+			[2]string{"net_cls.classid", "1048577"},
+			[2]string{},
+		},
+		{"network/priorities", specs.LinuxResources{Network: &specs.LinuxNetwork{Priorities: []specs.LinuxInterfacePriority{{
+			Name:     "lo",
+			Priority: 3,
+		}}}}, "net_prio", [2]string{"net_prio.ifpriomap", "lo 3"}, [2]string{}},
 		{"unified", specs.LinuxResources{Unified: v2only("16777216")}, "", [2]string{}, [2]string{"memory.high", "16777216"}},
 	} {
 		t.Run(strings.ReplaceAll(c.pointer, "/", " "), func(t *testing.T) {

@@ -339,7 +339,10 @@ func TestPidsLimit(t *testing.T) {
 func TestCPUQuota(t *testing.T) {
 	f := realHost(t)
 	need(t, f, "cpu")
-	g := newGroup(t, f, "quota", &specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: ptr[int64](20000), Period: ptr[uint64](100000), Shares: ptr[uint64](512)}})
+	g := newGroup(t, f, "quota", &specs.LinuxResources{CPU: &specs.LinuxCPU{
+		Quota: ptr[int64](20000), Period: ptr[uint64](100000),
+		Shares: ptr[uint64](512),
+	}})
 	g.start("while :; do :; done")
 	usage := func() uint64 {
 		s, err := ReadStats(g.setup.Paths)

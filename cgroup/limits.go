@@ -94,7 +94,8 @@ func (p *place) write(file string, value any, pointer, reason string) {
 
 // optionalV1 are the files for which [host.Hierarchy].Files is complete.
 var optionalV1 = []string{
-	"memory.memsw.limit_in_bytes", "memory.kmem.limit_in_bytes", "memory.kmem.tcp.limit_in_bytes", "blkio.bfq.weight", "cpu.cfs_quota_us", "cpu.cfs_burst_us", "cpu.rt_runtime_us", "cpu.idle",
+	"memory.memsw.limit_in_bytes", "memory.kmem.limit_in_bytes", "memory.kmem.tcp.limit_in_bytes", "blkio.bfq.weight",
+	"cpu.cfs_quota_us", "cpu.cfs_burst_us", "cpu.rt_runtime_us", "cpu.idle",
 }
 
 const resources = "/linux/resources/"
@@ -155,7 +156,8 @@ func (w *writer) memory(m *specs.LinuxMemory) {
 			if p.v2 {
 				p.write("memory.low", maxOr(reservation), at+"reservation", "Memory up to this amount is reclaimed last.")
 			} else {
-				p.write("memory.soft_limit_in_bytes", reservation, at+"reservation", "When the host is short of memory, the container is pushed back to this amount.")
+				p.write("memory.soft_limit_in_bytes", reservation, at+"reservation",
+					"When the host is short of memory, the container is pushed back to this amount.")
 			}
 		}
 	}
@@ -169,21 +171,24 @@ func (w *writer) memory(m *specs.LinuxMemory) {
 			p.write(file, v, at+field, reason)
 		}
 	}
-	v1only(kernel != 0 && !w.unchanged(kernel), "kernel", "memory.kmem.limit_in_bytes", kernel, "Limits memory that the kernel uses for the container.")
+	v1only(kernel != 0 && !w.unchanged(kernel), "kernel", "memory.kmem.limit_in_bytes", kernel,
+		"Limits memory that the kernel uses for the container.")
 	v1only(tcp != 0 && !w.unchanged(tcp), "kernelTCP", "memory.kmem.tcp.limit_in_bytes", tcp, "Limits memory of TCP buffers.")
 	// Docker and containerd have -1, as an unsigned number, for "not set".
 	if m.Swappiness != nil && *m.Swappiness != math.MaxUint64 && *m.Swappiness > 100 {
 		w.fail(at+"swappiness", "%d isn't between 0 and 100", *m.Swappiness)
 		m = &specs.LinuxMemory{DisableOOMKiller: m.DisableOOMKiller, UseHierarchy: m.UseHierarchy}
 	}
-	v1only(m.Swappiness != nil && *m.Swappiness != math.MaxUint64, "swappiness", "memory.swappiness", value(m.Swappiness), "How willingly the kernel swaps memory of the container out.")
+	v1only(m.Swappiness != nil && *m.Swappiness != math.MaxUint64, "swappiness", "memory.swappiness", value(m.Swappiness),
+		"How willingly the kernel swaps memory of the container out.")
 	if off := m.DisableOOMKiller; off != nil && (*off || w.old != nil) {
 		v := 0
 		if *off {
 			v = 1
 		}
 		// On v2 the killer can't be off: saying so only matters if it was asked for.
-		v1only(*off || w.paths["memory"] != "", "disableOOMKiller", "memory.oom_control", v, "At the limit processes wait for memory instead of being killed.")
+		v1only(*off || w.paths["memory"] != "", "disableOOMKiller", "memory.oom_control", v,
+			"At the limit processes wait for memory instead of being killed.")
 	}
 	if m.UseHierarchy != nil && !*m.UseHierarchy {
 		w.fail(at+"useHierarchy", "memory accounting without hierarchy was removed in Linux 5.11")
@@ -310,7 +315,8 @@ func (w *writer) cpu(c *specs.LinuxCPU) {
 		}
 	}
 	realtime(value(c.RealtimePeriod) != 0, "realtimePeriod", "cpu.rt_period_us", value(c.RealtimePeriod), "Period of the realtime limit.")
-	realtime(value(c.RealtimeRuntime) != 0, "realtimeRuntime", "cpu.rt_runtime_us", value(c.RealtimeRuntime), "Time that realtime processes may run in each period.")
+	realtime(value(c.RealtimeRuntime) != 0, "realtimeRuntime", "cpu.rt_runtime_us", value(c.RealtimeRuntime),
+		"Time that realtime processes may run in each period.")
 }
 
 func (w *writer) idle(c *specs.LinuxCPU) {
@@ -535,7 +541,8 @@ func (w *writer) hugetlb(limits []specs.LinuxHugepageLimit) {
 			suffix = "max"
 		}
 		p.write("hugetlb."+l.Pagesize+"."+suffix, l.Limit, pointer, "Huge pages that may be in use, in bytes.")
-		p.write("hugetlb."+l.Pagesize+".rsvd."+suffix, l.Limit, pointer, "Huge pages that may be reserved, in bytes: mmap fails instead of a later access.")
+		p.write("hugetlb."+l.Pagesize+".rsvd."+suffix, l.Limit, pointer,
+			"Huge pages that may be reserved, in bytes: mmap fails instead of a later access.")
 	}
 }
 
@@ -584,7 +591,8 @@ func (w *writer) network(n *specs.LinuxNetwork) {
 			w.fail(pointer+"/name", "%q isn't the name of an interface", p.Name)
 			continue
 		}
-		v1("net_prio", "net_prio.ifpriomap", fmt.Sprintf("%s %d", p.Name, p.Priority), pointer, "Priority of packets that leave by this interface.")
+		v1("net_prio", "net_prio.ifpriomap", fmt.Sprintf("%s %d", p.Name, p.Priority), pointer,
+			"Priority of packets that leave by this interface.")
 	}
 }
 

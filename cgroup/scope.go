@@ -64,7 +64,9 @@ func ParseScope(cgroupsPath, id string, user bool) (Scope, error) {
 //
 // On v1 systemd makes the cgroup in its own hierarchy and in those of controllers that it knows. We make it in all the others,
 // which the child joins by itself, as without systemd.
-func ScopeSteps(f host.Cgroup, m systemd.Facts, scope Scope, extra []plan.SystemdProperty, r *specs.LinuxResources, origin func(pointer string) string) (Setup, error) {
+func ScopeSteps(f host.Cgroup, m systemd.Facts, scope Scope, extra []plan.SystemdProperty, r *specs.LinuxResources,
+	origin func(pointer string) string,
+) (Setup, error) {
 	const at = "/linux/cgroupsPath"
 	slice, err := slicePath(scope.Slice)
 	if err != nil {
@@ -106,7 +108,8 @@ func ScopeSteps(f host.Cgroup, m systemd.Facts, scope Scope, extra []plan.System
 	}
 	s.open(host.Cgroup{Mode: f.Mode, Hierarchies: ours}, origin)
 
-	add(&s.After, op, at, "Systemd makes the container's cgroup, and shows it as a unit. The child waits in front of its first step meanwhile.")
+	add(&s.After, op, at, "Systemd makes the container's cgroup, and shows it as a unit. The child waits in front of its first step "+
+		"meanwhile.")
 	if v2, ok := unified(f); ok {
 		s.After = append(s.After, enableSteps(f, v2, below(v2.Mount, s.Paths[""]), w.usedV2, origin)...)
 	}
@@ -145,7 +148,8 @@ func UpdateScope(f host.Cgroup, m systemd.Facts, unit string, paths map[string]s
 	w := &writer{f: f, paths: paths, origin: func(p string) string { return p }, old: &current{}}
 	if p := w.properties(r, m.Version); len(p) > 0 {
 		steps = append([]plan.Step{{
-			Lane: plan.Host, Phase: plan.Limits, Op: &plan.SystemdSet{Unit: unit, User: m.User, Properties: p}, Origin: strings.TrimSuffix(resources, "/"),
+			Lane: plan.Host, Phase: plan.Limits, Op: &plan.SystemdSet{Unit: unit, User: m.User, Properties: p},
+			Origin: strings.TrimSuffix(resources, "/"),
 			Reason: "Systemd keeps these limits, and would set the old ones again.",
 		}}, steps...)
 	}
@@ -366,7 +370,8 @@ func (w *writer) deviceProperties(devices []specs.LinuxDeviceCgroup) []plan.Syst
 		case !r.allow:
 			overlap := all
 			for _, a := range allowed {
-				overlap = overlap || (a.kind == r.kind || a.kind == 'a' || r.kind == 'a') && a.access&r.access != 0 && meets(a.major, r.major) && meets(a.minor, r.minor)
+				overlap = overlap || (a.kind == r.kind || a.kind == 'a' || r.kind == 'a') && a.access&r.access != 0 && meets(a.major, r.major) &&
+					meets(a.minor, r.minor)
 			}
 			if overlap {
 				w.fail(pointer, "systemd has no rules that deny, and on cgroup v1 it keeps the list")
@@ -432,7 +437,10 @@ func ScopeProperties(annotations map[string]string) ([]plan.SystemdProperty, err
 
 // variant parses a value in GVariant text form.
 func variant(text string) (plan.SystemdProperty, error) {
-	types := map[string]string{"byte": "y", "boolean": "b", "int32": "i", "uint32": "u", "int64": "x", "uint64": "t", "double": "d", "string": "s"}
+	types := map[string]string{
+		"byte": "y", "boolean": "b", "int32": "i", "uint32": "u", "int64": "x", "uint64": "t", "double": "d",
+		"string": "s",
+	}
 	if word, rest, ok := strings.Cut(text, " "); ok && types[word] != "" {
 		p, err := variant(strings.TrimSpace(rest))
 		if err == nil && len(p.Type) != 1 {
@@ -452,7 +460,8 @@ func variant(text string) (plan.SystemdProperty, error) {
 		}
 		return p, nil
 	}
-	if n := len(text); n >= 2 && (text[0] == '\'' || text[0] == '"') && text[n-1] == text[0] && !strings.ContainsAny(text[1:n-1], `\`+text[:1]) {
+	if n := len(text); n >= 2 && (text[0] == '\'' || text[0] == '"') && text[n-1] == text[0] &&
+		!strings.ContainsAny(text[1:n-1], `\`+text[:1]) {
 		return plan.SystemdProperty{Type: "s", Value: []string{text[1 : n-1]}}, nil
 	}
 	if text == "true" || text == "false" {

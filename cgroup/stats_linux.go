@@ -166,7 +166,8 @@ func (r *reader) memory() MemoryStats {
 		}
 	}
 	m := MemoryStats{
-		Usage: r.number(dir, "memory.usage_in_bytes"), MaxUsage: r.number(dir, "memory.max_usage_in_bytes"), Limit: r.limit(dir, "memory.limit_in_bytes"),
+		Usage: r.number(dir, "memory.usage_in_bytes"), MaxUsage: r.number(dir, "memory.max_usage_in_bytes"),
+		Limit: r.limit(dir, "memory.limit_in_bytes"),
 		Cache: stat["total_cache"], Anon: stat["total_rss"], InactiveFile: stat["total_inactive_file"],
 		Kernel: r.number(dir, "memory.kmem.usage_in_bytes"), Swap: stat["total_swap"], SwapLimit: r.limit(dir, "memory.memsw.limit_in_bytes"),
 		Failures: r.number(dir, "memory.failcnt") + r.number(dir, "memory.memsw.failcnt"),
@@ -313,7 +314,8 @@ func Update(f host.Cgroup, paths map[string]string, r *specs.LinuxResources) ([]
 		// On v2 the kernel takes any limit, and kills until it holds.
 		for _, limit := range []int64{value(m.Limit), value(m.Swap)} {
 			if limit > 0 && uint64(limit) <= old.memoryUsage {
-				w.fail(resources+"memory/checkBeforeUpdate", "the container uses %d bytes, which the new limit of %d doesn't allow", old.memoryUsage, limit)
+				w.fail(resources+"memory/checkBeforeUpdate", "the container uses %d bytes, which the new limit of %d doesn't allow",
+					old.memoryUsage, limit)
 			}
 		}
 	}

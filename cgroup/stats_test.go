@@ -8,11 +8,13 @@ import (
 
 func TestParseIO(t *testing.T) {
 	want := []IOStats{{8, 0, 4096, 8192, 1, 2}, {254, 16, 1, 0, 3, 0}}
-	got := parseIOStat("8:0 rbytes=4096 wbytes=8192 rios=1 wios=2 dbytes=5 dios=6\n254:16 rbytes=1 wbytes=0 rios=3 wios=0 dbytes=0 dios=0\n9:0 \nrubbish\n")
+	got := parseIOStat("8:0 rbytes=4096 wbytes=8192 rios=1 wios=2 dbytes=5 dios=6\n254:16 rbytes=1 wbytes=0 rios=3 wios=0 dbytes=0 " +
+		"dios=0\n9:0 \nrubbish\n")
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("io.stat (-want +got)\n%s", diff)
 	}
-	got = parseBlkio("8:0 Read 4096\n8:0 Write 8192\n8:0 Sync 9\n8:0 Total 12288\n254:16 Read 1\nTotal 12289\n", "8:0 Read 1\n8:0 Write 2\n254:16 Read 3\nTotal 6\n")
+	got = parseBlkio("8:0 Read 4096\n8:0 Write 8192\n8:0 Sync 9\n8:0 Total 12288\n254:16 Read 1\nTotal 12289\n",
+		"8:0 Read 1\n8:0 Write 2\n254:16 Read 3\nTotal 6\n")
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("blkio (-want +got)\n%s", diff)
 	}

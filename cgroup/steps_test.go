@@ -24,7 +24,10 @@ var update = flag.Bool("update", false, "write the golden files anew")
 // hosts are the cgroup set-ups that golden files name.
 func hosts() map[string]host.Cgroup {
 	v1 := func(name string, files ...string) host.Hierarchy {
-		return host.Hierarchy{Mount: "/sys/fs/cgroup/" + name, Controllers: strings.Split(strings.ReplaceAll(name, "systemd", "name=systemd"), ","), Own: "/", Files: files}
+		return host.Hierarchy{
+			Mount:       "/sys/fs/cgroup/" + name,
+			Controllers: strings.Split(strings.ReplaceAll(name, "systemd", "name=systemd"), ","), Own: "/", Files: files,
+		}
 	}
 	v2 := func(mount string, controllers ...string) host.Hierarchy {
 		return host.Hierarchy{Mount: mount, V2: true, Controllers: controllers, Own: "/"}
@@ -44,7 +47,10 @@ func hosts() map[string]host.Cgroup {
 		"none": {Mode: host.CgroupNone},
 		"v1": {
 			Mode: host.CgroupV1, CpusetCpus: "0-3", CpusetMems: "0",
-			Hierarchies: []host.Hierarchy{v1("systemd"), memory, cpu, v1("cpuset"), v1("pids"), v1("blkio", "blkio.bfq.weight"), v1("devices"), v1("freezer"), v1("hugetlb"), v1("net_cls,net_prio")},
+			Hierarchies: []host.Hierarchy{
+				v1("systemd"), memory, cpu, v1("cpuset"), v1("pids"), v1("blkio", "blkio.bfq.weight"), v1("devices"),
+				v1("freezer"), v1("hugetlb"), v1("net_cls,net_prio"),
+			},
 		},
 		"v1-old":     {Mode: host.CgroupV1, Hierarchies: []host.Hierarchy{old, v1("blkio", "blkio.weight"), v1("rdma")}},
 		"v1-inside":  {Mode: host.CgroupV1, Hierarchies: []host.Hierarchy{memoryOwn, v1("pids")}},
@@ -208,7 +214,17 @@ func TestPath(t *testing.T) {
 			t.Errorf("Path(%q) = %q, %v, want %q", c.path, got, err, c.want)
 		}
 	}
-	for _, c := range []struct{ path, id string }{{"/", "id"}, {"..", "id"}, {".", "id"}, {"/a/..", "id"}, {"a\nb", "id"}, {"/a\x00", "id"}, {"", ""}, {"", ".."}, {"", "a/b"}} {
+	for _, c := range []struct{ path, id string }{
+		{"/", "id"},
+		{"..", "id"},
+		{".", "id"},
+		{"/a/..", "id"},
+		{"a\nb", "id"},
+		{"/a\x00", "id"},
+		{"", ""},
+		{"", ".."},
+		{"", "a/b"},
+	} {
 		if got, err := Path(c.path, c.id); err == nil {
 			t.Errorf("Path(%q, %q) = %q, want an error", c.path, c.id, got)
 		}
@@ -232,7 +248,10 @@ func TestParseScope(t *testing.T) {
 			t.Errorf("ParseScope(%q, %v) = %v, %v, want %v", c.path, c.user, got, err, c.want)
 		}
 	}
-	for _, p := range []string{"/a/b", "a:b", "a.slice:b:c:d", "a:b:c", "a--b.slice:x:y", "a.slice:x:", "a.slice:../x:y", "a.slice:x y:z", "a.slice:x:" + strings.Repeat("y", 260)} {
+	for _, p := range []string{
+		"/a/b", "a:b", "a.slice:b:c:d", "a:b:c", "a--b.slice:x:y", "a.slice:x:", "a.slice:../x:y",
+		"a.slice:x y:z", "a.slice:x:" + strings.Repeat("y", 260),
+	} {
 		if got, err := ParseScope(p, "id", false); err == nil {
 			t.Errorf("ParseScope(%q) = %v, want an error", p, got)
 		}
@@ -243,7 +262,8 @@ func TestScopeProperties(t *testing.T) {
 	got, err := ScopeProperties(map[string]string{
 		"org.systemd.property.TimeoutStopUSec": "uint64 123000000", "org.systemd.property.CollectMode": "'inactive-or-failed'",
 		"org.systemd.property.TimeoutStartSec": "1.5", "org.systemd.property.After": "['a.service', 'b.service']", "other": "x",
-		"org.systemd.property.Nice": "-3", "org.systemd.property.Slice": `"x"`, "org.systemd.property.Big": "18446744073709551615", "org.systemd.property.OK": "true",
+		"org.systemd.property.Nice": "-3", "org.systemd.property.Slice": `"x"`, "org.systemd.property.Big": "18446744073709551615",
+		"org.systemd.property.OK": "true",
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -261,8 +281,12 @@ func TestScopeProperties(t *testing.T) {
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
-	for name, v := range map[string]string{"X": "nonsense", "Y": "[]", "Z": "[['a']]", "A": "'a", "B": "'a\\n'", "TimeoutSec": "'x'", "OtherSec": "nan", "MoreSec": "[1, 2]", "C D": "1", "": "1"} {
-		if got, err := ScopeProperties(map[string]string{"org.systemd.property." + name: v}); err == nil || !strings.HasPrefix(err.Error(), "/annotations/org.systemd.property."+name) {
+	for name, v := range map[string]string{
+		"X": "nonsense", "Y": "[]", "Z": "[['a']]", "A": "'a", "B": "'a\\n'", "TimeoutSec": "'x'",
+		"OtherSec": "nan", "MoreSec": "[1, 2]", "C D": "1", "": "1",
+	} {
+		if got, err := ScopeProperties(map[string]string{"org.systemd.property." + name: v}); err == nil ||
+			!strings.HasPrefix(err.Error(), "/annotations/org.systemd.property."+name) {
 			t.Errorf("%s=%s: %v, %v, want an error", name, v, got, err)
 		}
 	}
@@ -369,7 +393,12 @@ func TestUpdateOrder(t *testing.T) {
 	}{
 		{"up", "v1", current{memoryLimit: 100}, memory(200, 300), []string{"memory.memsw.limit_in_bytes=300", "memory.limit_in_bytes=200"}},
 		{"down", "v1", current{memoryLimit: 400}, memory(200, 300), []string{"memory.limit_in_bytes=200", "memory.memsw.limit_in_bytes=300"}},
-		{"from nothing", "v1", current{memoryLimit: -1}, memory(200, 300), []string{"memory.limit_in_bytes=200", "memory.memsw.limit_in_bytes=300"}},
+		{
+			"from nothing", "v1",
+			current{memoryLimit: -1},
+			memory(200, 300),
+			[]string{"memory.limit_in_bytes=200", "memory.memsw.limit_in_bytes=300"},
+		},
 		{"swap off", "v1", current{memoryLimit: 100}, memory(200, -1), []string{"memory.memsw.limit_in_bytes=-1", "memory.limit_in_bytes=200"}},
 		{"all off", "v1", current{memoryLimit: 100}, memory(-1, 0), []string{"memory.memsw.limit_in_bytes=-1", "memory.limit_in_bytes=-1"}},
 		{"v2 swap alone", "v2", current{memoryLimit: 100}, memory(0, 300), []string{"memory.swap.max=200"}},

@@ -155,7 +155,8 @@ func (d *diagnosis) sysctl(setting string) string {
 
 // commandLine says how an option comes to the kernel's command line.
 func (d *diagnosis) commandLine(option string) string {
-	return "add " + option + " to GRUB_CMDLINE_LINUX in /etc/default/grub, then " + d.sudo("update-grub") + " (or grub2-mkconfig -o /boot/grub2/grub.cfg) and reboot"
+	return "add " + option + " to GRUB_CMDLINE_LINUX in /etc/default/grub, then " + d.sudo("update-grub") +
+		" (or grub2-mkconfig -o /boot/grub2/grub.cfg) and reboot"
 }
 
 func (d *diagnosis) kernel() {
@@ -181,21 +182,26 @@ func (d *diagnosis) kernel() {
 		if err != "" {
 			i.Value = err
 			if f.Host.Kernel.AtLeast(5, 14) {
-				i.Mend = "a filter forbids the call here: allow it in the seccomp profile of what glassbox runs in (docker run --security-opt seccomp=unconfined)"
+				i.Mend = "a filter forbids the call here: allow it in the seccomp profile of what glassbox runs in (docker run --security-opt " +
+					"seccomp=unconfined)"
 			}
 		}
 		d.need(err == "", i)
 	}
-	d.version("clone into cgroup", 5, 7, "A container is born with its limits (cgroup v2).", "Containers join their cgroup by themselves, before anything else.")
-	d.version("idmapped mounts", 5, 12, "Volumes can show other owners; file systems must support it, most do since 5.19.", "idmap mounts are refused.")
+	d.version("clone into cgroup", 5, 7, "A container is born with its limits (cgroup v2).",
+		"Containers join their cgroup by themselves, before anything else.")
+	d.version("idmapped mounts", 5, 12, "Volumes can show other owners; file systems must support it, most do since 5.19.",
+		"idmap mounts are refused.")
 	switch {
 	case f.Lowerdir == "ok":
-		d.yes(groupKernel, "overlay lowerdir+", "Linux 6.5", "Images may have 500 layers, below any path.", "fsconfig(2) on an overlay that is never mounted")
+		d.yes(groupKernel, "overlay lowerdir+", "Linux 6.5", "Images may have 500 layers, below any path.",
+			"fsconfig(2) on an overlay that is never mounted")
 	case f.Lowerdir == "" && f.Host.Kernel.AtLeast(6, 8):
 		d.yes(groupKernel, "overlay lowerdir+", "Linux 6.5", "Images may have 500 layers, below any path.", "kernel version")
 	default:
 		d.no(Item{
-			Group: groupKernel, Name: "overlay lowerdir+", Status: Limited, Value: f.Lowerdir, Source: "fsconfig(2), kernel version", Mend: "boot Linux 6.8 or newer",
+			Group: groupKernel, Name: "overlay lowerdir+", Status: Limited, Value: f.Lowerdir, Source: "fsconfig(2), kernel version",
+			Mend:  "boot Linux 6.8 or newer",
 			Means: "Images of more than about 190 layers are refused, and --rootfs paths with a colon or comma.",
 		})
 	}
@@ -212,7 +218,10 @@ func (d *diagnosis) kernel() {
 
 // version adds an item that the kernel's version decides.
 func (d *diagnosis) version(name string, major, minor int, means, cost string) {
-	i := Item{Group: groupKernel, Name: name, Status: OK, Value: fmt.Sprintf("Linux %d.%d", major, minor), Means: means, Source: "kernel version"}
+	i := Item{
+		Group: groupKernel, Name: name, Status: OK, Value: fmt.Sprintf("Linux %d.%d", major, minor), Means: means,
+		Source: "kernel version",
+	}
 	if !d.f.Host.Kernel.AtLeast(major, minor) {
 		i.Status, i.Value, i.Means, i.Mend = Missing, "", cost, fmt.Sprintf("boot Linux %d.%d or newer", major, minor)
 	}
@@ -238,18 +247,21 @@ func (d *diagnosis) users() {
 			i.Mend = "boot a kernel with CONFIG_USER_NS=y"
 		}
 	case !d.root && f.Sysctl["kernel.unprivileged_userns_clone"] == "0":
-		bad(Missing, "kernel.unprivileged_userns_clone=0", d.sysctl("kernel.unprivileged_userns_clone=1"), "/proc/sys/kernel/unprivileged_userns_clone (Debian)")
+		bad(Missing, "kernel.unprivileged_userns_clone=0", d.sysctl("kernel.unprivileged_userns_clone=1"),
+			"/proc/sys/kernel/unprivileged_userns_clone (Debian)")
 	case !d.root && f.Sysctl["kernel.apparmor_restrict_unprivileged_userns"] == "1":
 		bad(Missing, "kernel.apparmor_restrict_unprivileged_userns=1", d.sysctl("kernel.apparmor_restrict_unprivileged_userns=0"),
 			"/proc/sys/kernel/apparmor_restrict_unprivileged_userns (Ubuntu)")
 	case f.UserNS != "":
-		bad(Missing, "clone: "+f.UserNS, "allow CLONE_NEWUSER in the seccomp profile or security module of what glassbox runs in", "clone(2) with CLONE_NEWUSER")
+		bad(Missing, "clone: "+f.UserNS, "allow CLONE_NEWUSER in the seccomp profile or security module of what glassbox runs in",
+			"clone(2) with CLONE_NEWUSER")
 	}
 	i.Required = !d.root
 	d.no(i)
 
 	if d.root {
-		d.yes(groupUsers, "ids to map", "any", "Root maps any ids that its own user namespace has; /etc/subuid isn't asked.", "user_namespaces(7)")
+		d.yes(groupUsers, "ids to map", "any", "Root maps any ids that its own user namespace has; /etc/subuid isn't asked.",
+			"user_namespaces(7)")
 		return
 	}
 	who := f.User
@@ -257,7 +269,8 @@ func (d *diagnosis) users() {
 		who = fmt.Sprint(f.Host.UID)
 	}
 	if f.SubUID > 0 && f.SubGID > 0 {
-		d.yes(groupUsers, "ids to map", fmt.Sprintf("%d users, %d groups", f.SubUID, f.SubGID), "Images may have files and programs of several users.", "/etc/subuid, /etc/subgid")
+		d.yes(groupUsers, "ids to map", fmt.Sprintf("%d users, %d groups", f.SubUID, f.SubGID),
+			"Images may have files and programs of several users.", "/etc/subuid, /etc/subgid")
 	} else {
 		d.no(Item{
 			Group: groupUsers, Name: "ids to map", Status: Limited, Value: "the own id only", Source: "/etc/subuid, /etc/subgid",
@@ -270,8 +283,11 @@ func (d *diagnosis) users() {
 		return
 	}
 	d.no(Item{
-		Group: groupUsers, Name: "newuidmap", Status: Limited, Value: "newuidmap or newgidmap missing, or without privilege", Source: "PATH, setuid bit or capability of the file",
-		Means: "The ids of /etc/subuid can't be used: one user per container.", Mend: d.install("uidmap", "fedora=shadow-utils", "rhel=shadow-utils", "arch=shadow", "alpine=shadow-uidmap", "suse=shadow", "opensuse=shadow"),
+		Group: groupUsers, Name: "newuidmap", Status: Limited, Value: "newuidmap or newgidmap missing, or without privilege",
+		Source: "PATH, setuid bit or capability of the file",
+		Means:  "The ids of /etc/subuid can't be used: one user per container.",
+		Mend: d.install("uidmap", "fedora=shadow-utils", "rhel=shadow-utils", "arch=shadow", "alpine=shadow-uidmap", "suse=shadow",
+			"opensuse=shadow"),
 	})
 }
 
@@ -279,16 +295,21 @@ func (d *diagnosis) storage() {
 	f := d.f
 	switch state := f.Features["overlay"]; state {
 	case builtIn, loaded, loadable:
-		i := Item{Group: groupStorage, Name: "overlayfs", Status: OK, Required: true, Value: state, Means: "Containers share the layers of images.", Source: "/proc/filesystems, modules.dep"}
+		i := Item{
+			Group: groupStorage, Name: "overlayfs", Status: OK, Required: true, Value: state,
+			Means: "Containers share the layers of images.", Source: "/proc/filesystems, modules.dep",
+		}
 		if state == loadable && !d.root {
 			i.Status, i.Value = Missing, "not loaded"
-			i.Means, i.Mend = "Images can't be mounted: only root can load the module.", "echo overlay | sudo tee /etc/modules-load.d/overlay.conf && sudo modprobe overlay"
+			i.Means, i.Mend = "Images can't be mounted: only root can load the module.",
+				"echo overlay | sudo tee /etc/modules-load.d/overlay.conf && sudo modprobe overlay"
 		}
 		d.no(i)
 	default:
 		d.no(Item{
-			Group: groupStorage, Name: "overlayfs", Status: Missing, Required: true, Means: "Images can't be mounted.", Source: "/proc/filesystems, modules.dep",
-			Mend: d.sudo("modprobe overlay") + " (kernels have it as CONFIG_OVERLAY_FS)",
+			Group: groupStorage, Name: "overlayfs", Status: Missing, Required: true, Means: "Images can't be mounted.",
+			Source: "/proc/filesystems, modules.dep",
+			Mend:   d.sudo("modprobe overlay") + " (kernels have it as CONFIG_OVERLAY_FS)",
 		})
 	}
 	if !d.root || f.Host.UserNS {
@@ -322,7 +343,8 @@ func (d *diagnosis) place(name, flag string, p *Place, upper bool) {
 		bad(Missing, "Nothing can be written there.", other)
 		i.Required = true
 	case upper && slices.Contains([]string{"overlay", "nfs", "cifs", "vfat", "exfat", "fuse", "9p", "ecryptfs"}, p.Type):
-		bad(Limited, "An overlay can't have its writable layer on "+p.Type+" (some versions of it may).", "name a directory on ext4, xfs, btrfs or tmpfs with "+flag)
+		bad(Limited, "An overlay can't have its writable layer on "+p.Type+" (some versions of it may).",
+			"name a directory on ext4, xfs, btrfs or tmpfs with "+flag)
 	case upper && p.NoExec:
 		bad(Limited, "It is mounted noexec: what a container writes can't be executed.", d.sudo("mount -o remount,exec "+p.Path))
 	case upper && p.Free < 1<<30:
@@ -358,21 +380,25 @@ func (d *diagnosis) network() {
 		})
 	}
 	i := Item{
-		Group: groupNetwork, Name: "nftables", Status: OK, Means: "Addresses are translated and ports published, without the nft or iptables program.",
+		Group: groupNetwork, Name: "nftables", Status: OK,
+		Means:  "Addresses are translated and ports published, without the nft or iptables program.",
 		Source: "a question to nf_tables over netlink", Value: "answers",
 	}
 	switch {
 	case f.NFTables == "":
 	case f.NFTables == unasked && f.Features["nf_tables"] != loadable:
-		i.Status, i.Value, i.Means, i.Mend = Limited, "can't be seen", "Asking might load the module, so it wasn't asked; the first start on the default network will.", d.sudo("modprobe nf_tables")
+		i.Status, i.Value, i.Means, i.Mend = Limited, "can't be seen",
+			"Asking might load the module, so it wasn't asked; the first start on the default network will.", d.sudo("modprobe nf_tables")
 	case f.NFTables == unasked:
 		i.Value, i.Source = "loadable", "modules.dep; not asked, because that would load the module"
 	case f.NFTables == denied && f.Features["nf_tables"] != "" && f.Features["nf_tables"] != absent:
 		i.Value, i.Source = f.Features["nf_tables"], "/proc/config.gz, /sys/module, modules.dep; the kernel answers only root"
 	case f.NFTables == denied:
-		i.Status, i.Value, i.Means, i.Mend = Limited, "can't be seen", "The kernel answers only who may administer the network.", "run glassbox doctor as root"
+		i.Status, i.Value, i.Means, i.Mend = Limited, "can't be seen", "The kernel answers only who may administer the network.",
+			"run glassbox doctor as root"
 	default:
-		i.Status, i.Value, i.Means, i.Mend = Missing, f.NFTables, "Bridge networks and published ports fail; --network none and host work.", d.sudo("modprobe nf_tables")+" (kernels have it as CONFIG_NF_TABLES)"
+		i.Status, i.Value, i.Means, i.Mend = Missing, f.NFTables, "Bridge networks and published ports fail; --network none and host work.",
+			d.sudo("modprobe nf_tables")+" (kernels have it as CONFIG_NF_TABLES)"
 	}
 	d.no(i)
 	for _, m := range []struct{ name, config, cost string }{
@@ -386,18 +412,21 @@ func (d *diagnosis) network() {
 		case absent:
 			i.Status, i.Means, i.Mend = Missing, m.cost, "boot a kernel with "+m.config
 		default:
-			i.Status, i.Value, i.Means, i.Mend = Limited, "can't be seen", "Whether the kernel has it shows at the first start.", d.sudo("modprobe "+m.name)
+			i.Status, i.Value, i.Means, i.Mend = Limited, "can't be seen", "Whether the kernel has it shows at the first start.",
+				d.sudo("modprobe "+m.name)
 		}
 		d.no(i)
 	}
 	switch {
 	case f.BridgeErr != "":
 		d.no(Item{
-			Group: groupNetwork, Name: "default bridge", Status: Missing, Value: f.BridgeErr, Means: "The default network fails; --network none and host work.",
-			Mend: "see the error", Source: "routes, addresses and resolvers over netlink",
+			Group: groupNetwork, Name: "default bridge", Status: Missing, Value: f.BridgeErr,
+			Means: "The default network fails; --network none and host work.",
+			Mend:  "see the error", Source: "routes, addresses and resolvers over netlink",
 		})
 	default:
-		d.yes(groupNetwork, "default bridge", f.Bridge.Link+" "+f.Bridge.IPv4().Prefix.String(), "This subnet is free: no route, address or name server of the host is in it.", "routes, addresses and resolvers over netlink")
+		d.yes(groupNetwork, "default bridge", f.Bridge.Link+" "+f.Bridge.IPv4().Prefix.String(),
+			"This subnet is free: no route, address or name server of the host is in it.", "routes, addresses and resolvers over netlink")
 		value := "on (the host is a router)"
 		if f.Sysctl["net.ipv4.ip_forward"] != "1" {
 			value = "off"
@@ -405,7 +434,9 @@ func (d *diagnosis) network() {
 				value = "off; glassbox will forward on " + strings.Join(f.Bridge.Opened, ", ") + " only"
 			}
 		}
-		d.yes(groupNetwork, "forwarding", value, "Nothing has to be set: glassbox switches forwarding on per interface where the host is no router, and guards those.", "RTM_GETNETCONF, net.ipv4.ip_forward")
+		d.yes(groupNetwork, "forwarding", value,
+			"Nothing has to be set: glassbox switches forwarding on per interface where the host is no router, and guards those.",
+			"RTM_GETNETCONF, net.ipv4.ip_forward")
 	}
 	if len(f.Blocking) > 0 {
 		var commands []string
@@ -413,21 +444,27 @@ func (d *diagnosis) network() {
 			commands = append(commands, d.sudo(c))
 		}
 		d.no(Item{
-			Group: groupNetwork, Name: "other firewalls", Status: Limited, Value: strings.Join(f.Blocking, ", "), Mend: strings.Join(commands, " && "),
-			Means: "These chains drop what is forwarded: containers don't reach the outside unless a rule there lets them.", Source: "policies of the forward chains, over netlink",
+			Group: groupNetwork, Name: "other firewalls", Status: Limited, Value: strings.Join(f.Blocking, ", "),
+			Mend:   strings.Join(commands, " && "),
+			Means:  "These chains drop what is forwarded: containers don't reach the outside unless a rule there lets them.",
+			Source: "policies of the forward chains, over netlink",
 		})
 	} else if f.NFTables == "" {
-		d.yes(groupNetwork, "other firewalls", "none drops by default", "Containers reach the outside. Rules of iptables-legacy can't be seen.", "policies of the forward chains, over netlink")
+		d.yes(groupNetwork, "other firewalls", "none drops by default",
+			"Containers reach the outside. Rules of iptables-legacy can't be seen.", "policies of the forward chains, over netlink")
 	}
 	switch f.Sysctl["net.bridge.bridge-nf-call-iptables"] {
 	case "1":
 		d.no(Item{
-			Group: groupNetwork, Name: "br_netfilter", Status: Limited, Value: "net.bridge.bridge-nf-call-iptables=1", Source: "/proc/sys/net/bridge",
-			Means: "Traffic between containers of one bridge passes through the host's firewall, too: slower, and a forward policy of drop stops it. Kubernetes wants it so.",
-			Mend:  d.sysctl("net.bridge.bridge-nf-call-iptables=0"),
+			Group: groupNetwork, Name: "br_netfilter", Status: Limited, Value: "net.bridge.bridge-nf-call-iptables=1",
+			Source: "/proc/sys/net/bridge",
+			Means: "Traffic between containers of one bridge passes through the host's firewall, too: slower, and a forward policy of drop " +
+				"stops it. Kubernetes wants it so.",
+			Mend: d.sysctl("net.bridge.bridge-nf-call-iptables=0"),
 		})
 	default:
-		d.yes(groupNetwork, "br_netfilter", "off", "Containers of one bridge reach each other without the host's firewall.", "/proc/sys/net/bridge")
+		d.yes(groupNetwork, "br_netfilter", "off", "Containers of one bridge reach each other without the host's firewall.",
+			"/proc/sys/net/bridge")
 	}
 }
 
@@ -438,20 +475,24 @@ func (d *diagnosis) security() {
 		Mend: "boot a kernel with CONFIG_SECCOMP_FILTER=y",
 	})
 	if slices.Contains(strings.Fields(f.Sysctl["kernel.seccomp.actions_avail"]), "user_notif") {
-		d.yes(groupSecurity, "seccomp notify", "user_notif", "Profiles may hand system calls to a listener.", "/proc/sys/kernel/seccomp/actions_avail")
+		d.yes(groupSecurity, "seccomp notify", "user_notif", "Profiles may hand system calls to a listener.",
+			"/proc/sys/kernel/seccomp/actions_avail")
 	} else {
 		d.no(Item{
-			Group: groupSecurity, Name: "seccomp notify", Status: Missing, Means: "Profiles with SCMP_ACT_NOTIFY are refused.", Mend: "boot Linux 5.5 or newer",
+			Group: groupSecurity, Name: "seccomp notify", Status: Missing, Means: "Profiles with SCMP_ACT_NOTIFY are refused.",
+			Mend:   "boot Linux 5.5 or newer",
 			Source: "/proc/sys/kernel/seccomp/actions_avail",
 		})
 	}
 	if slices.ContainsFunc(f.Host.LSM, func(m string) bool { return m == "apparmor" || m == "selinux" }) {
-		d.yes(groupSecurity, "security modules", strings.Join(f.Host.LSM, " "), "A container can have a profile or label besides all else.", "/sys/kernel/security/lsm")
+		d.yes(groupSecurity, "security modules", strings.Join(f.Host.LSM, " "), "A container can have a profile or label besides all else.",
+			"/sys/kernel/security/lsm")
 	} else {
 		d.no(Item{
-			Group: groupSecurity, Name: "security modules", Status: Limited, Value: strings.Join(f.Host.LSM, " "), Source: "/sys/kernel/security/lsm, /proc/self/attr",
-			Means: "Neither AppArmor nor SELinux: containers are held by namespaces, capabilities and seccomp alone, and profiles are refused.",
-			Mend:  d.commandLine("lsm=landlock,lockdown,yama,integrity,apparmor,bpf") + ", with a kernel that has it",
+			Group: groupSecurity, Name: "security modules", Status: Limited, Value: strings.Join(f.Host.LSM, " "),
+			Source: "/sys/kernel/security/lsm, /proc/self/attr",
+			Means:  "Neither AppArmor nor SELinux: containers are held by namespaces, capabilities and seccomp alone, and profiles are refused.",
+			Mend:   d.commandLine("lsm=landlock,lockdown,yama,integrity,apparmor,bpf") + ", with a kernel that has it",
 		})
 	}
 	if !d.root {
@@ -465,7 +506,10 @@ func (d *diagnosis) security() {
 			missing[c.name] = c.cost
 		}
 	}
-	i := Item{Group: groupSecurity, Name: "capabilities", Status: OK, Value: "all that containers use", Means: "Nothing that a container may ask for is out of reach.", Source: "/proc/self/status CapEff"}
+	i := Item{
+		Group: groupSecurity, Name: "capabilities", Status: OK, Value: "all that containers use",
+		Means: "Nothing that a container may ask for is out of reach.", Source: "/proc/self/status CapEff",
+	}
 	if len(names) > 0 {
 		i.Status, i.Value = Limited, "missing: "+strings.Join(names, " ")
 		var costs []string
@@ -474,8 +518,10 @@ func (d *diagnosis) security() {
 				costs = append(costs, c)
 			}
 		}
-		i.Means = "Root here isn't all of root. " + strings.Join(append(costs, "A container that asks for one of these is refused or goes without."), " ")
-		i.Mend = "give them to what glassbox runs in: docker run --cap-add " + strings.TrimPrefix(names[0], "CAP_") + " …, or CapabilityBoundingSet= of the unit"
+		i.Means = "Root here isn't all of root. " +
+			strings.Join(append(costs, "A container that asks for one of these is refused or goes without."), " ")
+		i.Mend = "give them to what glassbox runs in: docker run --cap-add " + strings.TrimPrefix(names[0], "CAP_") +
+			" …, or CapabilityBoundingSet= of the unit"
 		if slices.Contains(names, "CAP_SYS_ADMIN") {
 			i.Status, i.Required = Missing, true
 		}
@@ -518,7 +564,8 @@ func (d *diagnosis) programs() {
 	f := d.f
 	d.need(f.Runtime != "", Item{
 		Group: groupPrograms, Name: "glassbox-runtime", Value: f.Runtime, Source: "--runtime, beside glassbox, PATH",
-		Means: "It is the parent of each container.", Mend: "put glassbox-runtime beside glassbox (" + d.sudo("make install") + ") or name it with --runtime",
+		Means: "It is the parent of each container.",
+		Mend:  "put glassbox-runtime beside glassbox (" + d.sudo("make install") + ") or name it with --runtime",
 	})
 	if d.root {
 		d.yes(groupPrograms, "glassbox run", "as root", "All of glassbox can be used.", "uid")
@@ -537,6 +584,7 @@ func (d *diagnosis) programs() {
 	}
 	program("criu", "glassbox-runtime checkpoint and restore can use it.", "Containers can't be checkpointed and restored.", d.install("criu"))
 	if !d.root {
-		program("pasta", "A network for an ordinary user's processes; glassbox doesn't use it yet.", "No program here gives an ordinary user's processes a network of their own; glassbox doesn't use it yet.", d.install("passt"))
+		program("pasta", "A network for an ordinary user's processes; glassbox doesn't use it yet.",
+			"No program here gives an ordinary user's processes a network of their own; glassbox doesn't use it yet.", d.install("passt"))
 	}
 }

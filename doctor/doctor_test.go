@@ -20,9 +20,13 @@ func good(uid uint32) *Facts {
 	f := &Facts{
 		Host: &host.Facts{
 			Kernel: host.Kernel{Release: "6.12.1", Major: 6, Minor: 12}, Arch: "amd64", UID: uid, Seccomp: true, LSM: []string{"apparmor"},
-			Cgroup: host.Cgroup{Mode: host.CgroupV2, Hierarchies: []host.Hierarchy{{Mount: "/sys/fs/cgroup", V2: true, Controllers: controllers, Own: "/", Files: []string{"io.weight"}}}},
+			Cgroup: host.Cgroup{
+				Mode:        host.CgroupV2,
+				Hierarchies: []host.Hierarchy{{Mount: "/sys/fs/cgroup", V2: true, Controllers: controllers, Own: "/", Files: []string{"io.weight"}}},
+			},
 		},
-		User: "ann", Distribution: []string{"debian"}, Sysctl: map[string]string{"user.max_user_namespaces": "1000", "kernel.seccomp.actions_avail": "errno user_notif"},
+		User: "ann", Distribution: []string{"debian"},
+		Sysctl: map[string]string{"user.max_user_namespaces": "1000", "kernel.seccomp.actions_avail": "errno user_notif"},
 		Booted: true, Features: map[string]string{"overlay": loaded, "nf_tables": loaded, "bridge": loaded, "veth": builtIn},
 		Bridge: network.Network{Link: "glassbox0", Subnets: []network.Subnet{{Prefix: netip.MustParsePrefix("172.30.0.0/16")}}},
 		Root:   place, State: place, Runtime: "/bin/glassbox-runtime", Programs: map[string]string{"criu": "/sbin/criu", "pasta": "/bin/pasta"},
@@ -67,7 +71,10 @@ func TestGoodHost(t *testing.T) {
 func TestFaults(t *testing.T) {
 	v1 := func(f *Facts) {
 		f.Delegation = nil
-		f.Host.Cgroup = host.Cgroup{Mode: host.CgroupV1, Hierarchies: []host.Hierarchy{{Mount: "/sys/fs/cgroup/memory", Controllers: []string{"memory"}, Own: "/"}}}
+		f.Host.Cgroup = host.Cgroup{
+			Mode:        host.CgroupV1,
+			Hierarchies: []host.Hierarchy{{Mount: "/sys/fs/cgroup/memory", Controllers: []string{"memory"}, Own: "/"}},
+		}
 	}
 	for _, c := range []struct {
 		what   string
@@ -78,8 +85,14 @@ func TestFaults(t *testing.T) {
 		runs   bool
 		mend   string
 	}{
-		{"old kernel", 0, func(f *Facts) { f.Host.Kernel = host.Kernel{Release: "5.10.0", Major: 5, Minor: 10} }, "kernel", Missing, false, "boot Linux 5.14"},
-		{"a filter", 0, func(f *Facts) { f.Calls = map[string]string{"clone3": "function not implemented"} }, "clone3", Missing, false, "seccomp"},
+		{
+			"old kernel", 0, func(f *Facts) { f.Host.Kernel = host.Kernel{Release: "5.10.0", Major: 5, Minor: 10} }, "kernel", Missing, false,
+			"boot Linux 5.14",
+		},
+		{
+			"a filter", 0, func(f *Facts) { f.Calls = map[string]string{"clone3": "function not implemented"} }, "clone3", Missing, false,
+			"seccomp",
+		},
 		{"an old overlay", 0, func(f *Facts) { f.Lowerdir = "invalid argument" }, "overlay lowerdir+", Limited, true, "6.8"},
 		{"no overlay", 0, func(f *Facts) { f.Features["overlay"] = "" }, "overlayfs", Missing, false, "modprobe overlay"},
 		{"overlay not loaded", 1000, func(f *Facts) { f.Features["overlay"] = loadable }, "overlayfs", Missing, false, "sudo modprobe overlay"},
@@ -88,25 +101,55 @@ func TestFaults(t *testing.T) {
 		{"v1 without swap accounting", 0, v1, "swap", Missing, true, "swapaccount=1"},
 		{"v1 with memory", 0, v1, "memory", OK, true, ""},
 		{"v1 for users", 1000, v1, "memory", Missing, true, "unified_cgroup_hierarchy"},
-		{"pids not mounted", 0, func(f *Facts) { v1(f); f.Controllers = map[string]bool{"pids": true} }, "pids", Missing, true, "mount -t cgroup -o pids cgroup /sys/fs/cgroup/pids"},
-		{"pids disabled", 0, func(f *Facts) { v1(f); f.Controllers = map[string]bool{"pids": false} }, "pids", Missing, true, "cgroup_enable=pids"},
+		{
+			"pids not mounted", 0, func(f *Facts) { v1(f); f.Controllers = map[string]bool{"pids": true} }, "pids", Missing, true,
+			"mount -t cgroup -o pids cgroup /sys/fs/cgroup/pids",
+		},
+		{
+			"pids disabled", 0, func(f *Facts) { v1(f); f.Controllers = map[string]bool{"pids": false} }, "pids", Missing, true,
+			"cgroup_enable=pids",
+		},
 		{"read-only cgroups", 0, func(f *Facts) { f.ReadOnlyCgroups = []string{"/sys/fs/cgroup"} }, "memory", Missing, true, "remount,rw"},
 		{"no cgroups", 0, func(f *Facts) { f.Host.Cgroup = host.Cgroup{Mode: host.CgroupNone} }, "cgroups", Limited, true, "mount -t cgroup2"},
-		{"no io.weight", 0, func(f *Facts) { f.Host.Cgroup.Hierarchies[0].Controllers = []string{"memory"} }, "io weight", Missing, true, "BLK_CGROUP"},
+		{
+			"no io.weight", 0, func(f *Facts) { f.Host.Cgroup.Hierarchies[0].Controllers = []string{"memory"} }, "io weight", Missing, true,
+			"BLK_CGROUP",
+		},
 		{"nothing delegated", 1000, func(f *Facts) { f.Delegation = nil }, "delegation", Missing, true, "Delegate=cpu"},
-		{"two controllers of the manager", 1000, func(f *Facts) { f.Delegation, f.ManagerControllers = nil, []string{"memory", "pids"} }, "delegation", Limited, true, "Delegate=cpu"},
-		{"and cpu isn't among them", 1000, func(f *Facts) { f.Delegation, f.ManagerControllers = nil, []string{"memory", "pids"} }, "cpu", Missing, true, "Delegate=cpu"},
+		{
+			"two controllers of the manager", 1000, func(f *Facts) { f.Delegation, f.ManagerControllers = nil, []string{"memory", "pids"} },
+			"delegation", Limited, true, "Delegate=cpu",
+		},
+		{
+			"and cpu isn't among them", 1000, func(f *Facts) { f.Delegation, f.ManagerControllers = nil, []string{"memory", "pids"} }, "cpu",
+			Missing, true, "Delegate=cpu",
+		},
 		{"but memory is", 1000, func(f *Facts) { f.Delegation, f.ManagerControllers = nil, []string{"memory", "pids"} }, "memory", OK, true, ""},
 		{"systemd silent", 1000, func(f *Facts) { f.SystemdErr = "no answer" }, "systemd", Limited, true, "enable-linger ann"},
-		{"no user namespaces", 1000, func(f *Facts) { f.Sysctl["user.max_user_namespaces"] = "0" }, "user namespaces", Missing, false, "sudo sysctl -w user.max_user_namespaces"},
-		{"root needs none", 0, func(f *Facts) { f.Sysctl["user.max_user_namespaces"] = "0" }, "user namespaces", Missing, true, "sysctl -w user.max_user_namespaces"},
-		{"Debian's sysctl", 1000, func(f *Facts) { f.Sysctl["kernel.unprivileged_userns_clone"] = "0" }, "user namespaces", Missing, false, "kernel.unprivileged_userns_clone=1"},
+		{
+			"no user namespaces", 1000, func(f *Facts) { f.Sysctl["user.max_user_namespaces"] = "0" }, "user namespaces", Missing, false,
+			"sudo sysctl -w user.max_user_namespaces",
+		},
+		{
+			"root needs none", 0, func(f *Facts) { f.Sysctl["user.max_user_namespaces"] = "0" }, "user namespaces", Missing, true,
+			"sysctl -w user.max_user_namespaces",
+		},
+		{
+			"Debian's sysctl", 1000, func(f *Facts) { f.Sysctl["kernel.unprivileged_userns_clone"] = "0" }, "user namespaces", Missing, false,
+			"kernel.unprivileged_userns_clone=1",
+		},
 		{"isn't for root", 0, func(f *Facts) { f.Sysctl["kernel.unprivileged_userns_clone"] = "0" }, "user namespaces", OK, true, ""},
-		{"Ubuntu's AppArmor", 1000, func(f *Facts) { f.Sysctl["kernel.apparmor_restrict_unprivileged_userns"] = "1" }, "user namespaces", Missing, false, "apparmor_restrict_unprivileged_userns=0"},
+		{
+			"Ubuntu's AppArmor", 1000, func(f *Facts) { f.Sysctl["kernel.apparmor_restrict_unprivileged_userns"] = "1" }, "user namespaces",
+			Missing, false, "apparmor_restrict_unprivileged_userns=0",
+		},
 		{"clone refused", 1000, func(f *Facts) { f.UserNS = "operation not permitted" }, "user namespaces", Missing, false, "CLONE_NEWUSER"},
 		{"no subuid", 1000, func(f *Facts) { f.SubGID = 0 }, "ids to map", Limited, true, "--add-subgids 100000-165535 ann"},
 		{"no newuidmap", 1000, func(f *Facts) { f.IDMapPrograms = false }, "newuidmap", Limited, true, "sudo apt install uidmap"},
-		{"no newuidmap on Fedora", 1000, func(f *Facts) { f.IDMapPrograms, f.Distribution = false, []string{"fedora"} }, "newuidmap", Limited, true, "sudo dnf install shadow-utils"},
+		{
+			"no newuidmap on Fedora", 1000, func(f *Facts) { f.IDMapPrograms, f.Distribution = false, []string{"fedora"} }, "newuidmap",
+			Limited, true, "sudo dnf install shadow-utils",
+		},
 		{"root directory read-only", 0, func(f *Facts) { f.Root.ReadOnly = true }, "root directory", Missing, false, "--root"},
 		{"root directory on overlay", 0, func(f *Facts) { f.Root.Type = "overlay" }, "root directory", Limited, true, "--root"},
 		{"root directory noexec", 0, func(f *Facts) { f.Root.NoExec = true }, "root directory", Limited, true, "remount,exec"},
@@ -114,12 +157,21 @@ func TestFaults(t *testing.T) {
 		{"state on tmpfs", 0, func(f *Facts) { f.State.Type, f.State.Free = "tmpfs", 1<<20 }, "state directory", OK, true, ""},
 		{"nf_tables missing", 0, func(f *Facts) { f.NFTables = "invalid argument" }, "nftables", Missing, true, "modprobe nf_tables"},
 		{"nf_tables not loaded", 0, func(f *Facts) { f.NFTables, f.Features["nf_tables"] = unasked, loadable }, "nftables", OK, true, ""},
-		{"nf_tables perhaps not loaded", 0, func(f *Facts) { f.NFTables, f.Features["nf_tables"] = unasked, "" }, "nftables", Limited, true, "modprobe nf_tables"},
+		{
+			"nf_tables perhaps not loaded", 0, func(f *Facts) { f.NFTables, f.Features["nf_tables"] = unasked, "" }, "nftables", Limited, true,
+			"modprobe nf_tables",
+		},
 		{"nf_tables unseen", 1000, func(f *Facts) { f.Features["nf_tables"] = "" }, "nftables", Limited, true, "as root"},
 		{"no veth", 0, func(f *Facts) { f.Features["veth"] = absent }, "veth", Missing, true, "CONFIG_VETH"},
 		{"no subnet", 0, func(f *Facts) { f.BridgeErr = "no free subnet" }, "default bridge", Missing, true, "see"},
-		{"firewall", 0, func(f *Facts) { f.Blocking, f.Allow = []string{"ip filter FORWARD"}, []string{"iptables -I X"} }, "other firewalls", Limited, true, "iptables -I X"},
-		{"br_netfilter", 0, func(f *Facts) { f.Sysctl["net.bridge.bridge-nf-call-iptables"] = "1" }, "br_netfilter", Limited, true, "bridge-nf-call-iptables=0"},
+		{
+			"firewall", 0, func(f *Facts) { f.Blocking, f.Allow = []string{"ip filter FORWARD"}, []string{"iptables -I X"} },
+			"other firewalls", Limited, true, "iptables -I X",
+		},
+		{
+			"br_netfilter", 0, func(f *Facts) { f.Sysctl["net.bridge.bridge-nf-call-iptables"] = "1" }, "br_netfilter", Limited, true,
+			"bridge-nf-call-iptables=0",
+		},
 		{"no seccomp", 0, func(f *Facts) { f.Host.Seccomp = false }, "seccomp", Missing, false, "CONFIG_SECCOMP_FILTER"},
 		{"no notify", 0, func(f *Facts) { f.Sysctl["kernel.seccomp.actions_avail"] = "errno" }, "seccomp notify", Missing, true, "5.5"},
 		{"no CAP_SYS_RESOURCE", 0, func(f *Facts) { f.Host.Caps &^= 1 << 24 }, "capabilities", Limited, true, "--cap-add SYS_RESOURCE"},

@@ -20,13 +20,15 @@ func (d *diagnosis) limits() {
 		i.Status, i.Means = OK, map[string]string{
 			host.CgroupV2:     "One tree has all controllers.",
 			host.CgroupHybrid: "Controllers are on v1, with a v2 tree beside them; root has all limits, ordinary users none.",
-			host.CgroupV1:     "Controllers are on v1; root has all limits, ordinary users none. A kill isn't one step of the kernel, and pressure isn't counted.",
+			host.CgroupV1: "Controllers are on v1; root has all limits, ordinary users none. A kill isn't one step of the kernel, and " +
+				"pressure isn't counted.",
 		}[c.Mode]
 		if !d.root && c.Mode != host.CgroupV2 {
 			i.Status, i.Mend = Limited, d.commandLine("systemd.unified_cgroup_hierarchy=1")
 		}
 	default:
-		i.Status, i.Value, i.Means, i.Mend = Limited, "none", "No limit can be enforced: a container that asks for one is refused.", d.sudo("mount -t cgroup2 cgroup2 /sys/fs/cgroup")
+		i.Status, i.Value, i.Means, i.Mend = Limited, "none", "No limit can be enforced: a container that asks for one is refused.",
+			d.sudo("mount -t cgroup2 cgroup2 /sys/fs/cgroup")
 	}
 	d.no(i)
 
@@ -47,7 +49,8 @@ func (d *diagnosis) limits() {
 			Means: "The manager doesn't answer: no scope can be made for a container.",
 		})
 	default:
-		d.yes(groupLimits, "systemd", fmt.Sprint(f.Systemd.Version), "Containers can be scopes of systemd's (--systemd-cgroup).", "a question to the manager over D-Bus")
+		d.yes(groupLimits, "systemd", fmt.Sprint(f.Systemd.Version), "Containers can be scopes of systemd's (--systemd-cgroup).",
+			"a question to the manager over D-Bus")
 	}
 	if !d.root {
 		d.delegation()
@@ -59,7 +62,10 @@ func (d *diagnosis) limits() {
 
 // delegation says where an ordinary user's limits come from.
 func (d *diagnosis) delegation() {
-	i := Item{Group: groupLimits, Name: "delegation", Status: OK, Means: "Limits can be enforced without root.", Source: "cgroup.procs and cgroup.subtree_control that are yours, or your systemd manager"}
+	i := Item{
+		Group: groupLimits, Name: "delegation", Status: OK, Means: "Limits can be enforced without root.",
+		Source: "cgroup.procs and cgroup.subtree_control that are yours, or your systemd manager",
+	}
 	switch have := d.f.delegated(); {
 	case d.f.Host.Cgroup.Mode != host.CgroupV2:
 		i.Status, i.Means = Missing, "Only cgroup v2 can be given to ordinary users: their containers have no limits."
@@ -81,7 +87,8 @@ func (d *diagnosis) delegate() string {
 	if d.f.Host.Cgroup.Mode != host.CgroupV2 {
 		return d.commandLine("systemd.unified_cgroup_hierarchy=1")
 	}
-	return `sudo mkdir -p /etc/systemd/system/user@.service.d && printf '[Service]\nDelegate=cpu cpuset io memory pids\n' | sudo tee /etc/systemd/system/user@.service.d/delegate.conf && sudo systemctl daemon-reload; then log in again`
+	return `sudo mkdir -p /etc/systemd/system/user@.service.d && printf '[Service]\nDelegate=cpu cpuset io memory pids\n' | sudo tee ` +
+		`/etc/systemd/system/user@.service.d/delegate.conf && sudo systemctl daemon-reload; then log in again`
 }
 
 // delegated are the controllers that an ordinary user may give to containers.
@@ -103,23 +110,44 @@ type limit struct {
 func limits() []limit {
 	n, u, weight := int64(1<<30), uint64(100000), uint16(100)
 	return []limit{
-		{"memory", "memory", "memory", "--memory", "One container can take all memory.", specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &n}}},
-		{"swap", "memory", "memory", "--memory-swap", "A limit of memory can be passed by swapping.", specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &n, Swap: &n}}},
-		{"cpu", "cpu", "cpu", "--cpus", "One container can take all processors.", specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: &n, Period: &u}}},
-		{"cpuset", "cpuset", "cpuset", "--cpuset-cpus", "Containers can't be kept to some processors.", specs.LinuxResources{CPU: &specs.LinuxCPU{Cpus: "0"}}},
+		{
+			"memory", "memory", "memory", "--memory", "One container can take all memory.",
+			specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &n}},
+		},
+		{
+			"swap", "memory", "memory", "--memory-swap", "A limit of memory can be passed by swapping.",
+			specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &n, Swap: &n}},
+		},
+		{
+			"cpu", "cpu", "cpu", "--cpus", "One container can take all processors.",
+			specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: &n, Period: &u}},
+		},
+		{
+			"cpuset", "cpuset", "cpuset", "--cpuset-cpus", "Containers can't be kept to some processors.",
+			specs.LinuxResources{CPU: &specs.LinuxCPU{Cpus: "0"}},
+		},
 		{"pids", "pids", "pids", "--pids-limit", "A fork bomb takes the host along.", specs.LinuxResources{Pids: &specs.LinuxPids{Limit: &n}}},
 		{
 			"io", "blkio", "io", "--device-read-bps", "Containers can't be kept to a rate of input and output.",
 			specs.LinuxResources{BlockIO: &specs.LinuxBlockIO{ThrottleReadBpsDevice: []specs.LinuxThrottleDevice{{Rate: u}}}},
 		},
-		{"io weight", "blkio", "io", "--blkio-weight", "Shares of input and output can't be given.", specs.LinuxResources{BlockIO: &specs.LinuxBlockIO{Weight: &weight}}},
-		{"hugetlb", "hugetlb", "hugetlb", "hugepageLimits of a bundle", "Huge pages can't be limited.", specs.LinuxResources{HugepageLimits: []specs.LinuxHugepageLimit{{Pagesize: "2MB", Limit: 2 << 20}}}},
+		{
+			"io weight", "blkio", "io", "--blkio-weight", "Shares of input and output can't be given.",
+			specs.LinuxResources{BlockIO: &specs.LinuxBlockIO{Weight: &weight}},
+		},
+		{
+			"hugetlb", "hugetlb", "hugetlb", "hugepageLimits of a bundle", "Huge pages can't be limited.",
+			specs.LinuxResources{HugepageLimits: []specs.LinuxHugepageLimit{{Pagesize: "2MB", Limit: 2 << 20}}},
+		},
 	}
 }
 
 func (d *diagnosis) limit(l limit) {
 	f := d.f
-	i := Item{Group: groupLimits, Name: l.name, Status: OK, Means: l.flag + " is enforced.", Source: "the steps that package cgroup makes of such a limit"}
+	i := Item{
+		Group: groupLimits, Name: l.name, Status: OK, Means: l.flag + " is enforced.",
+		Source: "the steps that package cgroup makes of such a limit",
+	}
 	bad := func(status Status, value, mend string) {
 		i.Status, i.Value, i.Mend = status, value, mend
 		i.Means = l.flag + " is refused. " + l.cost
@@ -169,6 +197,9 @@ func (d *diagnosis) controller(l limit) string {
 		dir := "/sys/fs/cgroup/" + l.v1
 		return d.sudo("mkdir -p "+dir) + " && " + d.sudo("mount -t cgroup -o "+l.v1+" cgroup "+dir)
 	}
-	option := map[string]string{"memory": "MEMCG", "cpu": "CGROUP_SCHED and CFS_BANDWIDTH", "cpuset": "CPUSETS", "pids": "CGROUP_PIDS", "blkio": "BLK_CGROUP", "hugetlb": "CGROUP_HUGETLB"}[l.v1]
+	option := map[string]string{
+		"memory": "MEMCG", "cpu": "CGROUP_SCHED and CFS_BANDWIDTH", "cpuset": "CPUSETS", "pids": "CGROUP_PIDS",
+		"blkio": "BLK_CGROUP", "hugetlb": "CGROUP_HUGETLB",
+	}[l.v1]
 	return "boot a kernel with CONFIG_" + option
 }

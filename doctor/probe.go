@@ -212,7 +212,8 @@ func clock() string {
 
 // userNamespace tries to make one: a child is cloned into it, and ends because there is no such program.
 func userNamespace() string {
-	_, err := syscall.ForkExec("/proc/self/no-such-program", []string{"none"}, &syscall.ProcAttr{Sys: &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER}})
+	_, err := syscall.ForkExec("/proc/self/no-such-program", []string{"none"},
+		&syscall.ProcAttr{Sys: &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER}})
 	if err == nil || errors.Is(err, unix.ENOENT) {
 		return ""
 	}
@@ -327,7 +328,10 @@ func (f *Facts) wires(o Options) {
 // features finds out how the kernel has what may be a module of it. In a container neither the modules nor the configuration
 // need be in sight; then only what is loaded shows.
 func (f *Facts) features() {
-	options := map[string]string{"overlay": "CONFIG_OVERLAY_FS", "nf_tables": "CONFIG_NF_TABLES", "bridge": "CONFIG_BRIDGE", "veth": "CONFIG_VETH"}
+	options := map[string]string{
+		"overlay": "CONFIG_OVERLAY_FS", "nf_tables": "CONFIG_NF_TABLES", "bridge": "CONFIG_BRIDGE",
+		"veth": "CONFIG_VETH",
+	}
 	config := kernelConfig(f.Host.Kernel.Release)
 	dir := "/lib/modules/" + f.Host.Kernel.Release
 	dep, _ := os.ReadFile(dir + "/modules.dep")
@@ -335,7 +339,8 @@ func (f *Facts) features() {
 	filesystems, _ := os.ReadFile("/proc/filesystems")
 	for name, option := range options {
 		_, err := os.Stat("/sys/module/" + name)
-		f.Features[name] = feature(name, err == nil || strings.Contains(string(filesystems), "\t"+name+"\n"), config[option], string(in), string(dep))
+		f.Features[name] = feature(name, err == nil || strings.Contains(string(filesystems), "\t"+name+"\n"), config[option], string(in),
+			string(dep))
 	}
 }
 

@@ -73,7 +73,10 @@ func ReadEvents(p Place) (Events, error) {
 		}
 	}
 	if n := number("MB/num_closids"); n > 0 {
-		e.BandwidthInfo = &MemoryInfo{BandwidthGran: number("MB/bandwidth_gran"), DelayLinear: number("MB/delay_linear"), MinBandwidth: number("MB/min_bandwidth"), NumClosids: n}
+		e.BandwidthInfo = &MemoryInfo{
+			BandwidthGran: number("MB/bandwidth_gran"), DelayLinear: number("MB/delay_linear"),
+			MinBandwidth: number("MB/min_bandwidth"), NumClosids: n,
+		}
 		e.BandwidthSchemaRoot, e.BandwidthSchema = linesOf(string(all), "MB:"), linesOf(string(schemata), "MB:")
 	}
 	group := p.Monitor

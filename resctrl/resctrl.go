@@ -76,7 +76,8 @@ func fieldsOf(f *host.Resctrl, r *specs.LinuxIntelRdt) ([]field, error) {
 	return fields, nil
 }
 
-var errNone = errors.New(pointer + ": there is no resctrl file system: where processor and kernel have resource classes, mount -t resctrl resctrl /sys/fs/resctrl shows them")
+var errNone = errors.New(pointer + ": there is no resctrl file system: where processor and kernel have resource classes, mount -t " +
+	"resctrl resctrl /sys/fs/resctrl shows them")
 
 // Update returns the step that changes what the class of a container has.
 func Update(f *host.Resctrl, p Place, r *specs.LinuxIntelRdt) (*plan.ResctrlWrite, error) {
@@ -118,9 +119,11 @@ func Steps(f *host.Resctrl, id string, r *specs.LinuxIntelRdt, origin func(point
 	exists := name == "/" || slices.Contains(f.Classes, name)
 	switch {
 	case !exists && r.ClosID != "" && len(fields) == 0:
-		return Setup{}, fmt.Errorf("%s: there is no resource class %q in %s: make it first, or say what it has (l3CacheSchema, memBwSchema, schemata)", ptr, name, f.Mount)
+		return Setup{}, fmt.Errorf("%s: there is no resource class %q in %s: make it first, or say what it has (l3CacheSchema, "+
+			"memBwSchema, schemata)", ptr, name, f.Mount)
 	case !exists && r.ClosID != "":
-		add(&plan.ResctrlCreate{Path: s.Place.Class, Shared: true}, ptr, "The class doesn't exist yet. It has a name of its own: others may join it, and it stays when the container goes.")
+		add(&plan.ResctrlCreate{Path: s.Place.Class, Shared: true}, ptr,
+			"The class doesn't exist yet. It has a name of its own: others may join it, and it stays when the container goes.")
 	case !exists:
 		add(&plan.ResctrlCreate{Path: s.Place.Class}, ptr, "The container gets a resource class of its own.")
 	}
@@ -132,12 +135,14 @@ func Steps(f *host.Resctrl, id string, r *specs.LinuxIntelRdt, origin func(point
 				compared = len(fields)
 			}
 			for _, x := range fields[:compared] {
-				add(&plan.ResctrlCheck{Path: s.Place.Class, Schemata: x.lines}, x.pointer, "The class exists, and others may be in it: it must have what is wanted already.")
+				add(&plan.ResctrlCheck{Path: s.Place.Class, Schemata: x.lines}, x.pointer,
+					"The class exists, and others may be in it: it must have what is wanted already.")
 			}
 			write = fields[compared:]
 		}
 		if len(write) > 0 {
-			add(&plan.ResctrlWrite{Path: s.Place.Class, Schemata: lines(write)}, pointers(write), "What the container may have of the caches and of the memory's bandwidth. The kernel takes all lines or none.")
+			add(&plan.ResctrlWrite{Path: s.Place.Class, Schemata: lines(write)}, pointers(write),
+				"What the container may have of the caches and of the memory's bandwidth. The kernel takes all lines or none.")
 		}
 	}
 	if r.EnableMonitoring {

@@ -141,14 +141,24 @@ func TestUnits(t *testing.T) {
 		err     string     // a part of it
 	}{
 		{"start", start, []*message{jobReply(), removed("/job/7", "done")}, []string{"StartTransientUnit x.scope replace"}, ""},
-		{"the job ends before the answer", start, []*message{removed("/job/6", "failed"), removed("/job/7", "done"), jobReply()}, []string{"StartTransientUnit x.scope replace"}, ""},
+		{
+			"the job ends before the answer", start,
+			[]*message{removed("/job/6", "failed"), removed("/job/7", "done"), jobReply()},
+			[]string{"StartTransientUnit x.scope replace"},
+			"",
+		},
 		{
 			"another one's job", start,
 			[]*message{jobReply(), removed("/job/8", "failed"), {kind: signal, member: "UnitNew"}, removed("/job/7", "done")},
 			[]string{"StartTransientUnit x.scope replace"},
 			"",
 		},
-		{"the job fails", start, []*message{jobReply(), removed("/job/7", "failed"), {kind: methodReturn}}, []string{"StartTransientUnit x.scope replace", "ResetFailedUnit x.scope"}, "start unit x.scope: failed"},
+		{
+			"the job fails", start,
+			[]*message{jobReply(), removed("/job/7", "failed"), {kind: methodReturn}},
+			[]string{"StartTransientUnit x.scope replace", "ResetFailedUnit x.scope"},
+			"start unit x.scope: failed",
+		},
 		{
 			"a failed unit of the name", start,
 			[]*message{fails("systemd1.UnitExists"), {kind: methodReturn}, jobReply(), removed("/job/7", "done")},
@@ -169,9 +179,19 @@ func TestUnits(t *testing.T) {
 			slices.Concat([]string{"StartTransientUnit x.scope replace"}, before, []string{"StopUnit x.scope replace"}), "waiting for the job",
 		},
 		{"no job", start, []*message{{kind: methodReturn}}, []string{"StartTransientUnit x.scope replace"}, "an answer of 0 strings"},
-		{"stop", stop, []*message{jobReply(), removed("/job/7", "done"), fails("systemd1.NoSuchUnit")}, []string{"StopUnit x.scope replace", "ResetFailedUnit x.scope"}, ""},
+		{
+			"stop", stop,
+			[]*message{jobReply(), removed("/job/7", "done"), fails("systemd1.NoSuchUnit")},
+			[]string{"StopUnit x.scope replace", "ResetFailedUnit x.scope"},
+			"",
+		},
 		{"stop nothing", stop, []*message{fails("systemd1.NoSuchUnit")}, []string{"StopUnit x.scope replace"}, ""},
-		{"stop fails", stop, []*message{fails("systemd1.Other"), {kind: methodReturn}}, []string{"StopUnit x.scope replace", "ResetFailedUnit x.scope"}, "StopUnit: systemd1.Other: because"},
+		{
+			"stop fails", stop,
+			[]*message{fails("systemd1.Other"), {kind: methodReturn}},
+			[]string{"StopUnit x.scope replace", "ResetFailedUnit x.scope"},
+			"StopUnit: systemd1.Other: because",
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			left := c.answers
@@ -222,7 +242,8 @@ func TestSetAttachProbe(t *testing.T) {
 	if f, err := Probe(true); err != nil || *f != (Facts{User: true, Version: 252, Cgroup: "/user.slice/x"}) {
 		t.Errorf("Probe: %+v, %v", f, err)
 	}
-	want := "Hello, SetUnitProperties x.scope, Hello, AttachProcessesToUnit x.scope, Hello, Get org.freedesktop.systemd1.Manager Version, Get org.freedesktop.systemd1.Manager ControlGroup"
+	want := "Hello, SetUnitProperties x.scope, Hello, AttachProcessesToUnit x.scope, Hello, Get org.freedesktop.systemd1.Manager " +
+		"Version, Get org.freedesktop.systemd1.Manager ControlGroup"
 	if got := strings.Join(p.calls, ", "); got != want {
 		t.Errorf("calls: %s\nwant:  %s", got, want)
 	}

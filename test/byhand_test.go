@@ -91,7 +91,8 @@ func (s *siege) same(t *twin, said map[int]bool, argv ...string) {
 	var bad []string
 	for i, f := range r.Steps {
 		if !said[f.Step] && (i >= len(t.own.Steps) || f.Verdict != t.own.Steps[i].Verdict) {
-			bad = append(bad, fmt.Sprintf("%d. %s: %s %s, asked %s; in glassbox's own it %s", f.Step, f.What, f.Verdict, f.Found, f.Asked, t.own.Steps[min(i, len(t.own.Steps)-1)].Verdict))
+			bad = append(bad, fmt.Sprintf("%d. %s: %s %s, asked %s; in glassbox's own it %s", f.Step, f.What, f.Verdict, f.Found, f.Asked,
+				t.own.Steps[min(i, len(t.own.Steps)-1)].Verdict))
 		}
 	}
 	for _, f := range r.Unexpected {
@@ -99,7 +100,8 @@ func (s *siege) same(t *twin, said map[int]bool, argv ...string) {
 	}
 	if len(bad) > 0 || r.Counts[verify.Holds]+len(said) < t.own.Counts[verify.Holds] || r.Counts[verify.Holds] < 40 {
 		log, _ := os.ReadFile(out)
-		s.Errorf("by hand: %s: %v, where glassbox has %v; %d steps are said to be missing\n%s\n%s", t.command, r.Counts, t.own.Counts, len(said), strings.Join(bad, "\n"), log)
+		s.Errorf("by hand: %s: %v, where glassbox has %v; %d steps are said to be missing\n%s\n%s", t.command, r.Counts, t.own.Counts,
+			len(said), strings.Join(bad, "\n"), log)
 	}
 	s.ok(s.on("kill", "-9", fmt.Sprint(pid)))
 	s.until("the end of what made "+t.command, func() bool { return s.madeByHand(t) == 0 })

@@ -131,13 +131,15 @@ func TestGoProgramsMake(t *testing.T) {
 		}
 		add("run " + flags + " sleep 1077")
 	}
-	for _, command := range s.bundles("plain", "limits", "tmpfs", "tty-less", "own users", "own user", "process", "spread", "device", "mapped") {
+	for _, command := range s.bundles("plain", "limits", "tmpfs", "tty-less", "own users", "own user", "process", "spread", "device",
+		"mapped") {
 		add(command)
 	}
 	s.build(gotool, module, twins)
 
 	left := func() string {
-		return s.sh(`ip -o link | cut -d: -f2 | sort; find /sys/fs/cgroup -type d -name "????????????????????????????????????????????????????????????????" | sort; ls ` + store + `/containers`).Stdout
+		return s.sh(`ip -o link | cut -d: -f2 | sort; find /sys/fs/cgroup -type d -name ` +
+			`"????????????????????????????????????????????????????????????????" | sort; ls ` + store + `/containers`).Stdout
 	}
 	s.on("glassbox", "run", "--rm", "busybox", "true") // the bridge stays
 	s.until("the end of the bridge's ports", func() bool { return !strings.Contains(left(), " gb") })
@@ -174,7 +176,8 @@ func (s *siege) build(gotool, module string, twins []string) {
 	must(s.T, err)
 	version := regexp.MustCompile(`golang.org/x/sys (v\S+)`).FindSubmatch(mod)
 	must(s.T, os.WriteFile(filepath.Join(module, "go.sum"), sums, 0o644))
-	must(s.T, os.WriteFile(filepath.Join(module, "go.mod"), fmt.Appendf(nil, "module byhand\n\ngo 1.26\n\nrequire golang.org/x/sys %s\n", version[1]), 0o644))
+	must(s.T, os.WriteFile(filepath.Join(module, "go.mod"),
+		fmt.Appendf(nil, "module byhand\n\ngo 1.26\n\nrequire golang.org/x/sys %s\n", version[1]), 0o644))
 	text := "package main\n\nimport (\n\t\"os\"\n"
 	for _, name := range twins {
 		text += fmt.Sprintf("\t%q\n", "byhand/"+name)
@@ -202,7 +205,8 @@ func (s *siege) sameInside(flags, command, program string) {
 	bridge := strings.HasPrefix(flags, "-p")
 	tables := func() (text string) {
 		if bridge {
-			text = s.ok(s.sh(`nft list table ip glassbox0; ip -d link show dev glassbox0 | grep -o "mtu [0-9]*"; cat /proc/sys/net/ipv4/conf/glassbox0/*`))
+			text = s.ok(s.sh(`nft list table ip glassbox0; ip -d link show dev glassbox0 | grep -o "mtu [0-9]*"; cat ` +
+				`/proc/sys/net/ipv4/conf/glassbox0/*`))
 		}
 		return text
 	}
@@ -216,7 +220,8 @@ func (s *siege) sameInside(flags, command, program string) {
 	}
 	one := s.sh("glassbox " + command)
 	if one.Code != 7 || two.Code != 7 || one.Stdout != two.Stdout || one.Stderr != two.Stderr {
-		s.Errorf("%s: glassbox ended with %d %s and the program with %d %s, want 7; -glassbox +program\n%s", flags, one.Code, one.Stderr, two.Code, two.Stderr, lineDiff(one.Stdout, two.Stdout))
+		s.Errorf("%s: glassbox ended with %d %s and the program with %d %s, want 7; -glassbox +program\n%s", flags, one.Code, one.Stderr,
+			two.Code, two.Stderr, lineDiff(one.Stdout, two.Stdout))
 	}
 }
 

@@ -119,7 +119,8 @@ func TestRuntimeSELinux(t *testing.T) {
 		}
 		res := b.runtime(args...)
 		res.Stdout = strings.ReplaceAll(res.Stdout, "\x00", "")
-		if !strings.HasPrefix(res.Stdout, test.out) || test.out == "" && res.Stdout != "" || res.Code != test.code || !regexp.MustCompile(test.err).MatchString(res.Stderr) {
+		if !strings.HasPrefix(res.Stdout, test.out) || test.out == "" && res.Stdout != "" || res.Code != test.code ||
+			!regexp.MustCompile(test.err).MatchString(res.Stderr) {
 			t.Errorf("exec %s: got %+v, want output %q, error %q and exit code %d", test.flag, res, test.out, test.err, test.code)
 		}
 	}

@@ -61,7 +61,8 @@ func (s *siege) play(lesson int, order string) {
 			shells++
 			continue
 		}
-		for keys != "" && (keys[0] == 'x' && !strings.Contains(offered, "x: break it") || keys[0] == 's' && !strings.Contains(offered, "s: a shell")) {
+		for keys != "" && (keys[0] == 'x' && !strings.Contains(offered, "x: break it") || keys[0] == 's' &&
+			!strings.Contains(offered, "s: a shell")) {
 			keys = keys[1:]
 		}
 		if keys == "" {
@@ -75,7 +76,8 @@ func (s *siege) play(lesson int, order string) {
 	code, err := c.wait(scaled(30 * time.Second))
 	text := c.text()
 	wrong := regexp.MustCompile(`(?m)^! .*|.*There is no shell.*`).FindAllString(text, -1)
-	if err != nil || code != 0 || len(wrong) > 0 || !strings.Contains(text, "What to remember") || order[0] == 's' && shells == 0 && offersShells(lesson) {
+	if err != nil || code != 0 || len(wrong) > 0 || !strings.Contains(text, "What to remember") || order[0] == 's' && shells == 0 &&
+		offersShells(lesson) {
 		s.Errorf("%s: exit code %d, %v, %d shells, wrong: %q", name, code, err, shells, wrong)
 		if code != 0 || len(wrong) == 0 {
 			s.Log(text)

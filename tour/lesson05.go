@@ -15,7 +15,8 @@ import (
 	"glassbox/plan"
 )
 
-// groupPlan makes the plan of a box in a cgroup with limits of its own, below a cgroup of the tour's with wider ones. With tell the steps common to all scenes are shown. A lesson may
+// groupPlan makes the plan of a box in a cgroup with limits of its own, below a cgroup of the tour's with wider ones. With tell the
+// steps common to all scenes are shown. A lesson may
 // take the box's limits away: the wider ones stay, so that neither memory nor processes of the machine can run out.
 func (s *Stage) groupPlan(r *specs.LinuxResources, tell bool) (*plan.Plan, error) {
 	f := s.facts.Cgroup
@@ -150,7 +151,13 @@ The attacks of this lesson are real and the limits are small. Around the box's c
 				Plan: func(s *Stage) (*plan.Plan, error) {
 					return s.groupPlan(&specs.LinuxResources{Memory: s.memory(64 << 20)}, true)
 				},
-				Question: &Question{Ask: "What happens when it needs more than its 64 MB?", Choices: []string{"the shell is told that there is no more memory, and prints an error", "the kernel kills it", "it gets slower and slower"}, Answer: 1},
+				Question: &Question{
+					Ask: "What happens when it needs more than its 64 MB?",
+					Choices: []string{
+						"the shell is told that there is no more memory, and prints an error", "the kernel kills it",
+						"it gets slower and slower",
+					}, Answer: 1,
+				},
 				Looks: []Look{
 					{
 						Inside: "(x=0123456789abcdef; while :; do x=$x$x; [ ${#x} -lt 1048576 ] || echo $((${#x} / 1048576)) MB; done)\necho exit code $?",
@@ -159,17 +166,25 @@ The attacks of this lesson are real and the limits are small. Around the box's c
 							return ""
 						}),
 					},
-					{Say: "137 is 128 + 9: it was ended by signal 9, SIGKILL. The cgroup has counted it:", Outside: "grep oom_kill {OOM}", Want: func(s Seen) string {
-						if number(s.Out, "oom_kill") < 1 {
-							return "the cgroup should have counted a kill: " + s.Out
-						}
-						return ""
-					}},
-					{Say: "The box's first shell is still there, and so is the host:", Inside: "echo I am still here", Outside: "grep MemAvailable /proc/meminfo", Want: inIs("I am still here")},
+					{
+						Say: "137 is 128 + 9: it was ended by signal 9, SIGKILL. The cgroup has counted it:", Outside: "grep oom_kill {OOM}",
+						Want: func(s Seen) string {
+							if number(s.Out, "oom_kill") < 1 {
+								return "the cgroup should have counted a kill: " + s.Out
+							}
+							return ""
+						},
+					},
+					{
+						Say: "The box's first shell is still there, and so is the host:", Inside: "echo I am still here",
+						Outside: "grep MemAvailable /proc/meminfo", Want: inIs("I am still here"),
+					},
 				},
-				Because: `Linux promises memory before it has it, so there is nobody to give an error to when a page is touched and none is left. The kernel's OOM killer takes the largest process of the cgroup: of this one, not of the host.`,
+				Because: `Linux promises memory before it has it, so there is nobody to give an error to when a page is touched and none is ` +
+					`left. The kernel's OOM killer takes the largest process of the cgroup: of this one, not of the host.`,
 				Break: &Break{
-					Text:   `The same plan without the box's memory limit. The wider limit of 128 MB is still there: without it this would be an attack on your machine.`,
+					Text: `The same plan without the box's memory limit. The wider limit of 128 MB is still there: without it this would be an ` +
+						`attack on your machine.`,
 					Change: unlimited,
 					Looks: []Look{{
 						Inside: "(x=0123456789abcdef; while :; do x=$x$x; [ ${#x} -lt 1048576 ] || echo $((${#x} / 1048576)) MB; done)\necho exit code $?",
@@ -185,11 +200,16 @@ The attacks of this lesson are real and the limits are small. Around the box's c
 			},
 			{
 				Title: "A fork bomb",
-				Text:  `A loop that starts processes and waits for none. Without a limit it fills the table of processes, and then nobody can log in to stop it. The limit is in force before there is a process: 20.`,
+				Text: `A loop that starts processes and waits for none. Without a limit it fills the table of processes, and then nobody can ` +
+					`log in to stop it. The limit is in force before there is a process: 20.`,
 				Plan: func(s *Stage) (*plan.Plan, error) {
 					return s.groupPlan(&specs.LinuxResources{Pids: &specs.LinuxPids{Limit: new(int64(20))}}, false)
 				},
-				Question: &Question{Ask: "What becomes of the 21st process?", Choices: []string{"it isn't made: fork(2) fails", "it waits until another one ends", "the kernel kills the oldest one for it"}, Answer: 0},
+				Question: &Question{
+					Ask:     "What becomes of the 21st process?",
+					Choices: []string{"it isn't made: fork(2) fails", "it waits until another one ends", "the kernel kills the oldest one for it"},
+					Answer:  0,
+				},
 				Looks: []Look{
 					{
 						Inside:  "(while :; do sleep 60 & done) >/tmp/said 2>&1 &",
@@ -205,7 +225,10 @@ The attacks of this lesson are real and the limits are small. Around the box's c
 							return ""
 						},
 					},
-					{Say: "What the loop was told (the line is read by the shell itself, which needs no new process for it):", Inside: "until read said </tmp/said; do :; done; echo \"$said\"", Want: inHas("fork")},
+					{
+						Say:    "What the loop was told (the line is read by the shell itself, which needs no new process for it):",
+						Inside: "until read said </tmp/said; do :; done; echo \"$said\"", Want: inHas("fork"),
+					},
 					{Say: "How often the kernel has refused:", Outside: "cat {PIDS}/pids.events", Want: func(s Seen) string {
 						if number(s.Out, "max") < 1 {
 							return "the cgroup should have counted refusals: " + s.Out
@@ -227,7 +250,8 @@ The attacks of this lesson are real and the limits are small. Around the box's c
 							return ""
 						},
 					}},
-					Because: `The next limit on the way up stopped it. To end it, the tour now kills the box's process 1: the kernel ends everything in its PID namespace (lesson 11).`,
+					Because: `The next limit on the way up stopped it. To end it, the tour now kills the box's process 1: the kernel ends ` +
+						`everything in its PID namespace (lesson 11).`,
 				},
 			},
 			{
@@ -236,7 +260,13 @@ The attacks of this lesson are real and the limits are small. Around the box's c
 				Plan: func(s *Stage) (*plan.Plan, error) {
 					return s.groupPlan(&specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: new(int64(20_000)), Period: new(uint64(100_000))}}, false)
 				},
-				Question: &Question{Ask: "What happens to the loop?", Choices: []string{"it is killed after 20 ms", "it runs to the end of the second, but only a fifth of the time", "nothing, as long as no other program wants the processor"}, Answer: 1},
+				Question: &Question{
+					Ask: "What happens to the loop?",
+					Choices: []string{
+						"it is killed after 20 ms", "it runs to the end of the second, but only a fifth of the time",
+						"nothing, as long as no other program wants the processor",
+					}, Answer: 1,
+				},
 				Looks: []Look{
 					{
 						Inside:  "(while :; do :; done) & loop=$!; sleep 1; kill $loop; wait $loop; times",
@@ -249,7 +279,9 @@ The attacks of this lesson are real and the limits are small. Around the box's c
 						},
 					},
 				},
-				Because: `The second line of times is the processor time of the children, in the program and in the kernel. In nr_throttled of nr_periods the box had used up its share and was not scheduled again before the next period, although a processor may have been idle.`,
+				Because: `The second line of times is the processor time of the children, in the program and in the kernel. In nr_throttled of ` +
+					`nr_periods the box had used up its share and was not scheduled again before the next period, although a processor may have ` +
+					`been idle.`,
 				Break: &Break{
 					Text:   `Without the box's quota, below the wider one of half a processor.`,
 					Change: unlimited,
@@ -267,7 +299,8 @@ The attacks of this lesson are real and the limits are small. Around the box's c
 				},
 			},
 		},
-		Remember: `A limit is a number in a file. Memory beyond it means death, processes beyond it an error, processor time beyond it waiting. The limits are written before the process is made, so there is no moment without them.`,
-		Read:     "cgroups(7), fork(2); docs/cgroups.md; glassbox run --memory --pids-limit --cpus.",
+		Remember: `A limit is a number in a file. Memory beyond it means death, processes beyond it an error, processor time beyond it ` +
+			`waiting. The limits are written before the process is made, so there is no moment without them.`,
+		Read: "cgroups(7), fork(2); docs/cgroups.md; glassbox run --memory --pids-limit --cpus.",
 	}
 }

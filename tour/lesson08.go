@@ -40,7 +40,9 @@ func capabilities() Lesson {
 	return Lesson{
 		Name: "capabilities", Title: "Capabilities: root's powers, cut in pieces", Minutes: 4,
 		Shows: "User 0 with 14 of some 40 powers: what it may still do, and what no longer.",
-		Intro: `What root may do is not one power but about forty (capabilities(7)), and each can be taken away by itself. A container's root keeps those that package managers and servers need, such as changing the owner of a file. It loses those that concern the machine, such as setting the clock, loading kernel modules and mounting.`,
+		Intro: `What root may do is not one power but about forty (capabilities(7)), and each can be taken away by itself. A container's ` +
+			`root keeps those that package managers and servers need, such as changing the owner of a file. It loses those that concern the ` +
+			`machine, such as setting the clock, loading kernel modules and mounting.`,
 		Needs: needImage,
 		Scenes: []Scene{{
 			Title:   "Fourteen of forty",
@@ -51,13 +53,23 @@ func capabilities() Lesson {
 					namespaces: []string{"mount", "pid"}, why: "Its own mounts and process IDs.", body: folded(s.rootAndProc()), last: s.fewer(),
 				}), nil
 			},
-			Question: &Question{Ask: "It is root, and the mounts are its own. May it mount something?", Choices: []string{"yes: it is user 0", "no: mounting takes CAP_SYS_ADMIN, which is not among the 14"}, Answer: 1},
-			Looks: []Look{
-				{Say: "Each bit is a capability. CapEff counts now, CapBnd is the most that anything run from here can have.", Inside: "grep -E 'Cap(Eff|Bnd)' /proc/self/status", Outside: "grep -E 'Cap(Eff|Bnd)' /proc/self/status", Want: differ},
-				{Inside: "id -u; mount -t tmpfs none /tmp && echo mounted", Want: all(inHas("0"), inLacks("mounted"))},
-				{Say: "CAP_DAC_OVERRIDE is among them: file permissions don't stop this root.", Inside: "ls -l /etc/locked; cat /etc/locked", Want: inHas("----------", "read although")},
+			Question: &Question{
+				Ask:     "It is root, and the mounts are its own. May it mount something?",
+				Choices: []string{"yes: it is user 0", "no: mounting takes CAP_SYS_ADMIN, which is not among the 14"}, Answer: 1,
 			},
-			Because: `The kernel doesn't ask "is this root?" but "has it this capability?". User 0 without any is a user like others, whom many files happen to belong to.`,
+			Looks: []Look{
+				{
+					Say:    "Each bit is a capability. CapEff counts now, CapBnd is the most that anything run from here can have.",
+					Inside: "grep -E 'Cap(Eff|Bnd)' /proc/self/status", Outside: "grep -E 'Cap(Eff|Bnd)' /proc/self/status", Want: differ,
+				},
+				{Inside: "id -u; mount -t tmpfs none /tmp && echo mounted", Want: all(inHas("0"), inLacks("mounted"))},
+				{
+					Say: "CAP_DAC_OVERRIDE is among them: file permissions don't stop this root.", Inside: "ls -l /etc/locked; cat /etc/locked",
+					Want: inHas("----------", "read although"),
+				},
+			},
+			Because: `The kernel doesn't ask "is this root?" but "has it this capability?". User 0 without any is a user like others, whom ` +
+				`many files happen to belong to.`,
 			Break: &Break{
 				Text:   `The same plan; nothing is dropped.`,
 				Change: without(func(op plan.Op) bool { return kind[*plan.DropBounding](op) || kind[*plan.Capset](op) }),
@@ -65,11 +77,13 @@ func capabilities() Lesson {
 					{Inside: "grep -E 'Cap(Eff|Bnd)' /proc/self/status", Outside: "grep -E 'Cap(Eff|Bnd)' /proc/self/status"},
 					{Inside: "mount -t tmpfs none /tmp && echo mounted", Want: inIs("mounted")},
 				},
-				Because: `In its own mount namespace that harms nobody. But without a user namespace the same CAP_SYS_ADMIN would let it mount the host's disk, which is how one leaves a container that was started with --privileged.`,
+				Because: `In its own mount namespace that harms nobody. But without a user namespace the same CAP_SYS_ADMIN would let it mount ` +
+					`the host's disk, which is how one leaves a container that was started with --privileged.`,
 			},
 		}},
-		Remember: `A container's root is root of its files and of little else. The bounding set makes sure that no setuid program brings the rest back.`,
-		Read:     "capabilities(7), capsh(1); glassbox run --cap-add and --cap-drop; glassbox explain --policy.",
+		Remember: `A container's root is root of its files and of little else. The bounding set makes sure that no setuid program brings ` +
+			`the rest back.`,
+		Read: "capabilities(7), capsh(1); glassbox run --cap-add and --cap-drop; glassbox explain --policy.",
 	}
 }
 
@@ -77,7 +91,9 @@ func filters() Lesson {
 	return Lesson{
 		Name: "seccomp", Title: "seccomp: a filter for system calls", Minutes: 3,
 		Shows: "A program in the kernel that answers system calls before the kernel does.",
-		Intro: `Linux has more than 350 system calls, and a program uses perhaps fifty. Every other one is code of the kernel that an attacker can call. seccomp(2) puts a filter in front: a small program, in the kernel's own BPF language, that sees the number and the arguments of each call and says what is to be done. It can't be taken off again, and children inherit it.`,
+		Intro: `Linux has more than 350 system calls, and a program uses perhaps fifty. Every other one is code of the kernel that an ` +
+			`attacker can call. seccomp(2) puts a filter in front: a small program, in the kernel's own BPF language, that sees the number ` +
+			`and the arguments of each call and says what is to be done. It can't be taken off again, and children inherit it.`,
 		Needs: func(s *Stage) string {
 			if need := needImage(s); need != "" {
 				return need
@@ -89,9 +105,13 @@ func filters() Lesson {
 		},
 		Scenes: []Scene{{
 			Title: "The default filter",
-			Text:  `The box has the filter that every container of glassbox has by default; it lets through what ordinary programs need. A small program of the tour makes some calls with arguments that do no harm, and says what it was answered.`,
+			Text: `The box has the filter that every container of glassbox has by default; it lets through what ordinary programs need. A ` +
+				`small program of the tour makes some calls with arguments that do no harm, and says what it was answered.`,
 			Plan: func(s *Stage) (*plan.Plan, error) {
-				profile := seccomp.Default(seccomp.DefaultOptions{Arch: runtime.GOARCH, Caps: usual(), KernelMajor: s.facts.Kernel.Major, KernelMinor: s.facts.Kernel.Minor})
+				profile := seccomp.Default(seccomp.DefaultOptions{
+					Arch: runtime.GOARCH, Caps: usual(), KernelMajor: s.facts.Kernel.Major,
+					KernelMinor: s.facts.Kernel.Minor,
+				})
 				f, err := seccomp.Compile(profile, runtime.GOARCH)
 				if err != nil {
 					return nil, err
@@ -100,11 +120,15 @@ func filters() Lesson {
 					namespaces: []string{"mount", "pid"}, why: "Its own mounts and process IDs.", body: folded(s.rootAndProc()),
 					last: append(folded(s.fewer()),
 						child(&plan.NoNewPrivs{}, "Without this promise a filter could be used to confuse setuid programs, so the kernel asks for it."),
-						child(&plan.Seccomp{Name: "default", Flags: f.Flags, Program: f.Bytes()}, "From here on every system call passes through the filter, execve included."),
+						child(&plan.Seccomp{Name: "default", Flags: f.Flags, Program: f.Bytes()},
+							"From here on every system call passes through the filter, execve included."),
 					),
 				}), nil
 			},
-			Question: &Question{Ask: "keyctl(2) is not on the list. What happens to a program that calls it?", Choices: []string{"it is killed", "it gets an error: operation not permitted", "it hangs"}, Answer: 1},
+			Question: &Question{
+				Ask:     "keyctl(2) is not on the list. What happens to a program that calls it?",
+				Choices: []string{"it is killed", "it gets an error: operation not permitted", "it hangs"}, Answer: 1,
+			},
 			Looks: []Look{
 				{Inside: "glassbox tour --inside calls", Outside: "{GLASSBOX} tour --inside calls", Want: func(s Seen) string {
 					if number(s.In, "filtered:") < 4 || number(s.Out, "filtered:") > 2 {
@@ -112,9 +136,13 @@ func filters() Lesson {
 					}
 					return ""
 				}},
-				{Say: "2 means: there is a filter.", Inside: "grep Seccomp: /proc/self/status", Outside: "grep Seccomp: /proc/self/status", Want: inHas("2")},
+				{
+					Say: "2 means: there is a filter.", Inside: "grep Seccomp: /proc/self/status", Outside: "grep Seccomp: /proc/self/status",
+					Want: inHas("2"),
+				},
 			},
-			Because: `The filter answers EPERM in the kernel's place, so that programs which only try go on. Killing is possible, too, and so is asking another process (seccomp_unotify(2)).`,
+			Because: `The filter answers EPERM in the kernel's place, so that programs which only try go on. Killing is possible, too, and ` +
+				`so is asking another process (seccomp_unotify(2)).`,
 			Break: &Break{
 				Text:   `The same plan without the filter.`,
 				Change: without(kind[*plan.Seccomp]),
@@ -124,10 +152,12 @@ func filters() Lesson {
 					}
 					return ""
 				}}},
-				Because: `Now the kernel's own code answers: that an argument is wrong, or that there is no such key. To answer, it had to run, and each of these calls has had bugs that let attackers in.`,
+				Because: `Now the kernel's own code answers: that an argument is wrong, or that there is no such key. To answer, it had to run, ` +
+					`and each of these calls has had bugs that let attackers in.`,
 			},
 		}},
-		Remember: `Capabilities decide whether a call may do something; seccomp decides whether the call is made at all. What doesn't run can't be exploited.`,
-		Read:     "seccomp(2), syscalls(2); glassbox run --security-opt seccomp=FILE.",
+		Remember: `Capabilities decide whether a call may do something; seccomp decides whether the call is made at all. What doesn't run ` +
+			`can't be exploited.`,
+		Read: "seccomp(2), syscalls(2); glassbox run --security-opt seccomp=FILE.",
 	}
 }

@@ -142,7 +142,11 @@ func networks() Lesson {
 		if len(after) > 0 {
 			body = append(body, plumbing(&plan.Await{Name: "network"}))
 		}
-		return s.plan(recipe{namespaces: []string{"mount", "pid", "net"}, why: "The child's network namespace is new and empty; mounts and process IDs are its own as in the lessons before.", after: after, body: body})
+		return s.plan(recipe{
+			namespaces: []string{"mount", "pid", "net"},
+			why:        "The child's network namespace is new and empty; mounts and process IDs are its own as in the lessons before.", after: after,
+			body: body,
+		})
 	}
 	const (
 		show     = "glassbox tour --inside net"
@@ -166,31 +170,48 @@ So that nothing of your machine changes, the part of the host is played by a net
 		},
 		Scenes: []Scene{
 			{
-				Title:    "Nothing",
-				Text:     `A box with a network namespace, and no more.`,
-				Plan:     func(s *Stage) (*plan.Plan, error) { return wired(s, nil, func(plan.Op) bool { return false }), nil },
-				Question: &Question{Ask: "The box calls the world. What is the answer?", Choices: []string{"none; it waits until it gives up", "an error at once: network is unreachable", "the world's: namespaces share the way out"}, Answer: 1},
+				Title: "Nothing",
+				Text:  `A box with a network namespace, and no more.`,
+				Plan:  func(s *Stage) (*plan.Plan, error) { return wired(s, nil, func(plan.Op) bool { return false }), nil },
+				Question: &Question{
+					Ask: "The box calls the world. What is the answer?",
+					Choices: []string{
+						"none; it waits until it gives up", "an error at once: network is unreachable",
+						"the world's: namespaces share the way out",
+					}, Answer: 1,
+				},
 				Looks: []Look{
-					{Say: "Devices with their addresses, and the default route, as ip address and ip route would show them:", Inside: show, Outside: showHost, Want: all(inHas("lo"), inLacks("eth0"), outHas("uplink", "{HOST}"))},
-					{Inside: ask + "{WORLD}:7777", Outside: "{GLASSBOX} tour --inside ask {WORLD}:7777", Want: all(inHas("unreachable"), outHas("you are {HOST}"))},
+					{
+						Say: "Devices with their addresses, and the default route, as ip address and ip route would show them:", Inside: show,
+						Outside: showHost, Want: all(inHas("lo"), inLacks("eth0"), outHas("uplink", "{HOST}")),
+					},
+					{
+						Inside: ask + "{WORLD}:7777", Outside: "{GLASSBOX} tour --inside ask {WORLD}:7777",
+						Want: all(inHas("unreachable"), outHas("you are {HOST}")),
+					},
 				},
 				Because: `Where there is no route, the kernel doesn't even try.`,
 			},
 			{
 				Title: "A cable and a switch",
-				Text:  `A veth device is a cable with two plugs: what goes in at one end comes out at the other. One end is put into the box, the other into a bridge, which is a switch inside the kernel, on which the host has an address, too.`,
+				Text: `A veth device is a cable with two plugs: what goes in at one end comes out at the other. One end is put into the box, ` +
+					`the other into a bridge, which is a switch inside the kernel, on which the host has an address, too.`,
 				Plan: func(s *Stage) (*plan.Plan, error) {
 					return wired(s, nil, func(op plan.Op) bool {
 						return kind[*plan.LinkBridge](op) || kind[*plan.LinkVeth](op) || kind[*plan.LinkAddress](op)
 					}), nil
 				},
-				Question: &Question{Ask: "Whom can the box reach now?", Choices: []string{"nobody", "the host, by its address on the bridge, but not the world", "both"}, Answer: 1},
+				Question: &Question{
+					Ask:     "Whom can the box reach now?",
+					Choices: []string{"nobody", "the host, by its address on the bridge, but not the world", "both"}, Answer: 1,
+				},
 				Looks: []Look{
 					{Inside: show, Outside: showHost, Want: all(inHas("eth0", "{BOX}"), outHas("box0", "tobox", "{GATEWAY}"))},
 					{Inside: ask + "{GATEWAY}:7777", Want: inHas("the host answers: you are {BOX}")},
 					{Inside: ask + "{WORLD}:7777", Want: inHas("unreachable")},
 				},
-				Because: `172.30.0.1 is in the box's own subnet, on the same switch. For any other address it would have to know who passes packets on.`,
+				Because: `172.30.0.1 is in the box's own subnet, on the same switch. For any other address it would have to know who passes ` +
+					`packets on.`,
 				Break: &Break{
 					Text:    `Without the cable: the plan can't give an address to a device that isn't there.`,
 					Change:  without(kind[*plan.LinkVeth]),
@@ -199,16 +220,21 @@ So that nothing of your machine changes, the part of the host is played by a net
 				},
 			},
 			{
-				Title:    "Out into the world",
-				Text:     `The rest of what every container gets: a default route, by which everything that isn't in the subnet goes to the host; forwarding, by which the host passes it on; and a table of firewall rules, one of which is called masquerade.`,
-				Plan:     func(s *Stage) (*plan.Plan, error) { return wired(s, nil, func(plan.Op) bool { return true }), nil },
-				Question: &Question{Ask: "The world answers. By which address did the caller come?", Choices: []string{"172.30.0.2, the box's", "198.51.100.1, the host's", "172.30.0.1, the bridge's"}, Answer: 1},
+				Title: "Out into the world",
+				Text: `The rest of what every container gets: a default route, by which everything that isn't in the subnet goes to the ` +
+					`host; forwarding, by which the host passes it on; and a table of firewall rules, one of which is called masquerade.`,
+				Plan: func(s *Stage) (*plan.Plan, error) { return wired(s, nil, func(plan.Op) bool { return true }), nil },
+				Question: &Question{
+					Ask:     "The world answers. By which address did the caller come?",
+					Choices: []string{"172.30.0.2, the box's", "198.51.100.1, the host's", "172.30.0.1, the bridge's"}, Answer: 1,
+				},
 				Looks: []Look{
 					{Inside: show, Want: inHas("default via {GATEWAY}")},
 					{Inside: ask + "{WORLD}:7777", Want: inHas("the world answers: you are {HOST}")},
 					{Say: "The host itself still sees the box as it is:", Inside: ask + "{GATEWAY}:7777", Want: inHas("you are {BOX}")},
 				},
-				Because: `The world has no route to 172.30.0.0/24, a private network like a thousand others. So the host puts its own address on packets that leave, remembers the connection, and puts the box's address back on the answers (nft(8), "masquerade").`,
+				Because: `The world has no route to 172.30.0.0/24, a private network like a thousand others. So the host puts its own address ` +
+					`on packets that leave, remembers the connection, and puts the box's address back on the answers (nft(8), "masquerade").`,
 				Break: &Break{
 					Text: `The same plan without the one rule that translates what leaves.`,
 					Change: changed(func(o *plan.NftBridge) {
@@ -226,7 +252,8 @@ So that nothing of your machine changes, the part of the host is played by a net
 			},
 			{
 				Title: "In from the world",
-				Text:  `The other direction. In the box a server listens on port 80. One more step publishes it: port 8080 of the host is to lead there. What is called the world below is a command that runs in the world's network namespace.`,
+				Text: `The other direction. In the box a server listens on port 80. One more step publishes it: port 8080 of the host is to ` +
+					`lead there. What is called the world below is a command that runs in the world's network namespace.`,
 				Plan: func(s *Stage) (*plan.Plan, error) {
 					p := wired(s, published(), func(plan.Op) bool { return true })
 					for i := range p.Steps { // the scene before has told of the others
@@ -236,24 +263,31 @@ So that nothing of your machine changes, the part of the host is played by a net
 					}
 					return p, nil
 				},
-				Question: &Question{Ask: "Which process of the host takes the connection and hands it on?", Choices: []string{"glassbox", "one that was started for this port", "none"}, Answer: 2},
+				Question: &Question{
+					Ask:     "Which process of the host takes the connection and hands it on?",
+					Choices: []string{"glassbox", "one that was started for this port", "none"}, Answer: 2,
+				},
 				Looks: []Look{
-					{Inside: "glassbox tour --inside serve 80 &\nuntil glassbox tour --inside ask 127.0.0.1:80 >/dev/null; do :; done; echo it listens", Want: inIs("it listens")},
+					{Inside: "glassbox tour --inside serve 80 &\nuntil glassbox tour --inside ask 127.0.0.1:80 >/dev/null; do :; done; echo it " +
+						"listens", Want: inIs("it listens")},
 					{Outside: "{GLASSBOX} tour --inside ask {HOST}:8080", World: true, Want: outIs("the box answers: you are {WORLD}")},
 				},
-				Because: `The kernel does it: a rule looks the port up in a map and replaces the destination of the connection's packets. The server sees the caller's own address.`,
+				Because: `The kernel does it: a rule looks the port up in a map and replaces the destination of the connection's packets. The ` +
+					`server sees the caller's own address.`,
 				Break: &Break{
 					Text:   `Without that step.`,
 					Change: without(kind[*plan.NftPublish]),
 					Looks: []Look{
-						{Inside: "glassbox tour --inside serve 80 &\nuntil glassbox tour --inside ask 127.0.0.1:80 >/dev/null; do :; done; echo it listens", Want: inIs("it listens")},
+						{Inside: "glassbox tour --inside serve 80 &\nuntil glassbox tour --inside ask 127.0.0.1:80 >/dev/null; do :; done; echo it " +
+							"listens", Want: inIs("it listens")},
 						{Outside: "{GLASSBOX} tour --inside ask {HOST}:8080", World: true, Want: outHas("refused")},
 					},
 					Because: `The server runs as before, and nobody outside knows the way: on port 8080 of the host nobody listens.`,
 				},
 			},
 		},
-		Remember: `A container's network is a cable into a switch of the host, an address, a route, a rule that translates what leaves, and an entry in a map for each published port.`,
-		Read:     "veth(4), network_namespaces(7), ip-link(8), nft(8); docs/networking.md follows a packet through all of it.",
+		Remember: `A container's network is a cable into a switch of the host, an address, a route, a rule that translates what leaves, ` +
+			`and an entry in a map for each published port.`,
+		Read: "veth(4), network_namespaces(7), ip-link(8), nft(8); docs/networking.md follows a packet through all of it.",
 	}
 }

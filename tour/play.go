@@ -314,7 +314,8 @@ func (p *player) looks(number string, looks []Look) error {
 			lack = p.missing(l.Outside, false)
 		}
 		if lack != "" {
-			p.para(fmt.Sprintf("! This machine has no program called %s, so this can't be shown: %s", lack, strings.TrimSpace(p.expand(l.Inside+" "+l.Outside))))
+			p.para(fmt.Sprintf("! This machine has no program called %s, so this can't be shown: %s", lack,
+				strings.TrimSpace(p.expand(l.Inside+" "+l.Outside))))
 			skipped = true // what comes after may build upon it
 			continue
 		}

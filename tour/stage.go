@@ -64,7 +64,10 @@ func needed() []string {
 
 // handy are programs for the learner's own look around, where this machine has them.
 func handy() []string {
-	return []string{"chmod", "cp", "date", "df", "dmesg", "env", "free", "head", "hostname", "ip", "kill", "less", "mkdir", "mv", "ping", "ps", "stat", "top", "umount", "vi"}
+	return []string{
+		"chmod", "cp", "date", "df", "dmesg", "env", "free", "head", "hostname", "ip", "kill", "less", "mkdir", "mv", "ping",
+		"ps", "stat", "top", "umount", "vi",
+	}
 }
 
 // open makes the stage. The image is made when a lesson needs it.
@@ -84,7 +87,8 @@ func open(ctx context.Context, o Options) (*Stage, error) {
 	s := &Stage{ctx: ctx, o: o, facts: f, user: os.Geteuid() != 0 || f.Caps&(1<<21) == 0, freshRoot: fresh != nil}
 	for _, path := range []string{base, o.Program} {
 		if strings.ContainsFunc(path, func(r rune) bool { return r <= ' ' || strings.ContainsRune("'\"\\$`&;|<>()*?[]{}~#!", r) }) {
-			return nil, fmt.Errorf("%q stands in commands that the tour shows and runs in a shell: choose a path without spaces and quotes (--root)", path)
+			return nil, fmt.Errorf("%q stands in commands that the tour shows and runs in a shell: "+
+				"choose a path without spaces and quotes (--root)", path)
 		}
 	}
 	// The lock is there first: whoever finds a directory whose lock nobody holds may remove it. Another tour that is just looking
@@ -112,7 +116,9 @@ func open(ctx context.Context, o Options) (*Stage, error) {
 func (s *Stage) reset() {
 	random := make([]byte, 6)
 	rand.Read(random)
-	s.vars = map[string]string{"DIR": s.dir, "GLASSBOX": s.o.Program, "SELF": strconv.Itoa(os.Getpid()), "TOKEN": "secret-" + hex.EncodeToString(random)}
+	s.vars = map[string]string{
+		"DIR": s.dir, "GLASSBOX": s.o.Program, "SELF": strconv.Itoa(os.Getpid()), "TOKEN": "secret-" + hex.EncodeToString(random),
+	}
 	s.plans, s.starts = nil, nil
 }
 
@@ -260,7 +266,8 @@ func (s *Stage) run(p *plan.Plan) (took time.Duration, err error) {
 	}
 	defer closeAll(fds)
 	start := time.Now()
-	proc, err := fork.Start(p, fork.Options{FDs: map[string]int{"stdin": int(fds[0].Fd()), "stdout": int(fds[1].Fd()), "stderr": int(fds[1].Fd())}})
+	in, out := int(fds[0].Fd()), int(fds[1].Fd())
+	proc, err := fork.Start(p, fork.Options{FDs: map[string]int{"stdin": in, "stdout": out, "stderr": out}})
 	took = time.Since(start)
 	if err != nil {
 		b.in.Close()

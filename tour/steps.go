@@ -62,7 +62,8 @@ func (s *Stage) plan(r recipe) *plan.Plan {
 		if s.user {
 			reason = "You are an ordinary user, so it all happens in a user namespace, where you are root (lesson 7)."
 		}
-		steps = append(steps, host(r.ids, reason), plan.Step{Lane: plan.Host, Phase: plan.Isolation, Op: &plan.Release{Name: "ids"}, Origin: always})
+		steps = append(steps, host(r.ids, reason),
+			plan.Step{Lane: plan.Host, Phase: plan.Isolation, Op: &plan.Release{Name: "ids"}, Origin: always})
 	}
 	steps = append(steps, r.after...)
 	if r.ids != nil {
@@ -77,7 +78,8 @@ func (s *Stage) plan(r recipe) *plan.Plan {
 	for i, name := range []string{"stdin", "stdout", "stderr"} {
 		steps = append(steps, plumbing(&plan.Stdio{From: name, To: i}))
 	}
-	steps = append(steps, plumbing(&plan.Setsid{}), plumbing(&plan.CloseRange{First: 3}), plumbing(&plan.Umask{Mask: 0o022}), plumbing(&plan.ParentDeath{Signal: 9}))
+	steps = append(steps, plumbing(&plan.Setsid{}), plumbing(&plan.CloseRange{First: 3}), plumbing(&plan.Umask{Mask: 0o022}),
+		plumbing(&plan.ParentDeath{Signal: 9}))
 	steps = append(steps, r.last...)
 	argv := r.argv
 	if argv == nil {
@@ -99,9 +101,11 @@ func (s *Stage) newRoot() []plan.Step { return s.rootWith() }
 // rootWith is newRoot with further steps between the mount of the new root and pivot_root, where both roots can be named.
 func (s *Stage) rootWith(between ...plan.Step) []plan.Step {
 	steps := []plan.Step{
-		child(&plan.Mount{Target: "/", Flags: []string{"rec", "private"}}, "What is mounted from now on is seen in this mount namespace only (mount_namespaces(7))."),
+		child(&plan.Mount{Target: "/", Flags: []string{"rec", "private"}},
+			"What is mounted from now on is seen in this mount namespace only (mount_namespaces(7))."),
 		plumbing(&plan.OpenTree{Path: "/dev/null", Save: "null", Device: "c 1:3"}),
-		child(&plan.Mount{Source: s.root, Target: s.root, Flags: []string{"bind", "rec"}}, "pivot_root wants a mount point, so the directory is mounted on itself."),
+		child(&plan.Mount{Source: s.root, Target: s.root, Flags: []string{"bind", "rec"}},
+			"pivot_root wants a mount point, so the directory is mounted on itself."),
 	}
 	steps = append(steps, between...)
 	return append(steps,
@@ -114,6 +118,7 @@ func (s *Stage) rootWith(between ...plan.Step) []plan.Step {
 func (s *Stage) rootAndProc() []plan.Step {
 	return append(s.rootWith(
 		child(&plan.FSMount{Type: "proc", Source: "proc", Attrs: []string{"nosuid", "nodev", "noexec"}, Save: "proc"},
-			"A procfs shows the processes of the PID namespace that makes it. It is made before the root changes, because in a user namespace the kernel allows it only where the host's is in sight."),
+			"A procfs shows the processes of the PID namespace that makes it. It is made before the root changes, because in a user "+
+				"namespace the kernel allows it only where the host's is in sight."),
 	), child(&plan.MoveMount{From: "proc", Target: "/proc"}, "It gets its place in the new root."))
 }

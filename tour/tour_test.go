@@ -19,7 +19,10 @@ func TestLessons(t *testing.T) {
 	}
 	names := map[string]bool{}
 	for i, l := range lessons {
-		for what, text := range map[string]string{"name": l.Name, "title": l.Title, "menu text": l.Shows, "introduction": l.Intro, "end": l.Remember, "reading": l.Read} {
+		for what, text := range map[string]string{
+			"name": l.Name, "title": l.Title, "menu text": l.Shows, "introduction": l.Intro,
+			"end": l.Remember, "reading": l.Read,
+		} {
 			if text == "" {
 				t.Errorf("lesson %d has no %s", i+1, what)
 			}
@@ -120,8 +123,9 @@ func stageFor(t *testing.T, in string) (*Stage, *screen, func() string) {
 func lessonOf(want Want) Lesson {
 	look := Look{Outside: "echo {TOKEN}", Want: want}
 	return Lesson{Name: "test", Title: "A test", Scenes: []Scene{{
-		Title: "One", Text: "A text.", Question: &Question{Ask: "What?", Choices: []string{"this", "that"}, Answer: 1}, Looks: []Look{look}, Because: "So it is.",
-		Break: &Break{Text: "Broken.", Looks: []Look{look}, Because: "So it was."},
+		Title: "One", Text: "A text.", Question: &Question{Ask: "What?", Choices: []string{"this", "that"}, Answer: 1}, Looks: []Look{look},
+		Because: "So it is.",
+		Break:   &Break{Text: "Broken.", Looks: []Look{look}, Because: "So it was."},
 	}, {Title: "Two", Text: "The second scene."}}}
 }
 

@@ -98,7 +98,8 @@ func (v *view) inCgroup(file string) Finding {
 			if g == mount || strings.HasPrefix(g, mount+"/") {
 				found = "in " + g
 				if mount == dir {
-					return differs(where, "in "+dir, found, own("below its cgroup, whose limits still hold: a process of the container may have made this one and gone there"))
+					return differs(where, "in "+dir, found,
+						own("below its cgroup, whose limits still hold: a process of the container may have made this one and gone there"))
 				}
 				return differs(where, "in "+dir, found, byHost())
 			}
@@ -149,7 +150,8 @@ func entry(file, value string) string {
 	case name == "devices.allow", name == "devices.deny":
 		return value
 	case name == "io.max", name == "rdma.max", name == "net_prio.ifpriomap", name == "io.latency", name == "misc.max",
-		strings.HasPrefix(name, "blkio.throttle."), strings.HasSuffix(name, "_device"), strings.HasSuffix(name, ".weight") && strings.Contains(value, ":"):
+		strings.HasPrefix(name, "blkio.throttle."), strings.HasSuffix(name, "_device"),
+		strings.HasSuffix(name, ".weight") && strings.Contains(value, ":"):
 		who, what, _ := strings.Cut(value, " ")
 		if name == "io.max" || name == "rdma.max" {
 			key, _, _ := strings.Cut(what, "=") // each write says one thing of a device
@@ -500,7 +502,8 @@ func (v *view) otherProcesses() {
 			continue
 		}
 		for _, dir := range dirs {
-			if !slices.ContainsFunc(groups, func(g string) bool { return dir == g || strings.HasPrefix(dir, g+"/") }) && v.hasGroupBeside(dir, groups) {
+			if !slices.ContainsFunc(groups, func(g string) bool { return dir == g || strings.HasPrefix(dir, g+"/") }) &&
+				v.hasGroupBeside(dir, groups) {
 				v.beside(fmt.Sprintf("process %d (%s) of the container is in cgroup %s", pid, comm(pid), dir), "/proc/"+e.Name()+"/cgroup", byHost())
 				break
 			}

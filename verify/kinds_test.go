@@ -18,7 +18,8 @@ func TestKinds(t *testing.T) {
 			continue
 		}
 		f := r.Steps[0]
-		if f.Verdict != Holds && f.Verdict != Differs && f.Verdict != Unseen || f.Verdict == Unseen && f.Why == "" || f.Verdict == Differs && (f.Found == "" || f.Why == "") {
+		if f.Verdict != Holds && f.Verdict != Differs && f.Verdict != Unseen || f.Verdict == Unseen && f.Why == "" ||
+			f.Verdict == Differs && (f.Found == "" || f.Why == "") {
 			t.Errorf("%s: %+v: a step holds, differs (with what was found, and who may have done it), or says why it can't be observed", kind, f)
 		}
 	}

@@ -86,7 +86,8 @@ func parseMountinfo(text string) []*mount {
 			continue
 		}
 		out = append(out, &mount{
-			id: f[0], parent: f[1], device: f[2], root: host.Unescape(f[3]), point: host.Unescape(f[4]), attrs: strings.Split(f[5], ","), tags: f[6:],
+			id: f[0], parent: f[1], device: f[2], root: host.Unescape(f[3]), point: host.Unescape(f[4]), attrs: strings.Split(f[5], ","),
+			tags:   f[6:],
 			fstype: host.Unescape(tail[0]), source: host.Unescape(tail[1]), options: splitOptions(tail[2]),
 		})
 	}

@@ -125,7 +125,8 @@ func (t *table) hostSource(name string) (m *mount, root, real string) {
 	}
 	defer unix.Close(fd)
 	var st unix.Statx_t
-	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_MNT_ID, &st); err != nil || st.Mask&unix.STATX_MNT_ID == 0 {
+	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_MNT_ID, &st); err != nil ||
+		st.Mask&unix.STATX_MNT_ID == 0 {
 		return nil, "", ""
 	}
 	real, err = os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
@@ -172,7 +173,10 @@ func (t *table) clone(i int, source string, recursive bool) (n *node, more []*no
 			if h == nil || h.below == nil || of[h.below] == nil || of[h] != nil || !under(h.point, real) || h.tag("unbindable") {
 				continue
 			}
-			s := &node{maker: i, placer: -1, kind: soft, at: "/" + strings.TrimPrefix(rest(h.point, real), "/"), parent: of[h.below], fstype: h.fstype, source: h.source, device: h.device, root: h.root, inherits: h, attrs: map[string]attribute{}, propStep: -1}
+			s := &node{
+				maker: i, placer: -1, kind: soft, at: "/" + strings.TrimPrefix(rest(h.point, real), "/"), parent: of[h.below],
+				fstype: h.fstype, source: h.source, device: h.device, root: h.root, inherits: h, attrs: map[string]attribute{}, propStep: -1,
+			}
 			of[h], left[k], again = s, nil, true
 			more = append(more, s)
 		}
@@ -205,7 +209,8 @@ func descend[M comparable](root M, at string, all []M, parent func(M) M, point f
 	for range len(all) + 1 {
 		next, found := current, false
 		for _, m := range all {
-			if m != current && parent(m) == current && under(at, point(m)) && (!found || len(point(m)) < len(point(next)) || point(m) == point(next)) {
+			if m != current && parent(m) == current && under(at, point(m)) &&
+				(!found || len(point(m)) < len(point(next)) || point(m) == point(next)) {
 				next, found = m, true
 			}
 		}
@@ -282,7 +287,10 @@ func (t *table) play(i int, op plan.Op) {
 		n.options = append(n.options, o.Options...)
 		t.newRoot(i, n, o.Target, nil)
 	case *plan.FSMount:
-		n := &node{maker: i, placer: -1, fstype: o.Type, source: cmp.Or(o.Source, "none"), options: o.Options, exact: true, attrs: map[string]attribute{}, propStep: -1}
+		n := &node{
+			maker: i, placer: -1, fstype: o.Type, source: cmp.Or(o.Source, "none"), options: o.Options, exact: true,
+			attrs: map[string]attribute{}, propStep: -1,
+		}
 		n.set(i, o.Attrs, nil)
 		if o.Save != "" {
 			t.saved[o.Save] = n
@@ -630,7 +638,8 @@ func (t *table) judge(i int, n *node) (wrong []string, found string, absent *Fin
 	if n.inherits != nil && t.speaksFor(i, n) && (n.kind == made || n.kind == soft) {
 		for _, name := range []string{"ro", "nosuid", "nodev", "noexec"} {
 			if _, named := n.attrs[name]; !named && m.has(name) != n.inherits.has(name) {
-				wrong = append(wrong, fmt.Sprintf("%s is %s, %s of the host, where it is from, isn't", m.point, attrWord(name, m.has(name)), n.inherits.point))
+				wrong = append(wrong, fmt.Sprintf("%s is %s, %s of the host, where it is from, isn't", m.point, attrWord(name, m.has(name)),
+					n.inherits.point))
 			}
 		}
 	}
@@ -866,7 +875,8 @@ func (t *table) unlisted(v *view) {
 		who := v.who("CAP_SYS_ADMIN")
 		for _, n := range t.nodes {
 			if n.inherits != nil && n.placer >= 0 && under(m.point, n.at) && n.recursive(v) {
-				who.why = "it may be of the host's tree, as that was when step " + strconv.Itoa(n.maker+1) + " cloned it with all mounts below; else " + who.why
+				who.why = "it may be of the host's tree, as that was when step " + strconv.Itoa(n.maker+1) +
+					" cloned it with all mounts below; else " + who.why
 				break
 			}
 		}

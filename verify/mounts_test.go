@@ -20,7 +20,8 @@ func TestParseMountinfo(t *testing.T) {
 		t.Fatalf("got %d mounts, want 6", len(all))
 	}
 	m := all[1]
-	if m.point != "/a b" || !m.has("ro") || m.has("rw") || !m.tag("shared") || m.group("master") != "2" || m.tag("unbindable") || m.fstype != "tmpfs" || m.below != all[0] {
+	if m.point != "/a b" || !m.has("ro") || m.has("rw") || !m.tag("shared") || m.group("master") != "2" || m.tag("unbindable") ||
+		m.fstype != "tmpfs" || m.below != all[0] {
 		t.Errorf("got %+v", m)
 	}
 	if !sameType("fuse", all[2].fstype) || sameType("fu", all[2].fstype) {
@@ -31,7 +32,10 @@ func TestParseMountinfo(t *testing.T) {
 // TestDescend: of what is mounted on a mount, a path meets the first on its way; what was mounted last at a place covers the rest.
 func TestDescend(t *testing.T) {
 	all := parseMountinfo(tree)
-	for at, want := range map[string]string{"/": "22", "/x": "22", "/a b": "30", "/a b/c/d": "31", "/a bc": "22", "/dev/pts": "34", "/dev": "34"} {
+	for at, want := range map[string]string{
+		"/": "22", "/x": "22", "/a b": "30", "/a b/c/d": "31", "/a bc": "22", "/dev/pts": "34",
+		"/dev": "34",
+	} {
 		got := descend(all[0], at, all, func(m *mount) *mount { return m.below }, func(m *mount) string { return m.point })
 		if got.id != want {
 			t.Errorf("%s leads to mount %s, want %s", at, got.id, want)

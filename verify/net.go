@@ -397,7 +397,8 @@ func (v *view) ownTable(name string) bool {
 // fallback reports whether a link is one that the kernel makes in every new network namespace while the module is loaded
 // (net.core.fb_tunnels_only_for_init_net).
 func fallback(l network.LinkState) bool {
-	return !l.Up && slices.Contains([]string{"tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0", "sit0", "ip6tnl0", "ip6gre0"}, l.Name)
+	return !l.Up && slices.Contains([]string{"tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0", "sit0", "ip6tnl0", "ip6gre0"},
+		l.Name)
 }
 
 // otherLinks finds links, addresses and routes in a network namespace that the plan made.

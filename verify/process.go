@@ -90,7 +90,8 @@ func capWords(m uint64) string {
 
 func (v *view) bounding(o *plan.DropBounding) Finding {
 	if still := v.capSet("CapBnd") & capMask(o.Caps); still != 0 {
-		return differs(v.proc("status"), "CapBnd without "+capWords(capMask(o.Caps)), "CapBnd has "+capWords(still), others("a bounding set only shrinks: this is another process than the plan's, or in another user namespace"))
+		return differs(v.proc("status"), "CapBnd without "+capWords(capMask(o.Caps)), "CapBnd has "+capWords(still),
+			others("a bounding set only shrinks: this is another process than the plan's, or in another user namespace"))
 	}
 	return holds(v.proc("status"), fmt.Sprintf("CapBnd %016x", v.capSet("CapBnd")))
 }
@@ -132,7 +133,8 @@ func (v *view) startsAsRoot() bool {
 }
 
 func (v *view) ambient(o *plan.AmbientCaps) Finding {
-	return same(v.proc("status"), fmt.Sprintf("CapAmb %016x", capMask(o.Caps)), fmt.Sprintf("CapAmb %016x", v.capSet("CapAmb")), cause{v.canHaveAll(v.capSet("CapAmb") &^ capMask(o.Caps)), byProgram().why})
+	return same(v.proc("status"), fmt.Sprintf("CapAmb %016x", capMask(o.Caps)), fmt.Sprintf("CapAmb %016x", v.capSet("CapAmb")),
+		cause{v.canHaveAll(v.capSet("CapAmb") &^ capMask(o.Caps)), byProgram().why})
 }
 
 // filter compares how many filters there are with how many the plan installs. What is in them only a tracer can read, who would have
@@ -180,7 +182,8 @@ func myself() *view {
 
 func (v *view) session(o *plan.Setsid) Finding {
 	if v.stat.Session != v.pid {
-		return differs(v.proc("stat"), "leader of its session", fmt.Sprintf("in session %d", v.stat.Session), others("only a process itself starts a session: this one was forked by the plan's, or is another one"))
+		return differs(v.proc("stat"), "leader of its session", fmt.Sprintf("in session %d", v.stat.Session),
+			others("only a process itself starts a session: this one was forked by the plan's, or is another one"))
 	}
 	if o.Controlling && v.stat.Terminal == 0 {
 		return differs(v.proc("stat"), "a controlling terminal", "none", own("the program may have given it up, or it has hung up"))
@@ -267,7 +270,8 @@ func (v *view) program(o *plan.Execve) Finding {
 // script's path, which is in the place of its name (execve(2), Interpreter scripts).
 func interpreted(argv []string, o *plan.Execve) bool {
 	before := len(argv) - len(o.Argv)
-	return len(o.Argv) > 0 && (before == 1 || before == 2) && slices.Contains(o.Candidates, argv[before]) && slices.Equal(argv[before+1:], o.Argv[1:])
+	return len(o.Argv) > 0 && (before == 1 || before == 2) && slices.Contains(o.Candidates, argv[before]) &&
+		slices.Equal(argv[before+1:], o.Argv[1:])
 }
 
 // limitName is the name of a limit in /proc/PID/limits.
@@ -275,8 +279,10 @@ func limitName(typ string) string {
 	return map[string]string{
 		"RLIMIT_CPU": "Max cpu time", "RLIMIT_FSIZE": "Max file size", "RLIMIT_DATA": "Max data size", "RLIMIT_STACK": "Max stack size",
 		"RLIMIT_CORE": "Max core file size", "RLIMIT_RSS": "Max resident set", "RLIMIT_NPROC": "Max processes", "RLIMIT_NOFILE": "Max open files",
-		"RLIMIT_MEMLOCK": "Max locked memory", "RLIMIT_AS": "Max address space", "RLIMIT_LOCKS": "Max file locks", "RLIMIT_SIGPENDING": "Max pending signals",
-		"RLIMIT_MSGQUEUE": "Max msgqueue size", "RLIMIT_NICE": "Max nice priority", "RLIMIT_RTPRIO": "Max realtime priority", "RLIMIT_RTTIME": "Max realtime timeout",
+		"RLIMIT_MEMLOCK": "Max locked memory", "RLIMIT_AS": "Max address space", "RLIMIT_LOCKS": "Max file locks",
+		"RLIMIT_SIGPENDING": "Max pending signals",
+		"RLIMIT_MSGQUEUE":   "Max msgqueue size", "RLIMIT_NICE": "Max nice priority", "RLIMIT_RTPRIO": "Max realtime priority",
+		"RLIMIT_RTTIME": "Max realtime timeout",
 	}[typ]
 }
 
@@ -317,7 +323,8 @@ func (v *view) writtenProc(o *plan.WriteProc) Finding {
 			return failed(v.proc(file), err)
 		}
 		have, _, _ := strings.Cut(strings.Trim(text, "\x00\n "), " (")
-		return same(v.proc(file), strings.TrimPrefix(o.Value, "exec "), have, others("the policy may have given the program another profile or label"))
+		return same(v.proc(file), strings.TrimPrefix(o.Value, "exec "), have,
+			others("the policy may have given the program another profile or label"))
 	case "attr/keycreate":
 		return unseen(noTraceOf, "execve takes it back")
 	}
@@ -348,7 +355,8 @@ func (v *view) sched(o *plan.Sched) Finding {
 	if o.Policy != "SCHED_DEADLINE" {
 		run, due, every = o.Runtime, o.Deadline, o.Period // the slice of the others is the kernel's own (Linux 6.12)
 	}
-	return same("sched_getattr(2)", words(o.Policy, o.Nice, o.Priority, o.Runtime, o.Deadline, o.Period), words(name, nice, a.Priority, run, due, every),
+	return same("sched_getattr(2)", words(o.Policy, o.Nice, o.Priority, o.Runtime, o.Deadline, o.Period),
+		words(name, nice, a.Priority, run, due, every),
 		v.scheduled(o, a))
 }
 
@@ -376,7 +384,8 @@ func (v *view) affinity(o *plan.Affinity) Finding {
 		return unseen("a list of processors that isn't understood: %q, %q", o.CPUs, v.status["Cpus_allowed_list"])
 	}
 	if !slices.Equal(want, have) {
-		return differs(v.proc("status"), o.CPUs, v.status["Cpus_allowed_list"], own("the program itself may have changed it, or somebody on the host (taskset, a cpuset)"))
+		return differs(v.proc("status"), o.CPUs, v.status["Cpus_allowed_list"],
+			own("the program itself may have changed it, or somebody on the host (taskset, a cpuset)"))
 	}
 	return holds(v.proc("status"), v.status["Cpus_allowed_list"])
 }

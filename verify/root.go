@@ -103,7 +103,8 @@ func (v *view) at(name string) (unix.Stat_t, error) {
 // statOf asks for a file's attributes as the kernel knows them: a file system of the container isn't asked.
 func statOf(fd int, name string) (st unix.Stat_t, err error) {
 	var x unix.Statx_t
-	err = unix.Statx(fd, name, unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT|unix.AT_STATX_DONT_SYNC, unix.STATX_BASIC_STATS, &x)
+	err = unix.Statx(fd, name, unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT|unix.AT_STATX_DONT_SYNC,
+		unix.STATX_BASIC_STATS, &x)
 	st.Mode, st.Uid, st.Gid, st.Rdev = uint32(x.Mode), x.Uid, x.Gid, unix.Mkdev(x.Rdev_major, x.Rdev_minor)
 	return st, err
 }
@@ -164,7 +165,8 @@ func (v *view) node(o *plan.Mknod) Finding {
 	words := func(mode, uid, gid uint32) string {
 		return fmt.Sprintf("%s, mode %04o, owner %d:%d", want, mode, uid, gid)
 	}
-	return same(where, words(o.Mode, v.outside("uid_map", o.UID), v.outside("gid_map", o.GID)), words(st.Mode&0o7777, st.Uid, st.Gid), v.byRoot("root of the container may have changed it (chmod, chown)"))
+	return same(where, words(o.Mode, v.outside("uid_map", o.UID), v.outside("gid_map", o.GID)), words(st.Mode&0o7777, st.Uid, st.Gid),
+		v.byRoot("root of the container may have changed it (chmod, chown)"))
 }
 
 func (v *view) symlink(o *plan.Symlink) Finding {
@@ -224,7 +226,8 @@ func (v *view) devicesIn(dir, mount string, known map[string]bool, depth int) {
 	}
 	defer unix.Close(p)
 	var x unix.Statx_t
-	if unix.Statx(p, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_MNT_ID, &x) != nil || strconv.FormatUint(x.Mnt_id, 10) != mount || depth == 0 {
+	if unix.Statx(p, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_MNT_ID, &x) != nil ||
+		strconv.FormatUint(x.Mnt_id, 10) != mount || depth == 0 {
 		return
 	}
 	fd, err := unix.Openat(p, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)

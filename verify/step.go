@@ -30,7 +30,8 @@ func key(op plan.Op) string {
 		return "proc " + o.File
 	case *plan.WriteFile:
 		return "file " + o.Path
-	case *plan.Umask, *plan.Setresuid, *plan.Setresgid, *plan.Setgroups, *plan.Capset, *plan.AmbientCaps, *plan.Chdir, *plan.Sethostname, *plan.Setdomainname,
+	case *plan.Umask, *plan.Setresuid, *plan.Setresgid, *plan.Setgroups, *plan.Capset, *plan.AmbientCaps, *plan.Chdir, *plan.Sethostname,
+		*plan.Setdomainname,
 		*plan.Sched, *plan.IOPriority, *plan.Affinity, *plan.MemPolicy, *plan.Personality, *plan.IDMap, *plan.TimeOffsets:
 		return op.Kind()
 	}
@@ -79,7 +80,8 @@ func (v *view) step(i int) (Finding, bool) {
 	case *plan.SystemdAttach:
 		return v.inUnit(o.Unit), true
 	case *plan.SystemdSet:
-		return unseen("systemd translates a unit's properties itself; what comes of them is in the files of the unit's cgroup, whose form is systemd's"), true
+		return unseen("systemd translates a unit's properties itself; what comes of them is in the files of the unit's cgroup, whose form " +
+			"is systemd's"), true
 	case *plan.SystemdStop:
 		return unseen(noTraceOf, "a unit that has ended is forgotten"), true
 	case *plan.DeviceFilter:
@@ -119,7 +121,8 @@ func (v *view) step(i int) (Finding, bool) {
 		return unseen("a program of the host ran and ended; what it did is its own"), true
 
 	// Mounts.
-	case *plan.Mount, *plan.Overlay, *plan.RootMount, *plan.Chroot, *plan.PivotRoot, *plan.MoveRoot, *plan.FSMount, *plan.MoveMount, *plan.Remount, *plan.MaskPath, *plan.ReadonlyPath, *plan.BindConsole:
+	case *plan.Mount, *plan.Overlay, *plan.RootMount, *plan.Chroot, *plan.PivotRoot, *plan.MoveRoot, *plan.FSMount, *plan.MoveMount,
+		*plan.Remount, *plan.MaskPath, *plan.ReadonlyPath, *plan.BindConsole:
 		return v.mounts.finding(i), true
 	case *plan.RootUnmount:
 		return unseen(noTraceOf, "what takes something back"), true
@@ -380,7 +383,8 @@ func (v *view) joined(i int, o *plan.Setns) Finding {
 		name, _, _ := strings.Cut(its, ":")
 		want := fmt.Sprintf("%s:[%d]", name, st.Ino)
 		if its != want {
-			return differs(v.proc(nsFile(kind)), want+", as "+file, its, v.moved("the process may have left it, with CAP_SYS_ADMIN, or the file stands for another one by now"))
+			return differs(v.proc(nsFile(kind)), want+", as "+file, its,
+				v.moved("the process may have left it, with CAP_SYS_ADMIN, or the file stands for another one by now"))
 		}
 		found = append(found, its)
 	}
@@ -399,7 +403,8 @@ func (v *view) otherNamespaces() {
 		}
 		if its, mine, err := v.namespace(kind); err == nil && its != mine {
 			v.beside("its "+kind+" namespace isn't that of this command", v.proc(nsFile(kind)),
-				v.moved("the plan leaves it in the host's: the program may have made one of its own (unshare), or this command runs in another one than glassbox did"))
+				v.moved("the plan leaves it in the host's: the program may have made one of its own (unshare), or this command runs in another "+
+					"one than glassbox did"))
 		}
 	}
 }
@@ -441,7 +446,9 @@ func (v *view) idMap(o *plan.IDMap) Finding {
 		slices.SortFunc(have, byContainer)
 		slices.SortFunc(want, byContainer)
 		if !slices.Equal(have, want) {
-			return differs(v.proc(m.file), fmt.Sprint(want), fmt.Sprint(have), others("a map is written once: the process is in another user namespace than the plan's, or this command is in another one than glassbox was"))
+			return differs(v.proc(m.file), fmt.Sprint(want), fmt.Sprint(have),
+				others("a map is written once: the process is in another user namespace than the plan's, or this command is in another one than "+
+					"glassbox was"))
 		}
 	}
 	text, err := v.read("setgroups")

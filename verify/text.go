@@ -34,9 +34,11 @@ func (r *Report) WriteText(w io.Writer, o explain.TextOptions) error {
 	case r.Clean() && !o.Verbose:
 		fmt.Fprintf(t.w, "\n%s\n", t.style("Everything that can be observed is as the plan says.", "32"))
 	case !r.Clean() && !r.Tampered():
-		fmt.Fprintf(t.w, "\n%s\n", t.style("The container can have done this itself. Nothing was found that only somebody else can have done.", "32"))
+		fmt.Fprintf(t.w, "\n%s\n", t.style("The container can have done this itself. Nothing was found that only somebody else can have "+
+			"done.", "32"))
 	}
-	fmt.Fprintf(t.w, "\n%d steps hold, %s, %d can't be observed%s\nplan %s\n", r.Counts[Holds], t.count(r.Counts[Differs], "differ", "differs"),
+	fmt.Fprintf(t.w, "\n%d steps hold, %s, %d can't be observed%s\nplan %s\n", r.Counts[Holds],
+		t.count(r.Counts[Differs], "differ", "differs"),
 		r.Counts[Unseen], more(t.count(r.Counts[Unlisted], "things are in no step", "thing is in no step"), r.Counts[Unlisted]), r.Plan)
 	return t.w.Flush()
 }

@@ -105,7 +105,10 @@ func once(p *plan.Plan, t Target, hash string) (r *Report, again bool, err error
 		return nil, false, err
 	}
 	defer v.close()
-	r = &Report{Version: Version, Name: t.Name, PID: t.PID, Plan: hash, Counts: map[Verdict]int{Holds: 0, Differs: 0, Unseen: 0, Unlisted: 0}, Unexpected: []Finding{}}
+	r = &Report{
+		Version: Version, Name: t.Name, PID: t.PID, Plan: hash,
+		Counts: map[Verdict]int{Holds: 0, Differs: 0, Unseen: 0, Unlisted: 0}, Unexpected: []Finding{},
+	}
 	for i, s := range p.Steps {
 		f, decided := v.step(i)
 		if !decided {

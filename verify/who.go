@@ -97,7 +97,8 @@ func (v *view) limited(want *plan.Rlimit, hard string) cause {
 	if n, err := strconv.ParseUint(hard, 10, 64); (err != nil || n > want.Hard) && !v.canHave("CAP_SYS_RESOURCE") {
 		return byHost().and(", with prlimit")
 	}
-	return own("the program itself may have changed it (the Go runtime raises its soft limit on open files), or somebody on the host with prlimit")
+	return own("the program itself may have changed it (the Go runtime raises its soft limit on open files), or somebody on the host " +
+		"with prlimit")
 }
 
 // scored is the cause of another oom_score_adj: it can be raised, and lowered to what somebody with CAP_SYS_RESOURCE set last

@@ -37,12 +37,17 @@ func (b *bencher) loops(engines []engine) (string, error) {
 	floorRow := row{"the floor", []string{floor, filepath.Join(bundle, "rootfs"), fmt.Sprint(loopRuns)}}
 	for _, name := range []string{"glassbox-runtime", "crun"} {
 		if _, err := exec.LookPath(name); err == nil || name == "glassbox-runtime" {
-			rows = append(rows, row{name + " run", []string{name, "--log", "/dev/null", "--root", "/run/loop-" + name, "run", "--bundle", bundle, "loop"}})
+			rows = append(rows, row{
+				name + " run",
+				[]string{name, "--log", "/dev/null", "--root", "/run/loop-" + name, "run", "--bundle", bundle, "loop"},
+			})
 		}
 	}
 	var text strings.Builder
-	fmt.Fprintf(&text, "\nThe same command %d times, one after the other and nothing else between, ms for each. The floor: the namespaces, cgroups and mounts of\n"+
-		"runc's default specification, made, entered and taken back by bare system calls, with `/bin/true` in them.\n\n| | ms | of the floor |\n|---|---:|---:|\n", loopRuns)
+	fmt.Fprintf(&text, "\nThe same command %d times, one after the other and nothing else between, ms for each. The floor: the "+
+		"namespaces, cgroups and mounts of\n"+
+		"runc's default specification, made, entered and taken back by bare system calls, with `/bin/true` in them.\n\n| | ms | of the "+
+		"floor |\n|---|---:|---:|\n", loopRuns)
 	base, err := b.milliseconds(floorRow.argv...)
 	if err != nil {
 		return "", err

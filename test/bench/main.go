@@ -124,7 +124,9 @@ func bench(bin string, runs, pulls int, onlyRuntimes bool) (page string, err err
 	}
 
 	var text strings.Builder
-	fmt.Fprintf(&text, "# Benchmarks\n\nWritten by `make bench`. Medians of %d runs (%d pulls) after a warm-up, whole processes from fork to exit, all engines in turn on\nthe same machine, image and registry. Smaller is better; in brackets, how many times glassbox's figure.\n\n", runs, pulls)
+	fmt.Fprintf(&text, "# Benchmarks\n\nWritten by `make bench`. Medians of %d runs (%d pulls) after a warm-up, whole processes from "+
+		"fork to exit, all engines in turn on\nthe same machine, image and registry. Smaller is better; in brackets, how many times "+
+		"glassbox's figure.\n\n", runs, pulls)
 	text.WriteString(describe(engines))
 
 	table := map[string]figures{}
@@ -167,7 +169,8 @@ func bench(bin string, runs, pulls int, onlyRuntimes bool) (page string, err err
 	if err := turn("`run --rm IMAGE true`, bridge, ms", runs, verb("run", "--rm", image, "true"), nil); err != nil {
 		return text.String(), err
 	}
-	if err := turn("`run --rm --network none IMAGE true`, ms", runs, verb("run", "--rm", "--network", "none", image, "true"), nil); err != nil {
+	if err := turn("`run --rm --network none IMAGE true`, ms", runs, verb("run", "--rm", "--network", "none", image, "true"),
+		nil); err != nil {
 		return text.String(), err
 	}
 	for _, e := range engines {

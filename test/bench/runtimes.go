@@ -182,7 +182,8 @@ func (b *bencher) runtimes() (string, error) {
 	}
 
 	var text strings.Builder
-	fmt.Fprintf(&text, "\nOCI runtimes on a ready bundle with runc's default specification, medians of %d, whole processes, without the v2 hierarchy of a hybrid\nhost. In brackets, glassbox-runtime's figure as a part of the other's.\n\n| |", runtimeRuns)
+	fmt.Fprintf(&text, "\nOCI runtimes on a ready bundle with runc's default specification, medians of %d, whole processes, without "+
+		"the v2 hierarchy of a hybrid\nhost. In brackets, glassbox-runtime's figure as a part of the other's.\n\n| |", runtimeRuns)
 	columns := append(names, "an empty Go program")
 	for _, name := range columns {
 		fmt.Fprintf(&text, " %s |", name)

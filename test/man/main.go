@@ -95,7 +95,8 @@ func escape(text string) string {
 
 func page(cmd *cobra.Command) []byte {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, ".TH %q 1 \"\" \"glassbox %s\" \"glassbox\"\n.SH NAME\n%s \\- %s\n", strings.ToUpper(name(cmd)), cli.Version, escape(name(cmd)), escape(cmd.Short))
+	fmt.Fprintf(&b, ".TH %q 1 \"\" \"glassbox %s\" \"glassbox\"\n.SH NAME\n%s \\- %s\n", strings.ToUpper(name(cmd)), cli.Version,
+		escape(name(cmd)), escape(cmd.Short))
 	use := cmd.CommandPath()
 	if _, rest, ok := strings.Cut(cmd.Use, " "); ok {
 		use += " " + rest

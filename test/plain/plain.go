@@ -25,7 +25,8 @@ var foreign = [...]string{
 	"LANG", "LANGUAGE", "LC_*", "TZ", "COLUMNS", "LINES", "TERM", "NO_COLOR", "CLICOLOR*", "PAGER", "EDITOR", "VISUAL", "XDG_*",
 	"GLASSBOX_ROOT", "GLASSBOX_STATE", "GLASSBOX_LOG", "DOCKER_*", "CONTAINER*", "BUILDKIT_*", "REGISTRY_*", "SSL_CERT_*", "http_proxy",
 	"https_proxy", "no_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "NOTIFY_SOCKET", "LISTEN_*", "WATCHDOG_*",
-	"CDPATH", "ENV", "BASH_ENV", "GREP_*", "POSIXLY_CORRECT", "GOTRACEBACK", "GODEBUG", "GOMAXPROCS", "GOGC", "GOMEMLIMIT", "LD_*", "TAR_OPTIONS",
+	"CDPATH", "ENV", "BASH_ENV", "GREP_*", "POSIXLY_CORRECT", "GOTRACEBACK", "GODEBUG", "GOMAXPROCS", "GOGC", "GOMEMLIMIT", "LD_*",
+	"TAR_OPTIONS",
 }
 
 // done marks the environment of processes whose parent is plain: they have what that gave them, which may be a test's own choice.
