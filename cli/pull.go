@@ -68,7 +68,8 @@ func (f *platformText) Set(s string) error {
 // insecureFlag declares --insecure-registry, whose default is the environment's list.
 func (a *app) insecureFlag(fs *pflag.FlagSet, to *[]string) {
 	*to = strings.FieldsFunc(a.getenv("GLASSBOX_INSECURE_REGISTRIES"), func(r rune) bool { return r == ',' || r == ' ' })
-	fs.Var(list{to}, "insecure-registry", "Registry that may be spoken to without TLS, or with a certificate nobody vouches for (host[:port]; GLASSBOX_INSECURE_REGISTRIES)")
+	fs.Var(list{to}, "insecure-registry",
+		"Registry that may be spoken to without TLS, or with a certificate nobody vouches for (host[:port]; GLASSBOX_INSECURE_REGISTRIES)")
 }
 
 func (a *app) pullCommand() *cobra.Command {
@@ -83,7 +84,8 @@ func (a *app) pullCommand() *cobra.Command {
 		Args: exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if all {
-				return errors.New("--all-tags is not supported: it would fetch every image that a repository has ever kept\nhint: pull the tags that you need, one by one")
+				return errors.New("--all-tags is not supported: it would fetch every image that a repository has ever kept\n" +
+					"hint: pull the tags that you need, one by one")
 			}
 			e, err := a.open()
 			if err != nil {

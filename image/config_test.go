@@ -19,7 +19,8 @@ const fullConfig = `{
  "created":"2020-01-01T00:00:00Z","author":"a","architecture":"amd64","variant":"v1","os":"linux","os.version":"1","os.features":["f"],
  "container":"c","docker_version":"1","parent":"p","id":"i","comment":"c",
  "config":{"Hostname":"h","Domainname":"d","User":"u","ExposedPorts":{"80/tcp":{}},"Env":["A=b"],"Entrypoint":["e"],"Cmd":["c","d"],
-  "Volumes":{"/v":{}},"WorkingDir":"/w","Labels":{"k":"v"},"StopSignal":"TERM","OnBuild":["RUN x"],"Shell":["sh"],"Image":"i","MacAddress":"m",
+  "Volumes":{"/v":{}},
+  "WorkingDir":"/w","Labels":{"k":"v"},"StopSignal":"TERM","OnBuild":["RUN x"],"Shell":["sh"],"Image":"i","MacAddress":"m",
   "Healthcheck":{"Test":["CMD","x"]},"ArgsEscaped":false,"Memory":0,"MemorySwap":0,"CpuShares":0},
  "container_config":{"Cmd":["x"]},
  "rootfs":{"type":"layers","diff_ids":[]},
@@ -149,8 +150,9 @@ func imageWith(t *testing.T, config string) *Image {
 
 func TestExposedPorts(t *testing.T) {
 	for in, want := range map[string]string{
-		`"80":{}`: "80/tcp", `"80/tcp":{},"80":{}`: "80/tcp", `"53/UDP":{}`: "53/udp", `"8002-8004":{},"8003/tcp":{}`: "8002/tcp 8003/tcp 8004/tcp",
-		`"65535/sctp":{}`: "65535/sctp", `"10/udp":{},"9/tcp":{},"10/tcp":{}`: "9/tcp 10/tcp 10/udp", ``: "", `"1-1024":{}`: "many",
+		`"80":{}`: "80/tcp", `"80/tcp":{},"80":{}`: "80/tcp", `"53/UDP":{}`: "53/udp",
+		`"8002-8004":{},"8003/tcp":{}`: "8002/tcp 8003/tcp 8004/tcp",
+		`"65535/sctp":{}`:              "65535/sctp", `"10/udp":{},"9/tcp":{},"10/tcp":{}`: "9/tcp 10/tcp 10/udp", ``: "", `"1-1024":{}`: "many",
 	} {
 		ports, err := imageWith(t, `{"ExposedPorts":{`+in+`}}`).ExposedPorts()
 		got := strings.Trim(fmt.Sprint(ports), "[]")
@@ -162,7 +164,8 @@ func TestExposedPorts(t *testing.T) {
 		}
 	}
 	for _, in := range []string{
-		"22:22/tcp", "127.0.0.1:8099:80/tcp", "127.0.0.1::80", ":80", "80:", "0", "0-5", "5-0", "65536", "+80", "-80", "80-", "-", "", "/tcp", "80/", "80/icmp",
+		"22:22/tcp", "127.0.0.1:8099:80/tcp", "127.0.0.1::80", ":80", "80:", "0", "0-5", "5-0", "65536", "+80", "-80", "80-", "-",
+		"", "/tcp", "80/", "80/icmp",
 		"80/tcp/udp", "1_0", " 80", "80 ", "８０", "0x50", "80-81-82", "[::1]:80:80", "80\n",
 	} {
 		in, _ := json.Marshal(in)
@@ -215,8 +218,10 @@ func TestHealthcheck(t *testing.T) {
 		}
 	}
 	for _, in := range []string{
-		`{"Test":["x"]}`, `{"Test":["CMD"]}`, `{"Test":["CMD-SHELL"]}`, `{"Test":["CMD-SHELL","a","b"]}`, `{"Test":["NONE","x"]}`, `{"Test":"CMD"}`, `[]`,
-		`{"Interval":-1}`, `{"Timeout":999999}`, `{"StartPeriod":-5}`, `{"StartInterval":1}`, `{"Retries":-1}`, `{"Retries":1.5}`, `{"Interval":1e30}`,
+		`{"Test":["x"]}`, `{"Test":["CMD"]}`, `{"Test":["CMD-SHELL"]}`, `{"Test":["CMD-SHELL","a","b"]}`, `{"Test":["NONE","x"]}`,
+		`{"Test":"CMD"}`, `[]`,
+		`{"Interval":-1}`, `{"Timeout":999999}`, `{"StartPeriod":-5}`, `{"StartInterval":1}`, `{"Retries":-1}`, `{"Retries":1.5}`,
+		`{"Interval":1e30}`,
 	} {
 		if got, err := imageWith(t, `{"Healthcheck":`+in+`}`).Healthcheck(); !errors.Is(err, ErrManifest) {
 			t.Errorf("%s: got %+v, %v; want an error", in, got, err)
@@ -234,7 +239,8 @@ func TestConfigLimits(t *testing.T) {
 	labels := strings.ReplaceAll(object.String(), "{}", `"v"`)
 	begin := time.Now()
 	for name, raw := range map[string]string{
-		"Env": `{"config":{"Env":[` + list + `]}}`, "Cmd": `{"config":{"Cmd":[` + list + `]}}`, "OnBuild": `{"config":{"OnBuild":[` + list + `]}}`,
+		"Env": `{"config":{"Env":[` + list + `]}}`, "Cmd": `{"config":{"Cmd":[` + list + `]}}`,
+		"OnBuild":      `{"config":{"OnBuild":[` + list + `]}}`,
 		"ExposedPorts": `{"config":{"ExposedPorts":{` + object.String() + `}}}`, "Volumes": `{"config":{"Volumes":{` + object.String() + `}}}`,
 		"Labels": `{"config":{"Labels":{` + labels + `}}}`, "Test": `{"config":{"Healthcheck":{"Test":[` + list + `]}}}`,
 		"history": `{"history":[{}` + strings.Repeat(`,{}`, 1e5) + `]}`, "diff_ids": `{"rootfs":{"diff_ids":[` + list + `]}}`,
@@ -248,7 +254,8 @@ func TestConfigLimits(t *testing.T) {
 		t.Errorf("took %v", took)
 	}
 	// Neither does nesting end badly.
-	for _, raw := range []string{strings.Repeat("[", 1e6), strings.Repeat(`{"a":`, 1e6), `{"config":` + strings.Repeat("[", 1e5) + strings.Repeat("]", 1e5) + `}`} {
+	for _, raw := range []string{strings.Repeat("[", 1e6), strings.Repeat(`{"a":`, 1e6), `{"config":` + strings.Repeat("[",
+		1e5) + strings.Repeat("]", 1e5) + `}`} {
 		if _, err := parseConfig([]byte(raw), &v1.Manifest{}); err == nil {
 			t.Errorf("%.20s…: accepted", raw)
 		}

@@ -44,9 +44,9 @@
 // # Refuses
 //
 // Schema 1 manifests, artifacts that are no container images, documents that are both manifest and index (CVE-2021-41190),
-// archives that reach out of their root, ambiguous whiteouts, devices that overlayfs takes for whiteouts, trusted.* and security.* attributes other than
-// security.capability, and everything beyond [Limits]. Plain HTTP is spoken to loopback and to registries listed as
-// insecure only.
+// archives that reach out of their root, ambiguous whiteouts, devices that overlayfs takes for whiteouts, NUL bytes in any string,
+// and everything beyond [Limits]. Attributes other than user.*, security.capability and POSIX ACLs are left out, and that is told. Plain
+// HTTP is spoken to loopback and to registries listed as insecure only.
 //
 // # Where to start
 //

@@ -61,78 +61,92 @@ func TestHostileRegistry(t *testing.T) {
 			status(401, "WWW-Authenticate", fmt.Sprintf(`Bearer realm="%s",service="s"`, strings.ReplaceAll(realm, "SELF", q.Host)))(w, q)
 		}
 	}
+	type handler = func(http.ResponseWriter, *http.Request)
+	endless := func(w http.ResponseWriter, q *http.Request) { never(w, q, strings.Repeat(" ", 1<<16), 0) }
+	dribble := func(w http.ResponseWriter, q *http.Request) { never(w, q, " ", 100*time.Millisecond) }
+	silent := func(_ http.ResponseWriter, q *http.Request) { <-q.Context().Done() }
+	altered := func(w http.ResponseWriter, _ *http.Request) { w.Write(gz([]byte("other"))) }
+	redirect := func(to string) handler {
+		return func(w http.ResponseWriter, q *http.Request) {
+			http.Redirect(w, q, strings.ReplaceAll(to, "SELF", q.URL.Path), http.StatusTemporaryRedirect)
+		}
+	}
+	wantsToken := always(bearer("http://SELF/token"))
 	type answer func(w http.ResponseWriter, q *http.Request, n int) bool
+	type answers map[string]answer
 	tests := []struct {
 		name  string
-		at    map[string]answer
+		at    answers
 		creds bool
 		want  error // nil: it works all the same
 		words string
 	}{
-		{"greeting stalls", map[string]answer{"v2": always(func(_ http.ResponseWriter, q *http.Request) { <-q.Context().Done() })}, false, ErrUnavailable, "in time"},
-		{"greeting stalls in its body", map[string]answer{"v2": always(stall)}, false, nil, ""},
-		{"greeting has no end", map[string]answer{"v2": always(func(w http.ResponseWriter, q *http.Request) { never(w, q, strings.Repeat("x", 1<<16), 0) })}, false, nil, ""},
-		{"greeting 404", map[string]answer{"v2": always(status(404))}, false, nil, ""},
-		{"greeting 403", map[string]answer{"v2": always(status(403))}, false, nil, ""},
-		{"greeting 405", map[string]answer{"v2": always(status(405))}, false, nil, ""},
-		{"greeting 204", map[string]answer{"v2": always(status(204))}, false, nil, ""},
-		{"greeting 401 without a challenge", map[string]answer{"v2": always(status(401))}, false, nil, ""},
-		{"greeting wants Negotiate", map[string]answer{"v2": always(status(401, "WWW-Authenticate", "Negotiate"))}, false, nil, ""},
-		{"greeting redirects for ever", map[string]answer{"v2": always(func(w http.ResponseWriter, q *http.Request) { http.Redirect(w, q, q.URL.Path+"?", 302) })}, false, nil, ""},
-		{"greeting has a megabyte of headers", map[string]answer{"v2": always(status(200, "X", strings.Repeat("x", 1<<20)))}, false, ErrUnavailable, ""},
+		{"greeting stalls", answers{"v2": always(silent)}, false, ErrUnavailable, "in time"},
+		{"greeting stalls in its body", answers{"v2": always(stall)}, false, nil, ""},
+		{"greeting has no end", answers{"v2": always(endless)}, false, nil, ""},
+		{"greeting 404", answers{"v2": always(status(404))}, false, nil, ""},
+		{"greeting 403", answers{"v2": always(status(403))}, false, nil, ""},
+		{"greeting 405", answers{"v2": always(status(405))}, false, nil, ""},
+		{"greeting 204", answers{"v2": always(status(204))}, false, nil, ""},
+		{"greeting 401 without a challenge", answers{"v2": always(status(401))}, false, nil, ""},
+		{"greeting wants Negotiate", answers{"v2": always(status(401, "WWW-Authenticate", "Negotiate"))}, false, nil, ""},
+		{"greeting redirects for ever", answers{"v2": always(redirect("SELF?"))}, false, nil, ""},
+		{"greeting has a megabyte of headers", answers{"v2": always(status(200, "X", strings.Repeat("x", 1<<20)))}, false, ErrUnavailable, ""},
 
-		{"token stalls", map[string]answer{"v2": always(bearer("http://SELF/token")), "token": always(stall)}, false, ErrUnavailable, "in time"},
-		{"token has no end", map[string]answer{"v2": always(bearer("http://SELF/token")), "token": always(func(w http.ResponseWriter, q *http.Request) {
-			never(w, q, strings.Repeat(" ", 1<<16), 0)
-		})}, false, ErrUnavailable, ""},
-		{"token dribbles", map[string]answer{"v2": always(bearer("http://SELF/token")), "token": always(func(w http.ResponseWriter, q *http.Request) {
-			never(w, q, " ", 100*time.Millisecond)
-		})}, false, ErrUnavailable, "in time"},
-		{"token under /blobs/ has no end", map[string]answer{"v2": always(bearer("http://SELF/token/blobs/x")), "token": always(func(w http.ResponseWriter, q *http.Request) {
-			never(w, q, strings.Repeat(" ", 1<<16), 0)
-		})}, false, ErrUnavailable, ""},
-		{"token redirects for ever", map[string]answer{"v2": always(bearer("http://SELF/token")), "token": always(func(w http.ResponseWriter, q *http.Request) {
-			http.Redirect(w, q, "/token?x", 307)
-		})}, false, ErrUnavailable, ""},
-		{"token at another host, plain", map[string]answer{"v2": always(bearer("http://other.test/token"))}, false, ErrTLS, "other.test"},
-		{"token at another host, plain, with credentials", map[string]answer{"v2": always(bearer("http://other.test/token"))}, true, ErrTLS, "other.test"},
-		{"token at another host, with credentials", map[string]answer{"v2": always(bearer("https://other.test/token"))}, true, ErrUnauthorized, "credentials to \"other.test\""},
-		{"token in a file", map[string]answer{"v2": always(bearer("file:///etc/passwd"))}, false, ErrUnavailable, ""},
+		{"token stalls", answers{"v2": wantsToken, "token": always(stall)}, false, ErrUnavailable, "in time"},
+		{"token has no end", answers{"v2": wantsToken, "token": always(endless)}, false, ErrUnavailable, ""},
+		{"token dribbles", answers{"v2": wantsToken, "token": always(dribble)}, false, ErrUnavailable, "in time"},
+		{
+			"token under /blobs/ has no end",
+			answers{"v2": always(bearer("http://SELF/token/blobs/x")), "token": always(endless)},
+			false, ErrUnavailable, "",
+		},
+		{"token redirects for ever", answers{"v2": wantsToken, "token": always(redirect("SELF?"))}, false, ErrUnavailable, ""},
+		{"token at another host, plain", answers{"v2": always(bearer("http://other.test/token"))}, false, ErrTLS, "other.test"},
+		{
+			"token at another host, plain, with credentials",
+			answers{"v2": always(bearer("http://other.test/token"))},
+			true, ErrTLS, "other.test",
+		},
+		{
+			"token at another host, with credentials",
+			answers{"v2": always(bearer("https://other.test/token"))},
+			true, ErrUnauthorized, "credentials to \"other.test\"",
+		},
+		{"token in a file", answers{"v2": always(bearer("file:///etc/passwd"))}, false, ErrUnavailable, ""},
 
-		{"manifest stalls", map[string]answer{"manifests": always(func(_ http.ResponseWriter, q *http.Request) { <-q.Context().Done() })}, false, ErrUnavailable, "in time"},
-		{"manifest stalls in its body", map[string]answer{"manifests": always(stall)}, false, ErrUnavailable, "in time"},
-		{"manifest dribbles", map[string]answer{"manifests": always(func(w http.ResponseWriter, q *http.Request) { never(w, q, " ", 100*time.Millisecond) })}, false, ErrUnavailable, "in time"},
-		{"manifest has no end", map[string]answer{"manifests": always(func(w http.ResponseWriter, q *http.Request) { never(w, q, strings.Repeat(" ", 1<<16), 0) })}, false, ErrLimit, ""},
-		{"manifest redirects for ever", map[string]answer{"manifests": always(func(w http.ResponseWriter, q *http.Request) { http.Redirect(w, q, q.URL.Path+"?x", 307) })}, false, ErrUnavailable, ""},
-		{"manifest at another host, plain", map[string]answer{"manifests": always(func(w http.ResponseWriter, q *http.Request) {
-			http.Redirect(w, q, "http://other.test/x", 307)
-		})}, true, ErrTLS, "other.test"},
-		{"manifest at an address with a password", map[string]answer{"manifests": always(func(w http.ResponseWriter, q *http.Request) {
-			http.Redirect(w, q, "http://a:b@"+q.Host+"/x", 307)
+		{"manifest stalls", answers{"manifests": always(silent)}, false, ErrUnavailable, "in time"},
+		{"manifest stalls in its body", answers{"manifests": always(stall)}, false, ErrUnavailable, "in time"},
+		{"manifest dribbles", answers{"manifests": always(dribble)}, false, ErrUnavailable, "in time"},
+		{"manifest has no end", answers{"manifests": always(endless)}, false, ErrLimit, ""},
+		{"manifest redirects for ever", answers{"manifests": always(redirect("SELF?"))}, false, ErrUnavailable, ""},
+		{"manifest at another host, plain", answers{"manifests": always(redirect("http://other.test/x"))}, true, ErrTLS, "other.test"},
+		{"manifest at an address with a password", answers{"manifests": always(func(w http.ResponseWriter, q *http.Request) {
+			http.Redirect(w, q, "http://a:b@"+q.Host+"/x", http.StatusTemporaryRedirect)
 		})}, false, ErrUnavailable, "password"},
-		{"manifest in a file", map[string]answer{"manifests": always(func(w http.ResponseWriter, q *http.Request) { http.Redirect(w, q, "file:///etc/passwd", 307) })}, false, ErrUnavailable, ""},
-		{"manifest cut once", map[string]answer{"manifests": once(func(w http.ResponseWriter, _ *http.Request) {
+		{"manifest in a file", answers{"manifests": always(redirect("file:///etc/passwd"))}, false, ErrUnavailable, ""},
+		{"manifest cut once", answers{"manifests": once(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "1000")
 			io.WriteString(w, "{")
 		})}, false, nil, ""},
-		{"manifest altered once", map[string]answer{"manifests": once(status(200, "Docker-Content-Digest", digestOf([]byte("other"))))}, false, nil, ""},
-		{"manifest 408 once", map[string]answer{"manifests": once(status(408))}, false, nil, ""},
-		{"manifest 429 once, for two seconds", map[string]answer{"manifests": once(status(429, "Retry-After", "2"))}, false, nil, ""},
-		{"manifest 503, for a day", map[string]answer{"manifests": always(status(503, "Retry-After", "86400"))}, false, ErrUnavailable, "503"},
-		{"manifest 429, with nonsense", map[string]answer{"manifests": always(status(429, "Retry-After", "-1e9"))}, false, ErrRateLimited, "429"},
+		{"manifest altered once", answers{"manifests": once(status(200, "Docker-Content-Digest", digestOf([]byte("other"))))}, false, nil, ""},
+		{"manifest 408 once", answers{"manifests": once(status(408))}, false, nil, ""},
+		{"manifest 429 once, for two seconds", answers{"manifests": once(status(429, "Retry-After", "2"))}, false, nil, ""},
+		{"manifest 503, for a day", answers{"manifests": always(status(503, "Retry-After", "86400"))}, false, ErrUnavailable, "503"},
+		{"manifest 429, with nonsense", answers{"manifests": always(status(429, "Retry-After", "-1e9"))}, false, ErrRateLimited, "429"},
 
-		{"blob stalls", map[string]answer{"blob": always(stall)}, false, ErrTruncated, "cut short"},
-		{"blob dribbles", map[string]answer{"blob": always(func(w http.ResponseWriter, q *http.Request) { never(w, q, "\x1f", 100*time.Millisecond) })}, false, nil, "any"},
-		{"blob has no end", map[string]answer{"blob": always(func(w http.ResponseWriter, q *http.Request) { never(w, q, strings.Repeat("x", 1<<16), 0) })}, false, ErrDigest, ""},
-		{"blob at another host, plain", map[string]answer{"blob": always(func(w http.ResponseWriter, q *http.Request) { http.Redirect(w, q, "http://other.test/x", 307) })}, true, ErrTLS, "other.test"},
-		{"blob redirects for ever", map[string]answer{"blob": always(func(w http.ResponseWriter, q *http.Request) { http.Redirect(w, q, q.URL.Path+"?x", 307) })}, false, ErrUnavailable, ""},
-		{"blob 500 once", map[string]answer{"blob": once(status(500))}, false, nil, ""},
-		{"blob 408 once", map[string]answer{"blob": once(status(408))}, false, nil, ""},
-		{"blob altered once", map[string]answer{"blob": once(func(w http.ResponseWriter, _ *http.Request) { w.Write(gz([]byte("other"))) })}, false, nil, ""},
-		{"blob of another length once", map[string]answer{"blob": once(status(200, "Content-Length", "5"))}, false, nil, ""},
-		{"blob altered always", map[string]answer{"blob": always(func(w http.ResponseWriter, _ *http.Request) { w.Write(gz([]byte("other"))) })}, false, ErrDigest, ""},
-		{"config altered once", map[string]answer{"config": once(status(200, "Content-Length", "0"))}, false, nil, ""},
-		{"/v2/ 404, and the manifest wants credentials", map[string]answer{
+		{"blob stalls", answers{"blob": always(stall)}, false, ErrTruncated, "cut short"},
+		{"blob dribbles", answers{"blob": always(dribble)}, false, nil, "any"},
+		{"blob has no end", answers{"blob": always(endless)}, false, ErrDigest, ""},
+		{"blob at another host, plain", answers{"blob": always(redirect("http://other.test/x"))}, true, ErrTLS, "other.test"},
+		{"blob redirects for ever", answers{"blob": always(redirect("SELF?"))}, false, ErrUnavailable, ""},
+		{"blob 500 once", answers{"blob": once(status(500))}, false, nil, ""},
+		{"blob 408 once", answers{"blob": once(status(408))}, false, nil, ""},
+		{"blob altered once", answers{"blob": once(altered)}, false, nil, ""},
+		{"blob of another length once", answers{"blob": once(status(200, "Content-Length", "5"))}, false, nil, ""},
+		{"blob altered always", answers{"blob": always(altered)}, false, ErrDigest, ""},
+		{"config altered once", answers{"config": once(status(200, "Content-Length", "0"))}, false, nil, ""},
+		{"/v2/ 404, and the manifest wants credentials", answers{
 			"v2": always(status(404)),
 			"manifests": func(w http.ResponseWriter, q *http.Request, _ int) bool {
 				if user, _, _ := q.BasicAuth(); user == "ann" {
@@ -177,7 +191,8 @@ func TestHostileRegistry(t *testing.T) {
 			t.Setenv("HOME", dir)
 			t.Setenv("DOCKER_CONFIG", dir)
 			if tt.creds {
-				os.WriteFile(filepath.Join(dir, "config.json"), []byte(`{"auths":{"`+r.host()+`":{"auth":"YW5uOnNlY3JldA=="}}}`), 0o600)
+				os.WriteFile(filepath.Join(dir, "config.json"),
+					[]byte(`{"auths":{"`+r.host()+`":{"auth":"YW5uOnNlY3JldA=="}}}`), 0o600)
 			}
 			o := quick()
 			o.IdleTimeout, o.SmallTimeout = 400*time.Millisecond, time.Second
@@ -253,7 +268,8 @@ func TestCredentialsStay(t *testing.T) {
 		dir := t.TempDir()
 		t.Setenv("HOME", dir)
 		t.Setenv("DOCKER_CONFIG", dir)
-		os.WriteFile(filepath.Join(dir, "config.json"), []byte(`{"auths":{"`+r.host()+`":{"auth":"YW5uOnNlY3JldA=="}}}`), 0o600)
+		os.WriteFile(filepath.Join(dir, "config.json"),
+			[]byte(`{"auths":{"`+r.host()+`":{"auth":"YW5uOnNlY3JldA=="}}}`), 0o600)
 		s.Pull(t.Context(), r.host()+"/x", quick())
 		if len(leaked) > 0 {
 			t.Errorf("redirected at %s to port %s: sent %q", at, port, leaked)
@@ -315,8 +331,10 @@ func (c *hangUpConn) Read(p []byte) (int, error) {
 func TestCredentialsFile(t *testing.T) {
 	good := `"auth":"YW5uOnNlY3JldA=="`
 	helpers := t.TempDir()
-	os.WriteFile(filepath.Join(helpers, "docker-credential-good"), []byte("#!/bin/sh\nread k; echo \"{\\\"Username\\\":\\\"ann\\\",\\\"Secret\\\":\\\"secret\\\"}\"\n"), 0o755)
-	os.WriteFile(filepath.Join(helpers, "docker-credential-none"), []byte("#!/bin/sh\necho credentials not found in native keychain; exit 1\n"), 0o755)
+	os.WriteFile(filepath.Join(helpers, "docker-credential-good"),
+		[]byte("#!/bin/sh\nread k; echo \"{\\\"Username\\\":\\\"ann\\\",\\\"Secret\\\":\\\"secret\\\"}\"\n"), 0o755)
+	os.WriteFile(filepath.Join(helpers, "docker-credential-none"),
+		[]byte("#!/bin/sh\necho credentials not found in native keychain; exit 1\n"), 0o755)
 	os.WriteFile(filepath.Join(helpers, "docker-credential-broken"), []byte("#!/bin/sh\nprintf 'no \\033[2Jkey'; exit 1\n"), 0o755)
 	t.Setenv("PATH", helpers+":"+os.Getenv("PATH"))
 	for _, tt := range []struct {
@@ -372,7 +390,8 @@ func TestCredentialsFile(t *testing.T) {
 				t.Errorf("the registry saw user %q, want ann: %v", user, tt.user)
 			}
 			text := strings.Join(told, "\n")
-			if tt.told == "" && text != "" || !strings.Contains(text, tt.told) || strings.Contains(text, "\x1b") || strings.Contains(text, "secret") {
+			if tt.told == "" && text != "" ||
+				!strings.Contains(text, tt.told) || strings.Contains(text, "\x1b") || strings.Contains(text, "secret") {
 				t.Errorf("told %q, want %q", text, tt.told)
 			}
 		})

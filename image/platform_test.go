@@ -31,7 +31,8 @@ func TestParsePlatform(t *testing.T) {
 	}
 	for _, in := range []string{
 		"a/b/c/d", "/", "linux/", "/amd64", "linux//v8", "linux/nonsense", "nonsense", "nonsense/amd64", "linux/amd64/v5", "linux/amd64/v",
-		"linux/arm/v9", "linux/arm64/v7", "linux/arm64/v8.x", "linux/arm64/v8.10", "linux/arm64/v8.01", "linux/amd64\x00", " linux/amd64", "linux/s390x/a b",
+		"linux/arm/v9", "linux/arm64/v7", "linux/arm64/v8.x", "linux/arm64/v8.10", "linux/arm64/v8.01", "linux/amd64\x00",
+		" linux/amd64", "linux/s390x/a b",
 		"linux/amd64/\x1b", "unknown/unknown",
 	} {
 		if p, err := ParsePlatform(in); !errors.Is(err, ErrReference) {

@@ -431,7 +431,8 @@ func (p *pull) fill(ctx context.Context, desc v1.Descriptor, diffID string) (*he
 // tellLeft says which attributes of a layer's files were left out: an image that relies on them is another without.
 func (p *pull) tellLeft(desc v1.Descriptor, left map[string]int) {
 	for _, name := range slices.Sorted(maps.Keys(left)) {
-		p.out.warn(fmt.Sprintf("layer %s: the extended attribute %q of %d files was left out", shortDigest(string(desc.Digest)), name, left[name]))
+		p.out.warn(fmt.Sprintf("layer %s: the extended attribute %q of %d files was left out",
+			shortDigest(string(desc.Digest)), name, left[name]))
 	}
 }
 

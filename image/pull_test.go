@@ -6,13 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -23,7 +21,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/sys/unix"
 )
 
 // randomBody does not compress, so that a layer is long enough to be cut.
@@ -122,7 +119,10 @@ func TestPullIndex(t *testing.T) {
 	add := func(p v1.Platform) {
 		_, d := r.push(t, "m", "", p, layer)
 		raw := r.manifests["m:"+d]
-		idx.Manifests = append(idx.Manifests, v1.Descriptor{MediaType: v1.MediaTypeImageManifest, Digest: digest.Digest(d), Size: int64(len(raw)), Platform: &p})
+		idx.Manifests = append(idx.Manifests, v1.Descriptor{
+			MediaType: v1.MediaTypeImageManifest, Digest: digest.Digest(d),
+			Size: int64(len(raw)), Platform: &p,
+		})
 	}
 	add(amd64())
 	add(v1.Platform{OS: "linux", Architecture: "arm64", Variant: "v8"})
@@ -359,7 +359,8 @@ func TestPullTLS(t *testing.T) {
 	h.push(t, "x", "latest", amd64(), layerData{tar: tarOf(t, fileE("f", "1"))})
 	s := openStore(t)
 	_, err := s.Pull(t.Context(), h.host()+"/x", quick())
-	if !errors.Is(err, ErrTLS) || !strings.Contains(err.Error(), "authority this machine does not know") || !strings.Contains(err.Error(), "ca.crt") {
+	if !errors.Is(err, ErrTLS) || !strings.Contains(err.Error(), "authority this machine does not know") ||
+		!strings.Contains(err.Error(), "ca.crt") {
 		t.Errorf("unknown authority: %v", err)
 	}
 	nothingLeft(t, s)
@@ -502,367 +503,5 @@ func TestPullResumesInTheMiddle(t *testing.T) {
 				t.Errorf("content differs: %v", err)
 			}
 		})
-	}
-}
-
-func TestPullAuth(t *testing.T) {
-	for _, scheme := range []string{"basic", "bearer"} {
-		t.Run(scheme, func(t *testing.T) {
-			r, s := newRegistry(t), openStore(t)
-			r.push(t, "x", "latest", amd64(), layerData{tar: tarOf(t, fileE("f", "1"))})
-			r.hook = func(w http.ResponseWriter, q *http.Request) bool {
-				user, pass, ok := q.BasicAuth()
-				good := ok && user == "ann" && pass == "secret"
-				if q.URL.Path == "/token" {
-					if !good || q.URL.Query().Get("scope") != "repository:x:pull" {
-						w.WriteHeader(401)
-					} else {
-						io.WriteString(w, `{"token":"tok"}`)
-					}
-					return true
-				}
-				if scheme == "bearer" {
-					good = q.Header.Get("Authorization") == "Bearer tok"
-				}
-				if !good {
-					w.Header().Set("WWW-Authenticate", map[string]string{
-						"basic": `Basic realm="r"`, "bearer": fmt.Sprintf(`Bearer realm="http://%s/token",service="s"`, q.Host),
-					}[scheme])
-					w.WriteHeader(401)
-				}
-				return !good
-			}
-			dir := t.TempDir()
-			t.Setenv("HOME", t.TempDir())
-			t.Setenv("DOCKER_CONFIG", dir)
-			if _, err := s.Pull(t.Context(), r.host()+"/x", quick()); !errors.Is(err, ErrUnauthorized) || !strings.Contains(err.Error(), dir) {
-				t.Errorf("without credentials: %v", err)
-			}
-			// base64 of ann:secret
-			os.WriteFile(filepath.Join(dir, "config.json"), []byte(`{"auths":{"`+r.host()+`":{"auth":"YW5uOnNlY3JldA=="}}}`), 0o600)
-			if _, err := s.Pull(t.Context(), r.host()+"/x", quick()); err != nil {
-				t.Errorf("with credentials: %v", err)
-			}
-		})
-	}
-}
-
-func TestPullBombs(t *testing.T) {
-	zeros := tarOf(t, fileE("f", strings.Repeat("\x00", 8<<20)))
-	for name, l := range map[string]Limits{
-		"ratio":   {Ratio: 50, RatioFloor: 1 << 20},
-		"bytes":   {Bytes: 1 << 20},
-		"entries": {Entries: 1},
-		"window":  {ZstdWindow: 1 << 10},
-	} {
-		t.Run(name, func(t *testing.T) {
-			r, s := newRegistry(t), openStore(t)
-			d := layerData{tar: zeros, blob: zst(zeros)}
-			if name == "entries" {
-				d = layerData{tar: tarOf(t, fileE("a", ""), fileE("b", ""))}
-			}
-			r.push(t, "x", "latest", amd64(), d)
-			o := quick()
-			o.Limits = l
-			_, err := s.Pull(t.Context(), r.host()+"/x", o)
-			if !errors.Is(err, ErrLimit) {
-				t.Errorf("error %v, want %v", err, ErrLimit)
-			}
-			t.Log(err)
-			nothingLeft(t, s)
-		})
-	}
-}
-
-func TestPullWrongDiffID(t *testing.T) {
-	r, s := newRegistry(t), openStore(t)
-	a, b := tarOf(t, fileE("f", "1")), tarOf(t, fileE("f", "2"))
-	r.push(t, "x", "latest", amd64(), layerData{tar: a, blob: gz(b)})
-	if _, err := s.Pull(t.Context(), r.host()+"/x", quick()); !errors.Is(err, ErrDigest) {
-		t.Errorf("error %v, want %v", err, ErrDigest)
-	}
-	nothingLeft(t, s)
-}
-
-// An interrupted pull keeps the layers that are complete.
-func TestPullResumesByLayer(t *testing.T) {
-	r, s := newRegistry(t), openStore(t)
-	m, _ := r.push(t, "x", "latest", amd64(), layerData{tar: tarOf(t, fileE("a", "1"))}, layerData{tar: tarOf(t, fileE("b", "2"))})
-	first, second := string(m.Layers[0].Digest), string(m.Layers[1].Digest)
-	ctx, cancel := context.WithCancel(t.Context())
-	r.hook = func(w http.ResponseWriter, q *http.Request) bool {
-		if !strings.HasSuffix(q.URL.Path, second) {
-			return false
-		}
-		for range 100 { // until the first is there
-			if rec, _ := s.lookupLayer(string(digestOf(tarOf(t, fileE("a", "1"))))); rec != nil {
-				break
-			}
-			time.Sleep(10 * time.Millisecond)
-		}
-		cancel()
-		<-q.Context().Done()
-		return true
-	}
-	if _, err := s.Pull(ctx, r.host()+"/x", quick()); !errors.Is(err, context.Canceled) {
-		t.Fatalf("error %v, want canceled", err)
-	}
-	nothingLeft(t, s)
-	r.hook = nil
-	r.gets = map[string]int{}
-	img, err := s.Pull(t.Context(), r.host()+"/x", quick())
-	if err != nil || len(img.Layers) != 2 {
-		t.Fatalf("pull again: %v", err)
-	}
-	if n := r.gets["/v2/x/blobs/"+first]; n != 0 {
-		t.Errorf("the complete layer was fetched again")
-	}
-}
-
-// Collect leaves alone what a running pull fills and what it has completed.
-func TestCollectBesidePull(t *testing.T) {
-	r, s := newRegistry(t), openStore(t)
-	m, _ := r.push(t, "x", "latest", amd64(), layerData{tar: tarOf(t, fileE("a", "1"))}, layerData{tar: tarOf(t, fileE("b", randomBody(100<<10)))})
-	second := string(m.Layers[1].Digest)
-	reached, goOn := make(chan bool), make(chan bool)
-	r.hook = func(w http.ResponseWriter, q *http.Request) bool {
-		if strings.HasSuffix(q.URL.Path, second) {
-			w.Write(r.blobs[second][:1000])
-			w.(http.Flusher).Flush()
-			reached <- true
-			<-goOn
-			w.Write(r.blobs[second][1000:])
-			return true
-		}
-		return false
-	}
-	done := make(chan error)
-	go func() {
-		_, err := s.Pull(t.Context(), r.host()+"/x", quick())
-		done <- err
-	}()
-	<-reached
-	for range 100 { // until the first layer is complete
-		if l, _ := filepath.Glob(filepath.Join(s.root, "image/layers/*.json")); len(l) > 0 {
-			break
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-	if c, err := s.Collect(CollectOptions{}); err != nil || c != (Collected{}) {
-		t.Errorf("Collect = %+v, %v; want nothing", c, err)
-	}
-	close(goOn)
-	if err := <-done; err != nil {
-		t.Errorf("pull: %v", err)
-	}
-}
-
-func TestPullDiskFull(t *testing.T) {
-	needRoot(t)
-	s := openStore(t)
-	if err := unix.Mount("tmpfs", s.root, "tmpfs", 0, "size=1m,mode=0700"); err != nil {
-		t.Skipf("needs to mount a small tmpfs: %v", err)
-	}
-	t.Cleanup(func() { unix.Unmount(s.root, unix.MNT_DETACH) })
-	_, err := pullTars(t, s, tarOf(t, fileE("f", randomBody(3<<20))))
-	if !errors.Is(err, ErrNoSpace) || !strings.Contains(err.Error(), "--root") {
-		t.Errorf("error %v, want %v", err, ErrNoSpace)
-	}
-	nothingLeft(t, s)
-}
-
-// A registry may send us elsewhere for blobs, but credentials stay with the registry.
-func TestPullRedirectDropsCredentials(t *testing.T) {
-	r, other, s := newRegistry(t), newRegistry(t), openStore(t)
-	m, _ := r.push(t, "x", "latest", amd64(), layerData{tar: tarOf(t, fileE("f", "1"))})
-	dig := string(m.Layers[0].Digest)
-	other.blob(r.blobs[dig])
-	leaked := ""
-	other.hook = func(w http.ResponseWriter, q *http.Request) bool {
-		leaked += q.Header.Get("Authorization")
-		return false
-	}
-	r.hook = func(w http.ResponseWriter, q *http.Request) bool {
-		if _, _, ok := q.BasicAuth(); !ok {
-			w.Header().Set("WWW-Authenticate", `Basic realm="r"`)
-			w.WriteHeader(401)
-			return true
-		}
-		if strings.HasSuffix(q.URL.Path, dig) {
-			http.Redirect(w, q, other.URL+q.URL.Path, http.StatusTemporaryRedirect)
-			return true
-		}
-		return false
-	}
-	dir := t.TempDir()
-	t.Setenv("HOME", dir)
-	t.Setenv("DOCKER_CONFIG", dir)
-	os.WriteFile(filepath.Join(dir, "config.json"), []byte(`{"auths":{"`+r.host()+`":{"auth":"YW5uOnNlY3JldA=="}}}`), 0o600)
-	if _, err := s.Pull(t.Context(), r.host()+"/x", quick()); err != nil {
-		t.Fatalf("pull: %v", err)
-	}
-	if leaked != "" {
-		t.Errorf("credentials sent to another host: %s", leaked)
-	}
-}
-
-// helperPull runs a pull in another process: this test binary with an environment variable.
-func helperPull(t *testing.T, root, ref string) *exec.Cmd {
-	t.Helper()
-	cmd := exec.Command(os.Args[0], "-test.run=^TestHelperPull$")
-	cmd.Env = append(os.Environ(), "GLASSBOX_TEST_PULL="+root+" "+ref)
-	cmd.Stderr = os.Stderr
-	return cmd
-}
-
-func TestHelperPull(t *testing.T) {
-	root, ref, ok := strings.Cut(os.Getenv("GLASSBOX_TEST_PULL"), " ")
-	if !ok {
-		return // run by other tests, as a process of its own
-	}
-	s, err := Open(root)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.Pull(t.Context(), ref, quick()); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func TestPullTwoProcesses(t *testing.T) {
-	r, s := newRegistry(t), openStore(t)
-	m, _ := r.push(t, "x", "latest", amd64(),
-		layerData{tar: tarOf(t, fileE("a", randomBody(1<<20)))}, layerData{tar: tarOf(t, fileE("d/b", randomBody(1<<20)))})
-	var cmds []*exec.Cmd
-	for range 2 {
-		c := helperPull(t, s.root, r.host()+"/x")
-		if err := c.Start(); err != nil {
-			t.Fatal(err)
-		}
-		cmds = append(cmds, c)
-	}
-	for _, c := range cmds {
-		if err := c.Wait(); err != nil {
-			t.Errorf("process: %v", err)
-		}
-	}
-	img, err := s.Resolve(r.host() + "/x")
-	if err != nil || len(img.Layers) != 2 {
-		t.Fatalf("image %+v, %v", img, err)
-	}
-	if n := r.gets["/v2/x/blobs/"+string(m.Layers[0].Digest)]; n != 1 {
-		t.Errorf("layer fetched %d times by two processes, want once", n)
-	}
-	if c, err := s.Collect(CollectOptions{}); err != nil || c.Ingests+c.Orphans != 0 {
-		t.Errorf("Collect found %+v, %v", c, err)
-	}
-}
-
-// A pull killed at any moment leaves nothing half-visible, and the next one succeeds.
-func TestPullKilled(t *testing.T) {
-	if testing.Short() {
-		t.Skip("slow")
-	}
-	r := newRegistry(t)
-	var many []e
-	for i := range 300 {
-		many = append(many, fileE(fmt.Sprintf("d/%d", i), randomBody(5000)))
-	}
-	r.push(t, "x", "latest", amd64(), layerData{tar: tarOf(t, many...)}, layerData{tar: tarOf(t, fileE("b", randomBody(1<<20)))},
-		layerData{tar: tarOf(t, dirE("d", 0o700), fileE("d/.wh.1", ""))})
-	s := openStore(t)
-	killed := 0
-	for i := range 16 {
-		// Killed at its first request, its second and so on, and then at the first again: as it waits for the rest of an answer, or a while after it
-		// has all of it. What earlier pulls left may spare it the last requests.
-		at, wait := 1+i/2%8, i%2 == 0
-		reached := make(chan bool)
-		var requests atomic.Int32
-		r.hook = func(w http.ResponseWriter, q *http.Request) bool {
-			if int(requests.Add(1)) != at {
-				return false
-			}
-			if wait {
-				answer := httptest.NewRecorder()
-				r.serve(answer, q)
-				maps.Copy(w.Header(), answer.Header())
-				w.WriteHeader(answer.Code)
-				w.Write(answer.Body.Bytes()[:answer.Body.Len()/2])
-				w.(http.Flusher).Flush()
-			}
-			close(reached)
-			if wait {
-				<-q.Context().Done()
-			}
-			return wait
-		}
-		c := helperPull(t, s.root, r.host()+"/x")
-		c.Stderr = nil
-		if err := c.Start(); err != nil {
-			t.Fatal(err)
-		}
-		ended := make(chan error, 1)
-		go func() { ended <- c.Wait() }()
-		select {
-		case <-reached:
-			time.Sleep(time.Duration(rand.IntN(40)) * time.Millisecond)
-			c.Process.Kill()
-			if <-ended != nil {
-				killed++
-			} else if wait {
-				t.Errorf("a pull ended without the rest of answer %d", at)
-			}
-		case err := <-ended:
-			if err != nil {
-				t.Errorf("a pull that nobody killed: %v", err)
-			}
-		}
-		col, err := s.Collect(CollectOptions{OrphanAge: time.Duration(i/2%2) * time.Hour})
-		if err != nil {
-			t.Fatalf("collect: %v", err)
-		}
-		t.Logf("collected %+v", col)
-		if _, err := os.Stat(filepath.Join(s.root, "store.json")); os.IsNotExist(err) {
-			continue // killed before there was a store: whoever makes it finds what is left
-		}
-		for _, p := range []string{"layers/in.*", "layers/rm.*", "image/images/.*", "image/.tmp*", "image/layers/.tmp*"} {
-			if m, _ := filepath.Glob(filepath.Join(s.root, p)); len(m) > 0 {
-				t.Errorf("after Collect: %v", m)
-			}
-		}
-		list, err := s.List()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, img := range list {
-			checkImage(t, s, img, 299)
-		}
-		if len(list) > 0 {
-			if _, err := s.Remove(list[0].ID, RemoveOptions{Force: true}); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	if killed == 0 {
-		t.Error("no pull was killed")
-	}
-	r.hook = nil
-	img, err := s.Pull(t.Context(), r.host()+"/x", quick())
-	if err != nil {
-		t.Fatal(err)
-	}
-	checkImage(t, s, img, 299)
-}
-
-func checkImage(t *testing.T, s *Store, img *Image, files int) {
-	t.Helper()
-	n := 0
-	for i := range files + 1 {
-		if b, err := img.ReadFile(s.root, fmt.Sprintf("/d/%d", i), 1<<20); err == nil && len(b) == 5000 {
-			n++
-		}
-	}
-	if n != files {
-		t.Errorf("image has %d whole files, want %d", n, files)
 	}
 }

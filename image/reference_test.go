@@ -46,8 +46,10 @@ func TestParseRef(t *testing.T) {
 		}
 	}
 	for _, in := range []string{
-		"", ":", "x:", "x@", "x@sha256:abc", "X", "a//b", "/a", "a/", "a..b", "a___b", ".a", "-a", "a-", "x:-t", "x:.t", "x:" + strings.Repeat("t", 129),
-		"host:/a", "host:port/a", "https://host/a", "a b", "a\x00", "é", strings.Repeat("a", 64), strings.Repeat("b", 300), "x@sha512:" + strings.Repeat("a", 128),
+		"", ":", "x:", "x@", "x@sha256:abc", "X", "a//b", "/a", "a/", "a..b", "a___b", ".a", "-a", "a-", "x:-t", "x:.t",
+		"x:" + strings.Repeat("t", 129),
+		"host:/a", "host:port/a", "https://host/a", "a b", "a\x00", "é", strings.Repeat("a", 64), strings.Repeat("b", 300),
+		"x@sha512:" + strings.Repeat("a", 128),
 		"x@SHA256:" + strings.Repeat("a", 64), "[::1/x", "[]/x", "-h.io/x",
 	} {
 		if r, err := ParseRef(in); err == nil || !errors.Is(err, ErrReference) {
@@ -58,7 +60,10 @@ func TestParseRef(t *testing.T) {
 
 // FuzzParseRef compares with the distribution project's parser, which defines the grammar.
 func FuzzParseRef(f *testing.F) {
-	for _, s := range []string{"debian", "a/b:c", "h:5/a@sha256:" + strings.Repeat("a", 64), "A/b", "a.b/c", "[::1]:1/a", "localhost/a", "docker.io/library/a/b"} {
+	for _, s := range []string{
+		"debian", "a/b:c", "h:5/a@sha256:" + strings.Repeat("a", 64), "A/b", "a.b/c", "[::1]:1/a",
+		"localhost/a", "docker.io/library/a/b",
+	} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

@@ -196,7 +196,8 @@ func (c *client) manifestOnce(ctx context.Context, what, want string) (*document
 	return parseDocument(raw, resp.Header.Get("Content-Type"), c.opts.Limits)
 }
 
-// broken is the error of an answer that is not what it should be, and may be the next time: something on the way may have cut or altered it.
+// broken is the error of an answer that is not what it should be, and may be the next time: something on the way may have cut or
+// altered it.
 type broken struct{ err error }
 
 func (b broken) Error() string { return b.err.Error() }

@@ -54,7 +54,8 @@ func TestImpliedDirectories(t *testing.T) {
 	needRoot(t)
 	s := openStore(t)
 	base := tarOf(t, e{name: "./", typ: tar.TypeDir, mode: 0o711, uid: 9, mtime: 5}, dirE("tmp", 0o1777),
-		e{name: "home/", typ: tar.TypeDir, mode: 0o700, uid: 7, gid: 8, mtime: 77}, dirE("usr", 0o755), dirE("usr/lib", 0o751), linkE("lib", "usr/lib"),
+		e{name: "home/", typ: tar.TypeDir, mode: 0o700, uid: 7, gid: 8, mtime: 77}, dirE("usr", 0o755), dirE("usr/lib", 0o751),
+		linkE("lib", "usr/lib"),
 		fileE("usr/lib/old", "o"), fileE("usr/lib/target", "shared"))
 	top := tarOf(t, fileE("tmp/x", "x"), fileE("home/y", "y"), fileE("lib/new", "n"), fileE("lib/sub/z", "z"), hardE("hard", "usr/lib/target"),
 		fileE("new/dir/f", "f"))
@@ -79,7 +80,8 @@ func TestImpliedDirectories(t *testing.T) {
 	if other.Layers[1].Dir == img.Layers[1].Dir {
 		t.Error("two bases share a variant")
 	}
-	if got := listing(t, mountImage(t, s, other)); !slices.Contains(got, "tmp 40700 0:0 1000") || !slices.Contains(got, "hard 100644 elsewhere 0:0 2000") {
+	if got := listing(t, mountImage(t, s, other)); !slices.Contains(got, "tmp 40700 0:0 1000") || !slices.Contains(got,
+		"hard 100644 elsewhere 0:0 2000") {
 		t.Errorf("on the other base: %v", got)
 	}
 }

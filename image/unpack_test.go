@@ -246,7 +246,8 @@ func TestUnpackRefuses(t *testing.T) {
 		{"too many entries", []e{fileE("a", ""), fileE("b", ""), fileE("c", "")}, Limits{Entries: 2}, ErrLimit},
 		{"too many bytes", []e{fileE("a", "12345"), fileE("b", "67890")}, Limits{Bytes: 2*4096 + 9}, ErrLimit},
 		{"memory for names", []e{dirE("aaaa", 0o755), dirE("bbbb", 0o755), fileE("x/.wh.cccc", "")}, Limits{Notes: 300}, ErrLimit},
-		{"attributes too large", []e{{name: "f", mode: 0o644, pax: map[string]string{"SCHILY.xattr.user.x": strings.Repeat("v", 200<<10)}}}, Limits{}, ErrLimit},
+		{"attributes too large", []e{{name: "f", mode: 0o644, pax: map[string]string{"SCHILY.xattr.user.x": strings.Repeat("v",
+			200<<10)}}}, Limits{}, ErrLimit},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

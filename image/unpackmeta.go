@@ -89,7 +89,8 @@ func attribute(key string) (name string, ok bool) {
 
 // xattrs sets the attributes that an image may carry: user.*, file capabilities and ACLs. Overlay's own marks, SELinux labels
 // and the rest of trusted.*, system.* and security.* are the host's business, not the archive's; what is left out is counted. ACLs
-// are not set but returned: the first must wait for chmod, which changes its mask, and what is made in the directory would inherit the second.
+// are not set but returned: the first must wait for chmod, which changes its mask, and what is made in the directory would inherit the
+// second.
 func (u *unpacker) xattrs(fd int, h *tar.Header) (access, inherited string, err error) {
 	total := 0
 	for k, v := range h.PAXRecords {
