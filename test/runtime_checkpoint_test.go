@@ -75,31 +75,12 @@ func TestRuntimeCheckpoint(t *testing.T) {
 	}
 	b.state.before = &before
 
-	wrong := func(want string, args ...string) {
-		t.Helper()
-		if res := b.runtime(args...); res.Code != 1 || !regexp.MustCompile(want).MatchString(res.Stderr) {
-			t.Errorf("%s: got exit code %d and %s, want 1 and %s", strings.Join(args, " "), res.Code, res.Stderr, want)
-		}
-	}
-	b.must("create", "-b", dir, "count")
-	wrong("cannot checkpoint a container that is created", "checkpoint", "--image-path", images, "count")
-	wrong("--console-socket: cannot use console socket", "restore", "-d", "-b", dir, "--console-socket", "/x", "other")
-	wrong("/process/terminal: .*give --console-socket", "restore", "-d", "-b",
-		b.bundle("terminal", root, func(s *specs.Spec) { s.Process.Terminal = true }), "other")
-	wrong(`--manage-cgroups-mode: .*x.* is not one of`, "restore", "-d", "-b", dir, "--manage-cgroups-mode", "x", "--image-path", b.work,
-		"other")
-	wrong("--manage-cgroups-mode: strict", "restore", "-b", dir, "--manage-cgroups-mode", "strict", "--image-path", b.work, "other")
-	wrong("/annotations/org.criu.config: ", "restore", "-b", b.bundle("annotated", root, func(s *specs.Spec) {
-		s.Annotations = map[string]string{"org.criu.config": "/nowhere"}
-	}), "--image-path", b.work, "other")
-	wrong("does not exist", "checkpoint", "nobody")
-	b.must("delete", "-f", "count")
-
+	b.checkpointErrors(dir, root, images)
 	b.must("/bin/sh", "-c", runtime+"run -d -b "+dir+" count </dev/null | head -n 1000000 >"+b.work+"/out &")
 	b.await("count", "running")
 	beyond(t, count, 2)
 
-	wrong("criu", "/bin/sh", "-c", "PATH=/nowhere "+runtime+"checkpoint --image-path "+images+" count")
+	b.wrong("criu", "/bin/sh", "-c", "PATH=/nowhere "+runtime+"checkpoint --image-path "+images+" count")
 	if res := b.runtime("/bin/sh", "-c", "PATH=/nowhere "+runtime+"checkpoint count"); !strings.Contains(res.Stderr,
 		"criu is not installed") || !strings.Contains(res.Stderr, "package") {
 		t.Errorf("without criu: %s", res.Stderr)
@@ -109,10 +90,10 @@ func TestRuntimeCheckpoint(t *testing.T) {
 		if res.Code == 127 {
 			want = "criu is not installed"
 		}
-		wrong(want, "checkpoint", "--image-path", images, "count")
+		b.wrong(want, "checkpoint", "--image-path", images, "count")
 		n := counter(t, count)
 		beyond(t, count, n) // it hasn't been harmed
-		wrong("criu|images", "restore", "-d", "-b", dir, "--image-path", images, "other")
+		b.wrong("criu|images", "restore", "-d", "-b", dir, "--image-path", images, "other")
 		b.must("delete", "-f", "count")
 		if left, err := b.state.leaked(); err != nil || left != "" {
 			t.Errorf("%v\n%s", err, left)
@@ -206,25 +187,51 @@ func TestRuntimeCheckpoint(t *testing.T) {
 		keep := b.bundle("keep", root, nil)
 		b.must("/bin/sh", "-c", runtime+"run -d -b "+keep+" keep </dev/null >/dev/null 2>&1")
 		b.must("checkpoint", "--image-path", filepath.Join(b.work, "kept"), "keep")
-		wrong("/process/noNewPrivileges: this criu has restored process [0-9]+ without it", "/bin/sh", "-c",
+		b.wrong("/process/noNewPrivileges: this criu has restored process [0-9]+ without it", "/bin/sh", "-c",
 			runtime+"--log "+b.work+"/log restore -d -b "+keep+" --image-path "+b.work+"/kept keep </dev/null >/dev/null 2>&1; "+
 				"code=$?; cat "+b.work+"/log >&2; exit $code")
 	}
-	wrong("descriptor 0 was a file", "/bin/sh", "-c", "true | "+runtime+"restore -b "+dir+" --image-path "+images+" fourth")
+	b.wrong("descriptor 0 was a file", "/bin/sh", "-c", "true | "+runtime+"restore -b "+dir+" --image-path "+images+" fourth")
 	// Images that don't belong to the configuration.
 	none := b.bundle("none", root, nil)
-	wrong("/process/terminal: the checkpoint has no terminal", "/bin/sh", "-c",
+	b.wrong("/process/terminal: the checkpoint has no terminal", "/bin/sh", "-c",
 		runtime+"restore -b "+b.bundle("terminal", root, func(s *specs.Spec) {
 			s.Process.Terminal, s.Process.NoNewPrivileges = true, !old
 			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/link/data", Type: "bind", Source: source, Options: []string{"rbind", "ro"}})
 		})+" --image-path "+images+" fourth </dev/null 2>&1 >/dev/null | cat >&2; exit 1")
-	wrong("/mounts: the checkpoint has a bind mount on /link/data, and the configuration has none", "restore", "-b", none, "--image-path",
+	b.wrong("/mounts: the checkpoint has a bind mount on /link/data, and the configuration has none", "restore", "-b", none, "--image-path",
 		images, "fourth")
 	os.Remove(filepath.Join(images, "inventory.img"))
-	wrong("criu restore: .*its log is .*restore.log", "restore", "-b", dir, "--image-path", images, "fourth")
+	b.wrong("criu restore: .*its log is .*restore.log", "restore", "-b", dir, "--image-path", images, "fourth")
 	if left, err := b.state.leaked(); err != nil || left != "" {
 		t.Errorf("%v\n%s", err, left)
 	}
+}
+
+// wrong calls the runtime with what must be refused.
+func (b *bundles) wrong(want string, args ...string) {
+	b.t.Helper()
+	if res := b.runtime(args...); res.Code != 1 || !regexp.MustCompile(want).MatchString(res.Stderr) {
+		b.t.Errorf("%s: got exit code %d and %s, want 1 and %s", strings.Join(args, " "), res.Code, res.Stderr, want)
+	}
+}
+
+// checkpointErrors are those that don't take criu to be seen.
+func (b *bundles) checkpointErrors(dir, root, images string) {
+	b.t.Helper()
+	b.must("create", "-b", dir, "count")
+	b.wrong("cannot checkpoint a container that is created", "checkpoint", "--image-path", images, "count")
+	b.wrong("--console-socket: cannot use console socket", "restore", "-d", "-b", dir, "--console-socket", "/x", "other")
+	b.wrong("/process/terminal: .*give --console-socket", "restore", "-d", "-b",
+		b.bundle("terminal", root, func(s *specs.Spec) { s.Process.Terminal = true }), "other")
+	b.wrong(`--manage-cgroups-mode: .*x.* is not one of`, "restore", "-d", "-b", dir, "--manage-cgroups-mode", "x", "--image-path", b.work,
+		"other")
+	b.wrong("--manage-cgroups-mode: strict", "restore", "-b", dir, "--manage-cgroups-mode", "strict", "--image-path", b.work, "other")
+	b.wrong("/annotations/org.criu.config: ", "restore", "-b", b.bundle("annotated", root, func(s *specs.Spec) {
+		s.Annotations = map[string]string{"org.criu.config": "/nowhere"}
+	}), "--image-path", b.work, "other")
+	b.wrong("does not exist", "checkpoint", "nobody")
+	b.must("delete", "-f", "count")
 }
 
 // checkpoints prepares a test for which criu has to work: a bundle of a container that counts, and what waits until it has gone on.

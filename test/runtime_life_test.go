@@ -132,34 +132,7 @@ func TestRuntimeLife(t *testing.T) {
 		t.Errorf("ps: %v has no %s", pids, execPid)
 	}
 
-	b.must("pause", "life")
-	if s := b.status("life"); s != "paused" {
-		t.Errorf("got status %s, want paused", s)
-	}
-	b.must("resume", "life")
-	b.must("update", "--memory", "64M", "--pids-limit", "50", "life")
-	var event struct {
-		Type, ID string
-		Data     struct {
-			Memory struct{ Usage struct{ Limit, Usage uint64 } }
-			Pids   struct{ Current, Limit uint64 }
-			CPU    struct{ Usage struct{ Total uint64 } }
-		}
-	}
-	text = b.must("events", "--stats", "life")
-	if err := json.Unmarshal([]byte(text), &event); err != nil || event.Type != "stats" || event.ID != "life" ||
-		event.Data.Memory.Usage.Limit != 64<<20 || event.Data.Pids.Limit != 50 || event.Data.Pids.Current < 1 || event.Data.CPU.Usage.Total == 0 {
-		t.Errorf("events: %v %s", err, text)
-	}
-	resources := filepath.Join(b.work, "resources.json")
-	// As containerd does, with all of config.json's resources; the devices that every container has aren't in it.
-	b.write(resources, `{"memory":{"limit":33554432},"pids":{"limit":40},"devices":[{"allow":false,"access":"rwm"}]}`, 0o644)
-	b.must("update", "--resources", resources, "life")
-	b.must("exec", "life", "sh", "-c", "echo x >/dev/null")
-	json.Unmarshal([]byte(b.must("events", "--stats", "life")), &event)
-	if event.Data.Memory.Usage.Limit != 32<<20 || event.Data.Pids.Limit != 40 {
-		t.Errorf("after update --resources: %+v", event)
-	}
+	b.changes(t)
 
 	// A signal that the program doesn't handle does nothing to a process 1; SIGKILL ends all.
 	b.must("kill", "life", "SIGUSR1")
@@ -174,6 +147,38 @@ func TestRuntimeLife(t *testing.T) {
 	b.must("delete", "--force", "life")
 	if left, err := b.state.leaked(); err != nil || left != "" {
 		t.Errorf("%v\n%s", err, left)
+	}
+}
+
+// changes pauses the container, and changes its limits by flags and by a file.
+func (b *bundles) changes(t *testing.T) {
+	b.must("pause", "life")
+	if s := b.status("life"); s != "paused" {
+		t.Errorf("got status %s, want paused", s)
+	}
+	b.must("resume", "life")
+	b.must("update", "--memory", "64M", "--pids-limit", "50", "life")
+	var event struct {
+		Type, ID string
+		Data     struct {
+			Memory struct{ Usage struct{ Limit, Usage uint64 } }
+			Pids   struct{ Current, Limit uint64 }
+			CPU    struct{ Usage struct{ Total uint64 } }
+		}
+	}
+	text := b.must("events", "--stats", "life")
+	if err := json.Unmarshal([]byte(text), &event); err != nil || event.Type != "stats" || event.ID != "life" ||
+		event.Data.Memory.Usage.Limit != 64<<20 || event.Data.Pids.Limit != 50 || event.Data.Pids.Current < 1 || event.Data.CPU.Usage.Total == 0 {
+		t.Errorf("events: %v %s", err, text)
+	}
+	resources := filepath.Join(b.work, "resources.json")
+	// As containerd does, with all of config.json's resources; the devices that every container has aren't in it.
+	b.write(resources, `{"memory":{"limit":33554432},"pids":{"limit":40},"devices":[{"allow":false,"access":"rwm"}]}`, 0o644)
+	b.must("update", "--resources", resources, "life")
+	b.must("exec", "life", "sh", "-c", "echo x >/dev/null")
+	json.Unmarshal([]byte(b.must("events", "--stats", "life")), &event)
+	if event.Data.Memory.Usage.Limit != 32<<20 || event.Data.Pids.Limit != 40 {
+		t.Errorf("after update --resources: %+v", event)
 	}
 }
 

@@ -207,7 +207,12 @@ func TestRuntimeResctrl(t *testing.T) {
 	c.ok("delete", "--force", "d")
 	c.has("deleted")
 
-	// What the kernel or the host refuses, and what is left then: nothing.
+	c.refusals(dir, bundle)
+}
+
+// refusals are of the kernel or of the host. What is left then is nothing.
+func (c *classes) refusals(dir string, bundle func(name string, r *specs.LinuxIntelRdt, args ...string) string) {
+	c.t.Helper()
 	c.must("/bin/mkdir", c.dir+"/a", c.dir+"/b", c.dir+"/c")
 	c.fails([]string{"/linux/intelRdt", "Out of CLOSIDs", "num_closids"}, "create", "--bundle", dir, "full")
 	c.must("/bin/rmdir", c.dir+"/a", c.dir+"/b", c.dir+"/c")
@@ -217,7 +222,7 @@ func TestRuntimeResctrl(t *testing.T) {
 		bundle("l2", &specs.LinuxIntelRdt{Schemata: []string{"L2:0=f"}}), "l2")
 	if res := c.runtime("create", "--bundle", dir, "absent"); res.Code == 0 ||
 		!strings.Contains(res.Stderr, "/linux/intelRdt: there is no resctrl file system") {
-		t.Errorf("without resctrl: %+v", res)
+		c.t.Errorf("without resctrl: %+v", res)
 	}
 	c.has("after refusals")
 }

@@ -136,8 +136,13 @@ func TestRuntimeService(t *testing.T) {
 		t.Errorf("exec --process -: %q", got)
 	}
 	b.must("delete", "-f", "fd")
+	b.killedWhole(root)
+}
 
-	// Without a PID namespace of its own a container is killed as a whole, also when its first process has gone before.
+// killedWhole: without a PID namespace of its own a container is killed as a whole, also when its first process has gone before.
+func (b *bundles) killedWhole(root string) {
+	t := b.t
+	t.Helper()
 	shared := b.bundle("shared", root, func(s *specs.Spec) {
 		s.Process.Args = []string{"sh", "-c", "sleep 1000 & sleep 1001 & exec sleep 1002"}
 		s.Linux.Namespaces = slices.DeleteFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.PIDNamespace })
