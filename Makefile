@@ -42,11 +42,11 @@ demo: build
 setup:
 	test/setup.sh test
 
-# Everything that can be tested on this machine; with HOST=test/otherhost.sh on one that is different in all that tests could assume. Most
+# Everything that can be tested on this machine; with ON=test/otherhost.sh on one that is different in all that tests could assume. Most
 # tests wait more than they work, so two for each processor. TESTFLAGS='-run TestScripts/01-hostname' chooses.
 test: setup build
 	$(GO) vet ./...
-	GLASSBOX_BIN='$(CURDIR)/bin' $(HOST) $(GO) run ./test/report $(GO) test -json -count=1 -parallel $$((2 * $$(nproc))) -timeout 30m $(TESTFLAGS) ./...
+	GLASSBOX_BIN='$(CURDIR)/bin' $(ON) $(GO) run ./test/report $(GO) test -json -count=1 -parallel $$((2 * $$(nproc))) -timeout 30m $(TESTFLAGS) ./...
 
 # The OCI validation suite, a line for each test. RUNTIME=/usr/sbin/runc tries another runtime.
 conformance: setup build

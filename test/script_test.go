@@ -2,7 +2,6 @@ package test
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -17,12 +16,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
+
 	"glassbox/test/fixture"
 	"glassbox/test/machine"
 	"glassbox/test/plain"
-
-	"github.com/rogpeppe/go-internal/testscript"
-	"golang.org/x/sys/unix"
 )
 
 func TestMain(m *testing.M) {
@@ -688,136 +687,6 @@ func startRegistry(m *machine.Machine, dir, kind string, env []string) error {
 	return fixture.Listening(logName, scaled(20*time.Second))
 }
 
-// cpu CONTAINER SECONDS CORES [half] measures what a container's cgroup uses: within a tenth of CORES; with "half", its two
-// busiest processes within a fifth of half of that each (their times are counted in whole ticks).
-func cmdCPU(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) < 3 {
-		ts.Fatalf("usage: cpu CONTAINER SECONDS CORES [half]")
-	}
-	s := of(ts)
-	res, err := s.host.Run(scaled(10*time.Second), []string{filepath.Join(run.bin, "glassbox"), "inspect", args[0]}, environ(ts), "/")
-	ts.Check(err)
-	var list []struct{ State struct{ Pid int } }
-	if err := json.Unmarshal([]byte(res.Stdout), &list); err != nil || len(list) != 1 || list[0].State.Pid == 0 {
-		ts.Fatalf("inspect %s: %v\n%s%s", args[0], err, res.Stdout, res.Stderr)
-	}
-	seconds, err := strconv.ParseFloat(args[1], 64)
-	ts.Check(err)
-	want, err := strconv.ParseFloat(args[2], 64)
-	ts.Check(err)
-	dir, read, err := usageFile(s.host, list[0].State.Pid)
-	ts.Check(err)
-	var (
-		got    float64
-		ticks  map[int]int64
-		passed time.Duration
-		idle   float64
-		shares []float64
-		fair   bool
-	)
-	// More than the limit is wrong at once; less, or shares that are not quite equal, may be a busy machine.
-	for range 4 {
-		idleBefore := idleTicks()
-		first, err := read()
-		ts.Check(err)
-		begin := time.Now()
-		ticks = processTicks(dir)
-		time.Sleep(time.Duration(seconds * float64(time.Second)))
-		second, err := read()
-		ts.Check(err)
-		passed = time.Since(begin)
-		got = float64(second-first) / float64(passed.Nanoseconds())
-		idle = float64(idleTicks()-idleBefore) / 100 / passed.Seconds()
-		ts.Logf("%s: %.3f of a core over %v, while %.3f was idle", dir, got, passed, idle)
-		shares = nil
-		for pid, now := range processTicks(dir) {
-			shares = append(shares, float64(now-ticks[pid])/100/passed.Seconds())
-		}
-		sort.Sort(sort.Reverse(sort.Float64Slice(shares)))
-		fair = len(args) < 4 || len(shares) >= 2 && shares[0] <= want*0.6 && shares[1] >= want*0.4
-		if got > want*1.1 || got > want*0.9 && fair {
-			break
-		}
-	}
-	if got < want*0.9 && want > 1 && idle < 0.2 {
-		ts.Logf("others need this machine: the limit is not reached, and not exceeded")
-		return
-	}
-	if got < want*0.9 || got > want*1.1 {
-		ts.Fatalf("%.3f of a core, want %.3f within a tenth", got, want)
-	}
-	if !fair {
-		ts.Fatalf("shares %.3f, want two of %.3f", shares, want/2)
-	}
-}
-
-// usageFile finds the cgroup of a process of the machine, and how to read the nanoseconds that it has used.
-func usageFile(m *machine.Machine, pid int) (dir string, read func() (int64, error), err error) {
-	groups, err := os.ReadFile(m.Path(fmt.Sprintf("/proc/%d/cgroup", pid)))
-	if err != nil {
-		return "", nil, err
-	}
-	hierarchies, err := machine.Hierarchies()
-	if err != nil {
-		return "", nil, err
-	}
-	for _, line := range strings.Split(strings.TrimSpace(string(groups)), "\n") {
-		parts := strings.SplitN(line, ":", 3)
-		for _, h := range hierarchies {
-			switch {
-			case h.Unified && parts[1] == "":
-				path := filepath.Join(h.Path, parts[2])
-				if _, err := os.Stat(filepath.Join(path, "cpu.max")); err == nil {
-					return path, func() (int64, error) {
-						stat, err := os.ReadFile(filepath.Join(path, "cpu.stat"))
-						var usec int64
-						fmt.Sscanf(string(stat), "usage_usec %d", &usec)
-						return usec * 1000, err
-					}, nil
-				}
-			case !h.Unified && h.Options == parts[1] && strings.Contains(","+parts[1]+",", ",cpuacct,"):
-				path := filepath.Join(h.Path, parts[2])
-				return path, func() (int64, error) {
-					text, err := os.ReadFile(filepath.Join(path, "cpuacct.usage"))
-					if err != nil {
-						return 0, err
-					}
-					return strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
-				}, nil
-			}
-		}
-	}
-	return "", nil, fmt.Errorf("no cgroup with processor accounting in\n%s", groups)
-}
-
-// idleTicks is how long the machine's processors had nothing to do.
-func idleTicks() int64 {
-	stat, _ := os.ReadFile("/proc/stat")
-	var user, nice, system, idle, iowait int64
-	fmt.Sscanf(string(stat), "cpu %d %d %d %d %d", &user, &nice, &system, &idle, &iowait)
-	return idle + iowait
-}
-
-func processTicks(dir string) map[int]int64 {
-	ticks := map[int]int64{}
-	for _, group := range append(machine.Groups(dir), dir) {
-		list, _ := os.ReadFile(filepath.Join(group, "cgroup.procs"))
-		for _, field := range strings.Fields(string(list)) {
-			stat, _ := os.ReadFile("/proc/" + field + "/stat")
-			_, rest, _ := strings.Cut(string(stat), ") ")
-			fields := strings.Fields(rest)
-			if len(fields) < 13 {
-				continue
-			}
-			user, _ := strconv.ParseInt(fields[11], 10, 64)
-			system, _ := strconv.ParseInt(fields[12], 10, 64)
-			pid, _ := strconv.Atoi(field)
-			ticks[pid] = user + system
-		}
-	}
-	return ticks
-}
-
 // tty [=CODE] [<FILE] gb|host ARG… runs a command on a terminal of 24 rows and 80 columns. The lines of FILE say what a
 // person does: "see REGEXP" waits, "type TEXT" types a line, "key N" types a byte, "size ROWS COLS" resizes.
 func cmdTTY(ts *testscript.TestScript, neg bool, args []string) {
@@ -874,155 +743,4 @@ func cmdTTY(ts *testscript.TestScript, neg bool, args []string) {
 		fail("%v after %v", err, c.limit)
 	}
 	judge(ts, c, machine.Result{Code: code, Stdout: strings.ReplaceAll(con.text(), "\r\n", "\n")})
-}
-
-// snapshot is what a command could leave behind.
-type snapshot map[string][]string
-
-// mark starts a container once, so that what stays for all containers is there, and remembers how the machine looks.
-func cmdMark(ts *testscript.TestScript, neg bool, args []string) {
-	s := of(ts)
-	glassbox := filepath.Join(run.bin, "glassbox")
-	res, err := s.host.Run(scaled(30*time.Second), []string{glassbox, "run", "--rm", "busybox", "true"}, environ(ts), "/")
-	ts.Check(err)
-	if res.Code != 0 {
-		ts.Fatalf("mark: run --rm busybox true: exit code %d\n%s%s", res.Code, res.Stdout, res.Stderr)
-	}
-	before, err := s.settled()
-	ts.Check(err)
-	s.before = &before
-}
-
-// settled looks until nothing changes any more: the kernel takes a network namespace apart after its last process has
-// ended, and its links a moment later.
-func (s *state) settled() (snapshot, error) {
-	last, err := s.look()
-	for range 20 {
-		time.Sleep(scaled(50 * time.Millisecond))
-		now, err2 := s.look()
-		if err = errors.Join(err, err2); err != nil || last.compare(now) == "" {
-			return now, err
-		}
-		last = now
-	}
-	return last, nil
-}
-
-// leaks removes every container and then finds the machine as it was at mark.
-func cmdLeaks(ts *testscript.TestScript, neg bool, args []string) {
-	s := of(ts)
-	if s.before == nil {
-		ts.Fatalf("leaks without mark")
-	}
-	glassbox := filepath.Join(run.bin, "glassbox")
-	script := `ids=$("$0" ps -aq) || exit; [ -z "$ids" ] || "$0" rm -f $ids`
-	res, err := s.host.Run(scaled(60*time.Second), []string{"/bin/sh", "-c", script, glassbox}, environ(ts), "/")
-	ts.Check(err)
-	if res.Code != 0 {
-		ts.Fatalf("remove all containers: exit code %d\n%s%s", res.Code, res.Stdout, res.Stderr)
-	}
-	left, err := s.leaked()
-	ts.Check(err)
-	if left != "" {
-		ts.Fatalf("not as before:\n%s", left)
-	}
-}
-
-// leaked compares the machine with how it looked before, for a few seconds: a supervisor may be on its way out.
-func (s *state) leaked() (string, error) {
-	var text string
-	for end := time.Now().Add(scaled(3 * time.Second)); ; time.Sleep(50 * time.Millisecond) {
-		now, err := s.look()
-		if err != nil {
-			return "", err
-		}
-		text = s.before.compare(now)
-		if text == "" || time.Now().After(end) {
-			return text, nil
-		}
-	}
-}
-
-func (before snapshot) compare(now snapshot) string {
-	var out strings.Builder
-	for kind, list := range now {
-		count := map[string]int{}
-		for _, item := range before[kind] {
-			count[item]++
-		}
-		for _, item := range list {
-			if count[item]--; count[item] < 0 {
-				fmt.Fprintf(&out, "left: %s %s\n", kind, item)
-			}
-		}
-		for item, n := range count {
-			// What the warm-up left may go at any time, as far as it is the kernel's to take apart.
-			if n > 0 && (kind == "mount" || kind == "cgroup") {
-				fmt.Fprintf(&out, "gone: %s %s\n", kind, item)
-			}
-		}
-	}
-	return out.String()
-}
-
-// look reads everything of the machine that could be left behind.
-func (s *state) look() (snapshot, error) {
-	now := snapshot{}
-	var errs []error
-	mounts, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", s.host.Pid()))
-	errs = append(errs, err)
-	for _, line := range strings.Split(strings.TrimSpace(string(mounts)), "\n") {
-		fields := strings.Fields(line)
-		if len(fields) > 5 {
-			now["mount"] = append(now["mount"], fields[4])
-		}
-	}
-	for _, root := range s.host.Cgroups() {
-		for _, group := range machine.Groups(root) {
-			now["cgroup"] = append(now["cgroup"], strings.TrimPrefix(group, filepath.Dir(root)))
-		}
-	}
-	for kind, script := range map[string]string{
-		"link": `ip -o link | awk '{print $2}'; ls /run/netns`,
-		"rule": `nft -s list ruleset`,
-	} {
-		res, err := s.host.Run(scaled(10*time.Second), []string{"/bin/sh", "-c", script},
-			[]string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, "/")
-		errs = append(errs, err)
-		if res.Code != 0 {
-			errs = append(errs, errors.New(res.Stderr))
-		}
-		now[kind] = strings.Split(strings.TrimSpace(res.Stdout), "\n")
-	}
-	ours := map[int]bool{}
-	for _, j := range s.jobs {
-		ours[j.Pid] = true
-	}
-	for pid, line := range s.host.Processes() {
-		if !ours[pid] {
-			now["process"] = append(now["process"], line)
-		}
-	}
-	for _, dir := range []string{s.host.Path(store), s.host.Path("/run/glassbox")} {
-		now["file"] = append(now["file"], tree(dir, 3)...)
-	}
-	return now, errors.Join(errs...)
-}
-
-// tree lists what is below dir, some levels deep. Locks may stay: they hold nothing.
-func tree(dir string, depth int) []string {
-	var list []string
-	entries, _ := os.ReadDir(dir)
-	for _, entry := range entries {
-		if strings.HasSuffix(entry.Name(), "lock") {
-			continue
-		}
-		list = append(list, entry.Name())
-		if entry.IsDir() && depth > 1 {
-			for _, below := range tree(filepath.Join(dir, entry.Name()), depth-1) {
-				list = append(list, filepath.Join(entry.Name(), below))
-			}
-		}
-	}
-	return list
 }

@@ -2,7 +2,7 @@
 //
 // Its one idea: what a process inherits (umask, limits, environment, ignored signals, priority) is part of a test's input, so the test
 // sets it. What a whole host has (settings of the kernel, firewall, mounts) is set in the namespaces that a test makes for itself: see
-// package machine. It refuses to change anything but the calling process. `make test HOST=test/otherhost.sh` runs the suite on a host
+// package machine. It refuses to change anything but the calling process. `make test ON=test/otherhost.sh` runs the suite on a host
 // that is different in all of this. Start reading at [Set].
 package plain
 
