@@ -129,8 +129,8 @@ func bridgeNames(n Network) []string {
 // choose finds a bridge's name and a subnet, and with claim takes them, so that another installation that chooses at the same moment,
 // and shares no lock with this one, chooses differently. What arbitrates is the kernel: a name can be made once, and a bridge is made
 // together with its hardware address, which names the subnet. Who made a bridge then looks at all others. Of two with overlapping
-// subnets the one with the higher index was made later, and gives way: indices only grow (dev_new_index in net/core/dev.c), so the later one sees
-// the earlier one.
+// subnets the one with the higher index was made later, and gives way: indices only grow (dev_new_index in net/core/dev.c), so the later
+// one sees the earlier one.
 func (s Store) choose(c *conn, n Network, claim bool) (Network, error) {
 	if claim {
 		// Two installations may have one root, and so one record: each finds its bridge by the mark.
