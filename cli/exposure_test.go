@@ -36,17 +36,23 @@ func exposed(t *testing.T, line string) *explain.Report {
 	c := &container.Container{Version: container.Version, ID: id, Config: o.Config}
 	controllers := []string{"cpu", "cpuset", "io", "memory", "pids"}
 	facts := &host.Facts{
-		Arch: runtime.GOARCH, Kernel: host.Kernel{Release: "6.6.0", Major: 6, Minor: 6}, LastCap: 40, Caps: 1<<41 - 1, Seccomp: true, CPUs: 2, NoFile: [2]uint64{1024, 4096},
+		Arch: runtime.GOARCH, Kernel: host.Kernel{Release: "6.6.0", Major: 6, Minor: 6}, LastCap: 40, Caps: 1<<41 - 1, Seccomp: true, CPUs: 2,
+		NoFile: [2]uint64{1024, 4096},
 		Memory: 8 << 30,
-		Cgroup: host.Cgroup{Mode: host.CgroupV2, Hierarchies: []host.Hierarchy{{Mount: "/sys/fs/cgroup", V2: true, Own: "/", Controllers: controllers, Enabled: controllers}}},
+		Cgroup: host.Cgroup{Mode: host.CgroupV2, Hierarchies: []host.Hierarchy{{
+			Mount: "/sys/fs/cgroup", V2: true, Own: "/",
+			Controllers: controllers, Enabled: controllers,
+		}}},
 	}
 	node := func(name, kind string, major, minor int64) spec.Node {
 		return spec.Node{Path: name, Type: kind, Major: major, Minor: minor, Mode: 0o660}
 	}
-	kvm, disk, fuse, tun := node("/dev/kvm", "c", 10, 232), node("/dev/sda", "b", 8, 0), node("/dev/fuse", "c", 10, 229), node("/dev/net/tun", "c", 10, 200)
+	kvm, disk, fuse, tun := node("/dev/kvm", "c", 10, 232), node("/dev/sda", "b", 8, 0), node("/dev/fuse", "c", 10, 229), node("/dev/net/tun",
+		"c", 10, 200)
 	other := spec.Process{Container: strings.Repeat("e", 64), PID: 77, Shm: "/srv/shm"}
 	out, err := spec.Write(spec.Input{
-		Container: c, Facts: facts, Root: "/var/lib/glassbox", Dir: "containers/" + id, Layers: []string{"layers/base", "layers/top"}, Runtime: "/usr/local/bin/glassbox-runtime",
+		Container: c, Facts: facts, Root: "/var/lib/glassbox", Dir: "containers/" + id, Layers: []string{"layers/base", "layers/top"},
+		Runtime: "/usr/local/bin/glassbox-runtime",
 		Answers: spec.Answers{
 			Hostname: "host", SwapAccounting: true, AllDevices: []spec.Node{kvm, disk, fuse, tun},
 			Devices: map[string][]spec.Node{
@@ -78,7 +84,8 @@ func exposed(t *testing.T, line string) *explain.Report {
 		wired = network.Loopback()
 	}
 	made, err := compile.Container(compile.Input{
-		Spec: out.Spec, Facts: *facts, Overlay: out.Overlay, Mountpoint: out.Mountpoint, SeccompName: out.SeccompName, DieWithParent: true, MakeCwd: true,
+		Spec: out.Spec, Facts: *facts, Overlay: out.Overlay, Mountpoint: out.Mountpoint, SeccompName: out.SeccompName, DieWithParent: true,
+		MakeCwd: true,
 		Network: wired, Origins: out.Origins,
 	})
 	if err != nil {

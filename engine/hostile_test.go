@@ -46,7 +46,8 @@ func ordinary(t *testing.T, v2 bool) (*plan.Plan, *vet) {
 		{Access: "rwm"},
 		{Allow: true, Type: "c", Access: "m"},
 		{Allow: true, Type: "b", Access: "m"},
-		allow("c", 1, 3), allow("c", 1, 5), allow("c", 1, 7), allow("c", 1, 8), allow("c", 1, 9), allow("c", 5, 0), allow("c", 5, 1), allow("c", 5, 2),
+		allow("c", 1, 3), allow("c", 1, 5), allow("c", 1, 7), allow("c", 1, 8), allow("c", 1, 9), allow("c", 5, 0), allow("c", 5, 1),
+		allow("c", 5, 2),
 		{Allow: true, Type: "c", Major: number(136), Access: "rwm"},
 	}
 	config := &specs.Spec{
@@ -63,10 +64,11 @@ func ordinary(t *testing.T, v2 bool) (*plan.Plan, *vet) {
 			{Destination: "/data", Type: "bind", Source: "/srv/data", Options: []string{"rbind", "rprivate"}},
 		},
 		Linux: &specs.Linux{
-			CgroupsPath: "/glassbox/" + hostileID, MaskedPaths: spec.MaskedPaths(&container.Config{}), ReadonlyPaths: spec.ReadonlyPaths(&container.Config{}),
-			Namespaces: []specs.LinuxNamespace{{Type: "mount"}, {Type: "pid"}, {Type: "uts"}, {Type: "ipc"}, {Type: "network"}, {Type: "cgroup"}},
-			Resources:  &specs.LinuxResources{Devices: rules, Memory: &specs.LinuxMemory{Limit: &limit}, Pids: &specs.LinuxPids{Limit: &pids}},
-			Seccomp:    seccomp.Default(seccomp.DefaultOptions{Arch: runtime.GOARCH, Caps: hostileCaps(), KernelMajor: 6, KernelMinor: 1}),
+			CgroupsPath: "/glassbox/" + hostileID, MaskedPaths: spec.MaskedPaths(&container.Config{}),
+			ReadonlyPaths: spec.ReadonlyPaths(&container.Config{}),
+			Namespaces:    []specs.LinuxNamespace{{Type: "mount"}, {Type: "pid"}, {Type: "uts"}, {Type: "ipc"}, {Type: "network"}, {Type: "cgroup"}},
+			Resources:     &specs.LinuxResources{Devices: rules, Memory: &specs.LinuxMemory{Limit: &limit}, Pids: &specs.LinuxPids{Limit: &pids}},
+			Seccomp:       seccomp.Default(seccomp.DefaultOptions{Arch: runtime.GOARCH, Caps: hostileCaps(), KernelMajor: 6, KernelMinor: 1}),
 		},
 	}
 	controllers := []string{"cpu", "cpuset", "io", "memory", "pids"}
@@ -80,12 +82,16 @@ func ordinary(t *testing.T, v2 bool) (*plan.Plan, *vet) {
 		}
 	}
 	facts := &host.Facts{
-		Arch: runtime.GOARCH, Kernel: host.Kernel{Release: "6.1.0", Major: 6, Minor: 1}, LastCap: 40, Caps: 1<<41 - 1, Seccomp: true, CPUs: 2, Cgroup: cgroups,
+		Arch: runtime.GOARCH, Kernel: host.Kernel{Release: "6.1.0", Major: 6, Minor: 1}, LastCap: 40, Caps: 1<<41 - 1, Seccomp: true, CPUs: 2,
+		Cgroup: cgroups,
 	}
 	rel := "containers/" + hostileID
 	out, err := compile.Container(compile.Input{
 		Spec: config, Facts: *facts, SeccompName: "default", DieWithParent: true, Mountpoint: dir + "/merged", Network: network.Loopback(),
-		Overlay: &plan.Overlay{Dir: hostileRoot, Lower: []string{"layers/2b", "layers/1a"}, Upper: rel + "/upper", Work: rel + "/work", Target: dir + "/merged"},
+		Overlay: &plan.Overlay{
+			Dir: hostileRoot, Lower: []string{"layers/2b", "layers/1a"}, Upper: rel + "/upper", Work: rel + "/work",
+			Target: dir + "/merged",
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -187,7 +193,8 @@ func returns(verdict uint32) []byte {
 }
 
 func bindOf(source, target string, propagation ...string) (*plan.OpenTree, *plan.MoveMount) {
-	return &plan.OpenTree{Path: source, Recursive: true, Save: "evil"}, &plan.MoveMount{From: "evil", Target: target, Create: "like", Propagation: propagation}
+	return &plan.OpenTree{Path: source, Recursive: true, Save: "evil"},
+		&plan.MoveMount{From: "evil", Target: target, Create: "like", Propagation: propagation}
 }
 
 // hostilePlan is a plan that says less than it does. Grades are those of a security engineer who sees through it: F where the container
@@ -221,9 +228,18 @@ func hostileWalls() []hostilePlan {
 				return ro || mask
 			})
 		}, grade: "F", reason: "/proc/sys can be written"},
-		{name: "/proc/sys alone is left out", change: func(f forge) { f.drop(dropMask("/proc/sys")) }, refused: "leaves /proc/sys", grade: "F", reason: "/proc/sys can be written"},
-		{name: "/proc/sysrq-trigger is left out", change: func(f forge) { f.drop(dropMask("/proc/sysrq-trigger")) }, refused: "leaves /proc/sysrq-trigger", grade: "D", reason: "sysrq"},
-		{name: "/proc/kcore is left out", change: func(f forge) { f.drop(dropMask("/proc/kcore")) }, refused: "leaves /proc/kcore", grade: "B", reason: "not hidden: /proc/kcore"},
+		{
+			name: "/proc/sys alone is left out", change: func(f forge) { f.drop(dropMask("/proc/sys")) }, refused: "leaves /proc/sys", grade: "F",
+			reason: "/proc/sys can be written",
+		},
+		{
+			name: "/proc/sysrq-trigger is left out", change: func(f forge) { f.drop(dropMask("/proc/sysrq-trigger")) },
+			refused: "leaves /proc/sysrq-trigger", grade: "D", reason: "sysrq",
+		},
+		{
+			name: "/proc/kcore is left out", change: func(f forge) { f.drop(dropMask("/proc/kcore")) }, refused: "leaves /proc/kcore", grade: "B",
+			reason: "not hidden: /proc/kcore",
+		},
 		{name: "read-only paths before /proc is mounted", change: func(f forge) {
 			f.drop(dropMask("/proc/sys"))
 			f.insert(f.first("pivot_root")+1, child(&plan.ReadonlyPath{Path: "/proc/sys"})...)
@@ -316,18 +332,22 @@ func hostileMounts() []hostilePlan {
 			reason: "read the host's /:",
 		},
 		{
-			name: "a layer that is a directory of the host", change: overlay(func(o *plan.Overlay) { o.Lower = append(o.Lower, "/etc") }), grade: "D",
+			name: "a layer that is a directory of the host", change: overlay(func(o *plan.Overlay) { o.Lower = append(o.Lower, "/etc") }),
+			grade:  "D",
 			reason: "read the host's /etc",
 		},
 		{
-			name: "the host's root as a layer", change: overlay(func(o *plan.Overlay) { o.Lower = []string{"/"} }), grade: "D", reason: "read the host's /:",
+			name: "the host's root as a layer", change: overlay(func(o *plan.Overlay) { o.Lower = []string{"/"} }), grade: "D",
+			reason: "read the host's /:",
 		},
 		{
-			name: "an upper directory that is the host's", change: overlay(func(o *plan.Overlay) { o.Upper = "../../../etc" }), refused: "are not those", grade: "F",
+			name: "an upper directory that is the host's", change: overlay(func(o *plan.Overlay) { o.Upper = "../../../etc" }),
+			refused: "are not those", grade: "F",
 			reason: "change the host's /etc",
 		},
 		{
-			name: "an option that is a layer", change: overlay(func(o *plan.Overlay) { o.Options = append(o.Options, "lowerdir+=/") }), refused: "own place", grade: "B",
+			name: "an option that is a layer", change: overlay(func(o *plan.Overlay) { o.Options = append(o.Options, "lowerdir+=/") }),
+			refused: "own place", grade: "B",
 		},
 		{name: "a file of the host under the name of the engine's", change: func(f forge) {
 			for i, s := range f.p.Steps {
@@ -402,8 +422,14 @@ func hostileMounts() []hostilePlan {
 func hostileFilters() []hostilePlan {
 	const allow = 0x7fff0000
 	return []hostilePlan{
-		{name: "a filter that allows everything", change: func(f forge) { f.setFilter(returns(allow)) }, refused: "called default and lets through", grade: "D", reason: "lets everything through"},
-		{name: "a filter that logs everything", change: func(f forge) { f.setFilter(returns(0x7ffc0000)) }, refused: "called default and lets through", grade: "D", reason: "lets everything through"},
+		{
+			name: "a filter that allows everything", change: func(f forge) { f.setFilter(returns(allow)) },
+			refused: "called default and lets through", grade: "D", reason: "lets everything through",
+		},
+		{
+			name: "a filter that logs everything", change: func(f forge) { f.setFilter(returns(0x7ffc0000)) },
+			refused: "called default and lets through", grade: "D", reason: "lets everything through",
+		},
 		{name: "no filter", change: func(f forge) {
 			f.drop(func(op plan.Op) bool { _, ok := op.(*plan.Seccomp); return ok })
 		}, grade: "D", reason: "no filter stands"},
@@ -411,7 +437,10 @@ func hostileFilters() []hostilePlan {
 			f.setFilter(append([]byte{0x80, 0, 0, 0, 0, 0, 0, 0}, returns(allow)...)) // the packet's length, of which seccomp has none
 		}, refused: "not one that glassbox writes", grade: "D", reason: "lets everything through"},
 		{name: "a call more", change: func(f forge) { f.setFilter(f.allowing("keyctl")) }, refused: "keyctl", grade: "B", reason: "keyctl"},
-		{name: "user namespaces", change: func(f forge) { f.setFilter(f.allowing("unshare")) }, refused: "unshare", grade: "B", reason: "unshare"},
+		{
+			name: "user namespaces", change: func(f forge) { f.setFilter(f.allowing("unshare")) }, refused: "unshare", grade: "B",
+			reason: "unshare",
+		},
 		{name: "new namespaces by clone's flags", change: func(f forge) {
 			f.setFilter(f.allowing("clone", specs.LinuxSeccompArg{Index: 0, Op: specs.OpMaskedEqual, Value: 0x10000000, ValueTwo: 0x10000000}))
 		}, refused: "clone", grade: "B", reason: "clone"},
@@ -427,7 +456,10 @@ func hostileFilters() []hostilePlan {
 			f.setFilter(slices.Concat(head, returns(allow), f.filter(f.profile())))
 		}, refused: "called default and lets through", grade: "B", reason: "lets through what the default one refuses"},
 		{name: "the filter of a container that may do everything", change: func(f forge) {
-			f.setFilter(f.filter(seccomp.Default(seccomp.DefaultOptions{Arch: runtime.GOARCH, Caps: []string{"CAP_SYS_ADMIN", "CAP_BPF"}, KernelMajor: 6})))
+			f.setFilter(f.filter(seccomp.Default(seccomp.DefaultOptions{
+				Arch: runtime.GOARCH, Caps: []string{"CAP_SYS_ADMIN", "CAP_BPF"},
+				KernelMajor: 6,
+			})))
 		}, refused: "called default and lets through", grade: "B", reason: "bpf"},
 		{name: "a device program that allows everything", change: func(f forge) {
 			each(f.p, func(o *plan.DeviceFilter) { o.Program = []byte{0xb4, 0, 0, 0, 1, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0} })

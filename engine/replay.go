@@ -59,7 +59,8 @@ func (e *Engine) CreateFixed(p *plan.Plan, o CreateOptions) (*container.Containe
 		}
 	}
 	if _, err := os.Lstat(e.dir(c.ID)); err == nil {
-		return nil, conflict("there is a container of this plan already (%s): a plan names its directories, so it can run once at a time; remove that container first (glassbox rm %s)", c.ID[:12], c.ID[:12])
+		return nil, conflict("there is a container of this plan already (%s): a plan names its directories, so it can run once at a time; "+
+			"remove that container first (glassbox rm %s)", c.ID[:12], c.ID[:12])
 	}
 	lock, _, err := state.Lock(e.lockFile(c.ID), true)
 	if err != nil {
@@ -109,8 +110,9 @@ func (e *Engine) fixedJob(ctx context.Context, c *container.Container, o StartOp
 	job := &supervise.Job{
 		State: e.cfg.State, Actor: actor(c),
 		ID: c.ID, Dir: dir, NameFile: e.nameFile(c.Name), LockFile: e.lockFile(c.ID), Terminal: v.terminal, Interactive: c.Config.OpenStdin,
-		Detached: !o.Attach, DetachKeys: o.DetachKeys, Remove: c.Config.Remove, Cgroups: v.cgroups(), Namespaces: p.Namespaces(), Process: processOf(v.process(), p),
-		Undo: p.Undo(len(p.Steps)), Plan: p,
+		Detached: !o.Attach, DetachKeys: o.DetachKeys, Remove: c.Config.Remove, Cgroups: v.cgroups(), Namespaces: p.Namespaces(),
+		Process: processOf(v.process(), p),
+		Undo:    p.Undo(len(p.Steps)), Plan: p,
 	}
 	job.LogMaxSize, job.LogMaxFiles = c.Config.Log.Limits()
 	if v.address.IsValid() {
@@ -229,7 +231,8 @@ func (v *vet) identify() error {
 					}
 				}
 			}
-			return fmt.Errorf("its root %s is not below %s, where this engine keeps containers: it was made for another --root", o.Root, v.e.containers())
+			return fmt.Errorf("its root %s is not below %s, where this engine keeps containers: it was made for another --root", o.Root,
+				v.e.containers())
 		}
 	}
 	return fmt.Errorf("it has no pivot_root: its program would run in the host's file system")
@@ -275,7 +278,10 @@ func (v *vet) step(s plan.Step) error {
 			return nil
 		case !v.made[dir]:
 			return fmt.Errorf("%s is no file of a cgroup that the plan makes", o.File)
-		case !slices.Contains([]string{"memory", "cpu", "cpuacct", "cpuset", "pids", "io", "blkio", "hugetlb", "devices", "rdma", "misc", "net_cls", "net_prio"}, kind):
+		case !slices.Contains([]string{
+			"memory", "cpu", "cpuacct", "cpuset", "pids", "io", "blkio", "hugetlb", "devices", "rdma", "misc",
+			"net_cls", "net_prio",
+		}, kind):
 			return fmt.Errorf("%s is no limit", file)
 		}
 		return v.inCgroups(o.File)
@@ -320,7 +326,8 @@ func (v *vet) step(s plan.Step) error {
 		switch {
 		case v.pivoted:
 			return fmt.Errorf("it comes after pivot_root")
-		case o.Target == "/" && o.Source == "" && !slices.Contains(o.Flags, "shared") && (slices.Contains(o.Flags, "private") || slices.Contains(o.Flags, "slave")):
+		case o.Target == "/" && o.Source == "" && !slices.Contains(o.Flags, "shared") &&
+			(slices.Contains(o.Flags, "private") || slices.Contains(o.Flags, "slave")):
 			return nil
 		case slices.Contains(o.Flags, "bind") && o.Target == target && path.IsAbs(o.Source) && path.Clean(o.Source) == o.Source:
 			return nil
@@ -379,7 +386,10 @@ func (v *vet) step(s plan.Step) error {
 		case o.Key != path.Clean(o.Key) || strings.HasPrefix(o.Key, ".."):
 		case strings.HasPrefix(o.Key, "net/"):
 			need = "net"
-		case strings.HasPrefix(o.Key, "fs/mqueue/"), slices.Contains([]string{"kernel/msgmax", "kernel/msgmnb", "kernel/msgmni", "kernel/sem", "kernel/shmall", "kernel/shmmax", "kernel/shmmni", "kernel/shm_rmid_forced"}, o.Key):
+		case strings.HasPrefix(o.Key, "fs/mqueue/"), slices.Contains([]string{
+			"kernel/msgmax", "kernel/msgmnb", "kernel/msgmni", "kernel/sem",
+			"kernel/shmall", "kernel/shmmax", "kernel/shmmni", "kernel/shm_rmid_forced",
+		}, o.Key):
 			need = "ipc"
 		case o.Key == "kernel/domainname":
 			need = "uts"
@@ -419,8 +429,10 @@ func (v *vet) step(s plan.Step) error {
 		return nil
 	case *plan.LinkBridge, *plan.LinkVeth, *plan.LinkAddress, *plan.RouteDefault, *plan.NftBridge, *plan.NftPublish, *plan.WriteFile:
 		return nil // see wires
-	case *plan.CgroupJoin, *plan.Affinity, *plan.Release, *plan.Await, *plan.Notify, *plan.Expect, *plan.Rlimit, *plan.Umask, *plan.SendFD, *plan.RecvFD,
-		*plan.Setsid, *plan.ParentDeath, *plan.Dumpable, *plan.NoNewPrivs, *plan.Seccomp, *plan.DropBounding, *plan.KeepCaps, *plan.Setgroups, *plan.Setresgid,
+	case *plan.CgroupJoin, *plan.Affinity, *plan.Release, *plan.Await, *plan.Notify, *plan.Expect, *plan.Rlimit, *plan.Umask, *plan.SendFD,
+		*plan.RecvFD,
+		*plan.Setsid, *plan.ParentDeath, *plan.Dumpable, *plan.NoNewPrivs, *plan.Seccomp, *plan.DropBounding, *plan.KeepCaps, *plan.Setgroups,
+		*plan.Setresgid,
 		*plan.Setresuid, *plan.Capset, *plan.AmbientCaps, *plan.Chdir:
 		return nil // they take away, or concern the child alone
 	}
@@ -514,7 +526,8 @@ func (v *vet) wires() error {
 				got, needed = firstDifference(have[i], s.Op)
 			}
 		}
-		return fmt.Errorf("its network is not what this host would make now: it has %q where this host needs %q; make the plan again", got, needed)
+		return fmt.Errorf("its network is not what this host would make now: it has %q where this host needs %q; make the plan again", got,
+			needed)
 	}
 	if len(have) > len(want) {
 		return fmt.Errorf("its network has a step too many: %s", have[len(want)])

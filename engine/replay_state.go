@@ -20,7 +20,8 @@ func (v *vet) outcome() error {
 	table := v.plan.Table()
 	if len(table.Outside) > 0 {
 		i := table.Outside[0]
-		return fmt.Errorf("step %d/%d %s: it comes before pivot_root: it would change the host's files", i+1, len(v.plan.Steps), v.plan.Steps[i].Op)
+		return fmt.Errorf("step %d/%d %s: it comes before pivot_root: it would change the host's files", i+1, len(v.plan.Steps),
+			v.plan.Steps[i].Op)
 	}
 	if len(table.Spread) > 0 {
 		i := table.Spread[0]

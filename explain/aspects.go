@@ -122,7 +122,8 @@ func aspects() []aspect {
 			return one(true, "read-only paths: %s", orNone(v.Locked))
 		}},
 		{"made", func(v *View) []string {
-			return each("it makes ", slices.DeleteFunc(slices.Clone(v.Copied), func(s string) bool { return usualLink(s) || s == "directory "+v.Cwd }))
+			return each("it makes ", slices.DeleteFunc(slices.Clone(v.Copied),
+				func(s string) bool { return usualLink(s) || s == "directory "+v.Cwd }))
 		}},
 		{"devices", func(v *View) []string {
 			var out []string
@@ -189,7 +190,8 @@ func aspects() []aspect {
 			return one(v.Net.Bridge != "", "bridge %s (%s), veth pair %s and %s", v.Net.Bridge, v.Net.Gateway, v.Net.Veth, v.Net.Device)
 		}},
 		{"address", func(v *View) []string {
-			return slices.Concat(one(v.Net.Address != "", "address %s, default route %s", v.Net.Address, or(v.Net.Via, "none")), one(v.Net.MAC != "", "MAC address %s", v.Net.MAC),
+			return slices.Concat(one(v.Net.Address != "", "address %s, default route %s", v.Net.Address, or(v.Net.Via, "none")),
+				one(v.Net.MAC != "", "MAC address %s", v.Net.MAC),
 				one(v.Net.MTU != 0, "MTU %d", v.Net.MTU))
 		}},
 		{"firewall", func(v *View) []string {
@@ -217,7 +219,8 @@ func aspects() []aspect {
 		{"proc", func(v *View) []string { return each("it writes to its own /proc/self/", v.Proc) }},
 		{"caps", func(v *View) []string {
 			add, drop := v.capChanges()
-			return slices.Concat(one(len(drop) > 0, "capabilities dropped: %s", strings.Join(drop, " ")), one(len(add) > 0, "capabilities added: %s", strings.Join(add, " ")))
+			return slices.Concat(one(len(drop) > 0, "capabilities dropped: %s", strings.Join(drop, " ")),
+				one(len(add) > 0, "capabilities added: %s", strings.Join(add, " ")))
 		}},
 		{"capsets", func(v *View) []string {
 			want := v.Bounding
@@ -322,7 +325,8 @@ func (v *View) usualMount(m Mount) bool {
 // id. Where the step says it comes from, is no sign of it: a plan from elsewhere can say "default" of /etc/shadow.
 func engineFile(p string) bool {
 	id := path.Base(path.Dir(p))
-	return len(id) == 64 && strings.Trim(id, "0123456789abcdef") == "" && slices.Contains([]string{"hosts", "hostname", "resolv.conf"}, path.Base(p))
+	return len(id) == 64 && strings.Trim(id, "0123456789abcdef") == "" &&
+		slices.Contains([]string{"hosts", "hostname", "resolv.conf"}, path.Base(p))
 }
 
 func (v *View) shmSize() string {
@@ -357,7 +361,8 @@ func usualDevices() map[string]string {
 
 func usualRules() []string {
 	return []string{
-		"deny a *:* rwm", "allow c *:* m", "allow b *:* m", "allow c 1:3 rwm", "allow c 1:5 rwm", "allow c 1:7 rwm", "allow c 1:8 rwm", "allow c 1:9 rwm",
+		"deny a *:* rwm", "allow c *:* m", "allow b *:* m", "allow c 1:3 rwm", "allow c 1:5 rwm", "allow c 1:7 rwm", "allow c 1:8 rwm",
+		"allow c 1:9 rwm",
 		"allow c 5:0 rwm", "allow c 5:1 rwm", "allow c 5:2 rwm", "allow c 136:* rwm",
 	}
 }

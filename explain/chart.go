@@ -121,7 +121,8 @@ func (t *page) chart(tracks []track, from, to int64) {
 			if c.colour == waitColour {
 				y, h = 30, 40
 			}
-			t.put(`<rect class="k%s" x="%s" y="%s" width="%s" height="%s"><title>%s</title></rect>`, c.colour, fmt.Sprintf("%.1f", x), y, fmt.Sprintf("%.1f", max(w, 4)), h, c.says)
+			t.put(`<rect class="k%s" x="%s" y="%s" width="%s" height="%s"><title>%s</title></rect>`, c.colour, fmt.Sprintf("%.1f", x), y,
+				fmt.Sprintf("%.1f", max(w, 4)), h, c.says)
 		}
 		t.line(`</svg>`)
 	}
@@ -161,8 +162,11 @@ func (t *page) shares(list []Share, all int64) {
 		most = max(most, s.Took)
 	}
 	for _, s := range list {
-		t.put(`<div class="share"><span>%s</span><span>%s %%</span><span><svg class="key" viewBox="0 0 10 10" aria-hidden="true"><rect class="k%s" width="10" height="10"/></svg>%s</span>`, duration(s.Took), fmt.Sprintf("%.0f", 100*float64(s.Took)/float64(max(all, 1))), colourOfShare(s.What), s.What)
-		t.put(`<svg viewBox="0 0 1000 10" preserveAspectRatio="none" aria-hidden="true"><rect class="k%s" width="%s" height="10"/></svg></div>`, colourOfShare(s.What), fmt.Sprintf("%.1f", 1000*float64(s.Took)/float64(most)))
+		t.put(`<div class="share"><span>%s</span><span>%s %%</span><span><svg class="key" viewBox="0 0 10 10" aria-hidden="true"><rect `+
+			`class="k%s" width="10" height="10"/></svg>%s</span>`,
+			duration(s.Took), fmt.Sprintf("%.0f", 100*float64(s.Took)/float64(max(all, 1))), colourOfShare(s.What), s.What)
+		t.put(`<svg viewBox="0 0 1000 10" preserveAspectRatio="none" aria-hidden="true"><rect class="k%s" width="%s" height="10"/></svg></div>`,
+			colourOfShare(s.What), fmt.Sprintf("%.1f", 1000*float64(s.Took)/float64(most)))
 	}
 	t.put(`<div class="share sum"><span>%s</span><span>100 %%</span><span>in all</span></div>`, duration(all))
 }
@@ -185,6 +189,8 @@ func (t *page) place(p *plan.Plan, i int) {
 	}
 	if begin, end, ok := t.times.Span(p, i); ok {
 		all := float64(max(t.times.End, 1))
-		t.put(`<svg class="at" viewBox="0 0 1000 10" preserveAspectRatio="none" aria-hidden="true"><rect class="k%s" x="%s" width="%s" height="10"/></svg>`, colourOf(p.Steps[i].Phase), fmt.Sprintf("%.1f", 1000*float64(begin)/all), fmt.Sprintf("%.1f", max(1000*float64(end-begin)/all, 3)))
+		t.put(`<svg class="at" viewBox="0 0 1000 10" preserveAspectRatio="none" aria-hidden="true"><rect class="k%s" x="%s" width="%s" `+
+			`height="10"/></svg>`,
+			colourOf(p.Steps[i].Phase), fmt.Sprintf("%.1f", 1000*float64(begin)/all), fmt.Sprintf("%.1f", max(1000*float64(end-begin)/all, 3)))
 	}
 }

@@ -40,12 +40,14 @@ func Diff(a, b *plan.Plan, aboutA, aboutB About) *Difference {
 	gradeA, _ := grade(va.findings())
 	gradeB, _ := grade(vb.findings())
 	d := &Difference{
-		Version: 1, A: Side{aboutA.Title, va.Hash, gradeA, aboutA.Refused}, B: Side{aboutB.Title, vb.Hash, gradeB, aboutB.Refused}, Same: va.Hash == vb.Hash,
+		Version: 1, A: Side{aboutA.Title, va.Hash, gradeA, aboutA.Refused}, B: Side{aboutB.Title, vb.Hash, gradeB, aboutB.Refused},
+		Same:  va.Hash == vb.Hash,
 		OnlyA: more(ra, rb), OnlyB: more(rb, ra), Other: []Contrast{},
 	}
 	for _, asp := range aspects() {
 		switch asp.name {
-		case "command", "env", "cwd", "umask", "terminal", "user", "groups", "hostname", "domainname", "root", "rootoptions", "address", "sysctls", "shares", "reservation", "swappiness", "blkio", "otherlimits", "cpumems", "proc", "made", "shm", "capsets", "userns", "timens":
+		case "command", "env", "cwd", "umask", "terminal", "user", "groups", "hostname", "domainname", "root", "rootoptions", "address",
+			"sysctls", "shares", "reservation", "swappiness", "blkio", "otherlimits", "cpumems", "proc", "made", "shm", "capsets", "userns", "timens":
 			x, y := asp.say(va), asp.say(vb)
 			for _, line := range onlyIn(x, y) {
 				d.Other = append(d.Other, Contrast{What: asp.name, A: clean(line)})

@@ -29,7 +29,10 @@ func example(t *testing.T) *plan.Plan {
 		Version: "1.2.0", Hostname: "web", Root: &specs.Root{Path: dir + "/merged"},
 		Process: &specs.Process{
 			Args: []string{"httpd", "-f"}, Env: []string{"PATH=/bin"}, Cwd: "/srv", NoNewPrivileges: true,
-			Capabilities: &specs.LinuxCapabilities{Bounding: []string{"CAP_NET_BIND_SERVICE"}, Effective: []string{"CAP_NET_BIND_SERVICE"}, Permitted: []string{"CAP_NET_BIND_SERVICE"}},
+			Capabilities: &specs.LinuxCapabilities{
+				Bounding: []string{"CAP_NET_BIND_SERVICE"}, Effective: []string{"CAP_NET_BIND_SERVICE"},
+				Permitted: []string{"CAP_NET_BIND_SERVICE"},
+			},
 		},
 		Mounts: []specs.Mount{
 			{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
@@ -39,14 +42,23 @@ func example(t *testing.T) *plan.Plan {
 		Linux: &specs.Linux{
 			CgroupsPath: "/glassbox/" + id, MaskedPaths: usualMasked(), ReadonlyPaths: usualLocked(),
 			Namespaces: []specs.LinuxNamespace{{Type: "mount"}, {Type: "pid"}, {Type: "uts"}, {Type: "ipc"}, {Type: "network"}, {Type: "cgroup"}},
-			Resources:  &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit}, Pids: &specs.LinuxPids{Limit: &pids}, CPU: &specs.LinuxCPU{Quota: &quota, Period: &period}},
-			Seccomp:    seccomp.Default(seccomp.DefaultOptions{Arch: "amd64", Caps: []string{"CAP_NET_BIND_SERVICE"}, KernelMajor: 6, KernelMinor: 1}),
+			Resources: &specs.LinuxResources{
+				Memory: &specs.LinuxMemory{Limit: &limit}, Pids: &specs.LinuxPids{Limit: &pids},
+				CPU: &specs.LinuxCPU{Quota: &quota, Period: &period},
+			},
+			Seccomp: seccomp.Default(seccomp.DefaultOptions{
+				Arch: "amd64", Caps: []string{"CAP_NET_BIND_SERVICE"}, KernelMajor: 6,
+				KernelMinor: 1,
+			}),
 		},
 	}
 	all := []string{"cpu", "cpuset", "io", "memory", "pids"}
 	here := facts.Facts{
 		Arch: "amd64", Kernel: facts.Kernel{Release: "6.1.0", Major: 6, Minor: 1}, LastCap: 40, Caps: 1<<41 - 1, Seccomp: true, CPUs: 2,
-		Cgroup: facts.Cgroup{Mode: facts.CgroupV2, Hierarchies: []facts.Hierarchy{{Mount: "/sys/fs/cgroup", V2: true, Own: "/user.slice", Controllers: all, Enabled: all}}},
+		Cgroup: facts.Cgroup{Mode: facts.CgroupV2, Hierarchies: []facts.Hierarchy{{
+			Mount: "/sys/fs/cgroup", V2: true, Own: "/user.slice",
+			Controllers: all, Enabled: all,
+		}}},
 	}
 	bridge := network.Network{
 		Name: "bridge", Driver: network.Bridge, Link: "glassbox0",
@@ -62,11 +74,16 @@ func example(t *testing.T) *plan.Plan {
 	}
 	out, err := compile.Container(compile.Input{
 		Spec: spec, Facts: here, Mountpoint: dir + "/merged", SeccompName: "default", DieWithParent: true, MakeCwd: true,
-		Overlay: &plan.Overlay{Dir: "/var/lib/glassbox", Lower: []string{"layers/2b", "layers/1a"}, Upper: "containers/" + id + "/upper", Work: "containers/" + id + "/work", Target: dir + "/merged"},
+		Overlay: &plan.Overlay{
+			Dir: "/var/lib/glassbox", Lower: []string{"layers/2b", "layers/1a"}, Upper: "containers/" + id + "/upper",
+			Work: "containers/" + id + "/work", Target: dir + "/merged",
+		},
 		Network: wired,
 		Origins: map[string]string{
-			"": "default", "/linux/resources/memory": "--memory=64m", "/linux/resources/pids": "--pids-limit=50", "/linux/resources/cpu": "--cpus=0.5", "/hostname": "--hostname=web",
-			"/root": "image httpd", "/process/args": "image config", "/mounts/2": "-v /home/me/site:/data:ro", "/process/capabilities": "--cap-drop=ALL --cap-add=NET_BIND_SERVICE",
+			"": "default", "/linux/resources/memory": "--memory=64m", "/linux/resources/pids": "--pids-limit=50",
+			"/linux/resources/cpu": "--cpus=0.5", "/hostname": "--hostname=web",
+			"/root": "image httpd", "/process/args": "image config", "/mounts/2": "-v /home/me/site:/data:ro",
+			"/process/capabilities":    "--cap-drop=ALL --cap-add=NET_BIND_SERVICE",
 			"/process/noNewPrivileges": "--security-opt no-new-privileges", "/process/cwd": "image config",
 		},
 	})
@@ -97,7 +114,10 @@ func TestWorkedExample(t *testing.T) {
 	p := example(t)
 	about := About{
 		Title: "run httpd", Image: "httpd", Name: "web", Made: true,
-		Flags: []string{"--cap-add=NET_BIND_SERVICE", "--cap-drop=ALL", "--cpus=0.5", "--hostname=web", "--memory=64m", "--pids-limit=50", "--publish=8080:80", "--security-opt=no-new-privileges", "--volume=/home/me/site:/data:ro"},
+		Flags: []string{
+			"--cap-add=NET_BIND_SERVICE", "--cap-drop=ALL", "--cpus=0.5", "--hostname=web", "--memory=64m", "--pids-limit=50",
+			"--publish=8080:80", "--security-opt=no-new-privileges", "--volume=/home/me/site:/data:ro",
+		},
 	}
 	show := func(format string) string {
 		var b bytes.Buffer
@@ -150,7 +170,8 @@ func TestSchema(t *testing.T) {
 			"times": object(map[string]any{
 				"unit": map[string]any{"const": "ns"}, "clone": ns, "born": ns, "host": ns, "end": ns,
 				"steps": map[string]any{"type": "array", "items": map[string]any{"anyOf": []any{
-					map[string]any{"type": "null"}, object(map[string]any{"begin": ns, "took": ns, "waits": map[string]any{"type": "boolean"}}, "begin", "took"),
+					map[string]any{"type": "null"}, object(map[string]any{"begin": ns, "took": ns, "waits": map[string]any{"type": "boolean"}}, "begin",
+						"took"),
 				}}},
 				"phases": map[string]any{"type": "array", "items": object(map[string]any{"what": text, "took": ns}, "what", "took")},
 			}, "unit", "clone", "born", "host", "end", "steps", "phases"),

@@ -19,7 +19,8 @@ const obeyed = "a\x1b[2J\r\a\b\x7f\u0085\u009b31m\u00ad\u061c\u200b\u200f\u2028\
 // TestNothingIsObeyed fills each string of a plan, and all that is told beside it, with such characters: no format passes one on.
 func TestNothingIsObeyed(t *testing.T) {
 	about := About{
-		Title: obeyed, Image: obeyed, Name: obeyed, Labels: []string{obeyed + "=" + obeyed}, Ports: []string{obeyed}, Flags: []string{"--env=" + obeyed}, Command: []string{obeyed},
+		Title: obeyed, Image: obeyed, Name: obeyed, Labels: []string{obeyed + "=" + obeyed}, Ports: []string{obeyed},
+		Flags: []string{"--env=" + obeyed}, Command: []string{obeyed},
 		Made: true, Refused: obeyed,
 	}
 	p := hostile(t, obeyed, plan.Host, plan.Child)
@@ -37,7 +38,10 @@ func TestNothingIsObeyed(t *testing.T) {
 		for _, made := range []bool{true, false} {
 			a := about
 			a.Made = made
-			outputs[format+" "+when(made, "made", "other")] = func(b *bytes.Buffer) error { return Write(b, format, p, a, TextOptions{Verbose: true}) }
+			outputs[format+" "+when(made, "made", "other")] = func(b *bytes.Buffer) error {
+				return Write(b, format, p, a,
+					TextOptions{Verbose: true})
+			}
 		}
 	}
 	for name, write := range outputs {

@@ -83,17 +83,24 @@ func refusal(why string) string {
 func phase(p plan.Phase) (title, about string) {
 	switch p {
 	case plan.Limits:
-		return "Limits", "Control groups count what the container's processes use together and hold them to a limit. They are set up before there is a process, so that there is no moment without limits."
+		return "Limits", "Control groups count what the container's processes use together and hold them to a limit. They are set up before " +
+			"there is a process, so that there is no moment without limits."
 	case plan.Sources:
-		return "Sources", "What the container needs of the host is opened while names still mean the host's files. Later the container could have a say in what a name leads to; in what is open already it has none."
+		return "Sources", "What the container needs of the host is opened while names still mean the host's files. Later the container could " +
+			"have a say in what a name leads to; in what is open already it has none."
 	case plan.Isolation:
-		return "Isolation", "A namespace gives a process its own view of one thing: mounts, processes, host name, network and so on. Here one process becomes two: the parent stays on the host, the child goes on to become the container."
+		return "Isolation", "A namespace gives a process its own view of one thing: mounts, processes, host name, network and so on. Here one " +
+			"process becomes two: the parent stays on the host, the child goes on to become the container."
 	case plan.Network:
-		return "Network", "A new network namespace has no devices but a loopback that is down. A veth pair is a cable with one end in it; on the host the other end goes into a bridge, and the firewall translates addresses on the way out and in."
+		return "Network", "A new network namespace has no devices but a loopback that is down. A veth pair is a cable with one end in it; on " +
+			"the host the other end goes into a bridge, and the firewall translates addresses on the way out and in."
 	case plan.Rootfs:
-		return "Root file system", "The image's layers are stacked with a writable one on top, and the stack becomes the root directory. From then on no path leads to the host's files."
+		return "Root file system",
+			"The image's layers are stacked with a writable one on top, and the stack becomes the root directory. From then on no path leads to " +
+				"the host's files."
 	case plan.Mounts:
-		return "Mounts", "Programs expect more than files from disk: /proc, /sys, /dev/shm. They are mounted inside the new root, and what tells too much about the host, or would let the container change it, is hidden or made read-only."
+		return "Mounts", "Programs expect more than files from disk: /proc, /sys, /dev/shm. They are mounted inside the new root, and what " +
+			"tells too much about the host, or would let the container change it, is hidden or made read-only."
 	case plan.Devices:
 		return "Devices", "A /dev of its own with the few devices that every program may use, and those that were asked for."
 	case plan.Kernel:
@@ -101,7 +108,8 @@ func phase(p plan.Phase) (title, about string) {
 	case plan.Terminal:
 		return "Terminal", "Where the program's input comes from and its output goes to."
 	case plan.Privileges:
-		return "Privileges", "What even root may do no longer. It comes last because the steps above need these privileges, and in this order because each step may take away what another one needs."
+		return "Privileges", "What even root may do no longer. It comes last because the steps above need these privileges, and in this order " +
+			"because each step may take away what another one needs."
 	case plan.Exec:
 		return "Program", "The child forgets the last of what it had from glassbox and becomes the program."
 	}

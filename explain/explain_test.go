@@ -24,22 +24,65 @@ func sample() *plan.Plan {
 	group := "/sys/fs/cgroup/glassbox/" + id
 	h, c := plan.Host, plan.Child
 	return &plan.Plan{Version: plan.Version, Arch: "amd64", Steps: []plan.Step{
-		{Lane: h, Phase: plan.Limits, Op: &plan.CgroupCreate{Path: group}, Origin: "default", Reason: "The container gets a cgroup in this hierarchy (v2)."},
-		{Lane: h, Phase: plan.Limits, Op: &plan.CgroupCreate{Path: group + "/leaf"}, Origin: "default", Reason: "The container gets a cgroup in this hierarchy (v1: pids)."},
-		{Lane: h, Phase: plan.Limits, Op: &plan.CgroupWrite{File: group + "/memory.max", Value: "52428800"}, Origin: "--memory=50m", Reason: "A process that needs more memory than this is killed."},
-		{Lane: h, Phase: plan.Limits, Op: &plan.CgroupOpen{Path: group, Save: "cgroup"}, Origin: "default", Reason: "The child is born into this cgroup."},
-		{Lane: h, Phase: plan.Sources, Op: &plan.OpenTree{Path: "/srv/data", Recursive: true, Save: "mount:0"}, Origin: "--volume=/srv/data:/data:ro", Reason: "The source of a bind mount is taken from the host now, while no name can be influenced by the container."},
-		{Lane: h, Phase: plan.Isolation, Op: &plan.Clone{Namespaces: []string{"mount", "pid", "net"}, Cgroup: "cgroup"}, Origin: "/linux/namespaces", Reason: "The container is this one process."},
-		{Lane: h, Phase: plan.Network, Op: &plan.LinkAddress{Link: "lo"}, Origin: "default", Reason: "A new network namespace has a loopback interface that is down."},
+		{
+			Lane: h, Phase: plan.Limits, Op: &plan.CgroupCreate{Path: group}, Origin: "default",
+			Reason: "The container gets a cgroup in this hierarchy (v2).",
+		},
+		{
+			Lane: h, Phase: plan.Limits, Op: &plan.CgroupCreate{Path: group + "/leaf"}, Origin: "default",
+			Reason: "The container gets a cgroup in this hierarchy (v1: pids).",
+		},
+		{
+			Lane: h, Phase: plan.Limits, Op: &plan.CgroupWrite{File: group + "/memory.max", Value: "52428800"}, Origin: "--memory=50m",
+			Reason: "A process that needs more memory than this is killed.",
+		},
+		{
+			Lane: h, Phase: plan.Limits, Op: &plan.CgroupOpen{Path: group, Save: "cgroup"}, Origin: "default",
+			Reason: "The child is born into this cgroup.",
+		},
+		{
+			Lane: h, Phase: plan.Sources, Op: &plan.OpenTree{Path: "/srv/data", Recursive: true, Save: "mount:0"},
+			Origin: "--volume=/srv/data:/data:ro",
+			Reason: "The source of a bind mount is taken from the host now, while no name can be influenced by the container.",
+		},
+		{
+			Lane: h, Phase: plan.Isolation, Op: &plan.Clone{Namespaces: []string{"mount", "pid", "net"}, Cgroup: "cgroup"},
+			Origin: "/linux/namespaces", Reason: "The container is this one process.",
+		},
+		{
+			Lane: h, Phase: plan.Network, Op: &plan.LinkAddress{Link: "lo"}, Origin: "default",
+			Reason: "A new network namespace has a loopback interface that is down.",
+		},
 		{Lane: h, Phase: plan.Network, Op: &plan.Release{Name: "network"}, Origin: "default", Reason: "The network is ready."},
-		{Lane: c, Phase: plan.Rootfs, Op: &plan.PivotRoot{Root: "/var/lib/glassbox/containers/" + id + "/merged"}, Origin: "image config", Reason: "The new root replaces the old one."},
-		{Lane: c, Phase: plan.Mounts, Op: &plan.MoveMount{From: "mount:0", Target: "/data\x1b[2J", Set: []string{"ro"}}, Origin: "--volume=/srv/data:/data:ro", Reason: "The host's /srv/data is seen here."},
+		{
+			Lane: c, Phase: plan.Rootfs, Op: &plan.PivotRoot{Root: "/var/lib/glassbox/containers/" + id + "/merged"}, Origin: "image config",
+			Reason: "The new root replaces the old one.",
+		},
+		{
+			Lane: c, Phase: plan.Mounts, Op: &plan.MoveMount{From: "mount:0", Target: "/data\x1b[2J", Set: []string{"ro"}},
+			Origin: "--volume=/srv/data:/data:ro", Reason: "The host's /srv/data is seen here.",
+		},
 		{Lane: c, Phase: plan.Network, Op: &plan.Await{Name: "network"}, Origin: "default", Reason: "The program must find the network ready."},
-		{Lane: c, Phase: plan.Terminal, Op: &plan.OpenConsole{Rows: 24, Cols: 80, Master: "master", Slave: "terminal"}, Origin: "--tty", Reason: "A terminal of the container's own."},
+		{
+			Lane: c, Phase: plan.Terminal, Op: &plan.OpenConsole{Rows: 24, Cols: 80, Master: "master", Slave: "terminal"}, Origin: "--tty",
+			Reason: "A terminal of the container's own.",
+		},
 		{Lane: c, Phase: plan.Terminal, Op: &plan.SendFD{From: "master"}, Origin: "--tty", Reason: "The supervisor gets the other end."},
-		{Lane: c, Phase: plan.Privileges, Op: &plan.Seccomp{Name: "default", Program: make([]byte, 80)}, Origin: "default", Reason: "System calls that ordinary programs don't need are refused."},
-		{Lane: c, Phase: plan.Exec, Op: &plan.Execve{Candidates: []string{"/bin/sh"}, Argv: []string{"sh", "-c", strings.Repeat("echo a long command; ", 20)}, Env: []string{"PATH=/bin", "EVIL=\u202e\xff\n"}}, Origin: "command line", Reason: "The child becomes the program."},
-		{Lane: h, Phase: plan.Terminal, Op: &plan.RecvFD{Save: "console"}, Origin: "--tty", Reason: "The supervisor holds the other end of the terminal."},
+		{
+			Lane: c, Phase: plan.Privileges, Op: &plan.Seccomp{Name: "default", Program: make([]byte, 80)}, Origin: "default",
+			Reason: "System calls that ordinary programs don't need are refused.",
+		},
+		{
+			Lane: c, Phase: plan.Exec, Op: &plan.Execve{
+				Candidates: []string{"/bin/sh"},
+				Argv:       []string{"sh", "-c", strings.Repeat("echo a long command; ", 20)}, Env: []string{"PATH=/bin", "EVIL=\u202e\xff\n"},
+			},
+			Origin: "command line", Reason: "The child becomes the program.",
+		},
+		{
+			Lane: h, Phase: plan.Terminal, Op: &plan.RecvFD{Save: "console"}, Origin: "--tty",
+			Reason: "The supervisor holds the other end of the terminal.",
+		},
 	}}
 }
 

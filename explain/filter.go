@@ -90,8 +90,11 @@ func (v *View) Calls() []Call {
 // and its kind): a filter that allows one more than the default does is a wall less.
 func surface() []string {
 	return []string{
-		"kexec_load", "kexec_file_load", "init_module", "finit_module", "delete_module", "iopl", "ioperm", "bpf", "open_by_handle_at", "perf_event_open",
-		"userfaultfd", "mount", "umount2", "move_mount", "fsopen", "fsmount", "fspick", "open_tree", "mount_setattr", "pivot_root", "reboot", "swapon",
-		"clone", "clone3", "unshare", "setns", "keyctl", "add_key", "request_key", "io_uring_setup", "socket", "quotactl", "kcmp", "lookup_dcookie",
+		"kexec_load", "kexec_file_load", "init_module", "finit_module", "delete_module", "iopl", "ioperm", "bpf", "open_by_handle_at",
+		"perf_event_open",
+		"userfaultfd", "mount", "umount2", "move_mount", "fsopen", "fsmount", "fspick", "open_tree", "mount_setattr", "pivot_root", "reboot",
+		"swapon",
+		"clone", "clone3", "unshare", "setns", "keyctl", "add_key", "request_key", "io_uring_setup", "socket", "quotactl", "kcmp",
+		"lookup_dcookie",
 	}
 }

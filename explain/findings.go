@@ -87,7 +87,8 @@ func (j *judge) capabilities() {
 			j.add(true, level(Moderate), "it can get "+c.name+" from a program with the setuid bit", "it may then "+capMeaning(c.name), mend)
 		}
 	}
-	j.add(v.Shares("pid") && v.hasAny("CAP_SYS_PTRACE", "CAP_SYS_ADMIN") && !j.ownUser, Total, "it sees the host's processes and may look into them",
+	j.add(v.Shares("pid") && v.hasAny("CAP_SYS_PTRACE", "CAP_SYS_ADMIN") && !j.ownUser, Total,
+		"it sees the host's processes and may look into them",
 		"whoever can trace a process of the host can make it do anything", "leave out --pid=host or drop SYS_PTRACE and SYS_ADMIN")
 }
 
@@ -97,8 +98,9 @@ func (j *judge) start() {
 	for _, what := range v.OnHost {
 		j.add(true, Total, "its start will "+what, "what the start does, it does with all the rights of whoever starts it", "")
 	}
-	j.add(v.Spread != "", High, "its start will "+v.Spread+", which appears on the host, too", "the mount around it is shared with the host's: "+
-		"no step makes it private", "")
+	j.add(v.Spread != "", High, "its start will "+v.Spread+", which appears on the host, too",
+		"the mount around it is shared with the host's: "+
+			"no step makes it private", "")
 	for _, set := range v.HostSets {
 		key, found := strings.CutPrefix(set, "/proc/sys/net/")
 		s, why := Total, "that file is the host's, and it is written with all the rights of whoever starts the container"
@@ -175,7 +177,8 @@ func (j *judge) devices() {
 		if f[2] == "w" && !j.ownIDs {
 			disk = Total
 		}
-		j.add(f[0] == "b" || f[0] == "a", disk, "it may "+deviceWords(entry), "the permissions of the files on it don't count below them", "--device with :r, or a mount of what is needed")
+		j.add(f[0] == "b" || f[0] == "a", disk, "it may "+deviceWords(entry), "the permissions of the files on it don't count below them",
+			"--device with :r, or a mount of what is needed")
 		j.add(slices.Contains(memory, f[0]+" "+f[1]), Total, "it may "+deviceWords(entry), "the host's memory is among them", "")
 	}
 	extra, usual := v.extraRules()
@@ -275,7 +278,8 @@ func (j *judge) walls() {
 	if low {
 		s = Low
 	}
-	j.add(hidden > 0, s, what, "/proc/kcore, /sys/firmware and others tell of the host or control it", "leave out systempaths=unconfined and --privileged")
+	j.add(hidden > 0, s, what, "/proc/kcore, /sys/firmware and others tell of the host or control it",
+		"leave out systempaths=unconfined and --privileged")
 }
 
 // mounts judges file systems that aren't files of the host, and yet lead there.
@@ -307,9 +311,11 @@ func (j *judge) namespaces() {
 	v := j.v
 	j.add(v.Shares("mount"), Total, "it has no mount namespace of its own", "the host's files are its files", "")
 	j.add(v.Joined["mount"] != "", High, "it shares the mounts of "+v.Joined["mount"], "another's files are its files", "")
-	j.add(v.Shares("pid"), Moderate, "it sees the host's processes", "names, arguments and environments tell much; processes of its user can be signalled",
+	j.add(v.Shares("pid"), Moderate, "it sees the host's processes",
+		"names, arguments and environments tell much; processes of its user can be signalled",
 		"leave out --pid=host")
-	j.add(v.Shares("ipc"), Moderate, "it shares System V IPC and message queues with the host", "programs of the host leave data there", "leave out --ipc=host")
+	j.add(v.Shares("ipc"), Moderate, "it shares System V IPC and message queues with the host", "programs of the host leave data there",
+		"leave out --ipc=host")
 	j.add(v.Shares("uts"), Low, "it shares the host's name", "", "")
 	j.add(v.Shares("cgroup"), Low, "it sees its place in the host's cgroup tree", "", "")
 	j.add(v.Keyring == "", Moderate, "it keeps the keyring of whoever starts it", "keys of the host's session are in reach", "")
@@ -318,12 +324,14 @@ func (j *judge) namespaces() {
 
 func (j *judge) network() {
 	v := j.v
-	j.add(v.Net.Mode == "host", Moderate, "it uses the host's network", "it reaches what listens on 127.0.0.1 only, and may take the host's ports",
+	j.add(v.Net.Mode == "host", Moderate, "it uses the host's network",
+		"it reaches what listens on 127.0.0.1 only, and may take the host's ports",
 		"use the bridge, and publish ports")
 	j.add(v.Net.Mode == "joined", Low, "it shares the network of another container", "what listens on 127.0.0.1 there is in reach", "")
 	j.add(v.Net.Mode == "bridge", Low, "it reaches other machines", "what runs in it can talk to the outside", "--network=none")
 	for _, p := range v.Net.Ports {
-		j.add(p.HostIP == "" || p.HostIP == "0.0.0.0", Low, fmt.Sprintf("port %d/%s of every address of the host leads to it", p.HostPort, p.Proto),
+		j.add(p.HostIP == "" || p.HostIP == "0.0.0.0", Low, fmt.Sprintf("port %d/%s of every address of the host leads to it", p.HostPort,
+			p.Proto),
 			"others can reach it", fmt.Sprintf("-p 127.0.0.1:%d:%d for this machine only", p.HostPort, p.ContainerPort))
 	}
 }
@@ -331,8 +339,10 @@ func (j *judge) network() {
 func (j *judge) process() {
 	v := j.v
 	uid, mapped := hostID(v.UIDMap, v.UID, !j.ownUser)
-	j.add(mapped && uid == 0, Low, "it runs as root, who is also the host's root", "a way out of the container would be a way to root", "--user, or a user namespace")
+	j.add(mapped && uid == 0, Low, "it runs as root, who is also the host's root", "a way out of the container would be a way to root",
+		"--user, or a user namespace")
 	j.add(!v.NoNewPrivs, Low, "programs with the setuid bit can raise its privileges", "", "--security-opt no-new-privileges")
 	j.add(v.Limits.Memory == nil || *v.Limits.Memory < 0, Low, "its memory has no limit", "it can use up the host's", "--memory")
-	j.add(v.Limits.Pids == nil || *v.Limits.Pids < 0, Low, "the number of its processes has no limit", "a fork bomb would hit the host", "--pids-limit")
+	j.add(v.Limits.Pids == nil || *v.Limits.Pids < 0, Low, "the number of its processes has no limit", "a fork bomb would hit the host",
+		"--pids-limit")
 }

@@ -95,7 +95,8 @@ func writeGo(w io.Writer, p *plan.Plan, a About) error {
 	}
 	for tight, width := 0, lineWidth; ; {
 		g := &golang{
-			plan: p, view: view, tight: tight, width: width, helpers: map[string]bool{}, opened: map[string]string{}, have: map[string]string{}, procs: map[string]string{},
+			plan: p, view: view, tight: tight, width: width, helpers: map[string]bool{}, opened: map[string]string{}, have: map[string]string{},
+			procs: map[string]string{},
 			words: map[string]bool{}, given: map[string]int{},
 		}
 		text, err := g.program(a)
@@ -182,7 +183,8 @@ func (g *golang) program(a About) ([]byte, error) {
 	if head, rest, ok := strings.Cut(text, "\nfunc main() {"); ok && g.tight >= withoutAny {
 		// No room for empty lines; texts of several lines have none.
 		imports, rest2, _ := strings.Cut(head, "\n)\n")
-		text = imports + "\n)\n\n" + strings.ReplaceAll(strings.TrimLeft(rest2, "\n"), "\n\n", "\n") + "\nfunc main() {" + strings.ReplaceAll(rest, "\n\n", "\n")
+		text = imports + "\n)\n\n" + strings.ReplaceAll(strings.TrimLeft(rest2, "\n"), "\n\n", "\n") + "\nfunc main() {" +
+			strings.ReplaceAll(rest, "\n\n", "\n")
 	}
 	out, err := format.Source([]byte(text))
 	if err != nil {
@@ -445,11 +447,13 @@ func (g *golang) body() string {
 	if g.words["console"] {
 		after = append([]string{"<-relayed"}, after...)
 	}
-	t.line("\tcmd.Wait()%s", when(g.tight >= withoutScript && len(after) > 0, " // what follows takes all back, but not if a step has failed", ""))
+	t.line("\tcmd.Wait()%s", when(g.tight >= withoutScript && len(after) > 0, " // what follows takes all back, but not if a step has failed",
+		""))
 	for _, l := range after {
 		t.line("\t%s", l)
 	}
-	t.line("\tstatus := cmd.ProcessState.Sys().(syscall.WaitStatus)\n\tif status.Signaled() {\n\t\tos.Exit(128 + int(status.Signal()))\n\t}\n\tos.Exit(status.ExitStatus())\n}\n")
+	t.line("\tstatus := cmd.ProcessState.Sys().(syscall.WaitStatus)\n\tif status.Signaled() {\n\t\tos.Exit(128 + " +
+		"int(status.Signal()))\n\t}\n\tos.Exit(status.ExitStatus())\n}\n")
 	t.line("func child() {")
 	g.lane(t, g.child)
 	t.line("}\n")
@@ -491,7 +495,8 @@ func (g *golang) listGroups() []string {
 		}
 	}
 	text := strings.Join(names, " ")
-	if g.tight < withoutAny || g.id == "" || strings.Count(text, "ID") != len(names) || len(strings.Fields(text)) != len(names) || !strconv.CanBackquote(text) {
+	if g.tight < withoutAny || g.id == "" || strings.Count(text, "ID") != len(names) || len(strings.Fields(text)) != len(names) ||
+		!strconv.CanBackquote(text) {
 		return g.packed("var groups = []string{", g.groups, "}")
 	}
 	g.use("strings")
@@ -514,8 +519,9 @@ func (g *golang) around() (before, after []string) {
 		address, _, _ := strings.Cut(g.view.Net.Address, "/")
 		name := g.view.Hostname
 		files := map[string]string{
-			dir + "/hostname":    "[]byte(" + g.lit(name+"\n") + ")",
-			dir + "/hosts":       "[]byte(" + g.lit(fmt.Sprintf("127.0.0.1\tlocalhost\n%s\t%s\n", or(address, "127.0.1.1"), or(name, "container"))) + ")",
+			dir + "/hostname": "[]byte(" + g.lit(name+"\n") + ")",
+			dir + "/hosts": "[]byte(" + g.lit(fmt.Sprintf("127.0.0.1\tlocalhost\n%s\t%s\n", or(address, "127.0.1.1"), or(name, "container"))) +
+				")",
 			dir + "/resolv.conf": `ok(os.ReadFile("/etc/resolv.conf"))`,
 		}
 		for _, s := range g.plan.Steps {
@@ -545,7 +551,8 @@ func (g *golang) around() (before, after []string) {
 					}
 				}
 				if len(keys) > 0 {
-					after = append(after, "exec.Command("+strings.Join(g.lits([]string{"nft", "delete", "element", "ip", o.Table, name, "{ " + strings.Join(keys, ", ") + " }"}), ", ")+").Run()")
+					after = append(after, "exec.Command("+strings.Join(g.lits([]string{"nft", "delete", "element", "ip", o.Table, name, "{ " +
+						strings.Join(keys, ", ") + " }"}), ", ")+").Run()")
 				}
 			}
 		}

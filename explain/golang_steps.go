@@ -21,7 +21,10 @@ func goFlags(prefix string, words []string) string {
 }
 
 func goNamespaces(names []string) string {
-	words := map[string]string{"mount": "NS", "pid": "PID", "uts": "UTS", "ipc": "IPC", "net": "NET", "user": "USER", "cgroup": "CGROUP", "time": "TIME"}
+	words := map[string]string{
+		"mount": "NS", "pid": "PID", "uts": "UTS", "ipc": "IPC", "net": "NET", "user": "USER", "cgroup": "CGROUP",
+		"time": "TIME",
+	}
 	var out []string
 	for _, n := range names {
 		out = append(out, "unix.CLONE_NEW"+or(words[n], strings.ToUpper(n)))
@@ -156,7 +159,8 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 	case *plan.CgroupWrite:
 		if o.Enable {
 			// Those that aren't there are missed by whoever writes their limits.
-			return text("for _, controller := range []string{"+strings.Join(g.lits(strings.Fields(o.Value)), ", ")+"} {", "os.WriteFile("+g.lit(o.File)+", []byte(controller), 0)", "}")
+			return text("for _, controller := range []string{"+strings.Join(g.lits(strings.Fields(o.Value)), ", ")+"} {",
+				"os.WriteFile("+g.lit(o.File)+", []byte(controller), 0)", "}")
 		}
 		if g.tight >= withoutScript && !g.again(o) {
 			return each("set1", g.lit(o.File+"="+o.Value))
@@ -222,7 +226,10 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 		}
 		g.use("users")
 		g.have[o.Save] = fmt.Sprintf("users%d", len(g.have))
-		return text(g.packed(g.have[o.Save]+" := users(", []string{"[]syscall.SysProcIDMap{" + strings.Join(goIDs(o.UID), ", ") + "}", "[]syscall.SysProcIDMap{" + strings.Join(goIDs(o.GID), ", ") + "}"}, ")")...)
+		return text(g.packed(g.have[o.Save]+" := users(", []string{
+			"[]syscall.SysProcIDMap{" + strings.Join(goIDs(o.UID), ", ") + "}",
+			"[]syscall.SysProcIDMap{" + strings.Join(goIDs(o.GID), ", ") + "}",
+		}, ")")...)
 	case *plan.RecvFD:
 		if host {
 			if !g.hasConsole() {
@@ -249,7 +256,8 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 
 	// Namespaces.
 	case *plan.Clone:
-		if !host || !known(o.Namespaces, []string{"mount", "pid", "uts", "ipc", "net", "user"}) || slices.Contains(o.Namespaces, "user") && g.idMap() == nil {
+		if !host || !known(o.Namespaces, []string{"mount", "pid", "uts", "ipc", "net", "user"}) || slices.Contains(o.Namespaces, "user") &&
+			g.idMap() == nil {
 			g.second = g.second || !host
 			return none()
 		}
@@ -290,11 +298,15 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 
 	// The root and the mounts below it.
 	case *plan.Mount:
-		flags := []string{"bind", "rec", "private", "slave", "shared", "unbindable", "ro", "nosuid", "nodev", "noexec", "remount", "noatime", "relatime", "nodiratime", "strictatime", "nosymfollow", "silent", "iversion"}
+		flags := []string{
+			"bind", "rec", "private", "slave", "shared", "unbindable", "ro", "nosuid", "nodev", "noexec", "remount", "noatime",
+			"relatime", "nodiratime", "strictatime", "nosymfollow", "silent", "iversion",
+		}
 		if !known(o.Flags, flags) {
 			return none()
 		}
-		return check("unix.Mount(" + strings.Join(g.lits([]string{o.Source, o.Target, o.Type}), ", ") + ", " + goFlags("MS_", o.Flags) + ", " + g.lit(o.Data) + ")")
+		return check("unix.Mount(" + strings.Join(g.lits([]string{o.Source, o.Target, o.Type}), ", ") + ", " + goFlags("MS_", o.Flags) + ", " +
+			g.lit(o.Data) + ")")
 	case *plan.Overlay:
 		var upper []string
 		if o.Upper != "" {
@@ -307,7 +319,8 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 			for _, l := range o.Lower {
 				options = append(options, "lowerdir+="+l)
 			}
-			return text(append(lines, g.packed("layers(", g.lits(append([]string{o.Target}, slices.Concat(options, upper, o.Options)...)), ")")...)...)
+			return text(append(lines, g.packed("layers(", g.lits(append([]string{o.Target}, slices.Concat(options, upper, o.Options)...)),
+				")")...)...)
 		}
 		words := append([]string{"lowerdir=" + strings.Join(o.Lower, ":")}, slices.Concat(upper, o.Options)...)
 		args := []string{`"overlay"`, g.lit(o.Target), `"overlay"`, "0"}
@@ -362,7 +375,10 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 		if g.tight >= withoutAny && len(calls) == 1 { // bind takes the same in fewer words
 			g.use("bind")
 			c := calls[0]
-			return check("bind(" + strings.Join([]string{from, g.lit(o.Target), when(c.recursive, "unix.AT_RECURSIVE", "0"), or(c.set, "0"), or(c.clear, "0"), or(c.spread, "0")}, ", ") + ")")
+			return check("bind(" + strings.Join([]string{
+				from, g.lit(o.Target), when(c.recursive, "unix.AT_RECURSIVE", "0"), or(c.set, "0"),
+				or(c.clear, "0"), or(c.spread, "0"),
+			}, ", ") + ")")
 		}
 		return check(append(texts(calls, from, `""`, "unix.AT_EMPTY_PATH"), "attach("+from+", "+g.lit(o.Target)+")")...)
 	case *plan.Remount:
@@ -457,18 +473,23 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 		}
 		return list("write", []string{g.lit(o.Path)}, g.lit(o.Value))
 	case *plan.Rlimit:
-		n := slices.Index([]string{"CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS", "LOCKS", "SIGPENDING", "MSGQUEUE", "NICE", "RTPRIO", "RTTIME"}, strings.TrimPrefix(o.Type, "RLIMIT_"))
+		n := slices.Index([]string{
+			"CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS", "LOCKS", "SIGPENDING",
+			"MSGQUEUE", "NICE", "RTPRIO", "RTTIME",
+		}, strings.TrimPrefix(o.Type, "RLIMIT_"))
 		if n < 0 {
 			return none()
 		}
 		pid := when(host, "cmd.Process.Pid", "0")
 		return check(fmt.Sprintf("unix.Prlimit(%s, %d, &unix.Rlimit{Cur: %s, Max: %s}, nil)", pid, n, goLimit(o.Soft), goLimit(o.Hard)))
 	case *plan.Sched:
-		policy := slices.Index([]string{"SCHED_OTHER", "SCHED_FIFO", "SCHED_RR", "SCHED_BATCH", "SCHED_ISO", "SCHED_IDLE", "SCHED_DEADLINE"}, o.Policy)
+		policy := slices.Index([]string{"SCHED_OTHER", "SCHED_FIFO", "SCHED_RR", "SCHED_BATCH", "SCHED_ISO", "SCHED_IDLE", "SCHED_DEADLINE"},
+			o.Policy)
 		if policy < 0 || len(o.Flags) > 0 {
 			return none()
 		}
-		return check(fmt.Sprintf("unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: %d, Nice: %d, Priority: %d, Runtime: %d, Deadline: %d, Period: %d}, 0)",
+		return check(fmt.Sprintf("unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: %d, Nice: %d, Priority: %d, "+
+			"Runtime: %d, Deadline: %d, Period: %d}, 0)",
 			policy, o.Nice, o.Priority, o.Runtime, o.Deadline, o.Period))
 	case *plan.Affinity:
 		if o.Unless > 0 {
@@ -488,7 +509,8 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 		if class == 0 {
 			return none()
 		}
-		return text(fmt.Sprintf("if _, _, e := unix.RawSyscall(unix.SYS_IOPRIO_SET, 1, 0, %d<<13|%d); e != 0 {", class, o.Priority), "panic(e)", "}")
+		return text(fmt.Sprintf("if _, _, e := unix.RawSyscall(unix.SYS_IOPRIO_SET, 1, 0, %d<<13|%d); e != 0 {", class, o.Priority), "panic(e)",
+			"}")
 	case *plan.Personality:
 		domain := slices.Index([]string{"LINUX", "LINUX32"}, o.Domain)
 		if domain < 0 {
@@ -521,7 +543,8 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 		g.have[o.Slave] = "terminal"
 		open := fmt.Sprintf("terminal := console(%d, %d, %d)", o.Rows, o.Cols, o.UID)
 		if o.Plain {
-			open += "\nflags := ok(unix.IoctlGetTermios(terminal, unix.TCGETS))\nflags.Oflag &^= unix.ONLCR\ncheck(unix.IoctlSetTermios(terminal, unix.TCSETS, flags))"
+			open += "\nflags := ok(unix.IoctlGetTermios(terminal, unix.TCGETS))\nflags.Oflag &^= " +
+				"unix.ONLCR\ncheck(unix.IoctlSetTermios(terminal, unix.TCSETS, flags))"
 		}
 		return text(open)
 	case *plan.SendFD:
@@ -556,8 +579,10 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 		}
 		g.filter = compress(o.Program)
 		g.use("inflate", "unsafe")
-		return text("code := inflate(filter)", "program := &unix.SockFprog{Len: uint16(len(code) / 8), Filter: (*unix.SockFilter)(unsafe.Pointer(&code[0]))}",
-			fmt.Sprintf("if _, _, e := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, %d, uintptr(unsafe.Pointer(program))); e != 0 {", o.Flags), "panic(e)", "}")
+		return text("code := inflate(filter)",
+			"program := &unix.SockFprog{Len: uint16(len(code) / 8), Filter: (*unix.SockFilter)(unsafe.Pointer(&code[0]))}",
+			fmt.Sprintf("if _, _, e := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, %d, uintptr(unsafe.Pointer(program))); e "+
+				"!= 0 {", o.Flags), "panic(e)", "}")
 	case *plan.DropBounding:
 		caps, ok := goCaps(o.Caps)
 		if !ok {
@@ -574,7 +599,8 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 		if !ok {
 			return none()
 		}
-		return text(append(g.packed("for _, c := range []uintptr{", caps, "} {"), "check(unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, c, 0, 0))", "}")...)
+		return text(append(g.packed("for _, c := range []uintptr{", caps, "} {"),
+			"check(unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, c, 0, 0))", "}")...)
 	case *plan.Capset:
 		return g.capset(o)
 	case *plan.Setgroups:
@@ -598,7 +624,8 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 		switch {
 		case o.Try:
 			g.words["entered"] = true
-			return text("entered := unix.Chdir("+g.lit(o.Path)+") == nil", "if entered {", "ok(unix.Getwd()) // an error if it lies outside the root (CVE-2024-21626)", "}")
+			return text("entered := unix.Chdir("+g.lit(o.Path)+") == nil", "if entered {",
+				"ok(unix.Getwd()) // an error if it lies outside the root (CVE-2024-21626)", "}")
 		case g.words["entered"]:
 			return text("if !entered {", "check(unix.Chdir("+g.lit(o.Path)+"))", "}", "ok(unix.Getwd())")
 		}
@@ -632,10 +659,12 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 		if g.tight >= withoutScript {
 			g.use("slices")
 			lines = append(lines, g.packed("files := []string{", g.lits(o.Candidates), "}")...)
-			return text(append(lines, "there := slices.IndexFunc(files, func(f string) bool { return unix.Access(f, unix.X_OK) == nil })", "check(unix.Exec(files[there], "+argv+", env))")...)
+			return text(append(lines, "there := slices.IndexFunc(files, func(f string) bool { return unix.Access(f, unix.X_OK) == nil })",
+				"check(unix.Exec(files[there], "+argv+", env))")...)
 		}
 		lines = append(lines, g.packed("for _, file := range []string{", g.lits(o.Candidates), "} {")...)
-		return text(append(lines, "if err := unix.Exec(file, "+argv+", env); err != unix.ENOENT && err != unix.ENOTDIR && err != unix.EACCES {", "panic(err)", "}", "}", "panic(unix.ENOENT)")...)
+		return text(append(lines, "if err := unix.Exec(file, "+argv+", env); err != unix.ENOENT && err != unix.ENOTDIR && err != unix.EACCES {",
+			"panic(err)", "}", "}", "panic(unix.ENOENT)")...)
 
 	// The network.
 	case *plan.LinkBridge:
@@ -646,7 +675,8 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 			mtu = fmt.Sprintf(" mtu %d", o.MTU)
 		}
 		commands := []string{
-			fmt.Sprintf("ip link add name %s%s type veth peer name %s%s%s netns ", o.Name, mtu, o.Peer, when(o.MAC != "", " address "+o.MAC, ""), mtu),
+			fmt.Sprintf("ip link add name %s%s type veth peer name %s%s%s netns ", o.Name, mtu, o.Peer, when(o.MAC != "", " address "+o.MAC, ""),
+				mtu),
 			fmt.Sprintf("ip link set dev %s master %s up", o.Name, o.Bridge),
 		}
 		if o.Hairpin {
@@ -713,7 +743,8 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 
 	// Each of these is a program of its own, or needs a process without threads.
 	case *plan.CgroupRemove, *plan.LinkDelete, *plan.NftUnpublish, *plan.OpenPid, *plan.Adopt, *plan.TimeOffsets,
-		*plan.SendListener, *plan.CopyUp, *plan.OpenDir, *plan.Hook, *plan.MoveRoot, *plan.RootMount, *plan.RootUnmount, *plan.Chroot, *plan.MemPolicy,
+		*plan.SendListener, *plan.CopyUp, *plan.OpenDir, *plan.Hook, *plan.MoveRoot, *plan.RootMount, *plan.RootUnmount, *plan.Chroot,
+		*plan.MemPolicy,
 		*plan.SystemdScope, *plan.SystemdSet, *plan.SystemdAttach, *plan.SystemdStop,
 		*plan.ResctrlCreate, *plan.ResctrlRemove, *plan.ResctrlCheck, *plan.ResctrlWrite, *plan.ResctrlJoin:
 		return none()
@@ -742,11 +773,13 @@ func (g *golang) fsmount(o *plan.FSMount) (goLine, bool) {
 		g.use("ok")
 		g.words["procfs"], g.words["proc "+o.Save], g.have[o.Save] = true, true, "procfs"
 		return goLine{text: []string{
-			"procfs := ok(unix.Fsopen(\"proc\", unix.FSOPEN_CLOEXEC))", "check(" + when(o.Source != "", "unix.FsconfigSetString(procfs, \"source\", "+g.lit(o.Source)+"), ", "") + "unix.FsconfigCreate(procfs))",
+			"procfs := ok(unix.Fsopen(\"proc\", unix.FSOPEN_CLOEXEC))", "check(" +
+				when(o.Source != "", "unix.FsconfigSetString(procfs, \"source\", "+g.lit(o.Source)+"), ", "") + "unix.FsconfigCreate(procfs))",
 			"procfs = ok(unix.Fsmount(procfs, unix.FSMOUNT_CLOEXEC, " + goFlags("MOUNT_ATTR_", o.Attrs) + "))",
 		}}, true
 	}
-	if strings.Contains(o.Target, " ") || slices.ContainsFunc(o.Options, func(s string) bool { return strings.Contains(s, ",") }) || o.Optional && o.KeepMode {
+	if strings.Contains(o.Target, " ") || slices.ContainsFunc(o.Options, func(s string) bool { return strings.Contains(s, ",") }) ||
+		o.Optional && o.KeepMode {
 		return goLine{}, false
 	}
 	g.procs[o.Save] = o.Target
@@ -762,7 +795,10 @@ func (g *golang) fsmount(o *plan.FSMount) (goLine, bool) {
 	for _, f := range o.Flags {
 		words = append(words, goFlags("MS_", []string{f}))
 	}
-	line := goLine{fn: when(o.KeepMode, "cover", "mount"), items: []string{g.lit(o.Type), g.lit(o.Source), or(strings.Join(words, "|"), "0"), g.lit(place)}, fixed: 3, join: true}
+	line := goLine{fn: when(o.KeepMode, "cover", "mount"), items: []string{
+		g.lit(o.Type), g.lit(o.Source), or(strings.Join(words, "|"), "0"),
+		g.lit(place),
+	}, fixed: 3, join: true}
 	if len(o.Propagation) > 0 {
 		spread, ok := setattrs(nil, nil, nil, nil, o.Propagation)
 		if !ok {
@@ -806,7 +842,8 @@ func (g *golang) set(from, file, value string) (goLine, bool) {
 // join makes the cgroups that the child joins groups[:9], if they are the first ones.
 func (g *golang) join(line goLine, ok bool) (goLine, bool) {
 	dir := line.items[1]
-	if n := len(g.child); n > 0 && g.child[n-1].fn == "each" && g.child[n-1].items[0] == "join" && strings.HasPrefix(g.child[n-1].items[1], "groups[") {
+	if n := len(g.child); n > 0 && g.child[n-1].fn == "each" && g.child[n-1].items[0] == "join" &&
+		strings.HasPrefix(g.child[n-1].items[1], "groups[") {
 		last := &g.child[n-1]
 		if k := g.joined; k < len(g.groups) && g.groups[k] == dir {
 			g.joined++
@@ -901,7 +938,10 @@ func (g *golang) script(op plan.Op) (goLine, bool) {
 		if len(o.Rules) == 0 {
 			return goLine{}, false
 		}
-		lines = []string{"nft list table ip " + quote(o.Table) + " >/dev/null 2>&1 || nft -f - <<'END'", clean(strings.ReplaceAll(nftBlocks(o.Rules, g.width), "\n", " \x01"))}
+		lines = []string{
+			"nft list table ip " + quote(o.Table) + " >/dev/null 2>&1 || nft -f - <<'END'",
+			clean(strings.ReplaceAll(nftBlocks(o.Rules, g.width), "\n", " \x01")),
+		}
 		lines[1] = strings.ReplaceAll(lines[1], ` \x01`, "\n") + "\nEND"
 	case *plan.LinkBridge, *plan.LinkVeth, *plan.LinkMove, *plan.LinkAddress, *plan.RouteDefault, *plan.NftPublish:
 		made, ok := (&shell{plan: g.plan, view: g.view, part: "host"}).commands(op)
@@ -944,7 +984,8 @@ func (g *golang) inside(commands ...string) (goLine, bool) {
 	if !g.wantsInside() { // for one command a function would be long
 		argv := g.lits(append([]string{"ip"}, strings.Fields(commands[0])...))
 		g.use("fmt")
-		return goLine{fn: "check", items: []string{`exec.Command("nsenter", fmt.Sprintf("--net=/proc/%d/ns/net", cmd.Process.Pid), ` + strings.Join(argv, ", ") + ").Run()"}, join: true}, true
+		return goLine{fn: "check", items: []string{`exec.Command("nsenter", fmt.Sprintf("--net=/proc/%d/ns/net", cmd.Process.Pid), ` +
+			strings.Join(argv, ", ") + ").Run()"}, join: true}, true
 	}
 	g.use("run")
 	items := []string{`""`}
@@ -964,7 +1005,8 @@ func (g *golang) bridge(o *plan.LinkBridge) (goLine, bool) {
 		mtu = fmt.Sprintf(" mtu %d", o.MTU)
 	}
 	lines := []string{"if exec.Command(" + strings.Join(g.lits([]string{"ip", "link", "show", "dev", o.Name}), ", ") + ").Run() != nil {"}
-	lines = append(lines, g.packed(`run("",`, g.lits([]string{"ip link add name " + o.Name + mtu + " type bridge", "ip addr add " + o.Address + " brd + dev " + o.Name, "ip link set dev " + o.Name + " up"}), ")")...)
+	lines = append(lines, g.packed(`run("",`, g.lits([]string{"ip link add name " + o.Name + mtu + " type bridge", "ip addr add " + o.Address +
+		" brd + dev " + o.Name, "ip link set dev " + o.Name + " up"}), ")")...)
 	for _, set := range o.Sysctls {
 		key, value, _ := strings.Cut(set, "=")
 		file := g.lit("/proc/sys/" + key)
@@ -1116,7 +1158,8 @@ func (g *golang) capset(o *plan.Capset) (goLine, bool) {
 			}
 		}
 	}
-	call := "unix.Capset(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &[]unix.CapUserData{{" + halves[0] + "}, {" + halves[1] + "}}[0])"
+	call := "unix.Capset(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &[]unix.CapUserData{{" + halves[0] + "}, {" +
+		halves[1] + "}}[0])"
 	if g.tight >= withoutComments {
 		return goLine{fn: "check", items: []string{call}, join: true}, true
 	}

@@ -19,10 +19,12 @@ import (
 func inNoProgram() []string {
 	return []string{
 		"cgroup-remove", "link-delete", "nft-unpublish", "pidfd_open", "user-namespace", "adopt", "time-offsets", "open-console", "bind-console",
-		"send-fd", "send-listener", "copy-up", "open-dir", "hook", "move-root", "root-mount", "root-unmount", "chroot", "set_mempolicy", "sched_setaffinity", "systemd-scope", "systemd-set", "systemd-attach", "systemd-stop",
+		"send-fd", "send-listener", "copy-up", "open-dir", "hook", "move-root", "root-mount", "root-unmount", "chroot", "set_mempolicy",
+		"sched_setaffinity", "systemd-scope", "systemd-set", "systemd-attach", "systemd-stop",
 		"resctrl-create", "resctrl-remove", "resctrl-check", "resctrl-write", "resctrl-join",
 		// Empty ones, that is: what they need is missing.
-		"cgroup-join", "bpf-device", "open", "unshare", "setns", "id-map", "recv-fd", "move_mount", "mount_setattr", "mask-path", "mknod", "sysctl", "prlimit", "sched_setattr",
+		"cgroup-join", "bpf-device", "open", "unshare", "setns", "id-map", "recv-fd", "move_mount", "mount_setattr", "mask-path", "mknod",
+		"sysctl", "prlimit", "sched_setattr",
 		"ioprio_set", "personality", "dup3", "seccomp", "execve", "link-bridge", "link-veth", "link-address", "route-default", "nft-bridge",
 	}
 }
@@ -32,7 +34,8 @@ func TestGoKinds(t *testing.T) {
 	for _, kind := range kinds(t) {
 		op := opOf(t, kind)
 		g := &golang{
-			plan: &plan.Plan{Steps: []plan.Step{{Op: op}}}, view: &View{}, helpers: map[string]bool{}, opened: map[string]string{}, have: map[string]string{}, procs: map[string]string{},
+			plan: &plan.Plan{Steps: []plan.Step{{Op: op}}}, view: &View{}, helpers: map[string]bool{}, opened: map[string]string{},
+			have: map[string]string{}, procs: map[string]string{},
 			words: map[string]bool{}, given: map[string]int{}, groups: []string{`"x"`},
 		}
 		_, ok := g.step(plan.Step{Lane: plan.Host, Op: op})
@@ -48,12 +51,16 @@ func TestGoOptional(t *testing.T) {
 	for tight := withReasons; tight <= withoutTerminal; tight++ {
 		for _, keep := range []bool{false, true} {
 			g := &golang{tight: tight, width: lineWidth, helpers: map[string]bool{}, procs: map[string]string{}, words: map[string]bool{}}
-			line, ok := g.fsmount(&plan.FSMount{Type: "mqueue", Target: "/dev/mqueue", Optional: true, KeepMode: keep, Propagation: []string{"slave"}})
+			line, ok := g.fsmount(&plan.FSMount{
+				Type: "mqueue", Target: "/dev/mqueue", Optional: true, KeepMode: keep,
+				Propagation: []string{"slave"},
+			})
 			if ok == keep {
 				t.Errorf("level %d, mode kept %v: can the program make it: got %v", tight, keep, ok)
 			}
 			code := strings.Join(append(line.text, line.items...), "\n")
-			if ok && (!strings.Contains(code, "mount(") || !strings.Contains(code, "MS_SLAVE") || strings.Contains(code, "/proc/filesystems") != (tight < withoutAny)) {
+			if ok && (!strings.Contains(code, "mount(") || !strings.Contains(code, "MS_SLAVE") ||
+				strings.Contains(code, "/proc/filesystems") != (tight < withoutAny)) {
 				t.Errorf("level %d: got %s", tight, code)
 			}
 		}
@@ -109,7 +116,10 @@ func TestGoExtreme(t *testing.T) {
 				name := fmt.Sprintf("/srv/some where/else/%d", i)
 				all.Steps = append(all.Steps, plan.Step{Lane: plan.Host, Op: &plan.OpenTree{Path: name, Save: name, Recursive: i%2 == 0}})
 			}
-			all.Steps = append(all.Steps, plan.Step{Lane: plan.Host, Op: &plan.UserNamespace{UID: []plan.IDRange{{Size: 1}}, GID: []plan.IDRange{{Size: 1}}, Save: "ids"}},
+			all.Steps = append(all.Steps, plan.Step{Lane: plan.Host, Op: &plan.UserNamespace{
+				UID: []plan.IDRange{{Size: 1}},
+				GID: []plan.IDRange{{Size: 1}}, Save: "ids",
+			}},
 				plan.Step{Lane: plan.Host, Op: &plan.OpenTree{Path: "/mapped", Save: "mapped", IDMap: "ids"}})
 		case *plan.Mknod:
 			if o.Path != "/dev/null" {
@@ -122,14 +132,21 @@ func TestGoExtreme(t *testing.T) {
 					mount.Set, mount.Clear, mount.Propagation = []string{"nodev"}, []string{"noexec"}, []string{"slave", "rshared"}
 				}
 				all.Steps = append(all.Steps, plan.Step{Lane: plan.Child, Op: mount},
-					plan.Step{Lane: plan.Child, Op: &plan.FSMount{Type: "tmpfs", Source: "tmpfs", Target: fmt.Sprintf("/tmp/%d", i), KeepMode: i%2 == 0, Options: []string{fmt.Sprintf("size=%dk", i)}}},
+					plan.Step{Lane: plan.Child, Op: &plan.FSMount{
+						Type: "tmpfs", Source: "tmpfs", Target: fmt.Sprintf("/tmp/%d", i), KeepMode: i%2 == 0,
+						Options: []string{fmt.Sprintf("size=%dk", i)},
+					}},
 					plan.Step{Lane: plan.Child, Op: &plan.Mkdir{Path: fmt.Sprintf("/made/%d", i), Mode: 0o755}},
 					plan.Step{Lane: plan.Child, Op: &plan.Symlink{Path: fmt.Sprintf("/dev/link%d", i), Target: "/x", Replace: i%2 == 0}})
 			}
 			for i := range 50 {
-				all.Steps = append(all.Steps, plan.Step{Lane: plan.Child, Op: &plan.Mknod{Path: fmt.Sprintf("/dev/more/%d/x", i), Type: "c", Major: 10, Minor: uint32(i), Mode: 0o600}})
+				all.Steps = append(all.Steps, plan.Step{
+					Lane: plan.Child,
+					Op:   &plan.Mknod{Path: fmt.Sprintf("/dev/more/%d/x", i), Type: "c", Major: 10, Minor: uint32(i), Mode: 0o600},
+				})
 			}
-			all.Steps = append(all.Steps, plan.Step{Lane: plan.Child, Op: &plan.OpenConsole{Master: "master", Slave: "terminal"}}, plan.Step{Lane: plan.Child, Op: &plan.SendFD{From: "master"}},
+			all.Steps = append(all.Steps, plan.Step{Lane: plan.Child, Op: &plan.OpenConsole{Master: "master", Slave: "terminal"}},
+				plan.Step{Lane: plan.Child, Op: &plan.SendFD{From: "master"}},
 				plan.Step{Lane: plan.Child, Op: &plan.BindConsole{From: "terminal"}}, plan.Step{Lane: plan.Host, Op: &plan.RecvFD{Save: "console"}})
 		case *plan.NftPublish:
 			for i := range 100 {
@@ -163,7 +180,10 @@ func TestGoExtreme(t *testing.T) {
 	if n := bytes.Count(b.Bytes(), []byte("\n")); n > MaxGo {
 		t.Errorf("the program has %d lines, want %d at most", n, MaxGo)
 	}
-	for _, want := range []string{`"/srv/some where/else/99"`, "VARIABLE_299=", "--option-99", "/dev/more/49/x", "/tmp/99", "/made/99", "/dev/link99", "tcp . 9099"} {
+	for _, want := range []string{
+		`"/srv/some where/else/99"`, "VARIABLE_299=", "--option-99", "/dev/more/49/x", "/tmp/99", "/made/99",
+		"/dev/link99", "tcp . 9099",
+	} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("%q isn't in the program", want)
 		}

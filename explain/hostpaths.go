@@ -29,7 +29,8 @@ type place struct {
 // places are looked through in order: the first that a path lies in says what it is. What isn't named here holds plain data. A
 // directory that one of these lies in is at least as bad as that one.
 func places() []place {
-	return slices.Concat(socketPlaces(), secretPlaces(), kernelPlaces(), etcPlaces(), programPlaces(), sessionPlaces(), statePlaces(), homePlaces())
+	return slices.Concat(socketPlaces(), secretPlaces(), kernelPlaces(), etcPlaces(), programPlaces(), sessionPlaces(), statePlaces(),
+		homePlaces())
 }
 
 func socketPlaces() []place {
@@ -37,10 +38,14 @@ func socketPlaces() []place {
 	const manager = "systemd and D-Bus start programs as the host's root for who may talk to them, also through a read-only mount"
 	return []place{
 		{socket: true, paths: []string{
-			"/run/docker.sock", "/run/docker", "/run/containerd", "/run/crio", "/run/podman", "/run/buildkit", "/run/user/*/docker.sock", "/run/user/*/podman",
+			"/run/docker.sock", "/run/docker", "/run/containerd", "/run/crio", "/run/podman", "/run/buildkit", "/run/user/*/docker.sock",
+			"/run/user/*/podman",
 			"/run/libvirt", "/run/incus", "/run/lxd", "/run/snapd.socket", "/run/k3s", "/run/glassbox",
 		}, below: true, read: Total, write: Total, whyRead: engine, whyWrite: engine},
-		{socket: true, paths: []string{"/run/systemd/journal"}, below: true, read: Low, write: Low, whyRead: "the host's log is written there", whyWrite: "the host's log is written there"},
+		{
+			socket: true, paths: []string{"/run/systemd/journal"}, below: true, read: Low, write: Low, whyRead: "the host's log is written there",
+			whyWrite: "the host's log is written there",
+		},
 		{socket: true, paths: []string{"/run/systemd", "/run/dbus"}, below: true, read: Total, write: Total, whyRead: manager, whyWrite: manager},
 	}
 }
@@ -48,7 +53,10 @@ func socketPlaces() []place {
 func sessionPlaces() []place {
 	const session = "sockets of users' sessions: the keys, screens and programs of those users are in reach"
 	return []place{
-		{socket: true, paths: []string{"/run/user", "/run/screen", "/run/tmux"}, below: true, read: High, write: High, whyRead: session, whyWrite: session},
+		{
+			socket: true, paths: []string{"/run/user", "/run/screen", "/run/tmux"}, below: true, read: High, write: High, whyRead: session,
+			whyWrite: session,
+		},
 		{socket: true, named: true, paths: []string{"/tmp/.X11-unix"}, below: true, read: High, write: High, whyRead: session, whyWrite: session},
 	}
 }
@@ -61,35 +69,48 @@ func secretPlaces() []place {
 	}
 	return []place{
 		{
-			paths: []string{"/etc/ssl/certs", "/etc/ca-certificates", "/etc/pki/ca-trust", "/etc/pki/tls/certs", "/etc/ca-certificates.conf"}, below: true,
-			read: Low, write: High, whyRead: "public certificates", whyWrite: "who adds a certificate there is believed by the host's programs",
+			paths: []string{"/etc/ssl/certs", "/etc/ca-certificates", "/etc/pki/ca-trust", "/etc/pki/tls/certs", "/etc/ca-certificates.conf"},
+			below: true,
+			read:  Low, write: High, whyRead: "public certificates", whyWrite: "who adds a certificate there is believed by the host's programs",
 		},
-		secret(Total, becoming, "/etc/shadow", "/etc/shadow-", "/etc/gshadow", "/etc/gshadow-", "/etc/sudoers", "/etc/sudoers.d", "/etc/ssh", "/etc/krb5.keytab",
+		secret(Total, becoming, "/etc/shadow", "/etc/shadow-", "/etc/gshadow", "/etc/gshadow-", "/etc/sudoers", "/etc/sudoers.d", "/etc/ssh",
+			"/etc/krb5.keytab",
 			"/etc/security", "/root/.ssh", "/etc/kubernetes", "/var/lib/kubelet", "/etc/rancher", "/var/backups"),
-		secret(High, keys, "/etc/ssl/private", "/etc/pki", "/etc/letsencrypt", "/etc/wireguard", "/etc/openvpn", "/etc/ipsec.d", "/etc/NetworkManager/system-connections",
+		secret(High, keys, "/etc/ssl/private", "/etc/pki", "/etc/letsencrypt", "/etc/wireguard", "/etc/openvpn", "/etc/ipsec.d",
+			"/etc/NetworkManager/system-connections",
 			"/etc/docker", "/etc/containers", "/var/lib/sss", "/var/lib/private", "/var/lib/etcd", "/var/lib/vault", "/var/lib/tpm"),
 		{
-			paths: []string{"/var/lib/docker/volumes/*", "/var/lib/containers/storage/volumes/*", "/var/lib/glassbox/volumes/*"}, below: true, read: Low, write: Low,
+			paths: []string{"/var/lib/docker/volumes/*", "/var/lib/containers/storage/volumes/*", "/var/lib/glassbox/volumes/*"}, below: true,
+			read: Low, write: Low,
 			whyRead: "a volume", whyWrite: "a volume: what it writes there stays",
 		},
 		{
-			paths: []string{"/var/lib/docker", "/var/lib/containerd", "/var/lib/containers", "/var/lib/glassbox", "/var/lib/libvirt", "/var/lib/lxd", "/var/lib/incus"}, below: true,
-			read: High, write: Total, whyRead: "the files of all containers and machines are there", whyWrite: "the programs of all containers and machines are there",
+			paths: []string{
+				"/var/lib/docker", "/var/lib/containerd", "/var/lib/containers", "/var/lib/glassbox", "/var/lib/libvirt", "/var/lib/lxd",
+				"/var/lib/incus",
+			}, below: true,
+			read: High, write: Total, whyRead: "the files of all containers and machines are there",
+			whyWrite: "the programs of all containers and machines are there",
 		},
-		secret(High, "who writes there acts as that user, or is let in as that user", "/home/*/.ssh", "/home/*/.gnupg", "/home/*/.aws", "/home/*/.azure", "/home/*/.kube",
-			"/home/*/.docker", "/home/*/.config/gcloud", "/home/*/.netrc", "/home/*/.git-credentials", "/home/*/.password-store", "/home/*/.local/share/keyrings",
-			"/home/*/.mozilla", "/home/*/.config/google-chrome", "/home/*/.bash_history", "/home/*/.pgpass", "/home/*/.vault-token", "/home/*/.local/share/containers"),
+		secret(High, "who writes there acts as that user, or is let in as that user", "/home/*/.ssh", "/home/*/.gnupg", "/home/*/.aws",
+			"/home/*/.azure", "/home/*/.kube",
+			"/home/*/.docker", "/home/*/.config/gcloud", "/home/*/.netrc", "/home/*/.git-credentials", "/home/*/.password-store",
+			"/home/*/.local/share/keyrings",
+			"/home/*/.mozilla", "/home/*/.config/google-chrome", "/home/*/.bash_history", "/home/*/.pgpass", "/home/*/.vault-token",
+			"/home/*/.local/share/containers"),
 	}
 }
 
 func kernelPlaces() []place {
 	return []place{
 		{
-			paths: []string{"/proc"}, below: true, read: High, write: Total, whyRead: "environments, command lines and files of all processes of the host are there",
+			paths: []string{"/proc"}, below: true, read: High, write: Total,
+			whyRead:  "environments, command lines and files of all processes of the host are there",
 			whyWrite: "the host's kernel is set there: kernel/core_pattern names a program that it runs as root",
 		},
 		{
-			paths: []string{"/sys/kernel/debug", "/sys/kernel/tracing", "/sys/kernel/security", "/sys/fs/bpf"}, below: true, read: Moderate, write: Total,
+			paths: []string{"/sys/kernel/debug", "/sys/kernel/tracing", "/sys/kernel/security", "/sys/fs/bpf"}, below: true, read: Moderate,
+			write:   Total,
 			whyRead: "what the whole kernel does can be watched there", whyWrite: "what the whole kernel does is set there",
 		},
 		{
@@ -105,7 +126,8 @@ func kernelPlaces() []place {
 			whyWrite: "programs of the host share memory there",
 		},
 		{
-			paths: []string{"/dev/log"}, read: Low, write: Low, whyRead: "the host's log is written there", whyWrite: "the host's log is written there",
+			paths: []string{"/dev/log"}, read: Low, write: Low, whyRead: "the host's log is written there",
+			whyWrite: "the host's log is written there",
 		},
 		{
 			paths: []string{"/dev"}, read: High, write: Total, whyRead: "the nodes of all devices: which can be used, the device rules say",
@@ -116,7 +138,8 @@ func kernelPlaces() []place {
 			whyWrite: "device nodes: whether they can be used, the device rules say",
 		},
 		{
-			paths: []string{"/boot", "/efi"}, below: true, read: Low, write: Total, whyRead: "the kernels that the host starts", whyWrite: "the kernel that the host starts is there",
+			paths: []string{"/boot", "/efi"}, below: true, read: Low, write: Total, whyRead: "the kernels that the host starts",
+			whyWrite: "the kernel that the host starts is there",
 		},
 	}
 }
@@ -125,17 +148,23 @@ func etcPlaces() []place {
 	return []place{
 		{
 			paths: []string{
-				"/etc/localtime", "/etc/timezone", "/etc/hostname", "/etc/machine-id", "/etc/os-release", "/etc/lsb-release", "/etc/debian_version", "/etc/redhat-release",
-				"/etc/locale.conf", "/etc/locale.gen", "/etc/adjtime", "/etc/mime.types", "/etc/services", "/etc/protocols", "/etc/fonts", "/etc/terminfo", "/etc/motd", "/etc/issue",
-			}, below: true, read: Low, write: Moderate, whyRead: "every program of the host may read it, and it holds no secret", whyWrite: "the host's programs believe what it says",
+				"/etc/localtime", "/etc/timezone", "/etc/hostname", "/etc/machine-id", "/etc/os-release", "/etc/lsb-release", "/etc/debian_version",
+				"/etc/redhat-release",
+				"/etc/locale.conf", "/etc/locale.gen", "/etc/adjtime", "/etc/mime.types", "/etc/services", "/etc/protocols", "/etc/fonts",
+				"/etc/terminfo", "/etc/motd", "/etc/issue",
+			}, below: true, read: Low, write: Moderate, whyRead: "every program of the host may read it, and it holds no secret",
+			whyWrite: "the host's programs believe what it says",
 		},
 		{
-			paths: []string{"/etc/hosts", "/etc/resolv.conf", "/etc/nsswitch.conf", "/etc/gai.conf", "/etc/host.conf", "/etc/networks"}, below: true, read: Low, write: High,
+			paths: []string{"/etc/hosts", "/etc/resolv.conf", "/etc/nsswitch.conf", "/etc/gai.conf", "/etc/host.conf", "/etc/networks"}, below: true,
+			read: Low, write: High,
 			whyRead: "every program of the host may read it, and it holds no secret", whyWrite: "it leads the host's programs to other machines",
 		},
 		{
-			paths: []string{"/etc/passwd", "/etc/group", "/etc/subuid", "/etc/subgid", "/etc/login.defs", "/etc/shells"}, below: true, read: Low, write: Total,
-			whyRead: "the names of the host's users, which every program there may read", whyWrite: "who writes there decides who may become root of the host",
+			paths: []string{"/etc/passwd", "/etc/group", "/etc/subuid", "/etc/subgid", "/etc/login.defs", "/etc/shells"}, below: true, read: Low,
+			write:    Total,
+			whyRead:  "the names of the host's users, which every program there may read",
+			whyWrite: "who writes there decides who may become root of the host",
 		},
 		{
 			paths: []string{"/etc"}, read: High, write: Total, whyRead: "shadow, host keys and the services' passwords are there",
@@ -143,10 +172,14 @@ func etcPlaces() []place {
 		},
 		{
 			paths: []string{
-				"/etc/cron.d", "/etc/cron.daily", "/etc/cron.hourly", "/etc/cron.weekly", "/etc/cron.monthly", "/etc/crontab", "/etc/systemd", "/etc/init.d", "/etc/rc.local",
-				"/etc/rc0.d", "/etc/rc1.d", "/etc/rc2.d", "/etc/rc3.d", "/etc/rc5.d", "/etc/profile", "/etc/profile.d", "/etc/bash.bashrc", "/etc/environment", "/etc/ld.so.preload",
-				"/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/pam.d", "/etc/pam.conf", "/etc/udev", "/etc/modprobe.d", "/etc/modules-load.d", "/etc/sysctl.d", "/etc/sysctl.conf",
-				"/etc/apt", "/etc/yum.repos.d", "/etc/dnf", "/etc/fstab", "/etc/crypttab", "/etc/doas.conf", "/etc/polkit-1", "/etc/logrotate.d", "/etc/network", "/etc/xinetd.d",
+				"/etc/cron.d", "/etc/cron.daily", "/etc/cron.hourly", "/etc/cron.weekly", "/etc/cron.monthly", "/etc/crontab", "/etc/systemd",
+				"/etc/init.d", "/etc/rc.local",
+				"/etc/rc0.d", "/etc/rc1.d", "/etc/rc2.d", "/etc/rc3.d", "/etc/rc5.d", "/etc/profile", "/etc/profile.d", "/etc/bash.bashrc",
+				"/etc/environment", "/etc/ld.so.preload",
+				"/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/pam.d", "/etc/pam.conf", "/etc/udev", "/etc/modprobe.d", "/etc/modules-load.d",
+				"/etc/sysctl.d", "/etc/sysctl.conf",
+				"/etc/apt", "/etc/yum.repos.d", "/etc/dnf", "/etc/fstab", "/etc/crypttab", "/etc/doas.conf", "/etc/polkit-1", "/etc/logrotate.d",
+				"/etc/network", "/etc/xinetd.d",
 			}, below: true, read: Low, write: Total, whyRead: "how the host is set up", whyWrite: "what is written there, the host runs as root",
 		},
 		{
@@ -164,37 +197,49 @@ func programPlaces() []place {
 			whyWrite: "the host's programs read it, and some run what is there",
 		},
 		{
-			paths: []string{"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix", "/snap", "/gnu"}, below: true, read: Low, write: Total, whyRead: why,
+			paths: []string{"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix", "/snap", "/gnu"}, below: true, read: Low,
+			write: Total, whyRead: why,
 			whyWrite: "the host's programs are there, and root runs them",
 		},
-		{paths: []string{"/opt"}, below: true, read: Low, write: Moderate, whyRead: why, whyWrite: "programs of the host may lie there, and whoever runs them, runs what was written"},
+		{
+			paths: []string{"/opt"}, below: true, read: Low, write: Moderate, whyRead: why,
+			whyWrite: "programs of the host may lie there, and whoever runs them, runs what was written",
+		},
 	}
 }
 
 func statePlaces() []place {
 	return []place{
 		{
-			paths: []string{"/var/lib/dpkg", "/var/lib/rpm", "/var/lib/systemd", "/var/lib/pacman", "/var/lib/apt", "/var/lib/polkit-1", "/var/lib/cloud", "/var/spool/cron", "/var/spool/at"},
-			below: true, read: Low, write: Total, whyRead: "what is installed and when it runs", whyWrite: "what is written there, the host runs as root",
+			paths: []string{
+				"/var/lib/dpkg", "/var/lib/rpm", "/var/lib/systemd", "/var/lib/pacman", "/var/lib/apt", "/var/lib/polkit-1",
+				"/var/lib/cloud", "/var/spool/cron", "/var/spool/at",
+			},
+			below: true, read: Low, write: Total, whyRead: "what is installed and when it runs",
+			whyWrite: "what is written there, the host runs as root",
 		},
 		{
 			paths: []string{"/var", "/var/lib", "/var/spool"}, read: High, write: Total, whyRead: "what all services of the host store is there",
 			whyWrite: "what all services of the host store is there, and some of it is run as root",
 		},
 		{
-			paths: []string{"/var/lib", "/var/spool", "/var/mail"}, below: true, read: Moderate, write: Moderate, whyRead: "a service of the host stores there what it knows",
+			paths: []string{"/var/lib", "/var/spool", "/var/mail"}, below: true, read: Moderate, write: Moderate,
+			whyRead:  "a service of the host stores there what it knows",
 			whyWrite: "a service of the host stores there what it knows, and believes it",
 		},
 		{
-			paths: []string{"/var/log"}, below: true, read: Moderate, write: Moderate, whyRead: "the host's logs tell of its users, and some hold secrets",
+			paths: []string{"/var/log"}, below: true, read: Moderate, write: Moderate,
+			whyRead:  "the host's logs tell of its users, and some hold secrets",
 			whyWrite: "traces can be removed there",
 		},
 		{
-			paths: []string{"/run"}, read: Total, write: Total, whyRead: "the sockets of engines and of systemd are there, and connecting needs no writing",
+			paths: []string{"/run"}, read: Total, write: Total,
+			whyRead:  "the sockets of engines and of systemd are there, and connecting needs no writing",
 			whyWrite: "the sockets of engines and of systemd are there",
 		},
 		{
-			paths: []string{"/run"}, below: true, read: Low, write: Moderate, whyRead: "what a service of the host tells while it runs, or its socket",
+			paths: []string{"/run"}, below: true, read: Low, write: Moderate,
+			whyRead:  "what a service of the host tells while it runs, or its socket",
 			whyWrite: "a service of the host believes what is there while it runs",
 		},
 		{
@@ -212,7 +257,8 @@ func homePlaces() []place {
 			whyWrite: "root of the host runs what is written there at the next login",
 		},
 		{
-			paths: []string{"/root/.cache", "/home/*/.cache"}, below: true, read: Low, write: Moderate, whyRead: "what programs of a user keep to be faster",
+			paths: []string{"/root/.cache", "/home/*/.cache"}, below: true, read: Low, write: Moderate,
+			whyRead:  "what programs of a user keep to be faster",
 			whyWrite: "programs of a user believe what they find there",
 		},
 		{
@@ -224,7 +270,8 @@ func homePlaces() []place {
 			whyWrite: "the keys of a user are there, and what the user's next login runs",
 		},
 		{
-			paths: []string{"/home/*/.*"}, below: true, read: Moderate, write: High, whyRead: "settings of a user, which may hold passwords", whyWrite: "what is written there, that user's programs run",
+			paths: []string{"/home/*/.*"}, below: true, read: Moderate, write: High, whyRead: "settings of a user, which may hold passwords",
+			whyWrite: "what is written there, that user's programs run",
 		},
 	}
 }

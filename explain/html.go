@@ -61,33 +61,52 @@ dl{display:grid;grid-template-columns:max-content 1fr;gap:0 .7rem;margin:.3rem 0
 .dot::after{content:"";position:absolute;left:calc(50%% - .31rem);top:.5rem;width:.75rem;height:.75rem;border-radius:50%%;background:var(--host)}
 .c.dot::after{background:var(--child)}.c.wait::after{background:var(--bg);border:2px solid var(--child)}
 .c.first::before{top:.85rem}.c.last::before{bottom:calc(100%% - .85rem)}.c.last::after{border-radius:2px}
-.across{position:relative}.across.arrow::before{content:"";position:absolute;left:-.7rem;right:-.7rem;top:.82rem;border-top:2px dotted var(--dim)}
-details{padding:.12rem 0 .12rem .5rem;min-width:0}summary{cursor:pointer;list-style:none;display:flex;justify-content:space-between;gap:.8rem}summary::-webkit-details-marker{display:none}
+.across{position:relative}
+.across.arrow::before{content:"";position:absolute;left:-.7rem;right:-.7rem;top:.82rem;border-top:2px dotted var(--dim)}
+details{padding:.12rem 0 .12rem .5rem;min-width:0}
+summary{cursor:pointer;list-style:none;display:flex;justify-content:space-between;gap:.8rem}summary::-webkit-details-marker{display:none}
 summary:hover{background:var(--card)}summary .n{color:var(--dim);font-variant-numeric:tabular-nums;margin-right:.5rem}
-summary>span:first-child{flex:1 1 auto;min-width:0}summary .from{flex:0 0 auto;color:var(--dim);font-size:.85em;text-align:right;max-width:45%%}
+summary>span:first-child{flex:1 1 auto;min-width:0}
+summary .from{flex:0 0 auto;color:var(--dim);font-size:.85em;text-align:right;max-width:45%%}
 summary .n::before{content:"▸";display:inline-block;width:1em}details[open]>summary .n::before{content:"▾"}
 details[open]{background:var(--card);border-radius:.5rem;margin-bottom:.5rem}.why{margin:.2rem 0}
-.fold,.fold[open]{padding:0;margin:0;background:none;border-radius:0}.fold>summary.step{display:grid;gap:0}.fold>summary:hover{background:none}.fold>summary b::before{content:"▸ "}.fold[open]>summary b::before{content:"▾ "}
+.fold,.fold[open]{padding:0;margin:0;background:none;border-radius:0}.fold>summary.step{display:grid;gap:0}
+.fold>summary:hover{background:none}.fold>summary b::before{content:"▸ "}.fold[open]>summary b::before{content:"▾ "}
 .fold>summary .count{color:var(--dim);font-weight:400;font-size:.85em}.mono,dd,li{overflow-wrap:anywhere}td.mono{overflow-wrap:break-word}
 .phase{padding:1rem 0 .2rem .5rem}.phase p{color:var(--dim);font-size:.93em;max-width:44rem}
-.stack{display:flex;flex-direction:column;gap:.25rem;max-width:40rem}.stack div{border:1px solid var(--line);border-radius:.4rem;padding:.35rem .7rem;background:var(--card)}
+.stack{display:flex;flex-direction:column;gap:.25rem;max-width:40rem}
+.stack div{border:1px solid var(--line);border-radius:.4rem;padding:.35rem .7rem;background:var(--card)}
 .stack .up{border:2px dashed var(--child);background:var(--childbg)}
-.path{display:flex;flex-wrap:wrap;align-items:stretch;gap:.4rem;margin:.4rem 0 1rem}.path div{border:1px solid var(--line);border-radius:.5rem;padding:.35rem .6rem;background:var(--card);flex:1 1 8rem}
-.path .in{background:var(--childbg);border-color:var(--child)}.path .out{background:var(--hostbg);border-color:var(--host)}.path i{align-self:center;font-style:normal;color:var(--dim)}
+.path{display:flex;flex-wrap:wrap;align-items:stretch;gap:.4rem;margin:.4rem 0 1rem}
+.path div{border:1px solid var(--line);border-radius:.5rem;padding:.35rem .6rem;background:var(--card);flex:1 1 8rem}
+.path .in{background:var(--childbg);border-color:var(--child)}.path .out{background:var(--hostbg);border-color:var(--host)}
+.path i{align-self:center;font-style:normal;color:var(--dim)}
 .tree{border-left:2px solid var(--line);margin-left:.4rem;padding-left:.9rem}
 .refused{border:2px solid var(--bad);border-radius:.5rem;padding:.5rem .8rem;font-weight:600}
 .total,.high{color:var(--bad);font-weight:600}.moderate{color:var(--child);font-weight:600}.low{color:var(--dim)}
 .grade{display:inline-block;font-size:1.5rem;font-weight:700;border:2px solid;border-radius:.5rem;padding:0 .6rem;margin-right:.6rem}
-.chart{margin:.8rem 0 1rem}.chart svg{display:block;width:100%%;background:var(--card);border-radius:.3rem}.chart .name{font-size:.85em;margin:.5rem 0 .15rem}
-.axis{position:relative;height:1.4rem;border-top:1px solid var(--dim);font-size:.75rem;color:var(--dim);font-variant-numeric:tabular-nums}.axis span{position:absolute;white-space:nowrap;padding-left:.2rem;border-left:1px solid var(--dim)}
-.share{display:grid;grid-template-columns:5rem 3.8rem 1fr;gap:0 .6rem;padding:.15rem 0;font-variant-numeric:tabular-nums}.share>:nth-child(-n+2){text-align:right}.share>svg{grid-column:3;height:.35rem;width:100%%}.share.sum{border-top:1px solid var(--line);font-weight:600}
-summary:has(.at){flex-wrap:wrap;gap:0 .8rem}summary:has(.at)>span:first-child{flex:1 1 40%%}.at{display:block;width:100%%;height:.22rem;border-radius:.1rem;background:var(--line);margin-top:.12rem}.took{white-space:nowrap;font-variant-numeric:tabular-nums;color:var(--ink)}.took.slowest{color:var(--bad);font-weight:700}
-.k0{fill:#868e96}.k1{fill:#e8590c}.k2{fill:#f2b705}.k3{fill:#7048e8}.k4{fill:#1c7ed6}.k5{fill:#2f9e44}.k6{fill:#12a5b8}.k7{fill:#c2255c}.k8{fill:#a07855}.k9{fill:#5c7cfa}.k10{fill:#e03131}.k11{fill:#be4bdb}.k12{fill:none;stroke:#868e96;stroke-dasharray:4 3;vector-effect:non-scaling-stroke}.k13{fill:#adb5bd}
+.chart{margin:.8rem 0 1rem}.chart svg{display:block;width:100%%;background:var(--card);border-radius:.3rem}
+.chart .name{font-size:.85em;margin:.5rem 0 .15rem}
+.axis{position:relative;height:1.4rem;border-top:1px solid var(--dim);font-size:.75rem;color:var(--dim);font-variant-numeric:tabular-nums}
+.axis span{position:absolute;white-space:nowrap;padding-left:.2rem;border-left:1px solid var(--dim)}
+.share{display:grid;grid-template-columns:5rem 3.8rem 1fr;gap:0 .6rem;padding:.15rem 0;font-variant-numeric:tabular-nums}
+.share>:nth-child(-n+2){text-align:right}.share>svg{grid-column:3;height:.35rem;width:100%%}
+.share.sum{border-top:1px solid var(--line);font-weight:600}
+summary:has(.at){flex-wrap:wrap;gap:0 .8rem}summary:has(.at)>span:first-child{flex:1 1 40%%}
+.at{display:block;width:100%%;height:.22rem;border-radius:.1rem;background:var(--line);margin-top:.12rem}
+.took{white-space:nowrap;font-variant-numeric:tabular-nums;color:var(--ink)}.took.slowest{color:var(--bad);font-weight:700}
+.k0{fill:#868e96}.k1{fill:#e8590c}.k2{fill:#f2b705}.k3{fill:#7048e8}.k4{fill:#1c7ed6}.k5{fill:#2f9e44}.k6{fill:#12a5b8}.k7{fill:#c2255c}
+.k8{fill:#a07855}.k9{fill:#5c7cfa}.k10{fill:#e03131}.k11{fill:#be4bdb}
+.k12{fill:none;stroke:#868e96;stroke-dasharray:4 3;vector-effect:non-scaling-stroke}.k13{fill:#adb5bd}
 .key{display:inline-block;width:.8rem;height:.8rem;vertical-align:-.05rem;margin-right:.35rem}
 table{border-collapse:collapse;width:100%%}td{padding:.25rem .6rem .25rem 0;vertical-align:top;border-top:1px solid var(--line)}
 td.low,td.moderate,td.high,td.total{white-space:nowrap}
-@media (max-width:34rem){table,tbody,tr,td{display:block}tr{border-top:1px solid var(--line);padding:.3rem 0}td{border:0;padding:0}td.mono{overflow-wrap:anywhere}.step{grid-template-columns:1.1rem .7rem 1.1rem 1fr}summary{display:block}.share{grid-template-columns:4.4rem 3rem 1fr}summary .from{display:block;text-align:left;max-width:none}.path{flex-direction:column}.path div{flex:none}.path i{transform:rotate(90deg)}body{font-size:15px}}
-@media print{body{max-width:none;background:#fff;color:#000;font-size:10pt}nav{display:none}.step,.card,.path div{break-inside:avoid}h2,h3,.phase{break-after:avoid}details::details-content{content-visibility:visible;height:auto}}
+@media (max-width:34rem){table,tbody,tr,td{display:block}tr{border-top:1px solid var(--line);padding:.3rem 0}td{border:0;padding:0}
+td.mono{overflow-wrap:anywhere}.step{grid-template-columns:1.1rem .7rem 1.1rem 1fr}summary{display:block}
+.share{grid-template-columns:4.4rem 3rem 1fr}summary .from{display:block;text-align:left;max-width:none}.path{flex-direction:column}
+.path div{flex:none}.path i{transform:rotate(90deg)}body{font-size:15px}}
+@media print{body{max-width:none;background:#fff;color:#000;font-size:10pt}nav{display:none}.step,.card,.path div{break-inside:avoid}
+h2,h3,.phase{break-after:avoid}details::details-content{content-visibility:visible;height:auto}}
 </style></head><body>`
 
 func writeHTML(w io.Writer, p *plan.Plan, a About) error {
@@ -109,7 +128,9 @@ func writeHTML(w io.Writer, p *plan.Plan, a About) error {
 		}
 	}
 	t.put(`<h1>%s</h1>`, title)
-	t.put(`<p>What starting it asks of the kernel, step by step: <b>%s steps</b>, <span class="host">%s by the host</span> (the parent process), <span class="child">%s by the child</span> (the process that becomes the container).</p>`, len(p.Steps), host, child)
+	t.put(`<p>What starting it asks of the kernel, step by step: <b>%s steps</b>, <span class="host">%s by the host</span> (the `+
+		`parent process), <span class="child">%s by the child</span> (the process that becomes the container).</p>`,
+		len(p.Steps), host, child)
 	t.put(`<p class="mono dim">plan %s</p>`, v.Hash)
 	if a.Refused != "" {
 		t.put(`<p class="refused">%s</p>`, refusal(a.Refused))
@@ -117,10 +138,14 @@ func writeHTML(w io.Writer, p *plan.Plan, a About) error {
 	if a.Times.Fits(p) {
 		t.times, t.slowest = a.Times, slowest(p, a.Times)
 	}
-	t.line(`<nav>%s<a href="#steps">Steps</a> <a href="#files">Files</a> <a href="#namespaces">Namespaces</a> <a href="#limits">Limits</a> <a href="#network">Network</a> <a href="#reach">Reach</a></nav>`, when(t.times != nil, `<a href="#time">Time</a> `, ""))
+	t.line(`<nav>%s<a href="#steps">Steps</a> <a href="#files">Files</a> <a href="#namespaces">Namespaces</a> <a `+
+		`href="#limits">Limits</a> <a href="#network">Network</a> <a href="#reach">Reach</a></nav>`,
+		when(t.times != nil, `<a href="#time">Time</a> `, ""))
 	if t.times != nil {
 		t.line(`<h2 id="time">In real time</h2>`)
-		t.put(`<p>This start took <b>%s</b> from the first step until its program ran. Time runs to the right; colours are phases, and what is outlined only waits.</p>`, duration(t.times.End))
+		t.put(`<p>This start took <b>%s</b> from the first step until its program ran. Time runs to the right; colours are phases, and `+
+			`what is outlined only waits.</p>`,
+			duration(t.times.End))
 		t.chart(stepTracks(p, t.times, 0), 0, t.times.End)
 		t.line(`<h3>Where the time went</h3>`)
 		t.shares(phaseShares(p, t.times), t.times.End)
@@ -137,7 +162,9 @@ func writeHTML(w io.Writer, p *plan.Plan, a About) error {
 
 // lanes is the diagram: time runs down, one lane for each process.
 func (t *page) lanes(p *plan.Plan) {
-	t.line(`<h2 id="steps">In time</h2><p class="dim">Time runs down. The left line is the host's process, the right one the child's. Each step opens to its reason and its arguments.%s</p><div class="lanes">`, when(t.times != nil, " The bar below a step is its place in this start's time.", ""))
+	t.line(`<h2 id="steps">In time</h2><p class="dim">Time runs down. The left line is the host's process, the right one the `+
+		`child's. Each step opens to its reason and its arguments.%s</p><div class="lanes">`,
+		when(t.times != nil, " The bar below a step is its place in this start's time.", ""))
 	alive := false
 	seen := map[plan.Phase]bool{}
 	for i, s := range p.Steps {
@@ -170,13 +197,15 @@ func (t *page) lanes(p *plan.Plan) {
 			rail += " dot"
 		}
 		t.line(`<div class="step"><div class="%s"></div><div class="%s"></div><div class="%s"></div><details>`, left, across, rail)
-		t.put(`<summary><span><span class="n">%s</span>%s</span><span class="from">%s`, i+1, name(shorten(s.Op.String())), when(s.Origin == "default", "", s.Origin))
+		t.put(`<summary><span><span class="n">%s</span>%s</span><span class="from">%s`, i+1, name(shorten(s.Op.String())),
+			when(s.Origin == "default", "", s.Origin))
 		t.took(p, i)
 		t.line(`</span>`)
 		t.place(p, i)
 		t.line(`</summary>`)
 		t.put(`<p class="why">%s</p><dl>`, s.Reason)
-		t.put(`<dt>who</dt><dd class="`+when(s.Lane == plan.Host, "host", "child")+`">%s</dd><dt>from</dt><dd>%s</dd><dt>manual</dt><dd class="mono">%s</dd>`, s.Lane, s.Origin, s.Op.Man())
+		t.put(`<dt>who</dt><dd class="`+when(s.Lane == plan.Host, "host",
+			"child")+`">%s</dd><dt>from</dt><dd>%s</dd><dt>manual</dt><dd class="mono">%s</dd>`, s.Lane, s.Origin, s.Op.Man())
 		val := reflect.Indirect(reflect.ValueOf(s.Op))
 		for k := range val.NumField() {
 			field, options, _ := strings.Cut(val.Type().Field(k).Tag.Get("json"), ",")
@@ -230,7 +259,8 @@ func (t *page) files(v *View) {
 	t.line(`<h2 id="files">Files: a stack of layers</h2>`)
 	t.line(`<div class="stack">`)
 	if v.Root.Upper != "" {
-		t.put(`<div class="up"><b>Its own changes</b>%s<br><span class="mono dim">%s</span></div>`, when(v.Root.ReadOnly, " (the root is mounted read-only)", ""), shorten(v.Root.Dir+"/"+v.Root.Upper))
+		t.put(`<div class="up"><b>Its own changes</b>%s<br><span class="mono dim">%s</span></div>`,
+			when(v.Root.ReadOnly, " (the root is mounted read-only)", ""), shorten(v.Root.Dir+"/"+v.Root.Upper))
 	}
 	layers := v.layers()
 	for i, l := range layers {
@@ -274,9 +304,11 @@ func (t *page) namespaces(v *View) {
 		case v.Joined[ns.name] != "":
 			t.put(`<div class="card shared"><b>%s</b>shared with %s</div>`, ns.title, v.Joined[ns.name])
 		case v.Shares(ns.name):
-			t.put(`<div class="card shared"><b>%s</b>the host's<dl><dt>inside</dt><dd>%s</dd></dl></div>`, ns.title, when(ns.name == "user", ns.inside+": "+ns.outside, "as outside"))
+			t.put(`<div class="card shared"><b>%s</b>the host's<dl><dt>inside</dt><dd>%s</dd></dl></div>`, ns.title,
+				when(ns.name == "user", ns.inside+": "+ns.outside, "as outside"))
 		default:
-			t.put(`<div class="card own"><b>%s</b>of its own<dl><dt>inside</dt><dd>%s</dd><dt>outside</dt><dd>%s</dd></dl></div>`, ns.title, ns.inside, shorten(ns.outside))
+			t.put(`<div class="card own"><b>%s</b>of its own<dl><dt>inside</dt><dd>%s</dd><dt>outside</dt><dd>%s</dd></dl></div>`, ns.title,
+				ns.inside, shorten(ns.outside))
 		}
 	}
 	t.line(`</div>`)
@@ -294,7 +326,8 @@ func (t *page) limits(v *View) {
 	for _, r := range v.rights() {
 		if r.limited && r.amount >= 0 && !strings.Contains(r.key, "RLIMIT") {
 			any = true
-			t.put(`<tr><td>%s</td><td>at most %s</td></tr>`, strings.TrimPrefix(r.key, "limits "), strings.TrimPrefix(strings.SplitN(r.What, " of ", 2)[0], "use "))
+			t.put(`<tr><td>%s</td><td>at most %s</td></tr>`, strings.TrimPrefix(r.key, "limits "),
+				strings.TrimPrefix(strings.SplitN(r.What, " of ", 2)[0], "use "))
 		}
 	}
 	for _, a := range aspects() {
@@ -323,7 +356,8 @@ func (t *page) network(v *View) {
 		t.put(`<p>It shares the network of %s.</p>`, v.Joined["net"])
 		return
 	case "none":
-		t.put(`<div class="path"><div class="in"><b>container</b><br>lo, 127.0.0.1%s</div></div><p>There is no way out and no way in.</p>`, when(n.Loopback, "", " (down)"))
+		t.put(`<div class="path"><div class="in"><b>container</b><br>lo, 127.0.0.1%s</div></div><p>There is no way out and no way in.</p>`,
+			when(n.Loopback, "", " (down)"))
 		return
 	}
 	box := func(class, name, text string) { t.put(`<div class="`+class+`"><b>%s</b><br>%s</div>`, name, text) }
@@ -368,9 +402,11 @@ func (t *page) reach(r *Report) {
 	t.line(`<h2 id="reach">Reach: what it could do to the host</h2>`)
 	t.put(`<p><span class="grade">%s</span>%s</p><table>`, r.Grade, r.Meaning)
 	for _, f := range r.Findings {
-		t.put(`<tr><td class="`+string(f.Severity)+`">%s</td><td>%s%s<br><span class="mono dim">%s</span></td></tr>`, f.Severity, name(f.What), name(when(f.Why != "", ": "+f.Why, "")), f.Mend)
+		t.put(`<tr><td class="`+string(f.Severity)+`">%s</td><td>%s%s<br><span class="mono dim">%s</span></td></tr>`, f.Severity, name(f.What),
+			name(when(f.Why != "", ": "+f.Why, "")), f.Mend)
 	}
-	t.put(`</table><p>%s</p>`, fmt.Sprintf("%d of %d system calls are allowed whatever their arguments, %d depending on them, %d never.", r.Syscalls.Allowed, r.Syscalls.Known, len(r.Syscalls.Conditional), len(r.Syscalls.Denied)))
+	t.put(`</table><p>%s</p>`, fmt.Sprintf("%d of %d system calls are allowed whatever their arguments, %d depending on them, %d never.",
+		r.Syscalls.Allowed, r.Syscalls.Known, len(r.Syscalls.Conditional), len(r.Syscalls.Denied)))
 	for _, area := range areas() {
 		var words []string
 		for _, right := range r.Rights {

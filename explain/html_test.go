@@ -42,7 +42,8 @@ func TestHTML(t *testing.T) {
 		t.Error("the times are missing")
 	}
 	for _, tag := range []string{"div", "details", "table", "dl", "ul", "p", "span", "svg", "rect", "summary"} {
-		open, shut := len(regexp.MustCompile(`<`+tag+`[ >]`).FindAllString(page, -1)), strings.Count(page, "</"+tag+">")+len(regexp.MustCompile(`<`+tag+`[^>]*/>`).FindAllString(page, -1))
+		open, shut := len(regexp.MustCompile(`<`+tag+`[ >]`).FindAllString(page, -1)), strings.Count(page,
+			"</"+tag+">")+len(regexp.MustCompile(`<`+tag+`[^>]*/>`).FindAllString(page, -1))
 		if open != shut {
 			t.Errorf("<%s>: %d are opened, %d closed", tag, open, shut)
 		}
@@ -63,7 +64,8 @@ func TestHTMLFolds(t *testing.T) {
 		}
 	}
 	for what, want := range map[string]int{
-		`<details class="fold" open><summary class="step">`: phases, `<h1>run busybox sh -c &#39;echo hi&#39;</h1>`: 1, `/<wbr>sys/<wbr>fs/<wbr>cgroup`: 3,
+		`<details class="fold" open><summary class="step">`: phases, `<h1>run busybox sh -c &#39;echo hi&#39;</h1>`: 1,
+		`/<wbr>sys/<wbr>fs/<wbr>cgroup`: 3,
 	} {
 		if got := strings.Count(b.String(), what); got < want {
 			t.Errorf("%s: got it %d times, want %d", what, got, want)

@@ -47,22 +47,36 @@ func TestReadKinds(t *testing.T) {
 func howOnly() map[string]bool {
 	out := map[string]bool{}
 	for _, name := range []string{
-		"cgroup-create.controllers", "cgroup-write.enable", "cgroup-remove.path", "cgroup-evacuate.from", "cgroup-evacuate.to", "cgroup-open.path", "cgroup-open.save", "cgroup-join.from", "cgroup-attach.path",
-		"resctrl-create.path", "resctrl-create.shared", "resctrl-remove.path", "resctrl-remove.shared", "resctrl-check.path", "resctrl-write.path", "resctrl-join.from",
-		"systemd-scope.user", "systemd-set.user", "systemd-attach.unit", "systemd-attach.user", "systemd-stop.unit", "systemd-stop.user", "systemd-scope.unit", "systemd-set.unit",
+		"cgroup-create.controllers", "cgroup-write.enable", "cgroup-remove.path", "cgroup-evacuate.from", "cgroup-evacuate.to",
+		"cgroup-open.path", "cgroup-open.save", "cgroup-join.from", "cgroup-attach.path",
+		"resctrl-create.path", "resctrl-create.shared", "resctrl-remove.path", "resctrl-remove.shared", "resctrl-check.path",
+		"resctrl-write.path", "resctrl-join.from",
+		"systemd-scope.user", "systemd-set.user", "systemd-attach.unit", "systemd-attach.user", "systemd-stop.unit", "systemd-stop.user",
+		"systemd-scope.unit", "systemd-set.unit",
 		"bpf-device.path", "bpf-device.program", "bpf-device.rules", // what is no program allows everything, see TestDeviceFilter
-		"open_tree.path", "open_tree.recursive", "open_tree.save", "open_tree.device", "open_tree.idMap", "open_tree.idMapRecursive", "open.path", "open.flags", "open.namespace", "open.save",
+		"open_tree.path", "open_tree.recursive", "open_tree.save", "open_tree.device", "open_tree.idMap", "open_tree.idMapRecursive", "open.path",
+		"open.flags", "open.namespace", "open.save",
 		"pidfd_open.pid", "pidfd_open.start", "pidfd_open.save", // who uses the descriptor says what comes of it
-		"user-namespace.uid", "user-namespace.gid", "user-namespace.save", "clone3.cgroup", "setns.from", "id-map.denySetgroups", "id-map.programs",
+		"user-namespace.uid", "user-namespace.gid", "user-namespace.save", "clone3.cgroup", "setns.from", "id-map.denySetgroups",
+		"id-map.programs",
 		"release.name", "await.name", "notify.name", "expect.name", "mount.type", "mount.flags", "mount.data", "overlay.work", "overlay.append",
-		"fsmount.type", "fsmount.source", "fsmount.options", "fsmount.attrs", "fsmount.save", "fsmount.optional", "fsmount.propagation", "fsmount.keepMode", "fsmount.flags", "fsmount.label",
-		"move_mount.create", "move_mount.noSymlinks", "move_mount.keep", "move_mount.keepMode", "mount_setattr.from", "mask-path.null", "mask-path.label", "mkdir.mode", "mknod.save",
-		"sysctl.from", "write-proc.from", "open-console.rows", "open-console.cols", "open-console.master", "open-console.slave", "open-console.uid", "open-console.plain", "bind-console.from",
-		"send-fd.from", "recv-fd.save", "dup3.from", "dup3.to", "dup3.null", "sched_setaffinity.unless", "setsid.controlling", "pdeathsig.signal", "dumpable.value", "setgroups.ifAllowed",
-		"chdir.try", "close_range.first", "await-start.dir", "await-start.file", "find-program.candidates", "find-program.name", "execve.candidates",
+		"fsmount.type", "fsmount.source", "fsmount.options", "fsmount.attrs", "fsmount.save", "fsmount.optional", "fsmount.propagation",
+		"fsmount.keepMode", "fsmount.flags", "fsmount.label",
+		"move_mount.create", "move_mount.noSymlinks", "move_mount.keep", "move_mount.keepMode", "mount_setattr.from", "mask-path.null",
+		"mask-path.label", "mkdir.mode", "mknod.save",
+		"sysctl.from", "write-proc.from", "open-console.rows", "open-console.cols", "open-console.master", "open-console.slave",
+		"open-console.uid", "open-console.plain", "bind-console.from",
+		"send-fd.from", "recv-fd.save", "dup3.from", "dup3.to", "dup3.null", "sched_setaffinity.unless", "setsid.controlling", "pdeathsig.signal",
+		"dumpable.value", "setgroups.ifAllowed",
+		"chdir.try", "close_range.first", "await-start.dir", "await-start.file", "find-program.candidates", "find-program.name",
+		"execve.candidates",
 		"hook.args", // the first is a name
-		"open_tree.fsType", "open_tree.child", "open_tree.readonly", "send-fd.keep", "send-listener.metadata", "send-listener.version", "copy-up.from", "copy-up.to",
-		"copy-up.keepMode", "copy-up.uid", "copy-up.gid", "root-unmount.target", "chroot.root", "open-dir.path", "open-dir.else", "open-dir.save", "open.other", "mknod.existing", "mknod.in", "symlink.in", "move_mount.replace", "move_mount.unlocked", "symlink.replace", "symlink.existing", "hook.env", "hook.timeout", "hook.enter", "link-bridge.mtu", "link-veth.bridge", "link-veth.hairpin", "link-delete.name", "link-address.link", "link-up.link", "route-default.link",
+		"open_tree.fsType", "open_tree.child", "open_tree.readonly", "send-fd.keep", "send-listener.metadata", "send-listener.version",
+		"copy-up.from", "copy-up.to",
+		"copy-up.keepMode", "copy-up.uid", "copy-up.gid", "root-unmount.target", "chroot.root", "open-dir.path", "open-dir.else", "open-dir.save",
+		"open.other", "mknod.existing", "mknod.in", "symlink.in", "move_mount.replace", "move_mount.unlocked", "symlink.replace",
+		"symlink.existing", "hook.env", "hook.timeout", "hook.enter", "link-bridge.mtu", "link-veth.bridge", "link-veth.hairpin",
+		"link-delete.name", "link-address.link", "link-up.link", "route-default.link",
 		"nft-bridge.bridge", "nft-publish.table", "nft-unpublish.table", "nft-unpublish.ports",
 	} {
 		out[name] = true

@@ -111,7 +111,8 @@ func bindWord(m Mount) string {
 // writeCompose writes a service of a compose file.
 func writeCompose(w io.Writer, v *View, a About) error {
 	t := &script{w: w}
-	can := append(said(), "domainname", "memory", "swap", "reservation", "swappiness", "oomkill", "shares", "quota", "cpuset", "pids", "network", "pidns", "ipcns", "utsns", "cgroupns",
+	can := append(said(), "domainname", "memory", "swap", "reservation", "swappiness", "oomkill", "shares", "quota", "cpuset", "pids",
+		"network", "pidns", "ipcns", "utsns", "cgroupns",
 		"sysctls", "rlimits", "proc", "devices", "shm", "masked", "locked", "seccomp")
 	unsaid := append(v.rootUnsaid(a), v.unsaid(can...)...)
 	unsaid = append(unsaid, v.filterUnsaid()...)
@@ -210,7 +211,8 @@ func writeCompose(w io.Writer, v *View, a About) error {
 	if len(v.Rlimits) > 0 {
 		t.line("    ulimits:")
 		for _, r := range v.Rlimits {
-			t.line("      %s: {soft: %s, hard: %s}", yaml(strings.ToLower(strings.TrimPrefix(r.Type, "RLIMIT_"))), limitWord(r.Soft), limitWord(r.Hard))
+			t.line("      %s: {soft: %s, hard: %s}", yaml(strings.ToLower(strings.TrimPrefix(r.Type, "RLIMIT_"))), limitWord(r.Soft),
+				limitWord(r.Hard))
 		}
 	}
 	for _, p := range v.Proc {
@@ -297,8 +299,10 @@ func writeQuadlet(w io.Writer, v *View, a About) error {
 	t.line("[Container]")
 	t.line("Image=%s", unitWord(image))
 	key := map[string]string{
-		"name": "ContainerName", "hostname": "HostName", "env": "Environment", "workdir": "WorkingDir", "publish": "PublishPort", "mount": "Mount", "tmpfs": "Tmpfs",
-		"cap-add": "AddCapability", "cap-drop": "DropCapability", "device": "AddDevice", "network": "Network", "read-only": "ReadOnly", "sysctl": "Sysctl", "ulimit": "Ulimit",
+		"name": "ContainerName", "hostname": "HostName", "env": "Environment", "workdir": "WorkingDir", "publish": "PublishPort",
+		"mount": "Mount", "tmpfs": "Tmpfs",
+		"cap-add": "AddCapability", "cap-drop": "DropCapability", "device": "AddDevice", "network": "Network", "read-only": "ReadOnly",
+		"sysctl": "Sysctl", "ulimit": "Ulimit",
 		"pids-limit": "PidsLimit", "shm-size": "ShmSize", "label": "Label", "group-add": "GroupAdd", "entrypoint": "Entrypoint",
 	}
 	for _, f := range flags {
@@ -500,7 +504,10 @@ func writeOCI(w io.Writer, v *View, a About) error {
 		}
 		if strings.HasPrefix(m.Target, "/sys/fs/cgroup") { // one entry, of which each runtime makes what its host has
 			if !cgroup {
-				mounts = append(mounts, object{"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": without(options, "mode=755")})
+				mounts = append(mounts, object{
+					"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+					"options": without(options, "mode=755"),
+				})
 			}
 			cgroup = true
 			continue
@@ -509,7 +516,10 @@ func writeOCI(w io.Writer, v *View, a About) error {
 	}
 	devices := []object{}
 	for _, d := range v.UserDevices() {
-		devices = append(devices, object{"path": d.Path, "type": d.Type, "major": d.Major, "minor": d.Minor, "fileMode": d.Mode, "uid": d.UID, "gid": d.GID})
+		devices = append(devices, object{
+			"path": d.Path, "type": d.Type, "major": d.Major, "minor": d.Minor, "fileMode": d.Mode, "uid": d.UID,
+			"gid": d.GID,
+		})
 	}
 	rules := []object{}
 	for _, r := range v.DeviceRules {
@@ -550,7 +560,8 @@ func writeOCI(w io.Writer, v *View, a About) error {
 	}
 	resources := object{"devices": rules}
 	for name, o := range map[string]object{
-		"memory":  set("limit", l.Memory, "swap", l.MemorySwap, "reservation", l.Reservation, "swappiness", l.Swappiness, "disableOOMKiller", l.OOMKillDisable),
+		"memory": set("limit", l.Memory, "swap", l.MemorySwap, "reservation", l.Reservation, "swappiness", l.Swappiness, "disableOOMKiller",
+			l.OOMKillDisable),
 		"cpu":     set("shares", l.shares(), "quota", l.Quota, "period", l.Period, "cpus", l.Cpus, "mems", l.Mems),
 		"pids":    set("limit", l.Pids),
 		"blockIO": set("weight", l.BlkioWeight),
@@ -574,7 +585,8 @@ func writeOCI(w io.Writer, v *View, a About) error {
 		"terminal": v.Terminal, "args": v.Argv, "env": v.Env, "cwd": or(v.Cwd, "/"), "noNewPrivileges": v.NoNewPrivs, "rlimits": rlimits,
 		"user": object{"uid": v.UID, "gid": v.GID, "umask": v.Umask, "additionalGids": append([]uint32{}, v.Groups...)},
 		"capabilities": object{
-			"bounding": some(v.Bounding), "effective": some(v.Effective), "permitted": some(v.Permitted), "inheritable": some(v.Inheritable), "ambient": some(v.Ambient),
+			"bounding": some(v.Bounding), "effective": some(v.Effective), "permitted": some(v.Permitted), "inheritable": some(v.Inheritable),
+			"ambient": some(v.Ambient),
 		},
 	}
 	for _, p := range v.Proc {
@@ -587,7 +599,8 @@ func writeOCI(w io.Writer, v *View, a About) error {
 		}
 	}
 	linux := object{
-		"namespaces": namespaces, "maskedPaths": some(v.Masked), "readonlyPaths": some(v.Locked), "resources": resources, "sysctl": sysctl, "devices": devices,
+		"namespaces": namespaces, "maskedPaths": some(v.Masked), "readonlyPaths": some(v.Locked), "resources": resources, "sysctl": sysctl,
+		"devices":     devices,
 		"cgroupsPath": v.Cgroup(), "rootfsPropagation": or(v.Root.Propagation, "private"),
 	}
 	if len(v.UIDMap) > 0 {
@@ -603,10 +616,15 @@ func writeOCI(w io.Writer, v *View, a About) error {
 				partly = append(partly, c.Name)
 			}
 		}
-		linux["seccomp"] = object{"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 1, "syscalls": []object{{"names": some(allow), "action": "SCMP_ACT_ALLOW"}}}
+		linux["seccomp"] = object{
+			"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 1,
+			"syscalls": []object{{"names": some(allow), "action": "SCMP_ACT_ALLOW"}},
+		}
 	}
-	unsaid = append(unsaid, v.unsaid("command", "env", "cwd", "umask", "terminal", "user", "groups", "hostname", "domainname", "readonly", "propagation", "binds", "tmpfs", "filesystems", "shm",
-		"masked", "locked", "devices", "devicerules", "pidns", "ipcns", "utsns", "cgroupns", "timens", "userns", "mountns", "cgroup", "memory", "swap", "reservation", "swappiness",
+	unsaid = append(unsaid, v.unsaid("command", "env", "cwd", "umask", "terminal", "user", "groups", "hostname", "domainname", "readonly",
+		"propagation", "binds", "tmpfs", "filesystems", "shm",
+		"masked", "locked", "devices", "devicerules", "pidns", "ipcns", "utsns", "cgroupns", "timens", "userns", "mountns", "cgroup", "memory",
+		"swap", "reservation", "swappiness",
 		"oomkill", "shares", "quota", "cpuset", "cpumems", "pids", "blkio", "sysctls", "rlimits", "proc", "caps", "capsets", "nonewprivs", "seccomp", "root")...)
 	if len(v.Root.Layers) > 0 {
 		unsaid = append(unsaid, "the root is an overlay, which must be mounted at /root/path first: "+strings.Join(v.layers(), " on "))
@@ -622,7 +640,8 @@ func writeOCI(w io.Writer, v *View, a About) error {
 		annotations["glassbox.refused"] = clean(refusal(a.Refused))
 	}
 	config := object{
-		"ociVersion": "1.2.0", "process": process, "root": object{"path": or(v.Root.Source, v.Root.Mountpoint), "readonly": v.Root.ReadOnly}, "mounts": mounts, "linux": linux,
+		"ociVersion": "1.2.0", "process": process, "root": object{"path": or(v.Root.Source, v.Root.Mountpoint), "readonly": v.Root.ReadOnly},
+		"mounts": mounts, "linux": linux,
 		"annotations": annotations,
 	}
 	if v.Hostname != "" {

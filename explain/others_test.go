@@ -24,16 +24,20 @@ func TestNothingUnsaid(t *testing.T) {
 	}
 	base := func() *View {
 		return &View{
-			Arch: "amd64", Argv: []string{"/bin/x"}, Cwd: "/", Umask: 0o022, New: []string{"mount", "pid", "net", "uts", "ipc", "cgroup"}, Joined: map[string]string{}, Net: Net{Mode: "none", Loopback: true},
+			Arch: "amd64", Argv: []string{"/bin/x"}, Cwd: "/", Umask: 0o022, New: []string{"mount", "pid", "net", "uts", "ipc", "cgroup"},
+			Joined: map[string]string{}, Net: Net{Mode: "none", Loopback: true},
 			table:  (&plan.Plan{}).Table(),
-			Masked: usualMasked(), Locked: usualLocked(), DeviceRules: usualRules(), Bounding: usualCaps(), Effective: usualCaps(), Permitted: usualCaps(), Keyring: "k",
+			Masked: usualMasked(), Locked: usualLocked(), DeviceRules: usualRules(), Bounding: usualCaps(), Effective: usualCaps(),
+			Permitted: usualCaps(), Keyring: "k",
 			Filters: []*plan.Seccomp{{Name: "default"}}, Root: Root{Pivoted: true, Mountpoint: "/r/merged"},
 		}
 	}
 	// What says nothing of the container itself, or nothing beside another field.
 	quiet := map[string]bool{
-		"Arch": true, "Hash": true, "Made": true, "Cgroups": true, "GIDMap": true, "UIDMap": true, "HostSets": true, "Root.Mountpoint": true, "Root.Origin": true, "Root.Dir": true, "Root.Pivoted": true, "Root.Layers": true,
-		"Root.Upper": true, "Root.Source": true, "Net.Bridge": true, "Net.Gateway": true, "Net.Device": true, "Net.Veth": true, "Net.Address": true, "Net.Via": true, "Net.MAC": true, "Net.MTU": true,
+		"Arch": true, "Hash": true, "Made": true, "Cgroups": true, "GIDMap": true, "UIDMap": true, "HostSets": true, "Root.Mountpoint": true,
+		"Root.Origin": true, "Root.Dir": true, "Root.Pivoted": true, "Root.Layers": true,
+		"Root.Upper": true, "Root.Source": true, "Net.Bridge": true, "Net.Gateway": true, "Net.Device": true, "Net.Veth": true,
+		"Net.Address": true, "Net.Via": true, "Net.MAC": true, "Net.MTU": true,
 		"Net.Subnet": true, "Net.Table": true, "Net.Settings": true, "Net.Rules": true, "Net.Mode": true, "Net.Loopback": true,
 	}
 	for name, write := range formats {
@@ -87,16 +91,21 @@ func TestNothingUnsaid(t *testing.T) {
 // TestOthersHostile: a name in a plan stays a value.
 func TestOthersHostile(t *testing.T) {
 	v := &View{
-		Argv: []string{"x\n[Service]\nExecStart=/bin/evil", "$(id)"}, Env: []string{"A=\"\nprivileged: true"}, Hostname: "h\nhostPID: true", Joined: map[string]string{},
+		Argv: []string{"x\n[Service]\nExecStart=/bin/evil", "$(id)"}, Env: []string{"A=\"\nprivileged: true"}, Hostname: "h\nhostPID: true",
+		Joined: map[string]string{},
 		Mounts: []Mount{{Target: "/x\ny: z", Type: "bind", Source: "/a: b"}},
 	}
-	for name, write := range map[string]func(io.Writer, *View, About) error{"compose": writeCompose, "quadlet": writeQuadlet, "kube": writeKube, "oci": writeOCI} {
+	for name, write := range map[string]func(io.Writer, *View, About) error{
+		"compose": writeCompose, "quadlet": writeQuadlet,
+		"kube": writeKube, "oci": writeOCI,
+	} {
 		var b bytes.Buffer
 		if err := write(&b, v, About{Title: "t\nprivileged: true", Name: "n\nhostPID: true", Labels: []string{"a=\nb: c"}}); err != nil {
 			t.Fatal(err)
 		}
 		for _, line := range strings.Split(b.String(), "\n") {
-			if line = strings.TrimSpace(line); line == "privileged: true" || line == "ExecStart=/bin/evil" || line == "[Service]" || strings.HasPrefix(line, "y: z") || line == "b: c" {
+			if line = strings.TrimSpace(line); line == "privileged: true" || line == "ExecStart=/bin/evil" || line == "[Service]" ||
+				strings.HasPrefix(line, "y: z") || line == "b: c" {
 				t.Errorf("%s: a name has become a line: %s", name, line)
 			}
 		}

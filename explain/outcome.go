@@ -106,10 +106,12 @@ func (m *membership) covers(dir string) bool {
 func (m *membership) isFile(dir, file string) bool {
 	kind, _, _ := strings.Cut(file, ".")
 	known := []string{
-		"memory", "cpu", "cpuacct", "cpuset", "pids", "io", "blkio", "hugetlb", "devices", "rdma", "misc", "net_cls", "net_prio", "freezer", "perf_event", "cgroup",
+		"memory", "cpu", "cpuacct", "cpuset", "pids", "io", "blkio", "hugetlb", "devices", "rdma", "misc", "net_cls", "net_prio", "freezer",
+		"perf_event", "cgroup",
 	}
 	if !slices.Contains(known, kind) || file == "cgroup.procs" || file == "cgroup.threads" {
 		return false
 	}
-	return m.covers(dir) || strings.Contains(dir, "/cgroup") || slices.ContainsFunc(m.own, func(own string) bool { return own == dir || strings.HasPrefix(own, dir+"/") })
+	return m.covers(dir) || strings.Contains(dir, "/cgroup") || slices.ContainsFunc(m.own,
+		func(own string) bool { return own == dir || strings.HasPrefix(own, dir+"/") })
 }

@@ -39,7 +39,8 @@ func WritePolicy(w io.Writer, format string, p *plan.Plan, a About, o TextOption
 	}
 	t.rights(r.Rights, false)
 	t.heading("syscalls")
-	t.item("", fmt.Sprintf("%d of %d system calls whatever their arguments; %d depending on the arguments; %d never", r.Syscalls.Allowed, r.Syscalls.Known, len(r.Syscalls.Conditional), len(r.Syscalls.Denied)), "")
+	t.item("", fmt.Sprintf("%d of %d system calls whatever their arguments; %d depending on the arguments; %d never", r.Syscalls.Allowed,
+		r.Syscalls.Known, len(r.Syscalls.Conditional), len(r.Syscalls.Denied)), "")
 	if len(r.Syscalls.Conditional) > 0 {
 		t.item("", "depending: "+strings.Join(r.Syscalls.Conditional, " "), "")
 	}

@@ -75,7 +75,8 @@ func (v *View) rights() []Right {
 		add("network", "bridge "+v.Net.Bridge, "reach other containers on %s", v.Net.Bridge)
 	}
 	for _, p := range v.Net.Ports {
-		add("network", "port "+portWord(p), "be reached from outside at port %d/%s of the host (%s)", p.HostPort, p.Proto, or(p.HostIP, "every address"))
+		add("network", "port "+portWord(p), "be reached from outside at port %d/%s of the host (%s)", p.HostPort, p.Proto,
+			or(p.HostIP, "every address"))
 	}
 	// System calls.
 	for _, c := range v.Calls() {

@@ -107,11 +107,17 @@ func TestPolicyGrades(t *testing.T) {
 		{"every device", func(add adder, _ *[]string) {
 			add(plan.Host, &plan.CgroupWrite{File: "/sys/fs/cgroup/x/devices.allow", Value: "a *:* rwm"})
 		}, "F", "every block device"},
-		{"network of the host", func(add adder, _ *[]string) { add(plan.Child, &plan.Setns{Namespaces: []string{"mount"}, From: "x"}) }, "D", "mounts of x"},
+		{
+			"network of the host", func(add adder, _ *[]string) { add(plan.Child, &plan.Setns{Namespaces: []string{"mount"}, From: "x"}) }, "D",
+			"mounts of x",
+		},
 		{"cgroup files", func(add adder, _ *[]string) {
 			add(plan.Child, &plan.FSMount{Type: "cgroup2", Target: "/sys/fs/cgroup"})
 		}, "D", "CVE-2022-0492"},
-		{"host setting", func(add adder, _ *[]string) { add(plan.Child, &plan.Sysctl{Key: "vm/panic_on_oom", Value: "1"}) }, "F", "vm.panic_on_oom"},
+		{
+			"host setting", func(add adder, _ *[]string) { add(plan.Child, &plan.Sysctl{Key: "vm/panic_on_oom", Value: "1"}) }, "F",
+			"vm.panic_on_oom",
+		},
 		{"unknown step", func(add adder, _ *[]string) { add(plan.Child, unknown{}) }, "D", "step"},
 	} {
 		p := container(t, tt.change)
@@ -162,7 +168,10 @@ func TestDiff(t *testing.T) {
 		{"half a processor", func(add adder, _ *[]string) {
 			add(plan.Host, &plan.CgroupWrite{File: "/sys/fs/cgroup/x/cpu.max", Value: "50000 100000"})
 		}, "", "use any amount of processor time"},
-		{"file", func(add adder, _ *[]string) { bind(add, "/srv", false) }, "read the host's /srv (as /data); change the host's /srv (as /data)", ""},
+		{
+			"file", func(add adder, _ *[]string) { bind(add, "/srv", false) }, "read the host's /srv (as /data); change the host's /srv (as /data)",
+			"",
+		},
 		{"device", func(add adder, _ *[]string) {
 			add(plan.Host, &plan.CgroupWrite{File: "/sys/fs/cgroup/x/devices.allow", Value: "c 10:200 rw"})
 		}, "read character device 10:200 (/dev/net/tun); write to character device 10:200 (/dev/net/tun)", ""},
@@ -176,9 +185,18 @@ func TestDiff(t *testing.T) {
 		{"port", func(add adder, _ *[]string) {
 			add(plan.Host, &plan.NftPublish{Ports: []plan.PortRule{{Proto: "tcp", HostPort: 80, ContainerPort: 8080}}})
 		}, "be reached from outside at port 80/tcp of the host (every address)", ""},
-		{"shared processes", func(add adder, _ *[]string) { add(plan.Child, &plan.Setns{Namespaces: []string{"pid"}, From: "p"}) }, "use the pid namespace of p", ""},
-		{"another user", func(add adder, _ *[]string) { add(plan.Child, &plan.Setresuid{UID: 7}) }, "act as user 7 of the host", "act as user 1000 of the host"},
-		{"reserved", func(add adder, _ *[]string) { add(plan.Host, &plan.WriteFile{Path: "/proc/sys/x", Value: "1"}) }, "have /proc/sys/x=1 set on the host", ""},
+		{
+			"shared processes", func(add adder, _ *[]string) { add(plan.Child, &plan.Setns{Namespaces: []string{"pid"}, From: "p"}) },
+			"use the pid namespace of p", "",
+		},
+		{
+			"another user", func(add adder, _ *[]string) { add(plan.Child, &plan.Setresuid{UID: 7}) }, "act as user 7 of the host",
+			"act as user 1000 of the host",
+		},
+		{
+			"reserved", func(add adder, _ *[]string) { add(plan.Host, &plan.WriteFile{Path: "/proc/sys/x", Value: "1"}) },
+			"have /proc/sys/x=1 set on the host", "",
+		},
 		{"filter", func(add adder, _ *[]string) {
 			ptrace := append([]byte{0x20, 0, 0, 0, 0, 0, 0, 0, 0x15, 0, 0, 1, 101, 0, 0, 0, 6, 0, 0, 0, 1, 0, 5, 0}, 6, 0, 0, 0, 0, 0, 0xff, 0x7f)
 			add(plan.Child, &plan.Seccomp{Name: "more", Program: ptrace})

@@ -333,7 +333,8 @@ func (s *shell) commands(op plan.Op) ([]string, bool) {
 	case *plan.CgroupWrite:
 		return cmd(echo(o.Value, o.File))
 	case *plan.CgroupEvacuate:
-		return cmd("cgroup "+quote(o.To), `while read -r process; do echo "$process" >`+quote(o.To+"/cgroup.procs")+` || true; done <`+quote(o.From+"/cgroup.procs"))
+		return cmd("cgroup "+quote(o.To),
+			`while read -r process; do echo "$process" >`+quote(o.To+"/cgroup.procs")+` || true; done <`+quote(o.From+"/cgroup.procs"))
 	case *plan.CgroupOpen:
 		s.opened[o.Save] = o.Path
 		return say("a script uses its name")
@@ -402,7 +403,8 @@ func (s *shell) commands(op plan.Op) ([]string, bool) {
 			return cmd("mount " + quote("--make-"+when(slices.Contains(o.Flags, "rec"), "r", "")+propagationFlag(o.Flags)) + " /")
 		}
 		if slices.Contains(o.Flags, "bind") {
-			return cmd(append([]string{"mount --" + when(slices.Contains(o.Flags, "rec"), "r", "") + "bind " + quote(o.Source) + " " + quote(o.Target)}, s.hideRoot()...)...)
+			return cmd(append([]string{"mount --" + when(slices.Contains(o.Flags, "rec"), "r", "") + "bind " + quote(o.Source) + " " +
+				quote(o.Target)}, s.hideRoot()...)...)
 		}
 		options := slices.DeleteFunc(append(slices.Clone(o.Flags), o.Data), func(s string) bool { return s == "" })
 		return cmd("mount -t " + quote(or(o.Type, "none")) + mountOpts(options...) + " " + quote(or(o.Source, "none")) + " " + quote(o.Target))
@@ -411,7 +413,8 @@ func (s *shell) commands(op plan.Op) ([]string, bool) {
 		if o.Upper != "" {
 			options = append(options, "upperdir="+o.Upper, "workdir="+o.Work)
 		}
-		return prepend("(cd "+quote(o.Dir)+" && mount -t overlay"+mountOpts(append(options, o.Options...)...)+" overlay "+quote(o.Target)+")", s.hideRoot()...)
+		return prepend("(cd "+quote(o.Dir)+" && mount -t overlay"+mountOpts(append(options, o.Options...)...)+" overlay "+quote(o.Target)+")",
+			s.hideRoot()...)
 	case *plan.PivotRoot:
 		return say("this is the last thing that happens: see below")
 	case *plan.MoveRoot:
@@ -435,11 +438,15 @@ func (s *shell) commands(op plan.Op) ([]string, bool) {
 		if o.Target == "/" && slices.ContainsFunc(o.Propagation, spreads) {
 			// pivot_root(2) refuses a root that is shared.
 			s.rootShared = slices.Clone(o.Propagation)
-			lines, ok := s.commands(&plan.Remount{Target: o.Target, Set: o.Set, Clear: o.Clear, RecSet: o.RecSet, RecClear: o.RecClear, Options: o.Options})
+			lines, ok := s.commands(&plan.Remount{
+				Target: o.Target, Set: o.Set, Clear: o.Clear, RecSet: o.RecSet, RecClear: o.RecClear,
+				Options: o.Options,
+			})
 			return append(lines, "#    (How it spreads is the last thing to be set: pivot_root takes no root that is shared.)"), ok
 		}
 		if len(o.Options) > 0 {
-			return cmd(append(s.remount(o.Target, o.Set, o.Clear, o.RecSet, o.RecClear, o.Propagation), "mount -o "+quote("remount,"+strings.Join(o.Options, ","))+` "$at"`)...)
+			return cmd(append(s.remount(o.Target, o.Set, o.Clear, o.RecSet, o.RecClear, o.Propagation),
+				"mount -o "+quote("remount,"+strings.Join(o.Options, ","))+` "$at"`)...)
 		}
 		return cmd(s.remount(o.Target, o.Set, o.Clear, o.RecSet, o.RecClear, o.Propagation)...)
 	case *plan.MaskPath:
@@ -447,9 +454,11 @@ func (s *shell) commands(op plan.Op) ([]string, bool) {
 		if o.Label != "" {
 			options = append(options, "context="+o.Label)
 		}
-		return cmd("at="+target(o.Path), `if [ -d "$at" ]; then mount -t tmpfs`+mountOpts(options...)+` tmpfs "$at"; elif [ -e "$at" ]; then mount --bind `+target("/dev/null")+` "$at"; fi`)
+		return cmd("at="+target(o.Path),
+			`if [ -d "$at" ]; then mount -t tmpfs`+mountOpts(options...)+` tmpfs "$at"; elif [ -e "$at" ]; then mount --bind `+target("/dev/null")+` "$at"; fi`)
 	case *plan.ReadonlyPath:
-		return cmd("at="+target(o.Path), `if [ -e "$at" ]; then mount --rbind "$at" "$at"; mount -o `+quote("remount,bind,"+s.inherited(o.Path)+"ro")+` "$at"; fi`)
+		return cmd("at="+target(o.Path),
+			`if [ -e "$at" ]; then mount --rbind "$at" "$at"; mount -o `+quote("remount,bind,"+s.inherited(o.Path)+"ro")+` "$at"; fi`)
 	case *plan.Mkdir:
 		return cmd("at="+target(o.Path), fmt.Sprintf(`[ -d "$at" ] || { dirs "${at%%/*}"; mkdir -m %04o "$at"; }`, o.Mode))
 	case *plan.Mknod:
@@ -461,7 +470,8 @@ func (s *shell) commands(op plan.Op) ([]string, bool) {
 		if o.Type == "p" {
 			numbers = ""
 		}
-		lines = append(lines, when(o.Existing == "same", `[ -e "$at" ] || `, "")+fmt.Sprintf(`mknod -m %04o "$at" %s%s`, o.Mode, quote(o.Type), numbers))
+		lines = append(lines, when(o.Existing == "same", `[ -e "$at" ] || `, "")+fmt.Sprintf(`mknod -m %04o "$at" %s%s`, o.Mode, quote(o.Type),
+			numbers))
 		if o.UID != 0 || o.GID != 0 {
 			lines = append(lines, fmt.Sprintf(`chown %d:%d "$at"`, o.UID, o.GID))
 		}
@@ -611,7 +621,8 @@ func (s *shell) commands(op plan.Op) ([]string, bool) {
 	case *plan.LinkMove:
 		// Moving a link takes its addresses away: they are written down before and given again.
 		as := or(o.As, o.Name)
-		return cmd("addresses=$(ip -o addr show dev "+quote(o.Name)+" scope global permanent | while read -r n dev family address more; do echo \"$address\"; done)",
+		return cmd("addresses=$(ip -o addr show dev "+quote(o.Name)+" scope global permanent | while read -r n dev family address more; do "+
+			"echo \"$address\"; done)",
 			"ip link set dev "+quote(o.Name)+` netns "$pid" name `+quote(as),
 			`for address in $addresses; do nsenter --net="/proc/$pid/ns/net" ip addr add "$address" dev `+quote(as)+"; done",
 			`nsenter --net="/proc/$pid/ns/net" ip link set dev `+quote(as)+" up")
@@ -639,7 +650,8 @@ func (s *shell) commands(op plan.Op) ([]string, bool) {
 		return lines, true
 
 	// No command of util-linux, coreutils, iproute2 or nft does these.
-	case *plan.DeviceFilter, *plan.OpenPid, *plan.IDMap, *plan.UserNamespace, *plan.Adopt, *plan.TimeOffsets, *plan.Keyring, *plan.OpenConsole, *plan.BindConsole,
+	case *plan.DeviceFilter, *plan.OpenPid, *plan.IDMap, *plan.UserNamespace, *plan.Adopt, *plan.TimeOffsets, *plan.Keyring, *plan.OpenConsole,
+		*plan.BindConsole,
 		*plan.SendFD, *plan.RecvFD, *plan.Seccomp, *plan.AwaitStart, *plan.Hook, *plan.MemPolicy, *plan.Personality, *plan.InheritFDs,
 		*plan.SystemdScope, *plan.SystemdSet, *plan.SystemdAttach, *plan.SystemdStop, *plan.SendListener, *plan.CopyUp, *plan.OpenDir,
 		*plan.RootMount, *plan.RootUnmount, *plan.Chroot:
@@ -799,7 +811,8 @@ func (s *shell) bind(o *plan.MoveMount) ([]string, bool) {
 		if spreads(w) {
 			// With mounts of the whole host shared, every mount of this script would appear on the host.
 			propagation[i] = strings.Replace(w, "shared", "slave", 1)
-			lines = append(lines, "#    (It gets what the host mounts there. What is mounted there inside doesn't reach the host: no command does this for one mount alone.)")
+			lines = append(lines, "#    (It gets what the host mounts there. What is mounted there inside doesn't reach the host: no command "+
+				"does this for one mount alone.)")
 			s.missing = append(s.missing, fmt.Sprintf("%d. %s: in one direction only", s.at+1, wrap(clean(o.String()), 80)[0]))
 		}
 	}
@@ -862,7 +875,8 @@ func (s *shell) sched(o *plan.Sched) ([]string, bool) {
 	case "SCHED_FIFO", "SCHED_RR":
 		lines = append(lines, fmt.Sprintf("chrt --%s -p %d $$", strings.ToLower(strings.TrimPrefix(o.Policy, "SCHED_")), o.Priority))
 	case "SCHED_DEADLINE":
-		lines = append(lines, fmt.Sprintf("chrt --deadline --sched-runtime %d --sched-deadline %d --sched-period %d -p 0 $$", o.Runtime, o.Deadline, o.Period))
+		lines = append(lines, fmt.Sprintf("chrt --deadline --sched-runtime %d --sched-deadline %d --sched-period %d -p 0 $$", o.Runtime,
+			o.Deadline, o.Period))
 	default:
 		return nil, false
 	}

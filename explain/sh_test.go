@@ -15,8 +15,10 @@ import (
 // byNoCommand are the kinds of steps that a script says it can't make.
 func byNoCommand() []string {
 	return []string{
-		"bpf-device", "pidfd_open", "id-map", "user-namespace", "adopt", "time-offsets", "keyctl", "open-console", "bind-console", "send-fd", "recv-fd", "seccomp", "await-start", "hook",
-		"set_mempolicy", "personality", "inherit-fds", "systemd-scope", "systemd-set", "systemd-attach", "systemd-stop", "move-root", "root-mount", "root-unmount", "chroot", "send-listener", "copy-up", "open-dir",
+		"bpf-device", "pidfd_open", "id-map", "user-namespace", "adopt", "time-offsets", "keyctl", "open-console", "bind-console", "send-fd",
+		"recv-fd", "seccomp", "await-start", "hook",
+		"set_mempolicy", "personality", "inherit-fds", "systemd-scope", "systemd-set", "systemd-attach", "systemd-stop", "move-root",
+		"root-mount", "root-unmount", "chroot", "send-listener", "copy-up", "open-dir",
 		"resctrl-check",
 		// Empty ones, that is: what they need is missing.
 		"unshare", "await", "move_mount", "setns", "write-proc", "ioprio_set", "sched_setattr", "dup3", "clone3",
@@ -71,8 +73,14 @@ func TestShellLabels(t *testing.T) {
 		op   plan.Op
 		want string
 	}{
-		{&plan.FSMount{Type: "tmpfs", Target: "/dev", Options: []string{"mode=755", "context=" + label}}, `-o 'mode=755,context="u:r:t:s0:c1,c2"'`},
-		{&plan.FSMount{Type: "tmpfs", Target: "/x", Flags: []string{"silent"}, Options: []string{`context="` + label + `"`}}, `-o 'silent,context="u:r:t:s0:c1,c2"'`},
+		{
+			&plan.FSMount{Type: "tmpfs", Target: "/dev", Options: []string{"mode=755", "context=" + label}},
+			`-o 'mode=755,context="u:r:t:s0:c1,c2"'`,
+		},
+		{
+			&plan.FSMount{Type: "tmpfs", Target: "/x", Flags: []string{"silent"}, Options: []string{`context="` + label + `"`}},
+			`-o 'silent,context="u:r:t:s0:c1,c2"'`,
+		},
 		{&plan.FSMount{Type: "mqueue", Target: "/dev/mqueue", Label: label}, `chcon u:r:t:s0:c1,c2 "$at"`},
 		{&plan.MaskPath{Path: "/proc/acpi", Label: label}, `nr_inodes=2,context="u:r:t:s0:c1,c2"'`},
 	} {

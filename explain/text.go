@@ -118,7 +118,11 @@ func (t *printer) opening() {
 	if lines := Refusal("", t.Refused, t.TextOptions); len(lines) > 0 {
 		fmt.Fprintf(t.w, "%s\n\n", strings.Join(lines, "\n"))
 	}
-	for _, line := range wrap("A container start, step by step. Each step is one request to the kernel, made by the host (left lane: the parent process) or by the child (right lane: the process that becomes the container). On the right: what asked for the step, and the manual page that tells more. A reason that holds for several steps stands at the first."+when(t.times == nil, "", " At the right edge: how long it took in this start, the phase beside its name and each step; in parentheses what it waited for the other lane; ◀ is the slowest."), t.Width) {
+	for _, line := range wrap("A container start, step by step. Each step is one request to the kernel, made by the host (left lane: the "+
+		"parent process) or by the child (right lane: the process that becomes the container). On the right: what asked for the step, and the "+
+		"manual page that tells more. A reason that holds for several steps stands at the first."+when(t.times == nil, "",
+		" At the right edge: how long it took in this start, the phase beside its name and each step; in parentheses what it waited for the "+
+			"other lane; ◀ is the slowest."), t.Width) {
 		fmt.Fprintln(t.w, t.style(line, dim))
 	}
 	fmt.Fprintf(t.w, "\nstep  %s %s\n", t.style("host", host), t.style("child", child))

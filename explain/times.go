@@ -145,7 +145,10 @@ func timesJSON(p *plan.Plan, t *plan.Times) *stepTimes {
 	if !t.Fits(p) {
 		return nil
 	}
-	out := &stepTimes{Unit: "ns", Clone: t.Clone, Born: t.Born, Host: t.Host, End: t.End, Steps: make([]*stepTime, len(p.Steps)), Phases: phaseShares(p, t)}
+	out := &stepTimes{
+		Unit: "ns", Clone: t.Clone, Born: t.Born, Host: t.Host, End: t.End, Steps: make([]*stepTime, len(p.Steps)),
+		Phases: phaseShares(p, t),
+	}
 	for i, s := range p.Steps {
 		if begin, end, ok := t.Span(p, i); ok {
 			out.Steps[i] = &stepTime{begin, end - begin, s.Waits()}

@@ -13,14 +13,18 @@ import (
 // sampleTimes are those of sample: the child is born at 400 µs, waits for the network, and one of its steps has no time.
 func sampleTimes() *plan.Times {
 	return &plan.Times{
-		Begin: []int64{0, 10_000, 20_500, 30_000, 40_000, 50_000, 500_000, 900_000, 410_000, 600_000, 700_000, 950_000, -1, 990_000, 1_200_000, 905_000},
+		Begin: []int64{
+			0, 10_000, 20_500, 30_000, 40_000, 50_000, 500_000, 900_000, 410_000, 600_000, 700_000, 950_000, -1, 990_000, 1_200_000,
+			905_000,
+		},
 		Clone: 150_000, Born: 400_000, Host: 1_100_000, End: 2_000_000,
 	}
 }
 
 func TestDuration(t *testing.T) {
 	for ns, want := range map[int64]string{
-		0: "0.00 µs", 7: "0.01 µs", 412: "0.41 µs", 9_990: "9.99 µs", 9_999: "10.0 µs", 41_230: "41.2 µs", 999_400: "999 µs", 999_600: "1.00 ms", 12_345_678: "12.3 ms",
+		0: "0.00 µs", 7: "0.01 µs", 412: "0.41 µs", 9_990: "9.99 µs", 9_999: "10.0 µs", 41_230: "41.2 µs", 999_400: "999 µs", 999_600: "1.00 ms",
+		12_345_678:  "12.3 ms",
 		999_999_999: "1.00 s", 61_000_000_000: "61.0 s",
 	} {
 		if got := duration(ns); got != want {
@@ -128,7 +132,8 @@ func TestJSONTimes(t *testing.T) {
 	if err := json.Unmarshal(b.Bytes(), &v); err != nil {
 		t.Fatal(err)
 	}
-	if v.Times.Unit != "ns" || len(v.Times.Steps) != len(p.Steps) || v.Times.Steps[12] != nil || *v.Times.Steps[8] != (stepTime{410_000, 190_000, false}) || !v.Times.Steps[10].Waits {
+	if v.Times.Unit != "ns" || len(v.Times.Steps) != len(p.Steps) || v.Times.Steps[12] != nil ||
+		*v.Times.Steps[8] != (stepTime{410_000, 190_000, false}) || !v.Times.Steps[10].Waits {
 		t.Errorf("got %+v", v.Times)
 	}
 	var sum int64

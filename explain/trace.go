@@ -247,7 +247,8 @@ func traceHTML(w io.Writer, tr *Traced) error {
 	t.put(pageHead, shorten(title))
 	t.put(`<h1>%s</h1>`, shorten(title))
 	if tr.Failed != "" {
-		t.put(`<p class="total">It did not start: %s</p><p>%s from the beginning of the command to its end.</p>`, tr.Failed, duration(tr.End-tr.Start))
+		t.put(`<p class="total">It did not start: %s</p><p>%s from the beginning of the command to its end.</p>`, tr.Failed,
+			duration(tr.End-tr.Start))
 	} else if tr.Running {
 		t.put(`<p><b>%s</b> from the beginning of the command until the program ran, which goes on in the background; %s until it had been traced and the command ended.</p>`,
 			duration(tr.ran()-tr.Start), duration(tr.End-tr.Start))
@@ -256,11 +257,15 @@ func traceHTML(w io.Writer, tr *Traced) error {
 			duration(tr.ran()-tr.Start), duration(tr.ended()-tr.Start), duration(tr.End-tr.Start))
 	}
 	t.put(`<p class="mono dim">plan %s</p>`, hash)
-	t.line(`<nav><a href="#time">Time</a> <a href="#went">Where it went</a> <a href="#before">Before the plan</a> <a href="#steps">Steps</a>%s</nav>`, when(tr.Failed == "", ` <a href="#program">The program</a>`, ""))
-	t.line(`<h2 id="time">From the command to the program</h2><p>Time runs to the right, one line for each process. Colours are phases of the plan, grey is what glassbox does beside it, and what is outlined only waits.</p>`)
+	t.line(`<nav><a href="#time">Time</a> <a href="#went">Where it went</a> <a href="#before">Before the plan</a> <a `+
+		`href="#steps">Steps</a>%s</nav>`,
+		when(tr.Failed == "", ` <a href="#program">The program</a>`, ""))
+	t.line(`<h2 id="time">From the command to the program</h2><p>Time runs to the right, one line for each process. Colours are ` +
+		`phases of the plan, grey is what glassbox does beside it, and what is outlined only waits.</p>`)
 	t.chart(tr.tracks(), tr.Start, tr.ran())
 	before, after := tr.shares()
-	t.line(`<h2 id="went">Where the milliseconds went</h2><p class="dim">Each moment counts once: where several processes work at the same time, it is the child's, else the host lane's, the supervisor's, the command's.</p>`)
+	t.line(`<h2 id="went">Where the milliseconds went</h2><p class="dim">Each moment counts once: where several processes work at ` +
+		`the same time, it is the child's, else the host lane's, the supervisor's, the command's.</p>`)
 	t.put(`<h3>%s</h3>`, when(tr.Failed == "", "Until the program ran", "Until the command ended"))
 	t.shares(before, tr.ran()-tr.Start)
 	if len(after) > 0 {
@@ -269,7 +274,8 @@ func traceHTML(w io.Writer, tr *Traced) error {
 	}
 	t.line(`<h2 id="before">What glassbox did beside the plan</h2><table>`)
 	for _, s := range tr.spans() {
-		t.put(`<tr><td class="took">%s</td><td class="took dim">at %s</td><td>%s</td></tr>`, duration(s.End-s.Begin), duration(s.Begin-tr.Start), whoDoes(s))
+		t.put(`<tr><td class="took">%s</td><td class="took dim">at %s</td><td>%s</td></tr>`, duration(s.End-s.Begin), duration(s.Begin-tr.Start),
+			whoDoes(s))
 	}
 	t.line(`</table>`)
 	if i := tr.execve(); tr.Trace.Times.Born > 0 {
@@ -382,8 +388,10 @@ func (t *page) program(tr *Traced) {
 		if c.Took != nil {
 			took = duration(*c.Took)
 		}
-		t.put(`<tr><td class="took dim">%s</td><td class="took">%s</td><td class="mono">%s%s%s</td></tr>`, duration(tr.Trace.Calls[i].Begin-ran), took,
-			when(len(tracks) > 1, fmt.Sprintf("[%d] ", c.PID), ""), c.Name+when(c.Path != "", " "+shorten(c.Path), ""), when(c.Result != "", " = "+c.Result, "")+when(c.Last, ", its end", ""))
+		t.put(`<tr><td class="took dim">%s</td><td class="took">%s</td><td class="mono">%s%s%s</td></tr>`, duration(tr.Trace.Calls[i].Begin-ran),
+			took,
+			when(len(tracks) > 1, fmt.Sprintf("[%d] ", c.PID), ""), c.Name+when(c.Path != "", " "+shorten(c.Path), ""), when(c.Result != "",
+				" = "+c.Result, "")+when(c.Last, ", its end", ""))
 	}
 	t.line(`</table>`)
 	if len(calls) > rows {

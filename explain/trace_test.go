@@ -56,8 +56,10 @@ func TestTraceAddsUp(t *testing.T) {
 		took[s.What] += s.Took
 	}
 	for what, want := range map[string]int64{
-		"command: glassbox starts": 1_000_000, "supervisor: its program starts": 1_000_000, "command: writes plan and job": 500_000, "supervisor: waits for it": 100_000,
-		tracerWords: 5000, "Program": 1_800_000, runsWords: 2_000_000, "supervisor: ends what is left": 1_000_000, unknownWords: 1_000_000 + 400_000 + 1_000_000,
+		"command: glassbox starts": 1_000_000, "supervisor: its program starts": 1_000_000, "command: writes plan and job": 500_000,
+		"supervisor: waits for it": 100_000,
+		tracerWords:                5000, "Program": 1_800_000, runsWords: 2_000_000, "supervisor: ends what is left": 1_000_000, unknownWords: 1_000_000 +
+			400_000 + 1_000_000,
 	} {
 		if took[what] != want {
 			t.Errorf("%s took %d, want %d", what, took[what], want)
@@ -87,7 +89,8 @@ func TestTraceJSON(t *testing.T) {
 	if v.Exec != 7_000_000 || v.End != 11_000_000 || len(v.Steps) != len(sample().Steps)-1 || len(c) != 4 {
 		t.Fatalf("got %+v", v)
 	}
-	if c[0].Name != "openat" || c[0].Result != "ENOENT" || c[1].Name != "call 99999" || c[2].Name != "exit_group" || !c[2].Last || c[2].Result != "" || c[3].Took != nil {
+	if c[0].Name != "openat" || c[0].Result != "ENOENT" || c[1].Name != "call 99999" || c[2].Name != "exit_group" || !c[2].Last ||
+		c[2].Result != "" || c[3].Took != nil {
 		t.Errorf("got %+v", c)
 	}
 }

@@ -260,7 +260,8 @@ func (r *reader) step(s plan.Step) bool {
 	case *plan.Mount:
 		r.mount(o, s.Origin)
 	case *plan.Overlay:
-		v.Root.Layers, v.Root.Dir, v.Root.Upper, v.Root.Mountpoint, v.Root.Options, v.Root.Origin = o.Lower, o.Dir, o.Upper, o.Target, o.Options, s.Origin
+		v.Root.Layers, v.Root.Dir, v.Root.Upper = o.Lower, o.Dir, o.Upper
+		v.Root.Mountpoint, v.Root.Options, v.Root.Origin = o.Target, o.Options, s.Origin
 	case *plan.RootMount:
 		v.Root.Source, v.Root.Mountpoint, v.Root.Origin = o.Source, o.Target, s.Origin
 	case *plan.Chroot:
@@ -300,7 +301,8 @@ func (r *reader) step(s plan.Step) bool {
 			ids = []string{"idmap"}
 		}
 		v.Mounts = append(v.Mounts, Mount{
-			Target: o.Target, Type: kind, Source: source, Recursive: r.recursive[o.From], ReadOnly: slices.Contains(set, "ro") || r.readonly[o.From] && !slices.Contains(clear, "ro"),
+			Target: o.Target, Type: kind, Source: source, Recursive: r.recursive[o.From], ReadOnly: slices.Contains(set, "ro") ||
+				r.readonly[o.From] && !slices.Contains(clear, "ro"),
 			Options: slices.Concat(without(set, "ro"), cleared(clear), ids), Propagation: propagation(o.Propagation), Origin: s.Origin,
 		})
 	case *plan.Remount:
@@ -402,7 +404,8 @@ func (r *reader) step(s plan.Step) bool {
 		// What takes something back says nothing of the container.
 	case *plan.CgroupEvacuate, *plan.CgroupOpen, *plan.CgroupJoin, *plan.Release, *plan.Await, *plan.Notify, *plan.Expect, *plan.BindConsole,
 		*plan.SendFD, *plan.RecvFD, *plan.Stdio, *plan.Setsid, *plan.ParentDeath, *plan.Dumpable, *plan.KeepCaps, *plan.CloseRange,
-		*plan.AwaitStart, *plan.FindProgram, *plan.CopyUp, *plan.OpenDir, *plan.Adopt, *plan.UserNamespace, *plan.SystemdAttach, *plan.CgroupAttach,
+		*plan.AwaitStart, *plan.FindProgram, *plan.CopyUp, *plan.OpenDir, *plan.Adopt, *plan.UserNamespace, *plan.SystemdAttach,
+		*plan.CgroupAttach,
 		*plan.ResctrlCreate, *plan.ResctrlJoin:
 		// How it is made, and not what it is.
 	default:

@@ -226,9 +226,12 @@ func (v *View) flags(a About) (flags, command []string, image string, unsaid []s
 		command = v.Argv[1:]
 	}
 	unsaid = append(unsaid, v.unsaid(
-		"command", "env", "cwd", "terminal", "user", "groups", "hostname", "domainname", "root", "readonly", "binds", "tmpfs", "shm", "masked", "locked",
-		"devices", "devicerules", "pidns", "ipcns", "utsns", "cgroupns", "memory", "swap", "reservation", "swappiness", "oomkill", "shares", "quota",
-		"cpuset", "cpumems", "pids", "blkio", "network", "bridge", "address", "firewall", "ports", "sysctls", "rlimits", "proc", "caps", "nonewprivs", "seccomp",
+		"command", "env", "cwd", "terminal", "user", "groups", "hostname", "domainname", "root", "readonly", "binds", "tmpfs", "shm", "masked",
+		"locked",
+		"devices", "devicerules", "pidns", "ipcns", "utsns", "cgroupns", "memory", "swap", "reservation", "swappiness", "oomkill", "shares",
+		"quota",
+		"cpuset", "cpumems", "pids", "blkio", "network", "bridge", "address", "firewall", "ports", "sysctls", "rlimits", "proc", "caps",
+		"nonewprivs", "seccomp",
 		"cgroup", "hostsets")...)
 	if len(v.Root.Layers) > 0 && image == "" {
 		unsaid = append(unsaid, "the root is an overlay of "+strings.Join(v.layers(), " on "))

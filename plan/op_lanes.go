@@ -115,7 +115,8 @@ func (*Hook) Kind() string { return "hook" }
 func (*Hook) Man() string { return "execve(2)" }
 
 func (o *Hook) String() string {
-	return fmt.Sprintf("run the %s hook %s%s%s", o.Name, o.Path, when(o.Dir != "", " in "+o.Dir), when(o.Enter, ", in the container's namespaces"))
+	return fmt.Sprintf("run the %s hook %s%s%s", o.Name, o.Path, when(o.Dir != "", " in "+o.Dir),
+		when(o.Enter, ", in the container's namespaces"))
 }
 
 func (*Hook) lanes() lanes { return hostLane }

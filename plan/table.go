@@ -353,7 +353,10 @@ func (t *Table) classic(i int, o *Mount) {
 			t.private = m.Private && has("rec")
 		}
 	default:
-		m := &Mounted{Type: o.Type, Source: o.Source, Options: slices.Concat(o.Flags, nonEmpty(o.Data)), ReadOnly: has("ro"), Private: true, Step: i}
+		m := &Mounted{
+			Type: o.Type, Source: o.Source, Options: slices.Concat(o.Flags, nonEmpty(o.Data)), ReadOnly: has("ro"), Private: true,
+			Step: i,
+		}
 		if o.Type == "overlay" {
 			m.overlay(strings.Split(o.Data, ","))
 		}
