@@ -45,7 +45,8 @@ The exit code is the container's, or 1 after the detach keys.`,
 				return err
 			}
 			at.tty = v.Config.Tty
-			if v.State.Running && !v.State.Paused && at.tty && at.stdin && !a.isTerminal() { // what keeps one from attaching at all is told first
+			// What keeps one from attaching at all is told first.
+			if v.State.Running && !v.State.Paused && at.tty && at.stdin && !a.isTerminal() {
 				return errNoTTY
 			}
 			err = at.stay(cmd.Context(), false, func(s engine.Streams) (*engine.Session, error) {
@@ -116,7 +117,8 @@ func (at *attachment) escaped(err error) error {
 	return err
 }
 
-// stay opens a session, and stays until it ends. Signals are caught from before that, so that none is lost: the process gets those that come
+// stay opens a session, and stays until it ends. Signals are caught from before that, so that none is lost: the process gets those that
+// come
 // in between. With late they and the keyboard are somebody else's until then.
 func (at *attachment) stay(ctx context.Context, late bool, open func(engine.Streams) (*engine.Session, error)) error {
 	restore := func() {}
@@ -225,7 +227,8 @@ func (at *attachment) relay(s *engine.Session, c *signals.Catcher, restore func(
 			case at.proxy && !(at.tty && n == syscall.SIGHUP):
 				s.Signal(n) // a process that has just ended takes no signals
 			default:
-				// SIGHUP with a terminal says that it was closed: the container goes on, as with Docker, and its supervisor learns by our end.
+				// SIGHUP with a terminal says that it was closed: the container goes on, as with Docker, and its supervisor learns by our
+				// end.
 				restore()
 				signals.Default(n)
 				syscall.Kill(os.Getpid(), n)

@@ -56,7 +56,10 @@ The exit code is the container's; 125 if glassbox could not do it, 126 if the co
 			if err != nil {
 				return err
 			}
-			r := run{app: a, flags: &c, options: o, attach: attach, keys: keys, show: show, proxy: proxy, fixed: fixed, steps: steps, trace: &trace, args: args}
+			r := run{
+				app: a, flags: &c, options: o, attach: attach, keys: keys, show: show, proxy: proxy, fixed: fixed, steps: steps,
+				trace: &trace, args: args,
+			}
 			err = r.do(cmd.Context())
 			return trace.write(a, err)
 		},

@@ -15,7 +15,8 @@ import (
 	"glassbox/supervise"
 )
 
-// Whether a container is alive stands in its state, and that the state is still true is what the lock says: its supervisor holds it as long as
+// Whether a container is alive stands in its state, and that the state is still true is what the lock says: its supervisor holds it as
+// long as
 // it lives. The lock alone says nothing, because it is also held by who creates, starts or removes the container, and by a supervisor that
 // waits for the next run. What is waited for is therefore always one run, which the moment of its beginning tells from others.
 

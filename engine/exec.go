@@ -44,7 +44,9 @@ func (e *Engine) Exec(ctx context.Context, ref string, o ExecOptions) (*Session,
 	return s, err
 }
 
-func (e *Engine) exec(ctx context.Context, id string, caller *supervise.Caller, target *supervise.Target, sameBuild bool, o ExecOptions) (*Session, error) {
+func (e *Engine) exec(
+	ctx context.Context, id string, caller *supervise.Caller, target *supervise.Target, sameBuild bool, o ExecOptions,
+) (*Session, error) {
 	in := compile.ExecInput{
 		Input: compile.Input{Facts: target.Facts, SeccompName: "default", Origins: map[string]string{"": "command line"}},
 		PID:   target.PID, Start: target.Start, Namespaces: target.Namespaces, Cgroups: target.Cgroups,
@@ -180,7 +182,8 @@ func (e *Engine) startDoorkeeper(id string, t *supervise.Target) (*supervise.Cal
 	}
 	defer unix.Close(listener)
 	// With one thread at a time it is quicker: it waits more than it works. The raw call is as in spawn.
-	_, err = syscall.ForkExec(fmt.Sprintf("/proc/self/fd/%d", runtime.Fd()), []string{"glassbox-runtime", "doorkeeper", dir}, &syscall.ProcAttr{
+	argv := []string{"glassbox-runtime", "doorkeeper", dir}
+	_, err = syscall.ForkExec(fmt.Sprintf("/proc/self/fd/%d", runtime.Fd()), argv, &syscall.ProcAttr{
 		Dir: "/", Env: []string{"GOMAXPROCS=1"}, Sys: &syscall.SysProcAttr{Setsid: true},
 		Files: []uintptr{uintptr(null), uintptr(null), uintptr(null), uintptr(listener), uintptr(container)},
 	})

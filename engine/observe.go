@@ -9,7 +9,8 @@ import (
 	"glassbox/plan"
 )
 
-// Observer is told what happens during a call beside what it returns. It belongs to the call's context, as with net/http/httptrace: an engine
+// Observer is told what happens during a call beside what it returns. It belongs to the call's context, as with net/http/httptrace: an
+// engine
 // serves many callers at once, and each hears of its own affairs only.
 type Observer struct {
 	// Warn, if it is set, is told what was asked for and has no effect, or is unusual.

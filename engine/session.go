@@ -114,7 +114,8 @@ type started struct {
 func (e *Engine) runtimeFile() (*os.File, error) {
 	fd, err := unix.OpenTree(unix.AT_FDCWD, e.cfg.Runtime, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w (make install puts glassbox-runtime beside glassbox; --runtime names another place)", e.cfg.Runtime, err)
+		return nil, fmt.Errorf("%s: %w (make install puts glassbox-runtime beside glassbox; --runtime names another place)",
+			e.cfg.Runtime, err)
 	}
 	f := os.NewFile(uintptr(fd), e.cfg.Runtime)
 	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NODEV}
@@ -160,7 +161,8 @@ func (e *Engine) spawn(ctx context.Context, c *container.Container, job *supervi
 	files := []uintptr{uintptr(fds[0]), uintptr(fds[1]), uintptr(fds[2]), lock.Fd(), theirs.Fd(), memory.Fd()}
 	// A session of its own: Ctrl-C at the terminal is for the command, which passes it on. The call is the raw one because
 	// os.StartProcess first starts a process only to see whether pidfds work, which costs as much as the container's network.
-	_, err = syscall.ForkExec(fmt.Sprintf("/proc/self/fd/%d", runtime.Fd()), []string{"glassbox-runtime", "supervise", c.ID}, &syscall.ProcAttr{
+	argv := []string{"glassbox-runtime", "supervise", c.ID}
+	_, err = syscall.ForkExec(fmt.Sprintf("/proc/self/fd/%d", runtime.Fd()), argv, &syscall.ProcAttr{
 		Dir: "/", Env: []string{}, Files: files, Sys: &syscall.SysProcAttr{Setsid: true},
 	})
 	if err != nil {
@@ -249,7 +251,8 @@ func (s *started) late(born int64) {
 	for _, span := range s.trace.Spans {
 		if span.Who == "supervisor" && span.Begin > born {
 			s.trace.Spans = append(s.trace.Spans, plan.Span{
-				Who: "supervisor", What: "waits for a processor, or for the disk that its program lies on", Begin: born, End: span.Begin, Waits: true,
+				Who: "supervisor", What: "waits for a processor, or for the disk that its program lies on",
+				Begin: born, End: span.Begin, Waits: true,
 			})
 			return
 		}

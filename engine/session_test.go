@@ -13,7 +13,8 @@ import (
 
 func TestParseDetachKeys(t *testing.T) {
 	for text, want := range map[string]string{
-		"": "\x10\x11", "ctrl-p,ctrl-q": "\x10\x11", "x": "x", "a,ctrl-b,c": "a\x02c", "ctrl-@": "\x00", "ctrl-[": "\x1b", "ctrl-\\": "\x1c", "ctrl-_": "\x1f",
+		"": "\x10\x11", "ctrl-p,ctrl-q": "\x10\x11", "x": "x", "a,ctrl-b,c": "a\x02c",
+		"ctrl-@": "\x00", "ctrl-[": "\x1b", "ctrl-\\": "\x1c", "ctrl-_": "\x1f",
 	} {
 		if got, err := ParseDetachKeys(text); err != nil || string(got) != want {
 			t.Errorf("%q: %q, %v, want %q", text, got, err, want)
@@ -38,7 +39,10 @@ func TestTail(t *testing.T) {
 		{Log: "last\n", Stream: "stdout"},
 		{Log: "open", Stream: "stderr"},
 	}
-	for n, want := range []string{"", "open", "last\nopen", "E1E2\nlast\nopen", "long1E1long2E2\nlong3\nlast\nopen", "first\nlong1E1long2E2\nlong3\nlast\nopen"} {
+	for n, want := range []string{
+		"", "open", "last\nopen", "E1E2\nlast\nopen",
+		"long1E1long2E2\nlong3\nlast\nopen", "first\nlong1E1long2E2\nlong3\nlast\nopen",
+	} {
 		last := tail{max: n}
 		for _, l := range log {
 			last.add(l)
@@ -145,7 +149,8 @@ func TestLost(t *testing.T) {
 
 // TestEnd: one run is waited for, whoever holds the lock then, and a context ends it.
 func TestEnd(t *testing.T) {
-	run := &supervise.State{Status: supervise.Running, PID: os.Getpid(), Started: time.Now(), Boot: supervise.BootID()} // its pid is another's: it is gone
+	// Its pid is another's: the process itself is gone.
+	run := &supervise.State{Status: supervise.Running, PID: os.Getpid(), Started: time.Now(), Boot: supervise.BootID()}
 	e, id := stored(t, run)
 	lock, _, err := state.Lock(e.lockFile(id), false)
 	if err != nil {

@@ -24,7 +24,9 @@ import (
 )
 
 // compile makes a container's plan.
-func (e *Engine) compile(ctx context.Context, c *container.Container, s *spec.Output, w *wiring, facts *host.Facts) (*compile.Output, error) {
+func (e *Engine) compile(
+	ctx context.Context, c *container.Container, s *spec.Output, w *wiring, facts *host.Facts,
+) (*compile.Output, error) {
 	out, err := compile.Container(compile.Input{
 		Spec: s.Spec, Facts: *facts, Overlay: s.Overlay, Mountpoint: s.Mountpoint, Network: w.steps, Replace: spec.OwnFiles(),
 		SeccompName: s.SeccompName, Mounts: s.Mounts, Origins: s.Origins, DieWithParent: true, MakeCwd: true,
@@ -209,7 +211,8 @@ func (e *Engine) job(ctx context.Context, c *container.Container, o StartOptions
 	return job, nil
 }
 
-// hostFiles writes the files that tell a container who it is. One that shares another's network shares these, too: they are further names of
+// hostFiles writes the files that tell a container who it is. One that shares another's network shares these, too: they are further names
+// of
 // the other's files, so that what is changed in one is changed in both, and they stay when the other container goes. Nothing of what
 // the other may have written is read.
 func (e *Engine) hostFiles(c *container.Container, w *wiring, hostname string) error {

@@ -32,13 +32,15 @@ type AttachOptions struct {
 }
 
 // ErrCutOff is what a follower gets that took its output too slowly (see patience).
-var ErrCutOff = errors.New("the container wrote faster than its output was taken here, and went on without this attachment; its log has everything")
+var ErrCutOff = errors.New("the container wrote faster than its output was taken here, " +
+	"and went on without this attachment; its log has everything")
 
 // ErrEnded says that a supervisor was there and is no more, without having told an exit code.
 var ErrEnded = errors.New("the container's supervisor was killed")
 
 // errSilent is the case of a supervisor that was started by a glassbox which didn't know of followers.
-var errSilent = errors.New("the container's supervisor doesn't answer: if glassbox was updated since the container was started, restart the container")
+var errSilent = errors.New("the container's supervisor doesn't answer: " +
+	"if glassbox was updated since the container was started, restart the container")
 
 // Attach follows a running container, whose directory and state are given. Only what it writes from now on is seen.
 func Attach(ctx context.Context, dir string, s *State, o AttachOptions) (*Attachment, error) {

@@ -156,7 +156,8 @@ func (x *Exec) Resize(rows, cols uint16) error {
 	if x.relay.console < 0 {
 		return nil
 	}
-	return os.NewSyscallError("ioctl TIOCSWINSZ", unix.IoctlSetWinsize(x.relay.console, unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: cols}))
+	size := unix.Winsize{Row: rows, Col: cols}
+	return os.NewSyscallError("ioctl TIOCSWINSZ", unix.IoctlSetWinsize(x.relay.console, unix.TIOCSWINSZ, &size))
 }
 
 // relay carries input and output of a process, in one loop: what it says is often less than what it takes to start a thread.

@@ -41,20 +41,22 @@ const (
 
 // A Job is what a supervisor has to do.
 type Job struct {
-	ID          string            `json:"id"`
-	Dir         string            `json:"dir"`      // the container's directory
-	NameFile    string            `json:"nameFile"` // removed with the container
-	LockFile    string            `json:"lockFile"`
-	State       string            `json:"state,omitempty"` // the directory of what is gone at reboot: see [Job.state]
-	Actor       event.Actor       `json:"actor"`           // what the container is called in events
-	Terminal    bool              `json:"terminal"`
-	Interactive bool              `json:"interactive"`          // standard input is kept open
-	Detached    bool              `json:"detached"`             // nobody is attached
-	DetachKeys  []byte            `json:"detachKeys,omitempty"` // typed at a terminal they are the caller's leave; none: nothing is
-	Remove      bool              `json:"remove"`               // --rm
-	Step        bool              `json:"step,omitempty"`       // the caller is asked before each step; a container that doesn't come to run is removed
-	Trace       int64             `json:"trace,omitempty"`      // nanoseconds for which the program is traced, and the rest is timed; 0: neither
-	LogMaxSize  int64             `json:"logMaxSize"`           // bytes; 0: no limit
+	ID          string      `json:"id"`
+	Dir         string      `json:"dir"`      // the container's directory
+	NameFile    string      `json:"nameFile"` // removed with the container
+	LockFile    string      `json:"lockFile"`
+	State       string      `json:"state,omitempty"` // the directory of what is gone at reboot: see [Job.state]
+	Actor       event.Actor `json:"actor"`           // what the container is called in events
+	Terminal    bool        `json:"terminal"`
+	Interactive bool        `json:"interactive"`          // standard input is kept open
+	Detached    bool        `json:"detached"`             // nobody is attached
+	DetachKeys  []byte      `json:"detachKeys,omitempty"` // typed at a terminal they are the caller's leave; none: nothing is
+	Remove      bool        `json:"remove"`               // --rm
+	// Step: the caller is asked before each step; a container that doesn't come to run is removed.
+	Step bool `json:"step,omitempty"`
+	// Trace is the nanoseconds for which the program is traced, and the rest is timed; 0: neither.
+	Trace       int64             `json:"trace,omitempty"`
+	LogMaxSize  int64             `json:"logMaxSize"` // bytes; 0: no limit
 	LogMaxFiles int               `json:"logMaxFiles"`
 	Cgroups     map[string]string `json:"cgroups"` // as in compile.Output
 	Network     *Network          `json:"network,omitempty"`

@@ -65,7 +65,9 @@ func RepairOne(dir, nameFile string) error {
 			return err
 		}
 	}
-	if st, err := os.Stat(filepath.Join(dir, ContainerFile)); err != nil || st.Size() == 0 || job != nil && (job.Remove || job.Step && !started(dir)) {
+	st, err := os.Stat(filepath.Join(dir, ContainerFile))
+	going := job != nil && (job.Remove || job.Step && !started(dir))
+	if err != nil || st.Size() == 0 || going {
 		if job != nil {
 			nameFile = job.NameFile
 		}
@@ -81,7 +83,9 @@ func RepairOne(dir, nameFile string) error {
 	if _, ok := ReadEnd(job.state(), dir, job.ID, last); ok {
 		return nil
 	}
-	*last = State{Status: Exited, ExitCode: 137, Started: last.Started, Finished: time.Now().UTC(), Error: "its supervisor was killed", Times: last.Times}
+	*last = State{
+		Status: Exited, ExitCode: 137, Started: last.Started, Finished: time.Now().UTC(), Error: "its supervisor was killed", Times: last.Times,
+	}
 	event.Write(job.state(), event.New(event.Container, event.Die, job.Actor, "exitCode", "137"))
 	return WriteState(dir, last)
 }

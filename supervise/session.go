@@ -12,14 +12,15 @@ import (
 
 // Event is what a supervisor tells its caller: one JSON object a line.
 type Event struct {
-	Started bool        `json:"started,omitempty"` // the program runs
-	Error   string      `json:"error,omitempty"`   // it could not be started
-	Exited  bool        `json:"exited,omitempty"`  // the container has ended and is cleaned up
-	Traced  bool        `json:"traced,omitempty"`  // in the background: the program goes on, and the time for which it is traced is over
-	Code    int         `json:"code,omitempty"`    // exit code of the container, or 125, 126, 127 with Error
-	Trace   *plan.Trace `json:"trace,omitempty"`   // with Started, Error, Exited and Traced, if the job asks for it: what was noted since the last one
-	Left    string      `json:"left,omitempty"`    // the caller is no longer served, and why: LeftKeys, LeftOutput
-	Before  *Stop       `json:"before,omitempty"`  // a step is to be made: the supervisor waits for a request with Go or Quit
+	Started bool   `json:"started,omitempty"` // the program runs
+	Error   string `json:"error,omitempty"`   // it could not be started
+	Exited  bool   `json:"exited,omitempty"`  // the container has ended and is cleaned up
+	Traced  bool   `json:"traced,omitempty"`  // in the background: the program goes on, and the time for which it is traced is over
+	Code    int    `json:"code,omitempty"`    // exit code of the container, or 125, 126, 127 with Error
+	// Trace is what was noted since the last one, with Started, Error, Exited and Traced, if the job asks for it.
+	Trace  *plan.Trace `json:"trace,omitempty"`
+	Left   string      `json:"left,omitempty"`   // the caller is no longer served, and why: LeftKeys, LeftOutput
+	Before *Stop       `json:"before,omitempty"` // a step is to be made: the supervisor waits for a request with Go or Quit
 }
 
 // Why a supervisor no longer serves its caller, while the container goes on.

@@ -41,7 +41,9 @@ func TestLogLines(t *testing.T) {
 		t.Fatal(err)
 	}
 	long := strings.Repeat("x", maxLine+10)
-	for _, w := range [][2]string{{"stdout", "a"}, {"stderr", "E\n"}, {"stdout", "b\nc"}, {"stdout", "\n\n"}, {"stdout", long}, {"stdout", "\nend"}} {
+	for _, w := range [][2]string{
+		{"stdout", "a"}, {"stderr", "E\n"}, {"stdout", "b\nc"}, {"stdout", "\n\n"}, {"stdout", long}, {"stdout", "\nend"},
+	} {
 		if err := l.write(w[0], []byte(w[1])); err != nil {
 			t.Fatal(err)
 		}
@@ -56,7 +58,9 @@ func TestLogLines(t *testing.T) {
 			t.Errorf("time %v", line.Time)
 		}
 	}
-	want := []string{"stderr:E\n", "stdout:ab\n", "stdout:c\n", "stdout:\n", "stdout:" + long[:maxLine], "stdout:" + long[maxLine:] + "\n", "stdout:end"}
+	want := []string{
+		"stderr:E\n", "stdout:ab\n", "stdout:c\n", "stdout:\n", "stdout:" + long[:maxLine], "stdout:" + long[maxLine:] + "\n", "stdout:end",
+	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("lines (-want +got):\n%s", d)
 	}
@@ -89,7 +93,9 @@ func TestLogRotation(t *testing.T) {
 }
 
 func TestResidentArguments(t *testing.T) {
-	want := &resident{dir: "/d", pid: 1, pidfd: 2, console: -1, stdin: 4, stdout: 5, stderr: 6, logMaxSize: 7, logMaxFiles: 8, ports: []int{9, 10}}
+	want := &resident{
+		dir: "/d", pid: 1, pidfd: 2, console: -1, stdin: 4, stdout: 5, stderr: 6, logMaxSize: 7, logMaxFiles: 8, ports: []int{9, 10},
+	}
 	args := want.args()
 	got, err := parseResident(args[0], args[1])
 	if d := cmp.Diff(want, got, cmp.AllowUnexported(resident{})); err != nil || d != "" {
@@ -103,7 +109,9 @@ func TestResidentArguments(t *testing.T) {
 }
 
 func TestFileSpans(t *testing.T) {
-	maps := "00400000-0058e000 r-xp 00000000 fe:00 10010819 /x y\n00756000-0076b000 rw-p 00356000 fe:00 10010819 /x\n7ffd-7ffe r-xp 00000000 00:00 0 [vdso]\nrubbish\n"
+	maps := "00400000-0058e000 r-xp 00000000 fe:00 10010819 /x y\n" +
+		"00756000-0076b000 rw-p 00356000 fe:00 10010819 /x\n" +
+		"7ffd-7ffe r-xp 00000000 00:00 0 [vdso]\nrubbish\n"
 	if d := cmp.Diff([][2]uintptr{{0x400000, 0x18e000}}, fileSpans([]byte(maps))); d != "" {
 		t.Errorf("spans (-want +got):\n%s", d)
 	}

@@ -38,7 +38,8 @@ func TestManyCallers(t *testing.T) {
 		t.Fatal(err, res.Stderr)
 	}
 	began := time.Now()
-	res, err := host.Run(scaled(5*time.Minute), []string{program, store, "/run/glassbox", filepath.Join(run.bin, "glassbox-runtime")}, env, "/")
+	argv := []string{program, store, "/run/glassbox", filepath.Join(run.bin, "glassbox-runtime")}
+	res, err := host.Run(scaled(5*time.Minute), argv, env, "/")
 	if err != nil || res.Code != 0 {
 		t.Errorf("exit code %d, %v\n%s%s", res.Code, err, res.Stdout, res.Stderr)
 	}

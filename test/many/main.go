@@ -58,7 +58,8 @@ func one(e *engine.Engine, n int) error {
 	defer cancel()
 	ctx = engine.Observe(ctx, engine.Observer{Warn: func(text string) { warned = append(warned, text) }})
 	name := fmt.Sprintf("many-%d", n)
-	config := container.Config{Image: "busybox", Command: []string{"sh", "-c", "echo out-" + name + "; read line; echo got-$line; exit 3"}, OpenStdin: true}
+	script := "echo out-" + name + "; read line; echo got-$line; exit 3"
+	config := container.Config{Image: "busybox", Command: []string{"sh", "-c", script}, OpenStdin: true}
 	config.Endpoints = []container.Endpoint{{Network: []string{"none", "bridge"}[n%2]}}
 	c, err := e.Create(ctx, engine.CreateOptions{Name: name, Config: config})
 	if err != nil {
@@ -123,9 +124,10 @@ func beside(ctx context.Context, e *engine.Engine, id, name string) error {
 	for i := range 3 {
 		var out bytes.Buffer
 		text := fmt.Sprintf("exec-%s-%d", name, i)
-		s, err := e.Exec(ctx, name, engine.ExecOptions{Command: []string{"sh", "-c", "cat; echo " + text}, Interactive: true, Streams: engine.Streams{
-			Stdin: strings.NewReader(text + "\n"), Stdout: &out,
-		}})
+		s, err := e.Exec(ctx, name, engine.ExecOptions{
+			Command: []string{"sh", "-c", "cat; echo " + text}, Interactive: true,
+			Streams: engine.Streams{Stdin: strings.NewReader(text + "\n"), Stdout: &out},
+		})
 		if err != nil {
 			return fmt.Errorf("exec: %w", err)
 		}
@@ -147,7 +149,8 @@ func beside(ctx context.Context, e *engine.Engine, id, name string) error {
 // told checks that each container's story stands in the journal, in its order.
 func told(e *engine.Engine, since time.Time) error {
 	stories := map[string][]string{}
-	err := e.Events(context.Background(), engine.EventOptions{Since: since, Until: time.Now(), Filters: []string{"type=container"}}, func(ev event.Event) error {
+	o := engine.EventOptions{Since: since, Until: time.Now(), Filters: []string{"type=container"}}
+	err := e.Events(context.Background(), o, func(ev event.Event) error {
 		switch ev.Name() {
 		case event.Create, event.Start, event.Pause, event.Unpause, event.Attach, event.Die, event.Destroy:
 			name := ev.Actor.Attributes["name"]
