@@ -1,3 +1,19 @@
 module glassbox/test/wire
 
-go 1.26
+go 1.26.0
+
+require (
+	github.com/moby/moby/api v1.57.0
+	glassbox v0.0.0
+)
+
+require (
+	github.com/docker/go-units v0.5.0 // indirect
+	github.com/moby/docker-image-spec v1.3.1 // indirect
+	github.com/opencontainers/go-digest v1.0.0 // indirect
+	github.com/opencontainers/image-spec v1.1.1 // indirect
+	github.com/opencontainers/runtime-spec v1.3.0 // indirect
+	golang.org/x/sys v0.49.0 // indirect
+)
+
+replace glassbox => ../..
