@@ -134,7 +134,9 @@ func running() supervise.State {
 }
 
 var wired = []plan.Step{
-	{Op: &plan.LinkBridge{Name: "gb0"}}, {Op: &plan.LinkVeth{Name: "v1", MAC: "02:42:ac:11:00:09"}}, {Op: &plan.RouteDefault{Via: "172.30.0.1"}},
+	{Op: &plan.LinkBridge{Name: "gb0"}},
+	{Op: &plan.LinkVeth{Name: "v1", MAC: "02:42:ac:11:00:09"}},
+	{Op: &plan.RouteDefault{Via: "172.30.0.1"}},
 	{Op: &plan.LinkAddress{Address: "172.30.0.9/16"}},
 	{Op: &plan.NftPublish{Ports: []plan.PortRule{{Proto: "tcp", HostPort: 8000, ContainerPort: 80}, {Proto: "udp", HostIP: "127.0.0.1", HostPort: 49000, ContainerPort: 53}}}},
 }
