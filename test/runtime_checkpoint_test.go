@@ -50,20 +50,10 @@ func TestRuntimeCheckpoint(t *testing.T) {
 	source := filepath.Join(b.work, "source")
 	os.MkdirAll(source, 0o755)
 	b.write(filepath.Join(source, "file"), "of the host\n", 0o644)
-	pids := int64(50)
 	// Criu 3 loses the flag, which is an error then, and so the rest is tried without it.
 	version, _ := exec.Command("criu", "--version").Output()
 	old := strings.HasPrefix(string(version), "Version: 3.")
-	dir := b.bundle("count", root, func(s *specs.Spec) {
-		s.Process.Args = []string{
-			"sh", "-c",
-			"i=0; while :; do i=$((i+1)); echo $i; echo $i > /tmp/new; mv /tmp/new /tmp/count; sleep 0.05; done",
-		}
-		s.Root.Readonly = false
-		s.Process.NoNewPrivileges = !old
-		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/link/data", Type: "bind", Source: source, Options: []string{"rbind", "ro"}})
-		s.Linux.Resources.Pids = &specs.LinuxPids{Limit: &pids}
-	})
+	dir := b.counting(root, source, old)
 	os.Symlink("busybox", filepath.Join(root, "bin/mv"))
 	os.Symlink("tmp", filepath.Join(root, "link"))
 	count := filepath.Join(root, "tmp/count")
@@ -154,18 +144,7 @@ func TestRuntimeCheckpoint(t *testing.T) {
 	if res := b.runtime("exec", "other", "touch", "/link/data/file"); res.Code == 0 {
 		t.Error("a read-only mount can be written to")
 	}
-	if got := b.must("events", "--stats", "other"); !strings.Contains(got, `"limit":50`) {
-		t.Errorf("the limit of processes is gone: %s", got)
-	}
-	// What the process may do is what it could do before.
-	if got := b.must("/bin/sh", "-c", "grep -E 'CapEff|CapBnd|NoNewPrivs|Seccomp:' /proc/"+string(pid)+"/status"); !strings.Contains(got,
-		"CapEff:\t0000000020000420") || !old && !strings.Contains(got, "NoNewPrivs:\t1") {
-		t.Errorf("privileges: %s", got)
-	}
-	if got := b.must("/bin/sh", "-c",
-		"ls /proc/"+string(pid)+"/fd | sort -n | tr '\\n' ' '"); !regexp.MustCompile(`^0 1 2 (10 )?$`).MatchString(got) {
-		t.Errorf("descriptors of the restored process: %s", got)
-	}
+	b.restored(string(pid), old)
 	b.must("pause", "other")
 	if s := b.status("other"); s != "paused" {
 		t.Errorf("got status %s, want paused", s)
@@ -183,6 +162,33 @@ func TestRuntimeCheckpoint(t *testing.T) {
 	if got := b.must("list", "-q"); got != "" {
 		t.Errorf("left: %s", got)
 	}
+	b.strangers(dir, root, images, source, old)
+	if left, err := b.state.leaked(); err != nil || left != "" {
+		t.Errorf("%v\n%s", err, left)
+	}
+}
+
+// restored looks at what the restored process may do, which is what it could do before.
+func (b *bundles) restored(pid string, old bool) {
+	t := b.t
+	t.Helper()
+	if got := b.must("events", "--stats", "other"); !strings.Contains(got, `"limit":50`) {
+		t.Errorf("the limit of processes is gone: %s", got)
+	}
+	if got := b.must("/bin/sh", "-c", "grep -E 'CapEff|CapBnd|NoNewPrivs|Seccomp:' /proc/"+pid+"/status"); !strings.Contains(got,
+		"CapEff:\t0000000020000420") || !old && !strings.Contains(got, "NoNewPrivs:\t1") {
+		t.Errorf("privileges: %s", got)
+	}
+	if got := b.must("/bin/sh", "-c",
+		"ls /proc/"+pid+"/fd | sort -n | tr '\\n' ' '"); !regexp.MustCompile(`^0 1 2 (10 )?$`).MatchString(got) {
+		t.Errorf("descriptors of the restored process: %s", got)
+	}
+}
+
+// strangers are images that don't belong to the configuration, or not to this criu.
+func (b *bundles) strangers(dir, root, images, source string, old bool) {
+	b.t.Helper()
+	runtime := filepath.Join(run.bin, "glassbox-runtime") + " --root /run/oci "
 	if old {
 		keep := b.bundle("keep", root, nil)
 		b.must("/bin/sh", "-c", runtime+"run -d -b "+keep+" keep </dev/null >/dev/null 2>&1")
@@ -192,7 +198,6 @@ func TestRuntimeCheckpoint(t *testing.T) {
 				"code=$?; cat "+b.work+"/log >&2; exit $code")
 	}
 	b.wrong("descriptor 0 was a file", "/bin/sh", "-c", "true | "+runtime+"restore -b "+dir+" --image-path "+images+" fourth")
-	// Images that don't belong to the configuration.
 	none := b.bundle("none", root, nil)
 	b.wrong("/process/terminal: the checkpoint has no terminal", "/bin/sh", "-c",
 		runtime+"restore -b "+b.bundle("terminal", root, func(s *specs.Spec) {
@@ -203,9 +208,21 @@ func TestRuntimeCheckpoint(t *testing.T) {
 		images, "fourth")
 	os.Remove(filepath.Join(images, "inventory.img"))
 	b.wrong("criu restore: .*its log is .*restore.log", "restore", "-b", dir, "--image-path", images, "fourth")
-	if left, err := b.state.leaked(); err != nil || left != "" {
-		t.Errorf("%v\n%s", err, left)
-	}
+}
+
+// counting is a bundle whose program counts, in a file and on its standard output.
+func (b *bundles) counting(root, source string, old bool) string {
+	pids := int64(50)
+	return b.bundle("count", root, func(s *specs.Spec) {
+		s.Process.Args = []string{
+			"sh", "-c",
+			"i=0; while :; do i=$((i+1)); echo $i; echo $i > /tmp/new; mv /tmp/new /tmp/count; sleep 0.05; done",
+		}
+		s.Root.Readonly = false
+		s.Process.NoNewPrivileges = !old
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/link/data", Type: "bind", Source: source, Options: []string{"rbind", "ro"}})
+		s.Linux.Resources.Pids = &specs.LinuxPids{Limit: &pids}
+	})
 }
 
 // wrong calls the runtime with what must be refused.
