@@ -627,7 +627,7 @@ func (c *container) cgroupMount(i int, m specs.Mount, dest string, o mountOption
 		}
 		name := h.Mount[strings.LastIndexByte(h.Mount, '/')+1:]
 		reason := "The container sees its own limits and use of " + strings.Join(h.Controllers, " and ") + "."
-		if c.cgroupNamespace() {
+		if c.mountsCgroups() {
 			var options []string
 			for _, ctl := range h.Controllers {
 				if strings.HasPrefix(ctl, "name=") {
@@ -673,6 +673,14 @@ func (c *container) cgroupTop(i int, m specs.Mount, o mountOptions) *plan.FSMoun
 	return top
 }
 
+// mountsCgroups reports whether a cgroup namespace makes the container's own cgroups the roots of what it can mount.
+func (c *container) mountsCgroups() bool {
+	if c.confined() {
+		return c.owns("cgroup")
+	}
+	return c.cgroupNamespace()
+}
+
 func (c *container) cgroupNamespace() bool {
 	return slices.ContainsFunc(c.Spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.CgroupNamespace })
 }
@@ -702,12 +710,16 @@ func (c *container) bindSource(lane plan.Lane, i int, m specs.Mount) error {
 // cgroupSources takes the container's own cgroups from the host, where no cgroup namespace makes them the root of the tree. The parent
 // does it, or where systemd makes the cgroups around the child, the child.
 func (c *container) cgroupSources(lane plan.Lane) {
-	if lane == plan.Child != (c.unit != "") {
-		return
+	if lane == plan.Child == (c.unit != "") && !c.confined() {
+		c.ownCgroups(lane)
 	}
+}
+
+// ownCgroups takes them. In a user namespace the child does it, in its own mount namespace.
+func (c *container) ownCgroups(lane plan.Lane) {
 	for i, m := range c.Spec.Mounts {
 		ptr := fmt.Sprintf("/mounts/%d", i)
-		if isBind(m) || m.Type != "cgroup" || c.Facts.Cgroup.Mode == host.CgroupV2 || c.cgroupNamespace() || c.confined() {
+		if isBind(m) || m.Type != "cgroup" || c.Facts.Cgroup.Mode == host.CgroupV2 || c.mountsCgroups() {
 			continue
 		}
 		for _, h := range c.Facts.Cgroup.Hierarchies {

@@ -398,6 +398,7 @@ func (c *container) sources() error {
 	if !c.confined() {
 		return nil
 	}
+	c.ownCgroups(plan.Child)
 	for i, m := range s.Mounts {
 		ptr := fmt.Sprintf("/mounts/%d", i)
 		if isBind(m) || slices.Contains(m.Options, "remount") {
@@ -466,6 +467,8 @@ func (c *container) substitute(m specs.Mount) string {
 	case !c.confined():
 	case m.Type == "sysfs" && !c.owns("net"):
 		return "/sys"
+	case m.Type == "cgroup" && c.Facts.Cgroup.Mode != host.CgroupV2:
+		// Each hierarchy is bound from the container's own cgroup: the whole tree would show those of all others.
 	case (m.Type == "cgroup" || m.Type == "cgroup2") && !c.owns("cgroup"):
 		for _, h := range c.Facts.Cgroup.Hierarchies {
 			if c.Facts.Cgroup.Mode == host.CgroupV2 && h.V2 {

@@ -17,7 +17,7 @@
 //	  │        ◀───── {step, errno} ────── │ a call failed; waits for one byte, then exits
 //	  │        ◀───── end of file ──────── │ execve
 //
-// This is the only package of glassbox with unsafe code. It refuses plans that don't validate and plans for another
+// Beside it only cgroup's bpf(2) and package signals have unsafe code (a test in structure/ names the files). It refuses plans that don't validate and plans for another
 // architecture. Start reading at [Start].
 package fork
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -354,5 +355,44 @@ func TestUserNamespaceHooks(t *testing.T) {
 	same(t, "output", strconv.Itoa(code)+" "+strings.ReplaceAll(string(output), "\r", ""), "0 0:0\n1\n")
 	if hooked == nil || hooked.Dir != spec.Root.Path {
 		t.Errorf("got the hook %+v, want one that works in %s", hooked, spec.Root.Path)
+	}
+}
+
+// TestOwnCgroupsWithoutNamespace has a user namespace and no cgroup namespace, as a pod with hostUsers: false: of the hierarchies of v1 the
+// container sees its own cgroups, and not those of the whole host.
+func TestOwnCgroupsWithoutNamespace(t *testing.T) {
+	needRoot(t)
+	facts, err := host.Probe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if facts.Cgroup.Mode == host.CgroupV2 {
+		t.Skip("needs hierarchies of cgroup v1")
+	}
+	for _, namespace := range []bool{false, true} {
+		s := rootBundle(t, 100000, sh(`cd /sys/fs/cgroup && busybox ls; cat pids/pids.max; busybox find . -type d -mindepth 2 | busybox wc -l
+busybox mount -o remount,bind,rw pids && echo 7 >pids/pids.max; cat pids/pids.max`)...)
+		s.Mounts = append(s.Mounts,
+			specs.Mount{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"ro"}},
+			specs.Mount{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"ro", "nosuid"}})
+		l := s.Linux
+		l.UIDMappings, l.GIDMappings = ids(100000, 1000), ids(100000, 1000)
+		l.CgroupsPath = testCgroup + "/own"
+		limit := int64(41)
+		l.Resources = &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: &limit}}
+		l.Namespaces = slices.DeleteFunc(l.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.CgroupNamespace })
+		l.Namespaces = append(l.Namespaces, kinds("network")...)
+		if namespace {
+			l.Namespaces = append(l.Namespaces, kinds("cgroup")...)
+		}
+		_, out, err := runSpec(t, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines := strings.Split(strings.TrimSpace(out), "\n")
+		if !slices.Contains(lines, "pids") || !slices.Contains(lines, "41") || !slices.Contains(lines, "0") ||
+			!strings.HasSuffix(out, "Permission denied\n") || slices.Contains(lines, "unified") {
+			t.Errorf("with a cgroup namespace %v: it sees\n%s", namespace, out)
+		}
 	}
 }

@@ -84,7 +84,10 @@ func TestHierarchies(t *testing.T) {
 			"only an unusual mount point, with a space", tree + "90 23 0:32 / /srv/a\\040b/memory rw - cgroup cgroup rw,memory\n", hybridOwn,
 			[]Hierarchy{{Mount: "/srv/a b/memory", Controllers: []string{"memory"}, Own: "/user/1"}},
 		},
-		{"one on top hides", hybridMounts + "99 41 0:50 / /sys/fs/cgroup/unified rw - tmpfs t rw\n", hybridOwn, []Hierarchy{cpu, memory, systemd}},
+		{
+			"one on top hides", hybridMounts + "99 41 0:50 / /sys/fs/cgroup/unified rw - tmpfs t rw\n",
+			hybridOwn, []Hierarchy{cpu, memory, systemd},
+		},
 		{
 			"one above hides all but the mount elsewhere", hybridMounts + "99 25 0:50 / /sys/fs rw - tmpfs t rw\n", hybridOwn,
 			[]Hierarchy{{Mount: "/srv/root/sys/fs/cgroup/memory", Controllers: []string{"memory"}, Own: "/user/1"}},

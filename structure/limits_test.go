@@ -1,0 +1,194 @@
+package structure
+
+import (
+	"bytes"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"unicode/utf8"
+)
+
+// The limits of code: what is longer can't be read on one screen, and mostly holds two ideas.
+const (
+	maxColumns  = 140 // of a line, a tab counting as one
+	maxLines    = 600 // of a file
+	maxFunction = 120 // lines of a function
+)
+
+// unfinished are the rooms that aren't within the limits yet, and in what. A room leaves the list when it is; none joins it.
+func unfinished() map[string][]string {
+	return map[string][]string{
+		"bundle": {"lines", "functions"},
+		"cgroup": {"lines", "files"},
+		"cli": {"lines"},
+		"cmd": {"lines"},
+		"compile": {"lines", "files"},
+		"container": {"lines"},
+		"docker": {"lines"},
+		"doctor": {"lines"},
+		"engine": {"lines", "functions"},
+		"explain": {"lines", "functions", "files"},
+		"fork": {"lines", "functions", "files"},
+		"image": {"lines", "functions", "files"},
+		"network": {"lines"},
+		"oci": {"lines", "files"},
+		"plan": {"lines"},
+		"resctrl": {"lines"},
+		"seccomp": {"lines", "files"},
+		"spec": {"lines"},
+		"structure": {"lines"},
+		"supervise": {"lines"},
+		"systemd": {"lines"},
+		"test": {"lines", "functions", "files"},
+		"tour": {"lines", "functions"},
+		"verify": {"lines", "functions", "files"},
+	}
+}
+
+// longFunctions are tables and switches over the kinds of steps, which no cut makes clearer.
+func longFunctions() []string {
+	return []string{
+		"fork.execution.host", "fork.lowering.op", "engine.vet.step", "explain.golang.step", "explain.shell.commands", "explain.reader.step",
+		"verify.view.step",
+	}
+}
+
+// source is a Go file of the project, tests included.
+type source struct {
+	room, name string
+	text       []byte
+	ast        *ast.File
+	set        *token.FileSet
+}
+
+func sources(t *testing.T) (out []source) {
+	t.Helper()
+	err := filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return nil // somebody's temporary file
+		}
+		rel, _ := filepath.Rel("..", path)
+		if d.IsDir() {
+			if name := d.Name(); rel != "." && (strings.HasPrefix(name, ".") || name == "testdata" || rel == "build" || rel == "bin") {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		if !strings.HasSuffix(path, ".go") {
+			return nil
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return nil
+		}
+		set := token.NewFileSet()
+		f, err := parser.ParseFile(set, path, text, parser.ParseComments)
+		if err != nil {
+			return err
+		}
+		room, _, _ := strings.Cut(filepath.ToSlash(rel), "/")
+		out = append(out, source{room, filepath.ToSlash(rel), text, f, set})
+		return nil
+	})
+	if err != nil || len(out) < 100 {
+		t.Fatalf("%d files, %v", len(out), err)
+	}
+	return out
+}
+
+// TestLimits keeps lines, files and functions within the limits.
+func TestLimits(t *testing.T) {
+	found := map[string]map[string]int{}
+	for _, f := range sources(t) {
+		broken := func(what string, line, size, most int) {
+			if found[f.room] == nil {
+				found[f.room] = map[string]int{}
+			}
+			found[f.room][what]++
+			if !slices.Contains(unfinished()[f.room], what) {
+				t.Errorf("%s:%d: a %s of %d, at most %d are allowed", f.name, line, strings.TrimSuffix(what, "s"), size, most)
+			}
+		}
+		n := 0
+		for line := range bytes.Lines(f.text) {
+			n++
+			if columns := utf8.RuneCount(bytes.TrimRight(line, "\n")); columns > maxColumns {
+				broken("lines", n, columns, maxColumns)
+			}
+		}
+		if n > maxLines {
+			broken("files", 1, n, maxLines)
+		}
+		for _, d := range f.ast.Decls {
+			fn, ok := d.(*ast.FuncDecl)
+			if !ok || fn.Body == nil {
+				continue
+			}
+			first, last := f.set.Position(fn.Pos()).Line, f.set.Position(fn.End()).Line
+			if size := last - first + 1; size > maxFunction && !slices.Contains(longFunctions(), f.room+"."+receiver(fn)+fn.Name.Name) {
+				broken("functions", first, size, maxFunction)
+			}
+		}
+	}
+	for room, kinds := range unfinished() {
+		for _, what := range kinds {
+			if found[room][what] == 0 {
+				t.Logf("%s is within the limit of %s now: take it off the list", room, what)
+			}
+		}
+	}
+}
+
+func receiver(fn *ast.FuncDecl) string {
+	if fn.Recv == nil {
+		return ""
+	}
+	switch x := fn.Recv.List[0].Type.(type) {
+	case *ast.StarExpr:
+		return fmt.Sprint(x.X) + "."
+	default:
+		return fmt.Sprint(x) + "."
+	}
+}
+
+// TestUnsafe names the files that may do what the compiler can't check, and why. The programs that tests run inside of containers are
+// no part of it.
+func TestUnsafe(t *testing.T) {
+	may := map[string]string{
+		"cgroup/bpf_linux.go": "bpf(2) takes addresses in a union",
+		"signals/signals.go":  "rt_sigaction and rt_sigtimedwait, without what os/signal starts",
+	}
+	for _, f := range sources(t) {
+		uses := slices.ContainsFunc(f.ast.Imports, func(s *ast.ImportSpec) bool { return s.Path.Value == `"unsafe"` })
+		if !uses || f.room == "fork" || f.room == "test" || strings.HasSuffix(f.name, "_test.go") {
+			continue // fork is the package that makes system calls after a clone
+		}
+		if may[f.name] == "" {
+			t.Errorf("%s imports unsafe: only fork and %v do", f.name, may)
+		}
+	}
+}
+
+// TestOneReader keeps the parser of mountinfo in one place (proc_pid_mountinfo(5): octal escapes, optional fields).
+func TestOneReader(t *testing.T) {
+	// These read it for themselves still; none joins them.
+	others := []string{"bundle/criu.go", "engine/stop.go", "tour/sweep.go", "tour/lesson02.go", "verify/mounts.go"}
+	for _, f := range sources(t) {
+		if slices.Contains([]string{"host", "test", "structure"}, f.room) || strings.HasSuffix(f.name, "_test.go") || slices.Contains(others, f.name) {
+			continue
+		}
+		ast.Inspect(f.ast, func(n ast.Node) bool {
+			if lit, ok := n.(*ast.BasicLit); ok && lit.Kind == token.STRING && strings.Contains(lit.Value, `mountinfo"`) {
+				t.Errorf("%s names mountinfo, which package host reads", f.name)
+			}
+			return true
+		})
+	}
+}
