@@ -86,7 +86,8 @@ func TestHierarchies(t *testing.T) {
 		},
 		{
 			"one on top hides", hybridMounts + "99 41 0:50 / /sys/fs/cgroup/unified rw - tmpfs t rw\n",
-			hybridOwn, []Hierarchy{cpu, memory, systemd},
+			hybridOwn,
+			[]Hierarchy{cpu, memory, systemd},
 		},
 		{
 			"one above hides all but the mount elsewhere", hybridMounts + "99 25 0:50 / /sys/fs rw - tmpfs t rw\n", hybridOwn,
