@@ -115,9 +115,8 @@ func lane(l plan.Lane, ops []plan.Op) []plan.Step {
 	return out
 }
 
-// first and last are the places of steps of a kind.
+// first is the place of the first step of a kind.
 func (f forge) first(kind string) int { return f.index(kind, false) }
-func (f forge) last(kind string) int  { return f.index(kind, true) }
 
 func (f forge) index(kind string, last bool) int {
 	f.t.Helper()

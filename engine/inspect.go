@@ -38,13 +38,3 @@ func (e *Engine) lower(c *container.Container) []string {
 	}
 	return dirs
 }
-
-// first is the first of words that isn't empty.
-func first(words ...string) string {
-	for _, w := range words {
-		if w != "" {
-			return w
-		}
-	}
-	return ""
-}

@@ -4,8 +4,6 @@ import (
 	"path"
 	"slices"
 	"strings"
-
-	"glassbox/plan"
 )
 
 // A wall is a path of a kernel file system that engines put out of a container's reach.
@@ -78,11 +76,6 @@ func (v *View) breaches() []breach {
 		}
 	}
 	return out
-}
-
-// mountsOf lists the file systems of a type that can be reached.
-func (v *View) mountsOf(types ...string) []*plan.Mounted {
-	return slices.DeleteFunc(v.table.Mounts(), func(m *plan.Mounted) bool { return !slices.Contains(types, m.Type) })
 }
 
 // hostFiles are the parts of the host's file system that it can reach, through whatever mount: binds, but for the engine's own

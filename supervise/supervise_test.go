@@ -220,6 +220,9 @@ func TestRemoveFiles(t *testing.T) {
 	fill()
 	deep := filepath.Join(dir, "upper", "a")
 	fd, err := unix.Open(deep, unix.O_RDONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for range 5000 {
 		if err := unix.Mkdirat(fd, "d", 0o700); err != nil {
 			t.Fatal(err)

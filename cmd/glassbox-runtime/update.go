@@ -105,11 +105,8 @@ func limits() []limit {
 			memory(func(m *specs.LinuxMemory) **int64 { return &m.Reservation }),
 		},
 		{"memory-swap", "bytes of memory and swap together; -1: no limit", memory(func(m *specs.LinuxMemory) **int64 { return &m.Swap })},
-		{
-			"kernel-memory", "bytes of kernel memory, which kernels no longer limit",
-			//lint:ignore SA1019 callers of runc may still give it
-			memory(func(m *specs.LinuxMemory) **int64 { return &m.Kernel }),
-		},
+		//lint:ignore SA1019 callers of runc may still give it
+		{"kernel-memory", "bytes of kernel memory, no longer limited", memory(func(m *specs.LinuxMemory) **int64 { return &m.Kernel })},
 		{"kernel-memory-tcp", "bytes of buffers of TCP", memory(func(m *specs.LinuxMemory) **int64 { return &m.KernelTCP })},
 		{"pids-limit", "number of processes; -1: no limit", func(r *specs.LinuxResources, value string) error {
 			n, err := strconv.ParseInt(value, 10, 64)
