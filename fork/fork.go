@@ -661,7 +661,7 @@ func (x *execution) died() error {
 	case ws.Signaled() && ws.Signal() == unix.SIGSYS:
 		return fmt.Errorf("the child (process %d) was killed (SIGSYS) before it could run the program: the system call filter forbids a call that the start makes after it is in place", pid)
 	case ws.Signaled() && ws.Signal() == unix.SIGKILL:
-		return fmt.Errorf("the child (process %d) was killed before it could run the program: is the memory limit too small?", pid)
+		return fmt.Errorf("the child (process %d) was killed by signal 9 before it could run the program: is the memory limit too small?", pid)
 	case ws.Signaled():
 		return fmt.Errorf("the child (process %d) was killed by signal %d before it could run the program", pid, ws.Signal())
 	}

@@ -103,6 +103,10 @@ func (g *guard) refuse(req *http.Request) error {
 		}
 	case "http":
 		if !c.mayPlain(host) {
+			if host == c.host { // the client tries it by itself for private addresses (RFC 1918)
+				return bad(ErrTLS, "list that host as insecure if this is intended",
+					"%.100s speaks no HTTPS, and plain HTTP is only for this machine and for hosts that are listed as insecure", host)
+			}
 			return bad(ErrTLS, "list that host as insecure if this is intended",
 				"the registry sends us to %.100q without TLS", host)
 		}

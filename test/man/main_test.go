@@ -40,7 +40,9 @@ func TestPages(t *testing.T) {
 			t.Logf("there is no %s to read its file", c[0])
 			continue
 		}
-		if out, err := exec.Command(c[0], c[1:]...).CombinedOutput(); err != nil || len(out) > 0 {
+		cmd := exec.Command(c[0], c[1:]...)
+		cmd.Env = append(os.Environ(), "LC_ALL=C") // a locale that isn't there would be told
+		if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
 			t.Errorf("%s: %v\n%s", c[0], err, out)
 		}
 	}
