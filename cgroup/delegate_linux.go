@@ -50,13 +50,3 @@ func Delegated(f host.Cgroup) (Delegation, bool) {
 func writable(file string) bool {
 	return unix.Faccessat(unix.AT_FDCWD, file, unix.W_OK, unix.AT_EACCESS) == nil
 }
-
-// Exists reports whether the cgroup is there in any hierarchy.
-func Exists(paths map[string]string) bool {
-	for _, dir := range paths {
-		if exists(dir) {
-			return true
-		}
-	}
-	return false
-}

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"glassbox/host"
 	"glassbox/plan"
 	"glassbox/systemd"
 
@@ -129,7 +128,7 @@ func fillCpuset(dir string) error {
 	return nil
 }
 
-// Remove removes a cgroup with the cgroups that its processes made below it. Its parents stay, see [RemoveEmpty] and [Prune]. Killed
+// Remove removes a cgroup with the cgroups that its processes made below it. Its parents stay, see [RemoveEmpty]. Killed
 // processes may take a moment to leave, so a busy cgroup is tried again for two seconds, unless it has a process that nobody has killed,
 // which will not leave. One that is gone already is no error.
 func Remove(op *plan.CgroupRemove) error {
@@ -157,7 +156,9 @@ func Remove(op *plan.CgroupRemove) error {
 }
 
 // RemoveEmpty removes parents that [Create] has made, in the order in which it told them, unless there is something in them by now. The
-// one that containers without a place of their own share stays, see [Prune].
+// one that containers without a place of their own share stays, like the bridge: making and removing it for each would double the time
+// that cgroups take (on v1, with the first cpuset the kernel patches its own code), and limits that an administrator has given to all
+// containers together would be lost.
 func RemoveEmpty(dirs []string) error {
 	var errs []error
 	for _, dir := range slices.Backward(dirs) {
@@ -166,22 +167,6 @@ func RemoveEmpty(dirs []string) error {
 		}
 		if err := unix.Rmdir(dir); err != nil && err != unix.ENOENT && err != unix.EBUSY && err != unix.ENOTEMPTY {
 			errs = append(errs, &os.PathError{Op: "rmdir", Path: dir, Err: err})
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// Prune removes the parent that containers share from every hierarchy, unless there are containers in it.
-//
-// It stays between containers otherwise, like the bridge: making and removing it for each would double the time that cgroups
-// take (on v1, with the first cpuset the kernel patches its own code), and limits that an administrator has given to all
-// containers together would be lost.
-func Prune(f host.Cgroup) error {
-	var errs []error
-	for _, h := range f.Hierarchies {
-		dir := path.Join(h.Mount, Default)
-		if err := unix.Rmdir(dir); err != nil && err != unix.ENOENT && err != unix.EBUSY && err != unix.ENOTEMPTY {
-			errs = append(errs, fmt.Errorf("remove cgroup %s: %w", dir, err))
 		}
 	}
 	return errors.Join(errs...)

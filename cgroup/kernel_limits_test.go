@@ -137,32 +137,3 @@ func TestEmptyCpusetParent(t *testing.T) {
 		t.Error(err)
 	}
 }
-
-// Prune takes the shared parent away where it is empty, and only there.
-func TestPrune(t *testing.T) {
-	f := realHost(t)
-	var mounts []string
-	for i := range f.Hierarchies { // below a cgroup of our own, which stands for the root
-		h := &f.Hierarchies[i]
-		h.Mount = path.Join(h.Mount, testParent())
-		mounts = append(mounts, h.Mount)
-		defer unix.Rmdir(h.Mount)
-		defer unix.Rmdir(h.Mount + Default)
-		if err := Create(&plan.CgroupCreate{Path: h.Mount + Default + "/id"}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, left := range []bool{true, false} {
-		if err := Prune(f); err != nil {
-			t.Error(err)
-		}
-		for _, m := range mounts {
-			if got := exists(m + Default); got != left {
-				t.Errorf("%s%s exists: %v, want %v", m, Default, got, left)
-			}
-			if err := Remove(&plan.CgroupRemove{Path: m + Default + "/id"}); err != nil {
-				t.Error(err)
-			}
-		}
-	}
-}

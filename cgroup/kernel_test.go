@@ -279,7 +279,7 @@ func TestCreateRemoveRace(t *testing.T) {
 					if err := Remove(&plan.CgroupRemove{Path: p}); err != nil {
 						t.Errorf("round %d: %v", j, err)
 					}
-					unix.Rmdir(path.Dir(p)) // as Prune does
+					unix.Rmdir(path.Dir(p)) // as an administrator may
 				}
 			}
 		})

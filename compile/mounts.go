@@ -210,24 +210,6 @@ var (
 	propagationWords = []string{"private", "slave", "shared", "unbindable"}
 )
 
-// MountOptions returns the options of mounts that the specification lists and this package knows. Others go to the file system.
-func MountOptions() []string {
-	words := slices.Concat([]string{"bind", "rbind", "defaults", "remount", "tmpcopyup"}, superWords, classicWords)
-	recursive := slices.Concat(attributeWords, atimeDefaults, propagationWords)
-	for word, other := range opposites {
-		if slices.Contains(attributeWords, other) {
-			recursive = append(recursive, word)
-		} else {
-			words = append(words, word)
-		}
-	}
-	for _, word := range recursive {
-		words = append(words, word, "r"+word)
-	}
-	slices.Sort(words)
-	return words
-}
-
 func without(list []string, words ...string) []string {
 	return slices.DeleteFunc(list, func(s string) bool { return slices.Contains(words, s) })
 }

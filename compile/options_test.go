@@ -11,6 +11,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"glassbox/host"
+	"glassbox/oci"
 	"glassbox/plan"
 )
 
@@ -21,12 +22,39 @@ rnoatime rnodiratime rnoexec rnorelatime rnostrictatime rnosuid rnosymfollow ro 
 rstrictatime rsuid rsymfollow runbindable rw shared silent slave strictatime suid symfollow sync tmpcopyup unbindable nomand
 rnodev`
 
+// knownOptions are the options of mounts that the specification lists and this package knows. Others go to the file system.
+func knownOptions() []string {
+	words := slices.Concat([]string{"bind", "rbind", "defaults", "remount", "tmpcopyup"}, superWords, classicWords)
+	recursive := slices.Concat(attributeWords, atimeDefaults, propagationWords)
+	for word, other := range opposites {
+		if slices.Contains(attributeWords, other) {
+			recursive = append(recursive, word)
+		} else {
+			words = append(words, word)
+		}
+	}
+	for _, word := range recursive {
+		words = append(words, word, "r"+word)
+	}
+	slices.Sort(words)
+	return words
+}
+
+// TestFeatures: what the runtime says of itself is what is compiled.
+func TestFeatures(t *testing.T) {
+	can := append(knownOptions(), "idmap", "ridmap")
+	slices.Sort(can)
+	if diff := cmp.Diff(slices.Compact(can), oci.Features().MountOptions); diff != "" {
+		t.Errorf("mount options (-compiled +listed):\n%s", diff)
+	}
+}
+
 // TestMountOptions writes down what becomes of every option, on a tmpfs and on a bind mount, and of some combinations.
 func TestMountOptions(t *testing.T) {
-	words := MountOptions()
+	words := knownOptions()
 	for _, w := range strings.Fields(table) {
 		if !slices.Contains(words, w) {
-			t.Errorf("%s is in the specification's table and not among MountOptions", w)
+			t.Errorf("%s is in the specification's table and not among those that are known", w)
 		}
 	}
 	words = append(words, []string{

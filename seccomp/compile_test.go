@@ -47,7 +47,7 @@ func agree(t *testing.T, p *specs.LinuxSeccomp, goarch string, nrs []uint32, val
 	}
 	try := func(d data) {
 		if got, want := run(f.Program, d), n.verdict(goarch, d); got != want {
-			t.Fatalf("%v: got %s, want %s\nprofile: %+v\n%s", d, verdictName(got), verdictName(want), p, Disassemble(f.Program, goarch))
+			t.Fatalf("%v: got %s, want %s\nprofile: %+v\n%s", d, verdictName(got), verdictName(want), p, disassemble(f.Program, goarch))
 		}
 	}
 	for _, audit := range audits(goarch) {
@@ -445,7 +445,7 @@ func TestDisassemble(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := Disassemble(f.Program, goarch)
+		got := disassemble(f.Program, goarch)
 		name := "testdata/default-" + goarch + ".txt"
 		if *update {
 			if err := os.WriteFile(name, []byte(got), 0o644); err != nil {
@@ -471,7 +471,7 @@ func FuzzDisassemble(f *testing.F) {
 			p = append(p, Instruction{binary.LittleEndian.Uint16(b), b[2], b[3], binary.LittleEndian.Uint32(b[4:])})
 		}
 		for _, goarch := range []string{"amd64", "arm64", "vax"} {
-			if got, want := strings.Count(Disassemble(p, goarch), fmt.Sprintf("\n%04d  ", max(len(p)-1, 0))), min(len(p), 1); got != want {
+			if got, want := strings.Count(disassemble(p, goarch), fmt.Sprintf("\n%04d  ", max(len(p)-1, 0))), min(len(p), 1); got != want {
 				t.Errorf("%d lines for the last instruction, want %d", got, want)
 			}
 		}

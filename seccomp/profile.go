@@ -270,3 +270,28 @@ func (f *fileFilter) check() (major, minor int, err error) {
 	}
 	return int(ma), int(mi), nil
 }
+
+// errnoName knows the errors that profiles use.
+func errnoName(e uint32) string {
+	switch e {
+	case 1:
+		return "EPERM"
+	case 2:
+		return "ENOENT"
+	case 9:
+		return "EBADF"
+	case 12:
+		return "ENOMEM"
+	case 13:
+		return "EACCES"
+	case 22:
+		return "EINVAL"
+	case 38:
+		return "ENOSYS"
+	case 95:
+		return "EOPNOTSUPP"
+	case 97:
+		return "EAFNOSUPPORT"
+	}
+	return ""
+}

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// Disassemble writes a program out for a reader, one instruction a line, with the names of architectures, system calls
+// disassemble writes a program out for a reader, one instruction a line, with the names of architectures, system calls
 // and verdicts where they can be told from the program alone; arch is a GOARCH. It takes any program, also one that the
 // kernel would refuse.
 //
@@ -16,7 +16,7 @@ import (
 //
 // A branch that continues at the next line does not say so. In brackets is the verdict at the place a jump leads to,
 // and after the semicolon are the calls that get it.
-func Disassemble(program []Instruction, arch string) string {
+func disassemble(program []Instruction, arch string) string {
 	d := disassembler{program: program, abis: machine(arch), current: abiCount}
 	d.names()
 	d.trace()
@@ -410,29 +410,4 @@ func verdictName(v uint32) string {
 		return "ALLOW"
 	}
 	return fmt.Sprintf("0x%08x", v)
-}
-
-// errnoName knows the errors that profiles use.
-func errnoName(e uint32) string {
-	switch e {
-	case 1:
-		return "EPERM"
-	case 2:
-		return "ENOENT"
-	case 9:
-		return "EBADF"
-	case 12:
-		return "ENOMEM"
-	case 13:
-		return "EACCES"
-	case 22:
-		return "EINVAL"
-	case 38:
-		return "ENOSYS"
-	case 95:
-		return "EOPNOTSUPP"
-	case 97:
-		return "EAFNOSUPPORT"
-	}
-	return ""
 }
