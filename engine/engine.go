@@ -110,6 +110,7 @@ func Open(c Config) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
+	images.State = c.State
 	e := &Engine{cfg: c, images: images}
 	if err := e.repair(); err != nil {
 		return nil, fmt.Errorf("repair what a killed process left: %w", err)

@@ -12,32 +12,35 @@ func TestFilter(t *testing.T) {
 	box := Actor{"0123456789abcdef", map[string]string{"name": "web", "image": "debian:12", "tier": "front"}}
 	die := New(Container, Die, box, "exitCode", "3")
 	run := New(Container, ExecCreate+": sh -c ls", box)
-	pull := New(Image, Pull, Actor{"sha256:feed", map[string]string{"name": "debian:12"}})
-	for text, want := range map[string][3]bool{
-		"":                              {true, true, true},
-		"type=container":                {true, true, false},
-		"container=web":                 {true, true, false},
-		"container=0123":                {true, true, false},
-		"container=we":                  {false, false, false},
-		"event=die":                     {true, false, false},
-		"event=exec_create":             {false, true, false},
-		"event=die event=pull":          {true, false, true},
-		"event=die type=image":          {false, false, false},
-		"image=debian":                  {true, true, true},
-		"image=debian:11":               {false, false, false},
-		"image=feed":                    {false, false, true},
-		"label=tier":                    {true, true, false},
-		"label=tier=front label=other":  {false, false, false},
-		"label=tier=front label=name":   {true, true, false},
-		"scope=local":                   {true, true, true},
-		"container=web container=other": {true, true, false},
+	pull := New(Image, Pull, Actor{"debian:12", map[string]string{"name": "debian"}})
+	remove := New(Image, Delete, Actor{"sha256:feed", map[string]string{"name": "sha256:feed"}})
+	for text, want := range map[string][4]bool{
+		"":                              {true, true, true, true},
+		"type=container":                {true, true, false, false},
+		"container=web":                 {true, true, false, false},
+		"container=0123":                {true, true, false, false},
+		"container=we":                  {false, false, false, false},
+		"event=die":                     {true, false, false, false},
+		"event=exec_create":             {false, true, false, false},
+		"event=die event=pull":          {true, false, true, false},
+		"event=die type=image":          {false, false, false, false},
+		"image=debian":                  {true, true, true, false},
+		"image=debian:11":               {false, false, false, false},
+		"image=debian:12":               {true, true, true, false},
+		"image=deb":                     {false, false, false, false},
+		"image=feed":                    {false, false, false, true},
+		"label=tier":                    {true, true, false, false},
+		"label=tier=front label=other":  {false, false, false, false},
+		"label=tier=front label=name":   {true, true, false, false},
+		"scope=local":                   {true, true, true, true},
+		"container=web container=other": {true, true, false, false},
 	} {
 		f, err := ParseFilter(strings.Fields(text))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := [3]bool{f.Match(die), f.Match(run), f.Match(pull)}; got != want {
-			t.Errorf("%q: die, exec, pull %v, want %v", text, got, want)
+		if got := [4]bool{f.Match(die), f.Match(run), f.Match(pull), f.Match(remove)}; got != want {
+			t.Errorf("%q: die, exec, pull, delete %v, want %v", text, got, want)
 		}
 	}
 	for _, text := range []string{"nothing", "colour=red", "daemon=x"} {

@@ -62,7 +62,8 @@ func match(key, want string, e Event) bool {
 		if e.Type == Image {
 			name = e.Actor.Attributes["name"]
 		}
-		return want == name || want == untagged(name) || e.Type == Image && isID(want, e.Actor.ID)
+		return want == name || want == untagged(name) || e.Type == Image && (want == e.Actor.ID || want == untagged(e.Actor.ID) ||
+			strings.HasPrefix(e.Actor.ID, "sha256:") && isID(want, e.Actor.ID))
 	}
 	return key == e.Type && (want == e.Actor.Attributes["name"] || isID(want, e.Actor.ID))
 }

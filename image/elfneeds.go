@@ -33,7 +33,7 @@ func (t *hostTree) needs(src string, strict bool) error {
 	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
 		return err
 	}
-	head = head[:n]
+	head, err = head[:n], nil // a short file is whole
 	switch {
 	case bytes.HasPrefix(head, []byte(elf.ELFMAG)):
 		err = t.elfNeeds(src, f)

@@ -23,6 +23,8 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
+
+	"glassbox/event"
 )
 
 // FromHostOptions say what an image made of the host's own programs holds.
@@ -107,10 +109,17 @@ func (s *Store) FromHost(ctx context.Context, name string, o FromHostOptions) (*
 	if err != nil {
 		return nil, err
 	}
-	return s.commit(&newImage{
+	img, err := s.commit(&newImage{
 		platform: here, id: digestOf(rawConfig), config: config, rawConfig: rawConfig, layers: []Layer{rec.layer()}, ref: ref,
 		manifest: &document{raw: rawManifest, digest: digestOf(rawManifest), image: &manifest},
 	})
+	if err != nil {
+		return nil, err
+	}
+	// As of docker import, which makes an image of files, too.
+	s.happened(event.Tag, img.ID, ref.Familiar(), img)
+	s.happened(event.Import, img.ID, img.ID, img)
+	return img, nil
 }
 
 // ingestTree packs the tree and unpacks it into the store by the same code as a pulled layer.

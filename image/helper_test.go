@@ -89,6 +89,7 @@ func zst(b []byte) []byte {
 
 // fakeRegistry serves what is put into it; hook may answer a request in its place.
 type fakeRegistry struct {
+	labels map[string]string // of the images that are pushed
 	*httptest.Server
 	mu        sync.Mutex
 	blobs     map[string][]byte
@@ -183,7 +184,9 @@ type layerData struct {
 func (r *fakeRegistry) push(t testing.TB, repo, tag string, platform v1.Platform, layers ...layerData) (manifest v1.Manifest, dig string) {
 	t.Helper()
 	created := time.Unix(1700000000, 0).UTC()
-	config := v1.Image{Created: &created, Platform: platform, Config: v1.ImageConfig{Env: []string{"A=b"}, Cmd: []string{"sh"}}}
+	config := v1.Image{Created: &created, Platform: platform, Config: v1.ImageConfig{
+		Env: []string{"A=b"}, Cmd: []string{"sh"}, Labels: r.labels,
+	}}
 	config.RootFS.Type = "layers"
 	manifest = v1.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageManifest, Layers: []v1.Descriptor{}}
 	for _, l := range layers {

@@ -15,6 +15,7 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
+	"glassbox/event"
 	"glassbox/host/remove"
 )
 
@@ -84,6 +85,9 @@ func (s *Store) Pull(ctx context.Context, name string, o PullOptions) (*Image, e
 	}
 	if e := (*Error)(nil); err != nil && !(errors.As(err, &e) && e.Op == "pull") {
 		return nil, fmt.Errorf("pull %s: %w", ref.Familiar(), err)
+	}
+	if err == nil {
+		s.happened(event.Pull, ref.Familiar(), ref.FamiliarName(), img) // also where all of it was there already
 	}
 	return img, err
 }

@@ -96,10 +96,16 @@ func (s *Store) Remove(ref string, o RemoveOptions) (*Removed, error) {
 			return nil, err
 		}
 	}
+	told := 1 // as Docker: the digests that go with a repository's last tag are not told of
+	if byID {
+		told = len(drop)
+	}
 	if !last {
+		s.removed(img, told, false)
 		return out, nil
 	}
 	gone, err := s.unlinkImage(img.ID)
+	s.removed(img, told, err == nil)
 	if err != nil {
 		return nil, err
 	}

@@ -14,12 +14,16 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"glassbox/event"
 )
 
 // Store is everything about images below one root. It holds no open files and no cache, so that any number of processes
 // may use the same root; use it from several goroutines freely.
 type Store struct {
-	root string
+	// State is the directory of state whose journal is told of pulls, tags and removals (package event); empty is nowhere.
+	State string
+	root  string
 }
 
 // Open names the store below root, for example /var/lib/glassbox. Nothing is read or created yet.
@@ -269,11 +273,14 @@ func (s *Store) Tag(source, target string) error {
 	if err != nil {
 		return err
 	}
-	if n.Tags[ref.tagKey()] == img.ID {
-		return nil
+	if n.Tags[ref.tagKey()] != img.ID {
+		n.Tags[ref.tagKey()] = img.ID
+		if err := s.writeNames(n); err != nil {
+			return err
+		}
 	}
-	n.Tags[ref.tagKey()] = img.ID
-	return s.writeNames(n)
+	s.happened(event.Tag, img.ID, ref.Familiar(), img) // also where the name was there: it was asked for, and holds
+	return nil
 }
 
 // List returns every image, newest first.
