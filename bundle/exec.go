@@ -169,6 +169,10 @@ func (r *Runtime) compileFurther(in compile.ExecInput) (*compile.Output, error) 
 
 // processFor describes the process: the file's, or the container's first one but for what the options change.
 func (r *Runtime) processFor(c *record, o ExecOptions) (*specs.Process, error) {
+	spec, err := r.config(c)
+	if err != nil {
+		return nil, err
+	}
 	if o.ProcessFile != "" {
 		f := os.Stdin
 		if o.ProcessFile != "-" {
@@ -187,11 +191,8 @@ func (r *Runtime) processFor(c *record, o ExecOptions) (*specs.Process, error) {
 		if err != nil {
 			return nil, fmt.Errorf("--process: %s: %w", o.ProcessFile, err)
 		}
+		confine(p, spec.Process)
 		return p, nil
-	}
-	spec, err := r.config(c)
-	if err != nil {
-		return nil, err
 	}
 	first := *spec.Process
 	p := &first
@@ -244,6 +245,26 @@ func (r *Runtime) processFor(c *record, o ExecOptions) (*specs.Process, error) {
 		p.Capabilities = &caps
 	}
 	return p, nil
+}
+
+// confine gives a process the container's limits, labels and capabilities where it has none of its own, as runc does (newInitConfig,
+// bootstrapData): a file that doesn't speak of them is no way out of them.
+func confine(p, first *specs.Process) {
+	if len(p.Rlimits) == 0 {
+		p.Rlimits = first.Rlimits
+	}
+	if p.OOMScoreAdj == nil {
+		p.OOMScoreAdj = first.OOMScoreAdj
+	}
+	if p.ApparmorProfile == "" {
+		p.ApparmorProfile = first.ApparmorProfile
+	}
+	if p.SelinuxLabel == "" {
+		p.SelinuxLabel = first.SelinuxLabel
+	}
+	if p.Capabilities == nil {
+		p.Capabilities = first.Capabilities
+	}
 }
 
 func memory(name string, data []byte) (*os.File, error) {

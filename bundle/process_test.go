@@ -25,6 +25,9 @@ func TestProcessFor(t *testing.T) {
 	f := newFake(t, running, func(s *specs.Spec) {
 		s.Process.Capabilities = &specs.LinuxCapabilities{Bounding: []string{"CAP_KILL"}, Inheritable: []string{"CAP_CHOWN"}}
 		s.Process.User = specs.User{UID: 5, GID: 6, AdditionalGids: []uint32{7}}
+		score := 7
+		s.Process.Rlimits, s.Process.OOMScoreAdj = []specs.POSIXRlimit{{Type: "RLIMIT_CORE", Soft: 1, Hard: 2}}, &score
+		s.Process.ApparmorProfile, s.Process.SelinuxLabel = "of the container", "c:r:t"
 	})
 	f.c.spec, f.warnings = nil, nil // read again, as another command does
 	uid, gid := uint32(1000), uint32(1001)
@@ -58,6 +61,17 @@ func TestProcessFor(t *testing.T) {
 	if p, err = f.r.processFor(f.c, ExecOptions{ProcessFile: file}); err != nil || p.User.UID != 9 || len(f.warnings) != 1 ||
 		!strings.Contains(f.warnings[0], "--process: /nonsense") {
 		t.Errorf("got %+v, %v, warnings %q", p, err, f.warnings)
+	}
+	// What the file doesn't speak of is as in the container; what it does is its own.
+	if len(p.Rlimits) != 1 || p.Rlimits[0].Hard != 2 || p.OOMScoreAdj == nil || *p.OOMScoreAdj != 7 || p.ApparmorProfile != "of the container" ||
+		p.SelinuxLabel != "c:r:t" || p.Capabilities == nil || !slices.Equal(p.Capabilities.Bounding, []string{"CAP_KILL"}) {
+		t.Errorf("a file without limits: got %+v", p)
+	}
+	os.WriteFile(file, []byte(`{"args": ["x"], "cwd": "/", "rlimits": [{"type": "RLIMIT_CPU", "soft": 3, "hard": 4}], "oomScoreAdj": 8,
+		"apparmorProfile": "own", "selinuxLabel": "o:r:t", "capabilities": {}}`), 0o644)
+	if p, err = f.r.processFor(f.c, ExecOptions{ProcessFile: file}); err != nil || len(p.Rlimits) != 1 || p.Rlimits[0].Hard != 4 ||
+		*p.OOMScoreAdj != 8 || p.ApparmorProfile != "own" || p.SelinuxLabel != "o:r:t" || len(p.Capabilities.Bounding) != 0 {
+		t.Errorf("a file with limits: got %+v, %v", p, err)
 	}
 	os.WriteFile(file, []byte(`{"args": ["x"], "cwd": "here"}`), 0o644)
 	_, err = f.r.processFor(f.c, ExecOptions{ProcessFile: file})

@@ -213,7 +213,10 @@ func (e *Engine) execProcess(id string, first supervise.Process, o ExecOptions, 
 	p := &specs.Process{
 		Args: o.Command, Terminal: o.TTY, Cwd: first.Cwd, NoNewPrivileges: first.NoNewPrivs, ApparmorProfile: first.AppArmor,
 		User:         specs.User{UID: first.UID, GID: first.GID, AdditionalGids: first.Groups},
-		Capabilities: &specs.LinuxCapabilities{Bounding: first.Caps},
+		Capabilities: &specs.LinuxCapabilities{Bounding: first.Caps}, OOMScoreAdj: first.OOMScoreAdj,
+	}
+	for _, r := range first.Rlimits { // a limit of the container that exec had not would be none
+		p.Rlimits = append(p.Rlimits, specs.POSIXRlimit{Type: r.Type, Soft: r.Soft, Hard: r.Hard})
 	}
 	in.Process, in.Filter = p, first.Filter
 	if o.Workdir != "" {

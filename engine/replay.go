@@ -11,6 +11,7 @@ import (
 	"reflect"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -591,6 +592,13 @@ func (v *vet) process() *specs.Process {
 		case *plan.WriteProc:
 			if profile, ok := strings.CutPrefix(o.Value, "exec "); ok && o.File == "attr/apparmor/exec" {
 				p.ApparmorProfile = profile
+			}
+			if n, err := strconv.Atoi(o.Value); err == nil && o.File == "oom_score_adj" {
+				p.OOMScoreAdj = &n
+			}
+		case *plan.Rlimit:
+			if s.Origin != "" { // else it is what the host gave to glassbox, which exec finds out for itself
+				p.Rlimits = append(p.Rlimits, specs.POSIXRlimit{Type: o.Type, Soft: o.Soft, Hard: o.Hard})
 			}
 		case *plan.DropBounding:
 			for _, name := range o.Caps {

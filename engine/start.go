@@ -250,7 +250,10 @@ func (e *Engine) supervisorJob(c *container.Container, s *spec.Output, out *comp
 func processOf(p *specs.Process, made *plan.Plan) supervise.Process {
 	out := supervise.Process{
 		Env: p.Env, Cwd: p.Cwd, UID: p.User.UID, GID: p.User.GID, Groups: p.User.AdditionalGids, Caps: p.Capabilities.Bounding,
-		NoNewPrivs: p.NoNewPrivileges, AppArmor: p.ApparmorProfile,
+		NoNewPrivs: p.NoNewPrivileges, AppArmor: p.ApparmorProfile, OOMScoreAdj: p.OOMScoreAdj,
+	}
+	for _, r := range p.Rlimits {
+		out.Rlimits = append(out.Rlimits, plan.Rlimit{Type: r.Type, Soft: r.Soft, Hard: r.Hard})
 	}
 	for _, step := range made.Steps {
 		if f, ok := step.Op.(*plan.Seccomp); ok {

@@ -78,6 +78,9 @@ type Process struct {
 	NoNewPrivs bool          `json:"noNewPrivs,omitempty"`
 	AppArmor   string        `json:"apparmor,omitempty"`
 	Filter     *plan.Seccomp `json:"filter,omitempty"`
+	// Rlimits and OOMScoreAdj are those of the container's configuration: what it leaves to the host, exec does, too.
+	Rlimits     []plan.Rlimit `json:"rlimits,omitempty"`
+	OOMScoreAdj *int          `json:"oomScoreAdj,omitempty"`
 }
 
 // Network is what a container holds on the host beside links and rules.
