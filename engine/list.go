@@ -76,6 +76,7 @@ func (e *Engine) publishedPorts(c *container.Container, s *supervise.State) []pl
 // filter reads --filter KEY=VALUE. Several values of one key are alternatives, several keys must all hold, but all labels must.
 func (e *Engine) filter(texts []string) (func(*container.Container, *supervise.State) bool, error) {
 	byKey := map[string][]string{}
+	moments := map[string]time.Time{} // by what before and since name
 	for _, text := range texts {
 		key, value, ok := strings.Cut(text, "=")
 		if !ok {
@@ -99,7 +100,7 @@ func (e *Engine) filter(texts []string) (func(*container.Container, *supervise.S
 			if err != nil {
 				return nil, err
 			}
-			value = c.Created.Format(time.RFC3339Nano)
+			moments[value] = c.Created
 		default:
 			return nil, invalid("invalid filter '%s'", key)
 		}
@@ -129,9 +130,9 @@ func (e *Engine) filter(texts []string) (func(*container.Container, *supervise.S
 					got, ok := c.Labels()[k]
 					return ok && (!exact || got == want)
 				case "before":
-					return c.Created.Format(time.RFC3339Nano) < v
+					return c.Created.Before(moments[v])
 				case "since":
-					return c.Created.Format(time.RFC3339Nano) > v
+					return c.Created.After(moments[v])
 				}
 				return false
 			}

@@ -365,6 +365,25 @@ func TestPrinterTerminal(t *testing.T) {
 	}
 }
 
+// TestFromHostShortFile: a file that is named itself may be of any length, and no program.
+func TestFromHostShortFile(t *testing.T) {
+	for _, text := range []string{"", "x", strings.Repeat("x", 255), strings.Repeat("x", 257)} {
+		file := filepath.Join(t.TempDir(), "f")
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		s := openStore(t)
+		img, err := s.FromHost(t.Context(), "one", FromHostOptions{Files: []string{file + ":/f"}})
+		if err != nil {
+			t.Errorf("%d bytes: %v", len(text), err)
+			continue
+		}
+		if b, err := img.ReadFile(s.root, "/f", 1000); err != nil || string(b) != text {
+			t.Errorf("%d bytes: %q, %v", len(text), b, err)
+		}
+	}
+}
+
 func TestFromHost(t *testing.T) {
 	needRoot(t)
 	for _, prog := range []string{"bash", "ls"} {
