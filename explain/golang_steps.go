@@ -524,7 +524,10 @@ func (g *golang) step(s plan.Step) (goLine, bool) {
 		}
 		return text(fmt.Sprintf("unix.Umask(%#o)", o.Mask))
 	case *plan.Keyring:
-		return drop("unix.KeyctlJoinSessionKeyring(" + g.lit(o.Name) + ")") // a name that is empty is none (security/keys/keyring.c)
+		if o.Name == "" { // no name at all: an empty one is EINVAL (keyctl_join_session_keyring(3))
+			return drop("unix.KeyctlInt(unix.KEYCTL_JOIN_SESSION_KEYRING, 0, 0, 0, 0)")
+		}
+		return drop("unix.KeyctlJoinSessionKeyring(" + g.lit(o.Name) + ")")
 
 	// Terminal and standard streams.
 	case *plan.Stdio:

@@ -1,8 +1,10 @@
 package spec
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -88,7 +90,8 @@ func (w *writer) sharesNetwork() error {
 		{"ip", e.IP != ""},
 	} {
 		if f.set {
-			return container.Invalid("conflicting options: --%s and --network %s: the other container has decided that", f.flag, e.Network)
+			network := cmp.Or(strings.Replace(c.Origin("network"), "=", " ", 1), "--network "+e.Network)
+			return container.Invalid("conflicting options: --%s and %s: the other container has decided that", f.flag, network)
 		}
 	}
 	return nil

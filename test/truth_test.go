@@ -198,9 +198,13 @@ func (s *siege) judge(what string, p *plan.Plan, file string, mutated map[string
 		if mutated[key] {
 			continue
 		}
-		switch step.Op.(type) {
+		switch op := step.Op.(type) {
 		case *plan.Clone, *plan.Release: // without them it is no plan
 			continue
+		case *plan.Affinity:
+			if op.Unless > 0 {
+				continue // this process isn't bound, so nothing is taken back: see TestBoundCaller
+			}
 		case *plan.CgroupOpen, *plan.Open, *plan.Expect, *plan.RecvFD, *plan.OpenPid:
 			if step.Lane == plan.Host {
 				continue // they only get a descriptor

@@ -130,7 +130,7 @@ func TestVerifyFresh(t *testing.T) {
 		s.ok(s.on("glassbox", "rm", "-f", id))
 	}
 	// Other processes of a container, and other containers, are no differences.
-	s.ok(s.on("glassbox", "run", "-d", "--name", "first", "-p", "8090:80", "busybox", "sleep", "1000"))
+	s.ok(s.on("glassbox", "run", "-d", "--name", "first", "--ipc", "shareable", "-p", "8090:80", "busybox", "sleep", "1000"))
 	s.ok(s.on("glassbox", "run", "-d", "--name", "second", "--network", "container:first", "--pid", "container:first", "--ipc",
 		"container:first", "busybox", "sleep", "1000"))
 	s.ok(s.on("glassbox", "exec", "-d", "first", "sleep", "999"))
