@@ -35,7 +35,7 @@ func each(do func(string), items ...string) {
 	}
 }`},
 		{"null", "", "", `
-var null int // the null device that was made, whatever /dev/null is later`},
+var null, empty int // the null device that was made, whatever /dev/null is later, and a directory that is hidden`},
 		{"cgroup", "check", "", `
 func cgroup(dir string) { check(os.MkdirAll(dir, 0o755)) }`},
 		{"cpuset", "ok write", "", `
@@ -249,13 +249,15 @@ func attach(mount int, target string) error {
 	}
 	return unix.MoveMount(mount, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_SYMLINKS)
 }`},
-		{"mask", "mount null", "fmt", `
-// mask hides a file behind the null device and a directory behind an empty tmpfs.
+		{"mask", "mount null ok", "fmt", `
+// mask hides a file behind the null device and a directory behind an empty tmpfs, which all of them share.
 func mask(name string) {
-	if st, err := os.Stat(name); err == nil && st.IsDir() {
+	st, err := os.Stat(name)
+	if err == nil && st.IsDir() && empty == 0 {
 		mount("tmpfs", "tmpfs", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, name+" size=0,nr_inodes=2")
+		empty = ok(unix.Open(name, unix.O_PATH|unix.O_CLOEXEC, 0))
 	} else if err == nil {
-		check(unix.Mount(fmt.Sprint("/proc/self/fd/", null), name, "", unix.MS_BIND, ""))
+		check(unix.Mount(fmt.Sprint("/proc/self/fd/", map[bool]int{true: empty, false: null}[st.IsDir()]), name, "", unix.MS_BIND, ""))
 	}
 }`},
 		{"readonly", "check", "", `

@@ -35,6 +35,7 @@ type shell struct {
 	readied []string
 
 	rootShared []string // how the root spreads in the end
+	empty      *string  // label of the tmpfs that hides directories, nil before the first path is hidden
 }
 
 const shellHead = `#!/bin/sh

@@ -143,8 +143,13 @@ func (s *shell) commands(op plan.Op) ([]string, bool) {
 		if o.Label != "" {
 			options = append(options, "context="+o.Label)
 		}
-		return cmd("at="+target(o.Path),
-			`if [ -d "$at" ]; then mount -t tmpfs`+mountOpts(options...)+` tmpfs "$at"; elif [ -e "$at" ]; then mount --bind `+target("/dev/null")+` "$at"; fi`)
+		at := "at=" + target(o.Path)
+		if s.empty == nil || *s.empty != o.Label { // the directory that was hidden first; not what the environment calls so
+			at, s.empty = "empty= "+at, &o.Label
+		}
+		return cmd(at, `if [ -d "$at" ] && [ "$empty" ]; then mount --bind "$empty" "$at"`,
+			`elif [ -d "$at" ]; then mount -t tmpfs`+mountOpts(options...)+` tmpfs "$at"; empty=$at`,
+			`elif [ -e "$at" ]; then mount --bind `+target("/dev/null")+` "$at"; fi`)
 	case *plan.ReadonlyPath:
 		return cmd("at="+target(o.Path),
 			`if [ -e "$at" ]; then mount --rbind "$at" "$at"; mount -o `+quote("remount,bind,"+s.inherited(o.Path)+"ro")+` "$at"; fi`)

@@ -34,6 +34,7 @@ type lowering struct {
 	entered  uint8
 	filtered bool             // a system call filter is in force
 	null     map[string]uint8 // registers of null devices of the container that are open, by name
+	empty    map[string]uint8 // registers of the tmpfs that hides directories, 0 as long as none is hidden, by label
 	pause    *pause
 }
 
@@ -966,31 +967,47 @@ func (l *lowering) maskPath(o *plan.MaskPath) error {
 	dir := l.open(o.Path, unix.O_PATH|unix.O_DIRECTORY, 0, t)
 	file := l.open(o.Path, unix.O_PATH, 0, t)
 	l.on(dir, unix.ENOTDIR, int32(file))
+	empty, ok := l.empty[o.Label]
+	if !ok {
+		empty = l.fresh()
+		if l.empty == nil {
+			l.empty = map[string]uint8{}
+		}
+		l.empty[o.Label] = empty
+	}
 	n := l.reg()
 	l.openTree(null, false, n)
 	l.moveMount(at(n), at(t))
 	l.close(at(n))
 	l.close(at(t))
 	last := l.here() - 1
-	// A directory: an empty tmpfs instead.
+	// A directory: an empty tmpfs instead. It is one for all of them, of which each has a clone: nothing can ever be in it, and to make
+	// one takes twice the calls. Which directory is there to be the first is known to the child only.
 	l.calls[dir].ok = l.here()
+	clone := l.here()
+	l.openTree(at(empty), false, n)
+	l.moveMount(at(n), at(t))
+	l.close(at(n))
+	l.close(at(t))
+	cloned := l.here() - 1
+	for i := clone; i <= cloned; i++ {
+		l.calls[i].only = empty
+	}
 	options := []string{"size=0", "nr_inodes=2"}
 	if o.Label != "" {
 		options = append(options, "context="+o.Label)
 	}
-	m, _, err := l.fsMount(&plan.FSMount{Type: "tmpfs", Source: "tmpfs", Options: options, Attrs: []string{"ro", "nosuid", "nodev", "noexec"}})
-	if err != nil {
+	made := &plan.FSMount{Type: "tmpfs", Source: "tmpfs", Options: options, Attrs: []string{"ro", "nosuid", "nodev", "noexec"}}
+	if _, err := l.fsMountTo(made, empty); err != nil {
 		return err
 	}
-	l.moveMount(at(m), at(t))
-	l.close(at(m))
+	l.moveMount(at(empty), at(t)) // it stays open for the next one, until close_range or execve
 	l.close(at(t))
 	end := l.here()
-	l.calls[last].ok = end
+	l.calls[last].ok, l.calls[cloned].ok = end, end
 	l.on(dir, unix.ENOENT, end)
 	l.on(file, unix.ENOENT, end)
 	l.release(n)
-	l.release(m)
 	l.release(t)
 	return nil
 }

@@ -92,9 +92,16 @@ func (l *lowering) propagate(fd arg, words []string) error {
 
 // fsMount makes a new file system as a detached mount. It returns the register and the calls whose ENODEV may end the step.
 func (l *lowering) fsMount(o *plan.FSMount) (reg uint8, open int, err error) {
+	m := l.reg()
+	open, err = l.fsMountTo(o, m)
+	return m, open, err
+}
+
+// fsMountTo is fsMount into a register of the caller's.
+func (l *lowering) fsMountTo(o *plan.FSMount, m uint8) (open int, err error) {
 	a, err := attrs(o.Attrs)
 	if err != nil {
-		return 0, 0, err
+		return 0, err
 	}
 	fs := l.reg()
 	c := mk(unix.SYS_FSOPEN, val(l.str(o.Type)), num(unix.FSOPEN_CLOEXEC))
@@ -107,13 +114,12 @@ func (l *lowering) fsMount(o *plan.FSMount) (reg uint8, open int, err error) {
 		l.fsOption(at(fs), opt)
 	}
 	l.add(mk(unix.SYS_FSCONFIG, at(fs), num(unix.FSCONFIG_CMD_CREATE), num(0), num(0), num(0)))
-	m := l.reg()
 	c = mk(unix.SYS_FSMOUNT, at(fs), num(unix.FSMOUNT_CLOEXEC), val(uintptr(a)))
 	c.save = m
 	l.add(c)
 	l.close(at(fs))
 	l.release(fs)
-	return m, open, nil
+	return open, nil
 }
 
 // fsOption gives a file system that is being made, or changed, an option: "key" or "key=value".

@@ -495,3 +495,42 @@ func TestFSTypes(t *testing.T) {
 		}
 	}
 }
+
+// TestMaskedDirectories: the directories that are hidden share one file system, empty and read-only, and each but the first takes no more
+// calls than the clone of a mount.
+func TestMaskedDirectories(t *testing.T) {
+	needRoot(t)
+	s := bundle(t, "sh", "-c", `for d in /proc/fs /proc/irq /proc/bus; do busybox stat -c '%d' $d; busybox ls $d; busybox touch $d/x; done 2>&1 |
+busybox sed 's/.*Read-only file system/read-only/' | busybox sort | busybox uniq -c | busybox awk '{print $1}'`)
+	s.Linux.MaskedPaths = []string{"/proc/none", "/proc/fs", "/proc/version", "/proc/irq", "/proc/none2", "/proc/bus"}
+	expect(t, s, "3\n3\n") // three times the number of one device, three times "read-only"
+	for target, attrs := range mountinfo(t, s) {
+		if strings.HasPrefix(target, "/proc/") && target != "/proc/version" && !strings.HasPrefix(attrs, "ro,nosuid,nodev,noexec,relatime  tmpfs ") {
+			t.Errorf("%s: %s", target, attrs)
+		}
+	}
+	l := &lowering{regs: map[string]uint8{"null": 1}}
+	count := func() (made, opened int) { // of file systems
+		l.calls = nil
+		if err := l.maskPath(&plan.MaskPath{Path: "/x", Null: "null"}); err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range l.calls {
+			if c.nr == unix.SYS_FSMOUNT {
+				made++
+			}
+			if c.only != 0 {
+				opened++
+			}
+		}
+		return made, opened
+	}
+	for range 2 {
+		if made, cloned := count(); made != 1 || cloned != 4 {
+			t.Errorf("%d file systems are made, %d calls for a clone", made, cloned)
+		}
+	}
+	if len(l.empty) != 1 {
+		t.Errorf("%d registers for what they share", len(l.empty))
+	}
+}

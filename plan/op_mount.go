@@ -178,7 +178,8 @@ func (o *Remount) String() string {
 
 func (o *Remount) uses() []use { return []use{{o.From, isMount | isReceived}} }
 
-// MaskPath hides a path: a file behind a clone of the null device saved as Null, a directory behind an empty read-only tmpfs.
+// MaskPath hides a path: a file behind a clone of the null device saved as Null, a directory behind an empty read-only tmpfs,
+// which all directories that a plan hides share: the first makes it, each further one gets a clone.
 // Null is saved by the Mknod that made the device or the OpenTree that took the host's, so that nothing can stand in for it
 // (CVE-2025-31133: a fake /dev/null).
 // A path that doesn't exist is left alone.
