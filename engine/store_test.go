@@ -101,7 +101,7 @@ func became(t *testing.T, e *Engine, c *container.Container, s supervise.State) 
 // supervised is a container that runs, as far as others can see: somebody holds its lock.
 func supervised(t *testing.T, e *Engine, c *container.Container, s supervise.State) {
 	t.Helper()
-	lock, _, err := state.Lock(e.lockFile(c.ID), false)
+	lock, _, err := state.Lock(e.lockFile(c.ID), true)
 	if err != nil {
 		t.Fatal(err)
 	}

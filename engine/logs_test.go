@@ -1,0 +1,153 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"glassbox/container"
+	"glassbox/supervise"
+)
+
+// written is a buffer for one who writes and one who reads.
+type written struct {
+	mutex sync.Mutex
+	text  bytes.Buffer
+}
+
+func (w *written) Write(p []byte) (int, error) {
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	return w.text.Write(p)
+}
+
+func (w *written) String() string {
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	return w.text.String()
+}
+
+// logged appends lines to a log, as a supervisor does.
+func logged(t *testing.T, file string, lines ...supervise.Line) {
+	t.Helper()
+	f, err := os.OpenFile(file, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, l := range lines {
+		if err := json.NewEncoder(f).Encode(l); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestLogs: the lines of all files, oldest first, each to its stream, those that are asked for.
+func TestLogs(t *testing.T) {
+	e := opened(t)
+	c := create(t, e, container.Words{Name: "web"})
+	at := time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
+	line := func(n int, stream string) supervise.Line {
+		return supervise.Line{Log: fmt.Sprintf("line %d\n", n), Stream: stream, Time: at.Add(time.Duration(n) * time.Second)}
+	}
+	file := filepath.Join(e.dir(c.ID), supervise.LogFile)
+	logged(t, file+".2", line(0, "stdout"))
+	logged(t, file+".1", line(1, "stdout"), line(2, "stderr"))
+	if err := os.WriteFile(file, []byte("\x00\x00 damaged\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	logged(t, file, line(3, "stdout"))
+	all := LogOptions{Tail: -1}
+	with := func(change func(*LogOptions)) LogOptions {
+		o := all
+		change(&o)
+		return o
+	}
+	for _, c := range []struct {
+		o           LogOptions
+		out, errOut string
+	}{
+		{all, "line 0\nline 1\nline 3\n", "line 2\n"},
+		{with(func(o *LogOptions) { o.Tail = 2 }), "line 3\n", "line 2\n"},
+		{with(func(o *LogOptions) { o.Tail = 0 }), "", ""},
+		{with(func(o *LogOptions) { o.Since = at.Add(2 * time.Second) }), "line 3\n", "line 2\n"},
+		{with(func(o *LogOptions) { o.Until = at.Add(time.Second) }), "line 0\nline 1\n", ""},
+		{with(func(o *LogOptions) { o.Tail, o.Timestamps = 1, true }), "2026-01-02T03:04:08.000000006Z line 3\n", ""},
+		// One that doesn't run is not followed.
+		{with(func(o *LogOptions) { o.Follow = true }), "line 0\nline 1\nline 3\n", "line 2\n"},
+	} {
+		var out, errOut bytes.Buffer
+		if err := e.Logs(t.Context(), "web", c.o, &out, &errOut); err != nil || out.String() != c.out || errOut.String() != c.errOut {
+			t.Errorf("%+v: %v, out %q, err %q, want %q, %q", c.o, err, &out, &errOut, c.out, c.errOut)
+		}
+	}
+	if err := e.Logs(t.Context(), "gone", all, nil, nil); !errors.Is(err, ErrNotFound) {
+		t.Errorf("of one that isn't there: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := e.Logs(ctx, "web", all, &bytes.Buffer{}, &bytes.Buffer{}); err != context.Canceled {
+		t.Errorf("with a context that has ended: %v", err)
+	}
+	// Who reads has gone (head): that is no error. A disk that is full is one.
+	gone, full := &os.PathError{Op: "write", Err: unix.EPIPE}, &os.PathError{Op: "write", Err: unix.ENOSPC}
+	if err := e.Logs(t.Context(), "web", all, failing{gone}, failing{gone}); err != nil {
+		t.Errorf("to a reader that went away: %v", err)
+	}
+	if err := e.Logs(t.Context(), "web", all, failing{full}, failing{full}); !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("to a full disk: %v", err)
+	}
+}
+
+type failing struct{ err error }
+
+func (f failing) Write([]byte) (int, error) { return 0, f.err }
+
+// TestLogsFollow: lines are told as they are written, across a rotation and until the container's end.
+func TestLogsFollow(t *testing.T) {
+	e := opened(t)
+	c := create(t, e, container.Words{Name: "web"})
+	cmd := runs(t, e, c, "sleep", "60")
+	var out written
+	ended := make(chan error, 1)
+	go func() { ended <- e.Logs(t.Context(), "web", LogOptions{Tail: -1, Follow: true}, &out, &out) }()
+	file := filepath.Join(e.dir(c.ID), supervise.LogFile)
+	until := func(want string) {
+		t.Helper()
+		for range 1000 {
+			if out.String() == want {
+				return
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+		t.Fatalf("told %q, want %q", out.String(), want)
+	}
+	time.Sleep(50 * time.Millisecond) // there is no file yet
+	logged(t, file, supervise.Line{Log: "one\n", Stream: "stdout"})
+	until("one\n")
+	logged(t, file, supervise.Line{Log: "two\n", Stream: "stderr"})
+	if err := os.Rename(file, file+".1"); err != nil {
+		t.Fatal(err)
+	}
+	logged(t, file, supervise.Line{Log: "three\n", Stream: "stdout"})
+	until("one\ntwo\nthree\n")
+	logged(t, file, supervise.Line{Log: "last\n", Stream: "stdout"})
+	cmd.Process.Kill()
+	select {
+	case err := <-ended:
+		if err != nil || out.String() != "one\ntwo\nthree\nlast\n" {
+			t.Errorf("%v, told %q", err, out.String())
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("it is still followed after its end")
+	}
+}
