@@ -185,7 +185,21 @@ func (w *Words) limits() (Limits, error) {
 		}
 		l.Ulimits = append(l.Ulimits, u)
 	}
-	return l, l.Check()
+	if err := l.Check(); err != nil {
+		return l, w.asTyped(err)
+	}
+	return l, nil
+}
+
+// asTyped puts the sizes into a sentence as they were typed: 4k, not 4096.
+func (w *Words) asTyped(err error) error {
+	text := err.Error()
+	for _, s := range []struct{ flag, typed string }{{"memory", w.Memory}, {"memory-swap", w.MemorySwap}, {"memory-reservation", w.MemoryReservation}} {
+		if n, parseErr := ParseSize(s.flag, s.typed); s.typed != "" && parseErr == nil {
+			text = strings.ReplaceAll(text, "--"+s.flag+" "+strconv.FormatInt(n, 10), "--"+s.flag+" "+s.typed)
+		}
+	}
+	return Invalid("%s", text)
 }
 
 // Check says what in the limits means nothing, whatever the host is.
@@ -197,7 +211,7 @@ func (l *Limits) Check() error {
 	case l.MemorySwap != 0 && l.Memory == 0:
 		return Invalid("--memory-swap: you should always set the memory limit when using memory-swap: give --memory as well")
 	case l.MemorySwap > 0 && l.MemorySwap < l.Memory:
-		return Invalid("--memory-swap %d: minimum memory-swap limit should be larger than memory limit (%d), since it is both together",
+		return Invalid("--memory-swap %d: minimum memory-swap limit should be larger than memory limit (--memory %d), since it is both together",
 			l.MemorySwap, l.Memory)
 	case l.Memory != 0 && l.Reservation > l.Memory:
 		return Invalid("--memory-reservation %d: the limit (--memory %d) should be larger", l.Reservation, l.Memory)

@@ -118,3 +118,18 @@ func TestUniqueMounts(t *testing.T) {
 		}
 	}
 }
+
+// TestLimitsAsTyped looks at the sizes in what is refused: they are those that were typed.
+func TestLimitsAsTyped(t *testing.T) {
+	for want, w := range map[string]Words{
+		"--memory 4k: minimum memory limit": {Memory: "4k"},
+		"--memory-swap 1m:":                 {Memory: "2m", MemorySwap: "1m"},
+		"(--memory 2m)":                     {Memory: "2m", MemorySwap: "1m"},
+		"--memory-reservation 3m:":          {Memory: "2m", MemoryReservation: "3m"},
+	} {
+		w.Image = "i"
+		if _, err := w.Config(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q in it", err, want)
+		}
+	}
+}
