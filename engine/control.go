@@ -160,7 +160,7 @@ func (e *Engine) Restart(ctx context.Context, ref string, timeout *int) error {
 // RemoveOptions says how far removing goes.
 type RemoveOptions struct {
 	Force   bool // kill a running container
-	Volumes bool // also its anonymous volumes (there are none yet)
+	Volumes bool // also its anonymous volumes, which go with it in any case
 }
 
 // Remove removes a container that doesn't run, or any with Force.

@@ -21,11 +21,17 @@ import (
 
 const module = "glassbox"
 
-// allowed says which of the module's packages each package may import; HACKING.md has it as one line:
-//
-//	plan, host, signals, state < event, systemd, resctrl < cgroup, network < oci < compile < fork < supervise < engine < faces; state < image < engine; plan < explain < tour, faces; engine < tour < cli; cgroup, network < doctor < faces; explain, cgroup, network < verify < faces
-//
-// Tests may import more. A package that isn't listed is a failure: it needs a place in the order first.
+// order is what allowed says, in one line, as HACKING.md and docs/architecture.md have it: what stands after a < may import what stands before it.
+const order = "plan, state, host, seccomp, signals < event, systemd, resctrl < cgroup, network < oci < compile < fork < supervise < bundle < docker < engine; " +
+	"plan < container < spec; " +
+	"oci, compile < spec < docker; " +
+	"state, event, host < image < engine; " +
+	"plan, seccomp < explain < verify; " +
+	"cgroup, network < doctor, verify; " +
+	"engine, explain, doctor, verify < tour < cli"
+
+// allowed says which of the module's packages each package may import. Tests may import more. A package that isn't listed is a failure: it
+// needs a place in the order first.
 func allowed() map[string][]string {
 	low := []string{"state", "event", "plan", "host", "host/nofile", "host/beneath", "host/remove", "seccomp", "systemd", "resctrl"}
 	order := map[string][]string{
@@ -114,6 +120,54 @@ func parse(t *testing.T) []file {
 		t.Fatal(err)
 	}
 	return files
+}
+
+// TestOrderIsTold compares the line for readers with the list, and looks whether the pages have it and name every room.
+func TestOrderIsTold(t *testing.T) {
+	may := allowed()
+	told := map[string]bool{"structure": true} // tests alone
+	for clause := range strings.SplitSeq(order, ";") {
+		var before []string
+		for group := range strings.SplitSeq(clause, "<") {
+			var now []string
+			for name := range strings.SplitSeq(group, ",") {
+				name = strings.TrimSpace(name)
+				if _, ok := may[name]; !ok {
+					t.Errorf("%s is no package", name)
+				}
+				for _, below := range before {
+					if slices.Contains(may[below], name) {
+						t.Errorf("%s may import %s, the line says the opposite", below, name)
+					}
+				}
+				if len(before) > 0 && !slices.ContainsFunc(before, func(b string) bool { return slices.Contains(may[name], b) }) {
+					t.Errorf("%s may import none of %v", name, before)
+				}
+				told[name] = true
+				now = append(now, name)
+			}
+			before = now
+		}
+	}
+	for name := range may {
+		if !told[name] && !strings.Contains(name, "/") {
+			t.Errorf("%s has no place in the line", name)
+		}
+	}
+	for _, page := range []string{"HACKING.md", "docs/architecture.md"} {
+		text, err := os.ReadFile(filepath.Join("..", page))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(strings.Join(strings.Fields(string(text)), " "), order) {
+			t.Errorf("%s has another order than\n%s", page, order)
+		}
+		for name := range may {
+			if page == "HACKING.md" && !strings.Contains(name, "/") && !strings.Contains(string(text), "\n    "+name+"/ ") {
+				t.Errorf("%s doesn't say what is in %s/", page, name)
+			}
+		}
+	}
 }
 
 func TestImports(t *testing.T) {
