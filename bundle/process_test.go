@@ -63,7 +63,8 @@ func TestProcessFor(t *testing.T) {
 		t.Errorf("got %+v, %v, warnings %q", p, err, f.warnings)
 	}
 	// What the file doesn't speak of is as in the container; what it does is its own.
-	if len(p.Rlimits) != 1 || p.Rlimits[0].Hard != 2 || p.OOMScoreAdj == nil || *p.OOMScoreAdj != 7 || p.ApparmorProfile != "of the container" ||
+	if len(p.Rlimits) != 1 || p.Rlimits[0].Hard != 2 || p.OOMScoreAdj == nil || *p.OOMScoreAdj != 7 ||
+		p.ApparmorProfile != "of the container" ||
 		p.SelinuxLabel != "c:r:t" || p.Capabilities == nil || !slices.Equal(p.Capabilities.Bounding, []string{"CAP_KILL"}) {
 		t.Errorf("a file without limits: got %+v", p)
 	}

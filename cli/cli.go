@@ -6,8 +6,8 @@
 // Commands are built when they are asked for: `glassbox run` pays for the flags of run and for nothing else.
 //
 // It refuses to guess: an unknown flag, command or format is an error that says where to read on. Exit codes: the container's
-// own; 125 for glassbox (run, create, exec, debug, verify, and every unknown flag), 126 and 127 for a program that can't be executed or isn't
-// there; 1 for what goes wrong in other commands; 130 when interrupted.
+// own; 125 for glassbox (run, create, exec, debug, verify, and every unknown flag), 126 and 127 for a program that can't be executed or
+// isn't there; 1 for what goes wrong in other commands; 130 when interrupted.
 //
 // Start reading at [Main], then create.go, where every flag of run stands.
 package cli
@@ -169,7 +169,8 @@ func (a *app) globals(fs *pflag.FlagSet) {
 	root, state := a.places()
 	fs.StringVar(&a.root, "root", root, "Directory `dir` of images and containers (GLASSBOX_ROOT)")
 	fs.StringVar(&a.state, "state", state, "Directory `dir` of what is gone at reboot (GLASSBOX_STATE)")
-	fs.StringVar(&a.runtime, "runtime", a.getenv("GLASSBOX_RUNTIME"), "Program `file` of glassbox-runtime (GLASSBOX_RUNTIME; default: the one beside this program, then PATH)")
+	fs.StringVar(&a.runtime, "runtime", a.getenv("GLASSBOX_RUNTIME"), "Program `file` of glassbox-runtime (GLASSBOX_RUNTIME; default: the "+
+		"one beside this program, then PATH)")
 	fs.BoolVarP(&a.debug, "debug", "D", false, "Say on stderr what is done and how long it takes")
 	fs.Bool("help", false, "Print help; -h is the host name with run") // without a shorthand, or cobra takes -h for it
 }

@@ -83,7 +83,8 @@ func TestMainErrors(t *testing.T) {
 		{"image nope", 125, "glassbox: unknown command: glassbox image nope\nSee 'glassbox image --help'.\n"},
 		{"run", 125, "glassbox: an image (or --rootfs) is needed\nSee 'glassbox run --help'.\n"},
 		{"run --nope x", 125, "glassbox: unknown flag: --nope\nSee 'glassbox run --help'.\n"},
-		{"run --restart always x", 125, "glassbox: --restart always: docker has this flag, glassbox does not have it yet\nhint: no is what happens without it\n"},
+		{"run --restart always x", 125, "glassbox: --restart always: docker has this flag, glassbox does not have it yet\nhint: no is what " +
+			"happens without it\n"},
 		{"stats", 125, "glassbox: docker has the command stats, glassbox does not have it yet\nhint: "},
 		{"cp a b", 125, "glassbox: docker has the command cp, glassbox does not have it yet\nhint: "},
 		{"ps --nope", 125, "glassbox: unknown flag: --nope\n"},
@@ -95,7 +96,8 @@ func TestMainErrors(t *testing.T) {
 		{"run -d -a stdout x", 125, "glassbox: conflicting options: cannot specify both --attach and --detach\n"},
 		{"run -it x", 125, "glassbox: the input device is not a TTY\n"},
 		{"run --pull never x", 125, "glassbox: "},
-		{"run --cidfile /etc/passwd x", 125, "glassbox: container ID file found, make sure the other container isn't running or delete /etc/passwd\n"},
+		{"run --cidfile /etc/passwd x", 125, "glassbox: container ID file found, make sure the other container isn't running or delete " +
+			"/etc/passwd\n"},
 		{"exec x y", 125, "glassbox: no such container: x\n"},
 		{"debug", 125, "glassbox: 'glassbox debug' requires at least 1 argument\n"},
 		{"debug x", 125, "glassbox: no such container: x\n"},

@@ -192,7 +192,8 @@ func filterWords(cmd *cobra.Command) func() []string {
 		if strings.Contains(cmd.CommandPath(), "image") {
 			return strings.Fields("reference= dangling=true dangling=false label= before= since=")
 		}
-		return strings.Fields("status=running status=exited status=created status=paused name= id= label= ancestor= exited= network= volume= before= since=")
+		return strings.Fields("status=running status=exited status=created status=paused name= id= label= ancestor= exited= network= volume= " +
+			"before= since=")
 	}
 }
 

@@ -72,7 +72,8 @@ func (c *createFlags) register(fs *pflag.FlagSet, a *app) {
 
 	// What runs.
 	fs.StringVar(&o.Name, "name", "", "Name of the container")
-	fs.StringVar(&c.rootfs, "rootfs", "", "Run a plain directory instead of an image; with :O through an overlay that is thrown away (dir[:O])")
+	fs.StringVar(&c.rootfs, "rootfs", "", "Run a plain directory instead of an image; with :O through an overlay that is thrown away "+
+		"(dir[:O])")
 	fs.StringVar(&c.entrypoint, "entrypoint", "", "Replace the image's ENTRYPOINT")
 	fs.StringVarP(&o.Workdir, "workdir", "w", "", "Working directory in the container")
 	fs.StringVarP(&o.User, "user", "u", "", "User (name|uid[:group|gid])")
@@ -119,7 +120,8 @@ func (c *createFlags) register(fs *pflag.FlagSet, a *app) {
 	strs(&o.Ulimit, "ulimit", "", "Resource limit of processes (type=soft[:hard])")
 
 	// Isolation.
-	fs.StringVar(&c.namespaces, "ns", "", "Exactly these namespaces are new, of mount,pid,uts,ipc,net,cgroup,time,user (default all but time and user) (list)")
+	fs.StringVar(&c.namespaces, "ns", "", "Exactly these namespaces are new, of mount,pid,uts,ipc,net,cgroup,time,user (default all but "+
+		"time and user) (list)")
 	fs.StringVar(&o.PID, "pid", "", "PID namespace (host|container:ID)")
 	fs.StringVar(&o.IPC, "ipc", "", "IPC namespace (host|private|shareable|none|container:ID)")
 	fs.StringVar(&o.UTS, "uts", "", "UTS namespace (host)")

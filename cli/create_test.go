@@ -29,32 +29,80 @@ func TestCreateFlags(t *testing.T) {
 		{[]string{"-h", "a", "--domainname", "b", "i"}, container.Words{Image: "i", Hostname: "a", Domainname: "b"}},
 		{[]string{"-w", "/a", "-u", "1:2", "i"}, container.Words{Image: "i", Workdir: "/a", User: "1:2"}},
 		{[]string{"--group-add", "a", "--group-add=b", "i"}, container.Words{Image: "i", GroupAdd: []string{"a", "b"}}},
-		{[]string{"-e", "A=1,2", "-eB", "--env-file", "f", "i"}, container.Words{Image: "i", Env: []string{"A=1,2", "B"}, EnvFile: []string{"f"}}},
+		{[]string{"-e", "A=1,2", "-eB", "--env-file", "f", "i"}, container.Words{
+			Image: "i", Env: []string{"A=1,2", "B"},
+			EnvFile: []string{"f"},
+		}},
 		{[]string{"-l", "a=b", "--label-file", "f", "i"}, container.Words{Image: "i", Label: []string{"a=b"}, LabelFile: []string{"f"}}},
 		{[]string{"-i", "--rm", "--init", "i"}, container.Words{Image: "i", Interactive: true, Remove: true, Init: true}},
 		{[]string{"-it", "i"}, container.Words{Image: "i", Interactive: true, TTY: true}},
 		{[]string{"--privileged", "--read-only", "i"}, container.Words{Image: "i", Privileged: true, ReadOnly: true}},
-		{[]string{"--cap-add", "SYS_ADMIN", "--cap-drop=ALL", "i"}, container.Words{Image: "i", CapAdd: []string{"SYS_ADMIN"}, CapDrop: []string{"ALL"}}},
+		{[]string{"--cap-add", "SYS_ADMIN", "--cap-drop=ALL", "i"}, container.Words{
+			Image: "i", CapAdd: []string{"SYS_ADMIN"},
+			CapDrop: []string{"ALL"},
+		}},
 		{[]string{"--security-opt", "no-new-privileges", "i"}, container.Words{Image: "i", SecurityOpt: []string{"no-new-privileges"}}},
 		{[]string{"--ns", "mount,pid", "i"}, container.Words{Image: "i", Namespaces: []string{"mount", "pid"}}},
 		{[]string{"--ns=", "i"}, container.Words{Image: "i", Namespaces: []string{}}},
-		{[]string{"--pid=host", "--ipc=none", "--uts=host", "--cgroupns=host", "i"}, container.Words{Image: "i", PID: "host", IPC: "none", UTS: "host", CgroupNS: "host"}},
+		{[]string{"--pid=host", "--ipc=none", "--uts=host", "--cgroupns=host", "i"}, container.Words{
+			Image: "i", PID: "host", IPC: "none",
+			UTS: "host", CgroupNS: "host",
+		}},
 		{[]string{"--cgroup-parent", "/a", "--oom-score-adj", "-5", "i"}, container.Words{Image: "i", CgroupParent: "/a", OOMScoreAdj: -5}},
-		{[]string{"--ulimit", "nofile=1:2", "--sysctl", "a=b", "--shm-size", "1m", "i"}, container.Words{Image: "i", Ulimit: []string{"nofile=1:2"}, Sysctl: []string{"a=b"}, ShmSize: "1m"}},
-		{[]string{"--tmpfs", "/t:size=1m,ro", "-v", "/a:/b", "-v", "/c:/d:ro", "i"}, container.Words{Image: "i", Tmpfs: []string{"/t:size=1m,ro"}, Volume: []string{"/a:/b", "/c:/d:ro"}}},
-		{[]string{"--mount", "type=bind,source=/a,target=/b", "i"}, container.Words{Image: "i", Mount: []string{"type=bind,source=/a,target=/b"}}},
-		{[]string{"--device", "/dev/fuse", "--device-cgroup-rule", "c 1:3 rwm", "i"}, container.Words{Image: "i", Device: []string{"/dev/fuse"}, DeviceRule: []string{"c 1:3 rwm"}}},
+		{[]string{"--ulimit", "nofile=1:2", "--sysctl", "a=b", "--shm-size", "1m", "i"}, container.Words{
+			Image:  "i",
+			Ulimit: []string{"nofile=1:2"}, Sysctl: []string{"a=b"}, ShmSize: "1m",
+		}},
+		{[]string{"--tmpfs", "/t:size=1m,ro", "-v", "/a:/b", "-v", "/c:/d:ro", "i"}, container.Words{
+			Image: "i",
+			Tmpfs: []string{"/t:size=1m,ro"}, Volume: []string{"/a:/b", "/c:/d:ro"},
+		}},
+		{
+			[]string{"--mount", "type=bind,source=/a,target=/b", "i"},
+			container.Words{Image: "i", Mount: []string{"type=bind,source=/a,target=/b"}},
+		},
+		{[]string{"--device", "/dev/fuse", "--device-cgroup-rule", "c 1:3 rwm", "i"}, container.Words{
+			Image: "i", Device: []string{"/dev/fuse"},
+			DeviceRule: []string{"c 1:3 rwm"},
+		}},
 		{[]string{"--net", "none", "i"}, container.Words{Image: "i", Network: "none"}},
-		{[]string{"-p", "80", "--publish", "1:2/udp", "-P", "i"}, container.Words{Image: "i", Publish: []string{"80", "1:2/udp"}, PublishAll: true}},
+		{[]string{"-p", "80", "--publish", "1:2/udp", "-P", "i"}, container.Words{
+			Image: "i", Publish: []string{"80", "1:2/udp"},
+			PublishAll: true,
+		}},
 		{[]string{"--ip", "1.2.3.4", "--mac-address", "m", "i"}, container.Words{Image: "i", IP: "1.2.3.4", MAC: "m"}},
-		{[]string{"--dns", "1.1.1.1", "--dns-search", "a", "--dns-opt", "b", "--add-host", "h:1", "i"}, container.Words{Image: "i", DNS: []string{"1.1.1.1"}, DNSSearch: []string{"a"}, DNSOption: []string{"b"}, AddHost: []string{"h:1"}}},
+		{
+			[]string{"--dns", "1.1.1.1", "--dns-search", "a", "--dns-opt", "b", "--add-host", "h:1", "i"},
+			container.Words{Image: "i", DNS: []string{"1.1.1.1"}, DNSSearch: []string{"a"}, DNSOption: []string{"b"}, AddHost: []string{"h:1"}},
+		},
 		{[]string{"--stop-signal", "INT", "--stop-timeout", "0", "i"}, container.Words{Image: "i", StopSignal: "INT", StopTimeout: ptr(0)}},
-		{[]string{"--platform", "linux/arm64", "--cidfile", "f", "--log-opt", "max-size=1m", "i"}, container.Words{Image: "i", Platform: "linux/arm64", CIDFile: "f", LogOpt: []string{"max-size=1m"}}},
-		{[]string{"-m", "50m", "--memory-swap", "-1", "--memory-reservation=1m", "i"}, container.Words{Image: "i", Memory: "50m", MemorySwap: "-1", MemoryReservation: "1m"}},
-		{[]string{"--memory-swappiness", "0", "--oom-kill-disable", "i"}, container.Words{Image: "i", MemorySwappiness: ptr(int64(0)), OOMKillDisable: true}},
-		{[]string{"--cpus", "0.5", "-c", "512", "--cpu-period", "1", "--cpu-quota", "2", "i"}, container.Words{Image: "i", CPUs: "0.5", CPUShares: 512, CPUPeriod: 1, CPUQuota: 2}},
-		{[]string{"--cpuset-cpus", "0", "--cpuset-mems", "1", "--pids-limit", "-1", "--blkio-weight", "10", "i"}, container.Words{Image: "i", CpusetCpus: "0", CpusetMems: "1", PidsLimit: ptr(int64(-1)), BlkioWeight: 10}},
-		{[]string{"--device-read-bps", "a:1", "--device-write-bps", "b:2", "--device-read-iops", "c:3", "--device-write-iops", "d:4", "i"}, container.Words{Image: "i", DeviceReadBps: []string{"a:1"}, DeviceWriteBps: []string{"b:2"}, DeviceReadIOps: []string{"c:3"}, DeviceWriteIOps: []string{"d:4"}}},
+		{
+			[]string{"--platform", "linux/arm64", "--cidfile", "f", "--log-opt", "max-size=1m", "i"},
+			container.Words{Image: "i", Platform: "linux/arm64", CIDFile: "f", LogOpt: []string{"max-size=1m"}},
+		},
+		{[]string{"-m", "50m", "--memory-swap", "-1", "--memory-reservation=1m", "i"}, container.Words{
+			Image: "i", Memory: "50m",
+			MemorySwap: "-1", MemoryReservation: "1m",
+		}},
+		{[]string{"--memory-swappiness", "0", "--oom-kill-disable", "i"}, container.Words{
+			Image: "i", MemorySwappiness: ptr(int64(0)),
+			OOMKillDisable: true,
+		}},
+		{
+			[]string{"--cpus", "0.5", "-c", "512", "--cpu-period", "1", "--cpu-quota", "2", "i"},
+			container.Words{Image: "i", CPUs: "0.5", CPUShares: 512, CPUPeriod: 1, CPUQuota: 2},
+		},
+		{
+			[]string{"--cpuset-cpus", "0", "--cpuset-mems", "1", "--pids-limit", "-1", "--blkio-weight", "10", "i"},
+			container.Words{Image: "i", CpusetCpus: "0", CpusetMems: "1", PidsLimit: ptr(int64(-1)), BlkioWeight: 10},
+		},
+		{
+			[]string{"--device-read-bps", "a:1", "--device-write-bps", "b:2", "--device-read-iops", "c:3", "--device-write-iops", "d:4", "i"},
+			container.Words{
+				Image: "i", DeviceReadBps: []string{"a:1"}, DeviceWriteBps: []string{"b:2"}, DeviceReadIOps: []string{"c:3"},
+				DeviceWriteIOps: []string{"d:4"},
+			},
+		},
 	} {
 		got, err := parseCreate(t, tt.args)
 		if err != nil {

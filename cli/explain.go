@@ -41,7 +41,8 @@ func planOptions(o container.Words) container.Words {
 	flags := map[string]string{}
 	for name, typed := range o.Flags {
 		switch name {
-		case "format", "verbose", "output", "policy", "explain", "plan", "require-plan", "attach", "sig-proxy", "detach", "pull", "quiet", "insecure-registry", "cidfile", "step", "break", "trace":
+		case "format", "verbose", "output", "policy", "explain", "plan", "require-plan", "attach", "sig-proxy", "detach", "pull", "quiet",
+			"insecure-registry", "cidfile", "step", "break", "trace":
 		default:
 			flags[name] = typed
 		}
@@ -140,15 +141,15 @@ func (a *app) explainCommand() *cobra.Command {
 		Short: "Print the plan of a container: every request to the kernel, why, and where it comes from",
 		Long: `Print the plan of a container: every request to the kernel, why, and where it comes from.
 
-Of a container it is the plan that was run, with the time that each step took (text, json, html); of a bundle (a directory with an OCI config.json, or that file), an image or a
-stored plan it is the plan that would be. With "explain run …" it is the plan of exactly that command. Nothing is run, nothing
-is written, and no root is needed.
+Of a container it is the plan that was run, with the time that each step took (text, json, html); of a bundle (a directory with
+an OCI config.json, or that file), an image or a stored plan it is the plan that would be. With "explain run …" it is the plan of
+exactly that command. Nothing is run, nothing is written, and no root is needed.
 
 A name is looked for as a file, a container and an image, in this order; container:NAME, image:NAME, bundle:DIR and plan:FILE
 say which is meant. --policy says what the container can reach; --diff A B what each of two may do that the other may not.
 
-Formats: text and json are the plan. sh is a script that makes the container by hand, go a program of one file. docker, podman, compose, quadlet, kube and
-oci say it in others' words, with a comment for what can't be said there. html is a page of its own.`,
+Formats: text and json are the plan. sh is a script that makes the container by hand, go a program of one file. docker, podman,
+compose, quadlet, kube and oci say it in others' words, with a comment for what can't be said there. html is a page of its own.`,
 		Example: `  glassbox explain run --memory=50m -p 8080:80 nginx
   glassbox explain web
   glassbox explain bundle ./bundle
@@ -174,7 +175,8 @@ oci say it in others' words, with a comment for what can't be said there. html i
 	}
 	x.register(cmd.Flags())
 	cmd.Flags().BoolVar(&diff, "diff", false, "What each of two may do that the other may not (--format text or json)")
-	cmd.AddCommand(a.explainRunCommand(), a.explainKind("bundle", "DIR", "an OCI bundle: a directory with config.json, or such a file", "./bundle"),
+	cmd.AddCommand(a.explainRunCommand(), a.explainKind("bundle", "DIR", "an OCI bundle: a directory with config.json, or such a file",
+		"./bundle"),
 		a.explainKind("image", "IMAGE", "what running an image without any flags would do", "debian:12"),
 		a.explainKind("container", "CONTAINER", "the last start of a container", "web"),
 		a.explainKind("plan", "FILE", "a stored plan", "plan.json"))

@@ -16,11 +16,17 @@ func testRows(now time.Time, full bool) []psRow {
 	var rows []psRow
 	for _, s := range []docker.Summary{
 		{
-			ID: strings.Repeat("0123456789abcdef", 4), Names: []string{"/web"}, Image: "nginx:1", Command: `"nginx -g 'daemon off;'"`, Created: now.Add(-3 * time.Minute).Unix(),
-			Status: "Up 3 minutes", State: "running", Ports: []docker.PortSummary{{IP: "0.0.0.0", PrivatePort: 80, PublicPort: 8080, Type: "tcp"}}, Labels: map[string]string{"b": "2", "a": "1"}, HostConfig: docker.SummaryHostConfig{NetworkMode: "bridge"},
+			ID: strings.Repeat("0123456789abcdef", 4), Names: []string{"/web"}, Image: "nginx:1", Command: `"nginx -g 'daemon off;'"`,
+			Created: now.Add(-3 * time.Minute).Unix(),
+			Status:  "Up 3 minutes", State: "running", Ports: []docker.PortSummary{{IP: "0.0.0.0", PrivatePort: 80, PublicPort: 8080, Type: "tcp"}},
+			Labels: map[string]string{"b": "2", "a": "1"}, HostConfig: docker.SummaryHostConfig{NetworkMode: "bridge"},
 			Mounts: []docker.MountPoint{{Type: "bind", Source: "/srv/a/very/long/path"}},
 		},
-		{ID: strings.Repeat("f", 64), Names: []string{"/job"}, Image: "evil\x1b[2J", Command: `"true"`, Created: now.Add(-50 * time.Hour).Unix(), Status: "Exited (0) 2 days ago", State: "exited", HostConfig: docker.SummaryHostConfig{NetworkMode: "none"}},
+		{
+			ID: strings.Repeat("f", 64), Names: []string{"/job"}, Image: "evil\x1b[2J", Command: `"true"`,
+			Created: now.Add(-50 * time.Hour).Unix(), Status: "Exited (0) 2 days ago", State: "exited",
+			HostConfig: docker.SummaryHostConfig{NetworkMode: "none"},
+		},
 	} {
 		rows = append(rows, newPsRow(s, now, full))
 	}
@@ -59,7 +65,10 @@ func testImage() *image.Image {
 	return &image.Image{
 		ID: "sha256:" + strings.Repeat("ab", 32), ManifestDigest: "sha256:" + strings.Repeat("cd", 32), Created: created, Size: 116_600_000,
 		Names: []string{"debian:12", "reg:5000/team/debian:today"}, Digests: []string{"debian@sha256:" + strings.Repeat("ee", 32)},
-		Layers: []image.Layer{{DiffID: "sha256:" + strings.Repeat("11", 32), Dir: "layers/1"}, {DiffID: "sha256:" + strings.Repeat("22", 32), Dir: "layers/2"}},
+		Layers: []image.Layer{
+			{DiffID: "sha256:" + strings.Repeat("11", 32), Dir: "layers/1"},
+			{DiffID: "sha256:" + strings.Repeat("22", 32), Dir: "layers/2"},
+		},
 		Config: v1.Image{Platform: v1.Platform{Architecture: "amd64", OS: "linux"}, Config: v1.ImageConfig{Cmd: []string{"bash"}}},
 	}
 }
@@ -82,7 +91,10 @@ func TestImagesFormats(t *testing.T) {
 		}
 		golden(t, name, b.String())
 	}
-	for pattern, want := range map[string]int{"debian": 1, "debian:12": 1, "debian:13": 0, "reg:5000/team/*": 1, "reg:5000/team/debian:to*": 1, "*": 1} {
+	for pattern, want := range map[string]int{
+		"debian": 1, "debian:12": 1, "debian:13": 0, "reg:5000/team/*": 1,
+		"reg:5000/team/debian:to*": 1, "*": 1,
+	} {
 		if got := len(newImageRows(testImage(), now, false, pattern)); got != want {
 			t.Errorf("images %s: got %d rows, want %d", pattern, got, want)
 		}
@@ -113,7 +125,10 @@ func TestInspectImage(t *testing.T) {
 }
 
 func TestSize(t *testing.T) {
-	for n, want := range map[int64]string{0: "0B", 999: "999B", 1000: "1kB", 7_146_060: "7.15MB", 116_600_000: "117MB", 1_234_000_000: "1.23GB"} {
+	for n, want := range map[int64]string{
+		0: "0B", 999: "999B", 1000: "1kB", 7_146_060: "7.15MB", 116_600_000: "117MB",
+		1_234_000_000: "1.23GB",
+	} {
 		if got := size(n); got != want {
 			t.Errorf("size(%d): got %s, want %s", n, got, want)
 		}

@@ -93,8 +93,10 @@ func defaultOf(f dockerFlag) string {
 func TestDefaultsOfDocker(t *testing.T) {
 	for _, section := range []string{"run", "create"} {
 		cmd := commandAt(t, section)
-		args := strings.Fields("--restart no --log-driver json-file --isolation default --userns host --cpu-count 0 --cpu-percent 0 --kernel-memory 0 " +
-			"--health-interval 0s --health-retries 0 --no-healthcheck --disable-content-trust --volume-driver local --io-maxiops 0 --ip6= --health-cmd=")
+		args := strings.Fields("--restart no --log-driver json-file --isolation default --userns host --cpu-count 0 --cpu-percent 0 " +
+			"--kernel-memory 0 " +
+			"--health-interval 0s --health-retries 0 --no-healthcheck --disable-content-trust --volume-driver local --io-maxiops 0 --ip6= " +
+			"--health-cmd=")
 		if err := cmd.ParseFlags(append(args, "busybox")); err != nil {
 			t.Errorf("%s: %v", section, err)
 		}

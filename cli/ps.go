@@ -81,7 +81,8 @@ func newPsRow(s docker.Summary, now time.Time, full bool) psRow {
 	return psRow{
 		Command: strconv.Quote(command), CreatedAt: stamp(created), ID: short(s.ID, full), Image: printable(s.Image),
 		Labels: printable(strings.Join(labels, ",")), LocalVolumes: strconv.Itoa(volumes), Mounts: strings.Join(mounts, ","), Names: nameOf(s),
-		Networks: s.HostConfig.NetworkMode, Ports: docker.Ports(s.Ports), RunningFor: since(now, created), Size: "N/A", State: s.State, Status: s.Status,
+		Networks: s.HostConfig.NetworkMode, Ports: docker.Ports(s.Ports), RunningFor: since(now, created), Size: "N/A", State: s.State,
+		Status: s.Status,
 		labels: s.Labels,
 	}
 }
@@ -143,7 +144,8 @@ func (a *app) psCommand() *cobra.Command {
 	fs.IntVarP(&o.Last, "last", "n", -1, "The last `n` made, in any state")
 	fs.BoolVarP(&latest, "latest", "l", false, "The last one made, in any state")
 	fs.BoolVar(&full, "no-trunc", false, "Don't shorten IDs and commands")
-	fs.VarP(list{&o.Filters}, "filter", "f", "Only those with status=, name=, id=, label=, ancestor=, exited=, network=, volume=, before=, since=")
+	fs.VarP(list{&o.Filters}, "filter", "f", "Only those with status=, name=, id=, label=, ancestor=, exited=, network=, volume=, "+
+		"before=, since=")
 	fs.StringVar(&format, "format", "", "table, table TEMPLATE, json or a Go template")
 	return cmd
 }

@@ -47,12 +47,16 @@ func (f *fixedPlan) options(a *app, c *createFlags, fs *pflag.FlagSet, args []st
 	}
 	var wrong []string
 	fs.VisitAll(func(flag *pflag.Flag) {
-		if flag.Changed && !slices.Contains([]string{"plan", "require-plan", "name", "label", "rm", "detach", "attach", "interactive", "sig-proxy", "explain", "log-opt", "cidfile", "stop-signal", "stop-timeout", "step", "break", "trace"}, flag.Name) {
+		if flag.Changed && !slices.Contains([]string{
+			"plan", "require-plan", "name", "label", "rm", "detach", "attach", "interactive",
+			"sig-proxy", "explain", "log-opt", "cidfile", "stop-signal", "stop-timeout", "step", "break", "trace",
+		}, flag.Name) {
 			wrong = append(wrong, "--"+flag.Name)
 		}
 	})
 	if len(wrong) > 0 {
-		return container.Words{}, &usageError{fmt.Errorf("--plan: it says all that the container is; %s would change it", strings.Join(wrong, ", "))}
+		return container.Words{}, &usageError{fmt.Errorf("--plan: it says all that the container is; %s would change it",
+			strings.Join(wrong, ", "))}
 	}
 	o := c.o
 	o.Flags = typed(fs)
@@ -84,7 +88,8 @@ func (f *fixedPlan) create(ctx context.Context, a *app, e *engine.Engine, c *cre
 		return nil, err
 	}
 	if f.hash != "" && hash != f.hash {
-		return nil, fmt.Errorf("the plan is %s, and --require-plan allows only %s\nhint: glassbox explain --diff shows what has changed, if the approved plan was kept", hash, f.hash)
+		return nil, fmt.Errorf("the plan is %s, and --require-plan allows only %s\nhint: glassbox explain --diff shows what has changed, if "+
+			"the approved plan was kept", hash, f.hash)
 	}
 	return e.CreateFixed(p, co)
 }

@@ -28,7 +28,8 @@ type stepFlags struct {
 
 func (f *stepFlags) register(fs *pflag.FlagSet) {
 	fs.BoolVar(&f.step, "step", false, "Stop before each step of the plan, show it, and ask how to go on (? tells what can be answered)")
-	fs.Var(list{&f.stops}, "break", "Stop before a step: its number, or a `phase` (limits, isolation, network, rootfs, mounts, …), where that begins")
+	fs.Var(list{&f.stops}, "break", "Stop before a step: its number, or a `phase` (limits, isolation, network, rootfs, mounts, …), where "+
+		"that begins")
 }
 
 func (f *stepFlags) given() bool { return f.step || len(f.stops) > 0 }
@@ -72,8 +73,8 @@ type stepper struct {
 	catch  func() // takes the signals
 }
 
-const stepIntro = `One step at a time. Before each of its steps the container's process waits: stepping adds a write(2) and a read(2) there, which are
-not in the plan and don't change its hash. Without stepping, host and child work at the same time; here they take turns.
+const stepIntro = `One step at a time. Before each of its steps the container's process waits: stepping adds a write(2) and a read(2)
+there, which are not in the plan and don't change its hash. Without stepping, host and child work at the same time; here they take turns.
 `
 
 const stepHelp = `  Enter      make this step, stop before the next

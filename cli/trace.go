@@ -34,7 +34,8 @@ type traceFlags struct {
 }
 
 func (t *traceFlags) register(fs *pflag.FlagSet) {
-	fs.StringVar(&t.file, "trace", "", "Write a page or an object to `FILE.html|FILE.json` that says where the time of the start went, step by step, and which system calls the program made in its first 100 ms (slower for that); with -d it is written then")
+	fs.StringVar(&t.file, "trace", "", "Write a page or an object to `FILE.html|FILE.json` that says where the time of the start went, "+
+		"step by step, and which system calls the program made in its first 100 ms (slower for that); with -d it is written then")
 }
 
 func (t *traceFlags) begin() {
@@ -67,18 +68,24 @@ func (t *traceFlags) start(so *engine.StartOptions, words []string) {
 	}
 }
 
-// write writes the file once the container has ended, or has failed to start, with what err says, or in the background has been traced. A trace that can't be written
-// is an error only if there is no other.
+// write writes the file once the container has ended, or has failed to start, with what err says, or in the background has been traced. A
+// trace that can't be written is an error only if there is no other.
 func (t *traceFlags) write(a *app, err error) error {
 	if t.file == "" || t.plan == nil || t.seen.Times == nil {
 		return err
 	}
-	t.seen.Spans = append(t.seen.Spans, plan.Span{Who: "command", What: "glassbox starts: loader, Go runtime, packages, command line", Begin: t.began - t.used, End: t.began})
+	t.seen.Spans = append(t.seen.Spans, plan.Span{
+		Who: "command", What: "glassbox starts: loader, Go runtime, packages, command line",
+		Begin: t.began - t.used, End: t.began,
+	})
 	now := fork.Now()
 	t.between("glassbox starts", "opens the engine", "reads the command line", now)
 	t.between("makes the container", "prepares the network", "catches signals, takes the container's lock", now)
 	t.between("takes back cgroups", "", "learns of the end", now)
-	tr := explain.Traced{Plan: t.plan, Trace: &t.seen, Command: t.words, Start: t.began - t.used, End: now, Running: t.goes, For: int64(traceFor), Errno: func(n int64) string { return unix.ErrnoName(syscall.Errno(n)) }}
+	tr := explain.Traced{
+		Plan: t.plan, Trace: &t.seen, Command: t.words, Start: t.began - t.used, End: now, Running: t.goes,
+		For: int64(traceFor), Errno: func(n int64) string { return unix.ErrnoName(syscall.Errno(n)) },
+	}
 	var exit *exitError
 	if err != nil && !errors.As(err, &exit) {
 		tr.Failed = err.Error()

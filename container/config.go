@@ -2,8 +2,8 @@ package container
 
 import "strings"
 
-// Config is what was asked for. Every field changes the container's OCI configuration, its plan, or what its supervisor does; the few that are
-// only kept and told are named in package spec's test. The zero value is a container as Docker makes one without flags.
+// Config is what was asked for. Every field changes the container's OCI configuration, its plan, or what its supervisor does; the few that
+// are only kept and told are named in package spec's test. The zero value is a container as Docker makes one without flags.
 type Config struct {
 	// What runs.
 	Image      string   `json:"imageName,omitempty"` // reference as asked for; empty with Rootfs
@@ -124,11 +124,12 @@ type Namespaces struct {
 
 // Security is what --security-opt says.
 type Security struct {
-	NoNewPrivileges bool   `json:"noNewPrivileges,omitempty"` // PR_SET_NO_NEW_PRIVS(2const)
-	Seccomp         string `json:"seccomp,omitempty"`         // "": the default profile, unconfined when privileged; "unconfined"; else a file of the host
-	AppArmor        string `json:"apparmor,omitempty"`        // profile
-	Unmasked        bool   `json:"unmasked,omitempty"`        // systempaths=unconfined
-	LabelDisable    bool   `json:"labelDisable,omitempty"`    // label=disable: what there is anyway
+	NoNewPrivileges bool `json:"noNewPrivileges,omitempty"` // PR_SET_NO_NEW_PRIVS(2const)
+	// "": the default profile, unconfined when privileged; "unconfined"; else a file of the host
+	Seccomp      string `json:"seccomp,omitempty"`
+	AppArmor     string `json:"apparmor,omitempty"`     // profile
+	Unmasked     bool   `json:"unmasked,omitempty"`     // systempaths=unconfined
+	LabelDisable bool   `json:"labelDisable,omitempty"` // label=disable: what there is anyway
 	// Options are the options as typed, in order, for those who ask in Docker's words.
 	Options []string `json:"options,omitempty"`
 }

@@ -1,13 +1,13 @@
 // Package container is what a container is, as typed data: its program, mounts, ports, limits, networks, privileges.
 //
-// Its one idea: what somebody asks for is read once, where it comes in ([Words], Docker's words on a command line), and is data from then on
-// ([Config]). Everything else (the OCI configuration, `inspect`, `ps`, an API) is written from the data, so that no two places can read
+// Its one idea: what somebody asks for is read once, where it comes in ([Words], Docker's words on a command line), and is data from then
+// on ([Config]). Everything else (the OCI configuration, `inspect`, `ps`, an API) is written from the data, so that no two places can read
 // the same words differently. It is pure: nothing of the host is asked, no file is opened.
 //
 // container.json holds a [Container]. It has a version; [Read] understands all versions that were ever written.
 //
-// It refuses words that mean nothing, with a sentence that names the flag. Whether what was asked for can be had on a host (does a device exist,
-// is there so much of a processor) is decided where the host's answers are, in package spec.
+// It refuses words that mean nothing, with a sentence that names the flag. Whether what was asked for can be had on a host (does a device
+// exist, is there so much of a processor) is decided where the host's answers are, in package spec.
 //
 // Start reading at [Config], then [Words.Config].
 package container
@@ -149,7 +149,8 @@ func (c *Container) Entrypoint() []string {
 	return c.image().Entrypoint
 }
 
-// Cmd is the command: the container's, or else the image's. An entrypoint of the container's own clears the image's command, as with Docker.
+// Cmd is the command: the container's, or else the image's. An entrypoint of the container's own clears the image's command, as with
+// Docker.
 func (c *Container) Cmd() []string {
 	if len(c.Config.Command) > 0 || c.Config.Entrypoint != nil {
 		return c.Config.Command
@@ -180,14 +181,15 @@ type Volume struct {
 	Dir    string // relative to the container's directory
 }
 
-// Volumes are those that the image asks for, but for places where something else was asked for, and for those of the kernel's file systems, which
-// an image has no say about (CVE-2019-16884).
+// Volumes are those that the image asks for, but for places where something else was asked for, and for those of the kernel's file systems,
+// which an image has no say about (CVE-2019-16884).
 func (c *Container) Volumes() []Volume {
 	var out []Volume
 	for _, target := range c.image().Volumes {
 		target = path.Clean("/" + target)
 		top, _, _ := strings.Cut(target[1:], "/")
-		if top == "" || top == "proc" || top == "sys" || top == "dev" || slices.ContainsFunc(c.Config.Mounts, func(m Mount) bool { return m.Target == target }) {
+		if top == "" || top == "proc" || top == "sys" || top == "dev" ||
+			slices.ContainsFunc(c.Config.Mounts, func(m Mount) bool { return m.Target == target }) {
 			continue
 		}
 		sum := sha256.Sum256([]byte(c.ID + "\x00" + target))

@@ -2,8 +2,8 @@ package container
 
 import "strings"
 
-// MergeEnv merges lists of KEY=VALUE; a later value replaces an earlier one in its place. KEY alone takes the value in environ, or removes the
-// variable if there is none.
+// MergeEnv merges lists of KEY=VALUE; a later value replaces an earlier one in its place. KEY alone takes the value in environ, or removes
+// the variable if there is none.
 func MergeEnv(base, environ []string, lists ...[]string) ([]string, error) {
 	out := append([]string{}, base...)
 	index := map[string]int{}

@@ -137,7 +137,11 @@ func (w *Words) limits() (Limits, error) {
 	for _, s := range []struct {
 		flag, text string
 		to         *int64
-	}{{"memory", w.Memory, &l.Memory}, {"memory-reservation", w.MemoryReservation, &l.Reservation}, {"memory-swap", w.MemorySwap, &l.MemorySwap}} {
+	}{
+		{"memory", w.Memory, &l.Memory},
+		{"memory-reservation", w.MemoryReservation, &l.Reservation},
+		{"memory-swap", w.MemorySwap, &l.MemorySwap},
+	} {
 		var err error
 		switch {
 		case s.text == "":

@@ -95,7 +95,8 @@ func ParseVolume(text, dir string) (Mount, error) {
 	fail := func(err error) (Mount, error) { return Mount{}, err }
 	parts := strings.Split(text, ":")
 	if len(parts) == 1 {
-		return fail(Unsupported("-v %s: anonymous volumes are not supported yet: give a directory of the host, as in -v /srv/data:%s", text, text))
+		return fail(Unsupported("-v %s: anonymous volumes are not supported yet: give a directory of the host, as in -v /srv/data:%s", text,
+			text))
 	}
 	if len(parts) > 3 {
 		return fail(Invalid("-v %s: want SOURCE:TARGET[:OPTIONS]", text))
@@ -105,7 +106,8 @@ func ParseVolume(text, dir string) (Mount, error) {
 		m.Source = path.Join(dir, m.Source)
 	}
 	if !path.IsAbs(m.Source) {
-		return fail(Unsupported("-v %s: named volumes are not supported yet: give an absolute path, or ./%s for one in this directory", text, m.Source))
+		return fail(Unsupported("-v %s: named volumes are not supported yet: give an absolute path, or ./%s for one in this directory", text,
+			m.Source))
 	}
 	m.Source = path.Clean(m.Source)
 	var err error

@@ -33,10 +33,9 @@ func (p Port) HostWords() string {
 }
 
 // ParsePorts reads the argument of docker's -p: [IP:][HOST[-HOST]:]PORT[-PORT][/tcp|udp|sctp], or the long form
-// target=PORT[-PORT][,published=[IP:]HOST[-HOST]][,protocol=tcp|udp|sctp][,mode=host|ingress], in which Docker takes mode and ignores it: on one
-// host both are the same. An IPv6 address stands in brackets. An empty host
-// port, and 0, means a free one. A range of host ports for a single container port means a free one of the range; otherwise both ranges have
-// the same length.
+// target=PORT[-PORT][,published=[IP:]HOST[-HOST]][,protocol=tcp|udp|sctp][,mode=host|ingress], in which Docker takes mode and ignores it:
+// on one host both are the same. An IPv6 address stands in brackets. An empty host port, and 0, means a free one. A range of host ports for
+// a single container port means a free one of the range; otherwise both ranges have the same length.
 func ParsePorts(text string) ([]Port, error) {
 	fail := func(format string, a ...any) ([]Port, error) {
 		return nil, Invalid("publish %q: %w", text, fmt.Errorf(format, a...))
@@ -101,7 +100,8 @@ func ParsePorts(text string) ([]Port, error) {
 	return ports, nil
 }
 
-// shortForm rewrites the long form of -p as the short one. Docker takes any key and ignores those that it doesn't know; here they are errors.
+// shortForm rewrites the long form of -p as the short one. Docker takes any key and ignores those that it doesn't know; here they are
+// errors.
 func shortForm(text string) (string, error) {
 	values := map[string]string{"protocol": "tcp"}
 	for _, field := range strings.Split(text, ",") {

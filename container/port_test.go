@@ -26,11 +26,14 @@ func TestParsePorts(t *testing.T) {
 		"10.0.0.1:65535:65535/tcp": {{HostIP: "10.0.0.1", HostPort: 65535, ContainerPort: 65535, Proto: "tcp"}},
 
 		// The long form, as docker 28 takes it.
-		"target=80":                                     {{ContainerPort: 80, Proto: "tcp"}},
-		"published=8080,target=80,protocol=udp":         {{HostPort: 8080, ContainerPort: 80, Proto: "udp"}},
-		"target=80,published=8080,mode=host":            {{HostPort: 8080, ContainerPort: 80, Proto: "tcp"}},
-		"published=8090-8091,target=80-81,mode=ingress": {{HostPort: 8090, ContainerPort: 80, Proto: "tcp"}, {HostPort: 8091, ContainerPort: 81, Proto: "tcp"}},
-		"published=127.0.0.1:8094,target=80":            {{HostIP: "127.0.0.1", HostPort: 8094, ContainerPort: 80, Proto: "tcp"}},
+		"target=80":                             {{ContainerPort: 80, Proto: "tcp"}},
+		"published=8080,target=80,protocol=udp": {{HostPort: 8080, ContainerPort: 80, Proto: "udp"}},
+		"target=80,published=8080,mode=host":    {{HostPort: 8080, ContainerPort: 80, Proto: "tcp"}},
+		"published=8090-8091,target=80-81,mode=ingress": {
+			{HostPort: 8090, ContainerPort: 80, Proto: "tcp"},
+			{HostPort: 8091, ContainerPort: 81, Proto: "tcp"},
+		},
+		"published=127.0.0.1:8094,target=80": {{HostIP: "127.0.0.1", HostPort: 8094, ContainerPort: 80, Proto: "tcp"}},
 	} {
 		got, err := ParsePorts(text)
 		if err != nil {
@@ -80,7 +83,10 @@ func TestParsePorts(t *testing.T) {
 }
 
 func FuzzParsePorts(f *testing.F) {
-	for _, s := range []string{"80", "[::1]:8080:80/udp", "1.2.3.4:1-3:1-3", "7000-7009:80", "127.0.0.1::80", ":::", "[]:1:1", "/", "0:80", "published=1-2,target=3-4,protocol=sctp,mode=host"} {
+	for _, s := range []string{
+		"80", "[::1]:8080:80/udp", "1.2.3.4:1-3:1-3", "7000-7009:80", "127.0.0.1::80", ":::", "[]:1:1", "/", "0:80",
+		"published=1-2,target=3-4,protocol=sctp,mode=host",
+	} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
@@ -101,7 +107,8 @@ func FuzzParsePorts(f *testing.F) {
 				short = strings.TrimPrefix(short, ":")
 			}
 			again, err := ParsePorts(short)
-			if err != nil || len(again) != 1 || again[0].Key() != p.Key() || again[0].HostIP != p.HostIP || again[0].HostPort != p.HostPort || again[0].HostEnd != p.HostEnd {
+			if err != nil || len(again) != 1 || again[0].Key() != p.Key() || again[0].HostIP != p.HostIP || again[0].HostPort != p.HostPort ||
+				again[0].HostEnd != p.HostEnd {
 				t.Fatalf("%q: port %+v is written as %q, which is read as %+v, %v", text, p, short, again, err)
 			}
 		}
@@ -115,7 +122,10 @@ func TestMACAddress(t *testing.T) {
 			t.Errorf("%s: got %+v, %v, want %s", text, c, err, want)
 		}
 	}
-	for _, text := range []string{"xx", "02:42:ac:11:00", "02:42:ac:11:00:02:03", "02:42-ac:11:00:02", "0g:42:ac:11:00:02", "01:00:5e:00:00:01", "ff:ff:ff:ff:ff:ff"} {
+	for _, text := range []string{
+		"xx", "02:42:ac:11:00", "02:42:ac:11:00:02:03", "02:42-ac:11:00:02", "0g:42:ac:11:00:02",
+		"01:00:5e:00:00:01", "ff:ff:ff:ff:ff:ff",
+	} {
 		if _, err := (&Words{MAC: text}).Config(); err == nil {
 			t.Errorf("%s: got no error", text)
 		}

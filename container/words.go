@@ -10,8 +10,8 @@ import (
 	"glassbox/plan"
 )
 
-// Words is what container to make in Docker's words: field by field it is `docker run`'s flags, values as typed. Lists keep the order of the
-// flags. It is what a command line fills in, and what container.json of version 1 stored.
+// Words is what container to make in Docker's words: field by field it is `docker run`'s flags, values as typed. Lists keep the order of
+// the flags. It is what a command line fills in, and what container.json of version 1 stored.
 type Words struct {
 	Image         string   // reference of an image in the store; empty with Rootfs
 	Rootfs        string   // --rootfs DIR: run a plain directory

@@ -11,7 +11,8 @@ import (
 
 func TestParseSize(t *testing.T) {
 	for text, want := range map[string]int64{
-		"0": 0, "1": 1, "50m": 50 << 20, "50M": 50 << 20, "50mb": 50 << 20, "1.5g": 3 << 29, "64kib": 64 << 10, "2t": 2 << 40, "7b": 7, " 5k ": 5 << 10,
+		"0": 0, "1": 1, "50m": 50 << 20, "50M": 50 << 20, "50mb": 50 << 20, "1.5g": 3 << 29, "64kib": 64 << 10, "2t": 2 << 40, "7b": 7,
+		" 5k ": 5 << 10,
 	} {
 		if got, err := ParseSize("memory", text); err != nil || got != want {
 			t.Errorf("ParseSize(%q) = %d, %v, want %d", text, got, err, want)
@@ -27,7 +28,8 @@ func TestParseSize(t *testing.T) {
 }
 
 func TestEnv(t *testing.T) {
-	got, err := MergeEnv([]string{"A=1", "B=2"}, []string{"HOSTVAR=h", "EMPTY="}, []string{"B=3", "C=4"}, []string{"HOSTVAR", "A", "EMPTY", "C=5"})
+	got, err := MergeEnv([]string{"A=1", "B=2"}, []string{"HOSTVAR=h", "EMPTY="}, []string{"B=3", "C=4"},
+		[]string{"HOSTVAR", "A", "EMPTY", "C=5"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,10 +63,12 @@ func TestMountFlags(t *testing.T) {
 	}
 	for text, want := range map[string]Mount{
 		".:/x:ro,rslave": {
-			Type: Bind, Source: "/here", Target: "/x", ReadOnly: true, Propagation: "rslave", MakeSource: true, Form: FormVolume, Origin: "-v .:/x:ro,rslave",
+			Type: Bind, Source: "/here", Target: "/x", ReadOnly: true, Propagation: "rslave", MakeSource: true, Form: FormVolume,
+			Origin: "-v .:/x:ro,rslave",
 		},
 		"../a/:/x/:rw,nosuid": {
-			Type: Bind, Source: "/a", Target: "/x", MakeSource: true, Options: []string{"nosuid"}, Form: FormVolume, Origin: "-v ../a/:/x/:rw,nosuid",
+			Type: Bind, Source: "/a", Target: "/x", MakeSource: true, Options: []string{"nosuid"}, Form: FormVolume,
+			Origin: "-v ../a/:/x/:rw,nosuid",
 		},
 	} {
 		got, err := ParseVolume(text, "/here")

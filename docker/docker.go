@@ -1,8 +1,8 @@
 // Package docker has Docker's words for what this engine knows: the JSON of its API as Go types, and pure functions that fill them in.
 //
-// Its one idea: an answer is made once, here, from typed data, and every face (command line, API) passes on the same value. The types have the
-// field names and the nulls of github.com/moby/moby/api; a test module of its own (test/wire) decodes them into moby's types without loss.
-// What is our own stands in a field Glassbox.
+// Its one idea: an answer is made once, here, from typed data, and every face (command line, API) passes on the same value. The types have
+// the field names and the nulls of github.com/moby/moby/api; a test module of its own (test/wire) decodes them into moby's types without
+// loss. What is our own stands in a field Glassbox.
 //
 // It asks nothing and opens nothing. Start reading at [Inspect] and [Summarize].
 package docker
@@ -107,7 +107,8 @@ func PortRules(rules []plan.PortRule) []PortSummary {
 func Ports(ports []PortSummary) string {
 	ports = slices.Clone(ports)
 	slices.SortStableFunc(ports, func(a, b PortSummary) int {
-		return cmp.Or(cmp.Compare(a.PrivatePort, b.PrivatePort), cmp.Compare(a.IP, b.IP), cmp.Compare(a.PublicPort, b.PublicPort), cmp.Compare(a.Type, b.Type))
+		return cmp.Or(cmp.Compare(a.PrivatePort, b.PrivatePort), cmp.Compare(a.IP, b.IP), cmp.Compare(a.PublicPort, b.PublicPort),
+			cmp.Compare(a.Type, b.Type))
 	})
 	type row struct{ first, last uint16 }
 	var out, alone, keys []string

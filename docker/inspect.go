@@ -111,7 +111,10 @@ func hostConfig(o *container.Config) HostConfig {
 	}
 	oom := l.OOMDisable
 	out := HostConfig{
-		ContainerIDFile: o.CIDFile, LogConfig: LogConfig{Type: "json-file", Config: map[string]string{"max-size": logSize, "max-file": strconv.Itoa(files)}},
+		ContainerIDFile: o.CIDFile, LogConfig: LogConfig{Type: "json-file", Config: map[string]string{
+			"max-size": logSize,
+			"max-file": strconv.Itoa(files),
+		}},
 		NetworkMode: o.Network(), PortBindings: bindings(o), RestartPolicy: RestartPolicy{Name: "no"}, AutoRemove: o.Remove,
 		ConsoleSize: [2]uint{uint(o.ConsoleSize[0]), uint(o.ConsoleSize[1])}, CapAdd: o.CapAdd, CapDrop: o.CapDrop,
 		CgroupnsMode: first(string(o.Namespaces.Cgroup), "private"), DNS: o.DNS.Servers, DNSOptions: o.DNS.Options, DNSSearch: o.DNS.Search,
@@ -120,7 +123,8 @@ func hostConfig(o *container.Config) HostConfig {
 		UTSMode: string(o.Namespaces.UTS), ShmSize: o.ShmSize, Runtime: Runtime,
 		CPUShares: l.CPUShares, Memory: l.Memory, NanoCPUs: l.NanoCPUs, CgroupParent: l.CgroupParent, BlkioWeight: l.BlkioWeight,
 		BlkioDeviceReadBps: throttles(l.ReadBps), BlkioDeviceWriteBps: throttles(l.WriteBps), BlkioDeviceReadIOps: throttles(l.ReadIOps),
-		BlkioDeviceWriteIOps: throttles(l.WriteIOps), CPUPeriod: l.CPUPeriod, CPUQuota: l.CPUQuota, CpusetCpus: l.CpusetCPUs, CpusetMems: l.CpusetMems,
+		BlkioDeviceWriteIOps: throttles(l.WriteIOps), CPUPeriod: l.CPUPeriod, CPUQuota: l.CPUQuota, CpusetCpus: l.CpusetCPUs,
+		CpusetMems:        l.CpusetMems,
 		MemoryReservation: l.Reservation, MemorySwap: l.MemorySwap, MemorySwappiness: l.Swappiness, OomKillDisable: &oom, PidsLimit: l.Pids,
 		MaskedPaths: spec.MaskedPaths(o), ReadonlyPaths: spec.ReadonlyPaths(o),
 	}
@@ -273,7 +277,8 @@ func networkSettings(d Details) NetworkSettings {
 			}
 		}
 	}
-	out.EndpointID, out.Gateway, out.IPAddress, out.IPPrefixLen, out.MacAddress = ep.EndpointID, ep.Gateway, ep.IPAddress, ep.IPPrefixLen, ep.MacAddress
+	out.EndpointID, out.Gateway, out.IPAddress, out.IPPrefixLen, out.MacAddress = ep.EndpointID, ep.Gateway, ep.IPAddress, ep.IPPrefixLen,
+		ep.MacAddress
 	return out
 }
 

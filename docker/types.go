@@ -275,8 +275,8 @@ type IPAMConfig struct {
 	IPv4Address string `json:",omitempty"`
 }
 
-// NetworkSettings is what a running container has of networks (types/container.NetworkSettings). The fields between Ports and Networks are those of
-// the first endpoint, which clients of older versions of the API read.
+// NetworkSettings is what a running container has of networks (types/container.NetworkSettings). The fields between Ports and Networks are
+// those of the first endpoint, which clients of older versions of the API read.
 type NetworkSettings struct {
 	Bridge                 string
 	SandboxID              string

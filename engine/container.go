@@ -53,8 +53,12 @@ func validName(s string) bool {
 }
 
 var (
-	nameColours = strings.Fields("amber azure beryl bronze cerulean citrine clear cobalt copper coral crimson cyan emerald frosted garnet golden hazel indigo ivory jade lilac lime lucid magenta maroon mauve ochre olive opal orange pearl pink plum prismatic purple ruby russet saffron sapphire scarlet sepia silver smoky tawny teal topaz turquoise umber velvet violet")
-	nameGlasses = strings.Fields("ampoule aquarium beaker bell bottle bowl bulb carafe chalice crystal decanter dome drop flask flute goblet goggle hourglass jar jug kaleidoscope lamp lantern lens loupe magnifier marble mirror monocle mosaic ornament pane periscope phial pitcher porthole prism retort scope shard skylight sphere spectacle teapot telescope terrarium tumbler vase vial window")
+	nameColours = strings.Fields("amber azure beryl bronze cerulean citrine clear cobalt copper coral crimson cyan emerald frosted garnet " +
+		"golden hazel indigo ivory jade lilac lime lucid magenta maroon mauve ochre olive opal orange pearl pink plum prismatic purple ruby " +
+		"russet saffron sapphire scarlet sepia silver smoky tawny teal topaz turquoise umber velvet violet")
+	nameGlasses = strings.Fields("ampoule aquarium beaker bell bottle bowl bulb carafe chalice crystal decanter dome drop flask flute " +
+		"goblet goggle hourglass jar jug kaleidoscope lamp lantern lens loupe magnifier marble mirror monocle mosaic ornament pane periscope " +
+		"phial pitcher porthole prism retort scope shard skylight sphere spectacle teapot telescope terrarium tumbler vase vial window")
 )
 
 // randomName makes a name like amber_prism. Retries after a clash append a digit, as the lists are finite.

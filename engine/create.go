@@ -43,7 +43,8 @@ func (e *Engine) Create(ctx context.Context, o CreateOptions) (*container.Contai
 	}
 	// What could never be started is not made.
 	if err := unix.Access(e.cfg.Runtime, unix.X_OK); err != nil {
-		return nil, invalid("the runtime %q: %w (it must be glassbox-runtime, which make install puts beside glassbox; --runtime names another place)", e.cfg.Runtime, err)
+		return nil, invalid("the runtime %q: %w (it must be glassbox-runtime, which make install puts beside glassbox; --runtime names "+
+			"another place)", e.cfg.Runtime, err)
 	}
 	c := &container.Container{Version: container.Version, ID: newID(), Name: o.Name, Created: time.Now().UTC(), Config: o.Config}
 	facts, err := e.probe(ctx)
@@ -147,7 +148,8 @@ func (e *Engine) takeName(c *container.Container) error {
 		}
 		if c.Name != "" {
 			other, _ := os.Readlink(e.nameFile(name))
-			return conflict("the container name %q is already in use by container %q: remove (glassbox rm %s) or rename that container, or choose another name", name, other, name)
+			return conflict("the container name %q is already in use by container %q: remove (glassbox rm %s) or rename that container, or "+
+				"choose another name", name, other, name)
 		}
 	}
 	return conflict("found no free name: choose one with --name")

@@ -44,8 +44,8 @@ func (e *Engine) rootFacts() (*host.Facts, error) {
 	return &facts, nil
 }
 
-// PlanBundle returns the plan by which glassbox-runtime runs an OCI bundle: a directory with config.json, or that file itself, which may be from another
-// machine. Nothing is written.
+// PlanBundle returns the plan by which glassbox-runtime runs an OCI bundle: a directory with config.json, or that file itself, which may be
+// from another machine. Nothing is written.
 func (e *Engine) PlanBundle(name string) (*plan.Plan, error) {
 	dir, spec, err := readBundle(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -110,7 +110,8 @@ func parsePlan(path string, data []byte) (*plan.Plan, error) {
 	case head.Version == nil:
 		return nil, invalid("%s: it is no plan: /version is missing (glassbox explain --format json writes one)", path)
 	case *head.Version != plan.Version:
-		return nil, unsupported("%s: /version: the plan is of version %d, this glassbox understands version %d", path, *head.Version, plan.Version)
+		return nil, unsupported("%s: /version: the plan is of version %d, this glassbox understands version %d", path, *head.Version,
+			plan.Version)
 	}
 	var p plan.Plan
 	if err := json.Unmarshal(data, &p); err != nil {
@@ -134,7 +135,8 @@ func (e *Engine) Subject(ctx context.Context, ref string) (*Subject, error) {
 	if before, after, ok := strings.Cut(ref, ":"); ok && slices.Contains([]string{"container", "image", "bundle", "plan"}, before) {
 		kind, name = before, after
 	}
-	if st, err := os.Stat(name); err == nil && (kind == "" || kind == "bundle" || kind == "plan") && (kind != "" || strings.Contains(name, "/") || strings.HasSuffix(name, ".json") || name == ".") {
+	if st, err := os.Stat(name); err == nil && (kind == "" || kind == "bundle" || kind == "plan") &&
+		(kind != "" || strings.Contains(name, "/") || strings.HasSuffix(name, ".json") || name == ".") {
 		if st.IsDir() {
 			p, err := e.PlanBundle(name)
 			return &Subject{Plan: p, Kind: "bundle", Name: name}, err

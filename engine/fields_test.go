@@ -32,15 +32,18 @@ func answersFor() spec.Answers {
 	return spec.Answers{
 		Hostname: "host", Passwd: []byte("app:x:7:8::/home/app:/bin/sh\n"), Group: []byte("video:x:44:\n"),
 		Devices: map[string][]spec.Node{"/dev/fuse": {node}, "/dev/other": {node}}, AllDevices: []spec.Node{node},
-		Blocks:         map[string]spec.Node{"/dev/sda": {Path: "/dev/sda", Type: "b", Major: 8}, "/dev/sdb": {Path: "/dev/sdb", Type: "b", Major: 8, Minor: 16}},
+		Blocks: map[string]spec.Node{
+			"/dev/sda": {Path: "/dev/sda", Type: "b", Major: 8},
+			"/dev/sdb": {Path: "/dev/sdb", Type: "b", Major: 8, Minor: 16},
+		},
 		SeccompProfile: []byte(`{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{"names":["execve"],"action":"SCMP_ACT_ALLOW"}]}`),
 		Shared:         map[string]spec.Process{"pid": other, "ipc": other, "net": other, "uts": other, "cgroup": other},
 		EtcFiles:       []string{"hosts"}, SwapAccounting: true,
 	}
 }
 
-// effects writes all that a container's data decide: its configuration, its plan, what it asks of the network, and what its supervisor and the
-// verbs are told.
+// effects writes all that a container's data decide: its configuration, its plan, what it asks of the network, and what its supervisor and
+// the verbs are told.
 func effects(t *testing.T, c *container.Container) string {
 	t.Helper()
 	e := &Engine{cfg: Config{Root: "/root", State: "/state", Runtime: "/bin/glassbox-runtime"}}
@@ -56,7 +59,8 @@ func effects(t *testing.T, c *container.Container) string {
 		return "refused: " + err.Error()
 	}
 	out, err := compile.Container(compile.Input{
-		Spec: s.Spec, Facts: *testFacts(), Overlay: s.Overlay, Mountpoint: s.Mountpoint, SeccompName: s.SeccompName, Mounts: s.Mounts, DieWithParent: true, MakeCwd: true,
+		Spec: s.Spec, Facts: *testFacts(), Overlay: s.Overlay, Mountpoint: s.Mountpoint, SeccompName: s.SeccompName, Mounts: s.Mounts,
+		DieWithParent: true, MakeCwd: true,
 	})
 	if err != nil {
 		return "refused: " + err.Error()
@@ -73,8 +77,8 @@ func effects(t *testing.T, c *container.Container) string {
 	return string(text)
 }
 
-// TestEveryFieldCounts changes each field of a container's data, and of all that they hold: each one must change what is made, or be refused with
-// a sentence. So no flag can be accepted and ignored.
+// TestEveryFieldCounts changes each field of a container's data, and of all that they hold: each one must change what is made, or be
+// refused with a sentence. So no flag can be accepted and ignored.
 func TestEveryFieldCounts(t *testing.T) {
 	// What is only kept and told, and by whom.
 	told := map[string]string{
@@ -186,19 +190,28 @@ func change(t *testing.T, v reflect.Value, path []string, name string) {
 		}
 	}
 	other := map[string]any{
-		"Rootfs": &container.Rootfs{Dir: "/srv/root"}, "Entrypoint": []string{"/sh"}, "Namespaces.New": []string{"mount", "net", "pid", "uts", "cgroup"},
+		"Rootfs": &container.Rootfs{Dir: "/srv/root"}, "Entrypoint": []string{"/sh"}, "Namespaces.New": []string{
+			"mount", "net", "pid", "uts",
+			"cgroup",
+		},
 		"Namespaces.PID": container.Mode("host"), "Namespaces.IPC": container.Mode("container:x"), "Namespaces.UTS": container.Mode("host"),
-		"Namespaces.Cgroup": container.Mode("host"), "CapAdd": []string{"CAP_SYS_ADMIN"}, "CapDrop": []string{"CAP_CHOWN"}, "Security.Seccomp": "unconfined",
+		"Namespaces.Cgroup": container.Mode("host"), "CapAdd": []string{"CAP_SYS_ADMIN"}, "CapDrop": []string{"CAP_CHOWN"},
+		"Security.Seccomp":  "unconfined",
 		"Security.AppArmor": "p", "Endpoints.Network": "none", "Endpoints.IP": "172.30.0.9", "Endpoints.MAC": "02:42:ac:11:00:09", "User": "app",
-		"Groups": []string{"video"}, "Workdir": "/w", "StopSignal": "SIGINT", "Limits.CgroupParent": "/parent", "Limits.CpusetCPUs": "0", "Limits.CpusetMems": "0",
-		"Mounts.Type": container.Tmpfs, "Mounts.Recursive": container.RecursiveDisabled, "Mounts.Options": []string{"nosuid"}, "Mounts.Propagation": "rslave",
-		"Mounts.Target": "/other", "Mounts.Form": container.FormMount, "Ports.Proto": "udp", "Ports.HostIP": "127.0.0.1", "Devices.Host": "/dev/other",
+		"Groups": []string{"video"}, "Workdir": "/w", "StopSignal": "SIGINT", "Limits.CgroupParent": "/parent", "Limits.CpusetCPUs": "0",
+		"Limits.CpusetMems": "0",
+		"Mounts.Type":       container.Tmpfs, "Mounts.Recursive": container.RecursiveDisabled, "Mounts.Options": []string{"nosuid"},
+		"Mounts.Propagation": "rslave",
+		"Mounts.Target":      "/other", "Mounts.Form": container.FormMount, "Ports.Proto": "udp", "Ports.HostIP": "127.0.0.1",
+		"Devices.Host":   "/dev/other",
 		"Devices.Inside": "/dev/x", "Devices.Access": "r", "Rules.Type": "b", "Rules.Access": "r", "Env": []string{"B=2"}, "Hosts.IP": "4.3.2.1",
-		"DNS.Servers": []string{"9.9.9.9"}, "Limits.Memory": int64(101 << 20), "Limits.MemorySwap": int64(201 << 20), "Limits.Reservation": int64(1 << 20),
-		"Limits.CPUShares": int64(512), "Limits.CPUPeriod": int64(50000), "Limits.CPUQuota": int64(5000), "Limits.NanoCPUs": int64(1e9),
+		"DNS.Servers": []string{"9.9.9.9"}, "Limits.Memory": int64(101 << 20), "Limits.MemorySwap": int64(201 << 20),
+		"Limits.Reservation": int64(1 << 20),
+		"Limits.CPUShares":   int64(512), "Limits.CPUPeriod": int64(50000), "Limits.CPUQuota": int64(5000), "Limits.NanoCPUs": int64(1e9),
 		"Limits.BlkioWeight": uint16(100), "Ports.HostEnd": uint16(8090), "Sysctls.Key": "net.ipv4.ip_default_ttl",
-		"Limits.ReadBps.Device": "/dev/sdb", "Limits.WriteBps.Device": "/dev/sdb", "Limits.ReadIOps.Device": "/dev/sdb", "Limits.WriteIOps.Device": "/dev/sdb",
-		"Limits.Ulimits.Name": "core",
+		"Limits.ReadBps.Device": "/dev/sdb", "Limits.WriteBps.Device": "/dev/sdb", "Limits.ReadIOps.Device": "/dev/sdb",
+		"Limits.WriteIOps.Device": "/dev/sdb",
+		"Limits.Ulimits.Name":     "core",
 	}
 	if value, ok := other[name]; ok {
 		v.Set(reflect.ValueOf(value))

@@ -20,8 +20,8 @@ import (
 	"glassbox/supervise"
 )
 
-// specification writes the OCI configuration of a container: it asks the host what the container needs to know and leaves the rest to package
-// spec. It reads the image, the caller's files and device nodes, and changes nothing.
+// specification writes the OCI configuration of a container: it asks the host what the container needs to know and leaves the rest to
+// package spec. It reads the image, the caller's files and device nodes, and changes nothing.
 func (e *Engine) specification(ctx context.Context, c *container.Container, img *image.Image, facts *host.Facts) (*spec.Output, error) {
 	defer timed(ctx, "writes the specification: user, capabilities, filter, mounts")()
 	answers, err := e.gather(c, img, facts)
@@ -61,8 +61,8 @@ func (e *Engine) imageOf(c *container.Container) (*image.Image, error) {
 	return e.images.ResolveFor(c.Config.Image, platform)
 }
 
-// imageWords is what a container keeps of its image's configuration. With ports (-P) those that the image exposes must be sound; else nobody
-// needs them.
+// imageWords is what a container keeps of its image's configuration. With ports (-P) those that the image exposes must be sound; else
+// nobody needs them.
 func imageWords(img *image.Image, ports bool) (*container.Image, error) {
 	c := img.Config.Config
 	out := &container.Image{
@@ -207,7 +207,10 @@ type sharing struct{ kind, ref string }
 func shares(c *container.Container) []sharing {
 	var out []sharing
 	n := c.Config.Namespaces
-	for kind, mode := range map[string]container.Mode{"pid": n.PID, "ipc": n.IPC, "uts": n.UTS, "cgroup": n.Cgroup, "net": container.Mode(c.Network())} {
+	for kind, mode := range map[string]container.Mode{
+		"pid": n.PID, "ipc": n.IPC, "uts": n.UTS, "cgroup": n.Cgroup,
+		"net": container.Mode(c.Network()),
+	} {
 		if ref := mode.Container(); ref != "" {
 			out = append(out, sharing{kind, ref})
 		}
@@ -215,8 +218,8 @@ func shares(c *container.Container) []sharing {
 	return out
 }
 
-// resolveShares puts the IDs of other containers in the place of their names: a container that is renamed, or another that gets its name, must
-// not change whose namespaces are shared.
+// resolveShares puts the IDs of other containers in the place of their names: a container that is renamed, or another that gets its name,
+// must not change whose namespaces are shared.
 func (e *Engine) resolveShares(c *container.Container) error {
 	n := &c.Config.Namespaces
 	modes := []*container.Mode{&n.PID, &n.IPC, &n.UTS, &n.Cgroup}

@@ -21,8 +21,9 @@ func (e *Engine) Info(version string) (*docker.Info, error) {
 	i := &docker.Info{
 		Driver: "overlay", DriverStatus: [][2]string{}, MemoryLimit: controlled(f, "memory"), SwapLimit: swapAccounting(f),
 		CPUCfsPeriod: controlled(f, "cpu"), CPUCfsQuota: controlled(f, "cpu"), CPUShares: controlled(f, "cpu"), CPUSet: controlled(f, "cpuset"),
-		PidsLimit: controlled(f, "pids"), IPv4Forwarding: forwarding(), OomKillDisable: f.Cgroup.Mode == host.CgroupV1 || f.Cgroup.Mode == host.CgroupHybrid,
-		SystemTime: docker.Stamp(time.Now()), LoggingDriver: "json-file", CgroupDriver: "cgroupfs", CgroupVersion: "1",
+		PidsLimit: controlled(f, "pids"), IPv4Forwarding: forwarding(),
+		OomKillDisable: f.Cgroup.Mode == host.CgroupV1 || f.Cgroup.Mode == host.CgroupHybrid,
+		SystemTime:     docker.Stamp(time.Now()), LoggingDriver: "json-file", CgroupDriver: "cgroupfs", CgroupVersion: "1",
 		KernelVersion: f.Kernel.Release, OSType: "linux", Architecture: docker.Machine(f.Arch), IndexServerAddress: "https://index.docker.io/v1/",
 		NCPU: f.CPUs, MemTotal: int64(f.Memory), DockerRootDir: e.cfg.Root, Labels: []string{}, ServerVersion: version,
 		HTTPProxy: os.Getenv("HTTP_PROXY"), HTTPSProxy: os.Getenv("HTTPS_PROXY"), NoProxy: os.Getenv("NO_PROXY"),

@@ -28,7 +28,9 @@ func (e *Engine) List(o ListOptions) ([]docker.Summary, error) {
 		s *supervise.State
 	}
 	var items []item
-	byStatus := slices.ContainsFunc(o.Filters, func(f string) bool { return strings.HasPrefix(f, "status=") || strings.HasPrefix(f, "exited=") })
+	byStatus := slices.ContainsFunc(o.Filters, func(f string) bool {
+		return strings.HasPrefix(f, "status=") || strings.HasPrefix(f, "exited=")
+	})
 	for _, entry := range entries {
 		s, err := e.state(entry.Name())
 		if err != nil {

@@ -43,8 +43,8 @@ type StartOptions struct {
 	// removed if it never ran, and Start returns that error. The child makes two system calls more before each of its steps, which are
 	// not in the plan.
 	Before func(*Stop) error
-	// TraceFor is how long after execve the program's system calls are noted in the [Observer]'s trace, beside what the start took. It is slower as
-	// long. All is there when Session.Wait has returned, or without Attach Session.Traced. Not with Before.
+	// TraceFor is how long after execve the program's system calls are noted in the [Observer]'s trace, beside what the start took. It is
+	// slower as long. All is there when Session.Wait has returned, or without Attach Session.Traced. Not with Before.
 	TraceFor time.Duration
 }
 

@@ -41,7 +41,10 @@ func TestParseSignal(t *testing.T) {
 }
 
 func TestNames(t *testing.T) {
-	for name, want := range map[string]bool{"web": true, "a-b_c.d": true, "9x": true, "x": false, "": false, "-x": false, "a b": false, "a/b": false, "..": false, strings.Repeat("x", 201): false} {
+	for name, want := range map[string]bool{
+		"web": true, "a-b_c.d": true, "9x": true, "x": false, "": false, "-x": false, "a b": false,
+		"a/b": false, "..": false, strings.Repeat("x", 201): false,
+	} {
 		if got := validName(name); got != want {
 			t.Errorf("validName(%q) = %v", name, got)
 		}

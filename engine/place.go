@@ -24,8 +24,10 @@ func placeable(dir string) error {
 			return nil // whether it can be used is seen when it is
 		}
 		switch at.Type {
-		case unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC, unix.CGROUP_SUPER_MAGIC, unix.CGROUP2_SUPER_MAGIC, unix.DEVPTS_SUPER_MAGIC, unix.SECURITYFS_MAGIC, unix.TRACEFS_MAGIC:
-			return fmt.Errorf("%s is no place for images and containers: %s holds no files\nhint: give another directory with --root or GLASSBOX_ROOT", dir, above)
+		case unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC, unix.CGROUP_SUPER_MAGIC, unix.CGROUP2_SUPER_MAGIC, unix.DEVPTS_SUPER_MAGIC,
+			unix.SECURITYFS_MAGIC, unix.TRACEFS_MAGIC:
+			return fmt.Errorf("%s is no place for images and containers: %s holds no files\nhint: give another directory with --root or "+
+				"GLASSBOX_ROOT", dir, above)
 		}
 		return nil
 	}

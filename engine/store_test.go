@@ -164,13 +164,21 @@ func TestCreate(t *testing.T) {
 		kind  error
 		text  string
 	}{
-		"a name in use":      {container.Words{Name: "web"}, ErrConflict, "already in use by container \"" + c.ID},
-		"no name":            {container.Words{Name: "a b"}, ErrInvalid, "invalid container name (a b)"},
-		"another's network":  {container.Words{Network: "container:gone"}, ErrNotFound, "no such container: gone"},
-		"no signal":          {container.Words{StopSignal: "NOSUCH"}, ErrInvalid, "invalid signal: NOSUCH"},
-		"no such source":     {container.Words{Mount: []string{"type=bind,source=/no/such,target=/x"}}, ErrInvalid, "bind source path does not exist"},
-		"no such device":     {container.Words{Device: []string{"/dev/no-such"}}, ErrInvalid, "error gathering device information"},
-		"no such filter":     {container.Words{SecurityOpt: []string{"seccomp=/no/such"}}, ErrInvalid, "opening seccomp profile (/no/such) failed"},
+		"a name in use":     {container.Words{Name: "web"}, ErrConflict, "already in use by container \"" + c.ID},
+		"no name":           {container.Words{Name: "a b"}, ErrInvalid, "invalid container name (a b)"},
+		"another's network": {container.Words{Network: "container:gone"}, ErrNotFound, "no such container: gone"},
+		"no signal":         {container.Words{StopSignal: "NOSUCH"}, ErrInvalid, "invalid signal: NOSUCH"},
+		"no such source": {
+			container.Words{Mount: []string{"type=bind,source=/no/such,target=/x"}},
+			ErrInvalid,
+			"bind source path does not exist",
+		},
+		"no such device": {container.Words{Device: []string{"/dev/no-such"}}, ErrInvalid, "error gathering device information"},
+		"no such filter": {
+			container.Words{SecurityOpt: []string{"seccomp=/no/such"}},
+			ErrInvalid,
+			"opening seccomp profile (/no/such) failed",
+		},
 		"an image not there": {container.Words{Image: "nowhere.invalid/x"}, image.ErrNotFound, "nowhere.invalid/x"},
 		"no such user":       {container.Words{User: "nobody-here"}, nil, "nobody-here"},
 	} {
@@ -188,7 +196,8 @@ func TestCreate(t *testing.T) {
 		t.Errorf("as an ordinary user: %v", err)
 	}
 	e.facts.UID, e.cfg.Runtime = 0, "/no/such/runtime"
-	if _, err := e.Create(t.Context(), options(t, container.Words{})); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "/no/such/runtime") {
+	if _, err := e.Create(t.Context(), options(t, container.Words{})); !errors.Is(err, ErrInvalid) ||
+		!strings.Contains(err.Error(), "/no/such/runtime") {
 		t.Errorf("without the runtime: %v", err)
 	}
 	e.cfg.Runtime = "/bin/sh"
@@ -438,7 +447,10 @@ func TestInspect(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := []any{d.ID, d.Name, d.Path, d.Args, d.State.Status, d.Image, d.Config.Hostname, d.Config.Image, d.Glassbox.Steps, d.Glassbox.Directory}
+	got := []any{
+		d.ID, d.Name, d.Path, d.Args, d.State.Status, d.Image, d.Config.Hostname, d.Config.Image, d.Glassbox.Steps,
+		d.Glassbox.Directory,
+	}
 	want := []any{c.ID, "/web", "/hello", []string{"x"}, "created", img.ID, "h", "box", 0, e.dir(c.ID)}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("before the first start (-want +got):\n%s", diff)

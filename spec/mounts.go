@@ -78,7 +78,8 @@ func (w *writer) systemMounts() {
 		size = DefaultShmSize
 	}
 	own := specs.Mount{
-		Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: append(slices.Clone(strict), "mode=1777", "size="+strconv.FormatInt(size, 10)),
+		Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: append(slices.Clone(strict), "mode=1777",
+			"size="+strconv.FormatInt(size, 10)),
 	}
 	switch ipc := c.Namespaces.IPC; {
 	case ipc.IsHost():
@@ -145,8 +146,8 @@ func asked(m *container.Mount) specs.Mount {
 	return specs.Mount{Destination: m.Target, Type: "bind", Source: m.Source, Options: append(opts, m.PropagationWord())}
 }
 
-// sortMounts puts the mounts of user, image and engine in an order in which none hides another (a volume at /etc the engine's /etc/hosts): by the
-// depth of their targets.
+// sortMounts puts the mounts of user, image and engine in an order in which none hides another (a volume at /etc the engine's /etc/hosts):
+// by the depth of their targets.
 func (w *writer) sortMounts(first int) {
 	type entry struct {
 		m      specs.Mount

@@ -1,12 +1,12 @@
-// Package spec writes the OCI configuration of a container: from what was asked for (package container), what its image says, what the host can do
-// (host.Facts) and what the host answered to the questions that the container raises ([Answers]).
+// Package spec writes the OCI configuration of a container: from what was asked for (package container), what its image says, what the host
+// can do (host.Facts) and what the host answered to the questions that the container raises ([Answers]).
 //
-// Its one idea: the questions are asked first, by the engine, and then one pure function writes the configuration. The same input gives the same
-// configuration on any machine, so its tests are golden files, and a test by reflection shows that no field of container.Config is accepted and
-// ignored. With the configuration it returns where each part of it comes from, for the plan to print.
+// Its one idea: the questions are asked first, by the engine, and then one pure function writes the configuration. The same input gives the
+// same configuration on any machine, so its tests are golden files, and a test by reflection shows that no field of container.Config is
+// accepted and ignored. With the configuration it returns where each part of it comes from, for the plan to print.
 //
-// It refuses what this host or this combination of flags can't give, with a sentence that names the flag. It asks nothing, opens nothing, and
-// changes nothing.
+// It refuses what this host or this combination of flags can't give, with a sentence that names the flag. It asks nothing, opens nothing,
+// and changes nothing.
 //
 // Start reading at [Write].
 package spec
@@ -108,7 +108,10 @@ func Write(in Input) (*Output, error) {
 func newWriter(in Input) *writer {
 	s := &specs.Spec{Version: "1.2.0", Process: &specs.Process{}, Linux: &specs.Linux{Resources: &specs.LinuxResources{}}}
 	return &writer{
-		Input: in, c: &in.Container.Config, spec: s, out: &Output{Spec: s, Origins: map[string]string{"": "default"}, Mounts: map[string]compile.MountExtra{}},
+		Input: in, c: &in.Container.Config, spec: s, out: &Output{
+			Spec: s, Origins: map[string]string{"": "default"},
+			Mounts: map[string]compile.MountExtra{},
+		},
 		seenMount: map[string]int{},
 	}
 }

@@ -52,11 +52,23 @@ func input(t *testing.T, w container.Words) Input {
 // TestWrite compares whole configurations with golden files. The filter, which package seccomp tests, is left out of them.
 func TestWrite(t *testing.T) {
 	for name, w := range map[string]container.Words{
-		"plain":     {},
-		"command":   {Command: []string{"ls", "-l"}, Entrypoint: new(string), User: "0", Workdir: "/w", Env: []string{"A=1", "LANG"}, TTY: true, Init: true},
-		"limits":    {Memory: "64m", CPUs: "1.5", PidsLimit: ptr(int64(9)), Ulimit: []string{"nofile=5:9"}, DeviceReadBps: []string{"/dev/sda:1m"}, CpusetCpus: "0", BlkioWeight: 10},
-		"mounts":    {Volume: []string{"/srv/a/b:/a/b:ro,rslave", "/srv/a:/a"}, Tmpfs: []string{"/t:exec,size=1m"}, Mount: []string{"type=bind,source=/s,target=/m,readonly,bind-recursive=writable"}, ReadOnly: true, ShmSize: "1m"},
-		"privilege": {CapAdd: []string{"all"}, CapDrop: []string{"sys_time"}, SecurityOpt: []string{"no-new-privileges", "seccomp=unconfined", "systempaths=unconfined"}, Device: []string{"/dev/fuse:r", "/dev/dir:/dev/here"}, DeviceRule: []string{"b 8:* m"}},
+		"plain": {},
+		"command": {
+			Command: []string{"ls", "-l"}, Entrypoint: new(string), User: "0", Workdir: "/w", Env: []string{"A=1", "LANG"}, TTY: true,
+			Init: true,
+		},
+		"limits": {
+			Memory: "64m", CPUs: "1.5", PidsLimit: ptr(int64(9)), Ulimit: []string{"nofile=5:9"},
+			DeviceReadBps: []string{"/dev/sda:1m"}, CpusetCpus: "0", BlkioWeight: 10,
+		},
+		"mounts": {
+			Volume: []string{"/srv/a/b:/a/b:ro,rslave", "/srv/a:/a"}, Tmpfs: []string{"/t:exec,size=1m"},
+			Mount: []string{"type=bind,source=/s,target=/m,readonly,bind-recursive=writable"}, ReadOnly: true, ShmSize: "1m",
+		},
+		"privilege": {
+			CapAdd: []string{"all"}, CapDrop: []string{"sys_time"}, Device: []string{"/dev/fuse:r", "/dev/dir:/dev/here"},
+			SecurityOpt: []string{"no-new-privileges", "seccomp=unconfined", "systempaths=unconfined"}, DeviceRule: []string{"b 8:* m"},
+		},
 		"root":      {Privileged: true},
 		"network":   {Network: "host", PID: "container:x", IPC: "host", UTS: "host", CgroupNS: "host", Sysctl: []string{"kernel.msgmax=9"}},
 		"rootfs":    {Rootfs: "/srv/root", Remove: true},

@@ -9,8 +9,9 @@ import (
 )
 
 const (
-	passwd = "root:x:0:0:root:/root:/bin/sh\napp:x:1000:100:App:/home/app:/bin/sh\nbroken line\nwrap:x:4294967296:0::/:/bin/sh\nneg:x:-1:0::/:/bin/sh\n"
-	group  = "root:x:0:\nusers:x:100:\nvideo:x:44:app,root\nbad:x:zz:app\n"
+	passwd = "root:x:0:0:root:/root:/bin/sh\napp:x:1000:100:App:/home/app:/bin/sh\nbroken line\n" +
+		"wrap:x:4294967296:0::/:/bin/sh\nneg:x:-1:0::/:/bin/sh\n"
+	group = "root:x:0:\nusers:x:100:\nvideo:x:44:app,root\nbad:x:zz:app\n"
 )
 
 func TestLookupUser(t *testing.T) {
@@ -34,7 +35,10 @@ func TestLookupUser(t *testing.T) {
 		}
 	}
 	// CVE-2026-30892 and relatives: nothing that isn't plainly a number may become one, least of all 0.
-	for _, spec := range []string{"4294967296", "4294967295", "-1", "00", "007", "99999999999999999999", "nobody", "wrap", "neg", "app:nogroup", "app:-1", "app:4294967296", "1000:00"} {
+	for _, spec := range []string{
+		"4294967296", "4294967295", "-1", "00", "007", "99999999999999999999", "nobody", "wrap", "neg",
+		"app:nogroup", "app:-1", "app:4294967296", "1000:00",
+	} {
 		if got, err := LookupUser(spec, nil, []byte(passwd), []byte(group)); err == nil {
 			t.Errorf("%q is user %+v, want an error", spec, got)
 		}

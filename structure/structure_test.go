@@ -21,8 +21,10 @@ import (
 
 const module = "glassbox"
 
-// order is what allowed says, in one line, as HACKING.md and docs/architecture.md have it: what stands after a < may import what stands before it.
-const order = "plan, state, host, seccomp, signals < event, systemd, resctrl < cgroup, network < oci < compile < fork < supervise < bundle < docker < engine; " +
+// order is what allowed says, in one line, as HACKING.md and docs/architecture.md have it: what stands after a < may import what stands
+// before it.
+const order = "plan, state, host, seccomp, signals < event, systemd, resctrl < cgroup, network < oci < compile < fork < supervise < " +
+	"bundle < docker < engine; " +
 	"plan < container < spec; " +
 	"oci, compile < spec < docker; " +
 	"state, event, host < image < engine; " +
@@ -35,7 +37,9 @@ const order = "plan, state, host, seccomp, signals < event, systemd, resctrl < c
 func allowed() map[string][]string {
 	low := []string{"state", "event", "plan", "host", "host/nofile", "host/beneath", "host/remove", "seccomp", "systemd", "resctrl"}
 	order := map[string][]string{
-		"plan": nil, "state": nil, "event": {"state"}, "host/nofile": nil, "host/beneath": nil, "host/remove": nil, "signals": nil, "resctrl": {"plan", "host", "host/nofile"}, "host": {"host/nofile"}, "seccomp": nil, "image": {"state", "event", "host/beneath", "host/remove"},
+		"plan": nil, "state": nil, "event": {"state"}, "host/nofile": nil, "host/beneath": nil, "host/remove": nil, "signals": nil,
+		"resctrl": {"plan", "host", "host/nofile"}, "host": {"host/nofile"}, "seccomp": nil,
+		"image":   {"state", "event", "host/beneath", "host/remove"},
 		"systemd": {"plan"}, "cgroup": low, "network": low, "explain": {"plan", "seccomp"}, "structure": nil,
 	}
 	// Each of these may import all that come before it.
@@ -96,7 +100,8 @@ func parse(t *testing.T) []file {
 		rel, _ := filepath.Rel(root, path)
 		if d.IsDir() {
 			// The test folder holds programs for tests, which may import what they like.
-			if name := d.Name(); path != root && (strings.HasPrefix(name, ".") || name == "testdata" || rel == "test" || rel == "build" || rel == "bin") {
+			if name := d.Name(); path != root && (strings.HasPrefix(name, ".") || name == "testdata" || rel == "test" || rel == "build" ||
+				rel == "bin") {
 				return filepath.SkipDir
 			}
 			return nil

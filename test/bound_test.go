@@ -9,8 +9,8 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// TestBoundCaller starts containers from a process that is bound to one processor, as by taskset(1) or a service manager: they run on all of their
-// cpuset, and so does exec.
+// TestBoundCaller starts containers from a process that is bound to one processor, as by taskset(1) or a service manager: they run on all
+// of their cpuset, and so does exec.
 func TestBoundCaller(t *testing.T) {
 	if runtime.NumCPU() < 2 {
 		t.Skip("needs two processors")
@@ -39,8 +39,8 @@ func TestBoundCaller(t *testing.T) {
 	}
 }
 
-// TestClosedWorkdir has a working directory that only root may enter, with the power that a container's root lacks; runc enters it before that is
-// given up.
+// TestClosedWorkdir has a working directory that only root may enter, with the power that a container's root lacks; runc enters it before
+// that is given up.
 func TestClosedWorkdir(t *testing.T) {
 	s := besiege(t)
 	for _, f := range faces {

@@ -72,7 +72,8 @@ hostname; cat /proc/sys/kernel/domainname; id; pwd; umask; env | sort
 grep -E "^(Uid|Gid|Groups|Cap|NoNewPrivs|Seccomp|Speculation|Cpus_allowed_list|Mems_allowed_list)" /proc/self/status
 sed "s/[0-9a-f]\{64\}/ID/g" /proc/self/mountinfo | cut -d" " -f4- | sed "s/master:[0-9]*/master/;s/shared:[0-9]*/shared/" | sort
 cat /proc/self/cgroup /proc/self/limits /proc/self/oom_score_adj | sed "s/[0-9a-f]\{64\}/ID/g"
-for f in memory/memory.limit_in_bytes memory/memory.memsw.limit_in_bytes memory/memory.soft_limit_in_bytes cpu/cpu.cfs_quota_us cpu/cpu.shares pids/pids.max devices/devices.list cpuset/cpuset.cpus memory.max cpu.max pids.max; do
+for f in memory/memory.limit_in_bytes memory/memory.memsw.limit_in_bytes memory/memory.soft_limit_in_bytes \
+	cpu/cpu.cfs_quota_us cpu/cpu.shares pids/pids.max devices/devices.list cpuset/cpuset.cpus memory.max cpu.max pids.max; do
 	if [ -e /sys/fs/cgroup/$f ]; then echo $f; cat /sys/fs/cgroup/$f; fi
 done
 for ns in /proc/self/ns/*; do test $(readlink $ns) = "$(readlink /proc/1/ns/${ns##*/})" && echo ${ns##*/} as process 1; done
@@ -81,7 +82,8 @@ ls -lR /dev | grep -v ^total | sed "s/[A-Z][a-z][a-z] .[0-9] [0-9:]*//;s/ 136,.*
 sysctl -a 2>/dev/null | grep -E "ip_forward |unprivileged_port|ping_group|kernel.msgmax"
 ls -l /proc/kcore /proc/acpi 2>&1 | sed "s/[A-Z][a-z][a-z] .[0-9] [0-9:]*//"
 cat /etc/hostname
-echo x >/sys/kernel/profiling; echo x >/proc/sys/vm/swappiness; mount -t tmpfs none /mnt; unshare -U true; touch /read-only && rm /read-only && echo writable
+echo x >/sys/kernel/profiling; echo x >/proc/sys/vm/swappiness; mount -t tmpfs none /mnt; unshare -U true
+touch /read-only && rm /read-only && echo writable
 echo fds: $(ls /proc/self/fd | wc -l)
 [ $$ = 1 ] && echo first process
 exit 7`

@@ -8,15 +8,17 @@ import (
 	"testing"
 )
 
-// TestThreatLinkedTargets is row 32: links in the root file system where something is mounted, made or entered. A dangling one leads to what
-// is then made inside; the root itself is no target of a mount; and nothing is made in a directory of the host.
+// TestThreatLinkedTargets is row 32: links in the root file system where something is mounted, made or entered. A dangling one leads to
+// what is then made inside; the root itself is no target of a mount; and nothing is made in a directory of the host.
 func TestThreatLinkedTargets(t *testing.T) {
 	s := besiege(t)
 	s.shell("mkdir -p given/dir && echo given >given/file && echo given >given/dir/file")
 	given := filepath.Join(s.dir, "given")
 	const links = `
-		ln -s /new/absolute absolute; ln -s ../../../../new/up mnt/up; ln -s chain2 chain1; ln -s /mnt/chain3 chain2; ln -s ../new/chain mnt/chain3
-		ln -s /gone var; ln -s /mnt/../new/dots/./../dotted dotted; ln -s / all; ln -s mnt/.. all2; ln -s all2 all3; ln -s loop loop; ln -s /dev devices`
+		ln -s /new/absolute absolute; ln -s ../../../../new/up mnt/up; ln -s chain2 chain1
+		ln -s /mnt/chain3 chain2; ln -s ../new/chain mnt/chain3
+		ln -s /gone var; ln -s /mnt/../new/dots/./../dotted dotted; ln -s / all
+		ln -s mnt/.. all2; ln -s all2 all3; ln -s loop loop; ln -s /dev devices`
 	for _, f := range faces {
 		for path, want := range map[string]string{
 			"/absolute": "/new/absolute", "/mnt/up": "/new/up", "/chain1": "/new/chain", "/var/run/x": "/gone/run/x", "/dotted": "/new/dotted",
@@ -43,7 +45,10 @@ func TestThreatLinkedTargets(t *testing.T) {
 		}
 		// A link that is in a directory of the host's leads to a place of the container's, too.
 		s.shell("rm -rf given/dir/link; ln -s ../../../new/inner given/dir/link")
-		b := box{rootfs: s.root(""), binds: [][2]string{{given + "/dir", "/data"}, {given + "/file", "/data/link"}}, args: []string{"cat", "/new/inner"}}
+		b := box{
+			rootfs: s.root(""), binds: [][2]string{{given + "/dir", "/data"}, {given + "/file", "/data/link"}},
+			args: []string{"cat", "/new/inner"},
+		}
 		if res := s.run(f, b); res.Stdout != "given\n" {
 			t.Errorf("%s, a link inside another mount: got %q: %s", f, res.Stdout, res.Stderr)
 		}
@@ -54,7 +59,8 @@ func TestThreatLinkedTargets(t *testing.T) {
 			} {
 				b.rootfs, b.args = s.root(links), []string{"echo", "started"}
 				res := s.run(f, b)
-				if res.Code == 0 || strings.Contains(res.Stdout, "started") || path != "/loop" && !strings.Contains(res.Stderr, "leads to the root directory") {
+				if res.Code == 0 || strings.Contains(res.Stdout, "started") ||
+					path != "/loop" && !strings.Contains(res.Stderr, "leads to the root directory") {
 					t.Errorf("%s, %s at %s: got %d, %q: %s", f, kind, path, res.Code, res.Stdout, res.Stderr)
 				}
 			}
@@ -63,9 +69,12 @@ func TestThreatLinkedTargets(t *testing.T) {
 		s.shell("rm -rf devs && mkdir -p devs")
 		devs := filepath.Join(s.dir, "devs")
 		for what, b := range map[string]box{
-			"a directory over /dev":              {rootfs: s.root(links), binds: [][2]string{{devs, "/devices"}}},
-			"a device over a bind":               {rootfs: s.root(links), binds: [][2]string{{devs, "/devices"}}, device: "/dev/more/x"},
-			"/dev elsewhere, with a bind on it":  {rootfs: s.root("rmdir dev; ln -s /mnt/d dev"), binds: [][2]string{{devs, "/mnt/d"}}, device: "/dev/y"},
+			"a directory over /dev": {rootfs: s.root(links), binds: [][2]string{{devs, "/devices"}}},
+			"a device over a bind":  {rootfs: s.root(links), binds: [][2]string{{devs, "/devices"}}, device: "/dev/more/x"},
+			"/dev elsewhere, with a bind on it": {
+				rootfs: s.root("rmdir dev; ln -s /mnt/d dev"), binds: [][2]string{{devs, "/mnt/d"}},
+				device: "/dev/y",
+			},
 			"a device where a link leads out":    {rootfs: s.root("ln -s /mnt out"), binds: [][2]string{{devs, "/mnt"}}, device: "/out/z"},
 			"a device in a directory of another": {rootfs: s.root(""), binds: [][2]string{{devs, "/mnt"}}, device: "/mnt/z"},
 			"a device by a loop":                 {rootfs: s.root(links), binds: [][2]string{{devs, "/mnt"}}, device: "/loop/z"},
@@ -110,9 +119,11 @@ func TestEtcLinks(t *testing.T) {
 	} {
 		root := s.root(script)
 		before := s.sh("cd " + root + " && ls -lR etc mnt run").Stdout
-		b := box{rootfs: root + ":O", args: []string{"sh", "-c", "cat /etc/hostname; grep -c localhost /etc/hosts; [ -f /etc/resolv.conf ] && echo resolv"}}
+		b := box{rootfs: root + ":O", args: []string{"sh", "-c", "cat /etc/hostname; grep -c localhost /etc/hosts; [ -f /etc/resolv.conf ] " +
+			"&& echo resolv"}}
 		argv := slices.Insert(s.command(engineFace, s.id("box"), b), 2, "--rm", "--hostname", "named")
-		if res := s.on(argv...); !strings.HasPrefix(res.Stdout, "named\n") || !strings.HasSuffix(res.Stdout, "\nresolv\n") || strings.Contains(res.Stdout, "\n0\n") {
+		if res := s.on(argv...); !strings.HasPrefix(res.Stdout, "named\n") || !strings.HasSuffix(res.Stdout, "\nresolv\n") ||
+			strings.Contains(res.Stdout, "\n0\n") {
 			t.Errorf("%s: got %d, %q: %s", what, res.Code, res.Stdout, res.Stderr)
 		}
 		if after := s.sh("cd " + root + " && ls -lR etc mnt run").Stdout; after != before {
@@ -121,8 +132,8 @@ func TestEtcLinks(t *testing.T) {
 	}
 }
 
-// TestThreatKeyring is row 28: containers that may call keyctl look for one another's keys. The first one opens its keyring to all, before the
-// others are there.
+// TestThreatKeyring is row 28: containers that may call keyctl look for one another's keys. The first one opens its keyring to all, before
+// the others are there.
 func TestThreatKeyring(t *testing.T) {
 	s := besiege(t)
 	for _, f := range faces {

@@ -85,8 +85,9 @@ func besiege(t *testing.T) *siege {
 	// Binaries of its own: an attack that succeeds must not hurt the next test.
 	s.bin = filepath.Join(s.dir, "bin")
 	s.shell("cp -a " + run.bin + "/. " + s.bin)
-	s.shell("mkdir -p base/bin base/t base/proc base/sys base/dev base/etc base/tmp base/run base/mnt base/root && cp /bin/busybox base/bin/busybox && " +
-		"ln -s busybox base/bin/sh && cp " + run.set.Prog() + " base/t/prog && ln -s /bin base/usr && printf 'root:x:0:0::/root:/bin/sh\\n' >base/etc/passwd")
+	s.shell("mkdir -p base/bin base/t base/proc base/sys base/dev base/etc base/tmp base/run base/mnt base/root && " +
+		"cp /bin/busybox base/bin/busybox && ln -s busybox base/bin/sh && cp " + run.set.Prog() + " base/t/prog && " +
+		"ln -s /bin base/usr && printf 'root:x:0:0::/root:/bin/sh\\n' >base/etc/passwd")
 	applets, err := exec.Command("/bin/busybox", "--list").Output()
 	must(t, err)
 	for _, name := range strings.Fields(string(applets)) {
@@ -358,7 +359,10 @@ func (s *siege) bundle(f face, b box) string {
 		Mounts: []specs.Mount{
 			{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
 			{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
-			{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"}},
+			{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{
+				"nosuid", "noexec", "newinstance", "ptmxmode=0666",
+				"mode=0620",
+			}},
 			{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: []string{"nosuid", "noexec", "nodev", "mode=1777", "size=65536k"}},
 			{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", "ro"}},
 			{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"nosuid", "noexec", "nodev", "relatime", "ro"}},

@@ -38,7 +38,11 @@ settle() { sleep `+fmt.Sprint(scaled(400*time.Millisecond).Seconds())+`; }
 in_mounts() { nsenter -t $P -m -p "$@"; }
 in_net() { nsenter -t $P -n "$@"; }
 # group CONTROLLER: the container's directory; v1's, or the one of v2.
-group() { for d in /sys/fs/cgroup/$1/glassbox/$ID /sys/fs/cgroup/glassbox/$ID /sys/fs/cgroup/unified/glassbox/$ID; do [ ! -d $d ] || { echo $d; return; }; done; }
+group() {
+	for d in /sys/fs/cgroup/$1/glassbox/$ID /sys/fs/cgroup/glassbox/$ID /sys/fs/cgroup/unified/glassbox/$ID; do
+		[ ! -d $d ] || { echo $d; return; }
+	done
+}
 v1() { [ -d /sys/fs/cgroup/$1/glassbox/$ID ]; }
 `), 0o644))
 	const usual = "-m 64m --pids-limit 50 --cpus 0.5 -p 8080:80 -v SHARED:/data:ro --tmpfs /run:size=1m --ulimit nofile=100:200 " +
@@ -140,8 +144,12 @@ var tamperings = []tampering{
 		name: "the process to another cgroup (v2)", do: `mkdir -p /sys/fs/cgroup/other; echo $P >/sys/fs/cgroup/other/cgroup.procs`,
 		undo: `rmdir /sys/fs/cgroup/other`, need: "! " + legacy, want: []string{"clone3: | in /sys/fs/cgroup/other"},
 	},
-	{name: "a second process to another cgroup", do: `glassbox exec -d $NAME sleep 999; settle; for p in $(cat $(group pids)/cgroup.procs); do [ $p = $P ] || break; done
-		if v1 pids; then echo $p >/sys/fs/cgroup/pids/cgroup.procs; else echo $p >/sys/fs/cgroup/init/cgroup.procs; fi`, want: []string{"unlisted: process | (sleep) of the container is in cgroup"}},
+	{
+		name: "a second process to another cgroup", do: `glassbox exec -d $NAME sleep 999; settle
+		for p in $(cat $(group pids)/cgroup.procs); do [ $p = $P ] || break; done
+		if v1 pids; then echo $p >/sys/fs/cgroup/pids/cgroup.procs; else echo $p >/sys/fs/cgroup/init/cgroup.procs; fi`,
+		want: []string{"unlisted: process | (sleep) of the container is in cgroup"},
+	},
 	{
 		name: "a stranger in its cgroup", do: `sleep 988 >/dev/null 2>&1 & echo $! >$(group pids)/cgroup.procs`,
 		want: []string{"unlisted: process | (sleep) is in its cgroup, and not in its PID namespace"},

@@ -43,7 +43,10 @@ func asInterpreter() []byte {
 		machine = elf.EM_AARCH64
 	}
 	name := "/proc/self/exe\x00"
-	h := elf.Header64{Type: uint16(elf.ET_EXEC), Machine: uint16(machine), Version: 1, Entry: base, Phoff: 64, Ehsize: 64, Phentsize: 56, Phnum: 2}
+	h := elf.Header64{
+		Type: uint16(elf.ET_EXEC), Machine: uint16(machine), Version: 1, Entry: base, Phoff: 64, Ehsize: 64, Phentsize: 56,
+		Phnum: 2,
+	}
 	copy(h.Ident[:], "\x7fELF\x02\x01\x01")
 	size := uint64(at + len(name))
 	var out bytes.Buffer
@@ -87,7 +90,8 @@ func TestThreatExecutable(t *testing.T) {
 					s.until("a look at the entrypoint", func() bool { return s.exists(result) })
 				} else {
 					s.on(s.exec(f, nil, id, "/evil")...)
-					script := `i=0; while [ $i -lt ` + fmt.Sprint(few(34)) + ` ]; do for p in /plain /interp /bin/true; do "$@" $p; done; i=$((i+1)); done >/dev/null 2>&1`
+					script := `i=0; while [ $i -lt ` + fmt.Sprint(few(34)) +
+						` ]; do for p in /plain /interp /bin/true; do "$@" $p; done; i=$((i+1)); done >/dev/null 2>&1`
 					s.sh(script, append([]string{"sh"}, s.exec(f, nil, id)...)...)
 					must(t, os.WriteFile(filepath.Join(root, "stop"), nil, 0o644))
 					s.until("the attacker's end", func() bool { return s.exists(result + ".done") })
@@ -107,7 +111,8 @@ func TestThreatExecutable(t *testing.T) {
 }
 
 // where is a program for a container that tells where it is, and looks for the host from there.
-var where = []string{"sh", "-c", `for d in . .. ../../../../../../../..; do [ -e $d` + secret + ` ] && echo escaped; done; echo "in $(pwd -P)"`}
+var where = []string{"sh", "-c", `for d in . .. ../../../../../../../..; do [ -e $d` + secret +
+	` ] && echo escaped; done; echo "in $(pwd -P)"`}
 
 // TestThreatWorkingDirectory is row 2: the working directory is named through a descriptor of the runtime or of its caller.
 func TestThreatWorkingDirectory(t *testing.T) {
@@ -128,7 +133,8 @@ func TestThreatWorkingDirectory(t *testing.T) {
 		if res := s.run(f, box{rootfs: root, args: where, cwd: "/tmp"}); res.Stdout != "in /tmp\n" {
 			t.Errorf("%s in /tmp: %q %s", f, res.Stdout, res.Stderr)
 		}
-		if res := s.run(f, box{rootfs: root, args: where, cwd: "/mnt", binds: [][2]string{{"/", "/mnt"}}}); !strings.Contains(res.Stdout, "escaped") {
+		b := box{rootfs: root, args: where, cwd: "/mnt", binds: [][2]string{{"/", "/mnt"}}}
+		if res := s.run(f, b); !strings.Contains(res.Stdout, "escaped") {
 			t.Errorf("%s in the host's root directory: %q %s", f, res.Stdout, res.Stderr)
 		}
 		id, _ := s.start(f, box{rootfs: root, args: []string{"sleep", "1000"}})
@@ -168,7 +174,8 @@ func (s *siege) fds(f face, id string, others int) (found bool) {
 		for _, e := range entries {
 			// Standard descriptors are the caller's, but none is a null device of the host.
 			var st, null unix.Stat_t
-			if unix.Stat(filepath.Join(dir, e.Name()), &st) == nil && unix.Stat(s.host.Path("/dev/null"), &null) == nil && st.Dev == null.Dev && st.Ino == null.Ino {
+			if unix.Stat(filepath.Join(dir, e.Name()), &st) == nil && unix.Stat(s.host.Path("/dev/null"), &null) == nil && st.Dev == null.Dev &&
+				st.Ino == null.Ino {
 				s.Errorf("%s: %q has the host's /dev/null as descriptor %s", f, line, e.Name())
 			}
 			if !slices.Contains([]string{"0", "1", "2"}, e.Name()) {
@@ -317,14 +324,18 @@ func TestThreatSwap(t *testing.T) {
 	s := besiege(t)
 	s.shell("mkdir -p volume/a/mnt marker && touch marker/marker && ln -s ../../../../../../../../ volume/b && chmod -R 777 volume")
 	volume, marker := filepath.Join(s.dir, "volume"), filepath.Join(s.dir, "marker")
-	attacker, _ := s.start(engineFace, box{rootfs: s.root(""), binds: [][2]string{{volume, "/vol"}}, args: []string{"/t/prog", "swap", "/stop", "/vol/a", "/vol/b"}})
+	attacker, _ := s.start(engineFace, box{
+		rootfs: s.root(""), binds: [][2]string{{volume, "/vol"}},
+		args: []string{"/t/prog", "swap", "/stop", "/vol/a", "/vol/b"},
+	})
 	before := s.ok(s.sh("cut -d' ' -f3- /proc/self/mountinfo; ls /; ls /mnt"))
 	started := 0
 	for _, f := range faces {
 		root := s.root("")
 		b := box{rootfs: root, binds: [][2]string{{volume, "/vol"}, {marker, "/vol/a/mnt"}, {marker, "/vol/a/made/here"}}}
 		// Whether a mount came to lie in the directory or, by the link, in the container's own root: it is in the container.
-		b.args = []string{"sh", "-c", `echo $(grep -c " - .* [^ ]*$" /proc/self/mountinfo) $(grep -c "/marker /" /proc/self/mountinfo); ls / | grep -c boot`}
+		b.args = []string{"sh", "-c", `echo $(grep -c " - .* [^ ]*$" /proc/self/mountinfo) $(grep -c "/marker /" /proc/self/mountinfo)
+			ls / | grep -c boot`}
 		n := few(map[face]int{engineFace: 200, runtimeFace: 300, hookedFace: 500}[f])
 		bundle := ""
 		if f != engineFace {
@@ -404,7 +415,8 @@ func TestThreatNull(t *testing.T) {
 			if f == engineFace {
 				b.rootfs, b.binds = s.root(""), [][2]string{{filepath.Join(root, "dev"), "/dev"}}
 			}
-			b.args = []string{"sh", "-c", `stat -c "%n %F %t:%T" /proc/keys; grep -c core_pattern /proc/self/mountinfo; stat -c "%F %t:%T" /proc/sys/kernel/core_pattern; timeout 5 cat /proc/keys | wc -c`}
+			b.args = []string{"sh", "-c", `stat -c "%n %F %t:%T" /proc/keys; grep -c core_pattern /proc/self/mountinfo
+				stat -c "%F %t:%T" /proc/sys/kernel/core_pattern; timeout 5 cat /proc/keys | wc -c`}
 			res := s.run(f, b)
 			want := "/proc/keys character special file 1:3\n0\nregular empty file 0:0\n0\n"
 			if res.Code == 0 && res.Stdout != want {
@@ -431,12 +443,16 @@ func TestThreatConsole(t *testing.T) {
 		rootfs: s.root(""), binds: [][2]string{{volume, "/vol"}},
 		args: []string{"/t/prog", "swap", "/stop", "/vol/pts", "/vol/evil", "/vol/console", "/vol/evilconsole"},
 	})
-	program := []string{"sh", "-c", `[ -t 0 ] && echo terminal; stat -Lc "%t" /proc/self/fd/0; grep -c core_pattern /proc/self/mountinfo; stat -c "%F" /proc/sys/kernel/core_pattern`}
+	program := []string{"sh", "-c", `[ -t 0 ] && echo terminal; stat -Lc "%t" /proc/self/fd/0
+		grep -c core_pattern /proc/self/mountinfo; stat -c "%F" /proc/sys/kernel/core_pattern`}
 	want := "terminal\n88\n0\nregular empty file\n"
 	// A /dev that the attacker shares; terminals of the attacker's making; and what every container has.
 	fake := func(spec *specs.Spec) {
 		spec.Mounts = slices.DeleteFunc(spec.Mounts, func(m specs.Mount) bool { return m.Destination == "/dev/pts" })
-		spec.Mounts = append(spec.Mounts, specs.Mount{Destination: "/dev/pts", Type: "bind", Source: filepath.Join(volume, "evil"), Options: []string{"rbind"}})
+		spec.Mounts = append(spec.Mounts, specs.Mount{
+			Destination: "/dev/pts", Type: "bind", Source: filepath.Join(volume, "evil"),
+			Options: []string{"rbind"},
+		})
 	}
 	for name, edit := range map[string]func(*specs.Spec){"shared /dev": sharedDev(volume), "fake terminals": fake, "own": nil} {
 		for _, f := range faces {
@@ -477,13 +493,20 @@ func TestThreatTerminal(t *testing.T) {
 	s := besiege(t)
 	s.shell("mkdir -p volume/pts volume/evil && for n in 0 1 2 3; do ln -s /victim volume/evil/$n; done")
 	volume := filepath.Join(s.dir, "volume")
-	attacker, _ := s.start(runtimeFace, box{rootfs: s.root(""), binds: [][2]string{{volume, "/vol"}}, args: []string{"/t/prog", "turn", "/stop", "/vol/pts", "/vol/evil"}})
+	attacker, _ := s.start(runtimeFace, box{
+		rootfs: s.root(""), binds: [][2]string{{volume, "/vol"}},
+		args: []string{"/t/prog", "turn", "/stop", "/vol/pts", "/vol/evil"},
+	})
 	root := s.root("touch victim")
-	b := box{rootfs: root, args: []string{"sh", "-c", `[ -t 0 ] && stat -Lc "%t %u" /proc/self/fd/0`}, tty: true, user: "1000:1000", edit: sharedDev(volume)}
+	b := box{
+		rootfs: root, args: []string{"sh", "-c", `[ -t 0 ] && stat -Lc "%t %u" /proc/self/fd/0`}, tty: true, user: "1000:1000",
+		edit: sharedDev(volume),
+	}
 	good := 0
 	const n = 8
 	for range n {
-		res := s.on(append([]string{"strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=ioctl", "-e", "inject=ioctl:delay_exit=15000"}, s.command(runtimeFace, s.id("box"), b)...)...)
+		res := s.on(append([]string{"strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=ioctl", "-e", "inject=ioctl:delay_exit=15000"},
+			s.command(runtimeFace, s.id("box"), b)...)...)
 		if got := strings.ReplaceAll(res.Stdout, "\r", ""); got == "88 1000\n" {
 			good++
 		} else if res.Code == 0 || got != "" {
@@ -505,7 +528,8 @@ func TestThreatProc(t *testing.T) {
 	s := besiege(t)
 	s.shell("mkdir -p fake/attr && for n in oom_score_adj attr/exec attr/keycreate loginuid status; do echo fake >fake/$n; done")
 	fake := filepath.Join(s.dir, "fake")
-	program := []string{"sh", "-c", `cat /proc/1/comm; stat -f -c %t /proc /proc/self/attr; cat /proc/self/oom_score_adj /proc/sys/net/ipv4/ip_forward`}
+	program := []string{"sh", "-c", `cat /proc/1/comm; stat -f -c %t /proc /proc/self/attr
+		cat /proc/self/oom_score_adj /proc/sys/net/ipv4/ip_forward`}
 	want := "sh\n9fa0\n9fa0\n500\n1\n"
 	type try struct {
 		name, script string
@@ -569,7 +593,10 @@ func TestThreatLinkedRoot(t *testing.T) {
 				if there {
 					script += "; mkdir -p ." + victim
 				}
-				b := box{rootfs: s.root(script), args: []string{"sh", "-c", "[ -e " + secret + " ] && echo escaped; echo here"}, tmpfs: []string{"/mnt/below"}}
+				b := box{
+					rootfs: s.root(script), args: []string{"sh", "-c", "[ -e " + secret + " ] && echo escaped; echo here"},
+					tmpfs: []string{"/mnt/below"},
+				}
 				if strings.HasPrefix(dir, "dev/") || strings.HasPrefix(dir, "sys/") {
 					// Nothing covers the link.
 					b.edit = func(spec *specs.Spec) {
@@ -624,10 +651,13 @@ func TestThreatRootlessCgroups(t *testing.T) {
 		for d in /sys/fs/cgroup /sys/fs/cgroup/*; do mkdir -p $d/users/own 2>/dev/null && chown -R 1000:1000 $d/users; done
 		user sh -c 'for d in /sys/fs/cgroup/users /sys/fs/cgroup/*/users; do [ ! -d $d ] || mkdir $d/mine; done' && echo outside
 		user glassbox-runtime spec --rootless
-		inside='for d in $(find /sys/fs/cgroup -type d -name own); do echo seen; mkdir $d/made && echo made $d; mount -o remount,rw $d; echo 1 >$d/cgroup.procs && echo joined $d; done 2>/dev/null; echo end'
-		user sh -c 'jq --arg s "$1" ".process.args = [\"sh\", \"-c\", \$s] | .process.terminal = false" config.json >new && mv new config.json' sh "$inside"
+		inside='for d in $(find /sys/fs/cgroup -type d -name own); do
+			echo seen; mkdir $d/made && echo made $d; mount -o remount,rw $d; echo 1 >$d/cgroup.procs && echo joined $d; done 2>/dev/null; echo end'
+		user sh -c 'jq --arg s "$1" ".process.args = [\"sh\", \"-c\", \$s] | .process.terminal = false" config.json >new &&
+			mv new config.json' sh "$inside"
 		user glassbox-runtime run mine </dev/null 2>&1`))
-	if !strings.HasPrefix(got, "outside\n") || !strings.HasSuffix(got, "end\n") || strings.Contains(got, "made") || strings.Contains(got, "joined") {
+	if !strings.HasPrefix(got, "outside\n") || !strings.HasSuffix(got, "end\n") || strings.Contains(got, "made") ||
+		strings.Contains(got, "joined") {
 		t.Errorf("got %s", got)
 	}
 	if !strings.Contains(got, "seen") {
@@ -648,7 +678,8 @@ func TestThreatCalls(t *testing.T) {
 		}
 		return results
 	}
-	filter, err := seccomp.Compile(seccomp.Default(seccomp.DefaultOptions{Arch: runtime.GOARCH, Caps: dockerCaps, KernelMajor: 6}), runtime.GOARCH)
+	filter, err := seccomp.Compile(seccomp.Default(seccomp.DefaultOptions{Arch: runtime.GOARCH, Caps: dockerCaps, KernelMajor: 6}),
+		runtime.GOARCH)
 	must(t, err)
 	root := s.root("")
 	for _, f := range faces {
@@ -673,10 +704,12 @@ func TestThreatCalls(t *testing.T) {
 		if denied < 200 {
 			t.Errorf("%s: the profile denies only %d of %d calls", f, denied, len(got))
 		}
-		if got, want := s.ok(s.run(f, box{rootfs: root, args: []string{"/t/prog", "newns"}})), "clone3 ENOSYS\nclone EPERM\nunshare EPERM\n"; got != want {
+		if got, want := s.ok(s.run(f, box{rootfs: root, args: []string{"/t/prog", "newns"}})),
+			"clone3 ENOSYS\nclone EPERM\nunshare EPERM\n"; got != want {
 			t.Errorf("%s: user namespaces: got %q, want %q", f, got, want)
 		}
-		if got, want := s.ok(s.run(f, box{rootfs: root, args: []string{"/t/prog", "newns"}, bare: true})), "clone3 ok\nclone ok\n"; !strings.HasPrefix(got, want) {
+		if got, want := s.ok(s.run(f, box{rootfs: root, args: []string{"/t/prog", "newns"}, bare: true})),
+			"clone3 ok\nclone ok\n"; !strings.HasPrefix(got, want) {
 			t.Errorf("%s: user namespaces without a filter: got %q, want %q", f, got, want)
 		}
 	}
@@ -733,7 +766,8 @@ func decide(program []seccomp.Instruction, nr int) uint32 {
 func TestThreatInheritable(t *testing.T) {
 	s := besiege(t)
 	generous := func(argv []string) string {
-		return s.ok(s.on(append([]string{"setpriv", "--inh-caps=+chown,+kill,+setuid,+net_raw,+sys_admin", "--ambient-caps=+chown,+sys_admin"}, argv...)...))
+		return s.ok(s.on(append([]string{"setpriv", "--inh-caps=+chown,+kill,+setuid,+net_raw,+sys_admin", "--ambient-caps=+chown,+sys_admin"},
+			argv...)...))
 	}
 	if got := generous([]string{"grep", "CapInh", "/proc/self/status"}); strings.Contains(got, "0000000000000000") {
 		t.Fatalf("setpriv gives no inheritable capabilities: %s", got)
@@ -782,7 +816,8 @@ func TestThreatUser(t *testing.T) {
 		try("1000:1001", "1000:1001")
 		try("2147483647:2147483647", "2147483647:2147483647")
 		for _, user := range []string{
-			"4294967296", "4294967295", "-1", "00", "007", "0x0", "+1", "1e3", "1.0", "18446744073709551616", "99999999999999999999999999999999", "٣", "１", "1_000", "1 000",
+			"4294967296", "4294967295", "-1", "00", "007", "0x0", "+1", "1e3", "1.0", "18446744073709551616", "99999999999999999999999999999999",
+			"٣", "１", "1_000", "1 000",
 		} {
 			try(user, "")
 			try("1000:"+user, "")
@@ -796,7 +831,10 @@ func TestThreatUser(t *testing.T) {
 	}
 	// The number that is "leave it as it is" to the kernel, where no parser of a flag comes first.
 	id, _ := s.start(runtimeFace, box{rootfs: root, args: []string{"sleep", "1000"}})
-	for what, user := range map[string]specs.User{"uid": {UID: 4294967295, GID: 1000}, "gid": {UID: 1000, GID: 4294967295}, "additionalGids": {UID: 1000, GID: 1000, AdditionalGids: []uint32{4294967295}}} {
+	for what, user := range map[string]specs.User{
+		"uid": {UID: 4294967295, GID: 1000}, "gid": {UID: 1000, GID: 4294967295},
+		"additionalGids": {UID: 1000, GID: 1000, AdditionalGids: []uint32{4294967295}},
+	} {
 		process := filepath.Join(s.dir, "process.json")
 		text, err := json.Marshal(specs.Process{Args: program, Cwd: "/", Env: []string{"PATH=/bin"}, User: user})
 		must(t, err)
@@ -806,7 +844,8 @@ func TestThreatUser(t *testing.T) {
 			"exec --process": s.on("glassbox-runtime", "exec", "--process", process, id),
 		} {
 			if res.Code == 0 || res.Stdout != "" || !strings.Contains(res.Stderr, "/user/"+what) {
-				t.Errorf("%s: 4294967295 as %s: exit code %d, got %q (%s), want an error that names it", how, what, res.Code, res.Stdout, strings.TrimSpace(res.Stderr))
+				t.Errorf("%s: 4294967295 as %s: exit code %d, got %q (%s), want an error that names it", how, what, res.Code, res.Stdout,
+					strings.TrimSpace(res.Stderr))
 			}
 		}
 	}
@@ -854,8 +893,14 @@ func TestThreatBombs(t *testing.T) {
 		}{
 			{box{args: []string{"/t/prog", "forkbomb"}, pids: 60}, "can't fork"},
 			{box{args: []string{"sh", "-c", "/t/prog membomb; echo ended with $?; sleep 1000"}, memory: 64 << 20}, "ended with 137"},
-			{box{args: []string{"/t/prog", "diskbomb", "/scratch/file", "/dev/shm/file"}, tmpfs: []string{"/scratch"}, size: "8m", memory: 256 << 20}, "can't write: write /dev/shm/file: no space left"},
-			{box{args: []string{"sh", "-c", "/t/prog diskbomb /scratch/file; echo ended with $?; sleep 1000"}, tmpfs: []string{"/scratch"}, size: "900m", memory: 64 << 20}, "ended with 137"},
+			{box{
+				args: []string{"/t/prog", "diskbomb", "/scratch/file", "/dev/shm/file"}, tmpfs: []string{"/scratch"}, size: "8m",
+				memory: 256 << 20,
+			}, "can't write: write /dev/shm/file: no space left"},
+			{box{
+				args: []string{"sh", "-c", "/t/prog diskbomb /scratch/file; echo ended with $?; sleep 1000"}, tmpfs: []string{"/scratch"},
+				size: "900m", memory: 64 << 20,
+			}, "ended with 137"},
 			{box{args: []string{"/t/prog", "fdbomb"}, nofile: 256, pids: 60}, "can't open more after 255: too many open files"},
 		}
 		type running struct{ id, out string }
@@ -882,7 +927,9 @@ func TestThreatBombs(t *testing.T) {
 		}
 		for i, bomb := range bombs {
 			alive()
-			s.until(fmt.Sprintf("%s: %q from %v", f, bomb.says, bomb.args), func() bool { return strings.Contains(s.logs(f, list[i].id, list[i].out), bomb.says) })
+			s.until(fmt.Sprintf("%s: %q from %v", f, bomb.says, bomb.args), func() bool {
+				return strings.Contains(s.logs(f, list[i].id, list[i].out), bomb.says)
+			})
 			if n := s.processes(f, list[i].id); bomb.pids > 0 && n > int(bomb.pids) {
 				t.Errorf("%s: %v has %d processes, want at most %d", f, bomb.args, n, bomb.pids)
 			}

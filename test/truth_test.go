@@ -113,7 +113,8 @@ func TestTruth(t *testing.T) {
 	mutated := map[string]bool{}
 	for i, flags := range truthRuns() {
 		name := fmt.Sprintf("truth%d", i)
-		line := strings.NewReplacer("SHARED", filepath.Join(s.dir, "shared"), "ROOT", root, "PROFILE", filepath.Join(s.dir, "profile.json")).Replace(flags)
+		line := strings.NewReplacer("SHARED", filepath.Join(s.dir, "shared"), "ROOT", root, "PROFILE",
+			filepath.Join(s.dir, "profile.json")).Replace(flags)
 		file := filepath.Join(s.dir, name+".trace")
 		argv := []string{strace, "-f", "-n", "-v", "-s", "1000000", "-xx", "-yy", "-X", "raw", "-o", file, "glassbox", "run", "--name", name}
 		res := s.on(append(argv, strings.Fields(line)...)...)
@@ -135,11 +136,14 @@ func TestTruth(t *testing.T) {
 		{"bundle with limits", box{memory: 64 << 20, pids: 30, nofile: 100, score: 200}},
 		{"bundle with binds and tmpfs", box{binds: [][2]string{{filepath.Join(s.dir, "shared"), "/mnt"}}, tmpfs: []string{"/scratch"}}},
 		{"bundle of a user, without a filter", box{user: "1000:5", bare: true, cwd: "/tmp"}},
-		{"bundle with a user namespace", box{binds: [][2]string{{filepath.Join(s.dir, "shared"), "/mnt"}}, nofile: 100, edit: func(spec *specs.Spec) {
-			spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
-			ids := []specs.LinuxIDMapping{{ContainerID: 0, HostID: 0, Size: 65536}}
-			spec.Linux.UIDMappings, spec.Linux.GIDMappings = ids, ids
-		}}},
+		{"bundle with a user namespace", box{
+			binds: [][2]string{{filepath.Join(s.dir, "shared"), "/mnt"}}, nofile: 100,
+			edit: func(spec *specs.Spec) {
+				spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+				ids := []specs.LinuxIDMapping{{ContainerID: 0, HostID: 0, Size: 65536}}
+				spec.Linux.UIDMappings, spec.Linux.GIDMappings = ids, ids
+			},
+		}},
 		{"bundle with other clocks", box{edit: func(spec *specs.Spec) {
 			spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.TimeNamespace})
 			spec.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"boottime": {Secs: 1000}}
@@ -160,7 +164,8 @@ func TestTruth(t *testing.T) {
 		dir := s.bundle(runtimeFace, c.b)
 		id := s.id("truth-bundle")
 		file := filepath.Join(s.dir, id+".trace")
-		res := s.on(strace, "-f", "-n", "-v", "-s", "1000000", "-xx", "-yy", "-X", "raw", "-o", file, "glassbox-runtime", "run", "--bundle", dir, id)
+		res := s.on(strace, "-f", "-n", "-v", "-s", "1000000", "-xx", "-yy", "-X", "raw", "-o", file, "glassbox-runtime", "run", "--bundle",
+			dir, id)
 		if res.Code != 0 {
 			t.Errorf("%s: exit code %d: %s", c.what, res.Code, res.Stderr)
 			continue
@@ -660,7 +665,10 @@ func hostWants(p *plan.Plan, i int) []want {
 	case *plan.Affinity:
 		return []want{like("^sched_setaffinity", 1, 1)}
 	case *plan.IDMap:
-		return []want{like(`^write /proc/\d+/setgroups deny$`, 0, 1), like(`^write /proc/\d+/uid_map `, 1, 1), like(`^write /proc/\d+/gid_map `, 1, 1)}
+		return []want{
+			like(`^write /proc/\d+/setgroups deny$`, 0, 1), like(`^write /proc/\d+/uid_map `, 1, 1),
+			like(`^write /proc/\d+/gid_map `, 1, 1),
+		}
 	case *plan.WriteProc:
 		return []want{like(`^write /proc/\d+/`+q(o.File+" "+o.Value)+"$", 1, 1)}
 	case *plan.WriteFile:
@@ -715,7 +723,8 @@ func hostWants(p *plan.Plan, i int) []want {
 		return ports
 	case *plan.Hook:
 		if o.Enter { // it is started as exec starts a program: in the container's cgroups and namespaces, with what limits the caller had
-			before := like(`^(setns|unshare|clone|setgroups|setresuid|setresgid|capset) |^prlimit64 |^write /sys/fs/cgroup/[^ ]*/(tasks|cgroup\.procs) 0$`, 1, many)
+			before := like(`^(setns|unshare|clone|setgroups|setresuid|setresgid|capset) |^prlimit64 |`+
+				`^write /sys/fs/cgroup/[^ ]*/(tasks|cgroup\.procs) 0$`, 1, many)
 			return []want{before, like("^exec "+q(o.Path)+"$", 1, 1), like(`^setns `, 0, many)}
 		}
 		return []want{like(`^(setns|unshare) `, 0, many), like("^exec "+q(o.Path)+"$", 1, 1), like(`^(setns|unshare) `, 0, many)}
@@ -817,7 +826,8 @@ func (tr *trace) effects(children []int) []effect {
 	for n := 0; n != len(host); {
 		n = len(host)
 		for _, c := range tr.calls {
-			if host[c.pid] && slices.Contains([]string{"clone", "clone3", "fork", "vfork"}, c.name) && c.ret > 0 && !slices.Contains(children, c.ret) {
+			if host[c.pid] && slices.Contains([]string{"clone", "clone3", "fork", "vfork"}, c.name) && c.ret > 0 &&
+				!slices.Contains(children, c.ret) {
 				host[c.ret] = true
 			}
 		}
@@ -861,9 +871,12 @@ func (tr *trace) effects(children []int) []effect {
 			continue
 		}
 		switch c.name {
-		case "mount", "umount2", "move_mount", "fsopen", "fsconfig", "fsmount", "fspick", "mount_setattr", "pivot_root", "chroot", "mknod", "mknodat", "bpf", "keyctl", "add_key", "sethostname",
-			"setdomainname", "sched_setaffinity", "sched_setattr", "ioprio_set", "set_mempolicy", "personality", "init_module", "finit_module", "swapon", "swapoff", "reboot", "settimeofday",
-			"clock_settime", "adjtimex", "quotactl", "ptrace", "setgroups", "setresuid", "setresgid", "setuid", "setgid", "capset", "seccomp", "acct", "kexec_load", "umount":
+		case "mount", "umount2", "move_mount", "fsopen", "fsconfig", "fsmount", "fspick", "mount_setattr", "pivot_root", "chroot", "mknod",
+			"mknodat", "bpf", "keyctl", "add_key", "sethostname",
+			"setdomainname", "sched_setaffinity", "sched_setattr", "ioprio_set", "set_mempolicy", "personality", "init_module", "finit_module",
+			"swapon", "swapoff", "reboot", "settimeofday",
+			"clock_settime", "adjtimex", "quotactl", "ptrace", "setgroups", "setresuid", "setresgid", "setuid", "setgid", "capset", "seccomp",
+			"acct", "kexec_load", "umount":
 			add("%s %s", c.name, unhex(strings.Join(c.args, " ")))
 		case "open_tree":
 			if name, _ := quoted(arg(1)); name == "/proc/self/exe" || path.Base(name) == "glassbox-runtime" && c.pid != tr.calls[tr.child].pid {
@@ -946,7 +959,8 @@ func (tr *trace) effects(children []int) []effect {
 			}
 		case "execve", "execveat":
 			p, _ := quoted(arg(0))
-			if name := path.Base(p); name != "glassbox" && name != "glassbox-runtime" && p != "/proc/self/exe" && !strings.HasPrefix(p, "/proc/self/fd/") {
+			if name := path.Base(p); name != "glassbox" && name != "glassbox-runtime" && p != "/proc/self/exe" &&
+				!strings.HasPrefix(p, "/proc/self/fd/") {
 				add("exec %s", p)
 			}
 		case "openat", "open", "openat2":
@@ -980,7 +994,8 @@ func ours(p string) bool {
 func spaces(flags uint64) string {
 	var out []string
 	for name, bit := range map[string]uint64{
-		"mount": unix.CLONE_NEWNS, "pid": unix.CLONE_NEWPID, "uts": unix.CLONE_NEWUTS, "ipc": unix.CLONE_NEWIPC, "net": unix.CLONE_NEWNET, "user": unix.CLONE_NEWUSER,
+		"mount": unix.CLONE_NEWNS, "pid": unix.CLONE_NEWPID, "uts": unix.CLONE_NEWUTS, "ipc": unix.CLONE_NEWIPC, "net": unix.CLONE_NEWNET,
+		"user":   unix.CLONE_NEWUSER,
 		"cgroup": unix.CLONE_NEWCGROUP, "time": unix.CLONE_NEWTIME,
 	} {
 		if flags&bit != 0 {

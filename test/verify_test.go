@@ -273,7 +273,8 @@ func TestVerifyRootless(t *testing.T) {
 	s.shell("mkdir -p home/b home/state && cp -a " + root + " home/b/rootfs && chown -R 1000:1000 home")
 	s.ok(s.sh(`cd ` + s.dir + `/home/b && export HOME=$PWD XDG_RUNTIME_DIR=` + s.dir + `/home/state
 		user() { setpriv --reuid 1000 --regid 1000 --clear-groups "$@"; }
-		user glassbox-runtime spec --rootless && user sh -c 'jq ".process.args = [\"sleep\", \"1000\"] | .process.terminal = false" config.json >new && mv new config.json'
+		user glassbox-runtime spec --rootless
+		user sh -c 'jq ".process.args = [\"sleep\", \"1000\"] | .process.terminal = false" config.json >new && mv new config.json'
 		user glassbox-runtime run --detach mine </dev/null >log 2>&1 || { cat log; exit 1; }
 		user glassbox verify --runtime-root $XDG_RUNTIME_DIR/glassbox-runtime mine >seen || { cat seen; exit 1; }`))
 	r, code := s.verified("--runtime-root", s.dir+"/home/state/glassbox-runtime", "mine")

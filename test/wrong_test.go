@@ -9,7 +9,8 @@ import (
 
 // goWords are words of the language that glassbox is written in, of its libraries and of its types: nobody who types a command line
 // should have to know them.
-var goWords = regexp.MustCompile(`strconv\.|\b(cli|engine|container|spec|plan|fork|image|network|supervise|explain|verify|specs|fs|os|exec|net|time|json|template|pflag|errors|syscall|unix)\.[A-Z]\w+|` +
+var goWords = regexp.MustCompile(`strconv\.|\b(cli|engine|container|spec|plan|fork|image|network|supervise|explain|verify|specs|` +
+	`fs|os|exec|net|time|json|template|pflag|errors|syscall|unix)\.[A-Z]\w+|` +
 	`context (canceled|deadline)|can't evaluate|unmarshal|<nil>|nil pointer|%!|goroutine|panic|\bEOF\b|map\[|0xc0|parsing "|invalid ` +
 	`syntax|executing "|json:|time:|template:|` +
 	`type (string|int|bool|float)|struct|reflect|interface|use of closed|\bint64\b|\buint\d+\b|\bslice\b|no such host\.\.`)

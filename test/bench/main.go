@@ -308,7 +308,8 @@ func (b *bencher) podman() (engine, error) {
 	conf := filepath.Join(b.work, "containers.conf")
 	policy := filepath.Join(b.work, ".config/containers")
 	err := errors.Join(
-		os.WriteFile(conf, []byte("[containers]\ndefault_ulimits = []\n[engine]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\n"), 0o644),
+		os.WriteFile(conf, []byte("[containers]\ndefault_ulimits = []\n[engine]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\n"),
+			0o644),
 		os.MkdirAll(policy, 0o755),
 		os.WriteFile(filepath.Join(policy, "policy.json"), []byte(`{"default": [{"type": "insecureAcceptAnything"}]}`), 0o644))
 	if err != nil {

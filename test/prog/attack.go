@@ -297,7 +297,10 @@ func cgescape(args []string) error {
 		unix.Unmount(dir, unix.MNT_DETACH)
 	}
 	cgWrite("/sys/fs/cgroup")
-	for name, flags := range map[string]uintptr{"cgroup": unix.CLONE_NEWCGROUP, "user": unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP} {
+	for name, flags := range map[string]uintptr{
+		"cgroup": unix.CLONE_NEWCGROUP,
+		"user":   unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP,
+	} {
 		cmd := exec.Command("/proc/self/exe", "cgescape", "inside")
 		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flags}
 		if flags&unix.CLONE_NEWUSER != 0 {

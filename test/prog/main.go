@@ -24,7 +24,8 @@ var programs = map[string]func(args []string) error{
 	"membomb": membomb, "forkbomb": forkbomb, "breakout": breakout, "ignoreterm": ignoreTerm, "zombies": zombies,
 	"onsignal": onSignal, "probe": probe, "facts": facts, "echoserver": echoServer, "echoclient": echoClient, "fds": fds,
 	"ttysize": ttySize, "traceme": traceMe, "spin": spin, "mounttry": mountTry, "kill1": killInit, "devopen": devOpen, "sleep": sleep,
-	"grab": grab, "keys": keys, "spoil": spoil, "watch": watch, "swap": swap, "turn": turn, "calls": calls, "newns": newns, "cgescape": cgescape, "fdbomb": fdbomb, "nest": nest, "diskbomb": diskbomb, "criu": criu,
+	"grab": grab, "keys": keys, "spoil": spoil, "watch": watch, "swap": swap, "turn": turn, "calls": calls, "newns": newns,
+	"cgescape": cgescape, "fdbomb": fdbomb, "nest": nest, "diskbomb": diskbomb, "criu": criu,
 	"resctrl": resctrl, "withresctrl": withResctrl, "service": service,
 }
 

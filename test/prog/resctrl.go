@@ -27,10 +27,14 @@ func resctrl(args []string) error {
 	if err != nil {
 		return fmt.Errorf("/dev/fuse: %w", err)
 	}
-	if err := unix.Mount("imitation", args[0], "fuse.resctrl", 0, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other", fd)); err != nil {
+	if err := unix.Mount("imitation", args[0], "fuse.resctrl", 0, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other",
+		fd)); err != nil {
 		return fmt.Errorf("mount: %w", err)
 	}
-	c := &classes{fd: fd, nodes: map[uint64]string{1: "/"}, ids: map[string]uint64{"/": 1}, next: 1, dirs: map[string]*class{}, in: map[int]string{}, said: "ok"}
+	c := &classes{
+		fd: fd, nodes: map[uint64]string{1: "/"}, ids: map[string]uint64{"/": 1}, next: 1, dirs: map[string]*class{},
+		in: map[int]string{}, said: "ok",
+	}
 	c.dirs["/"] = newClass()
 	buf := make([]byte, 1<<17)
 	for {
@@ -226,7 +230,10 @@ func (c *classes) names(dir string) []string {
 	}
 	all = append(all, "/info/last_cmd_status")
 	for p := range c.dirs {
-		for _, f := range []string{"tasks", "mon_data/mon_L3_00/llc_occupancy", "mon_data/mon_L3_00/mbm_total_bytes", "mon_data/mon_L3_00/mbm_local_bytes", "mon_data/mon_L3_01/llc_occupancy"} {
+		for _, f := range []string{
+			"tasks", "mon_data/mon_L3_00/llc_occupancy", "mon_data/mon_L3_00/mbm_total_bytes",
+			"mon_data/mon_L3_00/mbm_local_bytes", "mon_data/mon_L3_01/llc_occupancy",
+		} {
 			all = append(all, path.Join(p, f))
 		}
 		if !monitors(p) {

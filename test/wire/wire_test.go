@@ -22,8 +22,9 @@ import (
 var extra = map[string]bool{
 	"Glassbox": true, "State.Stats": true,
 	"NetworkSettings.Bridge": true, "NetworkSettings.HairpinMode": true, "NetworkSettings.LinkLocalIPv6Address": true,
-	"NetworkSettings.LinkLocalIPv6PrefixLen": true, "NetworkSettings.SecondaryIPAddresses": true, "NetworkSettings.SecondaryIPv6Addresses": true,
-	"NetworkSettings.EndpointID": true, "NetworkSettings.Gateway": true, "NetworkSettings.GlobalIPv6Address": true,
+	"NetworkSettings.LinkLocalIPv6PrefixLen": true, "NetworkSettings.SecondaryIPAddresses": true,
+	"NetworkSettings.SecondaryIPv6Addresses": true,
+	"NetworkSettings.EndpointID":             true, "NetworkSettings.Gateway": true, "NetworkSettings.GlobalIPv6Address": true,
 	"NetworkSettings.GlobalIPv6PrefixLen": true, "NetworkSettings.IPAddress": true, "NetworkSettings.IPPrefixLen": true,
 	"NetworkSettings.IPv6Gateway": true, "NetworkSettings.MacAddress": true,
 }
@@ -101,8 +102,11 @@ func details(t *testing.T, w ours.Words, state supervise.State, steps ...plan.St
 		t.Fatal(err)
 	}
 	d := docker.Details{
-		Container: &ours.Container{ID: strings.Repeat("c", 64), Name: "web", Created: time.Unix(1e9, 7), ImageID: "sha256:" + strings.Repeat("a", 64), Config: *config},
-		State:     &state, Dir: "/var/lib/glassbox/containers/c", Lower: []string{"/layers/b", "/layers/a"},
+		Container: &ours.Container{
+			ID: strings.Repeat("c", 64), Name: "web", Created: time.Unix(1e9, 7),
+			ImageID: "sha256:" + strings.Repeat("a", 64), Config: *config,
+		},
+		State: &state, Dir: "/var/lib/glassbox/containers/c", Lower: []string{"/layers/b", "/layers/a"},
 	}
 	if steps != nil {
 		d.Plan, d.Job = &plan.Plan{Arch: "amd64", Steps: steps}, &supervise.Job{Cgroups: map[string]string{"memory": "/m"}}
@@ -114,17 +118,22 @@ func all() ours.Words {
 	five := 5
 	return ours.Words{
 		Image: "nginx:1", Command: []string{"a", "b c"}, Entrypoint: new(string), Hostname: "h", Domainname: "d", Workdir: "/w", User: "1:2",
-		GroupAdd: []string{"3"}, Env: []string{"A=1"}, Label: []string{"k=v"}, TTY: true, Interactive: true, Init: true, Privileged: true, ReadOnly: true,
-		CapAdd: []string{"net_admin"}, CapDrop: []string{"chown"}, SecurityOpt: []string{"no-new-privileges"}, IPC: "host", UTS: "host", CgroupNS: "host",
-		OOMScoreAdj: 3, Ulimit: []string{"nofile=1:unlimited"}, Sysctl: []string{"net.ipv4.ip_forward=1"}, ShmSize: "1m", Tmpfs: []string{"/t:size=1m"},
+		GroupAdd: []string{"3"}, Env: []string{"A=1"}, Label: []string{"k=v"}, TTY: true, Interactive: true, Init: true, Privileged: true,
+		ReadOnly: true,
+		CapAdd:   []string{"net_admin"}, CapDrop: []string{"chown"}, SecurityOpt: []string{"no-new-privileges"}, IPC: "host", UTS: "host",
+		CgroupNS:    "host",
+		OOMScoreAdj: 3, Ulimit: []string{"nofile=1:unlimited"}, Sysctl: []string{"net.ipv4.ip_forward=1"}, ShmSize: "1m",
+		Tmpfs:  []string{"/t:size=1m"},
 		Volume: []string{"/a:/b:ro,rslave"}, Device: []string{"/dev/fuse:/dev/x:r"}, DeviceRule: []string{"c 1:3 rwm"},
 		Mount: []string{
 			"type=bind,source=/s,target=/m,readonly,bind-propagation=rshared,bind-recursive=writable",
 			"type=tmpfs,target=/u,tmpfs-size=1m,tmpfs-mode=1777", "type=bind,source=/s,target=/plain",
 		},
 		Publish: []string{"8000-8001:80-81", "127.0.0.1::53/udp", "9000-9010:90"}, PublishAll: true, IP: "172.30.0.9", MAC: "02:42:ac:11:00:09",
-		DNS: []string{"1.1.1.1"}, DNSSearch: []string{"s"}, DNSOption: []string{"o"}, AddHost: []string{"x:1.2.3.4"}, StopSignal: "INT", StopTimeout: &five,
-		CIDFile: "/c", LogOpt: []string{"max-size=1m", "max-file=2"}, Memory: "64m", MemorySwap: "-1", MemoryReservation: "1m", CPUs: "1.5", CPUShares: 9,
+		DNS: []string{"1.1.1.1"}, DNSSearch: []string{"s"}, DNSOption: []string{"o"}, AddHost: []string{"x:1.2.3.4"}, StopSignal: "INT",
+		StopTimeout: &five,
+		CIDFile:     "/c", LogOpt: []string{"max-size=1m", "max-file=2"}, Memory: "64m", MemorySwap: "-1", MemoryReservation: "1m", CPUs: "1.5",
+		CPUShares:  9,
 		CpusetCpus: "0", CpusetMems: "0", BlkioWeight: 10, DeviceReadBps: []string{"/dev/sda:1m"}, DeviceWriteIOps: []string{"/dev/sda:3"},
 	}
 }
@@ -138,14 +147,22 @@ var wired = []plan.Step{
 	{Op: &plan.LinkVeth{Name: "v1", MAC: "02:42:ac:11:00:09"}},
 	{Op: &plan.RouteDefault{Via: "172.30.0.1"}},
 	{Op: &plan.LinkAddress{Address: "172.30.0.9/16"}},
-	{Op: &plan.NftPublish{Ports: []plan.PortRule{{Proto: "tcp", HostPort: 8000, ContainerPort: 80}, {Proto: "udp", HostIP: "127.0.0.1", HostPort: 49000, ContainerPort: 53}}}},
+	{Op: &plan.NftPublish{Ports: []plan.PortRule{
+		{Proto: "tcp", HostPort: 8000, ContainerPort: 80},
+		{Proto: "udp", HostIP: "127.0.0.1", HostPort: 49000, ContainerPort: 53},
+	}}},
 }
 
 func TestInspect(t *testing.T) {
-	same[container.InspectResponse](t, "created", docker.Inspect(details(t, ours.Words{Image: "i"}, supervise.State{Status: supervise.Created})))
+	same[container.InspectResponse](t, "created", docker.Inspect(details(t, ours.Words{Image: "i"},
+		supervise.State{Status: supervise.Created})))
 	same[container.InspectResponse](t, "all", docker.Inspect(details(t, all(), running(), wired...)))
-	same[container.InspectResponse](t, "exited", docker.Inspect(details(t, ours.Words{Image: "i", Network: "container:" + strings.Repeat("e", 64)},
-		supervise.State{Status: supervise.Exited, ExitCode: 3, Started: time.Unix(1e9, 0), Finished: time.Unix(1e9, 5), Error: "e", OOMKilled: true})))
+	same[container.InspectResponse](t, "exited", docker.Inspect(details(t, ours.Words{Image: "i", Network: "container:" +
+		strings.Repeat("e", 64)},
+		supervise.State{
+			Status: supervise.Exited, ExitCode: 3, Started: time.Unix(1e9, 0), Finished: time.Unix(1e9, 5), Error: "e",
+			OOMKilled: true,
+		})))
 	d := details(t, ours.Words{Image: "i"}, supervise.State{Status: supervise.Created})
 	d.Container.Image = &ours.Image{
 		Env: []string{"P=1"}, Entrypoint: []string{"/e"}, Cmd: []string{"c"}, Volumes: []string{"/data"}, ExposedPorts: []string{"80/tcp"},
@@ -191,8 +208,9 @@ func TestList(t *testing.T) {
 
 func TestInfo(t *testing.T) {
 	same[system.Info](t, "info", docker.Info{
-		CgroupVersion: "2", Runtimes: map[string]docker.RuntimeInfo{"r": {Path: "/p"}}, DriverStatus: [][2]string{{"a", "b"}}, NCPU: 3, MemTotal: 5,
-		Labels: []string{}, CDISpecDirs: []string{}, Swarm: docker.Swarm{LocalNodeState: "inactive"}, SecurityOptions: []string{"name=seccomp"},
+		CgroupVersion: "2", Runtimes: map[string]docker.RuntimeInfo{"r": {Path: "/p"}}, DriverStatus: [][2]string{{"a", "b"}}, NCPU: 3,
+		MemTotal: 5,
+		Labels:   []string{}, CDISpecDirs: []string{}, Swarm: docker.Swarm{LocalNodeState: "inactive"}, SecurityOptions: []string{"name=seccomp"},
 	})
 	same[system.Info](t, "empty", docker.Info{CgroupVersion: "1"})
 }
