@@ -198,7 +198,11 @@ func (w *Words) limits() (Limits, error) {
 // asTyped puts the sizes into a sentence as they were typed: 4k, not 4096.
 func (w *Words) asTyped(err error) error {
 	text := err.Error()
-	for _, s := range []struct{ flag, typed string }{{"memory", w.Memory}, {"memory-swap", w.MemorySwap}, {"memory-reservation", w.MemoryReservation}} {
+	for _, s := range []struct{ flag, typed string }{
+		{"memory", w.Memory},
+		{"memory-swap", w.MemorySwap},
+		{"memory-reservation", w.MemoryReservation},
+	} {
 		if n, parseErr := ParseSize(s.flag, s.typed); s.typed != "" && parseErr == nil {
 			text = strings.ReplaceAll(text, "--"+s.flag+" "+strconv.FormatInt(n, 10), "--"+s.flag+" "+s.typed)
 		}

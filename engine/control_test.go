@@ -248,10 +248,11 @@ func TestEvents(t *testing.T) {
 	told, stop := make(chan string), errors.New("enough")
 	ended := make(chan error)
 	go func() {
-		ended <- e.Events(t.Context(), EventOptions{Until: time.Now().Add(time.Minute), Filters: []string{"container=db"}}, func(ev event.Event) error {
-			told <- ev.Action
-			return stop
-		})
+		ended <- e.Events(t.Context(), EventOptions{Until: time.Now().Add(time.Minute), Filters: []string{"container=db"}},
+			func(ev event.Event) error {
+				told <- ev.Action
+				return stop
+			})
 	}()
 	for { // until the reader is there
 		if err := e.Rename(t.Context(), "db", "db2"); err != nil {

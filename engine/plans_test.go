@@ -197,7 +197,8 @@ func TestFixed(t *testing.T) {
 			t.Errorf("%s: %q, %v", file, text, err)
 		}
 	}
-	if _, err := e.CreateFixed(p, CreateOptions{}); !errors.Is(err, ErrConflict) || !strings.Contains(err.Error(), "there is a container of this plan") {
+	if _, err := e.CreateFixed(p, CreateOptions{}); !errors.Is(err, ErrConflict) ||
+		!strings.Contains(err.Error(), "there is a container of this plan") {
 		t.Errorf("once more: %v", err)
 	}
 	if err := e.Remove(t.Context(), "fixed", RemoveOptions{}); err != nil {
