@@ -73,8 +73,10 @@ func (c *container) rlimits(p *specs.Process, ptr string) error {
 		c.add(plan.Child, plan.Kernel, &plan.Rlimit{Type: r.Type, Soft: r.Soft, Hard: r.Hard}, at, "A limit of the process and its children.")
 	}
 	if c.hostRlimits(p) {
-		c.add(plan.Child, plan.Kernel, &plan.Notify{Name: "limits"}, ptr+"/rlimits", "The parent may raise limits, which nobody may in a user namespace.")
-		c.add(plan.Child, plan.Kernel, &plan.Await{Name: "rlimits"}, ptr+"/rlimits", "The parent sets them now, because they would have been in the way before.")
+		c.add(plan.Child, plan.Kernel, &plan.Notify{Name: "limits"}, ptr+"/rlimits",
+			"The parent may raise limits, which nobody may in a user namespace.")
+		c.add(plan.Child, plan.Kernel, &plan.Await{Name: "rlimits"}, ptr+"/rlimits",
+			"The parent sets them now, because they would have been in the way before.")
 	}
 	if !seen["RLIMIT_NOFILE"] && c.Facts.NoFile[1] != 0 {
 		c.add(plan.Child, plan.Kernel, &plan.Rlimit{Type: "RLIMIT_NOFILE", Soft: c.Facts.NoFile[0], Hard: c.Facts.NoFile[1]}, "",
@@ -129,7 +131,8 @@ func (c *container) scheduling(p *specs.Process, ptr string) error {
 		case io.Priority < 0 || io.Priority > 7:
 			return fmt.Errorf("%s/priority: %d: want 0 (first) to 7", at, io.Priority)
 		}
-		c.add(plan.Child, plan.Kernel, &plan.IOPriority{Class: string(io.Class), Priority: io.Priority}, at, "Whose requests the disks serve first.")
+		c.add(plan.Child, plan.Kernel, &plan.IOPriority{Class: string(io.Class), Priority: io.Priority}, at,
+			"Whose requests the disks serve first.")
 	}
 	if err := c.memoryPolicy(); err != nil {
 		return err
@@ -159,8 +162,8 @@ func (c *container) affinity(lane plan.Lane, list, at, reason string) error {
 	return nil
 }
 
-// unbind takes back what whoever runs the plan is bound to, as by taskset(1) or a service manager's CPUAffinity. The kernel remembers such a
-// set over the move to another cgroup since 6.2, so that a container would stay where its engine runs; runc resets it, too.
+// unbind takes back what whoever runs the plan is bound to, as by taskset(1) or a service manager's CPUAffinity. The kernel remembers
+// such a set over the move to another cgroup since 6.2, so that a container would stay where its engine runs; runc resets it, too.
 func (c *container) unbind() {
 	if c.Facts.CPUs > 0 {
 		c.add(plan.Child, plan.Kernel, &plan.Affinity{CPUs: "0-1023", Unless: c.Facts.CPUs}, "",
@@ -216,7 +219,8 @@ func (c *container) labels(p *specs.Process, ptr string) error {
 		if err := c.needProc(ptr + "/apparmorProfile"); err != nil {
 			return err
 		}
-		c.add(plan.Child, plan.Privileges, &plan.WriteProc{From: c.procfs, File: "attr/apparmor/exec", Value: "exec " + p.ApparmorProfile}, ptr+"/apparmorProfile",
+		c.add(plan.Child, plan.Privileges, &plan.WriteProc{From: c.procfs, File: "attr/apparmor/exec", Value: "exec " + p.ApparmorProfile},
+			ptr+"/apparmorProfile",
 			"The program runs under this AppArmor profile.")
 	}
 	if p.SelinuxLabel == "" {
@@ -228,7 +232,8 @@ func (c *container) labels(p *specs.Process, ptr string) error {
 	if err := c.needProc(ptr + "/selinuxLabel"); err != nil {
 		return err
 	}
-	c.add(plan.Child, plan.Privileges, &plan.WriteProc{From: c.procfs, File: "attr/exec", Value: p.SelinuxLabel}, ptr+"/selinuxLabel", "The program runs under this SELinux label.")
+	c.add(plan.Child, plan.Privileges, &plan.WriteProc{From: c.procfs, File: "attr/exec", Value: p.SelinuxLabel}, ptr+"/selinuxLabel",
+		"The program runs under this SELinux label.")
 	return nil
 }
 
@@ -268,9 +273,11 @@ func (c *container) capabilities(p *specs.Process, ptr string) (map[string][]str
 			name = plan.CapName(n)
 			if have&(1<<n) == 0 && (c.LaxCaps || set.field != "bounding") {
 				if !c.LaxCaps {
-					return nil, fmt.Errorf("%s/%s: glassbox itself doesn't have %s on this host, so it can't give it: leave it out with --cap-drop=%s", ptr, set.field, name, strings.TrimPrefix(name, "CAP_"))
+					return nil, fmt.Errorf("%s/%s: glassbox itself doesn't have %s on this host, so it can't give it: leave it out with --cap-drop=%s",
+						ptr, set.field, name, strings.TrimPrefix(name, "CAP_"))
 				}
-				c.warnings = append(c.warnings, fmt.Sprintf("%s/%s/%d: %s is left out: the runtime doesn't have it on this host", ptr, set.field, i, name))
+				c.warnings = append(c.warnings, fmt.Sprintf("%s/%s/%d: %s is left out: the runtime doesn't have it on this host", ptr, set.field, i,
+					name))
 				continue
 			}
 			for _, other := range set.within {

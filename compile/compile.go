@@ -59,8 +59,8 @@ type Input struct {
 	MakeCwd bool
 	// PlainLines leaves line ends of the container's terminal as they come, see plan.OpenConsole.
 	PlainLines bool
-	// StartDir is a directory of the host with a FIFO named [StartFIFO] and nothing else in it, at which the container waits, ready but for execve,
-	// until it is started. Empty: it runs at once.
+	// StartDir is a directory of the host with a FIFO named [StartFIFO] and nothing else in it, at which the container waits, ready but for
+	// execve, until it is started. Empty: it runs at once.
 	StartDir string
 	// Record stops the child before it runs or waits, for whoever runs the plan to write down who it is.
 	Record bool
@@ -243,7 +243,8 @@ func (c *container) child() error {
 	await := func() {
 		if len(c.Network)+len(s.Linux.NetDevices) > 0 && !awaited {
 			awaited = true
-			c.add(plan.Child, plan.Network, &plan.Await{Name: "network"}, "", "The parent wires the network at the same time; the program must find it ready.")
+			c.add(plan.Child, plan.Network, &plan.Await{Name: "network"}, "",
+				"The parent wires the network at the same time; the program must find it ready.")
 		}
 	}
 	for key := range s.Linux.Sysctl {
@@ -263,7 +264,8 @@ func (c *container) child() error {
 		c.pivot(".")
 	}
 	if c.MakeCwd && s.Process.Cwd != "/" {
-		c.add(plan.Child, plan.Rootfs, &plan.Mkdir{Path: s.Process.Cwd, Mode: 0o755}, "/process/cwd", "The working directory is made if the image lacks it.")
+		c.add(plan.Child, plan.Rootfs, &plan.Mkdir{Path: s.Process.Cwd, Mode: 0o755}, "/process/cwd",
+			"The working directory is made if the image lacks it.")
 	}
 	_, uts := c.join["uts"]
 	uts = uts || slices.Contains(c.fresh, "uts")
@@ -271,28 +273,34 @@ func (c *container) child() error {
 		if !uts {
 			return fmt.Errorf("/hostname: setting it needs a UTS namespace of the container's own")
 		}
-		c.add(plan.Child, plan.Kernel, &plan.Sethostname{Name: s.Hostname}, "/hostname", "The name is set in the container's UTS namespace; the host's stays.")
+		c.add(plan.Child, plan.Kernel, &plan.Sethostname{Name: s.Hostname}, "/hostname",
+			"The name is set in the container's UTS namespace; the host's stays.")
 	}
 	if s.Domainname != "" {
 		if !uts {
 			return fmt.Errorf("/domainname: setting it needs a UTS namespace of the container's own")
 		}
-		c.add(plan.Child, plan.Kernel, &plan.Setdomainname{Name: s.Domainname}, "/domainname", "The NIS domain name, in the container's UTS namespace.")
+		c.add(plan.Child, plan.Kernel, &plan.Setdomainname{Name: s.Domainname}, "/domainname",
+			"The NIS domain name, in the container's UTS namespace.")
 	}
 	if err := c.oomScore(s.Process, "/process"); err != nil {
 		return err
 	}
 	for _, m := range c.seal {
-		c.add(plan.Child, plan.Mounts, &plan.Remount{Target: m.target, From: m.from, Set: []string{"ro"}}, m.ptr, "Now that all is in it, it can't be changed any more.")
+		c.add(plan.Child, plan.Mounts, &plan.Remount{Target: m.target, From: m.from, Set: []string{"ro"}}, m.ptr,
+			"Now that all is in it, it can't be changed any more.")
 	}
 	if w := c.rootPropagation(); w != "" {
-		c.add(plan.Child, plan.Rootfs, &plan.Remount{Target: "/", Propagation: []string{w}}, "/linux/rootfsPropagation", "How mounts spread from the container's root and to it.")
+		c.add(plan.Child, plan.Rootfs, &plan.Remount{Target: "/", Propagation: []string{w}}, "/linux/rootfsPropagation",
+			"How mounts spread from the container's root and to it.")
 	}
 	if s.Root != nil && s.Root.Readonly {
-		c.add(plan.Child, plan.Rootfs, &plan.Remount{Target: "/", Set: []string{"ro"}}, "/root/readonly", "Nothing below the root can be changed, but for the mounts on it.")
+		c.add(plan.Child, plan.Rootfs, &plan.Remount{Target: "/", Set: []string{"ro"}}, "/root/readonly",
+			"Nothing below the root can be changed, but for the mounts on it.")
 	}
 	if c.loopback(c.fresh) {
-		c.add(plan.Child, plan.Network, &plan.LinkUp{Link: "lo"}, "/linux/namespaces", "A new network namespace has the loopback device, but it is down.")
+		c.add(plan.Child, plan.Network, &plan.LinkUp{Link: "lo"}, "/linux/namespaces",
+			"A new network namespace has the loopback device, but it is down.")
 	}
 	await()
 	return c.process(s.Process, "/process")

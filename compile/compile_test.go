@@ -39,7 +39,8 @@ func facts(mode string) host.Facts {
 		f.Cgroup = host.Cgroup{Mode: mode, Hierarchies: append(v1, host.Hierarchy{Mount: "/sys/fs/cgroup/unified", V2: true, Own: "/"})}
 	default:
 		f.Cgroup = host.Cgroup{Mode: host.CgroupV2, Hierarchies: []host.Hierarchy{{
-			Mount: "/sys/fs/cgroup", V2: true, Own: "/", Controllers: []string{"cpuset", "cpu", "io", "memory", "pids"}, Files: []string{"memory.swap.max"},
+			Mount: "/sys/fs/cgroup", V2: true, Own: "/", Controllers: []string{"cpuset", "cpu", "io", "memory", "pids"},
+			Files: []string{"memory.swap.max"},
 		}}}
 	}
 	return f

@@ -30,7 +30,8 @@ func Debug(in DebugInput) (*Output, error) {
 	case in.Mountpoint == "":
 		return nil, fmt.Errorf("there is no directory to mount the tools' root on")
 	case !slices.Contains(in.Namespaces, "mount") || !slices.Contains(in.Namespaces, "pid"):
-		return nil, fmt.Errorf("/linux/namespaces: debug needs a container with mount and PID namespaces of its own: without the second its tools would be seen by the processes of the host")
+		return nil, fmt.Errorf("/linux/namespaces: debug needs a container with mount and PID namespaces of its own: without the second its " +
+			"tools would be seen by the processes of the host")
 	}
 	return further(in.ExecInput, &in)
 }
@@ -39,9 +40,11 @@ func Debug(in DebugInput) (*Output, error) {
 func (c *container) debugSources(in *DebugInput) error {
 	switch {
 	case c.users == joinedUsers:
-		return fmt.Errorf("/linux/namespaces: debug is not possible in a container with a user namespace: its root can't make a root of the host's files. Use exec")
+		return fmt.Errorf("/linux/namespaces: debug is not possible in a container with a user namespace: its root can't make a root of the " +
+			"host's files. Use exec")
 	case !c.privileged() || c.Facts.UserNS:
-		return fmt.Errorf("/linux/namespaces: debug mounts files of the host, for which glassbox must be root of the host (CAP_SYS_ADMIN in the first user namespace)")
+		return fmt.Errorf("/linux/namespaces: debug mounts files of the host, for which glassbox must be root of the host (CAP_SYS_ADMIN in " +
+			"the first user namespace)")
 	}
 	c.add(plan.Host, plan.Isolation, &plan.Open{Path: "/proc/thread-self/ns/mnt", Namespace: "mount", Save: "own mounts"}, "",
 		"The way back from the container's mount namespace, where the child only fetches the container's files.")
@@ -50,11 +53,17 @@ func (c *container) debugSources(in *DebugInput) error {
 		{Destination: "/proc", Type: "proc", Source: "proc", Options: sys[:3]},
 		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: sys},
 		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
-		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}},
+		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{
+			"nosuid", "noexec", "newinstance", "ptmxmode=0666",
+			"mode=0620", "gid=5",
+		}},
 	}
 	if c.Overlay == nil {
 		for _, dir := range in.Tools {
-			c.Spec.Mounts = append(c.Spec.Mounts, specs.Mount{Destination: dir, Type: "bind", Source: dir, Options: []string{"rbind", "rro", "rnosuid", "rnodev"}})
+			c.Spec.Mounts = append(c.Spec.Mounts, specs.Mount{
+				Destination: dir, Type: "bind", Source: dir,
+				Options: []string{"rbind", "rro", "rnosuid", "rnodev"},
+			})
 		}
 	}
 	if in.Spec != nil && in.Spec.Linux != nil {
@@ -68,14 +77,20 @@ func (c *container) debugRoot(in *DebugInput) error {
 	const files = "container files"
 	c.add(plan.Child, plan.Sources, &plan.OpenTree{Path: "/", Recursive: true, Save: files}, "",
 		"A clone of all mounts of the container, from its root: no name in it is followed.")
-	c.add(plan.Child, plan.Isolation, &plan.Setns{From: "own mounts", Namespaces: []string{"mount"}}, "", "Back: the tools are not to be mounted in the container.")
-	c.add(plan.Child, plan.Isolation, &plan.Unshare{Namespaces: []string{"mount"}}, "", "A mount namespace for this process alone; it ends with it.")
+	c.add(plan.Child, plan.Isolation, &plan.Setns{From: "own mounts", Namespaces: []string{"mount"}}, "",
+		"Back: the tools are not to be mounted in the container.")
+	c.add(plan.Child, plan.Isolation, &plan.Unshare{Namespaces: []string{"mount"}}, "",
+		"A mount namespace for this process alone; it ends with it.")
 	c.add(plan.Child, plan.Rootfs, &plan.Umask{Mask: 0}, "", "Modes of directories and devices below are meant exactly.")
-	c.add(plan.Child, plan.Rootfs, &plan.Mount{Target: "/", Flags: []string{"rec", "private"}}, "", "Mounts made from here on stay in this mount namespace.")
+	c.add(plan.Child, plan.Rootfs, &plan.Mount{Target: "/", Flags: []string{"rec", "private"}}, "",
+		"Mounts made from here on stay in this mount namespace.")
 	if c.Overlay != nil {
 		c.add(plan.Child, plan.Rootfs, c.Overlay, "/root", "The layers of the image with the tools are stacked; what is written is thrown away.")
 	} else {
-		c.add(plan.Child, plan.Rootfs, &plan.Mount{Source: "tmpfs", Target: in.Mountpoint, Type: "tmpfs", Flags: []string{"nosuid", "nodev"}, Data: "mode=755"}, "/root",
+		c.add(plan.Child, plan.Rootfs, &plan.Mount{
+			Source: "tmpfs", Target: in.Mountpoint, Type: "tmpfs", Flags: []string{"nosuid", "nodev"},
+			Data: "mode=755",
+		}, "/root",
 			"An empty root: of the host's files only those named below will be there.")
 	}
 	c.pivot(in.Mountpoint)

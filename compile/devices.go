@@ -105,7 +105,8 @@ func (c *container) devices() error {
 			l.In = c.devMount
 			c.add(plan.Child, plan.Devices, &l, "", "Programs expect this name.")
 		}
-		c.add(plan.Child, plan.Devices, &plan.Symlink{Target: "pts/ptmx", Path: "/dev/ptmx", Replace: !c.ownDev, In: c.devMount}, "", "New terminals come from the container's own /dev/pts.")
+		c.add(plan.Child, plan.Devices, &plan.Symlink{Target: "pts/ptmx", Path: "/dev/ptmx", Replace: !c.ownDev, In: c.devMount}, "",
+			"New terminals come from the container's own /dev/pts.")
 	}
 	if c.Spec.Process.Terminal {
 		o := &plan.OpenConsole{Master: "master", Slave: "terminal", UID: c.Spec.Process.User.UID, Plain: c.PlainLines}
@@ -113,8 +114,10 @@ func (c *container) devices() error {
 			o.Rows, o.Cols = uint16(b.Height), uint16(b.Width)
 		}
 		c.add(plan.Child, plan.Terminal, o, "/process/terminal", "A terminal whose keyboard and screen are the supervisor.")
-		c.add(plan.Child, plan.Terminal, &plan.SendFD{From: "master"}, "/process/terminal", "The supervisor gets the end that stands for keyboard and screen.")
-		c.add(plan.Child, plan.Terminal, &plan.BindConsole{From: "terminal"}, "/process/terminal", "The console of the container is its terminal.")
+		c.add(plan.Child, plan.Terminal, &plan.SendFD{From: "master"}, "/process/terminal",
+			"The supervisor gets the end that stands for keyboard and screen.")
+		c.add(plan.Child, plan.Terminal, &plan.BindConsole{From: "terminal"}, "/process/terminal",
+			"The console of the container is its terminal.")
 	}
 	return nil
 }
@@ -129,4 +132,44 @@ func (c *container) mountOver(file string) (over *specs.Mount) {
 		}
 	}
 	return over
+}
+
+// devOfHost reports whether /dev will show devices of the host.
+func (c *container) devOfHost() bool {
+	host := false
+	for _, m := range c.Spec.Mounts {
+		if path.Clean("/"+m.Destination) == "/dev" && !slices.Contains(m.Options, "remount") {
+			host = isBind(m) || m.Type == "devtmpfs"
+		}
+	}
+	return host
+}
+
+func (c *container) givenDevice(file string) bool {
+	return slices.ContainsFunc(c.Spec.Linux.Devices, func(d specs.LinuxDevice) bool { return path.Clean(d.Path) == file })
+}
+
+func deviceName(path string) string { return "device:" + path }
+
+func (c *container) openDevice(path, kind string, major, minor uint32, ptr string) {
+	if kind == "u" {
+		kind = "c"
+	}
+	c.add(plan.Child, plan.Sources, &plan.OpenTree{Path: path, Save: deviceName(path), Device: fmt.Sprintf("%s %d:%d", kind, major, minor)},
+		ptr,
+		"Devices can't be made in a user namespace: the container gets the host's.")
+}
+
+// bindDevice attaches a device that sources took from the host, instead of making one, and reports whether it did.
+func (c *container) bindDevice(n *plan.Mknod, ptr, reason string) bool {
+	if !c.confined() || n.Type == "p" || n.Existing == "required" {
+		return false
+	}
+	if ptr != "" && (n.Mode != 0o666 || n.UID != 0 || n.GID != 0) {
+		c.warnings = append(c.warnings, ptr+": mode and owner of a device are those of the host's in a user namespace")
+	}
+	name := deviceName(n.Path)
+	keep := n.Save != ""
+	c.add(plan.Child, plan.Devices, &plan.MoveMount{From: name, Target: n.Path, Create: "file", Keep: keep}, ptr, reason)
+	return true
 }

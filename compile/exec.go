@@ -53,7 +53,8 @@ func further(in ExecInput, tools *DebugInput) (*Output, error) {
 	}
 	c.class = resctrl.Join(in.Class)
 	c.steps = append(append(c.steps, c.cgroup.Steps...), c.class.Steps...)
-	c.add(plan.Host, plan.Isolation, &plan.OpenPid{Pid: in.PID, Start: in.Start, Save: "container"}, "", "The container's first process, whose namespaces will be joined.")
+	c.add(plan.Host, plan.Isolation, &plan.OpenPid{Pid: in.PID, Start: in.Start, Save: "container"}, "",
+		"The container's first process, whose namespaces will be joined.")
 	join := slices.Clone(in.Namespaces)
 	if slices.Contains(join, "user") {
 		c.users = joinedUsers
@@ -68,7 +69,8 @@ func further(in ExecInput, tools *DebugInput) (*Output, error) {
 	c.twice = c.users == joinedUsers && !c.privileged()
 	if slices.Contains(join, "pid") && !c.twice {
 		join = slices.DeleteFunc(join, func(n string) bool { return n == "pid" })
-		c.add(plan.Host, plan.Isolation, &plan.Setns{From: "container", Namespaces: []string{"pid"}}, "", "Only children enter a PID namespace: the thread that clones joins it.")
+		c.add(plan.Host, plan.Isolation, &plan.Setns{From: "container", Namespaces: []string{"pid"}}, "",
+			"Only children enter a PID namespace: the thread that clones joins it.")
 	}
 	if p := in.Process; p.OOMScoreAdj != nil || p.ApparmorProfile != "" || p.SelinuxLabel != "" {
 		c.add(plan.Host, plan.Isolation, &plan.Open{Path: "/proc", Flags: []string{"path", "directory"}, Save: "proc"}, "",
@@ -79,16 +81,19 @@ func further(in ExecInput, tools *DebugInput) (*Output, error) {
 	if affinity == nil {
 		affinity = &specs.CPUAffinity{}
 	}
-	if err := c.affinity(plan.Host, affinity.Initial, "/process/execCPUAffinity/initial", "Where the process runs until it is in its cgroup."); err != nil {
+	if err := c.affinity(plan.Host, affinity.Initial, "/process/execCPUAffinity/initial",
+		"Where the process runs until it is in its cgroup."); err != nil {
 		return nil, err
 	}
-	c.add(plan.Host, plan.Isolation, &plan.Clone{Cgroup: c.cgroup.CloneInto}, "", "The new process, in the container's cgroup and PID namespace.")
+	c.add(plan.Host, plan.Isolation, &plan.Clone{Cgroup: c.cgroup.CloneInto}, "",
+		"The new process, in the container's cgroup and PID namespace.")
 	c.steps = append(c.steps, c.cgroup.After...)
 	if c.twice {
 		c.add(plan.Host, plan.Isolation, &plan.Adopt{}, "", "The second clone is the process; the first one has ended.")
 	}
 	if in.Process.Terminal {
-		c.add(plan.Host, plan.Terminal, &plan.RecvFD{Save: "console"}, "/process/terminal", "Whoever called exec holds the other end of the terminal.")
+		c.add(plan.Host, plan.Terminal, &plan.RecvFD{Save: "console"}, "/process/terminal",
+			"Whoever called exec holds the other end of the terminal.")
 	}
 	c.hostLimits(in.Process)
 	if s := c.Spec.Linux.Seccomp; s != nil && s.ListenerPath != "" {
@@ -97,13 +102,15 @@ func further(in ExecInput, tools *DebugInput) (*Output, error) {
 		}
 	}
 	if c.cgroup.Await != "" {
-		c.add(plan.Child, plan.Limits, &plan.Await{Name: c.cgroup.Await}, "", "The limits of the container hold for this process before it does anything.")
+		c.add(plan.Child, plan.Limits, &plan.Await{Name: c.cgroup.Await}, "",
+			"The limits of the container hold for this process before it does anything.")
 	}
 	for _, name := range c.cgroup.Join {
 		c.add(plan.Child, plan.Limits, &plan.CgroupJoin{From: name}, "", "The limits of the container hold for this process, too.")
 	}
 	c.joinClass("")
-	if err := c.affinity(plan.Child, affinity.Final, "/process/execCPUAffinity/final", "Where the process runs from here on, as its cgroup allows."); err != nil {
+	if err := c.affinity(plan.Child, affinity.Final, "/process/execCPUAffinity/final",
+		"Where the process runs from here on, as its cgroup allows."); err != nil {
 		return nil, err
 	}
 	if affinity.Final == "" {
@@ -112,15 +119,19 @@ func further(in ExecInput, tools *DebugInput) (*Output, error) {
 	if err := c.oomScore(in.Process, "/process"); err != nil {
 		return nil, err
 	}
-	c.add(plan.Child, plan.Isolation, &plan.Dumpable{Value: 0}, "", "The container must not reach glassbox through this process (CVE-2019-5736).")
+	c.add(plan.Child, plan.Isolation, &plan.Dumpable{Value: 0}, "",
+		"The container must not reach glassbox through this process (CVE-2019-5736).")
 	if c.users == joinedUsers && c.privileged() && !c.Facts.NoSetgroups {
-		c.add(plan.Child, plan.Isolation, &plan.Setgroups{}, "", "The groups of whoever started glassbox are left behind now: the user namespace may not allow it later.")
+		c.add(plan.Child, plan.Isolation, &plan.Setgroups{}, "",
+			"The groups of whoever started glassbox are left behind now: the user namespace may not allow it later.")
 	}
 	if len(join) > 0 {
-		c.add(plan.Child, plan.Isolation, &plan.Setns{From: "container", Namespaces: join}, "", "From here on this process sees what the container sees.")
+		c.add(plan.Child, plan.Isolation, &plan.Setns{From: "container", Namespaces: join}, "",
+			"From here on this process sees what the container sees.")
 	}
 	if !slices.Contains(in.Namespaces, "mount") && !in.HostRoot {
-		c.add(plan.Child, plan.Rootfs, &plan.Chroot{Root: in.Mountpoint}, "", "The container has its mounts in the host's mount namespace, below this directory.")
+		c.add(plan.Child, plan.Rootfs, &plan.Chroot{Root: in.Mountpoint}, "",
+			"The container has its mounts in the host's mount namespace, below this directory.")
 	}
 	if c.twice {
 		c.add(plan.Child, plan.Isolation, &plan.Clone{}, "", "Only children enter a PID namespace: this process ends, the clone goes on.")
@@ -130,12 +141,7 @@ func further(in ExecInput, tools *DebugInput) (*Output, error) {
 			return nil, err
 		}
 	} else if in.Process.Terminal {
-		o := &plan.OpenConsole{Master: "master", Slave: "terminal", UID: in.Process.User.UID, Plain: in.PlainLines}
-		if b := in.Process.ConsoleSize; b != nil {
-			o.Rows, o.Cols = uint16(b.Height), uint16(b.Width)
-		}
-		c.add(plan.Child, plan.Terminal, o, "/process/terminal", "A terminal in the container's /dev/pts.")
-		c.add(plan.Child, plan.Terminal, &plan.SendFD{From: "master"}, "/process/terminal", "The caller gets the end that stands for keyboard and screen.")
+		c.openConsole(in.Process)
 	}
 	if err := c.process(in.Process, "/process"); err != nil {
 		return nil, err
@@ -145,6 +151,17 @@ func further(in ExecInput, tools *DebugInput) (*Output, error) {
 		return nil, err
 	}
 	return &Output{Plan: p, Cgroups: in.Cgroups, Warnings: c.warnings}, nil
+}
+
+// openConsole gives a further process a terminal of the container's.
+func (c *container) openConsole(p *specs.Process) {
+	o := &plan.OpenConsole{Master: "master", Slave: "terminal", UID: p.User.UID, Plain: c.PlainLines}
+	if b := p.ConsoleSize; b != nil {
+		o.Rows, o.Cols = uint16(b.Height), uint16(b.Width)
+	}
+	c.add(plan.Child, plan.Terminal, o, "/process/terminal", "A terminal in the container's /dev/pts.")
+	c.add(plan.Child, plan.Terminal, &plan.SendFD{From: "master"}, "/process/terminal",
+		"The caller gets the end that stands for keyboard and screen.")
 }
 
 // SubCgroups returns the cgroups of a container (Output.Cgroups) with a path appended, for a process that is to run in a cgroup

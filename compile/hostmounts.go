@@ -32,7 +32,8 @@ func (c *container) checkHostMounts() error {
 		return fmt.Errorf("/linux/rootfsPropagation: %q %s", l.RootfsPropagation, why)
 	}
 	c.chroot = true
-	c.warnings = append(c.warnings, "/linux/namespaces: without a mount namespace the container's mounts are made in the host's, and its root is entered by chroot: root of the container gets out of it (chroot(2))")
+	c.warnings = append(c.warnings, "/linux/namespaces: without a mount namespace the container's mounts are made in the host's, and its "+
+		"root is entered by chroot: root of the container gets out of it (chroot(2))")
 	return nil
 }
 
@@ -44,6 +45,7 @@ func (c *container) mountRoot() error {
 		return err
 	}
 	c.add(plan.Host, plan.Rootfs, &plan.RootMount{Source: source, Target: c.Mountpoint}, "/root/path",
-		"Without a mount namespace of its own the container has its mounts in the host's, below this one, which goes when the container is deleted.")
+		"Without a mount namespace of its own the container has its mounts in the host's, below this one, which goes when the container is "+
+			"deleted.")
 	return nil
 }

@@ -80,7 +80,8 @@ func (c *container) host() error {
 	}
 	if c.StartDir != "" {
 		var open plan.Op = &plan.OpenTree{Path: c.StartDir, Save: "start", Readonly: true}
-		reason := "The container will wait at a FIFO in this directory until it is started. From a clone of the mount no way leads up, for those in the container who may look at the descriptor."
+		reason := "The container will wait at a FIFO in this directory until it is started. From a clone of the mount no way leads up, for " +
+			"those in the container who may look at the descriptor."
 		if !c.privileged() {
 			open = &plan.Open{Path: c.StartDir, Flags: []string{"path", "directory"}, Save: "start"}
 			reason = "The container will wait at a FIFO in this directory until it is started."
@@ -120,7 +121,8 @@ func (c *container) host() error {
 	}
 	c.hostLimits(c.Spec.Process)
 	if c.users == lateUsers {
-		c.add(plan.Host, plan.Privileges, &plan.Expect{Name: "user namespace"}, "/linux/namespaces", "Ids can be mapped when there is a user namespace.")
+		c.add(plan.Host, plan.Privileges, &plan.Expect{Name: "user namespace"}, "/linux/namespaces",
+			"Ids can be mapped when there is a user namespace.")
 		c.add(plan.Host, plan.Privileges, c.idMap(), "/linux/namespaces", "Without a mapping in the configuration every id stands for itself.")
 		c.add(plan.Host, plan.Privileges, &plan.Release{Name: "ids"}, "/linux/namespaces", "The child has ids now and may take them on.")
 	}
@@ -147,7 +149,8 @@ func (c *container) cgroups() error {
 		without := *r
 		without.Devices = nil
 		r = &without
-		c.warnings = append(c.warnings, "/linux/resources/devices: only root of the host can filter devices; the container reaches those that its files and its user allow")
+		c.warnings = append(c.warnings, "/linux/resources/devices: only root of the host can filter devices; the container reaches those that "+
+			"its files and its user allow")
 	}
 	if c.Systemd == nil {
 		path, err := cgroup.Path(path, "")
@@ -184,7 +187,8 @@ func (c *container) classes() (err error) {
 // joinClass puts the child into its resource class.
 func (c *container) joinClass(pointer string) {
 	for _, name := range c.class.Join {
-		c.add(plan.Child, plan.Limits, &plan.ResctrlJoin{From: name}, pointer, "From here on the share of this class counts, for all that the child starts.")
+		c.add(plan.Child, plan.Limits, &plan.ResctrlJoin{From: name}, pointer,
+			"From here on the share of this class counts, for all that the child starts.")
 	}
 }
 

@@ -58,8 +58,10 @@ func TestMountOptions(t *testing.T) {
 		}
 	}
 	words = append(words, []string{
-		"ro,rw", "rw,ro", "noatime,relatime", "strictatime,atime", "ro,rnosuid", "rro,rw", "noatime,rnoatime,nodiratime", "private,rslave", "shared,private",
-		"sync,async,dirsync", "lazytime,silent", "nosuid,mode=700,size=1m", "remount,ro", "remount,rro,size=2m", "rbind,remount,noexec", "rbind,slave", "rbind,shared",
+		"ro,rw", "rw,ro", "noatime,relatime", "strictatime,atime", "ro,rnosuid", "rro,rw", "noatime,rnoatime,nodiratime", "private,rslave",
+		"shared,private",
+		"sync,async,dirsync", "lazytime,silent", "nosuid,mode=700,size=1m", "remount,ro", "remount,rro,size=2m", "rbind,remount,noexec",
+		"rbind,slave", "rbind,shared",
 	}...)
 	var b strings.Builder
 	for _, word := range words {

@@ -10,8 +10,8 @@ import (
 	"glassbox/plan"
 )
 
-// TestNamedTwice: a path that is named twice, however it is written, is hidden or made read-only once; to be hidden and to be made read-only
-// are two things.
+// TestNamedTwice: a path that is named twice, however it is written, is hidden or made read-only once; to be hidden and to be made
+// read-only are two things.
 func TestNamedTwice(t *testing.T) {
 	s := &specs.Spec{
 		Version: specs.Version, Root: &specs.Root{Path: "/srv/root"}, Process: &specs.Process{Args: []string{"/bin/sh"}, Cwd: "/"},
@@ -34,7 +34,8 @@ func TestNamedTwice(t *testing.T) {
 			got = append(got, o.Path)
 		}
 	}
-	want := "-/proc/kcore /linux/maskedPaths/0 -/sys/firmware /linux/maskedPaths/1 -/proc/acpi /linux/maskedPaths/4 /proc/sys /proc/bus /proc/acpi"
+	want := "-/proc/kcore /linux/maskedPaths/0 -/sys/firmware /linux/maskedPaths/1 -/proc/acpi /linux/maskedPaths/4 /proc/sys /proc/bus " +
+		"/proc/acpi"
 	if strings.Join(got, " ") != want {
 		t.Errorf("got %q, want %s", got, want)
 	}

@@ -17,7 +17,8 @@ func (c *container) needProc(ptr string) error {
 	if c.procfs != "" {
 		return nil
 	}
-	c.add(plan.Child, plan.Kernel, &plan.FSMount{Type: "proc", Source: "proc", Attrs: []string{"nosuid", "nodev", "noexec"}, Save: "proc"}, ptr,
+	c.add(plan.Child, plan.Kernel, &plan.FSMount{Type: "proc", Source: "proc", Attrs: []string{"nosuid", "nodev", "noexec"}, Save: "proc"},
+		ptr,
 		"A private procfs: no name in the container can stand in for it.")
 	c.procfs = "proc"
 	return nil
@@ -41,7 +42,10 @@ func sysctlPath(name string) (key, namespace string) {
 	switch {
 	case strings.HasPrefix(key, "net/"):
 		namespace = "net"
-	case strings.HasPrefix(key, "fs/mqueue/"), slices.Contains([]string{"kernel/msgmax", "kernel/msgmnb", "kernel/msgmni", "kernel/sem", "kernel/shmall", "kernel/shmmax", "kernel/shmmni", "kernel/shm_rmid_forced"}, key):
+	case strings.HasPrefix(key, "fs/mqueue/"), slices.Contains([]string{
+		"kernel/msgmax", "kernel/msgmnb", "kernel/msgmni", "kernel/sem",
+		"kernel/shmall", "kernel/shmmax", "kernel/shmmni", "kernel/shm_rmid_forced",
+	}, key):
 		namespace = "ipc"
 	case key == "kernel/domainname":
 		namespace = "uts"
@@ -96,7 +100,8 @@ func (c *container) sysctls(late bool) error {
 		if late != (need == "user" && c.users == lateUsers) {
 			continue
 		}
-		c.add(plan.Child, plan.Kernel, &plan.Sysctl{From: c.procfs, Key: key, Value: c.Spec.Linux.Sysctl[k]}, ptr, "A kernel setting of the container's own namespaces.")
+		c.add(plan.Child, plan.Kernel, &plan.Sysctl{From: c.procfs, Key: key, Value: c.Spec.Linux.Sysctl[k]}, ptr,
+			"A kernel setting of the container's own namespaces.")
 	}
 	return nil
 }
@@ -124,7 +129,8 @@ func (c *container) process(p *specs.Process, ptr string) error {
 			c.add(plan.Child, plan.Kernel, &plan.WriteProc{From: c.procfs, File: "attr/keycreate", Value: p.SelinuxLabel}, ptr+"/selinuxLabel",
 				"The keyring that comes next has the label of the program that will use it.")
 		}
-		c.add(plan.Child, plan.Kernel, &plan.Keyring{}, "", "Keys of the session that started glassbox stay out of reach, and those of other containers.")
+		c.add(plan.Child, plan.Kernel, &plan.Keyring{}, "",
+			"Keys of the session that started glassbox stay out of reach, and those of other containers.")
 	}
 	if err := c.scheduling(p, ptr); err != nil {
 		return err
@@ -133,13 +139,15 @@ func (c *container) process(p *specs.Process, ptr string) error {
 		for fd := range 3 {
 			c.add(plan.Child, plan.Terminal, &plan.Stdio{From: "terminal", To: fd}, ptr+"/terminal", stdioReason[fd])
 		}
-		c.add(plan.Child, plan.Terminal, &plan.Setsid{Controlling: true}, ptr+"/terminal", "A session with this terminal: Ctrl-C reaches the container's processes.")
+		c.add(plan.Child, plan.Terminal, &plan.Setsid{Controlling: true}, ptr+"/terminal",
+			"A session with this terminal: Ctrl-C reaches the container's processes.")
 	} else {
 		for fd, name := range []string{"stdin", "stdout", "stderr"} {
 			// What is null here may be the host's own /dev/null, whose mode the container's root could change through it.
 			c.add(plan.Child, plan.Terminal, &plan.Stdio{From: name, To: fd, Null: "/dev/null"}, "", stdioReason[fd])
 		}
-		c.add(plan.Child, plan.Terminal, &plan.Setsid{}, "", "Signals from the terminal of whoever started it reach the container through its supervisor only.")
+		c.add(plan.Child, plan.Terminal, &plan.Setsid{}, "",
+			"Signals from the terminal of whoever started it reach the container through its supervisor only.")
 	}
 	if err := c.labels(p, ptr); err != nil {
 		return err
@@ -150,7 +158,8 @@ func (c *container) process(p *specs.Process, ptr string) error {
 	if c.users == lateUsers {
 		c.add(plan.Child, plan.Privileges, &plan.Unshare{Namespaces: []string{"user"}}, "/linux/namespaces",
 			"From here on capabilities count in the container's own user namespace only.")
-		c.add(plan.Child, plan.Privileges, &plan.Notify{Name: "user namespace"}, "/linux/namespaces", "Only the parent has the right to map ids of the host.")
+		c.add(plan.Child, plan.Privileges, &plan.Notify{Name: "user namespace"}, "/linux/namespaces",
+			"Only the parent has the right to map ids of the host.")
 		c.add(plan.Child, plan.Privileges, &plan.Await{Name: "ids"}, "/linux/namespaces", "Without mapped ids this process is nobody.")
 		if err := c.sysctls(true); err != nil {
 			return err
@@ -161,20 +170,24 @@ func (c *container) process(p *specs.Process, ptr string) error {
 		return err
 	}
 	if c.PreserveFDs > 0 {
-		c.add(plan.Child, plan.Exec, &plan.InheritFDs{Count: c.PreserveFDs}, "", "The caller gives these descriptors to the program, and none of the runtime's own may be among them.")
+		c.add(plan.Child, plan.Exec, &plan.InheritFDs{Count: c.PreserveFDs}, "",
+			"The caller gives these descriptors to the program, and none of the runtime's own may be among them.")
 	}
-	c.add(plan.Child, plan.Exec, &plan.CloseRange{First: 3 + max(c.PreserveFDs, 0)}, "", "No descriptor of the host leaks into the container (CVE-2024-21626).")
+	c.add(plan.Child, plan.Exec, &plan.CloseRange{First: 3 + max(c.PreserveFDs, 0)}, "",
+		"No descriptor of the host leaks into the container (CVE-2024-21626).")
 	// Runc tries before and after the change of user, too: a directory may be open to root alone, as one of a volume's that is exported with
 	// root squashed may be open to the user alone.
 	if (p.User.UID != 0 || c.hostRoot || !entersAll(p)) && p.Cwd != "/" {
-		c.add(plan.Child, plan.Exec, &plan.Chdir{Path: p.Cwd, Try: true}, ptr+"/cwd", "The program may work in a directory that its user could not enter.")
+		c.add(plan.Child, plan.Exec, &plan.Chdir{Path: p.Cwd, Try: true}, ptr+"/cwd",
+			"The program may work in a directory that its user could not enter.")
 	}
 	if err := c.checkListener(filter); err != nil {
 		return err
 	}
 	const filterReason = "System calls that ordinary programs don't need are refused."
 	if filter != nil && !p.NoNewPrivileges {
-		c.add(plan.Child, plan.Privileges, filter, "/linux/seccomp", filterReason+" It is installed now because it takes a privilege that is dropped next.")
+		c.add(plan.Child, plan.Privileges, filter, "/linux/seccomp",
+			filterReason+" It is installed now because it takes a privilege that is dropped next.")
 		c.sendListener(filter)
 	}
 	if err := c.privileges(p, ptr); err != nil {
@@ -190,7 +203,8 @@ func (c *container) process(p *specs.Process, ptr string) error {
 	c.add(plan.Child, plan.Exec, &plan.Umask{Mask: umask}, ptr+"/user/umask", "New files aren't writable for everyone.")
 	c.add(plan.Child, plan.Exec, &plan.Chdir{Path: p.Cwd}, ptr+"/cwd", "The program's working directory.")
 	if c.FindProgram {
-		c.add(plan.Child, plan.Exec, &plan.FindProgram{Candidates: candidates(p), Name: p.Args[0]}, ptr+"/args", "A program that is missing is an error now, and not when the container is started.")
+		c.add(plan.Child, plan.Exec, &plan.FindProgram{Candidates: candidates(p), Name: p.Args[0]}, ptr+"/args",
+			"A program that is missing is an error now, and not when the container is started.")
 	}
 	last := func() {
 		if !p.NoNewPrivileges {
@@ -217,7 +231,8 @@ func (c *container) process(p *specs.Process, ptr string) error {
 	if !listened {
 		last()
 	}
-	c.add(plan.Child, plan.Exec, &plan.Execve{Candidates: candidates(p), Argv: p.Args, Env: lastOnly(p.Env)}, ptr+"/args", "The child becomes the program.")
+	c.add(plan.Child, plan.Exec, &plan.Execve{Candidates: candidates(p), Argv: p.Args, Env: lastOnly(p.Env)}, ptr+"/args",
+		"The child becomes the program.")
 	return nil
 }
 
@@ -308,7 +323,8 @@ func (c *container) checkListener(f *plan.Seccomp) error {
 
 func (c *container) sendListener(f *plan.Seccomp) {
 	if f.Notify != "" {
-		c.add(plan.Child, plan.Privileges, &plan.SendFD{From: f.Notify}, "/linux/seccomp/listenerPath", "Who listens decides about the calls that the filter doesn't.")
+		c.add(plan.Child, plan.Privileges, &plan.SendFD{From: f.Notify}, "/linux/seccomp/listenerPath",
+			"Who listens decides about the calls that the filter doesn't.")
 	}
 }
 
@@ -328,8 +344,12 @@ func (c *container) passListener() error {
 	if version == "" {
 		version = specs.Version
 	}
-	c.add(plan.Host, plan.Privileges, &plan.RecvFD{Save: f.Notify}, "/linux/seccomp/listenerPath", "The filter is in force; calls that it has no answer to wait.")
-	c.add(plan.Host, plan.Privileges, &plan.SendListener{From: f.Notify, Path: s.ListenerPath, Metadata: s.ListenerMetadata, Version: version}, "/linux/seccomp/listenerPath", "The agent answers them from now on.")
+	c.add(plan.Host, plan.Privileges, &plan.RecvFD{Save: f.Notify}, "/linux/seccomp/listenerPath",
+		"The filter is in force; calls that it has no answer to wait.")
+	c.add(plan.Host, plan.Privileges, &plan.SendListener{
+		From: f.Notify, Path: s.ListenerPath, Metadata: s.ListenerMetadata,
+		Version: version,
+	}, "/linux/seccomp/listenerPath", "The agent answers them from now on.")
 	return nil
 }
 
@@ -352,18 +372,24 @@ func (c *container) privileges(p *specs.Process, ptr string) error {
 		}
 	}
 	if len(drop) > 0 {
-		c.add(plan.Child, plan.Privileges, &plan.DropBounding{Caps: drop}, ptr+"/capabilities/bounding", "No program in the container, whatever its file says, can have these.")
+		c.add(plan.Child, plan.Privileges, &plan.DropBounding{Caps: drop}, ptr+"/capabilities/bounding",
+			"No program in the container, whatever its file says, can have these.")
 	}
 	c.groups(p, ptr)
 	c.add(plan.Child, plan.Privileges, &plan.Setresgid{GID: p.User.GID}, ptr+"/user", "The program's group.")
 	if p.User.UID != 0 && len(sets["permitted"]) > 0 {
-		c.add(plan.Child, plan.Privileges, &plan.KeepCaps{}, ptr+"/capabilities/permitted", "Changing from root to another user would drop them all.")
+		c.add(plan.Child, plan.Privileges, &plan.KeepCaps{}, ptr+"/capabilities/permitted",
+			"Changing from root to another user would drop them all.")
 	}
 	c.add(plan.Child, plan.Privileges, &plan.Setresuid{UID: p.User.UID}, ptr+"/user", "The program's user.")
-	c.add(plan.Child, plan.Privileges, &plan.Capset{Effective: sets["effective"], Permitted: sets["permitted"], Inheritable: sets["inheritable"]}, ptr+"/capabilities",
+	c.add(plan.Child, plan.Privileges, &plan.Capset{
+		Effective: sets["effective"], Permitted: sets["permitted"],
+		Inheritable: sets["inheritable"],
+	}, ptr+"/capabilities",
 		"Root in the container is root without the powers over the host.")
 	if len(sets["ambient"]) > 0 {
-		c.add(plan.Child, plan.Privileges, &plan.AmbientCaps{Caps: sets["ambient"]}, ptr+"/capabilities/ambient", "They survive the start of an ordinary program.")
+		c.add(plan.Child, plan.Privileges, &plan.AmbientCaps{Caps: sets["ambient"]}, ptr+"/capabilities/ambient",
+			"They survive the start of an ordinary program.")
 	}
 	return nil
 }
@@ -393,7 +419,9 @@ func candidates(p *specs.Process) []string {
 	return out
 }
 
-// entersAll reports whether root of the container has the power to enter every directory (capabilities(7)), as it has before it drops others.
+// entersAll reports whether root of the container has the power to enter every directory (capabilities(7)), as it has before it drops
+// others.
 func entersAll(p *specs.Process) bool {
-	return p.Capabilities != nil && (slices.Contains(p.Capabilities.Effective, "CAP_DAC_OVERRIDE") || slices.Contains(p.Capabilities.Effective, "CAP_DAC_READ_SEARCH"))
+	return p.Capabilities != nil && (slices.Contains(p.Capabilities.Effective, "CAP_DAC_OVERRIDE") ||
+		slices.Contains(p.Capabilities.Effective, "CAP_DAC_READ_SEARCH"))
 }

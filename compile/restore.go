@@ -58,7 +58,8 @@ func Restore(in RestoreInput) (*plan.Plan, error) {
 		if e.IDs != nil {
 			ids := *e.IDs
 			ids.Save = "ids:" + e.Name
-			c.add(plan.Host, plan.Sources, &ids, e.Pointer, "The kernel takes the mapping of a mount's ids from a user namespace, which nobody lives in.")
+			c.add(plan.Host, plan.Sources, &ids, e.Pointer,
+				"The kernel takes the mapping of a mount's ids from a user namespace, which nobody lives in.")
 			open.IDMap = ids.Save
 		}
 		c.add(plan.Host, plan.Sources, open, e.Pointer, "Criu will find it in a place that the container's root can reach.")
@@ -70,7 +71,8 @@ func Restore(in RestoreInput) (*plan.Plan, error) {
 			if e.spec != n.Type || n.Path == "" {
 				continue
 			}
-			c.add(plan.Host, plan.Isolation, &plan.Open{Path: n.Path, Namespace: e.name, Save: "ns:" + e.name}, fmt.Sprintf("/linux/namespaces/%d/path", i),
+			c.add(plan.Host, plan.Isolation, &plan.Open{Path: n.Path, Namespace: e.name, Save: "ns:" + e.name},
+				fmt.Sprintf("/linux/namespaces/%d/path", i),
 				"The namespace exists already; the container will share it again.")
 			switch fd, ok := in.Namespaces[e.name]; {
 			case ok:
@@ -93,23 +95,34 @@ func Restore(in RestoreInput) (*plan.Plan, error) {
 	}
 	c.joinClass("/linux/intelRdt")
 	if in.CgroupNS {
-		c.add(plan.Child, plan.Isolation, &plan.Unshare{Namespaces: []string{"cgroup"}}, "/linux/namespaces", "Its root is the cgroup that criu is in, which is the container's.")
+		c.add(plan.Child, plan.Isolation, &plan.Unshare{Namespaces: []string{"cgroup"}}, "/linux/namespaces",
+			"Its root is the cgroup that criu is in, which is the container's.")
 	}
 	for _, name := range shared {
-		c.add(plan.Child, plan.Isolation, &plan.Setns{From: "ns:" + name, Namespaces: []string{name}}, "/linux/namespaces", "The processes share the namespace that criu is in.")
+		c.add(plan.Child, plan.Isolation, &plan.Setns{From: "ns:" + name, Namespaces: []string{name}}, "/linux/namespaces",
+			"The processes share the namespace that criu is in.")
 	}
-	c.add(plan.Child, plan.Rootfs, &plan.Mount{Target: "/", Flags: []string{"rec", "private"}}, "", "Mounts made from here on stay in this mount namespace.")
+	c.add(plan.Child, plan.Rootfs, &plan.Mount{Target: "/", Flags: []string{"rec", "private"}}, "",
+		"Mounts made from here on stay in this mount namespace.")
 	c.add(plan.Child, plan.Rootfs, &plan.RootDir{Path: "/"}, "", "Targets are paths of the host.")
-	c.add(plan.Child, plan.Rootfs, &plan.FSMount{Type: "tmpfs", Options: []string{"mode=1777"}, Attrs: []string{"nosuid", "nodev"}, Target: CriuStage}, "",
+	c.add(plan.Child, plan.Rootfs, &plan.FSMount{
+		Type: "tmpfs", Options: []string{"mode=1777"}, Attrs: []string{"nosuid", "nodev"},
+		Target: CriuStage,
+	}, "",
 		"The container's root can reach this directory, and criu leaves nothing behind in it.")
 	for _, e := range in.Stage {
-		c.add(plan.Child, plan.Rootfs, &plan.MoveMount{From: "stage:" + e.Name, Target: CriuStage + "/" + e.Name, Create: "like", Propagation: []string{"rprivate"}}, e.Pointer,
+		c.add(plan.Child, plan.Rootfs, &plan.MoveMount{
+			From: "stage:" + e.Name, Target: CriuStage + "/" + e.Name, Create: "like",
+			Propagation: []string{"rprivate"},
+		}, e.Pointer,
 			"Mounts that criu makes below it don't reach the host.")
 	}
-	c.add(plan.Child, plan.Kernel, &plan.Keyring{}, "", "The processes have criu's session keyring: keys of whoever started it stay out of reach.")
+	c.add(plan.Child, plan.Kernel, &plan.Keyring{}, "",
+		"The processes have criu's session keyring: keys of whoever started it stay out of reach.")
 	for _, e := range nsNames {
 		if fd, ok := in.Namespaces[e.name]; ok {
-			c.add(plan.Child, plan.Isolation, &plan.Stdio{From: "ns:" + e.name, To: fd}, "/linux/namespaces", "Criu finds the namespace under this number.")
+			c.add(plan.Child, plan.Isolation, &plan.Stdio{From: "ns:" + e.name, To: fd}, "/linux/namespaces",
+				"Criu finds the namespace under this number.")
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(in.Descriptors)) {

@@ -62,7 +62,8 @@ func TestRestore(t *testing.T) {
 	if !slices.IsSorted(order) {
 		t.Errorf("got steps %v, want them in order", order)
 	}
-	if classes := slices.DeleteFunc(slices.Clone(p.Steps), func(s plan.Step) bool { _, ok := s.Op.(*plan.ResctrlCreate); return !ok }); len(classes) != 1 {
+	if classes := slices.DeleteFunc(slices.Clone(p.Steps),
+		func(s plan.Step) bool { _, ok := s.Op.(*plan.ResctrlCreate); return !ok }); len(classes) != 1 {
 		t.Errorf("the class is made by %v, want one step", classes)
 	}
 	for _, kind := range []specs.LinuxNamespaceType{specs.MountNamespace, specs.CgroupNamespace, specs.TimeNamespace} {

@@ -2,11 +2,8 @@ package compile
 
 import (
 	"fmt"
-	"path"
 	"slices"
-	"strings"
 
-	"glassbox/host"
 	"glassbox/plan"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -70,13 +67,15 @@ func (c *container) identify() error {
 			return err
 		}
 	case fresh && !c.privileged():
-		return fmt.Errorf("/linux/uidMappings: missing: an ordinary user's container needs mappings of user and group ids, such as its own id to 0")
+		return fmt.Errorf("/linux/uidMappings: missing: an ordinary user's container needs mappings of user and group ids, such as its own id " +
+			"to 0")
 	case fresh:
 		c.users = lateUsers
 	case len(l.UIDMappings)+len(l.GIDMappings) > 0:
 		return fmt.Errorf("/linux/uidMappings: mappings of ids need a user namespace, which /linux/namespaces doesn't ask for")
 	case !c.privileged():
-		return fmt.Errorf("/linux/namespaces: an ordinary user (%d, without CAP_SYS_ADMIN) can start containers with a user namespace only: add one, with mappings of ids", c.Facts.UID)
+		return fmt.Errorf("/linux/namespaces: an ordinary user (%d, without CAP_SYS_ADMIN) can start containers with a user namespace only: "+
+			"add one, with mappings of ids", c.Facts.UID)
 	}
 	if !c.privileged() && len(c.Network) > 0 {
 		return fmt.Errorf("/linux/namespaces: wiring a network needs CAP_NET_ADMIN on the host")
@@ -145,7 +144,8 @@ func (c *container) checkUser(u specs.User, ptr string) error {
 		}
 	}
 	if len(u.AdditionalGids) > 0 && c.groupsDenied() {
-		return fmt.Errorf("%s/user/additionalGids: an ordinary user who maps one group can't have others: map ranges with newgidmap(1), for which /etc/subgid needs an entry", ptr)
+		return fmt.Errorf("%s/user/additionalGids: an ordinary user who maps one group can't have others: map ranges with newgidmap(1), for "+
+			"which /etc/subgid needs an entry", ptr)
 	}
 	return nil
 }
@@ -159,7 +159,8 @@ func (c *container) idMap() *plan.IDMap {
 	}
 	// Without privileges a process can map its own ids, one each, after giving up setgroups(2) (user_namespaces(7)). For more
 	// there are two programs with the setuid bit that know /etc/subuid.
-	if len(m.UID) == 1 && m.UID[0].Size == 1 && m.UID[0].Host == c.Facts.UID && len(m.GID) == 1 && m.GID[0].Size == 1 && m.GID[0].Host == c.Facts.GID {
+	if len(m.UID) == 1 && m.UID[0].Size == 1 && m.UID[0].Host == c.Facts.UID && len(m.GID) == 1 && m.GID[0].Size == 1 &&
+		m.GID[0].Host == c.Facts.GID {
 		m.DenySetgroups = true
 	} else {
 		m.Programs = true
@@ -219,7 +220,8 @@ func (c *container) clone() {
 		c.mapIDs()
 	}
 	if c.twice {
-		c.add(plan.Host, plan.Isolation, &plan.Adopt{}, "/linux/namespaces", "The second clone is the container's process; the first one has ended.")
+		c.add(plan.Host, plan.Isolation, &plan.Adopt{}, "/linux/namespaces",
+			"The second clone is the container's process; the first one has ended.")
 		if slices.Contains(second, "user") {
 			c.mapIDs()
 		}
@@ -254,7 +256,8 @@ func (c *container) oom() {
 	if c.Spec.Process.OOMScoreAdj == nil || !c.hostOOM() {
 		return
 	}
-	c.add(plan.Host, plan.Kernel, &plan.WriteProc{File: "oom_score_adj", Value: fmt.Sprint(*c.Spec.Process.OOMScoreAdj)}, "/process/oomScoreAdj",
+	c.add(plan.Host, plan.Kernel, &plan.WriteProc{File: "oom_score_adj", Value: fmt.Sprint(*c.Spec.Process.OOMScoreAdj)},
+		"/process/oomScoreAdj",
 		"How readily the kernel kills this process when memory runs out. The parent writes it: in a user namespace nobody may lower it.")
 }
 
@@ -268,7 +271,8 @@ func (c *container) enter() {
 		await()
 	}
 	if offsets := c.Spec.Linux.TimeOffsets; len(offsets) > 0 {
-		c.add(plan.Child, plan.Isolation, &plan.Unshare{Namespaces: []string{"time"}}, "/linux/timeOffsets", "Only children of this process live by the new clocks, which can be set until there is one.")
+		c.add(plan.Child, plan.Isolation, &plan.Unshare{Namespaces: []string{"time"}}, "/linux/timeOffsets",
+			"Only children of this process live by the new clocks, which can be set until there is one.")
 		o := &plan.TimeOffsets{}
 		for _, clock := range []string{"monotonic", "boottime"} {
 			if t, ok := offsets[clock]; ok {
@@ -278,7 +282,8 @@ func (c *container) enter() {
 		c.add(plan.Child, plan.Isolation, o, "/linux/timeOffsets", "How far the container's clocks are from those of the host.")
 	}
 	c.add(plan.Child, plan.Isolation, &plan.Dumpable{Value: 0}, "",
-		"Until it becomes the program, this process is a copy of glassbox: nobody in the container may look into it or at its executable (CVE-2019-5736).")
+		"Until it becomes the program, this process is a copy of glassbox: nobody in the container may look into it or at its executable "+
+			"(CVE-2019-5736).")
 	c.joins()
 	if c.twice {
 		c.add(plan.Child, plan.Isolation, &plan.Clone{Namespaces: c.second}, "/linux/namespaces",
@@ -298,14 +303,16 @@ func (c *container) enter() {
 func (c *container) joins() {
 	join := func(name, reason string) {
 		i := slices.IndexFunc(nsNames, func(n nsName) bool { return n.name == name })
-		c.add(plan.Child, plan.Isolation, &plan.Setns{From: "ns:" + string(nsNames[i].spec), Namespaces: []string{name}}, "/linux/namespaces", reason)
+		c.add(plan.Child, plan.Isolation, &plan.Setns{From: "ns:" + string(nsNames[i].spec), Namespaces: []string{name}}, "/linux/namespaces",
+			reason)
 	}
 	user := func() {
 		if c.users != joinedUsers {
 			return
 		}
 		if c.privileged() && !c.Facts.NoSetgroups {
-			c.add(plan.Child, plan.Isolation, &plan.Setgroups{}, "", "The groups of whoever started glassbox are left behind now: the user namespace may not allow it later.")
+			c.add(plan.Child, plan.Isolation, &plan.Setgroups{}, "",
+				"The groups of whoever started glassbox are left behind now: the user namespace may not allow it later.")
 		}
 		join("user", "User ids have the meaning that they have in this user namespace.")
 	}
@@ -330,258 +337,10 @@ func (c *container) become() {
 	if c.users == ownUsers && !c.groupsDenied() {
 		c.add(plan.Child, plan.Isolation, &plan.Setgroups{}, "/linux/gidMappings", "The groups of whoever started glassbox are left behind.")
 	}
-	const reason = "Root of the container, which is another user of the host. Until now the rights of whoever started glassbox were needed to come to files of the host."
+	const reason = "Root of the container, which is another user of the host. Until now the rights of whoever started glassbox were needed " +
+		"to come to files of the host."
 	c.add(plan.Child, plan.Isolation, &plan.Setresgid{}, "/linux/gidMappings", reason)
 	c.add(plan.Child, plan.Isolation, &plan.Setresuid{}, "/linux/uidMappings", reason)
-}
-
-// hostSources reports whether the parent takes the sources of bind mounts before there is a child. Without privileges the child
-// does that.
-func (c *container) hostSources() bool {
-	return c.users != ownUsers && c.users != joinedUsers && c.privileged()
-}
-
-// childSources reports whether the child takes the sources of bind mounts among the mounts that it makes, for the sake of their order.
-// Not in a mount namespace that is joined, where others may have a say in what names stand for, nor if there are so many that
-// the child would have too many descriptors.
-func (c *container) childSources() bool {
-	const many = 200
-	return c.InOrder && c.hostSources() && c.join["mount"] == "" && len(c.Spec.Mounts) <= many
-}
-
-// sendSources reports whether the parent takes the sources of bind mounts in the child's mount namespace and sends them: the
-// clones of mounts made there keep read-only, nosuid and nodev beyond the power of the container's root to change them, those of
-// the host's mount namespace lose that (mount_namespaces(7), "Restrictions on mount namespaces").
-func (c *container) sendSources() bool {
-	return (c.users == ownUsers || c.users == joinedUsers) && c.privileged()
-}
-
-// parentSources writes the host's steps that take the sources of bind mounts.
-func (c *container) parentSources() error {
-	for i, m := range c.Spec.Mounts {
-		switch {
-		case slices.Contains(m.Options, "remount"):
-			continue
-		case idMapped(m):
-			if err := c.idMappedSource(i, m); err != nil {
-				return err
-			}
-		case isBind(m) && (c.hostSources() && !c.childSources() || c.sendSources()):
-			if err := c.bindSource(plan.Host, i, m); err != nil {
-				return err
-			}
-		default:
-			continue
-		}
-		c.steps[len(c.steps)-1].Op.(*plan.OpenTree).Child = c.sendSources()
-	}
-	return nil
-}
-
-const sourceReason = "The source of a bind mount is taken from the host now, while no name can be influenced by the container."
-
-// sources writes the steps that take from the host what the container needs, before its root changes.
-func (c *container) sources() error {
-	s := c.Spec
-	if !c.hostSources() {
-		for i, m := range s.Mounts {
-			if !isBind(m) || slices.Contains(m.Options, "remount") {
-				continue
-			}
-			if c.sendSources() {
-				c.add(plan.Child, plan.Sources, &plan.RecvFD{Save: mountName(i)}, fmt.Sprintf("/mounts/%d", i), "The parent has the right to come to it.")
-			} else if err := c.bindSource(plan.Child, i, m); err != nil {
-				return err
-			}
-		}
-	}
-	if !c.confined() {
-		return nil
-	}
-	c.ownCgroups(plan.Child)
-	for i, m := range s.Mounts {
-		ptr := fmt.Sprintf("/mounts/%d", i)
-		if isBind(m) || slices.Contains(m.Options, "remount") {
-			continue
-		}
-		o := parseOptions(m.Options)
-		if c.users == ownUsers {
-			for _, opt := range o.data {
-				key, value, _ := strings.Cut(opt, "=")
-				var id uint32
-				if _, err := fmt.Sscanf(value, "%d", &id); err != nil {
-					continue
-				}
-				if key == "gid" && !mapped(s.Linux.GIDMappings, id) || key == "uid" && !mapped(s.Linux.UIDMappings, id) {
-					return fmt.Errorf("%s/options: %q: id %d is not mapped in the container's user namespace", ptr, opt, id)
-				}
-			}
-		}
-		attrs := o.own()
-		switch kind := c.substitute(m); {
-		case kind != "":
-			c.add(plan.Child, plan.Sources, &plan.OpenTree{Path: kind, Recursive: true, Save: mountName(i)}, ptr,
-				"The container's user namespace doesn't own what a "+m.Type+" of its own would show: it gets the host's, read-only.")
-		case m.Type == "proc" && !c.owns("pid") && !c.Facts.UserNS:
-			return fmt.Errorf("%s/type: a procfs of a PID namespace that belongs to the host can't be mounted in a user namespace: bind /proc instead", ptr)
-		case m.Type == "mqueue" && !c.owns("ipc") && !c.Facts.UserNS:
-			return fmt.Errorf("%s/type: an mqueue of an IPC namespace that belongs to the host can't be mounted in a user namespace: bind /dev/mqueue instead", ptr)
-		case c.madeAhead(i):
-			if m.Type == "proc" && c.procfs == "" {
-				c.procfs = mountName(i)
-			}
-		case m.Type == "proc" || m.Type == "sysfs":
-			c.add(plan.Child, plan.Sources, &plan.FSMount{Type: m.Type, Source: m.Source, Options: o.data, Attrs: attrs, Save: mountName(i)}, ptr,
-				"In a user namespace the kernel allows it only while the host's "+m.Type+" is in sight, so it is made before the root changes.")
-			if m.Type == "proc" && c.procfs == "" {
-				c.procfs = mountName(i)
-			}
-		}
-	}
-	if c.needsProc() {
-		if err := c.needProc("/linux"); err != nil {
-			return err
-		}
-	}
-	// Nobody can make devices in a user namespace.
-	host := c.devOfHost()
-	if !host {
-		for _, d := range defaultDevices {
-			if !c.givenDevice(d.path) {
-				c.openDevice(d.path, "c", d.major, d.minor, "")
-			}
-		}
-	}
-	for i, d := range s.Linux.Devices {
-		if file := path.Clean(d.Path); d.Type != "p" && file != "/dev/ptmx" && !(host && strings.HasPrefix(file, "/dev/")) {
-			c.openDevice(file, d.Type, uint32(d.Major), uint32(d.Minor), fmt.Sprintf("/linux/devices/%d", i))
-		}
-	}
-	return nil
-}
-
-// substitute names the directory of the host that is bound where the container's user namespace can't mount a file system,
-// because the namespace that it would show belongs to another.
-func (c *container) substitute(m specs.Mount) string {
-	switch {
-	case !c.confined():
-	case m.Type == "sysfs" && !c.owns("net"):
-		return "/sys"
-	case m.Type == "cgroup" && c.Facts.Cgroup.Mode != host.CgroupV2:
-		// Each hierarchy is bound from the container's own cgroup: the whole tree would show those of all others.
-	case (m.Type == "cgroup" || m.Type == "cgroup2") && !c.owns("cgroup"):
-		for _, h := range c.Facts.Cgroup.Hierarchies {
-			if c.Facts.Cgroup.Mode == host.CgroupV2 && h.V2 {
-				return h.Mount
-			}
-		}
-		return "/sys/fs/cgroup"
-	}
-	return ""
-}
-
-// taken attaches what sources took from the host in place of a new file system, and reports whether it did.
-func (c *container) taken(i int, m specs.Mount, dest string, o mountOptions, ptr string) bool {
-	if !c.confined() || o.remount {
-		return false
-	}
-	attach := &plan.MoveMount{From: mountName(i), Target: dest, Create: "dir", NoSymlinks: m.Type == "proc" || m.Type == "sysfs"}
-	if c.substitute(m) != "" {
-		// CVE-2023-25809: the cgroup tree of the host must not be writable.
-		attach.RecSet, attach.Propagation = slices.Compact(slices.Sorted(slices.Values(append(o.own(), "ro")))), []string{"rprivate"}
-		c.add(plan.Child, plan.Mounts, attach, ptr, fmt.Sprintf("The host's %s, where it can only be read.", c.substitute(m)))
-		return true
-	}
-	if m.Type != "proc" && m.Type != "sysfs" || c.madeAhead(i) {
-		return false
-	}
-	attach.Keep = c.procfs == attach.From
-	c.add(plan.Child, plan.Mounts, attach, ptr, mountReason(m.Type, dest))
-	return true
-}
-
-// devOfHost reports whether /dev will show devices of the host.
-func (c *container) devOfHost() bool {
-	host := false
-	for _, m := range c.Spec.Mounts {
-		if path.Clean("/"+m.Destination) == "/dev" && !slices.Contains(m.Options, "remount") {
-			host = isBind(m) || m.Type == "devtmpfs"
-		}
-	}
-	return host
-}
-
-func (c *container) givenDevice(file string) bool {
-	return slices.ContainsFunc(c.Spec.Linux.Devices, func(d specs.LinuxDevice) bool { return path.Clean(d.Path) == file })
-}
-
-func deviceName(path string) string { return "device:" + path }
-
-func (c *container) openDevice(path, kind string, major, minor uint32, ptr string) {
-	if kind == "u" {
-		kind = "c"
-	}
-	c.add(plan.Child, plan.Sources, &plan.OpenTree{Path: path, Save: deviceName(path), Device: fmt.Sprintf("%s %d:%d", kind, major, minor)}, ptr,
-		"Devices can't be made in a user namespace: the container gets the host's.")
-}
-
-// bindDevice attaches a device that sources took from the host, instead of making one, and reports whether it did.
-func (c *container) bindDevice(n *plan.Mknod, ptr, reason string) bool {
-	if !c.confined() || n.Type == "p" || n.Existing == "required" {
-		return false
-	}
-	if ptr != "" && (n.Mode != 0o666 || n.UID != 0 || n.GID != 0) {
-		c.warnings = append(c.warnings, ptr+": mode and owner of a device are those of the host's in a user namespace")
-	}
-	name := deviceName(n.Path)
-	keep := n.Save != ""
-	c.add(plan.Child, plan.Devices, &plan.MoveMount{From: name, Target: n.Path, Create: "file", Keep: keep}, ptr, reason)
-	return true
-}
-
-// idMapped reports whether a mount has ids of its own.
-func idMapped(m specs.Mount) bool {
-	return len(m.UIDMappings)+len(m.GIDMappings) > 0 || slices.Contains(m.Options, "idmap") || slices.Contains(m.Options, "ridmap")
-}
-
-// idMappedSource writes the host's steps that take a mount and give it ids of its own (Linux 5.12).
-func (c *container) idMappedSource(i int, m specs.Mount) error {
-	ptr := fmt.Sprintf("/mounts/%d", i)
-	uid, gid := m.UIDMappings, m.GIDMappings
-	field := ptr + "/uidMappings"
-	switch {
-	case !isBind(m):
-		return fmt.Errorf("%s: only bind mounts can have ids of their own", field)
-	case len(uid)+len(gid) == 0 && c.users == joinedUsers:
-	case len(uid)+len(gid) == 0 && c.users != ownUsers:
-		return fmt.Errorf("%s/options: idmap without mappings means those of the container's user namespace, which has none", ptr)
-	case len(uid)+len(gid) == 0:
-		uid, gid = c.Spec.Linux.UIDMappings, c.Spec.Linux.GIDMappings
-	case len(uid) == 0:
-		return fmt.Errorf("%s: missing: user and group ids are mapped both or not at all", field)
-	case len(gid) == 0:
-		return fmt.Errorf("%s/gidMappings: missing: user and group ids are mapped both or not at all", ptr)
-	}
-	if !c.privileged() || c.Facts.UserNS {
-		return fmt.Errorf("%s: ids of a mount can be mapped by who has privileges over the file system only, and not in a user namespace", field)
-	}
-	if !c.Facts.Kernel.AtLeast(5, 12) {
-		return fmt.Errorf("%s: mounts with ids of their own need Linux 5.12, this is %s", field, c.Facts.Kernel.Release)
-	}
-	source, err := c.hostPath(m.Source, ptr+"/source")
-	if err != nil {
-		return err
-	}
-	from := "ns:user"
-	if len(uid) > 0 {
-		from = fmt.Sprintf("ids:%d", i)
-		c.add(plan.Host, plan.Sources, &plan.UserNamespace{UID: idRanges(uid), GID: idRanges(gid), Save: from}, field,
-			"The kernel takes the mapping of a mount's ids from a user namespace, which nobody lives in.")
-	}
-	c.add(plan.Host, plan.Sources, &plan.OpenTree{
-		Path: source, Recursive: slices.Contains(m.Options, "rbind"), Save: mountName(i), IDMap: from, IDMapRecursive: slices.Contains(m.Options, "ridmap"),
-	}, ptr, sourceReason+" Its files have other owners in the container.")
-	return nil
 }
 
 // groups writes the step that sets the program's groups, where the user namespace lets it.
@@ -608,7 +367,8 @@ func (c *container) hostLimits(p *specs.Process) {
 	const ptr = "/process/rlimits"
 	c.add(plan.Host, plan.Kernel, &plan.Expect{Name: "limits"}, ptr, "The child is set up, as far as limits could be in its way.")
 	for i, r := range p.Rlimits {
-		c.add(plan.Host, plan.Kernel, &plan.Rlimit{Type: r.Type, Soft: r.Soft, Hard: r.Hard}, fmt.Sprintf("%s/%d", ptr, i), "A limit of the process and its children.")
+		c.add(plan.Host, plan.Kernel, &plan.Rlimit{Type: r.Type, Soft: r.Soft, Hard: r.Hard}, fmt.Sprintf("%s/%d", ptr, i),
+			"A limit of the process and its children.")
 	}
 	c.add(plan.Host, plan.Kernel, &plan.Release{Name: "rlimits"}, ptr, "The child goes on, within its limits.")
 }
@@ -626,5 +386,6 @@ func (c *container) hostProc() {
 // needsProc reports whether the child writes settings through a procfs.
 func (c *container) needsProc() bool {
 	p := c.Spec.Process
-	return len(c.Spec.Linux.Sysctl) > 0 || p.OOMScoreAdj != nil && !c.hostOOM() || p.ApparmorProfile != "" && p.ApparmorProfile != "unconfined" || p.SelinuxLabel != ""
+	return len(c.Spec.Linux.Sysctl) > 0 || p.OOMScoreAdj != nil && !c.hostOOM() || p.ApparmorProfile != "" &&
+		p.ApparmorProfile != "unconfined" || p.SelinuxLabel != ""
 }

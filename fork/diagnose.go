@@ -116,7 +116,8 @@ func explainFile(root int, file string) (code int, detail string) {
 		line, _, _ := bytes.Cut(head[2:], []byte("\n"))
 		interp := strings.TrimLeft(string(line), " \t")
 		if strings.HasSuffix(interp, "\r") {
-			return 126, fmt.Sprintf("%s has Windows line ends (CRLF): its first line asks for the interpreter %q; convert it with dos2unix", file, strings.Fields(interp + " ")[0]+"\r")
+			return 126, fmt.Sprintf("%s has Windows line ends (CRLF): its first line asks for the interpreter %q; convert it with dos2unix", file,
+				strings.Fields(interp + " ")[0]+"\r")
 		}
 		fields := strings.Fields(interp)
 		if len(fields) == 0 {
@@ -138,10 +139,13 @@ func explainELF(f io.ReaderAt, file string, exists func(string) bool) (code int,
 		return 126, fmt.Sprintf("%s is a damaged binary: %v", file, err)
 	}
 	if want := uint16(hostMachine); e.machine != want {
-		return 126, fmt.Sprintf("%s is a binary for %s, this machine is %s: pull the image with --platform linux/%s", file, machineName(e.machine), machineName(want), machineName(want))
+		return 126, fmt.Sprintf("%s is a binary for %s, this machine is %s: pull the image with --platform linux/%s", file,
+			machineName(e.machine), machineName(want), machineName(want))
 	}
 	if e.interp != "" && !exists(e.interp) {
-		return 127, fmt.Sprintf("%s needs the loader %s, which doesn't exist in the container: the binary was linked for another C library, or the image lacks it", file, e.interp)
+		return 127,
+			fmt.Sprintf("%s needs the loader %s, which doesn't exist in the container: the binary was linked for another C library, or the image "+
+				"lacks it", file, e.interp)
 	}
 	return 126, ""
 }

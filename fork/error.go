@@ -57,7 +57,8 @@ func (e *StepError) hint() string {
 		return ""
 	}
 	kind := e.Step.Op.Kind()
-	if m, ok := e.Step.Op.(*plan.FSMount); ok && errno == unix.EINVAL && (m.Label != "" || slices.ContainsFunc(m.Options, func(o string) bool { return strings.HasPrefix(o, "context=") })) {
+	if m, ok := e.Step.Op.(*plan.FSMount); ok && errno == unix.EINVAL &&
+		(m.Label != "" || slices.ContainsFunc(m.Options, func(o string) bool { return strings.HasPrefix(o, "context=") })) {
 		return "SELinux's policy may have no such label: it is /linux/mountLabel"
 	}
 	for _, h := range []struct {
@@ -71,18 +72,30 @@ func (e *StepError) hint() string {
 		{"clone3", unix.EINVAL, "this kernel lacks one of the namespaces or CLONE_INTO_CGROUP (Linux 5.7)"},
 		{"cgroup-create", unix.EROFS, "the cgroup file system is read-only here: glassbox runs in a container that may not make cgroups"},
 		{"cgroup-create", unix.EACCES, "this user may not make cgroups there: run as root, or have the cgroup delegated"},
-		{"overlay", unix.EINVAL, "overlay refuses an upper directory that lies on another overlay or on a file system without xattrs: move --root to an ordinary disk or a tmpfs"},
+		{"overlay", unix.EINVAL, "overlay refuses an upper directory that lies on another overlay or on a file system without xattrs: move " +
+			"--root to an ordinary disk or a tmpfs"},
 		{"overlay", unix.ENODEV, "this kernel has no overlay file system: modprobe overlay"},
 		{"open_tree", unix.ENOENT, "the source of a bind mount must exist; with -v NAME an absolute path is needed"},
-		{"open_tree", unix.EACCES, "a directory on the way can't be entered by this user, or, with a user namespace, by whoever starts the container without root's power over other users' files: chmod o+x it"},
+		{"open_tree", unix.EACCES, "a directory on the way can't be entered by this user, or, with a user namespace, by whoever starts the " +
+			"container without root's power over other users' files: chmod o+x it"},
 		{"open_tree", unix.EINVAL, "in a user namespace a mount can't be taken without those on it: use rbind instead of bind"},
 		{"mount", unix.EACCES, "a directory above the root file system can't be entered by this user: chmod o+x it"},
-		{"fsmount", unix.EPERM, "in a user namespace: the namespace that it shows must belong to it (a PID namespace for proc, a network namespace for sysfs, IPC for mqueue), and the host's proc and sysfs must be visible as a whole, as they aren't in most containers"},
-		{"move_mount", unix.EACCES, "the target doesn't exist and can't be made: do the files of the root file system belong to ids that are mapped in the container?"},
+		{"fsmount", unix.EPERM, "in a user namespace: the namespace that it shows must belong to it (a PID namespace for proc, a network " +
+			"namespace for sysfs, IPC for mqueue), and the host's proc and sysfs must be visible as a whole, as they aren't in most containers"},
+		{
+			"move_mount", unix.EACCES,
+			"the target doesn't exist and can't be made: do the files of the root file system belong to ids that are mapped in the container?",
+		},
 		{"move_mount", unix.EOVERFLOW, "the target doesn't exist and can't be made: the file system can't store the id of the container's root"},
-		{"mount_setattr", unix.EPERM, "in a user namespace read-only, nosuid, nodev, noexec and access times of the host's mounts can't be changed, only added"},
+		{
+			"mount_setattr", unix.EPERM,
+			"in a user namespace read-only, nosuid, nodev, noexec and access times of the host's mounts can't be changed, only added",
+		},
 		{"id-map", unix.EPERM, "the ids must be mapped in the user namespace of glassbox, or be granted by /etc/subuid and /etc/subgid"},
-		{"setns", unix.EPERM, "joining a namespace needs privileges in the user namespace that owns it: list that user namespace with its path, too"},
+		{
+			"setns", unix.EPERM,
+			"joining a namespace needs privileges in the user namespace that owns it: list that user namespace with its path, too",
+		},
 		{"setns", unix.EINVAL, "it is the user namespace that this process is in already"},
 		{"time-offsets", unix.ERANGE, "the container's clocks can't begin before 0 or be further ahead than 146 years"},
 		{"setresuid", unix.EINVAL, "the user is not mapped in the container's user namespace"},
@@ -90,16 +103,27 @@ func (e *StepError) hint() string {
 		{"setgroups", unix.EINVAL, "a group is not mapped in the container's user namespace"},
 		{"move_mount", unix.ENOTDIR, "a file can be mounted on a file only, a directory on a directory"},
 		{"move_mount", unix.EINVAL, "a file can be mounted on a file only, a directory on a directory"},
-		{"move_mount", unix.EBUSY, "the target leads to the root directory of the container by a symbolic link in the image: a mount there would cover everything"},
-		{"fsmount", unix.EBUSY, "the target leads to the root directory of the container by a symbolic link in the image: a mount there would cover everything"},
-		{"mknod", unix.EXDEV, "a symbolic link on the way leads to what is mounted in the container: devices are made in its own /dev and its own root file system only"},
+		{
+			"move_mount", unix.EBUSY,
+			"the target leads to the root directory of the container by a symbolic link in the image: a mount there would cover everything",
+		},
+		{
+			"fsmount", unix.EBUSY,
+			"the target leads to the root directory of the container by a symbolic link in the image: a mount there would cover everything",
+		},
+		{"mknod", unix.EXDEV, "a symbolic link on the way leads to what is mounted in the container: devices are made in its own /dev and its " +
+			"own root file system only"},
 		{"move_mount", unix.ELOOP, "the target is a symbolic link that leads to itself"},
 		{"fsmount", unix.ELOOP, "the target is a symbolic link in this image, which could lead the mount elsewhere"},
 		{"mknod", unix.EEXIST, "the device exists already; is /dev mounted from elsewhere?"},
-		{"dup3", unix.ENODEV, "what the container has as /dev/null is no null device (c 1:3), and the host's own isn't given to it: give the command a pipe or a file instead"},
+		{"dup3", unix.ENODEV, "what the container has as /dev/null is no null device (c 1:3), and the host's own isn't given to it: give the " +
+			"command a pipe or a file instead"},
 		{"dup3", unix.ENOENT, "the container has no /dev/null, and the host's own isn't given to it: give the command a pipe or a file instead"},
 		{"prlimit", unix.EPERM, "raising a limit above the hard limit needs CAP_SYS_RESOURCE, which this process lacks: choose a lower --ulimit"},
-		{"write-proc", unix.EACCES, "lowering oom_score_adj needs CAP_SYS_RESOURCE; taking a profile or a label needs the consent of the one that glassbox runs under"},
+		{
+			"write-proc", unix.EACCES,
+			"lowering oom_score_adj needs CAP_SYS_RESOURCE; taking a profile or a label needs the consent of the one that glassbox runs under",
+		},
 		{"write-proc", unix.ENOENT, "no AppArmor profile of this name is loaded: apparmor_parser --replace FILE loads what a file says"},
 		{"write-proc", unix.EINVAL, "SELinux's policy has no such label"},
 		{"sysctl", unix.ENOENT, "this kernel has no such setting in the container's namespaces"},

@@ -41,7 +41,8 @@ func openTree(o *plan.OpenTree, users int) (int, error) {
 			err = unix.Fstat(fd, &st)
 		}
 		if err == nil && (fs.Type != unix.PROC_SUPER_MAGIC || st.Ino != rootInode) {
-			err = fmt.Errorf("%s is not the root of a procfs: other mounts over /proc are refused, because what reads the kernel's files there would be deceived", o.Path)
+			err = fmt.Errorf("%s is not the root of a procfs: other mounts over /proc are refused, because what reads the kernel's files there "+
+				"would be deceived", o.Path)
 		}
 		if err != nil {
 			unix.Close(fd)
@@ -64,9 +65,11 @@ func openTree(o *plan.OpenTree, users int) (int, error) {
 			unix.Close(fd)
 			switch err {
 			case unix.EINVAL:
-				err = fmt.Errorf("the file system of %s, or one mounted below, can't have mounts with ids of their own with this kernel: %w", o.Path, err)
+				err = fmt.Errorf("the file system of %s, or one mounted below, can't have mounts with ids of their own with this kernel: %w", o.Path,
+					err)
 			case unix.EPERM:
-				err = fmt.Errorf("the file system of %s belongs to another user namespace, or has mounts with ids of their own already: %w", o.Path, err)
+				err = fmt.Errorf("the file system of %s belongs to another user namespace, or has mounts with ids of their own already: %w", o.Path,
+					err)
 			}
 			return -1, err
 		}

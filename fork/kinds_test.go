@@ -114,7 +114,10 @@ func TestLoweringRefusesNUL(t *testing.T) {
 			op := filled(t, kind)
 			field := stringsOf(reflect.ValueOf(op).Elem())[i]
 			field.SetString(evil)
-			l := &lowering{fds: map[string]int{"x": 5}, regs: map[string]uint8{}, kinds: map[string]string{"x": "file"}, places: map[string]string{}, sock: 3}
+			l := &lowering{
+				fds: map[string]int{"x": 5}, regs: map[string]uint8{}, kinds: map[string]string{"x": "file"},
+				places: map[string]string{}, sock: 3,
+			}
 			if err := l.op(op); err != nil || l.cut() != nil {
 				refused++
 				continue

@@ -47,7 +47,10 @@ func List(p *plan.Plan, fds map[string]int, sock int, kinds map[string]string) (
 	out := make([]Call, len(l.calls))
 	for i := range l.calls {
 		c := &l.calls[i]
-		out[i] = Call{Nr: int(c.nr), Step: int(c.step), Maybe: c.unless != 0 || c.only != 0, Next: i + 1, OnError: map[unix.Errno]int{unix.EINTR: i}}
+		out[i] = Call{
+			Nr: int(c.nr), Step: int(c.step), Maybe: c.unless != 0 || c.only != 0, Next: i + 1,
+			OnError: map[unix.Errno]int{unix.EINTR: i},
+		}
 		if c.ok != 0 {
 			out[i].Next = int(c.ok)
 		}
@@ -80,7 +83,8 @@ func texts(nr uintptr) uint {
 		return 0b1100
 	case unix.SYS_CHDIR, unix.SYS_CHROOT, unix.SYS_UMOUNT2, unix.SYS_FSOPEN, unix.SYS_EXECVE, unix.SYS_SETHOSTNAME, unix.SYS_SETDOMAINNAME:
 		return 0b1
-	case unix.SYS_OPENAT, unix.SYS_OPENAT2, unix.SYS_MKDIRAT, unix.SYS_MKNODAT, unix.SYS_UNLINKAT, unix.SYS_OPEN_TREE, unix.SYS_MOUNT_SETATTR, unix.SYS_FCHOWNAT, unix.SYS_FSPICK,
+	case unix.SYS_OPENAT, unix.SYS_OPENAT2, unix.SYS_MKDIRAT, unix.SYS_MKNODAT, unix.SYS_UNLINKAT, unix.SYS_OPEN_TREE, unix.SYS_MOUNT_SETATTR,
+		unix.SYS_FCHOWNAT, unix.SYS_FSPICK,
 		unix.SYS_FACCESSAT2, unix.SYS_KEYCTL, unix.SYS_STATX, unix.SYS_WRITE:
 		return 0b10
 	case unix.SYS_FSETXATTR:
@@ -122,7 +126,8 @@ func argument(c *call, k int) string {
 			}
 			return fmt.Sprintf("%#x|%#x", low, high)
 		}
-		return fmt.Sprintf("{effective=%s, permitted=%s, inheritable=%s}", both(d[0].Effective, d[1].Effective), both(d[0].Permitted, d[1].Permitted), both(d[0].Inheritable, d[1].Inheritable))
+		return fmt.Sprintf("{effective=%s, permitted=%s, inheritable=%s}", both(d[0].Effective, d[1].Effective),
+			both(d[0].Permitted, d[1].Permitted), both(d[0].Inheritable, d[1].Inheritable))
 	case c.nr == unix.SYS_SETGROUPS && k == 1:
 		return strings.ReplaceAll(fmt.Sprint(unsafe.Slice((*uint32)(pointer(c, k)), c.args[0])), " ", ", ")
 	}

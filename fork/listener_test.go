@@ -112,7 +112,8 @@ func TestSeccompListener(t *testing.T) {
 		if text := output(); code != 1 || !strings.Contains(text, "nvalid cross-device link") {
 			t.Errorf("late %v: code %d, %q, want the agent's answer", late, code, text)
 		}
-		if st := got.state; st.Pid != proc.PID || st.Metadata != "all about it" || st.State.ID != "box" || len(st.Fds) != 1 || st.Fds[0] != specs.SeccompFdName || st.Version != "1.2.0" {
+		if st := got.state; st.Pid != proc.PID || st.Metadata != "all about it" || st.State.ID != "box" || len(st.Fds) != 1 ||
+			st.Fds[0] != specs.SeccompFdName || st.Version != "1.2.0" {
 			t.Errorf("late %v: the agent got %+v", late, st)
 		}
 	}
@@ -129,15 +130,20 @@ func TestSeccompListener(t *testing.T) {
 
 // TestCopyUp covers directories of the image by a tmpfs with the same content.
 func TestCopyUp(t *testing.T) {
-	s := bundle(t, "sh", "-c", `cd /etc; busybox find . | busybox sort; cat sub/file; busybox stat -c '%n %F %a %u:%g %Y' . sub sub/file link fifo set; busybox readlink link
+	s := bundle(t, "sh", "-c",
+		`cd /etc; busybox find . | busybox sort; cat sub/file
+busybox stat -c '%n %F %a %u:%g %Y' . sub sub/file link fifo set; busybox readlink link
 echo x >new && echo writable; echo x >/ro/new; cat /ro/file; busybox ls /none; busybox stat -c %a /moded`)
 	root := s.Root.Path
 	etc := filepath.Join(root, "etc")
 	if err := errors.Join(
-		os.Mkdir(filepath.Join(etc, "sub"), 0o755), os.WriteFile(filepath.Join(etc, "sub/file"), []byte("content\n"), 0o604), os.Symlink("../../../../etc/passwd", filepath.Join(etc, "link")),
-		unix.Mkfifo(filepath.Join(etc, "fifo"), 0o622), os.WriteFile(filepath.Join(etc, "set"), nil, 0o755), os.Chown(filepath.Join(etc, "set"), 3, 4),
+		os.Mkdir(filepath.Join(etc, "sub"), 0o755), os.WriteFile(filepath.Join(etc, "sub/file"), []byte("content\n"), 0o604),
+		os.Symlink("../../../../etc/passwd", filepath.Join(etc, "link")),
+		unix.Mkfifo(filepath.Join(etc, "fifo"), 0o622), os.WriteFile(filepath.Join(etc, "set"), nil, 0o755),
+		os.Chown(filepath.Join(etc, "set"), 3, 4),
 		os.Chmod(filepath.Join(etc, "set"), 0o755|os.ModeSetuid), os.Chmod(etc, 0o711), os.Chown(filepath.Join(etc, "sub"), 5, 6),
-		os.Chmod(filepath.Join(etc, "fifo"), 0o622), os.Chmod(filepath.Join(etc, "sub/file"), 0o604), os.Mkdir(filepath.Join(root, "ro"), 0o755), os.WriteFile(filepath.Join(root, "ro/file"), []byte("ro\n"), 0o644),
+		os.Chmod(filepath.Join(etc, "fifo"), 0o622), os.Chmod(filepath.Join(etc, "sub/file"), 0o604), os.Mkdir(filepath.Join(root, "ro"), 0o755),
+		os.WriteFile(filepath.Join(root, "ro/file"), []byte("ro\n"), 0o644),
 		os.Mkdir(filepath.Join(root, "moded"), 0o755), unix.Setxattr(filepath.Join(etc, "set"), "trusted.test", []byte("v"), 0),
 	); err != nil {
 		t.Fatal(err)
@@ -210,9 +216,13 @@ func TestSysctls(t *testing.T) {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		t.Fatal(err)
 	}
-	s := bundle(t, "cat", "/proc/sys/net/ipv4/ip_unprivileged_port_start", "/proc/sys/kernel/shm_rmid_forced", "/proc/sys/user/max_net_namespaces", "/proc/sys/kernel/domainname")
+	s := bundle(t, "cat", "/proc/sys/net/ipv4/ip_unprivileged_port_start", "/proc/sys/kernel/shm_rmid_forced",
+		"/proc/sys/user/max_net_namespaces", "/proc/sys/kernel/domainname")
 	s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: "network", Path: file}, specs.LinuxNamespace{Type: "user"})
-	s.Linux.Sysctl = map[string]string{"net.ipv4.ip_unprivileged_port_start": "77", "kernel/shm_rmid_forced": "1", "user.max_net_namespaces": "5", "kernel.domainname": "dom"}
+	s.Linux.Sysctl = map[string]string{
+		"net.ipv4.ip_unprivileged_port_start": "77", "kernel/shm_rmid_forced": "1",
+		"user.max_net_namespaces": "5", "kernel.domainname": "dom",
+	}
 	before, _ := os.ReadFile("/proc/sys/user/max_net_namespaces")
 	expect(t, s, "77\n1\n5\ndom\n")
 	if after, _ := os.ReadFile("/proc/sys/user/max_net_namespaces"); string(after) != string(before) {
@@ -273,12 +283,15 @@ func TestOddStepsCanFail(t *testing.T) {
 // TestCopyUpUserNamespace does so where the tmpfs belongs to a user namespace in which root of the host is nobody.
 func TestCopyUpUserNamespace(t *testing.T) {
 	needRoot(t)
-	s := rootBundle(t, 100000, "sh", "-c", "cd /etc; busybox stat -c '%n %F %a %u:%g' . own sub sub/file link; cat own; echo x >new && echo writable")
+	s := rootBundle(t, 100000, "sh", "-c",
+		"cd /etc; busybox stat -c '%n %F %a %u:%g' . own sub sub/file link; cat own; echo x >new && echo writable")
 	etc := filepath.Join(s.Root.Path, "etc")
 	for _, err := range []error{
 		os.WriteFile(filepath.Join(etc, "own"), []byte("content\n"), 0o644), os.Chown(filepath.Join(etc, "own"), 100003, 100004),
-		os.Mkdir(filepath.Join(etc, "sub"), 0o755), os.WriteFile(filepath.Join(etc, "sub/file"), nil, 0o644), os.Symlink("own", filepath.Join(etc, "link")),
-		os.Chown(filepath.Join(etc, "sub"), 100005, 100000), os.Chown(filepath.Join(etc, "sub/file"), 100006, 100000), os.Lchown(filepath.Join(etc, "link"), 100000, 100000),
+		os.Mkdir(filepath.Join(etc, "sub"), 0o755), os.WriteFile(filepath.Join(etc, "sub/file"), nil, 0o644),
+		os.Symlink("own", filepath.Join(etc, "link")),
+		os.Chown(filepath.Join(etc, "sub"), 100005, 100000), os.Chown(filepath.Join(etc, "sub/file"), 100006, 100000),
+		os.Lchown(filepath.Join(etc, "link"), 100000, 100000),
 		os.Chmod(filepath.Join(etc, "own"), 0o644|os.ModeSetuid),
 	} {
 		if err != nil {
@@ -287,5 +300,6 @@ func TestCopyUpUserNamespace(t *testing.T) {
 	}
 	s.Linux.UIDMappings, s.Linux.GIDMappings = ids(100000, 1000), ids(100000, 1000)
 	s.Mounts = append(s.Mounts, specs.Mount{Destination: "/etc", Type: "tmpfs", Source: "tmpfs", Options: []string{"tmpcopyup"}})
-	expect(t, s, ". directory 755 0:0\nown regular file 4644 3:4\nsub directory 755 5:0\nsub/file regular empty file 644 6:0\nlink symbolic link 777 0:0\ncontent\nwritable\n")
+	expect(t, s, ". directory 755 0:0\nown regular file 4644 3:4\nsub directory 755 5:0\nsub/file regular empty file 644 6:0\nlink "+
+		"symbolic link 777 0:0\ncontent\nwritable\n")
 }

@@ -258,7 +258,10 @@ func (l *lowering) oldMount(o *plan.FSMount) error {
 }
 
 // superFlags are the options of every file system that mount(2) takes as flags.
-var superFlags = map[string]uintptr{"sync": unix.MS_SYNCHRONOUS, "dirsync": unix.MS_DIRSYNC, "lazytime": unix.MS_LAZYTIME, "mand": unix.MS_MANDLOCK}
+var superFlags = map[string]uintptr{
+	"sync": unix.MS_SYNCHRONOUS, "dirsync": unix.MS_DIRSYNC, "lazytime": unix.MS_LAZYTIME,
+	"mand": unix.MS_MANDLOCK,
+}
 
 func (l *lowering) attach(o *plan.MoveMount) error {
 	fd, err := l.fd(o.From)
@@ -394,5 +397,39 @@ func (l *lowering) openDir(o *plan.OpenDir) error {
 	l.add(c)
 	l.on(i, unix.ENOENT, int32(i+1))
 	l.save(o.Save, r)
+	return nil
+}
+
+func (l *lowering) overlay(o *plan.Overlay) error {
+	l.add(mk(unix.SYS_CHDIR, val(l.str(o.Dir))))
+	if !o.Append {
+		data := "lowerdir=" + strings.Join(o.Lower, ":")
+		if o.Upper != "" {
+			data += ",upperdir=" + o.Upper + ",workdir=" + o.Work
+		}
+		for _, opt := range o.Options {
+			data += "," + opt
+		}
+		if len(data) > 4095 {
+			return fmt.Errorf("overlay of %d layers: %d bytes of options, mount(2) takes 4095", len(o.Lower), len(data))
+		}
+		name := l.str("overlay")
+		l.add(mk(unix.SYS_MOUNT, val(name), val(l.str(o.Target)), val(name), num(0), val(l.str(data))))
+		return nil
+	}
+	options := make([]string, 0, len(o.Lower)+2)
+	for _, dir := range o.Lower {
+		options = append(options, "lowerdir+="+dir)
+	}
+	if o.Upper != "" {
+		options = append(options, "upperdir="+o.Upper, "workdir="+o.Work)
+	}
+	m, _, err := l.fsMount(&plan.FSMount{Type: "overlay", Source: "overlay", Options: append(options, o.Options...)})
+	if err != nil {
+		return err
+	}
+	l.add(mk(unix.SYS_MOVE_MOUNT, at(m), val(l.str("")), val(cwd), val(l.str(o.Target)), num(unix.MOVE_MOUNT_F_EMPTY_PATH)))
+	l.close(at(m))
+	l.release(m)
 	return nil
 }

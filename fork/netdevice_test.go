@@ -20,7 +20,8 @@ func TestNetDevices(t *testing.T) {
 		t.Skip("needs ip (Debian: iproute2)")
 	}
 	file := filepath.Join(t.TempDir(), "net")
-	if err := errors.Join(unix.Unshare(unix.CLONE_NEWNET), os.WriteFile(file, nil, 0o600), unix.Mount("/proc/thread-self/ns/net", file, "", unix.MS_BIND, "")); err != nil {
+	if err := errors.Join(unix.Unshare(unix.CLONE_NEWNET), os.WriteFile(file, nil, 0o600), unix.Mount("/proc/thread-self/ns/net", file, "",
+		unix.MS_BIND, "")); err != nil {
 		t.Fatal(err)
 	}
 	defer unix.Unmount(file, unix.MNT_DETACH)
@@ -35,7 +36,8 @@ func TestNetDevices(t *testing.T) {
 				t.Fatalf("ip %s: %v\n%s", args, err, out)
 			}
 		}
-		s := bundle(t, "sh", "-c", "busybox ip -o addr | busybox grep -E 'one|box'; busybox ip -o link show up | busybox cut -d: -f2 | busybox sort")
+		s := bundle(t, "sh", "-c",
+			"busybox ip -o addr | busybox grep -E 'one|box'; busybox ip -o link show up | busybox cut -d: -f2 | busybox sort")
 		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/sys", Type: "sysfs", Source: "sysfs"})
 		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: "network", Path: join})
 		s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"one": {}, "two": {Name: "box%d"}}
@@ -65,7 +67,8 @@ func TestNetDevices(t *testing.T) {
 	if _, _, err := runSpec(t, taken); !errors.Is(err, unix.EEXIST) || !strings.Contains(err.Error(), "/linux/netDevices/three") {
 		t.Errorf("a name that is taken: got %v, want EEXIST", err)
 	}
-	if out, err := exec.Command(ip, "-o", "addr", "show", "dev", "three").CombinedOutput(); err != nil || !strings.Contains(string(out), "192.0.2.8/24") {
+	if out, err := exec.Command(ip, "-o", "addr", "show", "dev", "three").CombinedOutput(); err != nil ||
+		!strings.Contains(string(out), "192.0.2.8/24") {
 		t.Errorf("after a name that was taken the host has lost the device or its address: %v, %s", err, out)
 	}
 	s := bundle(t, "true")

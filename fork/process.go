@@ -141,3 +141,42 @@ func (l *lowering) memPolicy(o *plan.MemPolicy) error {
 	l.add(mk(unix.SYS_SET_MEMPOLICY, num(mode|int(flags)), val(mask), num(size)))
 	return nil
 }
+
+func (l *lowering) seccomp(o *plan.Seccomp) error {
+	if len(o.Program) == 0 || len(o.Program)%8 != 0 || len(o.Program)/8 > 4096 {
+		return fmt.Errorf("a filter of %d bytes is none", len(o.Program))
+	}
+	filter := append([]byte(nil), o.Program...)
+	l.keep = append(l.keep, filter)
+	prog := unix.SockFprog{Len: uint16(len(o.Program) / 8), Filter: (*unix.SockFilter)(unsafe.Pointer(&filter[0]))}
+	c := mk(unix.SYS_SECCOMP, num(unix.SECCOMP_SET_MODE_FILTER), num(int(o.Flags)), val(ptr(l, prog)))
+	if o.Notify != "" {
+		c.save = l.reg()
+		l.save(o.Notify, c.save)
+	}
+	l.add(c)
+	l.filtered = true
+	return nil
+}
+
+func (l *lowering) capset(o *plan.Capset) error {
+	e, err := capBits(o.Effective)
+	if err != nil {
+		return err
+	}
+	p, err := capBits(o.Permitted)
+	if err != nil {
+		return err
+	}
+	i, err := capBits(o.Inheritable)
+	if err != nil {
+		return err
+	}
+	header := ptr(l, unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3})
+	data := ptr(l, [2]unix.CapUserData{
+		{Effective: uint32(e), Permitted: uint32(p), Inheritable: uint32(i)},
+		{Effective: uint32(e >> 32), Permitted: uint32(p >> 32), Inheritable: uint32(i >> 32)},
+	})
+	l.add(mk(unix.SYS_CAPSET, val(header), val(data)))
+	return nil
+}

@@ -239,7 +239,8 @@ func TestRootInside(t *testing.T) {
 	same(t, "a user namespace inside", asUser(t, user, nil, true, "run", spec, nil), strings.Replace(want, "0 65534 1", "0 0 1", 1))
 }
 
-const links = `for n in user pid net ipc uts; do test "$(readlink /proc/1/ns/$n)" = "$(readlink /proc/self/ns/$n)" && echo $n; done; test $$ != 1 && echo second
+const links = `for n in user pid net ipc uts
+do test "$(readlink /proc/1/ns/$n)" = "$(readlink /proc/self/ns/$n)" && echo $n; done; test $$ != 1 && echo second
 `
 
 // pair is a container that waits, and one that shares its namespaces.
@@ -278,7 +279,8 @@ func TestJoinUserNamespaceRootless(t *testing.T) {
 	needRoot(t)
 	a, b := pair(t, user)
 	a.Linux.UIDMappings, a.Linux.GIDMappings = ids(user, 1), ids(user, 1)
-	same(t, "output", asUser(t, user, nil, false, "join", a, b), "0\n0\n 0 65534 1\ndeny\nGroups:\t65534 0 \nuser\npid\nnet\nipc\nuts\nsecond\nlo\n1:3\n0\n")
+	same(t, "output", asUser(t, user, nil, false, "join", a, b),
+		"0\n0\n 0 65534 1\ndeny\nGroups:\t65534 0 \nuser\npid\nnet\nipc\nuts\nsecond\nlo\n1:3\n0\n")
 }
 
 // TestUserNamespaceJoinsOthers makes a new user namespace, and joins others that belong to the host's.
@@ -288,7 +290,14 @@ func TestUserNamespaceJoinsOthers(t *testing.T) {
 	a.Linux.Namespaces = kinds("mount", "pid", "uts", "ipc", "network", "cgroup")
 	a.Linux.UIDMappings, a.Linux.GIDMappings = nil, nil
 	b.Process.Args = sh("echo $$; id -u; ls /sys/class/net | grep -c .")
-	b.Linux.Namespaces = []specs.LinuxNamespace{{Type: "user"}, {Type: "mount"}, {Type: "pid"}, {Type: "network", Path: "later"}, {Type: "uts", Path: "later"}, {Type: "ipc"}}
+	b.Linux.Namespaces = []specs.LinuxNamespace{
+		{Type: "user"},
+		{Type: "mount"},
+		{Type: "pid"},
+		{Type: "network", Path: "later"},
+		{Type: "uts", Path: "later"},
+		{Type: "ipc"},
+	}
 	b.Linux.UIDMappings, b.Linux.GIDMappings = ids(100000, 1000), ids(100000, 1000)
 	if got := scenario(t, "join", a, b); !strings.HasPrefix(got, "1\n0\n") {
 		t.Errorf("got %q", got)
@@ -334,8 +343,12 @@ func TestJoinWrong(t *testing.T) {
 func TestExecInUserNamespace(t *testing.T) {
 	needRoot(t)
 	process := &specs.Spec{Process: &specs.Process{
-		Args: sh(whoami + links + "grep CapEff /proc/self/status"), Env: []string{"PATH=/bin"}, Cwd: "/", User: specs.User{UID: 5, GID: 6, AdditionalGids: []uint32{7}},
-		Capabilities: &specs.LinuxCapabilities{Permitted: []string{"CAP_CHOWN"}, Effective: []string{"CAP_CHOWN"}, Bounding: []string{"CAP_CHOWN"}},
+		Args: sh(whoami + links + "grep CapEff /proc/self/status"), Env: []string{"PATH=/bin"}, Cwd: "/",
+		User: specs.User{UID: 5, GID: 6, AdditionalGids: []uint32{7}},
+		Capabilities: &specs.LinuxCapabilities{
+			Permitted: []string{"CAP_CHOWN"}, Effective: []string{"CAP_CHOWN"},
+			Bounding: []string{"CAP_CHOWN"},
+		},
 	}}
 	// Each in a goroutine of its own: a thread that joined a PID namespace can't be used again.
 	t.Run("root", func(t *testing.T) {
@@ -423,7 +436,10 @@ func TestMountIDs(t *testing.T) {
 	os.Chown(filepath.Join(source, "file"), 3, 4)
 	spec := rootBundle(t, 0, sh("cd /data; stat -c %u:%g file; echo > new; stat -c %u:%g new")...)
 	spec.Linux.Namespaces = kinds("mount", "pid", "ipc")
-	spec.Mounts = append(spec.Mounts, specs.Mount{Destination: "/data", Type: "bind", Source: source, Options: []string{"bind"}, UIDMappings: ids(0, 10), GIDMappings: ids(500, 10)})
+	spec.Mounts = append(spec.Mounts, specs.Mount{
+		Destination: "/data", Type: "bind", Source: source, Options: []string{"bind"},
+		UIDMappings: ids(0, 10), GIDMappings: ids(500, 10),
+	})
 	spec.Process.User.GID = 501
 	os.Chmod(source, 0o777)
 	same(t, "own mapping", run(t, compiled(t, spec)), "3:504\n0:501\n")

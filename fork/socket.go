@@ -2,6 +2,9 @@ package fork
 
 import (
 	"fmt"
+	"unsafe"
+
+	"glassbox/plan"
 
 	"golang.org/x/sys/unix"
 )
@@ -55,4 +58,35 @@ func ReceiveFDs(sock int, data []byte) (fds []int, n int, err error) {
 		}
 	}
 	return fds, n, nil
+}
+
+func (l *lowering) sendFD(o *plan.SendFD) error {
+	fd, err := l.fd(o.From)
+	if err != nil {
+		return err
+	}
+	if fd.reg == 0 {
+		return fmt.Errorf("send-fd: %q belongs to the parent already", o.From)
+	}
+	msg, slot := l.message()
+	c := mk(unix.SYS_SENDMSG, num(l.sock), val(msg), num(0))
+	c.poke, c.pokeReg = slot, fd.reg
+	l.add(c)
+	// It is closed in any case by close_range or execve. After a filter every call less is one that can't be refused.
+	if !l.filtered && !o.Keep {
+		l.close(fd)
+	}
+	return nil
+}
+
+// message prepares a message of one byte and one descriptor (struct cmsghdr), which the child fills in.
+func (l *lowering) message() (msg uintptr, fd *int32) {
+	control := unix.UnixRights(-1)
+	iov := unix.Iovec{Base: new(byte)}
+	iov.SetLen(1)
+	m := &unix.Msghdr{Iov: &iov, Control: &control[0]}
+	m.SetIovlen(1)
+	m.SetControllen(len(control))
+	l.keep = append(l.keep, m, &iov, control)
+	return uintptr(unsafe.Pointer(m)), (*int32)(unsafe.Pointer(&control[unix.CmsgLen(0)]))
 }

@@ -41,7 +41,8 @@ func TestTimes(t *testing.T) {
 					continue
 				}
 				if begin < last[s.Lane] || end < begin || end > times.End {
-					t.Errorf("step %d, %s: from %d to %d ns, the one before it in the lane began at %d, the start ended at %d", i+1, s.Op, begin, end, last[s.Lane], times.End)
+					t.Errorf("step %d, %s: from %d to %d ns, the one before it in the lane began at %d, the start ended at %d", i+1, s.Op, begin, end,
+						last[s.Lane], times.End)
 				}
 				last[s.Lane] = begin
 				if s.Lane == plan.Child && end == begin {

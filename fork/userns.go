@@ -48,11 +48,13 @@ func runIDMap(program, granted string, pid int, ranges []plan.IDRange) error {
 		}
 	}
 	if file == "" {
-		return fmt.Errorf("%s is not installed, and only it lets an ordinary user map more than the own id: install the package uidmap (shadow-utils elsewhere) and give the user a line in %s", program, granted)
+		return fmt.Errorf("%s is not installed, and only it lets an ordinary user map more than the own id: install the package uidmap "+
+			"(shadow-utils elsewhere) and give the user a line in %s", program, granted)
 	}
 	args := []string{program, strconv.Itoa(pid)}
 	for _, r := range ranges {
-		args = append(args, strconv.FormatUint(uint64(r.Container), 10), strconv.FormatUint(uint64(r.Host), 10), strconv.FormatUint(uint64(r.Size), 10))
+		args = append(args, strconv.FormatUint(uint64(r.Container), 10), strconv.FormatUint(uint64(r.Host), 10),
+			strconv.FormatUint(uint64(r.Size), 10))
 	}
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -70,7 +72,8 @@ func runIDMap(program, granted string, pid int, ranges []plan.IDRange) error {
 	case err != nil:
 		return fmt.Errorf("%s: %w", program, err)
 	case !state.Success():
-		return fmt.Errorf("%s: %s: does %s grant user %d these ids? Its lines are USER:FIRST:COUNT", program, strings.TrimSpace(string(said)), granted, os.Getuid())
+		return fmt.Errorf("%s: %s: does %s grant user %d these ids? Its lines are USER:FIRST:COUNT", program, strings.TrimSpace(string(said)),
+			granted, os.Getuid())
 	}
 	return nil
 }

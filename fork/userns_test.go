@@ -213,7 +213,8 @@ done`)...)
 		specs.Mount{Destination: "/ids", Type: "bind", Source: ordinary, Options: []string{"bind", "idmap"}})
 	spec.Linux.UIDMappings, spec.Linux.GIDMappings = ids(100000, 1000), ids(100000, 1000)
 	got := strings.ReplaceAll(run(t, compiled(t, spec)), "noatime", "relatime") // as the temporary directory's own mount has it
-	same(t, "output", got, "mount: permission denied (are you root?)\n /data ro,nosuid,nodev,relatime\nmount: permission denied (are you root?)\n /ids ro,nosuid,nodev,relatime,idmapped\n")
+	same(t, "output", got, "mount: permission denied (are you root?)\n /data ro,nosuid,nodev,relatime\nmount: permission denied (are you "+
+		"root?)\n /ids ro,nosuid,nodev,relatime,idmapped\n")
 
 	// Flags that options don't name are cleared where the namespace of the host hasn't locked them, and else stay.
 	spec = rootBundle(t, 100000, sh(`busybox grep -o " /data [a-z,]*" /proc/self/mountinfo`)...)
@@ -300,7 +301,10 @@ func TestUserNamespaceLimits(t *testing.T) {
 	}
 	spec := rootBundle(t, 100000, sh("grep realtime.priority /proc/self/limits | tr -s ' '")...)
 	spec.Linux.UIDMappings, spec.Linux.GIDMappings = ids(100000, 1000), ids(100000, 1000)
-	spec.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_RTPRIO", Soft: now.Max + 1, Hard: now.Max + 2}, {Type: "RLIMIT_NOFILE", Soft: 5, Hard: 6}}
+	spec.Process.Rlimits = []specs.POSIXRlimit{
+		{Type: "RLIMIT_RTPRIO", Soft: now.Max + 1, Hard: now.Max + 2},
+		{Type: "RLIMIT_NOFILE", Soft: 5, Hard: 6},
+	}
 	p := compiled(t, spec)
 	if facts.Caps&(1<<unix.CAP_SYS_RESOURCE) != 0 {
 		same(t, "output", run(t, p), fmt.Sprintf("Max realtime priority %d %d \n", now.Max+1, now.Max+2))

@@ -75,22 +75,43 @@ func TestWalk(t *testing.T) {
 		{name: "a plain file", files: "etc/ etc/x", path: "etc/x", kind: walkFile, want: "/etc/x"},
 		{name: "missing", path: "a/b/c", kind: walkFile, want: "/a/b/c"},
 		{name: "missing directory", path: "a/b/c", kind: walkDir, want: "/a/b/c"},
-		{name: "dangling, absolute", files: "etc/", links: map[string]string{"etc/localtime": "/usr/share/zoneinfo/Etc/UTC"}, path: "etc/localtime", kind: walkFile, want: "/usr/share/zoneinfo/Etc/UTC"},
-		{name: "dangling, relative", files: "etc/", links: map[string]string{"etc/resolv.conf": "../run/systemd/resolve/stub"}, path: "etc/resolv.conf", kind: walkFile, want: "/run/systemd/resolve/stub"},
-		{name: "dangling, above the root", files: "etc/", links: map[string]string{"etc/x": "../../../../../../y"}, path: "etc/x", kind: walkFile, want: "/y"},
-		{name: "dangling on the way", files: "var/", links: map[string]string{"var/run": "/run"}, path: "var/run/app/sock", kind: walkFile, want: "/run/app/sock"},
+		{
+			name: "dangling, absolute", files: "etc/", links: map[string]string{"etc/localtime": "/usr/share/zoneinfo/Etc/UTC"},
+			path: "etc/localtime", kind: walkFile, want: "/usr/share/zoneinfo/Etc/UTC",
+		},
+		{
+			name: "dangling, relative", files: "etc/", links: map[string]string{"etc/resolv.conf": "../run/systemd/resolve/stub"},
+			path: "etc/resolv.conf", kind: walkFile, want: "/run/systemd/resolve/stub",
+		},
+		{
+			name: "dangling, above the root", files: "etc/", links: map[string]string{"etc/x": "../../../../../../y"}, path: "etc/x",
+			kind: walkFile, want: "/y",
+		},
+		{
+			name: "dangling on the way", files: "var/", links: map[string]string{"var/run": "/run"}, path: "var/run/app/sock", kind: walkFile,
+			want: "/run/app/sock",
+		},
 		{name: "dangling directory", links: map[string]string{"app": "srv/app/"}, path: "app", kind: walkDir, want: "/srv/app"},
 		{name: "chain", links: map[string]string{"a": "b", "b": "/c", "c": "d/e"}, path: "a/f", kind: walkDir, want: "/d/e/f"},
 		{name: "dots", links: map[string]string{"a": "./x/../y/./z/.."}, path: "a/./q", kind: walkDir, want: "/y/q"},
 		{name: "the host's name", links: map[string]string{"a": outside + "/new"}, path: "a", kind: walkFile, want: outside + "/new"},
 		{name: "up from the host's name", links: map[string]string{"a": "../../.." + outside}, path: "a/x", kind: walkDir, want: outside + "/x"},
 		{name: "the root", links: map[string]string{"a": "/"}, path: "a", kind: walkDir, want: "device or resource busy"},
-		{name: "the root by dots", files: "b/", links: map[string]string{"b/a": "../.."}, path: "b/a", kind: walkDir, want: "device or resource busy"},
-		{name: "the root by a chain", files: "b/", links: map[string]string{"b/a": "/c", "c": "b/..//."}, path: "b/a/", kind: walkDir, want: "device or resource busy"},
+		{
+			name: "the root by dots", files: "b/", links: map[string]string{"b/a": "../.."}, path: "b/a", kind: walkDir,
+			want: "device or resource busy",
+		},
+		{
+			name: "the root by a chain", files: "b/", links: map[string]string{"b/a": "/c", "c": "b/..//."}, path: "b/a/", kind: walkDir,
+			want: "device or resource busy",
+		},
 		{name: "below the root", links: map[string]string{"a": "/"}, path: "a/x", kind: walkDir, want: "/x"},
 		{name: "loop", links: map[string]string{"a": "b", "b": "a"}, path: "a", kind: walkFile, want: "too many levels of symbolic links"},
 		{name: "growing loop", links: map[string]string{"a": "a/a/a"}, path: "a", kind: walkFile, want: "too many levels of symbolic links"},
-		{name: "growing fast", links: map[string]string{"a": "a/" + strings.Repeat("long/", 600)}, path: "a", kind: walkFile, want: "file name too long"},
+		{
+			name: "growing fast", links: map[string]string{"a": "a/" + strings.Repeat("long/", 600)}, path: "a", kind: walkFile,
+			want: "file name too long",
+		},
 		{name: "a long name", links: map[string]string{"a": long}, path: "a/x", kind: walkFile, want: "/" + long + "/x"},
 		{name: "a name too long", links: map[string]string{"a": long + "n"}, path: "a", kind: walkFile, want: "file name too long"},
 		{name: "a file on the way", files: "etc", links: map[string]string{"a": "etc/x"}, path: "a", kind: walkFile, want: "not a directory"},
@@ -167,7 +188,10 @@ func TestWalkAsKernel(t *testing.T) {
 		}
 		path := rel(some())
 		kernel := func() (string, error) {
-			fd, err := unix.Openat2(dir, path, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS})
+			fd, err := unix.Openat2(dir, path, &unix.OpenHow{
+				Flags:   unix.O_PATH | unix.O_CLOEXEC,
+				Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
+			})
 			if err != nil {
 				return "", err
 			}

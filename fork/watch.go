@@ -64,7 +64,8 @@ func (w *Watcher) seize(pid int) {
 	go func() {
 		runtime.LockOSThread() // for good: nothing else may run on a thread that traces
 		defer close(w.done)
-		const options = unix.PTRACE_O_TRACESYSGOOD | unix.PTRACE_O_TRACEEXEC | unix.PTRACE_O_TRACECLONE | unix.PTRACE_O_TRACEFORK | unix.PTRACE_O_TRACEVFORK
+		const options = unix.PTRACE_O_TRACESYSGOOD | unix.PTRACE_O_TRACEEXEC | unix.PTRACE_O_TRACECLONE | unix.PTRACE_O_TRACEFORK |
+			unix.PTRACE_O_TRACEVFORK
 		err := ptrace(unix.PTRACE_SEIZE, pid, 0, options)
 		seized <- err
 		if err == nil {
@@ -245,7 +246,8 @@ func commonPathArgument(nr uint64) (int, bool) {
 	switch nr {
 	case unix.SYS_EXECVE, unix.SYS_CHDIR, unix.SYS_STATFS, unix.SYS_TRUNCATE, unix.SYS_CHROOT:
 		return 0, true
-	case unix.SYS_OPENAT, unix.SYS_OPENAT2, unix.SYS_EXECVEAT, unix.SYS_FACCESSAT, unix.SYS_FACCESSAT2, unix.SYS_READLINKAT, unix.SYS_STATX, unix.SYS_MKDIRAT,
+	case unix.SYS_OPENAT, unix.SYS_OPENAT2, unix.SYS_EXECVEAT, unix.SYS_FACCESSAT, unix.SYS_FACCESSAT2, unix.SYS_READLINKAT, unix.SYS_STATX,
+		unix.SYS_MKDIRAT,
 		unix.SYS_UNLINKAT, unix.SYS_FCHMODAT, unix.SYS_FCHOWNAT, sysFstatat:
 		return 1, true
 	}

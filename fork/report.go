@@ -1,0 +1,145 @@
+package fork
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"glassbox/plan"
+)
+
+// gone reports whether a write to the child failed because the child is no more. The kernel says ECONNRESET, once, where the child
+// left something unread.
+func gone(err error) bool { return err == unix.EPIPE || err == unix.ECONNRESET }
+
+// receive reads one message of the child: a descriptor, a notice (descriptor -1), a report (returned as error) or end of file.
+func (x *execution) receive() (fd int, eof bool, err error) {
+	data, control := make([]byte, 64), make([]byte, unix.CmsgSpace(4))
+	for {
+		n, cn, _, _, err := unix.Recvmsg(x.sock, data, control, unix.MSG_CMSG_CLOEXEC)
+		switch {
+		case err == unix.EINTR || err == unix.ECONNRESET:
+			continue // ECONNRESET comes once, before the report of a child that ended without reading all that was sent to it
+		case err != nil:
+			return -1, false, err
+		case n == 0:
+			return -1, true, nil
+		case n == int(unsafe.Sizeof(report{})):
+			return -1, false, x.reported(data)
+		}
+		if n == 1 && cn == 0 {
+			return -1, false, nil
+		}
+		messages, err := unix.ParseSocketControlMessage(control[:cn])
+		if err != nil {
+			return -1, false, err
+		}
+		if len(messages) != 1 {
+			return -1, false, fmt.Errorf("a message of %d bytes without a descriptor", n)
+		}
+		fds, err := unix.ParseUnixRights(&messages[0])
+		if err != nil {
+			return -1, false, err
+		}
+		return fds[0], false, nil
+	}
+}
+
+// reported is the error that a report of the child tells of.
+func (x *execution) reported(data []byte) error {
+	step, errno := binary.NativeEndian.Uint32(data), binary.NativeEndian.Uint32(data[4:])
+	err := x.stepError(int(step), unix.Errno(errno))
+	if x.opts.OnExecFailure != nil {
+		x.opts.OnExecFailure(x.pid, err)
+	}
+	return err
+}
+
+func (x *execution) expect(o *plan.Expect) error {
+	fd, eof, err := x.receive()
+	switch {
+	case err != nil:
+		return err
+	case eof:
+		return x.died()
+	case fd >= 0:
+		unix.Close(fd)
+		return fmt.Errorf("the child sent a descriptor instead of the notice %q", o.Name)
+	}
+	return nil
+}
+
+func (x *execution) recvFD(o *plan.RecvFD) error {
+	fd, eof, err := x.receive()
+	if err != nil {
+		return err
+	}
+	if eof {
+		return x.died()
+	}
+	if fd < 0 {
+		return fmt.Errorf("the child sent a notice instead of the descriptor %q", o.Save)
+	}
+	if x.received == nil {
+		x.received = map[string]int{}
+	}
+	x.received[o.Save] = fd
+	return nil
+}
+
+// await waits for the child's execve, or for its report.
+func (x *execution) await() error {
+	fd, eof, err := x.receive()
+	if err != nil {
+		return err
+	}
+	if !eof {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+		return errors.New("the child sent what no step receives")
+	}
+	// End of file is execve or death. A process that died can be waited for; one that runs can't.
+	ended, err := x.ended()
+	if x.opts.Watch != nil && errors.Is(err, unix.ECHILD) {
+		return nil // it has run and ended, and its watcher has reaped it
+	}
+	if err != nil || !ended || x.executed() {
+		return err
+	}
+	return x.died()
+}
+
+// ended reports whether the child has ended, before or after execve.
+func (x *execution) ended() (bool, error) {
+	var info unix.Siginfo
+	err := unix.Waitid(unix.P_PID, x.pid, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
+	return info.Signo != 0, err
+}
+
+// executed reports whether a child that has ended already came as far as execve: then it no longer has our memory, and
+// exit code 125 after a report is not its own.
+func (x *execution) executed() bool {
+	// The child leaves its loop only through execve, a report, or a signal. No report came; a signal before execve is told
+	// from one after it by the flag PF_FORKNOEXEC, which execve clears.
+	s, err := ReadStat(x.pid)
+	return err != nil || !s.Forked()
+}
+
+func (x *execution) died() error {
+	pid := x.pid
+	ws := x.reap()
+	switch {
+	case ws.Signaled() && ws.Signal() == unix.SIGSYS:
+		return fmt.Errorf("the child (process %d) was killed (SIGSYS) before it could run the program: the system call filter forbids a call "+
+			"that the start makes after it is in place", pid)
+	case ws.Signaled() && ws.Signal() == unix.SIGKILL:
+		return fmt.Errorf("the child (process %d) was killed by signal 9 before it could run the program: is the memory limit too small?", pid)
+	case ws.Signaled():
+		return fmt.Errorf("the child (process %d) was killed by signal %d before it could run the program", pid, ws.Signal())
+	}
+	return fmt.Errorf("the child (process %d) ended with status %d before it could run the program", pid, ws.ExitStatus())
+}
