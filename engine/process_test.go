@@ -58,6 +58,9 @@ func TestExecProcess(t *testing.T) {
 		!slices.Contains(p.Env, "HOME=/home/app") || !slices.Contains(p.Env, "TERM=vt100") {
 		t.Errorf("with a terminal as another user: %+v", p)
 	}
+	if slices.Contains(p.Env, "HOME=/first") {
+		t.Errorf("the first one's home is there, too: %v", p.Env)
+	}
 	p = made(ExecOptions{Command: []string{"sh"}, User: "0", Privileged: true})
 	if all := spec.AllCaps(testFacts()); !slices.Equal(p.Capabilities.Effective, all) || !slices.Equal(p.Capabilities.Bounding, all) {
 		t.Errorf("root with all privileges has %v", p.Capabilities)
