@@ -1,7 +1,6 @@
 package bundle
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -256,17 +255,13 @@ type mount struct {
 }
 
 func mountsOf(pid string) ([]mount, error) {
-	data, err := os.ReadFile("/proc/" + pid + "/mountinfo")
+	all, err := host.MountsOf(pid)
 	if err != nil {
 		return nil, err
 	}
 	var mounts []mount
-	for line := range bytes.Lines(data) {
-		f := strings.Fields(string(line))
-		if len(f) < 5 {
-			return nil, fmt.Errorf("/proc/%s/mountinfo: can't make out %q", pid, line)
-		}
-		mounts = append(mounts, mount{f[0], f[2], host.Unescape(f[3]), host.Unescape(f[4])})
+	for _, m := range all {
+		mounts = append(mounts, mount{m.ID, m.Device, m.Root, m.Point})
 	}
 	return mounts, nil
 }

@@ -78,13 +78,11 @@ func remove(dir, name string, f *facts.Facts) error {
 	for _, h := range f.Cgroup.Hierarchies {
 		errs = append(errs, removeCgroups(filepath.Join(h.Mount, name)))
 	}
-	if data, err := os.ReadFile("/proc/self/mountinfo"); err == nil {
+	if mounts, err := facts.MountsOf("self"); err == nil {
 		var points []string
-		for line := range strings.Lines(string(data)) {
-			if w := strings.Fields(line); len(w) > 4 {
-				if point := facts.Unescape(w[4]); strings.HasPrefix(point, dir+"/") {
-					points = append(points, point)
-				}
+		for _, m := range mounts {
+			if strings.HasPrefix(m.Point, dir+"/") {
+				points = append(points, m.Point)
 			}
 		}
 		slices.Sort(points)

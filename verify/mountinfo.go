@@ -79,16 +79,10 @@ func splitOptions(text string) []string {
 // parseMountinfo reads the mounts in the kernel's order. Lines that make no sense are left out.
 func parseMountinfo(text string) []*mount {
 	var out []*mount
-	for line := range strings.Lines(text) {
-		before, after, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " - ")
-		f, tail := strings.Split(before, " "), strings.Split(after, " ")
-		if !ok || len(f) < 6 || len(tail) < 3 {
-			continue
-		}
+	for _, m := range host.ParseMounts(text) {
 		out = append(out, &mount{
-			id: f[0], parent: f[1], device: f[2], root: host.Unescape(f[3]), point: host.Unescape(f[4]), attrs: strings.Split(f[5], ","),
-			tags:   f[6:],
-			fstype: host.Unescape(tail[0]), source: host.Unescape(tail[1]), options: splitOptions(tail[2]),
+			id: m.ID, parent: m.Parent, device: m.Device, root: m.Root, point: m.Point, attrs: strings.Split(m.Attrs, ","), tags: m.Tags,
+			fstype: m.Type, source: m.Source, options: splitOptions(m.Options),
 		})
 	}
 	byID := map[string]*mount{}
