@@ -117,6 +117,9 @@ func (e *Engine) runtimeFile() (*os.File, error) {
 		return nil, fmt.Errorf("%s: %w (make install puts glassbox-runtime beside glassbox; --runtime names another place)",
 			e.cfg.Runtime, err)
 	}
+	if fd, err = above(fd, firstFree); err != nil {
+		return nil, err
+	}
 	f := os.NewFile(uintptr(fd), e.cfg.Runtime)
 	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NODEV}
 	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
@@ -124,6 +127,23 @@ func (e *Engine) runtimeFile() (*os.File, error) {
 		return nil, fmt.Errorf("make %s read-only: %w", e.cfg.Runtime, err)
 	}
 	return f, nil
+}
+
+// firstFree is above the descriptors that supervisor and doorkeeper get, of which the first ones have fixed numbers.
+const firstFree = 16
+
+// above moves a descriptor to a number from the given one on. The program is started by its name in /proc/self/fd, which is looked up when the
+// child has put its own descriptors in their places: a lower number would stand for one of those by then (ENOEXEC).
+func above(fd, least int) (int, error) {
+	if fd >= least {
+		return fd, nil
+	}
+	high, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, least)
+	unix.Close(fd)
+	if err != nil {
+		return -1, fmt.Errorf("duplicate a descriptor: %w", err)
+	}
+	return high, nil
 }
 
 // spawn starts the supervisor and waits until the program runs.
