@@ -132,8 +132,8 @@ func (e *Engine) runtimeFile() (*os.File, error) {
 // firstFree is above the descriptors that supervisor and doorkeeper get, of which the first ones have fixed numbers.
 const firstFree = 16
 
-// above moves a descriptor to a number from the given one on. The program is started by its name in /proc/self/fd, which is looked up when the
-// child has put its own descriptors in their places: a lower number would stand for one of those by then (ENOEXEC).
+// above moves a descriptor to a number from the given one on. The program is started by its name in /proc/self/fd, which is looked up
+// when the child has put its own descriptors in their places: a lower number would stand for one of those by then (ENOEXEC).
 func above(fd, least int) (int, error) {
 	if fd >= least {
 		return fd, nil
