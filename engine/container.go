@@ -3,6 +3,7 @@ package engine
 import (
 	"crypto/rand"
 	"encoding/hex"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,6 +22,10 @@ func (e *Engine) readContainer(id string) (*container.Container, error) {
 	c, err := container.Read(data)
 	if err != nil {
 		return nil, &os.PathError{Op: "read", Path: name, Err: err}
+	}
+	// Paths are made of both: a file that is damaged, or another container's, must not lead out of the store.
+	if c.ID != id || !validName(c.Name) {
+		return nil, &os.PathError{Op: "read", Path: name, Err: fmt.Errorf("it says ID %q and name %q: it is not this container's", c.ID, c.Name)}
 	}
 	if c.Image == nil && c.ImageID != "" {
 		// Version 1 didn't keep what the image said.

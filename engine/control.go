@@ -181,7 +181,7 @@ func (e *Engine) Remove(ctx context.Context, ref string, o RemoveOptions) error 
 	if errors.Is(err, ErrNotFound) {
 		return err
 	}
-	lock, fresh, err := e.lock(ctx, id)
+	lock, fresh, err := e.lockStopped(ctx, id, ref, o.Force)
 	if err != nil {
 		return err
 	}
@@ -213,15 +213,21 @@ func (e *Engine) remove(c *container.Container) error {
 	return nil
 }
 
-// lock takes a container's lock, waiting for it as long as the context goes on.
-func (e *Engine) lock(ctx context.Context, id string) (f *os.File, fresh bool, err error) {
-	if ctx.Done() == nil {
-		return state.Lock(e.lockFile(id), true)
-	}
+// lockStopped takes the lock of a container that is to be removed, waiting for it as long as the context goes on. One that was being started
+// at the first look runs by now, and its supervisor keeps the lock until its end: it is killed by force, and else it stays.
+func (e *Engine) lockStopped(ctx context.Context, id, ref string, force bool) (f *os.File, fresh bool, err error) {
 	for {
 		f, fresh, err = state.Lock(e.lockFile(id), false)
 		if err != unix.EWOULDBLOCK {
 			return f, fresh, err
+		}
+		if _, s, err := e.loadID(id); err == nil && s.Alive() {
+			if !force {
+				return nil, false, conflict("cannot remove container %q: it has been started: stop it before removing or force remove", ref)
+			}
+			if err := e.Kill(ctx, id, "KILL"); err != nil && !errors.Is(err, ErrConflict) && !errors.Is(err, ErrNotFound) {
+				return nil, false, err
+			}
 		}
 		if err := pause(ctx, 5*time.Millisecond); err != nil {
 			return nil, false, err

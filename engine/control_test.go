@@ -169,6 +169,34 @@ func TestRemoveForce(t *testing.T) {
 	}
 }
 
+// TestRemoveStarting: who removes what is being started doesn't wait for its end. By force it is killed, else it stays.
+func TestRemoveStarting(t *testing.T) {
+	e := opened(t)
+	for _, force := range []bool{false, true} {
+		c := create(t, e, container.Words{})
+		cmd := runs(t, e, c, "sleep", "60")
+		running, err := supervise.ReadState(e.dir(c.ID))
+		if err != nil {
+			t.Fatal(err)
+		}
+		// As Start leaves it before its supervisor writes: locked, and created.
+		became(t, e, c, supervise.State{Status: supervise.Created})
+		time.AfterFunc(50*time.Millisecond, func() { supervise.WriteState(e.dir(c.ID), running) })
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		err = e.Remove(ctx, c.ID, RemoveOptions{Force: force})
+		cancel()
+		switch {
+		case force && err != nil:
+			t.Errorf("by force: %v", err)
+		case !force && !errors.Is(err, ErrConflict):
+			t.Errorf("without force: %v", err)
+		}
+		if alive := cmd.Process.Signal(unix.Signal(0)) == nil; alive == force {
+			t.Errorf("force %v: its process lives: %v", force, alive)
+		}
+	}
+}
+
 // TestPaused: what can be said of a container that is not, or never was, in a state to be paused.
 func TestPaused(t *testing.T) {
 	e := opened(t)

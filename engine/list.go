@@ -2,6 +2,7 @@ package engine
 
 import (
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -113,9 +114,9 @@ func (e *Engine) filter(texts []string) (func(*container.Container, *supervise.S
 			match := func(v string) bool {
 				switch key {
 				case "id":
-					return strings.HasPrefix(c.ID, v)
+					return matches(v, c.ID)
 				case "name":
-					return strings.Contains(c.Name, strings.TrimPrefix(v, "/"))
+					return matches(v, c.Name) || matches(v, "/"+c.Name)
 				case "status":
 					return s.Status == v
 				case "exited":
@@ -148,6 +149,13 @@ func (e *Engine) filter(texts []string) (func(*container.Container, *supervise.S
 		}
 		return true
 	}, nil
+}
+
+// matches says whether a text is the value of a filter, or fits it as a regular expression, as with Docker: ^web$ is only web. What is no
+// expression matches nothing else.
+func matches(value, text string) bool {
+	fits, err := regexp.MatchString(value, text)
+	return value == text || err == nil && fits
 }
 
 // ImageUsers returns the names of the containers made from an image.

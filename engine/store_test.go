@@ -310,8 +310,46 @@ func TestRemove(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, _, err := e.lock(ctx, c.ID); err != context.Canceled {
+	if err := os.Remove(filepath.Join(e.dir(c.ID), supervise.StateFile)); err != nil { // it isn't alive, but somebody works on it
+		t.Fatal(err)
+	}
+	if err := e.Remove(ctx, c.ID, RemoveOptions{}); err != context.Canceled {
 		t.Errorf("the wait for a lock that somebody holds: %v", err)
+	}
+}
+
+// TestRemoveLost: a file that tells another ID or name leads to no other place than the container's own.
+func TestRemoveLost(t *testing.T) {
+	e := opened(t)
+	outside := filepath.Join(e.cfg.Root, "outside")
+	for what, change := range map[string]func(c *container.Container){
+		"ID":   func(c *container.Container) { c.ID = "../outside" },
+		"name": func(c *container.Container) { c.Name = "../outside/file" },
+	} {
+		if err := os.MkdirAll(outside, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(outside, "file"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c := create(t, e, container.Words{Name: "web"})
+		dir := e.dir(c.ID)
+		change(c)
+		if err := state.WriteJSON(filepath.Join(dir, supervise.ContainerFile), c); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := e.Inspect("web"); err == nil {
+			t.Errorf("%s: it is taken for sound", what)
+		}
+		if err := e.Remove(t.Context(), "web", RemoveOptions{}); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		if _, err := os.Stat(filepath.Join(outside, "file")); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		if left := append(entries(t, e.containers()), entries(t, filepath.Join(e.cfg.Root, "names"))...); len(left) > 0 {
+			t.Errorf("%s: %v is left", what, left)
+		}
 	}
 }
 
@@ -374,7 +412,13 @@ func TestList(t *testing.T) {
 		{ListOptions{All: true, Filters: []string{"label=c"}}, ""},
 		{ListOptions{All: true, Filters: []string{"name=ir"}}, "third first"},
 		{ListOptions{All: true, Filters: []string{"name=/second", "name=fourth"}}, "fourth second"},
+		{ListOptions{All: true, Filters: []string{"name=^first$"}}, "first"},
+		{ListOptions{All: true, Filters: []string{"name=^/first$"}}, "first"},
+		{ListOptions{All: true, Filters: []string{"name=^ir"}}, ""},
+		{ListOptions{All: true, Filters: []string{"name=fi.*|se[c]"}}, "second first"},
+		{ListOptions{All: true, Filters: []string{"name=["}}, ""},
 		{ListOptions{All: true, Filters: []string{"id=" + ids[3][:12]}}, "fourth"},
+		{ListOptions{All: true, Filters: []string{"id=^" + ids[3] + "$"}}, "fourth"},
 		{ListOptions{All: true, Filters: []string{"ancestor=box"}}, "third"},
 		{ListOptions{All: true, Filters: []string{"ancestor=" + img.ID}}, "third"},
 		{ListOptions{All: true, Filters: []string{"network=host"}}, "second"},
