@@ -213,20 +213,20 @@ func (e *Engine) remove(c *container.Container) error {
 	return nil
 }
 
-// lockStopped takes the lock of a container that is to be removed, waiting for it as long as the context goes on. One that was being started
-// at the first look runs by now, and its supervisor keeps the lock until its end: it is killed by force, and else it stays.
+// lockStopped takes the lock of a container that is to be removed, waiting for it as long as the context goes on. One that was being
+// started at the first look runs by now, and its supervisor keeps the lock until its end: it is killed by force, and else it stays.
 func (e *Engine) lockStopped(ctx context.Context, id, ref string, force bool) (f *os.File, fresh bool, err error) {
 	for {
 		f, fresh, err = state.Lock(e.lockFile(id), false)
 		if err != unix.EWOULDBLOCK {
 			return f, fresh, err
 		}
-		if _, s, err := e.loadID(id); err == nil && s.Alive() {
+		if s, err := e.state(id); err == nil && s.Alive() { // of one whose container.json can't be read, too
 			if !force {
 				return nil, false, conflict("cannot remove container %q: it has been started: stop it before removing or force remove", ref)
 			}
-			if err := e.Kill(ctx, id, "KILL"); err != nil && !errors.Is(err, ErrConflict) && !errors.Is(err, ErrNotFound) {
-				return nil, false, err
+			if e.Kill(ctx, id, "KILL") != nil {
+				signal(s, unix.SIGKILL) // gone already, or nobody can say what it is: what is left is to wait for its end
 			}
 		}
 		if err := pause(ctx, 5*time.Millisecond); err != nil {
