@@ -225,8 +225,8 @@ func (e *Engine) lockStopped(ctx context.Context, id, ref string, force bool) (f
 			if !force {
 				return nil, false, conflict("cannot remove container %q: it has been started: stop it before removing or force remove", ref)
 			}
-			if e.Kill(ctx, id, "KILL") != nil {
-				signal(s, unix.SIGKILL) // gone already, or nobody can say what it is: what is left is to wait for its end
+			if e.Kill(ctx, id, "KILL") != nil { // gone already, or nobody can say what it is: what is left is to wait for its end
+				_ = e.signal(&container.Container{ID: id}, s, unix.SIGKILL)
 			}
 		}
 		if err := pause(ctx, 5*time.Millisecond); err != nil {

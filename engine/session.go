@@ -117,16 +117,15 @@ func (e *Engine) runtimeFile() (*os.File, error) {
 		return nil, fmt.Errorf("%s: %w (make install puts glassbox-runtime beside glassbox; --runtime names another place)",
 			e.cfg.Runtime, err)
 	}
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NODEV}
+	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("make %s read-only: %w", e.cfg.Runtime, err)
+	}
 	if fd, err = above(fd, firstFree); err != nil {
 		return nil, err
 	}
-	f := os.NewFile(uintptr(fd), e.cfg.Runtime)
-	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NODEV}
-	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("make %s read-only: %w", e.cfg.Runtime, err)
-	}
-	return f, nil
+	return os.NewFile(uintptr(fd), e.cfg.Runtime), nil
 }
 
 // firstFree is above the descriptors that supervisor and doorkeeper get, of which the first ones have fixed numbers.
