@@ -12,7 +12,10 @@ import (
 // FuzzEnvFile reads files of environment variables: whatever is in one, what comes out has a name, no line break that was not written, and
 // merges without a fault or is refused.
 func FuzzEnvFile(f *testing.F) {
-	for _, s := range []string{"A=1\n", "# x\n\nA\nB=2\r\n", "\xef\xbb\xbfA=b", " A = b ", "=x", "A\x00=b", strings.Repeat("a", 70000) + "=b"} {
+	for _, s := range []string{
+		"A=1\n", "# x\n\nA\nB=2\r\n", "\xef\xbb\xbfA=b", " A = b ", "=x", "A\x00=b",
+		strings.Repeat("a", 70000) + "=b",
+	} {
 		f.Add([]byte(s))
 	}
 	name := filepath.Join(f.TempDir(), "env")
