@@ -46,7 +46,7 @@ func dockerFlags(section string) []dockerFlag {
 // dockerName is the name under which docker28 has a command: `container run` is run.
 func dockerName(cmd *cobra.Command) string {
 	path := strings.TrimPrefix(cmd.CommandPath(), "glassbox ")
-	if name, ok := strings.CutPrefix(path, "container "); ok && name != "inspect" {
+	if name, ok := strings.CutPrefix(path, "container "); ok && name != "inspect" && name != "prune" {
 		if name == "ls" {
 			return "ps"
 		}
@@ -59,7 +59,7 @@ func dockerName(cmd *cobra.Command) string {
 		return "images"
 	case "image rm":
 		return "rmi"
-	case "image pull", "image tag":
+	case "image pull", "image tag", "image push", "image save", "image load", "image import", "image history":
 		return strings.TrimPrefix(path, "image ")
 	case "explain run": // which takes the words of run
 		return "run"
