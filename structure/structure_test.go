@@ -23,7 +23,7 @@ const module = "glassbox"
 
 // order is what allowed says, in one line, as HACKING.md and docs/architecture.md have it: what stands after a < may import what stands
 // before it.
-const order = "plan, state, host, seccomp, signals < event, systemd, resctrl < cgroup, network < oci < compile < fork < supervise < " +
+const order = "plan, state, host, seccomp, signals, dns < event, systemd, resctrl < cgroup, network < oci < compile < fork < supervise < " +
 	"bundle < docker < engine; " +
 	"plan < container < spec; " +
 	"oci, compile < spec < docker; " +
@@ -35,10 +35,10 @@ const order = "plan, state, host, seccomp, signals < event, systemd, resctrl < c
 // allowed says which of the module's packages each package may import. Tests may import more. A package that isn't listed is a failure: it
 // needs a place in the order first.
 func allowed() map[string][]string {
-	low := []string{"state", "event", "plan", "host", "host/nofile", "host/beneath", "host/remove", "seccomp", "systemd", "resctrl"}
+	low := []string{"state", "event", "plan", "host", "host/nofile", "host/beneath", "host/remove", "seccomp", "systemd", "resctrl", "dns"}
 	order := map[string][]string{
 		"plan": nil, "state": nil, "event": {"state"}, "host/nofile": nil, "host/beneath": nil, "host/remove": nil, "signals": nil,
-		"resctrl": {"plan", "host", "host/nofile"}, "host": {"host/nofile"}, "seccomp": nil,
+		"resctrl": {"plan", "host", "host/nofile"}, "host": {"host/nofile"}, "seccomp": nil, "dns": nil,
 		"image":   {"state", "event", "host/beneath", "host/remove"},
 		"systemd": {"plan"}, "cgroup": low, "network": low, "explain": {"plan", "seccomp"}, "structure": nil,
 	}
