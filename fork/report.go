@@ -4,10 +4,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
+	"glassbox/cgroup"
 	"glassbox/plan"
 )
 
@@ -137,9 +139,34 @@ func (x *execution) died() error {
 		return fmt.Errorf("the child (process %d) was killed (SIGSYS) before it could run the program: the system call filter forbids a call "+
 			"that the start makes after it is in place", pid)
 	case ws.Signaled() && ws.Signal() == unix.SIGKILL:
-		return fmt.Errorf("the child (process %d) was killed by signal 9 before it could run the program: is the memory limit too small?", pid)
+		if dir := x.outOfMemory(); dir != "" {
+			return fmt.Errorf("the child (process %d) was OOM-killed before it could run the program: the memory limit of the cgroup %s, "+
+				"or of one above it, is too small", pid, dir)
+		}
 	case ws.Signaled():
 		return fmt.Errorf("the child (process %d) was killed by signal %d before it could run the program", pid, ws.Signal())
 	}
 	return fmt.Errorf("the child (process %d) ended with status %d before it could run the program", pid, ws.ExitStatus())
+}
+
+// outOfMemory returns that cgroup of the child in which the kernel has killed for want of memory, or "". It counts there also what the
+// limit of a cgroup above has cost, such as that of a Kubernetes pod.
+func (x *execution) outOfMemory() string {
+	for _, step := range x.plan.Steps {
+		var dir string
+		switch o := step.Op.(type) {
+		case *plan.CgroupOpen:
+			dir = strings.TrimSuffix(o.Path, "/tasks") // v1
+		case *plan.CgroupAttach:
+			dir = o.Path
+		default:
+			continue
+		}
+		for _, controller := range []string{"", "memory"} { // as v2 counts, as v1 does
+			if n, _, err := cgroup.OOMKills(map[string]string{controller: dir}); err == nil && n > 0 {
+				return dir
+			}
+		}
+	}
+	return ""
 }
