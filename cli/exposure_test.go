@@ -16,6 +16,7 @@ import (
 	"glassbox/network"
 	"glassbox/plan"
 	"glassbox/spec"
+	"glassbox/wire"
 )
 
 // exposed judges a run command as `explain run --policy` does, on a host that is always the same: v2, with all that is asked for.
@@ -73,10 +74,8 @@ func exposed(t *testing.T, line string) *explain.Report {
 			Prefix: netip.MustParsePrefix("172.30.0.0/16"), Gateway: netip.MustParseAddr("172.30.0.1"),
 		}}}
 		ip := netip.MustParseAddr("172.30.0.2")
-		end := network.Endpoint{Interface: network.InterfaceName(0), IP: ip, MAC: network.MAC(ip), Link: network.VethName(id, 0)}
-		for _, p := range c.Config.Ports {
-			end.Ports = append(end.Ports, network.Port{Proto: p.Proto, HostIP: addressOf(p), HostPort: p.HostPort, ContainerPort: p.ContainerPort})
-		}
+		end := network.Endpoint{Interface: network.InterfaceName(0), IP: ip, MAC: wire.MAC(ip), Link: network.VethName(id, 0)}
+		end.Ports = c.Config.Ports
 		if wired, err = network.Steps(bridge, end, func(string) string { return "default" }); err != nil {
 			t.Fatal(err)
 		}
@@ -92,13 +91,6 @@ func exposed(t *testing.T, line string) *explain.Report {
 		t.Fatalf("%s: %v", line, err)
 	}
 	return explain.Policy(made.Plan, explain.About{Title: line})
-}
-
-func addressOf(p container.Port) netip.Addr {
-	if p.HostIP == "" {
-		return netip.Addr{}
-	}
-	return netip.MustParseAddr(p.HostIP)
 }
 
 // TestExposure walks the table of docs/exposure.md: each usual command has the grade that stands there, for the reason that stands there.

@@ -173,8 +173,11 @@ func (r Resolver) IsZero() bool { return len(r.Servers)+len(r.Search)+len(r.Opti
 // HostEntry is a line of /etc/hosts.
 type HostEntry struct {
 	Name string `json:"name"`
-	IP   string `json:"ip"` // or host-gateway: the host's address on the container's network
+	IP   string `json:"ip"` // an address, or HostGateway
 }
+
+// HostGateway stands for the host's address on the container's network.
+const HostGateway = "host-gateway"
 
 // Origin is the flag that a thing comes from, as typed, or "" if no such flag was given.
 func (c *Config) Origin(flag string) string { return c.Origins[flag] }

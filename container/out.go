@@ -72,7 +72,7 @@ func (c *Config) lists(w *Words) {
 		}
 	}
 	for _, p := range c.Ports {
-		add(&w.Publish, p.Origin, "-p", p.words())
+		add(&w.Publish, p.Origin, "-p", p.String())
 	}
 	for _, s := range c.Sysctls {
 		add(&w.Sysctl, s.Origin, "--sysctl", s.Key+"="+s.Value)
@@ -162,22 +162,6 @@ func (m *Mount) mountWords() string {
 		}
 	}
 	return strings.Join(words, ",")
-}
-
-// words is the port as -p says it.
-func (p Port) words() string {
-	text := p.Key()
-	switch host := p.HostWords(); {
-	case p.HostIP != "":
-		ip := p.HostIP
-		if strings.Contains(ip, ":") {
-			ip = "[" + ip + "]"
-		}
-		return ip + ":" + host + ":" + text
-	case host != "":
-		return host + ":" + text
-	}
-	return text
 }
 
 func sortedKeys(m map[string]string) []string {

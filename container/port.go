@@ -10,12 +10,12 @@ import (
 
 // Port is a port of the container that is reached through the host.
 type Port struct {
-	HostIP        string `json:"hostIP,omitempty"`   // empty: every address of the host
-	HostPort      uint16 `json:"hostPort,omitempty"` // 0: a free one
-	HostEnd       uint16 `json:"hostEnd,omitempty"`  // if set, a free one of HostPort … HostEnd
-	ContainerPort uint16 `json:"containerPort"`
-	Proto         string `json:"proto"` // tcp, udp, sctp
-	Origin        string `json:"origin,omitempty"`
+	HostIP        netip.Addr `json:"hostIP,omitzero"`    // zero: every address of the host
+	HostPort      uint16     `json:"hostPort,omitempty"` // 0: a free one
+	HostEnd       uint16     `json:"hostEnd,omitempty"`  // if set, a free one of HostPort … HostEnd
+	ContainerPort uint16     `json:"containerPort"`
+	Proto         string     `json:"proto"`            // tcp, udp, sctp
+	Origin        string     `json:"origin,omitempty"` // the flag as typed
 }
 
 // Key is the port inside in Docker's words: "80/tcp".
@@ -30,6 +30,20 @@ func (p Port) HostWords() string {
 		return fmt.Sprintf("%d-%d", p.HostPort, p.HostEnd)
 	}
 	return strconv.Itoa(int(p.HostPort))
+}
+
+// String is the port as -p says it.
+func (p Port) String() string {
+	text := p.Key()
+	switch host := p.HostWords(); {
+	case p.HostIP.Is6():
+		return "[" + p.HostIP.String() + "]:" + host + ":" + text
+	case p.HostIP.IsValid():
+		return p.HostIP.String() + ":" + host + ":" + text
+	case host != "":
+		return host + ":" + text
+	}
+	return text
 }
 
 // ParsePorts reads the argument of docker's -p: [IP:][HOST[-HOST]:]PORT[-PORT][/tcp|udp|sctp], or the long form
@@ -60,14 +74,11 @@ func ParsePorts(text string) ([]Port, error) {
 	if i := strings.LastIndexByte(rest, ':'); i >= 0 {
 		host, inside = rest[:i], rest[i+1:]
 	}
-	ip := ""
+	var ip netip.Addr
 	if i := strings.LastIndexByte(host, ':'); i >= 0 {
-		a, err := hostAddress(host[:i])
-		if err != nil {
+		var err error
+		if ip, err = hostAddress(host[:i]); err != nil {
 			return fail("%w", err)
-		}
-		if a.IsValid() {
-			ip = a.String()
 		}
 		host = host[i+1:]
 	} else if strings.HasPrefix(host, "[") || strings.Contains(host, ".") {

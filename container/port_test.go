@@ -1,10 +1,12 @@
 package container
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 func TestParsePorts(t *testing.T) {
@@ -15,15 +17,15 @@ func TestParsePorts(t *testing.T) {
 		"8080:80/sctp":             {{HostPort: 8080, ContainerPort: 80, Proto: "sctp"}},
 		"0.0.0.0:8080:80":          {{HostPort: 8080, ContainerPort: 80, Proto: "tcp"}},
 		"0:80":                     {{ContainerPort: 80, Proto: "tcp"}},
-		"127.0.0.1::80":            {{HostIP: "127.0.0.1", ContainerPort: 80, Proto: "tcp"}},
-		"127.0.0.1:0:80":           {{HostIP: "127.0.0.1", ContainerPort: 80, Proto: "tcp"}},
-		"[::1]:8080:80":            {{HostIP: "::1", HostPort: 8080, ContainerPort: 80, Proto: "tcp"}},
-		"[::ffff:127.0.0.1]:1:2":   {{HostIP: "127.0.0.1", HostPort: 1, ContainerPort: 2, Proto: "tcp"}},
+		"127.0.0.1::80":            {{HostIP: netip.MustParseAddr("127.0.0.1"), ContainerPort: 80, Proto: "tcp"}},
+		"127.0.0.1:0:80":           {{HostIP: netip.MustParseAddr("127.0.0.1"), ContainerPort: 80, Proto: "tcp"}},
+		"[::1]:8080:80":            {{HostIP: netip.MustParseAddr("::1"), HostPort: 8080, ContainerPort: 80, Proto: "tcp"}},
+		"[::ffff:127.0.0.1]:1:2":   {{HostIP: netip.MustParseAddr("127.0.0.1"), HostPort: 1, ContainerPort: 2, Proto: "tcp"}},
 		"7000-7001:80-81":          {{HostPort: 7000, ContainerPort: 80, Proto: "tcp"}, {HostPort: 7001, ContainerPort: 81, Proto: "tcp"}},
 		"80-81":                    {{ContainerPort: 80, Proto: "tcp"}, {ContainerPort: 81, Proto: "tcp"}},
 		"7000-7009:80":             {{HostPort: 7000, HostEnd: 7009, ContainerPort: 80, Proto: "tcp"}},
 		":80":                      {{ContainerPort: 80, Proto: "tcp"}},
-		"10.0.0.1:65535:65535/tcp": {{HostIP: "10.0.0.1", HostPort: 65535, ContainerPort: 65535, Proto: "tcp"}},
+		"10.0.0.1:65535:65535/tcp": {{HostIP: netip.MustParseAddr("10.0.0.1"), HostPort: 65535, ContainerPort: 65535, Proto: "tcp"}},
 
 		// The long form, as docker 28 takes it.
 		"target=80":                             {{ContainerPort: 80, Proto: "tcp"}},
@@ -33,7 +35,7 @@ func TestParsePorts(t *testing.T) {
 			{HostPort: 8090, ContainerPort: 80, Proto: "tcp"},
 			{HostPort: 8091, ContainerPort: 81, Proto: "tcp"},
 		},
-		"published=127.0.0.1:8094,target=80": {{HostIP: "127.0.0.1", HostPort: 8094, ContainerPort: 80, Proto: "tcp"}},
+		"published=127.0.0.1:8094,target=80": {{HostIP: netip.MustParseAddr("127.0.0.1"), HostPort: 8094, ContainerPort: 80, Proto: "tcp"}},
 	} {
 		got, err := ParsePorts(text)
 		if err != nil {
@@ -42,7 +44,7 @@ func TestParsePorts(t *testing.T) {
 		for i := range want {
 			want[i].Origin = "-p " + text
 		}
-		if diff := cmp.Diff(want, got); diff != "" {
+		if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", text, diff)
 		}
 	}
@@ -98,14 +100,7 @@ func FuzzParsePorts(f *testing.F) {
 			if p.ContainerPort == 0 || p.HostEnd != 0 && p.HostEnd <= p.HostPort || p.Proto != "tcp" && p.Proto != "udp" && p.Proto != "sctp" {
 				t.Fatalf("%q: %+v", text, p)
 			}
-			host := p.HostIP
-			if strings.Contains(host, ":") {
-				host = "[" + host + "]"
-			}
-			short := host + ":" + p.HostWords() + ":" + p.Key()
-			if p.HostIP == "" {
-				short = strings.TrimPrefix(short, ":")
-			}
+			short := p.String()
 			again, err := ParsePorts(short)
 			if err != nil || len(again) != 1 || again[0].Key() != p.Key() || again[0].HostIP != p.HostIP || again[0].HostPort != p.HostPort ||
 				again[0].HostEnd != p.HostEnd {

@@ -433,11 +433,13 @@ func ParseHostEntry(text string) (HostEntry, error) {
 		return HostEntry{}, Invalid("add-host %q: want NAME:IP", text)
 	case strings.ContainsAny(name, " \t\r\n#\x00"):
 		return HostEntry{}, Invalid("add-host %q: %q is no host name", text, name)
-	case ip == "host-gateway":
+	case ip == HostGateway:
 		return HostEntry{name, ip}, nil
 	}
 	if t, found := strings.CutPrefix(ip, "["); found {
-		ip = strings.TrimSuffix(t, "]")
+		if ip, found = strings.CutSuffix(t, "]"); !found {
+			return HostEntry{}, Invalid("add-host %q: a bracket without its pair", text)
+		}
 	}
 	a, err := netip.ParseAddr(ip)
 	if err != nil {

@@ -3,10 +3,12 @@ package container
 import (
 	"errors"
 	"math"
+	"net/netip"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 func TestParseSize(t *testing.T) {
@@ -72,7 +74,7 @@ func TestMountFlags(t *testing.T) {
 		},
 	} {
 		got, err := ParseVolume(text, "/here")
-		if d := cmp.Diff(want, got); err != nil || d != "" {
+		if d := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{})); err != nil || d != "" {
 			t.Errorf("-v %s: %v (-want +got):\n%s", text, err, d)
 		}
 	}
@@ -91,7 +93,7 @@ func TestMountFlags(t *testing.T) {
 		Type: Tmpfs, Target: "/x", Options: []string{"size=1048576", "mode=1770"}, Form: FormMount,
 		Origin: "--mount type=tmpfs,destination=/x,tmpfs-mode=1770,tmpfs-size=1m",
 	}
-	if d := cmp.Diff(want, got); err != nil || d != "" {
+	if d := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{})); err != nil || d != "" {
 		t.Errorf("%v (-want +got):\n%s", err, d)
 	}
 }
@@ -134,6 +136,22 @@ func TestLimitsAsTyped(t *testing.T) {
 		w.Image = "i"
 		if _, err := w.Config(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q in it", err, want)
+		}
+	}
+}
+
+func TestHostEntry(t *testing.T) {
+	for text, want := range map[string]HostEntry{
+		"db:10.0.0.5": {"db", "10.0.0.5"}, "six:fd00::1": {"six", "fd00::1"}, "six2=[fd00::2]": {"six2", "fd00::2"},
+		"gw:host-gateway": {"gw", HostGateway}, "a=host-gateway": {"a", HostGateway},
+	} {
+		if got, err := ParseHostEntry(text); err != nil || got != want {
+			t.Errorf("add-host %q: got %+v, %v, want %+v", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"", "a", "a:", ":1.2.3.4", "a:b", "a b:1.2.3.4", "a\n:1.2.3.4", "a:1.2.3.4\n", "a:[1.2.3.4", "a:1.2.3.4 b"} {
+		if got, err := ParseHostEntry(text); err == nil {
+			t.Errorf("add-host %q: got %+v, want an error", text, got)
 		}
 	}
 }

@@ -234,9 +234,17 @@ func throttles(list []container.Throttle) []ThrottleDevice {
 func bindings(o *container.Config) map[string][]PortBinding {
 	out := map[string][]PortBinding{}
 	for _, p := range o.Ports {
-		out[p.Key()] = append(out[p.Key()], PortBinding{p.HostIP, p.HostWords()})
+		out[p.Key()] = append(out[p.Key()], PortBinding{hostIP(p), p.HostWords()})
 	}
 	return out
+}
+
+// hostIP is "" for every address, as with Docker.
+func hostIP(p container.Port) string {
+	if p.HostIP.IsValid() {
+		return p.HostIP.String()
+	}
+	return ""
 }
 
 // networkSettings reads address, gateway and ports from the plan that ran.

@@ -18,6 +18,7 @@ import (
 	"glassbox/host"
 	"glassbox/network"
 	"glassbox/systemd"
+	"glassbox/wire"
 
 	"golang.org/x/sys/unix"
 )
@@ -309,7 +310,7 @@ func (f *Facts) wires(o Options) {
 	case state == loadable || state == "" && noModules == nil: // the question would load the module, or might
 		f.NFTables = unasked
 	default:
-		chains, err := network.Blocking()
+		chains, err := wire.Blocking()
 		if errors.Is(err, unix.EPERM) {
 			f.NFTables = denied
 		} else if err != nil {

@@ -3,6 +3,7 @@ package engine
 import (
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
@@ -155,6 +156,9 @@ func leaves(v reflect.Value, at []string) [][]string {
 	at = slices.Clone(at)
 	switch v.Kind() {
 	case reflect.Struct:
+		if v.Type() == reflect.TypeFor[netip.Addr]() {
+			return [][]string{at}
+		}
 		var out [][]string
 		for i := range v.NumField() {
 			out = append(out, leaves(v.Field(i), append(at, v.Type().Field(i).Name))...)
@@ -202,7 +206,8 @@ func change(t *testing.T, v reflect.Value, path []string, name string) {
 		"Limits.CpusetMems": "0",
 		"Mounts.Type":       container.Tmpfs, "Mounts.Recursive": container.RecursiveDisabled, "Mounts.Options": []string{"nosuid"},
 		"Mounts.Propagation": "rslave",
-		"Mounts.Target":      "/other", "Mounts.Form": container.FormMount, "Ports.Proto": "udp", "Ports.HostIP": "127.0.0.1",
+		"Mounts.Target":      "/other", "Mounts.Form": container.FormMount, "Ports.Proto": "udp",
+		"Ports.HostIP":   netip.MustParseAddr("127.0.0.1"),
 		"Devices.Host":   "/dev/other",
 		"Devices.Inside": "/dev/x", "Devices.Access": "r", "Rules.Type": "b", "Rules.Access": "r", "Env": []string{"B=2"}, "Hosts.IP": "4.3.2.1",
 		"DNS.Servers": []string{"9.9.9.9"}, "Limits.Memory": int64(101 << 20), "Limits.MemorySwap": int64(201 << 20),

@@ -145,11 +145,7 @@ func (e *Engine) fixedJob(ctx context.Context, c *container.Container, o StartOp
 func (e *Engine) fixedFiles(c *container.Container, v *vet) (map[string][]byte, error) {
 	f := network.Files{
 		HostNetwork: v.network == "host", IP: v.address.Addr(), Gateway: v.bridge.IPv4().Gateway, Hostname: v.hostname,
-		Domainname: c.Config.Domainname, Resolver: network.Resolver(c.Config.DNS),
-	}
-	var err error
-	if f.Hosts, err = hostEntries(c.Config.Hosts); err != nil {
-		return nil, err
+		Domainname: c.Config.Domainname, Resolver: c.Config.DNS, Hosts: c.Config.Hosts,
 	}
 	hosts, resolv, err := f.Write()
 	if err != nil {
@@ -502,7 +498,7 @@ func (v *vet) wires() error {
 			Network: bridge.Name, Interface: network.InterfaceName(0), Link: network.VethName(v.id, 0), IP: v.address.Addr(), MAC: veth.MAC,
 		}
 		for _, r := range v.ports {
-			p := network.Port{Proto: r.Proto, HostPort: r.HostPort, ContainerPort: r.ContainerPort}
+			p := container.Port{Proto: r.Proto, HostPort: r.HostPort, ContainerPort: r.ContainerPort}
 			if r.HostIP != "" {
 				if p.HostIP, err = netip.ParseAddr(r.HostIP); err != nil {
 					return fmt.Errorf("published port: %w", err)

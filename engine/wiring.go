@@ -58,7 +58,8 @@ func (e *Engine) wire(c *container.Container, s *spec.Output, lease bool) (*wiri
 func request(c *container.Container, s *spec.Output) (network.Request, error) {
 	o, ep := &c.Config, c.Config.Endpoint()
 	r := network.Request{
-		Container: c.ID, Hostname: s.Spec.Hostname, Domainname: o.Domainname, Resolver: network.Resolver(o.DNS),
+		Container: c.ID, Hostname: s.Spec.Hostname, Domainname: o.Domainname, Resolver: o.DNS,
+		Hosts: o.Hosts,
 	}
 	end := network.Attachment{Network: s.Network, MAC: ep.MAC}
 	var err error
@@ -68,26 +69,10 @@ func request(c *container.Container, s *spec.Output) (network.Request, error) {
 		}
 	}
 	r.Networks = []network.Attachment{end}
-	if r.Hosts, err = hostEntries(o.Hosts); err != nil {
-		return r, err
-	}
 	if s.Network == network.Bridge { // elsewhere they are discarded, with a warning (spec)
 		r.Ports, err = ports(c)
 	}
 	return r, err
-}
-
-// hostEntries are the lines of /etc/hosts that were asked for.
-func hostEntries(entries []container.HostEntry) ([]network.HostEntry, error) {
-	var out []network.HostEntry
-	for _, h := range entries {
-		entry, err := network.ParseAddHost(h.Name + "=" + h.IP)
-		if err != nil {
-			return nil, invalid("%w", err)
-		}
-		out = append(out, entry)
-	}
-	return out, nil
 }
 
 // originOf says which flag a step of the network comes from.
@@ -118,17 +103,8 @@ func publishWords(o *container.Config) string {
 }
 
 // ports are those of -p and -P.
-func ports(c *container.Container) ([]network.Port, error) {
-	var ports []network.Port
-	add := func(list []container.Port) {
-		for _, p := range list {
-			ip, _ := netip.ParseAddr(p.HostIP) // empty: every address
-			ports = append(ports, network.Port{
-				HostIP: ip, HostPort: p.HostPort, HostEnd: p.HostEnd, ContainerPort: p.ContainerPort, Proto: p.Proto,
-			})
-		}
-	}
-	add(c.Config.Ports)
+func ports(c *container.Container) ([]container.Port, error) {
+	ports := slices.Clone(c.Config.Ports) // the network writes into it what it chose
 	if !c.Config.PublishAll || c.Image == nil {
 		return ports, nil
 	}
@@ -141,7 +117,7 @@ func ports(c *container.Container) ([]network.Port, error) {
 			// A container's side alone: an image has no say in the host's. What -p publishes is published, as with Docker.
 			p = container.Port{ContainerPort: p.ContainerPort, Proto: p.Proto}
 			if !slices.ContainsFunc(c.Config.Ports, func(o container.Port) bool { return o.Key() == p.Key() }) {
-				add([]container.Port{p})
+				ports = append(ports, p)
 			}
 		}
 	}

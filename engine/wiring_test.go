@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"glassbox/container"
@@ -31,16 +32,18 @@ func TestRequest(t *testing.T) {
 		IP: "172.30.0.9", MAC: "02-42-AC-11-00-02", DNS: []string{"9.9.9.9"}, AddHost: []string{"db:10.0.0.5", "gw:host-gateway"},
 		Publish: []string{"8000-8001:80-81", "127.0.0.1::53/udp"},
 	})
-	same := cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
+	same := cmp.Options{
+		cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmpopts.IgnoreFields(container.Port{}, "Origin"),
+	}
 	want := network.Request{
-		Container: "0123456789abcdef", Hostname: "web", Resolver: network.Resolver{Servers: []string{"9.9.9.9"}},
+		Container: "0123456789abcdef", Hostname: "web", Resolver: container.Resolver{Servers: []string{"9.9.9.9"}},
 		Networks: []network.Attachment{{Network: "bridge", IP: netip.MustParseAddr("172.30.0.9"), MAC: "02:42:ac:11:00:02"}},
-		Ports: []network.Port{
+		Ports: []container.Port{
 			{HostPort: 8000, ContainerPort: 80, Proto: "tcp"},
 			{HostPort: 8001, ContainerPort: 81, Proto: "tcp"},
 			{HostIP: netip.MustParseAddr("127.0.0.1"), ContainerPort: 53, Proto: "udp"},
 		},
-		Hosts: []network.HostEntry{{Name: "db", IP: netip.MustParseAddr("10.0.0.5")}, {Name: "gw"}},
+		Hosts: []container.HostEntry{{Name: "db", IP: "10.0.0.5"}, {Name: "gw", IP: "host-gateway"}},
 	}
 	if diff := cmp.Diff(want, r, same); diff != "" {
 		t.Errorf("request (-want +got):\n%s", diff)
@@ -49,7 +52,7 @@ func TestRequest(t *testing.T) {
 	// -P publishes what the image exposes and -p doesn't, on ports of the host's choice, whatever the image says of the host's side.
 	both := container.Words{Publish: []string{"7777:80"}, PublishAll: true}
 	r = ask("bridge", both, "80/tcp", "80/udp", "22:22/tcp", "127.0.0.1:8099:81/tcp")
-	ports := []network.Port{
+	ports := []container.Port{
 		{HostPort: 7777, ContainerPort: 80, Proto: "tcp"},
 		{ContainerPort: 80, Proto: "udp"},
 		{ContainerPort: 22, Proto: "tcp"},

@@ -13,10 +13,12 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"glassbox/compile"
+	run "glassbox/container"
 	facts "glassbox/host"
 	"glassbox/network"
 	"glassbox/plan"
 	"glassbox/seccomp"
+	"glassbox/wire"
 )
 
 // example is the plan of docs/worked-example.md, compiled for a host that is always the same.
@@ -66,8 +68,8 @@ func example(t *testing.T) *plan.Plan {
 	}
 	ip := netip.MustParseAddr("172.30.0.2")
 	wired, err := network.Steps(bridge, network.Endpoint{
-		Interface: network.InterfaceName(0), IP: ip, MAC: network.MAC(ip), Link: network.VethName(id, 0),
-		Ports: []network.Port{{Proto: "tcp", HostPort: 8080, ContainerPort: 80}},
+		Interface: network.InterfaceName(0), IP: ip, MAC: wire.MAC(ip), Link: network.VethName(id, 0),
+		Ports: []run.Port{{Proto: "tcp", HostPort: 8080, ContainerPort: 80}},
 	}, func(what string) string { return map[string]string{"publish": "-p 8080:80"}[what] })
 	if err != nil {
 		t.Fatal(err)

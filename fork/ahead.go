@@ -5,8 +5,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"glassbox/network"
 	"glassbox/plan"
+	"glassbox/wire"
 )
 
 // ahead is a network namespace that another thread makes while the host's steps before the clone run: of all namespaces it takes the
@@ -38,7 +38,7 @@ func startAhead(p *plan.Plan) *ahead {
 			a := &ahead{made: make(chan int, 1), fd: -1}
 			go func() {
 				fd := -1
-				_, err := network.KeepNamespace(func() (err error) {
+				_, err := wire.KeepNamespace(func() (err error) {
 					if err = unix.Unshare(unix.CLONE_NEWNET); err == nil {
 						fd, err = unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 					}

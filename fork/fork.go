@@ -34,10 +34,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"glassbox/cgroup"
-	"glassbox/network"
 	"glassbox/plan"
 	"glassbox/resctrl"
 	"glassbox/systemd"
+	"glassbox/wire"
 )
 
 // Options is what a plan needs from whoever runs it.
@@ -118,7 +118,7 @@ type execution struct {
 	opts       Options
 	fds        map[string]int
 	owned      []int // descriptors to close at the end
-	wire       *network.Wire
+	wire       *wire.Executor
 	pid        int
 	pidfd      int
 	sock       int
@@ -296,7 +296,7 @@ func Undo(op plan.Op) error {
 	case *plan.ResctrlRemove:
 		return resctrl.Remove(op)
 	case *plan.LinkDelete, *plan.NftUnpublish:
-		return network.Undo(op)
+		return wire.Undo(op)
 	case *plan.RootUnmount:
 		return rootUnmount(op)
 	}
@@ -442,7 +442,7 @@ func (x *execution) host(op plan.Op) error {
 	case *plan.LinkBridge, *plan.LinkVeth, *plan.LinkMove, *plan.LinkDelete, *plan.LinkAddress, *plan.RouteDefault, *plan.NftBridge,
 		*plan.NftPublish, *plan.NftUnpublish:
 		if x.wire == nil {
-			x.wire = network.Open(func() (int, error) {
+			x.wire = wire.Open(func() (int, error) {
 				if fd, ok := x.fds["ns:network"]; ok {
 					return fd, nil // the child joins it, in its own time
 				}
@@ -514,7 +514,7 @@ func (x *execution) clone(o *plan.Clone) error {
 	} else {
 		args.flags &^= unix.CLONE_NEWNET
 		var lost error
-		lost, err = network.KeepNamespace(func() error {
+		lost, err = wire.KeepNamespace(func() error {
 			if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
 				return err
 			}

@@ -8,13 +8,15 @@ import (
 	"testing"
 	"time"
 
+	"glassbox/wire"
+
 	"golang.org/x/sys/unix"
 )
 
 // advertise sends a router advertisement (RFC 4861, 4.2) to all nodes on eth0: "I am your router, and 2001:db8::/64 is your network".
-func (ns *netns) advertise() {
-	ns.t.Helper()
-	ns.do(func() {
+func (ns *namespace) advertise() {
+	ns.T.Helper()
+	ns.Do(func() {
 		dev, err := net.InterfaceByName("eth0")
 		if err != nil {
 			panic(err)
@@ -39,9 +41,9 @@ func (ns *netns) advertise() {
 }
 
 // believed reports what a container has of the advertisement, after a moment.
-func (ns *netns) believed(wait time.Duration) string {
+func (ns *namespace) believed(wait time.Duration) string {
 	for end := time.Now().Add(wait); ; time.Sleep(20 * time.Millisecond) {
-		got := ns.sh("ip -6 addr show scope global; ip -6 route show default; ip -6 route show 2001:db8::/64")
+		got := ns.Sh("ip -6 addr show scope global; ip -6 route show default; ip -6 route show 2001:db8::/64")
 		if got != "" || time.Now().After(end) {
 			return got
 		}
@@ -68,23 +70,23 @@ func TestRouterAdvertisement(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			host, attacker, victim := newNetns(t), newNetns(t), newNetns(t)
-			for i, ns := range []*netns{attacker, victim} {
+			for i, ns := range []*namespace{attacker, victim} {
 				ip := netip.AddrFrom4([4]byte{172, 30, 0, byte(i + 2)})
-				e := Endpoint{Interface: "eth0", Link: VethName(ip.String(), 0), IP: ip, MAC: MAC(ip)}
+				e := Endpoint{Interface: "eth0", Link: VethName(ip.String(), 0), IP: ip, MAC: wire.MAC(ip)}
 				if err := host.run(ns, stepsOf(c.n, e)); err != nil {
 					t.Fatal(err)
 				}
 			}
-			if got := victim.sh("ip -6 addr show dev lo"); !strings.Contains(got, "::1/128") {
+			if got := victim.Sh("ip -6 addr show dev lo"); !strings.Contains(got, "::1/128") {
 				t.Errorf("loopback of the victim: got %q, want ::1", got)
 			}
-			if got := victim.sh("ip -6 addr show dev eth0"); c.n.hasIPv6() != (got != "") {
+			if got := victim.Sh("ip -6 addr show dev eth0"); c.n.hasIPv6() != (got != "") {
 				t.Errorf("IPv6 of the victim: got %q", got)
 			}
 			// The attacker has all powers over its own network namespace.
-			attacker.sh("echo 0 >/proc/sys/net/ipv6/conf/eth0/disable_ipv6; ip -6 addr add fe80::bad/64 dev eth0 nodad")
+			attacker.Sh("echo 0 >/proc/sys/net/ipv6/conf/eth0/disable_ipv6; ip -6 addr add fe80::bad/64 dev eth0 nodad")
 			if c.weaken != "" {
-				victim.sh("%s", c.weaken)
+				victim.Sh("%s", c.weaken)
 			}
 			attacker.advertise()
 			wait := 300 * time.Millisecond
@@ -94,7 +96,7 @@ func TestRouterAdvertisement(t *testing.T) {
 			if got := victim.believed(wait); (got != "") != c.believes {
 				t.Errorf("after the advertisement: got %q, believed should be %v", got, c.believes)
 			}
-			if got := host.sh("ip -6 addr show dev glassbox0; ip -6 route show default"); got != "" {
+			if got := host.Sh("ip -6 addr show dev glassbox0; ip -6 route show default"); got != "" {
 				t.Errorf("the host: got %q", got)
 			}
 		})

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"testing"
 
+	"glassbox/container"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -14,7 +16,7 @@ func BenchmarkState(b *testing.B) {
 	dir := b.TempDir()
 	var br Network
 	store := Store{dir, dir}
-	host.do(func() {
+	host.Do(func() {
 		br, _ = store.Open(Bridge)
 	})
 	for i := range 20 {
@@ -23,13 +25,14 @@ func BenchmarkState(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		e := Endpoint{IP: ip, Interface: "eth0", Link: VethName(id, 0), Ports: []Port{{HostPort: uint16(i + 1), ContainerPort: 80, Proto: "tcp"}}}
+		ports := []container.Port{{HostPort: uint16(i + 1), ContainerPort: 80, Proto: "tcp"}}
+		e := Endpoint{IP: ip, Interface: "eth0", Link: VethName(id, 0), Ports: ports}
 		if err := host.run(newNetns(b), stepsOf(br, e)); err != nil {
 			b.Fatal(err)
 		}
 	}
 	b.Run("Open", func(b *testing.B) {
-		host.do(func() {
+		host.Do(func() {
 			for b.Loop() {
 				if _, err := store.Open(Bridge); err != nil {
 					panic(err)
@@ -49,7 +52,7 @@ func BenchmarkState(b *testing.B) {
 		}
 	})
 	b.Run("Repair", func(b *testing.B) {
-		host.do(func() {
+		host.Do(func() {
 			for b.Loop() {
 				if err := store.Repair(func(string) bool { return true }); err != nil {
 					panic(err)
@@ -59,7 +62,7 @@ func BenchmarkState(b *testing.B) {
 	})
 	b.Run("Reserve", func(b *testing.B) {
 		for b.Loop() {
-			fds, err := Reserve([]Port{{HostIP: netip.MustParseAddr("127.0.0.1"), ContainerPort: 80, Proto: "tcp"}})
+			fds, err := Reserve([]container.Port{{HostIP: netip.MustParseAddr("127.0.0.1"), ContainerPort: 80, Proto: "tcp"}})
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -5,7 +5,9 @@ import (
 	"testing"
 	"time"
 
+	"glassbox/container"
 	"glassbox/plan"
+	"glassbox/wire"
 )
 
 // BenchmarkWire makes all network steps of a container on a warm bridge and then unpublishes its port. Making and removing the
@@ -13,15 +15,16 @@ import (
 func BenchmarkWire(b *testing.B) {
 	host := newNetns(b)
 	ip := netip.MustParseAddr("172.30.0.2")
-	e := Endpoint{IP: ip, MAC: MAC(ip), Interface: "eth0", Link: "gb0", Ports: []Port{{HostPort: 8080, ContainerPort: 80, Proto: "tcp"}}}
+	ports := []container.Port{{HostPort: 8080, ContainerPort: 80, Proto: "tcp"}}
+	e := Endpoint{IP: ip, MAC: wire.MAC(ip), Interface: "eth0", Link: "gb0", Ports: ports}
 	steps := stepsOf(testNetwork(), e)
 	per := map[string]time.Duration{}
 	round := func(count bool) {
 		c := newNetns(b)
-		host.do(func() {
+		host.Do(func() {
 			b.StartTimer()
 			defer b.StopTimer()
-			w := Open(func() (int, error) { return c.fd, nil })
+			w := wire.Open(func() (int, error) { return c.FD, nil })
 			defer w.Close()
 			ops := []plan.Op{}
 			for _, s := range steps {

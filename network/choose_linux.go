@@ -9,6 +9,8 @@ import (
 	"slices"
 	"time"
 
+	"glassbox/wire"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -52,25 +54,25 @@ func (s Store) open(name string, claim bool) (Network, error) {
 	if n.Driver != Bridge {
 		return n, fmt.Errorf("driver %q: this version knows %s", n.Driver, Bridge)
 	}
-	c, err := dial(unix.NETLINK_ROUTE)
+	c, err := wire.Dial(unix.NETLINK_ROUTE)
 	if err != nil {
 		return n, err
 	}
-	defer c.close()
+	defer c.Close()
 	if !written && !claim && os.Geteuid() != 0 {
 		// An ordinary user looks at what root would do, and can't read root's record.
 		n = asMarked(c, n)
 	}
 	own := -1
 	if n.Link != "" {
-		switch l, err := c.link(n.Link, 0); {
+		switch l, err := c.Link(n.Link, 0); {
 		case err == nil && s.ours(l, n):
-			own = l.index
+			own = l.Index
 		case err != nil && !errors.Is(err, unix.ENODEV):
 			return n, fmt.Errorf("link %s: %w", n.Link, err)
 		}
 	}
-	routes, err := c.routes()
+	routes, err := c.Routes()
 	if err != nil {
 		return n, fmt.Errorf("routes: %w", err)
 	}
@@ -94,19 +96,19 @@ func (s Store) open(name string, claim bool) (Network, error) {
 }
 
 // ours reports whether a link is the bridge of a network of this installation, as its mark says.
-func (s Store) ours(l link, n Network) bool {
-	o, marked := parseOwner(l.alias)
-	return l.kind == "bridge" && marked && s.owns(o, n)
+func (s Store) ours(l wire.Link, n Network) bool {
+	o, marked := parseOwner(l.Alias)
+	return l.Kind == "bridge" && marked && s.owns(o, n)
 }
 
 // asMarked fills in a network by the mark on the host's first bridge, if there is one.
-func asMarked(c *conn, n Network) Network {
-	l, err := c.link(oldName, 0)
-	if err != nil || l.kind != "bridge" {
+func asMarked(c *wire.Conn, n Network) Network {
+	l, err := c.Link(oldName, 0)
+	if err != nil || l.Kind != "bridge" {
 		return n
 	}
-	if o, ok := parseOwner(l.alias); ok {
-		n.Link, n.Subnets = l.name, []Subnet{{Prefix: o.subnet, Gateway: o.subnet.Addr().Next()}}
+	if o, ok := parseOwner(l.Alias); ok {
+		n.Link, n.Subnets = l.Name, []Subnet{{Prefix: o.subnet, Gateway: o.subnet.Addr().Next()}}
 	}
 	return n
 }
@@ -131,7 +133,7 @@ func bridgeNames(n Network) []string {
 // together with its hardware address, which names the subnet. Who made a bridge then looks at all others. Of two with overlapping
 // subnets the one with the higher index was made later, and gives way: indices only grow (dev_new_index in net/core/dev.c), so the later
 // one sees the earlier one.
-func (s Store) choose(c *conn, n Network, claim bool) (Network, error) {
+func (s Store) choose(c *wire.Conn, n Network, claim bool) (Network, error) {
 	if claim {
 		// Two installations may have one root, and so one record: each finds its bridge by the mark.
 		unlock, err := lock(s.Config)
@@ -172,7 +174,7 @@ func (s Store) choose(c *conn, n Network, claim bool) (Network, error) {
 			return n, err
 		}
 		if own >= 0 {
-			return n, c.mark(n.Link, s.owner(n).String())
+			return n, c.Mark(n.Link, s.owner(n).String())
 		}
 		made, err := s.make(c, n)
 		if errors.Is(err, unix.EEXIST) {
@@ -188,26 +190,26 @@ func (s Store) choose(c *conn, n Network, claim bool) (Network, error) {
 
 // make makes the bridge of a network, with the step that each start has, too. It reports false where another installation has made one
 // with the same subnet just before: then nothing is left.
-func (s Store) make(c *conn, n Network) (made bool, err error) {
+func (s Store) make(c *wire.Conn, n Network) (made bool, err error) {
 	op := bridgeOf(n)
-	if err := c.makeBridge(op, s.owner(n).String()); err != nil {
+	if err := c.MakeBridge(op, s.owner(n).String()); err != nil {
 		return false, err
 	}
-	l, err := c.link(n.Link, 0)
+	l, err := c.Link(n.Link, 0)
 	if err != nil {
 		return false, fmt.Errorf("link %s: %w", n.Link, err)
 	}
-	claims, err := c.claims()
+	others, err := claims(c)
 	if err != nil {
-		return false, fmt.Errorf("links: %w", err)
+		return false, err
 	}
-	if slices.ContainsFunc(claims, func(o claimed) bool { return o.index < l.index && o.subnet.Overlaps(n.IPv4().Prefix) }) {
-		return false, c.deleteIndex(l.index)
+	if slices.ContainsFunc(others, func(o claimed) bool { return o.index < l.Index && o.subnet.Overlaps(n.IPv4().Prefix) }) {
+		return false, c.DeleteIndex(l.Index)
 	}
 	if err := s.forgetTable(n); err != nil {
 		return false, err
 	}
-	_, err = c.ensureBridge(op)
+	_, err = c.EnsureBridge(op)
 	return true, err
 }
 
@@ -218,43 +220,43 @@ func (s Store) forgetTable(n Network) error {
 	if err != nil || len(leases) > 0 {
 		return err
 	}
-	nft, err := dial(unix.NETLINK_NETFILTER)
+	nft, err := wire.Dial(unix.NETLINK_NETFILTER)
 	if err != nil {
 		return err
 	}
-	defer nft.close()
-	return nft.deleteTable(n.Table())
+	defer nft.Close()
+	return nft.DeleteTable(n.Table())
 }
 
 // lookAt says whether a network may have the bridge that is named in it: it isn't there, or is its own already (then own is its index,
 // and has the subnet that its mark says), or has been given up by another installation; with claim, that one is removed. before is the
 // name in the network's record.
-func (s Store) lookAt(c *conn, n Network, before string, claim bool) (own int, has netip.Prefix, free bool, err error) {
+func (s Store) lookAt(c *wire.Conn, n Network, before string, claim bool) (own int, has netip.Prefix, free bool, err error) {
 	const patience = 500 * time.Millisecond
 	for begin := time.Now(); ; time.Sleep(10 * time.Millisecond) {
-		l, err := c.link(n.Link, 0)
+		l, err := c.Link(n.Link, 0)
 		if errors.Is(err, unix.ENODEV) {
 			return -1, has, true, nil
 		} else if err != nil {
 			return -1, has, false, fmt.Errorf("link %s: %w", n.Link, err)
 		}
-		o, marked := parseOwner(l.alias)
+		o, marked := parseOwner(l.Alias)
 		given := false
 		switch {
-		case l.kind != "bridge":
+		case l.Kind != "bridge":
 			return -1, has, false, nil
 		case marked && s.owns(o, n):
 			if o.subnet != n.IPv4().Prefix {
 				has = o.subnet // the record is that of another state directory
 			}
-			return l.index, has, true, nil
+			return l.Index, has, true, nil
 		case marked:
 			if given, err = abandoned(c, l, o); err != nil {
 				return -1, has, false, err
 			}
-		case l.up && l.name == before:
-			return l.index, has, true, nil // made by an earlier version, or made again by a start after somebody removed it
-		case l.up:
+		case l.Up && l.Name == before:
+			return l.Index, has, true, nil // made by an earlier version, or made again by a start after somebody removed it
+		case l.Up:
 			return -1, has, false, nil
 		case !claim:
 			return -1, has, false, nil
@@ -266,8 +268,8 @@ func (s Store) lookAt(c *conn, n Network, before string, claim bool) (own int, h
 		if !given || !claim {
 			return -1, has, given, nil
 		}
-		if err := c.deleteIndex(l.index); err != nil {
-			return -1, has, false, fmt.Errorf("link %s: %w", l.name, err)
+		if err := c.DeleteIndex(l.Index); err != nil {
+			return -1, has, false, fmt.Errorf("link %s: %w", l.Name, err)
 		}
 		return -1, has, true, nil
 	}
@@ -275,7 +277,7 @@ func (s Store) lookAt(c *conn, n Network, before string, claim bool) (own int, h
 
 // abandoned reports whether the installation that a bridge belongs to is gone: nothing is plugged in, and where its record was there
 // is none or another's. One that only can't be seen from here (another mount namespace) makes its bridge again at its next start.
-func abandoned(c *conn, l link, o owner) (bool, error) {
+func abandoned(c *wire.Conn, l wire.Link, o owner) (bool, error) {
 	if !filepath.IsAbs(o.config) {
 		return false, nil
 	}
@@ -283,22 +285,22 @@ func abandoned(c *conn, l link, o owner) (bool, error) {
 	if err != nil && !errors.Is(err, ErrNotFound) || written && len(n.ID) >= ownerID && n.ID[:ownerID] == o.id {
 		return false, nil // one that can't be read isn't judged
 	}
-	ports, err := c.links(l.index)
+	ports, err := c.Ports(l.Index)
 	return len(ports) == 0, err
 }
 
 // subnet gives a network a subnet: the one that it has, if nothing overlaps or a container has an address in it, or a free one.
-func (s Store) subnet(c *conn, n Network, own int) (Network, error) {
-	routes, err := c.routes()
+func (s Store) subnet(c *wire.Conn, n Network, own int) (Network, error) {
+	routes, err := c.Routes()
 	if err != nil {
 		return n, fmt.Errorf("routes: %w", err)
 	}
-	claims, err := c.claims()
+	others, err := claims(c)
 	if err != nil {
-		return n, fmt.Errorf("links: %w", err)
+		return n, err
 	}
 	used := usedBy(routes, own)
-	for _, o := range claims {
+	for _, o := range others {
 		if o.index != own {
 			used = append(used, o.subnet)
 		}
@@ -314,13 +316,13 @@ func (s Store) subnet(c *conn, n Network, own int) (Network, error) {
 			return n, nil
 		}
 	}
-	addrs, err := c.addresses(0) // of a link that is down there is no route
+	addrs, err := c.Addresses(0) // of a link that is down there is no route
 	if err != nil {
 		return n, fmt.Errorf("addresses: %w", err)
 	}
 	for _, a := range addrs {
-		if a.index != own {
-			used = append(used, a.prefix.Masked())
+		if a.Index != own {
+			used = append(used, a.Prefix.Masked())
 		}
 	}
 	p := pick(append(used, nameservers()...))
@@ -329,6 +331,30 @@ func (s Store) subnet(c *conn, n Network, own int) (Network, error) {
 	}
 	n.Subnets = []Subnet{{Prefix: p, Gateway: p.Addr().Next()}}
 	return n, nil
+}
+
+// claimed is a subnet that an installation of glassbox has, or is about to give to, its bridge.
+type claimed struct {
+	index  int
+	subnet netip.Prefix
+}
+
+// claims lists the subnets of all bridges of glassbox.
+func claims(c *wire.Conn) ([]claimed, error) {
+	bridges, err := c.Bridges()
+	if err != nil {
+		return nil, fmt.Errorf("links: %w", err)
+	}
+	var out []claimed
+	for _, l := range bridges {
+		if o, marked := parseOwner(l.Alias); marked {
+			out = append(out, claimed{l.Index, o.subnet})
+		} else if a, ok := wire.AddressOf(l.MAC); ok {
+			// In the making, or of an earlier version. It has no larger subnet (see pick).
+			out = append(out, claimed{l.Index, netip.PrefixFrom(a, 16).Masked()})
+		}
+	}
+	return out, nil
 }
 
 // leased reports whether a container has an address in a subnet.
@@ -343,11 +369,11 @@ func (s Store) leased(network string, subnet netip.Prefix) (bool, error) {
 }
 
 // usedBy lists the destinations of routes that don't lead to the bridge itself.
-func usedBy(routes []route, own int) []netip.Prefix {
+func usedBy(routes []wire.Route, own int) []netip.Prefix {
 	var used []netip.Prefix
 	for _, r := range routes {
-		if r.dst.Bits() > 0 && !slices.Contains(r.oifs, own) {
-			used = append(used, r.dst)
+		if r.Destination.Bits() > 0 && !slices.Contains(r.Links, own) {
+			used = append(used, r.Destination)
 		}
 	}
 	return used
@@ -389,9 +415,9 @@ func nameservers() []netip.Prefix {
 
 // outside returns the smallest MTU of the interfaces that the host has routes over, and those of them that glassbox has to
 // switch forwarding on for, or has done so before. Where the host is a router anyway (ip_forward is 1), there are none.
-func outside(c *conn, routes []route, own int, file string, remember bool) (mtu int, opened []string, err error) {
+func outside(c *wire.Conn, routes []wire.Route, own int, file string, remember bool) (mtu int, opened []string, err error) {
 	const lo = 1
-	all, dev, err := c.forwarding()
+	all, dev, err := c.Forwarding()
 	if err != nil {
 		return 0, nil, fmt.Errorf("forwarding: %w", err)
 	}
@@ -402,25 +428,25 @@ func outside(c *conn, routes []route, own int, file string, remember bool) (mtu 
 	seen := map[int]bool{}
 	mtu = 1500
 	for _, r := range routes {
-		if r.table == unix.RT_TABLE_LOCAL || r.typ != unix.RTN_UNICAST {
+		if r.Table == unix.RT_TABLE_LOCAL || r.Type != unix.RTN_UNICAST {
 			continue
 		}
-		for _, i := range r.oifs {
+		for _, i := range r.Links {
 			if i == own || i == lo || seen[i] {
 				continue
 			}
 			seen[i] = true
-			l, err := c.link("", i)
+			l, err := c.Link("", i)
 			if errors.Is(err, unix.ENODEV) {
 				continue
 			} else if err != nil {
 				return 0, nil, fmt.Errorf("link %d: %w", i, err)
 			}
-			if l.mtu >= 576 && r.dst.Bits() == 0 {
-				mtu = min(mtu, l.mtu)
+			if l.MTU >= 576 && r.Destination.Bits() == 0 {
+				mtu = min(mtu, l.MTU)
 			}
-			if !all && (!dev[i] || slices.Contains(before, l.name)) {
-				now = append(now, l.name)
+			if !all && (!dev[i] || slices.Contains(before, l.Name)) {
+				now = append(now, l.Name)
 			}
 		}
 	}
@@ -428,7 +454,7 @@ func outside(c *conn, routes []route, own int, file string, remember bool) (mtu 
 		// An interface without a route at the moment is still open, and still has to be guarded.
 		for _, name := range before {
 			if !slices.Contains(now, name) {
-				if l, err := c.link(name, 0); err == nil && dev[l.index] {
+				if l, err := c.Link(name, 0); err == nil && dev[l.Index] {
 					now = append(now, name)
 				}
 			}

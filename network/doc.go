@@ -2,7 +2,8 @@
 // in nftables and published ports, /etc/hosts and /etc/resolv.conf.
 //
 // Its one idea: the network of a container is a list of steps of a plan ([Steps]), and the firewall in it is text that a
-// reader can feed to nft(8) ([Rules]). The executor ([Wire]) compiles exactly that text; it has no rules of its own.
+// reader can feed to nft(8) ([Rules]). What executes it (package wire) compiles exactly that text and
+// has no rules of its own.
 //
 //	                      host                                   │ container
 //	                                                             │
@@ -37,7 +38,7 @@
 //
 // An interface that appears while containers run is opened by the next start of a container.
 //
-// A drop in any table is final: a firewall of the host that drops forwarded packets drops ours, too. [Blocking] names it.
+// A drop in any table is final: a firewall of the host that drops forwarded packets drops ours, too. wire.Blocking names it.
 //
 // # What containers can't reach
 //
@@ -65,15 +66,7 @@
 //
 // IPv6 on the bridge is not there yet, and publishing on an IPv6 address is an error. Nothing is in its way: a second table
 // of family ip6 with the same chains, a second address on bridge and container, and two more maps; a [Network] has a list of
-// subnets. Host addresses in PortRule are text, leases are named by address, the netlink client doesn't know families.
+// subnets. Host addresses in PortRule are text, leases are named by address.
 //
-// # Why our own netlink client
-//
-// The package is part of glassbox-runtime, which starts with every container and stays in memory. github.com/google/nftables
-// with mdlayher/netlink adds 550 KB of program, package net and 0.1 ms of initialisation; a start sends a dozen messages.
-// netlink_linux.go is 300 lines; one client serves links, firewall and conntrack, and an error knows which line of the rules
-// it is about.
-//
-// Start reading at [Network], [Steps] (driver.go: a driver is one function) and [Rules]; then wire_linux.go, which goes through the
-// steps, and netlink_linux.go.
+// Start reading at [Network], [Steps] (driver.go: a driver is one function) and [Rules]; package wire does what they say.
 package network

@@ -6,16 +6,18 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+
+	"glassbox/container"
 )
 
 // Endpoint is one container's place in one network.
 type Endpoint struct {
-	Network   string     `json:"network"`
-	Interface string     `json:"interface"`     // the container's side, see InterfaceName
-	Link      string     `json:"link"`          // the host's side, see VethName
-	IP        netip.Addr `json:"ip,omitzero"`   // leased
-	MAC       string     `json:"mac,omitempty"` // of the container's side, see MAC
-	Ports     []Port     `json:"ports,omitempty"`
+	Network   string           `json:"network"`
+	Interface string           `json:"interface"`     // the container's side, see InterfaceName
+	Link      string           `json:"link"`          // the host's side, see VethName
+	IP        netip.Addr       `json:"ip,omitzero"`   // leased
+	MAC       string           `json:"mac,omitempty"` // of the container's side, see MAC
+	Ports     []container.Port `json:"ports,omitempty"`
 }
 
 // InterfaceName is the name of a container's interface in the first, second, … of its networks, counted from 0: what programs and
@@ -45,21 +47,3 @@ const (
 	vethPrefix = "gb"
 	vethLength = len(vethPrefix) + 12
 )
-
-// MAC derives a locally administered hardware address from an IPv4 address, so that an address that passes from one
-// container to the next keeps its hardware address and nobody's ARP cache goes stale.
-func MAC(ip netip.Addr) string {
-	if !ip.Is4() && !ip.Is4In6() {
-		return ""
-	}
-	a := ip.As4()
-	return fmt.Sprintf("02:42:%02x:%02x:%02x:%02x", a[0], a[1], a[2], a[3])
-}
-
-// addressOf is the opposite of MAC, for the six bytes.
-func addressOf(mac string) (netip.Addr, bool) {
-	if len(mac) != 6 || mac[:2] != "\x02\x42" {
-		return netip.Addr{}, false
-	}
-	return netip.AddrFrom4([4]byte([]byte(mac[2:]))), true
-}

@@ -6,55 +6,30 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"glassbox/container"
 )
 
-// HostEntry is a line of /etc/hosts.
-type HostEntry struct {
-	Name string     `json:"name"`
-	IP   netip.Addr `json:"ip,omitzero"` // not valid: the host's, as the container reaches it ("host-gateway"), see At
-}
-
-// At fills in the host's address on the container's network. With a container on no network of ours, gateway is the zero Addr, and an
-// entry that needs it is an error.
-func (e HostEntry) At(gateway netip.Addr) (HostEntry, error) {
-	if e.IP.IsValid() {
-		return e, nil
+// entryAt fills in the host's address on the container's network. With a container on no network of ours, gateway is the zero Addr, and
+// an entry that needs it is an error.
+func entryAt(e container.HostEntry, gateway netip.Addr) (container.HostEntry, error) {
+	if e.IP == container.HostGateway {
+		if !gateway.IsValid() {
+			return e, fmt.Errorf("add-host %q: host-gateway needs a container on a bridge", e.Name)
+		}
+		return container.HostEntry{Name: e.Name, IP: gateway.String()}, nil
 	}
-	if !gateway.IsValid() {
-		return e, fmt.Errorf("add-host %q: host-gateway needs a container on a bridge", e.Name)
+	// What was stored is not believed: a line break in it would be a line more.
+	ip, err := netip.ParseAddr(e.IP)
+	if err != nil || e.Name == "" || strings.ContainsAny(e.Name, " \t\r\n#\x00") {
+		return e, fmt.Errorf("add-host %q: want a host name and an IP address, not %q", e.Name, e.IP)
 	}
-	return HostEntry{e.Name, gateway}, nil
-}
-
-// ParseAddHost reads the argument of --add-host: NAME:IP or NAME=IP. The word host-gateway as IP stands for the host's address
-// on the container's network.
-func ParseAddHost(spec string) (HostEntry, error) {
-	name, text, ok := strings.Cut(spec, "=")
-	if !ok {
-		name, text, ok = strings.Cut(spec, ":")
-	}
-	if !ok || name == "" || text == "" {
-		return HostEntry{}, fmt.Errorf("add-host %q: want NAME:IP", spec)
-	}
-	if strings.ContainsAny(name, " \t\r\n#\x00") {
-		return HostEntry{}, fmt.Errorf("add-host %q: %q is no host name", spec, name)
-	}
-	if text == "host-gateway" {
-		return HostEntry{Name: name}, nil
-	}
-	if t, found := strings.CutPrefix(text, "["); found {
-		text = strings.TrimSuffix(t, "]")
-	}
-	ip, err := netip.ParseAddr(text)
-	if err != nil {
-		return HostEntry{}, fmt.Errorf("add-host %q: %q is no IP address", spec, text)
-	}
-	return HostEntry{name, ip}, nil
+	return container.HostEntry{Name: e.Name, IP: ip.String()}, nil
 }
 
 // Hosts writes /etc/hosts: the usual names of the loopback, host.docker.internal for the gateway if it is valid, the entries of
 // --add-host, and the container's own address and names if ip is valid. An entry of --add-host for host.docker.internal wins.
-func Hosts(ip, gateway netip.Addr, hostname, domain string, extra []HostEntry) []byte {
+func Hosts(ip, gateway netip.Addr, hostname, domain string, extra []container.HostEntry) []byte {
 	const internal = "host.docker.internal"
 	var b bytes.Buffer
 	b.WriteString("127.0.0.1\tlocalhost\n" +
@@ -66,7 +41,7 @@ func Hosts(ip, gateway netip.Addr, hostname, domain string, extra []HostEntry) [
 	for _, e := range extra {
 		fmt.Fprintf(&b, "%s\t%s\n", e.IP, e.Name)
 	}
-	if gateway.IsValid() && !slices.ContainsFunc(extra, func(e HostEntry) bool { return e.Name == internal }) {
+	if gateway.IsValid() && !slices.ContainsFunc(extra, func(e container.HostEntry) bool { return e.Name == internal }) {
 		fmt.Fprintf(&b, "%s\t%s\n", gateway, internal)
 	}
 	if ip.IsValid() && hostname != "" {
@@ -77,13 +52,6 @@ func Hosts(ip, gateway netip.Addr, hostname, domain string, extra []HostEntry) [
 		fmt.Fprintf(&b, "%s\t%s\n", ip, names)
 	}
 	return b.Bytes()
-}
-
-// Resolver is the content of resolv.conf(5). With ResolvConf, a field that isn't empty replaces the host's.
-type Resolver struct {
-	Servers []string // --dns
-	Search  []string // --dns-search; "." alone means none
-	Options []string // --dns-option
 }
 
 // FallbackServers are used where the host has no server that a container can reach: Google's public DNS, as with Docker. The
@@ -103,7 +71,7 @@ func StubOnly(hostFile []byte) bool {
 // ResolvConf writes /etc/resolv.conf of a container on a bridge, by Docker's rules: the host's file, or the one behind
 // systemd-resolved's stub, without the servers that the container can't reach (loopback; IPv6, because the bridge has none),
 // and FallbackServers if none remains. What the user gave stands as it is.
-func ResolvConf(hostFile, stubFile []byte, user Resolver) []byte {
+func ResolvConf(hostFile, stubFile []byte, user container.Resolver) []byte {
 	r := parseResolv(hostFile)
 	if StubOnly(hostFile) {
 		if behind := parseResolv(stubFile); len(behind.Servers) > 0 {
@@ -121,19 +89,19 @@ func ResolvConf(hostFile, stubFile []byte, user Resolver) []byte {
 			note = "# The host has no DNS server that a container can reach; these are Google's. Give your own with --dns.\n"
 		}
 	}
-	return r.with(user).text(note)
+	return resolvText(merged(r, user), note)
 }
 
-// over writes the file of a container in the host's network: the host's own, unchanged, unless the user gave something.
-func (user Resolver) over(hostFile []byte) []byte {
-	if len(user.Servers)+len(user.Search)+len(user.Options) == 0 {
+// overHost writes the file of a container in the host's network: the host's own, unchanged, unless the user gave something.
+func overHost(hostFile []byte, user container.Resolver) []byte {
+	if user.IsZero() {
 		return hostFile
 	}
-	return parseResolv(hostFile).with(user).text("")
+	return resolvText(merged(parseResolv(hostFile), user), "")
 }
 
-// with replaces what the user gave.
-func (r Resolver) with(user Resolver) Resolver {
+// merged is r with what the user gave in its place.
+func merged(r, user container.Resolver) container.Resolver {
 	if len(user.Servers) > 0 {
 		r.Servers = user.Servers
 	}
@@ -149,7 +117,8 @@ func (r Resolver) with(user Resolver) Resolver {
 	return r
 }
 
-func (r Resolver) text(note string) []byte {
+// resolvText is the file; note is a comment for its head.
+func resolvText(r container.Resolver, note string) []byte {
 	var b bytes.Buffer
 	b.WriteString("# Written by glassbox.\n" + note)
 	for _, s := range r.Servers {
@@ -165,8 +134,8 @@ func (r Resolver) text(note string) []byte {
 }
 
 // parseResolv reads resolv.conf(5). The last search or domain line counts; options add up.
-func parseResolv(data []byte) Resolver {
-	var r Resolver
+func parseResolv(data []byte) container.Resolver {
+	var r container.Resolver
 	for line := range strings.Lines(string(data)) {
 		if i := strings.IndexAny(line, "#;"); i == 0 {
 			continue

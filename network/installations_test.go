@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 
+	"glassbox/wire"
+
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -21,16 +23,16 @@ func installation(t *testing.T) Store {
 }
 
 // open opens a network in a namespace.
-func (ns *netns) open(s Store, name string) (n Network, err error) {
-	ns.do(func() { n, err = s.Open(name) })
+func (ns *namespace) open(s Store, name string) (n Network, err error) {
+	ns.Do(func() { n, err = s.Open(name) })
 	return n, err
 }
 
-func (ns *netns) mustOpen(s Store) Network {
-	ns.t.Helper()
+func (ns *namespace) mustOpen(s Store) Network {
+	ns.T.Helper()
 	n, err := ns.open(s, Bridge)
 	if err != nil {
-		ns.t.Fatal(err)
+		ns.T.Fatal(err)
 	}
 	return n
 }
@@ -41,14 +43,14 @@ func TestInstallations(t *testing.T) {
 	const each = 3
 	for round := range 5 {
 		host := newNetns(t)
-		host.sh("ip link set lo up")
+		host.Sh("ip link set lo up")
 		stores := []Store{installation(t), installation(t), installation(t), installation(t)}
 		// The third has the root of the second and a state directory of its own, the fourth the other way round.
 		stores[2].Config, stores[3].State = stores[1].Config, stores[0].State
 		type started struct {
 			n  Network
 			e  Endpoint
-			ns *netns
+			ns *namespace
 		}
 		boxes := make([][each]started, len(stores))
 		var wg sync.WaitGroup
@@ -67,7 +69,7 @@ func TestInstallations(t *testing.T) {
 						t.Error(err)
 						return
 					}
-					e := Endpoint{Network: n.Name, Interface: "eth0", Link: VethName(id, 0), IP: ip, MAC: MAC(ip)}
+					e := Endpoint{Network: n.Name, Interface: "eth0", Link: VethName(id, 0), IP: ip, MAC: wire.MAC(ip)}
 					if err := host.run(c, stepsOf(n, e)); err != nil {
 						t.Error(err)
 					}
@@ -77,7 +79,7 @@ func TestInstallations(t *testing.T) {
 		}
 		wg.Wait()
 		if t.Failed() {
-			t.Fatalf("round %d: %s", round, host.sh("ip -d link; ip addr"))
+			t.Fatalf("round %d: %s", round, host.Sh("ip -d link; ip addr"))
 		}
 		addresses := map[netip.Addr]string{}
 		for i := range boxes {
@@ -112,7 +114,7 @@ func TestInstallations(t *testing.T) {
 		// Whose is it? The bridge says so, and another start changes nothing.
 		for i, s := range stores {
 			n := boxes[i][0].n
-			if got := host.sh("ip link show %s", n.Link); !strings.Contains(got, "alias glassbox bridge "+n.IPv4().Prefix.String()+" "+n.ID[:12]) {
+			if got := host.Sh("ip link show %s", n.Link); !strings.Contains(got, "alias glassbox bridge "+n.IPv4().Prefix.String()+" "+n.ID[:12]) {
 				t.Errorf("mark: got %q", got)
 			}
 			if again := host.mustOpen(s); again.Link != n.Link || again.IPv4() != n.IPv4() {
@@ -159,7 +161,7 @@ func TestUpdate(t *testing.T) {
 
 	alive := func(id string) bool { return id != "dead" }
 	var err error
-	host.do(func() { err = s.Repair(alive) })
+	host.Do(func() { err = s.Repair(alive) })
 	if err != nil {
 		t.Error(err)
 	}
@@ -194,7 +196,7 @@ func TestUpdate(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(s.Config, "glassbox0.json")); !os.IsNotExist(err) {
 		t.Errorf("the old record: got %v, want it gone", err)
 	}
-	if got := host.sh("nft list map ip glassbox0 published"); !strings.Contains(got, "8080") {
+	if got := host.Sh("nft list map ip glassbox0 published"); !strings.Contains(got, "8080") {
 		t.Errorf("published ports of the old container: got %s", got)
 	}
 }
@@ -216,9 +218,9 @@ func TestBoot(t *testing.T) {
 		t.Errorf("the other once more: got %s %v, want %s %v", got.Link, got.IPv4(), want.Link, want.IPv4())
 	}
 	// An installation that is gone leaves its name and subnet to others, and none of its published ports.
-	again.sh("nft add table ip glassbox0")
-	again.sh("nft add map ip glassbox0 published '{ type inet_proto . inet_service : ipv4_addr . inet_service ; }'")
-	again.sh("nft add element ip glassbox0 published '{ tcp . 8080 : 172.30.0.2 . 80 }'")
+	again.Sh("nft add table ip glassbox0")
+	again.Sh("nft add map ip glassbox0 published '{ type inet_proto . inet_service : ipv4_addr . inet_service ; }'")
+	again.Sh("nft add element ip glassbox0 published '{ tcp . 8080 : 172.30.0.2 . 80 }'")
 	if err := os.RemoveAll(b.Config); err != nil {
 		t.Fatal(err)
 	}
@@ -226,14 +228,14 @@ func TestBoot(t *testing.T) {
 	if got := again.mustOpen(c); got.Link != want.Link || got.IPv4() != want.IPv4() {
 		t.Errorf("where one is gone: got %s %v, want %s %v", got.Link, got.IPv4(), want.Link, want.IPv4())
 	}
-	if got := again.sh("nft list ruleset"); got != "" {
+	if got := again.Sh("nft list ruleset"); got != "" {
 		t.Errorf("the table of the one that is gone: got %s", got)
 	}
 	// But not while something is plugged in.
 	if err := os.RemoveAll(a.Config); err != nil {
 		t.Fatal(err)
 	}
-	again.sh("ip link add x0 type veth peer name x1; ip link set x0 master glassbox1")
+	again.Sh("ip link add x0 type veth peer name x1; ip link set x0 master glassbox1")
 	if got := again.mustOpen(installation(t)); got.Link != "glassbox2" {
 		t.Errorf("where one seems gone, and a container is plugged in: got %s", got.Link)
 	}
@@ -242,17 +244,17 @@ func TestBoot(t *testing.T) {
 // TestKilledInTheMaking: a bridge that somebody made, and was killed before he marked it, keeps nobody away.
 func TestKilledInTheMaking(t *testing.T) {
 	host := newNetns(t)
-	host.sh("ip link add glassbox0 type bridge")
+	host.Sh("ip link add glassbox0 type bridge")
 	if got := host.mustOpen(installation(t)); got.Link != "glassbox0" {
 		t.Errorf("got %s", got.Link)
 	}
 	host = newNetns(t)
-	host.sh("ip link add glassbox0 type bridge; ip link set glassbox0 up") // an administrator's
+	host.Sh("ip link add glassbox0 type bridge; ip link set glassbox0 up") // an administrator's
 	if got := host.mustOpen(installation(t)); got.Link != "glassbox1" {
 		t.Errorf("beside a bridge of somebody: got %s", got.Link)
 	}
 	host = newNetns(t)
-	host.sh("ip link add glassbox0 type veth peer name x1")
+	host.Sh("ip link add glassbox0 type veth peer name x1")
 	if got := host.mustOpen(installation(t)); got.Link != "glassbox1" {
 		t.Errorf("beside another device: got %s", got.Link)
 	}
@@ -388,7 +390,7 @@ func TestChoosing(t *testing.T) {
 				}
 			}
 		}
-		if got := host.sh("ip -br link show type bridge"); strings.Count(got, "\n") != len(networks) {
+		if got := host.Sh("ip -br link show type bridge"); strings.Count(got, "\n") != len(networks) {
 			t.Errorf("round %d: bridges: got %s, want %d", round, got, len(networks))
 		}
 		if t.Failed() {
@@ -398,7 +400,7 @@ func TestChoosing(t *testing.T) {
 			os.RemoveAll(s.Config)
 		}
 		if round%2 == 1 {
-			host.sh("for b in $(ip -o link show type bridge | cut -d: -f2); do ip link del $b; done")
+			host.Sh("for b in $(ip -o link show type bridge | cut -d: -f2); do ip link del $b; done")
 		}
 	}
 }

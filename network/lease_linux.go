@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"glassbox/wire"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -29,7 +31,7 @@ func (s Store) Lease(n Network, containerID string, want netip.Addr) (netip.Addr
 	}
 	defer unlock()
 	subnet := n.IPv4()
-	first, last := subnet.Prefix.Masked().Addr().Next(), lastAddr(subnet.Prefix).Prev()
+	first, last := subnet.Prefix.Masked().Addr().Next(), wire.Broadcast(subnet.Prefix).Prev()
 	if want.IsValid() {
 		if want.Less(first) || last.Less(want) || want == subnet.Gateway {
 			return netip.Addr{}, fmt.Errorf("lease: %s is no address for a container of %s", want, subnet.Prefix)

@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"glassbox/wire"
 )
 
 // Network is what containers are plugged into, as an installation of glassbox remembers it.
@@ -175,10 +177,10 @@ func parseRecord(name string, data []byte) (Network, error) {
 		}
 	}
 	if n.Link != "" {
-		if err := checkName(n.Link); err != nil {
+		if err := wire.CheckName(n.Link); err != nil {
 			return n, err
 		}
-		if err := checkTable(n.Table()); err != nil {
+		if err := wire.CheckTable(n.Table()); err != nil {
 			return n, err
 		}
 	}

@@ -10,7 +10,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"glassbox/container"
 	"glassbox/plan"
+	"glassbox/wire"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -46,6 +48,8 @@ func TestSteps(t *testing.T) {
 		t.Fatal(err)
 	}
 	golden(t, "steps.json", string(data)+"\n")
+	// Package wire tests its compiler with these.
+	golden(t, "../../wire/testdata/rules.nft", strings.Join(Rules(testNetwork("eth0")), "\n")+"\n")
 	for _, s := range append(steps, Loopback()...) {
 		if s.Lane != plan.Host || s.Phase != plan.Network || s.Reason == "" || s.Origin == "" {
 			t.Errorf("step %s: got lane %q, phase %q, origin %q, reason %q", s.Op, s.Lane, s.Phase, s.Origin, s.Reason)
@@ -69,29 +73,35 @@ func TestVethName(t *testing.T) {
 
 func TestFiles(t *testing.T) {
 	gateway, ip := netip.MustParseAddr("172.30.0.1"), netip.MustParseAddr("172.30.0.2")
-	var extra []HostEntry
-	for _, s := range []string{"db:10.0.0.5", "six:fd00::1", "six2=[fd00::2]", "gw:host-gateway"} {
-		e, err := ParseAddHost(s)
-		if err == nil {
-			e, err = e.At(gateway)
-		}
+	var extra []container.HostEntry
+	for _, e := range []container.HostEntry{
+		{Name: "db", IP: "10.0.0.5"}, {Name: "six", IP: "fd00::1"}, {Name: "six2", IP: "fd00::2"}, {Name: "gw", IP: container.HostGateway},
+	} {
+		e, err := entryAt(e, gateway)
 		if err != nil {
 			t.Fatal(err)
 		}
 		extra = append(extra, e)
 	}
 	golden(t, "hosts", string(Hosts(ip, gateway, "web", "example.org", extra)))
-	if got := string(Hosts(ip, gateway, "web", "", []HostEntry{{"host.docker.internal", ip}})); strings.Count(got, "internal") != 1 {
+	own := []container.HostEntry{{Name: "host.docker.internal", IP: ip.String()}}
+	if got := string(Hosts(ip, gateway, "web", "", own)); strings.Count(got, "internal") != 1 {
 		t.Errorf("host.docker.internal given by the user: got %s", got)
 	}
-	for _, s := range []string{"", "a", "a:", ":1.2.3.4", "a:b", "a b:1.2.3.4", "a\n:1.2.3.4"} {
-		if e, err := ParseAddHost(s); err == nil {
-			t.Errorf("add-host %q: got %v, want an error", s, e)
+	// A container.json that somebody else wrote gets no line of its own choice into /etc/hosts.
+	for _, e := range []container.HostEntry{
+		{Name: "", IP: "1.2.3.4"},
+		{Name: "a", IP: ""},
+		{Name: "a", IP: "b"},
+		{Name: "a b", IP: "1.2.3.4"},
+		{Name: "a\n", IP: "1.2.3.4"},
+		{Name: "a", IP: "1.2.3.4\n9.9.9.9 b"},
+	} {
+		if got, err := entryAt(e, gateway); err == nil {
+			t.Errorf("entry %q: got %v, want an error", e, got)
 		}
 	}
-	if e, err := ParseAddHost("a:host-gateway"); err != nil {
-		t.Error(err)
-	} else if _, err := e.At(netip.Addr{}); err == nil {
+	if _, err := entryAt(container.HostEntry{Name: "a", IP: container.HostGateway}, netip.Addr{}); err == nil {
 		t.Error("host-gateway without a gateway: got no error")
 	}
 
@@ -102,22 +112,22 @@ func TestFiles(t *testing.T) {
 		plain = "nameserver 10.0.0.1\nsearch a b\noptions ndots:2\n"
 		stub  = "nameserver 10.0.0.3\nsearch lan\n"
 	)
-	given := Resolver{[]string{"127.0.0.1", "::1"}, []string{"."}, []string{"y"}}
+	given := container.Resolver{Servers: []string{"127.0.0.1", "::1"}, Search: []string{"."}, Options: []string{"y"}}
 	for _, c := range []struct {
 		name, host, stub string
-		user             Resolver
+		user             container.Resolver
 		want             string
 	}{
-		{"plain", "# x\n" + plain, "", Resolver{}, head + plain},
+		{"plain", "# x\n" + plain, "", container.Resolver{}, head + plain},
 		{
 			"loopback and IPv6 go", "nameserver 127.0.0.1\nnameserver ::1\nnameserver fe80::1%eth0\nnameserver 2001:db8::1\nnameserver 10.0.0.2",
 			"",
-			Resolver{},
+			container.Resolver{},
 			head + "nameserver 10.0.0.2\n",
 		},
-		{"stub", "nameserver 127.0.0.53\nsearch .\noptions edns0 trust-ad\n", stub, Resolver{}, head + stub},
-		{"stub without anything behind", "nameserver 127.0.0.53\nsearch lan\n", "", Resolver{}, fallback + "search lan\n"},
-		{"empty", "", "", Resolver{}, fallback},
+		{"stub", "nameserver 127.0.0.53\nsearch .\noptions edns0 trust-ad\n", stub, container.Resolver{}, head + stub},
+		{"stub without anything behind", "nameserver 127.0.0.53\nsearch lan\n", "", container.Resolver{}, fallback + "search lan\n"},
+		{"empty", "", "", container.Resolver{}, fallback},
 		{"user", "nameserver 10.0.0.1\nsearch a\noptions x\n", "", given, head + "nameserver 127.0.0.1\nnameserver ::1\noptions y\n"},
 	} {
 		if diff := cmp.Diff(c.want, string(ResolvConf([]byte(c.host), []byte(c.stub), c.user))); diff != "" {
@@ -125,22 +135,22 @@ func TestFiles(t *testing.T) {
 		}
 	}
 	// In the host's network its own file counts, with what the user gave in its place.
-	for want, user := range map[string]Resolver{
+	for want, user := range map[string]container.Resolver{
 		plain: {}, head + plain: {Search: []string{"a", "b"}},
 		head + "nameserver 9.9.9.9\nsearch a b\noptions ndots:2\n": {Servers: []string{"9.9.9.9"}},
 	} {
-		if diff := cmp.Diff(want, string(user.over([]byte(plain)))); diff != "" {
+		if diff := cmp.Diff(want, string(overHost([]byte(plain), user))); diff != "" {
 			t.Errorf("%+v over the host's (-want +got):\n%s", user, diff)
 		}
 	}
 }
 
-// FuzzFiles reads what others write: records, marks on links, resolv.conf, --add-host.
+// FuzzFiles reads what others write: records, marks on links, resolv.conf.
 func FuzzFiles(f *testing.F) {
 	for _, s := range []string{
 		`{"version":1,"id":"ab","name":"bridge","driver":"bridge","link":"glassbox0","subnets":[{"subnet":"10.0.0.0/24","gateway":"10.0.0.1"}]}`,
 		`{"subnet":"172.30.0.0/16"}`, "glassbox bridge 172.30.0.0/16 0123456789ab /var/lib/glassbox/network /run/glassbox/network",
-		"nameserver 127.0.0.53\nsearch a b\noptions ndots:2\n", "db:10.0.0.5", "six=[fd00::2]", "gw:host-gateway",
+		"nameserver 127.0.0.53\nsearch a b\noptions ndots:2\n",
 	} {
 		f.Add(s)
 	}
@@ -152,8 +162,7 @@ func FuzzFiles(f *testing.F) {
 				}
 			}
 			if n.IPv4().Prefix.IsValid() && n.Link != "" {
-				var r request
-				if err := r.compile(n.Table(), Rules(n)); err != nil {
+				if err := wire.Check(n.Table(), Rules(n)); err != nil {
 					t.Fatalf("%q: rules: %v", text, err)
 				}
 			}
@@ -163,10 +172,7 @@ func FuzzFiles(f *testing.F) {
 				t.Fatalf("%q: written as %q", text, o)
 			}
 		}
-		if e, err := ParseAddHost(text); err == nil && (e.Name == "" || strings.ContainsAny(e.Name, " \t\n\x00")) {
-			t.Fatalf("%q: %+v", text, e)
-		}
 		StubOnly([]byte(text))
-		ResolvConf([]byte(text), []byte(text), Resolver{})
+		ResolvConf([]byte(text), []byte(text), container.Resolver{})
 	})
 }

@@ -13,18 +13,19 @@ import (
 	"golang.org/x/sys/unix"
 
 	"glassbox/plan"
+	"glassbox/wire"
 )
 
 // serve answers every connection or datagram with who it is and whom it sees, until the test ends.
-func (ns *netns) serve(proto, addr, name string) {
-	ns.t.Helper()
-	ns.do(func() {
+func (ns *namespace) serve(proto, addr, name string) {
+	ns.T.Helper()
+	ns.Do(func() {
 		if proto == "udp" {
 			c, err := net.ListenPacket("udp4", addr)
 			if err != nil {
 				panic(err)
 			}
-			ns.t.Cleanup(func() { c.Close() })
+			ns.T.Cleanup(func() { c.Close() })
 			go func() {
 				buf := make([]byte, 100)
 				for {
@@ -41,7 +42,7 @@ func (ns *netns) serve(proto, addr, name string) {
 		if err != nil {
 			panic(err)
 		}
-		ns.t.Cleanup(func() { l.Close() })
+		ns.T.Cleanup(func() { l.Close() })
 		go func() {
 			for {
 				c, err := l.Accept()
@@ -73,9 +74,9 @@ func patience(want string) time.Duration {
 }
 
 // ask connects and returns the answer, or "refused" or "silence".
-func (ns *netns) ask(proto, addr, want string) (answer string) {
-	ns.t.Helper()
-	ns.do(func() {
+func (ns *namespace) ask(proto, addr, want string) (answer string) {
+	ns.T.Helper()
+	ns.Do(func() {
 		c, err := net.DialTimeout(proto+"4", addr, patience(want))
 		if err == nil {
 			defer c.Close()
@@ -105,37 +106,36 @@ func (ns *netns) ask(proto, addr, want string) (answer string) {
 
 // world is a host with an interface to the outside, another to a second network, and two containers.
 type world struct {
-	host, outside, other, c1, c2 *netns
+	host, outside, other, c1, c2 *namespace
 	net                          Network
 	e1, e2                       Endpoint
 }
 
 func newWorld(t testing.TB, brNetfilter int, router bool) *world {
 	w := &world{newNetns(t), newNetns(t), newNetns(t), newNetns(t), newNetns(t), testNetwork("oth0", "out0"), Endpoint{}, Endpoint{}}
-	connect := func(dev, subnet string, peer *netns) {
-		c := dialNS(t, w.host)
-		defer c.close()
-		if err := c.veth(&plan.LinkVeth{Name: dev, Peer: "eth0"}, 0, peer.fd); err != nil {
+	connect := func(dev, subnet string, peer *namespace) {
+		w.host.Sh("ip link add %s type veth peer name %s-in", dev, dev)
+		if err := w.host.run(peer, []plan.Step{{Op: &plan.LinkMove{Name: dev + "-in", As: "eth0"}}}); err != nil {
 			t.Fatal(err)
 		}
-		w.host.sh("ip addr add %s.1/24 dev %s; ip link set %s up", subnet, dev, dev)
+		w.host.Sh("ip addr add %s.1/24 dev %s; ip link set %s up", subnet, dev, dev)
 		// The outside has no route to the containers' subnet.
-		peer.sh("ip addr add %s.2/24 dev eth0; ip link set eth0 up; ip link set lo up", subnet)
+		peer.Sh("ip addr add %s.2/24 dev eth0; ip link set eth0 up; ip link set lo up", subnet)
 	}
-	w.host.sh("ip link set lo up")
+	w.host.Sh("ip link set lo up")
 	connect("out0", "192.0.2", w.outside)
 	connect("oth0", "198.51.100", w.other)
-	w.host.sh("ip route add default via 192.0.2.2")
+	w.host.Sh("ip route add default via 192.0.2.2")
 	if brNetfilter >= 0 {
-		w.host.sh("test ! -e /proc/sys/net/bridge || echo %d > /proc/sys/net/bridge/bridge-nf-call-iptables", brNetfilter)
+		w.host.Sh("test ! -e /proc/sys/net/bridge || echo %d > /proc/sys/net/bridge/bridge-nf-call-iptables", brNetfilter)
 	}
 	if router {
-		w.host.sh("echo 1 > /proc/sys/net/ipv4/ip_forward")
+		w.host.Sh("echo 1 > /proc/sys/net/ipv4/ip_forward")
 		w.net.Opened = nil
 	}
 	endpoint := func(id, ip, ports string) Endpoint {
 		e := Endpoint{IP: netip.MustParseAddr(ip), Interface: "eth0", Link: VethName(id, 0)}
-		e.MAC = MAC(e.IP)
+		e.MAC = wire.MAC(e.IP)
 		e.Ports = parsePorts(t, strings.Fields(ports)...)
 		return e
 	}
@@ -143,7 +143,7 @@ func newWorld(t testing.TB, brNetfilter int, router bool) *world {
 	w.e2 = endpoint("bbbbbbbbbbbbbbbb", "172.30.0.3", "8081:80")
 	for _, e := range []struct {
 		Endpoint
-		ns *netns
+		ns *namespace
 	}{{w.e1, w.c1}, {w.e2, w.c2}} {
 		if err := w.host.run(e.ns, stepsOf(w.net, e.Endpoint)); err != nil {
 			t.Fatal(err)
@@ -152,9 +152,11 @@ func newWorld(t testing.TB, brNetfilter int, router bool) *world {
 	return w
 }
 
-func dialNS(t testing.TB, ns *netns) *conn {
+func dialNS(t testing.TB, ns *namespace) *wire.Conn {
 	t.Helper()
-	c, err := dialIn(ns.fd)
+	var c *wire.Conn
+	var err error
+	ns.Do(func() { c, err = wire.Dial(unix.NETLINK_ROUTE) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,7 +183,7 @@ func testPackets(t *testing.T, w *world, router bool) {
 	w.host.serve("tcp", "127.0.0.1:3306", "host-loopback")
 	w.host.serve("tcp", "172.30.0.1:2222", "host")
 
-	check := func(from *netns, proto, addr, want, why string) {
+	check := func(from *namespace, proto, addr, want, why string) {
 		t.Helper()
 		if got := from.ask(proto, addr, want); got != want {
 			t.Errorf("%s: %s %s: got %q, want %q", why, proto, addr, got, want)
@@ -216,30 +218,30 @@ func testPackets(t *testing.T, w *world, router bool) {
 	check(w.c1, "udp", "192.0.2.1:5353", "c1 sees 172.30.0.1", "hairpin")
 
 	// The host's loopback from a container (CVE-2020-8558), and from a neighbour.
-	w.c1.sh("ip addr del 127.0.0.1/8 dev lo; ip route add 127.0.0.1 via 172.30.0.1; echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet")
+	w.c1.Sh("ip addr del 127.0.0.1/8 dev lo; ip route add 127.0.0.1 via 172.30.0.1; echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet")
 	check(w.c1, "tcp", "127.0.0.1:3306", "silence", "container to the host's loopback")
-	w.c1.sh("ip addr add 127.0.0.5/32 dev eth0; ip route replace 172.30.0.0/16 dev eth0 src 127.0.0.5")
-	w.c1.sh("echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet")
+	w.c1.Sh("ip addr add 127.0.0.5/32 dev eth0; ip route replace 172.30.0.0/16 dev eth0 src 127.0.0.5")
+	w.c1.Sh("echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet")
 	if got := w.heard(w.c1, "172.30.0.1:7777", "silence"); got != "silence" {
 		t.Errorf("container with a loopback address as its source: the host got a packet from %s", got)
 	}
-	w.c1.sh("ip route replace 172.30.0.0/16 dev eth0 src 172.30.0.2; ip addr del 127.0.0.5/32 dev eth0")
+	w.c1.Sh("ip route replace 172.30.0.0/16 dev eth0 src 172.30.0.2; ip addr del 127.0.0.5/32 dev eth0")
 	if got := w.heard(w.c1, "172.30.0.1:7777", "172.30.0.2"); got != "172.30.0.2" {
 		t.Errorf("container with its own address: the host got a packet from %q, want 172.30.0.2", got)
 	}
-	w.outside.sh("ip addr del 127.0.0.1/8 dev lo; ip route add 127.0.0.1 via 192.0.2.1; echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet")
+	w.outside.Sh("ip addr del 127.0.0.1/8 dev lo; ip route add 127.0.0.1 via 192.0.2.1; echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet")
 	check(w.outside, "tcp", "127.0.0.1:7000", "silence", "neighbour to a port published on the host's loopback")
 
 	// Routes that a neighbour sets don't open anything.
-	w.outside.sh("ip route add 172.30.0.0/16 via 192.0.2.1; ip route add 198.51.100.0/24 via 192.0.2.1")
-	w.other.sh("ip route add default via 198.51.100.1")
+	w.outside.Sh("ip route add 172.30.0.0/16 via 192.0.2.1; ip route add 198.51.100.0/24 via 192.0.2.1")
+	w.other.Sh("ip route add default via 198.51.100.1")
 	check(w.outside, "tcp", "172.30.0.2:9001", "silence", "neighbour to a container's address")
 	if router {
 		check(w.outside, "tcp", "198.51.100.2:80", "other sees 192.0.2.2", "a host that was a router stays one")
 	} else {
 		check(w.outside, "tcp", "198.51.100.2:80", "silence", "the host must not route between other networks")
 		check(w.other, "tcp", "192.0.2.2:80", "silence", "the host must not route between other networks")
-		if got := strings.TrimSpace(w.host.sh("cat /proc/sys/net/ipv4/ip_forward")); got != "0" {
+		if got := strings.TrimSpace(w.host.Sh("cat /proc/sys/net/ipv4/ip_forward")); got != "0" {
 			t.Errorf("ip_forward: got %s, want 0", got)
 		}
 	}
@@ -248,7 +250,7 @@ func testPackets(t *testing.T, w *world, router bool) {
 	undo := (&plan.NftPublish{Table: w.net.Table(), Ports: rules(w.e1)}).Undo()[0]
 	for range 2 { // what is gone is no error
 		var err error
-		w.host.do(func() { err = Undo(undo) })
+		w.host.Do(func() { err = wire.Undo(undo) })
 		if err != nil {
 			t.Errorf("undo: %v", err)
 		}
@@ -261,19 +263,19 @@ func testPackets(t *testing.T, w *world, router bool) {
 	var err error
 	steal := rules(w.e2)
 	steal[0].ContainerIP = "172.30.0.9"
-	w.host.do(func() { err = Open(nil).Do(&plan.NftPublish{Table: "glassbox0", Ports: steal}) })
+	w.host.Do(func() { err = wire.Open(nil).Do(&plan.NftPublish{Table: "glassbox0", Ports: steal}) })
 	if !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.EEXIST) {
 		t.Errorf("publish a published port: got %v, want EBUSY", err)
 	}
 	t.Logf("error of a taken port: %v", err)
-	w.host.do(func() { err = Undo(&plan.NftUnpublish{Table: "glassbox0", Ports: steal}) })
+	w.host.Do(func() { err = wire.Undo(&plan.NftUnpublish{Table: "glassbox0", Ports: steal}) })
 	if err != nil {
 		t.Errorf("undo: %v", err)
 	}
 	check(w.outside, "tcp", "192.0.2.1:8081", "c2 sees 192.0.2.2", "the other container's port")
 
 	// Somebody flushes the firewall: the next start makes it again.
-	w.host.sh("nft flush ruleset; ip link del glassbox0")
+	w.host.Sh("nft flush ruleset; ip link del glassbox0")
 	c3 := newNetns(t)
 	e3 := w.e2
 	e3.Link = VethName("cccccccccccccccc", 0)
@@ -292,7 +294,7 @@ func TestFlows(t *testing.T) {
 	w.c2.serve("udp", ":53", "c2")
 	var c net.Conn
 	var err error
-	w.outside.do(func() { c, err = net.Dial("udp4", "192.0.2.1:6000") })
+	w.outside.Do(func() { c, err = net.Dial("udp4", "192.0.2.1:6000") })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -308,13 +310,13 @@ func TestFlows(t *testing.T) {
 		}
 		return "silence"
 	}
-	w.host.sh("nft insert rule ip glassbox0 forward accept") // make sure that flows are tracked
+	w.host.Sh("nft insert rule ip glassbox0 forward accept") // make sure that flows are tracked
 	if got := ask("silence"); got != "silence" {
 		t.Errorf("before: got %q", got)
 	}
 	for _, ip := range []string{"172.30.0.2", "172.30.0.3", "172.30.0.2"} {
 		ports := []plan.PortRule{{Proto: "udp", HostPort: 6000, ContainerIP: ip, ContainerPort: 53}}
-		w.host.do(func() { err = Open(nil).Do(&plan.NftPublish{Table: "glassbox0", Ports: ports}) })
+		w.host.Do(func() { err = wire.Open(nil).Do(&plan.NftPublish{Table: "glassbox0", Ports: ports}) })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -325,7 +327,7 @@ func TestFlows(t *testing.T) {
 		if got := ask(want); got != want {
 			t.Errorf("published for %s: got %q, want %q", ip, got, want)
 		}
-		w.host.do(func() { err = Undo(&plan.NftUnpublish{Table: "glassbox0", Ports: ports}) })
+		w.host.Do(func() { err = wire.Undo(&plan.NftUnpublish{Table: "glassbox0", Ports: ports}) })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -341,7 +343,7 @@ func TestBlocking(t *testing.T) {
 	list := func() (got []string) {
 		t.Helper()
 		var err error
-		w.host.do(func() { got, err = Blocking() })
+		w.host.Do(func() { got, err = wire.Blocking() })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -351,7 +353,7 @@ func TestBlocking(t *testing.T) {
 		t.Errorf("without another firewall: got %q", got)
 	}
 	// As Docker does.
-	w.host.sh("iptables-nft -N DOCKER-USER; iptables-nft -A FORWARD -j DOCKER-USER; iptables-nft -P FORWARD DROP")
+	w.host.Sh("iptables-nft -N DOCKER-USER; iptables-nft -A FORWARD -j DOCKER-USER; iptables-nft -P FORWARD DROP")
 	if got := list(); len(got) != 1 || got[0] != "ip filter FORWARD" {
 		t.Errorf("with a policy of drop: got %q, want ip filter FORWARD", got)
 	}
@@ -359,7 +361,7 @@ func TestBlocking(t *testing.T) {
 		t.Errorf("through a policy of drop: got %q", got)
 	}
 	for _, cmd := range AllowCommands(w.net) {
-		w.host.sh("%s", strings.Replace(cmd, "iptables", "iptables-nft", 1))
+		w.host.Sh("%s", strings.Replace(cmd, "iptables", "iptables-nft", 1))
 	}
 	if got := w.outside.ask("tcp", "192.0.2.1:8080", "c1 sees 192.0.2.2"); got != "c1 sees 192.0.2.2" {
 		t.Errorf("after the administrator's commands: got %q", got)
@@ -370,15 +372,15 @@ func TestBlocking(t *testing.T) {
 }
 
 // heard sends a datagram to the host and returns the source that the host sees, or "silence".
-func (w *world) heard(from *netns, addr, want string) string {
+func (w *world) heard(from *namespace, addr, want string) string {
 	var l net.PacketConn
 	var err error
-	w.host.do(func() { l, err = net.ListenPacket("udp4", addr) })
+	w.host.Do(func() { l, err = net.ListenPacket("udp4", addr) })
 	if err != nil {
-		w.host.t.Fatal(err)
+		w.host.T.Fatal(err)
 	}
 	defer l.Close()
-	from.do(func() {
+	from.Do(func() {
 		c, err := net.Dial("udp4", addr)
 		if err != nil {
 			panic(err)

@@ -6,13 +6,15 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"glassbox/wire"
 )
 
 // TestReady connects at once after the last step, while other links come and go: no container may find the bridge's port
 // still closed, which would cost it a second (see awaitPort).
 func TestReady(t *testing.T) {
 	host := newNetns(t)
-	host.sh("ip link set lo up")
+	host.Sh("ip link set lo up")
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	for range 2 {
@@ -23,7 +25,7 @@ func TestReady(t *testing.T) {
 				case <-stop:
 					return
 				default:
-					noise.sh("ip link add va type veth peer name vb; ip link set va up; ip link set vb up; ip link del va")
+					noise.Sh("ip link add va type veth peer name vb; ip link set va up; ip link set vb up; ip link del va")
 				}
 			}
 		})
@@ -32,7 +34,7 @@ func TestReady(t *testing.T) {
 	for i := range byte(60) {
 		c := newNetns(t)
 		ip := netip.AddrFrom4([4]byte{172, 30, 0, i + 2})
-		e := Endpoint{IP: ip, MAC: MAC(ip), Interface: "eth0", Link: VethName(ip.String(), 0)}
+		e := Endpoint{IP: ip, MAC: wire.MAC(ip), Interface: "eth0", Link: VethName(ip.String(), 0)}
 		if err := host.run(c, stepsOf(testNetwork(), e)); err != nil {
 			t.Fatal(err)
 		}

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"glassbox/wire"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -83,51 +85,39 @@ func (s Store) repairNetwork(name string, alive func(string) bool) error {
 // removeStale removes published ports that lead to none of the addresses, and links that begin with none of the names, of a network's
 // table and bridge, unless the bridge is another installation's by now: what is there isn't in our leases.
 func (s Store) removeStale(n Network, ips map[netip.Addr]bool, veths map[string]bool) error {
-	rt, err := dial(unix.NETLINK_ROUTE)
+	rt, err := wire.Dial(unix.NETLINK_ROUTE)
 	if err != nil {
 		return err
 	}
-	defer rt.close()
-	bridge, err := rt.link(n.Link, 0)
+	defer rt.Close()
+	bridge, err := rt.Link(n.Link, 0)
 	there := err == nil
 	if err != nil && !errors.Is(err, unix.ENODEV) {
 		return err
 	}
-	if _, marked := parseOwner(bridge.alias); there && marked && !s.ours(bridge, n) {
+	if _, marked := parseOwner(bridge.Alias); there && marked && !s.ours(bridge, n) {
 		return nil
 	}
 
-	nft, err := dial(unix.NETLINK_NETFILTER)
+	nft, err := wire.Dial(unix.NETLINK_NETFILTER)
 	if err != nil {
 		return err
 	}
-	defer nft.close()
-	var stale []element
-	for _, set := range []string{mapAny, mapOn} {
-		all, err := nft.elements(n.Table(), set)
-		if err != nil {
-			return fmt.Errorf("published ports: %w", err)
-		}
-		for _, e := range all {
-			if ip, ok := e.containerIP(); ok && !ips[ip] {
-				stale = append(stale, e)
-			}
-		}
-	}
-	if err := nft.remove(n.Table(), stale); err != nil {
-		return fmt.Errorf("unpublish: %w", err)
+	defer nft.Close()
+	if err := nft.Forget(n.Table(), func(ip netip.Addr) bool { return !ips[ip] }); err != nil {
+		return err
 	}
 	if !there {
 		return nil
 	}
-	ports, err := rt.links(bridge.index)
+	ports, err := rt.Ports(bridge.Index)
 	if err != nil {
 		return fmt.Errorf("links: %w", err)
 	}
 	for _, l := range ports {
-		if l.kind == "veth" && strings.HasPrefix(l.name, vethPrefix) && !veths[l.name[:min(len(l.name), vethLength)]] {
-			if err := rt.deleteLink(l.name); err != nil {
-				return fmt.Errorf("remove %s: %w", l.name, err)
+		if l.Kind == "veth" && strings.HasPrefix(l.Name, vethPrefix) && !veths[l.Name[:min(len(l.Name), vethLength)]] {
+			if err := rt.DeleteLink(l.Name); err != nil {
+				return fmt.Errorf("remove %s: %w", l.Name, err)
 			}
 		}
 	}

@@ -7,7 +7,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"glassbox/container"
 	"glassbox/plan"
+	"glassbox/wire"
 )
 
 // Request is what a container asks of its networks.
@@ -15,9 +17,9 @@ type Request struct {
 	Container            string // id
 	Hostname, Domainname string // as /etc/hosts shall say them
 	Networks             []Attachment
-	Ports                []Port // published on the first network that can
-	Resolver             Resolver
-	Hosts                []HostEntry
+	Ports                []container.Port // published on the first network that can
+	Resolver             container.Resolver
+	Hosts                []container.HostEntry
 }
 
 // Attachment is a network that a container is to be on. What is left out is chosen.
@@ -107,14 +109,14 @@ func (s Store) attach(id string, a Attachment, i int, lease bool) (Network, Endp
 		e.IP = subnet.Gateway.Next()
 	}
 	if e.MAC == "" {
-		e.MAC = MAC(e.IP)
+		e.MAC = wire.MAC(e.IP)
 	}
 	return n, e, nil
 }
 
 // choosePorts chooses host ports where none are given. The supervisor takes the ports again; between now and then another program
 // could be quicker, which is then an error.
-func choosePorts(ports []Port) error {
+func choosePorts(ports []container.Port) error {
 	open := false
 	for _, p := range ports {
 		open = open || p.HostPort == 0 || p.HostEnd > p.HostPort
@@ -134,8 +136,8 @@ type Files struct {
 	HostNetwork          bool       // the container's network is the host's
 	IP, Gateway          netip.Addr // zero: it has none
 	Hostname, Domainname string
-	Resolver             Resolver
-	Hosts                []HostEntry
+	Resolver             container.Resolver
+	Hosts                []container.HostEntry
 }
 
 // Write returns the contents of /etc/hosts and /etc/resolv.conf. It reads the host's.
@@ -144,9 +146,9 @@ func (f Files) Write() (hosts, resolvConf []byte, err error) {
 	if f.HostNetwork {
 		gateway = netip.AddrFrom4([4]byte{127, 0, 0, 1}) // the host is where the container is
 	}
-	extra := make([]HostEntry, len(f.Hosts))
+	extra := make([]container.HostEntry, len(f.Hosts))
 	for i, e := range f.Hosts {
-		if extra[i], err = e.At(gateway); err != nil {
+		if extra[i], err = entryAt(e, gateway); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -156,7 +158,7 @@ func (f Files) Write() (hosts, resolvConf []byte, err error) {
 		for _, e := range extra {
 			hosts = fmt.Appendf(hosts, "%s\t%s\n", e.IP, e.Name)
 		}
-		return hosts, f.Resolver.over(resolv), nil
+		return hosts, overHost(resolv, f.Resolver), nil
 	}
 	var stub []byte
 	if StubOnly(resolv) {

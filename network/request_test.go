@@ -1,21 +1,23 @@
 package network
 
 import (
-	"net/netip"
 	"os"
 	"strings"
 	"testing"
+
+	"glassbox/container"
+	"glassbox/wire"
 )
 
 // TestWire needs no root: of networks without a bridge nothing is made, and for those who explain nothing at all.
 func TestWire(t *testing.T) {
 	s := Store{t.TempDir(), t.TempDir() + "/state"}
-	gw := []HostEntry{{Name: "gw"}, {Name: "db", IP: netip.MustParseAddr("10.0.0.5")}}
+	gw := []container.HostEntry{{Name: "gw", IP: container.HostGateway}, {Name: "db", IP: "10.0.0.5"}}
 	host, err := os.ReadFile("/etc/hosts")
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := Request{Networks: []Attachment{{Network: Host}}, Hosts: gw, Resolver: Resolver{Servers: []string{"9.9.9.9"}}}
+	r := Request{Networks: []Attachment{{Network: Host}}, Hosts: gw, Resolver: container.Resolver{Servers: []string{"9.9.9.9"}}}
 	w, err := s.Wire(r, true, testOrigin)
 	if err != nil {
 		t.Fatal(err)
@@ -53,7 +55,7 @@ func TestWire(t *testing.T) {
 		t.Fatal(err)
 	}
 	a, b := w.Endpoints[0], w.Endpoints[1]
-	if a.Interface != "eth0" || a.Link != "gb0123456789ab" || a.MAC != MAC(a.IP) {
+	if a.Interface != "eth0" || a.Link != "gb0123456789ab" || a.MAC != wire.MAC(a.IP) {
 		t.Errorf("the first of two networks: got %+v", a)
 	}
 	if b.Interface != "lan" || b.Link != "gb0123456789ab1" || b.MAC != lan.MAC {

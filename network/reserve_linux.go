@@ -4,6 +4,9 @@ import (
 	"errors"
 	"fmt"
 
+	"glassbox/container"
+	"glassbox/wire"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -11,7 +14,7 @@ import (
 // each and doesn't listen, so that a port in use is an error now and other programs get EADDRINUSE later. Nothing ever
 // arrives at these sockets, because the firewall sends everything on to the container before. Where a port is to be chosen
 // (HostPort 0 or HostEnd set), the choice is written into ports. On an error nothing is taken.
-func Reserve(ports []Port) (fds []int, err error) {
+func Reserve(ports []container.Port) (fds []int, err error) {
 	defer func() {
 		if err != nil {
 			for _, fd := range fds {
@@ -60,9 +63,9 @@ func Reserve(ports []Port) (fds []int, err error) {
 	return fds, nil
 }
 
-func reserve(p Port, port uint16) (fd int, chosen uint16, err error) {
+func reserve(p container.Port, port uint16) (fd int, chosen uint16, err error) {
 	if p.HostIP.IsValid() && !p.HostIP.Is4() {
-		return -1, 0, fmt.Errorf("address %s: %w", p.HostIP, errIPv6)
+		return -1, 0, fmt.Errorf("address %s: %w", p.HostIP, wire.ErrIPv6)
 	}
 	fd, err = bind(p, port, false)
 	if err == unix.EADDRINUSE && p.Proto == "tcp" {
@@ -81,7 +84,7 @@ func reserve(p Port, port uint16) (fd int, chosen uint16, err error) {
 	return fd, uint16(sa.(*unix.SockaddrInet4).Port), nil
 }
 
-func bind(p Port, port uint16, reuse bool) (int, error) {
+func bind(p container.Port, port uint16, reuse bool) (int, error) {
 	typ, proto := unix.SOCK_STREAM, 0
 	switch p.Proto {
 	case "udp":

@@ -3,6 +3,8 @@ package network
 import (
 	"fmt"
 	"hash/fnv"
+
+	"glassbox/wire"
 )
 
 // Rules returns the firewall of a bridge as commands of nft(8): a reader could feed them to "nft -f". The executor compiles
@@ -25,8 +27,8 @@ func Rules(n Network) []string {
 	// Flushing removes rules but neither maps nor the ports in them: running containers keep theirs.
 	cmd("add table ip %s", n.Table())
 	cmd("flush table ip %s", n.Table())
-	cmd("add map ip %s %s { type inet_proto . inet_service : ipv4_addr . inet_service ; }", n.Table(), mapAny)
-	cmd("add map ip %s %s { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service ; }", n.Table(), mapOn)
+	cmd("add map ip %s %s { type inet_proto . inet_service : ipv4_addr . inet_service ; }", n.Table(), wire.MapAny)
+	cmd("add map ip %s %s { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service ; }", n.Table(), wire.MapOn)
 
 	// route_localnet on the bridge would let containers talk to services that the host binds to 127.0.0.1 (CVE-2020-8558).
 	// Nor may they pretend to be the host's own programs, with a source in 127.0.0.0/8, which the same setting would allow.
@@ -37,12 +39,12 @@ func Rules(n Network) []string {
 
 	// A port published on 127.0.0.1 is for this host only: a neighbour who sends frames with that destination is not served.
 	in("prerouting", "type nat hook prerouting priority -100")
-	rule("ip daddr != 127.0.0.0/8 dnat ip to ip daddr . meta l4proto . th dport map @%s", mapOn)
-	rule("ip daddr != 127.0.0.0/8 fib daddr type local dnat ip to meta l4proto . th dport map @%s", mapAny)
+	rule("ip daddr != 127.0.0.0/8 dnat ip to ip daddr . meta l4proto . th dport map @%s", wire.MapOn)
+	rule("ip daddr != 127.0.0.0/8 fib daddr type local dnat ip to meta l4proto . th dport map @%s", wire.MapAny)
 
 	in("output", "type nat hook output priority -100")
-	rule("dnat ip to ip daddr . meta l4proto . th dport map @%s", mapOn)
-	rule("fib daddr type local dnat ip to meta l4proto . th dport map @%s", mapAny)
+	rule("dnat ip to ip daddr . meta l4proto . th dport map @%s", wire.MapOn)
+	rule("fib daddr type local dnat ip to meta l4proto . th dport map @%s", wire.MapAny)
 
 	in("postrouting", "type nat hook postrouting priority 100")
 	// The host came through its loopback: a container can't answer to 127.0.0.1.
@@ -66,13 +68,10 @@ func Rules(n Network) []string {
 	// A rule that nothing comes to: its comment names the version of the rules above. If it is there, so are they, and "nft flush table"
 	// and "nft flush ruleset" remove it together with them.
 	version := tag(lines)
-	cmd("add chain ip %s %s", n.Table(), tagChain)
-	cmd("add rule ip %s %s accept comment %q", n.Table(), tagChain, version)
+	cmd("add chain ip %s %s", n.Table(), wire.TagChain)
+	cmd("add rule ip %s %s accept comment %q", n.Table(), wire.TagChain, version)
 	return lines
 }
-
-// tagChain is the chain with the version.
-const tagChain = "version"
 
 func tag(lines []string) string {
 	h := fnv.New64a()
@@ -82,8 +81,11 @@ func tag(lines []string) string {
 	return fmt.Sprintf("glassbox rules %016x", h.Sum64())
 }
 
-// The maps of published ports: on every address of the host, and on one.
-const (
-	mapAny = "published"
-	mapOn  = "published_on"
-)
+// AllowCommands are the commands with which an administrator lets a bridge through a blocking firewall: Docker keeps the chain
+// DOCKER-USER for rules of others.
+func AllowCommands(n Network) []string {
+	return []string{
+		"iptables -I DOCKER-USER -i " + n.Link + " -j ACCEPT",
+		"iptables -I DOCKER-USER -o " + n.Link + " -m conntrack --ctstate ESTABLISHED,RELATED,DNAT -j ACCEPT",
+	}
+}

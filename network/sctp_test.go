@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"glassbox/plan"
+	"glassbox/wire"
 )
 
 // initChunk is an SCTP packet that opens an association (RFC 9260, 3.3.2): enough for the kernel to follow it.
@@ -30,7 +31,7 @@ func TestSCTP(t *testing.T) {
 	ports := parsePorts(t, "6000:70/sctp", "8080:80/sctp") // 8080 is published for TCP, too
 	var fds []int
 	var err error
-	w.host.do(func() { fds, err = Reserve(ports) })
+	w.host.Do(func() { fds, err = Reserve(ports) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,15 +40,15 @@ func TestSCTP(t *testing.T) {
 	}
 	e := w.e1
 	e.Ports = ports
-	w.host.do(func() {
+	w.host.Do(func() {
 		steps := stepsOf(w.net, e)
-		err = Open(nil).Do(steps[len(steps)-1].Op)
+		err = wire.Open(nil).Do(steps[len(steps)-1].Op)
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	raw := -1
-	w.c1.do(func() { raw, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_SCTP) })
+	w.c1.Do(func() { raw, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_SCTP) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +58,7 @@ func TestSCTP(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, p := range ports {
-		w.outside.do(func() {
+		w.outside.Do(func() {
 			var fd int
 			if fd, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_SCTP); err == nil {
 				err = unix.Sendto(fd, initChunk(40000, p.HostPort), 0, &unix.SockaddrInet4{Addr: netip.MustParseAddr("192.0.2.1").As4()})
@@ -77,7 +78,7 @@ func TestSCTP(t *testing.T) {
 		}
 	}
 	var have []plan.PortRule
-	w.host.do(func() { have, err = Published(w.net.Table()) })
+	w.host.Do(func() { have, err = wire.Published(w.net.Table()) })
 	want := plan.PortRule{Proto: "sctp", HostPort: 6000, ContainerIP: "172.30.0.2", ContainerPort: 70}
 	if err != nil || !slices.Contains(have, want) {
 		t.Errorf("published: got %v, %v, want %v among them", have, err, want)

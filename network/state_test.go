@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	"glassbox/container"
+
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 )
@@ -115,7 +117,7 @@ func TestDefaultBridge(t *testing.T) {
 		t.Helper()
 		var b Network
 		var err error
-		ns.do(func() { b, err = store.Open(Bridge) })
+		ns.Do(func() { b, err = store.Open(Bridge) })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -132,28 +134,28 @@ func TestDefaultBridge(t *testing.T) {
 		return b
 	}
 	// d0 is down: an address without a route.
-	ns.sh("ip link set lo up; ip link add d0 type veth peer name d1; ip link set d1 up; ip addr add 172.30.4.1/24 dev d0")
+	ns.Sh("ip link set lo up; ip link add d0 type veth peer name d1; ip link set d1 up; ip addr add 172.30.4.1/24 dev d0")
 	b := want("an address in the first candidate", "172.29.0.0/16", 1500)
 	if err := ns.run(newNetns(t), stepsOf(b, Endpoint{IP: netip.MustParseAddr("172.29.0.2"), Interface: "eth0", Link: "gbx"})); err != nil {
 		t.Fatal(err)
 	}
 	want("its own bridge is no hindrance", "172.29.0.0/16", 1500)
 
-	ns.sh("ip link set d0 mtu 1400; ip link set d0 up; ip route add default via 172.30.4.9 dev d0")
+	ns.Sh("ip link set d0 mtu 1400; ip link set d0 up; ip route add default via 172.30.4.9 dev d0")
 	want("an outside", "172.29.0.0/16", 1400, "d0")
-	ns.sh("echo 1 > /proc/sys/net/ipv4/conf/d0/forwarding")
+	ns.Sh("echo 1 > /proc/sys/net/ipv4/conf/d0/forwarding")
 	want("an outside that glassbox has opened", "172.29.0.0/16", 1400, "d0")
-	ns.sh("ip route del default; ip addr flush dev d0")
+	ns.Sh("ip route del default; ip addr flush dev d0")
 	want("an opened interface stays guarded", "172.29.0.0/16", 1500, "d0")
-	ns.sh("echo 1 > /proc/sys/net/ipv4/ip_forward")
+	ns.Sh("echo 1 > /proc/sys/net/ipv4/ip_forward")
 	want("the host has become a router", "172.29.0.0/16", 1500)
-	ns.sh("echo 0 > /proc/sys/net/ipv4/ip_forward; ip addr add 192.0.2.1/24 dev d0")
+	ns.Sh("echo 0 > /proc/sys/net/ipv4/ip_forward; ip addr add 192.0.2.1/24 dev d0")
 	want("it is none any more", "172.29.0.0/16", 1500, "d0")
 
 	if _, err := store.Lease(b, "c", netip.Addr{}); err != nil {
 		t.Fatal(err)
 	}
-	ns.sh("ip route add 172.29.8.0/24 via 192.0.2.9")
+	ns.Sh("ip route add 172.29.8.0/24 via 192.0.2.9")
 	want("an overlap, but a container uses the subnet", "172.29.0.0/16", 1500, "d0")
 	if err := store.Release(Bridge, netip.MustParseAddr("172.29.0.2"), "c"); err != nil {
 		t.Fatal(err)
@@ -162,7 +164,7 @@ func TestDefaultBridge(t *testing.T) {
 	if err := ns.run(outside, stepsOf(b, Endpoint{IP: netip.MustParseAddr("172.30.0.2"), Interface: "eth0", Link: "gby"})); err != nil {
 		t.Fatal(err)
 	}
-	if got := ns.sh("ip -4 -br addr show glassbox0"); !strings.Contains(got, "172.30.0.1/16") || strings.Contains(got, "172.29") {
+	if got := ns.Sh("ip -4 -br addr show glassbox0"); !strings.Contains(got, "172.30.0.1/16") || strings.Contains(got, "172.29") {
 		t.Errorf("address of the bridge after a new choice: got %s", got)
 	}
 	used := []netip.Prefix{netip.MustParsePrefix("172.16.0.0/12"), netip.MustParsePrefix("10.200.0.0/23")}
@@ -181,7 +183,7 @@ func TestRepair(t *testing.T) {
 	repair := func() {
 		t.Helper()
 		var err error
-		host.do(func() { err = store.Repair(alive) })
+		host.Do(func() { err = store.Repair(alive) })
 		if err != nil {
 			t.Error(err)
 		}
@@ -189,7 +191,7 @@ func TestRepair(t *testing.T) {
 	repair() // nothing there yet
 	var b Network
 	var err error
-	host.do(func() { b, err = store.Open(Bridge) })
+	host.Do(func() { b, err = store.Open(Bridge) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -199,26 +201,26 @@ func TestRepair(t *testing.T) {
 			t.Fatal(err)
 		}
 		port := uint16(8000 + i)
-		e := Endpoint{IP: ip, Interface: "eth0", Link: VethName(id, 0), Ports: []Port{
+		e := Endpoint{IP: ip, Interface: "eth0", Link: VethName(id, 0), Ports: []container.Port{
 			{HostPort: port, ContainerPort: 80, Proto: "tcp"},
 			{HostIP: netip.MustParseAddr("127.0.0.1"), HostPort: port, ContainerPort: 80, Proto: "udp"},
 		}}
-		if err := host.run([]*netns{c1, c2}[i], stepsOf(b, e)); err != nil {
+		if err := host.run([]*namespace{c1, c2}[i], stepsOf(b, e)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	host.sh("ip link add foreign type veth peer name foreign2; ip link set foreign master glassbox0")
+	host.Sh("ip link add foreign type veth peer name foreign2; ip link set foreign master glassbox0")
 	for range 2 {
 		repair()
 		leases, _ := store.Leases(Bridge)
 		if diff := cmp.Diff(map[string]string{"172.30.0.2": "alive"}, stringKeys(leases)); diff != "" {
 			t.Errorf("leases (-want +got):\n%s", diff)
 		}
-		maps := host.sh("nft list table ip glassbox0")
+		maps := host.Sh("nft list table ip glassbox0")
 		if !strings.Contains(maps, "8000") || strings.Contains(maps, "8001") {
 			t.Errorf("published ports: got %s", maps)
 		}
-		links := host.sh("ip -br link")
+		links := host.Sh("ip -br link")
 		if !strings.Contains(links, VethName("alive", 0)) || strings.Contains(links, VethName("dead", 0)) || !strings.Contains(links, "foreign") {
 			t.Errorf("links: got %s", links)
 		}
@@ -235,11 +237,11 @@ func stringKeys(m map[netip.Addr]string) map[string]string {
 
 func TestReserve(t *testing.T) {
 	ns := newNetns(t)
-	ns.sh("ip link set lo up; ip addr add 192.0.2.1/32 dev lo")
-	take := func(spec string) (ports []Port, fds []int, err error) {
+	ns.Sh("ip link set lo up; ip addr add 192.0.2.1/32 dev lo")
+	take := func(spec string) (ports []container.Port, fds []int, err error) {
 		t.Helper()
 		ports = parsePorts(t, spec)
-		ns.do(func() { fds, err = Reserve(ports) })
+		ns.Do(func() { fds, err = Reserve(ports) })
 		return ports, fds, err
 	}
 	free := func(fds []int) {
@@ -266,7 +268,7 @@ func TestReserve(t *testing.T) {
 		t.Error(err)
 	}
 	free(more)
-	ns.do(func() { // net.Listen sets SO_REUSEADDR, as servers do
+	ns.Do(func() { // net.Listen sets SO_REUSEADDR, as servers do
 		if l, err := net.Listen("tcp4", ":8080"); !errors.Is(err, unix.EADDRINUSE) {
 			t.Errorf("a server on a reserved port: got %v, want EADDRINUSE", err)
 			l.Close()
@@ -274,7 +276,7 @@ func TestReserve(t *testing.T) {
 	})
 	free(fds)
 
-	ns.do(func() {
+	ns.Do(func() {
 		l, err := net.Listen("tcp4", "192.0.2.1:8080")
 		if err != nil {
 			t.Error(err)
@@ -303,7 +305,7 @@ func TestReserve(t *testing.T) {
 		t.Errorf("a port with connections in TIME_WAIT: %v", err)
 	}
 	inUse("8080:80")
-	ns.do(func() {
+	ns.Do(func() {
 		if l, err := net.Listen("tcp4", ":8080"); !errors.Is(err, unix.EADDRINUSE) {
 			t.Errorf("a server on a reserved port: got %v, want EADDRINUSE", err)
 			l.Close()

@@ -10,6 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"glassbox/plan"
+	"glassbox/test/netns"
+	"glassbox/wire"
 )
 
 // BenchmarkTeardown measures how long the host's end of a veth pair outlives the container's network namespace, and how long
@@ -23,7 +25,7 @@ func BenchmarkTeardown(b *testing.B) {
 	var gone, next, worst time.Duration
 	b.ResetTimer()
 	for range b.N {
-		c := &netns{t: b}
+		c := &namespace{&netns.NS{T: b}}
 		done := make(chan struct{})
 		go func() { // the namespace ends with the descriptor: no other thread is in it
 			defer close(done)
@@ -31,7 +33,7 @@ func BenchmarkTeardown(b *testing.B) {
 			if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 				panic(err)
 			}
-			c.fd = openNS(b)
+			c.FD = netns.Own(b)
 		}()
 		<-done
 		e := Endpoint{IP: netip.MustParseAddr("172.30.0.2"), Interface: "eth0", Link: "gb2"}
@@ -41,9 +43,9 @@ func BenchmarkTeardown(b *testing.B) {
 		other := newNetns(b)
 		rt := dialNS(b, host)
 		start := time.Now()
-		unix.Close(c.fd)
-		host.do(func() {
-			w := Open(func() (int, error) { return other.fd, nil })
+		unix.Close(c.FD)
+		host.Do(func() {
+			w := wire.Open(func() (int, error) { return other.FD, nil })
 			defer w.Close()
 			if err := w.Do(&plan.LinkVeth{Name: "gb3", Peer: "eth0", Bridge: "glassbox0"}); err != nil {
 				panic(err)
@@ -52,14 +54,14 @@ func BenchmarkTeardown(b *testing.B) {
 		d := time.Since(start)
 		next, worst = next+d, max(worst, d)
 		for {
-			if _, err := rt.link("gb2", 0); errors.Is(err, unix.ENODEV) {
+			if _, err := rt.Link("gb2", 0); errors.Is(err, unix.ENODEV) {
 				break
 			}
 			time.Sleep(200 * time.Microsecond)
 		}
 		gone += time.Since(start)
-		_ = rt.deleteLink("gb3")
-		rt.close()
+		_ = rt.DeleteLink("gb3")
+		rt.Close()
 	}
 	ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 / float64(b.N) }
 	b.ReportMetric(ms(gone), "ms-until-gone")

@@ -1,103 +1,22 @@
 package network
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"net/netip"
 	"os"
-	"os/exec"
-	"runtime"
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"glassbox/container"
 	"glassbox/plan"
+	"glassbox/test/netns"
+	"glassbox/wire"
 )
 
-// A netns is a network namespace that lives as long as the test.
-type netns struct {
-	t  testing.TB
-	fd int
-}
+// A namespace is a network namespace that lives as long as the test, with what these tests do there.
+type namespace struct{ *netns.NS }
 
-func needRoot(t testing.TB) {
-	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("needs root, for network namespaces")
-	}
-}
-
-func newNetns(t testing.TB) *netns {
-	t.Helper()
-	needRoot(t)
-	ns := &netns{t: t, fd: -1}
-	own := openNS(t)
-	defer unix.Close(own)
-	runtime.LockOSThread()
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		t.Fatalf("unshare: %v", err)
-	}
-	ns.fd = openNS(t)
-	// A new namespace has these from the one that the machine started with (net.core.devconf_inherit_init_net), or from the kernel's
-	// configuration: tests take nothing for granted.
-	for _, set := range []string{
-		"ipv4/ip_forward=0", "ipv4/conf/all/rp_filter=0", "ipv4/conf/default/rp_filter=0", "ipv4/conf/all/route_localnet=0",
-		"ipv4/conf/default/route_localnet=0", "ipv6/conf/all/forwarding=0", "ipv6/conf/all/disable_ipv6=0", "ipv6/conf/default/disable_ipv6=0",
-		"ipv6/conf/all/accept_ra=1", "ipv6/conf/default/accept_ra=1",
-	} {
-		file, value, _ := strings.Cut(set, "=")
-		if err := os.WriteFile("/proc/sys/net/"+file, []byte(value), 0); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			t.Fatal(err)
-		}
-	}
-	if err := unix.Setns(own, unix.CLONE_NEWNET); err != nil {
-		t.Fatalf("setns: %v", err)
-	}
-	runtime.UnlockOSThread()
-	t.Cleanup(func() { unix.Close(ns.fd) })
-	return ns
-}
-
-func openNS(t testing.TB) int {
-	t.Helper()
-	fd, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return fd
-}
-
-// do runs f on a thread in the namespace.
-func (ns *netns) do(f func()) {
-	ns.t.Helper()
-	done := make(chan any)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		defer func() { done <- recover() }()
-		if err := unix.Setns(ns.fd, unix.CLONE_NEWNET); err != nil {
-			panic(err)
-		}
-		f()
-	}()
-	if p := <-done; p != nil {
-		ns.t.Fatal(p)
-	}
-}
-
-func (ns *netns) sh(format string, a ...any) string {
-	ns.t.Helper()
-	var out []byte
-	var err error
-	script := fmt.Sprintf(format, a...)
-	ns.do(func() { out, err = exec.Command("sh", "-ec", script).CombinedOutput() })
-	if err != nil {
-		ns.t.Fatalf("%s: %v\n%s", script, err, out)
-	}
-	return string(out)
-}
+func newNetns(t testing.TB) *namespace { return &namespace{netns.New(t)} }
 
 func testNetwork(opened ...string) Network {
 	return Network{
@@ -107,17 +26,17 @@ func testNetwork(opened ...string) Network {
 }
 
 // parsePorts reads flags of -p.
-func parsePorts(t testing.TB, specs ...string) []Port {
+func parsePorts(t testing.TB, specs ...string) []container.Port {
 	t.Helper()
-	var out []Port
+	var out []container.Port
 	for _, text := range specs {
 		ports, err := container.ParsePorts(text)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, p := range ports {
-			ip, _ := netip.ParseAddr(p.HostIP)
-			out = append(out, Port{HostIP: ip, HostPort: p.HostPort, HostEnd: p.HostEnd, ContainerPort: p.ContainerPort, Proto: p.Proto})
+			p.Origin = ""
+			out = append(out, p)
 		}
 	}
 	return out
@@ -135,10 +54,10 @@ func stepsOf(n Network, e Endpoint) []plan.Step {
 func testOrigin(what string) string { return what }
 
 // run makes the steps, the part of package fork.
-func (ns *netns) run(child *netns, steps []plan.Step) error {
+func (ns *namespace) run(child *namespace, steps []plan.Step) error {
 	var err error
-	ns.do(func() {
-		w := Open(func() (int, error) { return child.fd, nil })
+	ns.Do(func() {
+		w := wire.Open(func() (int, error) { return child.FD, nil })
 		defer w.Close()
 		for _, s := range steps {
 			if f, ok := s.Op.(*plan.WriteFile); ok {
@@ -160,7 +79,7 @@ func TestRestart(t *testing.T) {
 	host := newNetns(t)
 	ip := netip.MustParseAddr("172.30.0.2")
 	e := Endpoint{
-		IP: ip, MAC: MAC(ip), Interface: "eth0", Link: VethName("0123456789abcdef", 0),
+		IP: ip, MAC: wire.MAC(ip), Interface: "eth0", Link: VethName("0123456789abcdef", 0),
 		Ports: parsePorts(t, "8080:80", "127.0.0.1:53:53/udp"),
 	}
 	for range 2 {
@@ -168,7 +87,7 @@ func TestRestart(t *testing.T) {
 		if err := host.run(c, stepsOf(testNetwork(), e)); err != nil {
 			t.Fatal(err)
 		}
-		got := c.sh("ip -br addr; ip route; ip link show eth0")
+		got := c.Sh("ip -br addr; ip route; ip link show eth0")
 		for _, want := range []string{
 			"172.30.0.2/16", "127.0.0.1/8", "default via 172.30.0.1 dev eth0", "link/ether 02:42:ac:1e:00:02", "mtu 1500",
 		} {
@@ -177,7 +96,7 @@ func TestRestart(t *testing.T) {
 			}
 		}
 	}
-	if got := host.sh("ip -br link show master glassbox0"); strings.Count(got, "\n") != 1 {
+	if got := host.Sh("ip -br link show master glassbox0"); strings.Count(got, "\n") != 1 {
 		t.Errorf("links on the bridge: got %s, want one", got)
 	}
 }
@@ -188,10 +107,10 @@ func TestLoopback(t *testing.T) {
 	if err := host.run(c, Loopback()); err != nil {
 		t.Fatal(err)
 	}
-	if got := c.sh("ip -br addr"); !strings.Contains(got, "127.0.0.1/8") || strings.Count(got, "\n") != 1 {
+	if got := c.Sh("ip -br addr"); !strings.Contains(got, "127.0.0.1/8") || strings.Count(got, "\n") != 1 {
 		t.Errorf("in the container: got %s, want lo with 127.0.0.1/8", got)
 	}
-	if got := host.sh("ip -br link; nft list ruleset"); strings.Count(got, "\n") != 1 {
+	if got := host.Sh("ip -br link; nft list ruleset"); strings.Count(got, "\n") != 1 {
 		t.Errorf("on the host: got %s, want nothing but lo", got)
 	}
 }
@@ -200,7 +119,7 @@ func TestLoopback(t *testing.T) {
 func TestTogether(t *testing.T) {
 	const n = 8
 	host := newNetns(t)
-	var cs []*netns
+	var cs []*namespace
 	for range n {
 		cs = append(cs, newNetns(t))
 	}
@@ -208,8 +127,8 @@ func TestTogether(t *testing.T) {
 	for i, c := range cs {
 		ip := netip.AddrFrom4([4]byte{172, 30, 0, byte(i + 2)})
 		e := Endpoint{
-			IP: ip, MAC: MAC(ip), Interface: "eth0", Link: VethName(ip.String(), 0),
-			Ports: []Port{{HostPort: uint16(8000 + i), ContainerPort: 80, Proto: "tcp"}},
+			IP: ip, MAC: wire.MAC(ip), Interface: "eth0", Link: VethName(ip.String(), 0),
+			Ports: []container.Port{{HostPort: uint16(8000 + i), ContainerPort: 80, Proto: "tcp"}},
 		}
 		go func() { errs <- host.run(c, stepsOf(testNetwork("lo"), e)) }()
 	}
@@ -218,10 +137,10 @@ func TestTogether(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if got := host.sh("nft list map ip glassbox0 published"); strings.Count(got, "tcp .") != n {
+	if got := host.Sh("nft list map ip glassbox0 published"); strings.Count(got, "tcp .") != n {
 		t.Errorf("published: got %s, want %d ports", got, n)
 	}
-	if got := host.sh("nft list chain ip glassbox0 forward"); strings.Count(got, "iifname \"lo\" drop") != 1 {
+	if got := host.Sh("nft list chain ip glassbox0 forward"); strings.Count(got, "iifname \"lo\" drop") != 1 {
 		t.Errorf("rules made by several: got %s", got)
 	}
 	for i, c := range cs {

@@ -23,13 +23,13 @@ const module = "glassbox"
 
 // order is what allowed says, in one line, as HACKING.md and docs/architecture.md have it: what stands after a < may import what stands
 // before it.
-const order = "plan, state, host, seccomp, signals, dns < event, systemd, resctrl < cgroup, network < oci < compile < fork < supervise < " +
-	"bundle < docker < engine; " +
-	"plan < container < spec; " +
+const order = "plan, state, host, seccomp, signals, dns < event, systemd, resctrl, container, wire < cgroup, network < oci < " +
+	"compile < fork < supervise < bundle < docker < engine; " +
+	"container < spec; " +
 	"oci, compile < spec < docker; " +
 	"state, event, host < image < engine; " +
 	"plan, seccomp < explain < verify; " +
-	"cgroup, network < doctor, verify; " +
+	"cgroup, network < doctor; cgroup, wire < verify; " +
 	"engine, explain, doctor, verify < tour < cli"
 
 // allowed says which of the module's packages each package may import. Tests may import more. A package that isn't listed is a failure: it
@@ -40,21 +40,22 @@ func allowed() map[string][]string {
 		"plan": nil, "state": nil, "event": {"state"}, "host/nofile": nil, "host/beneath": nil, "host/remove": nil, "signals": nil,
 		"resctrl": {"plan", "host", "host/nofile"}, "host": {"host/nofile"}, "seccomp": nil, "dns": nil,
 		"image":   {"state", "event", "host/beneath", "host/remove"},
-		"systemd": {"plan"}, "cgroup": low, "network": low, "explain": {"plan", "seccomp"}, "structure": nil,
+		"systemd": {"plan"}, "cgroup": low, "wire": {"plan"},
+		"network": {"plan", "container", "wire", "dns"}, "explain": {"plan", "seccomp"}, "structure": nil,
 	}
 	// Each of these may import all that come before it.
-	below := append(slices.Clone(low), "cgroup", "network", "signals")
+	below := append(slices.Clone(low), "container", "cgroup", "wire", "network", "signals")
 	order["container"] = []string{"plan"}
 	for _, p := range []string{"oci", "compile", "fork", "supervise", "bundle"} {
 		order[p] = slices.Clone(below)
 		below = append(below, p)
 	}
 	order["spec"] = append(slices.Clone(low), "cgroup", "oci", "compile", "container")
-	order["docker"] = append(slices.Clone(below), "container", "spec")
-	below = append(below, "container", "spec", "docker")
+	order["docker"] = append(slices.Clone(below), "spec")
+	below = append(below, "spec", "docker")
 	order["engine"] = append(slices.Clone(below), "image")
-	order["doctor"] = append(slices.Clone(low), "cgroup", "network")
-	order["verify"] = append(slices.Clone(low), "cgroup", "network", "explain")
+	order["doctor"] = append(slices.Clone(low), "cgroup", "wire", "network")
+	order["verify"] = append(slices.Clone(low), "cgroup", "wire", "explain")
 	faces := append(slices.Clone(below), "image", "engine", "explain", "doctor", "verify")
 	order["tour"] = faces
 	order["cli"] = append(slices.Clone(faces), "tour")

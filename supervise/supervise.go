@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"glassbox/container"
 	"glassbox/event"
 	"glassbox/fork"
 	"glassbox/network"
@@ -269,10 +270,10 @@ func (s *supervisor) start() error {
 
 func logPath(job *Job) string { return filepath.Join(job.Dir, LogFile) }
 
-func reservations(rules []plan.PortRule) []network.Port {
-	ports := make([]network.Port, len(rules))
+func reservations(rules []plan.PortRule) []container.Port {
+	ports := make([]container.Port, len(rules))
 	for i, r := range rules {
-		ports[i] = network.Port{HostPort: r.HostPort, ContainerPort: r.ContainerPort, Proto: r.Proto}
+		ports[i] = container.Port{HostPort: r.HostPort, ContainerPort: r.ContainerPort, Proto: r.Proto}
 		ports[i].HostIP, _ = netip.ParseAddr(r.HostIP)
 	}
 	return ports

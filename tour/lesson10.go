@@ -10,8 +10,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"glassbox/container"
 	"glassbox/network"
 	"glassbox/plan"
+	"glassbox/wire"
 )
 
 // The addresses of the lesson. Those of the "host" and of the "world" are from blocks for documentation (RFC 5737).
@@ -69,7 +71,7 @@ func standIn(s *Stage) error {
 		return fmt.Errorf("a network namespace that stands for the world: %w", world.err)
 	}
 	defer unix.Close(world.fd)
-	w := network.Open(func() (int, error) { return world.fd, nil })
+	w := wire.Open(func() (int, error) { return world.fd, nil })
 	defer w.Close()
 	for _, op := range []plan.Op{
 		&plan.LinkBridge{Name: "uplink", Address: hostAddress + "/24"},
@@ -120,13 +122,13 @@ func boxBridge() network.Network {
 }
 
 // published is the port of the host by which the world reaches the box.
-func published() []network.Port {
-	return []network.Port{{Proto: "tcp", HostPort: 8080, ContainerPort: 80}}
+func published() []container.Port {
+	return []container.Port{{Proto: "tcp", HostPort: 8080, ContainerPort: 80}}
 }
 
 func networks() Lesson {
 	// The steps are those of every container of glassbox (network.Steps). match chooses some of them.
-	wired := func(s *Stage, ports []network.Port, match func(plan.Op) bool) *plan.Plan {
+	wired := func(s *Stage, ports []container.Port, match func(plan.Op) bool) *plan.Plan {
 		e := network.Endpoint{Interface: network.InterfaceName(0), IP: netip.MustParseAddr(boxAddress), Link: "tobox", Ports: ports}
 		var after []plan.Step
 		steps, _ := network.Steps(boxBridge(), e, func(string) string { return "" }) // the driver is known

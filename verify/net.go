@@ -10,20 +10,20 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"glassbox/network"
 	"glassbox/plan"
+	"glassbox/wire"
 )
 
 // netView is what netlink says of both sides.
 type netView struct {
 	fd                 int // the container's network namespace, or -1
-	inside, host       []network.LinkState
+	inside, host       []wire.LinkState
 	insideErr, hostErr error
-	routes             []network.RouteState
+	routes             []wire.RouteState
 	published          []plan.PortRule
 	publishedErr       error
-	firewall           []network.RuleState
-	tables             map[*plan.NftBridge]*network.TableState
+	firewall           []wire.RuleState
+	tables             map[*plan.NftBridge]*wire.TableState
 	tableErr           error
 }
 
@@ -34,29 +34,29 @@ func (n *netView) close() {
 }
 
 func (v *view) readNet() {
-	n := &netView{fd: -1, tables: map[*plan.NftBridge]*network.TableState{}}
+	n := &netView{fd: -1, tables: map[*plan.NftBridge]*wire.TableState{}}
 	v.net = n
 	if n.fd, n.insideErr = unix.Openat(v.dir, "ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0); n.insideErr == nil {
-		n.inside, n.routes, n.insideErr = network.Look(n.fd)
+		n.inside, n.routes, n.insideErr = wire.Look(n.fd)
 	}
-	n.host, _, n.hostErr = network.Look(-1)
+	n.host, _, n.hostErr = wire.Look(-1)
 	for _, s := range v.plan.Steps {
 		o, ok := s.Op.(*plan.NftBridge)
 		if !ok {
 			continue
 		}
-		n.tables[o], n.tableErr = network.LookTable(o)
-		n.published, n.publishedErr = network.Published(o.Table)
-		n.firewall, _ = network.Firewall()
+		n.tables[o], n.tableErr = wire.LookTable(o)
+		n.published, n.publishedErr = wire.Published(o.Table)
+		n.firewall, _ = wire.Firewall()
 	}
 	for _, s := range v.plan.Steps {
 		if o, ok := s.Op.(*plan.NftPublish); ok && n.published == nil && n.publishedErr == nil {
-			n.published, n.publishedErr = network.Published(o.Table)
+			n.published, n.publishedErr = wire.Published(o.Table)
 		}
 	}
 }
 
-func find(links []network.LinkState, name string) *network.LinkState {
+func find(links []wire.LinkState, name string) *wire.LinkState {
 	for i := range links {
 		if links[i].Name == name {
 			return &links[i]
@@ -260,11 +260,11 @@ func (v *view) defaultRoute(o *plan.RouteDefault) Finding {
 	return differs(itsRoutes, "default via "+o.Via+" on "+o.Link, strings.Join(found, ", "), v.who("CAP_NET_ADMIN"))
 }
 
-func isDefault(r network.RouteState) bool {
+func isDefault(r wire.RouteState) bool {
 	return r.Destination.Bits() == 0 && r.Type == unix.RTN_UNICAST
 }
 
-func (v *view) routeWords(r network.RouteState) string {
+func (v *view) routeWords(r wire.RouteState) string {
 	s := r.Destination.String()
 	if r.Destination.Bits() == 0 {
 		s = "default"
@@ -331,7 +331,7 @@ func (v *view) published(o *plan.NftPublish) Finding {
 
 func (v *view) unpublished(o *plan.NftUnpublish) Finding {
 	where := "maps of table ip " + o.Table + " (nf_tables)"
-	ports, err := network.Published(o.Table)
+	ports, err := wire.Published(o.Table)
 	if err != nil {
 		return failed(where, err)
 	}
@@ -396,7 +396,7 @@ func (v *view) ownTable(name string) bool {
 
 // fallback reports whether a link is one that the kernel makes in every new network namespace while the module is loaded
 // (net.core.fb_tunnels_only_for_init_net).
-func fallback(l network.LinkState) bool {
+func fallback(l wire.LinkState) bool {
 	return !l.Up && slices.Contains([]string{"tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0", "sit0", "ip6tnl0", "ip6gre0"},
 		l.Name)
 }

@@ -1,4 +1,4 @@
-package network
+package wire
 
 import (
 	"encoding/binary"
@@ -25,37 +25,37 @@ func ifinfo(index int, flags, change uint32) []byte {
 }
 
 // link is what we read of a link.
-type link struct {
-	index, master int
-	name, kind    string
-	alias         string // what somebody wrote on it
-	mac           string // the six bytes
-	up            bool
-	mtu           int
+type Link struct {
+	Index, master int
+	Name, Kind    string
+	Alias         string // what somebody wrote on it
+	MAC           string // the six bytes
+	Up            bool
+	MTU           int
 	operState     byte // IF_OPER_*
 	portState     byte // of a bridge's port, BR_STATE_*
 }
 
-func parseLink(body []byte) (link, bool) {
+func parseLink(body []byte) (Link, bool) {
 	if len(body) < unix.SizeofIfInfomsg {
-		return link{}, false
+		return Link{}, false
 	}
-	l := link{
-		index: int(int32(binary.NativeEndian.Uint32(body[4:]))),
-		up:    binary.NativeEndian.Uint32(body[8:])&unix.IFF_UP != 0,
+	l := Link{
+		Index: int(int32(binary.NativeEndian.Uint32(body[4:]))),
+		Up:    binary.NativeEndian.Uint32(body[8:])&unix.IFF_UP != 0,
 	}
 	for typ, data := range attrs(body[unix.SizeofIfInfomsg:]) {
 		switch typ {
 		case unix.IFLA_IFNAME:
-			l.name = cstring(data)
+			l.Name = cstring(data)
 		case unix.IFLA_ADDRESS:
-			l.mac = string(data)
+			l.MAC = string(data)
 		case unix.IFLA_IFALIAS:
-			l.alias = cstring(data)
+			l.Alias = cstring(data)
 		case unix.IFLA_MASTER:
 			l.master = int(nativeU32(data))
 		case unix.IFLA_MTU:
-			l.mtu = int(nativeU32(data))
+			l.MTU = int(nativeU32(data))
 		case unix.IFLA_OPERSTATE:
 			if len(data) > 0 {
 				l.operState = data[0]
@@ -64,7 +64,7 @@ func parseLink(body []byte) (link, bool) {
 			for typ, data := range attrs(data) {
 				switch typ {
 				case unix.IFLA_INFO_KIND:
-					l.kind = cstring(data)
+					l.Kind = cstring(data)
 				case unix.IFLA_INFO_SLAVE_DATA:
 					for typ, data := range attrs(data) {
 						if typ == unix.IFLA_BRPORT_STATE && len(data) > 0 {
@@ -82,10 +82,10 @@ func parseLink(body []byte) (link, bool) {
 const skipStats = 1 << 3
 
 // link asks for a link by name, or by index where name is "".
-func (c *conn) link(name string, index int) (link, error) {
+func (c *Conn) Link(name string, index int) (Link, error) {
 	var (
 		r     request
-		l     link
+		l     Link
 		found bool
 	)
 	r.message(unix.RTM_GETLINK, unix.NLM_F_ACK, ifinfo(index, 0, 0)...)
@@ -104,8 +104,8 @@ func (c *conn) link(name string, index int) (link, error) {
 }
 
 // links lists the links that are ports of a bridge.
-func (c *conn) links(master int) ([]link, error) {
-	var out []link
+func (c *Conn) Ports(master int) ([]Link, error) {
+	var out []Link
 	var r request
 	r.message(unix.RTM_GETLINK, unix.NLM_F_DUMP, ifinfo(0, 0, 0)...)
 	r.u32(unix.IFLA_EXT_MASK, skipStats)
@@ -127,24 +127,24 @@ func (r *request) address(typ, flags uint16, index int, p netip.Prefix) {
 	r.attr(unix.IFA_LOCAL, a[:]...)
 	r.attr(unix.IFA_ADDRESS, a[:]...)
 	if typ == unix.RTM_NEWADDR && p.Bits() < 31 {
-		last := lastAddr(p).As4()
+		last := Broadcast(p).As4()
 		r.attr(unix.IFA_BROADCAST, last[:]...)
 	}
 }
 
-type ifAddress struct {
-	index  int
-	prefix netip.Prefix
+type Address struct {
+	Index  int
+	Prefix netip.Prefix
 }
 
 // addresses lists the IPv4 addresses of a link, of all links where index is 0.
-func (c *conn) addresses(index int) ([]ifAddress, error) {
-	var out []ifAddress
+func (c *Conn) Addresses(index int) ([]Address, error) {
+	var out []Address
 	var r request
 	r.message(unix.RTM_GETADDR, unix.NLM_F_DUMP, unix.AF_INET, 0, 0, 0, 0, 0, 0, 0)
 	binary.NativeEndian.PutUint32(r.b[len(r.b)-4:], uint32(index))
 	err := c.dump(&r, func() { out = out[:0] }, func(_ uint16, body []byte) error {
-		if a, ok := parseAddress(body); ok && (index == 0 || a.index == index) {
+		if a, ok := parseAddress(body); ok && (index == 0 || a.Index == index) {
 			out = append(out, a)
 		}
 		return nil
@@ -152,32 +152,32 @@ func (c *conn) addresses(index int) ([]ifAddress, error) {
 	return out, err
 }
 
-func parseAddress(body []byte) (ifAddress, bool) {
+func parseAddress(body []byte) (Address, bool) {
 	if len(body) < unix.SizeofIfAddrmsg || body[0] != unix.AF_INET {
-		return ifAddress{}, false
+		return Address{}, false
 	}
-	a := ifAddress{index: int(nativeU32(body[4:]))}
+	a := Address{Index: int(nativeU32(body[4:]))}
 	for typ, data := range attrs(body[unix.SizeofIfAddrmsg:]) {
 		if typ == unix.IFA_LOCAL && len(data) == 4 {
-			a.prefix = netip.PrefixFrom(netip.AddrFrom4([4]byte(data)), int(body[1]))
+			a.Prefix = netip.PrefixFrom(netip.AddrFrom4([4]byte(data)), int(body[1]))
 		}
 	}
-	return a, a.prefix.IsValid()
+	return a, a.Prefix.IsValid()
 }
 
 // route is what we read of a route.
-type route struct {
-	dst   netip.Prefix
-	table uint32
-	typ   byte
-	oifs  []int
+type Route struct {
+	Destination netip.Prefix
+	Table       uint32
+	Type        byte
+	Links       []int
 }
 
-func parseRoute(body []byte) (route, bool) {
+func parseRoute(body []byte) (Route, bool) {
 	if len(body) < unix.SizeofRtMsg || body[0] != unix.AF_INET {
-		return route{}, false
+		return Route{}, false
 	}
-	r := route{table: uint32(body[4]), typ: body[7]}
+	r := Route{Table: uint32(body[4]), Type: body[7]}
 	dst := [4]byte{}
 	for typ, data := range attrs(body[unix.SizeofRtMsg:]) {
 		switch typ {
@@ -186,27 +186,27 @@ func parseRoute(body []byte) (route, bool) {
 				dst = [4]byte(data)
 			}
 		case unix.RTA_TABLE:
-			r.table = nativeU32(data)
+			r.Table = nativeU32(data)
 		case unix.RTA_OIF:
-			r.oifs = append(r.oifs, int(nativeU32(data)))
+			r.Links = append(r.Links, int(nativeU32(data)))
 		case unix.RTA_MULTIPATH: // struct rtnexthop: len, flags, hops, ifindex
 			for len(data) >= unix.SizeofRtNexthop {
 				n := int(binary.NativeEndian.Uint16(data))
 				if n < unix.SizeofRtNexthop || n > len(data) {
 					break
 				}
-				r.oifs = append(r.oifs, int(nativeU32(data[4:])))
+				r.Links = append(r.Links, int(nativeU32(data[4:])))
 				data = data[min(align(n), len(data)):]
 			}
 		}
 	}
-	r.dst = netip.PrefixFrom(netip.AddrFrom4(dst), int(body[1]))
-	return r, r.dst.IsValid()
+	r.Destination = netip.PrefixFrom(netip.AddrFrom4(dst), int(body[1]))
+	return r, r.Destination.IsValid()
 }
 
 // routes lists the IPv4 routes of all tables.
-func (c *conn) routes() ([]route, error) {
-	var out []route
+func (c *Conn) Routes() ([]Route, error) {
+	var out []Route
 	var r request
 	r.message(unix.RTM_GETROUTE, unix.NLM_F_DUMP, append([]byte{unix.AF_INET}, make([]byte, unix.SizeofRtMsg-1)...)...)
 	err := c.dump(&r, func() { out = out[:0] }, func(_ uint16, body []byte) error {
@@ -219,7 +219,7 @@ func (c *conn) routes() ([]route, error) {
 }
 
 // forwarding gives the IPv4 forwarding switch of every link, by index, and the one for the whole host.
-func (c *conn) forwarding() (all bool, dev map[int]bool, err error) {
+func (c *Conn) Forwarding() (all bool, dev map[int]bool, err error) {
 	const (
 		ifindex = 1 // NETCONFA_IFINDEX of linux/netconf.h
 		value   = 2 // NETCONFA_FORWARDING
@@ -251,25 +251,25 @@ func (c *conn) forwarding() (all bool, dev map[int]bool, err error) {
 
 // ensureBridge makes the bridge, or makes an existing one what it should be, and returns its index. When nothing has changed it
 // costs two questions.
-func (c *conn) ensureBridge(op *plan.LinkBridge) (int, error) {
+func (c *Conn) EnsureBridge(op *plan.LinkBridge) (int, error) {
 	want, err := netip.ParsePrefix(op.Address)
 	if err != nil || !want.Addr().Is4() {
 		return 0, fmt.Errorf("address %q: want IPv4 in CIDR form", op.Address)
 	}
-	if err := checkName(op.Name); err != nil {
+	if err := CheckName(op.Name); err != nil {
 		return 0, err
 	}
-	l, err := c.link(op.Name, 0)
+	l, err := c.Link(op.Name, 0)
 	if errors.Is(err, unix.ENODEV) {
-		if err := c.makeBridge(op, ""); err != nil && !errors.Is(err, unix.EEXIST) { // another start was faster
+		if err := c.MakeBridge(op, ""); err != nil && !errors.Is(err, unix.EEXIST) { // another start was faster
 			return 0, err
 		}
-		l, err = c.link(op.Name, 0)
+		l, err = c.Link(op.Name, 0)
 	}
 	if err != nil {
 		return 0, err
 	}
-	if l.kind != "bridge" {
+	if l.Kind != "bridge" {
 		return 0, fmt.Errorf("a link of that name exists and is no bridge: %w", unix.EEXIST)
 	}
 
@@ -278,37 +278,37 @@ func (c *conn) ensureBridge(op *plan.LinkBridge) (int, error) {
 			return 0, err
 		}
 	}
-	have, err := c.addresses(l.index)
+	have, err := c.Addresses(l.Index)
 	if err != nil {
 		return 0, fmt.Errorf("addresses: %w", err)
 	}
 	var r request
 	found := false
 	for _, a := range have {
-		if a.prefix == want {
+		if a.Prefix == want {
 			found = true
 		} else { // of the subnet that the bridge had before
-			r.address(unix.RTM_DELADDR, unix.NLM_F_ACK, l.index, a.prefix)
+			r.address(unix.RTM_DELADDR, unix.NLM_F_ACK, l.Index, a.Prefix)
 		}
 	}
 	if !found {
-		r.address(unix.RTM_NEWADDR, unix.NLM_F_ACK|unix.NLM_F_CREATE|unix.NLM_F_REPLACE, l.index, want)
+		r.address(unix.RTM_NEWADDR, unix.NLM_F_ACK|unix.NLM_F_CREATE|unix.NLM_F_REPLACE, l.Index, want)
 	}
-	if !l.up {
-		r.message(unix.RTM_NEWLINK, unix.NLM_F_ACK, ifinfo(l.index, unix.IFF_UP, unix.IFF_UP)...)
+	if !l.Up {
+		r.message(unix.RTM_NEWLINK, unix.NLM_F_ACK, ifinfo(l.Index, unix.IFF_UP, unix.IFF_UP)...)
 	}
 	if r.n == 0 {
-		return l.index, nil
+		return l.Index, nil
 	}
 	if err := c.do(&r, nil); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
 		return 0, err
 	}
-	return l.index, nil
+	return l.Index, nil
 }
 
 // makeBridge makes a bridge, down and without its address, and writes a mark on it, if there is one. Its hardware address, which it has
 // from the beginning, tells its subnet before the mark does: the kernel takes no alias with a link that is made.
-func (c *conn) makeBridge(op *plan.LinkBridge, mark string) error {
+func (c *Conn) MakeBridge(op *plan.LinkBridge, mark string) error {
 	want, err := netip.ParsePrefix(op.Address)
 	if err != nil || !want.Addr().Is4() {
 		return fmt.Errorf("address %q: want IPv4 in CIDR form", op.Address)
@@ -327,11 +327,11 @@ func (c *conn) makeBridge(op *plan.LinkBridge, mark string) error {
 	if err := c.do(&r, nil); err != nil || mark == "" {
 		return err
 	}
-	return c.mark(op.Name, mark)
+	return c.Mark(op.Name, mark)
 }
 
 // mark writes an alias on a link.
-func (c *conn) mark(name, text string) error {
+func (c *Conn) Mark(name, text string) error {
 	var r request
 	r.message(unix.RTM_SETLINK, unix.NLM_F_ACK, ifinfo(0, 0, 0)...)
 	r.str(unix.IFLA_IFNAME, name)
@@ -339,26 +339,15 @@ func (c *conn) mark(name, text string) error {
 	return c.do(&r, nil)
 }
 
-// claimed is a subnet that an installation of glassbox has, or is about to give to, its bridge.
-type claimed struct {
-	index  int
-	subnet netip.Prefix
-}
-
-// claims lists the subnets of all bridges of glassbox.
-func (c *conn) claims() ([]claimed, error) {
-	var out []claimed
+// Bridges lists the bridges of the network namespace.
+func (c *Conn) Bridges() ([]Link, error) {
+	var out []Link
 	var r request
 	r.message(unix.RTM_GETLINK, unix.NLM_F_DUMP, ifinfo(0, 0, 0)...)
 	r.u32(unix.IFLA_EXT_MASK, skipStats)
 	err := c.dump(&r, func() { out = out[:0] }, func(_ uint16, body []byte) error {
-		if l, ok := parseLink(body); ok && l.kind == "bridge" {
-			if o, marked := parseOwner(l.alias); marked {
-				out = append(out, claimed{l.index, o.subnet})
-			} else if a, ok := addressOf(l.mac); ok {
-				// In the making, or of an earlier version. It has no larger subnet (see pick).
-				out = append(out, claimed{l.index, netip.PrefixFrom(a, 16).Masked()})
-			}
+		if l, ok := parseLink(body); ok && l.Kind == "bridge" {
+			out = append(out, l)
 		}
 		return nil
 	})
@@ -367,11 +356,11 @@ func (c *conn) claims() ([]claimed, error) {
 
 // veth makes the pair in one request, both ends in their place. A pair of that name is left from an earlier run of the same
 // container, whose namespace the kernel has not yet taken down (that happens in the background): it is removed first.
-func (c *conn) veth(op *plan.LinkVeth, bridge, netns int) error {
-	if err := checkName(op.Name); err != nil {
+func (c *Conn) veth(op *plan.LinkVeth, bridge, netns int) error {
+	if err := CheckName(op.Name); err != nil {
 		return err
 	}
-	if err := checkName(op.Peer); err != nil {
+	if err := CheckName(op.Peer); err != nil {
 		return err
 	}
 	var mac []byte
@@ -420,7 +409,7 @@ func (c *conn) veth(op *plan.LinkVeth, bridge, netns int) error {
 	}
 	failed, err := c.send(&r, r.n, nil)
 	if failed == 1 && errors.Is(err, unix.EEXIST) {
-		if err := c.deleteLink(op.Name); err != nil {
+		if err := c.DeleteLink(op.Name); err != nil {
 			return fmt.Errorf("remove the link left from an earlier run: %w", err)
 		}
 		_, err = c.send(&r, r.n, nil)
@@ -434,19 +423,19 @@ func (c *conn) veth(op *plan.LinkVeth, bridge, netns int) error {
 // Linux 6.8 a question about a link makes the kernel do that work before it answers; earlier ones take a fraction of a
 // millisecond if no other link has changed just now, and up to a second if one has. After that the container starts
 // nevertheless.
-func (c *conn) awaitPort(name string) {
+func (c *Conn) awaitPort(name string) {
 	const (
 		forwarding = 3 // BR_STATE_FORWARDING
 		operUp     = 6 // IF_OPER_UP
 	)
 	end := time.Now().Add(time.Second)
 	for wait := 100 * time.Microsecond; ; wait = min(2*wait, 2*time.Millisecond) {
-		l, err := c.link(name, 0)
+		l, err := c.Link(name, 0)
 		if err != nil || l.master == 0 {
 			return
 		}
 		if l.portState == forwarding {
-			if br, err := c.link("", l.master); err != nil || br.operState == operUp {
+			if br, err := c.Link("", l.master); err != nil || br.operState == operUp {
 				return
 			}
 		}
@@ -458,8 +447,8 @@ func (c *conn) awaitPort(name string) {
 }
 
 // deleteLink removes a link; one that is gone is no error.
-func (c *conn) deleteLink(name string) error {
-	if err := checkName(name); err != nil {
+func (c *Conn) DeleteLink(name string) error {
+	if err := CheckName(name); err != nil {
 		return err
 	}
 	var r request
@@ -472,7 +461,7 @@ func (c *conn) deleteLink(name string) error {
 }
 
 // deleteIndex removes a link by its number, which no other link ever gets: one of the same name that somebody has made meanwhile stays.
-func (c *conn) deleteIndex(index int) error {
+func (c *Conn) DeleteIndex(index int) error {
 	var r request
 	r.message(unix.RTM_DELLINK, unix.NLM_F_ACK, ifinfo(index, 0, 0)...)
 	if err := c.do(&r, nil); err != nil && !errors.Is(err, unix.ENODEV) {
@@ -482,8 +471,8 @@ func (c *conn) deleteIndex(index int) error {
 }
 
 // up gives a link an address, if there is one, and sets the link up. It returns the link's index, or 0 where it didn't need it.
-func (c *conn) up(op *plan.LinkAddress) (int, error) {
-	if err := checkName(op.Link); err != nil {
+func (c *Conn) up(op *plan.LinkAddress) (int, error) {
+	if err := CheckName(op.Link); err != nil {
 		return 0, err
 	}
 	var r request
@@ -496,26 +485,26 @@ func (c *conn) up(op *plan.LinkAddress) (int, error) {
 	if err != nil || !p.Addr().Is4() {
 		return 0, fmt.Errorf("address %q: want IPv4 in CIDR form", op.Address)
 	}
-	l, err := c.link(op.Link, 0)
+	l, err := c.Link(op.Link, 0)
 	if err != nil {
 		return 0, err
 	}
-	r.address(unix.RTM_NEWADDR, unix.NLM_F_ACK|unix.NLM_F_CREATE|unix.NLM_F_EXCL, l.index, p)
-	r.message(unix.RTM_NEWLINK, unix.NLM_F_ACK, ifinfo(l.index, unix.IFF_UP, unix.IFF_UP)...)
-	return l.index, c.do(&r, nil)
+	r.address(unix.RTM_NEWADDR, unix.NLM_F_ACK|unix.NLM_F_CREATE|unix.NLM_F_EXCL, l.Index, p)
+	r.message(unix.RTM_NEWLINK, unix.NLM_F_ACK, ifinfo(l.Index, unix.IFF_UP, unix.IFF_UP)...)
+	return l.Index, c.do(&r, nil)
 }
 
-func (c *conn) defaultRoute(op *plan.RouteDefault, index int) error {
+func (c *Conn) defaultRoute(op *plan.RouteDefault, index int) error {
 	via, err := netip.ParseAddr(op.Via)
 	if err != nil || !via.Is4() {
 		return fmt.Errorf("via %q: want an IPv4 address", op.Via)
 	}
 	if index == 0 {
-		l, err := c.link(op.Link, 0)
+		l, err := c.Link(op.Link, 0)
 		if err != nil {
 			return err
 		}
-		index = l.index
+		index = l.Index
 	}
 	a := via.As4()
 	var r request
@@ -527,7 +516,7 @@ func (c *conn) defaultRoute(op *plan.RouteDefault, index int) error {
 }
 
 // checkName keeps to what the kernel takes as a name of a link, and to what is safe in a path and in a rule.
-func checkName(s string) error {
+func CheckName(s string) error {
 	if s == "" || len(s) >= unix.IFNAMSIZ || s == "." || s == ".." {
 		return fmt.Errorf("link name %q: want 1 to 15 bytes", s)
 	}
@@ -561,7 +550,7 @@ func parseMAC(s string) ([]byte, error) {
 }
 
 // lastAddr is the broadcast address of a subnet.
-func lastAddr(p netip.Prefix) netip.Addr {
+func Broadcast(p netip.Prefix) netip.Addr {
 	a := p.Masked().Addr().As4()
 	n := binary.BigEndian.Uint32(a[:]) | (1<<(32-p.Bits()) - 1)
 	return netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, n)))

@@ -1,4 +1,4 @@
-package network
+package wire
 
 import (
 	"errors"
@@ -14,10 +14,10 @@ import (
 
 // A Wire carries out the network steps of one start. Its sockets belong to network namespaces and are opened when first needed.
 // One goroutine uses it.
-type Wire struct {
+type Executor struct {
 	child func() (fd int, err error)
 
-	host, inside, nft *conn
+	host, inside, nft *Conn
 
 	buf []byte // for receiving, shared by the sockets
 
@@ -29,27 +29,27 @@ type Wire struct {
 // Open returns a Wire. childNetns gives a descriptor of the child's network namespace, which the Wire uses and doesn't close;
 // it is called when a step first needs it, and may be nil for Undo. The host's network namespace is that of the thread that
 // makes the first step.
-func Open(childNetns func() (fd int, err error)) *Wire { return &Wire{child: childNetns} }
+func Open(childNetns func() (fd int, err error)) *Executor { return &Executor{child: childNetns} }
 
 // Close closes the sockets.
-func (w *Wire) Close() {
-	for _, c := range []*conn{w.host, w.inside, w.nft} {
-		c.close()
+func (w *Executor) Close() {
+	for _, c := range []*Conn{w.host, w.inside, w.nft} {
+		c.Close()
 	}
-	*w = Wire{child: w.child}
+	*w = Executor{child: w.child}
 }
 
 // Do makes one step: LinkBridge, LinkVeth, LinkMove, LinkDelete, LinkAddress, RouteDefault, NftBridge, NftPublish or NftUnpublish. The
 // error has the kernel's explanation, and its errno is found by errors.Is and errors.As; what was asked is not repeated in it,
 // because the step that failed says so.
-func (w *Wire) Do(op plan.Op) error {
+func (w *Executor) Do(op plan.Op) error {
 	switch op := op.(type) {
 	case *plan.LinkBridge:
 		c, err := w.hostConn()
 		if err != nil {
 			return err
 		}
-		index, err := c.ensureBridge(op)
+		index, err := c.EnsureBridge(op)
 		if err != nil {
 			return err
 		}
@@ -65,11 +65,11 @@ func (w *Wire) Do(op plan.Op) error {
 		}
 		bridge, ok := w.bridges[op.Bridge]
 		if !ok {
-			l, err := c.link(op.Bridge, 0)
+			l, err := c.Link(op.Bridge, 0)
 			if err != nil {
 				return fmt.Errorf("bridge %s: %w", op.Bridge, err)
 			}
-			bridge = l.index
+			bridge = l.Index
 		}
 		ns, err := w.childFD()
 		if err != nil {
@@ -90,7 +90,7 @@ func (w *Wire) Do(op plan.Op) error {
 		if err != nil {
 			return err
 		}
-		return c.deleteLink(op.Name)
+		return c.DeleteLink(op.Name)
 	case *plan.LinkAddress:
 		c, err := w.childConn()
 		if err != nil {
@@ -142,21 +142,21 @@ func Undo(op plan.Op) error {
 	return w.Do(op)
 }
 
-func (w *Wire) hostConn() (_ *conn, err error) {
+func (w *Executor) hostConn() (_ *Conn, err error) {
 	if w.host == nil {
-		w.host, err = w.share(dial(unix.NETLINK_ROUTE))
+		w.host, err = w.share(Dial(unix.NETLINK_ROUTE))
 	}
 	return w.host, err
 }
 
-func (w *Wire) nftConn() (_ *conn, err error) {
+func (w *Executor) nftConn() (_ *Conn, err error) {
 	if w.nft == nil {
-		w.nft, err = w.share(dial(unix.NETLINK_NETFILTER))
+		w.nft, err = w.share(Dial(unix.NETLINK_NETFILTER))
 	}
 	return w.nft, err
 }
 
-func (w *Wire) share(c *conn, err error) (*conn, error) {
+func (w *Executor) share(c *Conn, err error) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
@@ -167,7 +167,7 @@ func (w *Wire) share(c *conn, err error) (*conn, error) {
 	return c, nil
 }
 
-func (w *Wire) childFD() (int, error) {
+func (w *Executor) childFD() (int, error) {
 	if w.child == nil {
 		return -1, errors.New("there is no child whose network namespace could be used")
 	}
@@ -178,7 +178,7 @@ func (w *Wire) childFD() (int, error) {
 	return fd, nil
 }
 
-func (w *Wire) childConn() (_ *conn, err error) {
+func (w *Executor) childConn() (_ *Conn, err error) {
 	if w.inside != nil {
 		return w.inside, nil
 	}
@@ -193,7 +193,7 @@ func (w *Wire) childConn() (_ *conn, err error) {
 // settings makes the settings of a link that the child has just got. They are files, not messages: the thread has to be in the
 // child's network namespace, which decides what /proc/sys/net shows (proc_sys_lookup goes by the caller). The socket for the messages
 // to come is opened at the same time, because going there and back costs more than all else.
-func (w *Wire) settings(op *plan.LinkVeth) error {
+func (w *Executor) settings(op *plan.LinkVeth) error {
 	for _, s := range op.Sysctls {
 		if !strings.HasPrefix(s, "net/ipv4/conf/"+op.Peer+"/") && !strings.HasPrefix(s, "net/ipv6/conf/"+op.Peer+"/") {
 			return fmt.Errorf("setting %q is none of %s", s, op.Peer)
@@ -214,32 +214,32 @@ func (w *Wire) settings(op *plan.LinkVeth) error {
 	if err != nil {
 		return err
 	}
-	w.inside.close() // of a link before this one
+	w.inside.Close() // of a link before this one
 	w.inside, err = w.share(c, nil)
 	return err
 }
 
 // dialIn opens a socket in another network namespace. The thread is in it for the time of three system calls.
-func dialIn(netns int) (*conn, error) { return dialAnd(netns, func() error { return nil }) }
+func dialIn(netns int) (*Conn, error) { return dialAnd(netns, func() error { return nil }) }
 
 // dialAnd does something else there, too.
-func dialAnd(netns int, f func() error) (*conn, error) {
-	var c *conn
+func dialAnd(netns int, f func() error) (*Conn, error) {
+	var c *Conn
 	lost, err := KeepNamespace(func() (err error) {
 		if err := unix.Setns(netns, unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("enter the child's network namespace: %w", err)
 		}
-		if c, err = dial(unix.NETLINK_ROUTE); err != nil {
+		if c, err = Dial(unix.NETLINK_ROUTE); err != nil {
 			return err
 		}
 		return f()
 	})
 	if lost != nil {
-		c.close()
+		c.Close()
 		return nil, fmt.Errorf("return to the host's network namespace: %w", lost)
 	}
 	if err != nil {
-		c.close()
+		c.Close()
 		return nil, err
 	}
 	return c, nil

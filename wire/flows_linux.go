@@ -1,4 +1,4 @@
-package network
+package wire
 
 import (
 	"encoding/binary"
@@ -30,7 +30,7 @@ const (
 )
 
 // forgetTo forgets the UDP flows that lead to a container.
-func (c *conn) forgetTo(ip netip.Addr) {
+func (c *Conn) forgetTo(ip netip.Addr) {
 	a := ip.As4()
 	c.forget(func(r *request) {
 		r.nested(ctaTupleReply, func() {
@@ -45,7 +45,7 @@ func (c *conn) forgetTo(ip netip.Addr) {
 }
 
 // forgetPort forgets the UDP flows to a port that were not translated.
-func (c *conn) forgetPort(port uint16) {
+func (c *Conn) forgetPort(port uint16) {
 	c.forget(func(r *request) {
 		r.nested(ctaTupleOrig, func() {
 			r.nested(ctaTupleProto, func() {
@@ -62,7 +62,7 @@ func (c *conn) forgetPort(port uint16) {
 
 // forget deletes the flows that the kernel's filter and match choose. (Deleting by a filter in one request needs Linux 6.10;
 // listing by one, 5.8.) On a kernel without ctnetlink they stay until they expire, which is what happens everywhere else.
-func (c *conn) forget(filter func(*request), match func(status uint32) bool) {
+func (c *Conn) forget(filter func(*request), match func(status uint32) bool) {
 	var list, remove request
 	list.message(ctGet, unix.NLM_F_DUMP, nfgen(0)...)
 	filter(&list)
@@ -101,7 +101,7 @@ func parseFlow(body []byte) (orig, zone []byte, status uint32) {
 }
 
 // forgetPublished forgets what stands in the way of newly published UDP ports.
-func (c *conn) forgetPublished(ports []plan.PortRule) {
+func (c *Conn) forgetPublished(ports []plan.PortRule) {
 	for _, p := range ports {
 		if p.Proto == "udp" {
 			c.forgetPort(p.HostPort)
@@ -110,7 +110,7 @@ func (c *conn) forgetPublished(ports []plan.PortRule) {
 }
 
 // forgetUnpublished forgets flows to containers whose UDP ports were unpublished.
-func (c *conn) forgetUnpublished(elements []element) {
+func (c *Conn) forgetUnpublished(elements []element) {
 	done := map[netip.Addr]bool{}
 	for _, e := range elements {
 		if ip, ok := e.containerIP(); ok && e.udp() && !done[ip] {

@@ -1,4 +1,4 @@
-package network
+package wire
 
 import (
 	"net/netip"
@@ -21,7 +21,7 @@ func TestPortOfElement(t *testing.T) {
 		}
 	}
 	for _, e := range []element{
-		{}, {set: mapOn, key: []byte{1, 2, 3}}, {key: []byte{6, 0, 0, 0, 1}, value: make([]byte, 8)}, {key: make([]byte, 8), value: []byte{1}},
+		{}, {set: MapOn, key: []byte{1, 2, 3}}, {key: []byte{6, 0, 0, 0, 1}, value: make([]byte, 8)}, {key: make([]byte, 8), value: []byte{1}},
 	} {
 		if got, ok := e.port(); ok {
 			t.Errorf("element %+v: got %+v, want nothing", e, got)
@@ -51,14 +51,14 @@ func expressionsOf(t *testing.T, line string) []byte {
 
 // TestSameList: a rule is the same as itself, and as no other of the bridge's rules but its copies in another chain.
 func TestSameList(t *testing.T) {
-	var rules []string
-	for _, line := range Rules(testNetwork("eth0")) {
+	var list []string
+	for _, line := range rules(t) {
 		if w := tokens(line); w[1] == "rule" {
-			rules = append(rules, line)
+			list = append(list, line)
 		}
 	}
-	for i, a := range rules {
-		for j, b := range rules {
+	for i, a := range list {
+		for j, b := range list {
 			same := i == j || tokensAfter(a) == tokensAfter(b)
 			if got := sameList(expressionsOf(t, a), expressionsOf(t, b)); got != same {
 				t.Errorf("%q and %q: got %v, want %v", a, b, got, same)

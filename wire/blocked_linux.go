@@ -1,4 +1,4 @@
-package network
+package wire
 
 import (
 	"encoding/binary"
@@ -12,11 +12,11 @@ import (
 // FORWARD) when it was the one to switch forwarding on; firewalld and ufw may. It is the administrator's decision, so glassbox
 // doesn't touch those tables but names them; see AllowCommands. Rules of iptables-legacy are not visible to nf_tables.
 func Blocking() ([]string, error) {
-	c, err := dial(unix.NETLINK_NETFILTER)
+	c, err := Dial(unix.NETLINK_NETFILTER)
 	if err != nil {
 		return nil, err
 	}
-	defer c.close()
+	defer c.Close()
 	var out []string
 	var r request
 	r.message(nftType(unix.NFT_MSG_GETCHAIN), unix.NLM_F_DUMP, unix.NFPROTO_UNSPEC, unix.NFNETLINK_V0, 0, 0)
@@ -61,13 +61,4 @@ func parseBlocking(body []byte) string {
 		return ""
 	}
 	return family + " " + table + " " + name
-}
-
-// AllowCommands are the commands with which an administrator lets a bridge through a blocking firewall: Docker keeps the chain
-// DOCKER-USER for rules of others.
-func AllowCommands(n Network) []string {
-	return []string{
-		"iptables -I DOCKER-USER -i " + n.Link + " -j ACCEPT",
-		"iptables -I DOCKER-USER -o " + n.Link + " -m conntrack --ctstate ESTABLISHED,RELATED,DNAT -j ACCEPT",
-	}
 }

@@ -1,4 +1,4 @@
-package network
+package wire
 
 import (
 	"encoding/binary"
@@ -38,7 +38,7 @@ func (e *Error) Unwrap() error { return e.Errno }
 var errMalformed = errors.New("malformed netlink message")
 
 // A conn is a netlink socket. It stays in the network namespace in which it was opened. One goroutine uses it at a time.
-type conn struct {
+type Conn struct {
 	fd  int
 	seq uint32
 	buf []byte
@@ -48,7 +48,7 @@ type conn struct {
 // last receive had room for.
 const recvSize = 16 << 10
 
-func dial(protocol int) (*conn, error) {
+func Dial(protocol int) (*Conn, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, protocol)
 	if err != nil {
 		return nil, fmt.Errorf("netlink socket: %w", err)
@@ -57,10 +57,10 @@ func dial(protocol int) (*conn, error) {
 		// Each is an improvement only: explanations, short answers, filters of dumps (which are applied here, too).
 		_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, opt, 1)
 	}
-	return &conn{fd: fd}, nil
+	return &Conn{fd: fd}, nil
 }
 
-func (c *conn) close() {
+func (c *Conn) Close() {
 	if c != nil && c.fd >= 0 {
 		unix.Close(c.fd)
 		c.fd = -1
@@ -129,7 +129,7 @@ func (r *request) nest(typ uint16, body func()) {
 // send sends the request and gives each answer to each, which may be nil. It returns when the last message of the request
 // with NLM_F_ACK or NLM_F_DUMP has been answered; final is the index of that message, counted from 1. The first error that the
 // kernel reports for any message of the request is returned with the index of that message, but the rest is still read.
-func (c *conn) send(r *request, final uint32, each func(typ uint16, body []byte) error) (failed uint32, err error) {
+func (c *Conn) send(r *request, final uint32, each func(typ uint16, body []byte) error) (failed uint32, err error) {
 	r.finish()
 	base := c.seq
 	c.seq += r.n
@@ -196,13 +196,13 @@ func (c *conn) send(r *request, final uint32, each func(typ uint16, body []byte)
 }
 
 // do sends a request whose last message has NLM_F_ACK or NLM_F_DUMP.
-func (c *conn) do(r *request, each func(typ uint16, body []byte) error) error {
+func (c *Conn) do(r *request, each func(typ uint16, body []byte) error) error {
 	_, err := c.send(r, r.n, each)
 	return err
 }
 
 // dump repeats a dump that was interrupted by a change. start is called before each attempt.
-func (c *conn) dump(r *request, start func(), each func(typ uint16, body []byte) error) error {
+func (c *Conn) dump(r *request, start func(), each func(typ uint16, body []byte) error) error {
 	for range 5 {
 		start()
 		err := c.do(r, each)

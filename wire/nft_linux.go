@@ -1,4 +1,4 @@
-package network
+package wire
 
 import (
 	"encoding/binary"
@@ -33,7 +33,7 @@ func (r *request) commit() {
 func (r *request) nft(msg, flags uint16) { r.message(nftType(msg), flags, nfgen(0)...) }
 
 // transact sends a transaction; its last message before the end has NLM_F_ACK.
-func (c *conn) transact(r *request) (failed uint32, err error) {
+func (c *Conn) transact(r *request) (failed uint32, err error) {
 	r.commit()
 	return c.send(r, r.n-1, nil)
 }
@@ -46,8 +46,8 @@ func (r *request) nested(typ uint16, body func()) { r.nest(typ|unix.NLA_F_NESTED
 
 // ensureTable makes the rules of a bridge, unless they are there, which it finds out with one question. Published ports in
 // the table's maps survive.
-func (c *conn) ensureTable(op *plan.NftBridge) error {
-	if err := checkTable(op.Table); err != nil {
+func (c *Conn) ensureTable(op *plan.NftBridge) error {
+	if err := CheckTable(op.Table); err != nil {
 		return err
 	}
 	if len(op.Rules) == 0 {
@@ -55,7 +55,7 @@ func (c *conn) ensureTable(op *plan.NftBridge) error {
 	}
 	var want string
 	for _, line := range op.Rules {
-		if version, ok := strings.CutPrefix(line, fmt.Sprintf("add rule ip %s %s accept comment ", op.Table, tagChain)); ok {
+		if version, ok := strings.CutPrefix(line, fmt.Sprintf("add rule ip %s %s accept comment ", op.Table, TagChain)); ok {
 			want = strings.Trim(version, `"`)
 		}
 	}
@@ -80,8 +80,8 @@ func (c *conn) ensureTable(op *plan.NftBridge) error {
 }
 
 // deleteTable removes a table of family ip with all that is in it; one that isn't there is no error.
-func (c *conn) deleteTable(name string) error {
-	if err := checkTable(name); err != nil {
+func (c *Conn) DeleteTable(name string) error {
+	if err := CheckTable(name); err != nil {
 		return err
 	}
 	var ask request
@@ -103,12 +103,12 @@ func (c *conn) deleteTable(name string) error {
 	return nil
 }
 
-func (c *conn) tableTag(table string) (string, error) {
+func (c *Conn) tableTag(table string) (string, error) {
 	var r request
 	var text string
 	r.nft(unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP)
 	r.str(unix.NFTA_RULE_TABLE, table)
-	r.str(unix.NFTA_RULE_CHAIN, tagChain)
+	r.str(unix.NFTA_RULE_CHAIN, TagChain)
 	err := c.dump(&r, func() { text = "" }, func(_ uint16, body []byte) error {
 		if t := parseTag(body, table); t != "" {
 			text = t
@@ -133,7 +133,7 @@ func parseTag(body []byte, table string) string {
 				return ""
 			}
 		case unix.NFTA_RULE_CHAIN:
-			if cstring(data) != tagChain {
+			if cstring(data) != TagChain {
 				return ""
 			}
 		case unix.NFTA_RULE_USERDATA: // type, length, comment with its NUL
@@ -171,17 +171,17 @@ func portElement(p plan.PortRule) (element, error) {
 	if p.HostPort == 0 || p.ContainerPort == 0 {
 		return e, fmt.Errorf("port 0 can't be published")
 	}
-	e.set = mapAny
+	e.set = MapAny
 	if p.HostIP != "" {
 		on, err := netip.ParseAddr(p.HostIP)
 		if err != nil {
 			return e, fmt.Errorf("host address %q: not an IP address", p.HostIP)
 		}
 		if !on.Is4() {
-			return e, fmt.Errorf("host address %s: %w", on, errIPv6)
+			return e, fmt.Errorf("host address %s: %w", on, ErrIPv6)
 		}
 		a := on.As4()
-		e.set, e.key = mapOn, a[:]
+		e.set, e.key = MapOn, a[:]
 	}
 	// Each part of a concatenation fills up a register of four bytes.
 	e.key = append(e.key, byte(proto), 0, 0, 0)
@@ -191,7 +191,7 @@ func portElement(p plan.PortRule) (element, error) {
 	return e, nil
 }
 
-var errIPv6 = errors.New("glassbox networks are IPv4 only in this version")
+var ErrIPv6 = errors.New("glassbox networks are IPv4 only in this version")
 
 // element adds a message about one element.
 func (r *request) element(msg, flags uint16, table string, e element) {
@@ -208,8 +208,8 @@ func (r *request) element(msg, flags uint16, table string, e element) {
 	})
 }
 
-func (c *conn) publish(op *plan.NftPublish) error {
-	if err := checkTable(op.Table); err != nil {
+func (c *Conn) publish(op *plan.NftPublish) error {
+	if err := CheckTable(op.Table); err != nil {
 		return err
 	}
 	if len(op.Ports) == 0 {
@@ -245,8 +245,8 @@ func (c *conn) publish(op *plan.NftPublish) error {
 }
 
 // unpublish takes out those of the ports that lead to the container named: if another has them by now, they stay.
-func (c *conn) unpublish(op *plan.NftUnpublish) error {
-	if err := checkTable(op.Table); err != nil {
+func (c *Conn) unpublish(op *plan.NftUnpublish) error {
+	if err := CheckTable(op.Table); err != nil {
 		return err
 	}
 	var ours []element
@@ -267,7 +267,7 @@ func (c *conn) unpublish(op *plan.NftUnpublish) error {
 }
 
 // remove takes elements out of the maps; those that are gone are no error.
-func (c *conn) remove(table string, elements []element) error {
+func (c *Conn) remove(table string, elements []element) error {
 	if len(elements) == 0 {
 		return nil
 	}
@@ -296,8 +296,28 @@ func (c *conn) remove(table string, elements []element) error {
 	return nil
 }
 
+// Forget takes the published ports out of a table that lead to addresses which stale names.
+func (c *Conn) Forget(table string, stale func(netip.Addr) bool) error {
+	var old []element
+	for _, set := range []string{MapAny, MapOn} {
+		all, err := c.elements(table, set)
+		if err != nil {
+			return fmt.Errorf("published ports: %w", err)
+		}
+		for _, e := range all {
+			if ip, ok := e.containerIP(); ok && stale(ip) {
+				old = append(old, e)
+			}
+		}
+	}
+	if err := c.remove(table, old); err != nil {
+		return fmt.Errorf("unpublish: %w", err)
+	}
+	return nil
+}
+
 // has reports whether the element is there with the same value.
-func (c *conn) has(table string, e element) (bool, error) {
+func (c *Conn) has(table string, e element) (bool, error) {
 	var r request
 	same := false
 	r.element(unix.NFT_MSG_GETSETELEM, unix.NLM_F_ACK, table, e)
@@ -314,7 +334,7 @@ func (c *conn) has(table string, e element) (bool, error) {
 }
 
 // elements lists a map. A table that doesn't exist has none.
-func (c *conn) elements(table, set string) ([]element, error) {
+func (c *Conn) elements(table, set string) ([]element, error) {
 	var out []element
 	var r request
 	r.nft(unix.NFT_MSG_GETSETELEM, unix.NLM_F_DUMP)
@@ -374,7 +394,7 @@ func (e element) containerIP() (netip.Addr, bool) {
 // udp reports whether the element is for a UDP port.
 func (e element) udp() bool {
 	at := 0
-	if e.set == mapOn {
+	if e.set == MapOn {
 		at = 4
 	}
 	return len(e.key) > at && e.key[at] == unix.IPPROTO_UDP

@@ -1,4 +1,4 @@
-package network
+package wire
 
 import (
 	"encoding/binary"
@@ -14,7 +14,7 @@ import (
 
 // move takes a link of the host into the child's network namespace, gives it back the addresses that the kernel takes from a link
 // that moves (permanent ones of global scope), and sets it up.
-func (w *Wire) move(op *plan.LinkMove) error {
+func (w *Executor) move(op *plan.LinkMove) error {
 	host, err := w.hostConn()
 	if err != nil {
 		return err
@@ -27,11 +27,11 @@ func (w *Wire) move(op *plan.LinkMove) error {
 	if err != nil {
 		return err
 	}
-	l, err := host.link(op.Name, 0)
+	l, err := host.Link(op.Name, 0)
 	if err != nil {
 		return err
 	}
-	addresses, err := host.permanent(l.index)
+	addresses, err := host.permanent(l.Index)
 	if err != nil {
 		return fmt.Errorf("addresses: %w", err)
 	}
@@ -46,7 +46,7 @@ func (w *Wire) move(op *plan.LinkMove) error {
 	// The kernel moves a link first and names it then: if the name is taken there, the link would have left the host already. Of a name
 	// like eth%d it chooses a free one.
 	if !strings.Contains(name, "%") {
-		switch _, err := inside.link(name, 0); {
+		switch _, err := inside.Link(name, 0); {
 		case err == nil:
 			return fmt.Errorf("the container's network namespace has a device %s already: %w", name, unix.EEXIST)
 		case !errors.Is(err, unix.ENODEV):
@@ -54,7 +54,7 @@ func (w *Wire) move(op *plan.LinkMove) error {
 		}
 	}
 	var r request
-	r.message(unix.RTM_NEWLINK, unix.NLM_F_ACK, ifinfo(l.index, 0, 0)...)
+	r.message(unix.RTM_NEWLINK, unix.NLM_F_ACK, ifinfo(l.Index, 0, 0)...)
 	r.u32(unix.IFLA_NET_NS_FD, uint32(ns))
 	r.str(unix.IFLA_IFNAME, name)
 	if err := host.do(&r, nil); err != nil {
@@ -96,7 +96,7 @@ type rawAttr struct {
 }
 
 // permanent lists the permanent addresses of global scope that a link has, as they are.
-func (c *conn) permanent(index int) ([]rawAddress, error) {
+func (c *Conn) permanent(index int) ([]rawAddress, error) {
 	var out []rawAddress
 	var r request
 	r.message(unix.RTM_GETADDR, unix.NLM_F_DUMP, unix.AF_UNSPEC, 0, 0, 0, 0, 0, 0, 0)
@@ -121,14 +121,14 @@ func (c *conn) permanent(index int) ([]rawAddress, error) {
 }
 
 // indices lists all links.
-func (c *conn) indices() ([]int, error) {
+func (c *Conn) indices() ([]int, error) {
 	var out []int
 	var r request
 	r.message(unix.RTM_GETLINK, unix.NLM_F_DUMP, ifinfo(0, 0, 0)...)
 	r.u32(unix.IFLA_EXT_MASK, skipStats)
 	err := c.dump(&r, func() { out = out[:0] }, func(_ uint16, body []byte) error {
 		if l, ok := parseLink(body); ok {
-			out = append(out, l.index)
+			out = append(out, l.Index)
 		}
 		return nil
 	})

@@ -1,9 +1,10 @@
-package network
+package wire
 
 import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"strings"
@@ -13,7 +14,20 @@ import (
 	"golang.org/x/sys/unix"
 
 	"glassbox/plan"
+	"glassbox/test/netns"
 )
+
+// rules are those of a bridge, as package network writes them: its tests keep the file.
+func rules(t testing.TB) []string {
+	t.Helper()
+	data, err := os.ReadFile("testdata/rules.nft")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Split(strings.TrimSpace(string(data)), "\n")
+}
+
+var update = flag.Bool("update", false, "write the golden files")
 
 // TestMessages compares the bytes of the requests with those that were tried on a kernel. The files are for little endian.
 func TestMessages(t *testing.T) {
@@ -22,7 +36,7 @@ func TestMessages(t *testing.T) {
 	}
 	var r request
 	r.begin()
-	if err := r.compile("glassbox0", Rules(testNetwork("eth0"))); err != nil {
+	if err := r.compile("glassbox0", rules(t)); err != nil {
 		t.Fatal(err)
 	}
 	e, err := portElement(plan.PortRule{Proto: "udp", HostIP: "127.0.0.1", HostPort: 5353, ContainerIP: "172.30.0.2", ContainerPort: 53})
@@ -39,28 +53,40 @@ func TestMessages(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "nft.hex", b.String())
+	const name = "testdata/nft.hex"
+	if *update {
+		if err := os.WriteFile(name, []byte(b.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), b.String()); diff != "" {
+		t.Errorf("%s (-want +got), -update writes it:\n%s", name, diff)
+	}
 }
 
 // TestRulesAreNft feeds the printed rules to nft(8) and compares what the kernel has then with what it has after our own
 // messages: what a plan shows is what it does.
 func TestRulesAreNft(t *testing.T) {
-	ours, theirs := newNetns(t), newNetns(t)
-	rules := append(Rules(testNetwork("eth0", "wlan0")), "add rule ip glassbox0 forward ip saddr 10.64.0.0/10 ip daddr 192.0.2.1/32 accept")
+	ours, theirs := netns.New(t), netns.New(t)
+	lines := append(rules(t), "add rule ip glassbox0 forward ip saddr 10.64.0.0/10 ip daddr 192.0.2.1/32 accept")
 	var err error
-	ours.do(func() { err = Open(nil).Do(&plan.NftBridge{Table: "glassbox0", Rules: rules}) })
+	ours.Do(func() { err = Open(nil).Do(&plan.NftBridge{Table: "glassbox0", Rules: lines}) })
 	if err != nil {
 		t.Fatal(err)
 	}
 	file := t.TempDir() + "/rules"
-	text := strings.Join(rules, "\n") + "\n"
+	text := strings.Join(lines, "\n") + "\n"
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	theirs.sh("nft -f %s", file)
+	theirs.Sh("nft -f %s", file)
 	// Both are listed with the program's notes (--debug=netlink would show registers).
-	list := func(ns *netns) string {
-		return ns.sh("nft --debug=netlink list ruleset")
+	list := func(ns *netns.NS) string {
+		return ns.Sh("nft --debug=netlink list ruleset")
 	}
 	if diff := cmp.Diff(list(theirs), list(ours)); diff != "" {
 		t.Errorf("nft -f and ours (-nft +ours):\n%s", diff)
@@ -85,19 +111,19 @@ func TestCompileErrors(t *testing.T) {
 }
 
 func TestErrors(t *testing.T) {
-	ns := newNetns(t)
+	ns := netns.New(t)
 	var err error
-	ns.do(func() { err = Open(nil).Do(&plan.LinkVeth{Name: "gb1", Peer: "eth0", Bridge: "none"}) })
+	ns.Do(func() { err = Open(nil).Do(&plan.LinkVeth{Name: "gb1", Peer: "eth0", Bridge: "none"}) })
 	if !errors.Is(err, unix.ENODEV) {
 		t.Errorf("veth on no bridge: got %v, want ENODEV", err)
 	}
-	ns.do(func() {
+	ns.Do(func() {
 		err = Open(nil).Do(&plan.NftBridge{Table: "t", Rules: []string{"add table ip t", "add rule ip t nochain drop"}})
 	})
 	if !errors.Is(err, unix.ENOENT) || !strings.Contains(err.Error(), "nochain") {
 		t.Errorf("rule for no chain: got %v, want ENOENT and the line", err)
 	}
-	ns.do(func() {
+	ns.Do(func() {
 		ports := []plan.PortRule{{Proto: "tcp", HostPort: 1, ContainerIP: "10.0.0.1", ContainerPort: 1}}
 		err = Open(nil).Do(&plan.NftPublish{Table: "t", Ports: ports})
 	})
@@ -107,16 +133,16 @@ func TestErrors(t *testing.T) {
 	if err := Open(nil).Do(&plan.Umask{}); err == nil {
 		t.Error("a step of another kind: got no error")
 	}
-	ns.sh("ip link add glassbox0 type veth peer name x")
-	ns.do(func() { err = Open(nil).Do(&plan.LinkBridge{Name: "glassbox0", Address: "10.0.0.1/8"}) })
+	ns.Sh("ip link add glassbox0 type veth peer name x")
+	ns.Do(func() { err = Open(nil).Do(&plan.LinkBridge{Name: "glassbox0", Address: "10.0.0.1/8"}) })
 	if !errors.Is(err, unix.EEXIST) {
 		t.Errorf("bridge where there is another link: got %v, want EEXIST", err)
 	}
-	ns.do(func() {
-		var c *conn
-		if c, err = dial(unix.NETLINK_ROUTE); err == nil {
-			defer c.close()
-			_, err = c.link("", -5)
+	ns.Do(func() {
+		var c *Conn
+		if c, err = Dial(unix.NETLINK_ROUTE); err == nil {
+			defer c.Close()
+			_, err = c.Link("", -5)
 		}
 	})
 	t.Logf("with an explanation: %v", err)
@@ -128,7 +154,7 @@ func TestErrors(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	var r request
 	r.begin()
-	if err := r.compile("t", Rules(Network{Link: "t", Subnets: testNetwork().Subnets})); err != nil {
+	if err := r.compile("glassbox0", rules(f)); err != nil {
 		f.Fatal(err)
 	}
 	r.finish()
@@ -151,12 +177,12 @@ func FuzzParse(f *testing.F) {
 			parseTag(body, "t")
 			parseFlow(body)
 			parseBlocking(body)
-			for _, e := range parseElements(body, mapAny) {
+			for _, e := range parseElements(body, MapAny) {
 				e.containerIP()
 				e.udp()
 				e.port()
 			}
-			for _, e := range parseElements(body, mapOn) {
+			for _, e := range parseElements(body, MapOn) {
 				e.udp()
 				e.port()
 			}
@@ -166,7 +192,7 @@ func FuzzParse(f *testing.F) {
 }
 
 func FuzzCompile(f *testing.F) {
-	for _, l := range Rules(testNetwork("eth0")) {
+	for _, l := range rules(f) {
 		f.Add(l)
 	}
 	f.Fuzz(func(t *testing.T, line string) {

@@ -1,4 +1,4 @@
-package network
+package wire
 
 import (
 	"encoding/binary"
@@ -50,13 +50,19 @@ func (r *request) compile(table string, lines []string) error {
 	return nil
 }
 
+// Check says what is wrong with lines that are to be the rules of a table, if anything is. It asks the kernel nothing.
+func Check(table string, lines []string) error {
+	var r request
+	return r.compile(table, lines)
+}
+
 var errSyntax = errors.New("not a command that this version of glassbox understands")
 
 func (r *request) command(table string, w []string) error {
 	if len(w) < 4 || w[2] != "ip" || w[3] != table {
 		return errSyntax
 	}
-	if err := checkTable(table); err != nil {
+	if err := CheckTable(table); err != nil {
 		return err
 	}
 	verb, what, rest := w[0], w[1], w[4:]
@@ -69,7 +75,7 @@ func (r *request) command(table string, w []string) error {
 		r.nft(unix.NFT_MSG_DELRULE, 0)
 		r.str(unix.NFTA_RULE_TABLE, table)
 		return nil
-	case verb != "add" || len(rest) == 0 || checkTable(rest[0]) != nil:
+	case verb != "add" || len(rest) == 0 || CheckTable(rest[0]) != nil:
 		return errSyntax
 	case what == "map":
 		return r.defineMap(table, rest[0], rest[1:])
@@ -82,7 +88,7 @@ func (r *request) command(table string, w []string) error {
 }
 
 // checkTable keeps names of tables, chains and maps to letters that need no quoting.
-func checkTable(s string) error {
+func CheckTable(s string) error {
 	if s == "" || len(s) > 64 || strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.") != "" {
 		return fmt.Errorf("name %q: want letters, digits, dots, _ and -", s)
 	}
@@ -270,7 +276,7 @@ func (r *request) statement(w []string) ([]string, error) {
 			return nil, errSyntax
 		}
 		name := w[0][1 : len(w[0])-1]
-		if err := checkName(name); err != nil {
+		if err := CheckName(name); err != nil {
 			return nil, err
 		}
 		if strings.HasSuffix(name, "*") {
@@ -404,7 +410,7 @@ func (r *request) dnat(w []string) ([]string, error) {
 		}
 		w = rest
 	}
-	if len(w) != 2 || w[0] != "map" || !strings.HasPrefix(w[1], "@") || checkTable(w[1][1:]) != nil {
+	if len(w) != 2 || w[0] != "map" || !strings.HasPrefix(w[1], "@") || CheckTable(w[1][1:]) != nil {
 		return nil, errSyntax
 	}
 	r.expr("lookup", func() {

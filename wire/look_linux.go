@@ -1,4 +1,4 @@
-package network
+package wire
 
 import (
 	"bytes"
@@ -41,9 +41,9 @@ type RouteState struct {
 // Look lists links with their addresses, and routes, of the namespace that a descriptor stands for, or of this thread's where it
 // is negative.
 func Look(netns int) ([]LinkState, []RouteState, error) {
-	open := func() (*conn, error) {
+	open := func() (*Conn, error) {
 		if netns < 0 {
-			return dial(unix.NETLINK_ROUTE)
+			return Dial(unix.NETLINK_ROUTE)
 		}
 		return dialIn(netns)
 	}
@@ -51,7 +51,7 @@ func Look(netns int) ([]LinkState, []RouteState, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	defer c.close()
+	defer c.Close()
 	var links []LinkState
 	var r request
 	r.message(unix.RTM_GETLINK, unix.NLM_F_DUMP, ifinfo(0, 0, 0)...)
@@ -95,8 +95,8 @@ func Look(netns int) ([]LinkState, []RouteState, error) {
 	return links, routes, nil
 }
 
-func moreOfLink(l link, body []byte) LinkState {
-	s := LinkState{Index: l.index, Master: l.master, Name: l.name, Kind: l.kind, Up: l.up, MTU: l.mtu}
+func moreOfLink(l Link, body []byte) LinkState {
+	s := LinkState{Index: l.Index, Master: l.master, Name: l.Name, Kind: l.Kind, Up: l.Up, MTU: l.MTU}
 	for typ, data := range attrs(body[unix.SizeofIfInfomsg:]) {
 		switch typ {
 		case unix.IFLA_ADDRESS:
@@ -217,16 +217,16 @@ func (r RuleState) Names(a netip.Addr) bool {
 
 // Firewall lists the rules of all tables of this thread's network namespace.
 func Firewall() ([]RuleState, error) {
-	c, err := dial(unix.NETLINK_NETFILTER)
+	c, err := Dial(unix.NETLINK_NETFILTER)
 	if err != nil {
 		return nil, err
 	}
-	defer c.close()
+	defer c.Close()
 	return c.rules("")
 }
 
 // rules lists the rules of a table of family ip, or of all tables.
-func (c *conn) rules(table string) ([]RuleState, error) {
+func (c *Conn) rules(table string) ([]RuleState, error) {
 	var out []RuleState
 	var r request
 	r.message(nftType(unix.NFT_MSG_GETRULE), unix.NLM_F_DUMP, unix.NFPROTO_UNSPEC, unix.NFNETLINK_V0, 0, 0)
@@ -282,14 +282,14 @@ type TableState struct {
 
 // LookTable compares a bridge's table with the rules of a plan.
 func LookTable(op *plan.NftBridge) (*TableState, error) {
-	if err := checkTable(op.Table); err != nil {
+	if err := CheckTable(op.Table); err != nil {
 		return nil, err
 	}
-	c, err := dial(unix.NETLINK_NETFILTER)
+	c, err := Dial(unix.NETLINK_NETFILTER)
 	if err != nil {
 		return nil, err
 	}
-	defer c.close()
+	defer c.Close()
 	rules, err := c.rules(op.Table)
 	if err != nil {
 		return nil, fmt.Errorf("rules: %w", err)
@@ -360,7 +360,7 @@ type object struct {
 	used bool
 }
 
-func (c *conn) objects(msg uint16, table string, tableAttr, nameAttr uint16) (map[string]*object, error) {
+func (c *Conn) objects(msg uint16, table string, tableAttr, nameAttr uint16) (map[string]*object, error) {
 	out := map[string]*object{}
 	var r request
 	r.nft(msg, unix.NLM_F_DUMP)
@@ -466,16 +466,16 @@ func nests(data []byte) bool {
 
 // Published lists the ports that a table's maps hold.
 func Published(table string) ([]plan.PortRule, error) {
-	if err := checkTable(table); err != nil {
+	if err := CheckTable(table); err != nil {
 		return nil, err
 	}
-	c, err := dial(unix.NETLINK_NETFILTER)
+	c, err := Dial(unix.NETLINK_NETFILTER)
 	if err != nil {
 		return nil, err
 	}
-	defer c.close()
+	defer c.Close()
 	var out []plan.PortRule
-	for _, set := range []string{mapAny, mapOn} {
+	for _, set := range []string{MapAny, MapOn} {
 		all, err := c.elements(table, set)
 		if err != nil {
 			return nil, err
@@ -493,7 +493,7 @@ func Published(table string) ([]plan.PortRule, error) {
 func (e element) port() (plan.PortRule, bool) {
 	var p plan.PortRule
 	key := e.key
-	if e.set == mapOn {
+	if e.set == MapOn {
 		if len(key) < 4 {
 			return p, false
 		}
