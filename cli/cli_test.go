@@ -83,8 +83,8 @@ func TestMainErrors(t *testing.T) {
 		{"image nope", 125, "glassbox: unknown command: glassbox image nope\nSee 'glassbox image --help'.\n"},
 		{"run", 125, "glassbox: an image (or --rootfs) is needed\nSee 'glassbox run --help'.\n"},
 		{"run --nope x", 125, "glassbox: unknown flag: --nope\nSee 'glassbox run --help'.\n"},
-		{"run --restart always x", 125, "glassbox: --restart always: docker has this flag, glassbox does not have it yet\nhint: no is what " +
-			"happens without it\n"},
+		{"run --isolation hyperv x", 125, "glassbox: --isolation hyperv: docker has this flag, glassbox does not have it yet\n" +
+			"hint: default is what happens without it\n"},
 		{"stats", 125, "glassbox: docker has the command stats, glassbox does not have it yet\nhint: "},
 		{"cp a b", 125, "glassbox: docker has the command cp, glassbox does not have it yet\nhint: "},
 		{"ps --nope", 125, "glassbox: unknown flag: --nope\n"},

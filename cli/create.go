@@ -90,6 +90,17 @@ func (c *createFlags) register(fs *pflag.FlagSet, a *app) {
 	fs.StringVar(&o.CIDFile, "cidfile", "", "Write the container's ID to a file that must not exist")
 	strs(&o.LogOpt, "log-opt", "", "Log option: max-size=16m, max-file=3")
 	fs.BoolVar(&o.Remove, "rm", false, "Remove the container when it exits")
+	fs.StringVar(&o.Restart, "restart", "", "What happens when it exits by itself: no, on-failure[:N], always, unless-stopped, "+
+		"on-unhealthy[:N]")
+
+	// Health.
+	fs.StringVar(&o.HealthCmd, "health-cmd", "", "Command that says by its exit code whether the container is well")
+	fs.DurationVar(&o.HealthInterval, "health-interval", 0, "Time between two checks (default the image's, 30s)")
+	fs.DurationVar(&o.HealthTimeout, "health-timeout", 0, "Time after which a check is ended (default the image's, 30s)")
+	fs.IntVar(&o.HealthRetries, "health-retries", 0, "Failures in a row that make it unhealthy (default the image's, 3)")
+	fs.DurationVar(&o.HealthStartPeriod, "health-start-period", 0, "Time for which failures of a start don't count (default the image's, 0s)")
+	fs.DurationVar(&o.HealthStartInterval, "health-start-interval", 0, "Time between two checks in the start period (default the image's, 5s)")
+	fs.BoolVar(&o.NoHealthcheck, "no-healthcheck", false, "No health check, whatever the image says")
 
 	// The image.
 	fs.StringVar(&c.pull, "pull", "missing", "Pull the image first: always, missing, never")

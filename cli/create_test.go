@@ -3,6 +3,7 @@ package cli
 import (
 	"reflect"
 	"testing"
+	"time"
 
 	"glassbox/container"
 
@@ -12,13 +13,34 @@ import (
 
 func ptr[T any](v T) *T { return &v }
 
+type createCase struct {
+	args []string
+	want container.Words
+}
+
+// lifeFlags are those about a container's life.
+func lifeFlags() []createCase {
+	return []createCase{
+		{
+			[]string{
+				"--restart", "on-failure:3", "--health-cmd", "a b", "--health-interval", "1s", "--health-timeout=2s",
+				"--health-retries=4", "i",
+			},
+			container.Words{
+				Image: "i", Restart: "on-failure:3", HealthCmd: "a b", HealthInterval: time.Second, HealthTimeout: 2 * time.Second, HealthRetries: 4,
+			},
+		},
+		{
+			[]string{"--health-start-period", "1m", "--health-start-interval", "100ms", "--no-healthcheck", "i"},
+			container.Words{Image: "i", HealthStartPeriod: time.Minute, HealthStartInterval: 100 * time.Millisecond, NoHealthcheck: true},
+		},
+	}
+}
+
 // TestCreateFlags parses every flag and compares what the engine is given.
 func TestCreateFlags(t *testing.T) {
 	covered := map[string]bool{}
-	for _, tt := range []struct {
-		args []string
-		want container.Words
-	}{
+	for _, tt := range append(lifeFlags(), []createCase{
 		{[]string{"img"}, container.Words{Image: "img"}},
 		{[]string{"img", "ls", "-l", "--name", "x"}, container.Words{Image: "img", Command: []string{"ls", "-l", "--name", "x"}}},
 		{[]string{"--rootfs", "/srv", "ls", "-l"}, container.Words{Rootfs: "/srv", Command: []string{"ls", "-l"}}},
@@ -103,7 +125,7 @@ func TestCreateFlags(t *testing.T) {
 				DeviceWriteIOps: []string{"d:4"},
 			},
 		},
-	} {
+	}...) {
 		got, err := parseCreate(t, tt.args)
 		if err != nil {
 			t.Errorf("%q: %v", tt.args, err)

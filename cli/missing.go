@@ -70,8 +70,6 @@ func dockerName(cmd *cobra.Command) string {
 // harmless are values that change nothing here, beside docker's defaults.
 func harmless(name string) []string {
 	switch name {
-	case "restart":
-		return []string{"no"}
 	case "log-driver":
 		return []string{"json-file"} // what logs --help describes is that file's output
 	case "isolation":
@@ -80,12 +78,8 @@ func harmless(name string) []string {
 		return []string{"host"}
 	case "volume-driver":
 		return []string{"local"}
-	case "no-healthcheck":
-		return []string{"true"} // none is run
 	case "disable-content-trust":
 		return []string{"true"}
-	case "health-interval", "health-timeout", "health-start-period", "health-start-interval":
-		return []string{"0s"}
 	}
 	return nil
 }

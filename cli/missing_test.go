@@ -188,9 +188,9 @@ func TestFlagErrors(t *testing.T) {
 		"stop -t soon b":                              "want a whole number",
 		"exec --restart b":                            "unknown flag",
 		"run --memory-swappiness= b":                  "want a whole number",
-		"run --health-interval 3s b":                  "docker has this flag",
+		"run --health-interval 3 b":                   "want a time such as",
 		"run --gpus all b":                            "--gpus all: docker has this flag, glassbox does not have it yet",
-		"run --restart always b":                      "hint: no is what happens without it",
+		"run --isolation x b":                         "hint: default is what happens without it",
 	} {
 		words := strings.Fields(line)
 		cmd := commandAt(t, words[0])

@@ -50,6 +50,8 @@ func (f *fixedPlan) options(a *app, c *createFlags, fs *pflag.FlagSet, args []st
 		if flag.Changed && !slices.Contains([]string{
 			"plan", "require-plan", "name", "label", "rm", "detach", "attach", "interactive",
 			"sig-proxy", "explain", "log-opt", "cidfile", "stop-signal", "stop-timeout", "step", "break", "trace",
+			"restart", "health-cmd", "health-interval", "health-timeout", "health-retries", "health-start-period", "health-start-interval",
+			"no-healthcheck",
 		}, flag.Name) {
 			wrong = append(wrong, "--"+flag.Name)
 		}

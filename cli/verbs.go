@@ -76,19 +76,23 @@ func (a *app) killCommand() *cobra.Command {
 }
 
 func (a *app) waitCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:               "wait CONTAINER [CONTAINER...]",
-		Short:             "Wait until containers have ended and print their exit codes",
-		Example:           `  glassbox wait job1 job2`,
+	condition := engine.WaitNotRunning
+	cmd := &cobra.Command{
+		Use:   "wait [OPTIONS] CONTAINER [CONTAINER...]",
+		Short: "Wait until containers have ended and print their exit codes",
+		Example: `  glassbox wait job1 job2
+  glassbox wait --condition removed job3`,
 		Args:              atLeast(1),
 		ValidArgsFunction: a.completeContainers(false),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withEngine(args, func(e *engine.Engine, ref string) (string, error) {
-				code, err := e.Wait(cmd.Context(), ref)
+				code, err := e.Wait(cmd.Context(), ref, condition)
 				return fmt.Sprint(code), err
 			})
 		},
 	}
+	cmd.Flags().StringVar(&condition, "condition", condition, "What to wait for: not-running, next-exit or removed")
+	return cmd
 }
 
 func (a *app) pauseCommand() *cobra.Command {

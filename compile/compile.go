@@ -104,6 +104,8 @@ type Output struct {
 	Plan *plan.Plan
 	// Cgroups are the container's cgroup directories by controller; "" is the v2 directory.
 	Cgroups map[string]string
+	// Own is, of the cgroups of a further process with a Group, the part that is its alone.
+	Own map[string]string
 	// Unit is the container's unit, where systemd makes the cgroup.
 	Unit string
 	// Class is the container's resource class.

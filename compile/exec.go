@@ -24,6 +24,8 @@ type ExecInput struct {
 	Cgroups    map[string]string // as in Output.Cgroups
 	Unit       string            // as in Output.Unit
 	Class      resctrl.Place     // as in Output.Class
+	// Group, if it isn't empty, gives the process a cgroup of its own of that name below the container's: see cgroup.Sub.
+	Group string
 	// HostRoot leaves the process in the root directory of the mount namespace: that of a container whose root has not changed yet is
 	// the host's.
 	HostRoot bool
@@ -47,12 +49,7 @@ func further(in ExecInput, tools *DebugInput) (*Output, error) {
 	case !strings.HasPrefix(p.Cwd, "/"):
 		return nil, fmt.Errorf("/process/cwd: %q is not an absolute path", p.Cwd)
 	}
-	c.cgroup = cgroup.Join(in.Facts.Cgroup, in.Cgroups)
-	if in.Unit != "" {
-		c.cgroup = cgroup.JoinScope(in.Facts.Cgroup, in.Cgroups, in.Unit, in.Systemd != nil && in.Systemd.User)
-	}
-	c.class = resctrl.Join(in.Class)
-	c.steps = append(append(c.steps, c.cgroup.Steps...), c.class.Steps...)
+	own := c.joinGroups(&in)
 	c.add(plan.Host, plan.Isolation, &plan.OpenPid{Pid: in.PID, Start: in.Start, Save: "container"}, "",
 		"The container's first process, whose namespaces will be joined.")
 	join := slices.Clone(in.Namespaces)
@@ -150,7 +147,21 @@ func further(in ExecInput, tools *DebugInput) (*Output, error) {
 	if err := p.Validate(); err != nil {
 		return nil, err
 	}
-	return &Output{Plan: p, Cgroups: in.Cgroups, Warnings: c.warnings}, nil
+	return &Output{Plan: p, Cgroups: in.Cgroups, Own: own, Warnings: c.warnings}, nil
+}
+
+// joinGroups adds the steps that open the cgroups, and returns the part of them that is the process's own.
+func (c *container) joinGroups(in *ExecInput) (own map[string]string) {
+	if in.Group != "" {
+		in.Cgroups, own, c.steps = cgroup.Sub(in.Facts.Cgroup, in.Cgroups, in.Group, in.Origins[""])
+	}
+	c.cgroup = cgroup.Join(in.Facts.Cgroup, in.Cgroups)
+	if in.Unit != "" {
+		c.cgroup = cgroup.JoinScope(in.Facts.Cgroup, in.Cgroups, in.Unit, in.Systemd != nil && in.Systemd.User)
+	}
+	c.class = resctrl.Join(in.Class)
+	c.steps = append(append(c.steps, c.cgroup.Steps...), c.class.Steps...)
+	return own
 }
 
 // openConsole gives a further process a terminal of the container's.

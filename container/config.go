@@ -26,6 +26,8 @@ type Config struct {
 	Labels      map[string]string `json:"labels,omitempty"`
 	CIDFile     string            `json:"cidFile,omitempty"` // where the caller wrote the ID; only told
 	Log         Log               `json:"log,omitzero"`
+	Restart     Restart           `json:"restart,omitzero"` // what happens when it ends by itself
+	Health      Health            `json:"health,omitzero"`  // how it is asked whether it is well
 	// ConsoleSize is rows and columns of the terminal that the container was made for; zeros where there is none.
 	ConsoleSize [2]uint16 `json:"consoleSize,omitzero"`
 

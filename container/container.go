@@ -75,6 +75,7 @@ type Image struct {
 	ExposedPorts []string          `json:"exposedPorts,omitempty"` // PORT[-PORT][/PROTO], sorted
 	Volumes      []string          `json:"volumes,omitempty"`      // absolute paths, sorted
 	StopSignal   string            `json:"stopSignal,omitempty"`
+	Health       Health            `json:"health,omitzero"`        // its HEALTHCHECK
 	Platform     string            `json:"platform,omitempty"`     // linux/arm64/v8
 	Architecture string            `json:"architecture,omitempty"` // GOARCH
 }

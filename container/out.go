@@ -46,6 +46,7 @@ func (c *Container) Words() Words {
 	if o.Log.MaxFiles != 0 {
 		w.LogOpt = append(w.LogOpt, "max-file="+strconv.Itoa(o.Log.MaxFiles))
 	}
+	o.healthWords(&w)
 	o.lists(&w)
 	return w
 }

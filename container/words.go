@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"glassbox/plan"
 )
@@ -67,6 +68,15 @@ type Words struct {
 	Platform      string
 	CIDFile       string
 	LogOpt        []string // max-size=16m, max-file=3
+	Restart       string   // --restart no|on-failure[:N]|always|unless-stopped|on-unhealthy[:N]
+
+	HealthCmd           string // for /bin/sh
+	HealthInterval      time.Duration
+	HealthTimeout       time.Duration
+	HealthStartPeriod   time.Duration
+	HealthStartInterval time.Duration
+	HealthRetries       int
+	NoHealthcheck       bool // --no-healthcheck: none, whatever the image says
 
 	Memory            string // bytes with suffix b, k, m, g
 	MemorySwap        string // memory and swap together; -1 unlimited
@@ -126,7 +136,7 @@ func (w *Words) config() (*Config, error) {
 			c.Entrypoint = []string{*w.Entrypoint}
 		}
 	}
-	for _, part := range []func(*Config) error{w.process, w.namespaces, w.privileges, w.files, w.network} {
+	for _, part := range []func(*Config) error{w.process, w.namespaces, w.privileges, w.files, w.network, w.health} {
 		if err := part(c); err != nil {
 			return nil, err
 		}

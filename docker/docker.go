@@ -32,11 +32,21 @@ func Stamp(t time.Time) string {
 	return t.UTC().Format(time.RFC3339Nano)
 }
 
-// Status describes a state as docker ps does.
-func Status(s *supervise.State, now time.Time) string {
+// Status describes a state as docker ps does. health is what its checks say; nil: there are none.
+func Status(s *supervise.State, health *supervise.HealthState, now time.Time) string {
 	switch s.Status {
 	case supervise.Running:
-		return "Up " + Ago(now.Sub(s.Started))
+		up := "Up " + Ago(now.Sub(s.Started))
+		switch {
+		case health == nil:
+		case health.Status == supervise.Starting:
+			up += " (health: starting)"
+		default:
+			up += " (" + health.Status + ")"
+		}
+		return up
+	case supervise.Restarting:
+		return fmt.Sprintf("Restarting (%d) %s ago", s.ExitCode, Ago(now.Sub(s.Finished)))
 	case supervise.Paused:
 		return "Up " + Ago(now.Sub(s.Started)) + " (Paused)"
 	case supervise.Exited:

@@ -9,13 +9,22 @@ import (
 
 func TestStatus(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	five := now.Add(-5 * time.Second)
 	for want, s := range map[string]supervise.State{
-		"Created":                    {Status: supervise.Created},
-		"Up 5 seconds":               {Status: supervise.Running, Started: now.Add(-5 * time.Second)},
-		"Up About a minute (Paused)": {Status: supervise.Paused, Started: now.Add(-90 * time.Second)},
-		"Exited (3) 2 hours ago":     {Status: supervise.Exited, ExitCode: 3, Finished: now.Add(-2 * time.Hour)},
+		"Created":                      {Status: supervise.Created},
+		"Up 5 seconds":                 {Status: supervise.Running, Started: now.Add(-5 * time.Second)},
+		"Up About a minute (Paused)":   {Status: supervise.Paused, Started: now.Add(-90 * time.Second)},
+		"Restarting (1) 5 seconds ago": {Status: supervise.Restarting, ExitCode: 1, Finished: five},
+		"Exited (3) 2 hours ago":       {Status: supervise.Exited, ExitCode: 3, Finished: now.Add(-2 * time.Hour)},
 	} {
-		if got := Status(&s, now); got != want {
+		if got := Status(&s, nil, now); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	for health, want := range map[string]string{
+		"starting": "Up 5 seconds (health: starting)", "healthy": "Up 5 seconds (healthy)", "unhealthy": "Up 5 seconds (unhealthy)",
+	} {
+		if got := Status(&supervise.State{Status: supervise.Running, Started: five}, &supervise.HealthState{Status: health}, now); got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
 	}

@@ -21,9 +21,10 @@ type Details struct {
 	State     *supervise.State
 	Stats     *cgroup.Stats // nil: none are known
 	Job       *supervise.Job
-	Plan      *plan.Plan // of the last start; nil: it never started
-	Dir       string     // the container's directory
-	Lower     []string   // directories of the image's layers, top first
+	Plan      *plan.Plan             // of the last start; nil: it never started
+	Dir       string                 // the container's directory
+	Lower     []string               // directories of the image's layers, top first
+	Health    *supervise.HealthState // nil: nobody asks how it is
 }
 
 // Inspect describes a container.
@@ -40,8 +41,11 @@ func Inspect(d Details) *Container {
 		out.Path, out.Args = argv[0], append(out.Args, argv[1:]...)
 	}
 	live := s.Status == supervise.Running || s.Status == supervise.Paused
+	restarting := s.Status == supervise.Restarting // which counts as running, as with Docker
+	out.RestartCount = s.Restarts
 	out.State = State{
-		Status: s.Status, Running: live, Paused: s.Status == supervise.Paused, OOMKilled: s.OOMKilled, Pid: s.PID, ExitCode: s.ExitCode,
+		Status: s.Status, Running: live || restarting, Paused: s.Status == supervise.Paused, Restarting: restarting,
+		Health: health(d.Health), OOMKilled: s.OOMKilled, Pid: s.PID, ExitCode: s.ExitCode,
 		Error: s.Error, StartedAt: Stamp(s.Started), FinishedAt: Stamp(s.Finished), Stats: d.Stats,
 	}
 	if d.Stats != nil && live && d.Stats.Memory.OOMKills > 0 {
@@ -64,6 +68,18 @@ func Inspect(d Details) *Container {
 	return out
 }
 
+// health is what the checks of a container have said.
+func health(h *supervise.HealthState) *Health {
+	if h == nil {
+		return nil
+	}
+	out := &Health{Status: h.Status, FailingStreak: h.Streak, Log: []HealthResult{}}
+	for _, r := range h.Log {
+		out.Log = append(out.Log, HealthResult{r.Start, r.End, r.ExitCode, r.Output})
+	}
+	return out
+}
+
 func graph(d Details) GraphDriver {
 	data := map[string]string{
 		"UpperDir": path.Join(d.Dir, "upper"), "WorkDir": path.Join(d.Dir, "work"), "MergedDir": path.Join(d.Dir, "merged"),
@@ -81,6 +97,10 @@ func config(c *container.Container) Config {
 		AttachStderr: !o.Detach, Tty: o.TTY, OpenStdin: o.OpenStdin, StdinOnce: o.OpenStdin && !o.Detach, Env: c.Env(), Cmd: c.Cmd(),
 		Image: c.ImageName(), WorkingDir: c.Workdir(), Entrypoint: c.Entrypoint(), Labels: c.Labels(), StopSignal: c.StopSignal(),
 		StopTimeout: o.StopTimeout,
+	}
+	if h := c.Asked(); !h.IsZero() {
+		check := Healthcheck(h)
+		out.Healthcheck = &check
 	}
 	set := func(m *map[string]struct{}, key string) {
 		if *m == nil {
@@ -115,7 +135,7 @@ func hostConfig(o *container.Config) HostConfig {
 			"max-size": logSize,
 			"max-file": strconv.Itoa(files),
 		}},
-		NetworkMode: o.Network(), PortBindings: bindings(o), RestartPolicy: RestartPolicy{Name: "no"}, AutoRemove: o.Remove,
+		NetworkMode: o.Network(), PortBindings: bindings(o), RestartPolicy: RestartPolicy{o.Restart.Name(), o.Restart.Max}, AutoRemove: o.Remove,
 		ConsoleSize: [2]uint{uint(o.ConsoleSize[0]), uint(o.ConsoleSize[1])}, CapAdd: o.CapAdd, CapDrop: o.CapDrop,
 		CgroupnsMode: first(string(o.Namespaces.Cgroup), "private"), DNS: o.DNS.Servers, DNSOptions: o.DNS.Options, DNSSearch: o.DNS.Search,
 		GroupAdd: o.Groups, IpcMode: first(string(o.Namespaces.IPC), "private"), OomScoreAdj: l.OOMScoreAdj, PidMode: string(o.Namespaces.PID),
@@ -291,12 +311,14 @@ func networkSettings(d Details) NetworkSettings {
 }
 
 // Summarize describes a container in a list. Ports are those that are published, or nil; dir is the
-// container's directory.
-func Summarize(c *container.Container, s *supervise.State, ports []plan.PortRule, dir string, now time.Time) Summary {
+// container's directory, health what its checks say, or nil.
+func Summarize(
+	c *container.Container, s *supervise.State, ports []plan.PortRule, dir string, health *supervise.HealthState, now time.Time,
+) Summary {
 	network := c.Network()
 	out := Summary{
 		ID: c.ID, Names: []string{"/" + c.Name}, Image: c.ImageName(), ImageID: c.ImageID, Command: Quoted(c.Args()), Created: c.Created.Unix(),
-		Ports: PortRules(ports), Labels: c.Labels(), State: s.Status, Status: Status(s, now), HostConfig: SummaryHostConfig{network},
+		Ports: PortRules(ports), Labels: c.Labels(), State: s.Status, Status: Status(s, health, now), HostConfig: SummaryHostConfig{network},
 		NetworkSettings: SummaryNetworks{map[string]*Endpoint{}}, Mounts: mounts(c, dir),
 	}
 	if container.Mode(network).Container() == "" {

@@ -1,6 +1,10 @@
 package docker
 
-import "glassbox/cgroup"
+import (
+	"time"
+
+	"glassbox/cgroup"
+)
 
 // MountPoint is a mount of a container (types/container.MountPoint).
 type MountPoint struct {
@@ -65,6 +69,7 @@ type State struct {
 	Error      string
 	StartedAt  string
 	FinishedAt string
+	Health     *Health       `json:",omitempty"`
 	Stats      *cgroup.Stats `json:",omitempty"` // our own: counters of the cgroup, now or at the end
 }
 
@@ -104,6 +109,34 @@ type Config struct {
 	Labels       map[string]string
 	StopSignal   string `json:",omitempty"`
 	StopTimeout  *int   `json:",omitempty"`
+	// Healthcheck is flags and image together; nil: neither says anything.
+	Healthcheck *Healthcheck `json:",omitempty"`
+}
+
+// Healthcheck is how a container is asked whether it is well (HealthcheckConfig of moby's image-spec). Durations are nanoseconds; zero is
+// the default.
+type Healthcheck struct {
+	Test          []string      `json:",omitempty"`
+	Interval      time.Duration `json:",omitempty"`
+	Timeout       time.Duration `json:",omitempty"`
+	StartPeriod   time.Duration `json:",omitempty"`
+	StartInterval time.Duration `json:",omitempty"`
+	Retries       int           `json:",omitempty"`
+}
+
+// Health is what the checks have said (types/container.Health).
+type Health struct {
+	Status        string // starting, healthy, unhealthy
+	FailingStreak int
+	Log           []HealthResult // the last five, the oldest first
+}
+
+// HealthResult is one check.
+type HealthResult struct {
+	Start    time.Time
+	End      time.Time
+	ExitCode int // 0: healthy; -1: it could not be started, or took too long
+	Output   string
 }
 
 // LogConfig is where output goes.

@@ -51,7 +51,12 @@ func (e *Engine) lost(id string, run *supervise.State) *supervise.State {
 	if again, err := supervise.ReadState(e.dir(id)); err == nil {
 		run = again
 	}
-	if run.Status != supervise.Running && run.Status != supervise.Restarting {
+	switch run.Status {
+	case supervise.Running:
+	case supervise.Restarting: // that run is over, and nobody is left to begin the next one
+		run.Status, run.Error = supervise.Exited, supervise.ErrWaiting
+		return run
+	default:
 		return run
 	}
 	if end, ok := supervise.ReadEnd(e.cfg.State, e.dir(id), id, run); ok {
@@ -61,7 +66,9 @@ func (e *Engine) lost(id string, run *supervise.State) *supervise.State {
 	if run.Boot != "" && run.Boot != supervise.BootID() {
 		reason = "the host was restarted while it ran"
 	}
-	return &supervise.State{Status: supervise.Exited, ExitCode: 137, Started: run.Started, Finished: run.Started, Error: reason}
+	return &supervise.State{
+		Status: supervise.Exited, ExitCode: 137, Started: run.Started, Finished: run.Started, Error: reason, Restarts: run.Restarts,
+	}
 }
 
 // running returns a container that runs (or is paused).
@@ -69,6 +76,9 @@ func (e *Engine) running(ref string) (*container.Container, *supervise.State, er
 	c, s, err := e.load(ref)
 	if err != nil {
 		return nil, nil, err
+	}
+	if s.Status == supervise.Restarting {
+		return nil, nil, conflict("container %s is restarting, wait until the container is running", c.ID)
 	}
 	if !s.Alive() {
 		return nil, nil, conflict("container %s is not running (%s)", c.ID, s.Status)
@@ -92,6 +102,8 @@ func (e *Engine) end(ctx context.Context, id string, run *supervise.State) (int,
 		switch {
 		case err == nil && now.Status != supervise.Running && now.Started.Equal(run.Started) && now.Status != supervise.Created:
 			return now.ExitCode, nil
+		case err == nil && now.Before != nil && now.Before.Started.Equal(run.Started):
+			return now.Before.ExitCode, nil // its restart policy was quicker than this look
 		case err == nil && now.Status == supervise.Running && !now.Started.Equal(run.Started):
 			held = false // somebody has started it again
 		}

@@ -49,8 +49,25 @@ func (e *Engine) Kill(ctx context.Context, ref, name string) error {
 	if err != nil {
 		return err
 	}
-	c, s, err := e.running(ref)
+	c, s, err := e.load(ref)
 	if err != nil {
+		return err
+	}
+	ends := endsIt(c, sig)
+	if ends {
+		if err := e.markStopped(c); err != nil {
+			return err
+		}
+	}
+	if s.Status == supervise.Restarting {
+		// There is no process to get a signal. As with Docker it is ended by those that would end it, and others are taken note of.
+		if !ends {
+			return nil
+		}
+		e.happened(c, event.Kill, "signal", strconv.Itoa(int(sig)))
+		return e.halt(ctx, c, func(*supervise.State) error { return e.killNow(ctx, c) })
+	}
+	if c, s, err = e.running(ref); err != nil {
 		return err
 	}
 	if err := e.signal(c, s, sig); errors.Is(err, unix.ESRCH) {
@@ -64,7 +81,70 @@ func (e *Engine) Kill(ctx context.Context, ref, name string) error {
 	if s.Status == supervise.Paused {
 		e.thaw(c.ID) // a frozen process of cgroup v1 dies only when it thaws
 	}
+	if err := e.ended(ctx, c.ID, s, killWait); err != nil {
+		return err
+	}
+	return e.halt(ctx, c, func(*supervise.State) error { return e.killNow(ctx, c) })
+}
+
+// killNow kills the run that there is now, and waits for its end.
+func (e *Engine) killNow(ctx context.Context, c *container.Container) error {
+	s, err := e.state(c.ID)
+	if err != nil || !s.Alive() {
+		return nil
+	}
+	if err := e.signal(c, s, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+		return err
+	}
 	return e.ended(ctx, c.ID, s, killWait)
+}
+
+// endsIt reports whether a signal asks for a container's end, so that its restart policy is over: Docker takes every one for that where
+// the container has no stop signal of its own, also a HUP that only makes it read its configuration again.
+func endsIt(c *container.Container, sig unix.Signal) bool {
+	stop, err := ParseSignal(c.StopSignal())
+	switch sig {
+	case unix.SIGKILL, unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGABRT:
+		return true
+	}
+	return err == nil && sig == stop
+}
+
+// markStopped writes down that a container with a restart policy is stopped by hand, before it gets to know.
+func (e *Engine) markStopped(c *container.Container) error {
+	if c.Config.Restart.None() {
+		return nil
+	}
+	return supervise.MarkStopped(e.dir(c.ID))
+}
+
+// halt waits until a container that is marked as stopped is over, though its supervisor may just be waiting to start it again, or have
+// looked for the mark a moment ago: a run that it has begun meanwhile is ended by stop.
+func (e *Engine) halt(ctx context.Context, c *container.Container, stop func(*supervise.State) error) error {
+	if c.Config.Restart.None() {
+		return nil
+	}
+	for end, told := time.Now().Add(killWait), (time.Time{}); ; {
+		s, err := e.state(c.ID)
+		switch {
+		case err != nil: // removed by somebody else
+			return nil
+		case s.Alive():
+			if err := stop(s); err != nil {
+				return err
+			}
+		case s.Status != supervise.Restarting:
+			return nil
+		case time.Now().After(end):
+			return fmt.Errorf("container %s: its supervisor, process %d, doesn't end: %w", c.ID, s.Supervisor, errStill)
+		case time.Since(told) > 100*time.Millisecond:
+			told = time.Now()
+			supervise.Wake(s)
+		}
+		if err := pause(ctx, 2*time.Millisecond); err != nil {
+			return err
+		}
+	}
 }
 
 // errStill says that a run isn't over.
@@ -89,15 +169,11 @@ func (e *Engine) Stop(ctx context.Context, ref string, timeout *int, name string
 	if err != nil {
 		return err
 	}
-	if !s.Alive() {
+	if err := e.markStopped(c); err != nil {
+		return err
+	}
+	if !s.Alive() && s.Status != supervise.Restarting {
 		return nil
-	}
-	if timeout == nil {
-		timeout = c.Config.StopTimeout
-	}
-	seconds := 10
-	if timeout != nil {
-		seconds = *timeout
 	}
 	if name == "" {
 		name = c.StopSignal()
@@ -106,8 +182,23 @@ func (e *Engine) Stop(ctx context.Context, ref string, timeout *int, name string
 	if err != nil {
 		return err
 	}
+	stop := func(s *supervise.State) error { return e.stopRun(ctx, c, s, sig, stopSeconds(c, timeout)) }
+	if s.Alive() {
+		err = stop(s)
+	}
+	if err == nil {
+		err = e.halt(ctx, c, stop)
+	}
+	if err == nil {
+		e.happened(c, event.Stop)
+	}
+	return err
+}
+
+// stopRun asks a run to end, and kills it when it hasn't after some seconds; negative: never.
+func (e *Engine) stopRun(ctx context.Context, c *container.Container, s *supervise.State, sig unix.Signal, seconds int) (err error) {
 	if err := e.signal(c, s, sig); err != nil && !errors.Is(err, unix.ESRCH) {
-		return fmt.Errorf("signal container %s: %w", ref, err)
+		return fmt.Errorf("signal container %s: %w", c.ID, err)
 	}
 	if s.Status == supervise.Paused {
 		e.thaw(c.ID)
@@ -119,26 +210,11 @@ func (e *Engine) Stop(ctx context.Context, ref string, timeout *int, name string
 	}
 	if errors.Is(err, errStill) {
 		if err := e.signal(c, s, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
-			return fmt.Errorf("kill container %s: %w", ref, err)
+			return fmt.Errorf("kill container %s: %w", c.ID, err)
 		}
 		err = e.ended(ctx, c.ID, s, killWait)
 	}
-	if err == nil {
-		e.happened(c, event.Stop)
-	}
 	return err
-}
-
-// Wait waits for a container's end and returns its exit code. For one that doesn't run it returns the last exit code.
-func (e *Engine) Wait(ctx context.Context, ref string) (int, error) {
-	c, s, err := e.load(ref)
-	if err != nil {
-		return 125, err
-	}
-	if !s.Alive() {
-		return s.ExitCode, nil
-	}
-	return e.end(ctx, c.ID, s)
 }
 
 // Restart stops a container and starts it again.
@@ -170,9 +246,13 @@ func (e *Engine) Remove(ctx context.Context, ref string, o RemoveOptions) error 
 		return err
 	}
 	c, s, err := e.loadID(id)
-	if err == nil && s.Alive() {
+	if err == nil && (s.Alive() || s.Status == supervise.Restarting) {
 		if !o.Force {
-			return conflict("cannot remove container %q: container is running: stop the container before removing or force remove", ref)
+			doing := "running"
+			if s.Status != supervise.Running {
+				doing = s.Status
+			}
+			return conflict("cannot remove container %q: container is %s: stop the container before removing or force remove", ref, doing)
 		}
 		if err := e.Kill(ctx, id, "KILL"); err != nil && !errors.Is(err, ErrConflict) {
 			return err
@@ -221,12 +301,15 @@ func (e *Engine) lockStopped(ctx context.Context, id, ref string, force bool) (f
 		if err != unix.EWOULDBLOCK {
 			return f, fresh, err
 		}
-		if s, err := e.state(id); err == nil && s.Alive() { // of one whose container.json can't be read, too
+		// Also of one whose container.json can't be read.
+		if s, err := e.state(id); err == nil && (s.Alive() || s.Status == supervise.Restarting) {
 			if !force {
 				return nil, false, conflict("cannot remove container %q: it has been started: stop it before removing or force remove", ref)
 			}
 			if e.Kill(ctx, id, "KILL") != nil { // gone already, or nobody can say what it is: what is left is to wait for its end
+				_ = supervise.MarkStopped(e.dir(id))
 				_ = e.signal(&container.Container{ID: id}, s, unix.SIGKILL)
+				supervise.Wake(s)
 			}
 		}
 		if err := pause(ctx, 5*time.Millisecond); err != nil {
@@ -282,7 +365,9 @@ func (e *Engine) cgroups(id string) (map[string]string, error) {
 	return job.Cgroups, nil
 }
 
-func (e *Engine) pausedFile(id string) string { return filepath.Join(e.cfg.State, "paused", id) }
+func (e *Engine) pausedFile(id string) string {
+	return filepath.Join(e.cfg.State, supervise.PausedDir, id)
+}
 
 func (e *Engine) paused(id string) bool {
 	_, err := os.Lstat(e.pausedFile(id))

@@ -84,7 +84,7 @@ func TestSignals(t *testing.T) {
 	if err := e.Stop(t.Context(), "web", nil, ""); err != nil {
 		t.Errorf("to stop one that doesn't run: %v", err)
 	}
-	if code, err := e.Wait(t.Context(), "web"); code != 0 || err != nil {
+	if code, err := e.Wait(t.Context(), "web", ""); code != 0 || err != nil {
 		t.Errorf("to wait for one that has not run: %d, %v", code, err)
 	}
 
@@ -100,7 +100,7 @@ func TestSignals(t *testing.T) {
 	if err := e.Stop(t.Context(), "web", nil, ""); err != nil {
 		t.Fatal(err)
 	}
-	if code, err := e.Wait(t.Context(), "web"); code != 4 || err != nil {
+	if code, err := e.Wait(t.Context(), "web", ""); code != 4 || err != nil {
 		t.Errorf("its code is %d, %v, want 4", code, err)
 	}
 
@@ -120,12 +120,12 @@ func TestSignals(t *testing.T) {
 	runs(t, e, c, "sleep", "60")
 	waited := make(chan int)
 	go func() {
-		code, _ := e.Wait(t.Context(), "web")
+		code, _ := e.Wait(t.Context(), "web", "")
 		waited <- code
 	}()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	if _, err := e.Wait(ctx, "web"); err != context.DeadlineExceeded {
+	if _, err := e.Wait(ctx, "web", ""); err != context.DeadlineExceeded {
 		t.Errorf("the wait with a context that ends: %v", err)
 	}
 	forever := -1

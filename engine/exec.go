@@ -129,6 +129,8 @@ func (e *Engine) target(ref, id string) (*supervise.Target, error) {
 		return nil, err
 	case state.Status == supervise.Paused:
 		return nil, conflict("container %s is paused, unpause the container before exec", ref)
+	case state.Status == supervise.Restarting:
+		return nil, conflict("container %s is restarting, wait until the container is running", id)
 	case state.Status != supervise.Running:
 		return nil, conflict("container %s is not running (%s)", id, state.Status)
 	}

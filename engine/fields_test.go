@@ -67,11 +67,15 @@ func effects(t *testing.T, c *container.Container) string {
 		return "refused: " + err.Error()
 	}
 	job := e.supervisorJob(c, s, out)
+	check, err := e.check(c, job, testFacts())
+	if err != nil {
+		return "refused: " + err.Error()
+	}
 	stop := ""
 	if c.Config.StopTimeout != nil {
 		stop = fmt.Sprint(*c.Config.StopTimeout)
 	}
-	text, err := json.Marshal([]any{s.Spec, s.SeccompName, s.Network, r, job, out.Plan, c.StopSignal(), stop})
+	text, err := json.Marshal([]any{s.Spec, s.SeccompName, s.Network, r, job, out.Plan, c.StopSignal(), stop, check})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,6 +108,7 @@ func TestEveryFieldCounts(t *testing.T) {
 			Ulimit: []string{"nofile=5:9"}, Sysctl: []string{"net.ipv4.ip_forward=1"}, Publish: []string{"8080:80"}, AddHost: []string{"h:1.2.3.4"},
 			DNS: []string{"1.1.1.1"}, DNSSearch: []string{"a"}, DNSOption: []string{"b"}, DeviceReadBps: []string{"/dev/sda:1m"},
 			DeviceWriteBps: []string{"/dev/sda:1m"}, DeviceReadIOps: []string{"/dev/sda:1"}, DeviceWriteIOps: []string{"/dev/sda:1"},
+			Restart: "on-failure:1", HealthCmd: "true",
 			GroupAdd: []string{"1"}, Env: []string{"A=1"}, CapAdd: []string{"SYS_TIME"}, CapDrop: []string{"KILL"},
 		}
 		config, err := words.Config()
@@ -214,6 +219,7 @@ func change(t *testing.T, v reflect.Value, path []string, name string) {
 		"Limits.Reservation": int64(1 << 20),
 		"Limits.CPUShares":   int64(512), "Limits.CPUPeriod": int64(50000), "Limits.CPUQuota": int64(5000), "Limits.NanoCPUs": int64(1e9),
 		"Limits.BlkioWeight": uint16(100), "Ports.HostEnd": uint16(8090), "Sysctls.Key": "net.ipv4.ip_default_ttl",
+		"Health.Test": []string{"CMD", "false"}, "Restart.Policy": "always",
 		"Limits.ReadBps.Device": "/dev/sdb", "Limits.WriteBps.Device": "/dev/sdb", "Limits.ReadIOps.Device": "/dev/sdb",
 		"Limits.WriteIOps.Device": "/dev/sdb",
 		"Limits.Ulimits.Name":     "core",

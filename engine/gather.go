@@ -79,6 +79,16 @@ func imageWords(img *image.Image, ports bool) (*container.Image, error) {
 	if out.Volumes, err = img.Volumes(); err != nil {
 		return nil, invalid("%w", err)
 	}
+	check, err := img.Healthcheck()
+	if err != nil {
+		return nil, invalid("%w", err)
+	}
+	if check != nil {
+		out.Health = container.Health{
+			Test: check.Test, Interval: check.Interval, Timeout: check.Timeout, StartPeriod: check.StartPeriod,
+			StartInterval: check.StartInterval, Retries: check.Retries,
+		}
+	}
 	return out, nil
 }
 

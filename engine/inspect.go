@@ -16,6 +16,7 @@ func (e *Engine) Inspect(ref string) (*docker.Container, error) {
 		return nil, err
 	}
 	d := docker.Details{Container: c, State: s, Stats: s.Stats, Dir: e.dir(c.ID), Lower: e.lower(c)}
+	d.Health = e.health(c, s)
 	d.Job, _ = supervise.ReadJob(d.Dir) // none before the first start
 	if d.Job != nil {
 		if d.Plan, err = supervise.ReadPlan(d.Dir); err != nil {

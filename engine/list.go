@@ -37,7 +37,7 @@ func (e *Engine) List(o ListOptions) ([]docker.Summary, error) {
 		if err != nil {
 			continue // being made or removed at this moment
 		}
-		if !o.All && o.Last == 0 && !byStatus && s.Status != supervise.Running && s.Status != supervise.Paused {
+		if !o.All && o.Last == 0 && !byStatus && !s.Alive() && s.Status != supervise.Restarting {
 			continue // before more is read: a store may hold thousands that have ended
 		}
 		c, err := e.readContainer(entry.Name())
@@ -55,7 +55,7 @@ func (e *Engine) List(o ListOptions) ([]docker.Summary, error) {
 	now := time.Now()
 	out := make([]docker.Summary, len(items))
 	for i, it := range items {
-		out[i] = docker.Summarize(it.c, it.s, e.publishedPorts(it.c, it.s), e.dir(it.c.ID), now)
+		out[i] = docker.Summarize(it.c, it.s, e.publishedPorts(it.c, it.s), e.dir(it.c.ID), e.health(it.c, it.s), now)
 	}
 	return out, nil
 }
@@ -88,11 +88,15 @@ func (e *Engine) filter(texts []string) (func(*container.Container, *supervise.S
 		switch key {
 		case "id", "name", "label", "ancestor", "network", "volume":
 		case "status":
-			if value == "dead" || value == "restarting" || value == "removing" {
+			if value == "dead" || value == supervise.Restarting || value == "removing" {
 				break
 			}
 			if !slices.Contains([]string{supervise.Created, supervise.Running, supervise.Paused, supervise.Exited}, value) {
 				return nil, invalid("invalid filter 'status=%s'", value)
+			}
+		case "health":
+			if !slices.Contains([]string{"none", supervise.Starting, supervise.Healthy, supervise.Unhealthy}, value) {
+				return nil, invalid("invalid filter 'health=%s': want none, starting, healthy or unhealthy", value)
 			}
 		case "exited":
 			if _, err := strconv.Atoi(value); err != nil {
@@ -119,6 +123,9 @@ func (e *Engine) filter(texts []string) (func(*container.Container, *supervise.S
 					return matches(v, c.Name) || matches(v, "/"+c.Name)
 				case "status":
 					return s.Status == v
+				case "health":
+					h := e.health(c, s)
+					return h == nil && v == "none" || h != nil && h.Status == v
 				case "exited":
 					return s.Status == supervise.Exited && strconv.Itoa(s.ExitCode) == v
 				case "ancestor":

@@ -113,6 +113,10 @@ func (e *Engine) fixedJob(ctx context.Context, c *container.Container, o StartOp
 		Undo:    p.Undo(len(p.Steps)), Plan: p,
 	}
 	job.LogMaxSize, job.LogMaxFiles = c.Config.Log.Limits()
+	withLife(job, c)
+	if err := e.writeCheck(c, job, facts); err != nil {
+		return nil, err
+	}
 	if v.address.IsValid() {
 		ip, err := e.networks().Lease(v.bridge, c.ID, v.address.Addr())
 		if err != nil {

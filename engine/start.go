@@ -42,7 +42,7 @@ func (e *Engine) compile(
 // plan is what root on this host would run.
 func (e *Engine) Plan(ctx context.Context, o CreateOptions) (*plan.Plan, error) {
 	same := o
-	same.Log = container.Log{} // it changes no step
+	same.Log, same.Restart, same.Health = container.Log{}, container.Restart{}, container.Health{} // they change no step
 	text, err := json.Marshal(same)
 	if err != nil {
 		return nil, err
@@ -81,7 +81,9 @@ func (e *Engine) Start(ctx context.Context, ref string, o StartOptions) (*Sessio
 	lock, fresh, err := state.Lock(e.lockFile(id), false)
 	for end := time.Now().Add(10 * time.Second); err == unix.EWOULDBLOCK; lock, fresh, err = state.Lock(e.lockFile(id), false) {
 		// Somebody works on it: its supervisor, because it runs, or a command that is soon done.
-		if _, s, err := e.loadID(id); err == nil && s.Alive() {
+		if _, s, err := e.loadID(id); err == nil && s.Status == supervise.Restarting && !o.Attach {
+			return &Session{ID: id}, nil // it will run, as with Docker
+		} else if err == nil && s.Alive() {
 			if o.Attach {
 				if !o.Interactive {
 					o.Stdin = nil
@@ -114,6 +116,11 @@ func (e *Engine) Start(ctx context.Context, ref string, o StartOptions) (*Sessio
 	c, _, err := e.loadID(id)
 	if err != nil {
 		return nil, err
+	}
+	if !c.Config.Restart.None() {
+		if err := supervise.MarkStarted(e.dir(id)); err != nil {
+			return nil, e.notStarted(c, err)
+		}
 	}
 	job, err := e.job(ctx, c, o)
 	if err != nil {
@@ -204,6 +211,11 @@ func (e *Engine) job(ctx context.Context, c *container.Container, o StartOptions
 	job := e.supervisorJob(c, s, out)
 	job.State, job.Actor = e.cfg.State, actor(c)
 	job.Network, job.Detached, job.DetachKeys = w.job, !o.Attach, o.DetachKeys
+	if job.Health != nil {
+		if err := e.writeCheck(c, job, facts); err != nil {
+			return fail(err)
+		}
+	}
 	if s.Overlay != nil && slices.Contains(s.Overlay.Options, "volatile") {
 		// A volatile overlay leaves a mark that forbids a second use.
 		os.RemoveAll(filepath.Join(dir, "work", "work"))
@@ -238,12 +250,14 @@ func (e *Engine) hostFiles(c *container.Container, w *wiring, hostname string) e
 // supervisorJob says what the supervisor of a container has to do, but for the network.
 func (e *Engine) supervisorJob(c *container.Container, s *spec.Output, out *compile.Output) *supervise.Job {
 	size, files := c.Config.Log.Limits()
-	return &supervise.Job{
+	job := &supervise.Job{
 		ID: c.ID, Dir: e.dir(c.ID), NameFile: e.nameFile(c.Name), LockFile: e.lockFile(c.ID),
 		Terminal: c.Config.TTY, Interactive: c.Config.OpenStdin, Remove: c.Config.Remove, LogMaxSize: size, LogMaxFiles: files,
 		Cgroups: out.Cgroups, Namespaces: out.Plan.Namespaces(), Process: processOf(s.Spec.Process, out.Plan),
 		Undo: out.Plan.Undo(len(out.Plan.Steps)), Plan: out.Plan,
 	}
+	withLife(job, c)
+	return job
 }
 
 // processOf gathers what exec will need.

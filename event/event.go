@@ -40,13 +40,15 @@ const (
 	ExecCreate = "exec_create" // followed by ": " and the command; attribute execID, as with the others of exec
 	ExecStart  = "exec_start"
 	ExecDie    = "exec_die"
-	Pull       = "pull"
-	Tag        = "tag"
-	Untag      = "untag"
-	Delete     = "delete"
-	Import     = "import"
-	Connect    = "connect"
-	Disconnect = "disconnect"
+	// HealthStatus is followed by ": " and the health: starting, healthy, unhealthy.
+	HealthStatus = "health_status"
+	Pull         = "pull"
+	Tag          = "tag"
+	Untag        = "untag"
+	Delete       = "delete"
+	Import       = "import"
+	Connect      = "connect"
+	Disconnect   = "disconnect"
 )
 
 // The journal in the directory of state, and its bound in bytes: about 800 events, and as many again; Docker's daemon remembers 256.

@@ -90,6 +90,21 @@ func nudge(s *State) error {
 	return os.NewSyscallError("pidfd_send_signal", unix.PidfdSendSignal(fd, Nudge, nil, 0))
 }
 
+// Wake makes the supervisor of a container that waits to start it again look whether it is still to do so.
+func Wake(s *State) {
+	if s.Status != Restarting || s.Supervisor == 0 {
+		return
+	}
+	fd, err := unix.PidfdOpen(s.Supervisor, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(fd)
+	if start, err := fork.StartTime(s.Supervisor); err == nil && start == s.SupervisorStart {
+		unix.PidfdSendSignal(fd, Nudge, nil, 0)
+	}
+}
+
 func newAttachment(ctx context.Context, conn *os.File, o AttachOptions) (*Attachment, error) {
 	a := &Attachment{conn: conn}
 	defer a.until(ctx)()

@@ -44,6 +44,17 @@ func (s *supervisor) drain(ws unix.WaitStatus) int {
 
 // finish records the end and takes back what the start made. The error says what of a container that was to be removed stays.
 func (s *supervisor) finish(code int) error {
+	s.closePorts()
+	err := s.wind(code)
+	releaseNetwork(s.job)
+	if err != nil {
+		s.state.Error = err.Error()
+	}
+	return s.end()
+}
+
+// wind takes back what a run's plan made, but for ports and addresses, and tells of its end.
+func (s *supervisor) wind(code int) error {
 	s.log.close()
 	s.state.Status, s.state.ExitCode, s.state.PID, s.state.Finished = Exited, code, 0, time.Now().UTC()
 	if !s.job.Remove {
@@ -54,9 +65,7 @@ func (s *supervisor) finish(code int) error {
 	if n, ok, err := cgroup.OOMKills(s.job.Cgroups); err == nil && ok && n > 0 {
 		s.state.OOMKilled = true
 	}
-	if err := s.undo(); err != nil {
-		s.state.Error = err.Error()
-	}
+	undone := undoSteps(s.job)
 	s.rename()
 	lived := s.state.Finished.Sub(s.state.Started)
 	events := []event.Event{event.New(event.Container, event.Die, s.job.Actor,
@@ -65,7 +74,7 @@ func (s *supervisor) finish(code int) error {
 		events = append([]event.Event{event.New(event.Container, event.OOM, s.job.Actor)}, events...)
 	}
 	event.Write(s.job.state(), events...) // before the state: who waits for the end finds them
-	return s.end()
+	return undone
 }
 
 // rename takes note of a name that the container got while it ran: its name's file, which goes with it, is another one.

@@ -52,6 +52,8 @@ type Job struct {
 	Detached    bool        `json:"detached"`             // nobody is attached
 	DetachKeys  []byte      `json:"detachKeys,omitempty"` // typed at a terminal they are the caller's leave; none: nothing is
 	Remove      bool        `json:"remove"`               // --rm
+	Restart     *Restart    `json:"restart,omitempty"`    // nil: an end is the end
+	Health      *Health     `json:"health,omitempty"`     // nil: nobody asks how it is; what is run is the Check
 	// Step: the caller is asked before each step; a container that doesn't come to run is removed.
 	Step bool `json:"step,omitempty"`
 	// Trace is the nanoseconds for which the program is traced, and the rest is timed; 0: neither.
@@ -116,6 +118,9 @@ const (
 	Restarting = "restarting"
 )
 
+// PausedDir is where in the directory of state a file stands for each container that is paused, under its ID.
+const PausedDir = "paused"
+
 // endsDir is where in the directory of state the ends stand for which there was no room in the containers' directories.
 const endsDir = "ends"
 
@@ -130,10 +135,25 @@ type State struct {
 	ExitCode  int       `json:"exitCode"`
 	OOMKilled bool      `json:"oomKilled,omitempty"`
 	Error     string    `json:"error,omitempty"` // why it could not start, or how it was lost
+	// Restarts is how many runs the restart policy has begun since somebody started the container, and Backoff how long the last of
+	// them was, or is, waited for.
+	Restarts int           `json:"restarts,omitempty"`
+	Backoff  time.Duration `json:"backoff,omitempty"`
+	// Supervisor is the process that waits to start it again, and SupervisorStart its start time; zero unless Restarting.
+	Supervisor      int    `json:"supervisor,omitempty"`
+	SupervisorStart uint64 `json:"supervisorStart,omitempty"`
+	// Before is the run before this one, if the policy has begun this one: who waits for its end may come too late for it.
+	Before *Run `json:"before,omitempty"`
 	// Ports are those that are published while it runs: a list of many containers needs them, and the job they come from is large.
 	Ports []plan.PortRule `json:"ports,omitempty"`
 	Stats *cgroup.Stats   `json:"stats,omitempty"` // counters of the cgroup at the end
 	Times *plan.Times     `json:"times,omitempty"` // when each step of the last start was made
+}
+
+// Run is one that is over.
+type Run struct {
+	Started  time.Time `json:"started"`
+	ExitCode int       `json:"exitCode"`
 }
 
 // Alive reports whether a container has processes: it runs, or is paused. That somebody holds its lock says nothing of that: it may be

@@ -48,6 +48,9 @@ func Repair(locks string, dir func(id string) string, nameFile func(id string) s
 	return errors.Join(errs...)
 }
 
+// ErrWaiting is the error in the state of a container that nobody will start again, though its policy wants it.
+const ErrWaiting = "its supervisor was killed while it waited to start it again"
+
 // RepairOne does what Repair does for one container, whose lock the caller holds.
 func RepairOne(dir, nameFile string) error {
 	if _, err := os.Stat(dir); os.IsNotExist(err) {
@@ -83,8 +86,14 @@ func RepairOne(dir, nameFile string) error {
 	if _, ok := ReadEnd(job.state(), dir, job.ID, last); ok {
 		return nil
 	}
+	if last.Status == Restarting { // the run is over, and its end was told
+		last.Status, last.Error = Exited, ErrWaiting
+		last.Supervisor, last.SupervisorStart = 0, 0
+		return WriteState(dir, last)
+	}
 	*last = State{
 		Status: Exited, ExitCode: 137, Started: last.Started, Finished: time.Now().UTC(), Error: "its supervisor was killed", Times: last.Times,
+		Restarts: last.Restarts,
 	}
 	event.Write(job.state(), event.New(event.Container, event.Die, job.Actor, "exitCode", "137"))
 	return WriteState(dir, last)

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -22,12 +23,17 @@ type resident struct {
 	pid                                   int
 	pidfd, console, stdin, stdout, stderr int // descriptors; -1: none
 	logMaxSize, logMaxFiles               int
-	ports                                 []int
+	// Of a health check, in milliseconds; interval 0: there is none.
+	interval, startPeriod, startInterval int
+	ports                                []int
 }
 
 // fields are the numbers of r in the order in which they are passed on.
 func (r *resident) fields() []*int {
-	return []*int{&r.pid, &r.pidfd, &r.console, &r.stdin, &r.stdout, &r.stderr, &r.logMaxSize, &r.logMaxFiles}
+	return []*int{
+		&r.pid, &r.pidfd, &r.console, &r.stdin, &r.stdout, &r.stderr, &r.logMaxSize, &r.logMaxFiles, &r.interval, &r.startPeriod,
+		&r.startInterval,
+	}
 }
 
 // args writes r as arguments: the directory, and numbers. JSON would cost the new process more memory than all else it does.
@@ -83,6 +89,10 @@ func (s *supervisor) becomeResident() {
 		console: number(s.console), stdin: number(s.pipes.stdin), stdout: number(s.pipes.stdout), stderr: number(s.pipes.stderr),
 		logMaxSize: int(s.job.LogMaxSize), logMaxFiles: s.job.LogMaxFiles,
 	}
+	if h := s.job.Health; h != nil {
+		r.interval, r.startPeriod = int(h.Interval.Milliseconds()), int(h.StartPeriod.Milliseconds())
+		r.startInterval = int(h.StartInterval.Milliseconds())
+	}
 	// Where the plan joined a PID namespace (--pid=container:), children of this thread are still born there, and such a process
 	// can't start a thread (clone(2), CLONE_THREAD, EINVAL): the new program would end at once, and the container with it.
 	own, _ := os.Readlink("/proc/thread-self/ns/pid")
@@ -137,7 +147,13 @@ func Resident(dir, numbers string) int {
 	s.leave()
 	s.connect()
 	go settle()
+	if r.interval > 0 {
+		ms := func(n int) time.Duration { return time.Duration(n) * time.Millisecond }
+		// It was started a moment ago.
+		s.watchHealth(Health{Interval: ms(r.interval), StartPeriod: ms(r.startPeriod), StartInterval: ms(r.startInterval)}, time.Now())
+	}
 	ws := s.reap()
+	s.checks.stop()
 	job, err := ReadJob(dir)
 	if err != nil {
 		return 125
@@ -147,7 +163,7 @@ func Resident(dir, numbers string) int {
 		s.state = *last
 	}
 	code := s.drain(ws)
-	s.finish(code)
+	s.over(code, func() { s.followers.end(code) })
 	s.followers.end(code)
 	return 0
 }

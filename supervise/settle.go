@@ -27,6 +27,13 @@ func settle() {
 	drop(spans)
 }
 
+// settleAgain does the same for what a process that is settled has just used.
+func settleAgain() {
+	if maps, err := os.ReadFile("/proc/self/maps"); err == nil {
+		drop(fileSpans(maps))
+	}
+}
+
 func drop(spans [][2]uintptr) {
 	for _, s := range spans {
 		unix.RawSyscall(unix.SYS_MADVISE, s[0], s[1], unix.MADV_DONTNEED)

@@ -109,6 +109,7 @@ type supervisor struct {
 	session   session
 	caller    caller
 	followers followers
+	checks    checks
 	log       *logger
 	proc      *fork.Process
 	pipes     *pipes
@@ -194,23 +195,29 @@ func (s *supervisor) serve() int {
 		seen, ws, ended = s.watch.Wait()
 	}
 	if !ended {
+		if s.job.Health != nil {
+			s.watchHealth(*s.job.Health, s.state.Started)
+		}
 		ws = s.reap()
 	}
+	s.checks.stop()
 	drained := s.timed("ends what is left, waits for the last output")
 	code := s.drain(ws)
 	drained()
 	finished := s.timed("takes back cgroups, firewall entries, address; writes down the end")
-	left := s.finish(code)
-	finished()
-	if seen != nil {
-		seen.Spans = s.trace().Spans
+	tell := func(left error) {
+		finished()
+		if seen != nil {
+			seen.Spans = s.trace().Spans
+		}
+		end := Event{Exited: true, Code: code, Trace: seen}
+		if left != nil {
+			end.Error = left.Error()
+		}
+		s.session.send(end)
+		s.followers.end(code)
 	}
-	end := Event{Exited: true, Code: code, Trace: seen}
-	if left != nil {
-		end.Error = left.Error()
-	}
-	s.session.send(end)
-	s.followers.end(code)
+	tell(s.over(code, func() { tell(nil) }))
 	return 0
 }
 
@@ -221,7 +228,7 @@ func (s *supervisor) start() error {
 	if s.log, err = openLog(logPath(s.job), s.job.LogMaxSize, s.job.LogMaxFiles); err != nil {
 		return err
 	}
-	if n := s.job.Network; n != nil && len(n.Ports) > 0 {
+	if n := s.job.Network; n != nil && len(n.Ports) > 0 && s.ports == nil {
 		if s.ports, err = network.Reserve(reservations(n.Ports)); err != nil {
 			return err
 		}
@@ -249,7 +256,14 @@ func (s *supervisor) start() error {
 	}
 	defer s.timed("writes down that it runs")()
 	start, _ := fork.StartTime(s.proc.PID)
-	s.state = State{Status: Running, PID: s.proc.PID, Start: start, Boot: BootID(), Started: time.Now().UTC(), Times: s.state.Times}
+	last := s.state
+	s.state = State{
+		Status: Running, PID: s.proc.PID, Start: start, Boot: BootID(), Started: time.Now().UTC(), Times: last.Times,
+		Restarts: last.Restarts, Backoff: last.Backoff,
+	}
+	if last.Restarts > 0 {
+		s.state.Before = &Run{last.Started, last.ExitCode}
+	}
 	if s.job.Network != nil {
 		s.state.Ports = s.job.Network.Ports
 	}

@@ -16,6 +16,12 @@ import (
 
 // Undo takes back what the plan of a job made and gives its address back. Doing it twice does no harm.
 func Undo(job *Job) error {
+	err := undoSteps(job)
+	releaseNetwork(job)
+	return err
+}
+
+func undoSteps(job *Job) error {
 	var errs []error
 	for _, step := range job.Undo {
 		if _, ok := step.Op.(*plan.LinkDelete); ok {
@@ -25,7 +31,6 @@ func Undo(job *Job) error {
 			errs = append(errs, fmt.Errorf("undo %s: %w", step.Op, err))
 		}
 	}
-	releaseNetwork(job)
 	return errors.Join(errs...)
 }
 

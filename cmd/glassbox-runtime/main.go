@@ -27,6 +27,12 @@ func run(args []string) int {
 	case len(args) == 3 && args[0] == "resident":
 		hide()
 		return supervise.Resident(args[1], args[2])
+	case len(args) == 3 && args[0] == "again":
+		hide()
+		return supervise.Again(args[1], args[2])
+	case len(args) == 2 && args[0] == "check":
+		hide()
+		return supervise.RunCheck(args[1])
 	case len(args) == 2 && args[0] == "doorkeeper":
 		hide()
 		return supervise.Doorkeeper(args[1])

@@ -93,7 +93,7 @@ func one(e *engine.Engine, n int) error {
 	if code, err := follower.Wait(ctx); err != nil || code != 3 {
 		return fmt.Errorf("follower: code %d, %w", code, err)
 	}
-	if code, err := e.Wait(ctx, name); err != nil || code != 3 {
+	if code, err := e.Wait(ctx, name, ""); err != nil || code != 3 {
 		return fmt.Errorf("wait: code %d, %w", code, err)
 	}
 	if len(warned) > 0 {
