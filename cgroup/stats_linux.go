@@ -50,6 +50,8 @@ type MemoryStats struct {
 	Failures     uint64 `json:"failures"`  // how often the limit was reached; v1 misses some where memory and swap have the same limit
 	OOM          uint64 `json:"oom"`       // how often reclaim didn't help (v2)
 	OOMKills     uint64 `json:"oomKills"`  // processes killed
+	// Counters are all of memory.stat, under the kernel's names. They are read, not stored.
+	Counters map[string]uint64 `json:"-"`
 }
 
 // PidsStats are processes and threads.
@@ -162,7 +164,7 @@ func (r *reader) memory() MemoryStats {
 			Usage: r.number(dir, "memory.current"), MaxUsage: r.number(dir, "memory.peak"), Limit: r.limit(dir, "memory.max"),
 			Cache: stat["file"], Anon: stat["anon"], InactiveFile: stat["inactive_file"], Kernel: stat["kernel"],
 			Swap: r.number(dir, "memory.swap.current"), SwapLimit: r.limit(dir, "memory.swap.max"),
-			Failures: events["max"], OOM: events["oom"], OOMKills: events["oom_kill"],
+			Failures: events["max"], OOM: events["oom"], OOMKills: events["oom_kill"], Counters: stat,
 		}
 	}
 	m := MemoryStats{
@@ -170,7 +172,7 @@ func (r *reader) memory() MemoryStats {
 		Limit: r.limit(dir, "memory.limit_in_bytes"),
 		Cache: stat["total_cache"], Anon: stat["total_rss"], InactiveFile: stat["total_inactive_file"],
 		Kernel: r.number(dir, "memory.kmem.usage_in_bytes"), Swap: stat["total_swap"], SwapLimit: r.limit(dir, "memory.memsw.limit_in_bytes"),
-		Failures: r.number(dir, "memory.failcnt") + r.number(dir, "memory.memsw.failcnt"),
+		Failures: r.number(dir, "memory.failcnt") + r.number(dir, "memory.memsw.failcnt"), Counters: stat,
 	}
 	if m.SwapLimit != Unlimited {
 		m.SwapLimit -= min(m.SwapLimit, m.Limit)

@@ -431,19 +431,3 @@ func (e *Engine) Unpause(ctx context.Context, ref string) error {
 	e.happened(c, event.Unpause)
 	return nil
 }
-
-// Stats reads the counters of a running container's cgroup, or those that were kept at its end.
-func (e *Engine) Stats(ref string) (*cgroup.Stats, error) {
-	c, s, err := e.load(ref)
-	if err != nil {
-		return nil, err
-	}
-	if s.Stats != nil {
-		return s.Stats, nil
-	}
-	paths, err := e.cgroups(c.ID)
-	if err != nil {
-		return nil, conflict("container %s has never been started", ref)
-	}
-	return cgroup.ReadStats(paths)
-}

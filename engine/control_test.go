@@ -204,8 +204,8 @@ func TestPaused(t *testing.T) {
 	if err := e.Pause(t.Context(), "web"); !errors.Is(err, ErrConflict) {
 		t.Errorf("to pause one that doesn't run: %v", err)
 	}
-	if _, err := e.Stats("web"); !errors.Is(err, ErrConflict) || !strings.Contains(err.Error(), "never been started") {
-		t.Errorf("numbers of one that never ran: %v", err)
+	if s, err := e.Stats(t.Context(), "web", nil); err != nil || s.Name != "/web" || s.Pids.Current != 0 || !s.Read.IsZero() {
+		t.Errorf("numbers of one that never ran: %+v, %v", s, err)
 	}
 	supervised(t, e, c, supervise.State{PID: os.Getpid()})
 	if err := e.Unpause(t.Context(), "web"); !errors.Is(err, ErrConflict) || !strings.Contains(err.Error(), "is not paused") {

@@ -24,7 +24,7 @@ func (e *Engine) Inspect(ref string) (*docker.Container, error) {
 		}
 	}
 	if s.Status == supervise.Running || s.Status == supervise.Paused {
-		d.Stats, _ = e.Stats(c.ID)
+		d.Stats, _ = e.counters(c.ID, s)
 	}
 	return docker.Inspect(d), nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/system"
 
+	"glassbox/cgroup"
 	ours "glassbox/container"
 	"glassbox/docker"
 	"glassbox/plan"
@@ -213,4 +214,35 @@ func TestInfo(t *testing.T) {
 		Labels:   []string{}, CDISpecDirs: []string{}, Swarm: docker.Swarm{LocalNodeState: "inactive"}, SecurityOptions: []string{"name=seccomp"},
 	})
 	same[system.Info](t, "empty", docker.Info{CgroupVersion: "1"})
+}
+
+// TestStats: on cgroup v1 what isn't counted is an empty list, on v2 null.
+func TestStats(t *testing.T) {
+	counted := &cgroup.Stats{
+		CPU:    cgroup.CPUStats{Usage: 7, User: 3, System: 4, Periods: 2, ThrottledPeriods: 1, ThrottledTime: 9},
+		Memory: cgroup.MemoryStats{Usage: 5, MaxUsage: 6, Limit: cgroup.Unlimited, Failures: 1, Counters: map[string]uint64{"anon": 3}},
+		Pids:   cgroup.PidsStats{Current: 2, Limit: 10},
+		IO:     []cgroup.IOStats{{Major: 8, ReadBytes: 1, WriteBytes: 2, Reads: 3, Writes: 4}},
+	}
+	r := docker.Reading{
+		At: time.Unix(1e9, 0).UTC(), Cgroup: counted, SystemUsage: 99, CPUs: 2, HostMemory: 1 << 30,
+		Networks: map[string]docker.NetworkStats{"eth0": {RxBytes: 1, TxDropped: 2}},
+	}
+	before := docker.Measure("c", "web", r, nil)
+	for _, r.V1 = range []bool{true, false} {
+		same[container.StatsResponse](t, "stats", docker.Measure("c", "web", r, before))
+	}
+	same[container.StatsResponse](t, "not running", docker.Measure("c", "web", docker.Reading{Cgroup: &cgroup.Stats{}}, nil))
+	data, err := json.Marshal(docker.Measure("c", "web", r, before))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var theirs container.StatsResponse
+	if err := json.Unmarshal(data, &theirs); err != nil {
+		t.Fatal(err)
+	}
+	if theirs.MemoryStats.Limit != 1<<30 || theirs.PreCPUStats.CPUUsage.TotalUsage != 7 || theirs.Networks["eth0"].TxDropped != 2 ||
+		theirs.MemoryStats.Stats["anon"] != 3 || theirs.PidsStats.Limit != 10 || !theirs.PreRead.Equal(r.At) {
+		t.Errorf("got %s", data)
+	}
 }

@@ -1,0 +1,76 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"glassbox/cgroup"
+	"glassbox/container"
+	"glassbox/docker"
+	"glassbox/fork"
+	"glassbox/supervise"
+)
+
+// Stats measures a running container in the shape of Docker's API (GET /containers/{id}/stats). before, if it isn't nil, is the answer
+// before this one, from which a caller works out what happened since. Of one that doesn't run there is an answer without numbers, as with
+// Docker.
+func (e *Engine) Stats(ctx context.Context, ref string, before *docker.Stats) (*docker.Stats, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	c, s, err := e.load(ref)
+	if err != nil {
+		return nil, err
+	}
+	if s.Status != supervise.Running && s.Status != supervise.Paused {
+		return docker.Measure(c.ID, c.Name, docker.Reading{Cgroup: &cgroup.Stats{}}, nil), nil
+	}
+	paths, err := e.cgroups(c.ID)
+	if err != nil {
+		return nil, err
+	}
+	counted, err := cgroup.ReadStats(paths)
+	if err != nil {
+		return nil, err
+	}
+	facts, err := e.probe(ctx)
+	if err != nil {
+		return nil, err
+	}
+	_, v1 := paths["memory"]
+	r := docker.Reading{At: time.Now(), Cgroup: counted, V1: v1, CPUs: facts.CPUs, HostMemory: facts.Memory, Networks: traffic(c, s)}
+	if text, err := os.ReadFile("/proc/stat"); err == nil {
+		r.SystemUsage = docker.ParseSystemUsage(string(text))
+	}
+	return docker.Measure(c.ID, c.Name, r, before), nil
+}
+
+// traffic is what has passed through the network devices of a container. As with Docker the host's network is none of it.
+func traffic(c *container.Container, s *supervise.State) map[string]docker.NetworkStats {
+	if c.Network() == "host" {
+		return nil
+	}
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/dev", s.PID))
+	if err != nil {
+		return nil
+	}
+	// Read before it is asked whether the process is still the container's: afterwards the file could be another's.
+	if start, err := fork.StartTime(s.PID); err != nil || start != s.Start {
+		return nil
+	}
+	return docker.ParseTraffic(string(text))
+}
+
+// counters are those of a container's cgroup: as they are while it runs, or as they were at its end.
+func (e *Engine) counters(id string, s *supervise.State) (*cgroup.Stats, error) {
+	if s.Stats != nil {
+		return s.Stats, nil
+	}
+	paths, err := e.cgroups(id)
+	if err != nil {
+		return nil, conflict("container %s has never been started", id)
+	}
+	return cgroup.ReadStats(paths)
+}
