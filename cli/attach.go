@@ -40,7 +40,7 @@ The exit code is the container's, or 1 after the detach keys.`,
 				return err
 			}
 			at := attachment{app: a, proxy: proxy, keys: keys, stdin: !noStdin, stdout: true, stderr: true}
-			v, err := e.Inspect(args[0])
+			v, err := e.Inspect(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"slices"
 	"strings"
 
@@ -28,11 +29,11 @@ func (a *app) completeIn(states ...string) cobra.CompletionFunc {
 		if len(args) > 0 && !strings.Contains(cmd.Use, "...]") {
 			return nil, cobra.ShellCompDirectiveDefault // what follows the one container is a program's, or a new name
 		}
-		return a.containerNames(args, states...), cobra.ShellCompDirectiveNoFileComp
+		return a.containerNames(cmd.Context(), args, states...), cobra.ShellCompDirectiveNoFileComp
 	}
 }
 
-func (a *app) containerNames(without []string, states ...string) []string {
+func (a *app) containerNames(ctx context.Context, without []string, states ...string) []string {
 	e, err := a.open()
 	if err != nil {
 		return nil
@@ -41,7 +42,7 @@ func (a *app) containerNames(without []string, states ...string) []string {
 	for _, s := range states {
 		o.Filters = append(o.Filters, "status="+s)
 	}
-	list, _ := e.List(o)
+	list, _ := e.List(ctx, o)
 	var names []string
 	for _, s := range list {
 		if name := nameOf(s); !slices.Contains(without, name) {
@@ -85,7 +86,7 @@ func (a *app) completeObjects(kind string) cobra.CompletionFunc {
 		}
 		var names []string
 		if only != "image" {
-			names = append(names, a.containerNames(args)...)
+			names = append(names, a.containerNames(cmd.Context(), args)...)
 		}
 		if only != "container" {
 			names = append(names, a.imageNames(args)...)
@@ -122,7 +123,7 @@ func (a *app) flagValues(cmd *cobra.Command, flag string) func() []string {
 	others := func(list string) func() []string {
 		return func() []string {
 			out := strings.Fields(list)
-			for _, name := range a.containerNames(nil, "running", "paused") {
+			for _, name := range a.containerNames(cmd.Context(), nil, "running", "paused") {
 				out = append(out, "container:"+name)
 			}
 			return out

@@ -250,13 +250,14 @@ func (a *app) rmiCommand() *cobra.Command {
   glassbox rmi $(glassbox images -q --filter dangling=true)`,
 		Args:              atLeast(1),
 		ValidArgsFunction: a.completeImages,
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			e, err := a.open()
 			if err != nil {
 				return err
 			}
 			return a.each(args, func(ref string) (string, error) {
-				gone, err := e.Images().Remove(ref, image.RemoveOptions{Force: force, InUse: e.ImageUsers})
+				users := func(id string) []string { return e.ImageUsers(cmd.Context(), id) }
+				gone, err := e.Images().Remove(ref, image.RemoveOptions{Force: force, InUse: users})
 				if err != nil {
 					return "", err
 				}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"runtime"
 	"strings"
@@ -18,8 +19,8 @@ func (a *app) infoCommand() *cobra.Command {
 		Example: `  glassbox info
   glassbox info -f '{{.CgroupVersion}} {{.Architecture}}'`,
 		Args: noArgs,
-		RunE: func(*cobra.Command, []string) error {
-			i, err := a.info()
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			i, err := a.info(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -34,12 +35,12 @@ func (a *app) infoCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *app) info() (*docker.Info, error) {
+func (a *app) info(ctx context.Context) (*docker.Info, error) {
 	e, err := a.open()
 	if err != nil {
 		return nil, err
 	}
-	return e.Info(Version)
+	return e.Info(ctx, Version)
 }
 
 func (a *app) printInfo(i *docker.Info) {

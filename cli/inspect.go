@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,7 +27,7 @@ func (a *app) inspectCommand() *cobra.Command {
 	cmd.Flags().StringVar(&kind, "type", "", "Only objects of this type (container|image)")
 	format := cmd.Flags().Lookup("format")
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
-		return a.inspect(kind, format.Value.String(), image.Platform{}, args)
+		return a.inspect(cmd.Context(), kind, format.Value.String(), image.Platform{}, args)
 	}
 	return cmd
 }
@@ -42,8 +43,8 @@ func (a *app) inspectOf(kind string) *cobra.Command {
 		Args:    atLeast(1),
 
 		ValidArgsFunction: a.completeObjects(kind),
-		RunE: func(_ *cobra.Command, args []string) error {
-			return a.inspect(kind, format, image.Platform(platform), args)
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.inspect(cmd.Context(), kind, format, image.Platform(platform), args)
 		},
 	}
 	if kind == "image" {
@@ -53,7 +54,7 @@ func (a *app) inspectOf(kind string) *cobra.Command {
 	return cmd
 }
 
-func (a *app) inspect(kind, format string, platform image.Platform, args []string) error {
+func (a *app) inspect(ctx context.Context, kind, format string, platform image.Platform, args []string) error {
 	if kind != "" && kind != "container" && kind != "image" {
 		return &usageError{fmt.Errorf("%q is not a valid value for --type: container or image", kind)}
 	}
@@ -69,7 +70,7 @@ func (a *app) inspect(kind, format string, platform image.Platform, args []strin
 	found := []any{}
 	failed := false
 	for _, ref := range args {
-		v, err := lookup(e, kind, ref, platform)
+		v, err := lookup(ctx, e, kind, ref, platform)
 		if err == nil && format != "" && format != "json" {
 			var b bytes.Buffer
 			if err = printValue(&b, format, v); err == nil {
@@ -114,9 +115,9 @@ func object(kind string) string {
 }
 
 // lookup finds a container, or else an image.
-func lookup(e *engine.Engine, kind, ref string, platform image.Platform) (any, error) {
+func lookup(ctx context.Context, e *engine.Engine, kind, ref string, platform image.Platform) (any, error) {
 	if kind != "image" {
-		v, err := e.Inspect(ref)
+		v, err := e.Inspect(ctx, ref)
 		if !errors.Is(err, engine.ErrNotFound) {
 			return v, err
 		}

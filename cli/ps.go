@@ -120,7 +120,7 @@ func (a *app) psCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			list, err := e.List(o)
+			list, err := e.List(cmd.Context(), o)
 			if err != nil {
 				return err
 			}

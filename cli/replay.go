@@ -93,5 +93,5 @@ func (f *fixedPlan) create(ctx context.Context, a *app, e *engine.Engine, c *cre
 		return nil, fmt.Errorf("the plan is %s, and --require-plan allows only %s\nhint: glassbox explain --diff shows what has changed, if "+
 			"the approved plan was kept", hash, f.hash)
 	}
-	return e.CreateFixed(p, co)
+	return e.CreateFixed(ctx, p, co)
 }

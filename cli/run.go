@@ -210,7 +210,7 @@ func (a *app) startCommand() *cobra.Command {
 				return errors.New("you cannot start and attach multiple containers at once")
 			}
 			at := attachment{app: a, proxy: proxy, keys: keys, stdin: interactive, stdout: true, stderr: true}
-			if at.tty, err = hasTTY(e, args[0]); err != nil {
+			if at.tty, err = hasTTY(cmd.Context(), e, args[0]); err != nil {
 				return err
 			}
 			if at.tty && interactive && !a.isTerminal() {
@@ -227,8 +227,8 @@ func (a *app) startCommand() *cobra.Command {
 }
 
 // hasTTY reports whether a container was made with -t.
-func hasTTY(e *engine.Engine, ref string) (bool, error) {
-	v, err := e.Inspect(ref)
+func hasTTY(ctx context.Context, e *engine.Engine, ref string) (bool, error) {
+	v, err := e.Inspect(ctx, ref)
 	if err != nil {
 		return false, err
 	}

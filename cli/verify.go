@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -62,7 +63,7 @@ The exit code is 0 if all that can be observed is so, or differs only by what th
 			return nil
 		},
 		ValidArgsFunction: a.completeContainers(false),
-		RunE:              func(_ *cobra.Command, args []string) error { return a.verify(&x, args) },
+		RunE:              func(cmd *cobra.Command, args []string) error { return a.verify(cmd.Context(), &x, args) },
 	}
 	fs := cmd.Flags()
 	fs.BoolVar(&x.all, "all", false, "All containers that run")
@@ -83,7 +84,7 @@ type compared struct {
 	refused string
 }
 
-func (a *app) verify(x *verifyFlags, args []string) error {
+func (a *app) verify(ctx context.Context, x *verifyFlags, args []string) error {
 	var reports []*verify.Report
 	failed := 0
 	try := func(find func() (*compared, error)) {
@@ -113,11 +114,11 @@ func (a *app) verify(x *verifyFlags, args []string) error {
 			if err != nil {
 				return nil, err
 			}
-			refused, err := e.Refused(p)
+			refused, err := e.Refused(ctx, p)
 			return &compared{p, verify.Target{PID: x.pid}, refused}, err
 		})
 	} else {
-		names, find, err := a.liveContainers(x)
+		names, find, err := a.liveContainers(ctx, x)
 		if err != nil {
 			return err
 		}
@@ -148,7 +149,7 @@ func (a *app) verify(x *verifyFlags, args []string) error {
 }
 
 // liveContainers lists what runs, and returns what finds one of them: the engine's containers, or those of glassbox-runtime.
-func (a *app) liveContainers(x *verifyFlags) (names []string, find func(string) (*compared, error), err error) {
+func (a *app) liveContainers(ctx context.Context, x *verifyFlags) (names []string, find func(string) (*compared, error), err error) {
 	if x.runtimeRoot != "" {
 		r := &bundle.Runtime{Root: x.runtimeRoot}
 		if x.all {
@@ -172,7 +173,7 @@ func (a *app) liveContainers(x *verifyFlags) (names []string, find func(string) 
 		return nil, nil, err
 	}
 	if x.all {
-		list, err := e.List(engine.ListOptions{})
+		list, err := e.List(ctx, engine.ListOptions{})
 		if err != nil {
 			return nil, nil, err
 		}
@@ -181,7 +182,7 @@ func (a *app) liveContainers(x *verifyFlags) (names []string, find func(string) 
 		}
 	}
 	return names, func(ref string) (*compared, error) {
-		l, err := e.Live(ref)
+		l, err := e.Live(ctx, ref)
 		if err != nil {
 			return nil, err
 		}

@@ -59,6 +59,7 @@ func (e *Engine) lost(id string, run *supervise.State) *supervise.State {
 	default:
 		return run
 	}
+	e.orphan.Store(true)
 	if end, ok := supervise.ReadEnd(e.cfg.State, e.dir(id), id, run); ok {
 		return end
 	}
@@ -72,8 +73,8 @@ func (e *Engine) lost(id string, run *supervise.State) *supervise.State {
 }
 
 // running returns a container that runs (or is paused).
-func (e *Engine) running(ref string) (*container.Container, *supervise.State, error) {
-	c, s, err := e.load(ref)
+func (e *Engine) running(ctx context.Context, ref string) (*container.Container, *supervise.State, error) {
+	c, s, err := e.load(ctx, ref)
 	if err != nil {
 		return nil, nil, err
 	}

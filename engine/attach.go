@@ -21,7 +21,7 @@ type AttachOptions struct{ Streams }
 // Attach follows a container that runs: what it writes from now on, until its end or until the context's. Any number can do so at once.
 // One that takes its output more slowly than the container writes is cut off (see supervise.ErrCutOff).
 func (e *Engine) Attach(ctx context.Context, ref string, o AttachOptions) (*Session, error) {
-	id, err := e.resolve(ref)
+	id, err := e.find(ctx, ref)
 	if err != nil {
 		return nil, err
 	}

@@ -49,7 +49,7 @@ func (e *Engine) Kill(ctx context.Context, ref, name string) error {
 	if err != nil {
 		return err
 	}
-	c, s, err := e.load(ref)
+	c, s, err := e.load(ctx, ref)
 	if err != nil {
 		return err
 	}
@@ -67,7 +67,7 @@ func (e *Engine) Kill(ctx context.Context, ref, name string) error {
 		e.happened(c, event.Kill, "signal", strconv.Itoa(int(sig)))
 		return e.halt(ctx, c, func(*supervise.State) error { return e.killNow(ctx, c) })
 	}
-	if c, s, err = e.running(ref); err != nil {
+	if c, s, err = e.running(ctx, ref); err != nil {
 		return err
 	}
 	if err := e.signal(c, s, sig); errors.Is(err, unix.ESRCH) {
@@ -165,7 +165,7 @@ func (e *Engine) ended(ctx context.Context, id string, run *supervise.State, tim
 // Stop asks a container to end, and kills it when it hasn't after a time (seconds; nil: what the container was created with, or
 // 10; negative: never). One that doesn't run is left alone.
 func (e *Engine) Stop(ctx context.Context, ref string, timeout *int, name string) error {
-	c, s, err := e.load(ref)
+	c, s, err := e.load(ctx, ref)
 	if err != nil {
 		return err
 	}
@@ -241,7 +241,7 @@ type RemoveOptions struct {
 
 // Remove removes a container that doesn't run, or any with Force.
 func (e *Engine) Remove(ctx context.Context, ref string, o RemoveOptions) error {
-	id, err := e.resolve(ref)
+	id, err := e.find(ctx, ref)
 	if err != nil {
 		return err
 	}
@@ -296,13 +296,16 @@ func (e *Engine) remove(c *container.Container) error {
 // lockStopped takes the lock of a container that is to be removed, waiting for it as long as the context goes on. One that was being
 // started at the first look runs by now, and its supervisor keeps the lock until its end: it is killed by force, and else it stays.
 func (e *Engine) lockStopped(ctx context.Context, id, ref string, force bool) (f *os.File, fresh bool, err error) {
+	var killed *supervise.State // the run that has got its signal: nobody needs it twice, nor two events of it
 	for {
 		f, fresh, err = state.Lock(e.lockFile(id), false)
 		if err != unix.EWOULDBLOCK {
 			return f, fresh, err
 		}
-		// Also of one whose container.json can't be read.
-		if s, err := e.state(id); err == nil && (s.Alive() || s.Status == supervise.Restarting) {
+		s, err := e.state(id) // of one whose container.json can't be read, too
+		same := err == nil && killed != nil && killed.PID == s.PID && killed.Start == s.Start && killed.Status == s.Status
+		if err == nil && (s.Alive() || s.Status == supervise.Restarting) && !same {
+			killed = s
 			if !force {
 				return nil, false, conflict("cannot remove container %q: it has been started: stop it before removing or force remove", ref)
 			}
@@ -323,7 +326,7 @@ func (e *Engine) Rename(ctx context.Context, ref, name string) error {
 	if !validName(name) {
 		return invalid("invalid container name (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", name)
 	}
-	id, err := e.resolve(ref)
+	id, err := e.find(ctx, ref)
 	if err != nil {
 		return err
 	}
@@ -379,7 +382,7 @@ func (e *Engine) Pause(ctx context.Context, ref string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	c, s, err := e.running(ref)
+	c, s, err := e.running(ctx, ref)
 	if err != nil {
 		return err
 	}
@@ -418,7 +421,7 @@ func (e *Engine) Unpause(ctx context.Context, ref string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	c, s, err := e.running(ref)
+	c, s, err := e.running(ctx, ref)
 	if err != nil {
 		return err
 	}

@@ -3,8 +3,10 @@ package engine
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -94,7 +96,7 @@ func TestSignals(t *testing.T) {
 	if err := e.Kill(t.Context(), "web", "NOSUCH"); !errors.Is(err, ErrInvalid) {
 		t.Errorf("no signal: %v", err)
 	}
-	if live, err := e.Live("web"); err == nil || !strings.Contains(err.Error(), "the plan of container web") {
+	if live, err := e.Live(t.Context(), "web"); err == nil || !strings.Contains(err.Error(), "the plan of container web") {
 		t.Errorf("one without a plan: %+v, %v", live, err)
 	}
 	if err := e.Stop(t.Context(), "web", nil, ""); err != nil {
@@ -110,7 +112,7 @@ func TestSignals(t *testing.T) {
 	if err := e.Stop(t.Context(), "web", &zero, "SIGWINCH"); err != nil {
 		t.Fatal(err)
 	}
-	if _, s, err := e.load("web"); err != nil || s.ExitCode != 137 || s.Status != supervise.Exited {
+	if _, s, err := e.load(t.Context(), "web"); err != nil || s.ExitCode != 137 || s.Status != supervise.Exited {
 		t.Errorf("after the time it is %+v, %v", s, err)
 	}
 	if err := cmd.Process.Signal(unix.Signal(0)); err == nil {
@@ -128,6 +130,8 @@ func TestSignals(t *testing.T) {
 	if _, err := e.Wait(ctx, "web", ""); err != context.DeadlineExceeded {
 		t.Errorf("the wait with a context that ends: %v", err)
 	}
+	ctx, cancel = context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
 	forever := -1
 	if err := e.Stop(ctx, "web", &forever, "WINCH"); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("to stop with all time and a context that ends: %v", err)
@@ -226,7 +230,7 @@ func TestPaused(t *testing.T) {
 	if _, err := e.Attach(t.Context(), "web", AttachOptions{}); !errors.Is(err, ErrConflict) || !strings.Contains(err.Error(), "paused") {
 		t.Errorf("to attach to one that is paused: %v", err)
 	}
-	if _, err := e.target("web", c.ID); !errors.Is(err, ErrConflict) || !strings.Contains(err.Error(), "unpause") {
+	if _, err := e.target(t.Context(), "web", c.ID); !errors.Is(err, ErrConflict) || !strings.Contains(err.Error(), "unpause") {
 		t.Errorf("exec in one that is paused: %v", err)
 	}
 }
@@ -297,5 +301,74 @@ func TestEvents(t *testing.T) {
 		if err := e.Rename(t.Context(), "db2", "db"); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// TestRemoveSignalsOnce: a container whose container.json can't be read is killed by force once, however long its end takes.
+func TestRemoveSignalsOnce(t *testing.T) {
+	e := opened(t)
+	c := create(t, e, container.Words{Name: "web"})
+	sleeper := exec.Command("sleep", "1000")
+	if err := sleeper.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { sleeper.Process.Kill(); sleeper.Wait() }()
+	start, err := fork.StartTime(sleeper.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	supervised(t, e, c, supervise.State{PID: sleeper.Process.Pid, Start: start}) // the test holds its lock, as if its end took long
+	if err := os.WriteFile(filepath.Join(e.dir(c.ID), supervise.ContainerFile), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if err := e.Remove(ctx, c.ID, RemoveOptions{Force: true}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v, want the end of the context", err)
+	}
+	kills := 0
+	err = e.Events(t.Context(), EventOptions{Since: began, Until: time.Now(), Filters: []string{"event=kill"}}, func(event.Event) error {
+		kills++
+		return nil
+	})
+	if err != nil || kills != 1 {
+		t.Errorf("got %d signals, %v, want 1", kills, err)
+	}
+}
+
+// TestContextsHonoured: a verb whose context is over does nothing, and says so.
+func TestContextsHonoured(t *testing.T) {
+	e := opened(t)
+	create(t, e, container.Words{Name: "web"})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for name, verb := range map[string]func() error{
+		"list":    func() error { _, err := e.List(ctx, ListOptions{All: true}); return err },
+		"inspect": func() error { _, err := e.Inspect(ctx, "web"); return err },
+		"stats":   func() error { _, err := e.Stats(ctx, "web", nil); return err },
+		"info":    func() error { _, err := e.Info(ctx, "1"); return err },
+		"live":    func() error { _, err := e.Live(ctx, "web"); return err },
+		"create":  func() error { _, err := e.Create(ctx, CreateOptions{Name: "db"}); return err },
+		"start":   func() error { _, err := e.Start(ctx, "web", StartOptions{}); return err },
+		"attach":  func() error { _, err := e.Attach(ctx, "web", AttachOptions{}); return err },
+		"exec":    func() error { _, err := e.Exec(ctx, "web", ExecOptions{Command: []string{"x"}}); return err },
+		"stop":    func() error { return e.Stop(ctx, "web", nil, "") },
+		"kill":    func() error { return e.Kill(ctx, "web", "") },
+		"wait":    func() error { _, err := e.Wait(ctx, "web", ""); return err },
+		"pause":   func() error { return e.Pause(ctx, "web") },
+		"unpause": func() error { return e.Unpause(ctx, "web") },
+		"rename":  func() error { return e.Rename(ctx, "web", "db") },
+		"restart": func() error { return e.Restart(ctx, "web", nil) },
+		"logs":    func() error { return e.Logs(ctx, "web", LogOptions{}, io.Discard, io.Discard) },
+		"subject": func() error { _, err := e.Subject(ctx, "container:web"); return err },
+		"remove":  func() error { return e.Remove(ctx, "web", RemoveOptions{}) },
+	} {
+		if err := verb(); !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: got %v, want the context's error", name, err)
+		}
+	}
+	if c, _, err := e.load(t.Context(), "web"); err != nil || c.Name != "web" {
+		t.Errorf("the container after all: %v, %v", c, err)
 	}
 }

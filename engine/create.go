@@ -41,13 +41,16 @@ func (e *Engine) Create(ctx context.Context, o CreateOptions) (*container.Contai
 	if o.Name != "" && !validName(o.Name) {
 		return nil, invalid("invalid container name (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", o.Name)
 	}
+	if err := e.refresh(ctx); err != nil {
+		return nil, err
+	}
 	// What could never be started is not made.
 	if err := unix.Access(e.cfg.Runtime, unix.X_OK); err != nil {
 		return nil, invalid("the runtime %q: %w (it must be glassbox-runtime, which make install puts beside glassbox; --runtime names "+
 			"another place)", e.cfg.Runtime, err)
 	}
 	c := &container.Container{Version: container.Version, ID: newID(), Name: o.Name, Created: time.Now().UTC(), Config: o.Config}
-	facts, err := e.probe(ctx)
+	facts, err := e.Facts(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -69,7 +72,7 @@ func (e *Engine) Create(ctx context.Context, o CreateOptions) (*container.Contai
 		supervise.RemoveFiles(e.dir(c.ID), e.nameFileOf(c.ID))
 		return nil, err
 	}
-	if e.sharesRun(c) == nil { // else there are no processes in it yet
+	if e.sharesRun(ctx, c) == nil { // else there are no processes in it yet
 		e.fresh.Store(&prepared{c.ID, out})
 	}
 	e.happened(c, event.Create)
@@ -78,7 +81,7 @@ func (e *Engine) Create(ctx context.Context, o CreateOptions) (*container.Contai
 
 // describe finds the image of a container that is being made, keeps what it says, and writes the OCI configuration.
 func (e *Engine) describe(ctx context.Context, c *container.Container, facts *host.Facts) (*spec.Output, error) {
-	if err := e.resolveShares(c); err != nil {
+	if err := e.resolveShares(ctx, c); err != nil {
 		return nil, err
 	}
 	found := timed(ctx, "finds the image")
@@ -145,6 +148,9 @@ func (e *Engine) takeName(c *container.Container) error {
 		}
 		if !errors.Is(err, os.ErrExist) {
 			return err
+		}
+		if c.Name != "" && attempt == 0 && e.repair() == nil {
+			continue // it may have been that of a container which was killed while it was made
 		}
 		if c.Name != "" {
 			other, _ := os.Readlink(e.nameFile(name))

@@ -38,11 +38,11 @@ type DebugOptions struct {
 // Debug runs a command in the namespaces and cgroups of a running container, but with the files of an image or of the host, with
 // the caller's streams. The container's own files are at [compile.ContainerDir].
 func (e *Engine) Debug(ctx context.Context, ref string, o DebugOptions) (*Session, error) {
-	id, err := e.resolve(ref)
+	id, err := e.find(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
-	caller, target, sameBuild, err := e.door(ref, id)
+	caller, target, sameBuild, err := e.door(ctx, ref, id)
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +54,7 @@ func (e *Engine) DebugStop(ctx context.Context, s *Stop, o DebugOptions) (*Sessi
 	if s.PID == 0 {
 		return nil, conflict("there is no process of the container yet whose namespaces could be entered")
 	}
-	t, err := e.stopTarget(s)
+	t, err := e.stopTarget(ctx, s)
 	if err != nil {
 		return nil, err
 	}
@@ -76,12 +76,12 @@ func (e *Engine) DebugStop(ctx context.Context, s *Stop, o DebugOptions) (*Sessi
 }
 
 // stopTarget is what there is to be entered at a stop.
-func (e *Engine) stopTarget(s *Stop) (*supervise.Target, error) {
+func (e *Engine) stopTarget(ctx context.Context, s *Stop) (*supervise.Target, error) {
 	job, err := supervise.ReadJob(e.dir(s.Container.ID))
 	if err != nil {
 		return nil, err
 	}
-	facts, err := e.Facts()
+	facts, err := e.Facts(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -29,6 +29,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -89,6 +90,10 @@ type Engine struct {
 	asking sync.Mutex // held while the host is asked for facts
 	facts  *host.Facts
 	fresh  atomic.Pointer[prepared] // what the last Create has worked out, for the Start that follows
+
+	opened time.Time
+	looked atomic.Int64 // when traces of killed processes were looked for, as time since opened
+	orphan atomic.Bool  // one was seen since
 }
 
 // Open opens the engine and repairs what killed processes left.
@@ -111,17 +116,15 @@ func Open(c Config) (*Engine, error) {
 		return nil, err
 	}
 	images.State = c.State
-	e := &Engine{cfg: c, images: images}
+	e := &Engine{cfg: c, images: images, opened: time.Now()}
 	if err := e.repair(); err != nil {
-		return nil, fmt.Errorf("repair what a killed process left: %w", err)
+		return nil, err
 	}
 	return e, nil
 }
 
-// Facts returns what is known of this host.
-func (e *Engine) Facts() (*host.Facts, error) { return e.probe(context.Background()) }
-
-func (e *Engine) probe(ctx context.Context) (*host.Facts, error) {
+// Facts returns what is known of this host. It is asked once in an engine's life.
+func (e *Engine) Facts(ctx context.Context) (*host.Facts, error) {
 	e.asking.Lock()
 	defer e.asking.Unlock()
 	if e.facts == nil {
@@ -152,13 +155,34 @@ func (e *Engine) repair() error {
 	if errors.Is(err, unix.EACCES) {
 		return nil // another user's containers; the verbs will say so
 	}
-	if err != nil || len(stale) == 0 {
+	if err == nil && len(stale) > 0 {
+		err = supervise.Repair(e.locks(), e.dir, e.nameFileOf)
+		if err == nil {
+			err = e.networks().Repair(func(id string) bool { return state.Held(e.lockFile(id)) })
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("repair what a killed process left: %w", err)
+	}
+	return nil
+}
+
+// A command lives for a moment, and what was killed before it is repaired when it opens the engine. An engine that stays open looks again
+// with its verbs (refresh): when one has seen a container whose supervisor is gone, and when the last look is older than this. A command
+// is mostly done by then; one that isn't pays a directory listing.
+const lookAgain = time.Second
+
+// refresh is the beginning of a verb.
+func (e *Engine) refresh(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if err := supervise.Repair(e.locks(), e.dir, e.nameFileOf); err != nil {
-		return err
+	last, now := e.looked.Load(), int64(time.Since(e.opened))
+	if !e.orphan.Swap(false) && (now-last < int64(lookAgain) || !e.looked.CompareAndSwap(last, now)) {
+		return nil // another goroutine looks, or has looked
 	}
-	return e.networks().Repair(func(id string) bool { return state.Held(e.lockFile(id)) })
+	e.looked.Store(now)
+	return e.repair()
 }
 
 // nameFileOf finds the name of a container that is only half there.
@@ -173,6 +197,14 @@ func (e *Engine) nameFileOf(id string) string {
 		}
 	}
 	return ""
+}
+
+// find is resolve at the beginning of a verb.
+func (e *Engine) find(ctx context.Context, ref string) (id string, err error) {
+	if err := e.refresh(ctx); err != nil {
+		return "", err
+	}
+	return e.resolve(ref)
 }
 
 // resolve finds a container by id, name, or the beginning of its id.
@@ -206,13 +238,20 @@ func (e *Engine) resolve(ref string) (id string, err error) {
 	return id, nil
 }
 
-// load reads a container and its state.
-func (e *Engine) load(ref string) (*container.Container, *supervise.State, error) {
-	id, err := e.resolve(ref)
+// load reads a container and its state, at the beginning of a verb.
+func (e *Engine) load(ctx context.Context, ref string) (*container.Container, *supervise.State, error) {
+	id, err := e.find(ctx, ref)
 	if err != nil {
 		return nil, nil, err
 	}
-	return e.loadID(id)
+	c, s, err := e.loadID(id)
+	if e.orphan.Load() { // this one, probably: what it leaves is taken back first, and with --rm that is all of it
+		if err := e.refresh(ctx); err != nil {
+			return nil, nil, err
+		}
+		return e.loadID(id)
+	}
+	return c, s, err
 }
 
 func (e *Engine) loadID(id string) (*container.Container, *supervise.State, error) {

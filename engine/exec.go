@@ -26,14 +26,14 @@ import (
 // Exec starts a command in a running container, and returns when it runs, or with a [StartError]. The container's doorkeeper starts it: see
 // supervise.Doorkeeper. Input and output are carried by Session.Wait; the caller takes its signals into its own hands before it calls Exec.
 func (e *Engine) Exec(ctx context.Context, ref string, o ExecOptions) (*Session, error) {
-	id, err := e.resolve(ref)
+	id, err := e.find(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
 	if len(o.Command) == 0 || o.Command[0] == "" {
 		return nil, invalid("there is no command to run")
 	}
-	caller, target, sameBuild, err := e.door(ref, id)
+	caller, target, sameBuild, err := e.door(ctx, ref, id)
 	if err != nil {
 		return nil, err
 	}
@@ -98,18 +98,18 @@ func (x *executed) wait(ctx context.Context) (ending, error) {
 }
 
 // door connects to the doorkeeper of a running container, which is started if there is none.
-func (e *Engine) door(ref, id string) (c *supervise.Caller, t *supervise.Target, sameBuild bool, err error) {
+func (e *Engine) door(ctx context.Context, ref, id string) (c *supervise.Caller, t *supervise.Target, sameBuild bool, err error) {
 	dir, build := e.dir(id), e.build()
 	if !e.paused(id) {
 		if c, err := supervise.Call(dir); err == nil {
 			if t, err := supervise.ReadTarget(dir, build); err == nil {
 				return c, t, true, nil
 			}
-			t, err := e.target(ref, id) // glassbox was updated meanwhile
+			t, err := e.target(ctx, ref, id) // glassbox was updated meanwhile
 			return c, t, false, err
 		}
 	}
-	if t, err = e.target(ref, id); err != nil {
+	if t, err = e.target(ctx, ref, id); err != nil {
 		return nil, nil, false, err
 	}
 	t.Build = build
@@ -120,7 +120,7 @@ func (e *Engine) door(ref, id string) (c *supervise.Caller, t *supervise.Target,
 }
 
 // target finds out what exec needs to know of a container.
-func (e *Engine) target(ref, id string) (*supervise.Target, error) {
+func (e *Engine) target(ctx context.Context, ref, id string) (*supervise.Target, error) {
 	state, err := e.state(id)
 	switch {
 	case os.IsNotExist(err):
@@ -138,7 +138,7 @@ func (e *Engine) target(ref, id string) (*supervise.Target, error) {
 	if err != nil {
 		return nil, err
 	}
-	facts, err := e.Facts()
+	facts, err := e.Facts(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -32,8 +32,8 @@ type Subject struct {
 }
 
 // rootFacts are the facts of this host for root: plans are what root would run.
-func (e *Engine) rootFacts() (*host.Facts, error) {
-	known, err := e.Facts()
+func (e *Engine) rootFacts(ctx context.Context) (*host.Facts, error) {
+	known, err := e.Facts(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -46,7 +46,7 @@ func (e *Engine) rootFacts() (*host.Facts, error) {
 
 // PlanBundle returns the plan by which glassbox-runtime runs an OCI bundle: a directory with config.json, or that file itself, which may be
 // from another machine. Nothing is written.
-func (e *Engine) PlanBundle(name string) (*plan.Plan, error) {
+func (e *Engine) PlanBundle(ctx context.Context, name string) (*plan.Plan, error) {
 	dir, spec, err := readBundle(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, notFound("%w", err)
@@ -54,7 +54,7 @@ func (e *Engine) PlanBundle(name string) (*plan.Plan, error) {
 	if err != nil {
 		return nil, invalid("%w", err)
 	}
-	facts, err := e.rootFacts()
+	facts, err := e.rootFacts(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -138,7 +138,7 @@ func (e *Engine) Subject(ctx context.Context, ref string) (*Subject, error) {
 	if st, err := os.Stat(name); err == nil && (kind == "" || kind == "bundle" || kind == "plan") &&
 		(kind != "" || strings.Contains(name, "/") || strings.HasSuffix(name, ".json") || name == ".") {
 		if st.IsDir() {
-			p, err := e.PlanBundle(name)
+			p, err := e.PlanBundle(ctx, name)
 			return &Subject{Plan: p, Kind: "bundle", Name: name}, err
 		}
 		data, err := os.ReadFile(name)
@@ -149,20 +149,20 @@ func (e *Engine) Subject(ctx context.Context, ref string) (*Subject, error) {
 			OCI string `json:"ociVersion"`
 		}
 		if json.Unmarshal(data, &head) == nil && head.OCI != "" {
-			p, err := e.PlanBundle(name)
+			p, err := e.PlanBundle(ctx, name)
 			return &Subject{Plan: p, Kind: "bundle", Name: name}, err
 		}
 		p, err := parsePlan(name, data)
 		if err != nil {
 			return nil, err
 		}
-		refused, err := e.Refused(p)
+		refused, err := e.Refused(ctx, p)
 		return &Subject{Plan: p, Kind: "plan", Name: name, Refused: refused}, err
 	} else if kind == "bundle" || kind == "plan" {
 		return nil, notFound("%s: %v", name, errOf(err))
 	}
 	if kind == "" || kind == "container" {
-		id, err := e.resolve(name)
+		id, err := e.find(ctx, name)
 		if err == nil {
 			return e.containerSubject(id, name)
 		}
@@ -215,8 +215,8 @@ type Live struct {
 }
 
 // Live finds a container that runs, or is paused.
-func (e *Engine) Live(ref string) (*Live, error) {
-	c, s, err := e.running(ref)
+func (e *Engine) Live(ctx context.Context, ref string) (*Live, error) {
+	c, s, err := e.running(ctx, ref)
 	if err != nil {
 		return nil, err
 	}

@@ -24,7 +24,7 @@ import (
 // package spec. It reads the image, the caller's files and device nodes, and changes nothing.
 func (e *Engine) specification(ctx context.Context, c *container.Container, img *image.Image, facts *host.Facts) (*spec.Output, error) {
 	defer timed(ctx, "writes the specification: user, capabilities, filter, mounts")()
-	answers, err := e.gather(c, img, facts)
+	answers, err := e.gather(ctx, c, img, facts)
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +93,7 @@ func imageWords(img *image.Image, ports bool) (*container.Image, error) {
 }
 
 // gather asks the host the questions that a container raises.
-func (e *Engine) gather(c *container.Container, img *image.Image, facts *host.Facts) (*spec.Answers, error) {
+func (e *Engine) gather(ctx context.Context, c *container.Container, img *image.Image, facts *host.Facts) (*spec.Answers, error) {
 	a := &spec.Answers{Passwd: e.readFile(c, img, "/etc/passwd"), Group: e.readFile(c, img, "/etc/group")}
 	if c.Network() == "host" {
 		a.Hostname, _ = os.Hostname()
@@ -107,12 +107,12 @@ func (e *Engine) gather(c *container.Container, img *image.Image, facts *host.Fa
 	if err := gatherProfile(c, a); err != nil {
 		return nil, err
 	}
-	for _, part := range []func(*container.Container, *spec.Answers) error{e.gatherRootfs, e.gatherMounts, e.gatherDevices, e.gatherShared} {
+	for _, part := range []func(*container.Container, *spec.Answers) error{e.gatherRootfs, e.gatherMounts, e.gatherDevices} {
 		if err := part(c, a); err != nil {
 			return nil, err
 		}
 	}
-	return a, nil
+	return a, e.gatherShared(ctx, c, a)
 }
 
 // gatherProfile reads the file of a system call filter.
@@ -230,7 +230,7 @@ func shares(c *container.Container) []sharing {
 
 // resolveShares puts the IDs of other containers in the place of their names: a container that is renamed, or another that gets its name,
 // must not change whose namespaces are shared.
-func (e *Engine) resolveShares(c *container.Container) error {
+func (e *Engine) resolveShares(ctx context.Context, c *container.Container) error {
 	n := &c.Config.Namespaces
 	modes := []*container.Mode{&n.PID, &n.IPC, &n.UTS, &n.Cgroup}
 	if len(c.Config.Endpoints) > 0 {
@@ -241,7 +241,7 @@ func (e *Engine) resolveShares(c *container.Container) error {
 	}
 	for _, m := range modes {
 		if ref := m.Container(); ref != "" {
-			id, err := e.resolve(ref)
+			id, err := e.find(ctx, ref)
 			if err != nil {
 				return err
 			}
@@ -253,9 +253,9 @@ func (e *Engine) resolveShares(c *container.Container) error {
 
 // gatherShared finds the containers whose namespaces are shared. One that doesn't run has no process: that is for whoever starts to refuse
 // (see sharesRun), because a container may be made before the other one is started.
-func (e *Engine) gatherShared(c *container.Container, a *spec.Answers) error {
+func (e *Engine) gatherShared(ctx context.Context, c *container.Container, a *spec.Answers) error {
 	for _, s := range shares(c) {
-		other, state, err := e.load(s.ref)
+		other, state, err := e.load(ctx, s.ref)
 		if err != nil {
 			return err
 		}
@@ -267,7 +267,7 @@ func (e *Engine) gatherShared(c *container.Container, a *spec.Answers) error {
 		}
 		p := spec.Process{Container: other.ID, PID: state.PID}
 		if s.kind == "net" {
-			if p.Hostname, err = e.hostnameOf(other); err != nil {
+			if p.Hostname, err = e.hostnameOf(ctx, other); err != nil {
 				return err
 			}
 		}
@@ -277,9 +277,9 @@ func (e *Engine) gatherShared(c *container.Container, a *spec.Answers) error {
 }
 
 // sharesRun makes sure that the containers run whose namespaces are shared.
-func (e *Engine) sharesRun(c *container.Container) error {
+func (e *Engine) sharesRun(ctx context.Context, c *container.Container) error {
 	for _, s := range shares(c) {
-		if _, _, err := e.running(s.ref); err != nil {
+		if _, _, err := e.running(ctx, s.ref); err != nil {
 			return err
 		}
 	}
@@ -288,7 +288,7 @@ func (e *Engine) sharesRun(c *container.Container) error {
 
 // hostnameOf is the name that a container has: with another's network that one's, as with Docker. It is taken from what the containers
 // are, not from their files, which they may have changed.
-func (e *Engine) hostnameOf(c *container.Container) (string, error) {
+func (e *Engine) hostnameOf(ctx context.Context, c *container.Container) (string, error) {
 	for range 100 { // a chain of containers, each made after the next one
 		switch ref := container.Mode(c.Network()).Container(); {
 		case c.Config.Hostname != "":
@@ -298,7 +298,7 @@ func (e *Engine) hostnameOf(c *container.Container) (string, error) {
 		case ref == "":
 			return c.Hostname(), nil
 		default:
-			other, _, err := e.load(ref)
+			other, _, err := e.load(ctx, ref)
 			if errors.Is(err, ErrNotFound) { // it is gone, and its network lives on in the others
 				return c.Hostname(), nil
 			}

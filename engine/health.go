@@ -2,6 +2,7 @@ package engine
 
 import (
 	"cmp"
+	"context"
 	"strings"
 	"time"
 
@@ -101,8 +102,8 @@ func (e *Engine) writeCheck(c *container.Container, job *supervise.Job, facts *h
 }
 
 // CheckPlan is the plan by which a running container is asked how it is; nil if it isn't.
-func (e *Engine) CheckPlan(ref string) (*plan.Plan, error) {
-	c, s, err := e.load(ref)
+func (e *Engine) CheckPlan(ctx context.Context, ref string) (*plan.Plan, error) {
+	c, s, err := e.load(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +114,7 @@ func (e *Engine) CheckPlan(ref string) (*plan.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	facts, err := e.rootFacts()
+	facts, err := e.rootFacts(ctx)
 	if err != nil {
 		return nil, err
 	}

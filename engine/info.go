@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bufio"
+	"context"
 	"os"
 	"slices"
 	"strings"
@@ -13,8 +14,8 @@ import (
 )
 
 // Info describes this engine and its host in the shape of Docker's API (GET /info).
-func (e *Engine) Info(version string) (*docker.Info, error) {
-	f, err := e.Facts()
+func (e *Engine) Info(ctx context.Context, version string) (*docker.Info, error) {
+	f, err := e.Facts(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -51,7 +52,7 @@ func (e *Engine) Info(version string) (*docker.Info, error) {
 	if !i.IPv4Forwarding {
 		i.Warnings = append(i.Warnings, "WARNING: IPv4 forwarding is disabled")
 	}
-	list, err := e.List(ListOptions{All: true})
+	list, err := e.List(ctx, ListOptions{All: true})
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"path/filepath"
 	"slices"
 
@@ -10,8 +11,8 @@ import (
 )
 
 // Inspect describes a container in the shape of Docker's API (GET /containers/{id}/json).
-func (e *Engine) Inspect(ref string) (*docker.Container, error) {
-	c, s, err := e.load(ref)
+func (e *Engine) Inspect(ctx context.Context, ref string) (*docker.Container, error) {
+	c, s, err := e.load(ctx, ref)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"os"
 	"regexp"
 	"slices"
@@ -15,8 +16,19 @@ import (
 )
 
 // List returns containers, the newest first.
-func (e *Engine) List(o ListOptions) ([]docker.Summary, error) {
-	keep, err := e.filter(o.Filters)
+func (e *Engine) List(ctx context.Context, o ListOptions) ([]docker.Summary, error) {
+	out, err := e.list(ctx, o)
+	if err == nil && e.orphan.Load() { // one of these: what it leaves is taken back first, and with --rm that is all of it
+		return e.list(ctx, o)
+	}
+	return out, err
+}
+
+func (e *Engine) list(ctx context.Context, o ListOptions) ([]docker.Summary, error) {
+	if err := e.refresh(ctx); err != nil {
+		return nil, err
+	}
+	keep, err := e.filter(ctx, o.Filters)
 	if err != nil {
 		return nil, err
 	}
@@ -33,6 +45,9 @@ func (e *Engine) List(o ListOptions) ([]docker.Summary, error) {
 		return strings.HasPrefix(f, "status=") || strings.HasPrefix(f, "exited=")
 	})
 	for _, entry := range entries {
+		if err := ctx.Err(); err != nil {
+			return nil, err // a store may hold thousands
+		}
 		s, err := e.state(entry.Name())
 		if err != nil {
 			continue // being made or removed at this moment
@@ -77,7 +92,7 @@ func (e *Engine) publishedPorts(c *container.Container, s *supervise.State) []pl
 }
 
 // filter reads --filter KEY=VALUE. Several values of one key are alternatives, several keys must all hold, but all labels must.
-func (e *Engine) filter(texts []string) (func(*container.Container, *supervise.State) bool, error) {
+func (e *Engine) filter(ctx context.Context, texts []string) (func(*container.Container, *supervise.State) bool, error) {
 	byKey := map[string][]string{}
 	moments := map[string]time.Time{} // by what before and since name
 	for _, text := range texts {
@@ -103,7 +118,7 @@ func (e *Engine) filter(texts []string) (func(*container.Container, *supervise.S
 				return nil, invalid("invalid filter 'exited=%s'", value)
 			}
 		case "before", "since":
-			c, _, err := e.load(value)
+			c, _, err := e.load(ctx, value)
 			if err != nil {
 				return nil, err
 			}
@@ -166,7 +181,7 @@ func matches(value, text string) bool {
 }
 
 // ImageUsers returns the names of the containers made from an image.
-func (e *Engine) ImageUsers(imageID string) []string {
+func (e *Engine) ImageUsers(ctx context.Context, imageID string) []string {
 	entries, err := os.ReadDir(e.containers())
 	if err != nil {
 		return nil

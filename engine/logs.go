@@ -19,7 +19,7 @@ import (
 
 // Logs writes a container's output: of its standard output to stdout, of its standard error to stderr.
 func (e *Engine) Logs(ctx context.Context, ref string, o LogOptions, stdout, stderr io.Writer) error {
-	c, _, err := e.load(ref)
+	c, _, err := e.load(ctx, ref)
 	if err != nil {
 		return err
 	}

@@ -151,11 +151,11 @@ func TestLive(t *testing.T) {
 	e := opened(t)
 	c := create(t, e, container.Words{Name: "web"})
 	p := planned(t, e, c)
-	if _, err := e.Live("web"); !errors.Is(err, ErrConflict) {
+	if _, err := e.Live(t.Context(), "web"); !errors.Is(err, ErrConflict) {
 		t.Errorf("one that doesn't run: %v", err)
 	}
 	supervised(t, e, c, supervise.State{PID: os.Getpid(), Start: 7})
-	live, err := e.Live("web")
+	live, err := e.Live(t.Context(), "web")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,10 +172,10 @@ func TestFixed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if refused, err := e.Refused(p); refused != "" || err != nil {
+	if refused, err := e.Refused(t.Context(), p); refused != "" || err != nil {
 		t.Fatalf("it is refused: %s, %v", refused, err)
 	}
-	c, err := e.CreateFixed(p, CreateOptions{Name: "fixed"})
+	c, err := e.CreateFixed(t.Context(), p, CreateOptions{Name: "fixed"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -197,19 +197,19 @@ func TestFixed(t *testing.T) {
 			t.Errorf("%s: %q, %v", file, text, err)
 		}
 	}
-	if _, err := e.CreateFixed(p, CreateOptions{}); !errors.Is(err, ErrConflict) ||
+	if _, err := e.CreateFixed(t.Context(), p, CreateOptions{}); !errors.Is(err, ErrConflict) ||
 		!strings.Contains(err.Error(), "there is a container of this plan") {
 		t.Errorf("once more: %v", err)
 	}
 	if err := e.Remove(t.Context(), "fixed", RemoveOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := e.CreateFixed(p, CreateOptions{Name: "a b"}); !errors.Is(err, ErrInvalid) {
+	if _, err := e.CreateFixed(t.Context(), p, CreateOptions{Name: "a b"}); !errors.Is(err, ErrInvalid) {
 		t.Errorf("with a name that is none: %v", err)
 	}
 
 	// What was changed on the disk is not run.
-	if c, err = e.CreateFixed(p, CreateOptions{Name: "fixed"}); err != nil {
+	if c, err = e.CreateFixed(t.Context(), p, CreateOptions{Name: "fixed"}); err != nil {
 		t.Fatal(err)
 	}
 	forged := *p
@@ -225,16 +225,17 @@ func TestFixed(t *testing.T) {
 	if _, err := e.job(t.Context(), c, StartOptions{}); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "the plan is refused") {
 		t.Errorf("a plan that was changed on the disk: %v", err)
 	}
-	if refused, err := e.Refused(&forged); refused == "" || err != nil {
+	if refused, err := e.Refused(t.Context(), &forged); refused == "" || err != nil {
 		t.Errorf("it isn't refused: %v", err)
 	}
 	elsewhere := *p
 	elsewhere.Arch = map[string]string{"amd64": "arm64", "arm64": "amd64"}[runtime.GOARCH]
-	if _, err := e.CreateFixed(&elsewhere, CreateOptions{}); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "/arch") {
+	_, err = e.CreateFixed(t.Context(), &elsewhere, CreateOptions{})
+	if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "/arch") {
 		t.Errorf("of another machine: %v", err)
 	}
 	e.facts.UID = 1000
-	if _, err := e.CreateFixed(p, CreateOptions{}); !errors.Is(err, ErrUnsupported) {
+	if _, err := e.CreateFixed(t.Context(), p, CreateOptions{}); !errors.Is(err, ErrUnsupported) {
 		t.Errorf("as an ordinary user: %v", err)
 	}
 }

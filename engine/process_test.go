@@ -301,18 +301,18 @@ func TestShares(t *testing.T) {
 		t.Errorf("it shares %+v, network %s", n, c.Network())
 	}
 	var a spec.Answers
-	if err := e.gatherShared(c, &a); err != nil || len(a.Shared) != 3 || a.Shared["net"].Hostname != "first" ||
+	if err := e.gatherShared(t.Context(), c, &a); err != nil || len(a.Shared) != 3 || a.Shared["net"].Hostname != "first" ||
 		a.Shared["pid"].Container != donor.ID {
 		t.Errorf("found %+v, %v", a.Shared, err)
 	}
-	if err := e.sharesRun(c); !errors.Is(err, ErrConflict) {
+	if err := e.sharesRun(t.Context(), c); !errors.Is(err, ErrConflict) {
 		t.Errorf("with one that doesn't run: %v", err)
 	}
 	if _, err := e.job(t.Context(), c, StartOptions{}); !errors.Is(err, ErrConflict) || !strings.Contains(err.Error(), donor.ID) {
 		t.Errorf("a start beside one that doesn't run: %v", err)
 	}
 	supervised(t, e, donor, supervise.State{PID: os.Getpid()})
-	if err := e.sharesRun(c); err != nil {
+	if err := e.sharesRun(t.Context(), c); err != nil {
 		t.Errorf("with one that runs: %v", err)
 	}
 	if _, err := e.Create(t.Context(), options(t, container.Words{IPC: "container:" + shy.ID})); !errors.Is(err, ErrInvalid) ||
@@ -320,7 +320,7 @@ func TestShares(t *testing.T) {
 		t.Errorf("with one that doesn't share: %v", err)
 	}
 	chain := create(t, e, container.Words{Network: "container:web"})
-	if name, err := e.hostnameOf(chain); name != "first" || err != nil {
+	if name, err := e.hostnameOf(t.Context(), chain); name != "first" || err != nil {
 		t.Errorf("through two containers its name is %q, %v", name, err)
 	}
 	// Its files are the other's.
@@ -348,7 +348,7 @@ func TestNotStarted(t *testing.T) {
 	if err := e.notStarted(c, why); !errors.As(err, &start) || start.Code != 125 || !errors.Is(err, why) {
 		t.Errorf("got %v", err)
 	}
-	if _, s, err := e.load("web"); err != nil || s.Status != supervise.Created || s.ExitCode != 125 || s.Error != "why not" {
+	if _, s, err := e.load(t.Context(), "web"); err != nil || s.Status != supervise.Created || s.ExitCode != 125 || s.Error != "why not" {
 		t.Errorf("its state is %+v, %v", s, err)
 	}
 	gone := create(t, e, container.Words{Name: "gone", Remove: true})

@@ -29,8 +29,11 @@ const replayFile = "replay.json"
 // CreateFixed makes a container that runs a given plan and nothing else. The plan may come from anywhere: it is refused unless each of
 // its steps is one that this engine could have written for this host (see vet). What it may then reach is what
 // `explain --policy` says of it. Of the options only what is no step counts: name, labels, terminal, input, removal.
-func (e *Engine) CreateFixed(p *plan.Plan, o CreateOptions) (*container.Container, error) {
-	facts, err := e.Facts()
+func (e *Engine) CreateFixed(ctx context.Context, p *plan.Plan, o CreateOptions) (*container.Container, error) {
+	if err := e.refresh(ctx); err != nil {
+		return nil, err
+	}
+	facts, err := e.Facts(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -78,8 +81,8 @@ func (e *Engine) CreateFixed(p *plan.Plan, o CreateOptions) (*container.Containe
 }
 
 // Refused says why a plan from elsewhere would not be run here, in the words of CreateFixed; "" if it would.
-func (e *Engine) Refused(p *plan.Plan) (string, error) {
-	facts, err := e.rootFacts()
+func (e *Engine) Refused(ctx context.Context, p *plan.Plan) (string, error) {
+	facts, err := e.rootFacts(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -97,7 +100,7 @@ func (e *Engine) fixedJob(ctx context.Context, c *container.Container, o StartOp
 	if err != nil {
 		return nil, err
 	}
-	facts, err := e.Facts()
+	facts, err := e.Facts(ctx)
 	if err != nil {
 		return nil, err
 	}

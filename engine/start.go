@@ -50,13 +50,13 @@ func (e *Engine) Plan(ctx context.Context, o CreateOptions) (*plan.Plan, error) 
 	// An id that is always the same for the same command, so that plans can be compared.
 	sum := sha256.Sum256(text)
 	c := &container.Container{Version: container.Version, ID: hex.EncodeToString(sum[:]), Name: o.Name, Config: o.Config}
-	facts, err := e.rootFacts()
+	facts, err := e.rootFacts(ctx)
 	if err != nil {
 		return nil, err
 	}
 	s, err := e.describe(ctx, c, facts)
 	if err == nil {
-		err = e.sharesRun(c)
+		err = e.sharesRun(ctx, c)
 	}
 	if err != nil {
 		return nil, err
@@ -74,7 +74,7 @@ func (e *Engine) Plan(ctx context.Context, o CreateOptions) (*plan.Plan, error) 
 
 // Start starts a container and returns when its program runs, or with a [StartError]. One that runs already is left alone.
 func (e *Engine) Start(ctx context.Context, ref string, o StartOptions) (*Session, error) {
-	id, err := e.resolve(ref)
+	id, err := e.find(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
@@ -165,11 +165,11 @@ func (e *Engine) job(ctx context.Context, c *container.Container, o StartOptions
 	if c.Fixed {
 		return e.fixedJob(ctx, c, o)
 	}
-	facts, err := e.probe(ctx)
+	facts, err := e.Facts(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if err := e.sharesRun(c); err != nil {
+	if err := e.sharesRun(ctx, c); err != nil {
 		return nil, err
 	}
 	s := e.takePrepared(c.ID)

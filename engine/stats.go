@@ -20,7 +20,7 @@ func (e *Engine) Stats(ctx context.Context, ref string, before *docker.Stats) (*
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	c, s, err := e.load(ref)
+	c, s, err := e.load(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
@@ -35,7 +35,7 @@ func (e *Engine) Stats(ctx context.Context, ref string, before *docker.Stats) (*
 	if err != nil {
 		return nil, err
 	}
-	facts, err := e.probe(ctx)
+	facts, err := e.Facts(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -4,9 +4,10 @@ import (
 	"bufio"
 	"bytes"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
+
+	"glassbox/host"
 )
 
 // A Look is what /proc says of a half-built container's process.
@@ -78,17 +79,12 @@ func (s *Stop) Look() (*Look, error) {
 	if fds, err := os.ReadDir(dir + "/fd"); err == nil {
 		l.FDs = len(fds)
 	}
-	mounts, err := os.ReadFile(filepath.Join(dir, "mountinfo"))
+	mounts, err := host.MountsOf(strconv.Itoa(s.PID))
 	if err != nil {
 		return nil, err
 	}
-	for line := range bytes.Lines(mounts) {
-		// 36 35 98:0 /from /to rw,noatime shared:1 - ext3 /dev/root rw (proc_pid_mountinfo(5))
-		before, after, _ := strings.Cut(string(line), " - ")
-		f, g := strings.Fields(before), strings.Fields(after)
-		if len(f) > 5 && len(g) > 0 {
-			l.Mounts = append(l.Mounts, f[4]+" "+g[0]+" "+f[5])
-		}
+	for _, m := range mounts {
+		l.Mounts = append(l.Mounts, m.Point+" "+m.Type+" "+m.Attrs)
 	}
 	if net, err := os.ReadFile(dir + "/net/dev"); err == nil {
 		lines := bufio.NewScanner(bytes.NewReader(net))

@@ -134,7 +134,7 @@ func made(t *testing.T, e *Engine, name string) *image.Image {
 func TestCreate(t *testing.T) {
 	e := opened(t)
 	c := create(t, e, container.Words{Name: "web", Hostname: "h", Env: []string{"A=1"}, Label: []string{"k=v"}, Memory: "64m"})
-	again, s, err := e.load("web")
+	again, s, err := e.load(t.Context(), "web")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -266,7 +266,7 @@ func TestRename(t *testing.T) {
 	if err := e.Rename(t.Context(), "old", "new"); err != nil {
 		t.Fatal(err)
 	}
-	if got, _, err := e.load("new"); err != nil || got.ID != c.ID || got.Name != "new" {
+	if got, _, err := e.load(t.Context(), "new"); err != nil || got.ID != c.ID || got.Name != "new" {
 		t.Errorf("by its new name: %+v, %v", got, err)
 	}
 	if _, err := e.resolve("old"); !errors.Is(err, ErrNotFound) {
@@ -338,7 +338,7 @@ func TestRemoveLost(t *testing.T) {
 		if err := state.WriteJSON(filepath.Join(dir, supervise.ContainerFile), c); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := e.Inspect("web"); err == nil {
+		if _, err := e.Inspect(t.Context(), "web"); err == nil {
 			t.Errorf("%s: it is taken for sound", what)
 		}
 		if err := e.Remove(t.Context(), "web", RemoveOptions{}); err != nil {
@@ -384,7 +384,7 @@ func TestList(t *testing.T) {
 	}
 	names := func(o ListOptions) string {
 		t.Helper()
-		list, err := e.List(o)
+		list, err := e.List(t.Context(), o)
 		if err != nil {
 			t.Errorf("%+v: %v", o, err)
 		}
@@ -437,22 +437,22 @@ func TestList(t *testing.T) {
 	for filter, want := range map[string]error{
 		"name": ErrInvalid, "colour=red": ErrInvalid, "status=asleep": ErrInvalid, "exited=x": ErrInvalid, "before=gone": ErrNotFound,
 	} {
-		if _, err := e.List(ListOptions{Filters: []string{filter}}); !errors.Is(err, want) {
+		if _, err := e.List(t.Context(), ListOptions{Filters: []string{filter}}); !errors.Is(err, want) {
 			t.Errorf("%s: %v, want %v", filter, err, want)
 		}
 	}
-	list, err := e.List(ListOptions{})
+	list, err := e.List(t.Context(), ListOptions{})
 	if err != nil || len(list) != 1 {
 		t.Fatal(list, err)
 	}
 	if diff := cmp.Diff([]docker.PortSummary{{IP: "0.0.0.0", PrivatePort: 8080, PublicPort: 80, Type: "tcp"}}, list[0].Ports); diff != "" {
 		t.Errorf("ports (-want +got):\n%s", diff)
 	}
-	if got := e.ImageUsers(img.ID); !slices.Equal(got, []string{"third"}) {
+	if got := e.ImageUsers(t.Context(), img.ID); !slices.Equal(got, []string{"third"}) {
 		t.Errorf("the image's users are %v", got)
 	}
 
-	info, err := e.Info("1.2.3")
+	info, err := e.Info(t.Context(), "1.2.3")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -487,7 +487,7 @@ func TestInspect(t *testing.T) {
 	e := opened(t)
 	img := made(t, e, "box")
 	c := create(t, e, container.Words{Name: "web", Image: "box", Command: []string{"/hello", "x"}, Hostname: "h"})
-	d, err := e.Inspect("web")
+	d, err := e.Inspect(t.Context(), "web")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -504,16 +504,17 @@ func TestInspect(t *testing.T) {
 	}
 	p := planned(t, e, c)
 	supervised(t, e, c, supervise.State{PID: os.Getpid()})
-	if d, err = e.Inspect("web"); err != nil || !d.State.Running || d.State.Pid != os.Getpid() || d.Glassbox.Steps != len(p.Steps) {
+	d, err = e.Inspect(t.Context(), "web")
+	if err != nil || !d.State.Running || d.State.Pid != os.Getpid() || d.Glassbox.Steps != len(p.Steps) {
 		t.Errorf("while it runs: %+v, %v", d, err)
 	}
 	if err := os.WriteFile(filepath.Join(e.dir(c.ID), supervise.PlanFile), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := e.Inspect("web"); err == nil || !strings.Contains(err.Error(), supervise.PlanFile) {
+	if _, err := e.Inspect(t.Context(), "web"); err == nil || !strings.Contains(err.Error(), supervise.PlanFile) {
 		t.Errorf("with a damaged plan: %v", err)
 	}
-	if _, err := e.Inspect("gone"); !errors.Is(err, ErrNotFound) {
+	if _, err := e.Inspect(t.Context(), "gone"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("one that isn't there: %v", err)
 	}
 }

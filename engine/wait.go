@@ -28,7 +28,7 @@ func (e *Engine) Wait(ctx context.Context, ref, condition string) (int, error) {
 	default:
 		return 125, invalid("invalid condition %q: want %s, %s or %s", condition, WaitNotRunning, WaitNextExit, WaitRemoved)
 	}
-	c, s, err := e.load(ref)
+	c, s, err := e.load(ctx, ref)
 	if err != nil {
 		return 125, err
 	}

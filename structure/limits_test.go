@@ -168,8 +168,8 @@ func TestUnsafe(t *testing.T) {
 // TestOneReader keeps the parser of mountinfo in one place (proc_pid_mountinfo(5): octal escapes, optional fields).
 func TestOneReader(t *testing.T) {
 	// None joins these. verify reads the text as it reads all of a process and has host parse it, and names it in what it reports;
-	// the lesson's learner counts lines; engine/stop.go still parses for itself what it shows of a process.
-	others := []string{"verify/mounts.go", "verify/judge.go", "tour/lesson02.go", "engine/stop.go"}
+	// the lesson's learner counts lines.
+	others := []string{"verify/mounts.go", "verify/judge.go", "tour/lesson02.go"}
 	for _, f := range sources(t) {
 		if slices.Contains([]string{"host", "test", "structure"}, f.room) || strings.HasSuffix(f.name, "_test.go") ||
 			slices.Contains(others, f.name) {

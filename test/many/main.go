@@ -42,7 +42,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, err)
 		bad.Store(true)
 	}
-	if list, err := e.List(engine.ListOptions{All: true}); err != nil || len(list) > 0 {
+	if list, err := e.List(context.Background(), engine.ListOptions{All: true}); err != nil || len(list) > 0 {
 		fmt.Fprintln(os.Stderr, "left:", list, err)
 		bad.Store(true)
 	}
@@ -102,7 +102,7 @@ func one(e *engine.Engine, n int) error {
 	if err := e.Remove(ctx, name, engine.RemoveOptions{}); err != nil {
 		return fmt.Errorf("remove: %w", err)
 	}
-	if _, err := e.Inspect(name); !errors.Is(err, engine.ErrNotFound) {
+	if _, err := e.Inspect(ctx, name); !errors.Is(err, engine.ErrNotFound) {
 		return fmt.Errorf("inspect after remove: %w", err)
 	}
 	return nil
@@ -110,7 +110,7 @@ func one(e *engine.Engine, n int) error {
 
 // beside looks at a running container and runs commands in it.
 func beside(ctx context.Context, e *engine.Engine, id, name string) error {
-	list, err := e.List(engine.ListOptions{})
+	list, err := e.List(ctx, engine.ListOptions{})
 	if err != nil {
 		return fmt.Errorf("list: %w", err)
 	}
