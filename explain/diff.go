@@ -47,7 +47,8 @@ func Diff(a, b *plan.Plan, aboutA, aboutB About) *Difference {
 	for _, asp := range aspects() {
 		switch asp.name {
 		case "command", "env", "cwd", "umask", "terminal", "user", "groups", "hostname", "domainname", "root", "rootoptions", "address",
-			"sysctls", "shares", "reservation", "swappiness", "blkio", "otherlimits", "cpumems", "proc", "made", "shm", "capsets", "userns", "timens":
+			"sysctls", "shares", "reservation", "swappiness", "blkio", "otherlimits", "cpumems", "proc", "made", "shm", "capsets",
+			"userns", "timens":
 			x, y := asp.say(va), asp.say(vb)
 			for _, line := range onlyIn(x, y) {
 				d.Other = append(d.Other, Contrast{What: asp.name, A: clean(line)})

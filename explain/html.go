@@ -238,7 +238,8 @@ func (t *page) phaseHead(p *plan.Plan, i int, rail string, again bool) {
 	if t.times != nil {
 		count += ", " + duration(took)
 	}
-	t.put(`<details class="fold" open><summary class="step"><div class="rail h"></div><div></div><div class="`+rail+`"></div><div class="phase"><b>%s</b> <span class="count">%s</span>`,
+	t.put(`<details class="fold" open><summary class="step"><div class="rail h"></div><div></div>`+
+		`<div class="`+rail+`"></div><div class="phase"><b>%s</b> <span class="count">%s</span>`,
 		heading+when(again, " (continued)", ""), count)
 	if !again && about != "" {
 		t.put(`<p>%s</p>`, about)

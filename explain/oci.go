@@ -12,7 +12,6 @@ import (
 
 // writeOCI writes a config.json. JSON has no comments: what it can't say is in annotations.
 func writeOCI(w io.Writer, v *View, a About) error {
-	type object = map[string]any
 	ids := func(rs []plan.IDRange) []object {
 		var out []object
 		for _, r := range rs {
@@ -30,86 +29,12 @@ func writeOCI(w io.Writer, v *View, a About) error {
 			namespaces = append(namespaces, object{"type": or(names[ns], ns), "path": p})
 		}
 	}
-	mounts := []object{}
-	cgroup := false
-	for _, m := range v.Mounts {
-		options := slices.Clone(m.Options)
-		if m.Type == "bind" {
-			options = append(options, when(m.Recursive, "rbind", "bind"))
-			if m.Propagation != "" {
-				options = append(options, "r"+m.Propagation)
-			}
-		}
-		if m.ReadOnly {
-			options = append(options, when(m.Type == "bind" && m.Recursive, "rro", "ro"))
-		}
-		if strings.HasPrefix(m.Target, "/sys/fs/cgroup") { // one entry, of which each runtime makes what its host has
-			if !cgroup {
-				mounts = append(mounts, object{
-					"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
-					"options": without(options, "mode=755"),
-				})
-			}
-			cgroup = true
-			continue
-		}
-		mounts = append(mounts, object{"destination": m.Target, "type": m.Type, "source": or(m.Source, m.Type), "options": options})
-	}
-	devices := []object{}
+	mounts, devices := v.ociMounts(), []object{}
 	for _, d := range v.UserDevices() {
 		devices = append(devices, object{
 			"path": d.Path, "type": d.Type, "major": d.Major, "minor": d.Minor, "fileMode": d.Mode, "uid": d.UID,
 			"gid": d.GID,
 		})
-	}
-	rules := []object{}
-	for _, r := range v.DeviceRules {
-		if f := strings.Fields(r); len(f) == 4 {
-			o := object{"allow": f[0] == "allow", "type": f[1], "access": f[3]}
-			major, minor, _ := strings.Cut(f[2], ":")
-			if major != "*" {
-				o["major"] = json.RawMessage(major)
-			}
-			if minor != "*" {
-				o["minor"] = json.RawMessage(minor)
-			}
-			if json.Valid([]byte(major)) || major == "*" {
-				rules = append(rules, o)
-			}
-		}
-	}
-	l := v.Limits
-	set := func(pairs ...any) object {
-		out := object{}
-		for i := 0; i < len(pairs); i += 2 {
-			switch n := pairs[i+1].(type) {
-			case *int64:
-				if n != nil {
-					out[pairs[i].(string)] = *n
-				}
-			case string:
-				if n != "" {
-					out[pairs[i].(string)] = n
-				}
-			case bool:
-				if n {
-					out[pairs[i].(string)] = n
-				}
-			}
-		}
-		return out
-	}
-	resources := object{"devices": rules}
-	for name, o := range map[string]object{
-		"memory": set("limit", l.Memory, "swap", l.MemorySwap, "reservation", l.Reservation, "swappiness", l.Swappiness, "disableOOMKiller",
-			l.OOMKillDisable),
-		"cpu":     set("shares", l.shares(), "quota", l.Quota, "period", l.Period, "cpus", l.Cpus, "mems", l.Mems),
-		"pids":    set("limit", l.Pids),
-		"blockIO": set("weight", l.BlkioWeight),
-	} {
-		if len(o) > 0 {
-			resources[name] = o
-		}
 	}
 	sysctl := object{}
 	for _, s := range v.Sysctls {
@@ -140,7 +65,7 @@ func writeOCI(w io.Writer, v *View, a About) error {
 		}
 	}
 	linux := object{
-		"namespaces": namespaces, "maskedPaths": some(v.Masked), "readonlyPaths": some(v.Locked), "resources": resources, "sysctl": sysctl,
+		"namespaces": namespaces, "maskedPaths": some(v.Masked), "readonlyPaths": some(v.Locked), "resources": v.ociResources(), "sysctl": sysctl,
 		"devices":     devices,
 		"cgroupsPath": v.Cgroup(), "rootfsPropagation": or(v.Root.Propagation, "private"),
 	}
@@ -166,7 +91,8 @@ func writeOCI(w io.Writer, v *View, a About) error {
 		"propagation", "binds", "tmpfs", "filesystems", "shm",
 		"masked", "locked", "devices", "devicerules", "pidns", "ipcns", "utsns", "cgroupns", "timens", "userns", "mountns", "cgroup", "memory",
 		"swap", "reservation", "swappiness",
-		"oomkill", "shares", "quota", "cpuset", "cpumems", "pids", "blkio", "sysctls", "rlimits", "proc", "caps", "capsets", "nonewprivs", "seccomp", "root")...)
+		"oomkill", "shares", "quota", "cpuset", "cpumems", "pids", "blkio", "sysctls", "rlimits", "proc",
+		"caps", "capsets", "nonewprivs", "seccomp", "root")...)
 	if len(v.Root.Layers) > 0 {
 		unsaid = append(unsaid, "the root is an overlay, which must be mounted at /root/path first: "+strings.Join(v.layers(), " on "))
 	}
@@ -192,4 +118,93 @@ func writeOCI(w io.Writer, v *View, a About) error {
 		config["domainname"] = v.Domainname
 	}
 	return writeJSON(w, config)
+}
+
+type object = map[string]any
+
+func (v *View) ociMounts() []object {
+	mounts := []object{}
+	cgroup := false
+	for _, m := range v.Mounts {
+		options := slices.Clone(m.Options)
+		if m.Type == "bind" {
+			options = append(options, when(m.Recursive, "rbind", "bind"))
+			if m.Propagation != "" {
+				options = append(options, "r"+m.Propagation)
+			}
+		}
+		if m.ReadOnly {
+			options = append(options, when(m.Type == "bind" && m.Recursive, "rro", "ro"))
+		}
+		if strings.HasPrefix(m.Target, "/sys/fs/cgroup") { // one entry, of which each runtime makes what its host has
+			if !cgroup {
+				mounts = append(mounts, object{
+					"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+					"options": without(options, "mode=755"),
+				})
+			}
+			cgroup = true
+			continue
+		}
+		mounts = append(mounts, object{"destination": m.Target, "type": m.Type, "source": or(m.Source, m.Type), "options": options})
+	}
+	return mounts
+}
+
+// ociRules are the rules for devices, as far as they are of the form that the specification has.
+func (v *View) ociRules() []object {
+	rules := []object{}
+	for _, r := range v.DeviceRules {
+		if f := strings.Fields(r); len(f) == 4 {
+			o := object{"allow": f[0] == "allow", "type": f[1], "access": f[3]}
+			major, minor, _ := strings.Cut(f[2], ":")
+			if major != "*" {
+				o["major"] = json.RawMessage(major)
+			}
+			if minor != "*" {
+				o["minor"] = json.RawMessage(minor)
+			}
+			if json.Valid([]byte(major)) || major == "*" {
+				rules = append(rules, o)
+			}
+		}
+	}
+	return rules
+}
+
+func (v *View) ociResources() object {
+	l := v.Limits
+	set := func(pairs ...any) object {
+		out := object{}
+		for i := 0; i < len(pairs); i += 2 {
+			switch n := pairs[i+1].(type) {
+			case *int64:
+				if n != nil {
+					out[pairs[i].(string)] = *n
+				}
+			case string:
+				if n != "" {
+					out[pairs[i].(string)] = n
+				}
+			case bool:
+				if n {
+					out[pairs[i].(string)] = n
+				}
+			}
+		}
+		return out
+	}
+	resources := object{"devices": v.ociRules()}
+	for name, o := range map[string]object{
+		"memory": set("limit", l.Memory, "swap", l.MemorySwap, "reservation", l.Reservation, "swappiness", l.Swappiness, "disableOOMKiller",
+			l.OOMKillDisable),
+		"cpu":     set("shares", l.shares(), "quota", l.Quota, "period", l.Period, "cpus", l.Cpus, "mems", l.Mems),
+		"pids":    set("limit", l.Pids),
+		"blockIO": set("weight", l.BlkioWeight),
+	} {
+		if len(o) > 0 {
+			resources[name] = o
+		}
+	}
+	return resources
 }

@@ -217,6 +217,12 @@ func writeCompose(w io.Writer, v *View, a About) error {
 			key("oom_score_adj", "%s", yaml(score))
 		}
 	}
+	v.composeLimits(key)
+	return t.err
+}
+
+// composeLimits are the service's keys for its limits.
+func (v *View) composeLimits(key func(name, format string, args ...any)) {
 	l := v.Limits
 	for _, n := range []struct {
 		key   string
@@ -241,7 +247,6 @@ func writeCompose(w io.Writer, v *View, a About) error {
 	if l.Cpus != "" {
 		key("cpuset", "%s", yaml(l.Cpus))
 	}
-	return t.err
 }
 
 // dollars doubles dollar signs, which compose takes for variables.
@@ -440,6 +445,12 @@ func writeKube(w io.Writer, v *View, a About) error {
 	if len(v.Masked)+len(v.Locked) == 0 {
 		t.line("        procMount: Unmasked")
 	}
+	v.kubeVolumes(t)
+	return t.err
+}
+
+// kubeVolumes are the end of a pod: what its container mounts, and what that is.
+func (v *View) kubeVolumes(t *script) {
 	var mounts, volumes []string
 	for i, m := range v.UserMounts() {
 		switch m.Type {
@@ -463,5 +474,4 @@ func writeKube(w io.Writer, v *View, a About) error {
 			t.line("    - %s", m)
 		}
 	}
-	return t.err
 }

@@ -28,96 +28,122 @@ func areas() []string {
 
 // rights lists all that a container may do beyond what every process may.
 func (v *View) rights() []Right {
-	var out []Right
-	add := func(area, key, format string, a ...any) {
-		out = append(out, Right{Area: area, key: area + " " + key, What: clean(fmt.Sprintf(format, a...))})
+	var l rightList
+	v.fileRights(&l)
+	v.networkRights(&l)
+	v.powerRights(&l)
+	v.namespaceRights(&l)
+	v.limitRights(&l)
+	return l
+}
+
+type rightList []Right
+
+func (l *rightList) add(area, key, format string, a ...any) {
+	*l = append(*l, Right{Area: area, key: area + " " + key, What: clean(fmt.Sprintf(format, a...))})
+}
+
+// limit is the right to use an amount; nil or negative is any.
+func (l *rightList) limit(name string, n *int64, unit string) {
+	name = clean(name)
+	r := Right{Area: "limits", key: "limits " + name, limited: true, amount: -1, What: "use any amount of " + name}
+	if n != nil && *n >= 0 {
+		r.amount, r.What = *n, fmt.Sprintf("use %s of %s", amountWord(*n, unit), name)
 	}
-	// Files.
+	*l = append(*l, r)
+}
+
+// fileRights are about files and devices.
+func (v *View) fileRights(l *rightList) {
 	for _, m := range v.hostFiles() {
 		r := Right{Area: "files", key: "files read", path: m.Source, What: clean("read the host's " + m.Source + m.at())}
-		out = append(out, r)
+		*l = append(*l, r)
 		if !m.ReadOnly {
 			r.key, r.What = "files change", clean("change the host's "+m.Source+m.at())
-			out = append(out, r)
+			*l = append(*l, r)
 		}
 		if m.Propagation == "shared" {
-			add("files", "share "+m.Source, "make mounts below %s that appear on the host", m.Source)
+			l.add("files", "share "+m.Source, "make mounts below %s that appear on the host", m.Source)
 		}
 	}
 	if !v.Root.ReadOnly {
-		add("files", "root", "change its own root file system")
+		l.add("files", "root", "change its own root file system")
 	}
 	for _, b := range v.breaches() {
 		if b.wall.locked {
-			add("files", "set "+b.at, "change the kernel's settings in %s", b.at)
+			l.add("files", "set "+b.at, "change the kernel's settings in %s", b.at)
 		} else {
-			add("files", "see "+b.at, "see %s", b.at)
+			l.add("files", "see "+b.at, "see %s", b.at)
 		}
 	}
 	for _, m := range v.UserMounts() {
 		if m.Type != "bind" {
-			add("files", "fs "+m.Type+m.Target, "use a %s file system on %s", m.Type, m.Target)
+			l.add("files", "fs "+m.Type+m.Target, "use a %s file system on %s", m.Type, m.Target)
 		}
 	}
-	// Devices.
 	for _, r := range v.deviceAccess() {
-		out = append(out, Right{Area: "devices", key: "devices " + r, What: clean(deviceWords(r))})
+		*l = append(*l, Right{Area: "devices", key: "devices " + r, What: clean(deviceWords(r))})
 	}
-	// Network.
+}
+
+func (v *View) networkRights(l *rightList) {
 	switch v.Net.Mode {
 	case "host":
-		add("network", "host", "use the host's own network: its addresses, its ports, and services that listen on 127.0.0.1")
-		add("network", "out", "reach other machines")
+		l.add("network", "host", "use the host's own network: its addresses, its ports, and services that listen on 127.0.0.1")
+		l.add("network", "out", "reach other machines")
 	case "joined":
-		add("network", "join "+v.Joined["net"], "use the network of %s", v.Joined["net"])
+		l.add("network", "join "+v.Joined["net"], "use the network of %s", v.Joined["net"])
 	case "bridge":
-		add("network", "out", "reach other machines")
-		add("network", "bridge "+v.Net.Bridge, "reach other containers on %s", v.Net.Bridge)
+		l.add("network", "out", "reach other machines")
+		l.add("network", "bridge "+v.Net.Bridge, "reach other containers on %s", v.Net.Bridge)
 	}
 	for _, p := range v.Net.Ports {
-		add("network", "port "+portWord(p), "be reached from outside at port %d/%s of the host (%s)", p.HostPort, p.Proto,
+		l.add("network", "port "+portWord(p), "be reached from outside at port %d/%s of the host (%s)", p.HostPort, p.Proto,
 			or(p.HostIP, "every address"))
 	}
-	// System calls.
+}
+
+// powerRights are about system calls, capabilities and ids.
+func (v *View) powerRights(l *rightList) {
 	for _, c := range v.Calls() {
 		switch {
 		case c.Always:
-			add("syscalls", c.Name, "call %s", c.Name)
-			add("syscalls", c.Name+" any", "call %s with any arguments", c.Name)
+			l.add("syscalls", c.Name, "call %s", c.Name)
+			l.add("syscalls", c.Name+" any", "call %s with any arguments", c.Name)
 		case c.Sometimes:
-			add("syscalls", c.Name, "call %s", c.Name)
+			l.add("syscalls", c.Name, "call %s", c.Name)
 		}
 	}
-	// Capabilities.
 	where := ""
 	if !v.Shares("user") {
 		where = " (in its own user namespace)"
 	}
 	for _, name := range v.CapsNow() {
-		add("capabilities", name+where, "%s%s: %s", name, where, capMeaning(name))
+		l.add("capabilities", name+where, "%s%s: %s", name, where, capMeaning(name))
 	}
 	for _, name := range v.Bounding {
 		if !slices.Contains(v.CapsNow(), name) && !v.NoNewPrivs {
-			add("capabilities", name+" later", "get %s%s from a program with the setuid bit or file capabilities", name, where)
+			l.add("capabilities", name+" later", "get %s%s from a program with the setuid bit or file capabilities", name, where)
 		}
 	}
 	if !v.NoNewPrivs {
-		add("capabilities", "setuid", "gain privileges from programs with the setuid bit or file capabilities")
+		l.add("capabilities", "setuid", "gain privileges from programs with the setuid bit or file capabilities")
 	}
-	// Ids.
 	uid, ok := hostID(v.UIDMap, v.UID, v.Shares("user"))
 	if ok {
-		add("ids", fmt.Sprintf("uid %d", uid), "act as user %d of the host", uid)
+		l.add("ids", fmt.Sprintf("uid %d", uid), "act as user %d of the host", uid)
 	}
 	if v.hasAny("CAP_SETUID") && v.Shares("user") {
-		add("ids", "any", "become any user of the host")
+		l.add("ids", "any", "become any user of the host")
 	}
 	for _, g := range append([]uint32{v.GID}, v.extraGroups()...) {
 		if gid, ok := hostID(v.GIDMap, g, v.Shares("user")); ok {
-			add("ids", fmt.Sprintf("gid %d", gid), "act as a member of group %d of the host", gid)
+			l.add("ids", fmt.Sprintf("gid %d", gid), "act as a member of group %d of the host", gid)
 		}
 	}
-	// Namespaces.
+}
+
+func (v *View) namespaceRights(l *rightList) {
 	for _, ns := range [][2]string{
 		{"mount", "see the host's mounts, and with them all its files"},
 		{"pid", "see the host's processes, and signal those of its own user"},
@@ -126,71 +152,64 @@ func (v *View) rights() []Right {
 		{"cgroup", "see where in the host's cgroup tree it is"},
 	} {
 		if v.Shares(ns[0]) {
-			add("namespaces", ns[0], "%s", ns[1])
+			l.add("namespaces", ns[0], "%s", ns[1])
 		} else if v.Joined[ns[0]] != "" {
-			add("namespaces", ns[0]+" "+v.Joined[ns[0]], "use the %s namespace of %s", ns[0], v.Joined[ns[0]])
+			l.add("namespaces", ns[0]+" "+v.Joined[ns[0]], "use the %s namespace of %s", ns[0], v.Joined[ns[0]])
 		}
 	}
 	if v.Keyring == "" {
-		add("namespaces", "keyring", "use the keys of the session that starts it")
+		l.add("namespaces", "keyring", "use the keys of the session that starts it")
 	}
-	// Limits.
-	limit := func(name string, n *int64, unit string) {
-		name = clean(name)
-		r := Right{Area: "limits", key: "limits " + name, limited: true, amount: -1, What: "use any amount of " + name}
-		if n != nil && *n >= 0 {
-			r.amount, r.What = *n, fmt.Sprintf("use %s of %s", amountWord(*n, unit), name)
-		}
-		out = append(out, r)
-	}
-	l := v.Limits
-	limit("memory", l.Memory, "bytes")
-	limit("memory and swap together", l.MemorySwap, "bytes")
-	limit("processor time", l.percent(), "percent")
-	limit("processes", l.Pids, "")
-	if l.Cpus == "" {
-		add("limits", "cpuset", "run on every processor")
+}
+
+// limitRights are about amounts, and about what the start does to the host.
+func (v *View) limitRights(l *rightList) {
+	l.limit("memory", v.Limits.Memory, "bytes")
+	l.limit("memory and swap together", v.Limits.MemorySwap, "bytes")
+	l.limit("processor time", v.Limits.percent(), "percent")
+	l.limit("processes", v.Limits.Pids, "")
+	if v.Limits.Cpus == "" {
+		l.add("limits", "cpuset", "run on every processor")
 	} else {
-		for _, cpu := range rangeWords(l.Cpus) {
-			add("limits", "cpuset "+cpu, "run on processor %s", cpu)
+		for _, cpu := range rangeWords(v.Limits.Cpus) {
+			l.add("limits", "cpuset "+cpu, "run on processor %s", cpu)
 		}
 	}
-	if l.OOMKillDisable {
-		add("limits", "oom", "go on when its memory has run out: nothing in it is killed")
+	if v.Limits.OOMKillDisable {
+		l.add("limits", "oom", "go on when its memory has run out: nothing in it is killed")
 	}
 	for _, r := range v.Rlimits {
 		n := int64(-1)
 		if r.Hard <= 1<<62 {
 			n = int64(r.Hard)
 		}
-		limit(r.Type+" for each process", &n, "")
+		l.limit(r.Type+" for each process", &n, "")
 	}
 	for _, p := range v.Proc {
 		if score, ok := strings.CutPrefix(p, "oom_score_adj="); ok {
 			if n, err := strconv.ParseInt(score, 10, 64); err == nil && n < 0 {
-				add("limits", "score", "be spared when the host's memory runs out (oom_score_adj %d)", n)
+				l.add("limits", "score", "be spared when the host's memory runs out (oom_score_adj %d)", n)
 			}
 		}
 	}
 	for _, text := range v.Tuning {
 		if strings.Contains(text, "SCHED_FIFO") || strings.Contains(text, "SCHED_RR") || strings.Contains(text, "SCHED_DEADLINE") {
-			add("limits", "realtime", "run before all ordinary programs of the host (%s)", text)
+			l.add("limits", "realtime", "run before all ordinary programs of the host (%s)", text)
 		}
 	}
 	if v.FDs > 0 {
-		add("files", "fds", "use %d descriptors of whoever starts it", v.FDs)
+		l.add("files", "fds", "use %d descriptors of whoever starts it", v.FDs)
 	}
 	for _, hook := range v.Hooks {
-		add("host", hook, "have a program of the host run at its start: %s", hook)
+		l.add("host", hook, "have a program of the host run at its start: %s", hook)
 	}
 	// What its start changes on the host for good.
 	for _, s := range v.OnHost {
-		add("host", s, "have its start %s", s)
+		l.add("host", s, "have its start %s", s)
 	}
 	for _, s := range v.HostSets {
-		add("host", s, "have %s set on the host", s)
+		l.add("host", s, "have %s set on the host", s)
 	}
-	return out
 }
 
 func (m Mount) at() string { return " (as " + m.Target + ")" }

@@ -108,7 +108,9 @@ func (s *shell) remount(at string, set, clear, recSet, recClear, propagation []s
 		lines = append(lines, `mount -o `+quote("remount,bind,"+s.inherited(at)+strings.Join(words, ","))+` "$at"`)
 	}
 	if words := append(slices.Clone(recSet), cleared(recClear)...); len(words) > 0 {
-		lines = append(lines, `below "$at" | while read -r id point; do [ ! -e "$point" ] || mount -o `+quote("remount,bind,"+s.inherited(at)+strings.Join(words, ","))+` "$point"; done # what others cover has no name and stays as it is`)
+		lines = append(lines, `below "$at" | while read -r id point; do [ ! -e "$point" ] || mount -o `+
+			quote("remount,bind,"+s.inherited(at)+strings.Join(words, ","))+
+			` "$point"; done # what others cover has no name and stays as it is`)
 	}
 	for _, p := range propagation {
 		lines = append(lines, "mount "+quote("--make-"+p)+` "$at"`)

@@ -250,10 +250,12 @@ func traceHTML(w io.Writer, tr *Traced) error {
 		t.put(`<p class="total">It did not start: %s</p><p>%s from the beginning of the command to its end.</p>`, tr.Failed,
 			duration(tr.End-tr.Start))
 	} else if tr.Running {
-		t.put(`<p><b>%s</b> from the beginning of the command until the program ran, which goes on in the background; %s until it had been traced and the command ended.</p>`,
+		t.put(`<p><b>%s</b> from the beginning of the command until the program ran, `+
+			`which goes on in the background; %s until it had been traced and the command ended.</p>`,
 			duration(tr.ran()-tr.Start), duration(tr.End-tr.Start))
 	} else {
-		t.put(`<p><b>%s</b> from the beginning of the command until the program ran; %s until the program had ended, %s until the command had.</p>`,
+		t.put(`<p><b>%s</b> from the beginning of the command until the program ran; `+
+			`%s until the program had ended, %s until the command had.</p>`,
 			duration(tr.ran()-tr.Start), duration(tr.ended()-tr.Start), duration(tr.End-tr.Start))
 	}
 	t.put(`<p class="mono dim">plan %s</p>`, hash)

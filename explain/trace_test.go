@@ -58,7 +58,8 @@ func TestTraceAddsUp(t *testing.T) {
 	for what, want := range map[string]int64{
 		"command: glassbox starts": 1_000_000, "supervisor: its program starts": 1_000_000, "command: writes plan and job": 500_000,
 		"supervisor: waits for it": 100_000,
-		tracerWords:                5000, "Program": 1_800_000, runsWords: 2_000_000, "supervisor: ends what is left": 1_000_000, unknownWords: 1_000_000 +
+		tracerWords:                5000, "Program": 1_800_000, runsWords: 2_000_000, "supervisor: ends what is left": 1_000_000,
+		unknownWords: 1_000_000 +
 			400_000 + 1_000_000,
 	} {
 		if took[what] != want {

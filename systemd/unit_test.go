@@ -132,7 +132,12 @@ func fails(name string) *message {
 func TestUnits(t *testing.T) {
 	start := func() error { return Start(&plan.SystemdScope{Unit: "x.scope", User: true, Properties: all()}, 42) }
 	stop := func() error { return Stop(&plan.SystemdStop{Unit: "x.scope", User: true}) }
-	before := []string{"Hello", "AddMatch type='signal',sender='org.freedesktop.systemd1',interface='org.freedesktop.systemd1.Manager',member='JobRemoved'", "Subscribe"}
+	before := []string{
+		"Hello",
+		"AddMatch type='signal',sender='org.freedesktop.systemd1',interface='org.freedesktop.systemd1.Manager'," +
+			"member='JobRemoved'",
+		"Subscribe",
+	}
 	for _, c := range []struct {
 		name    string
 		do      func() error

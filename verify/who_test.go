@@ -24,7 +24,12 @@ func TestCanHave(t *testing.T) {
 		{"another one", []plan.Op{drop}, "CAP_SETUID", true},
 		{"a user, by a set-user-ID file", []plan.Op{drop, user}, "CAP_SETUID", true},
 		{"a user, sealed", []plan.Op{drop, user, sealed}, "CAP_SETUID", false},
-		{"a user, sealed, with an ambient one", []plan.Op{drop, &plan.AmbientCaps{Caps: []string{"CAP_SETUID"}}, user, sealed}, "CAP_SETUID", true},
+		{
+			"a user, sealed, with an ambient one",
+			[]plan.Op{drop, &plan.AmbientCaps{Caps: []string{"CAP_SETUID"}}, user, sealed},
+			"CAP_SETUID",
+			true,
+		},
 		{"ambient and dropped", []plan.Op{drop, &plan.AmbientCaps{Caps: []string{"CAP_SYS_ADMIN"}}, user, sealed}, "CAP_SYS_ADMIN", false},
 		{"a user namespace of its own", []plan.Op{&plan.Clone{Namespaces: []string{"user"}}, drop}, "CAP_SYS_ADMIN", true},
 	} {
@@ -44,7 +49,8 @@ func TestCanHave(t *testing.T) {
 
 // TestCauses: what a process may do to its own limits and priorities, without a right and with one.
 func TestCauses(t *testing.T) {
-	plain := &view{dir: -1, plan: &plan.Plan{Steps: []plan.Step{{Op: &plan.DropBounding{Caps: []string{"CAP_SYS_RESOURCE", "CAP_SYS_NICE", "CAP_SYS_ADMIN"}}}}}}
+	dropped := &plan.DropBounding{Caps: []string{"CAP_SYS_RESOURCE", "CAP_SYS_NICE", "CAP_SYS_ADMIN"}}
+	plain := &view{dir: -1, plan: &plan.Plan{Steps: []plan.Step{{Op: dropped}}}}
 	mighty := &view{dir: -1, plan: &plan.Plan{}}
 	limit := &plan.Rlimit{Type: "RLIMIT_NOFILE", Soft: 100, Hard: 200}
 	for _, tt := range []struct {

@@ -1,8 +1,8 @@
 // Glassbox-runtime is the lean half of glassbox. To container engines it is an OCI runtime with runc's command line; to glassbox
 // it is the supervisor of one container, and the process that enters a running one.
 //
-// The Go runtime would keep the files of a cpu cgroup open, and read them again and again, to adapt GOMAXPROCS to its quota (since Go 1.25):
-// hundreds of supervisors that wait have no use for it.
+// The Go runtime would keep the files of a cpu cgroup open, and read them again and again, to adapt GOMAXPROCS to its quota
+// (since Go 1.25): hundreds of supervisors that wait have no use for it.
 //
 //go:debug containermaxprocs=0
 //go:debug updatemaxprocs=0
