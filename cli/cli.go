@@ -91,6 +91,9 @@ func table() []entry {
 		{"attach", containers, (*app).attachCommand},
 		{"ps", containers, (*app).psCommand},
 		{"logs", containers, (*app).logsCommand},
+		{"stats", containers, (*app).statsCommand},
+		{"top", containers, (*app).topCommand},
+		{"port", containers, (*app).portCommand},
 		{"stop", containers, (*app).stopCommand},
 		{"restart", containers, (*app).restartCommand},
 		{"kill", containers, (*app).killCommand},
@@ -307,6 +310,15 @@ func exactly(n int) cobra.PositionalArgs {
 	}
 }
 
+func between(least, most int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) < least || len(args) > most {
+			return &usageError{fmt.Errorf("'%s' requires at least %d and at most %d arguments", cmd.CommandPath(), least, most)}
+		}
+		return nil
+	}
+}
+
 func plural(n int) string {
 	if n == 1 {
 		return ""
@@ -348,8 +360,8 @@ func (a *app) containerCommand() *cobra.Command {
 	ls.Aliases = []string{"list", "ps"}
 	return parent("container", "The commands on containers under one name",
 		a.attachCommand(), a.createCommand(), a.execCommand(), a.inspectOf("container"), a.killCommand(), a.logsCommand(), ls, a.pauseCommand(),
-		a.renameCommand(), a.restartCommand(), a.rmCommand(), a.runCommand(), a.startCommand(), a.stopCommand(), a.unpauseCommand(),
-		a.waitCommand())
+		a.portCommand(), a.renameCommand(), a.restartCommand(), a.rmCommand(), a.runCommand(), a.startCommand(), a.statsCommand(),
+		a.stopCommand(), a.topCommand(), a.unpauseCommand(), a.waitCommand())
 }
 
 // each does something with every argument, goes on after an error, and fails at the end if there was one. What do returns

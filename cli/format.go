@@ -25,7 +25,7 @@ func printRows[T any](w io.Writer, format, columns string, header T, rows []T) e
 	case format == "json":
 		format = "{{json .}}"
 	}
-	t, err := newTemplate(format)
+	t, err := newTemplate(unescape(format))
 	if err != nil {
 		return err
 	}
@@ -33,7 +33,7 @@ func printRows[T any](w io.Writer, format, columns string, header T, rows []T) e
 	defer out.Flush()
 	w = out
 	if table {
-		tw := tabwriter.NewWriter(out, 10, 1, 3, ' ', 0)
+		tw := newColumns(out)
 		defer tw.Flush() // before out
 		w, rows = tw, append([]T{header}, rows...)
 	}
@@ -46,9 +46,29 @@ func printRows[T any](w io.Writer, format, columns string, header T, rows []T) e
 	return nil
 }
 
-// newTemplate parses a template with Docker's functions; \t and \n stand for what they say.
+// newColumns aligns cells that are parted by tabs, as docker's tables are.
+func newColumns(out io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(out, 10, 1, 3, ' ', 0) }
+
+// unescape writes \t and \n in a row's template as what they say, as docker does, but not within actions, where strings are Go's.
+func unescape(text string) string {
+	var b strings.Builder
+	for {
+		plain, rest, ok := strings.Cut(text, "{{")
+		b.WriteString(strings.NewReplacer(`\t`, "\t", `\n`, "\n").Replace(plain))
+		if !ok {
+			return b.String()
+		}
+		action, after, _ := strings.Cut(rest, "}}")
+		b.WriteString("{{" + action)
+		if len(action) < len(rest) {
+			b.WriteString("}}")
+		}
+		text = after
+	}
+}
+
+// newTemplate parses a template with Docker's functions.
 func newTemplate(text string) (*template.Template, error) {
-	text = strings.NewReplacer(`\t`, "\t", `\n`, "\n").Replace(text)
 	t, err := template.New("").Funcs(template.FuncMap{
 		"json": func(v any) (string, error) {
 			var b bytes.Buffer

@@ -169,12 +169,6 @@ func instead(path string) string {
 	switch strings.TrimPrefix(path, "container ") {
 	case "cp":
 		return "glassbox exec -i CONTAINER tar -c PATH, and -x, copy files; a directory of the host can be there with -v"
-	case "top":
-		return "glassbox exec CONTAINER ps shows its processes"
-	case "port":
-		return "glassbox ps shows published ports"
-	case "stats":
-		return "cgroup files have the numbers: glassbox explain CONTAINER says which directories they are in"
 	case "update":
 		return "limits are given when a container is made"
 	case "prune", "image prune", "system", "builder":

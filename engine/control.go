@@ -287,7 +287,7 @@ func (e *Engine) remove(c *container.Container) error {
 	if err := supervise.RemoveFiles(e.dir(c.ID), e.nameFile(c.Name)); err != nil {
 		return err
 	}
-	os.Remove(e.pausedFile(c.ID))
+	e.forgetPaused(c.ID)
 	supervise.ForgetEnd(e.cfg.State, c.ID)
 	e.happened(c, event.Destroy)
 	return nil
@@ -377,6 +377,25 @@ func (e *Engine) paused(id string) bool {
 	return err == nil
 }
 
+// notePaused writes down that a container is paused.
+func (e *Engine) notePaused(id string) (err error) {
+	for range 3 { // somebody may take the directory away because it was empty
+		if err = os.MkdirAll(filepath.Dir(e.pausedFile(id)), 0o700); err != nil {
+			return err
+		}
+		if err = os.WriteFile(e.pausedFile(id), nil, 0o600); !os.IsNotExist(err) {
+			break
+		}
+	}
+	return err
+}
+
+func (e *Engine) forgetPaused(id string) {
+	if os.Remove(e.pausedFile(id)) == nil {
+		os.Remove(filepath.Dir(e.pausedFile(id))) // if it is empty
+	}
+}
+
 // Pause freezes all processes of a running container.
 func (e *Engine) Pause(ctx context.Context, ref string) error {
 	if err := ctx.Err(); err != nil {
@@ -393,14 +412,11 @@ func (e *Engine) Pause(ctx context.Context, ref string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(e.pausedFile(c.ID)), 0o700); err != nil {
-		return err
-	}
-	if err := os.WriteFile(e.pausedFile(c.ID), nil, 0o600); err != nil {
+	if err := e.notePaused(c.ID); err != nil {
 		return err
 	}
 	if err := cgroup.Freeze(paths); err != nil {
-		os.Remove(e.pausedFile(c.ID))
+		e.forgetPaused(c.ID)
 		return err
 	}
 	e.happened(c, event.Pause)
@@ -412,7 +428,7 @@ func (e *Engine) thaw(id string) error {
 	if err != nil {
 		return err
 	}
-	os.Remove(e.pausedFile(id))
+	e.forgetPaused(id)
 	return cgroup.Thaw(paths)
 }
 

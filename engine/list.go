@@ -17,14 +17,34 @@ import (
 
 // List returns containers, the newest first.
 func (e *Engine) List(ctx context.Context, o ListOptions) ([]docker.Summary, error) {
-	out, err := e.list(ctx, o)
+	items, err := e.items(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	out := make([]docker.Summary, len(items))
+	for i, it := range items {
+		out[i] = docker.Summarize(it.c, it.s, e.publishedPorts(it.c, it.s), e.dir(it.c.ID), e.health(it.c, it.s), now)
+	}
+	return out, nil
+}
+
+// item is a container in a list.
+type item struct {
+	c *container.Container
+	s *supervise.State
+}
+
+// items returns containers, the newest first.
+func (e *Engine) items(ctx context.Context, o ListOptions) ([]item, error) {
+	out, err := e.found(ctx, o)
 	if err == nil && e.orphan.Load() { // one of these: what it leaves is taken back first, and with --rm that is all of it
-		return e.list(ctx, o)
+		return e.found(ctx, o)
 	}
 	return out, err
 }
 
-func (e *Engine) list(ctx context.Context, o ListOptions) ([]docker.Summary, error) {
+func (e *Engine) found(ctx context.Context, o ListOptions) ([]item, error) {
 	if err := e.refresh(ctx); err != nil {
 		return nil, err
 	}
@@ -35,10 +55,6 @@ func (e *Engine) list(ctx context.Context, o ListOptions) ([]docker.Summary, err
 	entries, err := os.ReadDir(e.containers())
 	if err != nil && !os.IsNotExist(err) {
 		return nil, err
-	}
-	type item struct {
-		c *container.Container
-		s *supervise.State
 	}
 	var items []item
 	byStatus := slices.ContainsFunc(o.Filters, func(f string) bool {
@@ -67,12 +83,7 @@ func (e *Engine) list(ctx context.Context, o ListOptions) ([]docker.Summary, err
 	if o.Last > 0 && len(items) > o.Last {
 		items = items[:o.Last]
 	}
-	now := time.Now()
-	out := make([]docker.Summary, len(items))
-	for i, it := range items {
-		out[i] = docker.Summarize(it.c, it.s, e.publishedPorts(it.c, it.s), e.dir(it.c.ID), e.health(it.c, it.s), now)
-	}
-	return out, nil
+	return items, nil
 }
 
 // publishedPorts are the ports of a container that runs.

@@ -12,6 +12,7 @@ type Stat struct {
 	Session  int
 	Terminal int // device number of the controlling terminal, 0 without one
 	Flags    uint64
+	Used     uint64 // clock ticks of processor time, user and system
 	Start    uint64 // clock ticks after boot
 }
 
@@ -36,7 +37,7 @@ func ParseStat(text string) (s Stat, ok bool) {
 	}
 	s = Stat{
 		State: fields[0][0], Parent: int(number(4)), Session: int(number(6)), Terminal: int(number(7)),
-		Flags: uint64(number(9)), Start: uint64(number(22)),
+		Flags: uint64(number(9)), Used: uint64(number(14)) + uint64(number(15)), Start: uint64(number(22)),
 	}
 	return s, ok
 }

@@ -64,7 +64,8 @@ var wrongLines = []string{
 	"explain run --cpus x busybox", "explain /etc/passwd", "verify", "verify nobody", "verify sss", "verify --plan /etc/passwd --pid 1",
 	"verify --plan /nowhere --pid 1", "verify --pid x",
 	"debug", "debug nobody", "debug sss", "debug --image nobody ccc", "tour x", "tour 99", "tour 1 2", "tour --lesson x", "doctor x",
-	"stats", "cp a b", "volume", "nope", "--nope ps",
+	"stats nobody", "stats --format {{.Nope}}", "top", "top sss", "top nobody", "top ccc -o args", "top ccc --nonsense", "port", "port nobody",
+	"port ccc 80", "port ccc x", "cp a b", "volume", "nope", "--nope ps",
 	"--root /etc/passwd ps", "--root /proc/x ps", "--state /etc/passwd ps", "--root /proc/x run busybox", "--root", "-H x ps",
 }
 

@@ -1,0 +1,49 @@
+package engine
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestParseTraffic(t *testing.T) {
+	text := `Inter-|   Receive                                                |  Transmit
+ face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed
+    lo:  5000      10    0    0    0     0          0         0     5000      10    0    0    0     0       0          0
+  eth0: 1234567     20    0    0    0     0          0         0      890      11    0    0    0     0       0          0
+  eth1:3      1    0    0    0     0          0         0        4       1    0    0    0     0       0          0
+ short: 1 2 3
+`
+	if in, out := parseTraffic(text); in != 1234570 || out != 894 {
+		t.Errorf("received %d, sent %d, want 1234570 and 894", in, out)
+	}
+}
+
+// TestParseTop: of the host's processes only the container's are kept, with the lines of their threads; a command keeps its spaces.
+func TestParseTop(t *testing.T) {
+	out := "UID        PID  CMD\nroot         1  init\nroot        42  sh -c  ls\n-            -  -\nroot        43  other\n-            -  -\n\n"
+	got, err := parseTop(out, []int{42})
+	want := &Processes{Titles: []string{"UID", "PID", "CMD"}, Rows: [][]string{{"root", "42", "sh -c ls"}, {"-", "-", "-"}}}
+	if d := cmp.Diff(want, got); d != "" || err != nil {
+		t.Error(d, err)
+	}
+	if _, err := parseTop("COMMAND\nls\n", nil); err == nil || !strings.Contains(err.Error(), "PID") {
+		t.Errorf("without a column PID: %v", err)
+	}
+}
+
+// TestOwnTop: where there is no ps, /proc says as much.
+func TestOwnTop(t *testing.T) {
+	got := ownTop([]int{1, 1 << 22}) // the second can't be there (proc(5), pid_max)
+	if len(got.Rows) != 1 || got.Rows[0][1] != "1" || got.Rows[0][2] != "0" || len(got.Rows[0]) != len(got.Titles) {
+		t.Errorf("got %q", got.Rows)
+	}
+	if got := sinceWhen(0); got == "?" {
+		t.Error("the host's start is unknown")
+	}
+	if tick*100 != time.Second {
+		t.Error("a tick is no hundredth")
+	}
+}
