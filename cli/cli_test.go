@@ -85,7 +85,7 @@ func TestMainErrors(t *testing.T) {
 		{"run --nope x", 125, "glassbox: unknown flag: --nope\nSee 'glassbox run --help'.\n"},
 		{"run --isolation hyperv x", 125, "glassbox: --isolation hyperv: docker has this flag, glassbox does not have it yet\n" +
 			"hint: default is what happens without it\n"},
-		{"stats", 125, "glassbox: docker has the command stats, glassbox does not have it yet\nhint: "},
+		{"swarm", 125, "glassbox: docker has the command swarm, glassbox does not have it yet\n"},
 		{"cp a b", 125, "glassbox: docker has the command cp, glassbox does not have it yet\nhint: "},
 		{"ps --nope", 125, "glassbox: unknown flag: --nope\n"},
 		{"--nope ps", 125, "glassbox: unknown flag: --nope\nSee 'glassbox --help'.\n"},

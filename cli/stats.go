@@ -184,8 +184,8 @@ func (a *app) topCommand() *cobra.Command {
 		Short: "List the processes of a container",
 		Long: `List the processes of a container.
 
-It is the host's ps that lists them, with the options that are given (-ef without any), so pids and users are the host's. On a host without ps
-there are columns of our own, and no options.`,
+It is the host's ps that lists them, with the options that are given (-ef without any), so pids and users are the host's. On a host
+without ps there are columns of our own, and no options.`,
 		Example: `  glassbox top web
   glassbox top web -o pid,ppid,rss,args`,
 		Args:              atLeast(1),

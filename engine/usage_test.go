@@ -23,7 +23,7 @@ func TestParseTraffic(t *testing.T) {
 
 // TestParseTop: of the host's processes only the container's are kept, with the lines of their threads; a command keeps its spaces.
 func TestParseTop(t *testing.T) {
-	out := "UID        PID  CMD\nroot         1  init\nroot        42  sh -c  ls\n-            -  -\nroot        43  other\n-            -  -\n\n"
+	out := "UID     PID  CMD\nroot      1  init\nroot     42  sh -c  ls\n-         -  -\nroot     43  other\n-         -  -\n\n"
 	got, err := parseTop(out, []int{42})
 	want := &Processes{Titles: []string{"UID", "PID", "CMD"}, Rows: [][]string{{"root", "42", "sh -c ls"}, {"-", "-", "-"}}}
 	if d := cmp.Diff(want, got); d != "" || err != nil {
