@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"glassbox/container"
 	"glassbox/engine"
 	"glassbox/explain"
 	"glassbox/plan"
@@ -153,7 +154,9 @@ func (a *app) flagValues(cmd *cobra.Command, flag string) func() []string {
 	case "signal", "stop-signal":
 		return words("SIGTERM SIGINT SIGQUIT SIGHUP SIGKILL SIGUSR1 SIGUSR2 SIGWINCH SIGSTOP SIGCONT")
 	case "log-opt":
-		return words("max-size= max-file=")
+		return words("max-size= max-file= labels= labels-regex= env= env-regex= tag= mode=")
+	case "log-driver":
+		return container.LogDrivers
 	case "ulimit":
 		return words("nofile= nproc= core= memlock= stack= fsize= cpu= as= data= rss= locks= msgqueue= nice= rtprio= rttime= sigpending=")
 	case "mount":

@@ -88,7 +88,8 @@ func (c *createFlags) register(fs *pflag.FlagSet, a *app) {
 	fs.StringVar(&o.StopSignal, "stop-signal", "", "Signal that stops the container")
 	fs.IntVar(&c.stop, "stop-timeout", 0, "Seconds to wait before a container that is stopped is killed")
 	fs.StringVar(&o.CIDFile, "cidfile", "", "Write the container's ID to a file that must not exist")
-	strs(&o.LogOpt, "log-opt", "", "Log option: max-size=16m, max-file=3")
+	fs.StringVar(&o.LogDriver, "log-driver", "", "Where output goes: json-file, local, journald, none")
+	strs(&o.LogOpt, "log-opt", "", "Log option: max-size=16m, max-file=3, labels=, env=, tag=, mode=")
 	fs.BoolVar(&o.Remove, "rm", false, "Remove the container when it exits")
 	fs.StringVar(&o.Restart, "restart", "", "What happens when it exits by itself: no, on-failure[:N], always, unless-stopped, "+
 		"on-unhealthy[:N]")

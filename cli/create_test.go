@@ -99,8 +99,8 @@ func TestCreateFlags(t *testing.T) {
 		},
 		{[]string{"--stop-signal", "INT", "--stop-timeout", "0", "i"}, container.Words{Image: "i", StopSignal: "INT", StopTimeout: ptr(0)}},
 		{
-			[]string{"--platform", "linux/arm64", "--cidfile", "f", "--log-opt", "max-size=1m", "i"},
-			container.Words{Image: "i", Platform: "linux/arm64", CIDFile: "f", LogOpt: []string{"max-size=1m"}},
+			[]string{"--platform", "linux/arm64", "--cidfile", "f", "--log-driver", "local", "--log-opt", "max-size=1m", "i"},
+			container.Words{Image: "i", Platform: "linux/arm64", CIDFile: "f", LogDriver: "local", LogOpt: []string{"max-size=1m"}},
 		},
 		{[]string{"-m", "50m", "--memory-swap", "-1", "--memory-reservation=1m", "i"}, container.Words{
 			Image: "i", Memory: "50m",

@@ -53,6 +53,7 @@ func (a *app) logsCommand() *cobra.Command {
 	fs.StringVarP(&tail, "tail", "n", "all", "Number of lines from the end")
 	fs.StringVar(&from, "since", "", "Only what is newer: 10m, 2026-01-02T15:04:05Z or seconds since 1970")
 	fs.StringVar(&until, "until", "", "Only what is older")
+	fs.BoolVar(&o.Details, "details", false, "Print before each line what --log-opt labels, env and tag asked for")
 	fs.BoolVarP(&o.Timestamps, "timestamps", "t", false, "Print the time of each line")
 	return cmd
 }

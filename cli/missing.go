@@ -70,8 +70,6 @@ func dockerName(cmd *cobra.Command) string {
 // harmless are values that change nothing here, beside docker's defaults.
 func harmless(name string) []string {
 	switch name {
-	case "log-driver":
-		return []string{"json-file"} // what logs --help describes is that file's output
 	case "isolation":
 		return []string{"default"} // others are Windows' own
 	case "userns":

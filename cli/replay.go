@@ -49,7 +49,7 @@ func (f *fixedPlan) options(a *app, c *createFlags, fs *pflag.FlagSet, args []st
 	fs.VisitAll(func(flag *pflag.Flag) {
 		if flag.Changed && !slices.Contains([]string{
 			"plan", "require-plan", "name", "label", "rm", "detach", "attach", "interactive",
-			"sig-proxy", "explain", "log-opt", "cidfile", "stop-signal", "stop-timeout", "step", "break", "trace",
+			"sig-proxy", "explain", "log-driver", "log-opt", "cidfile", "stop-signal", "stop-timeout", "step", "break", "trace",
 			"restart", "health-cmd", "health-interval", "health-timeout", "health-retries", "health-start-period", "health-start-interval",
 			"no-healthcheck",
 		}, flag.Name) {

@@ -75,30 +75,6 @@ type KeyValue struct {
 	Origin string `json:"origin,omitempty"`
 }
 
-// Log is where output goes.
-type Log struct {
-	MaxSize  int64 `json:"maxSize,omitempty"`  // bytes; 0: 16 MiB; negative: no limit
-	MaxFiles int   `json:"maxFiles,omitempty"` // 0: 3
-}
-
-// Defaults of Log: logs that grow without bound have filled many a disk.
-const (
-	defaultLogSize  = 16 << 20
-	defaultLogFiles = 3
-)
-
-// Limits returns the size in bytes at which a log is rotated (0: never) and how many files of it there are.
-func (l Log) Limits() (size int64, files int) {
-	size, files = l.MaxSize, l.MaxFiles
-	if size == 0 {
-		size = defaultLogSize
-	}
-	if files == 0 {
-		files = defaultLogFiles
-	}
-	return max(size, 0), files
-}
-
 // Mode is whose namespace of a kind a container is in: "" (its own), "host", "none" or "shareable" (IPC only), or "container:ID".
 type Mode string
 

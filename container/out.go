@@ -40,13 +40,7 @@ func (c *Container) Words() Words {
 	for _, key := range sortedKeys(o.Labels) {
 		w.Label = append(w.Label, key+"="+o.Labels[key])
 	}
-	if o.Log.MaxSize != 0 {
-		w.LogOpt = append(w.LogOpt, "max-size="+strconv.FormatInt(o.Log.MaxSize, 10))
-	}
-	if o.Log.MaxFiles != 0 {
-		w.LogOpt = append(w.LogOpt, "max-file="+strconv.Itoa(o.Log.MaxFiles))
-	}
-	o.healthWords(&w)
+	w.LogDriver, w.LogOpt = o.Log.Driver, o.Log.options()
 	o.lists(&w)
 	return w
 }

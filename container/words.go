@@ -67,6 +67,7 @@ type Words struct {
 	StopTimeout   *int // seconds
 	Platform      string
 	CIDFile       string
+	LogDriver     string   // json-file, local, journald, none
 	LogOpt        []string // max-size=16m, max-file=3
 	Restart       string   // --restart no|on-failure[:N]|always|unless-stopped|on-unhealthy[:N]
 
@@ -178,7 +179,7 @@ func (w *Words) process(c *Config) error {
 		return Invalid("invalid hostname %q: letters, digits, dashes, underscores and dots, at most 64", w.Hostname)
 	}
 	var err error
-	c.Log, err = parseLog(w.LogOpt)
+	c.Log, err = parseLog(w.LogDriver, w.LogOpt)
 	return err
 }
 
@@ -186,33 +187,6 @@ func (w *Words) process(c *Config) error {
 func validHostname(s string) bool {
 	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_."
 	return len(s) <= 64 && strings.Trim(s, letters) == "" && s[0] != '-' && s[0] != '.'
-}
-
-// parseLog reads --log-opt max-size=16m max-file=3.
-func parseLog(opts []string) (Log, error) {
-	var l Log
-	for _, opt := range opts {
-		key, value, _ := strings.Cut(opt, "=")
-		var err error
-		switch key {
-		case "max-size":
-			if value == "-1" {
-				l.MaxSize = -1
-			} else if l.MaxSize, err = ParseSize("log-opt", value); err != nil {
-				return l, err
-			}
-			if l.MaxSize == 0 {
-				l.MaxSize = -1
-			}
-		case "max-file":
-			if l.MaxFiles, err = strconv.Atoi(value); err != nil || l.MaxFiles < 1 {
-				return l, Invalid("--log-opt %s: want a number from 1 on", opt)
-			}
-		default:
-			return l, Invalid("--log-opt %s: unknown option: want max-size or max-file", opt)
-		}
-	}
-	return l, nil
 }
 
 // namespaceNames are the words of --ns.

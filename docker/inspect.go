@@ -33,7 +33,7 @@ func Inspect(d Details) *Container {
 	out := &Container{
 		ID: c.ID, Created: Stamp(c.Created), Args: []string{}, Image: c.ImageID, Name: "/" + c.Name, Driver: "overlay", Platform: "linux",
 		ResolvConfPath: path.Join(d.Dir, "resolv.conf"), HostnamePath: path.Join(d.Dir, "hostname"), HostsPath: path.Join(d.Dir, "hosts"),
-		LogPath: path.Join(d.Dir, supervise.LogFile), AppArmorProfile: o.Security.AppArmor, HostConfig: hostConfig(o),
+		LogPath: logPath(d), AppArmorProfile: o.Security.AppArmor, HostConfig: hostConfig(o),
 		GraphDriver: graph(d), Mounts: mounts(c, d.Dir), Config: config(c), NetworkSettings: networkSettings(d),
 		Glassbox: Extras{Directory: d.Dir},
 	}
@@ -80,6 +80,14 @@ func health(h *supervise.HealthState) *Health {
 	return out
 }
 
+// logPath is the file whose format others know; as with Docker none for the other drivers.
+func logPath(d Details) string {
+	if d.Container.Config.Log.DriverName() != container.JSONFile {
+		return ""
+	}
+	return path.Join(d.Dir, supervise.LogFile)
+}
+
 func graph(d Details) GraphDriver {
 	data := map[string]string{
 		"UpperDir": path.Join(d.Dir, "upper"), "WorkDir": path.Join(d.Dir, "work"), "MergedDir": path.Join(d.Dir, "merged"),
@@ -123,18 +131,10 @@ func config(c *container.Container) Config {
 }
 
 func hostConfig(o *container.Config) HostConfig {
-	l, size, files := &o.Limits, int64(0), 0
-	size, files = o.Log.Limits()
-	logSize := strconv.FormatInt(size, 10)
-	if size == 0 {
-		logSize = "-1"
-	}
+	l := &o.Limits
 	oom := l.OOMDisable
 	out := HostConfig{
-		ContainerIDFile: o.CIDFile, LogConfig: LogConfig{Type: "json-file", Config: map[string]string{
-			"max-size": logSize,
-			"max-file": strconv.Itoa(files),
-		}},
+		ContainerIDFile: o.CIDFile, LogConfig: LogConfig{o.Log.DriverName(), o.Log.Options()},
 		NetworkMode: o.Network(), PortBindings: bindings(o), RestartPolicy: RestartPolicy{o.Restart.Name(), o.Restart.Max}, AutoRemove: o.Remove,
 		ConsoleSize: [2]uint{uint(o.ConsoleSize[0]), uint(o.ConsoleSize[1])}, CapAdd: o.CapAdd, CapDrop: o.CapDrop,
 		CgroupnsMode: first(string(o.Namespaces.Cgroup), "private"), DNS: o.DNS.Servers, DNSOptions: o.DNS.Options, DNSSearch: o.DNS.Search,

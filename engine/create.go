@@ -84,6 +84,9 @@ func (e *Engine) describe(ctx context.Context, c *container.Container, facts *ho
 	if err := e.resolveShares(ctx, c); err != nil {
 		return nil, err
 	}
+	if _, err := logTag(c.Config.Log.Tag, c); err != nil {
+		return nil, err
+	}
 	found := timed(ctx, "finds the image")
 	img, err := e.imageOf(c)
 	found()

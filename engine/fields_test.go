@@ -96,6 +96,11 @@ func TestEveryFieldCounts(t *testing.T) {
 		"PublishAll":    "tested below, as it needs an image with ports",
 		"ConsoleSize.1": "goes with ConsoleSize.0",
 
+		"Log.Labels":      "chooses among labels: TestLogOf",
+		"Log.LabelsRegex": "chooses among labels: TestLogOf",
+		"Log.Env":         "chooses among variables: TestLogOf",
+		"Log.EnvRegex":    "chooses among variables: TestLogOf",
+
 		"Security.Options":      "inspect; read into the other fields of Security",
 		"Security.LabelDisable": "what there is anyway",
 		"Mounts.Form":           "inspect: in which list it stands",

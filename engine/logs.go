@@ -3,16 +3,20 @@ package engine
 import (
 	"bufio"
 	"context"
-	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"glassbox/container"
 	"glassbox/state"
 	"glassbox/supervise"
 )
@@ -23,26 +27,18 @@ func (e *Engine) Logs(ctx context.Context, ref string, o LogOptions, stdout, std
 	if err != nil {
 		return err
 	}
+	if err := readable(c); err != nil {
+		return err
+	}
 	base := filepath.Join(e.dir(c.ID), supervise.LogFile)
-	var files []*os.File
+	files, err := openLogs(base)
 	defer func() {
 		for _, f := range files {
 			f.Close()
 		}
 	}()
-	for i := 100; i >= 0; i-- {
-		name := base
-		if i > 0 {
-			name = fmt.Sprintf("%s.%d", base, i)
-		}
-		f, err := os.Open(name)
-		if os.IsNotExist(err) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		files = append(files, f)
+	if err != nil {
+		return err
 	}
 	print := func(l supervise.Line) error {
 		if !o.Since.IsZero() && l.Time.Before(o.Since) || !o.Until.IsZero() && l.Time.After(o.Until) {
@@ -54,6 +50,11 @@ func (e *Engine) Logs(ctx context.Context, ref string, o LogOptions, stdout, std
 		}
 		if o.Timestamps {
 			if _, err := io.WriteString(w, l.Time.Format("2006-01-02T15:04:05.000000000Z07:00 ")); err != nil {
+				return err
+			}
+		}
+		if o.Details {
+			if _, err := io.WriteString(w, details(l.Attrs)+" "); err != nil {
 				return err
 			}
 		}
@@ -90,12 +91,19 @@ func (e *Engine) Logs(ctx context.Context, ref string, o LogOptions, stdout, std
 		if err := last.each(ctx, print); err != nil {
 			return quiet(err)
 		}
-		if f, rotated := last.rotated(base); rotated {
+		if later := last.rotated(base); len(later) > 0 {
 			if err := last.each(ctx, print); err != nil {
 				return quiet(err)
 			}
-			files = append(files, f)
-			last = newReader(f)
+			for _, f := range later[:len(later)-1] { // those that have come and gone since the last look
+				if err := newReader(f).each(ctx, print); err != nil {
+					return quiet(err)
+				}
+			}
+			for _, f := range files {
+				f.Close()
+			}
+			files, last = later, newReader(later[len(later)-1])
 			continue
 		}
 		if !running || !o.Until.IsZero() && time.Now().After(o.Until) {
@@ -210,10 +218,9 @@ func (r *reader) next() (supervise.Line, bool) {
 		if err != nil {
 			return supervise.Line{}, false
 		}
-		var l supervise.Line
-		err = json.Unmarshal(r.part, &l)
+		l, ok := supervise.ParseLine(r.part)
 		r.part = r.part[:0]
-		if err == nil {
+		if ok {
 			return l, true
 		}
 	}
@@ -232,20 +239,90 @@ func (r *reader) each(ctx context.Context, do func(supervise.Line) error) error 
 	return nil
 }
 
-// rotated opens the current log file if it is another than the one being read.
-func (r *reader) rotated(base string) (*os.File, bool) {
-	f, err := os.Open(base)
+// rotated opens the files that come after the one being read, if that isn't the current one any more. Where it has been forgotten by now,
+// because nobody can read as fast, that is all there are.
+func (r *reader) rotated(base string) []*os.File {
+	if r.file != nil {
+		now, errNow := os.Stat(base)
+		mine, errMine := r.file.Stat()
+		if errNow != nil || errMine != nil || os.SameFile(now, mine) {
+			return nil
+		}
+	}
+	files, err := openLogs(base)
 	if err != nil {
-		return nil, false
+		return nil
 	}
-	if r.file == nil {
-		return f, true
+	for i, f := range files {
+		if r.file != nil && sameFile(f, r.file) {
+			for _, old := range files[:i+1] {
+				old.Close()
+			}
+			return files[i+1:]
+		}
 	}
-	a, errA := r.file.Stat()
-	b, errB := f.Stat()
-	if errA != nil || errB != nil || os.SameFile(a, b) {
-		f.Close()
-		return nil, false
+	return files
+}
+
+func sameFile(a, b *os.File) bool {
+	one, errOne := a.Stat()
+	two, errTwo := b.Stat()
+	return errOne == nil && errTwo == nil && os.SameFile(one, two)
+}
+
+// openLogs opens the files of a log, the oldest first. They may be renamed meanwhile, which could hide one: then it is tried again, and
+// nobody fills a file as quickly as this, ten times.
+func openLogs(base string) (files []*os.File, err error) {
+	for range 10 {
+		for i := 100; i >= 0; i-- {
+			name := base
+			if i > 0 {
+				name = fmt.Sprintf("%s.%d", base, i)
+			}
+			f, errOpen := os.Open(name)
+			if os.IsNotExist(errOpen) {
+				continue
+			}
+			if errOpen != nil {
+				err = errOpen
+				break
+			}
+			files = append(files, f)
+		}
+		if len(files) == 0 || err != nil {
+			return files, err
+		}
+		first, errFirst := files[0].Stat()
+		last, errLast := files[len(files)-1].Stat()
+		now, errNow := os.Stat(base)
+		oldest, errOldest := os.Stat(files[0].Name())
+		if errors.Join(errFirst, errLast, errNow, errOldest) == nil && os.SameFile(last, now) && os.SameFile(first, oldest) {
+			return files, nil
+		}
+		for _, f := range files {
+			f.Close()
+		}
+		files = nil
 	}
-	return f, true
+	return nil, conflict("the log is rotated faster than it can be opened: try again")
+}
+
+// readable says why the output of a container can't be read here.
+func readable(c *container.Container) error {
+	switch c.Config.Log.DriverName() {
+	case container.NoLog:
+		return unsupported("the output of container %s is kept nowhere: it was made with --log-driver none", c.Name)
+	case container.Journald:
+		return unsupported("the output of container %s is in the journal\nhint: journalctl CONTAINER_NAME=%s", c.Name, c.Name)
+	}
+	return nil
+}
+
+// details are the attributes of a line as docker logs --details prints them.
+func details(attrs map[string]string) string {
+	pairs := make([]string, 0, len(attrs))
+	for _, key := range slices.Sorted(maps.Keys(attrs)) {
+		pairs = append(pairs, url.QueryEscape(key)+"="+url.QueryEscape(attrs[key]))
+	}
+	return strings.Join(pairs, ",")
 }

@@ -63,6 +63,7 @@ type LogOptions struct {
 	Since      time.Time
 	Until      time.Time
 	Timestamps bool
+	Details    bool // labels, variables and tag that --log-opt asked for
 }
 
 // ListOptions selects containers.

@@ -115,7 +115,7 @@ func (e *Engine) fixedJob(ctx context.Context, c *container.Container, o StartOp
 		Process: processOf(v.process(), p),
 		Undo:    p.Undo(len(p.Steps)), Plan: p,
 	}
-	job.LogMaxSize, job.LogMaxFiles = c.Config.Log.Limits()
+	job.Log = logOf(c)
 	withLife(job, c)
 	if err := e.writeCheck(c, job, facts); err != nil {
 		return nil, err

@@ -249,10 +249,9 @@ func (e *Engine) hostFiles(c *container.Container, w *wiring, hostname string) e
 
 // supervisorJob says what the supervisor of a container has to do, but for the network.
 func (e *Engine) supervisorJob(c *container.Container, s *spec.Output, out *compile.Output) *supervise.Job {
-	size, files := c.Config.Log.Limits()
 	job := &supervise.Job{
 		ID: c.ID, Dir: e.dir(c.ID), NameFile: e.nameFile(c.Name), LockFile: e.lockFile(c.ID),
-		Terminal: c.Config.TTY, Interactive: c.Config.OpenStdin, Remove: c.Config.Remove, LogMaxSize: size, LogMaxFiles: files,
+		Terminal: c.Config.TTY, Interactive: c.Config.OpenStdin, Remove: c.Config.Remove, Log: logOf(c),
 		Cgroups: out.Cgroups, Namespaces: out.Plan.Namespaces(), Process: processOf(s.Spec.Process, out.Plan),
 		Undo: out.Plan.Undo(len(out.Plan.Steps)), Plan: out.Plan,
 	}

@@ -37,6 +37,7 @@ const (
 	PlanFile      = "plan.json"      // its plan
 	StateFile     = "state.json"     // the State
 	LogFile       = "log"            // and log.1, log.2 … older
+	fieldsFile    = "log.fields"     // Log.Fields of a container in the background, if there are any
 )
 
 // A Job is what a supervisor has to do.
@@ -57,15 +58,14 @@ type Job struct {
 	// Step: the caller is asked before each step; a container that doesn't come to run is removed.
 	Step bool `json:"step,omitempty"`
 	// Trace is the nanoseconds for which the program is traced, and the rest is timed; 0: neither.
-	Trace       int64             `json:"trace,omitempty"`
-	LogMaxSize  int64             `json:"logMaxSize"` // bytes; 0: no limit
-	LogMaxFiles int               `json:"logMaxFiles"`
-	Cgroups     map[string]string `json:"cgroups"` // as in compile.Output
-	Network     *Network          `json:"network,omitempty"`
-	Namespaces  []string          `json:"namespaces"`     // those of the container that are not the host's
-	Process     Process           `json:"process"`        // what its first process is, and those that exec starts are, too
-	Undo        []plan.Step       `json:"undo,omitempty"` // takes back what outlives the container's processes
-	Plan        *plan.Plan        `json:"-"`              // in a file of its own, because it is large and seldom needed
+	Trace      int64             `json:"trace,omitempty"`
+	Log        Log               `json:"log"`
+	Cgroups    map[string]string `json:"cgroups"` // as in compile.Output
+	Network    *Network          `json:"network,omitempty"`
+	Namespaces []string          `json:"namespaces"`     // those of the container that are not the host's
+	Process    Process           `json:"process"`        // what its first process is, and those that exec starts are, too
+	Undo       []plan.Step       `json:"undo,omitempty"` // takes back what outlives the container's processes
+	Plan       *plan.Plan        `json:"-"`              // in a file of its own, because it is large and seldom needed
 }
 
 // Process is what exec takes over from a container's first process, ready to be used: looking it up again costs more than all else

@@ -2,35 +2,156 @@ package supervise
 
 import (
 	"bytes"
-	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"sync"
 	"time"
+	"unicode/utf8"
 )
 
-// Line is an entry of a container's log, in the form of Docker's json-file: one JSON object a line.
-type Line struct {
-	Log    string    `json:"log"` // with its newline, unless the line was longer than maxLine or the stream ended
-	Stream string    `json:"stream"`
-	Time   time.Time `json:"time"`
+// Log is where a container's output goes.
+type Log struct {
+	Driver   string `json:"driver,omitempty"` // one of the Log constants; empty: json-file
+	MaxSize  int64  `json:"maxSize"`          // bytes of a file; 0: no limit
+	MaxFiles int    `json:"maxFiles"`
+	// Drop: what the journal doesn't take at once is lost (mode=non-blocking). Files never wait for a reader.
+	Drop bool `json:"drop,omitempty"`
+	// Fields go with each line: of files a JSON object, its attributes; of the journal lines KEY=VALUE, each with a newline.
+	Fields string `json:"fields,omitempty"`
 }
+
+// Drivers of logs. The files of json-file and local are the same: see [Line].
+const (
+	LogJSONFile = "json-file"
+	LogLocal    = "local"
+	LogJournald = "journald"
+	LogNone     = "none"
+)
+
+// drivers are in the order in which a supervisor passes them on to itself by number.
+func drivers() []string { return []string{LogJSONFile, LogLocal, LogJournald, LogNone} }
 
 // maxLine is the length at which a line without an end is written all the same.
 const maxLine = 16 << 10
 
-// logger writes a container's output, line by line, and keeps the files small.
-type logger struct {
-	mu       sync.Mutex
-	path     string
-	maxSize  int64
-	maxFiles int
-	file     *os.File
-	size     int64
-	partial  map[string][]byte
+// sink takes lines: add gathers them, flush writes them.
+type sink interface {
+	add(stream string, line []byte, now time.Time)
+	flush() error
+	close() error
 }
 
-func openLog(path string, maxSize int64, maxFiles int) (*logger, error) {
+// logger takes a container's output apart, line by line.
+type logger struct {
+	mu      sync.Mutex
+	to      sink // nil: nobody wants it
+	partial map[string][]byte
+}
+
+// openLog opens the log of a container whose file would be path.
+func openLog(path string, o Log) (*logger, error) {
+	l := &logger{partial: map[string][]byte{}}
+	switch o.Driver {
+	case LogNone:
+	case LogJournald:
+		j, err := openJournal(JournalSocket, o)
+		if err != nil {
+			return nil, err
+		}
+		l.to = j
+	default:
+		f, err := openFileLog(path, o)
+		if err != nil {
+			return nil, err
+		}
+		l.to = f
+	}
+	return l, nil
+}
+
+// write takes a piece of a stream.
+func (l *logger) write(stream string, data []byte) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.to == nil {
+		return nil
+	}
+	now := time.Now().UTC()
+	buf := data
+	if rest := l.partial[stream]; len(rest) > 0 {
+		buf = append(rest, data...)
+	}
+	for {
+		i := bytes.IndexByte(buf, '\n') + 1
+		if (i == 0 || i > maxLine) && len(buf) >= maxLine {
+			i = wholeRunes(buf[:maxLine])
+		}
+		if i == 0 {
+			break
+		}
+		l.to.add(stream, buf[:i], now)
+		buf = buf[i:]
+	}
+	l.partial[stream] = append([]byte(nil), buf...)
+	return l.to.flush()
+}
+
+// wholeRunes is how many bytes of a piece don't end in the middle of a character of UTF-8.
+func wholeRunes(b []byte) int {
+	for i := len(b) - 1; i >= 0 && i >= len(b)-utf8.UTFMax; i-- {
+		if utf8.RuneStart(b[i]) {
+			if !utf8.FullRune(b[i:]) && i > 0 {
+				return i
+			}
+			break
+		}
+	}
+	return len(b)
+}
+
+// close writes what is left of lines without an end.
+func (l *logger) close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.to == nil {
+		return nil
+	}
+	for _, stream := range []string{"stdout", "stderr"} {
+		if rest := l.partial[stream]; len(rest) > 0 {
+			l.to.add(stream, rest, time.Now().UTC())
+			l.partial[stream] = nil
+		}
+	}
+	err := l.to.flush()
+	if errClose := l.to.close(); err == nil {
+		err = errClose
+	}
+	return err
+}
+
+// fileLog writes lines into a file, and keeps the files small.
+type fileLog struct {
+	Log
+	path string
+	file *os.File
+	size int64
+	out  []byte // lines that are to be written
+	raw  int    // bytes of output in them
+	lost lost
+}
+
+// lost is output that could not be written: the container goes on, and the next line that can be written tells it.
+type lost struct {
+	bytes int
+	err   error
+}
+
+func (l *lost) text() string {
+	return fmt.Sprintf("glassbox: %d bytes of output are missing here: %v\n", l.bytes, l.err)
+}
+
+func openFileLog(path string, o Log) (*fileLog, error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
@@ -39,72 +160,75 @@ func openLog(path string, maxSize int64, maxFiles int) (*logger, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &logger{path: path, maxSize: maxSize, maxFiles: max(maxFiles, 1), file: f, size: st.Size(), partial: map[string][]byte{}}, nil
+	o.MaxFiles = max(o.MaxFiles, 1)
+	return &fileLog{Log: o, path: path, file: f, size: st.Size()}, nil
 }
 
-// write takes a piece of a stream.
-func (l *logger) write(stream string, data []byte) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	buf := append(l.partial[stream], data...)
-	var out bytes.Buffer
-	for {
-		i := bytes.IndexByte(buf, '\n') + 1
-		if i == 0 && len(buf) >= maxLine {
-			i = maxLine
-		}
-		if i == 0 {
-			break
-		}
-		if err := encode(&out, stream, buf[:i]); err != nil {
-			return err
-		}
-		buf = buf[i:]
-	}
-	l.partial[stream] = append([]byte(nil), buf...)
-	return l.flush(out.Bytes())
+func (l *fileLog) add(stream string, line []byte, now time.Time) {
+	l.out = appendLine(l.out, stream, line, l.Fields, now)
+	l.raw += len(line)
 }
 
-// close writes what is left of lines without an end.
-func (l *logger) close() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	var out bytes.Buffer
-	for stream, rest := range l.partial {
-		if len(rest) > 0 {
-			if err := encode(&out, stream, rest); err != nil {
-				return err
-			}
-		}
-	}
-	if err := l.flush(out.Bytes()); err != nil {
-		return err
-	}
-	return l.file.Close()
-}
-
-func (l *logger) flush(data []byte) error {
-	if len(data) == 0 {
+func (l *fileLog) flush() error {
+	if len(l.out) == 0 {
 		return nil
 	}
-	if l.maxSize > 0 && l.size > 0 && l.size+int64(len(data)) > l.maxSize {
+	err := l.write()
+	if err != nil {
+		var where *os.PathError
+		if errors.As(err, &where) {
+			err = where.Err // which file it was is known
+		}
+		l.lost = lost{l.lost.bytes + l.raw, err}
+	} else {
+		l.lost = lost{}
+	}
+	l.out, l.raw = l.out[:0], 0
+	if cap(l.out) > 4*maxLine { // of one long line with much to be escaped
+		l.out = nil
+	}
+	return err
+}
+
+func (l *fileLog) write() error {
+	data := l.out
+	if l.lost.bytes > 0 {
+		data = append(appendLine(nil, "stderr", []byte(l.lost.text()), l.Fields, time.Now().UTC()), data...)
+	}
+	if l.MaxSize > 0 && l.size > 0 && l.size+int64(len(data)) > l.MaxSize {
 		if err := l.rotate(); err != nil {
 			return err
 		}
 	}
 	n, err := l.file.Write(data)
+	if err != nil && n > 0 && l.file.Truncate(l.size) == nil { // half a line would spoil the next one
+		n = 0
+	}
 	l.size += int64(n)
 	return err
 }
 
+// close tells of what was lost at the very end, if there is room by now.
+func (l *fileLog) close() error {
+	if l.lost.bytes > 0 {
+		l.write()
+	}
+	return l.file.Close()
+}
+
 // rotate renames log to log.1, log.1 to log.2 …, and forgets the oldest.
-func (l *logger) rotate() error {
-	for i := l.maxFiles - 1; i >= 1; i-- {
+func (l *fileLog) rotate() error {
+	for i := l.MaxFiles - 1; i >= 1; i-- {
 		from := l.path
 		if i > 1 {
 			from = fmt.Sprintf("%s.%d", l.path, i-1)
 		}
 		if err := os.Rename(from, fmt.Sprintf("%s.%d", l.path, i)); err != nil && !os.IsNotExist(err) {
+			return err
+		}
+	}
+	if l.MaxFiles == 1 { // a reader keeps the file that it has
+		if err := os.Remove(l.path); err != nil && !os.IsNotExist(err) {
 			return err
 		}
 	}
@@ -115,10 +239,4 @@ func (l *logger) rotate() error {
 	l.file.Close()
 	l.file, l.size = f, 0
 	return nil
-}
-
-func encode(out *bytes.Buffer, stream string, line []byte) error {
-	e := json.NewEncoder(out)
-	e.SetEscapeHTML(false)
-	return e.Encode(Line{Log: string(line), Stream: stream, Time: time.Now().UTC()})
 }

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -23,6 +25,7 @@ type resident struct {
 	pid                                   int
 	pidfd, console, stdin, stdout, stderr int // descriptors; -1: none
 	logMaxSize, logMaxFiles               int
+	logDriver, logDrop, logFields         int // the driver's place in drivers; 0 or 1; 1: they are in a file
 	// Of a health check, in milliseconds; interval 0: there is none.
 	interval, startPeriod, startInterval int
 	ports                                []int
@@ -31,7 +34,7 @@ type resident struct {
 // fields are the numbers of r in the order in which they are passed on.
 func (r *resident) fields() []*int {
 	return []*int{
-		&r.pid, &r.pidfd, &r.console, &r.stdin, &r.stdout, &r.stderr, &r.logMaxSize, &r.logMaxFiles, &r.interval, &r.startPeriod,
+		&r.pid, &r.pidfd, &r.console, &r.stdin, &r.stdout, &r.stderr, &r.logMaxSize, &r.logMaxFiles, &r.logDriver, &r.logDrop, &r.logFields, &r.interval, &r.startPeriod,
 		&r.startInterval,
 	}
 }
@@ -68,6 +71,19 @@ func parseResident(dir, numbers string) (*resident, error) {
 	return r, nil
 }
 
+// log is the job's.
+func (r *resident) log() Log {
+	l := Log{MaxSize: int64(r.logMaxSize), MaxFiles: r.logMaxFiles, Drop: r.logDrop != 0}
+	if r.logFields != 0 {
+		fields, _ := os.ReadFile(filepath.Join(r.dir, fieldsFile))
+		l.Fields = string(fields)
+	}
+	if all := drivers(); r.logDriver < len(all) {
+		l.Driver = all[r.logDriver]
+	}
+	return l
+}
+
 // descriptors are those that execve must keep.
 func (r *resident) descriptors() []int {
 	return append([]int{lockFD, r.pidfd, r.console, r.stdin, r.stdout, r.stderr}, r.ports...)
@@ -87,7 +103,15 @@ func (s *supervisor) becomeResident() {
 	r := resident{
 		dir: s.job.Dir, pid: s.proc.PID, pidfd: s.proc.Pidfd, ports: s.ports,
 		console: number(s.console), stdin: number(s.pipes.stdin), stdout: number(s.pipes.stdout), stderr: number(s.pipes.stderr),
-		logMaxSize: int(s.job.LogMaxSize), logMaxFiles: s.job.LogMaxFiles,
+		logMaxSize: int(s.job.Log.MaxSize), logMaxFiles: s.job.Log.MaxFiles,
+		logDriver: max(slices.Index(drivers(), s.job.Log.Driver), 0),
+	}
+	if s.job.Log.Drop {
+		r.logDrop = 1
+	}
+	// Not among the arguments, which everybody on the host can read: a container's environment may be in them.
+	if fields := s.job.Log.Fields; fields != "" && os.WriteFile(filepath.Join(r.dir, fieldsFile), []byte(fields), 0o600) == nil {
+		r.logFields = 1
 	}
 	if h := s.job.Health; h != nil {
 		r.interval, r.startPeriod = int(h.Interval.Milliseconds()), int(h.StartPeriod.Milliseconds())
@@ -141,7 +165,7 @@ func Resident(dir, numbers string) int {
 		console: file(r.console, "console"),
 		pipes:   &pipes{stdin: file(r.stdin, "stdin"), stdout: file(r.stdout, "stdout"), stderr: file(r.stderr, "stderr")},
 	}
-	if s.log, err = openLog(logPath(s.job), int64(r.logMaxSize), r.logMaxFiles); err != nil {
+	if s.log, err = openLog(logPath(s.job), r.log()); err != nil {
 		return 125
 	}
 	s.leave()

@@ -225,7 +225,7 @@ func (s *supervisor) serve() int {
 func (s *supervisor) start() error {
 	prepared := s.timed("opens the log, takes the ports, makes the pipes")
 	var err error
-	if s.log, err = openLog(logPath(s.job), s.job.LogMaxSize, s.job.LogMaxFiles); err != nil {
+	if s.log, err = openLog(logPath(s.job), s.job.Log); err != nil {
 		return err
 	}
 	if n := s.job.Network; n != nil && len(n.Ports) > 0 && s.ports == nil {

@@ -36,7 +36,7 @@ func readLog(t *testing.T, path string) (out []Line) {
 
 func TestLogLines(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
-	l, err := openLog(path, 0, 1)
+	l, err := openLog(path, Log{MaxFiles: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +68,7 @@ func TestLogLines(t *testing.T) {
 
 func TestLogRotation(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
-	l, err := openLog(path, 1000, 3)
+	l, err := openLog(path, Log{MaxSize: 1000, MaxFiles: 3})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +94,7 @@ func TestLogRotation(t *testing.T) {
 
 func TestResidentArguments(t *testing.T) {
 	want := &resident{
-		dir: "/d", pid: 1, pidfd: 2, console: -1, stdin: 4, stdout: 5, stderr: 6, logMaxSize: 7, logMaxFiles: 8, ports: []int{9, 10},
+		dir: "/d", pid: 1, pidfd: 2, console: -1, stdin: 4, stdout: 5, stderr: 6, logMaxSize: 7, logMaxFiles: 8, logDriver: 2, logDrop: 1, logFields: 1, ports: []int{9, 10},
 	}
 	args := want.args()
 	got, err := parseResident(args[0], args[1])

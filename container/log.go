@@ -1,0 +1,215 @@
+package container
+
+import (
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Drivers of logs (--log-driver).
+const (
+	JSONFile = "json-file"
+	Local    = "local"
+	Journald = "journald"
+	NoLog    = "none"
+)
+
+// LogDrivers are all that there are, Docker's default first.
+func LogDrivers() []string { return []string{JSONFile, Local, Journald, NoLog} }
+
+// Log is where output goes.
+type Log struct {
+	Driver   string `json:"driver,omitempty"`   // empty: json-file
+	MaxSize  int64  `json:"maxSize,omitempty"`  // bytes of a file; 0: the driver's default; negative: no limit
+	MaxFiles int    `json:"maxFiles,omitempty"` // 0: the driver's default
+	// Drop: what the journal doesn't take at once is lost (mode=non-blocking).
+	Drop bool `json:"drop,omitempty"`
+	// What goes with each line: of these labels and environment variables of the container, by name or by regular expression, the values,
+	// and a tag, a template.
+	Labels      []string `json:"labels,omitempty"`
+	LabelsRegex string   `json:"labelsRegex,omitempty"`
+	Env         []string `json:"env,omitempty"`
+	EnvRegex    string   `json:"envRegex,omitempty"`
+	Tag         string   `json:"tag,omitempty"`
+}
+
+// IsZero is for encoding/json.
+func (l Log) IsZero() bool { return l.DriverName() == JSONFile && len(l.options()) == 0 }
+
+// DriverName is the driver.
+func (l Log) DriverName() string { return first(l.Driver, JSONFile) }
+
+// Limits returns the size in bytes at which a log is rotated (0: never) and how many files of it there are. Logs that grow without bound
+// have filled many a disk, so json-file has bounds here: 3 files of 10 MiB; local has Docker's, 5 of 20 MiB.
+func (l Log) Limits() (size int64, files int) {
+	size, files = 10<<20, 3
+	if l.Driver == Local {
+		size, files = 20<<20, 5
+	}
+	if l.MaxSize != 0 {
+		size = max(l.MaxSize, 0)
+	}
+	if l.MaxFiles != 0 {
+		files = l.MaxFiles
+	}
+	return size, files
+}
+
+// logOptions are the options of a driver.
+func logOptions(driver string) []string {
+	about := []string{"labels", "labels-regex", "env", "env-regex", "tag"}
+	switch driver {
+	case JSONFile:
+		return append([]string{"max-size", "max-file", "mode", "compress"}, about...)
+	case Local:
+		return []string{"max-size", "max-file", "mode", "compress"}
+	case Journald:
+		return append([]string{"mode"}, about...)
+	}
+	return nil
+}
+
+// parseLog reads --log-driver and --log-opt max-size=16m, max-file=3 …
+func parseLog(driver string, opts []string) (Log, error) {
+	l := Log{Driver: driver}
+	if driver == JSONFile {
+		l.Driver = ""
+	}
+	if !slices.Contains(LogDrivers(), l.DriverName()) {
+		return l, Invalid("--log-driver %s: there is no such log driver: want %s", driver, strings.Join(LogDrivers(), ", "))
+	}
+	known := logOptions(l.DriverName())
+	for _, opt := range opts {
+		key, value, ok := strings.Cut(opt, "=")
+		if !slices.Contains(known, key) {
+			if known == nil {
+				return l, Invalid("--log-opt %s: log driver %s takes no options", opt, l.DriverName())
+			}
+			return l, Invalid("--log-opt %s: unknown option of log driver %s: want %s", opt, l.DriverName(), strings.Join(known, ", "))
+		}
+		if !ok {
+			return l, Invalid("--log-opt %s: want %s=VALUE", opt, key)
+		}
+		if err := l.set(key, value); err != nil {
+			return l, err
+		}
+	}
+	return l, nil
+}
+
+// set takes one option.
+func (l *Log) set(key, value string) (err error) {
+	switch key {
+	case "max-size":
+		if l.MaxSize = -1; value != "-1" {
+			if l.MaxSize, err = ParseSize("log-opt", value); l.MaxSize == 0 {
+				l.MaxSize = -1
+			}
+		}
+	case "max-file":
+		if l.MaxFiles, err = strconv.Atoi(value); err != nil || l.MaxFiles < 1 || l.MaxFiles > 100 {
+			return Invalid("--log-opt max-file=%s: want a number from 1 to 100", value)
+		}
+	case "mode":
+		if value != "blocking" && value != "non-blocking" {
+			return Invalid("--log-opt mode=%s: want blocking or non-blocking", value)
+		}
+		l.Drop = value == "non-blocking"
+	case "compress":
+		on, err := strconv.ParseBool(value)
+		if err != nil {
+			return Invalid("--log-opt compress=%s: want true or false", value)
+		}
+		if on {
+			return Unsupported("--log-opt compress=%s: rotated logs aren't compressed here: that would take more memory than all else that a "+
+				"container costs\nhint: max-size and max-file bound what they take", value)
+		}
+	case "labels":
+		l.Labels = words(value)
+	case "env":
+		l.Env = words(value)
+	case "labels-regex", "env-regex":
+		if _, errRegex := regexp.Compile(value); errRegex != nil {
+			return Invalid("--log-opt %s=%s: it is no regular expression", key, value)
+		}
+		if key == "env-regex" {
+			l.EnvRegex = value
+		} else {
+			l.LabelsRegex = value
+		}
+	case "tag":
+		l.Tag = value
+	}
+	return err
+}
+
+// words are the parts of a list with commas that aren't empty.
+func words(list string) []string {
+	return slices.DeleteFunc(strings.Split(list, ","), func(w string) bool { return w == "" })
+}
+
+// options are those that were given, as one would type them.
+func (l Log) options() []string {
+	var out []string
+	add := func(key, value string) {
+		if value != "" {
+			out = append(out, key+"="+value)
+		}
+	}
+	if l.MaxSize != 0 {
+		add("max-size", strconv.FormatInt(l.MaxSize, 10))
+	}
+	if l.MaxFiles != 0 {
+		add("max-file", strconv.Itoa(l.MaxFiles))
+	}
+	if l.Drop {
+		add("mode", "non-blocking")
+	}
+	add("labels", strings.Join(l.Labels, ","))
+	add("labels-regex", l.LabelsRegex)
+	add("env", strings.Join(l.Env, ","))
+	add("env-regex", l.EnvRegex)
+	add("tag", l.Tag)
+	return out
+}
+
+// Options are those in force, by name, as Docker tells them: a log's bounds, too, where nobody asked for any.
+func (l Log) Options() map[string]string {
+	out := map[string]string{}
+	for _, opt := range l.options() {
+		key, value, _ := strings.Cut(opt, "=")
+		out[key] = value
+	}
+	if d := l.DriverName(); d == JSONFile || d == Local {
+		size, files := l.Limits()
+		out["max-size"], out["max-file"] = strconv.FormatInt(size, 10), strconv.Itoa(files)
+		if size == 0 {
+			out["max-size"] = "-1"
+		}
+	}
+	return out
+}
+
+// Attributes are what goes with each line, by name, without the tag: labels and environment are the container's.
+func (l Log) Attributes(labels map[string]string, env []string) map[string]string {
+	out := map[string]string{}
+	chosen := func(key string, names []string, expr string) bool {
+		if slices.Contains(names, key) {
+			return true
+		}
+		fits, err := regexp.MatchString(expr, key)
+		return expr != "" && err == nil && fits
+	}
+	for key, value := range labels {
+		if chosen(key, l.Labels, l.LabelsRegex) {
+			out[key] = value
+		}
+	}
+	for _, entry := range env {
+		if key, value, ok := strings.Cut(entry, "="); ok && chosen(key, l.Env, l.EnvRegex) {
+			out[key] = value
+		}
+	}
+	return out
+}

@@ -1,0 +1,104 @@
+package engine
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"text/template"
+
+	"glassbox/container"
+	"glassbox/supervise"
+)
+
+// logOf says where a container's output goes, and what goes with it.
+func logOf(c *container.Container) supervise.Log {
+	o := c.Config.Log
+	l := supervise.Log{Driver: o.DriverName(), Drop: o.Drop}
+	l.MaxSize, l.MaxFiles = o.Limits()
+	attrs := o.Attributes(c.Labels(), c.Env())
+	tag, err := logTag(o.Tag, c)
+	if err != nil {
+		tag = o.Tag // it was read when the container was made
+	}
+	switch l.Driver {
+	case container.JSONFile:
+		if tag != "" {
+			attrs["tag"] = tag
+		}
+		if len(attrs) > 0 {
+			text, _ := json.Marshal(attrs)
+			l.Fields = string(text)
+		}
+	case container.Journald:
+		l.Fields = journalFields(c, attrs, tag)
+	}
+	return l
+}
+
+// tagContext is what a tag's template can name: Docker's fields.
+type tagContext struct {
+	ID, FullID, Name, ImageID, ImageFullID, ImageName, Command, DaemonName string
+}
+
+// logTag fills in --log-opt tag; without one there is none.
+func logTag(text string, c *container.Container) (string, error) {
+	if text == "" {
+		return "", nil
+	}
+	t, err := template.New("").Parse(text)
+	if err != nil {
+		return "", invalid("--log-opt tag=%s: it is no template: %s", text, strings.TrimPrefix(err.Error(), "template: "))
+	}
+	image := strings.TrimPrefix(c.ImageID, "sha256:")
+	var b strings.Builder
+	err = t.Execute(&b, tagContext{
+		ID: c.ID[:min(12, len(c.ID))], FullID: c.ID, Name: c.Name, ImageID: image[:min(12, len(image))], ImageFullID: c.ImageID,
+		ImageName: c.ImageName(), Command: strings.Join(c.Args(), " "), DaemonName: "glassbox",
+	})
+	if err != nil {
+		return "", invalid("--log-opt tag=%s: it can name .ID, .FullID, .Name, .ImageID, .ImageFullID, .ImageName, .Command and .DaemonName", text)
+	}
+	return b.String(), nil
+}
+
+// journalFields are the fields of a journal's entry that say whose it is, as Docker's driver names them.
+func journalFields(c *container.Container, attrs map[string]string, tag string) string {
+	short := c.ID[:min(12, len(c.ID))]
+	if tag == "" {
+		tag = short
+	}
+	var b strings.Builder
+	field := func(key, value string) {
+		fmt.Fprintf(&b, "%s=%s\n", key, strings.ReplaceAll(value, "\n", " "))
+	}
+	for _, f := range [][2]string{
+		{"CONTAINER_ID", short}, {"CONTAINER_ID_FULL", c.ID}, {"CONTAINER_NAME", c.Name}, {"CONTAINER_TAG", tag},
+		{"SYSLOG_IDENTIFIER", tag}, {"IMAGE_NAME", c.ImageName()},
+	} {
+		field(f[0], f[1])
+	}
+	for _, key := range slices.Sorted(maps.Keys(attrs)) {
+		field(journalName(key), attrs[key])
+	}
+	return b.String()
+}
+
+// journalName makes a field's name of any text: journald takes A to Z, digits and underscores, none of these first, and not more than 64.
+func journalName(key string) string {
+	name := strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z':
+			return r - 'a' + 'A'
+		case r >= 'A' && r <= 'Z', r >= '0' && r <= '9':
+			return r
+		}
+		return '_'
+	}, key)
+	name = strings.TrimLeft(name, "_0123456789")
+	if name == "" {
+		name = "FIELD"
+	}
+	return name[:min(64, len(name))]
+}
