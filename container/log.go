@@ -1,7 +1,6 @@
 package container
 
 import (
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -130,9 +129,6 @@ func (l *Log) set(key, value string) (err error) {
 	case "env":
 		l.Env = words(value)
 	case "labels-regex", "env-regex":
-		if _, errRegex := regexp.Compile(value); errRegex != nil {
-			return Invalid("--log-opt %s=%s: it is no regular expression", key, value)
-		}
 		if key == "env-regex" {
 			l.EnvRegex = value
 		} else {
@@ -186,29 +182,6 @@ func (l Log) Options() map[string]string {
 		out["max-size"], out["max-file"] = strconv.FormatInt(size, 10), strconv.Itoa(files)
 		if size == 0 {
 			out["max-size"] = "-1"
-		}
-	}
-	return out
-}
-
-// Attributes are what goes with each line, by name, without the tag: labels and environment are the container's.
-func (l Log) Attributes(labels map[string]string, env []string) map[string]string {
-	out := map[string]string{}
-	chosen := func(key string, names []string, expr string) bool {
-		if slices.Contains(names, key) {
-			return true
-		}
-		fits, err := regexp.MatchString(expr, key)
-		return expr != "" && err == nil && fits
-	}
-	for key, value := range labels {
-		if chosen(key, l.Labels, l.LabelsRegex) {
-			out[key] = value
-		}
-	}
-	for _, entry := range env {
-		if key, value, ok := strings.Cut(entry, "="); ok && chosen(key, l.Env, l.EnvRegex) {
-			out[key] = value
 		}
 	}
 	return out

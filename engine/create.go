@@ -84,7 +84,7 @@ func (e *Engine) describe(ctx context.Context, c *container.Container, facts *ho
 	if err := e.resolveShares(ctx, c); err != nil {
 		return nil, err
 	}
-	if _, err := logTag(c.Config.Log.Tag, c); err != nil {
+	if err := checkLog(c); err != nil {
 		return nil, err
 	}
 	found := timed(ctx, "finds the image")

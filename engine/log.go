@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"text/template"
@@ -17,7 +18,7 @@ func logOf(c *container.Container) supervise.Log {
 	o := c.Config.Log
 	l := supervise.Log{Driver: o.DriverName(), Drop: o.Drop}
 	l.MaxSize, l.MaxFiles = o.Limits()
-	attrs := o.Attributes(c.Labels(), c.Env())
+	attrs := logAttributes(o, c.Labels(), c.Env())
 	tag, err := logTag(o.Tag, c)
 	if err != nil {
 		tag = o.Tag // it was read when the container was made
@@ -35,6 +36,41 @@ func logOf(c *container.Container) supervise.Log {
 		l.Fields = journalFields(c, attrs, tag)
 	}
 	return l
+}
+
+// checkLog refuses what can't be read of what goes with each line.
+func checkLog(c *container.Container) error {
+	o := c.Config.Log
+	for key, expr := range map[string]string{"labels-regex": o.LabelsRegex, "env-regex": o.EnvRegex} {
+		if _, err := regexp.Compile(expr); err != nil {
+			return invalid("--log-opt %s=%s: it is no regular expression", key, expr)
+		}
+	}
+	_, err := logTag(o.Tag, c)
+	return err
+}
+
+// logAttributes are those labels and variables of a container that go with each line of its log.
+func logAttributes(o container.Log, labels map[string]string, env []string) map[string]string {
+	out := map[string]string{}
+	chosen := func(key string, names []string, expr string) bool {
+		if slices.Contains(names, key) {
+			return true
+		}
+		fits, err := regexp.MatchString(expr, key)
+		return expr != "" && err == nil && fits
+	}
+	for key, value := range labels {
+		if chosen(key, o.Labels, o.LabelsRegex) {
+			out[key] = value
+		}
+	}
+	for _, entry := range env {
+		if key, value, ok := strings.Cut(entry, "="); ok && chosen(key, o.Env, o.EnvRegex) {
+			out[key] = value
+		}
+	}
+	return out
 }
 
 // tagContext is what a tag's template can name: Docker's fields.
@@ -58,7 +94,8 @@ func logTag(text string, c *container.Container) (string, error) {
 		ImageName: c.ImageName(), Command: strings.Join(c.Args(), " "), DaemonName: "glassbox",
 	})
 	if err != nil {
-		return "", invalid("--log-opt tag=%s: it can name .ID, .FullID, .Name, .ImageID, .ImageFullID, .ImageName, .Command and .DaemonName", text)
+		return "", invalid("--log-opt tag=%s: it can name .ID, .FullID, .Name, .ImageID, .ImageFullID, .ImageName, .Command and "+
+			".DaemonName", text)
 	}
 	return b.String(), nil
 }
@@ -74,8 +111,12 @@ func journalFields(c *container.Container, attrs map[string]string, tag string) 
 		fmt.Fprintf(&b, "%s=%s\n", key, strings.ReplaceAll(value, "\n", " "))
 	}
 	for _, f := range [][2]string{
-		{"CONTAINER_ID", short}, {"CONTAINER_ID_FULL", c.ID}, {"CONTAINER_NAME", c.Name}, {"CONTAINER_TAG", tag},
-		{"SYSLOG_IDENTIFIER", tag}, {"IMAGE_NAME", c.ImageName()},
+		{"CONTAINER_ID", short},
+		{"CONTAINER_ID_FULL", c.ID},
+		{"CONTAINER_NAME", c.Name},
+		{"CONTAINER_TAG", tag},
+		{"SYSLOG_IDENTIFIER", tag},
+		{"IMAGE_NAME", c.ImageName()},
 	} {
 		field(f[0], f[1])
 	}

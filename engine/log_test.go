@@ -36,7 +36,9 @@ func TestLogOf(t *testing.T) {
 	if got.Driver != "journald" || got.Fields != want {
 		t.Errorf("got %s, want %s", got.Fields, want)
 	}
-	for in, want := range map[string]string{"com.example/a-b": "COM_EXAMPLE_A_B", "_1x": "X", "é": "FIELD", strings.Repeat("a", 70): strings.Repeat("A", 64)} {
+	for in, want := range map[string]string{
+		"com.example/a-b": "COM_EXAMPLE_A_B", "_1x": "X", "é": "FIELD", strings.Repeat("a", 70): strings.Repeat("A", 64),
+	} {
 		if got := journalName(in); got != want {
 			t.Errorf("%s: the journal's field is %s, want %s", in, got, want)
 		}

@@ -102,7 +102,8 @@ func FuzzParseLine(f *testing.F) {
 		got, ok := ParseLine(data)
 		var want Line
 		err := json.Unmarshal(data, &want)
-		if err == nil && bytes.HasPrefix(data, []byte(`{"log":"`)) && bytes.Count(data, []byte("log")) == 1 && !bytes.Contains(data, []byte(`\u`)) {
+		if err == nil && bytes.HasPrefix(data, []byte(`{"log":"`)) && bytes.Count(data, []byte("log")) == 1 &&
+			!bytes.Contains(data, []byte(`\u`)) {
 			if d := cmp.Diff(want.Log, strings.ToValidUTF8(got.Log, "\ufffd")); !ok || utf8.Valid(data) && d != "" {
 				t.Errorf("%q: %v %s", data, ok, d)
 			}

@@ -34,8 +34,8 @@ type resident struct {
 // fields are the numbers of r in the order in which they are passed on.
 func (r *resident) fields() []*int {
 	return []*int{
-		&r.pid, &r.pidfd, &r.console, &r.stdin, &r.stdout, &r.stderr, &r.logMaxSize, &r.logMaxFiles, &r.logDriver, &r.logDrop, &r.logFields, &r.interval, &r.startPeriod,
-		&r.startInterval,
+		&r.pid, &r.pidfd, &r.console, &r.stdin, &r.stdout, &r.stderr, &r.logMaxSize, &r.logMaxFiles,
+		&r.logDriver, &r.logDrop, &r.logFields, &r.interval, &r.startPeriod, &r.startInterval,
 	}
 }
 

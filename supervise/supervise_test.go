@@ -94,7 +94,8 @@ func TestLogRotation(t *testing.T) {
 
 func TestResidentArguments(t *testing.T) {
 	want := &resident{
-		dir: "/d", pid: 1, pidfd: 2, console: -1, stdin: 4, stdout: 5, stderr: 6, logMaxSize: 7, logMaxFiles: 8, logDriver: 2, logDrop: 1, logFields: 1, ports: []int{9, 10},
+		dir: "/d", pid: 1, pidfd: 2, console: -1, stdin: 4, stdout: 5, stderr: 6, logMaxSize: 7, logMaxFiles: 8,
+		logDriver: 2, logDrop: 1, logFields: 1, ports: []int{9, 10},
 	}
 	args := want.args()
 	got, err := parseResident(args[0], args[1])
