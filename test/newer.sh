@@ -5,38 +5,15 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 dir=$(realpath -m "${1:-build/newer}")
-containerd=v2.4.2 buildkit=v0.25.2 kubernetes=1.36.3 nerdctl=v2.1.2 crio=v1.34.0 critools=v1.34.0
-mkdir -p "$dir/src"
-export CGO_ENABLED=0 GOFLAGS=-mod=mod
-flags=(-p 1 -trimpath -ldflags '-s -w')
-
-# source_of MODULE@VERSION NAME - a copy of a module's files that can be changed.
-source_of() {
-	rm -rf "$dir/src/$2"
-	cp -r "$(go mod download -json "$1" | jq -r .Dir)" "$dir/src/$2"
-	chmod -R u+w "$dir/src/$2"
-}
-
-if [[ ! -x $dir/containerd ]]; then
-	for program in containerd-shim-runc-v2 ctr containerd; do
-		GOBIN=$dir go install "${flags[@]}" "github.com/containerd/containerd/v2/cmd/$program@$containerd"
-	done
-fi
+buildkit=v0.25.2 nerdctl=v2.1.2 crio=v1.34.0 critools=v1.34.0
+# shellcheck source=test/callers.sh
+. test/callers.sh
+containerd
 if [[ ! -x $dir/buildkitd ]]; then
 	source_of github.com/moby/buildkit@$buildkit buildkit
 	(cd "$dir/src/buildkit" && go build "${flags[@]}" -tags seccomp -o "$dir/" ./cmd/buildkitd ./cmd/buildctl)
 fi
-if [[ ! -x $dir/kubelet ]]; then
-	source_of k8s.io/kubernetes@v$kubernetes kubernetes
-	(
-		cd "$dir/src/kubernetes"
-		# Its own modules lie beside it there, and on the proxy have versions of their own.
-		for module in $(go mod edit -json | jq -r '.Replace[].Old.Path'); do
-			go mod edit -dropreplace "$module" -require "$module@v0.${kubernetes#1.}"
-		done
-		go build "${flags[@]}" -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=v$kubernetes" -o "$dir/" ./cmd/kubelet
-	)
-fi
+kubernetes kubelet
 if [[ ! -x $dir/nerdctl ]]; then
 	source_of github.com/containerd/nerdctl/v2@$nerdctl nerdctl
 	(
@@ -61,5 +38,5 @@ if [[ ! -x $dir/crictl ]]; then
 	(cd "$dir/src/cri-tools" && go build "${flags[@]}" -o "$dir/" ./cmd/crictl)
 fi
 rm -rf "$dir/src"
-unset GOFLAGS
+unset GOFLAGS GOWORK
 CALLERS=$dir GLASSBOX_BIN=$PWD/bin go test -count=1 -v ./test -run '^TestCallers$'

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Installs what the tests need: setup.sh test|lint|demo.  Quick when all is there.
+# Installs what the tests need: setup.sh test|cluster|lint|demo.  Quick when all is there.
 set -euo pipefail
 PATH+=:/usr/sbin:/sbin
 
@@ -34,10 +34,19 @@ needs() {
 			checkpolicy checkpolicy
 		EOF
 		;;
+	cluster)
+		cat <<-EOF
+			jq jq
+			curl curl
+			openssl openssl
+			pkg-config pkg-config
+			/usr/include/seccomp.h libseccomp-dev
+		EOF
+		;;
 	lint) echo shellcheck shellcheck && echo git git ;;
 	demo) ;;
 	*)
-		echo "usage: setup.sh test|lint|demo" >&2
+		echo "usage: setup.sh test|cluster|lint|demo" >&2
 		exit 2
 		;;
 	esac
@@ -45,7 +54,7 @@ needs() {
 
 programs=() packages=()
 while read -r program package; do
-	if ! command -v "$program" >/dev/null; then
+	if ! command -v "$program" >/dev/null && [[ ! -e $program ]]; then
 		programs+=("$program")
 		packages+=("$package")
 	fi
