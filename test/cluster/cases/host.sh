@@ -36,11 +36,12 @@ for kind in ipc pid; do
 	[[ $(run pids "readlink /proc/self/ns/$kind") == "$(readlink "/proc/self/ns/$kind")" ]] && echo "the $kind of the host"
 done
 sleep 2
-run shared -c one 'ps -o pid,user,args | grep -v " ps " | sort -k3 | sed "s/^ *[0-9]* //"; cat /proc/1/comm; ls -d /proc/1/root/ 2>&1'
+run shared -c one 'ps -o pid,user,args | grep -vE " (ps|sed|sort|grep) " | sort -k3 | sed "s/^ *[0-9]* //"; cat /proc/1/comm; ls -d /proc/1/root/ 2>&1'
 run shared -c two 'kill $(pidof sleep) 2>&1; kill -0 1 2>&1' | sed 's/pid [0-9]*/pid N/'
 two='$(ps -o pid,args | grep "[s]leep 2222" | sed "s/^ *//; s/ .*//")'
+until_get pod/shared '{.status.containerStatuses[?(@.name=="two")].restartCount}' 1 # its own process it may kill
 run shared -c one "ls /proc/$two/root/ | head -3; kill $two"
-until_get pod/shared '{.status.containerStatuses[?(@.name=="two")].restartCount}' 1
+until_get pod/shared '{.status.containerStatuses[?(@.name=="two")].restartCount}' 2
 run port 'hostname; hostname -f; grep -v "^#" /etc/hosts | sed "s/10\.244[0-9.]*/IP/"; cat /etc/resolv.conf'
 curl -sS "http://198.51.100.1:$([[ $class == runc ]] && echo 18080 || echo 18081)/"
 run fqdn 'hostname'

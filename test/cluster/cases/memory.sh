@@ -23,8 +23,8 @@ get pod/beside '{.status.phase} {.status.containerStatuses[0].state.terminated.r
 ready exec
 run exec '/t/membomb; echo "code $?"'
 pod small <<X
-containers: [{name: one, image: IMAGE, command: [sleep, "1000"], resources: {limits: {memory: 512Ki}}}]
+containers: [{name: one, image: IMAGE, command: [sleep, "1000"], resources: {limits: {memory: 16Ki}}}]
 X
-event small '[oO][oO][mM]'
-k get events --field-selector involvedObject.name=small -o jsonpath='{range .items[*]}{.reason} {.message}{"\n"}{end}' | grep -oE '^Failed[A-Za-z]+|OOM-killed \(memory limit too low\?\)' | sort -u
+event small 'FailedCreatePodSandBox: .*OOM-killed'
+echo the sandbox that is too small is told as one that was killed for its memory
 k delete pod small --now >/dev/null 2>&1
