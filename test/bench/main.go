@@ -27,12 +27,13 @@ func main() {
 	out := flag.String("o", "", "page to write, or empty for none")
 	runs := flag.Int("n", 20, "measurements of each, after a warm-up")
 	pulls := flag.Int("pulls", 5, "measurements of each pull, after a warm-up")
-	only := flag.Bool("runtimes", false, "measure the OCI runtimes only, and print a table")
+	containers := flag.Int("containers", 300, "how many containers idle at the same time")
+	part := flag.String("only", "", "measure one part and print it: runtimes, or idle (many containers)")
 	flag.Parse()
-	if *only {
+	if *part != "" {
 		*out = ""
 	}
-	page, err := bench(*bin, *runs, *pulls, *only)
+	page, err := bench(*bin, *runs, *pulls, *containers, *part)
 	fmt.Print(page)
 	if err == nil && *out != "" {
 		err = os.WriteFile(*out, []byte(page), 0o644)
@@ -68,7 +69,7 @@ type bencher struct {
 	small string // the program that measures peaks
 }
 
-func bench(bin string, runs, pulls int, onlyRuntimes bool) (page string, err error) {
+func bench(bin string, runs, pulls, containers int, part string) (page string, err error) {
 	bin, err = filepath.Abs(bin)
 	if err != nil {
 		return "", err
@@ -94,7 +95,7 @@ func bench(bin string, runs, pulls int, onlyRuntimes bool) (page string, err err
 	if b.small, err = b.program("peak", peakSource); err != nil {
 		return "", err
 	}
-	if onlyRuntimes {
+	if part == "runtimes" {
 		text, err := b.runtimes()
 		if err != nil {
 			return text, err
@@ -116,7 +117,11 @@ func bench(bin string, runs, pulls int, onlyRuntimes bool) (page string, err err
 	}
 	engines := b.engines(bin)
 	for _, e := range engines {
-		for _, name := range []string{image, debian} {
+		names := []string{image, debian}
+		if part == "idle" {
+			names = names[:1]
+		}
+		for _, name := range names {
 			if _, err := b.must(append(append(append([]string{}, e.command...), append([]string{"pull"}, e.pull...)...), name)...); err != nil {
 				return "", err
 			}
@@ -137,6 +142,10 @@ func bench(bin string, runs, pulls int, onlyRuntimes bool) (page string, err err
 			rows = append(rows, row)
 		}
 		table[row][name] = append(table[row][name], value)
+	}
+	if part == "idle" {
+		err := b.idle(engines, containers, add)
+		return text.String() + tabulate(engines, rows, table), err
 	}
 	turn := func(row string, n int, command func(e engine) []string, before func(e engine) []string) error {
 		fmt.Fprintln(os.Stderr, "bench:", row)
@@ -216,6 +225,9 @@ func bench(bin string, runs, pulls int, onlyRuntimes bool) (page string, err err
 			add("peak memory of the pulling process, MB", e.name, peak)
 		}
 	}
+	if err := b.idle(engines, containers, add); err != nil {
+		return text.String(), err
+	}
 	runtimes, err := b.runtimes()
 	if err != nil {
 		return text.String(), err
@@ -225,6 +237,13 @@ func bench(bin string, runs, pulls int, onlyRuntimes bool) (page string, err err
 		return text.String(), err
 	}
 
+	text.WriteString(tabulate(engines, rows, table) + runtimes + loops)
+	return text.String(), nil
+}
+
+// tabulate writes the medians of each row, and how many times the first engine's figure they are.
+func tabulate(engines []engine, rows []string, table map[string]figures) string {
+	var text strings.Builder
 	fmt.Fprintf(&text, "| |")
 	for _, e := range engines {
 		fmt.Fprintf(&text, " %s |", e.name)
@@ -246,8 +265,7 @@ func bench(bin string, runs, pulls int, onlyRuntimes bool) (page string, err err
 		}
 		fmt.Fprintln(&text)
 	}
-	text.WriteString(runtimes + loops)
-	return text.String(), nil
+	return text.String()
 }
 
 // engines finds what is installed and makes it ready, glassbox first.
