@@ -80,7 +80,7 @@ type follower struct {
 
 // begin waits for the first follower.
 func (f *followers) begin(s *supervisor) {
-	f.s, f.dir, f.tty, f.shrink = s, s.job.Dir, s.job.Terminal, s.job.Detached
+	f.of(s)
 	c, err := signals.Catch(Nudge)
 	if err != nil {
 		return // nobody can attach; logs and exec go on
@@ -95,6 +95,17 @@ func (f *followers) begin(s *supervisor) {
 			f.open()
 		}
 	}()
+}
+
+func (f *followers) of(s *supervisor) {
+	f.s, f.dir, f.tty, f.shrink = s, s.job.Dir, s.job.Terminal, s.job.Detached
+}
+
+// listening reports whether there has ever been a follower.
+func (f *followers) listening() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.listen
 }
 
 // open makes the socket, in place of one that a killed supervisor left.

@@ -110,6 +110,23 @@ func wholeRunes(b []byte) int {
 	return len(b)
 }
 
+// whole reports whether nothing of a line waits for its end, and nothing that was lost waits to be told.
+func (l *logger) whole() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch to := l.to.(type) {
+	case *fileLog:
+		if to.lost.bytes > 0 {
+			return false
+		}
+	case *journal:
+		if to.lost.bytes > 0 {
+			return false
+		}
+	}
+	return len(l.partial["stdout"]) == 0 && len(l.partial["stderr"]) == 0
+}
+
 // close writes what is left of lines without an end.
 func (l *logger) close() error {
 	l.mu.Lock()

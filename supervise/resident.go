@@ -100,7 +100,30 @@ func (r *resident) cloexec(flag int) {
 // becomeResident replaces the process. It returns only if that is not possible, and nothing has changed then. The caller's
 // goroutine is on the main thread, whose death would be the container's.
 func (s *supervisor) becomeResident() {
-	r := resident{
+	// Where the plan joined a PID namespace (--pid=container:), children of this thread are still born there, and such a process
+	// can't start a thread (clone(2), CLONE_THREAD, EINVAL): the new program would end at once, and the container with it.
+	own, _ := os.Readlink("/proc/thread-self/ns/pid")
+	if children, err := os.Readlink("/proc/thread-self/ns/pid_for_children"); err != nil || children != own {
+		fd, err := unix.Open("/proc/thread-self/ns/pid", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return
+		}
+		err = unix.Setns(fd, unix.CLONE_NEWPID)
+		unix.Close(fd)
+		if err != nil {
+			return
+		}
+	}
+	r := s.resident()
+	if r.interval == 0 {
+		r.becomeIdle()
+	}
+	r.replace(stays)
+}
+
+// resident gathers what the next program needs to know.
+func (s *supervisor) resident() *resident {
+	r := &resident{
 		dir: s.job.Dir, pid: s.proc.PID, pidfd: s.proc.Pidfd, ports: s.ports,
 		console: number(s.console), stdin: number(s.pipes.stdin), stdout: number(s.pipes.stdout), stderr: number(s.pipes.stderr),
 		logMaxSize: int(s.job.Log.MaxSize), logMaxFiles: s.job.Log.MaxFiles,
@@ -117,25 +140,17 @@ func (s *supervisor) becomeResident() {
 		r.interval, r.startPeriod = int(h.Interval.Milliseconds()), int(h.StartPeriod.Milliseconds())
 		r.startInterval = int(h.StartInterval.Milliseconds())
 	}
-	// Where the plan joined a PID namespace (--pid=container:), children of this thread are still born there, and such a process
-	// can't start a thread (clone(2), CLONE_THREAD, EINVAL): the new program would end at once, and the container with it.
-	own, _ := os.Readlink("/proc/thread-self/ns/pid")
-	if children, err := os.Readlink("/proc/thread-self/ns/pid_for_children"); err != nil || children != own {
-		fd, err := unix.Open("/proc/thread-self/ns/pid", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return
-		}
-		err = unix.Setns(fd, unix.CLONE_NEWPID)
-		unix.Close(fd)
-		if err != nil {
-			return
-		}
-	}
+	return r
+}
+
+// replace executes this program anew in the given form, and returns only if that is not possible.
+func (r *resident) replace(form string) {
 	r.cloexec(0)
-	unix.Exec("/proc/self/exe", append([]string{"glassbox-runtime", "resident"}, r.args()...), []string{"GOMAXPROCS=1"})
+	unix.Exec("/proc/self/exe", append([]string{"glassbox-runtime", form}, r.args()...), []string{"GOMAXPROCS=1"})
 	r.cloexec(unix.FD_CLOEXEC)
 }
 
+// number is a file's descriptor; -1: there is none, or it is closed.
 func number(f *os.File) int {
 	if f == nil {
 		return -1
@@ -143,9 +158,12 @@ func number(f *os.File) int {
 	return int(f.Fd())
 }
 
-// Resident goes on where becomeResident left off.
-func Resident(dir, numbers string) int {
+// Resident goes on where becomeResident left off, in the form Awake if it came from Idle.
+func Resident(form, dir, numbers string) int {
 	runtime.LockOSThread()
+	if form != stays {
+		unix.Close(idleFD)
+	}
 	r, err := parseResident(dir, numbers)
 	if err != nil {
 		return 125 // the container dies with us, and the next command repairs
@@ -159,7 +177,8 @@ func Resident(dir, numbers string) int {
 		return os.NewFile(uintptr(fd), name)
 	}
 	s := &supervisor{
-		job: &Job{Dir: dir, Terminal: r.console >= 0, Detached: true}, lock: os.NewFile(lockFD, "lock"), ports: r.ports,
+		job:  &Job{Dir: dir, Terminal: r.console >= 0, Detached: true, Log: r.log()},
+		lock: os.NewFile(lockFD, "lock"), ports: r.ports,
 		caller:  caller{wake: -1},
 		proc:    &fork.Process{PID: r.pid, Pidfd: r.pidfd},
 		console: file(r.console, "console"),
@@ -169,15 +188,20 @@ func Resident(dir, numbers string) int {
 		return 125
 	}
 	s.leave()
-	s.connect()
-	go settle()
-	if r.interval > 0 {
-		ms := func(n int) time.Duration { return time.Duration(n) * time.Millisecond }
-		// It was started a moment ago.
-		s.watchHealth(Health{Interval: ms(r.interval), StartPeriod: ms(r.startPeriod), StartInterval: ms(r.startInterval)}, time.Now())
+	var ws unix.WaitStatus
+	if form == Awake {
+		ws = s.awake()
+	} else {
+		s.connect()
+		go settle()
+		if r.interval > 0 {
+			ms := func(n int) time.Duration { return time.Duration(n) * time.Millisecond }
+			// It was started a moment ago.
+			s.watchHealth(Health{Interval: ms(r.interval), StartPeriod: ms(r.startPeriod), StartInterval: ms(r.startInterval)}, time.Now())
+		}
+		ws = s.reap()
+		s.checks.stop()
 	}
-	ws := s.reap()
-	s.checks.stop()
 	job, err := ReadJob(dir)
 	if err != nil {
 		return 125

@@ -82,6 +82,10 @@ func (c *caller) busy() bool {
 // connect starts to carry input and output.
 func (s *supervisor) connect() {
 	s.followers.begin(s)
+	s.carry()
+}
+
+func (s *supervisor) carry() {
 	p := s.pipes
 	in, out, errOut := -1, -1, -1
 	if !s.job.Detached {
@@ -134,7 +138,7 @@ func (s *supervisor) copyOut(from *os.File, to int, stream string) {
 		defer s.streams.Done()
 		buf := make([]byte, piece)
 		for {
-			n, err := from.Read(buf)
+			n, err := s.carried.read(from, buf)
 			if n > 0 {
 				s.log.write(stream, buf[:n]) // a full disk must not stop the container
 				if o != nil && !o.write(buf[:n]) && stream == "stdout" {
@@ -143,6 +147,7 @@ func (s *supervisor) copyOut(from *os.File, to int, stream string) {
 					go s.leave()
 				}
 				s.followers.output(stream, buf[:n])
+				s.carried.done()
 			}
 			if err != nil { // end of file; EIO from a terminal whose last user is gone
 				break

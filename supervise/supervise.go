@@ -115,6 +115,7 @@ type supervisor struct {
 	pipes     *pipes
 	console   *os.File
 	streams   sync.WaitGroup // copies of output
+	carried   carried
 	ports     []int
 	watch     *fork.Watcher // nil: nothing is traced
 	noted     []plan.Span   // what hasn't been told yet
@@ -314,10 +315,19 @@ func (s *supervisor) reap() unix.WaitStatus { return reap(s.proc.PID) }
 // tracer lets it go on, and wait4 reports the stops. It is let go for good, with its signal.
 func reap(pid int) unix.WaitStatus {
 	for {
-		var ws unix.WaitStatus
-		_, err := unix.Wait4(pid, &ws, 0, nil)
+		if ws, ended := waitChild(pid, 0); ended {
+			return ws
+		}
+	}
+}
+
+func waitChild(pid, options int) (ws unix.WaitStatus, ended bool) {
+	for {
+		got, err := unix.Wait4(pid, &ws, options, nil)
 		switch {
 		case err == unix.EINTR:
+		case err == nil && got == 0:
+			return 0, false
 		case err == nil && ws.Stopped():
 			sig := ws.StopSignal()
 			if sig == unix.SIGTRAP { // execve of a traced process, which nobody else would see
@@ -325,7 +335,7 @@ func reap(pid int) unix.WaitStatus {
 			}
 			unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_DETACH, uintptr(pid), 0, uintptr(sig), 0, 0)
 		default:
-			return ws
+			return ws, true
 		}
 	}
 }

@@ -24,9 +24,9 @@ func run(args []string) int {
 	case len(args) == 2 && args[0] == "supervise": // the id is for readers of process lists
 		hide()
 		return supervise.Main()
-	case len(args) == 3 && args[0] == "resident":
+	case len(args) == 3 && (args[0] == "resident" || args[0] == supervise.Idle || args[0] == supervise.Awake):
 		hide()
-		return supervise.Resident(args[1], args[2])
+		return supervise.Resident(args[0], args[1], args[2])
 	case len(args) == 3 && args[0] == "again":
 		hide()
 		return supervise.Again(args[1], args[2])

@@ -1,0 +1,177 @@
+package supervise
+
+import (
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Forms in which a resident supervisor is executed. One that has nothing to do but wait is not a Go program: that has
+// five threads, three quarters of a megabyte of its own memory, and of the kernel's as much again as a small container. Everything to be
+// waited for is put into one epoll descriptor, and the process executes itself anew as Idle. The first instructions of the program
+// (entry_*.s in cmd/glassbox-runtime) know that word: they wait, in one system call and with three pages of memory, and when anything
+// happens they execute the same arguments as Awake. That costs a millisecond, so a supervisor goes back to Idle only when nothing has
+// happened for a while. A program that was linked without that entry takes Idle for the third, which is a Go
+// program that stays one.
+//
+// What can happen is output, the container's end, and two signals: that of somebody who wants to attach, and SIGCHLD, because a child
+// that is traced only stops (see reap). They are blocked, also in Awake, and read from a descriptor (signalfd(2)).
+const (
+	Idle  = "idle"
+	Awake = "awake"
+	stays = "resident"
+)
+
+// idleFD is the epoll descriptor's number while idle: one that needs no larger table of descriptors (NR_OPEN_DEFAULT is 64).
+const idleFD = 62
+
+// quiet is for how long nothing must have happened before a supervisor is idle again.
+const quiet = 10 * time.Second
+
+func idleSignals() *unix.Sigset_t {
+	var set unix.Sigset_t
+	for _, sig := range []unix.Signal{Nudge, unix.SIGCHLD} {
+		set.Val[0] |= 1 << (sig - 1)
+	}
+	return &set
+}
+
+// becomeIdle replaces the process by its idle form. It returns only if that is not possible, and nothing has changed then. It must be
+// called on the main thread.
+func (r *resident) becomeIdle() {
+	if _, err := unix.FcntlInt(idleFD, unix.F_GETFD, 0); err != unix.EBADF { // somebody else's, such as a port that is held
+		return
+	}
+	poll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return
+	}
+	defer unix.Close(poll)
+	for _, fd := range []int{r.pidfd, r.console, r.stdout, r.stderr} {
+		if fd < 0 {
+			continue
+		}
+		if unix.EpollCtl(poll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN}) != nil {
+			return
+		}
+	}
+	if unix.Dup3(poll, idleFD, 0) != nil {
+		return
+	}
+	r.replace(Idle)
+	unix.Close(idleFD)
+}
+
+// awake carries output after something has happened, and goes back to idle when nothing more does. It returns when the container has
+// ended.
+func (s *supervisor) awake() unix.WaitStatus {
+	// What this process starts after the container's end gets the usual signals.
+	defer unix.PthreadSigmask(unix.SIG_UNBLOCK, idleSignals(), nil)
+	signals, err := unix.Signalfd(-1, idleSignals(), unix.SFD_CLOEXEC|unix.SFD_NONBLOCK)
+	if err != nil {
+		unix.PthreadSigmask(unix.SIG_UNBLOCK, idleSignals(), nil)
+		s.connect()
+		return s.reap()
+	}
+	s.followers.of(s)
+	s.carry()
+	settled := false
+	for last := time.Now(); ; {
+		if ws, ended := waitChild(s.proc.PID, unix.WNOHANG); ended {
+			return ws
+		}
+		timeout := int(quiet.Milliseconds())
+		if settled && s.followers.listening() {
+			timeout = -1 // who was attached once may be so again: it stays awake
+		}
+		fds := []unix.PollFd{{Fd: int32(signals), Events: unix.POLLIN}}
+		n, err := unix.Poll(fds, timeout)
+		switch {
+		case err == nil && n > 0:
+			for nudged(signals) {
+				s.followers.open()
+			}
+		case err == nil:
+			if s.carried.since(&last, time.Now()) >= quiet && !s.followers.listening() && s.log.whole() && s.carried.stop() {
+				s.resident().becomeIdle()
+				s.carried.goOn()
+			}
+			if !settled {
+				settled = true
+				go settle()
+			}
+		}
+	}
+}
+
+// nudged takes one signal out of the descriptor, and reports whether it was Nudge; false, too, if there is none.
+func nudged(fd int) bool {
+	var info [128]byte // struct signalfd_siginfo (signalfd(2)) begins with the signal's number
+	for {
+		n, err := unix.Read(fd, info[:])
+		if err == unix.EINTR {
+			continue
+		}
+		if n != len(info) || err != nil {
+			return false
+		}
+		if unix.Signal(info[0]) == Nudge {
+			return true
+		}
+	}
+}
+
+// carried says whether output is on its way: what has been read must not be lost by an execve.
+type carried struct {
+	moving sync.RWMutex // held for reading from before a piece is read until it is where it belongs
+	count  atomic.Int64 // pieces so far
+	seen   int64
+}
+
+// read reads from a stream. If it returns n > 0, done is to be called when the piece is where it belongs.
+func (c *carried) read(from *os.File, buf []byte) (n int, err error) {
+	conn, err := from.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var failed error
+	err = conn.Read(func(fd uintptr) bool {
+		for {
+			c.moving.RLock()
+			n, failed = unix.Read(int(fd), buf)
+			if n > 0 {
+				c.count.Add(1)
+				return true
+			}
+			c.moving.RUnlock()
+			if failed != unix.EINTR {
+				return failed != unix.EAGAIN
+			}
+		}
+	})
+	if err == nil && n <= 0 {
+		n, err = 0, failed
+		if failed == nil {
+			err = os.ErrClosed // the end
+		}
+	}
+	return n, err
+}
+
+func (c *carried) done() { c.moving.RUnlock() }
+
+// since returns for how long nothing has been read, as far as is known from when this was last asked.
+func (c *carried) since(last *time.Time, now time.Time) time.Duration {
+	if count := c.count.Load(); count != c.seen {
+		c.seen, *last = count, now
+	}
+	return now.Sub(*last)
+}
+
+// stop keeps output from being read, unless some is on its way.
+func (c *carried) stop() bool { return c.moving.TryLock() }
+
+func (c *carried) goOn() { c.moving.Unlock() }
