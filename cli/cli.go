@@ -372,7 +372,8 @@ func (a *app) each(args []string, do func(ref string) (string, error)) error {
 		line, err := do(ref)
 		if err != nil {
 			a.complain(err)
-			failed = true
+			var only *onlyTold
+			failed = failed || !errors.As(err, &only)
 			continue
 		}
 		if line != "" {
@@ -383,6 +384,38 @@ func (a *app) each(args []string, do func(ref string) (string, error)) error {
 		return &exitError{code: 1}
 	}
 	return nil
+}
+
+// onlyTold is an error that is told and doesn't make the command fail.
+type onlyTold struct{ error }
+
+// atOnce is each for what waits more than it works: many arguments at the same time, told in the order in which they were given.
+func (a *app) atOnce(args []string, do func(ref string) (string, error)) error {
+	type answer struct {
+		line string
+		err  error
+	}
+	answers := make([]chan answer, len(args))
+	for i := range answers {
+		answers[i] = make(chan answer, 1)
+	}
+	free := make(chan struct{}, 32)
+	go func() {
+		for i, ref := range args {
+			free <- struct{}{}
+			go func() {
+				line, err := do(ref)
+				answers[i] <- answer{line, err}
+				<-free
+			}()
+		}
+	}()
+	next := 0
+	return a.each(args, func(string) (string, error) {
+		got := <-answers[next]
+		next++
+		return got.line, got.err
+	})
 }
 
 // errNoTTY is what Docker says when -t meets no terminal.

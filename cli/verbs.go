@@ -20,7 +20,7 @@ func (a *app) stopCommand() *cobra.Command {
 		Args:              atLeast(1),
 		ValidArgsFunction: a.completeContainers(false),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withEngine(args, func(e *engine.Engine, ref string) (string, error) {
+			return a.withEngineAtOnce(args, func(e *engine.Engine, ref string) (string, error) {
 				return ref, e.Stop(cmd.Context(), ref, given(cmd, "timeout", &timeout), signal)
 			})
 		},
@@ -68,7 +68,7 @@ func (a *app) killCommand() *cobra.Command {
 		Args:              atLeast(1),
 		ValidArgsFunction: a.completeContainers(false),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withEngine(args, func(e *engine.Engine, ref string) (string, error) { return ref, e.Kill(cmd.Context(), ref, signal) })
+			return a.withEngineAtOnce(args, func(e *engine.Engine, ref string) (string, error) { return ref, e.Kill(cmd.Context(), ref, signal) })
 		},
 	}
 	cmd.Flags().StringVarP(&signal, "signal", "s", "KILL", "The signal, by name or number")
@@ -149,11 +149,10 @@ func (a *app) rmCommand() *cobra.Command {
 		Args:              atLeast(1),
 		ValidArgsFunction: a.completeContainers(true),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withEngine(args, func(e *engine.Engine, ref string) (string, error) {
+			return a.withEngineAtOnce(args, func(e *engine.Engine, ref string) (string, error) {
 				err := e.Remove(cmd.Context(), ref, o)
 				if o.Force && errors.Is(err, engine.ErrNotFound) {
-					a.complain(err) // as Docker does: said, and no error
-					return "", nil
+					err = &onlyTold{err} // as Docker does
 				}
 				return ref, err
 			})
@@ -171,4 +170,13 @@ func (a *app) withEngine(args []string, do func(e *engine.Engine, ref string) (s
 		return err
 	}
 	return a.each(args, func(ref string) (string, error) { return do(e, ref) })
+}
+
+// withEngineAtOnce does the same with many arguments at the same time.
+func (a *app) withEngineAtOnce(args []string, do func(e *engine.Engine, ref string) (string, error)) error {
+	e, err := a.open()
+	if err != nil {
+		return err
+	}
+	return a.atOnce(args, func(ref string) (string, error) { return do(e, ref) })
 }

@@ -245,6 +245,7 @@ func (e *Engine) Remove(ctx context.Context, ref string, o RemoveOptions) error 
 	if err != nil {
 		return err
 	}
+	var dismissed *supervise.State
 	c, s, err := e.loadID(id)
 	if err == nil && (s.Alive() || s.Status == supervise.Restarting) {
 		if !o.Force {
@@ -254,14 +255,17 @@ func (e *Engine) Remove(ctx context.Context, ref string, o RemoveOptions) error 
 			}
 			return conflict("cannot remove container %q: container is %s: stop the container before removing or force remove", ref, doing)
 		}
-		if err := e.Kill(ctx, id, "KILL"); err != nil && !errors.Is(err, ErrConflict) {
+		if e.dismiss(c, s) {
+			dismissed = s
+			e.happened(c, event.Kill, "signal", strconv.Itoa(int(unix.SIGKILL)))
+		} else if err := e.Kill(ctx, id, "KILL"); err != nil && !errors.Is(err, ErrConflict) {
 			return err
 		}
 	}
 	if errors.Is(err, ErrNotFound) {
 		return err
 	}
-	lock, fresh, err := e.lockStopped(ctx, id, ref, o.Force)
+	lock, fresh, err := e.lockStopped(ctx, id, ref, o.Force, dismissed)
 	if err != nil {
 		return err
 	}
@@ -282,6 +286,12 @@ func (e *Engine) Remove(ctx context.Context, ref string, o RemoveOptions) error 
 	return e.remove(c)
 }
 
+// dismiss ends a running container and its supervisor together, where nobody would miss what the supervisor does at the end: its part is
+// done by the repair that follows. It reports whether it did.
+func (e *Engine) dismiss(c *container.Container, s *supervise.State) bool {
+	return s.Status == supervise.Running && !c.Config.Remove && supervise.Dismiss(e.dir(c.ID), s)
+}
+
 // remove removes a container whose lock is held.
 func (e *Engine) remove(c *container.Container) error {
 	if err := supervise.RemoveFiles(e.dir(c.ID), e.nameFile(c.Name)); err != nil {
@@ -295,8 +305,10 @@ func (e *Engine) remove(c *container.Container) error {
 
 // lockStopped takes the lock of a container that is to be removed, waiting for it as long as the context goes on. One that was being
 // started at the first look runs by now, and its supervisor keeps the lock until its end: it is killed by force, and else it stays.
-func (e *Engine) lockStopped(ctx context.Context, id, ref string, force bool) (f *os.File, fresh bool, err error) {
-	var killed *supervise.State // the run that has got its signal: nobody needs it twice, nor two events of it
+// killed is the run that has got its signal: nobody needs it twice, nor two events of it.
+func (e *Engine) lockStopped(
+	ctx context.Context, id, ref string, force bool, killed *supervise.State,
+) (f *os.File, fresh bool, err error) {
 	for {
 		f, fresh, err = state.Lock(e.lockFile(id), false)
 		if err != unix.EWOULDBLOCK {

@@ -78,12 +78,15 @@ func (s *supervisor) awake() unix.WaitStatus {
 	}
 	s.followers.of(s)
 	s.carry()
-	settled := false
-	for last := time.Now(); ; {
+	s.carried.last.Store(time.Now().UnixNano())
+	for settled := false; ; {
 		if ws, ended := waitChild(s.proc.PID, unix.WNOHANG); ended {
 			return ws
 		}
-		timeout := int(quiet.Milliseconds())
+		timeout := int(max(0, quiet-s.carried.since()).Milliseconds()) + 1
+		if timeout == 1 { // it has been quiet for long enough, and could not become idle
+			timeout = int(quiet.Milliseconds())
+		}
 		if settled && s.followers.listening() {
 			timeout = -1 // who was attached once may be so again: it stays awake
 		}
@@ -95,7 +98,7 @@ func (s *supervisor) awake() unix.WaitStatus {
 				s.followers.open()
 			}
 		case err == nil:
-			if s.carried.since(&last, time.Now()) >= quiet && !s.followers.listening() && s.log.whole() && s.carried.stop() {
+			if s.carried.since() >= quiet && !s.followers.listening() && s.log.whole() && s.carried.stop() {
 				s.resident().becomeIdle()
 				s.carried.goOn()
 			}
@@ -127,8 +130,7 @@ func nudged(fd int) bool {
 // carried says whether output is on its way: what has been read must not be lost by an execve.
 type carried struct {
 	moving sync.RWMutex // held for reading from before a piece is read until it is where it belongs
-	count  atomic.Int64 // pieces so far
-	seen   int64
+	last   atomic.Int64 // when the last piece was read, in nanoseconds since 1970
 }
 
 // read reads from a stream. If it returns n > 0, done is to be called when the piece is where it belongs.
@@ -143,7 +145,7 @@ func (c *carried) read(from *os.File, buf []byte) (n int, err error) {
 			c.moving.RLock()
 			n, failed = unix.Read(int(fd), buf)
 			if n > 0 {
-				c.count.Add(1)
+				c.last.Store(time.Now().UnixNano())
 				return true
 			}
 			c.moving.RUnlock()
@@ -163,13 +165,8 @@ func (c *carried) read(from *os.File, buf []byte) (n int, err error) {
 
 func (c *carried) done() { c.moving.RUnlock() }
 
-// since returns for how long nothing has been read, as far as is known from when this was last asked.
-func (c *carried) since(last *time.Time, now time.Time) time.Duration {
-	if count := c.count.Load(); count != c.seen {
-		c.seen, *last = count, now
-	}
-	return now.Sub(*last)
-}
+// since returns for how long nothing has been read.
+func (c *carried) since() time.Duration { return time.Duration(time.Now().UnixNano() - c.last.Load()) }
 
 // stop keeps output from being read, unless some is on its way.
 func (c *carried) stop() bool { return c.moving.TryLock() }
