@@ -127,12 +127,13 @@ func addMissing(cmd *cobra.Command) {
 	if !cmd.HasParent() {
 		fs = cmd.PersistentFlags() // they stand before the command
 	}
+	inherited := cmd.InheritedFlags() // gathered anew by each call
 	for _, f := range dockerFlags(dockerName(cmd)) {
-		if f.name == "help" || f.name == "version" || fs.Lookup(f.name) != nil || cmd.InheritedFlags().Lookup(f.name) != nil {
+		if f.name == "help" || f.name == "version" || fs.Lookup(f.name) != nil || inherited.Lookup(f.name) != nil {
 			continue
 		}
 		short := f.short
-		if short != "" && (!cmd.HasParent() || fs.ShorthandLookup(short) != nil || cmd.InheritedFlags().ShorthandLookup(short) != nil) {
+		if short != "" && (!cmd.HasParent() || fs.ShorthandLookup(short) != nil || inherited.ShorthandLookup(short) != nil) {
 			short = "" // it is another flag here
 		}
 		flag := fs.VarPF(&missingFlag{f}, f.name, short, "")
