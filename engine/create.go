@@ -68,6 +68,11 @@ func (e *Engine) Create(ctx context.Context, o CreateOptions) (*container.Contai
 		return nil, err
 	}
 	defer state.Unlock(lock, e.lockFile(c.ID))
+	if c.Config.Rootfs == nil {
+		if err := e.images.EnsureBase(); err != nil { // a store of an earlier build has none
+			return nil, err
+		}
+	}
 	if err := e.write(c); err != nil {
 		supervise.RemoveFiles(e.dir(c.ID), e.nameFileOf(c.ID))
 		return nil, err

@@ -39,6 +39,7 @@ func (e *Engine) specInput(c *container.Container, img *image.Image, facts *host
 		in.Answers = *answers
 	}
 	if img != nil {
+		in.Layers = append(in.Layers, image.BaseLayer)
 		for _, l := range img.Layers {
 			in.Layers = append(in.Layers, l.Dir)
 		}

@@ -113,6 +113,9 @@ func (s *Store) prepare() (form, error) {
 			Hint: "keep the store on ext4, xfs or btrfs with --root",
 		}
 	}
+	if err := s.EnsureBase(); err != nil {
+		return f, fmt.Errorf("image store %s: %w", s.root, err)
+	}
 	return f, writeJSON(s.path("store.json"), f)
 }
 

@@ -34,7 +34,7 @@ type Input struct {
 	Answers   Answers
 	Root      string   // the store; layers and the container's directory are below it
 	Dir       string   // the container's directory, relative to Root
-	Layers    []string // directories of the image's layers, relative to Root, lowest first
+	Layers    []string // directories of the layers, relative to Root, lowest first
 	Runtime   string   // path of glassbox-runtime, which is also the init of --init
 }
 
