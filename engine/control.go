@@ -270,7 +270,8 @@ func (e *Engine) Remove(ctx context.Context, ref string, o RemoveOptions) error 
 		return err
 	}
 	defer state.Unlock(lock, e.lockFile(id))
-	if !fresh {
+	buried := dismissed != nil && !fresh && supervise.Bury(e.dir(id), dismissed) == nil
+	if !fresh && !buried {
 		if err := supervise.RepairOne(e.dir(id), e.nameFileOf(id)); err != nil {
 			return err
 		}

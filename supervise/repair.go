@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -97,6 +98,21 @@ func RepairOne(dir, nameFile string) error {
 	}
 	event.Write(job.state(), event.New(event.Container, event.Die, job.Actor, "exitCode", "137"))
 	return WriteState(dir, last)
+}
+
+// Bury does what the supervisor of a run that was dismissed would have done at its end, for a container that is removed at once, and
+// whose lock the caller holds. As at any end, what can't be taken back (a cgroup with somebody else's process in it) keeps nobody from
+// removing the container.
+func Bury(dir string, run *State) error {
+	job, err := ReadJob(dir)
+	if err != nil {
+		return err
+	}
+	_ = cgroup.Kill(job.Cgroups)
+	_ = Undo(job)
+	event.Write(job.state(), event.New(event.Container, event.Die, job.Actor,
+		"exitCode", "137", "execDuration", strconv.FormatInt(int64(time.Since(run.Started)/time.Second), 10)))
+	return nil
 }
 
 // started reports whether the last start of a container came to an end, good or bad, that was written down.
