@@ -23,6 +23,7 @@ restartPolicy: OnFailure
 containers: [{name: one, image: IMAGE, command: [sh, -c, "until [ -e /now/\$(cat /now/count | wc -c) ]; do sleep 0.2; done; printf x >>/now/count; exit 3"], volumeMounts: [{name: now, mountPath: /now}]}]
 volumes: [{name: now, hostPath: {path: /run/now-$ns, type: DirectoryOrCreate}}]
 X
+rm -rf "/run/now-$ns" && mkdir "/run/now-$ns"
 touch "/run/now-$ns/count"
 until_ok 240 kubectl -n "$ns" get pod static-node
 ready static-node kept ends
@@ -32,7 +33,7 @@ again kubelet 2
 sleep 3
 ready kept static-node
 again containerd 2
-until_ok 240 ctr version
+until_ok 240 bash -c "ctr version 2>/dev/null"
 k wait --for=condition=Ready --timeout=300s node/node >/dev/null
 run kept 'echo exec after it'
 # One whose container ends while the daemons are away.
@@ -43,7 +44,7 @@ sleep 1
 touch "/run/now-$ns/1"
 sleep 2
 "$cluster/daemon.sh" containerd
-until_ok 240 ctr version
+until_ok 240 bash -c "ctr version 2>/dev/null"
 "$cluster/daemon.sh" kubelet
 until_get pod/ends '{.status.containerStatuses[0].restartCount}' 2
 get pod/ends '{.status.containerStatuses[0].lastState.terminated.exitCode} {.status.containerStatuses[0].lastState.terminated.reason}'
@@ -51,7 +52,7 @@ get pod/ends '{.status.containerStatuses[0].lastState.terminated.exitCode} {.sta
 get pod/kept '{.status.containerStatuses[0].restartCount}'
 k logs kept
 # The shim is killed: its container ends, and another comes.
-pkill -9 -f "containerd-shim.* -id $(ctr -n k8s.io c ls -q "labels.\"io.kubernetes.pod.name\"==kept,labels.\"io.kubernetes.pod.namespace\"==$ns,labels.\"io.cri-containerd.kind\"==sandbox")"
+kill -9 "$(ps -o ppid= -p "$(cat "/run/containerd/io.containerd.runtime.v2.task/k8s.io/${id#containerd://}/init.pid")" | tr -d ' ')"
 until_get pod/kept '{.status.containerStatuses[0].restartCount}' '[1-9]'
 ready kept
 echo another after the shim is killed
