@@ -42,6 +42,7 @@ func (e *Engine) Attach(ctx context.Context, ref string, o AttachOptions) (*Sess
 	if err != nil {
 		return nil, fmt.Errorf("attach to container %s: %w", ref, err)
 	}
+	// A later run of the same container is not the one that was attached to: pid and start time tell them apart.
 	f := &follower{Attachment: a, streams: o.Streams, alive: func() bool {
 		now, err := e.state(id)
 		return err == nil && now.PID == s.PID && now.Start == s.Start
@@ -73,6 +74,7 @@ func (f *follower) input() {
 
 func (f *follower) wait(ctx context.Context) (ending, error) {
 	out, errOut := f.streams.Stdout, f.streams.Stderr
+	// What isn't wanted is still taken, or the socket fills up and this follower would be cut off as a slow one.
 	if out == nil {
 		out = io.Discard
 	}
@@ -83,6 +85,7 @@ func (f *follower) wait(ctx context.Context) (ending, error) {
 	switch {
 	case f.left.Load():
 		err = ErrDetached
+	// The caller's own reader is gone (attach … | head). That ends the session and not the container.
 	case errors.Is(err, unix.EPIPE):
 		err = ErrOutputClosed
 	case errors.Is(err, supervise.ErrCutOff):

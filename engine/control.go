@@ -21,6 +21,8 @@ import (
 
 // signal sends a signal to a container's first process, and to no other that may have its pid by now. ESRCH says that it is gone.
 func (e *Engine) signal(c *container.Container, s *supervise.State, sig unix.Signal) error {
+	// A pid may pass to another process between two system calls; the descriptor can't. Whether it is the right process is asked after it is
+	// open.
 	fd, err := unix.PidfdOpen(s.PID, 0)
 	if err != nil {
 		return err

@@ -63,6 +63,7 @@ func (e *Engine) Create(ctx context.Context, o CreateOptions) (*container.Contai
 	}
 
 	defer timed(ctx, "takes its name and lock, writes its directory")()
+	// From now on a kill leaves a lock that nobody holds, by which repair finds the half-made container.
 	lock, _, err := state.Lock(e.lockFile(c.ID), true)
 	if err != nil {
 		return nil, err
@@ -78,6 +79,7 @@ func (e *Engine) Create(ctx context.Context, o CreateOptions) (*container.Contai
 		return nil, err
 	}
 	if e.sharesRun(ctx, c) == nil { // else there are no processes in it yet
+		// run is create and start: what was worked out now is taken by the start that follows at once, which saves a third of its time.
 		e.fresh.Store(&prepared{c.ID, out})
 	}
 	e.happened(c, event.Create)
@@ -133,6 +135,7 @@ func (e *Engine) write(c *container.Container) error {
 	if err := e.takeName(c); err != nil {
 		return err
 	}
+	// Written last: a directory without it is no container, and repair takes it away.
 	return state.WriteJSON(filepath.Join(dir, supervise.ContainerFile), c)
 }
 
@@ -143,6 +146,7 @@ func (e *Engine) takeName(c *container.Container) error {
 		if name == "" {
 			name = randomName(attempt)
 		}
+		// symlink(2) is the lock: it makes name and content in one step, and fails where the name is taken, between processes, too.
 		err := os.Symlink(c.ID, e.nameFile(name))
 		if os.IsNotExist(err) {
 			if err := os.MkdirAll(filepath.Dir(e.nameFile(name)), 0o700); err != nil {

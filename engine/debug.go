@@ -139,12 +139,15 @@ func (e *Engine) debug(
 				s.process = &debugged{s.process, dir}
 			}
 		}()
+		// The tools' image gets a writable layer that is thrown away: package managers work in it, and the container's own files stay as they
+		// are.
 		for _, sub := range []string{dir, filepath.Join(dir, "upper"), filepath.Join(dir, "work")} {
 			if err := os.Mkdir(sub, 0o755); err != nil {
 				return nil, err
 			}
 		}
 	}
+	// Nobody would be there to throw the layer away.
 	o.Detach = false
 	return e.startExec(ctx, target.Actor, caller, out.Plan, sameBuild, o.ExecOptions, "debug")
 }
@@ -196,6 +199,7 @@ func (e *Engine) debugRoot(id string, o *DebugOptions, in *compile.DebugInput) (
 	if in.Overlay, err = spec.Overlay(e.specInput(tools, img, &in.Facts, nil)); err != nil {
 		return nil, err
 	}
+	// Below the container's directory, so that what a killed debug leaves goes with the container.
 	own := fmt.Sprintf("containers/%s/debug-%x", id, time.Now().UnixNano()) // one of a killed command may still be there, and in use
 	in.Overlay.Upper, in.Overlay.Work = path.Join(own, "upper"), path.Join(own, "work")
 	return img, nil
@@ -209,10 +213,13 @@ func (e *Engine) debugProcess(id string, img *image.Image, first supervise.Proce
 	}
 	p := &specs.Process{Args: o.Command, Terminal: o.TTY, Cwd: "/", NoNewPrivileges: first.NoNewPrivs}
 	if o.Privileged {
+		// Who asks for it wants to see what holds the container back, and its profiles are part of that.
 		c.Config.Privileged, c.Config.Security = true, container.Security{}
 	} else {
 		p.Capabilities = &specs.LinuxCapabilities{Bounding: slices.Clone(first.Caps)}
 		if !slices.Contains(first.Caps, capPtrace) && slices.Contains(spec.AllCaps(&in.Facts), capPtrace) {
+			// To look into a process takes all of its capabilities, or this one (ptrace(2)): a debugger with just the container's own would be
+			// refused by setuid programs.
 			p.Capabilities.Bounding = append(p.Capabilities.Bounding, capPtrace)
 		}
 	}
@@ -225,6 +232,7 @@ func (e *Engine) debugProcess(id string, img *image.Image, first supervise.Proce
 	}
 	in.Process, in.Spec, in.SeccompName = p, out.Spec, out.SeccompName
 
+	// Names of users are those of where the tools come from: the container's own files may be what is broken.
 	passwd, _ := os.ReadFile("/etc/passwd")
 	group, _ := os.ReadFile("/etc/group")
 	home := "/root"

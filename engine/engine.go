@@ -108,6 +108,7 @@ func Open(c Config) (*Engine, error) {
 		}
 		*dir = abs
 	}
+	// Asked before anything is made below it: --root /proc would otherwise be an empty installation in which nothing can be found.
 	if err := placeable(c.Root); err != nil {
 		return nil, err
 	}
@@ -151,6 +152,8 @@ func (e *Engine) networks() network.Store {
 
 // repair looks for lock files that nobody holds. Without any it costs one directory listing.
 func (e *Engine) repair() error {
+	// Whoever works on a container holds its lock, and the kernel lets go of it when he dies: a lock file that is free is the trace of a
+	// kill.
 	stale, err := state.Unheld(e.locks())
 	if errors.Is(err, unix.EACCES) {
 		return nil // another user's containers; the verbs will say so
@@ -212,6 +215,7 @@ func (e *Engine) resolve(ref string) (id string, err error) {
 	if ref == "" || strings.ContainsAny(ref, "/\x00") {
 		return "", notFound("no such container: %s", ref)
 	}
+	// A whole id is what programs pass, and costs one stat; names come next, and only then is the directory read for a beginning.
 	if len(ref) == 64 {
 		if _, err := os.Stat(filepath.Join(e.dir(ref), supervise.ContainerFile)); err == nil {
 			return ref, nil

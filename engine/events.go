@@ -30,9 +30,11 @@ func (e *Engine) Events(ctx context.Context, o EventOptions, each func(event.Eve
 	if since.IsZero() {
 		since = now
 	}
+	// A moment that has been is the end of a list, and nothing is waited for.
 	follow := o.Until.IsZero() || o.Until.After(now)
 	if follow && !o.Until.IsZero() {
 		var cancel context.CancelFunc
+		// The journal only wakes up for new lines: without a deadline a quiet host would keep the reader beyond the moment.
 		ctx, cancel = context.WithDeadline(ctx, o.Until)
 		defer cancel()
 	}

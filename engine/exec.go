@@ -33,6 +33,7 @@ func (e *Engine) Exec(ctx context.Context, ref string, o ExecOptions) (*Session,
 	if len(o.Command) == 0 || o.Command[0] == "" {
 		return nil, invalid("there is no command to run")
 	}
+	// From here on a doorkeeper waits for this caller: whatever fails closes the connection, or the door would stay open for ten seconds.
 	caller, target, sameBuild, err := e.door(ctx, ref, id)
 	if err != nil {
 		return nil, err
@@ -47,6 +48,7 @@ func (e *Engine) Exec(ctx context.Context, ref string, o ExecOptions) (*Session,
 func (e *Engine) exec(
 	ctx context.Context, id string, caller *supervise.Caller, target *supervise.Target, sameBuild bool, o ExecOptions,
 ) (*Session, error) {
+	// Nothing of the container's files is read: the template of its first process (exec.bin) says all that an ordinary exec needs.
 	in := compile.ExecInput{
 		Input: compile.Input{Facts: target.Facts, SeccompName: "default", Origins: map[string]string{"": "command line"}},
 		PID:   target.PID, Start: target.Start, Namespaces: target.Namespaces, Cgroups: target.Cgroups,
@@ -74,10 +76,12 @@ func (e *Engine) startExec(
 	}
 	job := &supervise.ExecJob{Terminal: o.TTY, Interactive: o.Interactive, Detach: o.Detach, Plan: p, State: e.cfg.State}
 	with := strings.Join(o.Command, " ")
+	// Docker has two events, of its two API calls, with the command as typed. Both are written with one lock of the journal.
 	created := event.New(event.Container, event.ExecCreate+": "+with, who, "execID", newID())
 	job.Actor = created.Actor
 	event.Write(e.cfg.State, created, event.New(event.Container, event.ExecStart+": "+with, job.Actor))
 	x, err := caller.Start(job, sameBuild, streams.fds(), o.DetachKeys)
+	// What the program itself is to blame for (not found, not executable) has exit codes of its own, 127 and 126; the rest is 125.
 	var refused *supervise.ExecError
 	if errors.As(err, &refused) {
 		err = &StartError{refused.Code, fmt.Errorf("%s: %w", verb, err)}
@@ -100,6 +104,7 @@ func (x *executed) wait(ctx context.Context) (ending, error) {
 // door connects to the doorkeeper of a running container, which is started if there is none.
 func (e *Engine) door(ctx context.Context, ref, id string) (c *supervise.Caller, t *supervise.Target, sameBuild bool, err error) {
 	dir, build := e.dir(id), e.build()
+	// A frozen container's doorkeeper would clone a process that never runs: target says so, in Docker's words.
 	if !e.paused(id) {
 		if c, err := supervise.Call(dir); err == nil {
 			if t, err := supervise.ReadTarget(dir, build); err == nil {
@@ -142,6 +147,7 @@ func (e *Engine) target(ctx context.Context, ref, id string) (*supervise.Target,
 	if err != nil {
 		return nil, err
 	}
+	// The job has the name of the container's start; events carry the one of today.
 	who := job.Actor
 	if c, err := e.readContainer(id); err == nil {
 		who = actor(c) // it may have got another name
@@ -163,6 +169,7 @@ func (e *Engine) startDoorkeeper(id string, t *supervise.Target) (*supervise.Cal
 	if c, err := supervise.Call(dir); err == nil {
 		return c, nil
 	}
+	// The doorkeeper ends with the container. It gets the descriptor from here, because by the time it runs the pid could be another's.
 	container, err := unix.PidfdOpen(t.PID, 0)
 	if err != nil {
 		return nil, err
@@ -178,6 +185,8 @@ func (e *Engine) startDoorkeeper(id string, t *supervise.Target) (*supervise.Cal
 		return nil, err
 	}
 	defer unix.Close(null)
+	// The socket is there before its process: a second exec that comes in between waits in its queue instead of starting a second
+	// doorkeeper.
 	listener, err := supervise.Listen(dir, t)
 	if err != nil {
 		return nil, err
@@ -203,6 +212,7 @@ func (e *Engine) build() string {
 		if err := unix.Stat(file, &st); err != nil {
 			return ""
 		}
+		// Inode, size and time instead of a hash: two stat calls per exec, where reading 6 MB would cost more than the exec itself.
 		for _, n := range []int64{int64(st.Dev), int64(st.Ino), st.Size, st.Mtim.Sec, st.Mtim.Nsec} {
 			text = append(strconv.AppendInt(text, n, 36), '.')
 		}
@@ -220,6 +230,7 @@ func (e *Engine) execProcess(id string, first supervise.Process, o ExecOptions, 
 	for _, r := range first.Rlimits { // a limit of the container that exec had not would be none
 		p.Rlimits = append(p.Rlimits, specs.POSIXRlimit{Type: r.Type, Soft: r.Soft, Hard: r.Hard})
 	}
+	// The same filter object as the first process has: compiling it anew would take longer than starting the command.
 	in.Process, in.Filter = p, first.Filter
 	if o.Workdir != "" {
 		if !path.IsAbs(o.Workdir) {
@@ -240,6 +251,7 @@ func (e *Engine) execProcess(id string, first supervise.Process, o ExecOptions, 
 			if err != nil {
 				return err
 			}
+			// The primary group is among the supplementary ones, too, as with Docker: a setgid program would otherwise lose it.
 			p.User = specs.User{UID: u.UID, GID: u.GID, AdditionalGids: append([]uint32{u.GID}, u.Groups...)}
 			home = u.Home
 		}
@@ -253,6 +265,7 @@ func (e *Engine) execProcess(id string, first supervise.Process, o ExecOptions, 
 			in.Filter, in.Spec = nil, out.Spec
 		}
 	}
+	// execve gives root its permitted and effective sets from the bounding one, and anybody else none (capabilities(7)).
 	if p.User.UID == 0 {
 		p.Capabilities.Effective, p.Capabilities.Permitted = p.Capabilities.Bounding, p.Capabilities.Bounding
 	}
@@ -266,6 +279,7 @@ func (e *Engine) execProcess(id string, first supervise.Process, o ExecOptions, 
 		fromFiles = append(fromFiles, lines...)
 	}
 	env := slices.DeleteFunc(slices.Clone(first.Env), func(s string) bool {
+		// The first process may have had a terminal and another user's home; this one is told what is true for it.
 		return strings.HasPrefix(s, "TERM=") && !o.TTY || strings.HasPrefix(s, "HOME=") && home != ""
 	})
 	if home != "" {

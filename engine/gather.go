@@ -52,6 +52,7 @@ func (e *Engine) imageOf(c *container.Container) (*image.Image, error) {
 	if c.Config.Rootfs != nil {
 		return nil, nil
 	}
+	// By digest and not by the name that was typed: a tag that was moved since, or removed, must not change what the container is.
 	if c.ImageID != "" { // a container that was made has its image
 		return e.images.Resolve(c.ImageID)
 	}
@@ -70,6 +71,7 @@ func imageWords(img *image.Image, ports bool) (*container.Image, error) {
 		Env: c.Env, Entrypoint: c.Entrypoint, Cmd: c.Cmd, User: c.User, WorkingDir: c.WorkingDir, Labels: c.Labels, StopSignal: c.StopSignal,
 		Platform: img.Platform.String(), Architecture: img.Platform.Architecture,
 	}
+	// Images are foreign: what their configuration says of ports, volumes and health is checked here, before it is stored as a container's.
 	exposed, err := img.ExposedPorts()
 	if err != nil && ports {
 		return nil, invalid("%w", err)
@@ -97,11 +99,15 @@ func imageWords(img *image.Image, ports bool) (*container.Image, error) {
 func (e *Engine) gather(ctx context.Context, c *container.Container, img *image.Image, facts *host.Facts) (*spec.Answers, error) {
 	a := &spec.Answers{Passwd: e.readFile(c, img, "/etc/passwd"), Group: e.readFile(c, img, "/etc/group")}
 	if c.Network() == "host" {
+		// With the host's network comes the host's name, as with Docker: what resolves there would not find another one.
 		a.Hostname, _ = os.Hostname()
 	}
+	// Docker gives as much swap as memory where only memory is limited; whether the kernel counts swap at all is a question of its command
+	// line.
 	if l := &c.Config.Limits; l.Memory != 0 && l.MemorySwap == 0 {
 		a.SwapAccounting = swapAccounting(facts)
 	}
+	// It may be the image's, and is needed when somebody wants the container to stop: too late to find out that it means nothing.
 	if _, err := ParseSignal(c.StopSignal()); err != nil {
 		return nil, err
 	}
@@ -122,6 +128,7 @@ func gatherProfile(c *container.Container, a *spec.Answers) error {
 	if file == "" || file == "unconfined" || file == "default" || file == "builtin" {
 		return nil
 	}
+	// Read now and not at the start: the file is the caller's, whose directory may be gone when the container is restarted.
 	data, err := os.ReadFile(file)
 	if err != nil {
 		return invalid("opening seccomp profile (%s) failed: %v", file, errOf(err))
@@ -151,6 +158,7 @@ func (e *Engine) gatherRootfs(c *container.Container, a *spec.Answers) error {
 	if !st.IsDir() {
 		return invalid("--rootfs %s: it is no directory", r.Dir)
 	}
+	// The directory is the user's, but what lies in it may have been written by a container: /etc can be a link that leads out of it.
 	root, err := os.OpenRoot(r.Dir)
 	if err != nil {
 		return invalid("--rootfs %s: %v", r.Dir, errOf(err))
@@ -167,6 +175,7 @@ func (e *Engine) gatherRootfs(c *container.Container, a *spec.Answers) error {
 // gatherMounts looks whether the sources of bind mounts are there, and whether volumes were in use.
 func (e *Engine) gatherMounts(c *container.Container, a *spec.Answers) error {
 	for _, m := range c.Config.Mounts {
+		// -v makes a directory where there is none, --mount refuses: Docker's difference, which scripts rely on.
 		if m.Type != container.Bind || m.MakeSource {
 			continue
 		}
@@ -176,6 +185,7 @@ func (e *Engine) gatherMounts(c *container.Container, a *spec.Answers) error {
 	}
 	if len(c.Volumes()) > 0 {
 		s, err := supervise.ReadState(e.dir(c.ID))
+		// A volume is filled from the image before its first use only: what a program has deleted there must not come back.
 		a.Used = err == nil && !s.Started.IsZero()
 	}
 	return nil
@@ -194,6 +204,7 @@ func (e *Engine) gatherDevices(c *container.Container, a *spec.Answers) error {
 			a.Devices = map[string][]spec.Node{}
 		}
 		if st.IsDir() {
+			// --device /dev/snd: every node below it, as with Docker.
 			a.Devices[d.Host] = hostDevices(d.Host)
 		} else if n, ok := nodeOf(d.Host); ok {
 			a.Devices[d.Host] = []spec.Node{n}
@@ -235,6 +246,7 @@ func (e *Engine) resolveShares(ctx context.Context, c *container.Container) erro
 	n := &c.Config.Namespaces
 	modes := []*container.Mode{&n.PID, &n.IPC, &n.UTS, &n.Cgroup}
 	if len(c.Config.Endpoints) > 0 {
+		// The slice is shared with whoever called Create, who may use it for the next container.
 		c.Config.Endpoints = slices.Clone(c.Config.Endpoints) // the caller's
 		network := container.Mode(c.Config.Endpoints[0].Network)
 		defer func() { c.Config.Endpoints[0].Network = string(network) }()
@@ -263,6 +275,7 @@ func (e *Engine) gatherShared(ctx context.Context, c *container.Container, a *sp
 		if a.Shared == nil {
 			a.Shared = map[string]spec.Process{}
 		}
+		// Shared memory is private unless its owner says otherwise (docker run --ipc): another container's secrets may lie in it.
 		if s.kind == "ipc" && other.Config.Namespaces.IPC != "shareable" {
 			return invalid("cannot join IPC of a container %s: non-shareable IPC (hint: make the donor container with --ipc shareable)", other.ID)
 		}
@@ -325,6 +338,8 @@ func (e *Engine) readFile(c *container.Container, img *image.Image, name string)
 		dirs = append(dirs, upper)
 	}
 	if r != nil {
+		// The directory's own path is the user's and is followed once, here; below it names are the container's, and ReadMerged follows none of
+		// them.
 		rootfs, err := filepath.EvalSymlinks(r.Dir)
 		if err != nil {
 			return nil
@@ -355,6 +370,7 @@ func errOf(err error) error {
 // nodeOf reads what a device node of the host is.
 func nodeOf(name string) (spec.Node, bool) {
 	var st unix.Stat_t
+	// Links are followed on purpose: /dev/disk/by-id and the like are how people name devices.
 	if err := unix.Stat(name, &st); err != nil {
 		return spec.Node{}, false
 	}
@@ -381,6 +397,7 @@ func hostDevices(dir string) []spec.Node {
 		}
 		if d.IsDir() {
 			switch name {
+			// A privileged container has its own of these; the host's terminals would be the way out of it that nobody asked for.
 			case "/dev/pts", "/dev/shm", "/dev/fd", "/dev/mqueue", "/dev/.lxc", "/dev/.lxd-mounts", "/dev/.udev":
 				return fs.SkipDir
 			}
@@ -408,6 +425,7 @@ func swapAccounting(facts *host.Facts) bool {
 		case slices.Contains(h.Files, "memory.memsw.limit_in_bytes"):
 			return true
 		case h.V2 && slices.Contains(h.Controllers, "memory"):
+			// The file exists where CONFIG_SWAP is on. Accounting is the default since Linux 5.8 on v2, and the command line can switch it off.
 			if _, err := os.Stat("/proc/swaps"); err != nil {
 				return false
 			}
@@ -434,6 +452,7 @@ func readLines(w *container.Words) error {
 		}
 		*l.to, *l.files = append(lines, *l.to...), nil
 	}
+	// Relative sources of -v mean the caller's directory. An API has no such directory and gives it in its words.
 	if w.Dir == "" {
 		w.Dir, _ = os.Getwd()
 	}

@@ -38,6 +38,7 @@ func (e *Engine) Info(ctx context.Context, version string) (*docker.Info, error)
 	if f.Cgroup.Mode == host.CgroupV2 {
 		i.CgroupVersion = "2"
 	}
+	// The rest is about the host, and none of it is worth an error: what can't be read is left empty.
 	i.Name, _ = os.Hostname()
 	i.OperatingSystem, i.OSVersion = osRelease("/etc/os-release")
 	if slices.Contains(f.LSM, "apparmor") {

@@ -79,6 +79,7 @@ func (e *Engine) found(ctx context.Context, o ListOptions) ([]item, error) {
 			items = append(items, item{c, s})
 		}
 	}
+	// Directory entries come in no order; docker shows the newest first, and scripts take the first line for the last container.
 	slices.SortFunc(items, func(a, b item) int { return b.c.Created.Compare(a.c.Created) })
 	if o.Last > 0 && len(items) > o.Last {
 		items = items[:o.Last]
@@ -129,6 +130,7 @@ func (e *Engine) filter(ctx context.Context, texts []string) (func(*container.Co
 				return nil, invalid("invalid filter 'exited=%s'", value)
 			}
 		case "before", "since":
+			// Looked up once: for each of thousands of containers it would be a file read each.
 			c, _, err := e.load(ctx, value)
 			if err != nil {
 				return nil, err
@@ -172,6 +174,7 @@ func (e *Engine) filter(ctx context.Context, texts []string) (func(*container.Co
 				}
 				return false
 			}
+			// Docker's rule: several values of a key are alternatives, but of labels all must be there.
 			if key == "label" {
 				if slices.ContainsFunc(values, func(v string) bool { return !match(v) }) {
 					return false

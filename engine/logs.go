@@ -67,6 +67,8 @@ func (e *Engine) Logs(ctx context.Context, ref string, o LogOptions, stdout, std
 	var end tail
 	if o.Tail >= 0 {
 		end.max = o.Tail
+		// --tail needs the end of a file whose lines have no fixed length: all are read once and the last ones kept, as JSON can't be read
+		// backwards.
 		show = end.add
 	}
 	for _, f := range files {
@@ -91,6 +93,8 @@ func (e *Engine) Logs(ctx context.Context, ref string, o LogOptions, stdout, std
 		if err := last.each(ctx, print); err != nil {
 			return quiet(err)
 		}
+		// The supervisor renames the full file and opens a new one. What it wrote between our last read and the rename is still in the old
+		// one.
 		if later := last.rotated(base); len(later) > 0 {
 			if err := last.each(ctx, print); err != nil {
 				return quiet(err)
@@ -109,6 +113,7 @@ func (e *Engine) Logs(ctx context.Context, ref string, o LogOptions, stdout, std
 		if !running || !o.Until.IsZero() && time.Now().After(o.Until) {
 			return nil
 		}
+		// inotify would need a watch for each reader, and the kernel's limit of watches is the host's; a person can't tell 30 ms from none.
 		if pause(ctx, 30*time.Millisecond) != nil {
 			return nil // to stop following is no error
 		}
@@ -187,6 +192,7 @@ func (t *tail) each(print func(supervise.Line) error) error {
 
 // quiet drops the error of a reader that went away, such as head.
 func quiet(err error) error {
+	// glassbox logs | head ends like any program whose reader has seen enough: without a word.
 	if pe, ok := err.(*os.PathError); ok && pe.Err == unix.EPIPE {
 		return nil
 	}
@@ -213,6 +219,7 @@ func (r *reader) next() (supervise.Line, bool) {
 		return supervise.Line{}, false
 	}
 	for {
+		// At the end of a growing file this is half a line and io.EOF; the rest is appended when it has been written.
 		data, err := r.buf.ReadBytes('\n')
 		r.part = append(r.part, data...)
 		if err != nil {

@@ -16,6 +16,7 @@ func placeable(dir string) error {
 	for above := dir; ; above = filepath.Dir(above) {
 		err := unix.Statfs(above, &at)
 		switch {
+		// A new installation: the directories above are made with it, if the file system there takes any.
 		case errors.Is(err, fs.ErrNotExist) && above != "/":
 			continue
 		case err != nil:

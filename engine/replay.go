@@ -59,6 +59,7 @@ func (e *Engine) CreateFixed(ctx context.Context, p *plan.Plan, o CreateOptions)
 			c.Image, _ = imageWords(img, false)
 		}
 	}
+	// The plan's steps name the directories of its container's id: it can't be moved to another one.
 	if _, err := os.Lstat(e.dir(c.ID)); err == nil {
 		return nil, conflict("there is a container of this plan already (%s): a plan names its directories, so it can run once at a time; "+
 			"remove that container first (glassbox rm %s)", c.ID[:12], c.ID[:12])

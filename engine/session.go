@@ -162,6 +162,8 @@ func (e *Engine) spawn(ctx context.Context, c *container.Container, job *supervi
 	}
 	mine, theirs := os.NewFile(uintptr(pair[0]), "session"), os.NewFile(uintptr(pair[1]), "session")
 	defer theirs.Close()
+	// Detached, the supervisor gets /dev/null three times: a descriptor of the caller's that it kept would hold the caller's pipe open for
+	// ever.
 	if !o.Attach {
 		o.Streams = Streams{}
 	}
@@ -171,6 +173,7 @@ func (e *Engine) spawn(ctx context.Context, c *container.Container, job *supervi
 		return nil, err
 	}
 	defer streams.close()
+	// In memory and in binary form: reading the same job as JSON takes the supervisor milliseconds, which every start would wait for.
 	memory, err := supervise.Memory("job", job)
 	if err != nil {
 		return nil, err
@@ -211,6 +214,7 @@ func (e *Engine) spawn(ctx context.Context, c *container.Container, job *supervi
 	}
 	written()
 	s := &started{socket: mine, events: bufio.NewScanner(mine), trace: trace}
+	// An error may quote a whole plan step; a trace is larger by far.
 	s.events.Buffer(nil, 1<<20)
 	if job.Trace > 0 {
 		s.events.Buffer(nil, 16<<20)
@@ -222,6 +226,7 @@ func (e *Engine) spawn(ctx context.Context, c *container.Container, job *supervi
 		case err != nil:
 			mine.Close()
 			return nil, fmt.Errorf("the supervisor ended before the container was started: %w", err)
+		// The supervisor says that it gave up; why, the caller knows better, having refused.
 		case refused != nil && event.Error != "":
 			mine.Close()
 			return nil, &StartError{event.Code, refused}
@@ -250,6 +255,7 @@ func (s *started) next() (supervise.Event, error) {
 	}
 	err := json.Unmarshal(s.events.Bytes(), &event)
 	if t := event.Trace; err == nil && t != nil && s.trace != nil {
+		// Spans come in two parts: what led to the start is told with the start, and what followed with the end.
 		s.trace.Spans = append(s.trace.Spans, t.Spans...)
 		if t.Times != nil {
 			s.trace.Zero, s.trace.Times = t.Zero, t.Times
@@ -306,6 +312,7 @@ func (s *started) traced() (running bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("the container's supervisor was killed: %w", err)
 	}
+	// Ended before its trace was over: Wait finds the end here, for the supervisor tells it once.
 	if event.Exited {
 		s.end = &ending{event.Code, event.Error}
 	}

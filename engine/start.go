@@ -78,6 +78,7 @@ func (e *Engine) Start(ctx context.Context, ref string, o StartOptions) (*Sessio
 	if err != nil {
 		return nil, err
 	}
+	// Not waited for in the kernel: the holder may be the supervisor of a container that runs for months.
 	lock, fresh, err := state.Lock(e.lockFile(id), false)
 	for end := time.Now().Add(10 * time.Second); err == unix.EWOULDBLOCK; lock, fresh, err = state.Lock(e.lockFile(id), false) {
 		// Somebody works on it: its supervisor, because it runs, or a command that is soon done.
@@ -108,6 +109,7 @@ func (e *Engine) Start(ctx context.Context, ref string, o StartOptions) (*Sessio
 			state.Unlock(lock, e.lockFile(id))
 		}
 	}()
+	// Somebody died with this lock. What he left (cgroups, links, addresses) is in the way of a new start.
 	if !fresh {
 		if err := supervise.RepairOne(e.dir(id), e.nameFileOf(id)); err != nil {
 			return nil, err
@@ -134,6 +136,7 @@ func (e *Engine) Start(ctx context.Context, ref string, o StartOptions) (*Sessio
 		job.Trace = int64(o.TraceFor)
 	}
 	s, err := e.spawn(ctx, c, job, lock, o)
+	// A StartError came from a supervisor that lives and has tidied up; any other error means that there is none.
 	var start *StartError
 	if err != nil && !errors.As(err, &start) {
 		// The supervisor was killed, or never came to be: what it left is repaired while the lock is still ours.
@@ -172,9 +175,11 @@ func (e *Engine) job(ctx context.Context, c *container.Container, o StartOptions
 	if err := e.sharesRun(ctx, c); err != nil {
 		return nil, err
 	}
+	// Worked out by the Create of a moment ago, and nothing has changed in between: this process holds the lock.
 	s := e.takePrepared(c.ID)
 	if s == nil {
 		if c.Config.TTY {
+			// The size of the terminal that starts it, so that the program's first lines are laid out for it; later ones come as signals.
 			c.Config.ConsoleSize = o.ConsoleSize
 		}
 		img, err := e.imageOf(c)
@@ -196,6 +201,7 @@ func (e *Engine) job(ctx context.Context, c *container.Container, o StartOptions
 		return nil, err
 	}
 	filed := timed(ctx, "writes hosts, resolv.conf, hostname")
+	// The mark of a run that is over. The freezer's cgroup went with it.
 	os.Remove(e.pausedFile(c.ID))
 	dir := e.dir(c.ID)
 	if err := e.hostFiles(c, w, s.Spec.Hostname); err != nil {
@@ -240,6 +246,7 @@ func (e *Engine) hostFiles(c *container.Container, w *wiring, hostname string) e
 		if err := os.Remove(file); err != nil && !os.IsNotExist(err) {
 			return err
 		}
+		// link(2) doesn't follow links (linkat(2) without AT_SYMLINK_FOLLOW), and both directories are the engine's own.
 		if err := os.Link(filepath.Join(e.dir(w.container), name), file); err != nil {
 			return err
 		}

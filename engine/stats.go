@@ -39,6 +39,7 @@ func (e *Engine) Stats(ctx context.Context, ref string, before *docker.Stats) (*
 	if err != nil {
 		return nil, err
 	}
+	// On hybrid hosts controllers are on v1 and v2 has only names: where memory is decides which words memory.stat has.
 	_, v1 := paths["memory"]
 	r := docker.Reading{At: time.Now(), Cgroup: counted, V1: v1, CPUs: facts.CPUs, HostMemory: facts.Memory, Networks: traffic(c, s)}
 	if text, err := os.ReadFile("/proc/stat"); err == nil {

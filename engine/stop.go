@@ -64,6 +64,7 @@ func (s *Stop) Look() (*Look, error) {
 		if ns == "pid" {
 			file = "pid_for_children" // it is in it, or its next child is
 		}
+		// The text has the namespace's inode: equal texts are the same namespace (namespaces(7)).
 		own, err1 := os.Readlink("/proc/self/ns/" + ns)
 		theirs, err2 := os.Readlink(dir + "/ns/" + file)
 		switch {

@@ -28,10 +28,12 @@ func (s *Streams) descriptors(input bool) (*descriptors, error) {
 	d := &descriptors{}
 	var null *os.File
 	for i, stream := range [3]any{s.Stdin, s.Stdout, s.Stderr} {
+		// Handed on as it is: the process then has the caller's own file, with its position and flags, and isatty tells the truth.
 		if f, ok := stream.(*os.File); ok && f != nil && (i > 0 || input) {
 			d.files[i] = f
 			continue
 		}
+		// A nil *os.File in an interface isn't nil: whoever has no input passes os.Stdin or nothing.
 		if stream == nil || i == 0 && !input || isNilFile(stream) {
 			if null == nil {
 				var err error
@@ -44,6 +46,7 @@ func (s *Streams) descriptors(input bool) (*descriptors, error) {
 			d.files[i] = null
 			continue
 		}
+		// Anything that is no file is copied by a goroutine of this process, which therefore has to live as long as the session.
 		r, w, err := os.Pipe()
 		if err != nil {
 			d.close()

@@ -45,6 +45,7 @@ func (e *Engine) Wait(ctx context.Context, ref, condition string) (int, error) {
 		if err := pause(ctx, look); err != nil {
 			return 125, err
 		}
+		// Of one with --rm nothing is left after its end, and its code was only told to who waited for the run itself.
 		if s, err = e.state(c.ID); err != nil {
 			return 125, notFound("no such container: %s: it was removed meanwhile", ref)
 		}
