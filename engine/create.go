@@ -79,7 +79,7 @@ func (e *Engine) Create(ctx context.Context, o CreateOptions) (*container.Contai
 		return nil, err
 	}
 	if e.sharesRun(ctx, c) == nil { // else there are no processes in it yet
-		// run is create and start: what was worked out now is taken by the start that follows at once, which saves a third of its time.
+		// run is create and start: what was worked out now is taken by the start that follows at once, and the host isn't asked twice.
 		e.fresh.Store(&prepared{c.ID, out})
 	}
 	e.happened(c, event.Create)

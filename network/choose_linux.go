@@ -148,6 +148,8 @@ func (s Store) choose(c *wire.Conn, n Network, claim bool) (Network, error) {
 		n.MTU = mtu
 	}
 	if n.ID == "" {
+		// The id is what marks a bridge as ours: a root that was copied to another place has the same, and the state directory tells them
+		// apart.
 		n.ID, n.Created = newID(), time.Now().UTC().Truncate(time.Second)
 	}
 	before := n
@@ -206,6 +208,7 @@ func (s Store) make(c *wire.Conn, n Network) (made bool, err error) {
 	if slices.ContainsFunc(others, func(o claimed) bool { return o.index < l.Index && o.subnet.Overlaps(n.IPv4().Prefix) }) {
 		return false, c.DeleteIndex(l.Index)
 	}
+	// Before the bridge is up: from then on packets could meet the rules of whoever had the name before.
 	if err := s.forgetTable(n); err != nil {
 		return false, err
 	}
@@ -278,6 +281,7 @@ func (s Store) lookAt(c *wire.Conn, n Network, before string, claim bool) (own i
 // abandoned reports whether the installation that a bridge belongs to is gone: nothing is plugged in, and where its record was there
 // is none or another's. One that only can't be seen from here (another mount namespace) makes its bridge again at its next start.
 func abandoned(c *wire.Conn, l wire.Link, o owner) (bool, error) {
+	// A path that was too long for the mark stands there as a hash: nobody can look whether that installation is still there.
 	if !filepath.IsAbs(o.config) {
 		return false, nil
 	}
@@ -386,10 +390,12 @@ func overlaps(used []netip.Prefix, p netip.Prefix) bool {
 // pick takes the first free candidate: 172.30.0.0/16 downwards to 172.18.0.0/16, then 10.200.0.0/24 to 10.254.255.0/24.
 func pick(used []netip.Prefix) netip.Prefix {
 	for i := byte(30); i >= 18; i-- {
+		// From the top: Docker takes 172.17 and upwards, and whoever installs it later should still find room.
 		if p := netip.PrefixFrom(netip.AddrFrom4([4]byte{172, i}), 16); !overlaps(used, p) {
 			return p
 		}
 	}
+	// Clouds and companies number their networks from 10.0 upwards; a /24 from the upper end is the least likely to be one of theirs.
 	for i := byte(200); i < 255; i++ {
 		for j := range 256 {
 			if p := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, i, byte(j)}), 24); !overlaps(used, p) {
@@ -442,6 +448,8 @@ func outside(c *wire.Conn, routes []wire.Route, own int, file string, remember b
 			} else if err != nil {
 				return 0, nil, fmt.Errorf("link %d: %w", i, err)
 			}
+			// Only ways to everywhere count, and nothing below what every host of IPv4 must take (RFC 791): a VPN's 1400 is worth keeping, a
+			// broken 68 isn't.
 			if l.MTU >= 576 && r.Destination.Bits() == 0 {
 				mtu = min(mtu, l.MTU)
 			}
@@ -461,6 +469,7 @@ func outside(c *wire.Conn, routes []wire.Route, own int, file string, remember b
 		}
 	}
 	slices.Sort(now)
+	// Remembered, because after we switch it on an interface looks like one that the administrator opened.
 	if remember && !slices.Equal(before, now) {
 		if err := writeJSON(file, now); err != nil {
 			return 0, nil, err

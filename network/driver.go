@@ -59,6 +59,7 @@ func bridge(n Network, e Endpoint, w *writer) {
 	w.add(bridgeOf(n), from,
 		"A switch inside the kernel that all containers of this network are plugged into; the host routes for them (forwarding), lets "+
 			"its own 127.0.0.1 reach their published ports (route_localnet), and listens to no router advertisements from them (disable_ipv6).")
+	// After the firewall, which drops what isn't the bridge's: there must be no moment in which the host forwards for everybody.
 	for _, dev := range n.Opened {
 		w.add(&plan.WriteFile{Path: "/proc/sys/net/ipv4/conf/" + dev + "/forwarding", Value: "1"}, from,
 			"Answers from the outside come in here and have to be forwarded to the bridge; this host forwards nothing else, so the switch "+

@@ -41,6 +41,7 @@ func Hosts(ip, gateway netip.Addr, hostname, domain string, extra []container.Ho
 	for _, e := range extra {
 		fmt.Fprintf(&b, "%s\t%s\n", e.IP, e.Name)
 	}
+	// Docker Desktop's name for the host, which compose files use; who gives it himself means something else by it.
 	if gateway.IsValid() && !slices.ContainsFunc(extra, func(e container.HostEntry) bool { return e.Name == internal }) {
 		fmt.Fprintf(&b, "%s\t%s\n", gateway, internal)
 	}
@@ -82,6 +83,7 @@ func ResolvConf(hostFile, stubFile []byte, user container.Resolver) []byte {
 	if len(user.Servers) == 0 {
 		r.Servers = slices.DeleteFunc(r.Servers, func(s string) bool {
 			a, err := netip.ParseAddr(s)
+			// 127.0.0.53 is the container's own loopback in there, and IPv6 has no route on a bridge without it.
 			return err != nil || a.IsLoopback() || !a.Unmap().Is4() || a.IsUnspecified()
 		})
 		if len(r.Servers) == 0 {
@@ -108,6 +110,7 @@ func merged(r, user container.Resolver) container.Resolver {
 	if len(user.Search) > 0 {
 		r.Search = user.Search
 	}
+	// Docker's word for "no search list", which resolv.conf itself can't say.
 	if len(r.Search) == 1 && r.Search[0] == "." {
 		r.Search = nil
 	}
@@ -137,6 +140,7 @@ func resolvText(r container.Resolver, note string) []byte {
 func parseResolv(data []byte) container.Resolver {
 	var r container.Resolver
 	for line := range strings.Lines(string(data)) {
+		// Only at the beginning of a line: elsewhere resolv.conf(5) knows no comments.
 		if i := strings.IndexAny(line, "#;"); i == 0 {
 			continue
 		}

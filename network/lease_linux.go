@@ -33,6 +33,7 @@ func (s Store) Lease(n Network, containerID string, want netip.Addr) (netip.Addr
 	subnet := n.IPv4()
 	first, last := subnet.Prefix.Masked().Addr().Next(), wire.Broadcast(subnet.Prefix).Prev()
 	if want.IsValid() {
+		// Network, broadcast and the gateway are nobody's: a container with the gateway's address would take the others off the network.
 		if want.Less(first) || last.Less(want) || want == subnet.Gateway {
 			return netip.Addr{}, fmt.Errorf("lease: %s is no address for a container of %s", want, subnet.Prefix)
 		}
@@ -52,6 +53,7 @@ func (s Store) Lease(n Network, containerID string, want netip.Addr) (netip.Addr
 
 	hint := filepath.Join(s.State, n.Name, "last")
 	data, _ := os.ReadFile(hint) // whatever is wrong with it, the search starts somewhere
+	// The file is written over in place (see writeHint): after a shorter address the rest of a longer one may follow.
 	line, _, _ := strings.Cut(string(data), "\n")
 	start, err := netip.ParseAddr(strings.TrimSpace(line))
 	if err != nil || start.Less(first) || !start.Less(last) {
@@ -136,6 +138,7 @@ func (s Store) Release(network string, addr netip.Addr, containerID string) erro
 		name = filepath.Join(s.oldLeases(), addr.String())
 		holder, err = os.Readlink(name)
 	}
+	// Given back already, and perhaps leased again: by its owner alone can an address be released.
 	if errors.Is(err, fs.ErrNotExist) || err == nil && holder != containerID {
 		return nil
 	}
@@ -150,6 +153,7 @@ func (s Store) Release(network string, addr netip.Addr, containerID string) erro
 
 // Leases returns the container of every leased address of a network.
 func (s Store) Leases(network string) (map[netip.Addr]string, error) {
+	// Names are addresses and links are ids: one readdir and a readlink each, without opening a file.
 	dir := s.leases(network)
 	f, err := os.Open(dir)
 	if errors.Is(err, fs.ErrNotExist) && network == Bridge {

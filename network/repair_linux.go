@@ -28,6 +28,7 @@ func (s Store) repair(alive func(string) bool) error {
 	if _, err := os.Stat(s.State); errors.Is(err, fs.ErrNotExist) {
 		return nil // there never was a container with a network
 	}
+	// Nobody leases while this looks: an address that is given to a container between the two looks would be taken from it.
 	unlock, err := lock(s.State)
 	if err != nil {
 		return err

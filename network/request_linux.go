@@ -59,6 +59,7 @@ func (s Store) Wire(r Request, lease bool, origin func(what string) string) (_ *
 		if err != nil {
 			return nil, err
 		}
+		// Ports go to the first network that has any, as with Docker: a port of the host can lead to one address only.
 		if n.Driver == Bridge {
 			e.Ports, ports = ports, nil
 		}
@@ -125,6 +126,7 @@ func choosePorts(ports []container.Port) error {
 		return nil
 	}
 	fds, err := Reserve(ports)
+	// Only to learn numbers that are free now; the supervisor takes them for good, because this process ends before the container does.
 	for _, fd := range fds {
 		unix.Close(fd)
 	}
@@ -154,6 +156,7 @@ func (f Files) Write() (hosts, resolvConf []byte, err error) {
 	}
 	resolv, _ := os.ReadFile("/etc/resolv.conf") // without one, there are FallbackServers
 	if f.HostNetwork {
+		// In the host's network the host's names are true, and the container's own entries come after them.
 		hosts, _ = os.ReadFile("/etc/hosts")
 		for _, e := range extra {
 			hosts = fmt.Appendf(hosts, "%s\t%s\n", e.IP, e.Name)

@@ -25,6 +25,7 @@ func Reserve(ports []container.Port) (fds []int, err error) {
 	}()
 	for i := range ports {
 		p := &ports[i]
+		// HostPort 0 is one turn with port 0, for which the kernel chooses one of ip_local_port_range.
 		first, last := p.HostPort, max(p.HostPort, p.HostEnd)
 		var fd int
 		for n := int(first); n <= int(last); n++ {
@@ -39,6 +40,7 @@ func Reserve(ports []container.Port) (fds []int, err error) {
 				p.HostPort, p.HostEnd = chosen, 0
 				break
 			}
+			// No other port of the range will do better: the address isn't this host's, or the protocol isn't the kernel's.
 			if !errors.Is(err, unix.EADDRINUSE) {
 				break
 			}
@@ -76,6 +78,7 @@ func reserve(p container.Port, port uint16) (fd int, chosen uint16, err error) {
 	if err != nil {
 		return -1, 0, err
 	}
+	// The only way to learn what the kernel chose for port 0.
 	sa, err := unix.Getsockname(fd)
 	if err != nil {
 		unix.Close(fd)

@@ -28,6 +28,8 @@ func lock(stateDir string) (unlock func(), err error) {
 		return nil, &os.PathError{Op: "open", Path: name, Err: err}
 	}
 	for {
+		// flock and not fcntl: the lock belongs to the open file, so that goroutines of one process shut each other out, too, and a close
+		// elsewhere doesn't free it.
 		if err = unix.Flock(fd, unix.LOCK_EX); err != unix.EINTR {
 			break
 		}
@@ -69,6 +71,8 @@ func writeJSON(name string, v any) error {
 	}
 	_, err = f.Write(append(data, '\n'))
 	if err == nil {
+		// Without it a rename can reach the disk before the content does (ext4 without auto_da_alloc, XFS), and a power failure leaves an empty
+		// record.
 		err = f.Sync()
 	}
 	if cerr := f.Close(); err == nil {

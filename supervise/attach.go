@@ -50,6 +50,7 @@ func Attach(ctx context.Context, dir string, s *State, o AttachOptions) (*Attach
 		case err == nil:
 			unix.SetNonblock(conn, true) // so that Go's poller waits, and the context can end it
 			return newAttachment(ctx, os.NewFile(uintptr(conn), AttachFile), o)
+		// No socket, or one that nobody listens at: the supervisor makes it when the first follower asks, and a start pays nothing for it.
 		case err != unix.ENOENT && err != unix.ECONNREFUSED:
 			return nil, err
 		case time.Since(begin) > 5*time.Second:
@@ -129,6 +130,7 @@ func Wake(s *State) {
 func newAttachment(ctx context.Context, conn *os.File, o AttachOptions) (*Attachment, error) {
 	a := &Attachment{conn: conn}
 	defer a.until(ctx)()
+	// The version is the protocol's: a supervisor may be older than this program by as long as its container runs.
 	hello := [3]byte{msgHello, attachVersion}
 	if o.Stdout {
 		hello[2] |= wantStdout
@@ -181,6 +183,7 @@ func (a *Attachment) Copy(ctx context.Context, stdout, stderr io.Writer) (int, e
 		switch {
 		case ctx.Err() != nil:
 			return 125, ctx.Err()
+		// A regular end is told by msgExit. A socket that just closes was closed on a slow reader, or by a kill, which the caller finds out.
 		case err == io.EOF:
 			return 125, ErrCutOff
 		case err != nil:
@@ -205,6 +208,7 @@ func (a *Attachment) Copy(ctx context.Context, stdout, stderr io.Writer) (int, e
 func (a *Attachment) Write(data []byte) (int, error) {
 	rest, leaves := a.keys.filter(data)
 	for len(rest) > 0 {
+		// SOCK_SEQPACKET keeps messages whole and refuses those larger than its buffer.
 		n := min(len(rest), piece)
 		if _, err := a.conn.Write(append([]byte{msgInput}, rest[:n]...)); err != nil {
 			return 0, err

@@ -63,6 +63,7 @@ func (c *Caller) Start(j *ExecJob, sameBuild bool, streams [3]int, detachKeys []
 		e.closeMine()
 		return nil, err
 	}
+	// Waits for the clone and for execve: errors of the program come back here, before any input is taken from the caller.
 	event, fds, err := c.receive()
 	if err == nil && (!event.Started || len(fds) == 0) {
 		err = &ExecError{event.Code, event.Error}
@@ -78,6 +79,7 @@ func (c *Caller) Start(j *ExecJob, sameBuild bool, streams [3]int, detachKeys []
 		return x, nil
 	case len(fds) > 1:
 		r.console = fds[1]
+		// One loop carries all streams: a terminal that takes no more must not keep it from reading.
 		unix.SetNonblock(r.console, true)
 		r.streams = []*stream{{from: r.console, to: streams[1]}}
 		if j.Interactive {
@@ -100,6 +102,7 @@ func (x *Exec) Wait(ctx context.Context) (int, error) {
 		return 0, nil
 	}
 	if ctx.Done() != nil {
+		// The loop sits in poll(2), which knows no contexts.
 		wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
 		if err != nil {
 			return 125, err

@@ -29,6 +29,7 @@ func (s *supervisor) drain(ws unix.WaitStatus) int {
 	// left in the pipes is.
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
+	// Two seconds without a byte: a daemon that left the container's cgroup could hold the pipe for ever, and the end must be told.
 	for idle := 0; idle < 20; idle++ {
 		select {
 		case <-done:
@@ -57,11 +58,14 @@ func (s *supervisor) finish(code int) error {
 func (s *supervisor) wind(code int) error {
 	s.log.close()
 	s.state.Status, s.state.ExitCode, s.state.PID, s.state.Finished = Exited, code, 0, time.Now().UTC()
+	// The last numbers of the cgroup, before it is removed: inspect shows them of a container that has ended.
 	if !s.job.Remove {
 		if stats, err := cgroup.ReadStats(s.job.Cgroups); err == nil {
 			s.state.Stats = stats
 		}
 	}
+	// The cgroup's own count, because the exit code can't tell: 137 is any SIGKILL, and the kernel may have chosen a child of the first
+	// process.
 	if n, ok, err := cgroup.OOMKills(s.job.Cgroups); err == nil && ok && n > 0 {
 		s.state.OOMKilled = true
 	}
@@ -82,6 +86,7 @@ func (s *supervisor) rename() {
 	if s.job.NameFile == "" {
 		return
 	}
+	// The name is still ours. If not, another container may have it by now, and its link must not be removed with us.
 	if id, err := os.Readlink(s.job.NameFile); err == nil && id == s.job.ID {
 		return
 	}
@@ -109,6 +114,7 @@ func (s *supervisor) failed(err error, code int) {
 	}
 	s.closePorts() // whoever is told may want them for the next try, before this process has ended
 	releaseNetwork(s.job)
+	// A start that was led step by step and given up leaves nothing: there is nobody who would start the rest.
 	s.job.Remove = s.job.Remove || s.job.Step
 	if left := s.end(); left != nil {
 		err = fmt.Errorf("%w\nand %w", err, left)
@@ -132,6 +138,7 @@ func (s *supervisor) end() (left error) {
 	if !s.job.Remove || left != nil {
 		RecordEnd(s.job, &s.state)
 	}
+	// Who waits for a container with --rm has the lock file open, and finds the code there when all else is gone.
 	s.lock.WriteAt([]byte(strconv.Itoa(s.state.ExitCode)), 0)
 	state.Unlock(s.lock, s.job.LockFile)
 	return left

@@ -113,6 +113,7 @@ func Doorkeeper(dir string) int {
 	unix.CloseOnExec(containerFD)
 	d := &doorkeeper{last: time.Now()}
 	var mine unix.Stat_t
+	// Remembered by its inode: at the end another doorkeeper's socket may have the name.
 	unix.Lstat(filepath.Join(dir, SocketFile), &mine)
 	go accept(listenerFD, SocketFile, func(conn int) {
 		d.begin()
@@ -191,6 +192,7 @@ func (d *doorkeeper) exec(conn int) {
 		sendEvent(conn, Event{Error: err.Error(), Code: 125})
 		return
 	}
+	// The plan joins the container's PID namespace in this thread first: children go where pid_for_children points (pid_namespaces(7)).
 	proc, err := fork.Start(job.Plan, fork.Options{FDs: fds, OnExecFailure: fork.ExplainExec})
 	closeAll(fds)
 	if err != nil {
@@ -204,6 +206,7 @@ func (d *doorkeeper) exec(conn int) {
 		return
 	}
 	defer unix.Close(proc.Pidfd)
+	// The caller sends signals itself, by the descriptor, and no doorkeeper has to live for that.
 	send := []int{proc.Pidfd}
 	console, terminal := proc.FDs["console"]
 	switch {
@@ -216,6 +219,7 @@ func (d *doorkeeper) exec(conn int) {
 	if job.Detach && !terminal {
 		end() // nobody waits, and an orphan is as well off
 	} else if !job.Detach && !callerReady(conn, proc.Pidfd) {
+		// The caller was killed before it could take signals: as with any program in a shell, its command goes with it.
 		unix.PidfdSendSignal(proc.Pidfd, unix.SIGKILL, nil, 0)
 	}
 	if terminal && !job.Detach {
@@ -309,6 +313,7 @@ func receiveJob(conn int) (*ExecJob, map[string]int, error) {
 			named[name] = fds[i]
 		}
 	}
+	// Only root can connect (the directory is 0700), but a caller of another version may send something else.
 	if n != 1 || len(fds) != 1 && len(fds) != 4 {
 		return nil, named, fmt.Errorf("a request of %d bytes with %d descriptors is none for exec", n, len(fds))
 	}

@@ -30,6 +30,8 @@ const (
 // called from the main goroutine, whose thread outlives everything else: the container dies with the thread that cloned it.
 func Main() int {
 	runtime.LockOSThread()
+	// They came without the flag, to survive the execve that began this program; the container's program must have neither the lock nor the
+	// session.
 	unix.CloseOnExec(lockFD)
 	unix.CloseOnExec(sessionFD)
 	s := &supervisor{
@@ -73,6 +75,7 @@ func Memory(name string, v any) (*os.File, error) {
 }
 
 func memoryFD(name string, data []byte) (int, error) {
+	// Not a pipe: a job is larger than a pipe's buffer, and the writer would wait for a reader that isn't there yet.
 	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC)
 	if err != nil {
 		return -1, err
@@ -161,6 +164,7 @@ func (s *supervisor) main() int {
 	}
 	s.session.send(started)
 	if s.job.Detached && !s.traced() {
+		// The caller has its answer. From now on this process waits, perhaps for months, and every page that it holds counts.
 		s.becomeResident() // returns only if that fails
 		if s.watch != nil {
 			s.watch.Stay()
@@ -176,6 +180,7 @@ func (s *supervisor) traced() (ended bool) {
 	if s.watch == nil {
 		return false
 	}
+	// A tracer must be the thread that waits, and becomeResident replaces the process: the trace has to be over before.
 	seen, ended := s.watch.Leave()
 	if !ended {
 		s.session.send(Event{Traced: true, Trace: seen})
@@ -226,10 +231,12 @@ func (s *supervisor) serve() int {
 func (s *supervisor) start() error {
 	prepared := s.timed("opens the log, takes the ports, makes the pipes")
 	var err error
+	// Before the clone: a full disk is an error of the start, and not of a container that runs without a log.
 	if s.log, err = openLog(logPath(s.job), s.job.Log); err != nil {
 		return err
 	}
 	if n := s.job.Network; n != nil && len(n.Ports) > 0 && s.ports == nil {
+		// Held by this process for as long as the container runs: when it is killed, the kernel gives the ports back by itself.
 		if s.ports, err = network.Reserve(reservations(n.Ports)); err != nil {
 			return err
 		}
@@ -256,6 +263,7 @@ func (s *supervisor) start() error {
 		return err
 	}
 	defer s.timed("writes down that it runs")()
+	// With its start time a pid is unmistakable, also after the pids of this host have gone round once (proc_pid_stat(5), field 22).
 	start, _ := fork.StartTime(s.proc.PID)
 	last := s.state
 	s.state = State{
@@ -269,6 +277,7 @@ func (s *supervisor) start() error {
 		s.state.Ports = s.job.Network.Ports
 	}
 	if err := WriteState(s.job.Dir, &s.state); err != nil {
+		// A container that runs and isn't written down could be neither listed nor stopped.
 		unix.Kill(s.proc.PID, unix.SIGKILL)
 		s.reap()
 		p.closeParent()
@@ -297,6 +306,7 @@ func reservations(rules []plan.PortRule) []container.Port {
 func (s *supervisor) request(q Request) {
 	switch {
 	case q.Signal != 0:
+		// An error is that of a process which has just ended, and its end is told anyway.
 		unix.PidfdSendSignal(s.proc.Pidfd, unix.Signal(q.Signal), nil, 0)
 	case q.Rows != 0 || q.Cols != 0:
 		if s.console != nil {

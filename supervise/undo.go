@@ -27,6 +27,7 @@ func undoSteps(job *Job) error {
 		if _, ok := step.Op.(*plan.LinkDelete); ok {
 			continue // the pair goes with the container's network namespace, which nobody has to wait for
 		}
+		// All are tried: a cgroup that is busy is no reason to leave firewall entries behind.
 		if err := fork.Undo(step.Op); err != nil {
 			errs = append(errs, fmt.Errorf("undo %s: %w", step.Op, err))
 		}
@@ -55,6 +56,7 @@ func RemoveFiles(dir, nameFile string) error {
 	if err := os.Rename(seen, going); err != nil && !os.IsNotExist(err) {
 		return err
 	}
+	// The container wrote what is in there: remove follows no links and crosses no mounts.
 	err := remove.Contents(dir, goingFile, StateFile)
 	if err == nil && nameFile != "" {
 		if err = os.Remove(nameFile); os.IsNotExist(err) {

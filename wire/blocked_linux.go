@@ -56,6 +56,7 @@ func parseBlocking(body []byte) string {
 			}
 		}
 	}
+	// Other families (ip6, bridge, arp) see none of our packets, which are IPv4 and routed.
 	family := map[byte]string{unix.NFPROTO_IPV4: "ip", unix.NFPROTO_INET: "inet"}[body[0]]
 	if family == "" || hook != unix.NF_INET_FORWARD || policy != 0 {
 		return ""

@@ -63,6 +63,7 @@ func (w *Executor) Do(op plan.Op) error {
 		if err != nil {
 			return err
 		}
+		// Its index is known if the step that made it was ours; after a restart of the plan in the middle it is asked for.
 		bridge, ok := w.bridges[op.Bridge]
 		if !ok {
 			l, err := c.Link(op.Bridge, 0)
@@ -103,6 +104,7 @@ func (w *Executor) Do(op plan.Op) error {
 			}
 			w.links[op.Link] = index
 			if end, ok := w.peers[op.Link]; ok {
+				// Now both ends are up. Until the bridge forwards, the container's first packet would be lost, and TCP tries again after a second.
 				w.host.awaitPort(end)
 			}
 		}
@@ -160,6 +162,7 @@ func (w *Executor) share(c *Conn, err error) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	// One buffer for three sockets: the steps follow each other, and 16 KB more per start would be seen in the supervisor's memory.
 	if w.buf == nil {
 		w.buf = make([]byte, recvSize)
 	}
@@ -195,6 +198,7 @@ func (w *Executor) childConn() (_ *Conn, err error) {
 // to come is opened at the same time, because going there and back costs more than all else.
 func (w *Executor) settings(op *plan.LinkVeth) error {
 	for _, s := range op.Sysctls {
+		// Plans can come from elsewhere (replay): a step about a cable must not switch on forwarding for the host.
 		if !strings.HasPrefix(s, "net/ipv4/conf/"+op.Peer+"/") && !strings.HasPrefix(s, "net/ipv6/conf/"+op.Peer+"/") {
 			return fmt.Errorf("setting %q is none of %s", s, op.Peer)
 		}
@@ -249,6 +253,7 @@ func dialAnd(netns int, f func() error) (*Conn, error) {
 // fails, lost says why, and the thread stays locked to the goroutine and must never serve anything else: the goroutine's end ends it.
 func KeepNamespace(f func() error) (lost, err error) {
 	runtime.LockOSThread()
+	// The thread's, not the process's: another goroutine may be elsewhere at this moment with its own thread.
 	own, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		runtime.UnlockOSThread()
@@ -274,6 +279,7 @@ func setSysctl(s string) error {
 		return missingSysctl(path, err)
 	}
 	var buf [64]byte
+	// Read first: /proc/sys may be read-only here (glassbox in a container), and a setting that is right already is no reason to fail.
 	n, err := unix.Read(fd, buf[:])
 	unix.Close(fd)
 	if err == nil && strings.TrimSpace(string(buf[:n])) == value {

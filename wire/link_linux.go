@@ -109,6 +109,7 @@ func (c *Conn) Ports(master int) ([]Link, error) {
 	var r request
 	r.message(unix.RTM_GETLINK, unix.NLM_F_DUMP, ifinfo(0, 0, 0)...)
 	r.u32(unix.IFLA_EXT_MASK, skipStats)
+	// The kernel filters by it since Linux 4.6; the answer is filtered again, because older ones send all.
 	r.u32(unix.IFLA_MASTER, uint32(master))
 	err := c.dump(&r, func() { out = out[:0] }, func(_ uint16, body []byte) error {
 		if l, ok := parseLink(body); ok && l.master == master {
@@ -239,6 +240,7 @@ func (c *Conn) Forwarding() (all bool, dev map[int]bool, err error) {
 				on = nativeU32(data) != 0
 			}
 		}
+		// "default" (-2) is for interfaces to come, and decides nothing about those that are there.
 		if index == -1 { // NETCONFA_IFINDEX_ALL
 			all = on
 		} else if index > 0 {
@@ -273,6 +275,7 @@ func (c *Conn) EnsureBridge(op *plan.LinkBridge) (int, error) {
 		return 0, fmt.Errorf("a link of that name exists and is no bridge: %w", unix.EEXIST)
 	}
 
+	// Before the bridge is up: a bridge that has IPv6 for a moment has sent its neighbour discovery, and believed an advertisement.
 	for _, s := range op.Sysctls {
 		if err := setSysctl(s); err != nil {
 			return 0, err

@@ -35,6 +35,8 @@ func (w *Executor) move(op *plan.LinkMove) error {
 	if err != nil {
 		return fmt.Errorf("addresses: %w", err)
 	}
+	// The kernel keeps a link's index where it is free in the new namespace, and chooses another one else: compared before and after, it is
+	// found.
 	before, err := inside.indices()
 	if err != nil {
 		return err

@@ -63,6 +63,7 @@ func (c *Conn) ensureTable(op *plan.NftBridge) error {
 	if err != nil {
 		return fmt.Errorf("read the table's version: %w", err)
 	}
+	// The usual case costs one question, instead of a transaction of 27 rules at each start.
 	if have == want && want != "" {
 		return nil
 	}
@@ -232,6 +233,7 @@ func (c *Conn) publish(op *plan.NftPublish) error {
 	}
 	if i := int(failed) - 2; i >= 0 && i < len(op.Ports) {
 		p := op.Ports[i]
+		// EBUSY: the key is there and leads elsewhere (nft_add_set_elem in net/netfilter/nf_tables_api.c). It is somebody else's port.
 		if errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EEXIST) {
 			err = fmt.Errorf("published for another container: %w", err)
 		}
@@ -255,6 +257,7 @@ func (c *Conn) unpublish(op *plan.NftUnpublish) error {
 		if err != nil {
 			return err
 		}
+		// Asked one by one: a deletion names the key alone, and would take away the port of whoever has it now.
 		same, err := c.has(op.Table, e)
 		if err != nil {
 			return err
