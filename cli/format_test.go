@@ -79,7 +79,7 @@ func TestImagesFormats(t *testing.T) {
 	defer func() { time.Local = local }()
 	now := time.Date(2026, 1, 15, 0, 0, 0, 0, time.UTC)
 	untagged := &image.Image{ID: "sha256:" + strings.Repeat("cd", 32), Size: 999}
-	rows := append(newImageRows(testImage(), now, false, ""), newImageRows(untagged, now, false, "")...)
+	rows := append(newImageRows(testImage().Summary(), now, false, ""), newImageRows(untagged.Summary(), now, false, "")...)
 	for name, tt := range map[string][2]string{
 		"images-table":   {"", imageColumns},
 		"images-digests": {"", digestColumns},
@@ -95,7 +95,7 @@ func TestImagesFormats(t *testing.T) {
 		"debian": 1, "debian:12": 1, "debian:13": 0, "reg:5000/team/*": 1,
 		"reg:5000/team/debian:to*": 1, "*": 1,
 	} {
-		if got := len(newImageRows(testImage(), now, false, pattern)); got != want {
+		if got := len(newImageRows(testImage().Summary(), now, false, pattern)); got != want {
 			t.Errorf("images %s: got %d rows, want %d", pattern, got, want)
 		}
 	}

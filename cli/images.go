@@ -2,8 +2,6 @@ package cli
 
 import (
 	"fmt"
-	"path"
-	"slices"
 	"strings"
 	"time"
 
@@ -42,70 +40,51 @@ const (
 )
 
 // newImageRows makes one row for every name of an image. Wanted, if set, chooses among the names.
-func newImageRows(i *image.Image, now time.Time, full bool, wanted string) []imageRow {
+func newImageRows(i image.Summary, now time.Time, full bool, wanted string) []imageRow {
 	id := i.ID
 	if !full {
-		id = i.ShortID()
+		id = short(strings.TrimPrefix(i.ID, "sha256:"), false)
+	}
+	var created time.Time
+	if i.Created != 0 {
+		created = time.Unix(i.Created, 0)
 	}
 	row := imageRow{
-		Containers: "N/A", CreatedAt: stamp(i.Created), CreatedSince: since(now, i.Created), Digest: none, ID: id, Repository: none,
+		Containers: "N/A", CreatedAt: stamp(created), CreatedSince: since(now, created), Digest: none, ID: id, Repository: none,
 		SharedSize: "N/A", Size: size(i.Size), Tag: none, UniqueSize: "N/A", VirtualSize: size(i.Size),
 	}
 	var rows []imageRow
-	for _, name := range i.Names {
-		if wanted != "" && !matches(wanted, name) {
+	for _, name := range i.RepoTags {
+		if wanted != "" && !image.Matches(wanted, name) {
 			continue
 		}
 		r := row
-		r.Repository, r.Tag = splitTag(name)
+		r.Repository, r.Tag = image.SplitTag(name)
 		r.Digest = digestOf(i, r.Repository)
 		rows = append(rows, r)
 	}
-	if len(i.Names) == 0 {
-		for _, d := range i.Digests {
+	if len(i.RepoTags) == 0 {
+		for _, d := range i.RepoDigests {
 			r := row
 			r.Repository, r.Digest, _ = strings.Cut(d, "@")
-			if wanted == "" || matches(wanted, r.Repository) {
+			if wanted == "" || image.Matches(wanted, r.Repository) {
 				rows = append(rows, r)
 			}
 		}
-		if len(i.Digests) == 0 && wanted == "" {
+		if len(i.RepoDigests) == 0 && wanted == "" {
 			rows = append(rows, row)
 		}
 	}
 	return rows
 }
 
-// splitTag splits a familiar name. A colon before the last slash belongs to a port.
-func splitTag(name string) (repository, tag string) {
-	if i := strings.LastIndexByte(name, ':'); i > strings.LastIndexByte(name, '/') {
-		return name[:i], name[i+1:]
-	}
-	return name, none
-}
-
-func digestOf(i *image.Image, repository string) string {
-	for _, d := range i.Digests {
+func digestOf(i image.Summary, repository string) string {
+	for _, d := range i.RepoDigests {
 		if name, digest, _ := strings.Cut(d, "@"); name == repository {
 			return digest
 		}
 	}
 	return none
-}
-
-// matches reports whether a name fits REPOSITORY[:TAG], in which * and ? may stand.
-func matches(pattern, name string) bool {
-	repository, tag := splitTag(name)
-	wantRepository, wantTag := splitTag(pattern)
-	for _, m := range [][2]string{{wantRepository, repository}, {wantTag, tag}} {
-		if m[0] == none {
-			continue
-		}
-		if ok, err := path.Match(m[0], m[1]); err != nil || !ok {
-			return false
-		}
-	}
-	return true
 }
 
 func (a *app) imagesCommand() *cobra.Command {
@@ -124,7 +103,7 @@ func (a *app) imagesCommand() *cobra.Command {
 			}
 			return nil
 		},
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			wanted := ""
 			if len(args) > 0 {
 				wanted = args[0]
@@ -133,11 +112,7 @@ func (a *app) imagesCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			all, err := e.Images().List()
-			if err != nil {
-				return err
-			}
-			chosen, err := filterImages(e.Images(), all, filters)
+			chosen, err := e.ListImages(cmd.Context(), filters)
 			if err != nil {
 				return err
 			}
@@ -166,61 +141,6 @@ func (a *app) imagesCommand() *cobra.Command {
 	fs.VarP(list{&filters}, "filter", "f", "Only those with dangling=, reference=, label=, before=, since=")
 	fs.StringVar(&format, "format", "", "table, table TEMPLATE, json or a Go template")
 	return cmd
-}
-
-// filterImages keeps the images that pass every kind of filter; of one kind, one is enough.
-func filterImages(store *image.Store, all []*image.Image, filters []string) ([]*image.Image, error) {
-	byKind := map[string][]func(*image.Image) bool{}
-	for _, f := range filters {
-		kind, value, ok := strings.Cut(f, "=")
-		if !ok {
-			return nil, fmt.Errorf("invalid filter %q: it has the form name=value", f)
-		}
-		test, err := imageFilter(store, kind, value)
-		if err != nil {
-			return nil, err
-		}
-		byKind[kind] = append(byKind[kind], test)
-	}
-	var out []*image.Image
-	for _, i := range all {
-		keep := true
-		for _, tests := range byKind {
-			keep = keep && slices.ContainsFunc(tests, func(test func(*image.Image) bool) bool { return test(i) })
-		}
-		if keep {
-			out = append(out, i)
-		}
-	}
-	return out, nil
-}
-
-func imageFilter(store *image.Store, kind, value string) (func(*image.Image) bool, error) {
-	switch kind {
-	case "dangling":
-		want := value == "true" || value == "1"
-		return func(i *image.Image) bool { return (len(i.Names) == 0) == want }, nil
-	case "reference":
-		return func(i *image.Image) bool {
-			return slices.ContainsFunc(i.Names, func(n string) bool { return matches(value, n) })
-		}, nil
-	case "label":
-		key, want, exact := strings.Cut(value, "=")
-		return func(i *image.Image) bool {
-			got, ok := i.Config.Config.Labels[key]
-			return ok && (!exact || got == want)
-		}, nil
-	case "before", "since":
-		other, err := store.Resolve(value)
-		if err != nil {
-			return nil, err
-		}
-		if kind == "before" {
-			return func(i *image.Image) bool { return i.Created.Before(other.Created) }, nil
-		}
-		return func(i *image.Image) bool { return i.Created.After(other.Created) }, nil
-	}
-	return nil, fmt.Errorf("invalid filter '%s'", kind)
 }
 
 func (a *app) tagCommand() *cobra.Command {

@@ -123,9 +123,9 @@ func lookup(ctx context.Context, e *engine.Engine, kind, ref string, platform im
 		}
 	}
 	if kind != "container" {
-		i, err := e.Images().ResolveFor(ref, platform)
+		i, err := e.InspectImage(ctx, ref, platform)
 		if err == nil {
-			return i.Inspect(), nil
+			return i, nil
 		}
 		if !errors.Is(err, image.ErrNotFound) && (!errors.Is(err, image.ErrReference) || !platform.IsZero()) {
 			return nil, err
