@@ -41,6 +41,7 @@ func (r *Runtime) Kill(id string, sig unix.Signal, all bool) error {
 	if status == Stopped {
 		return ErrNotRunning
 	}
+	// By pidfd, with the start time compared: pids of containers that ended an hour ago are others' by now.
 	if err := c.signal(sig); err != nil {
 		if err == unix.ESRCH {
 			return ErrNotRunning
@@ -75,6 +76,7 @@ func (c *record) killAll(sig unix.Signal) error {
 func (r *Runtime) Delete(id string, force bool) error {
 	l, err := r.lock(id, true)
 	if err != nil {
+		// runc's delete --force is used to make sure: engines call it for containers that may never have been made.
 		if force && errors.Is(err, ErrNotExist) {
 			return nil
 		}
@@ -111,6 +113,7 @@ func (c *record) end(status string) error {
 	if status == Paused {
 		cgroup.Thaw(c.Cgroups)
 	}
+	// A process in an uninterruptible wait dies when the wait is over; eight seconds in all, and then the error says so.
 	for wait := time.Millisecond; wait < 4*time.Second; wait *= 2 {
 		if alive, _ := c.process(); !alive {
 			return nil
@@ -178,6 +181,7 @@ func (r *Runtime) Pause(id string) error {
 	if len(c.Cgroups) == 0 {
 		return errors.New("the container has no cgroup of its own, and can't be paused")
 	}
+	// The freezer and not SIGSTOP: a program can see, and its parent is told of, a signal.
 	return cgroup.Freeze(c.Cgroups)
 }
 
@@ -188,6 +192,7 @@ func (r *Runtime) Resume(id string) error {
 		return err
 	}
 	defer l.unlock()
+	// Thawing what isn't frozen would be harmless; runc's error is what callers know.
 	if s := c.status(); s != Paused {
 		return fmt.Errorf("container not paused: %s", s)
 	}

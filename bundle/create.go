@@ -75,6 +75,7 @@ func (r *Runtime) create(id string, spec *specs.Spec, text []byte, o CreateOptio
 	if err != nil {
 		return nil, nil, err
 	}
+	// Before anything is made, so that a flag that can't be right leaves no trace.
 	if err := checkTerminal(spec, o); err != nil {
 		return nil, nil, err
 	}
@@ -100,10 +101,12 @@ func (r *Runtime) create(id string, spec *specs.Spec, text []byte, o CreateOptio
 	}
 	r.debug(out.Plan)
 	c := newRecord(id, in, out, out.Plan)
+	// What takes everything back is on the disk before the first thing is made: a kill between the two finds an undo that has nothing to do.
 	if err := r.prepare(c, wait); err != nil {
 		return nil, nil, err
 	}
 	if !wait {
+		// NOTIFY_SOCKET must be there before the program is, which may tell at once that it is ready (sd_notify(3)).
 		if c.ready, err = r.listen(id); err != nil {
 			return nil, nil, err
 		}
@@ -140,12 +143,14 @@ func (r *Runtime) input(id, bundle string, spec *specs.Spec) (compile.Input, err
 		return compile.Input{}, err
 	}
 	in := compile.Input{Spec: spec, Facts: *facts, Bundle: bundle, LaxCaps: true, InOrder: true, NamedFlags: true, ID: id}
+	// Its root would be mounted for the whole host to see: at a place of our own, which delete can find again and unmount.
 	if !compile.OwnMounts(spec.Linux.Namespaces) {
 		in.HostMounts = true
 		if in.Mountpoint, err = r.hostRoot(id); err != nil {
 			return in, err
 		}
 	}
+	// Asked only by who wants it: the file system may not be mounted, and looking for it would cost every start.
 	if spec.Linux.IntelRdt != nil && facts.Resctrl == nil {
 		if in.Facts.Resctrl, err = host.ProbeResctrl(); err != nil {
 			return in, fmt.Errorf("/linux/intelRdt: %w", err)
@@ -162,6 +167,7 @@ func (r *Runtime) input(id, bundle string, spec *specs.Spec) (compile.Input, err
 func creation(in *compile.Input) {
 	in.Record, in.FindProgram, in.MakeCwd = true, true, true
 	p := in.Spec.Process
+	// As runc does: a program without HOME finds it in /etc/passwd, which is the container's and is read beneath its root.
 	p.Env = withHome(p.Env, in.Spec.Root.Path, p.User.UID)
 }
 
@@ -246,6 +252,7 @@ func (r *Runtime) filter(s *specs.LinuxSeccomp, arch string) (*plan.Seccomp, err
 	if s == nil || s.ListenerPath != "" || r.Root == "" {
 		return nil, nil
 	}
+	// Kubernetes starts hundreds of containers with one profile: compiling it takes longer than all other things that happen here.
 	f, err := seccomp.Cached(filepath.Join(r.Root, filterCache), s, arch)
 	if err != nil {
 		return nil, seccomp.At("/linux/seccomp", err)
@@ -275,6 +282,7 @@ func (r *Runtime) prepare(c *record, wait bool) error {
 func (r *Runtime) cloned(c *record, p *fork.Process, config []byte, pl *plan.Plan) error {
 	c.PID = p.PID
 	var err error
+	// Pid and start time together name the process for every later command, whoever gets the pid by then.
 	if c.Start, err = fork.StartTime(p.PID); err != nil {
 		return err
 	}
@@ -297,11 +305,13 @@ func (r *Runtime) startDir(id string) string { return filepath.Join(r.dir(id), "
 func (r *Runtime) makeFIFO(id string) error {
 	dir := r.startDir(id)
 	path := filepath.Join(dir, compile.StartFIFO)
+	// 0711: the container's user can open the FIFO by its name, and can't see what else is there.
 	err := os.Mkdir(dir, 0o711)
 	if err == nil {
 		err = unix.Mkfifo(path, 0o622)
 	}
 	if err == nil {
+		// Again, because the modes above went through the caller's umask.
 		err = os.Chmod(path, 0o622)
 	}
 	if err == nil {
@@ -331,6 +341,7 @@ func (r *Runtime) record(c *record, p *fork.Process, o CreateOptions) error {
 		}
 	}
 	file := filepath.Join(r.dir(c.ID), stateFile)
+	// The rename is the moment from which there is a container: state.json was written before the process could be seen.
 	return os.Rename(file+".new", file)
 }
 
@@ -385,6 +396,7 @@ type leftovers struct {
 func (r *Runtime) leftovers(id string) (*leftovers, error) {
 	left := &leftovers{}
 	data, err := os.ReadFile(filepath.Join(r.dir(id), undoFile))
+	// The last byte written is the line's end: without it the writer was killed, and has made nothing yet.
 	if os.IsNotExist(err) || err == nil && !bytes.HasSuffix(data, []byte("\n")) {
 		return nil, nil
 	}

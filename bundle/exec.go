@@ -64,6 +64,7 @@ func (r *Runtime) Exec(id string, o ExecOptions) (int, error) {
 	case o.ConsoleSocket != "" && (!p.Terminal || !o.Detach):
 		return 255, errors.New("cannot use console socket if runc will not detach or allocate tty")
 	}
+	// Through the first process: the container's root may be a mount that only its own namespace has.
 	p.Env = withHome(p.Env, "/proc/"+strconv.Itoa(c.PID)+"/root", p.User.UID)
 	out, err := r.compileExec(c, p, o)
 	if err != nil {
@@ -98,6 +99,7 @@ func (r *Runtime) Exec(id string, o ExecOptions) (int, error) {
 	}
 	if err != nil {
 		unix.Kill(proc.PID, unix.SIGKILL)
+		// The caller never learns of the process, so nobody else would reap it.
 		wait4(proc.PID)
 		return 255, err
 	}
@@ -136,6 +138,7 @@ func (r *Runtime) execInput(c *record, p *specs.Process, o ExecOptions) (in comp
 			return in, err
 		}
 	}
+	// The container's own filter, from its configuration and not from the image: exec is no way around it (runc does the same).
 	filter, err := r.filter(spec.Linux.Seccomp, facts.Arch)
 	if err != nil {
 		return in, err
@@ -182,6 +185,7 @@ func (r *Runtime) processFor(c *record, o ExecOptions) (*specs.Process, error) {
 			}
 			defer f.Close()
 		}
+		// A process description is some kilobytes; what has no end (a pipe of yes) must not fill the memory.
 		data, err := io.ReadAll(io.LimitReader(f, 16<<20))
 		if err != nil {
 			return nil, fmt.Errorf("--process: %w", err)
@@ -207,6 +211,7 @@ func (r *Runtime) processFor(c *record, o ExecOptions) (*specs.Process, error) {
 	if o.SELinux != "" {
 		p.SelinuxLabel = o.SELinux
 	}
+	// The flag can only add: what the container's configuration has forbidden stays so.
 	p.NoNewPrivileges = p.NoNewPrivileges || o.NoNewPrivs
 	if o.UID != nil {
 		p.User.UID = *o.UID
@@ -214,8 +219,10 @@ func (r *Runtime) processFor(c *record, o ExecOptions) (*specs.Process, error) {
 	if o.GID != nil {
 		p.User.GID = *o.GID
 	}
+	// Cloned, because the configuration is kept for the next question and must not grow by this one.
 	p.User.AdditionalGids = append(slices.Clone(p.User.AdditionalGids), o.Groups...)
 	for _, name := range o.Caps {
+		// A word that is misspelt would be dropped silently, and the program would fail much later with EPERM.
 		if plan.CapNumber(strings.ToUpper(name)) < 0 {
 			return nil, fmt.Errorf("--cap: unknown capability %q", name)
 		}

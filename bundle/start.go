@@ -40,6 +40,7 @@ func (r *Runtime) Start(id string) error {
 	}
 	defer unix.Close(pidfd)
 	if err := r.start(c, l, pidfd); err != nil {
+		// A hook that fails ends the container (OCI runtime specification, lifecycle, step 6 and 8); any other error leaves it as it was.
 		if failed := (hookError{}); errors.As(err, &failed) {
 			return r.abandon(c, err)
 		}
@@ -58,6 +59,7 @@ func (r *Runtime) start(c *record, l *lock, pidfd int) error {
 		}
 		defer s.unlock()
 		l.unlock()
+		// Hooks may call the runtime themselves (state, exec): the lock is free meanwhile, and starting keeps a second start out.
 		if err := r.startHooks(c); err != nil {
 			return err
 		}
@@ -65,6 +67,7 @@ func (r *Runtime) start(c *record, l *lock, pidfd int) error {
 		if err != nil {
 			return err
 		}
+		// Deleted, or ended, while the hooks ran.
 		if again == nil || c.status() != Created {
 			return errEnded
 		}
@@ -87,6 +90,7 @@ func (r *Runtime) starting(c *record) (*lock, error) {
 	if err != nil {
 		return nil, err
 	}
+	// On the directory that is only there until the start: no file of its own to be tidied up.
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		f.Close()
 		return nil, errors.New("cannot start a container that another command is starting")
@@ -131,9 +135,11 @@ func (r *Runtime) release(c *record, pidfd int) error {
 	}
 	report := make([]byte, 8)
 	n, _ := unix.Read(fd, report)
+	// Eight bytes are written at once and so read at once (pipe(7), PIPE_BUF).
 	if n == len(report) {
 		return r.startError(c, int(binary.NativeEndian.Uint32(report)), unix.Errno(binary.NativeEndian.Uint32(report[4:])))
 	}
+	// Neither an end nor an error at the FIFO: the process was killed before it had opened it.
 	if fds[0].Revents == 0 {
 		return errEnded
 	}
