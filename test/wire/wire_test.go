@@ -264,7 +264,8 @@ func anImage() *image.Image {
 			},
 			History: []v1.History{{CreatedBy: "RUN x"}},
 		},
-		RawConfig: []byte(`{"comment":"said","config":{"OnBuild":["RUN y"],"Shell":["/bin/bash"],"Healthcheck":{"Test":["CMD","x"],"Retries":3}}}`),
+		RawConfig: []byte(`{"comment":"said","config":{"OnBuild":["RUN y"],"Shell":["/bin/bash"],` +
+			`"Healthcheck":{"Test":["CMD","x"],"Retries":3}}}`),
 	}
 }
 
