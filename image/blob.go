@@ -15,8 +15,19 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
+// source is where blobs come from: a registry, or an archive.
+type source interface {
+	blob(ctx context.Context, d v1.Descriptor) stream
+}
+
+// stream is a blob on its way. Reading it ends without an error only after exactly the promised bytes.
+type stream interface {
+	io.ReadCloser
+	received() int64
+}
+
 // blob opens a blob; the reader fails unless exactly the promised bytes came.
-func (c *client) blob(ctx context.Context, desc v1.Descriptor) *blobReader {
+func (c *client) blob(ctx context.Context, desc v1.Descriptor) stream {
 	return &blobReader{c: c, ctx: ctx, desc: desc, hash: sha256.New()}
 }
 
@@ -46,6 +57,8 @@ type blobReader struct {
 	total    int
 	done     bool
 }
+
+func (b *blobReader) received() int64 { return b.off.Load() }
 
 func (b *blobReader) Read(p []byte) (int, error) {
 	if b.done {

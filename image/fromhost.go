@@ -3,8 +3,6 @@ package image
 import (
 	"archive/tar"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -132,22 +130,15 @@ func (s *Store) ingestTree(ctx context.Context, t *hostTree) (*layerRecord, int6
 	pr, pw := io.Pipe()
 	go func() { pw.CloseWithError(t.write(pw)) }()
 	defer pr.Close()
-	h := sha256.New()
-	count := &countWriter{}
-	r := hashReader{ctxReader{ctx, pr}, io.MultiWriter(h, count)}
 	m := newMeter(Limits{})
 	m.local = true
-	out, err := unpack(r, int(in.f.Fd()), in.user, m)
-	if err == nil {
-		_, err = io.Copy(io.Discard, r)
-	}
+	out, id, err := in.record(ctx, pr, "", m)
 	if err != nil {
-		return nil, 0, layerError("", err)
+		return nil, 0, err
 	}
-	id := "sha256:" + hex.EncodeToString(h.Sum(nil))
 	var g syncer
 	rec, err := in.publish(layerRecord{ID: id, DiffID: id, Size: out.Size, Entries: out.Entries}, &g)
-	return rec, count.n, err
+	return rec, out.Tar, err
 }
 
 type countWriter struct{ n int64 }

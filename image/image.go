@@ -21,8 +21,9 @@ type Image struct {
 	Platform       Platform  `json:"platform"`       // what the index says it is for, or else its config
 	Created        time.Time `json:"created"`        // from the config; zero if it says nothing
 	Pulled         time.Time `json:"pulled"`
-	Size           int64     `json:"size"`   // bytes of the unpacked files of all layers
-	Layers         []Layer   `json:"layers"` // bottom first
+	Size           int64     `json:"size"`            // bytes of the unpacked files of all layers
+	Layers         []Layer   `json:"layers"`          // bottom first
+	Empty          []string  `json:"empty,omitempty"` // diff IDs of layers that show nothing and are not among Layers
 
 	Names     []string `json:"-"` // familiar, sorted: "debian:latest"
 	Digests   []string `json:"-"` // familiar, sorted: "debian@sha256:…" (of the manifest or index that was asked for)

@@ -320,15 +320,8 @@ func (in *ingest) fill(ctx context.Context, src io.Reader, diffID string, m *met
 		compressed.Close()
 		plain.Close()
 	}()
-	h := sha256.New()
-	r := hashReader{plain, h}
-	out, err := unpack(ctxReader{ctx, r}, int(in.f.Fd()), in.user, m)
-	if err == nil {
-		// The archive's end mark may be followed by padding, which is part of both digests.
-		_, err = io.Copy(io.Discard, ctxReader{ctx, r})
-	}
+	out, got, err := in.record(ctx, plain, diffID, m)
 	if err != nil {
-		err = layerError(diffID, err)
 		if errors.Is(err, ErrLayer) || errors.Is(err, ErrTruncated) {
 			// Altered bytes are the likelier reason for an archive that makes no sense: let the blob's digest speak.
 			plain.Close()
@@ -341,13 +334,38 @@ func (in *ingest) fill(ctx context.Context, src io.Reader, diffID string, m *met
 	if _, err := io.Copy(io.Discard, compressed); err != nil { // so that the blob's own digest is checked to the end
 		return nil, layerError(diffID, err)
 	}
-	if got := "sha256:" + hex.EncodeToString(h.Sum(nil)); got != diffID {
+	if diffID != "" && got != diffID {
 		return nil, &Error{
 			Op: "layer", Name: diffID, Kind: ErrDigest, Text: "the unpacked content has another digest, " + got,
 			Hint: "the image was built wrongly; its maker must mend it",
 		}
 	}
 	return out, nil
+}
+
+// record unpacks a plain archive and keeps the record of it, if it is the one that is expected (any, where diffID is empty). It returns
+// the archive's digest.
+func (in *ingest) record(ctx context.Context, plain io.Reader, diffID string, m *meter) (*unpacked, string, error) {
+	h := sha256.New()
+	rec, err := in.store.newRecorder(hashReader{ctxReader{ctx, plain}, h}, m)
+	if err != nil {
+		return nil, "", err
+	}
+	defer rec.close()
+	out, err := unpack(rec, int(in.f.Fd()), in.user, m)
+	if err == nil {
+		// The archive's end mark may be followed by padding, which is part of both digests.
+		_, err = io.Copy(io.Discard, rec)
+	}
+	if err != nil {
+		return nil, "", layerError(diffID, err)
+	}
+	got := "sha256:" + hex.EncodeToString(h.Sum(nil))
+	if diffID == "" || got == diffID {
+		err = rec.keep(got)
+	}
+	out.DiffID, out.Tar = got, rec.size
+	return out, got, err
 }
 
 type ctxReader struct {

@@ -91,7 +91,7 @@ func (r *reporter) layer(d v1.Descriptor, s State, done int64) {
 }
 
 // watch reports a download's progress until stop is called.
-func (r *reporter) watch(d v1.Descriptor, b *blobReader) (stop func()) {
+func (r *reporter) watch(d v1.Descriptor, b stream) (stop func()) {
 	if r.f == nil {
 		return func() {}
 	}
@@ -106,7 +106,7 @@ func (r *reporter) watch(d v1.Descriptor, b *blobReader) (stop func()) {
 			case <-end:
 				return
 			case <-t.C:
-				n := b.off.Load()
+				n := b.received()
 				s := Downloading
 				if n == d.Size {
 					s = Extracting

@@ -99,6 +99,8 @@ type pull struct {
 	platform Platform // what the index says the image is for
 	out      *reporter
 	client   *client
+	src      source // where layers come from: the client, or an archive
+	local    bool   // nothing comes over a network
 	meter    *meter
 	sync     syncer
 }
@@ -114,6 +116,7 @@ func (p *pull) run(ctx context.Context) (*Image, error) {
 		return nil, err
 	}
 	defer p.client.close()
+	p.src = p.client
 	top, err := p.client.manifest(ctx, what, p.ref.Digest)
 	if err != nil {
 		return nil, err
@@ -257,6 +260,7 @@ type held struct {
 // layers makes every layer of an image available and returns the stack, bottom first.
 func (p *pull) layers(ctx context.Context, m *v1.Manifest, c *v1.Image) ([]Layer, error) {
 	p.meter = newMeter(p.opts.Limits) // anew for a second attempt
+	p.meter.local = p.local
 	n := len(m.Layers)
 	diffs := make([]string, n)
 	chains := make([]string, n)
@@ -406,7 +410,7 @@ func (p *pull) fill(ctx context.Context, desc v1.Descriptor, diffID string) (*he
 	}()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	blob := p.client.blob(ctx, desc)
+	blob := p.src.blob(ctx, desc)
 	defer blob.Close()
 	stop := p.out.watch(desc, blob)
 	out, err := in.fill(ctx, blob, diffID, p.meter, cancel)
@@ -450,6 +454,7 @@ type newImage struct {
 	platform  Platform
 	ref       Ref
 	digest    string // what the name stood for at the registry; empty for an image made here
+	tags      []Ref  // further names
 }
 
 var errLayerGone = errors.New("a layer was removed meanwhile")
@@ -472,6 +477,11 @@ func (s *Store) commit(it *newImage) (*Image, error) {
 		rec.Size += l.Size
 		if _, err := os.Lstat(s.path("layers", filepath.Base(l.Dir)+".json")); err != nil {
 			return nil, errLayerGone
+		}
+	}
+	for _, d := range it.config.RootFS.DiffIDs {
+		if !slices.ContainsFunc(it.layers, func(l Layer) bool { return l.DiffID == string(d) }) && !slices.Contains(rec.Empty, string(d)) {
+			rec.Empty = append(rec.Empty, string(d))
 		}
 	}
 	final := s.path("images", hexOf(it.id))
@@ -503,6 +513,9 @@ func (s *Store) commit(it *newImage) (*Image, error) {
 	}
 	if it.ref.tags() {
 		n.Tags[it.ref.tagKey()] = it.id
+	}
+	for _, t := range it.tags {
+		n.Tags[t.tagKey()] = it.id
 	}
 	if it.digest != "" {
 		n.Digests[it.ref.Name()+"@"+it.digest] = it.id

@@ -115,6 +115,11 @@ func (s *Store) Remove(ref string, o RemoveOptions) (*Removed, error) {
 	if err != nil {
 		return nil, err
 	}
+	for _, d := range img.Config.RootFS.DiffIDs {
+		if !used[string(d)] {
+			s.dropArchive(string(d))
+		}
+	}
 	for _, l := range img.Layers {
 		if used[l.Dir] {
 			continue
@@ -198,7 +203,13 @@ func (s *Store) unlinkLayer(short string) (string, error) {
 	return to, err
 }
 
-// usedLayers returns the directories that images refer to.
+// dropArchive removes the record of a layer's archive.
+func (s *Store) dropArchive(diffID string) {
+	os.Remove(s.path("tars", hexOf(diffID)))
+	os.Remove(s.path("tars", hexOf(diffID)) + ".lost")
+}
+
+// usedLayers returns the directories, and the diff IDs, that images refer to.
 func (s *Store) usedLayers() (map[string]bool, error) {
 	ids, err := s.imageIDs()
 	if err != nil {
@@ -211,7 +222,10 @@ func (s *Store) usedLayers() (map[string]bool, error) {
 			return nil, fmt.Errorf("image %s: %w", id, err)
 		}
 		for _, l := range rec.Layers {
-			used[l.Dir] = true
+			used[l.Dir], used[l.DiffID] = true, true
+		}
+		for _, d := range rec.Empty {
+			used[d] = true
 		}
 	}
 	return used, nil
@@ -308,16 +322,19 @@ func (s *Store) Collect(o CollectOptions) (Collected, error) {
 			}
 		}
 	}
-	return c, s.collectRecords(idle, &trash, &c)
+	return c, s.collectRecords(o, idle, used, &trash, &c)
 }
 
 // collectRecords cleans the metadata: layer records without a directory, temporary files, lock files.
-func (s *Store) collectRecords(idle bool, trash *[]string, c *Collected) error {
+func (s *Store) collectRecords(o CollectOptions, idle bool, used map[string]bool, trash *[]string, c *Collected) error {
 	if !idle { // temporary files may be somebody's
 		return nil
 	}
-	for _, d := range []string{"images", "layers", "locks", "."} {
+	for _, d := range []string{"images", "layers", "tars", "locks", "."} {
 		entries, err := os.ReadDir(s.path(d))
+		if errors.Is(err, fs.ErrNotExist) { // tars: a store of an earlier version
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -329,6 +346,13 @@ func (s *Store) collectRecords(idle bool, trash *[]string, c *Collected) error {
 				c.Trash++
 			case d == "locks":
 				os.Remove(p)
+			case d == "tars":
+				if used["sha256:"+strings.TrimSuffix(e.Name(), ".lost")] {
+					continue
+				}
+				if st, err := e.Info(); err == nil && time.Since(st.ModTime()) >= o.OrphanAge {
+					os.Remove(p)
+				}
 			case d == "layers":
 				short := strings.TrimSuffix(e.Name(), ".json")
 				if _, err := os.Lstat(filepath.Join(s.layersDir(), short)); errors.Is(err, fs.ErrNotExist) {

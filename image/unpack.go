@@ -32,6 +32,7 @@ type unpacker struct {
 	bytes   int64          // of regular files, as their headers say
 	left    map[string]int // attributes that were left out: name → how often
 	buf     []byte
+	record  *recorder // nil: none is kept
 }
 
 // unpacked is what an archive left.
@@ -42,6 +43,8 @@ type unpacked struct {
 	Links   []pendingLink
 	Hiding  []string       // directories that hold whiteouts, sorted
 	Left    map[string]int // attributes that were left out: name → number of files
+	DiffID  string         // of the archive
+	Tar     int64          // bytes of the archive
 }
 
 // pendingLink is a hard link whose target must come from the layers beneath.
@@ -53,7 +56,7 @@ type pendingLink struct {
 // epoch is the time of what no archive describes: it must not depend on when a pull happens.
 var epoch = time.Unix(0, 0)
 
-// unpack reads a tar archive into the empty directory rootfd.
+// unpack reads a tar archive into the empty directory rootfd. If r is a recorder it is told which bytes are what.
 func unpack(r io.Reader, rootfd int, user bool, m *meter) (*unpacked, error) {
 	fd, err := unix.Openat(rootfd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -65,6 +68,7 @@ func unpack(r io.Reader, rootfd int, user bool, m *meter) (*unpacked, error) {
 		left:  map[string]int{},
 		buf:   make([]byte, 128<<10),
 	}
+	u.record, _ = r.(*recorder)
 	defer u.leave(0)
 	if err := u.setImplied(fd, "", u.root()); err != nil {
 		return nil, err

@@ -177,11 +177,15 @@ func (u *unpacker) clear(at node, base string, forDir bool) (exists bool, err er
 		return false, err
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		if err := u.record.forget(at.fd, base, joinPath(at.path, base), &st); err != nil {
+			return false, err
+		}
 		return false, unix.Unlinkat(at.fd, base, 0)
 	}
 	if forDir {
 		return true, nil
 	}
+	u.record.unreproducible()
 	// Open descriptors below it, and notes about it, are void.
 	real := joinPath(at.path, base)
 	for i, n := range u.stack {

@@ -25,7 +25,7 @@ func (u *unpacker) file(at node, base string, h *tar.Header, r io.Reader) error 
 	}
 	delete(at.dir.links, base)
 	defer unix.Close(fd)
-	if err := u.content(fd, h, r); err != nil {
+	if err := u.content(fd, joinPath(at.path, base), h, r); err != nil {
 		return err
 	}
 	if err := u.own(fd, h); err != nil {
@@ -50,11 +50,21 @@ func (u *unpacker) file(at node, base string, h *tar.Header, r io.Reader) error 
 	return utimes(at.fd, base, h)
 }
 
-func (u *unpacker) content(fd int, h *tar.Header, r io.Reader) error {
+func (u *unpacker) content(fd int, real string, h *tar.Header, r io.Reader) error {
 	if h.Size == 0 {
 		return nil
 	}
 	sparse := h.Typeflag == tar.TypeGNUSparse || isPaxSparse(h)
+	var err error
+	if sparse {
+		err = u.record.sparse(real)
+	} else {
+		err = u.record.begin(real, h.Size)
+		defer u.record.end()
+	}
+	if err != nil {
+		return err
+	}
 	var done int64
 	for {
 		n, err := r.Read(u.buf)
