@@ -106,6 +106,8 @@ func table() []entry {
 		{"images", images, (*app).imagesCommand},
 		{"tag", images, (*app).tagCommand},
 		{"rmi", images, (*app).rmiCommand},
+		{"save", images, (*app).saveCommand},
+		{"load", images, (*app).loadCommand},
 		{"explain", glass, (*app).explainCommand},
 		{"verify", glass, (*app).verifyCommand},
 		{"debug", glass, (*app).debugCommand},

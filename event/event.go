@@ -47,6 +47,11 @@ const (
 	Untag        = "untag"
 	Delete       = "delete"
 	Import       = "import"
+	Load         = "load"
+	Save         = "save"
+	Push         = "push"
+	Commit       = "commit" // of a container; attribute comment
+	Export       = "export"
 	Connect      = "connect"
 	Disconnect   = "disconnect"
 )

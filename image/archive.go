@@ -82,7 +82,7 @@ func (a *archive) stat() error {
 			a.size = 1024
 			return nil
 		}
-		return noArchive(a.diffID, "no record of it is kept (an earlier version pulled it, or it has files twice in a way that unpacking loses)")
+		return noArchive(a.diffID, "no record of it is kept (an earlier version pulled it, or it has files twice whose first content is lost)")
 	}
 	if err != nil {
 		return err
@@ -116,7 +116,8 @@ func (a *archive) writeTo(ctx context.Context, w io.Writer) error {
 	}
 	if got := "sha256:" + hex.EncodeToString(h.Sum(nil)); got != a.diffID {
 		return &Error{
-			Op: "layer", Name: a.diffID, Kind: ErrDigest, Text: "its files aren't what they were: the archive made of them has another digest, " + got,
+			Op: "layer", Name: a.diffID, Kind: ErrDigest,
+			Text: "its files aren't what they were: the archive made of them has another digest, " + got,
 			Hint: "glassbox fsck --repair fetches the layer again from the registry that the image came from",
 		}
 	}

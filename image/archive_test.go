@@ -62,7 +62,8 @@ func oddTars(t *testing.T) map[string][]byte {
 		"one end block":    plain[:len(plain)-512],
 		"trailing garbage": append(bytes.Clone(plain), bytes.Repeat([]byte("garbage!"), 20000)...),
 		"global header":    tarOf(t, e{name: "g", typ: tar.TypeXGlobalHeader, pax: map[string]string{"comment": "x"}}, fileE("a", "b")),
-		"unused content":   tarOf(t, e{name: ".wh..wh.plnk/1.2", body: "aufs", mode: 0o600}, e{name: "a/.wh.gone", body: "mark"}, fileE("a/b", "c")),
+		"unused content": tarOf(t, e{name: ".wh..wh.plnk/1.2", body: "aufs", mode: 0o600}, e{name: "a/.wh.gone", body: "mark"},
+			fileE("a/b", "c")),
 		"dirt in padding":  dirty(plain),
 		"twice":            tarOf(t, fileE("x", "first"), fileE("y", "other"), fileE("x", "second, longer"), fileE("x", "third")),
 		"twice, sparse":    gnuTar(t, "--format=gnu", "--sparse", "-C", dir, "holes", "holes"),
@@ -141,6 +142,7 @@ func TestNoArchive(t *testing.T) {
 	none := func(*Store, *Image) {}
 	plain := tarOf(t, dirE("d", 0o755), fileE("d/f", "content"))
 	record := func(s *Store, img *Image) string { return s.path("tars", hexOf(img.Layers[0].DiffID)) }
+	file := func(s *Store, img *Image) string { return filepath.Join(s.root, img.Layers[0].Dir, "d/f") }
 	for name, c := range map[string]struct {
 		raw    []byte
 		damage func(s *Store, img *Image)
@@ -151,14 +153,16 @@ func TestNoArchive(t *testing.T) {
 		"no record":                        {plain, func(s *Store, i *Image) { os.Remove(record(s, i)) }, ErrNoArchive},
 		"half a record":                    {plain, func(s *Store, i *Image) { os.Truncate(record(s, i), 40) }, ErrNoArchive},
 		"an empty record":                  {plain, func(s *Store, i *Image) { os.Truncate(record(s, i), 0) }, ErrNoArchive},
-		"garbage":                          {plain, func(s *Store, i *Image) { os.WriteFile(record(s, i), bytes.Repeat([]byte("x"), 300), 0o600) }, ErrNoArchive},
+		"garbage": {plain, func(s *Store, i *Image) {
+			os.WriteFile(record(s, i), bytes.Repeat([]byte("x"), 300), 0o600)
+		}, ErrNoArchive},
 		"a file altered": {plain, func(s *Store, i *Image) {
-			os.WriteFile(filepath.Join(s.root, i.Layers[0].Dir, "d/f"), []byte("CONTENT"), 0o644)
+			os.WriteFile(file(s, i), []byte("CONTENT"), 0o644)
 		}, ErrDigest},
-		"a file shortened": {plain, func(s *Store, i *Image) { os.Truncate(filepath.Join(s.root, i.Layers[0].Dir, "d/f"), 3) }, ErrNoArchive},
-		"a file gone":      {plain, func(s *Store, i *Image) { os.Remove(filepath.Join(s.root, i.Layers[0].Dir, "d/f")) }, ErrNoArchive},
+		"a file shortened": {plain, func(s *Store, i *Image) { os.Truncate(file(s, i), 3) }, ErrNoArchive},
+		"a file gone":      {plain, func(s *Store, i *Image) { os.Remove(file(s, i)) }, ErrNoArchive},
 		"a link in its place": {plain, func(s *Store, i *Image) {
-			p := filepath.Join(s.root, i.Layers[0].Dir, "d/f")
+			p := file(s, i)
 			os.Remove(p)
 			os.Symlink("/etc/hostname", p)
 		}, ErrNoArchive},

@@ -153,26 +153,11 @@ func (p *pull) run(ctx context.Context) (*Image, error) {
 		id: string(doc.image.Config.Digest), manifest: doc, config: config, rawConfig: rawConfig,
 		ref: p.ref, digest: top.digest, platform: p.platform,
 	}
-	// Another process may remove a layer between our finding it and our naming the image; then fetch it again.
-	for attempt := 0; ; attempt++ {
-		layers, err := p.layers(ctx, doc.image, config)
-		if errors.Is(err, fs.ErrNotExist) && attempt < 3 {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		item.layers = layers
-		img, err := p.store.commit(item)
-		if errors.Is(err, errLayerGone) && attempt < 3 {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
+	img, err := p.settle(ctx, item)
+	if err == nil {
 		p.out.finished(p.ref, top.digest, false)
-		return img, nil
 	}
+	return img, err
 }
 
 // pickImage goes from an index to the manifest for the platform.
@@ -455,6 +440,8 @@ type newImage struct {
 	ref       Ref
 	digest    string // what the name stood for at the registry; empty for an image made here
 	tags      []Ref  // further names
+
+	moved map[string]string // set by commit: names that another image had → its ID
 }
 
 var errLayerGone = errors.New("a layer was removed meanwhile")
@@ -515,6 +502,12 @@ func (s *Store) commit(it *newImage) (*Image, error) {
 		n.Tags[it.ref.tagKey()] = it.id
 	}
 	for _, t := range it.tags {
+		if old := n.Tags[t.tagKey()]; old != "" && old != it.id {
+			if it.moved == nil {
+				it.moved = map[string]string{}
+			}
+			it.moved[t.Familiar()] = old
+		}
 		n.Tags[t.tagKey()] = it.id
 	}
 	if it.digest != "" {

@@ -18,6 +18,7 @@ needs() {
 			criu criu
 			newuidmap uidmap
 			umoci umoci
+			skopeo skopeo
 			gcc gcc
 			mount mount
 			ps procps
