@@ -174,8 +174,6 @@ func instead(path string) string {
 		return "glassbox rm and glassbox rmi remove what is named"
 	case "login", "logout":
 		return "credentials are read from docker's config.json (docs/images.md)"
-	case "load", "import", "image load", "image import":
-		return "glassbox image from-host makes an image of this machine's files; --rootfs runs a directory"
 	}
 	return ""
 }
