@@ -93,7 +93,7 @@ func (g *guard) close() {
 func (g *guard) refuse(req *http.Request) error {
 	c := g.client
 	bad := func(kind error, hint, format string, args ...any) error {
-		return &Error{Op: "pull", Name: c.ref.Familiar(), Kind: kind, Text: fmt.Sprintf(format, args...), Hint: hint}
+		return &Error{Op: c.op, Name: c.ref.Familiar(), Kind: kind, Text: fmt.Sprintf(format, args...), Hint: hint}
 	}
 	host := req.URL.Host
 	switch req.URL.Scheme {
@@ -175,6 +175,9 @@ func saysNothing(status int) bool {
 func (g *guard) persist(req *http.Request) (*http.Response, error) {
 	for attempt := 1; ; attempt++ {
 		resp, err := g.once(req)
+		if req.Body != nil && req.Body != http.NoBody && req.GetBody == nil { // a piece of a blob: see upload
+			return resp, err
+		}
 		wait := backoff(attempt)
 		switch {
 		case err != nil:

@@ -21,6 +21,7 @@ type Printer struct {
 	order  []string
 	layers map[string]Event
 	drawn  int // lines on the screen that the next drawing replaces
+	push   bool
 	last   time.Time
 }
 
@@ -53,6 +54,10 @@ func (p *Printer) Event(e Event) {
 	case Pulling:
 		p.line(fmt.Sprintf("%s: Pulling from %s", e.Tag, e.Name))
 		return
+	case Pushing:
+		p.push = true
+		p.line(fmt.Sprintf("The push refers to repository [%s]", e.Ref))
+		return
 	case Warned:
 		p.draw()
 		p.drawn = 0
@@ -61,6 +66,10 @@ func (p *Printer) Event(e Event) {
 	case Finished:
 		p.draw()
 		p.drawn = 0
+		if p.push {
+			p.line(fmt.Sprintf("%s: digest: %s size: %d", e.Tag, e.Digest, e.Total))
+			return
+		}
 		p.line("Digest: " + e.Digest)
 		if e.Current {
 			p.line("Status: Image is up to date for " + e.Ref)
@@ -76,7 +85,7 @@ func (p *Printer) Event(e Event) {
 	}
 	changed := !known || old.State != e.State
 	if p.size == nil {
-		if text := plainWord(e.State); changed && text != "" {
+		if text := p.plainWord(e); changed && text != "" {
 			p.line(shortDigest(e.Layer) + ": " + text)
 		}
 		return
@@ -97,8 +106,21 @@ func (p *Printer) Close() {
 }
 
 // plainWord is what a state is called without a terminal; moving states are not mentioned.
-func plainWord(s State) string {
-	switch s {
+func (p *Printer) plainWord(e Event) string {
+	if p.push {
+		switch e.State {
+		case Waiting:
+			return "Preparing"
+		case Exists:
+			return "Layer already exists"
+		case Mounted:
+			return "Mounted from " + e.Name
+		case Done:
+			return "Pushed"
+		}
+		return ""
+	}
+	switch e.State {
 	case Waiting:
 		return "Pulling fs layer"
 	case Exists:
@@ -119,7 +141,7 @@ func (p *Printer) draw() {
 	p.last = p.now()
 	var lines []string
 	for _, id := range p.order {
-		lines = append(lines, layerLine(p.layers[id], width))
+		lines = append(lines, p.layerLine(p.layers[id], width))
 	}
 	// What does not fit on the screen cannot be redrawn: show what moves.
 	if room := max(height-2, 1); len(lines) > room {
@@ -127,9 +149,9 @@ func (p *Printer) draw() {
 		rest := 0
 		for i, id := range p.order {
 			switch s := p.layers[id].State; {
-			case (s == Downloading || s == Extracting) && len(busy) < room-1:
+			case (s == Downloading || s == Extracting || s == Uploading) && len(busy) < room-1:
 				busy = append(busy, lines[i])
-			case s != Done && s != Exists:
+			case s != Done && s != Exists && s != Mounted:
 				rest++
 			}
 		}
@@ -149,13 +171,16 @@ func (p *Printer) draw() {
 	io.WriteString(p.w, b.String())
 }
 
-func layerLine(e Event, width int) string {
+func (p *Printer) layerLine(e Event, width int) string {
 	id := shortDigest(e.Layer)
 	switch e.State {
-	case Downloading, Extracting:
+	case Downloading, Extracting, Uploading:
 		word := "Downloading"
-		if e.State == Extracting {
+		switch e.State {
+		case Extracting:
 			word = "Extracting"
+		case Uploading:
+			word = "Pushing"
 		}
 		amount := fmt.Sprintf("%s/%s", humanBytes(e.Done), humanBytes(e.Total))
 		head := fmt.Sprintf("%s: %-11s ", id, word)
@@ -166,11 +191,8 @@ func layerLine(e Event, width int) string {
 		return head + bar(e.Done, e.Total, room) + " " + amount
 	case Waiting:
 		return clip(id+": Waiting", width)
-	case Exists:
-		return clip(id+": Already exists", width)
-	default:
-		return clip(id+": Pull complete", width)
 	}
+	return clip(id+": "+p.plainWord(e), width)
 }
 
 func bar(done, total int64, width int) string {

@@ -3,6 +3,7 @@ package image
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -20,7 +21,10 @@ const (
 	Done        State = "done"
 	Exists      State = "exists"   // in the store already
 	Finished    State = "finished" // Digest is set; Current tells whether nothing was new
-	Warned      State = "warned"   // Text is set; these come at the end, before Finished or the error
+	Pushing     State = "pushing"  // Ref is set: the repository. The states of its layers are those above, and
+	Uploading   State = "uploading"
+	Mounted     State = "mounted" // taken over from another repository of the registry, Name
+	Warned      State = "warned"    // Text is set; these come at the end, before Finished or the error
 )
 
 // Event is one step of a pull.
@@ -88,6 +92,30 @@ func (r *reporter) finished(ref Ref, digest string, current bool) {
 
 func (r *reporter) layer(d v1.Descriptor, s State, done int64) {
 	r.send(Event{State: s, Layer: string(d.Digest), Done: done, Total: d.Size})
+}
+
+// watchUpload reports an upload's progress until stop is called.
+func (r *reporter) watchUpload(layer string, total int64, sent *atomic.Int64) (stop func()) {
+	if r.f == nil {
+		return func() {}
+	}
+	send := func() { r.send(Event{State: Uploading, Layer: layer, Done: min(sent.Load(), total), Total: total}) }
+	send()
+	end, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		t := time.NewTicker(reportEvery)
+		defer t.Stop()
+		for {
+			select {
+			case <-end:
+				return
+			case <-t.C:
+				send()
+			}
+		}
+	}()
+	return func() { close(end); <-ended }
 }
 
 // watch reports a download's progress until stop is called.

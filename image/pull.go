@@ -112,7 +112,7 @@ func (p *pull) run(ctx context.Context) (*Image, error) {
 	}
 	p.out.pulling(p.ref, what)
 	var err error
-	if p.client, err = newClient(ctx, p.ref, p.opts, p.out.warn); err != nil {
+	if p.client, err = newClient(ctx, clientFor{op: "pull", ref: p.ref, opts: p.opts, warn: p.out.warn}); err != nil {
 		return nil, err
 	}
 	defer p.client.close()

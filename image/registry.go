@@ -22,6 +22,7 @@ import (
 // authentication (challenges, tokens, credential helpers); reading blobs is done here, because a pull must go on in the
 // middle of a layer when the connection drops, and must say exactly what went wrong.
 type client struct {
+	op     string // for errors
 	ref    Ref
 	host   string // what is dialled: docker.io is served at index.docker.io
 	scheme string
@@ -34,8 +35,19 @@ type client struct {
 // handshakeTime is what finding out how to speak to a registry may take as a whole: its scheme, its challenge, a token.
 const handshakeTime = 3 * time.Minute
 
-func newClient(ctx context.Context, ref Ref, o *PullOptions, warn func(string)) (*client, error) {
-	c := &client{ref: ref, host: ref.Registry, scheme: "https", opts: o}
+// clientFor says what a client is for.
+type clientFor struct {
+	op    string // for errors: "pull", "push" …
+	ref   Ref
+	opts  *PullOptions
+	warn  func(string)
+	push  bool
+	mount []string // repositories of the same registry that blobs may be taken over from
+}
+
+func newClient(ctx context.Context, f clientFor) (*client, error) {
+	ref, o := f.ref, f.opts
+	c := &client{op: f.op, ref: ref, host: ref.Registry, scheme: "https", opts: o}
 	if c.host == hub {
 		c.host = name.DefaultRegistry
 	}
@@ -57,13 +69,20 @@ func newClient(ctx context.Context, ref Ref, o *PullOptions, warn func(string)) 
 	}
 	repo, err := name.NewRepository(c.host+"/"+ref.Repository, opts...)
 	if err != nil {
-		return nil, &Error{Op: "pull", Name: ref.Familiar(), Kind: ErrReference, Err: err}
+		return nil, &Error{Op: c.op, Name: ref.Familiar(), Kind: ErrReference, Err: err}
 	}
 	auth, told := credentials(ctx, ref.Registry)
 	for _, t := range told {
-		warn(t)
+		f.warn(t)
 	}
-	rt, err := transport.NewWithContext(ctx, repo.Registry, auth, c.guard, []string{repo.Scope(transport.PullScope)})
+	scopes := []string{repo.Scope(transport.PullScope)}
+	if f.push {
+		scopes[0] = repo.Scope(transport.PushScope)
+	}
+	for _, m := range f.mount {
+		scopes = append(scopes, "repository:"+m+":pull")
+	}
+	rt, err := transport.NewWithContext(ctx, repo.Registry, auth, c.guard, scopes)
 	if err != nil {
 		return nil, c.explain(err)
 	}
@@ -183,7 +202,7 @@ func (c *client) manifestOnce(ctx context.Context, what, want string) (*document
 		return nil, err
 	}
 	if int64(len(raw)) > limit {
-		return nil, &Error{Op: "pull", Name: c.ref.Familiar(), Kind: ErrLimit, Text: fmt.Sprintf("manifest of more than %d bytes", limit)}
+		return nil, &Error{Op: c.op, Name: c.ref.Familiar(), Kind: ErrLimit, Text: fmt.Sprintf("manifest of more than %d bytes", limit)}
 	}
 	got := digestOf(raw)
 	claimed := resp.Header.Get("Docker-Content-Digest")

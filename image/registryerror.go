@@ -68,7 +68,7 @@ func printable(s string) string {
 }
 
 func (c *client) statusError(code int, words, what, after string) error {
-	e := &Error{Op: "pull", Name: c.ref.Familiar()}
+	e := &Error{Op: c.op, Name: c.ref.Familiar()}
 	said := fmt.Sprintf("HTTP %d", code)
 	if words != "" {
 		said += ", " + words
@@ -86,7 +86,7 @@ func (c *client) statusError(code int, words, what, after string) error {
 	case code == http.StatusUnauthorized || code == http.StatusForbidden:
 		e.Kind = ErrUnauthorized
 		e.Text = fmt.Sprintf("access denied by %s (%s); credentials were looked for in %s", c.ref.Registry, said, authFile())
-		e.Hint = "check the name; if the repository is private, log in so that this file has an entry for " + c.ref.Registry
+		e.Hint = "check the name; if the repository is private: glassbox login " + c.loginName()
 	case code == http.StatusTooManyRequests:
 		e.Kind = ErrRateLimited
 		e.Text = fmt.Sprintf("%s limits the rate of requests (%s)", c.ref.Registry, said)
@@ -116,7 +116,7 @@ func (c *client) explain(err error) error {
 	if errors.Is(err, context.Canceled) {
 		return err
 	}
-	e := &Error{Op: "pull", Name: c.ref.Familiar(), Kind: ErrUnavailable, Err: err}
+	e := &Error{Op: c.op, Name: c.ref.Familiar(), Kind: ErrUnavailable, Err: err}
 	if ue := (*url.Error)(nil); errors.As(err, &ue) {
 		e.Err = ue.Err // without method and address, which the text gives
 	}
@@ -165,6 +165,14 @@ func (c *client) explain(err error) error {
 		e.Text = "talking to " + c.host
 	}
 	return e
+}
+
+// loginName is what login takes for the registry.
+func (c *client) loginName() string {
+	if c.ref.Registry == hub {
+		return ""
+	}
+	return c.ref.Registry
 }
 
 func (c *client) certPlace() string {

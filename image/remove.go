@@ -205,8 +205,9 @@ func (s *Store) unlinkLayer(short string) (string, error) {
 
 // dropArchive removes the record of a layer's archive.
 func (s *Store) dropArchive(diffID string) {
-	os.Remove(s.path("tars", hexOf(diffID)))
-	os.Remove(s.path("tars", hexOf(diffID)) + ".lost")
+	for _, suffix := range []string{"", ".lost", ".blob"} {
+		os.Remove(s.path("tars", hexOf(diffID)+suffix))
+	}
 }
 
 // usedLayers returns the directories, and the diff IDs, that images refer to.
@@ -347,7 +348,7 @@ func (s *Store) collectRecords(o CollectOptions, idle bool, used map[string]bool
 			case d == "locks":
 				os.Remove(p)
 			case d == "tars":
-				if used["sha256:"+strings.TrimSuffix(e.Name(), ".lost")] {
+				if used["sha256:"+strings.TrimSuffix(e.Name(), filepath.Ext(e.Name()))] {
 					continue
 				}
 				if st, err := e.Info(); err == nil && time.Since(st.ModTime()) >= o.OrphanAge {
