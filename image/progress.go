@@ -24,7 +24,7 @@ const (
 	Pushing     State = "pushing"  // Ref is set: the repository. The states of its layers are those above, and
 	Uploading   State = "uploading"
 	Mounted     State = "mounted" // taken over from another repository of the registry, Name
-	Warned      State = "warned"    // Text is set; these come at the end, before Finished or the error
+	Warned      State = "warned"  // Text is set; these come at the end, before Finished or the error
 )
 
 // Event is one step of a pull.
