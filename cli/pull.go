@@ -24,7 +24,16 @@ type pull struct {
 
 func (p *pull) do(ctx context.Context, a *app, e *engine.Engine, name string) (*image.Image, error) {
 	defer a.timed("pull " + name)()
-	o := image.PullOptions{Platform: p.platform, InsecureRegistries: p.insecure}
+	o, done := p.options(a)
+	defer done()
+	ctx, stop := interruptible(ctx)
+	defer stop()
+	return e.Images().Pull(ctx, name, o)
+}
+
+// options are those of a pull or a push; done leaves the screen in order.
+func (p *pull) options(a *app) (o image.PullOptions, done func()) {
+	o, done = image.PullOptions{Platform: p.platform, InsecureRegistries: p.insecure}, func() {}
 	if p.quiet {
 		o.Progress = func(event image.Event) {
 			if event.State == image.Warned {
@@ -33,12 +42,9 @@ func (p *pull) do(ctx context.Context, a *app, e *engine.Engine, name string) (*
 		}
 	} else {
 		printer := image.NewPrinter(p.progress)
-		defer printer.Close()
-		o.Progress = printer.Event
+		o.Progress, done = printer.Event, printer.Close
 	}
-	ctx, stop := interruptible(ctx)
-	defer stop()
-	return e.Images().Pull(ctx, name, o)
+	return o, done
 }
 
 // platformFlag is a platform as a flag: what is no platform is refused before anything is done.

@@ -141,7 +141,8 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	resp, err := g.persist(req)
-	if err != nil || req.URL.Path != "/v2/" || req.URL.Host != g.client.host || !saysNothing(resp.StatusCode) {
+	if err != nil || req.URL.Path != "/v2/" || req.URL.Host != g.client.host || !saysNothing(resp.StatusCode) ||
+		g.client.ref.Repository == "" { // of a login there is no manifest to ask for
 		return resp, err
 	}
 	// Some registries don't have /v2/ for everybody, or at all. What counts is the manifest: whether it wants credentials.

@@ -6,6 +6,7 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -96,6 +97,10 @@ type fakeRegistry struct {
 	manifests map[string][]byte // "repo:ref" → raw
 	types     map[string]string // digest → content type
 	gets      map[string]int    // path → requests
+	uploads   map[string][]byte
+	sent      int               // bytes of blobs that were uploaded
+	mounts    map[string]bool   // "repo@digest" that may be mounted
+	hidden    map[string][]byte // what such a mount brings
 	hook      func(w http.ResponseWriter, r *http.Request) bool
 }
 
@@ -132,6 +137,10 @@ func (r *fakeRegistry) serve(w http.ResponseWriter, req *http.Request) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if req.Method != http.MethodGet && req.Method != http.MethodHead || strings.Contains(p, "/blobs/uploads/") {
+		r.write(w, req, p)
+		return
+	}
 	if i := strings.Index(p, "/manifests/"); i >= 0 {
 		raw, ok := r.manifests[p[:i]+":"+p[i+len("/manifests/"):]]
 		if !ok {
@@ -153,6 +162,76 @@ func (r *fakeRegistry) serve(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	w.WriteHeader(404)
+}
+
+// write takes uploads, as the OCI distribution specification has them. Blobs are those of all repositories; what a mount may take over
+// are those that mounts allows.
+func (r *fakeRegistry) write(w http.ResponseWriter, req *http.Request, p string) {
+	if r.uploads == nil {
+		r.uploads = map[string][]byte{}
+	}
+	body, err := io.ReadAll(req.Body)
+	if i := strings.Index(p, "/manifests/"); i >= 0 && req.Method == http.MethodPut {
+		repo, d := p[:i], digestOf(body)
+		r.types[d] = req.Header.Get("Content-Type")
+		r.manifests[repo+":"+d], r.manifests[repo+":"+p[i+len("/manifests/"):]] = body, body
+		w.Header().Set("Docker-Content-Digest", d)
+		w.WriteHeader(http.StatusCreated)
+		return
+	}
+	at := strings.Index(p, "/blobs/uploads/")
+	if at < 0 {
+		w.WriteHeader(http.StatusMethodNotAllowed)
+		return
+	}
+	id := p[at+len("/blobs/uploads/"):]
+	have, known := r.uploads[id]
+	loc := func(id string, n int) {
+		w.Header().Set("Location", "/v2/"+p[:at]+"/blobs/uploads/"+id+"?_state=x")
+		w.Header().Set("Range", fmt.Sprintf("0-%d", max(n-1, 0)))
+	}
+	switch {
+	case req.Method == http.MethodPost:
+		if from := req.URL.Query().Get("from"); from != "" && r.mounts[from+"@"+req.URL.Query().Get("mount")] {
+			r.blobs[req.URL.Query().Get("mount")] = r.hidden[req.URL.Query().Get("mount")]
+			w.WriteHeader(http.StatusCreated)
+			return
+		}
+		id := fmt.Sprint("u", len(r.uploads))
+		r.uploads[id] = []byte{}
+		loc(id, 0)
+		w.WriteHeader(http.StatusAccepted)
+	case !known:
+		w.WriteHeader(http.StatusNotFound)
+	case req.Method == http.MethodGet:
+		loc(id, len(have))
+		w.WriteHeader(http.StatusNoContent)
+	case req.Method == http.MethodDelete:
+		delete(r.uploads, id)
+		w.WriteHeader(http.StatusNoContent)
+	default:
+		if cr := req.Header.Get("Content-Range"); cr != "" && !strings.HasPrefix(cr, fmt.Sprintf("%d-", len(have))) {
+			w.WriteHeader(http.StatusRequestedRangeNotSatisfiable)
+			return
+		}
+		have = append(have, body...)
+		r.uploads[id] = have
+		loc(id, len(have))
+		if err != nil { // the connection broke: what came stays
+			return
+		}
+		if req.Method == http.MethodPatch {
+			w.WriteHeader(http.StatusAccepted)
+			return
+		}
+		if digestOf(have) != req.URL.Query().Get("digest") {
+			w.WriteHeader(http.StatusBadRequest)
+			return
+		}
+		r.blobs[digestOf(have)] = have
+		r.sent += len(have)
+		w.WriteHeader(http.StatusCreated)
+	}
 }
 
 func (r *fakeRegistry) blob(b []byte) string {

@@ -97,7 +97,12 @@ func splitRegistry(s string) (registry, repository string) {
 }
 
 // Name is the full repository name: "docker.io/library/debian".
-func (r Ref) Name() string { return r.Registry + "/" + r.Repository }
+func (r Ref) Name() string {
+	if r.Repository == "" { // of a login
+		return r.Registry
+	}
+	return r.Registry + "/" + r.Repository
+}
 
 // String is the full form, used as a key in the store.
 func (r Ref) String() string {

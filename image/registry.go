@@ -48,20 +48,10 @@ type clientFor struct {
 func newClient(ctx context.Context, f clientFor) (*client, error) {
 	ref, o := f.ref, f.opts
 	c := &client{op: f.op, ref: ref, host: ref.Registry, scheme: "https", opts: o}
-	if c.host == hub {
-		c.host = name.DefaultRegistry
-	}
-	var err error
-	if c.tls, err = tlsConfig(ref.Registry, o.CertDirs); err != nil {
-		return nil, err
-	}
-	c.guard = &guard{client: c, hosts: map[string]*http.Transport{}}
 	ctx, cancel := context.WithTimeout(ctx, handshakeTime)
 	defer cancel()
-	if c.mayPlain(c.host) || c.listed(ref.Registry) {
-		if err := c.probeScheme(ctx); err != nil {
-			return nil, c.explain(err)
-		}
+	if err := c.prepare(ctx); err != nil {
+		return nil, err
 	}
 	opts := []name.Option{name.WeakValidation}
 	if c.scheme == "http" {
@@ -88,6 +78,24 @@ func newClient(ctx context.Context, f clientFor) (*client, error) {
 	}
 	c.http = &http.Client{Transport: rt}
 	return c, nil
+}
+
+// prepare finds out how to speak to the registry.
+func (c *client) prepare(ctx context.Context) error {
+	if c.host == hub {
+		c.host = name.DefaultRegistry
+	}
+	var err error
+	if c.tls, err = tlsConfig(c.ref.Registry, c.opts.CertDirs); err != nil {
+		return err
+	}
+	c.guard = &guard{client: c, hosts: map[string]*http.Transport{}}
+	if c.mayPlain(c.host) || c.listed(c.ref.Registry) {
+		if err := c.probeScheme(ctx); err != nil {
+			return c.explain(err)
+		}
+	}
+	return nil
 }
 
 func (c *client) close() { c.guard.close() }

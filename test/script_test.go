@@ -365,10 +365,11 @@ func (s *seed) pull() (string, error) {
 	return dir, nil
 }
 
-// registry http|tls|faulty starts a registry: at 127.0.0.1:5000, at registry.test:5443 outside, at 127.0.0.1:5050.
+// registry http|tls|writable|faulty starts a registry: at 127.0.0.1:5000, at registry.test:5443 outside (writable: an empty one that
+// takes pushes), at 127.0.0.1:5050.
 func cmdRegistry(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
-		ts.Fatalf("usage: registry http|tls|faulty")
+		ts.Fatalf("usage: registry http|tls|writable|faulty")
 	}
 	ts.Check(startRegistry(of(ts).host, filepath.Join(of(ts).work, ".certs"), args[0], environ(ts)))
 }
@@ -390,10 +391,13 @@ func startRegistry(m *machine.Machine, dir, kind string, env []string) error {
 	defer null.Close()
 	var argv []string
 	switch kind {
-	case "http", "tls":
+	case "http", "tls", "writable":
 		c := fixture.RegistryConfig{Storage: run.set.Registry(), Addr: "127.0.0.1:5000", Dir: dir}
+		if kind == "writable" {
+			c.Storage, c.Writable = filepath.Join(dir, "storage"), true
+		}
 		argv = []string{"docker-registry", "serve", filepath.Join(dir, kind+".yml")}
-		if kind == "tls" {
+		if kind != "http" {
 			c.Addr, c.TLS = machine.OutsideAddr+":5443", true
 			argv = append([]string{"ip", "netns", "exec", "outside"}, argv...)
 			if err := fixture.WriteCertificates(dir, "registry.test:5443"); err != nil {
