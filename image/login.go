@@ -67,7 +67,9 @@ func Stored(ctx context.Context, registry string) *Credentials {
 // file names, or in the file. A registry that gives out identity tokens gets the password this once: its token is kept.
 func Login(ctx context.Context, registry string, c Credentials, o PullOptions) (*LoginResult, error) {
 	if c.Username == "" || strings.ContainsAny(c.Username, ":\x00\n") {
-		return nil, &Error{Op: "login", Name: registry, Kind: ErrReference, Text: "the user's name is empty, or has a colon or a control character in it"}
+		return nil, &Error{
+			Op: "login", Name: registry, Kind: ErrReference, Text: "the user's name is empty, or has a colon or a line's end in it",
+		}
 	}
 	if c.Password == "" || strings.ContainsRune(c.Password, 0) {
 		return nil, &Error{Op: "login", Name: registry, Kind: ErrReference, Text: "the password is empty"}

@@ -41,7 +41,7 @@ func (s *Store) Push(ctx context.Context, name string, o PullOptions) (*Pushed, 
 		return nil, err
 	}
 	if ref.Digest != "" {
-		return nil, &Error{Op: "push", Name: name, Kind: ErrReference, Text: "a digest can't be pushed: it is what comes of it", Hint: "name a tag"}
+		return nil, &Error{Op: "push", Name: name, Kind: ErrReference, Text: "a digest can't be pushed, only a tag"}
 	}
 	o = o.withDefaults()
 	img, err := s.ResolveFor(ref.String(), o.Platform)
