@@ -109,6 +109,10 @@ func table() []entry {
 		{"images", images, (*app).imagesCommand},
 		{"tag", images, (*app).tagCommand},
 		{"rmi", images, (*app).rmiCommand},
+		{"history", images, (*app).historyCommand},
+		{"commit", images, (*app).commitCommand},
+		{"import", images, (*app).importCommand},
+		{"export", containers, (*app).exportCommand},
 		{"save", images, (*app).saveCommand},
 		{"load", images, (*app).loadCommand},
 		{"explain", glass, (*app).explainCommand},
@@ -364,7 +368,8 @@ func (a *app) containerCommand() *cobra.Command {
 	ls.Use = strings.Replace(ls.Use, "ps", "ls", 1)
 	ls.Aliases = []string{"list", "ps"}
 	return parent("container", "The commands on containers under one name",
-		a.attachCommand(), a.createCommand(), a.execCommand(), a.inspectOf("container"), a.killCommand(), a.logsCommand(), ls, a.pauseCommand(),
+		a.attachCommand(), a.commitCommand(), a.createCommand(), a.execCommand(), a.exportCommand(), a.inspectOf("container"),
+		a.killCommand(), a.logsCommand(), ls, a.pauseCommand(),
 		a.portCommand(), a.renameCommand(), a.restartCommand(), a.rmCommand(), a.runCommand(), a.startCommand(), a.statsCommand(),
 		a.stopCommand(), a.topCommand(), a.unpauseCommand(), a.waitCommand())
 }

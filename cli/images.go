@@ -203,7 +203,8 @@ func (a *app) imageCommand() *cobra.Command {
 	rm := a.rmiCommand()
 	rm.Use = strings.Replace(rm.Use, "rmi", "rm", 1)
 	return parent("image", "The commands on images under one name",
-		ls, rm, a.pullCommand(), a.tagCommand(), a.inspectOf("image"), a.fromHostCommand(), a.saveCommand(), a.loadCommand(), a.pushCommand())
+		ls, rm, a.pullCommand(), a.tagCommand(), a.inspectOf("image"), a.fromHostCommand(), a.saveCommand(), a.loadCommand(), a.pushCommand(),
+		a.importCommand(), a.historyCommand())
 }
 
 func (a *app) fromHostCommand() *cobra.Command {

@@ -333,7 +333,20 @@ func (e *Engine) readFile(c *container.Container, img *image.Image, name string)
 		data, _ := beneath.ReadFile(r.Dir, name, most) // what is no file counts as none
 		return data
 	}
-	var dirs []string // top first
+	dirs, err := e.stack(c, img)
+	if err != nil {
+		return nil
+	}
+	data, _ := image.ReadMerged(dirs, name, most)
+	return data
+}
+
+// stack are the directories that a container's root is made of, top first.
+func (e *Engine) stack(c *container.Container, img *image.Image) (dirs []string, err error) {
+	r := c.Config.Rootfs
+	if r != nil && !r.Overlay {
+		return []string{r.Dir}, nil
+	}
 	if upper := filepath.Join(e.dir(c.ID), "upper"); c.ID != "" && isDir(upper) {
 		dirs = append(dirs, upper)
 	}
@@ -341,17 +354,14 @@ func (e *Engine) readFile(c *container.Container, img *image.Image, name string)
 		// The directory's own path is the user's and is followed once, here; below it names are the container's, and ReadMerged follows none of
 		// them.
 		rootfs, err := filepath.EvalSymlinks(r.Dir)
-		if err != nil {
-			return nil
-		}
-		dirs = append(dirs, rootfs)
-	} else if img != nil {
+		return append(dirs, rootfs), err
+	}
+	if img != nil {
 		for _, l := range slices.Backward(img.Layers) {
 			dirs = append(dirs, filepath.Join(e.cfg.Root, l.Dir))
 		}
 	}
-	data, _ := image.ReadMerged(dirs, name, most)
-	return data
+	return dirs, nil
 }
 
 func isDir(name string) bool {

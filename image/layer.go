@@ -3,6 +3,7 @@ package image
 import (
 	"bufio"
 	"bytes"
+	"compress/bzip2"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -203,6 +204,8 @@ func decompress(ctx context.Context, r io.Reader, m *meter) (io.ReadCloser, erro
 	case bytes.Equal(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}),
 		len(magic) == 4 && magic[0]&0xf0 == 0x50 && magic[1] == 0x2a && magic[2] == 0x4d && magic[3] == 0x18:
 		return unzstd(ctx, b, m)
+	case bytes.HasPrefix(magic, []byte("BZh")): // no registry has it, import may
+		return io.NopCloser(bzip2.NewReader(b)), nil
 	}
 	return io.NopCloser(b), nil
 }

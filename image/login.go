@@ -41,7 +41,9 @@ func LoginServer(server string) (registry string, err error) {
 		return hub, nil
 	}
 	if !validRegistry(server) {
-		return "", &Error{Op: "login", Name: fmt.Sprintf("%.100q", server), Kind: ErrReference, Text: "it is no registry: the form is HOST[:PORT]"}
+		return "", &Error{
+			Op: "login", Name: fmt.Sprintf("%.100q", server), Kind: ErrReference, Text: "it is no registry: the form is HOST[:PORT]",
+		}
 	}
 	return server, nil
 }

@@ -69,7 +69,13 @@ func (s *Store) openTar(ctx context.Context, f *os.File, m *meter) (*tarIndex, e
 			return nil, err
 		}
 	}
-	b := bufio.NewReaderSize(ctxReader{ctx, f}, 256<<10)
+	var src io.Reader = ctxReader{ctx, f}
+	if !st.Mode().IsRegular() {
+		pipe := unblocked(ctx, f)
+		defer pipe.Close()
+		src = pipe
+	}
+	b := bufio.NewReaderSize(src, 256<<10)
 	magic, err := b.Peek(6)
 	if err != nil && err != io.EOF {
 		return nil, err

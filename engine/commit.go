@@ -1,0 +1,86 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"strings"
+
+	"glassbox/event"
+	"glassbox/image"
+	"glassbox/supervise"
+)
+
+// CommitOptions say what an image made of a container is.
+type CommitOptions struct {
+	Name            string // may be empty
+	Author, Message string
+	Changes         []string // instructions of a Dockerfile, see [image.Config.Change]
+	Pause           bool     // a running container stands still meanwhile
+}
+
+// Export writes a container's files as a tar archive, as it sees them, without what is mounted: volumes, /proc and others are empty
+// directories. Nothing is mounted and nothing of the container is run.
+func (e *Engine) Export(ctx context.Context, ref string, w io.Writer) error {
+	c, _, err := e.load(ref)
+	if err != nil {
+		return err
+	}
+	img, err := e.imageOf(c)
+	if err != nil {
+		return err
+	}
+	dirs, err := e.stack(c, img)
+	if err != nil {
+		return err
+	}
+	if err := image.WriteMerged(ctx, w, dirs); err != nil {
+		return err
+	}
+	e.happened(c, event.Export)
+	return nil
+}
+
+// Commit makes an image of a container: its image's layers and one of what the container changed, with its configuration.
+func (e *Engine) Commit(ctx context.Context, ref string, o CommitOptions) (*image.Image, error) {
+	c, s, err := e.load(ref)
+	if err != nil {
+		return nil, err
+	}
+	base, err := e.imageOf(c)
+	if err != nil {
+		return nil, err
+	}
+	dirs, err := e.stack(c, base)
+	if err != nil {
+		return nil, err
+	}
+	d, err := e.Inspect(ref)
+	if err != nil {
+		return nil, err
+	}
+	opts := image.CommitOptions{Name: o.Name, Author: o.Author, Message: o.Message, Changes: o.Changes, Base: base, Dirs: dirs}
+	raw, err := json.Marshal(d.Config)
+	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(raw, &opts.Config); err != nil {
+		return nil, err
+	}
+	opts.CreatedBy = strings.Join(append([]string{d.Path}, d.Args...), " ")
+	if base != nil {
+		opts.Dirs = dirs[:1]
+	}
+	if o.Pause && s.Status == supervise.Running {
+		if err := e.Pause(ctx, ref); err != nil {
+			return nil, err
+		}
+		defer e.Unpause(context.WithoutCancel(ctx), ref)
+	}
+	img, err := e.images.Commit(ctx, opts)
+	if err != nil {
+		return nil, err
+	}
+	e.happened(c, event.Commit, "comment", o.Message, "imageID", img.ID, "imageRef", o.Name)
+	return img, nil
+}
