@@ -22,7 +22,7 @@ type CommitOptions struct {
 // Export writes a container's files as a tar archive, as it sees them, without what is mounted: volumes, /proc and others are empty
 // directories. Nothing is mounted and nothing of the container is run.
 func (e *Engine) Export(ctx context.Context, ref string, w io.Writer) error {
-	c, _, err := e.load(ref)
+	c, _, err := e.load(ctx, ref)
 	if err != nil {
 		return err
 	}
@@ -43,7 +43,7 @@ func (e *Engine) Export(ctx context.Context, ref string, w io.Writer) error {
 
 // Commit makes an image of a container: its image's layers and one of what the container changed, with its configuration.
 func (e *Engine) Commit(ctx context.Context, ref string, o CommitOptions) (*image.Image, error) {
-	c, s, err := e.load(ref)
+	c, s, err := e.load(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +55,7 @@ func (e *Engine) Commit(ctx context.Context, ref string, o CommitOptions) (*imag
 	if err != nil {
 		return nil, err
 	}
-	d, err := e.Inspect(ref)
+	d, err := e.Inspect(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
