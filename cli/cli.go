@@ -123,6 +123,7 @@ func table() []entry {
 		{"events", glass, (*app).eventsCommand},
 		{"info", glass, (*app).infoCommand},
 		{"doctor", glass, (*app).doctorCommand},
+		{"fsck", glass, (*app).fsckCommand},
 		{"version", glass, (*app).versionCommand},
 		{"container", groups, (*app).containerCommand},
 		{"image", groups, (*app).imageCommand},

@@ -197,10 +197,22 @@ func readJSON(name string, v any) error {
 		return err
 	}
 	if err := json.Unmarshal(b, v); err != nil {
-		return fmt.Errorf("%s: %w", name, err)
+		return &damagedFile{name, err}
 	}
 	return nil
 }
+
+// damagedFile is the error of a file of the store that makes no sense.
+type damagedFile struct {
+	name string
+	err  error
+}
+
+func (e *damagedFile) Error() string {
+	return fmt.Sprintf("%s is damaged: %s\nhint: glassbox fsck --repair mends the store of images", e.name, jsonWords(e.err))
+}
+
+func (e *damagedFile) Unwrap() error { return e.err }
 
 func writeJSON(name string, v any) error {
 	var b bytes.Buffer
