@@ -23,7 +23,7 @@ func TestCheck(t *testing.T) {
 		stays  bool // also without a registry
 		minor  bool
 	}{
-		"a file altered":        {func(t *testing.T, s *Store, i *Image) { write(t, layer(s, i, "d/f"), "CONTENT") }, "aren't what they were", false, false},
+		"a file altered":        {func(t *testing.T, s *Store, i *Image) { write(t, layer(s, i, "d/f"), "CONTENT") }, "aren't what", false, false},
 		"a file shortened":      {func(t *testing.T, s *Store, i *Image) { write(t, layer(s, i, "d/f"), "") }, "0 bytes, and had 7", false, false},
 		"a file gone":           {func(t *testing.T, s *Store, i *Image) { os.Remove(layer(s, i, "d/f")) }, "can't be read", false, false},
 		"a layer gone":          {func(t *testing.T, s *Store, i *Image) { os.RemoveAll(layer(s, i, "")) }, "directory is missing", false, false},
@@ -36,7 +36,10 @@ func TestCheck(t *testing.T) {
 		"the manifest altered":  {func(t *testing.T, s *Store, i *Image) { write(t, of(s, i, "manifest.json"), "{}") }, "another one", false, false},
 		"image.json cut short":  {func(t *testing.T, s *Store, i *Image) { os.Truncate(of(s, i, "image.json"), 30) }, "damaged", false, false},
 		"image.json empty":      {func(t *testing.T, s *Store, i *Image) { os.Truncate(of(s, i, "image.json"), 0) }, "damaged", false, false},
-		"the directory empty":   {func(t *testing.T, s *Store, i *Image) { os.RemoveAll(of(s, i, "")); os.Mkdir(of(s, i, ""), 0o700) }, "missing", false, false},
+		"the directory empty": {func(t *testing.T, s *Store, i *Image) {
+			os.RemoveAll(of(s, i, ""))
+			os.Mkdir(of(s, i, ""), 0o700)
+		}, "missing", false, false},
 		"names of garbage":      {func(t *testing.T, s *Store, i *Image) { write(t, s.path("names.json"), "garbage") }, "damaged", true, false},
 		"names cut short":       {func(t *testing.T, s *Store, i *Image) { os.Truncate(s.path("names.json"), 20) }, "damaged", true, false},
 		"store.json of garbage": {func(t *testing.T, s *Store, i *Image) { write(t, s.path("store.json"), "{") }, "damaged", true, false},

@@ -35,8 +35,10 @@ func TestChange(t *testing.T) {
 		{`WORKDIR /abs/../x`, "WorkingDir", `"/x"`},
 		{`STOPSIGNAL SIGINT`, "StopSignal", `"SIGINT"`},
 		{`HEALTHCHECK NONE`, "Healthcheck", `{"Test":["NONE"]}`},
-		{`HEALTHCHECK --interval=5s --retries=2 CMD curl -f localhost`, "Healthcheck",
-			`{"Test":["CMD-SHELL","curl -f localhost"],"Interval":5000000000,"Retries":2}`},
+		{
+			`HEALTHCHECK --interval=5s --retries=2 CMD curl -f localhost`, "Healthcheck",
+			`{"Test":["CMD-SHELL","curl -f localhost"],"Interval":5000000000,"Retries":2}`,
+		},
 		{`HEALTHCHECK CMD ["true"]`, "Healthcheck", `{"Test":["CMD","true"]}`},
 	} {
 		conf := Config{}
@@ -71,8 +73,10 @@ func TestChange(t *testing.T) {
 }
 
 func FuzzDockerfileChange(f *testing.F) {
-	for _, s := range []string{`ENV A=1 "B C"=${X:-y}`, `CMD ["a"]`, `HEALTHCHECK --interval=1s CMD x`, `VOLUME ["/a"]`, `EXPOSE 1-3/udp`,
-		`LABEL a\ b='c"d'`} {
+	for _, s := range []string{
+		`ENV A=1 "B C"=${X:-y}`, `CMD ["a"]`, `HEALTHCHECK --interval=1s CMD x`, `VOLUME ["/a"]`, `EXPOSE 1-3/udp`,
+		`LABEL a\ b='c"d'`,
+	} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
