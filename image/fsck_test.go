@@ -7,6 +7,11 @@ import (
 	"testing"
 )
 
+type (
+	T      = testing.T
+	damage = func(t *T, s *Store, i *Image)
+)
+
 // TestCheck damages a store in each way that a disk or a person may, and mends it: with the registry, and without.
 func TestCheck(t *testing.T) {
 	layer := func(s *Store, img *Image, name string) string { return filepath.Join(s.root, img.Layers[0].Dir, name) }
@@ -18,38 +23,38 @@ func TestCheck(t *testing.T) {
 	record := func(s *Store, img *Image) string { return s.path("layers", filepath.Base(img.Layers[0].Dir)+".json") }
 	of := func(s *Store, img *Image, file string) string { return s.path("images", hexOf(img.ID), file) }
 	for name, c := range map[string]struct {
-		damage func(t *testing.T, s *Store, img *Image)
+		damage damage
 		want   string
 		stays  bool // also without a registry
 		minor  bool
 	}{
-		"a file altered":        {func(t *testing.T, s *Store, i *Image) { write(t, layer(s, i, "d/f"), "CONTENT") }, "aren't what", false, false},
-		"a file shortened":      {func(t *testing.T, s *Store, i *Image) { write(t, layer(s, i, "d/f"), "") }, "0 bytes, and had 7", false, false},
-		"a file gone":           {func(t *testing.T, s *Store, i *Image) { os.Remove(layer(s, i, "d/f")) }, "can't be read", false, false},
-		"a layer gone":          {func(t *testing.T, s *Store, i *Image) { os.RemoveAll(layer(s, i, "")) }, "directory is missing", false, false},
-		"a layer's record gone": {func(t *testing.T, s *Store, i *Image) { os.Remove(record(s, i)) }, "the record of its layer", false, false},
-		"a record of garbage":   {func(t *testing.T, s *Store, i *Image) { write(t, record(s, i), "\x00\x00") }, "damaged", false, false},
-		"an empty record":       {func(t *testing.T, s *Store, i *Image) { write(t, record(s, i), "") }, "damaged", false, false},
-		"another's record":      {func(t *testing.T, s *Store, i *Image) { write(t, record(s, i), "{}") }, "another layer", false, false},
-		"the config gone":       {func(t *testing.T, s *Store, i *Image) { os.Remove(of(s, i, "config.json")) }, "missing", false, false},
-		"the config altered":    {func(t *testing.T, s *Store, i *Image) { write(t, of(s, i, "config.json"), "{}") }, "another one", false, false},
-		"the manifest altered":  {func(t *testing.T, s *Store, i *Image) { write(t, of(s, i, "manifest.json"), "{}") }, "another one", false, false},
-		"image.json cut short":  {func(t *testing.T, s *Store, i *Image) { os.Truncate(of(s, i, "image.json"), 30) }, "damaged", false, false},
-		"image.json empty":      {func(t *testing.T, s *Store, i *Image) { os.Truncate(of(s, i, "image.json"), 0) }, "damaged", false, false},
-		"the directory empty": {func(t *testing.T, s *Store, i *Image) {
+		"a file altered":        {func(t *T, s *Store, i *Image) { write(t, layer(s, i, "d/f"), "CONTENT") }, "aren't what", false, false},
+		"a file shortened":      {func(t *T, s *Store, i *Image) { write(t, layer(s, i, "d/f"), "") }, "0 bytes, and had 7", false, false},
+		"a file gone":           {func(t *T, s *Store, i *Image) { os.Remove(layer(s, i, "d/f")) }, "can't be read", false, false},
+		"a layer gone":          {func(t *T, s *Store, i *Image) { os.RemoveAll(layer(s, i, "")) }, "directory is missing", false, false},
+		"a layer's record gone": {func(t *T, s *Store, i *Image) { os.Remove(record(s, i)) }, "the record of its layer", false, false},
+		"a record of garbage":   {func(t *T, s *Store, i *Image) { write(t, record(s, i), "\x00\x00") }, "damaged", false, false},
+		"an empty record":       {func(t *T, s *Store, i *Image) { write(t, record(s, i), "") }, "damaged", false, false},
+		"another's record":      {func(t *T, s *Store, i *Image) { write(t, record(s, i), "{}") }, "another layer", false, false},
+		"the config gone":       {func(t *T, s *Store, i *Image) { os.Remove(of(s, i, "config.json")) }, "missing", false, false},
+		"the config altered":    {func(t *T, s *Store, i *Image) { write(t, of(s, i, "config.json"), "{}") }, "another one", false, false},
+		"the manifest altered":  {func(t *T, s *Store, i *Image) { write(t, of(s, i, "manifest.json"), "{}") }, "another one", false, false},
+		"image.json cut short":  {func(t *T, s *Store, i *Image) { os.Truncate(of(s, i, "image.json"), 30) }, "damaged", false, false},
+		"image.json empty":      {func(t *T, s *Store, i *Image) { os.Truncate(of(s, i, "image.json"), 0) }, "damaged", false, false},
+		"the directory empty": {func(t *T, s *Store, i *Image) {
 			os.RemoveAll(of(s, i, ""))
 			os.Mkdir(of(s, i, ""), 0o700)
 		}, "missing", false, false},
-		"names of garbage":      {func(t *testing.T, s *Store, i *Image) { write(t, s.path("names.json"), "garbage") }, "damaged", true, false},
-		"names cut short":       {func(t *testing.T, s *Store, i *Image) { os.Truncate(s.path("names.json"), 20) }, "damaged", true, false},
-		"store.json of garbage": {func(t *testing.T, s *Store, i *Image) { write(t, s.path("store.json"), "{") }, "damaged", true, false},
-		"store.json empty":      {func(t *testing.T, s *Store, i *Image) { write(t, s.path("store.json"), "") }, "damaged", true, false},
-		"no archive":            {func(t *testing.T, s *Store, i *Image) { os.RemoveAll(s.path("tars")) }, "isn't kept", true, true},
-		"half filled": {func(t *testing.T, s *Store, i *Image) {
+		"names of garbage":      {func(t *T, s *Store, i *Image) { write(t, s.path("names.json"), "garbage") }, "damaged", true, false},
+		"names cut short":       {func(t *T, s *Store, i *Image) { os.Truncate(s.path("names.json"), 20) }, "damaged", true, false},
+		"store.json of garbage": {func(t *T, s *Store, i *Image) { write(t, s.path("store.json"), "{") }, "damaged", true, false},
+		"store.json empty":      {func(t *T, s *Store, i *Image) { write(t, s.path("store.json"), "") }, "damaged", true, false},
+		"no archive":            {func(t *T, s *Store, i *Image) { os.RemoveAll(s.path("tars")) }, "isn't kept", true, true},
+		"half filled": {func(t *T, s *Store, i *Image) {
 			os.MkdirAll(filepath.Join(s.layersDir(), "in.123", "x"), 0o700)
 			write(t, s.path("images", ".tmp-1"), "x")
 		}, "were killed", true, true},
-		"a name of nothing": {func(t *testing.T, s *Store, i *Image) {
+		"a name of nothing": {func(t *T, s *Store, i *Image) {
 			n, _ := s.readNames()
 			n.Tags["docker.io/library/ghost:latest"] = digestOf([]byte("ghost"))
 			s.writeNames(n)
