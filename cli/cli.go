@@ -109,6 +109,7 @@ func table() []entry {
 		{"images", images, (*app).imagesCommand},
 		{"tag", images, (*app).tagCommand},
 		{"rmi", images, (*app).rmiCommand},
+		{"search", images, (*app).searchCommand},
 		{"history", images, (*app).historyCommand},
 		{"commit", images, (*app).commitCommand},
 		{"import", images, (*app).importCommand},
@@ -127,6 +128,7 @@ func table() []entry {
 		{"version", glass, (*app).versionCommand},
 		{"container", groups, (*app).containerCommand},
 		{"image", groups, (*app).imageCommand},
+		{"manifest", groups, (*app).manifestCommand},
 	}
 }
 
