@@ -23,10 +23,12 @@ const countsFile = "counts.txt"
 
 var updateCounts = flag.Bool("update-counts", false, "write the counts that are seen into "+countsFile)
 
-// runtimes are calls of which Go's runtime or the kernel's scheduler decide how many there are.
+// runtimes are calls of which Go's runtime or the kernel's scheduler decide how many there are: it also writes to its own eventfd, and
+// looks into a lock's file again when another process was in between.
 var runtimes = strings.Fields("arch_prctl brk clone epoll_create1 epoll_ctl epoll_pwait eventfd2 exit exit_group fcntl futex getpid " +
-	"getrandom gettid madvise mmap mprotect munmap nanosleep poll ppoll prlimit64 read recvmsg restart_syscall rt_sigaction " +
-	"rt_sigprocmask rt_sigreturn ??? rseq sched_getaffinity sched_yield set_robust_list set_tid_address sigaltstack tgkill wait4 waitid")
+	"getrandom gettid madvise mmap mprotect munmap nanosleep poll ppoll pread64 prlimit64 read recvmsg restart_syscall " +
+	"rt_sigaction rt_sigprocmask rt_sigreturn ??? rseq sched_getaffinity sched_yield set_robust_list set_tid_address sigaltstack " +
+	"tgkill wait4 waitid write")
 
 // TestCounts: no start gets one system call longer for a feature that it doesn't use. What a later feature adds to these two commands
 // fails here; a defence that needs a call more changes the table, and its commit says why. The least of three runs counts: a call that a
