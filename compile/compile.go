@@ -31,6 +31,8 @@ import (
 type MountExtra struct {
 	MakeSource bool // a directory is made where the source is missing
 	CopyUp     bool // what the root has at the destination is copied into the source: a volume that is used for the first time
+	// Namespace is the path of a mount namespace in which the source is, such as /proc/42/ns/mnt; "": the host's own.
+	Namespace string
 }
 
 // Input is what a plan depends on.

@@ -124,7 +124,9 @@ func (c *container) bind(i int, m specs.Mount, dest string, o mountOptions, ptr 
 		words = []string{"rprivate"}
 	}
 	reason := fmt.Sprintf("The host's %s is seen at %s.", m.Source, dest)
-	if slices.Contains(o.set, "ro") || slices.Contains(o.recSet, "ro") {
+	if c.elsewhere(m) {
+		reason = "It is the other container's, too."
+	} else if slices.Contains(o.set, "ro") || slices.Contains(o.recSet, "ro") {
 		reason = fmt.Sprintf("The host's %s is seen at %s, where it can only be read.", m.Source, dest)
 	}
 	var unlocked []string

@@ -89,6 +89,9 @@ func (c *container) host() error {
 		c.add(plan.Host, plan.Sources, open, "", reason)
 	}
 	c.cgroupSources(plan.Host)
+	if err := c.sharedSources(); err != nil {
+		return err
+	}
 	if !c.sendSources() {
 		if err := c.parentSources(); err != nil {
 			return err

@@ -43,6 +43,8 @@ func (c *container) parentSources() error {
 			if err := c.idMappedSource(i, m); err != nil {
 				return err
 			}
+		case c.elsewhere(m):
+			continue
 		case isBind(m) && (c.hostSources() && !c.childSources() || c.sendSources()):
 			if err := c.bindSource(plan.Host, i, m); err != nil {
 				return err
@@ -55,6 +57,34 @@ func (c *container) parentSources() error {
 	return nil
 }
 
+// elsewhere reports whether the source of a bind mount is in another container.
+func (c *container) elsewhere(m specs.Mount) bool {
+	return c.Mounts[path.Clean("/"+m.Destination)].Namespace != ""
+}
+
+// sharedSources writes the host's steps that take mounts of other containers. There is no child yet that could take them, and it couldn't
+// enter their mount namespaces from a user namespace of its own.
+func (c *container) sharedSources() error {
+	for i, m := range c.Spec.Mounts {
+		if !c.elsewhere(m) {
+			continue
+		}
+		ptr := fmt.Sprintf("/mounts/%d", i)
+		if !c.privileged() || c.Facts.UserNS {
+			return fmt.Errorf("%s: what is mounted in another container can be taken by root of the host only (CAP_SYS_ADMIN in the first user "+
+				"namespace)", ptr)
+		}
+		mounts := fmt.Sprintf("mounts:%d", i)
+		c.add(plan.Host, plan.Sources, &plan.Open{
+			Path: c.Mounts[path.Clean("/"+m.Destination)].Namespace, Namespace: "mount", Save: mounts,
+		}, ptr, "The other container's mounts.")
+		c.add(plan.Host, plan.Sources, &plan.OpenTree{
+			Path: m.Source, Recursive: slices.Contains(m.Options, "rbind"), Save: mountName(i), Mounts: mounts,
+		}, ptr, "What is mounted there, whatever it is: the container will have the same.")
+	}
+	return nil
+}
+
 const sourceReason = "The source of a bind mount is taken from the host now, while no name can be influenced by the container."
 
 // sources writes the steps that take from the host what the container needs, before its root changes.
@@ -62,7 +92,7 @@ func (c *container) sources() error {
 	s := c.Spec
 	if !c.hostSources() {
 		for i, m := range s.Mounts {
-			if !isBind(m) || slices.Contains(m.Options, "remount") {
+			if !isBind(m) || slices.Contains(m.Options, "remount") || c.elsewhere(m) {
 				continue
 			}
 			if c.sendSources() {

@@ -29,7 +29,7 @@ func testFacts() *host.Facts {
 // answersFor is a host that has all that the containers of the test ask for.
 func answersFor() spec.Answers {
 	node := spec.Node{Path: "/dev/fuse", Type: "c", Major: 10, Minor: 229, Mode: 0o666}
-	other := spec.Process{Container: strings.Repeat("e", 64), PID: 77, Shm: "/srv/shm"}
+	other := spec.Process{Container: strings.Repeat("e", 64), PID: 77}
 	return spec.Answers{
 		Hostname: "host", Passwd: []byte("app:x:7:8::/home/app:/bin/sh\n"), Group: []byte("video:x:44:\n"),
 		Devices: map[string][]spec.Node{"/dev/fuse": {node}, "/dev/other": {node}}, AllDevices: []spec.Node{node},

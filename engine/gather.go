@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -276,7 +277,7 @@ func (e *Engine) gatherShared(ctx context.Context, c *container.Container, a *sp
 			a.Shared = map[string]spec.Process{}
 		}
 		// Shared memory is private unless its owner says otherwise (docker run --ipc): another container's secrets may lie in it.
-		if s.kind == "ipc" && other.Config.Namespaces.IPC != "shareable" {
+		if s.kind == "ipc" && !shareable(other) {
 			return invalid("cannot join IPC of a container %s: non-shareable IPC (hint: make the donor container with --ipc shareable)", other.ID)
 		}
 		p := spec.Process{Container: other.ID, PID: state.PID}
@@ -288,6 +289,16 @@ func (e *Engine) gatherShared(ctx context.Context, c *container.Container, a *sp
 		a.Shared[s.kind] = p
 	}
 	return nil
+}
+
+// shareable reports whether others may have a container's IPC namespace and its /dev/shm: if it was made for that, or has those of another
+// one or of the host itself. One that was given something else in the place of /dev/shm has none to share, as with Docker.
+func shareable(c *container.Container) bool {
+	own := func(target string) bool { return path.Clean(target) == "/dev/shm" }
+	ipc := c.Config.Namespaces.IPC
+	return (ipc == "shareable" || ipc.IsHost() || ipc.Container() != "") &&
+		!slices.ContainsFunc(c.Config.Mounts, func(m container.Mount) bool { return own(m.Target) }) &&
+		!slices.ContainsFunc(c.Volumes(), func(v container.Volume) bool { return own(v.Target) })
 }
 
 // sharesRun makes sure that the containers run whose namespaces are shared.

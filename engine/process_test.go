@@ -319,6 +319,22 @@ func TestShares(t *testing.T) {
 		!strings.Contains(err.Error(), "non-shareable IPC") {
 		t.Errorf("with one that doesn't share: %v", err)
 	}
+	for name, other := range map[string]container.Words{
+		"nothing":               {IPC: "none"},
+		"another file system":   {IPC: "shareable", Tmpfs: []string{"/dev/shm/"}},
+		"a place of one's own":  {IPC: "container:donor", Volume: []string{"/srv:/dev/shm"}},
+		"as nothing is said":    {},
+		"another's own mounts":  {IPC: "host", Mount: []string{"type=tmpfs,target=/dev/../dev/shm"}},
+		"what another one has":  {IPC: "container:renamed"},
+		"what the host has":     {IPC: "host"},
+		"a directory beside it": {IPC: "shareable", Tmpfs: []string{"/dev/shm2"}},
+	} {
+		other.IPC = strings.Replace(other.IPC, "container:donor", "container:renamed", 1)
+		want := strings.HasPrefix(name, "what ") || name == "a directory beside it"
+		if got := shareable(create(t, e, other)); got != want {
+			t.Errorf("%s: shareable is %v", name, got)
+		}
+	}
 	chain := create(t, e, container.Words{Network: "container:web"})
 	if name, err := e.hostnameOf(t.Context(), chain); name != "first" || err != nil {
 		t.Errorf("through two containers its name is %q, %v", name, err)

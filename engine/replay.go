@@ -299,7 +299,7 @@ func (v *vet) step(s plan.Step) error {
 		return nil
 	case *plan.OpenTree:
 		// Any path may be named; --policy shows it. But it must be what it looks like.
-		if o.Path != path.Clean(o.Path) || !path.IsAbs(o.Path) || o.Child {
+		if o.Path != path.Clean(o.Path) || !path.IsAbs(o.Path) || o.Child || o.Mounts != "" {
 			return fmt.Errorf("%q is not a plain absolute path", o.Path)
 		}
 		if s.Lane != plan.Host {

@@ -313,7 +313,9 @@ func (v *View) usualMount(m Mount) bool {
 	case "/sys":
 		return m.Type == "sysfs" && m.ReadOnly
 	case "/dev/shm":
-		return m.Type == "tmpfs"
+		// With the IPC namespace of another container goes its shared memory.
+		of, shared := strings.CutSuffix(v.Joined["ipc"], "/ns/ipc")
+		return m.Type == "tmpfs" || shared && m.Type == "bind" && m.Source == of+"/root/dev/shm"
 	case "/etc/hosts", "/etc/hostname", "/etc/resolv.conf":
 		return m.Type == "bind" && engineFile(m.Source) && path.Base(m.Source) == path.Base(m.Target) && !m.ReadOnly
 	}

@@ -104,6 +104,11 @@ func secretPlaces() []place {
 func kernelPlaces() []place {
 	return []place{
 		{
+			paths: []string{"/proc/*/root/dev/shm"}, below: true, named: true, read: Moderate, write: Moderate,
+			whyRead:  "programs of another container share memory there",
+			whyWrite: "programs of another container share memory there",
+		},
+		{
 			paths: []string{"/proc"}, below: true, read: High, write: Total,
 			whyRead:  "environments, command lines and files of all processes of the host are there",
 			whyWrite: "the host's kernel is set there: kernel/core_pattern names a program that it runs as root",

@@ -80,6 +80,16 @@ func TestPolicyGrades(t *testing.T) {
 	}{
 		{"tight", nil, "A", ""},
 		{"setuid", func(_ adder, d *[]string) { keep(d, "CAP_SYS_ADMIN") }, "A", ""}, // no new privileges: can't be had
+		{"another's memory", func(add adder, _ *[]string) {
+			add(plan.Host, &plan.Open{Path: "/proc/42/ns/mnt", Namespace: "mount", Save: "mounts"})
+			add(plan.Host, &plan.OpenTree{Path: "/dev/shm", Mounts: "mounts", Save: "shm"})
+			add(plan.Child, &plan.MoveMount{From: "shm", Target: "/data", Propagation: []string{"rprivate"}})
+		}, "B", "/proc/42/root/dev/shm"},
+		{"another's root", func(add adder, _ *[]string) {
+			add(plan.Host, &plan.Open{Path: "/proc/42/ns/mnt", Namespace: "mount", Save: "mounts"})
+			add(plan.Host, &plan.OpenTree{Path: "/", Mounts: "mounts", Save: "root"})
+			add(plan.Child, &plan.MoveMount{From: "root", Target: "/data", Propagation: []string{"rprivate"}})
+		}, "F", "/proc/42/root"},
 		{"admin", func(add adder, d *[]string) {
 			keep(d, "CAP_SYS_ADMIN")
 			add(plan.Child, &plan.Setresuid{UID: 0})

@@ -46,6 +46,9 @@ func (s *shell) commands(op plan.Op) ([]string, bool) {
 
 	// Namespaces and the child.
 	case *plan.OpenTree:
+		if o.Mounts != "" {
+			return none()
+		}
 		s.opened[o.Save] = o.Path
 		if o.IDMap != "" || o.Device != "" {
 			return none()

@@ -230,6 +230,9 @@ func (r *reader) step(s plan.Step) bool {
 		}
 	case *plan.OpenTree:
 		r.opened[o.Save], r.recursive[o.Save] = o.Path, o.Recursive
+		if o.Mounts != "" {
+			r.opened[o.Save] = plan.UnderRoot(r.opened[o.Mounts], o.Path)
+		}
 		if o.MakeDir {
 			v.Made = append(v.Made, o.Path)
 		}

@@ -361,6 +361,10 @@ func (x *execution) host(op plan.Op) error {
 		if o.Child {
 			return x.sendTree(o)
 		}
+		if o.Mounts != "" {
+			fd, err := openTreeIn(x.fds[o.Mounts], o, -1)
+			return x.own(o.Save, fd, err)
+		}
 		fd, err := openTree(o, x.fds[o.IDMap])
 		return x.own(o.Save, fd, err)
 	case *plan.UserNamespace:

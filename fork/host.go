@@ -23,6 +23,9 @@ func openTree(o *plan.OpenTree, users int) (int, error) {
 	if o.Recursive {
 		flags |= unix.AT_RECURSIVE
 	}
+	if o.Mounts != "" {
+		return openOthers(o, flags)
+	}
 	fd, err := unix.OpenTree(unix.AT_FDCWD, o.Path, flags)
 	if err == unix.ENOENT && o.MakeDir {
 		if err := os.MkdirAll(o.Path, 0o755); err != nil {
@@ -73,6 +76,28 @@ func openTree(o *plan.OpenTree, users int) (int, error) {
 			}
 			return -1, err
 		}
+	}
+	return fd, nil
+}
+
+// openOthers clones a mount of the mount namespace that the thread is in, where others decide what names stand for.
+func openOthers(o *plan.OpenTree, flags uint) (int, error) {
+	at, err := unix.Openat2(unix.AT_FDCWD, o.Path, &unix.OpenHow{
+		Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
+	})
+	if err != nil {
+		return -1, &os.PathError{Op: "open", Path: o.Path, Err: err}
+	}
+	defer unix.Close(at)
+	fd, err := unix.OpenTree(at, "", flags|unix.AT_EMPTY_PATH)
+	if err == nil && o.Readonly {
+		err = unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
+	}
+	if err != nil {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+		return -1, &os.PathError{Op: "open_tree", Path: o.Path, Err: err}
 	}
 	return fd, nil
 }

@@ -95,7 +95,7 @@ func (l *lowering) recvTree(o *plan.RecvFD) error {
 // hostTree clones a mount of the host, seen from the child's mount namespace. What kind of file it is, is found out here, by the
 // parent: if it is another one by the time the child comes to it, mounting fails.
 func (l *lowering) hostTree(o *plan.OpenTree) error {
-	if o.IDMap != "" || o.Readonly {
+	if o.IDMap != "" || o.Readonly || o.Mounts != "" {
 		return fmt.Errorf("the ids and the flags of a mount of the host are set by the parent")
 	}
 	if o.Device != "" {

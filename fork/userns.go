@@ -110,20 +110,7 @@ func userNamespace(o *plan.UserNamespace) (int, error) {
 // sendTree clones a mount of the child's mount namespace with the parent's rights, and sends it to the child. A thread of its own
 // does that, which is thrown away: who enters a mount namespace can't share root and working directory with others.
 func (x *execution) sendTree(o *plan.OpenTree) error {
-	var fd int
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // for good: the thread ends with this function
-		err := unix.Unshare(unix.CLONE_FS)
-		if err == nil {
-			err = unix.Setns(x.pidfd, unix.CLONE_NEWNS)
-		}
-		if err == nil {
-			fd, err = openTree(o, x.fds[o.IDMap])
-		}
-		done <- err
-	}()
-	err := <-done
+	fd, err := openTreeIn(x.pidfd, o, x.fds[o.IDMap])
 	if err == nil {
 		err = unix.Sendmsg(x.sock, []byte{1}, unix.UnixRights(fd), nil, 0)
 		unix.Close(fd)
@@ -132,6 +119,25 @@ func (x *execution) sendTree(o *plan.OpenTree) error {
 		return x.await() // the child is gone; its report says why
 	}
 	return err
+}
+
+// openTreeIn clones a mount of another mount namespace: that of a process (a pidfd) or one that is open. users is as for openTree.
+func openTreeIn(mounts int, o *plan.OpenTree, users int) (int, error) {
+	fd := -1
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // for good: the thread ends with this function
+		err := unix.Unshare(unix.CLONE_FS)
+		if err == nil {
+			err = unix.Setns(mounts, unix.CLONE_NEWNS)
+		}
+		if err == nil {
+			fd, err = openTree(o, users)
+		}
+		done <- err
+	}()
+	err := <-done
+	return fd, err
 }
 
 // adopt receives the second child's pidfd from the first, lets the second go on, and reaps the first.

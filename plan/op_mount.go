@@ -2,7 +2,9 @@ package plan
 
 import (
 	"fmt"
+	"path"
 	"slices"
+	"strings"
 )
 
 // newMountOp makes an empty step of one of the kinds of this file, or nil: mounts below the root.
@@ -47,6 +49,9 @@ type OpenTree struct {
 	// IDMap gives the files of the mount the ids of the user namespace saved under that name (MOUNT_ATTR_IDMAP, Linux 5.12).
 	IDMap          string `json:"idMap,omitempty"`
 	IDMapRecursive bool   `json:"idMapRecursive,omitempty"` // those of the mounts below, too
+	// Mounts is a mount namespace, saved under that name, whose path Path is: another container's. Nothing there is trusted, so no link is
+	// followed on the way (openat2(2), RESOLVE_NO_SYMLINKS).
+	Mounts string `json:"mounts,omitempty"`
 }
 
 func (*OpenTree) Kind() string { return "open_tree" }
@@ -54,7 +59,7 @@ func (*OpenTree) Kind() string { return "open_tree" }
 func (*OpenTree) Man() string { return "open_tree(2)" }
 
 func (o *OpenTree) String() string {
-	return fmt.Sprintf("clone the mount at %s as %s", o.Path, o.Save) + when(o.Recursive, ", with the mounts below") +
+	return fmt.Sprintf("clone the mount at %s as %s", o.Path, o.Save) + when(o.Mounts != "", ", in "+o.Mounts) + when(o.Recursive, ", with the mounts below") +
 		when(o.MakeDir, ", a directory that is made if it is missing") + when(o.Readonly, ", read-only") +
 		when(o.Child, ", in the child's mount namespace, and send it") +
 		when(o.Device != "", ", if it is device "+o.Device) + when(o.IDMap != "", ", with the ids of "+o.IDMap+when(o.IDMapRecursive, " for all"))
@@ -72,9 +77,31 @@ func (o *OpenTree) saves() (string, held) {
 	return o.Save, isMount
 }
 
-func (o *OpenTree) uses() []use { return []use{{o.IDMap, isNamespace | isFile}} }
+func (o *OpenTree) uses() []use {
+	return []use{{o.IDMap, isNamespace | isFile}, {o.Mounts, isNamespace | isFile}}
+}
 
-func (o *OpenTree) hostNames() []string { return []string{o.Path} }
+// UnderRoot is how the host comes to a path of a mount namespace that it knows by a file, such as /proc/42/ns/mnt (proc_pid_root(5)).
+func UnderRoot(namespace, name string) string {
+	if process, ok := strings.CutSuffix(namespace, "/ns/mnt"); ok {
+		return path.Join(process, "root", name)
+	}
+	return path.Join(namespace, name)
+}
+
+func (o *OpenTree) check() error {
+	if o.Mounts != "" && (o.Child || o.MakeDir || o.Device != "" || o.FSType != "" || o.IDMap != "") {
+		return fmt.Errorf("what is another mount namespace's can be cloned as it is only")
+	}
+	return nil
+}
+
+func (o *OpenTree) hostNames() []string {
+	if o.Mounts != "" { // a path of another's; how to come to it, the step tells that has opened the namespace
+		return nil
+	}
+	return []string{o.Path}
+}
 
 // FSMount makes a new file system and attaches it (fsopen, fsconfig, fsmount, move_mount; Linux 5.2). From here on targets
 // are paths in the container. A target is resolved inside the root without magic links, its missing directories are made,

@@ -42,6 +42,7 @@ type Table struct {
 	links   map[string]string // made by the plan
 	saved   map[string]*Mounted
 	device  map[string]string // descriptor → "c 1:3"
+	files   map[string]string // descriptor → the file of the host that was opened
 
 	// Outside are the steps that would make or change files of the host, because the root hasn't changed yet: indices.
 	Outside []int
@@ -51,7 +52,7 @@ type Table struct {
 
 // Table plays the mounts of a plan in order.
 func (p *Plan) Table() *Table {
-	t := &Table{links: map[string]string{}, saved: map[string]*Mounted{}, device: map[string]string{}}
+	t := &Table{links: map[string]string{}, saved: map[string]*Mounted{}, device: map[string]string{}, files: map[string]string{}}
 	t.root = &Mounted{Type: "bind", Source: "/", Recursive: true, Step: -1}
 	for i, s := range p.Steps {
 		t.step(i, s)
@@ -223,8 +224,12 @@ func (m *Mounted) spread(words []string) {
 
 func (t *Table) step(i int, s Step) {
 	switch o := s.Op.(type) {
+	case *Open:
+		t.files[o.Save] = o.Path
 	case *OpenTree:
 		switch {
+		case o.Mounts != "":
+			t.saved[o.Save] = &Mounted{Type: "bind", Source: UnderRoot(t.files[o.Mounts], o.Path), Recursive: o.Recursive, Step: i}
 		case o.Device != "":
 			t.saved[o.Save], t.device[o.Save] = &Mounted{Type: "device", Source: o.Path, Step: i}, o.Device
 		case s.Lane == Child && t.entered:

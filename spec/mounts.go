@@ -20,6 +20,7 @@ const DefaultShmSize = 64 << 20
 // mount adds a mount; one to the same place replaces the one before it.
 func (w *writer) mount(m specs.Mount, origin string) {
 	m.Destination = path.Clean(m.Destination)
+	delete(w.out.Mounts, m.Destination)
 	i, ok := w.seenMount[m.Destination]
 	if ok {
 		w.spec.Mounts[i] = m
@@ -85,10 +86,9 @@ func (w *writer) systemMounts() {
 	case ipc.IsHost():
 		w.mount(specs.Mount{Destination: "/dev/shm", Type: "bind", Source: "/dev/shm", Options: []string{"rbind", "rprivate"}}, c.Origin("ipc"))
 	case ipc == "none":
-	case ipc.Container() != "" && w.Answers.Shared["ipc"].Shm != "":
-		w.mount(specs.Mount{
-			Destination: "/dev/shm", Type: "bind", Source: w.Answers.Shared["ipc"].Shm, Options: []string{"bind", "rprivate"},
-		}, c.Origin("ipc"))
+	case ipc.Container() != "":
+		w.mount(specs.Mount{Destination: "/dev/shm", Type: "bind", Source: "/dev/shm", Options: []string{"bind", "rprivate"}}, c.Origin("ipc"))
+		w.out.Mounts["/dev/shm"] = compile.MountExtra{Namespace: fmt.Sprintf("/proc/%d/ns/mnt", w.Answers.Shared["ipc"].PID)}
 	default:
 		w.mount(own, c.Origin("shm-size"))
 	}

@@ -66,7 +66,6 @@ type Process struct {
 	Container string // ID
 	PID       int    // 0: it doesn't run
 	Hostname  string // for net: its name, which goes with the network
-	Shm       string // for ipc: the directory of the host that is its /dev/shm, if others may have it
 }
 
 // Output is a container's OCI configuration and what the configuration can't say.

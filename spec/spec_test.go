@@ -73,7 +73,7 @@ func TestWrite(t *testing.T) {
 		"network":   {Network: "host", PID: "container:x", IPC: "host", UTS: "host", CgroupNS: "host", Sysctl: []string{"kernel.msgmax=9"}},
 		"rootfs":    {Rootfs: "/srv/root", Remove: true},
 		"throwaway": {Rootfs: "/srv/root", RootfsOverlay: true, Remove: true, Namespaces: []string{"mount", "pid"}},
-		"joined":    {Network: "container:x"},
+		"joined":    {Network: "container:x", IPC: "container:x"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if w.Image = "i"; w.Rootfs != "" {

@@ -56,6 +56,9 @@ func hostWants(p *plan.Plan, i int) []want {
 		if o.Child {
 			return []want{like("^setns ", 0, many), like("^open_tree "+q(o.Path)+" ", 1, 1), like("^mount_setattr ", 0, 2), like("^setns ", 0, many)}
 		}
+		if o.Mounts != "" {
+			return []want{exactly("setns mount"), like("^open_tree ", 1, 1)}
+		}
 		wants := []want{exactly(fmt.Sprintf("open_tree %s %v", o.Path, o.Recursive))}
 		if o.Readonly || o.IDMap != "" {
 			wants = append(wants, like("^mount_setattr ", 1, 2))

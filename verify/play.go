@@ -48,6 +48,9 @@ func (t *table) play(i int, op plan.Op) {
 		}
 		t.change(i, n, nil, nil, nil, nil, o.Propagation)
 	case *plan.OpenTree:
+		if o.Mounts != "" {
+			break // of another container, which may be gone: that something is mounted at the target is all that can be said
+		}
 		n, more := t.clone(i, o.Path, o.Recursive)
 		if o.Readonly {
 			n.set(i, []string{"ro"}, nil)
