@@ -50,7 +50,7 @@ func exposed(t *testing.T, line string) *explain.Report {
 	}
 	kvm, disk, fuse, tun := node("/dev/kvm", "c", 10, 232), node("/dev/sda", "b", 8, 0), node("/dev/fuse", "c", 10, 229), node("/dev/net/tun",
 		"c", 10, 200)
-	other := spec.Process{Container: strings.Repeat("e", 64), PID: 77, Shm: "/srv/shm"}
+	other := spec.Process{Container: strings.Repeat("e", 64), PID: 77}
 	out, err := spec.Write(spec.Input{
 		Container: c, Facts: facts, Root: "/var/lib/glassbox", Dir: "containers/" + id, Layers: []string{"layers/base", "layers/top"},
 		Runtime: "/usr/local/bin/glassbox-runtime",
