@@ -59,7 +59,8 @@ func (*OpenTree) Kind() string { return "open_tree" }
 func (*OpenTree) Man() string { return "open_tree(2)" }
 
 func (o *OpenTree) String() string {
-	return fmt.Sprintf("clone the mount at %s as %s", o.Path, o.Save) + when(o.Mounts != "", ", in "+o.Mounts) + when(o.Recursive, ", with the mounts below") +
+	return fmt.Sprintf("clone the mount at %s as %s", o.Path, o.Save) + when(o.Mounts != "", ", in "+o.Mounts) +
+		when(o.Recursive, ", with the mounts below") +
 		when(o.MakeDir, ", a directory that is made if it is missing") + when(o.Readonly, ", read-only") +
 		when(o.Child, ", in the child's mount namespace, and send it") +
 		when(o.Device != "", ", if it is device "+o.Device) + when(o.IDMap != "", ", with the ids of "+o.IDMap+when(o.IDMapRecursive, " for all"))
