@@ -96,6 +96,11 @@ func nameOf(s docker.Summary) string {
 	return strings.Join(out, ",")
 }
 
+// unreadable tells of a container that a list has to leave out.
+func (a *app) unreadable(id string, err error) {
+	fmt.Fprintf(a.err, "glassbox: container %s can't be listed: %s\n", short(id, false), printable(err.Error()))
+}
+
 func (a *app) psCommand() *cobra.Command {
 	var o engine.ListOptions
 	var quiet, latest, full bool
@@ -120,6 +125,7 @@ func (a *app) psCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			o.Unreadable = a.unreadable
 			list, err := e.List(cmd.Context(), o)
 			if err != nil {
 				return err

@@ -80,10 +80,10 @@ type Image struct {
 	Architecture string            `json:"architecture,omitempty"` // GOARCH
 }
 
-// versionError is a container.json that a newer glassbox wrote.
-type versionError int
+// NewerError is a container.json that a newer glassbox wrote.
+type NewerError int
 
-func (e versionError) Error() string {
+func (e NewerError) Error() string {
 	return fmt.Sprintf("it was written by a newer glassbox (version %d, this one reads up to %d): use that one", int(e), Version)
 }
 
@@ -95,7 +95,7 @@ func Read(data []byte) (*Container, error) {
 	}
 	switch {
 	case c.Version > Version:
-		return nil, versionError(c.Version)
+		return nil, NewerError(c.Version)
 	case c.Version >= 2:
 		return &c, nil
 	}

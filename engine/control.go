@@ -267,6 +267,7 @@ func (e *Engine) Remove(ctx context.Context, ref string, o RemoveOptions) error 
 	if errors.Is(err, ErrNotFound) {
 		return err
 	}
+	unreadable := err
 	lock, fresh, err := e.lockStopped(ctx, id, ref, o.Force, dismissed)
 	if err != nil {
 		return err
@@ -279,6 +280,9 @@ func (e *Engine) Remove(ctx context.Context, ref string, o RemoveOptions) error 
 		}
 	}
 	if c == nil { // its configuration can't be read
+		if newer := container.NewerError(0); errors.As(unreadable, &newer) && !o.Force { // it is in order, and somebody else's
+			return conflict("cannot remove container %q: %v; --force removes it all the same", ref, unreadable)
+		}
 		return supervise.RemoveFiles(e.dir(id), e.nameFileOf(id))
 	}
 	if again, err := e.readContainer(id); err == nil {

@@ -164,7 +164,7 @@ func (e *Engine) Subject(ctx context.Context, ref string) (*Subject, error) {
 	if kind == "" || kind == "container" {
 		id, err := e.find(ctx, name)
 		if err == nil {
-			return e.containerSubject(id, name)
+			return e.containerSubject(ctx, id, name)
 		}
 		if kind == "container" || !errors.Is(err, ErrNotFound) {
 			return nil, err
@@ -177,14 +177,20 @@ func (e *Engine) Subject(ctx context.Context, ref string) (*Subject, error) {
 	return &Subject{Plan: p, Kind: "image", Name: name}, err
 }
 
-func (e *Engine) containerSubject(id, name string) (*Subject, error) {
+// containerSubject is a container with the plan of its last start or, if there was none yet, with that of its first.
+func (e *Engine) containerSubject(ctx context.Context, id, name string) (*Subject, error) {
 	c, state, err := e.loadID(id)
 	if err != nil {
 		return nil, err
 	}
 	p, err := supervise.ReadPlan(e.dir(id))
-	if os.IsNotExist(err) {
-		return nil, conflict("container %s has never been started: it has no plan yet", name)
+	switch {
+	case os.IsNotExist(err) && c.Fixed:
+		p, err = ReadPlanFile(filepath.Join(e.dir(id), replayFile))
+	case os.IsNotExist(err):
+		if p, err = e.planned(ctx, c); err != nil {
+			return nil, fmt.Errorf("container %s has never been started, and its first start would fail: %w", name, err)
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("the plan of container %s: %w", name, err)

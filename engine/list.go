@@ -2,6 +2,8 @@ package engine
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"os"
 	"regexp"
 	"slices"
@@ -37,6 +39,15 @@ type item struct {
 
 // items returns containers, the newest first.
 func (e *Engine) items(ctx context.Context, o ListOptions) ([]item, error) {
+	told := map[string]bool{}
+	if tell := o.Unreadable; tell != nil {
+		o.Unreadable = func(id string, err error) { // once, though there may be a second look
+			if !told[id] {
+				tell(id, err)
+			}
+			told[id] = true
+		}
+	}
 	out, err := e.found(ctx, o)
 	if err == nil && e.orphan.Load() { // one of these: what it leaves is taken back first, and with --rm that is all of it
 		return e.found(ctx, o)
@@ -66,13 +77,15 @@ func (e *Engine) found(ctx context.Context, o ListOptions) ([]item, error) {
 		}
 		s, err := e.state(entry.Name())
 		if err != nil {
-			continue // being made or removed at this moment
+			o.unreadable(entry.Name(), err)
+			continue
 		}
 		if !o.All && o.Last == 0 && !byStatus && !s.Alive() && s.Status != supervise.Restarting {
 			continue // before more is read: a store may hold thousands that have ended
 		}
 		c, err := e.readContainer(entry.Name())
 		if err != nil {
+			o.unreadable(entry.Name(), err)
 			continue
 		}
 		if keep(c, s) {
@@ -85,6 +98,13 @@ func (e *Engine) found(ctx context.Context, o ListOptions) ([]item, error) {
 		items = items[:o.Last]
 	}
 	return items, nil
+}
+
+// unreadable tells of a container that is there and can't be listed. One without the file is being made or removed at this moment.
+func (o *ListOptions) unreadable(id string, err error) {
+	if o.Unreadable != nil && !errors.Is(err, fs.ErrNotExist) {
+		o.Unreadable(id, err)
+	}
 }
 
 // publishedPorts are the ports of a container that runs.

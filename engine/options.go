@@ -71,6 +71,8 @@ type ListOptions struct {
 	All     bool     // also those that don't run
 	Filters []string // status=, name=, id=, label=, ancestor=, exited=, network=, volume=, before=, since=
 	Last    int
+	// Unreadable is told of each container that can't be listed, because its container.json can't be read. Nil: nobody.
+	Unreadable func(id string, err error)
 }
 
 // Config places the engine.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"runtime"
 	"strings"
 	"testing"
@@ -72,7 +73,8 @@ func TestSubject(t *testing.T) {
 	e := opened(t)
 	made(t, e, "box")
 	c := create(t, e, container.Words{Name: "web"})
-	create(t, e, container.Words{Name: "new"})
+	fresh := create(t, e, container.Words{Name: "new", Hostname: "first"})
+	create(t, e, container.Words{Name: "lonely", PID: "container:new"})
 	p := planned(t, e, c)
 	planFile := filed(t, "plan.json", p)
 	times := &plan.Times{}
@@ -91,7 +93,7 @@ func TestSubject(t *testing.T) {
 		t.Fatal(err)
 	}
 	for ref, want := range map[string][2]string{
-		"web": {"container", "web"}, "container:web": {"container", "web"}, c.ID[:12]: {"container", "web"},
+		"web": {"container", "web"}, "new": {"container", "new"}, "container:web": {"container", "web"}, c.ID[:12]: {"container", "web"},
 		"box": {"image", "box"}, "image:box": {"image", "box"},
 		planFile: {"plan", planFile}, "plan:" + planFile: {"plan", planFile},
 		bundleDir: {"bundle", bundleDir}, "bundle:" + bundleDir: {"bundle", bundleDir}, configFile: {"bundle", configFile},
@@ -103,6 +105,14 @@ func TestSubject(t *testing.T) {
 		}
 		if s.Kind != want[0] || s.Name != want[1] || len(s.Plan.Steps) == 0 {
 			t.Errorf("%s: %s %s of %d steps, want %v", ref, s.Kind, s.Name, len(s.Plan.Steps), want)
+		}
+		if ref == "new" {
+			// What its first start would run, and nothing is made by asking.
+			if text, _ := json.Marshal(s.Plan); !strings.Contains(string(text), `"name":"first"`) ||
+				slices.Contains(entries(t, e.dir(fresh.ID)), "hosts") {
+				t.Errorf("the plan of a container that was never started: %s", text)
+			}
+			continue
 		}
 		if s.Kind == "container" && (s.Container.ID != c.ID || s.Times != nil) {
 			t.Errorf("%s: container %s, times %v, which are of no step", ref, s.Container.ID, s.Times)
@@ -124,7 +134,7 @@ func TestSubject(t *testing.T) {
 		"container:gone":          {ErrNotFound, "no such container: gone"},
 		"plan:gone":               {ErrNotFound, "gone: no such file"},
 		"bundle:gone":             {ErrNotFound, "gone: no such file"},
-		"new":                     {ErrConflict, "never been started"},
+		"lonely":                  {ErrConflict, "its first start would fail: container " + fresh.ID},
 		filed(t, "x.json", "{"):   {ErrInvalid, "it is no plan"},
 		filed(t, "x.json", "{}"):  {ErrInvalid, "/version is missing"},
 		filed(t, "x.json", newer): {ErrUnsupported, "/version"},

@@ -50,6 +50,11 @@ func (e *Engine) Plan(ctx context.Context, o CreateOptions) (*plan.Plan, error) 
 	// An id that is always the same for the same command, so that plans can be compared.
 	sum := sha256.Sum256(text)
 	c := &container.Container{Version: container.Version, ID: hex.EncodeToString(sum[:]), Name: o.Name, Config: o.Config}
+	return e.planned(ctx, c)
+}
+
+// planned is the plan that a start of a container would run now. Nothing is written.
+func (e *Engine) planned(ctx context.Context, c *container.Container) (*plan.Plan, error) {
 	facts, err := e.rootFacts(ctx)
 	if err != nil {
 		return nil, err

@@ -534,3 +534,43 @@ func planned(t *testing.T, e *Engine, c *container.Container) *plan.Plan {
 	}
 	return job.Plan
 }
+
+// TestUnreadable: a container whose container.json can't be read isn't passed over in silence; one that a newer build wrote goes
+// by force only.
+func TestUnreadable(t *testing.T) {
+	for name, bad := range map[string]struct{ file, want string }{
+		"newer":   {`{"version":99}`, "written by a newer glassbox (version 99"},
+		"damaged": {`{"version":2,`, "unexpected end"},
+		"empty":   {"", "unexpected end"},
+		"another": {`{"version":2,"id":"../../../etc","name":"web"}`, "it is not this container's"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := opened(t)
+			create(t, e, container.Words{Name: "well"})
+			c := create(t, e, container.Words{Name: "web"})
+			if err := os.WriteFile(filepath.Join(e.dir(c.ID), supervise.ContainerFile), []byte(bad.file), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			told := map[string]string{}
+			list, err := e.List(t.Context(), ListOptions{All: true, Unreadable: func(id string, err error) { told[id] = err.Error() }})
+			if err != nil || len(list) != 1 || len(told) != 1 || !strings.Contains(told[c.ID], bad.want) {
+				t.Errorf("listed %v, told %v, %v", list, told, err)
+			}
+			for _, ref := range []string{"web", c.ID} {
+				if name != "newer" { // what is damaged is nobody's
+					continue
+				}
+				err = e.Remove(t.Context(), ref, RemoveOptions{})
+				if !errors.Is(err, ErrConflict) || !strings.Contains(err.Error(), bad.want) || !strings.Contains(err.Error(), "--force") {
+					t.Errorf("removing %s: %v", ref, err)
+				}
+			}
+			if err := e.Remove(t.Context(), "web", RemoveOptions{Force: true}); err != nil {
+				t.Errorf("by force: %v", err)
+			}
+			if left := entries(t, e.containers()); len(left) != 1 {
+				t.Errorf("left: %v", left)
+			}
+		})
+	}
+}
