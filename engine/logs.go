@@ -40,20 +40,28 @@ func (e *Engine) Logs(ctx context.Context, ref string, o LogOptions, stdout, std
 	if err != nil {
 		return err
 	}
+	shown := map[string]bool{} // by stream: whether its long line, which comes in pieces, is printed; a line is as old as its beginning
 	print := func(l supervise.Line) error {
-		if !o.Since.IsZero() && l.Time.Before(o.Since) || !o.Until.IsZero() && l.Time.After(o.Until) {
+		show, piece := shown[l.Stream]
+		if !piece {
+			show = (o.Since.IsZero() || !l.Time.Before(o.Since)) && (o.Until.IsZero() || !l.Time.After(o.Until))
+		}
+		if shown[l.Stream] = show; !l.Continues() {
+			delete(shown, l.Stream)
+		}
+		if !show {
 			return nil
 		}
 		w := stdout
 		if l.Stream == "stderr" {
 			w = stderr
 		}
-		if o.Timestamps {
+		if o.Timestamps && !piece {
 			if _, err := io.WriteString(w, l.Time.Format("2006-01-02T15:04:05.000000000Z07:00 ")); err != nil {
 				return err
 			}
 		}
-		if o.Details {
+		if o.Details && !piece {
 			if _, err := io.WriteString(w, details(l.Attrs)+" "); err != nil {
 				return err
 			}
@@ -167,7 +175,7 @@ func (t *tail) add(l supervise.Line) error {
 	if t.open == nil {
 		t.open = map[string]int{}
 	}
-	if strings.HasSuffix(l.Log, "\n") {
+	if !l.Continues() {
 		delete(t.open, l.Stream)
 	} else {
 		t.open[l.Stream] = n

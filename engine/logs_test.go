@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -105,6 +107,45 @@ func TestLogs(t *testing.T) {
 	}
 	if err := e.Logs(t.Context(), "web", all, failing{full}, failing{full}); !errors.Is(err, unix.ENOSPC) {
 		t.Errorf("to a full disk: %v", err)
+	}
+}
+
+// TestLogsLong: a long line, which the log has in pieces, is one line: with one time, that of its beginning, in the choice of lines, too.
+// What a run left without a newline is a line of its own.
+func TestLogsLong(t *testing.T) {
+	e := opened(t)
+	c := create(t, e, container.Words{Name: "web"})
+	at := time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
+	piece := func(n int, stream, text string) supervise.Line {
+		return supervise.Line{Log: text, Stream: stream, Time: at.Add(time.Duration(n) * time.Second)}
+	}
+	a, b := strings.Repeat("a", 16<<10), strings.Repeat("b", 16<<10-2) // the second was cut before a character
+	logged(t, filepath.Join(e.dir(c.ID), supervise.LogFile),
+		piece(0, "stdout", "first\n"), piece(1, "stdout", a), piece(2, "stderr", b), piece(3, "stdout", a), piece(4, "stderr", "b\n"),
+		piece(5, "stdout", "a\n"), piece(6, "stdout", "no end"), piece(7, "stdout", "last\n"))
+	stamp := func(n int) string { return fmt.Sprintf("2026-01-02T03:04:%02d.000000006Z ", 5+n) }
+	for name, want := range map[string]struct {
+		o           LogOptions
+		out, errOut string
+	}{
+		"all": {
+			LogOptions{Tail: -1, Timestamps: true},
+			stamp(0) + "first\n" + stamp(1) + a + a + "a\n" + stamp(6) + "no end" + stamp(7) + "last\n", stamp(2) + b + "b\n",
+		},
+		"the last four": {
+			LogOptions{Tail: 4, Timestamps: true},
+			stamp(1) + a + a + "a\n" + stamp(6) + "no end" + stamp(7) + "last\n", stamp(2) + b + "b\n",
+		},
+		"the last two":        {LogOptions{Tail: 2}, "no endlast\n", ""},
+		"since the middle":    {LogOptions{Tail: -1, Since: at.Add(2 * time.Second)}, "no endlast\n", b + "b\n"},
+		"until the middle":    {LogOptions{Tail: -1, Until: at.Add(time.Second)}, "first\n" + a + a + "a\n", ""},
+		"since the beginning": {LogOptions{Tail: -1, Since: at.Add(time.Second)}, a + a + "a\nno endlast\n", b + "b\n"},
+	} {
+		var out, errOut bytes.Buffer
+		if err := e.Logs(t.Context(), "web", want.o, &out, &errOut); err != nil || out.String() != want.out || errOut.String() != want.errOut {
+			short := func(s string) string { return regexp.MustCompile("a{9,}|b{9,}").ReplaceAllString(s, "…") }
+			t.Errorf("%s: %v, out %q, err %q, want %q, %q", name, err, short(out.String()), short(errOut.String()), short(want.out), short(want.errOut))
+		}
 	}
 }
 

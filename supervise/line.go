@@ -23,6 +23,12 @@ type Line struct {
 	Time   time.Time         `json:"time"`
 }
 
+// Continues reports whether the next entry of the stream goes on with this one's line, which was too long for one entry. What a stream
+// left without a newline at its end is a line of its own, and shorter.
+func (l *Line) Continues() bool {
+	return len(l.Log) > maxLine-utf8.UTFMax && l.Log[len(l.Log)-1] != '\n'
+}
+
 const hexDigits = "0123456789abcdef"
 
 // appendLine writes a line of a log; attrs is a JSON object or empty.

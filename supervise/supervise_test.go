@@ -248,3 +248,43 @@ func TestRemoveFiles(t *testing.T) {
 		t.Errorf("removed twice: %v", err)
 	}
 }
+
+// TestLogKeepsCharacters: a long line of any characters comes out of the log as it was written, though the log has it in pieces.
+func TestLogKeepsCharacters(t *testing.T) {
+	for _, character := range []string{"x", "é", "€", "𝄞"} {
+		for shift := range 4 {
+			text := strings.Repeat("-", shift) + strings.Repeat(character, 50_000/len(character)) + "\n"
+			path := filepath.Join(t.TempDir(), "log")
+			l, err := openLog(path, Log{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for rest := text; rest != ""; rest = rest[min(len(rest), 4097):] { // as a pipe gives it
+				if err := l.write("stdout", []byte(rest[:min(len(rest), 4097)])); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := l.close(); err != nil {
+				t.Fatal(err)
+			}
+			data, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := ""
+			for _, entry := range strings.Split(strings.TrimSpace(string(data)), "\n") {
+				var line Line
+				if err := json.Unmarshal([]byte(entry), &line); err != nil {
+					t.Fatal(err)
+				}
+				if last := strings.HasSuffix(line.Log, "\n"); last == line.Continues() || len(line.Log) > maxLine {
+					t.Errorf("a piece of %d bytes: continues %v", len(line.Log), line.Continues())
+				}
+				got += line.Log
+			}
+			if got != text {
+				t.Errorf("%q after %d bytes is not what it was", character, shift)
+			}
+		}
+	}
+}
