@@ -74,7 +74,9 @@ func (e *Engine) startExec(
 	if err != nil {
 		return nil, err
 	}
-	job := &supervise.ExecJob{Terminal: o.TTY, Interactive: o.Interactive, Detach: o.Detach, Plan: p, State: e.cfg.State}
+	job := &supervise.ExecJob{
+		Terminal: o.TTY, Interactive: o.Interactive, Detach: o.Detach, HangUp: verb == "debug", Plan: p, State: e.cfg.State,
+	}
 	with := strings.Join(o.Command, " ")
 	// Docker has two events, of its two API calls, with the command as typed. Both are written with one lock of the journal.
 	created := event.New(event.Container, event.ExecCreate+": "+with, who, "execID", newID())

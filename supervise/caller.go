@@ -136,7 +136,8 @@ func (x *Exec) Wait(ctx context.Context) (int, error) {
 	return event.Code, nil
 }
 
-// Close leaves the process alone, and closes what Start opened. A terminal is hung up, unless it was left by the detach keys.
+// Close leaves the process alone, and closes what Start opened. With ExecJob.HangUp a terminal is hung up, unless it was left by the detach
+// keys.
 func (x *Exec) Close() {
 	for _, s := range x.relay.streams {
 		if s.input && s.close && !s.ended {

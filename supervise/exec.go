@@ -63,6 +63,7 @@ type ExecJob struct {
 	Terminal    bool       `json:"terminal"`
 	Interactive bool       `json:"interactive"`
 	Detach      bool       `json:"detach"`
+	HangUp      bool       `json:"hangUp,omitempty"` // its terminal, when the caller is gone
 	Plan        *plan.Plan `json:"plan"`
 
 	State string      `json:"state"` // where the end is written down as an event
@@ -227,7 +228,7 @@ func (d *doorkeeper) exec(conn int) {
 		defer func() { <-kept }() // before hangUp, which reads the connection, too
 		go func() {
 			defer close(kept)
-			keep(conn, console)
+			keep(conn, console, job.HangUp)
 		}()
 	}
 	code := waitFor(proc)
@@ -239,15 +240,16 @@ func ended(job *ExecJob, code int) {
 	event.Write(job.State, event.New(event.Container, event.ExecDie, job.Actor, "exitCode", strconv.Itoa(code)))
 }
 
-// keep holds a terminal for a caller that may leave it with the detach keys. One that is gone without a word hangs it up.
-func keep(conn, console int) {
+// keep holds a terminal for a caller that may leave: with the detach keys, or without a word, because its own terminal was closed. As with
+// Docker the process goes on, but for one that is of no use without its caller: that one's terminal is hung up.
+func keep(conn, console int, hangUp bool) {
 	for {
 		var buf [1]byte
 		n, _, err := unix.Recvfrom(conn, buf[:], 0)
 		switch {
 		case err == unix.EINTR || err == unix.EAGAIN || n == 1 && buf[0] != msgKeep: // EAGAIN: the limit on the time that a request takes
 			continue
-		case n == 1:
+		case n == 1 || !hangUp:
 			discard(console)
 		default:
 			unix.Close(console)
