@@ -397,7 +397,8 @@ func hostileMounts() []hostilePlan {
 			f.late(&plan.MaskPath{Path: "/proc/kcore", Null: "evil"})
 		}, refused: "none of the kind", grade: "F", reason: "/etc/shadow"},
 		{name: "the mounts of another process", change: func(f forge) {
-			f.early(&plan.Open{Path: "/proc/2/ns/mnt", Namespace: "mount", Save: "mounts"}, &plan.OpenTree{Path: "/", Mounts: "mounts", Save: "evil"})
+			f.early(&plan.Open{Path: "/proc/2/ns/mnt", Namespace: "mount", Save: "mounts"},
+				&plan.OpenTree{Path: "/", Mounts: "mounts", Save: "evil"})
 			f.late(&plan.MoveMount{From: "evil", Target: "/mnt"})
 		}, refused: "step", grade: "F", reason: "/proc/2/root"},
 		{name: "the mounts of another process, with the namespace from nowhere", change: func(f forge) {

@@ -144,7 +144,8 @@ func TestLogsLong(t *testing.T) {
 		var out, errOut bytes.Buffer
 		if err := e.Logs(t.Context(), "web", want.o, &out, &errOut); err != nil || out.String() != want.out || errOut.String() != want.errOut {
 			short := func(s string) string { return regexp.MustCompile("a{9,}|b{9,}").ReplaceAllString(s, "…") }
-			t.Errorf("%s: %v, out %q, err %q, want %q, %q", name, err, short(out.String()), short(errOut.String()), short(want.out), short(want.errOut))
+			t.Errorf("%s: %v, out %q, err %q, want %q, %q", name, err, short(out.String()), short(errOut.String()), short(want.out),
+				short(want.errOut))
 		}
 	}
 }
