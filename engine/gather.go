@@ -246,16 +246,20 @@ func shares(c *container.Container) []sharing {
 func (e *Engine) resolveShares(ctx context.Context, c *container.Container) error {
 	n := &c.Config.Namespaces
 	modes := []*container.Mode{&n.PID, &n.IPC, &n.UTS, &n.Cgroup}
+	var network container.Mode
 	if len(c.Config.Endpoints) > 0 {
 		// The slice is shared with whoever called Create, who may use it for the next container.
 		c.Config.Endpoints = slices.Clone(c.Config.Endpoints) // the caller's
-		network := container.Mode(c.Config.Endpoints[0].Network)
+		network = container.Mode(c.Config.Endpoints[0].Network)
 		defer func() { c.Config.Endpoints[0].Network = string(network) }()
 		modes = append(modes, &network)
 	}
 	for _, m := range modes {
 		if ref := m.Container(); ref != "" {
 			id, err := e.find(ctx, ref)
+			if m == &network && errors.Is(err, ErrNotFound) {
+				continue // as with Docker it may be made later, with that name: whoever starts this one finds out
+			}
 			if err != nil {
 				return err
 			}
@@ -269,12 +273,16 @@ func (e *Engine) resolveShares(ctx context.Context, c *container.Container) erro
 // (see sharesRun), because a container may be made before the other one is started.
 func (e *Engine) gatherShared(ctx context.Context, c *container.Container, a *spec.Answers) error {
 	for _, s := range shares(c) {
-		other, state, err := e.load(ctx, s.ref)
-		if err != nil {
-			return err
-		}
 		if a.Shared == nil {
 			a.Shared = map[string]spec.Process{}
+		}
+		other, state, err := e.load(ctx, s.ref)
+		if s.kind == "net" && errors.Is(err, ErrNotFound) { // see resolveShares
+			a.Shared[s.kind] = spec.Process{Container: s.ref}
+			continue
+		}
+		if err != nil {
+			return err
 		}
 		// Shared memory is private unless its owner says otherwise (docker run --ipc): another container's secrets may lie in it.
 		if s.kind == "ipc" && !shareable(other) {

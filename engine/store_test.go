@@ -166,7 +166,7 @@ func TestCreate(t *testing.T) {
 	}{
 		"a name in use":     {container.Words{Name: "web"}, ErrConflict, "already in use by container \"" + c.ID},
 		"no name":           {container.Words{Name: "a b"}, ErrInvalid, "invalid container name (a b)"},
-		"another's network": {container.Words{Network: "container:gone"}, ErrNotFound, "no such container: gone"},
+		"another's processes": {container.Words{PID: "container:gone"}, ErrNotFound, "no such container: gone"},
 		"no signal":         {container.Words{StopSignal: "NOSUCH"}, ErrInvalid, "invalid signal: NOSUCH"},
 		"no such source": {
 			container.Words{Mount: []string{"type=bind,source=/no/such,target=/x"}},
