@@ -138,12 +138,11 @@ func (x *execution) died() error {
 	case ws.Signaled() && ws.Signal() == unix.SIGSYS:
 		return fmt.Errorf("the child (process %d) was killed (SIGSYS) before it could run the program: the system call filter forbids a call "+
 			"that the start makes after it is in place", pid)
-	case ws.Signaled() && ws.Signal() == unix.SIGKILL:
-		if dir := x.outOfMemory(); dir != "" {
+	case ws.Signaled():
+		if dir := x.outOfMemory(); ws.Signal() == unix.SIGKILL && dir != "" {
 			return fmt.Errorf("the child (process %d) was OOM-killed before it could run the program: the memory limit of the cgroup %s, "+
 				"or of one above it, is too small", pid, dir)
 		}
-	case ws.Signaled():
 		return fmt.Errorf("the child (process %d) was killed by signal %d before it could run the program", pid, ws.Signal())
 	}
 	return fmt.Errorf("the child (process %d) ended with status %d before it could run the program", pid, ws.ExitStatus())
