@@ -164,10 +164,10 @@ func TestCreate(t *testing.T) {
 		kind  error
 		text  string
 	}{
-		"a name in use":     {container.Words{Name: "web"}, ErrConflict, "already in use by container \"" + c.ID},
-		"no name":           {container.Words{Name: "a b"}, ErrInvalid, "invalid container name (a b)"},
+		"a name in use":       {container.Words{Name: "web"}, ErrConflict, "already in use by container \"" + c.ID},
+		"no name":             {container.Words{Name: "a b"}, ErrInvalid, "invalid container name (a b)"},
 		"another's processes": {container.Words{PID: "container:gone"}, ErrNotFound, "no such container: gone"},
-		"no signal":         {container.Words{StopSignal: "NOSUCH"}, ErrInvalid, "invalid signal: NOSUCH"},
+		"no signal":           {container.Words{StopSignal: "NOSUCH"}, ErrInvalid, "invalid signal: NOSUCH"},
 		"no such source": {
 			container.Words{Mount: []string{"type=bind,source=/no/such,target=/x"}},
 			ErrInvalid,
