@@ -63,7 +63,7 @@ func (e *Engine) lost(id string, run *supervise.State) *supervise.State {
 	if end, ok := supervise.ReadEnd(e.cfg.State, e.dir(id), id, run); ok {
 		return end
 	}
-	reason := "its supervisor was killed"
+	reason := supervise.ErrKilled
 	if run.Boot != "" && run.Boot != supervise.BootID() {
 		reason = "the host was restarted while it ran"
 	}

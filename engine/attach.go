@@ -42,10 +42,9 @@ func (e *Engine) Attach(ctx context.Context, ref string, o AttachOptions) (*Sess
 	if err != nil {
 		return nil, fmt.Errorf("attach to container %s: %w", ref, err)
 	}
-	// A later run of the same container is not the one that was attached to: pid and start time tell them apart.
-	f := &follower{Attachment: a, streams: o.Streams, alive: func() bool {
+	f := &follower{Attachment: a, streams: o.Streams, killed: func() bool {
 		now, err := e.state(id)
-		return err == nil && now.PID == s.PID && now.Start == s.Start
+		return err == nil && now.Error == supervise.ErrKilled
 	}}
 	if o.Stdin != nil && a.Input {
 		go f.input()
@@ -61,7 +60,7 @@ type follower struct {
 	*supervise.Attachment
 	streams Streams
 	left    atomic.Bool // the detach keys were typed
-	alive   func() bool
+	killed  func() bool // the supervisor, while the container ran
 }
 
 // input passes input on, until its end: that of a container stays open for others.
@@ -91,7 +90,7 @@ func (f *follower) wait(ctx context.Context) (ending, error) {
 	case errors.Is(err, supervise.ErrCutOff):
 		// A supervisor that is killed closes its socket, too, a moment before its lock is free.
 		for range 10 {
-			if !f.alive() {
+			if f.killed() {
 				err = supervise.ErrEnded
 				break
 			}

@@ -243,6 +243,11 @@ func hostileWalls() []hostilePlan {
 			f.drop(dropMask("/proc/sys"))
 			f.insert(f.first("pivot_root")+1, child(&plan.ReadonlyPath{Path: "/proc/sys"})...)
 		}, refused: inTheEnd, grade: "F", reason: "/proc/sys can be written"},
+		{name: "one hidden path before /proc is mounted", change: func(f forge) {
+			f.drop(dropMask("/proc/kcore"))
+			f.insert(f.first("pivot_root")+1, child(&plan.Mknod{Path: "/null", Type: "c", Major: 1, Minor: 3, Mode: 0o666, Save: "early"},
+				&plan.MaskPath{Path: "/proc/kcore", Null: "early"})...)
+		}, refused: inTheEnd, grade: "B", reason: "not hidden: /proc/kcore"},
 		{name: "all masks before /proc is mounted", change: func(f forge) {
 			moved := child(&plan.Mknod{Path: "/null", Type: "c", Major: 1, Minor: 3, Mode: 0o666, Save: "early"})
 			f.p.Steps = slices.DeleteFunc(f.p.Steps, func(s plan.Step) bool {

@@ -49,6 +49,9 @@ func Repair(locks string, dir func(id string) string, nameFile func(id string) s
 	return errors.Join(errs...)
 }
 
+// ErrKilled is State.Error of a container whose supervisor was killed while it ran.
+const ErrKilled = "its supervisor was killed"
+
 // ErrWaiting is the error in the state of a container that nobody will start again, though its policy wants it.
 const ErrWaiting = "its supervisor was killed while it waited to start it again"
 
@@ -93,7 +96,7 @@ func RepairOne(dir, nameFile string) error {
 		return WriteState(dir, last)
 	}
 	*last = State{
-		Status: Exited, ExitCode: 137, Started: last.Started, Finished: time.Now().UTC(), Error: "its supervisor was killed", Times: last.Times,
+		Status: Exited, ExitCode: 137, Started: last.Started, Finished: time.Now().UTC(), Error: ErrKilled, Times: last.Times,
 		Restarts: last.Restarts,
 	}
 	event.Write(job.state(), event.New(event.Container, event.Die, job.Actor, "exitCode", "137"))
