@@ -100,6 +100,9 @@ type executed struct{ *supervise.Exec }
 
 func (x *executed) wait(ctx context.Context) (ending, error) {
 	code, err := x.Wait(ctx)
+	if err == unix.EPIPE {
+		err = ErrOutputClosed
+	}
 	return ending{code: code}, err
 }
 

@@ -79,6 +79,7 @@ func (c *Caller) Start(j *ExecJob, sameBuild bool, streams [3]int, detachKeys []
 		return x, nil
 	case len(fds) > 1:
 		r.console = fds[1]
+		r.own(r.console)
 		// One loop carries all streams: a terminal that takes no more must not keep it from reading.
 		unix.SetNonblock(r.console, true)
 		r.streams = []*stream{{from: r.console, to: streams[1]}}
@@ -86,6 +87,7 @@ func (c *Caller) Start(j *ExecJob, sameBuild bool, streams [3]int, detachKeys []
 			r.streams = append(r.streams, &stream{from: streams[0], to: r.console, input: true, keys: newKeys(detachKeys)})
 		}
 	default:
+		r.own(e.mine[:]...)
 		r.streams = []*stream{{from: e.mine[1], to: streams[1]}, {from: e.mine[2], to: streams[2]}}
 		if j.Interactive {
 			r.streams = append(r.streams, &stream{from: streams[0], to: e.mine[0], input: true, close: true})
@@ -96,7 +98,8 @@ func (c *Caller) Start(j *ExecJob, sameBuild bool, streams [3]int, detachKeys []
 }
 
 // Wait carries input and output until the process ends, and returns its exit code; 0 at once for one in the background. With the
-// context it ends, too, and with ErrDetached when the detach keys are typed: the process goes on without its caller.
+// context it ends, too, with ErrDetached when the detach keys are typed, and with EPIPE when nobody reads what comes from a terminal: the
+// process goes on without its caller.
 func (x *Exec) Wait(ctx context.Context) (int, error) {
 	if x.detach {
 		return 0, nil
@@ -127,6 +130,9 @@ func (x *Exec) Wait(ctx context.Context) (int, error) {
 	case x.relay.left:
 		unix.Sendmsg(x.caller.conn, []byte{msgKeep}, nil, nil, unix.MSG_NOSIGNAL)
 		return 0, ErrDetached
+	case x.relay.unread:
+		unix.Sendmsg(x.caller.conn, []byte{msgKeep}, nil, nil, unix.MSG_NOSIGNAL)
+		return 0, unix.EPIPE
 	}
 	event, _, err := x.caller.receive()
 	if err != nil {
@@ -139,13 +145,10 @@ func (x *Exec) Wait(ctx context.Context) (int, error) {
 // Close leaves the process alone, and closes what Start opened. With ExecJob.HangUp a terminal is hung up, unless it was left by the detach
 // keys.
 func (x *Exec) Close() {
-	for _, s := range x.relay.streams {
-		if s.input && s.close && !s.ended {
-			unix.Close(s.to)
-		} else if !s.input && !s.ended {
-			unix.Close(s.from)
-		}
+	for fd := range x.relay.owned {
+		unix.Close(fd)
 	}
+	x.relay.owned = nil
 	unix.Close(x.relay.pidfd)
 	x.caller.Close()
 }
@@ -169,7 +172,26 @@ type relay struct {
 	conn, pidfd, console int
 	wake                 int // a descriptor that ends the relay when it becomes readable; -1: none
 	streams              []*stream
-	left                 bool // the detach keys were typed
+	owned                map[int]bool // descriptors to be closed in the end, of those that are still open
+	left                 bool         // the detach keys were typed
+	unread               bool         // nobody reads what comes from the terminal
+}
+
+func (r *relay) own(fds ...int) {
+	r.owned = map[int]bool{}
+	for _, fd := range fds {
+		if fd >= 0 {
+			r.owned[fd] = true
+		}
+	}
+}
+
+// shut closes a descriptor, once: by the time that somebody else comes to it, its number may be another one's.
+func (r *relay) shut(fd int) {
+	if r.owned[fd] {
+		delete(r.owned, fd)
+		unix.Close(fd)
+	}
 }
 
 // stream is one direction.
@@ -230,15 +252,19 @@ func (r *relay) step(buf []byte, timeout int, watch bool) bool {
 		if fds[i].Revents != 0 {
 			r.left = s.step(buf) || r.left
 		}
-		if s.broken { // nobody reads: the process gets SIGPIPE, or SIGHUP
-			unix.Close(s.from)
-			for _, t := range r.streams {
-				t.ended = t.ended || t.to == s.from
-			}
-			s.broken = false
+		switch {
+		case s.broken && s.from == r.console: // nobody reads: a terminal doesn't say so to its programs
+			r.unread = true
+		case s.broken: // the process gets SIGPIPE
+			r.shut(s.from)
+		case s.ended && s.close:
+			r.shut(s.to)
+		case s.ended && !s.input && s.from != r.console: // which is needed for its size, until Close
+			r.shut(s.from)
 		}
+		s.broken = false
 	}
-	return watch && (r.left || fds[len(fds)-1].Revents != 0)
+	return watch && (r.left || r.unread || fds[len(fds)-1].Revents != 0)
 }
 
 // step reads and writes a piece, each as far as it is possible without waiting. It returns true once the detach keys were typed.
@@ -249,7 +275,7 @@ func (s *stream) step(buf []byte) (leaves bool) {
 		case err == unix.EINTR || err == unix.EAGAIN:
 			return false
 		case n <= 0: // the end; EIO from a terminal whose last user is gone
-			s.end()
+			s.ended = true
 			return false
 		}
 		data, left := s.keys.filter(buf[:n])
@@ -273,13 +299,6 @@ func (s *stream) step(buf []byte) (leaves bool) {
 func ready(fds []unix.PollFd) bool {
 	n, err := unix.Poll(fds, 0)
 	return err == nil && n > 0
-}
-
-func (s *stream) end() {
-	s.ended = true
-	if s.close {
-		unix.Close(s.to)
-	}
 }
 
 // send sends the request with the child's ends of the pipes.

@@ -222,6 +222,7 @@ func TestRelay(t *testing.T) {
 		w.Close()
 	}()
 	loop := &relay{conn: -1, console: -1, wake: -1, streams: []*stream{{from: fromR, to: toW, close: true}, {from: otherR, to: otherToW}}}
+	loop.own(toW, otherR)
 	stop := make(chan bool)
 	go func() {
 		buf := make([]byte, chunk)
@@ -246,5 +247,8 @@ func TestRelay(t *testing.T) {
 	<-stop
 	if _, err := unix.Write(otherW, []byte("x")); err != unix.EPIPE {
 		t.Errorf("write to a stream that nobody reads: %v, want %v", err, unix.EPIPE)
+	}
+	if len(loop.owned) > 0 {
+		t.Errorf("still open: %v", loop.owned)
 	}
 }
