@@ -406,10 +406,6 @@ func hostileMounts() []hostilePlan {
 				&plan.OpenTree{Path: "/", Mounts: "mounts", Save: "evil"})
 			f.late(&plan.MoveMount{From: "evil", Target: "/mnt"})
 		}, refused: "step", grade: "F", reason: "/proc/2/root"},
-		{name: "the mounts of another process, with the namespace from nowhere", change: func(f forge) {
-			f.early(&plan.UserNamespace{Save: "mounts"}, &plan.OpenTree{Path: "/", Mounts: "mounts", Save: "evil"})
-			f.late(&plan.MoveMount{From: "evil", Target: "/mnt"})
-		}, refused: "step", grade: "F"},
 		{name: "the host's root as standard input", change: func(f forge) {
 			f.early(&plan.OpenTree{Path: "/", Save: "stdin"})
 		}, refused: "name of a stream", grade: "B"},
