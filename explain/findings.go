@@ -316,7 +316,8 @@ func (j *judge) namespaces() {
 		"leave out --pid=host")
 	j.add(v.Shares("ipc"), Moderate, "it shares System V IPC and message queues with the host", "programs of the host leave data there",
 		"leave out --ipc=host")
-	j.add(v.Joined["ipc"] != "", Low, "it shares System V IPC and message queues with another container", "what one leaves there, the other can change", "")
+	j.add(v.Joined["ipc"] != "", Low, "it shares System V IPC and message queues with another container",
+		"what one leaves there, the other can change", "")
 	j.add(v.Joined["pid"] != "", Low, "it sees the processes of another container", "those of its user can be signalled", "")
 	j.add(v.Shares("uts"), Low, "it shares the host's name", "", "")
 	j.add(v.Shares("cgroup"), Low, "it sees its place in the host's cgroup tree", "", "")
