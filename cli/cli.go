@@ -100,6 +100,7 @@ func table() []entry {
 		{"wait", containers, (*app).waitCommand},
 		{"pause", containers, (*app).pauseCommand},
 		{"unpause", containers, (*app).unpauseCommand},
+		{"update", containers, (*app).updateCommand},
 		{"rename", containers, (*app).renameCommand},
 		{"rm", containers, (*app).rmCommand},
 		{"pull", images, (*app).pullCommand},
@@ -374,7 +375,7 @@ func (a *app) containerCommand() *cobra.Command {
 		a.attachCommand(), a.commitCommand(), a.createCommand(), a.execCommand(), a.exportCommand(), a.inspectOf("container"),
 		a.killCommand(), a.logsCommand(), ls, a.pauseCommand(),
 		a.portCommand(), a.renameCommand(), a.restartCommand(), a.rmCommand(), a.runCommand(), a.startCommand(), a.statsCommand(),
-		a.stopCommand(), a.topCommand(), a.unpauseCommand(), a.waitCommand())
+		a.stopCommand(), a.topCommand(), a.unpauseCommand(), a.updateCommand(), a.waitCommand())
 }
 
 // each does something with every argument, goes on after an error, and fails at the end if there was one. What do returns

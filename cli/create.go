@@ -91,8 +91,6 @@ func (c *createFlags) register(fs *pflag.FlagSet, a *app) {
 	fs.StringVar(&o.LogDriver, "log-driver", "", "Where output goes: json-file, local, journald, none")
 	strs(&o.LogOpt, "log-opt", "", "Log option: max-size=16m, max-file=3, labels=, env=, tag=, mode=")
 	fs.BoolVar(&o.Remove, "rm", false, "Remove the container when it exits")
-	fs.StringVar(&o.Restart, "restart", "", "What happens when it exits by itself: no, on-failure[:N], always, unless-stopped, "+
-		"on-unhealthy[:N]")
 
 	// Health.
 	fs.StringVar(&o.HealthCmd, "health-cmd", "", "Command that says by its exit code whether the container is well")
@@ -110,20 +108,10 @@ func (c *createFlags) register(fs *pflag.FlagSet, a *app) {
 	a.insecureFlag(fs, &c.insecure)
 
 	// Limits.
-	kind(&o.Memory, "bytes", "memory", "m", "Memory limit")
-	kind(&o.MemorySwap, "bytes", "memory-swap", "", "Limit of memory and swap together; -1 is unlimited swap")
-	kind(&o.MemoryReservation, "bytes", "memory-reservation", "", "Soft memory limit")
+	limitFlags(fs, o, &c.pids)
 	fs.Int64Var(&c.swappiness, "memory-swappiness", -1, "Tune swappiness (0 to 100)")
 	fs.BoolVar(&o.OOMKillDisable, "oom-kill-disable", false, "Don't kill when memory runs out")
 	fs.IntVar(&o.OOMScoreAdj, "oom-score-adj", 0, "Tune the host's preference when memory runs out (-1000 to 1000)")
-	kind(&o.CPUs, "decimal", "cpus", "", "Number of processors")
-	fs.Int64VarP(&o.CPUShares, "cpu-shares", "c", 0, "Relative weight of processor time")
-	fs.Int64Var(&o.CPUPeriod, "cpu-period", 0, "Period of the CFS scheduler in microseconds")
-	fs.Int64Var(&o.CPUQuota, "cpu-quota", 0, "Quota of the CFS scheduler in microseconds")
-	fs.StringVar(&o.CpusetCpus, "cpuset-cpus", "", "Processors that may be used (0-3, 0,1)")
-	fs.StringVar(&o.CpusetMems, "cpuset-mems", "", "Memory nodes that may be used (0-3, 0,1)")
-	fs.Int64Var(&c.pids, "pids-limit", 0, "Limit of processes and threads (-1 is unlimited)")
-	fs.Uint16Var(&o.BlkioWeight, "blkio-weight", 0, "Relative weight of block I/O, 10 to 1000; 0 disables")
 	strs(&o.DeviceReadBps, "device-read-bps", "", "Limit bytes read per second (device:rate)")
 	strs(&o.DeviceWriteBps, "device-write-bps", "", "Limit bytes written per second (device:rate)")
 	strs(&o.DeviceReadIOps, "device-read-iops", "", "Limit reads per second (device:rate)")

@@ -22,6 +22,10 @@ type createCase struct {
 func lifeFlags() []createCase {
 	return []createCase{
 		{
+			[]string{"--cpu-rt-period", "1000000", "--cpu-rt-runtime", "950000", "i"},
+			container.Words{Image: "i", CPURTPeriod: 1000000, CPURTRuntime: 950000},
+		},
+		{
 			[]string{
 				"--restart", "on-failure:3", "--health-cmd", "a b", "--health-interval", "1s", "--health-timeout=2s",
 				"--health-retries=4", "i",

@@ -168,8 +168,6 @@ func instead(path string) string {
 	switch strings.TrimPrefix(path, "container ") {
 	case "cp":
 		return "glassbox exec -i CONTAINER tar -c PATH, and -x, copy files; a directory of the host can be there with -v"
-	case "update":
-		return "limits are given when a container is made"
 	case "prune", "image prune", "system", "builder":
 		return "glassbox rm and glassbox rmi remove what is named"
 	case "login", "logout":

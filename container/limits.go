@@ -16,12 +16,15 @@ type Limits struct {
 	OOMDisable  bool   `json:"oomKillDisable,omitempty"`    // v1 only
 	OOMScoreAdj int    `json:"oomScoreAdj,omitempty"`       // -1000 to 1000 (proc_pid_oom_score_adj(5))
 
-	NanoCPUs   int64  `json:"nanoCPUs,omitempty"`  // billionths of a processor; sets period and quota
-	CPUShares  int64  `json:"cpuShares,omitempty"` // 2 to 262144
-	CPUPeriod  int64  `json:"cpuPeriod,omitempty"` // microseconds
-	CPUQuota   int64  `json:"cpuQuota,omitempty"`  // microseconds
-	CpusetCPUs string `json:"cpusetCPUs,omitempty"`
-	CpusetMems string `json:"cpusetMems,omitempty"`
+	NanoCPUs  int64 `json:"nanoCPUs,omitempty"`  // billionths of a processor; sets period and quota
+	CPUShares int64 `json:"cpuShares,omitempty"` // 2 to 262144
+	CPUPeriod int64 `json:"cpuPeriod,omitempty"` // microseconds
+	CPUQuota  int64 `json:"cpuQuota,omitempty"`  // microseconds
+	// CPURTPeriod and CPURTRuntime are the period, and how much of it realtime processes may run, in microseconds; v1 only.
+	CPURTPeriod  int64  `json:"cpuRTPeriod,omitempty"`
+	CPURTRuntime int64  `json:"cpuRTRuntime,omitempty"`
+	CpusetCPUs   string `json:"cpusetCPUs,omitempty"`
+	CpusetMems   string `json:"cpusetMems,omitempty"`
 
 	Pids *int64 `json:"pids,omitempty"` // tasks; nil, 0: no limit of its own; -1: none
 
@@ -129,10 +132,22 @@ func parseThrottle(flag, text string, bytes bool) (Throttle, error) {
 
 // limits reads the words about limits.
 func (w *Words) limits() (Limits, error) {
+	l, err := w.parseLimits()
+	if err != nil {
+		return l, err
+	}
+	if err := l.Check(); err != nil {
+		return l, w.asTyped(err)
+	}
+	return l, nil
+}
+
+// parseLimits reads them without asking whether they make sense together.
+func (w *Words) parseLimits() (Limits, error) {
 	l := Limits{
 		Swappiness: w.MemorySwappiness, OOMDisable: w.OOMKillDisable, OOMScoreAdj: w.OOMScoreAdj, CPUShares: w.CPUShares, CPUPeriod: w.CPUPeriod,
 		CPUQuota: w.CPUQuota, CpusetCPUs: w.CpusetCpus, CpusetMems: w.CpusetMems, Pids: w.PidsLimit, BlkioWeight: w.BlkioWeight,
-		CgroupParent: w.CgroupParent,
+		CgroupParent: w.CgroupParent, CPURTPeriod: w.CPURTPeriod, CPURTRuntime: w.CPURTRuntime,
 	}
 	for _, s := range []struct {
 		flag, text string
@@ -189,9 +204,6 @@ func (w *Words) limits() (Limits, error) {
 		}
 		l.Ulimits = append(l.Ulimits, u)
 	}
-	if err := l.Check(); err != nil {
-		return l, w.asTyped(err)
-	}
 	return l, nil
 }
 
@@ -233,6 +245,10 @@ func (l *Limits) Check() error {
 		return Invalid("--cpu-period: CPU CFS period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
 	case l.CPUQuota > 0 && l.CPUQuota < 1000:
 		return Invalid("--cpu-quota: CPU CFS quota can not be less than 1ms (i.e. 1000)")
+	case l.CPURTPeriod < 0 || l.CPURTPeriod > 1000000:
+		return Invalid("--cpu-rt-period: %d: want microseconds, at most 1000000", l.CPURTPeriod)
+	case l.CPURTRuntime < 0 || l.CPURTRuntime > 1000000 || l.CPURTPeriod != 0 && l.CPURTRuntime > l.CPURTPeriod:
+		return Invalid("--cpu-rt-runtime: %d: want microseconds, at most --cpu-rt-period", l.CPURTRuntime)
 	case l.NanoCPUs != 0 && (l.CPUPeriod != 0 || l.CPUQuota != 0):
 		return Invalid("--cpus can't be set together with --cpu-period or --cpu-quota: it sets both")
 	case l.BlkioWeight != 0 && (l.BlkioWeight < 10 || l.BlkioWeight > 1000):

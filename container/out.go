@@ -24,7 +24,8 @@ func (c *Container) Words() Words {
 		DNS: o.DNS.Servers, DNSSearch: o.DNS.Search, DNSOption: o.DNS.Options, StopSignal: o.StopSignal, StopTimeout: o.StopTimeout,
 		Platform: o.Platform, CIDFile: o.CIDFile, Memory: o.typedSize("memory", l.Memory), MemorySwap: o.typedSize("memory-swap", l.MemorySwap),
 		MemoryReservation: o.typedSize("memory-reservation", l.Reservation), MemorySwappiness: l.Swappiness, OOMKillDisable: l.OOMDisable,
-		CPUShares: l.CPUShares, CPUPeriod: l.CPUPeriod, CPUQuota: l.CPUQuota, CpusetCpus: l.CpusetCPUs, CpusetMems: l.CpusetMems,
+		CPUShares: l.CPUShares, CPUPeriod: l.CPUPeriod, CPUQuota: l.CPUQuota,
+		CPURTPeriod: l.CPURTPeriod, CPURTRuntime: l.CPURTRuntime, CpusetCpus: l.CpusetCPUs, CpusetMems: l.CpusetMems,
 		PidsLimit: l.Pids, BlkioWeight: l.BlkioWeight, ConsoleSize: o.ConsoleSize, Flags: o.Origins,
 	}
 	if o.Rootfs != nil {

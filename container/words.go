@@ -88,6 +88,8 @@ type Words struct {
 	CPUShares         int64
 	CPUPeriod         int64 // microseconds
 	CPUQuota          int64 // microseconds
+	CPURTPeriod       int64 // microseconds
+	CPURTRuntime      int64 // microseconds
 	CpusetCpus        string
 	CpusetMems        string
 	PidsLimit         *int64

@@ -61,14 +61,18 @@ func (e *Engine) check(c *container.Container, job *supervise.Job, facts *host.F
 	check := &supervise.Check{
 		Health: *job.Health, ID: c.ID, State: job.State, Actor: job.Actor, Line: strings.Join(h.Args(), " "), Plan: out.Plan, Own: out.Own,
 	}
-	if r := job.Restart; r != nil && r.Unhealthy {
-		sig, err := ParseSignal(c.StopSignal())
-		if err != nil {
-			return nil, err
-		}
-		check.Stop, check.Patience = int(sig), time.Duration(stopSeconds(c, nil))*time.Second
+	return check, setStop(check, c, job)
+}
+
+// setStop says how a container is stopped that has become unhealthy, where its restart policy wants that.
+func setStop(check *supervise.Check, c *container.Container, job *supervise.Job) error {
+	check.Stop, check.Patience = 0, 0
+	if r := job.Restart; r == nil || !r.Unhealthy {
+		return nil
 	}
-	return check, nil
+	sig, err := ParseSignal(c.StopSignal())
+	check.Stop, check.Patience = int(sig), time.Duration(stopSeconds(c, nil))*time.Second
+	return err
 }
 
 // checkPlan compiles the start of a health check in a container whose first process has the given number and start time.

@@ -33,6 +33,7 @@ const (
 	Kill       = "kill" // attribute signal
 	Pause      = "pause"
 	Unpause    = "unpause"
+	Update     = "update"
 	Rename     = "rename" // attribute oldName
 	Destroy    = "destroy"
 	Attach     = "attach"

@@ -76,6 +76,10 @@ func (w *writer) cpu() error {
 	if n := uint64(l.CPUPeriod); n != 0 {
 		cpu.Period = &n
 	}
+	if n := uint64(l.CPURTPeriod); n != 0 {
+		cpu.RealtimePeriod = &n
+	}
+	cpu.RealtimeRuntime = given(l.CPURTRuntime)
 	quota, period := "cpu-quota", "cpu-period"
 	if l.NanoCPUs != 0 {
 		if l.NanoCPUs > int64(w.Facts.CPUs)*1e9 {
@@ -87,6 +91,8 @@ func (w *writer) cpu() error {
 	}
 	w.from("/linux/resources/cpu/quota", quota, "")
 	w.from("/linux/resources/cpu/period", period, "")
+	w.from("/linux/resources/cpu/realtimePeriod", "cpu-rt-period", "")
+	w.from("/linux/resources/cpu/realtimeRuntime", "cpu-rt-runtime", "")
 	w.from("/linux/resources/cpu/shares", "cpu-shares", "")
 	w.from("/linux/resources/cpu/cpus", "cpuset-cpus", "")
 	w.from("/linux/resources/cpu/mems", "cpuset-mems", "")

@@ -1,0 +1,97 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"glassbox/container"
+	"glassbox/engine"
+	"glassbox/explain"
+	"glassbox/plan"
+)
+
+// limitFlags are the flags of limits that run, create and update share.
+func limitFlags(fs *pflag.FlagSet, o *container.Words, pids *int64) {
+	kind := func(to *string, kind, name, short, usage string) { fs.VarP(text{to, kind}, name, short, usage) }
+	kind(&o.Memory, "bytes", "memory", "m", "Memory limit")
+	kind(&o.MemorySwap, "bytes", "memory-swap", "", "Limit of memory and swap together; -1 is unlimited swap")
+	kind(&o.MemoryReservation, "bytes", "memory-reservation", "", "Soft memory limit")
+	kind(&o.CPUs, "decimal", "cpus", "", "Number of processors")
+	fs.Int64VarP(&o.CPUShares, "cpu-shares", "c", 0, "Relative weight of processor time")
+	fs.Int64Var(&o.CPUPeriod, "cpu-period", 0, "Period of the CFS scheduler in microseconds")
+	fs.Int64Var(&o.CPUQuota, "cpu-quota", 0, "Quota of the CFS scheduler in microseconds")
+	fs.Int64Var(&o.CPURTPeriod, "cpu-rt-period", 0, "Period of the realtime scheduler in microseconds (cgroup v1)")
+	fs.Int64Var(&o.CPURTRuntime, "cpu-rt-runtime", 0, "Time for realtime processes in each period in microseconds (cgroup v1)")
+	fs.StringVar(&o.CpusetCpus, "cpuset-cpus", "", "Processors that may be used (0-3, 0,1)")
+	fs.StringVar(&o.CpusetMems, "cpuset-mems", "", "Memory nodes that may be used (0-3, 0,1)")
+	fs.Int64Var(pids, "pids-limit", 0, "Limit of processes and threads (-1 is unlimited)")
+	fs.Uint16Var(&o.BlkioWeight, "blkio-weight", 0, "Relative weight of block I/O, 10 to 1000; 0 disables")
+	fs.StringVar(&o.Restart, "restart", "", "What happens when it exits by itself: no, on-failure[:N], always, unless-stopped, "+
+		"on-unhealthy[:N]")
+}
+
+func (a *app) updateCommand() *cobra.Command {
+	var o container.Words
+	var pids int64
+	var dry bool
+	cmd := &cobra.Command{
+		Use:   "update [OPTIONS] CONTAINER [CONTAINER...]",
+		Short: "Change limits and restart policy of containers",
+		Long: `Change limits and restart policy of containers.
+
+One that runs has them at once, and each later start has them, too. A change that the kernel refuses leaves everything as it was.
+With --dry-run the steps are printed that the change would make, and nothing is done.`,
+		Example: `  glassbox update --memory 1g --cpus 2 web
+  glassbox update --restart unless-stopped web db
+  glassbox update --dry-run --pids-limit 200 web`,
+		Args:              atLeast(1),
+		ValidArgsFunction: a.completeContainers(true),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("pids-limit") {
+				o.PidsLimit = &pids
+			}
+			o.Flags = typed(cmd.LocalNonPersistentFlags())
+			delete(o.Flags, "dry-run")
+			if len(o.Flags) == 0 {
+				return &usageError{errors.New("you must provide one or more flags when using this command, such as --memory or --restart")}
+			}
+			return a.withEngine(args, func(e *engine.Engine, ref string) (string, error) {
+				u, err := e.Update(cmd.Context(), ref, o)
+				if err != nil {
+					return "", err
+				}
+				if dry {
+					return "", a.printUpdate(a.out, u)
+				}
+				return ref, e.Apply(cmd.Context(), u)
+			})
+		},
+	}
+	fs := cmd.Flags()
+	limitFlags(fs, &o, &pids)
+	fs.BoolVar(&dry, "dry-run", false, "Print the steps that it would make, and change nothing")
+	fs.SetNormalizeFunc(aliases)
+	return cmd
+}
+
+// printUpdate prints the steps of an update as explain prints those of a start.
+func (a *app) printUpdate(w io.Writer, u *engine.Update) error {
+	fmt.Fprintf(w, "container %s\n", u.Name)
+	p := &plan.Plan{Version: plan.Version, Steps: u.Steps}
+	for i := range u.Steps {
+		if err := explain.TextStep(w, p, i, false, a.textOptions(a.out, false)); err != nil {
+			return err
+		}
+	}
+	if len(u.Steps) == 0 && u.Limited {
+		fmt.Fprintln(w, "  it doesn't run: its next start has the new limits")
+	}
+	if u.Restart != "" {
+		fmt.Fprintf(w, "  restart policy from now on: %s\n", u.Restart)
+	}
+	return nil
+}

@@ -1,0 +1,87 @@
+package container
+
+import (
+	"maps"
+	"slices"
+)
+
+// UpdateFlags are the flags of run that Update takes: what of a container can be changed when it is made, and while it runs.
+func UpdateFlags() []string {
+	return []string{
+		"blkio-weight", "cpu-period", "cpu-quota", "cpu-rt-period", "cpu-rt-runtime", "cpu-shares", "cpus", "cpuset-cpus", "cpuset-mems",
+		"memory", "memory-reservation", "memory-swap", "pids-limit", "restart",
+	}
+}
+
+// Update returns the configuration with those limits, and that restart policy, that words say; w.Flags names them. As with Docker a zero
+// changes nothing: what was limited can be given more, and memory-swap and pids-limit can be let go by -1.
+func (c *Config) Update(w *Words) (*Config, error) {
+	limits, err := w.parseLimits()
+	if err != nil {
+		return nil, err
+	}
+	out := *c
+	l := &out.Limits
+	for _, n := range []struct{ from, to *int64 }{
+		{&limits.Memory, &l.Memory},
+		{&limits.MemorySwap, &l.MemorySwap},
+		{&limits.Reservation, &l.Reservation},
+		{&limits.CPUShares, &l.CPUShares},
+		{&limits.CPUPeriod, &l.CPUPeriod},
+		{&limits.CPUQuota, &l.CPUQuota},
+		{&limits.CPURTPeriod, &l.CPURTPeriod},
+		{&limits.CPURTRuntime, &l.CPURTRuntime},
+		{&limits.NanoCPUs, &l.NanoCPUs},
+	} {
+		if *n.from != 0 {
+			*n.to = *n.from
+		}
+	}
+	for _, s := range []struct{ from, to *string }{{&limits.CpusetCPUs, &l.CpusetCPUs}, {&limits.CpusetMems, &l.CpusetMems}} {
+		if *s.from != "" {
+			*s.to = *s.from
+		}
+	}
+	if limits.BlkioWeight != 0 {
+		l.BlkioWeight = limits.BlkioWeight
+	}
+	if limits.Pids != nil && *limits.Pids != 0 {
+		l.Pids = limits.Pids
+	}
+	switch given := &limits; {
+	case given.NanoCPUs != 0 && (c.Limits.CPUPeriod != 0 || c.Limits.CPUQuota != 0):
+		return nil, Invalid("--cpus: conflicting options: it sets period and quota, and the container has its own (--cpu-period, " +
+			"--cpu-quota)")
+	case c.Limits.NanoCPUs != 0 && (given.CPUPeriod != 0 || given.CPUQuota != 0):
+		return nil, Invalid("--cpu-period, --cpu-quota: conflicting options: the container has --cpus, which sets both: give --cpus")
+	case given.Memory != 0 && given.MemorySwap == 0 && l.MemorySwap > 0 && l.Memory > l.MemorySwap:
+		return nil, Invalid("--memory %s: memory limit should be smaller than already set memoryswap limit (%d), update the memoryswap at the "+
+			"same time: give --memory-swap", w.Memory, l.MemorySwap)
+	}
+	if err := l.Check(); err != nil {
+		return nil, w.asTyped(err)
+	}
+	if w.Restart != "" {
+		if out.Restart, err = ParseRestart(w.Restart); err != nil {
+			return nil, err
+		}
+		if c.Remove && !out.Restart.None() {
+			return nil, Invalid("--restart %s: restart policy cannot be updated because AutoRemove is enabled for the container: "+
+				"it is removed when it ends (--rm)", w.Restart)
+		}
+	}
+	out.Origins = maps.Clone(c.Origins)
+	if out.Origins == nil {
+		out.Origins = map[string]string{}
+	}
+	for flag, text := range w.Flags {
+		if slices.Contains(UpdateFlags(), flag) {
+			out.Origins[flag] = text
+		}
+	}
+	if limits.NanoCPUs != 0 {
+		delete(out.Origins, "cpu-period")
+		delete(out.Origins, "cpu-quota")
+	}
+	return &out, nil
+}
