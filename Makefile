@@ -34,6 +34,10 @@ install:
 	@test -x bin/glassbox -a -d bin/share || { echo 'run make first' >&2; exit 1; }
 	install -d '$(DESTDIR)$(PREFIX)/bin'
 	install -m 755 $(if $(filter aarch64,$(shell uname -m)),$(PROGRAMS:%=bin/arm64/%),$(PROGRAMS:%=bin/%)) '$(DESTDIR)$(PREFIX)/bin/'
+	install -d '$(DESTDIR)$(PREFIX)/lib/systemd/system'
+	sed 's|@PREFIX@|$(PREFIX)|' systemd/glassbox.service >'$(DESTDIR)$(PREFIX)/lib/systemd/system/glassbox.service'
+	chmod 644 '$(DESTDIR)$(PREFIX)/lib/systemd/system/glassbox.service'
+	@[ -n '$(DESTDIR)' ] || [ ! -d /run/systemd/system ] || { systemctl daemon-reload && systemctl enable glassbox.service; }
 	cd bin/share && find . -type f -exec install -D -m 644 '{}' '$(abspath $(DESTDIR)$(PREFIX))/share/{}' ';'
 
 demo: build

@@ -117,7 +117,7 @@ func (e *Engine) markStopped(c *container.Container) error {
 	if c.Config.Restart.None() {
 		return nil
 	}
-	return supervise.MarkStopped(e.dir(c.ID))
+	return supervise.MarkStopped(e.dir(c.ID), supervise.ByHand)
 }
 
 // halt waits until a container that is marked as stopped is over, though its supervisor may just be waiting to start it again, or have
@@ -329,7 +329,7 @@ func (e *Engine) lockStopped(
 				return nil, false, conflict("cannot remove container %q: it has been started: stop it before removing or force remove", ref)
 			}
 			if e.Kill(ctx, id, "KILL") != nil { // gone already, or nobody can say what it is: what is left is to wait for its end
-				_ = supervise.MarkStopped(e.dir(id))
+				_ = supervise.MarkStopped(e.dir(id), supervise.ByHand)
 				_ = e.signal(&container.Container{ID: id}, s, unix.SIGKILL)
 				supervise.Wake(s)
 			}

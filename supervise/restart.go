@@ -4,6 +4,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"glassbox/state"
 )
 
 // Restart is what a supervisor does when its container has ended by itself.
@@ -43,12 +45,33 @@ func (r *Restart) Next(e End, count int, last time.Duration) (wait time.Duration
 	return min(2*last, maxBackoff), true
 }
 
-// StoppedFile, in the container's directory, says that it was stopped by hand: its supervisor doesn't start it again, and neither does
-// the host's next start if the policy is unless-stopped. The next start takes it away. It is written before the container gets a signal.
+// StoppedFile, in the container's directory, says that it was stopped, and by whom: its supervisor doesn't start it again, and if it was by
+// hand neither does the host's next start where the policy is unless-stopped. The next start takes it away. It is written before the
+// container gets a signal.
 const StoppedFile = "stopped"
 
-// MarkStopped writes that a container was stopped by hand.
-func MarkStopped(dir string) error { return os.WriteFile(filepath.Join(dir, StoppedFile), nil, 0o600) }
+// Who has stopped a container whose policy would have started it again.
+const (
+	ByHand = "hand"
+	ByHost = "host" // it went down, and starts it when it is up again
+)
+
+// MarkStopped writes who stops a container.
+func MarkStopped(dir, who string) error {
+	return state.WriteFile(filepath.Join(dir, StoppedFile), []byte(who), 0o600)
+}
+
+// StoppedBy is who has stopped a container; empty: nobody.
+func StoppedBy(dir string) string {
+	data, err := state.ReadFile(filepath.Join(dir, StoppedFile))
+	switch {
+	case os.IsNotExist(err):
+		return ""
+	case string(data) == ByHost:
+		return ByHost
+	}
+	return ByHand
+}
 
 // MarkStarted takes that back.
 func MarkStarted(dir string) error {
@@ -58,7 +81,7 @@ func MarkStarted(dir string) error {
 	return nil
 }
 
-// WasStopped reports whether a container was stopped by hand.
+// WasStopped reports whether somebody has stopped a container.
 func WasStopped(dir string) bool {
 	_, err := os.Lstat(filepath.Join(dir, StoppedFile))
 	return err == nil
