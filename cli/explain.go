@@ -66,6 +66,7 @@ func (x *explainFlags) check() error {
 type subject struct {
 	plan  *plan.Plan
 	about explain.About
+	life  *engine.Life // of a container; nil: there is none, or nothing is known of it
 }
 
 func (x *explainFlags) print(a *app, s *subject) error {
@@ -73,7 +74,10 @@ func (x *explainFlags) print(a *app, s *subject) error {
 		if x.policy {
 			return explain.WritePolicy(w, x.format, s.plan, s.about, o)
 		}
-		return explain.Write(w, x.format, s.plan, s.about, o)
+		if err := explain.Write(w, x.format, s.plan, s.about, o); err != nil || x.format != "text" || s.life == nil {
+			return err
+		}
+		return a.explainLife(w, s.life, o)
 	})
 }
 
@@ -111,6 +115,9 @@ func (a *app) subjectOf(ctx context.Context, e *engine.Engine, ref string) (*sub
 	out := &subject{plan: s.Plan, about: explain.About{Title: s.Kind + " " + s.Name}}
 	switch {
 	case s.Container != nil:
+		if out.life, err = e.Life(ctx, s.Container.ID); err != nil {
+			return nil, err
+		}
 		o := s.Container.Words()
 		if s.Container.Fixed {
 			out.about.Name, out.about.Labels, out.about.Times = s.Container.Name, o.Label, s.Times
@@ -250,7 +257,7 @@ there: it is pulled only if --pull is given.`,
 			if err != nil {
 				return err
 			}
-			return x.print(a, &subject{p, a.about(titleOf(o), o)})
+			return x.print(a, &subject{p, a.about(titleOf(o), o), lifeOf(o)})
 		},
 	}
 	fs := cmd.Flags()

@@ -50,7 +50,7 @@ host.`,
 				return err
 			}
 			return a.each(args, func(ref string) (string, error) {
-				c, err := e.Inspect(ref)
+				c, err := e.Inspect(cmd.Context(), ref)
 				if err != nil {
 					return "", err
 				}

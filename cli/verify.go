@@ -12,6 +12,7 @@ import (
 	"glassbox/bundle"
 	"glassbox/engine"
 	"glassbox/plan"
+	"glassbox/supervise"
 	"glassbox/verify"
 )
 
@@ -82,10 +83,12 @@ type compared struct {
 	plan    *plan.Plan
 	target  verify.Target
 	refused string
+	life    *engine.Life // nil: of no container of the engine
 }
 
 func (a *app) verify(ctx context.Context, x *verifyFlags, args []string) error {
 	var reports []*verify.Report
+	var lives []*engine.Life
 	failed := 0
 	try := func(find func() (*compared, error)) {
 		c, err := find()
@@ -102,7 +105,7 @@ func (a *app) verify(ctx context.Context, x *verifyFlags, args []string) error {
 			return
 		}
 		r.Refused = c.refused
-		reports = append(reports, r)
+		reports, lives = append(reports, r), append(lives, c.life)
 	}
 	if x.plan != "" {
 		try(func() (*compared, error) {
@@ -115,7 +118,7 @@ func (a *app) verify(ctx context.Context, x *verifyFlags, args []string) error {
 				return nil, err
 			}
 			refused, err := e.Refused(ctx, p)
-			return &compared{p, verify.Target{PID: x.pid}, refused}, err
+			return &compared{p, verify.Target{PID: x.pid}, refused, nil}, err
 		})
 	} else {
 		names, find, err := a.liveContainers(ctx, x)
@@ -129,7 +132,7 @@ func (a *app) verify(ctx context.Context, x *verifyFlags, args []string) error {
 			try(func() (*compared, error) { return find(name) })
 		}
 	}
-	if err := a.printReports(x, reports); err != nil {
+	if err := a.printReports(x, reports, lives); err != nil {
 		return err
 	}
 	if failed > 0 {
@@ -165,7 +168,7 @@ func (a *app) liveContainers(ctx context.Context, x *verifyFlags) (names []strin
 		}
 		return names, func(id string) (*compared, error) {
 			p, pid, start, err := r.Live(id)
-			return &compared{p, verify.Target{Name: id, PID: pid, Start: start}, ""}, err
+			return &compared{p, verify.Target{Name: id, PID: pid, Start: start}, "", nil}, err
 		}, nil
 	}
 	e, err := a.open()
@@ -179,7 +182,9 @@ func (a *app) liveContainers(ctx context.Context, x *verifyFlags) (names []strin
 			return nil, nil, err
 		}
 		for _, s := range list {
-			names = append(names, nameOf(s))
+			if s.State != supervise.Restarting { // which has no process
+				names = append(names, nameOf(s))
+			}
 		}
 	}
 	return names, func(ref string) (*compared, error) {
@@ -187,11 +192,12 @@ func (a *app) liveContainers(ctx context.Context, x *verifyFlags) (names []strin
 		if err != nil {
 			return nil, err
 		}
-		return &compared{l.Plan, verify.Target{Name: l.Name, PID: l.PID, Start: l.Start}, ""}, nil
+		life, err := e.Life(ctx, l.ID)
+		return &compared{l.Plan, verify.Target{Name: l.Name, PID: l.PID, Start: l.Start}, "", life}, err
 	}, nil
 }
 
-func (a *app) printReports(x *verifyFlags, reports []*verify.Report) error {
+func (a *app) printReports(x *verifyFlags, reports []*verify.Report, lives []*engine.Life) error {
 	if x.asJSON {
 		enc := json.NewEncoder(a.out)
 		enc.SetEscapeHTML(false)
@@ -207,6 +213,9 @@ func (a *app) printReports(x *verifyFlags, reports []*verify.Report) error {
 		}
 		if err := r.WriteText(a.out, a.textOptions(a.out, x.verbose)); err != nil {
 			return err
+		}
+		if lives[i] != nil {
+			verifyLife(a.out, lives[i])
 		}
 	}
 	return nil

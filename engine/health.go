@@ -105,18 +105,47 @@ func (e *Engine) writeCheck(c *container.Container, job *supervise.Job, facts *h
 	return supervise.WriteCheck(job.Dir, check)
 }
 
-// CheckPlan is the plan by which a running container is asked how it is; nil if it isn't.
-func (e *Engine) CheckPlan(ctx context.Context, ref string) (*plan.Plan, error) {
+// Life is what there is of a container beyond one run.
+type Life struct {
+	Restart string // its restart policy, as --restart says it; empty: none
+	// Job is the policy by which its supervisor goes, of the last start or of an update since; the same, if nobody has written into the file.
+	Job      string
+	Restarts int // since somebody started it
+	// Check is its health check, with nothing left out; nil: there is none.
+	Check  *container.Health
+	Health *supervise.HealthState // nil: it was never asked
+	// Plan is that by which it is asked; nil unless it runs.
+	Plan *plan.Plan
+}
+
+// Life finds out what there is of a container beyond one run.
+func (e *Engine) Life(ctx context.Context, ref string) (*Life, error) {
 	c, s, err := e.load(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
-	if _, ok := checked(c); !ok || !s.Alive() {
-		return nil, nil
+	l := &Life{Restart: c.Config.Restart.Words(), Restarts: s.Restarts, Health: e.health(c, s)}
+	if c.Config.Restart.None() {
+		l.Restart = ""
+	}
+	h, ok := checked(c)
+	if ok {
+		l.Check = &h
+	}
+	if !s.Alive() {
+		return l, nil
 	}
 	job, err := supervise.ReadJob(e.dir(c.ID))
 	if err != nil {
 		return nil, err
+	}
+	if same := restarts(c); (same == nil) == (job.Restart == nil) && (same == nil || *same == *job.Restart) {
+		l.Job = l.Restart
+	} else if l.Job = "none"; job.Restart != nil {
+		l.Job = "another one"
+	}
+	if !ok {
+		return l, nil
 	}
 	facts, err := e.rootFacts(ctx)
 	if err != nil {
@@ -126,7 +155,8 @@ func (e *Engine) CheckPlan(ctx context.Context, ref string) (*plan.Plan, error) 
 	if err != nil {
 		return nil, err
 	}
-	return out.Plan, nil
+	l.Plan = out.Plan
+	return l, nil
 }
 
 // health is what the checks of a container have said; nil if nobody asks it. Of one that doesn't run it is unhealthy, as with Docker.

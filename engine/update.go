@@ -39,7 +39,7 @@ type Update struct {
 
 // Update finds out what an update of a container takes: words are those of container.UpdateFlags, and their Flags name them.
 func (e *Engine) Update(ctx context.Context, ref string, words container.Words) (*Update, error) {
-	c, s, err := e.load(ref)
+	c, s, err := e.load(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
@@ -60,7 +60,7 @@ func (e *Engine) Update(ctx context.Context, ref string, words container.Words) 
 	if c.Fixed {
 		return nil, unsupported("container %s runs a plan that was given (--plan): its limits are the plan's", c.Name)
 	}
-	facts, err := e.probe(ctx)
+	facts, err := e.Facts(ctx)
 	if err != nil {
 		return nil, err
 	}
