@@ -108,6 +108,8 @@ func (c *createFlags) register(fs *pflag.FlagSet, a *app) {
 	a.insecureFlag(fs, &c.insecure)
 
 	// Limits.
+	fs.BoolVar(&o.LimitHints, "limit-hints", false, "Tell programs in Go of their limits: GOMEMLIMIT is 90% of the memory limit, GOMAXPROCS "+
+		"the CPU quota rounded up, unless image or user set them")
 	limitFlags(fs, o, &c.pids)
 	fs.Int64Var(&c.swappiness, "memory-swappiness", -1, "Tune swappiness (0 to 100)")
 	fs.BoolVar(&o.OOMKillDisable, "oom-kill-disable", false, "Don't kill when memory runs out")

@@ -21,6 +21,7 @@ type createCase struct {
 // lifeFlags are those about a container's life.
 func lifeFlags() []createCase {
 	return []createCase{
+		{[]string{"--limit-hints", "i"}, container.Words{Image: "i", LimitHints: true}},
 		{
 			[]string{"--cpu-rt-period", "1000000", "--cpu-rt-runtime", "950000", "i"},
 			container.Words{Image: "i", CPURTPeriod: 1000000, CPURTRuntime: 950000},

@@ -35,7 +35,34 @@ type Limits struct {
 	WriteIOps   []Throttle `json:"writeIOps,omitempty"`
 
 	CgroupParent string   `json:"cgroupParent,omitempty"`
+	Hints        bool     `json:"hints,omitempty"` // the program is told of them, in variables: see Hints
 	Ulimits      []Ulimit `json:"ulimits,omitempty"`
+}
+
+// HintVariables tell a program in Go of its limits, which its runtime would find out late or not at all: a soft limit of memory
+// a tenth below that of the cgroup, so that garbage is collected before the kernel kills, and as many threads as there are processors. env is
+// what the program has already: what image or user set is left alone.
+func (l *Limits) HintVariables(env []string) []string {
+	if !l.Hints {
+		return nil
+	}
+	var out []string
+	add := func(name string, value int64) {
+		if _, set := LookupEnv(env, name); !set && value > 0 {
+			out = append(out, name+"="+strconv.FormatInt(value, 10))
+		}
+	}
+	add("GOMEMLIMIT", l.Memory/10*9) // bytes (runtime/debug.SetMemoryLimit)
+	const period = 100000            // what the kernel has where only a quota is given
+	switch {
+	case l.NanoCPUs > 0:
+		add("GOMAXPROCS", (l.NanoCPUs+1e9-1)/1e9)
+	case l.CPUQuota > 0 && l.CPUPeriod > 0:
+		add("GOMAXPROCS", (l.CPUQuota+l.CPUPeriod-1)/l.CPUPeriod)
+	case l.CPUQuota > 0:
+		add("GOMAXPROCS", (l.CPUQuota+period-1)/period)
+	}
+	return out
 }
 
 // Throttle is a limit of one block device.
@@ -147,7 +174,7 @@ func (w *Words) parseLimits() (Limits, error) {
 	l := Limits{
 		Swappiness: w.MemorySwappiness, OOMDisable: w.OOMKillDisable, OOMScoreAdj: w.OOMScoreAdj, CPUShares: w.CPUShares, CPUPeriod: w.CPUPeriod,
 		CPUQuota: w.CPUQuota, CpusetCPUs: w.CpusetCpus, CpusetMems: w.CpusetMems, Pids: w.PidsLimit, BlkioWeight: w.BlkioWeight,
-		CgroupParent: w.CgroupParent, CPURTPeriod: w.CPURTPeriod, CPURTRuntime: w.CPURTRuntime,
+		CgroupParent: w.CgroupParent, Hints: w.LimitHints, CPURTPeriod: w.CPURTPeriod, CPURTRuntime: w.CPURTRuntime,
 	}
 	for _, s := range []struct {
 		flag, text string
@@ -246,9 +273,9 @@ func (l *Limits) Check() error {
 	case l.CPUQuota > 0 && l.CPUQuota < 1000:
 		return Invalid("--cpu-quota: CPU CFS quota can not be less than 1ms (i.e. 1000)")
 	case l.CPURTPeriod < 0 || l.CPURTPeriod > 1000000:
-		return Invalid("--cpu-rt-period: %d: want microseconds, at most 1000000", l.CPURTPeriod)
+		return Invalid("--cpu-rt-period %d: want microseconds, at most 1000000", l.CPURTPeriod)
 	case l.CPURTRuntime < 0 || l.CPURTRuntime > 1000000 || l.CPURTPeriod != 0 && l.CPURTRuntime > l.CPURTPeriod:
-		return Invalid("--cpu-rt-runtime: %d: want microseconds, at most --cpu-rt-period", l.CPURTRuntime)
+		return Invalid("--cpu-rt-runtime %d: want microseconds, at most --cpu-rt-period", l.CPURTRuntime)
 	case l.NanoCPUs != 0 && (l.CPUPeriod != 0 || l.CPUQuota != 0):
 		return Invalid("--cpus can't be set together with --cpu-period or --cpu-quota: it sets both")
 	case l.BlkioWeight != 0 && (l.BlkioWeight < 10 || l.BlkioWeight > 1000):

@@ -26,7 +26,7 @@ func (c *Container) Words() Words {
 		MemoryReservation: o.typedSize("memory-reservation", l.Reservation), MemorySwappiness: l.Swappiness, OOMKillDisable: l.OOMDisable,
 		CPUShares: l.CPUShares, CPUPeriod: l.CPUPeriod, CPUQuota: l.CPUQuota,
 		CPURTPeriod: l.CPURTPeriod, CPURTRuntime: l.CPURTRuntime, CpusetCpus: l.CpusetCPUs, CpusetMems: l.CpusetMems,
-		PidsLimit: l.Pids, BlkioWeight: l.BlkioWeight, ConsoleSize: o.ConsoleSize, Flags: o.Origins,
+		PidsLimit: l.Pids, BlkioWeight: l.BlkioWeight, LimitHints: l.Hints, ConsoleSize: o.ConsoleSize, Flags: o.Origins,
 	}
 	if o.Rootfs != nil {
 		w.Rootfs, w.RootfsOverlay = o.Rootfs.Dir, o.Rootfs.Overlay

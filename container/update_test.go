@@ -113,3 +113,26 @@ func TestChecked(t *testing.T) {
 		}
 	}
 }
+
+// TestHintVariables: what is set is left alone, and what isn't limited has no hint.
+func TestHintVariables(t *testing.T) {
+	for _, tt := range []struct {
+		limits Limits
+		env    string
+		want   string
+	}{
+		{Limits{Memory: 100 << 20, NanoCPUs: 1500000000}, "", ""}, // not asked for
+		{Limits{Hints: true}, "", ""},
+		{Limits{Hints: true, Memory: 100 << 20, NanoCPUs: 1500000000}, "", "GOMEMLIMIT=94371840 GOMAXPROCS=2"},
+		{Limits{Hints: true, NanoCPUs: 2e9}, "", "GOMAXPROCS=2"},
+		{Limits{Hints: true, CPUQuota: 5000}, "", "GOMAXPROCS=1"},
+		{Limits{Hints: true, CPUQuota: 250000, CPUPeriod: 50000}, "", "GOMAXPROCS=5"},
+		{Limits{Hints: true, CPUQuota: -1, CPUPeriod: 50000}, "", ""},
+		{Limits{Hints: true, Memory: 100 << 20, NanoCPUs: 5e8}, "GOMEMLIMIT=off", "GOMAXPROCS=1"},
+		{Limits{Hints: true, Memory: 100 << 20, NanoCPUs: 5e8}, "GOMAXPROCS=", "GOMEMLIMIT=94371840"},
+	} {
+		if got := strings.Join(tt.limits.HintVariables(strings.Fields(tt.env)), " "); got != tt.want {
+			t.Errorf("%+v with %q: got %q, want %q", tt.limits, tt.env, got, tt.want)
+		}
+	}
+}

@@ -94,6 +94,7 @@ type Words struct {
 	CpusetMems        string
 	PidsLimit         *int64
 	BlkioWeight       uint16
+	LimitHints        bool     // GOMEMLIMIT and GOMAXPROCS
 	DeviceReadBps     []string // DEVICE:RATE
 	DeviceWriteBps    []string
 	DeviceReadIOps    []string

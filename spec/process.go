@@ -52,6 +52,7 @@ func (w *writer) process() error {
 	} else if home == "" {
 		p.Env, _ = container.MergeEnv(p.Env, nil, []string{"HOME=" + u.Home}) // as runc: an empty HOME is none
 	}
+	p.Env = append(p.Env, c.Limits.HintVariables(p.Env)...)
 
 	p.Cwd = "/"
 	if dir := ct.Workdir(); dir != "" {
