@@ -166,7 +166,11 @@ func (a *app) flagValues(cmd *cobra.Command, flag string) func() []string {
 			return words("stdin stdout stderr")
 		}
 	case "restart":
-		return words("no")
+		return words("no always unless-stopped on-failure on-failure: on-unhealthy on-unhealthy:")
+	case "restart-policy":
+		return func() []string { return systemdRestarts }
+	case "condition":
+		return words("not-running next-exit removed")
 	case "type":
 		return words("container image")
 	case "lesson":
@@ -197,7 +201,7 @@ func filterWords(cmd *cobra.Command) func() []string {
 			return strings.Fields("reference= dangling=true dangling=false label= before= since=")
 		}
 		return strings.Fields("status=running status=exited status=created status=paused name= id= label= ancestor= exited= network= volume= " +
-			"before= since=")
+			"before= since= status=restarting health=starting health=healthy health=unhealthy health=none")
 	}
 }
 
