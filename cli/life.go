@@ -57,8 +57,9 @@ func (a *app) explainLife(w io.Writer, l *engine.Life, o explain.TextOptions) er
 	if h == nil {
 		return nil
 	}
-	fmt.Fprintf(w, "\nHealth check: every %v its supervisor runs %s in it. It fails with another exit code than 0, or after %v, when all\n"+
-		"that it has started is ended; %d failures in a row make the container unhealthy.", h.Interval, explain.Quoted(h.Args()), h.Timeout, h.Retries)
+	fmt.Fprintf(w, "\nHealth check: every %v its supervisor runs %s in it. It fails with another exit code\n"+
+		"than 0, or after %v, when all that it has started is ended; %d failures in a row make the container unhealthy.",
+		h.Interval, explain.Quoted(h.Args()), h.Timeout, h.Retries)
 	if h.StartPeriod > 0 {
 		fmt.Fprintf(w, " In the first %v, until it succeeds, it comes every %v, and\nfailures don't count.", h.StartPeriod, h.StartInterval)
 	}
