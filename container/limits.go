@@ -39,9 +39,9 @@ type Limits struct {
 	Ulimits      []Ulimit `json:"ulimits,omitempty"`
 }
 
-// HintVariables tell a program in Go of its limits, which its runtime would find out late or not at all: a soft limit of memory a tenth below
-// that of the cgroup, so that garbage is collected before the kernel kills, and as many threads as there are processors. env is what the
-// program has already: what image or user set is left alone.
+// HintVariables tell a program in Go of its limits, which its runtime would find out late or not at all: a soft limit of memory a tenth
+// below that of the cgroup, so that garbage is collected before the kernel kills, and as many threads as there are processors. env is
+// what the program has already: what image or user set is left alone.
 func (l *Limits) HintVariables(env []string) []string {
 	if !l.Hints {
 		return nil
