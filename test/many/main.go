@@ -14,9 +14,12 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"glassbox/container"
 	"glassbox/engine"
 	"glassbox/event"
+	"glassbox/fork"
 )
 
 const callers = 32
@@ -42,6 +45,10 @@ func main() {
 	all.Wait()
 	if err := told(e, began); err != nil {
 		fmt.Fprintln(os.Stderr, err)
+		bad.Store(true)
+	}
+	if err := killed(e); err != nil {
+		fmt.Fprintln(os.Stderr, "after its supervisor was killed:", err)
 		bad.Store(true)
 	}
 	if list, err := e.List(context.Background(), engine.ListOptions{All: true}); err != nil || len(list) > 0 {
@@ -180,6 +187,43 @@ func beside(ctx context.Context, e *engine.Engine, id, name string) error {
 		return fmt.Errorf("unpause: %w", err)
 	}
 	return nil
+}
+
+// killed kills a supervisor under an engine that stays open: the next verb sees what is true, and the container starts again.
+func killed(e *engine.Engine) error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	const name = "orphan"
+	config := container.Config{Image: "busybox", Command: []string{"sleep", "1000"}}
+	if _, err := e.Create(ctx, engine.CreateOptions{Name: name, Config: config}); err != nil {
+		return err
+	}
+	for range 2 {
+		s, err := e.Start(ctx, name, engine.StartOptions{})
+		if err != nil {
+			return fmt.Errorf("start: %w", err)
+		}
+		s.Close()
+		d, err := e.Inspect(ctx, name)
+		if err != nil || !d.State.Running {
+			return fmt.Errorf("inspect: %+v, %w", d, err)
+		}
+		supervisor, err := fork.ReadStat(d.State.Pid)
+		if err != nil {
+			return err
+		}
+		if err := unix.Kill(supervisor.Parent, unix.SIGKILL); err != nil {
+			return err
+		}
+		for state := ""; state != "exited"; { // the kernel frees its lock when it has ended, which takes a moment
+			list, err := e.List(ctx, engine.ListOptions{All: true})
+			if err != nil || len(list) != 1 {
+				return fmt.Errorf("list: %v, %w", list, err)
+			}
+			state = list[0].State
+		}
+	}
+	return e.Remove(ctx, name, engine.RemoveOptions{})
 }
 
 // told checks that each container's story stands in the journal, in its order.
