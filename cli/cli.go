@@ -89,6 +89,8 @@ func table() []entry {
 		{"start", containers, (*app).startCommand},
 		{"exec", containers, (*app).execCommand},
 		{"attach", containers, (*app).attachCommand},
+		{"cp", containers, (*app).cpCommand},
+		{"diff", containers, (*app).diffCommand},
 		{"ps", containers, (*app).psCommand},
 		{"logs", containers, (*app).logsCommand},
 		{"stats", containers, (*app).statsCommand},
@@ -130,6 +132,7 @@ func table() []entry {
 		{"version", glass, (*app).versionCommand},
 		{"generate", groups, (*app).generateCommand},
 		{"container", groups, (*app).containerCommand},
+		{"volume", groups, (*app).volumeCommand},
 		{"image", groups, (*app).imageCommand},
 		{"manifest", groups, (*app).manifestCommand},
 	}
@@ -373,7 +376,7 @@ func (a *app) containerCommand() *cobra.Command {
 	ls := a.psCommand()
 	ls.Use = strings.Replace(ls.Use, "ps", "ls", 1)
 	ls.Aliases = []string{"list", "ps"}
-	return parent("container", "The commands on containers under one name",
+	return parent("container", "The commands on containers under one name", a.cpCommand(), a.diffCommand(),
 		a.attachCommand(), a.commitCommand(), a.createCommand(), a.execCommand(), a.exportCommand(), a.inspectOf("container"),
 		a.killCommand(), a.logsCommand(), ls, a.pauseCommand(),
 		a.portCommand(), a.renameCommand(), a.restartCommand(), a.rmCommand(), a.runCommand(), a.startCommand(), a.statsCommand(),

@@ -86,7 +86,7 @@ func TestMainErrors(t *testing.T) {
 		{"run --isolation hyperv x", 125, "glassbox: --isolation hyperv: docker has this flag, glassbox does not have it yet\n" +
 			"hint: default is what happens without it\n"},
 		{"swarm", 125, "glassbox: docker has the command swarm, glassbox does not have it yet\n"},
-		{"cp a b", 125, "glassbox: docker has the command cp, glassbox does not have it yet\nhint: "},
+		{"cp a b", 1, "glassbox: must specify at least one container source\n"},
 		{"ps --nope", 125, "glassbox: unknown flag: --nope\n"},
 		{"--nope ps", 125, "glassbox: unknown flag: --nope\nSee 'glassbox --help'.\n"},
 		{"ps x", 125, "glassbox: 'glassbox ps' accepts no arguments\n"},
@@ -112,7 +112,7 @@ func TestMainErrors(t *testing.T) {
 		{"inspect x", 1, "error: no such object: x\n"},
 		{"container inspect x", 1, "error: no such container: x\n"},
 		{"image inspect x", 1, "error: no such image: x\n"},
-		{"inspect --type volume x", 125, "glassbox: \"volume\" is not a valid value for --type"},
+		{"inspect --type sweet x", 125, "glassbox: \"sweet\" is not a valid value for --type"},
 		{"inspect -f {{.X x", 1, "glassbox: template parsing error: "},
 		{"rmi x", 1, "glassbox: image x: no such image\n"},
 		{"tag x y", 1, "glassbox: image x: no such image\n"},

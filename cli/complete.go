@@ -160,7 +160,7 @@ func (a *app) flagValues(cmd *cobra.Command, flag string) func() []string {
 	case "ulimit":
 		return words("nofile= nproc= core= memlock= stack= fsize= cpu= as= data= rss= locks= msgqueue= nice= rtprio= rttime= sigpending=")
 	case "mount":
-		return words("type=bind,source= type=tmpfs,target=")
+		return words("type=bind,source= type=tmpfs,target= type=volume,source= type=image,source=")
 	case "attach":
 		if isCreate(cmd) {
 			return words("stdin stdout stderr")
@@ -172,7 +172,7 @@ func (a *app) flagValues(cmd *cobra.Command, flag string) func() []string {
 	case "condition":
 		return words("not-running next-exit removed")
 	case "type":
-		return words("container image")
+		return words("container image volume")
 	case "lesson":
 		return func() []string {
 			var names []string
@@ -197,6 +197,12 @@ func (a *app) flagValues(cmd *cobra.Command, flag string) func() []string {
 
 func filterWords(cmd *cobra.Command) func() []string {
 	return func() []string {
+		if strings.Contains(cmd.CommandPath(), "volume") {
+			if cmd.Name() == "prune" {
+				return strings.Fields("label= label!=")
+			}
+			return strings.Fields("dangling=true dangling=false driver=local label= name=")
+		}
 		if strings.Contains(cmd.CommandPath(), "image") {
 			return strings.Fields("reference= dangling=true dangling=false label= before= since=")
 		}

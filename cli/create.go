@@ -142,8 +142,10 @@ func (c *createFlags) register(fs *pflag.FlagSet, a *app) {
 
 	// Files.
 	fs.BoolVar(&o.ReadOnly, "read-only", false, "Mount the root file system read-only")
-	strs(&o.Volume, "volume", "v", "Bind a path of the host (source:target[:options])")
-	strs(&o.Mount, "mount", "", "Mount (type=bind,source=…,target=…)")
+	strs(&o.Volume, "volume", "v", "Mount a volume or a path ([source:]target[:options])")
+	strs(&o.VolumesFrom, "volumes-from", "", "Mount what another container has mounted (container[:ro])")
+	fs.StringVar(&o.VolumeDriver, "volume-driver", "", "Driver of volumes that are made: local")
+	strs(&o.Mount, "mount", "", "Mount (type=…,source=…,target=…)")
 	strs(&o.Tmpfs, "tmpfs", "", "Mount a tmpfs (path[:options])")
 	kind(&o.ShmSize, "bytes", "shm-size", "", "Size of /dev/shm")
 

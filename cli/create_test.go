@@ -88,6 +88,10 @@ func TestCreateFlags(t *testing.T) {
 			[]string{"--mount", "type=bind,source=/a,target=/b", "i"},
 			container.Words{Image: "i", Mount: []string{"type=bind,source=/a,target=/b"}},
 		},
+		{
+			[]string{"--volumes-from", "a:ro", "--volumes-from", "b", "--volume-driver", "local", "i"},
+			container.Words{Image: "i", VolumesFrom: []string{"a:ro", "b"}, VolumeDriver: "local"},
+		},
 		{[]string{"--device", "/dev/fuse", "--device-cgroup-rule", "c 1:3 rwm", "i"}, container.Words{
 			Image: "i", Device: []string{"/dev/fuse"},
 			DeviceRule: []string{"c 1:3 rwm"},

@@ -35,7 +35,10 @@ func flagError(cmd *cobra.Command, err error) error {
 	return &usageError{plainFlagError(err)}
 }
 
-func isCreate(cmd *cobra.Command) bool { return cmd.Name() == "run" || cmd.Name() == "create" }
+// isCreate reports whether a command makes a container.
+func isCreate(cmd *cobra.Command) bool {
+	return cmd.Name() == "run" || cmd.Name() == "create" && (!cmd.HasParent() || cmd.Parent().Name() != "volume")
+}
 
 // exitCode is the one place where errors become exit codes:
 //

@@ -24,7 +24,7 @@ func (a *app) inspectCommand() *cobra.Command {
   glassbox inspect -f '{{.State.Pid}} {{.NetworkSettings.IPAddress}}' web
   glassbox inspect --type image debian`
 	cmd.ValidArgsFunction = a.completeObjects("")
-	cmd.Flags().StringVar(&kind, "type", "", "Only objects of this type (container|image)")
+	cmd.Flags().StringVar(&kind, "type", "", "Only objects of this type (container|image|volume)")
 	format := cmd.Flags().Lookup("format")
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
 		return a.inspect(cmd.Context(), kind, format.Value.String(), image.Platform{}, args)
@@ -47,6 +47,9 @@ func (a *app) inspectOf(kind string) *cobra.Command {
 			return a.inspect(cmd.Context(), kind, format, image.Platform(platform), args)
 		},
 	}
+	if kind == "volume" {
+		cmd.ValidArgsFunction = a.completeVolumes
+	}
 	if kind == "image" {
 		cmd.Flags().Var(&platform, "platform", "Platform that the image must be for (os[/arch[/variant]])")
 	}
@@ -55,8 +58,8 @@ func (a *app) inspectOf(kind string) *cobra.Command {
 }
 
 func (a *app) inspect(ctx context.Context, kind, format string, platform image.Platform, args []string) error {
-	if kind != "" && kind != "container" && kind != "image" {
-		return &usageError{fmt.Errorf("%q is not a valid value for --type: container or image", kind)}
+	if kind != "" && kind != "container" && kind != "image" && kind != "volume" {
+		return &usageError{fmt.Errorf("%q is not a valid value for --type: container, image or volume", kind)}
 	}
 	if format != "" && format != "json" { // before anything is looked up
 		if _, err := newTemplate(format); err != nil {
@@ -114,21 +117,27 @@ func object(kind string) string {
 	return kind
 }
 
-// lookup finds a container, or else an image.
+// lookup finds a container, or else an image, or else a volume.
 func lookup(ctx context.Context, e *engine.Engine, kind, ref string, platform image.Platform) (any, error) {
-	if kind != "image" {
+	if kind == "" || kind == "container" {
 		v, err := e.Inspect(ctx, ref)
 		if !errors.Is(err, engine.ErrNotFound) {
 			return v, err
 		}
 	}
-	if kind != "container" {
+	if kind == "" || kind == "image" {
 		i, err := e.InspectImage(ctx, ref, platform)
 		if err == nil {
 			return i, nil
 		}
 		if !errors.Is(err, image.ErrNotFound) && (!errors.Is(err, image.ErrReference) || !platform.IsZero()) {
 			return nil, err
+		}
+	}
+	if kind == "" || kind == "volume" {
+		v, err := e.Volume(ctx, ref)
+		if !errors.Is(err, engine.ErrNotFound) {
+			return v, err
 		}
 	}
 	return nil, errNoObject

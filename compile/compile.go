@@ -33,6 +33,9 @@ type MountExtra struct {
 	CopyUp     bool // what the root has at the destination is copied into the source: a volume that is used for the first time
 	// Namespace is the path of a mount namespace in which the source is, such as /proc/42/ns/mnt; "": the host's own.
 	Namespace string
+	// Volume is the volume's directory, in which the copy is prepared; empty: the source is filled as it is.
+	Volume  string
+	Beneath string // a place below the source, which is mounted in its stead; others may have made links there
 }
 
 // Input is what a plan depends on.

@@ -54,7 +54,7 @@ func (c *container) copies() {
 		if what == "tmpfs" {
 			c.add(plan.Host, plan.Mounts, &plan.RecvFD{Save: name}, ptr, "The tmpfs, which is not in the container yet.")
 		}
-		up := &plan.CopyUp{From: under, To: name, KeepMode: mode}
+		up := &plan.CopyUp{From: under, To: name, KeepMode: mode, Volume: c.Mounts[path.Clean("/"+m.Destination)].Volume}
 		if c.users == ownUsers {
 			m := c.idMap()
 			up.UID, up.GID = m.UID[0].Host, m.GID[0].Host

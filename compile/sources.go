@@ -250,7 +250,8 @@ func (c *container) idMappedSource(i int, m specs.Mount) error {
 			"The kernel takes the mapping of a mount's ids from a user namespace, which nobody lives in.")
 	}
 	c.add(plan.Host, plan.Sources, &plan.OpenTree{
-		Path: source, Recursive: slices.Contains(m.Options, "rbind"), Save: mountName(i), IDMap: from, IDMapRecursive: slices.Contains(m.Options,
+		Path: source, Beneath: c.Mounts[path.Clean("/"+m.Destination)].Beneath, Recursive: slices.Contains(m.Options, "rbind"),
+		Save: mountName(i), IDMap: from, IDMapRecursive: slices.Contains(m.Options,
 			"ridmap"),
 	}, ptr, sourceReason+" Its files have other owners in the container.")
 	return nil
@@ -263,9 +264,13 @@ func (c *container) bindSource(lane plan.Lane, i int, m specs.Mount) error {
 	if err != nil {
 		return err
 	}
+	extra := c.Mounts[path.Clean("/"+m.Destination)]
+	if extra.Beneath != "" && lane != plan.Host {
+		return fmt.Errorf("%s/source: a part of a volume can be mounted by who has privileges over the host's mounts only", ptr)
+	}
 	t := &plan.OpenTree{
-		Path: source, Recursive: slices.Contains(m.Options, "rbind"), Save: mountName(i),
-		MakeDir: lane == plan.Host && c.Mounts[path.Clean("/"+m.Destination)].MakeSource,
+		Path: source, Beneath: extra.Beneath, Recursive: slices.Contains(m.Options, "rbind"), Save: mountName(i),
+		MakeDir: lane == plan.Host && extra.MakeSource,
 	}
 	if path.Clean("/"+m.Destination) == "/proc" {
 		t.FSType = "proc"

@@ -46,7 +46,10 @@ type Config struct {
 	// Files.
 	ReadOnly bool    `json:"readOnly,omitempty"` // the root file system
 	Mounts   []Mount `json:"mounts,omitempty"`   // in the order in which they were asked for: of --tmpfs, -v, --mount
-	ShmSize  int64   `json:"shmSize,omitempty"`  // bytes of /dev/shm; 0: 64 MiB
+	// VolumesFrom are containers whose mounts it gets, too: CONTAINER[:MODE], by ID once it is made.
+	VolumesFrom  []string `json:"volumesFrom,omitempty"`
+	VolumeDriver string   `json:"volumeDriver,omitempty"` // of volumes that -v makes; empty: local
+	ShmSize      int64    `json:"shmSize,omitempty"`      // bytes of /dev/shm; 0: 64 MiB
 
 	// Network.
 	Endpoints  []Endpoint  `json:"endpoints,omitempty"` // empty: one on the default bridge

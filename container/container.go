@@ -25,7 +25,9 @@ import (
 )
 
 // Version is that of container.json as it is written today. Version 1 (no number in the file) stored [Words].
-const Version = 2
+//
+// In version 2 the volumes of the image were directories of the container's own.
+const Version = 3
 
 // What errors of this package and of the engine are, for errors.Is. Faces map each to an exit code or status.
 var (
@@ -60,6 +62,10 @@ type Container struct {
 	ImageID string    `json:"imageID,omitempty"` // digest of the image's configuration; empty with Rootfs
 	Image   *Image    `json:"image,omitempty"`   // what the image said when the container was made
 	Config  Config    `json:"config"`
+	// Inherited are the mounts that --volumes-from brought, as they were when the container was made.
+	Inherited []Mount `json:"inherited,omitempty"`
+	// Anonymous are the names of the volumes that were made for it alone: they go with it, if it is so wished.
+	Anonymous []string `json:"anonymous,omitempty"`
 	// Fixed says that it runs a plan that was given (replay.json), and no other.
 	Fixed bool `json:"fixed,omitempty"`
 }
@@ -122,7 +128,7 @@ func Read(data []byte) (*Container, error) {
 		}
 	}
 	config.Mounts = kept
-	c.Version, c.Config = Version, *config
+	c.Version, c.Config = 2, *config
 	return &c, nil
 }
 
@@ -175,28 +181,53 @@ func (c *Container) StopSignal() string {
 	return first(c.Config.StopSignal, c.image().StopSignal, "SIGTERM")
 }
 
-// Volume is an anonymous volume: a directory of the container's own for a path that the image calls a VOLUME. It goes with the container.
-type Volume struct {
-	Name   string // 64 hexadecimal digits, as Docker names those without a name
-	Target string // in the container
-	Dir    string // relative to the container's directory
-}
-
-// Volumes are those that the image asks for, but for places where something else was asked for, and for those of the kernel's file systems,
-// which an image has no say about (CVE-2019-16884).
-func (c *Container) Volumes() []Volume {
-	var out []Volume
+// Mounts are all mounts of the container, each target once: those that were asked for, those of other containers, and the image's volumes,
+// but for places of the kernel's file systems, which an image has no say about (CVE-2019-16884). Each volume has its name.
+func (c *Container) Mounts() []Mount {
+	var out []Mount
+	taken := func(target string) bool {
+		return slices.ContainsFunc(out, func(m Mount) bool { return m.Target == target })
+	}
+	for _, m := range slices.Concat(c.Config.Mounts, c.Inherited) {
+		if taken(m.Target) {
+			continue
+		}
+		if m.Anonymous() {
+			m.Source = c.volumeOf(m.Target)
+		}
+		out = append(out, m)
+	}
+	own := len(out)
 	for _, target := range c.image().Volumes {
 		target = path.Clean("/" + target)
 		top, _, _ := strings.Cut(target[1:], "/")
-		if top == "" || top == "proc" || top == "sys" || top == "dev" ||
-			slices.ContainsFunc(c.Config.Mounts, func(m Mount) bool { return m.Target == target }) {
+		if top == "" || top == "proc" || top == "sys" || top == "dev" || taken(target) {
 			continue
 		}
-		sum := sha256.Sum256([]byte(c.ID + "\x00" + target))
-		name := hex.EncodeToString(sum[:])
-		out = append(out, Volume{Name: name, Target: target, Dir: "volumes/" + name[:12]})
+		m := Mount{Type: Volume, Source: c.volumeOf(target), Target: target, Form: FormImage}
+		if c.Version == 2 {
+			m.Dir = "volumes/" + m.Source[:12]
+		}
+		out = append(out, m)
 	}
+	return append(slices.Clone(out[own:]), out[:own]...)
+}
+
+// volumeOf is the name of the volume that the container has at a place without having named it: 64 hexadecimal digits, as with Docker.
+func (c *Container) volumeOf(target string) string {
+	sum := sha256.Sum256([]byte(c.ID + "\x00" + target))
+	return hex.EncodeToString(sum[:])
+}
+
+// AnonymousVolumes are the names of the volumes that are made for the container alone, sorted.
+func (c *Container) AnonymousVolumes() []string {
+	var out []string
+	for _, m := range c.Mounts() {
+		if m.Type == Volume && m.Dir == "" && m.Source == c.volumeOf(m.Target) {
+			out = append(out, m.Source)
+		}
+	}
+	slices.Sort(out)
 	return out
 }
 

@@ -22,6 +22,7 @@ func (c *Container) Words() Words {
 		UTS: string(o.Namespaces.UTS), CgroupNS: string(o.Namespaces.Cgroup), CgroupParent: l.CgroupParent, OOMScoreAdj: l.OOMScoreAdj,
 		ShmSize: o.typedSize("shm-size", o.ShmSize), Network: ep.Network, PublishAll: o.PublishAll, IP: ep.IP, MAC: ep.MAC,
 		DNS: o.DNS.Servers, DNSSearch: o.DNS.Search, DNSOption: o.DNS.Options, StopSignal: o.StopSignal, StopTimeout: o.StopTimeout,
+		VolumesFrom: o.VolumesFrom, VolumeDriver: o.VolumeDriver,
 		Platform: o.Platform, CIDFile: o.CIDFile, Memory: o.typedSize("memory", l.Memory), MemorySwap: o.typedSize("memory-swap", l.MemorySwap),
 		MemoryReservation: o.typedSize("memory-reservation", l.Reservation), MemorySwappiness: l.Swappiness, OOMKillDisable: l.OOMDisable,
 		CPUShares: l.CPUShares, CPUPeriod: l.CPUPeriod, CPUQuota: l.CPUQuota,
@@ -136,19 +137,31 @@ func (c *Config) typedList(flag string, canonical []string) []string {
 // mountWords is the mount as --mount says it.
 func (m *Mount) mountWords() string {
 	words := []string{"type=" + string(m.Type)}
-	if m.Source != "" {
-		words = append(words, "source="+m.Source)
+	add := func(key, value string) {
+		if value != "" {
+			words = append(words, key+"="+value)
+		}
 	}
-	words = append(words, "target="+m.Target)
-	if m.ReadOnly {
-		words = append(words, "readonly")
+	flag := func(word string, on bool) {
+		if on {
+			words = append(words, word)
+		}
 	}
-	if m.Propagation != "" {
-		words = append(words, "bind-propagation="+m.Propagation)
+	add("source", m.Source)
+	add("target", m.Target)
+	flag("readonly", m.ReadOnly && m.Type != Layers)
+	add("bind-propagation", m.Propagation)
+	add("bind-recursive", string(m.Recursive))
+	flag("volume-nocopy", m.NoCopy)
+	add(string(m.Type)+"-subpath", m.Subpath)
+	for _, key := range sortedKeys(m.Labels) {
+		add("volume-label", key+"="+m.Labels[key])
 	}
-	if m.Recursive != Recursive {
-		words = append(words, "bind-recursive="+string(m.Recursive))
+	add("volume-driver", m.Driver)
+	for _, key := range sortedKeys(m.DriverOptions) {
+		add("volume-opt", key+"="+m.DriverOptions[key])
 	}
+	flag("idmap", m.IDMap)
 	for _, opt := range m.Options {
 		words = append(words, "tmpfs-"+opt)
 	}

@@ -50,7 +50,9 @@ type Words struct {
 	Sysctl        []string // KEY=VALUE
 	ShmSize       string
 	Tmpfs         []string // --tmpfs PATH[:OPTIONS]
-	Volume        []string // -v SOURCE:TARGET[:OPTIONS]
+	Volume        []string // -v [SOURCE:]TARGET[:OPTIONS]
+	VolumesFrom   []string // --volumes-from CONTAINER[:MODE]
+	VolumeDriver  string
 	Mount         []string // --mount type=bind,source=…,target=…
 	Device        []string // --device HOST[:CONTAINER[:rwm]]
 	DeviceRule    []string // --device-cgroup-rule "c 1:3 rwm"
@@ -344,6 +346,12 @@ func (w *Words) files(c *Config) error {
 		}
 		c.Mounts = append(c.Mounts, m)
 	}
+	for _, text := range w.VolumesFrom {
+		if _, _, err := ParseVolumesFrom(text); err != nil {
+			return err
+		}
+	}
+	c.VolumesFrom, c.VolumeDriver = w.VolumesFrom, w.VolumeDriver
 	if w.ShmSize == "" {
 		return nil
 	}

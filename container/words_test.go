@@ -58,43 +58,84 @@ func TestParseUlimit(t *testing.T) {
 }
 
 func TestMountFlags(t *testing.T) {
-	for _, text := range []string{"a:b:c:d", "relative", "/d:relative", "/d:/", "/d:/x:sideways", "name:/x", "/d:/x:ro,rw", "/d:/../x/.."} {
+	for _, text := range []string{
+		"a:b:c:d", "relative", ":/x:ro", "/d:relative", "/d:/", "/d:/x:sideways",
+		"/d:/x:ro,rw", "/d:/../x/..", "", ":", ":/x", "x:/y", "name:", "na/me:/x",
+		"-name:/x", "name:/x:rslave", "name:/x:shared", "/", "/x:",
+		"::", "n\x00me:/x", "/d:/x\x00y", "/d\x00:/x", "name:/x:taste",
+		strings.Repeat("n", 256) + ":/x",
+	} {
 		if m, err := ParseVolume(text, "/here"); err == nil {
-			t.Errorf("-v %s is accepted: %+v", text, m)
+			t.Errorf("-v %q is accepted: %+v", text, m)
 		}
 	}
 	for text, want := range map[string]Mount{
-		".:/x:ro,rslave": {
-			Type: Bind, Source: "/here", Target: "/x", ReadOnly: true, Propagation: "rslave", MakeSource: true, Form: FormVolume,
-			Origin: "-v .:/x:ro,rslave",
-		},
-		"../a/:/x/:rw,nosuid": {
-			Type: Bind, Source: "/a", Target: "/x", MakeSource: true, Options: []string{"nosuid"}, Form: FormVolume,
-			Origin: "-v ../a/:/x/:rw,nosuid",
-		},
+		".:/x:ro,rslave":      {Type: Bind, Source: "/here", Target: "/x", ReadOnly: true, Propagation: "rslave", MakeSource: true},
+		"../a/:/x/:rw,nosuid": {Type: Bind, Source: "/a", Target: "/x", MakeSource: true, Options: []string{"nosuid"}},
+		"data:/x":             {Type: Volume, Source: "data", Target: "/x"},
+		"da.t-a_1:/x/:ro,z":   {Type: Volume, Source: "da.t-a_1", Target: "/x", ReadOnly: true, Relabel: "z"},
+		"data:/x:nocopy":      {Type: Volume, Source: "data", Target: "/x", NoCopy: true},
+		"data:/x:idmap,Z":     {Type: Volume, Source: "data", Target: "/x", IDMap: true, Relabel: "Z"},
+		"/anon/":              {Type: Volume, Target: "/anon"},
+		"/anon:nocopy":        {Type: Volume, Target: "/anon", NoCopy: true},
 	} {
+		want.Form, want.Origin = FormVolume, "-v "+text
 		got, err := ParseVolume(text, "/here")
 		if d := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{})); err != nil || d != "" {
 			t.Errorf("-v %s: %v (-want +got):\n%s", text, err, d)
 		}
+		again, err := ParseVolume(got.Volume(), "/here")
+		if again.Origin = got.Origin; err != nil || !got.Anonymous() && cmp.Diff(got, again) != "" {
+			t.Errorf("-v %s is given back as %s: %v, %+v", text, got.Volume(), err, again)
+		}
 	}
 	for _, text := range []string{
-		"type=bind,source=/d", "type=bind,source=rel,target=/x", "type=taste,target=/x",
+		"type=bind,source=/d", "type=bind,source=rel,target=/x", "type=taste,target=/x", "type=bind,target=/x", "type=image,target=/x",
 		"type=tmpfs,target=/x,tmpfs-size=much", "type=tmpfs,target=/x,tmpfs-mode=9", "type=tmpfs,source=/y,target=/x",
-		"type=bind,source=/d,target=/x,sweet=1", "type=bind,source=/d,target=/x,readonly=perhaps", "type=volume,source=v,target=/x", "", "\"",
-		"type=bind,source=/d,target=/", "type=bind,source=/d,target=/x,tmpfs-size=1m",
+		"type=bind,source=/d,target=/x,sweet=1", "type=bind,source=/d,target=/x,readonly=perhaps", "", "\"",
+		"type=bind,source=/d,target=/", "type=bind,source=/d,target=/x,tmpfs-size=1m", "type=volume,source=v,target=/x", "source=a/b,target=/x",
+		"source=vol,target=/x,bind-recursive=disabled", "type=bind,source=/d,target=/x,volume-nocopy", "source=vol,target=/x,volume-subpath=/a",
+		"source=vol,target=/x,volume-subpath=../a", "source=vol,target=/x,volume-subpath=a/../../b", "source=vol,target=/x,volume-subpath=",
+		"type=bind,source=/d,target=/x,bind-recursive=readonly", "type=bind,source=/d,target=/x,bind-recursive=writable",
+		"type=bind,source=/d,target=/x,readonly,bind-recursive=readonly,bind-propagation=rslave",
+		"type=bind,source=/d,target=/x,bind-recursive=x",
+		"source=vol,target", "target=/x,volume-nocopy=perhaps", "type=tmpfs,target=/x,idmap", "type=bind,source=/d,target=/x,bind-propagation=x",
 	} {
 		if m, err := ParseMount(text); err == nil {
 			t.Errorf("--mount %s is accepted: %+v", text, m)
 		}
 	}
-	got, err := ParseMount("type=tmpfs,destination=/x,tmpfs-mode=1770,tmpfs-size=1m")
-	want := Mount{
-		Type: Tmpfs, Target: "/x", Options: []string{"size=1048576", "mode=1770"}, Form: FormMount,
-		Origin: "--mount type=tmpfs,destination=/x,tmpfs-mode=1770,tmpfs-size=1m",
+	for text, want := range map[string]Mount{
+		"type=tmpfs,destination=/x,tmpfs-mode=1770,tmpfs-size=1m": {Type: Tmpfs, Target: "/x", Options: []string{"size=1048576", "mode=1770"}},
+		"source=data,target=/x,volume-nocopy,volume-subpath=./a/b/,volume-label=k=v,volume-driver=local,volume-opt=type=none,readonly": {
+			Type: Volume, Source: "data", Target: "/x", NoCopy: true, Subpath: "a/b", Labels: map[string]string{"k": "v"}, Driver: "local",
+			DriverOptions: map[string]string{"type": "none"}, ReadOnly: true,
+		},
+		"target=/x": {Type: Volume, Target: "/x"},
+		"type=image,source=busybox,target=/x,image-subpath=bin": {
+			Type: Layers, Source: "busybox", Target: "/x", Subpath: "bin", ReadOnly: true,
+		},
+		"type=bind,src=/a,dst=/x,ro=true,bind-recursive=readonly,consistency=cached,idmap=true": {
+			Type: Bind, Source: "/a", Target: "/x", ReadOnly: true, Recursive: RecursiveReadOnly, IDMap: true,
+		},
+		"type=bind,src=/a,dst=/x,bind-nonrecursive,bind-propagation=shared": {
+			Type: Bind, Source: "/a", Target: "/x", Recursive: RecursiveDisabled, Propagation: "shared",
+		},
+	} {
+		want.Form, want.Origin = FormMount, "--mount "+text
+		got, err := ParseMount(text)
+		if d := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{})); err != nil || d != "" {
+			t.Errorf("--mount %s: %v (-want +got):\n%s", text, err, d)
+		}
+		again, err := ParseMount(got.mountWords())
+		if again.Origin = got.Origin; err != nil || cmp.Diff(got, again) != "" {
+			t.Errorf("--mount %s is given back as %s: %v, %+v", text, got.mountWords(), err, again)
+		}
 	}
-	if d := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{})); err != nil || d != "" {
-		t.Errorf("%v (-want +got):\n%s", err, d)
+	for _, text := range []string{"", ":ro", "c:", "c:x", "c:ro,x"} {
+		if _, _, err := ParseVolumesFrom(text); err == nil {
+			t.Errorf("--volumes-from %q is accepted", text)
+		}
 	}
 }
 

@@ -176,13 +176,20 @@ func joined(ip, port string) string {
 // HostConfig.Tmpfs only.
 func mounts(c *container.Container, dir string) []MountPoint {
 	out := []MountPoint{}
-	for _, v := range c.Volumes() {
-		out = append(out, MountPoint{
-			Type: "volume", Name: v.Name, Source: path.Join(dir, v.Dir), Destination: v.Target, Driver: "local", RW: true,
-		})
-	}
-	for _, m := range c.Config.Mounts {
+	for _, m := range c.Mounts() {
 		switch {
+		case m.Type == container.Volume:
+			p := MountPoint{
+				Type: "volume", Name: m.Source, Source: path.Join(path.Dir(path.Dir(dir)), "volumes", m.Source, "_data"), Destination: m.Target,
+				Driver: "local", RW: !m.ReadOnly,
+			}
+			if m.Dir != "" {
+				p.Source = path.Join(dir, m.Dir)
+			}
+			if m.Form != container.FormImage { // Docker marks those that were asked for as shared, with or without SELinux
+				p.Mode = first(m.Mode(), "z")
+			}
+			out = append(out, p)
 		case m.Type == container.Bind:
 			p := MountPoint{Type: "bind", Source: m.Source, Destination: m.Target, RW: !m.ReadOnly, Propagation: m.PropagationWord()}
 			if m.Form == container.FormVolume {
@@ -190,7 +197,7 @@ func mounts(c *container.Container, dir string) []MountPoint {
 			}
 			out = append(out, p)
 		case m.Form == container.FormMount:
-			out = append(out, MountPoint{Type: string(m.Type), Destination: m.Target, RW: !m.ReadOnly})
+			out = append(out, MountPoint{Type: string(m.Type), Source: m.Source, Destination: m.Target, RW: !m.ReadOnly})
 		}
 	}
 	return out

@@ -124,6 +124,11 @@ func config(c *container.Container) Config {
 			set(&out.ExposedPorts, p)
 		}
 	}
+	for _, m := range o.Mounts {
+		if m.Anonymous() && m.Form == container.FormVolume {
+			set(&out.Volumes, m.Target)
+		}
+	}
 	for _, p := range o.Ports {
 		set(&out.ExposedPorts, p.Key())
 	}
@@ -194,9 +199,13 @@ func emptyLists(h *HostConfig) {
 
 // askedMounts puts each mount where Docker has those of its flag: -v in Binds, --tmpfs in Tmpfs, --mount in Mounts.
 func askedMounts(o *container.Config, out *HostConfig) {
+	out.VolumesFrom, out.VolumeDriver = o.VolumesFrom, o.VolumeDriver
 	for _, m := range o.Mounts {
 		switch m.Form {
 		case container.FormVolume:
+			if m.Anonymous() { // Config.Volumes has it
+				continue
+			}
 			out.Binds = append(out.Binds, m.Volume())
 		case container.FormTmpfs:
 			if out.Tmpfs == nil {
@@ -212,6 +221,16 @@ func askedMounts(o *container.Config, out *HostConfig) {
 			}
 			if b != (BindOptions{}) {
 				w.BindOptions = &b
+			}
+			v := VolumeOptions{NoCopy: m.NoCopy, Labels: m.Labels, Subpath: m.Subpath}
+			if m.Driver != "" || m.DriverOptions != nil {
+				v.DriverConfig = &Driver{m.Driver, m.DriverOptions}
+			}
+			switch {
+			case m.Type == container.Volume && (v.NoCopy || v.Labels != nil || v.Subpath != "" || v.DriverConfig != nil):
+				w.VolumeOptions = &v
+			case m.Type == container.Layers && m.Subpath != "":
+				w.ImageOptions = &ImageOptions{m.Subpath}
 			}
 			if t := tmpfsOptions(m.Options); m.Type == container.Tmpfs && t != (TmpfsOptions{}) {
 				w.TmpfsOptions = &t

@@ -201,14 +201,35 @@ type TmpfsOptions struct {
 	Mode      uint32 `json:",omitempty"`
 }
 
+// VolumeOptions are those of a volume.
+type VolumeOptions struct {
+	NoCopy       bool              `json:",omitempty"`
+	Labels       map[string]string `json:",omitempty"`
+	Subpath      string            `json:",omitempty"`
+	DriverConfig *Driver           `json:",omitempty"`
+}
+
+// Driver is what makes a volume.
+type Driver struct {
+	Name    string            `json:",omitempty"`
+	Options map[string]string `json:",omitempty"`
+}
+
+// ImageOptions are those of an image that is mounted.
+type ImageOptions struct {
+	Subpath string `json:",omitempty"`
+}
+
 // Mount is a mount as it was asked for with --mount.
 type Mount struct {
-	Type         string        `json:",omitempty"`
-	Source       string        `json:",omitempty"`
-	Target       string        `json:",omitempty"`
-	ReadOnly     bool          `json:",omitempty"`
-	BindOptions  *BindOptions  `json:",omitempty"`
-	TmpfsOptions *TmpfsOptions `json:",omitempty"`
+	Type          string         `json:",omitempty"`
+	Source        string         `json:",omitempty"`
+	Target        string         `json:",omitempty"`
+	ReadOnly      bool           `json:",omitempty"`
+	BindOptions   *BindOptions   `json:",omitempty"`
+	VolumeOptions *VolumeOptions `json:",omitempty"`
+	ImageOptions  *ImageOptions  `json:",omitempty"`
+	TmpfsOptions  *TmpfsOptions  `json:",omitempty"`
 }
 
 // HostConfig is what a container asked of the host (types/container.HostConfig).

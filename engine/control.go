@@ -238,7 +238,7 @@ func (e *Engine) Restart(ctx context.Context, ref string, timeout *int) error {
 // RemoveOptions says how far removing goes.
 type RemoveOptions struct {
 	Force   bool // kill a running container
-	Volumes bool // also its anonymous volumes, which go with it in any case
+	Volumes bool // also the volumes that were made for it alone
 }
 
 // Remove removes a container that doesn't run, or any with Force.
@@ -283,14 +283,14 @@ func (e *Engine) Remove(ctx context.Context, ref string, o RemoveOptions) error 
 		if newer := container.NewerError(0); errors.As(unreadable, &newer) && !o.Force { // it is in order, and somebody else's
 			return conflict("cannot remove container %q: %v; --force removes it all the same", ref, unreadable)
 		}
-		return supervise.RemoveFiles(e.dir(id), e.nameFileOf(id))
+		return supervise.RemoveFiles(e.dir(id), e.nameFileOf(id), e.cfg.State, o.Volumes)
 	}
 	if again, err := e.readContainer(id); err == nil {
 		c = again // it may have got another name
 	} else if os.IsNotExist(err) {
 		return nil // somebody else was quicker, such as its own --rm
 	}
-	return e.remove(c)
+	return e.remove(c, o.Volumes || c.Config.Remove)
 }
 
 // dismiss ends a running container and its supervisor together, where nobody would miss what the supervisor does at the end: its part is
@@ -299,9 +299,9 @@ func (e *Engine) dismiss(c *container.Container, s *supervise.State) bool {
 	return s.Status == supervise.Running && !c.Config.Remove && supervise.Dismiss(e.dir(c.ID), s)
 }
 
-// remove removes a container whose lock is held.
-func (e *Engine) remove(c *container.Container) error {
-	if err := supervise.RemoveFiles(e.dir(c.ID), e.nameFile(c.Name)); err != nil {
+// remove removes a container whose lock is held, if so wished with the volumes that are its own.
+func (e *Engine) remove(c *container.Container, volumes bool) error {
+	if err := supervise.RemoveFiles(e.dir(c.ID), e.nameFile(c.Name), e.cfg.State, volumes); err != nil {
 		return err
 	}
 	e.forgetPaused(c.ID)

@@ -75,7 +75,7 @@ func (e *Engine) Create(ctx context.Context, o CreateOptions) (*container.Contai
 		}
 	}
 	if err := e.write(c); err != nil {
-		supervise.RemoveFiles(e.dir(c.ID), e.nameFileOf(c.ID))
+		supervise.RemoveFiles(e.dir(c.ID), e.nameFileOf(c.ID), e.cfg.State, true)
 		return nil, err
 	}
 	if e.sharesRun(ctx, c) == nil { // else there are no processes in it yet
@@ -92,6 +92,9 @@ func (e *Engine) describe(ctx context.Context, c *container.Container, facts *ho
 		return nil, err
 	}
 	if err := checkLog(c); err != nil {
+		return nil, err
+	}
+	if err := e.inherit(ctx, c); err != nil {
 		return nil, err
 	}
 	found := timed(ctx, "finds the image")
@@ -135,8 +138,15 @@ func (e *Engine) write(c *container.Container) error {
 	if err := e.takeName(c); err != nil {
 		return err
 	}
-	// Written last: a directory without it is no container, and repair takes it away.
-	return state.WriteJSON(filepath.Join(dir, supervise.ContainerFile), c)
+	back, err := e.takeVolumes(c)
+	if err == nil {
+		// Written last: a directory without it is no container, and repair takes it away.
+		err = state.WriteJSON(filepath.Join(dir, supervise.ContainerFile), c)
+	}
+	if err != nil {
+		back()
+	}
+	return err
 }
 
 // takeName makes the symbolic link that stands for the container's name. Making it is atomic, and fails if there is one.

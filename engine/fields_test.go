@@ -105,6 +105,15 @@ func TestEveryFieldCounts(t *testing.T) {
 		"Security.LabelDisable": "what there is anyway",
 		"Mounts.Form":           "inspect: in which list it stands",
 		"Endpoints.Name":        "not a flag yet: interfaces are named in order",
+		"Mounts.Subpath":        "tested below, as it is of a volume",
+		"Mounts.NoCopy":         "tested below, as it is of a volume",
+		"Mounts.Labels":         "of a volume that is made: Engine.takeVolumes",
+		"Mounts.Driver":         "of a volume that is made: Engine.takeVolumes",
+		"Mounts.DriverOptions":  "of a volume that is made: Engine.takeVolumes",
+		"Mounts.Relabel":        "inspect: processes of this engine have no SELinux label that files could fit",
+		"Mounts.Dir":            "of a volume of the image only, in containers of version 2",
+		"VolumesFrom":           "the mounts are taken over when the container is made: Engine.inherit",
+		"VolumeDriver":          "of a volume that is made: Engine.takeVolumes",
 	}
 	base := func() *container.Container {
 		words := container.Words{
@@ -151,6 +160,17 @@ func TestEveryFieldCounts(t *testing.T) {
 	for name := range told {
 		if !used[name] {
 			t.Errorf("%s is in the list, but no field", name)
+		}
+	}
+	for name, set := range map[string]func(*container.Mount){
+		"Subpath": func(m *container.Mount) { m.Subpath = "sub" }, "NoCopy": func(m *container.Mount) { m.NoCopy = true },
+		"ReadOnly": func(m *container.Mount) { m.ReadOnly = true }, "IDMap": func(m *container.Mount) { m.IDMap = true },
+	} {
+		c := base()
+		c.Config.Mounts[0].Type, c.Config.Mounts[0].Source = container.Volume, "data"
+		plain := effects(t, c)
+		if set(&c.Config.Mounts[0]); effects(t, c) == plain {
+			t.Errorf("%s of a volume changes nothing", name)
 		}
 	}
 	c := base()

@@ -175,7 +175,10 @@ func (e *Engine) gatherRootfs(c *container.Container, a *spec.Answers) error {
 
 // gatherMounts looks whether the sources of bind mounts are there, and whether volumes were in use.
 func (e *Engine) gatherMounts(c *container.Container, a *spec.Answers) error {
-	for _, m := range c.Config.Mounts {
+	for _, m := range c.Mounts() {
+		if m.Type == container.Layers {
+			return unsupported("%s: type=image is not supported yet", m.Origin)
+		}
 		// -v makes a directory where there is none, --mount refuses: Docker's difference, which scripts rely on.
 		if m.Type != container.Bind || m.MakeSource {
 			continue
@@ -184,12 +187,12 @@ func (e *Engine) gatherMounts(c *container.Container, a *spec.Answers) error {
 			return invalid("%s: bind source path does not exist: %w (--mount makes none, -v does)", m.Origin, errOf(err))
 		}
 	}
-	if len(c.Volumes()) > 0 {
+	if c.Version == 2 {
 		s, err := supervise.ReadState(e.dir(c.ID))
 		// A volume is filled from the image before its first use only: what a program has deleted there must not come back.
 		a.Used = err == nil && !s.Started.IsZero()
 	}
-	return nil
+	return e.gatherVolumes(c, a)
 }
 
 func (e *Engine) gatherDevices(c *container.Container, a *spec.Answers) error {
@@ -305,8 +308,7 @@ func shareable(c *container.Container) bool {
 	own := func(target string) bool { return path.Clean(target) == "/dev/shm" }
 	ipc := c.Config.Namespaces.IPC
 	return (ipc == "shareable" || ipc.IsHost() || ipc.Container() != "") &&
-		!slices.ContainsFunc(c.Config.Mounts, func(m container.Mount) bool { return own(m.Target) }) &&
-		!slices.ContainsFunc(c.Volumes(), func(v container.Volume) bool { return own(v.Target) })
+		!slices.ContainsFunc(c.Mounts(), func(m container.Mount) bool { return own(m.Target) })
 }
 
 // sharesRun makes sure that the containers run whose namespaces are shared.

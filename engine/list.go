@@ -182,7 +182,7 @@ func (e *Engine) filter(ctx context.Context, texts []string) (func(*container.Co
 				case "network":
 					return c.Network() == v
 				case "volume":
-					return slices.ContainsFunc(c.Config.Mounts, func(m container.Mount) bool { return m.Source == v || m.Target == v })
+					return slices.ContainsFunc(c.Mounts(), func(m container.Mount) bool { return m.Source == v || m.Target == v })
 				case "label":
 					k, want, exact := strings.Cut(v, "=")
 					got, ok := c.Labels()[k]

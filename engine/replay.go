@@ -74,7 +74,7 @@ func (e *Engine) CreateFixed(ctx context.Context, p *plan.Plan, o CreateOptions)
 		err = state.WriteJSON(filepath.Join(e.dir(c.ID), replayFile), p)
 	}
 	if err != nil {
-		supervise.RemoveFiles(e.dir(c.ID), e.nameFileOf(c.ID))
+		supervise.RemoveFiles(e.dir(c.ID), e.nameFileOf(c.ID), e.cfg.State, true)
 		return nil, err
 	}
 	e.happened(c, event.Create)

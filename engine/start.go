@@ -147,7 +147,7 @@ func (e *Engine) Start(ctx context.Context, ref string, o StartOptions) (*Sessio
 		// The supervisor was killed, or never came to be: what it left is repaired while the lock is still ours.
 		err = errors.Join(err, supervise.RepairOne(e.dir(id), e.nameFile(c.Name)))
 		if c.Config.Remove {
-			err = errors.Join(err, e.remove(c))
+			err = errors.Join(err, e.remove(c, true))
 		}
 		return nil, err
 	}
@@ -159,7 +159,7 @@ func (e *Engine) Start(ctx context.Context, ref string, o StartOptions) (*Sessio
 // notStarted records why a container could not even be tried.
 func (e *Engine) notStarted(c *container.Container, err error) error {
 	if c.Config.Remove {
-		err = errors.Join(err, e.remove(c))
+		err = errors.Join(err, e.remove(c, true))
 	} else if s, stateErr := supervise.ReadState(e.dir(c.ID)); stateErr == nil {
 		// It stays what it was, created or exited, and says why it didn't start.
 		s.ExitCode, s.Error = 125, err.Error()
@@ -221,6 +221,7 @@ func (e *Engine) job(ctx context.Context, c *container.Container, o StartOptions
 	}
 	job := e.supervisorJob(c, s, out)
 	job.State, job.Actor = e.cfg.State, actor(c)
+	job.Volumes = volumeUses(c)
 	job.Network, job.Detached, job.DetachKeys = w.job, !o.Attach, o.DetachKeys
 	if job.Health != nil {
 		if err := e.writeCheck(c, job, facts); err != nil {

@@ -55,6 +55,8 @@ const (
 	Export       = "export"
 	Connect      = "connect"
 	Disconnect   = "disconnect"
+	Mount        = "mount" // attributes container, destination, propagation, read/write
+	Unmount      = "unmount"
 )
 
 // The journal in the directory of state, and its bound in bytes: about 800 events, and as many again; Docker's daemon remembers 256.

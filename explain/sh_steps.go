@@ -49,8 +49,8 @@ func (s *shell) commands(op plan.Op) ([]string, bool) {
 		if o.Mounts != "" {
 			return none()
 		}
-		s.opened[o.Save] = o.Path
-		if o.IDMap != "" || o.Device != "" {
+		s.opened[o.Save] = path.Join(o.Path, o.Beneath)
+		if o.IDMap != "" || o.Device != "" || o.Beneath != "" {
 			return none()
 		}
 		if o.MakeDir {

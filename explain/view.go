@@ -3,6 +3,7 @@ package explain
 import (
 	"cmp"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
@@ -229,7 +230,7 @@ func (r *reader) step(s plan.Step) bool {
 			v.DeviceRules = filterRules(o)
 		}
 	case *plan.OpenTree:
-		r.opened[o.Save], r.recursive[o.Save] = o.Path, o.Recursive
+		r.opened[o.Save], r.recursive[o.Save] = path.Join(o.Path, o.Beneath), o.Recursive
 		if o.Mounts != "" {
 			r.opened[o.Save] = plan.UnderRoot(r.opened[o.Mounts], o.Path)
 		}

@@ -44,6 +44,9 @@ func (x *execution) copyUp(o *plan.CopyUp) error {
 	if a.Dev == b.Dev && a.Ino == b.Ino {
 		return nil // there was no directory
 	}
+	if o.Volume != "" {
+		return FillVolume(o.Volume, source)
+	}
 	if o.UID == 0 && o.GID == 0 {
 		return copyDir(source, target, &a, !o.KeepMode)
 	}

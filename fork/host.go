@@ -26,6 +26,9 @@ func openTree(o *plan.OpenTree, users int) (int, error) {
 	if o.Mounts != "" {
 		return openOthers(o, flags)
 	}
+	if o.Beneath != "" {
+		return openBeneath(o, flags, users)
+	}
 	fd, err := unix.OpenTree(unix.AT_FDCWD, o.Path, flags)
 	if err == unix.ENOENT && o.MakeDir {
 		if err := os.MkdirAll(o.Path, 0o755); err != nil {
@@ -36,6 +39,49 @@ func openTree(o *plan.OpenTree, users int) (int, error) {
 	if err != nil {
 		return -1, &os.PathError{Op: "open_tree", Path: o.Path, Err: err}
 	}
+	return finishTree(o, fd, users)
+}
+
+// openBeneath clones what lies beneath a directory that containers write to. They can put a link in any component's place at any time: the
+// kernel refuses one that leads out (EXDEV), and what it has found is cloned by its descriptor, not by its name once more (the sub-path
+// faults of other engines, CVE-2021-25741 and CVE-2017-1002101).
+func openBeneath(o *plan.OpenTree, flags uint, users int) (int, error) {
+	fail := func(err error) (int, error) {
+		switch err {
+		case unix.EXDEV:
+			err = fmt.Errorf("it leads out of the volume")
+		case unix.ENOENT:
+			err = fmt.Errorf("cannot access path: %w", err)
+		}
+		return -1, fmt.Errorf("subpath %q of %s: %w", o.Beneath, o.Path, err)
+	}
+	dir, err := unix.Open(o.Path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fail(err)
+	}
+	defer unix.Close(dir)
+	how := unix.OpenHow{
+		Flags:   unix.O_PATH | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS,
+	}
+	at, err := unix.Openat2(dir, o.Beneath, &how)
+	for n := 0; n < 1000 && (err == unix.EAGAIN || err == unix.EINTR); n++ { // something was renamed meanwhile (openat2(2))
+		at, err = unix.Openat2(dir, o.Beneath, &how)
+	}
+	if err != nil {
+		return fail(err)
+	}
+	defer unix.Close(at)
+	fd, err := unix.OpenTree(at, "", flags|unix.AT_EMPTY_PATH)
+	if err != nil {
+		return fail(err)
+	}
+	return finishTree(o, fd, users)
+}
+
+// finishTree checks and changes a clone as the step says. It closes it on an error.
+func finishTree(o *plan.OpenTree, fd, users int) (int, error) {
+	var err error
 	if o.FSType == "proc" {
 		const rootInode = 1 // PROC_ROOT_INO
 		var fs unix.Statfs_t
@@ -59,7 +105,7 @@ func openTree(o *plan.OpenTree, users int) (int, error) {
 		}
 	}
 	if o.IDMap != "" {
-		flags = unix.AT_EMPTY_PATH
+		flags := uint(unix.AT_EMPTY_PATH)
 		if o.IDMapRecursive {
 			flags |= unix.AT_RECURSIVE
 		}
@@ -320,3 +366,6 @@ func (x *execution) affinity(o *plan.Affinity) error {
 	x.processors = &old
 	return unix.SchedSetaffinity(0, &set)
 }
+
+// OpenTree makes the step for whoever is no plan: a detached clone of a mount of the host. Mounts with ids of their own aren't made.
+func OpenTree(o *plan.OpenTree) (int, error) { return openTree(o, -1) }

@@ -95,8 +95,8 @@ func (l *lowering) recvTree(o *plan.RecvFD) error {
 // hostTree clones a mount of the host, seen from the child's mount namespace. What kind of file it is, is found out here, by the
 // parent: if it is another one by the time the child comes to it, mounting fails.
 func (l *lowering) hostTree(o *plan.OpenTree) error {
-	if o.IDMap != "" || o.Readonly || o.Mounts != "" {
-		return fmt.Errorf("the ids and the flags of a mount of the host are set by the parent")
+	if o.IDMap != "" || o.Readonly || o.Mounts != "" || o.Beneath != "" {
+		return fmt.Errorf("the ids and the flags of a mount of the host are set by the parent, who also looks beneath one")
 	}
 	if o.Device != "" {
 		if err := checkDevice(o); err != nil {

@@ -33,7 +33,10 @@ func newMountOp(kind string) Op {
 // OpenTree clones the mount at Path into a detached mount (open_tree(2) with OPEN_TREE_CLONE, Linux 5.2), so that the source
 // of a bind mount is fixed before the container can influence any name. In the child it is made before the root changes.
 type OpenTree struct {
-	Path      string `json:"path"`
+	Path string `json:"path"`
+	// Beneath is a place below Path that is cloned in its stead: links in it lead nowhere but below Path (openat2(2), RESOLVE_BENEATH),
+	// because somebody else may write there. The host's lane only.
+	Beneath   string `json:"beneath,omitempty"`
 	Recursive bool   `json:"recursive,omitempty"`
 	Save      string `json:"save"`
 	// MakeDir makes a directory with its parents, mode 0755, where the path leads to nothing. It stays when the container is gone.
@@ -59,7 +62,8 @@ func (*OpenTree) Kind() string { return "open_tree" }
 func (*OpenTree) Man() string { return "open_tree(2)" }
 
 func (o *OpenTree) String() string {
-	return fmt.Sprintf("clone the mount at %s as %s", o.Path, o.Save) + when(o.Mounts != "", ", in "+o.Mounts) +
+	return "clone the mount at " + o.Path + prefix(", of it what is beneath ", o.Beneath) + " as " + o.Save +
+		when(o.Mounts != "", ", in "+o.Mounts) +
 		when(o.Recursive, ", with the mounts below") +
 		when(o.MakeDir, ", a directory that is made if it is missing") + when(o.Readonly, ", read-only") +
 		when(o.Child, ", in the child's mount namespace, and send it") +
@@ -265,8 +269,11 @@ func (o *OpenDir) uses() []use { return []use{{o.Else, isMount | isDir}} }
 // CopyUp copies what is in a directory, which the child has sent, into a new file system or a volume: what an image has there shall be
 // in the mount that covers it.
 type CopyUp struct {
-	From     string `json:"from"`
-	To       string `json:"to"`
+	From string `json:"from"`
+	To   string `json:"to"`
+	// Volume is the directory of a volume, with its files in _data. It is filled if it is empty, and all at once: by way of _fill, which
+	// becomes _filled when it is whole, from where everything is renamed into _data. So what a killed copy left is known for what it is.
+	Volume   string `json:"volume,omitempty"`
 	KeepMode bool   `json:"keepMode,omitempty"` // the new root has a mode already
 	UID      uint32 `json:"uid,omitempty"`      // who makes the files, before they get their owners: somebody who exists in the
 	GID      uint32 `json:"gid,omitempty"`      // user namespace that the new file system belongs to
@@ -280,10 +287,17 @@ func (o *CopyUp) String() string {
 	if o.UID != 0 || o.GID != 0 {
 		return fmt.Sprintf("copy what is in %s into %s, made by %d:%d", o.From, o.To, o.UID, o.GID)
 	}
-	return "copy what is in " + o.From + " into " + o.To
+	return "copy what is in " + o.From + " into " + o.To + when(o.Volume != "", ", the volume "+path.Base(o.Volume)+", if that is empty")
 }
 
 func (*CopyUp) lanes() lanes { return hostLane }
+
+func (o *CopyUp) hostNames() []string {
+	if o.Volume == "" {
+		return nil
+	}
+	return []string{o.Volume}
+}
 
 func (o *CopyUp) uses() []use { return []use{{o.From, isReceived}, {o.To, isReceived | isMount}} }
 

@@ -235,7 +235,7 @@ func (t *Table) step(i int, s Step) {
 		case s.Lane == Child && t.entered:
 			t.saved[o.Save] = t.copy(i, o.Path, o.Recursive) // a path of the container
 		default:
-			t.saved[o.Save] = &Mounted{Type: "bind", Source: path.Clean(o.Path), Recursive: o.Recursive, Step: i}
+			t.saved[o.Save] = &Mounted{Type: "bind", Source: path.Join(o.Path, o.Beneath), Recursive: o.Recursive, Step: i}
 		}
 		t.saved[o.Save].ReadOnly = t.saved[o.Save].ReadOnly || o.Readonly
 	case *FSMount:

@@ -36,19 +36,82 @@ func (w *writer) mounts() error {
 	w.systemMounts()
 	first := len(w.spec.Mounts)
 	w.ownFiles()
-	for _, v := range w.Container.Volumes() {
-		// The directory is the engine's and empty, unless the container has run before.
-		w.mount(specs.Mount{Destination: v.Target, Type: "bind", Source: w.dir(v.Dir), Options: []string{"bind", "rprivate"}}, "image config")
-		w.out.Mounts[v.Target] = compile.MountExtra{MakeSource: true, CopyUp: !w.Answers.Used}
-	}
-	for _, m := range w.c.Mounts {
+	for _, m := range w.Container.Mounts() {
+		if m.Origin == "" && m.Form == container.FormImage {
+			m.Origin = "image config"
+		}
+		if m.Type == container.Volume {
+			w.volume(&m)
+			continue
+		}
 		w.mount(asked(&m), m.Origin)
 		if m.MakeSource {
 			w.out.Mounts[m.Target] = compile.MountExtra{MakeSource: true}
 		}
 	}
 	w.sortMounts(first)
+	return w.idMaps()
+}
+
+// volume adds a volume's mount. It begins with what the image has there, if it is empty.
+func (w *writer) volume(m *container.Mount) {
+	var extra compile.MountExtra
+	copied := *m
+	if m.Dir != "" { // of the container's own, which an older build made
+		copied.Source = w.dir(m.Dir)
+		extra = compile.MountExtra{MakeSource: true, CopyUp: !w.Answers.Used}
+	} else {
+		v := w.Answers.Volumes[m.Source]
+		dir := path.Join(w.Root, "volumes", m.Source)
+		copied.Source = v.Source
+		if v.Source == "" {
+			copied.Source = path.Join(dir, "_data")
+		}
+		extra = compile.MountExtra{CopyUp: !v.Filled && !m.NoCopy && m.Subpath == "", Beneath: m.Subpath}
+		if extra.CopyUp && !v.Device {
+			extra.Volume = dir
+		}
+	}
+	w.mount(asked(&copied), m.Origin)
+	w.out.Mounts[m.Target] = extra
+}
+
+// idMaps gives mounts with idmap their ids: who owns their files on the host, and who the container's user is, change places.
+func (w *writer) idMaps() error {
+	for _, m := range w.Container.Mounts() {
+		if !m.IDMap {
+			continue
+		}
+		owner := w.Answers.Owners[m.Target]
+		user := w.spec.Process.User
+		i := slices.IndexFunc(w.spec.Mounts, func(o specs.Mount) bool { return o.Destination == m.Target })
+		w.spec.Mounts[i].UIDMappings = swap(owner[0], user.UID)
+		w.spec.Mounts[i].GIDMappings = swap(owner[1], user.GID)
+	}
 	return nil
+}
+
+// swap maps all ids to themselves, but for two, which change places.
+func swap(a, b uint32) []specs.LinuxIDMapping {
+	const all = 1<<32 - 1 // the last one, 4294967295, is none
+	low, high := min(a, b), max(a, b)
+	var out []specs.LinuxIDMapping
+	add := func(from, to, size uint64) {
+		if size > 0 {
+			out = append(out, specs.LinuxIDMapping{ContainerID: uint32(from), HostID: uint32(to), Size: uint32(size)})
+		}
+	}
+	l, h := uint64(low), uint64(high)
+	add(0, 0, l)
+	if l == h {
+		add(l, l, all-l)
+		return out
+	}
+	add(l, h, 1)
+	add(l+1, l+1, h-l-1)
+	add(h, l, 1)
+	add(h+1, h+1, all-h-1)
+	return out
 }
 
 // systemMounts are those that every container has: what the kernel shows of itself, devices, shared memory.
@@ -132,7 +195,7 @@ func asked(m *container.Mount) specs.Mount {
 		return specs.Mount{Destination: m.Target, Type: "tmpfs", Source: "tmpfs", Options: opts}
 	}
 	bind := "rbind"
-	if m.Recursive == container.RecursiveDisabled {
+	if m.Recursive == container.RecursiveDisabled || m.Type == container.Volume { // nothing is mounted below a volume
 		bind = "bind"
 	}
 	opts := []string{bind}

@@ -40,16 +40,25 @@ type Input struct {
 
 // Answers is what the host said to the questions of one container. Fields whose question the container doesn't raise are empty.
 type Answers struct {
-	Hostname       string             // the host's own, for --network host
-	Passwd, Group  []byte             // /etc/passwd and /etc/group as the container will see them; nil where there is none
-	Devices        map[string][]Node  // by container.Device.Host: the node, or those below a directory
-	AllDevices     []Node             // of --privileged: those below /dev
-	Blocks         map[string]Node    // by the path of a throttle
-	SeccompProfile []byte             // contents of the file that Security.Seccomp names
-	Shared         map[string]Process // by kind of namespace (pid, ipc, net): the process of the container that has it
-	EtcFiles       []string           // of a plain directory as root: which of resolv.conf, hosts, hostname it has as regular files in /etc
-	SwapAccounting bool               // the kernel counts swap, so that a limit on it can be set
-	Used           bool               // the container has run before: its volumes have what the image has there
+	Hostname       string               // the host's own, for --network host
+	Passwd, Group  []byte               // /etc/passwd and /etc/group as the container will see them; nil where there is none
+	Devices        map[string][]Node    // by container.Device.Host: the node, or those below a directory
+	AllDevices     []Node               // of --privileged: those below /dev
+	Blocks         map[string]Node      // by the path of a throttle
+	SeccompProfile []byte               // contents of the file that Security.Seccomp names
+	Shared         map[string]Process   // by kind of namespace (pid, ipc, net): the process of the container that has it
+	EtcFiles       []string             // of a plain directory as root: which of resolv.conf, hosts, hostname it has as regular files in /etc
+	SwapAccounting bool                 // the kernel counts swap, so that a limit on it can be set
+	Used           bool                 // the container has run before: volumes of its own directory have what the image has there
+	Volumes        map[string]Volume    // by name; one that is missing is new
+	Owners         map[string][2]uint32 // by the target of a mount with idmap: whose its files are on the host
+}
+
+// Volume is what the host says of a volume.
+type Volume struct {
+	Source string // the directory that is mounted; empty: that of a volume without options, below Root
+	Filled bool   // it has files, or begins without what the image has
+	Device bool   // its files lie elsewhere: a copy can't be prepared beside them
 }
 
 // Node is a device node of the host.

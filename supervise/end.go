@@ -77,6 +77,7 @@ func (s *supervisor) wind(code int) error {
 	if s.state.OOMKilled {
 		events = append([]event.Event{event.New(event.Container, event.OOM, s.job.Actor)}, events...)
 	}
+	events = append(events, s.job.volumeEvents(event.Unmount)...)
 	event.Write(s.job.state(), events...) // before the state: who waits for the end finds them
 	return undone
 }
@@ -129,7 +130,7 @@ func (s *supervisor) failed(err error, code int) {
 // end writes the last state, or removes the container; one that can't be removed whole stays, with the reason in its state.
 func (s *supervisor) end() (left error) {
 	if s.job.Remove {
-		if left = RemoveFiles(s.job.Dir, s.job.NameFile); left != nil {
+		if left = RemoveFiles(s.job.Dir, s.job.NameFile, s.job.state(), true); left != nil {
 			s.state.Error = left.Error()
 		} else {
 			event.Write(s.job.state(), event.New(event.Container, event.Destroy, s.job.Actor))

@@ -31,13 +31,15 @@ import (
 
 // Files of a container, in its directory.
 const (
-	ContainerFile = "container.json" // what the container is; written last; renamed when the container is removed
-	goingFile     = "removed.json"   // container.json of one that is being removed
-	JobFile       = "start.json"     // the Job of the last start
-	PlanFile      = "plan.json"      // its plan
-	StateFile     = "state.json"     // the State
-	LogFile       = "log"            // and log.1, log.2 … older
-	fieldsFile    = "log.fields"     // Log.Fields of a container in the background, if there are any
+	ContainerFile = "container.json"       // what the container is; written last; renamed when the container is removed
+	goingFile     = "removed.json"         // container.json of one that is being removed
+	goingAllFile  = "removed-volumes.json" // the same, where its anonymous volumes go with it
+	VolumesFile   = "volumes.json"         // names of the volumes that are made for it alone; written before they are made
+	JobFile       = "start.json"           // the Job of the last start
+	PlanFile      = "plan.json"            // its plan
+	StateFile     = "state.json"           // the State
+	LogFile       = "log"                  // and log.1, log.2 … older
+	fieldsFile    = "log.fields"           // Log.Fields of a container in the background, if there are any
 )
 
 // A Job is what a supervisor has to do.
@@ -62,10 +64,11 @@ type Job struct {
 	Log        Log               `json:"log"`
 	Cgroups    map[string]string `json:"cgroups"` // as in compile.Output
 	Network    *Network          `json:"network,omitempty"`
-	Namespaces []string          `json:"namespaces"`     // those of the container that are not the host's
-	Process    Process           `json:"process"`        // what its first process is, and those that exec starts are, too
-	Undo       []plan.Step       `json:"undo,omitempty"` // takes back what outlives the container's processes
-	Plan       *plan.Plan        `json:"-"`              // in a file of its own, because it is large and seldom needed
+	Volumes    []VolumeUse       `json:"volumes,omitempty"` // for events
+	Namespaces []string          `json:"namespaces"`        // those of the container that are not the host's
+	Process    Process           `json:"process"`           // what its first process is, and those that exec starts are, too
+	Undo       []plan.Step       `json:"undo,omitempty"`    // takes back what outlives the container's processes
+	Plan       *plan.Plan        `json:"-"`                 // in a file of its own, because it is large and seldom needed
 }
 
 // Process is what exec takes over from a container's first process, ready to be used: looking it up again costs more than all else
@@ -83,6 +86,13 @@ type Process struct {
 	// Rlimits and OOMScoreAdj are those of the container's configuration: what it leaves to the host, exec does, too.
 	Rlimits     []plan.Rlimit `json:"rlimits,omitempty"`
 	OOMScoreAdj *int          `json:"oomScoreAdj,omitempty"`
+}
+
+// VolumeUse is a volume that a container has.
+type VolumeUse struct {
+	Name     string `json:"name"`
+	Target   string `json:"target"`
+	ReadOnly bool   `json:"readOnly,omitempty"`
 }
 
 // Network is what a container holds on the host beside links and rules.

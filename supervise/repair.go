@@ -78,7 +78,11 @@ func RepairOne(dir, nameFile string) error {
 		if job != nil {
 			nameFile = job.NameFile
 		}
-		return RemoveFiles(dir, nameFile)
+		stateDir := ""
+		if job != nil {
+			stateDir = job.state()
+		}
+		return RemoveFiles(dir, nameFile, stateDir, going)
 	}
 	last, err := ReadState(dir)
 	if err != nil {
@@ -99,7 +103,7 @@ func RepairOne(dir, nameFile string) error {
 		Status: Exited, ExitCode: 137, Started: last.Started, Finished: time.Now().UTC(), Error: ErrKilled, Times: last.Times,
 		Restarts: last.Restarts,
 	}
-	event.Write(job.state(), event.New(event.Container, event.Die, job.Actor, "exitCode", "137"))
+	event.Write(job.state(), append(job.volumeEvents(event.Unmount), event.New(event.Container, event.Die, job.Actor, "exitCode", "137"))...)
 	return WriteState(dir, last)
 }
 

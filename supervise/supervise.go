@@ -284,7 +284,7 @@ func (s *supervisor) start() error {
 		s.undo()
 		return err
 	}
-	event.Write(s.job.state(), event.New(event.Container, event.Start, s.job.Actor))
+	event.Write(s.job.state(), append(s.job.volumeEvents(event.Mount), event.New(event.Container, event.Start, s.job.Actor))...)
 	s.pipes = p
 	if s.job.Terminal {
 		s.console = os.NewFile(uintptr(s.proc.FDs["console"]), "console")

@@ -199,13 +199,13 @@ func TestRemoveFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Unmount(busy, unix.MNT_DETACH)
-	err := RemoveFiles(dir, name)
+	err := RemoveFiles(dir, name, "", false)
 	if err == nil || !strings.Contains(err.Error(), `"upper/a"`) {
 		t.Errorf("got %v, want an error that names what stays", err)
 	}
 	there("after an error", true, filepath.Join(dir, ContainerFile), filepath.Join(dir, StateFile), name)
 	unix.Unmount(busy, 0)
-	if err := RemoveFiles(dir, name); err != nil {
+	if err := RemoveFiles(dir, name, "", false); err != nil {
 		t.Error(err)
 	}
 	there("removed", false, dir, name)
@@ -240,11 +240,11 @@ func TestRemoveFiles(t *testing.T) {
 	unix.Getrlimit(unix.RLIMIT_NOFILE, &old)
 	unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 256, Max: old.Max})
 	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &old)
-	if err := RemoveFiles(dir, name); err != nil {
+	if err := RemoveFiles(dir, name, "", false); err != nil {
 		t.Error(err)
 	}
 	there("deep", false, dir, name)
-	if err := RemoveFiles(dir, name); err != nil {
+	if err := RemoveFiles(dir, name, "", false); err != nil {
 		t.Errorf("removed twice: %v", err)
 	}
 }

@@ -7,11 +7,15 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 
+	"glassbox/event"
 	"glassbox/fork"
 	"glassbox/host/remove"
 	"glassbox/network"
 	"glassbox/plan"
+	"glassbox/state"
+	"glassbox/volume"
 )
 
 // Undo takes back what the plan of a job made and gives its address back. Doing it twice does no harm.
@@ -49,15 +53,32 @@ func releaseNetwork(job *Job) {
 
 // RemoveFiles removes a container's name and directory, in an order in which a kill at any moment leaves either the container
 // or something that Repair takes for one that was never finished. If something can't be removed the container is there as before, with
-// what is left of its files, and can be removed again; the error says what.
-func RemoveFiles(dir, nameFile string) error {
-	// Out of everybody's sight in one step; the file itself goes last, because without it nobody would know of the rest.
-	seen, going := filepath.Join(dir, ContainerFile), filepath.Join(dir, goingFile)
-	if err := os.Rename(seen, going); err != nil && !os.IsNotExist(err) {
-		return err
+// what is left of its files, and can be removed again; the error says what. With volumes those go, too, that were made for it alone and
+// that no other container uses; so do those of a container that was never finished. Events of that go to the directory of state, if any.
+func RemoveFiles(dir, nameFile, stateDir string, volumes bool) error {
+	// Out of everybody's sight in one step; the file itself goes last, because without it nobody would know of the rest. Its name says
+	// what was wished, to whoever goes on after a kill.
+	seen := filepath.Join(dir, ContainerFile)
+	keep, all := filepath.Join(dir, goingFile), filepath.Join(dir, goingAllFile)
+	going := keep
+	if volumes {
+		going = all
 	}
-	// The container wrote what is in there: remove follows no links and crosses no mounts.
-	err := remove.Contents(dir, goingFile, StateFile)
+	if err := os.Rename(seen, going); err != nil {
+		if !os.IsNotExist(err) {
+			return err
+		}
+		if _, err := os.Lstat(keep); err == nil {
+			going = keep
+		} else {
+			going, volumes = all, true
+		}
+	}
+	err := removeVolumes(dir, stateDir, volumes)
+	if err == nil {
+		// The container wrote what is in there: remove follows no links and crosses no mounts.
+		err = remove.Contents(dir, filepath.Base(going), StateFile)
+	}
 	if err == nil && nameFile != "" {
 		if err = os.Remove(nameFile); os.IsNotExist(err) {
 			err = nil
@@ -71,4 +92,34 @@ func RemoveFiles(dir, nameFile string) error {
 	}
 	os.Rename(going, seen)
 	return err
+}
+
+// removeVolumes removes the volumes that were made for a container alone.
+func removeVolumes(dir, stateDir string, wanted bool) error {
+	var names []string
+	if !wanted || state.ReadJSON(filepath.Join(dir, VolumesFile), &names) != nil { // it has none
+		return nil
+	}
+	store := volume.Of(filepath.Dir(filepath.Dir(dir)), stateDir)
+	for _, name := range names {
+		err := store.Remove(name, filepath.Base(dir))
+		if err != nil && !errors.Is(err, volume.ErrNotFound) && !errors.Is(err, volume.ErrInUse) {
+			return err
+		}
+	}
+	return nil
+}
+
+// volumeEvents are what happens to a container's volumes at its start and its end.
+func (j *Job) volumeEvents(action string) []event.Event {
+	var out []event.Event
+	for _, v := range j.Volumes {
+		attributes := map[string]string{"container": j.ID, "driver": volume.Local}
+		if action == event.Mount {
+			attributes["destination"], attributes["propagation"] = v.Target, ""
+			attributes["read/write"] = strconv.FormatBool(!v.ReadOnly)
+		}
+		out = append(out, event.New(event.Volume, action, event.Actor{ID: v.Name, Attributes: attributes}))
+	}
+	return out
 }

@@ -102,4 +102,4 @@ func TestWrongLines(t *testing.T) {
 }
 
 // help reports whether a line is the name of a group, which is answered with help.
-func help(line string) bool { return line == "image" }
+func help(line string) bool { return line == "image" || line == "volume" }

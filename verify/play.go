@@ -51,7 +51,7 @@ func (t *table) play(i int, op plan.Op) {
 		if o.Mounts != "" {
 			break // of another container, which may be gone: that something is mounted at the target is all that can be said
 		}
-		n, more := t.clone(i, o.Path, o.Recursive)
+		n, more := t.clone(i, path.Join(o.Path, o.Beneath), o.Recursive)
 		if o.Readonly {
 			n.set(i, []string{"ro"}, nil)
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/moby/moby/api/types/container"
 	mobyimage "github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/system"
+	theirs "github.com/moby/moby/api/types/volume"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"glassbox/cgroup"
@@ -20,6 +21,7 @@ import (
 	"glassbox/image"
 	"glassbox/plan"
 	"glassbox/supervise"
+	"glassbox/volume"
 )
 
 // extra are paths of our answers that moby's newest types don't have: our own, and what older versions of the API had.
@@ -275,4 +277,15 @@ func TestImages(t *testing.T) {
 	same[[]mobyimage.Summary](t, "list", []image.Summary{anImage().Summary(), nothing.Summary()})
 	same[mobyimage.InspectResponse](t, "inspect", anImage().Inspect())
 	same[mobyimage.InspectResponse](t, "nothing", nothing.Inspect())
+}
+
+// TestVolumes: a volume with everything and one with nothing, alone and in the list of `system df`.
+func TestVolumes(t *testing.T) {
+	full := docker.DescribeVolume(&volume.Volume{
+		Name: "data", Driver: "local", Labels: map[string]string{"a": "b"}, Options: map[string]string{"type": "none"},
+		Created: time.Unix(1e9, 0),
+	}, "/var/lib/glassbox/volumes/data/_data")
+	full.UsageData = &docker.UsageData{RefCount: 2, Size: 4096}
+	same[theirs.Volume](t, "volume", full)
+	same[theirs.Volume](t, "plain volume", docker.DescribeVolume(&volume.Volume{Name: "data", Driver: "local"}, "/d"))
 }

@@ -1,0 +1,218 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"glassbox/container"
+	"glassbox/spec"
+	"glassbox/state"
+	"glassbox/supervise"
+	"glassbox/volume"
+)
+
+func (e *Engine) volumes() volume.Store { return volume.Of(e.cfg.Root, e.cfg.State) }
+
+// ofVolume gives an error of package volume its kind.
+func ofVolume(err error) error {
+	switch {
+	case errors.Is(err, volume.ErrNotFound):
+		return notFound("%w", err)
+	case errors.Is(err, volume.ErrInUse):
+		return conflict("%w", err)
+	case errors.Is(err, volume.ErrInvalid):
+		return invalid("%w", err)
+	}
+	return err
+}
+
+// inherit takes over the mounts of other containers (--volumes-from). They stay as they are now, whatever becomes of the other one.
+func (e *Engine) inherit(ctx context.Context, c *container.Container) error {
+	for _, text := range c.Config.VolumesFrom {
+		ref, mode, err := container.ParseVolumesFrom(text)
+		if err != nil {
+			return err
+		}
+		other, _, err := e.load(ctx, ref)
+		if err != nil {
+			return err
+		}
+		for _, m := range other.Mounts() {
+			if m.Form == container.FormTmpfs {
+				continue // as with Docker: it is no mount that others know of
+			}
+			if m.Dir != "" { // a directory of that container's own
+				m.Type, m.Source, m.Dir = container.Bind, filepath.Join(e.dir(other.ID), m.Dir), ""
+			}
+			m.Form, m.Origin, m.ReadOnly = container.FormFrom, mode.Origin, m.ReadOnly || mode.ReadOnly
+			m.NoCopy = m.NoCopy || mode.NoCopy
+			if mode.Relabel != "" {
+				m.Relabel = mode.Relabel
+			}
+			c.Inherited = append(c.Inherited, m)
+		}
+	}
+	return nil
+}
+
+// takeVolumes makes the volumes of a container that is being made, whose directory is there, and notes that it uses them. It returns what
+// takes that back.
+func (e *Engine) takeVolumes(c *container.Container) (back func(), err error) {
+	back = func() {}
+	var wants []volume.Want
+	for _, m := range c.Mounts() {
+		if m.Type != container.Volume || m.Dir != "" {
+			continue
+		}
+		driver := m.Driver
+		if driver == "" && m.Form == container.FormVolume {
+			driver = c.Config.VolumeDriver
+		}
+		if driver != "" && driver != volume.Local {
+			return back, notFound("%s: error looking up volume plugin %s: plugin %q not found: there is one driver, local", m.Origin, driver, driver)
+		}
+		if err := volume.CheckOptions(m.DriverOptions); err != nil {
+			return back, invalid("%s: %w", m.Origin, err)
+		}
+		w := volume.Want{Volume: volume.Volume{Name: m.Source, Labels: m.Labels, Options: m.DriverOptions}}
+		w.Exists = m.Form == container.FormFrom
+		if slices.Contains(c.AnonymousVolumes(), m.Source) {
+			w.Labels = maps.Clone(w.Labels)
+			if w.Labels == nil {
+				w.Labels = map[string]string{}
+			}
+			w.Labels[volume.AnonymousLabel] = ""
+		}
+		wants = append(wants, w)
+	}
+	if names := c.AnonymousVolumes(); len(names) > 0 { // before they are made: whoever finds half a container knows of them
+		if err := state.WriteJSON(filepath.Join(e.dir(c.ID), supervise.VolumesFile), names); err != nil {
+			return back, err
+		}
+	}
+	store := e.volumes()
+	made, err := store.Use(c.ID, wants)
+	back = func() {
+		for _, v := range made {
+			_ = store.Remove(v.Name, c.ID) // in use: another container has been made with it meanwhile
+		}
+	}
+	return back, ofVolume(err)
+}
+
+// gatherVolumes asks what the volumes of a container hold. One that is missing is new, unless the container has been made already.
+func (e *Engine) gatherVolumes(c *container.Container, a *spec.Answers) error {
+	store := e.volumes()
+	made := false
+	for _, m := range c.Mounts() {
+		if m.IDMap {
+			if err := e.gatherOwner(&m, a); err != nil {
+				return err
+			}
+		}
+		if m.Type != container.Volume || m.Dir != "" {
+			continue
+		}
+		v, err := store.Get(m.Source)
+		if errors.Is(err, volume.ErrNotFound) {
+			if _, statErr := os.Lstat(filepath.Join(e.dir(c.ID), supervise.ContainerFile)); statErr == nil {
+				made = true
+			}
+			if made || m.Form == container.FormFrom {
+				return notFound("%s: volume %s isn't there any more: somebody has removed its directory %s", originOfMount(&m), m.Source,
+					store.Path(m.Source))
+			}
+			v, err = &volume.Volume{Name: m.Source, Options: m.DriverOptions}, nil
+		}
+		if err != nil {
+			return ofVolume(err)
+		}
+		answer, err := e.volumeAnswer(v, &m)
+		if err != nil {
+			return err
+		}
+		if a.Volumes == nil {
+			a.Volumes = map[string]spec.Volume{}
+		}
+		a.Volumes[m.Source] = answer
+	}
+	return nil
+}
+
+func originOfMount(m *container.Mount) string {
+	if m.Origin == "" {
+		return "the image's VOLUME " + m.Target
+	}
+	return m.Origin
+}
+
+// volumeAnswer looks where the files of a volume are, and whether there are any.
+func (e *Engine) volumeAnswer(v *volume.Volume, m *container.Mount) (spec.Volume, error) {
+	var out spec.Volume
+	dir := e.volumes().Data(v.Name)
+	switch {
+	case v.Bound() != "":
+		out.Source, out.Device = v.Bound(), true
+		if st, err := os.Stat(out.Source); err != nil || !st.IsDir() {
+			if err == nil {
+				err = unix.ENOTDIR
+			}
+			return out, invalid("%s: failed to mount local volume: the device %s of volume %s: %w", originOfMount(m), out.Source,
+				v.Name, errOf(err))
+		}
+		dir = out.Source
+	case v.FileSystem():
+		return out, unsupported("%s: volume %s is a file system of type %s: only bind is supported yet", originOfMount(m), v.Name,
+			v.Options["type"])
+	}
+	f, err := os.Open(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return out, nil
+	}
+	if err != nil {
+		return out, err
+	}
+	defer f.Close()
+	names, _ := f.Readdirnames(1)
+	out.Filled = len(names) > 0
+	if half, err := e.volumes().HalfFilled(v.Name); err != nil || half {
+		out.Filled = false // the step goes on with that
+		return out, err
+	}
+	return out, nil
+}
+
+// gatherOwner asks whose the files of a mount with idmap are.
+func (e *Engine) gatherOwner(m *container.Mount, a *spec.Answers) error {
+	source := m.Source
+	if m.Type == container.Volume {
+		source = e.volumes().Data(m.Source)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(source, &st); err != nil && !(err == unix.ENOENT && (m.Type == container.Volume || m.MakeSource)) {
+		return invalid("%s: %s: %w", m.Origin, source, err)
+	}
+	if a.Owners == nil {
+		a.Owners = map[string][2]uint32{}
+	}
+	a.Owners[m.Target] = [2]uint32{st.Uid, st.Gid}
+	return nil
+}
+
+// volumeUses are the volumes of a container for its supervisor, which tells of them.
+func volumeUses(c *container.Container) []supervise.VolumeUse {
+	var out []supervise.VolumeUse
+	for _, m := range c.Mounts() {
+		if m.Type == container.Volume && m.Dir == "" {
+			out = append(out, supervise.VolumeUse{Name: m.Source, Target: m.Target, ReadOnly: m.ReadOnly})
+		}
+	}
+	return out
+}

@@ -1,0 +1,52 @@
+package volume
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// CheckOptions accepts the options of Docker's local driver: type, o and device are mount(8)'s -t, -o and device.
+func CheckOptions(options map[string]string) error {
+	for _, key := range slices.Sorted(maps.Keys(options)) {
+		value := options[key]
+		switch {
+		case strings.ContainsRune(value, 0):
+			return fmt.Errorf("%w: option %s: a NUL in it", ErrInvalid, key)
+		case key == "size":
+			return fmt.Errorf("%w: quota size requested but no quota support: give type=tmpfs and o=size=… for a volume in memory", ErrInvalid)
+		case key != "type" && key != "o" && key != "device":
+			return fmt.Errorf("%w: invalid option: %.60q: want type, o or device", ErrInvalid, key)
+		}
+	}
+	for _, need := range []struct{ key, other string }{{"device", "type"}, {"type", "device"}, {"o", "device"}, {"o", "type"}} {
+		if options[need.key] != "" && options[need.other] == "" {
+			return fmt.Errorf("%w: missing required option: %q", ErrInvalid, need.other)
+		}
+	}
+	return nil
+}
+
+// Bound is the directory of the host that a volume's options make it: type=none or bind with o=bind. Empty: it is no such volume.
+func (v *Volume) Bound() string {
+	words := strings.Split(v.Options["o"], ",")
+	if slices.Contains(words, "bind") || slices.Contains(words, "rbind") || v.Options["type"] == "bind" {
+		return v.Options["device"]
+	}
+	return ""
+}
+
+// Words are the options of o, without those that say that it is a bind mount.
+func (v *Volume) Words() []string {
+	var out []string
+	for word := range strings.SplitSeq(v.Options["o"], ",") {
+		if word != "" && word != "bind" && word != "rbind" && word != "defaults" {
+			out = append(out, word)
+		}
+	}
+	return out
+}
+
+// FileSystem reports whether the volume is a file system that has to be mounted, such as a tmpfs or a share of another host.
+func (v *Volume) FileSystem() bool { return v.Options["type"] != "" && v.Bound() == "" }

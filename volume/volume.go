@@ -1,0 +1,390 @@
+// Package volume keeps directories that outlive containers: volumes, by their names.
+//
+//	ROOT/volumes/NAME/
+//	    volume.json    what the volume is ([Volume])
+//	    _data/         its files, which containers see
+//	    users/ID       an empty file for each container that was made with it
+//	    _fill, _filled what the image has at the volume's place, while it is being copied (package fork)
+//
+// Its one idea: a volume is there or not by one rename. It is made in a directory of another name, and loses its name before its files are
+// removed, both while the directory of all volumes is locked; so of any number of processes that want one volume, one makes it and all use
+// it, and whoever is killed leaves a whole volume or a directory whose name begins with a dot, which the next command takes away that
+// makes or removes a volume.
+//
+// That a container uses a volume is told by a file in the volume, which counts as long as the container's directory is there: it is made,
+// under the same lock, before the container itself is, and needs no tidying when the container goes.
+//
+// It refuses names that aren't those of a file, and to remove a volume that a container uses. What is in _data was written by containers:
+// nothing here opens a name of it but by way of host/remove and [Store.Size]. Start reading at [Store.Use].
+package volume
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"glassbox/event"
+	"glassbox/host/remove"
+	"glassbox/state"
+)
+
+// Local is the name of the one driver.
+const Local = "local"
+
+// AnonymousLabel marks volumes that nobody gave a name, as in Docker.
+const AnonymousLabel = "com.docker.volume.anonymous"
+
+// Names in a volume's directory.
+const (
+	configFile = "volume.json"
+	dataDir    = "_data"
+	usersDir   = "users"
+	version    = 1 // of volume.json
+)
+
+// Errors of this package, for errors.Is.
+var (
+	ErrNotFound = errors.New("no such volume")
+	ErrInUse    = errors.New("volume is in use")
+	ErrInvalid  = errors.New("invalid volume")
+)
+
+// Volume is what a volume is.
+type Volume struct {
+	Version int               `json:"version"`
+	Name    string            `json:"name"`
+	Driver  string            `json:"driver"`
+	Labels  map[string]string `json:"labels,omitempty"`
+	Options map[string]string `json:"options,omitempty"` // of the driver: see [CheckOptions]
+	Created time.Time         `json:"created"`
+}
+
+// Anonymous reports whether nobody gave it a name.
+func (v *Volume) Anonymous() bool { _, ok := v.Labels[AnonymousLabel]; return ok }
+
+// Store is where an installation keeps its volumes.
+type Store struct {
+	Dir        string // ROOT/volumes
+	Containers string // ROOT/containers: a directory there is a container, made or half made
+	State      string // where events are written; empty: nowhere
+}
+
+// Of is the store of an installation.
+func Of(root, state string) Store {
+	return Store{Dir: filepath.Join(root, "volumes"), Containers: filepath.Join(root, "containers"), State: state}
+}
+
+// CheckName accepts the names of Docker's local driver: [a-zA-Z0-9][a-zA-Z0-9_.-]+, and no more than a file's name can hold.
+func CheckName(name string) error {
+	if len(name) == 1 {
+		return fmt.Errorf("%w: volume name is too short, names should be at least two alphanumeric characters", ErrInvalid)
+	}
+	for i := range len(name) {
+		c := name[i]
+		alnum := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
+		if !alnum && (i == 0 || !strings.ContainsRune("_.-", rune(c))) {
+			return fmt.Errorf("%w: %.60q includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are "+
+				"allowed. If you intended to pass a host directory, use absolute path", ErrInvalid, name)
+		}
+	}
+	if name == "" || len(name) > 255 {
+		return fmt.Errorf("%w: the name %.60q has %d characters, want 2 to 255", ErrInvalid, name, len(name))
+	}
+	return nil
+}
+
+// Path is the directory of a volume: what is the engine's own, and in it the files.
+func (s Store) Path(name string) string { return filepath.Join(s.Dir, name) }
+
+// Data is the directory of a volume's files.
+func (s Store) Data(name string) string { return filepath.Join(s.Dir, name, dataDir) }
+
+// Get reads a volume.
+func (s Store) Get(name string) (*Volume, error) {
+	if CheckName(name) != nil { // it leads nowhere
+		return nil, fmt.Errorf("get %.255s: %w", name, ErrNotFound)
+	}
+	var v Volume
+	err := state.ReadJSON(filepath.Join(s.Path(name), configFile), &v)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("get %s: %w", name, ErrNotFound)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if v.Version > version {
+		return nil, fmt.Errorf("volume %s was written by a newer glassbox (version %d, this one reads up to %d): use that one", name, v.Version,
+			version)
+	}
+	if v.Name != name {
+		return nil, fmt.Errorf("%s says that it is volume %.60q: it is not this one's", filepath.Join(s.Path(name), configFile), v.Name)
+	}
+	return &v, nil
+}
+
+// List reads all volumes, by their names. One that can't be read is left out, and told in the error, beside the others.
+func (s Store) List() ([]*Volume, error) {
+	entries, err := os.ReadDir(s.Dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var out []*Volume
+	var errs []error
+	for _, e := range entries {
+		if CheckName(e.Name()) != nil {
+			continue // half made, or half removed
+		}
+		v, err := s.Get(e.Name())
+		switch {
+		case err == nil:
+			out = append(out, v)
+		case !errors.Is(err, ErrNotFound): // else it has gone meanwhile
+			errs = append(errs, err)
+		}
+	}
+	return out, errors.Join(errs...)
+}
+
+// Create makes a volume, or finds the one that there is, which stays as it is. An empty name is a new one of 64 hexadecimal digits.
+func (s Store) Create(v Volume) (*Volume, bool, error) {
+	if err := CheckName(v.Name); err != nil {
+		return nil, false, err
+	}
+	if err := CheckOptions(v.Options); err != nil {
+		return nil, false, err
+	}
+	unlock, err := s.lock()
+	if err != nil {
+		return nil, false, err
+	}
+	defer unlock()
+	return s.create(v)
+}
+
+// create makes a volume while the lock is held.
+func (s Store) create(v Volume) (*Volume, bool, error) {
+	if old, err := s.Get(v.Name); !errors.Is(err, ErrNotFound) {
+		return old, false, err
+	}
+	if err := s.sweep(); err != nil {
+		return nil, false, err
+	}
+	v.Version, v.Created = version, time.Now().UTC()
+	if v.Driver == "" {
+		v.Driver = Local
+	}
+	tmp := filepath.Join(s.Dir, ".new")
+	if err := s.build(tmp, v); err != nil {
+		remove.All(tmp)
+		return nil, false, err
+	}
+	if err := unix.Renameat2(unix.AT_FDCWD, tmp, unix.AT_FDCWD, s.Path(v.Name), unix.RENAME_NOREPLACE); err != nil {
+		remove.All(tmp)
+		if err == unix.EEXIST {
+			err = fmt.Errorf("%s is there and holds no volume: move it away", s.Path(v.Name))
+		}
+		return nil, false, err
+	}
+	s.happened(v.Name, event.Create)
+	return &v, true, nil
+}
+
+func (s Store) happened(name, action string) {
+	event.Write(s.State, event.New(event.Volume, action, event.Actor{ID: name, Attributes: map[string]string{"driver": Local}}))
+}
+
+func (s Store) build(dir string, v Volume) error {
+	for _, d := range []struct {
+		path string
+		mode os.FileMode
+	}{{dir, 0o700}, {filepath.Join(dir, usersDir), 0o700}, {filepath.Join(dir, dataDir), 0o755}} {
+		if err := os.Mkdir(d.path, d.mode); err != nil {
+			return err
+		}
+		if err := os.Chmod(d.path, d.mode); err != nil { // whatever the caller's umask is
+			return err
+		}
+	}
+	return state.WriteJSON(filepath.Join(dir, configFile), v)
+}
+
+// A Want is a volume that a container is to be made with.
+type Want struct {
+	Volume      // made where it is missing; for one that is there only its name counts
+	Exists bool // one that is missing is an error: it is another container's
+}
+
+// Use makes sure that volumes are there and notes that a container, whose directory exists, uses them. It returns those that were made.
+func (s Store) Use(container string, wants []Want) (made []*Volume, err error) {
+	if len(wants) == 0 {
+		return nil, nil
+	}
+	unlock, err := s.lock()
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	for _, w := range wants {
+		if err := CheckName(w.Name); err != nil {
+			return made, err
+		}
+		if _, err := s.Get(w.Name); w.Exists && err != nil {
+			return made, err
+		}
+		v, isNew, err := s.create(w.Volume)
+		if err != nil {
+			return made, err
+		}
+		if isNew {
+			made = append(made, v)
+		}
+		if err := s.note(w.Name, container); err != nil {
+			return made, err
+		}
+	}
+	return made, nil
+}
+
+// note writes down that a container uses a volume, and forgets containers that are gone.
+func (s Store) note(name, container string) error {
+	dir := filepath.Join(s.Path(name), usersDir)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !s.there(e.Name()) {
+			os.Remove(filepath.Join(dir, e.Name()))
+		}
+	}
+	return os.WriteFile(filepath.Join(dir, container), nil, 0o600)
+}
+
+func (s Store) there(container string) bool {
+	_, err := os.Lstat(filepath.Join(s.Containers, container))
+	return !errors.Is(err, fs.ErrNotExist) // what can't be seen is taken to be there
+}
+
+// Users are the IDs of the containers that were made with a volume, running or not, sorted.
+func (s Store) Users(name string) ([]string, error) {
+	entries, err := os.ReadDir(filepath.Join(s.Path(name), usersDir))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var out []string
+	for _, e := range entries {
+		if s.there(e.Name()) {
+			out = append(out, e.Name())
+		}
+	}
+	return out, nil
+}
+
+// Remove removes a volume and its files. One that a container uses, other than those that are named, is [ErrInUse]. The name is free before
+// the files are gone.
+func (s Store) Remove(name string, except ...string) error {
+	if CheckName(name) != nil {
+		return fmt.Errorf("get %.255s: %w", name, ErrNotFound)
+	}
+	unlock, err := s.lockExisting()
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("get %s: %w", name, ErrNotFound)
+	}
+	if err != nil {
+		return err
+	}
+	gone, err := s.hide(name, except)
+	if err == nil {
+		err = s.sweep(gone)
+	}
+	unlock()
+	if err != nil {
+		return err
+	}
+	s.happened(name, event.Destroy)
+	return s.finish(gone)
+}
+
+// hide takes a volume's name away while the lock is held.
+func (s Store) hide(name string, except []string) (gone string, err error) {
+	if _, err := os.Lstat(s.Path(name)); errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("get %s: %w", name, ErrNotFound)
+	}
+	users, err := s.Users(name)
+	if err != nil {
+		return "", err
+	}
+	users = slices.DeleteFunc(users, func(id string) bool { return slices.Contains(except, id) })
+	if len(users) > 0 {
+		return "", fmt.Errorf("remove %s: %w - [%s]", name, ErrInUse, strings.Join(users, ", "))
+	}
+	gone = filepath.Join(s.Dir, ".gone-"+name[:min(len(name), 200)]+fmt.Sprintf("-%d", time.Now().UnixNano()))
+	return gone, os.Rename(s.Path(name), gone)
+}
+
+// finish removes the files of a volume that has lost its name. Its directory is locked meanwhile, so that nobody else does so, too.
+func (s Store) finish(gone string) error {
+	unlock, err := state.LockDir(gone)
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	}
+	defer unlock()
+	return remove.All(gone)
+}
+
+// sweep removes, while the lock is held, what killed processes left, but for directories that somebody is removing.
+func (s Store) sweep(but ...string) error {
+	entries, err := os.ReadDir(s.Dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		path := filepath.Join(s.Dir, e.Name())
+		if !strings.HasPrefix(e.Name(), ".") || slices.Contains(but, path) {
+			continue
+		}
+		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err != nil {
+			continue
+		}
+		if unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) == nil {
+			_ = remove.All(path) // what stays, the next command tries again
+		}
+		unix.Close(fd)
+	}
+	return nil
+}
+
+// lock takes the lock of all volumes, and makes their directory if it is missing.
+func (s Store) lock() (unlock func(), err error) {
+	unlock, err = state.LockDir(s.Dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := os.MkdirAll(s.Dir, 0o700); err != nil {
+			return nil, err
+		}
+		return state.LockDir(s.Dir)
+	}
+	return unlock, err
+}
+
+func (s Store) lockExisting() (unlock func(), err error) { return state.LockDir(s.Dir) }
+
+// HalfFilled reports whether the copy of what an image has at a volume's place is whole, and not yet in its place: whoever copied was
+// killed.
+func (s Store) HalfFilled(name string) (bool, error) {
+	_, err := os.Lstat(filepath.Join(s.Path(name), "_filled"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
