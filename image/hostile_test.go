@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -62,7 +63,16 @@ func TestHostileRegistry(t *testing.T) {
 		}
 	}
 	type handler = func(http.ResponseWriter, *http.Request)
-	endless := func(w http.ResponseWriter, q *http.Request) { never(w, q, strings.Repeat(" ", 1<<16), 0) }
+	var taken atomic.Int64 // bytes of what has no end
+	endless := func(w http.ResponseWriter, q *http.Request) {
+		piece := strings.Repeat(" ", 1<<16)
+		for q.Context().Err() == nil {
+			n, err := io.WriteString(w, piece)
+			if taken.Add(int64(n)); err != nil {
+				return
+			}
+		}
+	}
 	dribble := func(w http.ResponseWriter, q *http.Request) { never(w, q, " ", 100*time.Millisecond) }
 	silent := func(_ http.ResponseWriter, q *http.Request) { <-q.Context().Done() }
 	altered := func(w http.ResponseWriter, _ *http.Request) { w.Write(gz([]byte("other"))) }
@@ -201,8 +211,12 @@ func TestHostileRegistry(t *testing.T) {
 				waits = append(waits, d)
 				return context.Cause(ctx)
 			}
+			taken.Store(0)
 			begin := time.Now()
 			_, err := s.Pull(t.Context(), r.host()+"/x", o)
+			if most := int64(5 * (o.Limits.withDefaults().Manifest + 4<<20)); taken.Load() > most { // of each attempt, with what the kernel holds
+				t.Errorf("%d bytes were taken, at most %d are good for something", taken.Load(), most)
+			}
 			if tt.words == "any" {
 				if err == nil {
 					t.Error("it succeeded")
