@@ -133,6 +133,7 @@ func table() []entry {
 		{"generate", groups, (*app).generateCommand},
 		{"container", groups, (*app).containerCommand},
 		{"volume", groups, (*app).volumeCommand},
+		{"network", groups, (*app).networkCommand},
 		{"image", groups, (*app).imageCommand},
 		{"manifest", groups, (*app).manifestCommand},
 	}

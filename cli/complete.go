@@ -132,7 +132,7 @@ func (a *app) flagValues(cmd *cobra.Command, flag string) func() []string {
 	}
 	switch flag {
 	case "network":
-		return others("bridge none host")
+		return func() []string { return append(others("")(), a.networkNames(nil)...) }
 	case "pid":
 		if cmd.Name() != "verify" {
 			return others("host")
@@ -202,6 +202,9 @@ func filterWords(cmd *cobra.Command) func() []string {
 				return strings.Fields("label= label!=")
 			}
 			return strings.Fields("dangling=true dangling=false driver=local label= name=")
+		}
+		if strings.Contains(cmd.CommandPath(), "network") {
+			return strings.Fields("driver= id= label= name= scope=local type=builtin type=custom dangling=true dangling=false")
 		}
 		if strings.Contains(cmd.CommandPath(), "image") {
 			return strings.Fields("reference= dangling=true dangling=false label= before= since=")

@@ -150,10 +150,13 @@ func (c *createFlags) register(fs *pflag.FlagSet, a *app) {
 	kind(&o.ShmSize, "bytes", "shm-size", "", "Size of /dev/shm")
 
 	// Network.
-	fs.StringVar(&o.Network, "network", "", "Network (bridge|none|host|container:ID)")
+	strs(&o.Network, "network", "", "Network by name, or name=NAME,alias=…,ip=…; also none, host, container:ID")
+	strs(&o.NetworkAlias, "network-alias", "", "Another name by which containers of the network find this one")
 	strs(&o.Publish, "publish", "p", "Publish a port ([ip:][host:]container[/udp])")
 	fs.BoolVarP(&o.PublishAll, "publish-all", "P", false, "Publish every exposed port on a free port")
 	fs.StringVar(&o.IP, "ip", "", "IPv4 address")
+	fs.StringVar(&o.IP6, "ip6", "", "IPv6 address")
+	strs(&o.LinkLocalIP, "link-local-ip", "", "Further address of 169.254.0.0/16 or fe80::/10")
 	fs.StringVar(&o.MAC, "mac-address", "", "MAC address")
 	strs(&o.DNS, "dns", "", "DNS server")
 	strs(&o.DNSSearch, "dns-search", "", "DNS search domain")

@@ -42,10 +42,23 @@ func lifeFlags() []createCase {
 	}
 }
 
+// networkFlags are the cases of networks.
+func networkFlags() []createCase {
+	return []createCase{
+		{[]string{"--net", "none", "i"}, container.Words{Image: "i", Network: []string{"none"}}},
+		{
+			[]string{"--network", "a", "--network", "name=b,ip=1.2.3.4", "--network-alias", "x", "--ip6", "fd00::1", "--link-local-ip", "l", "i"},
+			container.Words{
+				Image: "i", Network: []string{"a", "name=b,ip=1.2.3.4"}, NetworkAlias: []string{"x"}, IP6: "fd00::1", LinkLocalIP: []string{"l"},
+			},
+		},
+	}
+}
+
 // TestCreateFlags parses every flag and compares what the engine is given.
 func TestCreateFlags(t *testing.T) {
 	covered := map[string]bool{}
-	for _, tt := range append(lifeFlags(), []createCase{
+	for _, tt := range append(append(lifeFlags(), networkFlags()...), []createCase{
 		{[]string{"img"}, container.Words{Image: "img"}},
 		{[]string{"img", "ls", "-l", "--name", "x"}, container.Words{Image: "img", Command: []string{"ls", "-l", "--name", "x"}}},
 		{[]string{"--rootfs", "/srv", "ls", "-l"}, container.Words{Rootfs: "/srv", Command: []string{"ls", "-l"}}},
@@ -96,7 +109,6 @@ func TestCreateFlags(t *testing.T) {
 			Image: "i", Device: []string{"/dev/fuse"},
 			DeviceRule: []string{"c 1:3 rwm"},
 		}},
-		{[]string{"--net", "none", "i"}, container.Words{Image: "i", Network: "none"}},
 		{[]string{"-p", "80", "--publish", "1:2/udp", "-P", "i"}, container.Words{
 			Image: "i", Publish: []string{"80", "1:2/udp"},
 			PublishAll: true,

@@ -35,9 +35,12 @@ func flagError(cmd *cobra.Command, err error) error {
 	return &usageError{plainFlagError(err)}
 }
 
-// isCreate reports whether a command makes a container.
 func isCreate(cmd *cobra.Command) bool {
-	return cmd.Name() == "run" || cmd.Name() == "create" && (!cmd.HasParent() || cmd.Parent().Name() != "volume")
+	switch strings.TrimPrefix(cmd.CommandPath(), "glassbox ") {
+	case "run", "create", "container run", "container create", "explain run":
+		return true
+	}
+	return false // network create, volume create …
 }
 
 // exitCode is the one place where errors become exit codes:

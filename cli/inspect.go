@@ -61,6 +61,14 @@ func (a *app) inspect(ctx context.Context, kind, format string, platform image.P
 	if kind != "" && kind != "container" && kind != "image" && kind != "volume" {
 		return &usageError{fmt.Errorf("%q is not a valid value for --type: container, image or volume", kind)}
 	}
+	return a.inspectAll(kind, format, args, func(e *engine.Engine, ref string) (any, error) {
+		return lookup(ctx, e, kind, ref, platform)
+	})
+}
+
+// inspectAll prints what lookup finds of each. A lookup's error that is errNoObject, or says that nothing was found, is told in Docker's
+// words.
+func (a *app) inspectAll(kind, format string, args []string, lookup func(e *engine.Engine, ref string) (any, error)) error {
 	if format != "" && format != "json" { // before anything is looked up
 		if _, err := newTemplate(format); err != nil {
 			return err
@@ -73,7 +81,7 @@ func (a *app) inspect(ctx context.Context, kind, format string, platform image.P
 	found := []any{}
 	failed := false
 	for _, ref := range args {
-		v, err := lookup(ctx, e, kind, ref, platform)
+		v, err := lookup(e, ref)
 		if err == nil && format != "" && format != "json" {
 			var b bytes.Buffer
 			if err = printValue(&b, format, v); err == nil {
@@ -84,7 +92,7 @@ func (a *app) inspect(ctx context.Context, kind, format string, platform image.P
 		case err == nil:
 			found = append(found, v)
 			continue
-		case errors.Is(err, errNoObject):
+		case errors.Is(err, errNoObject), kind == "network" && errors.Is(err, engine.ErrNotFound):
 			defer fmt.Fprintf(a.err, "error: no such %s: %s\n", object(kind), printable(ref)) // after what was found
 		default:
 			defer a.complain(err)

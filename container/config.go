@@ -115,14 +115,6 @@ type Security struct {
 	Options []string `json:"options,omitempty"`
 }
 
-// Endpoint is a container's place in one network.
-type Endpoint struct {
-	Network string `json:"network"`        // a network's name, or a word: bridge, none, host, container:ID
-	IP      string `json:"ip,omitempty"`   // IPv4 address that it wants; empty: a free one
-	MAC     string `json:"mac,omitempty"`  // empty: made from the address
-	Name    string `json:"name,omitempty"` // of the interface inside; empty: eth0, eth1 …
-}
-
 // Network is the name or word of the first endpoint's network.
 func (c *Config) Network() string {
 	if len(c.Endpoints) == 0 || c.Endpoints[0].Network == "" || c.Endpoints[0].Network == "default" {

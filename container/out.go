@@ -10,17 +10,13 @@ import (
 // Words gives the container back in Docker's words, as they were typed where that is known: the inverse of [Words.Config].
 func (c *Container) Words() Words {
 	o, l := &c.Config, &c.Config.Limits
-	ep := Endpoint{}
-	if len(o.Endpoints) > 0 {
-		ep = o.Endpoints[0]
-	}
 	w := Words{
 		Image: o.Image, Command: o.Command, Name: c.Name, Hostname: o.Hostname, Domainname: o.Domainname, Workdir: o.Workdir, User: o.User,
 		GroupAdd: o.Groups, Env: o.Env, TTY: o.TTY, Interactive: o.OpenStdin, Detach: o.Detach, Remove: o.Remove, Init: o.Init,
 		Privileged: o.Privileged, ReadOnly: o.ReadOnly, CapAdd: o.typedList("cap-add", o.CapAdd), CapDrop: o.typedList("cap-drop", o.CapDrop),
 		SecurityOpt: o.Security.Options, Namespaces: o.Namespaces.New, PID: string(o.Namespaces.PID), IPC: string(o.Namespaces.IPC),
 		UTS: string(o.Namespaces.UTS), CgroupNS: string(o.Namespaces.Cgroup), CgroupParent: l.CgroupParent, OOMScoreAdj: l.OOMScoreAdj,
-		ShmSize: o.typedSize("shm-size", o.ShmSize), Network: ep.Network, PublishAll: o.PublishAll, IP: ep.IP, MAC: ep.MAC,
+		ShmSize: o.typedSize("shm-size", o.ShmSize), PublishAll: o.PublishAll,
 		DNS: o.DNS.Servers, DNSSearch: o.DNS.Search, DNSOption: o.DNS.Options, StopSignal: o.StopSignal, StopTimeout: o.StopTimeout,
 		VolumesFrom: o.VolumesFrom, VolumeDriver: o.VolumeDriver,
 		Platform: o.Platform, CIDFile: o.CIDFile, Memory: o.typedSize("memory", l.Memory), MemorySwap: o.typedSize("memory-swap", l.MemorySwap),
@@ -43,6 +39,8 @@ func (c *Container) Words() Words {
 		w.Label = append(w.Label, key+"="+o.Labels[key])
 	}
 	w.LogDriver, w.LogOpt = o.Log.Driver, o.Log.options()
+	o.healthWords(&w)
+	o.endpoints(&w)
 	o.lists(&w)
 	return w
 }

@@ -56,7 +56,10 @@ type Words struct {
 	Mount         []string // --mount type=bind,source=…,target=…
 	Device        []string // --device HOST[:CONTAINER[:rwm]]
 	DeviceRule    []string // --device-cgroup-rule "c 1:3 rwm"
-	Network       string   // bridge (default), none, host, container:ID
+	Network       []string // --network NAME, or name=NAME,alias=…; bridge (default), none, host, container:ID
+	NetworkAlias  []string // of the first network, as the next three
+	IP6           string
+	LinkLocalIP   []string // --link-local-ip
 	Publish       []string // -p
 	PublishAll    bool     // -P
 	IP            string   // --ip
@@ -358,46 +361,6 @@ func (w *Words) files(c *Config) error {
 	var err error
 	c.ShmSize, err = ParseSize("shm-size", w.ShmSize)
 	return err
-}
-
-func (w *Words) network(c *Config) error {
-	if w.IP != "" {
-		if _, err := netip.ParseAddr(w.IP); err != nil {
-			return Invalid("--ip %s: it is no IP address", w.IP)
-		}
-	}
-	if w.MAC != "" {
-		if !isMAC(w.MAC) {
-			return Invalid("--mac-address %s: want six bytes in hexadecimal, as in 02:42:ac:11:00:02", w.MAC)
-		}
-		if strings.ContainsRune("13579bdfBDF", rune(w.MAC[1])) { // the lowest bit of the first byte: the kernel gives a device no such address
-			return Invalid("--mac-address %s: it is a multicast address, which no device can have: the second digit must be even", w.MAC)
-		}
-	}
-	if w.Network != "" || w.IP != "" || w.MAC != "" {
-		mac := strings.ToLower(strings.ReplaceAll(w.MAC, "-", ":"))
-		c.Endpoints = []Endpoint{{Network: w.Network, IP: w.IP, MAC: mac}}
-	}
-	for _, text := range w.Publish {
-		p, err := ParsePorts(text)
-		if err != nil {
-			return err
-		}
-		c.Ports = append(c.Ports, p...)
-	}
-	for _, server := range w.DNS {
-		if _, err := netip.ParseAddr(server); err != nil {
-			return Invalid("--dns %s: it is no IP address", server)
-		}
-	}
-	for _, text := range w.AddHost {
-		e, err := ParseHostEntry(text)
-		if err != nil {
-			return err
-		}
-		c.Hosts = append(c.Hosts, e)
-	}
-	return nil
 }
 
 // isMAC accepts six bytes in hexadecimal, parted by colons or dashes.

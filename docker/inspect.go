@@ -25,6 +25,8 @@ type Details struct {
 	Dir       string                 // the container's directory
 	Lower     []string               // directories of the image's layers, top first
 	Health    *supervise.HealthState // nil: nobody asks how it is
+	// NetworkIDs are the IDs of networks, by name.
+	NetworkIDs map[string]string
 }
 
 // Inspect describes a container.
@@ -287,17 +289,9 @@ func hostIP(p container.Port) string {
 	return ""
 }
 
-// networkSettings reads address, gateway and ports from the plan that ran.
+// networkSettings reads addresses, gateways and ports from the plan that ran.
 func networkSettings(d Details) NetworkSettings {
-	out := NetworkSettings{SandboxID: d.Container.ID, Ports: map[string][]PortBinding{}, Networks: map[string]*Endpoint{}}
-	network := d.Container.Network()
-	ep := &Endpoint{NetworkID: network}
-	if container.Mode(network).Container() == "" {
-		out.Networks[network] = ep
-	}
-	if want := d.Container.Config.Endpoint().IP; want != "" {
-		ep.IPAMConfig = &IPAMConfig{IPv4Address: want}
-	}
+	out := NetworkSettings{SandboxID: d.Container.ID, Ports: map[string][]PortBinding{}, Networks: endpoints(d.Container, d.NetworkIDs)}
 	live := d.State.Status == supervise.Running || d.State.Status == supervise.Paused
 	if d.Plan == nil || !live {
 		return out
@@ -305,19 +299,32 @@ func networkSettings(d Details) NetworkSettings {
 	if d.State.PID != 0 {
 		out.SandboxKey = fmt.Sprintf("/proc/%d/ns/net", d.State.PID)
 	}
+	// The steps of one network follow each other, the networks in the order in which they were asked for: bridge, cable, address.
+	var order []*Endpoint
+	for _, e := range configured(d.Container) {
+		order = append(order, out.Networks[e.Network])
+	}
+	ep, gateway := &Endpoint{}, ""
+	byLink := map[string]*Endpoint{}
 	for _, step := range d.Plan.Steps {
 		switch op := step.Op.(type) {
 		case *plan.LinkBridge:
-			out.Bridge = op.Name
+			gateway, _, _ = strings.Cut(op.Address, "/")
+			out.Bridge = first(out.Bridge, op.Name)
 		case *plan.LinkVeth:
-			ep.MacAddress, ep.EndpointID = op.MAC, op.Name
-		case *plan.RouteDefault:
-			ep.Gateway = op.Via
-		case *plan.LinkAddress:
-			if ip, bits, ok := strings.Cut(op.Address, "/"); ok {
-				ep.IPAddress = ip
-				ep.IPPrefixLen, _ = strconv.Atoi(bits)
+			if len(order) > 0 {
+				ep, order = order[0], order[1:]
 			}
+			ep.MacAddress, ep.EndpointID, ep.Gateway = op.MAC, op.Name, gateway
+			byLink[op.Peer] = ep
+		case *plan.LinkAddress:
+			ip, bits, ok := strings.Cut(op.Address, "/")
+			if at := byLink[op.Link]; ok && at != nil {
+				at.IPAddress = ip
+				at.IPPrefixLen, _ = strconv.Atoi(bits)
+			}
+		case *plan.NameAdd:
+			ep.DNSNames = op.Names
 		case *plan.NftPublish:
 			for _, r := range op.Ports {
 				key := fmt.Sprintf("%d/%s", r.ContainerPort, r.Proto)
@@ -325,24 +332,47 @@ func networkSettings(d Details) NetworkSettings {
 			}
 		}
 	}
-	out.EndpointID, out.Gateway, out.IPAddress, out.IPPrefixLen, out.MacAddress = ep.EndpointID, ep.Gateway, ep.IPAddress, ep.IPPrefixLen,
-		ep.MacAddress
+	if ep := out.Networks["bridge"]; ep != nil { // what clients of old versions read is that of the default network
+		out.EndpointID, out.Gateway, out.IPAddress, out.IPPrefixLen, out.MacAddress = ep.EndpointID, ep.Gateway, ep.IPAddress, ep.IPPrefixLen,
+			ep.MacAddress
+	}
+	return out
+}
+
+// configured are a container's endpoints; one on the default network where nothing was said. None where it shares another's network.
+func configured(c *container.Container) []container.Endpoint {
+	if container.Mode(c.Network()).Container() != "" {
+		return nil
+	}
+	if len(c.Config.Endpoints) > 1 {
+		return c.Config.Endpoints
+	}
+	return []container.Endpoint{c.Config.Endpoint()}
+}
+
+// endpoints are a container's networks, as far as they were asked for. ids are the networks' by name.
+func endpoints(c *container.Container, ids map[string]string) map[string]*Endpoint {
+	out := map[string]*Endpoint{}
+	for _, e := range configured(c) {
+		at := &Endpoint{NetworkID: first(ids[e.Network], e.Network), Aliases: e.Aliases, GwPriority: e.Priority, DriverOpts: e.Options}
+		if e.IP != "" || e.IP6 != "" || len(e.LinkLocal) > 0 {
+			at.IPAMConfig = &IPAMConfig{IPv4Address: e.IP, IPv6Address: e.IP6, LinkLocalIPs: e.LinkLocal}
+		}
+		out[e.Network] = at
+	}
 	return out
 }
 
 // Summarize describes a container in a list. Ports are those that are published, or nil; dir is the
-// container's directory, health what its checks say, or nil.
+// container's directory, health what its checks say, or nil, networks the IDs of networks by name.
 func Summarize(
-	c *container.Container, s *supervise.State, ports []plan.PortRule, dir string, health *supervise.HealthState, now time.Time,
+	c *container.Container, s *supervise.State, ports []plan.PortRule, dir string, health *supervise.HealthState,
+	networks map[string]string, now time.Time,
 ) Summary {
-	network := c.Network()
 	out := Summary{
 		ID: c.ID, Names: []string{"/" + c.Name}, Image: c.ImageName(), ImageID: c.ImageID, Command: Quoted(c.Args()), Created: c.Created.Unix(),
-		Ports: PortRules(ports), Labels: c.Labels(), State: s.Status, Status: Status(s, health, now), HostConfig: SummaryHostConfig{network},
-		NetworkSettings: SummaryNetworks{map[string]*Endpoint{}}, Mounts: mounts(c, dir),
-	}
-	if container.Mode(network).Container() == "" {
-		out.NetworkSettings.Networks[network] = &Endpoint{NetworkID: network}
+		Ports: PortRules(ports), Labels: c.Labels(), State: s.Status, Status: Status(s, health, now), HostConfig: SummaryHostConfig{c.Network()},
+		NetworkSettings: SummaryNetworks{endpoints(c, networks)}, Mounts: mounts(c, dir),
 	}
 	return out
 }

@@ -326,7 +326,9 @@ type Endpoint struct {
 
 // IPAMConfig is the address that was asked for.
 type IPAMConfig struct {
-	IPv4Address string `json:",omitempty"`
+	IPv4Address  string   `json:",omitempty"`
+	IPv6Address  string   `json:",omitempty"`
+	LinkLocalIPs []string `json:",omitempty"`
 }
 
 // NetworkSettings is what a running container has of networks (types/container.NetworkSettings). The fields between Ports and Networks are

@@ -97,6 +97,9 @@ func (e *Engine) describe(ctx context.Context, c *container.Container, facts *ho
 	if err := e.inherit(ctx, c); err != nil {
 		return nil, err
 	}
+	if err := e.resolveNetworks(c); err != nil {
+		return nil, err
+	}
 	found := timed(ctx, "finds the image")
 	img, err := e.imageOf(c)
 	found()

@@ -104,7 +104,6 @@ func TestEveryFieldCounts(t *testing.T) {
 		"Security.Options":      "inspect; read into the other fields of Security",
 		"Security.LabelDisable": "what there is anyway",
 		"Mounts.Form":           "inspect: in which list it stands",
-		"Endpoints.Name":        "not a flag yet: interfaces are named in order",
 		"Mounts.Subpath":        "tested below, as it is of a volume",
 		"Mounts.NoCopy":         "tested below, as it is of a volume",
 		"Mounts.Labels":         "of a volume that is made: Engine.takeVolumes",
@@ -117,7 +116,7 @@ func TestEveryFieldCounts(t *testing.T) {
 	}
 	base := func() *container.Container {
 		words := container.Words{
-			Image: "i", Command: []string{"true"}, TTY: true, Memory: "100m", MemorySwap: "200m", Network: "bridge",
+			Image: "i", Command: []string{"true"}, TTY: true, Memory: "100m", MemorySwap: "200m", Network: []string{"bridge"},
 			Volume: []string{"/srv/a:/a"}, Device: []string{"/dev/fuse"}, DeviceRule: []string{"c 1:3 rwm"},
 			Ulimit: []string{"nofile=5:9"}, Sysctl: []string{"net.ipv4.ip_forward=1"}, Publish: []string{"8080:80"}, AddHost: []string{"h:1.2.3.4"},
 			DNS: []string{"1.1.1.1"}, DNSSearch: []string{"a"}, DNSOption: []string{"b"}, DeviceReadBps: []string{"/dev/sda:1m"},
@@ -231,8 +230,13 @@ func change(t *testing.T, v reflect.Value, path []string, name string) {
 		"Namespaces.PID": container.Mode("host"), "Namespaces.IPC": container.Mode("container:x"), "Namespaces.UTS": container.Mode("host"),
 		"Namespaces.Cgroup": container.Mode("host"), "CapAdd": []string{"CAP_SYS_ADMIN"}, "CapDrop": []string{"CAP_CHOWN"},
 		"Security.Seccomp":  "unconfined",
-		"Security.AppArmor": "p", "Endpoints.Network": "none", "Endpoints.IP": "172.30.0.9", "Endpoints.MAC": "02:42:ac:11:00:09", "User": "app",
-		"Groups": []string{"video"}, "Workdir": "/w", "StopSignal": "SIGINT", "Limits.CgroupParent": "/parent", "Limits.CpusetCPUs": "0",
+		"Security.AppArmor": "p",
+		"Endpoints.Network": "none", "Endpoints.IP": "172.30.0.9", "Endpoints.MAC": "02:42:ac:11:00:09",
+		"User":          "app",
+		"Endpoints.IP6": "fd00::9", "Endpoints.LinkLocal": []string{"169.254.0.9"}, "Endpoints.Aliases": []string{"www"},
+		"Endpoints.Options": map[string]string{container.SysctlOption: "net.ipv4.conf.IFNAME.rp_filter=1"},
+		"Groups":            []string{"video"}, "Workdir": "/w", "StopSignal": "SIGINT",
+		"Limits.CgroupParent": "/parent", "Limits.CpusetCPUs": "0",
 		"Limits.CpusetMems": "0",
 		"Mounts.Type":       container.Tmpfs, "Mounts.Recursive": container.RecursiveDisabled, "Mounts.Options": []string{"nosuid"},
 		"Mounts.Propagation": "rslave",

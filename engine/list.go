@@ -23,10 +23,10 @@ func (e *Engine) List(ctx context.Context, o ListOptions) ([]docker.Summary, err
 	if err != nil {
 		return nil, err
 	}
-	now := time.Now()
+	now, networks := time.Now(), e.networkIDs()
 	out := make([]docker.Summary, len(items))
 	for i, it := range items {
-		out[i] = docker.Summarize(it.c, it.s, e.publishedPorts(it.c, it.s), e.dir(it.c.ID), e.health(it.c, it.s), now)
+		out[i] = docker.Summarize(it.c, it.s, e.publishedPorts(it.c, it.s), e.dir(it.c.ID), e.health(it.c, it.s), networks, now)
 	}
 	return out, nil
 }
@@ -161,6 +161,10 @@ func (e *Engine) filter(ctx context.Context, texts []string) (func(*container.Co
 		}
 		byKey[key] = append(byKey[key], value)
 	}
+	var networks map[string]string
+	if byKey["network"] != nil {
+		networks = e.networkIDs()
+	}
 	return func(c *container.Container, s *supervise.State) bool {
 		for key, values := range byKey {
 			match := func(v string) bool {
@@ -180,7 +184,7 @@ func (e *Engine) filter(ctx context.Context, texts []string) (func(*container.Co
 					img, err := e.images.Resolve(v)
 					return c.ImageName() == v || err == nil && img.ID == c.ImageID
 				case "network":
-					return c.Network() == v
+					return onNetwork(c, v, networks)
 				case "volume":
 					return slices.ContainsFunc(c.Mounts(), func(m container.Mount) bool { return m.Source == v || m.Target == v })
 				case "label":

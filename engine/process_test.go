@@ -293,7 +293,7 @@ func TestShares(t *testing.T) {
 	e := opened(t)
 	donor := create(t, e, container.Words{Name: "donor", Hostname: "first", IPC: "shareable"})
 	shy := create(t, e, container.Words{Name: "shy", IPC: "private"})
-	c := create(t, e, container.Words{Name: "web", PID: "container:donor", IPC: "container:donor", Network: "container:donor"})
+	c := create(t, e, container.Words{Name: "web", PID: "container:donor", IPC: "container:donor", Network: []string{"container:donor"}})
 	if err := e.Rename(t.Context(), "donor", "renamed"); err != nil {
 		t.Fatal(err)
 	}
@@ -335,7 +335,7 @@ func TestShares(t *testing.T) {
 			t.Errorf("%s: shareable is %v", name, got)
 		}
 	}
-	chain := create(t, e, container.Words{Network: "container:web"})
+	chain := create(t, e, container.Words{Network: []string{"container:web"}})
 	if name, err := e.hostnameOf(t.Context(), chain); name != "first" || err != nil {
 		t.Errorf("through two containers its name is %q, %v", name, err)
 	}
@@ -398,7 +398,7 @@ func TestRepair(t *testing.T) {
 
 // TestOrigins: where the steps of a network come from, in the words that were typed.
 func TestOrigins(t *testing.T) {
-	words := container.Words{Image: "i", Publish: []string{"8000-8001:80-81", "53:53/udp"}, PublishAll: true, Network: "bridge"}
+	words := container.Words{Image: "i", Publish: []string{"8000-8001:80-81", "53:53/udp"}, PublishAll: true, Network: []string{"bridge"}}
 	cfg, err := words.Config()
 	if err != nil {
 		t.Fatal(err)

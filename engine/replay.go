@@ -152,8 +152,11 @@ func (e *Engine) fixedJob(ctx context.Context, c *container.Container, o StartOp
 // fixedFiles are the files that tell the container who it is. They are no steps: a plan only says where they are mounted.
 func (e *Engine) fixedFiles(c *container.Container, v *vet) (map[string][]byte, error) {
 	f := network.Files{
-		HostNetwork: v.network == "host", IP: v.address.Addr(), Gateway: v.bridge.IPv4().Gateway, Hostname: v.hostname,
+		HostNetwork: v.network == "host", Gateway: v.bridge.IPv4().Gateway, Hostname: v.hostname,
 		Domainname: c.Config.Domainname, Resolver: c.Config.DNS, Hosts: c.Config.Hosts,
+	}
+	if ip := v.address.Addr(); ip.IsValid() {
+		f.IPs = append(f.IPs, ip)
 	}
 	hosts, resolv, err := f.Write()
 	if err != nil {

@@ -241,6 +241,11 @@ func (e *Engine) job(ctx context.Context, c *container.Container, o StartOptions
 // the other may have written is read.
 func (e *Engine) hostFiles(c *container.Container, w *wiring, hostname string) error {
 	dir := e.dir(c.ID)
+	if w.resolver != nil {
+		if err := os.WriteFile(filepath.Join(dir, supervise.ResolverFile), w.resolver, 0o600); err != nil {
+			return err
+		}
+	}
 	for name, data := range map[string][]byte{"hosts": w.hosts, "resolv.conf": w.resolv, "hostname": []byte(hostname + "\n")} {
 		file := filepath.Join(dir, name)
 		if w.container == "" {

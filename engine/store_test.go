@@ -71,8 +71,8 @@ func options(t *testing.T, w container.Words) CreateOptions {
 	if w.Command == nil {
 		w.Command = []string{"/bin/sh"}
 	}
-	if w.Network == "" {
-		w.Network = "none"
+	if w.Network == nil {
+		w.Network = []string{"none"}
 	}
 	cfg, err := ReadWords(w)
 	if err != nil {
@@ -361,7 +361,7 @@ func TestList(t *testing.T) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	for i, w := range []container.Words{
 		{Name: "first", Label: []string{"a=1", "b=2"}},
-		{Name: "second", Label: []string{"a=2"}, Network: "host"},
+		{Name: "second", Label: []string{"a=2"}, Network: []string{"host"}},
 		{Name: "third", Image: "box", Volume: []string{"/srv/data:/data"}},
 		{Name: "fourth"},
 	} {

@@ -18,6 +18,7 @@ type wiring struct {
 	job       *supervise.Network
 	hosts     []byte
 	resolv    []byte
+	resolver  []byte // what the container's own resolver knows; nil: it has none
 	container string // id of the container whose network is shared
 	release   func() // gives back what was leased
 }
@@ -25,9 +26,7 @@ type wiring struct {
 // wire finds the container's addresses and ports and writes the steps for them. With lease, addresses are taken; without
 // (explain), likely ones are shown.
 func (e *Engine) wire(c *container.Container, s *spec.Output, lease bool) (*wiring, error) {
-	switch s.Network {
-	case network.Bridge, network.None, network.Host:
-	default:
+	if container.Mode(c.Network()).Container() != "" {
 		return &wiring{container: s.Network, release: func() {}}, nil
 	}
 	r, err := request(c, s)
@@ -38,7 +37,7 @@ func (e *Engine) wire(c *container.Container, s *spec.Output, lease bool) (*wiri
 	if err != nil {
 		return nil, err
 	}
-	w := &wiring{steps: found.Steps, hosts: found.Hosts, resolv: found.ResolvConf, release: func() {}}
+	w := &wiring{steps: found.Steps, hosts: found.Hosts, resolv: found.ResolvConf, resolver: found.Resolver, release: func() {}}
 	if !lease {
 		return w, nil
 	}
@@ -56,23 +55,47 @@ func (e *Engine) wire(c *container.Container, s *spec.Output, lease bool) (*wiri
 
 // request is the one place where what a container is becomes what it asks of its networks.
 func request(c *container.Container, s *spec.Output) (network.Request, error) {
-	o, ep := &c.Config, c.Config.Endpoint()
+	o := &c.Config
 	r := network.Request{
-		Container: c.ID, Hostname: s.Spec.Hostname, Domainname: o.Domainname, Resolver: o.DNS,
-		Hosts: o.Hosts,
+		Container: c.ID, Name: c.Name, Hostname: s.Spec.Hostname, Domainname: o.Domainname, Resolver: o.DNS, Hosts: o.Hosts,
 	}
-	end := network.Attachment{Network: s.Network, MAC: ep.MAC}
+	endpoints := o.Endpoints
+	if len(endpoints) <= 1 || s.Network == network.Host { // the second: --ns without net
+		e := o.Endpoint()
+		e.Network = s.Network
+		endpoints = []container.Endpoint{e}
+	}
 	var err error
-	if ep.IP != "" {
-		if end.IP, err = netip.ParseAddr(ep.IP); err != nil {
-			return r, invalid("--ip: %w", err)
+	for _, e := range endpoints {
+		a, err := attachment(e)
+		if err != nil {
+			return r, err
 		}
+		r.Networks = append(r.Networks, a)
 	}
-	r.Networks = []network.Attachment{end}
-	if s.Network == network.Bridge { // elsewhere they are discarded, with a warning (spec)
+	if s.Network != network.None && s.Network != network.Host { // there they are discarded, with a warning (spec)
 		r.Ports, err = ports(c)
 	}
 	return r, err
+}
+
+// attachment is an endpoint as a network is asked for it.
+func attachment(e container.Endpoint) (a network.Attachment, err error) {
+	a = network.Attachment{
+		Network: e.Network, MAC: e.MAC, Interface: e.Name, Aliases: e.Aliases, Priority: e.Priority, Origin: e.Origin,
+	}
+	if e.IP != "" {
+		if a.IP, err = netip.ParseAddr(e.IP); err != nil {
+			return a, invalid("--ip: %w", err)
+		}
+	}
+	if e.IP6 != "" || len(e.LinkLocal) > 0 {
+		return a, unsupported("IPv6 and link-local addresses are not supported by networks of this version: leave --ip6 and --link-local-ip out")
+	}
+	if text := e.Options[container.SysctlOption]; text != "" {
+		a.Sysctls = strings.Split(text, ",")
+	}
+	return a, nil
 }
 
 // originOf says which flag a step of the network comes from.

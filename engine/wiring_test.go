@@ -62,7 +62,7 @@ func TestRequest(t *testing.T) {
 		t.Errorf("-P (-want +got):\n%s", diff)
 	}
 	for _, net := range []string{"host", "none"} {
-		if r := ask(net, container.Words{Network: net, Publish: []string{"80:80"}, PublishAll: true}, "90/tcp"); r.Ports != nil {
+		if r := ask(net, container.Words{Network: []string{net}, Publish: []string{"80:80"}, PublishAll: true}, "90/tcp"); r.Ports != nil {
 			t.Errorf("--network %s: ports %v", net, r.Ports)
 		}
 	}

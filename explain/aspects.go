@@ -194,6 +194,10 @@ func aspects() []aspect {
 				one(v.Net.MAC != "", "MAC address %s", v.Net.MAC),
 				one(v.Net.MTU != 0, "MTU %d", v.Net.MTU))
 		}},
+		{"names", func(v *View) []string {
+			return slices.Concat(each("found by the name ", v.Net.Names), one(v.Net.Resolver != "", "name server %s", v.Net.Resolver),
+				each("further network: bridge ", v.Net.Others), one(v.Net.Isolated, "no way to the other containers of its network"))
+		}},
 		{"firewall", func(v *View) []string {
 			return one(v.Net.Table != "", "nft table %s for %s, %d rules", v.Net.Table, v.Net.Subnet, len(v.Net.Rules))
 		}},

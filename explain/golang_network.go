@@ -26,6 +26,9 @@ func (g *goStep) network(op plan.Op) (goLine, bool) {
 		if o.Hairpin {
 			commands = append(commands, fmt.Sprintf("bridge link set dev %s hairpin on", o.Name))
 		}
+		if o.Isolated {
+			commands = append(commands, fmt.Sprintf("bridge link set dev %s isolated on", o.Name))
+		}
 		if !plainWords(o.Name, o.Peer, o.Bridge) || o.MAC != "" && !plainWords(o.MAC) {
 			return g.none()
 		}

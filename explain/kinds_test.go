@@ -78,7 +78,10 @@ func howOnly() map[string]bool {
 		"open.other", "mknod.existing", "mknod.in", "symlink.in", "move_mount.replace", "move_mount.unlocked", "symlink.replace",
 		"symlink.existing", "hook.env", "hook.timeout", "hook.enter", "link-bridge.mtu", "link-veth.bridge", "link-veth.hairpin",
 		"link-delete.name", "link-address.link", "link-up.link", "route-default.link",
-		"nft-bridge.bridge", "nft-publish.table", "nft-unpublish.table", "nft-unpublish.ports",
+		"nft-bridge.bridge",
+		"name-add.dir", "name-add.owner", "name-add.addresses", "name-remove.dir", "name-remove.owner",
+		"name-remove.names", "name-remove.addresses", "name-listen.port", "name-listen.table", "name-listen.rules",
+		"nft-publish.table", "nft-unpublish.table", "nft-unpublish.ports",
 	} {
 		out[name] = true
 	}

@@ -94,8 +94,14 @@ func (v *View) networkRights(l *rightList) {
 	case "joined":
 		l.add("network", "join "+v.Joined["net"], "use the network of %s", v.Joined["net"])
 	case "bridge":
-		l.add("network", "out", "reach other machines")
-		l.add("network", "bridge "+v.Net.Bridge, "reach other containers on %s", v.Net.Bridge)
+		if v.Net.Via != "" { // an internal network has no way out
+			l.add("network", "out", "reach other machines")
+		}
+		for _, bridge := range append([]string{v.Net.Bridge}, v.Net.Others...) {
+			if !v.Net.Isolated {
+				l.add("network", "bridge "+bridge, "reach other containers on %s", bridge)
+			}
+		}
 	}
 	for _, p := range v.Net.Ports {
 		l.add("network", "port "+portWord(p), "be reached from outside at port %d/%s of the host (%s)", p.HostPort, p.Proto,

@@ -463,6 +463,15 @@ func (s *shell) undo(op plan.Op) []string {
 		return []string{"rmdir " + quote(o.Path)}
 	case *plan.LinkDelete:
 		return []string{"ip link del dev " + quote(o.Name) + " 2>/dev/null"}
+	case *plan.NameRemove:
+		var lines []string
+		for _, name := range o.Names {
+			lines = append(lines, "rm -f "+quote(o.Dir+"/"+name+"/"+o.Owner), "rmdir "+quote(o.Dir+"/"+name)+" 2>/dev/null")
+		}
+		for _, a := range o.Addresses {
+			lines = append(lines, "rm -f "+quote(o.Dir+"/"+a))
+		}
+		return lines
 	case *plan.NftUnpublish:
 		var lines []string
 		for _, p := range o.Ports {

@@ -31,7 +31,7 @@ func (s *shell) commands(op plan.Op) ([]string, bool) {
 		return cmd("echo 0 >" + quote(s.tasks(o.From)))
 	case *plan.CgroupAttach:
 		return cmd(`echo "$pid" >` + quote(o.Path+"/cgroup.procs"))
-	case *plan.CgroupRemove, *plan.LinkDelete, *plan.NftUnpublish, *plan.ResctrlRemove:
+	case *plan.CgroupRemove, *plan.LinkDelete, *plan.NftUnpublish, *plan.NameRemove, *plan.ResctrlRemove:
 		return s.undo(op), true
 
 	// Resource classes.
@@ -309,6 +309,9 @@ func (s *shell) commands(op plan.Op) ([]string, bool) {
 		if o.Hairpin {
 			lines = append(lines, "bridge link set dev "+quote(o.Name)+" hairpin on")
 		}
+		if o.Isolated {
+			lines = append(lines, "bridge link set dev "+quote(o.Name)+" isolated on")
+		}
 		for _, set := range o.Sysctls {
 			key, value, _ := strings.Cut(set, "=")
 			file := quote("/proc/sys/" + key)
@@ -346,12 +349,26 @@ func (s *shell) commands(op plan.Op) ([]string, bool) {
 		}
 		return lines, true
 
+	case *plan.NameAdd:
+		var lines []string
+		target := strings.Join(o.Addresses, ",")
+		for i, name := range o.Names {
+			lines = append(lines, "mkdir -p "+quote(o.Dir+"/"+name), "ln -sfn "+quote(target)+" "+quote(o.Dir+"/"+name+"/"+o.Owner))
+			if i > 0 {
+				continue
+			}
+			for _, a := range o.Addresses {
+				lines = append(lines, "ln -sfn "+quote(name)+" "+quote(o.Dir+"/"+a))
+			}
+		}
+		return lines, true
+
 	// No command of util-linux, coreutils, iproute2 or nft does these.
 	case *plan.DeviceFilter, *plan.OpenPid, *plan.IDMap, *plan.UserNamespace, *plan.Adopt, *plan.TimeOffsets, *plan.Keyring, *plan.OpenConsole,
 		*plan.BindConsole,
 		*plan.SendFD, *plan.RecvFD, *plan.Seccomp, *plan.AwaitStart, *plan.Hook, *plan.MemPolicy, *plan.Personality, *plan.InheritFDs,
 		*plan.SystemdScope, *plan.SystemdSet, *plan.SystemdAttach, *plan.SystemdStop, *plan.SendListener, *plan.CopyUp, *plan.OpenDir,
-		*plan.RootMount, *plan.RootUnmount, *plan.Chroot:
+		*plan.RootMount, *plan.RootUnmount, *plan.Chroot, *plan.NameListen:
 		return none()
 	}
 	return none()

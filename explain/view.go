@@ -145,7 +145,11 @@ type Net struct {
 	Table    string
 	Rules    []string
 	Ports    []plan.PortRule
-	Loopback bool // lo is up
+	Loopback bool     // lo is up
+	Others   []string // the bridges of its further networks
+	Isolated bool     // it doesn't reach the other containers of its network
+	Names    []string // by which others of its networks find it
+	Resolver string   // address at which its supervisor answers questions for names
 }
 
 // Read finds out what a plan amounts to. It doesn't judge: a plan that can't run has a view, too.
@@ -381,16 +385,23 @@ func (r *reader) step(s plan.Step) bool {
 	case *plan.Execve:
 		v.Argv, v.Env = o.Argv, o.Env
 	case *plan.LinkBridge:
-		v.Net.Bridge, v.Net.Gateway = o.Name, o.Address
+		if v.Net.Bridge != "" && v.Net.Bridge != o.Name {
+			v.Net.Others = append(v.Net.Others, o.Name) // the first network is the one that is described
+		} else {
+			v.Net.Bridge, v.Net.Gateway = o.Name, o.Address
+		}
 		for _, set := range o.Sysctls {
 			v.HostSets = append(v.HostSets, "/proc/sys/"+set)
 		}
 	case *plan.LinkVeth:
-		v.Net.Veth, v.Net.Device, v.Net.MAC, v.Net.MTU = o.Name, o.Peer, o.MAC, o.MTU
+		if v.Net.Veth == "" {
+			v.Net.Veth, v.Net.Device, v.Net.MAC, v.Net.MTU = o.Name, o.Peer, o.MAC, o.MTU
+		}
 		v.Net.Settings = append(v.Net.Settings, o.Sysctls...)
+		v.Net.Isolated = v.Net.Isolated || o.Isolated
 	case *plan.LinkAddress:
 		if o.Address != "" {
-			v.Net.Address = o.Address
+			v.Net.Address = or(v.Net.Address, o.Address)
 		} else if o.Link == "lo" {
 			v.Net.Loopback = true
 		}
@@ -399,10 +410,16 @@ func (r *reader) step(s plan.Step) bool {
 	case *plan.RouteDefault:
 		v.Net.Via = o.Via
 	case *plan.NftBridge:
-		v.Net.Table, v.Net.Subnet, v.Net.Rules = o.Table, o.Subnet, o.Rules
+		if v.Net.Table == "" {
+			v.Net.Table, v.Net.Subnet, v.Net.Rules = o.Table, o.Subnet, o.Rules
+		}
 	case *plan.NftPublish:
 		v.Net.Ports = append(v.Net.Ports, o.Ports...)
-	case *plan.CgroupRemove, *plan.LinkDelete, *plan.NftUnpublish, *plan.SystemdStop, *plan.RootUnmount,
+	case *plan.NameAdd:
+		v.Net.Names = append(v.Net.Names, o.Names...)
+	case *plan.NameListen:
+		v.Net.Resolver = o.Address
+	case *plan.CgroupRemove, *plan.LinkDelete, *plan.NftUnpublish, *plan.NameRemove, *plan.SystemdStop, *plan.RootUnmount,
 		*plan.ResctrlRemove:
 		// What takes something back says nothing of the container.
 	case *plan.CgroupEvacuate, *plan.CgroupOpen, *plan.CgroupJoin, *plan.Release, *plan.Await, *plan.Notify, *plan.Expect, *plan.BindConsole,

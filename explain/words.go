@@ -171,6 +171,18 @@ func (v *View) flags(a About) (flags, command []string, image string, unsaid []s
 	if v.Net.Mode == "bridge" {
 		unsaid = append(unsaid, fmt.Sprintf("address %s on bridge %s (--ip would fix it)", address, v.Net.Bridge))
 	}
+	for _, name := range v.Net.Others {
+		unsaid = append(unsaid, "it is on a further network, of the bridge "+name)
+	}
+	if len(v.Net.Names) > 0 {
+		unsaid = append(unsaid, "others of its networks find it as "+strings.Join(v.Net.Names, ", "))
+	}
+	if v.Net.Resolver != "" {
+		unsaid = append(unsaid, "its name server is "+v.Net.Resolver)
+	}
+	if v.Net.Isolated {
+		unsaid = append(unsaid, "it doesn't reach the other containers of its network")
+	}
 	for _, p := range v.Net.Ports {
 		add("publish", "%s", portWord(p))
 	}

@@ -34,6 +34,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"glassbox/cgroup"
+	"glassbox/dns"
 	"glassbox/plan"
 	"glassbox/resctrl"
 	"glassbox/systemd"
@@ -77,8 +78,14 @@ type Options struct {
 type Process struct {
 	PID   int
 	Pidfd int            // belongs to the caller
-	FDs   map[string]int // descriptors received from the child (RecvFD); they belong to the caller
+	FDs   map[string]int // descriptors received from the child (RecvFD), and the resolver's; they belong to the caller
 }
+
+// The names of the sockets of a container's resolver (NameListen) among a process's descriptors.
+const (
+	ResolverUDP = "resolver udp"
+	ResolverTCP = "resolver tcp"
+)
 
 // Start executes a plan up to the child's execve and returns the process that then runs. On an error nothing of the plan is
 // left. The calling goroutine is locked to its thread while the plan runs, and stays so if a host step changed the thread's
@@ -299,6 +306,8 @@ func Undo(op plan.Op) error {
 		return wire.Undo(op)
 	case *plan.RootUnmount:
 		return rootUnmount(op)
+	case *plan.NameRemove:
+		return dns.Remove(op.Dir, op.Owner, op.Names, parseAddrs(op.Addresses))
 	}
 	return fmt.Errorf("%s is no step that undoes another", op.Kind())
 }
@@ -443,8 +452,10 @@ func (x *execution) host(op plan.Op) error {
 		return rootMount(o)
 	case *plan.RootUnmount:
 		return rootUnmount(o)
+	case *plan.NameAdd:
+		return dns.Add(o.Dir, o.Owner, o.Names, parseAddrs(o.Addresses))
 	case *plan.LinkBridge, *plan.LinkVeth, *plan.LinkMove, *plan.LinkDelete, *plan.LinkAddress, *plan.RouteDefault, *plan.NftBridge,
-		*plan.NftPublish, *plan.NftUnpublish:
+		*plan.NftPublish, *plan.NftUnpublish, *plan.NameListen:
 		if x.wire == nil {
 			x.wire = wire.Open(func() (int, error) {
 				if fd, ok := x.fds["ns:network"]; ok {
@@ -463,7 +474,16 @@ func (x *execution) host(op plan.Op) error {
 				return fd, err
 			})
 		}
-		return x.wire.Do(op)
+		if err := x.wire.Do(op); err != nil {
+			return err
+		}
+		if fds := x.wire.Resolver; len(fds) == 2 {
+			if x.received == nil {
+				x.received = map[string]int{}
+			}
+			x.received[ResolverUDP], x.received[ResolverTCP], x.wire.Resolver = fds[0], fds[1], nil
+		}
+		return nil
 	}
 	return fmt.Errorf("%s can't be made by the parent", op.Kind())
 }

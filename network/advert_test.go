@@ -56,7 +56,7 @@ func TestRouterAdvertisement(t *testing.T) {
 		t.Skip("needs a kernel with IPv6")
 	}
 	dual := testNetwork()
-	dual.Subnets = append(dual.Subnets, Subnet{netip.MustParsePrefix("fd00::/64"), netip.MustParseAddr("fd00::1")})
+	dual.Subnets = append(dual.Subnets, Subnet{Prefix: netip.MustParsePrefix("fd00::/64"), Gateway: netip.MustParseAddr("fd00::1")})
 	for _, c := range []struct {
 		name     string
 		n        Network

@@ -80,6 +80,12 @@ func (s Store) open(name string, claim bool) (Network, error) {
 	if n.MTU, n.Opened, err = outside(c, routes, own, filepath.Join(s.State, "opened.json"), claim); err != nil {
 		return n, err
 	}
+	if n.FixedMTU > 0 {
+		n.MTU = n.FixedMTU
+	}
+	if n.Internal {
+		n.Opened = nil // nothing comes in for it
+	}
 	subnet := n.IPv4().Prefix
 	fits := own >= 0 && subnet.IsValid()
 	if fits && overlaps(usedBy(routes, own), subnet) {
@@ -118,6 +124,9 @@ func bridgeNames(n Network) []string {
 	var names []string
 	if n.Link != "" {
 		names = append(names, n.Link)
+	}
+	if n.Options[optionName] != "" {
+		return names // asked for: another one won't do
 	}
 	if n.Name != Bridge {
 		return append(names, "gbr-"+n.ID[:11]) // as long as a link's name may be
@@ -309,6 +318,10 @@ func (s Store) subnet(c *wire.Conn, n Network, own int) (Network, error) {
 			used = append(used, o.subnet)
 		}
 	}
+	// The other networks of this installation have their subnets also while their bridges aren't there, as after a boot.
+	if used, err = s.recorded(n, used); err != nil {
+		return n, err
+	}
 	if p := n.IPv4().Prefix; p.IsValid() {
 		keep := !overlaps(used, p)
 		if !keep && own >= 0 {
@@ -318,6 +331,11 @@ func (s Store) subnet(c *wire.Conn, n Network, own int) (Network, error) {
 		}
 		if keep {
 			return n, nil
+		}
+		if n.IPv4().Fixed {
+			i := slices.IndexFunc(used, p.Overlaps)
+			return n, fmt.Errorf("invalid pool request: Pool overlaps with other one on this address space: %s overlaps with %s, which this "+
+				"host has a route to or another network has: choose another subnet", p, used[max(i, 0)])
 		}
 	}
 	addrs, err := c.Addresses(0) // of a link that is down there is no route
@@ -359,6 +377,27 @@ func claims(c *wire.Conn) ([]claimed, error) {
 		}
 	}
 	return out, nil
+}
+
+// recorded adds the subnets of the installation's other networks to those that are used.
+func (s Store) recorded(n Network, used []netip.Prefix) ([]netip.Prefix, error) {
+	names, err := s.names()
+	if err != nil {
+		return used, err
+	}
+	for _, name := range names {
+		if name == n.Name {
+			continue
+		}
+		other, written, err := s.read(name)
+		if err != nil || !written {
+			continue // one that can't be read says so when it is used
+		}
+		for _, sub := range other.Subnets {
+			used = append(used, sub.Prefix)
+		}
+	}
+	return used, nil
 }
 
 // leased reports whether a container has an address in a subnet.

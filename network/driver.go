@@ -28,22 +28,30 @@ func driverOf(name string) driver {
 type writer struct {
 	steps  []plan.Step
 	origin func(what string) string
+	up     bool // the loopback interface is
 }
 
 func (w *writer) add(op plan.Op, origin, reason string) {
 	w.steps = append(w.steps, plan.Step{Lane: plan.Host, Phase: plan.Network, Op: op, Origin: origin, Reason: reason})
 }
 
-// Steps returns the host-lane steps that connect a container with a network namespace of its own to a network. They follow the
+// Steps returns the host-lane steps that connect a container with a network namespace of its own to its only network. They follow the
 // clone. origin says where a thing comes from; it is asked for "network" and, once for all published ports, "publish".
 func Steps(n Network, e Endpoint, origin func(what string) string) ([]plan.Step, error) {
+	w := &writer{origin: origin}
+	e.Default = !n.Internal
+	err := w.connect(n, e)
+	return w.steps, err
+}
+
+// connect writes the steps of one more endpoint.
+func (w *writer) connect(n Network, e Endpoint) error {
 	d := driverOf(n.Driver)
 	if d == nil {
-		return nil, fmt.Errorf("network %s: driver %q is not known", n.Name, n.Driver)
+		return fmt.Errorf("network %s: driver %q is not known", n.Name, n.Driver)
 	}
-	w := &writer{origin: origin}
 	d(n, e, w)
-	return w.steps, nil
+	return nil
 }
 
 // bridge plugs the container into a virtual switch of the host. The host has an address on it, the gateway, and is the containers'
@@ -60,19 +68,22 @@ func bridge(n Network, e Endpoint, w *writer) {
 		"A switch inside the kernel that all containers of this network are plugged into; the host routes for them (forwarding), lets "+
 			"its own 127.0.0.1 reach their published ports (route_localnet), and listens to no router advertisements from them (disable_ipv6).")
 	// After the firewall, which drops what isn't the bridge's: there must be no moment in which the host forwards for everybody.
-	for _, dev := range n.Opened {
+	for _, dev := range n.Opened { // none, of an internal network
 		w.add(&plan.WriteFile{Path: "/proc/sys/net/ipv4/conf/" + dev + "/forwarding", Value: "1"}, from,
 			"Answers from the outside come in here and have to be forwarded to the bridge; this host forwards nothing else, so the switch "+
 				"for the whole host stays off and the firewall drops what isn't for the bridge.")
 	}
 	w.add(&plan.LinkVeth{
-		Name: e.Link, Peer: e.Interface, Bridge: n.Link, MAC: e.MAC, MTU: n.MTU, Hairpin: len(e.Ports) > 0, Sysctls: guard(n, e),
+		Name: e.Link, Peer: e.Interface, Bridge: n.Link, MAC: e.MAC, MTU: n.MTU, Hairpin: len(e.Ports) > 0, Isolated: n.Isolated,
+		Sysctls: append(guard(n, e), e.Sysctls...),
 	}, from, cable(n))
 	w.loopback(from)
 	w.add(&plan.LinkAddress{Link: e.Interface, Address: netip.PrefixFrom(e.IP, subnet.Prefix.Bits()).String()}, from,
 		"The container's address, leased from the bridge's subnet.")
-	w.add(&plan.RouteDefault{Link: e.Interface, Via: subnet.Gateway.String()}, from,
-		"Everything beyond the subnet goes through the host.")
+	if e.Default {
+		w.add(&plan.RouteDefault{Link: e.Interface, Via: subnet.Gateway.String()}, from,
+			"Everything beyond the subnet goes through the host.")
+	}
 	if len(e.Ports) > 0 {
 		w.add(&plan.NftPublish{Table: n.Table(), Ports: rules(e)}, w.origin("publish"),
 			"Connections to these ports of the host are sent on to the container by the kernel itself; no process stands between.")
@@ -111,6 +122,10 @@ func cable(n Network) string {
 func none(_ Network, _ Endpoint, w *writer) { w.loopback("default") }
 
 func (w *writer) loopback(origin string) {
+	if w.up {
+		return // the container's second network
+	}
+	w.up = true
 	w.add(&plan.LinkAddress{Link: "lo"}, origin,
 		"A new network namespace has a loopback interface that is down; programs expect to reach themselves at 127.0.0.1.")
 }

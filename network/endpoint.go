@@ -18,6 +18,9 @@ type Endpoint struct {
 	IP        netip.Addr       `json:"ip,omitzero"`   // leased
 	MAC       string           `json:"mac,omitempty"` // of the container's side, see MAC
 	Ports     []container.Port `json:"ports,omitempty"`
+	Default   bool             `json:"default,omitempty"` // the way to the rest of the world
+	Names     []string         `json:"names,omitempty"`   // by which others of the network find the container
+	Sysctls   []string         `json:"sysctls,omitempty"` // of the interface, such as "net/ipv4/conf/eth0/log_martians=1"
 }
 
 // InterfaceName is the name of a container's interface in the first, second, … of its networks, counted from 0: what programs and

@@ -27,10 +27,9 @@ func entryAt(e container.HostEntry, gateway netip.Addr) (container.HostEntry, er
 	return container.HostEntry{Name: e.Name, IP: ip.String()}, nil
 }
 
-// Hosts writes /etc/hosts: the usual names of the loopback, host.docker.internal for the gateway if it is valid, the entries of
-// --add-host, and the container's own address and names if ip is valid. An entry of --add-host for host.docker.internal wins.
-func Hosts(ip, gateway netip.Addr, hostname, domain string, extra []container.HostEntry) []byte {
-	const internal = "host.docker.internal"
+// Hosts writes /etc/hosts: the usual names of the loopback, those of the host for the gateway if it is valid (Docker's and Podman's), the
+// entries of --add-host, and the container's own addresses and names. An entry of --add-host for one of the host's names wins.
+func Hosts(ips []netip.Addr, gateway netip.Addr, hostname, domain string, extra []container.HostEntry) []byte {
 	var b bytes.Buffer
 	b.WriteString("127.0.0.1\tlocalhost\n" +
 		"::1\tlocalhost ip6-localhost ip6-loopback\n" +
@@ -41,16 +40,20 @@ func Hosts(ip, gateway netip.Addr, hostname, domain string, extra []container.Ho
 	for _, e := range extra {
 		fmt.Fprintf(&b, "%s\t%s\n", e.IP, e.Name)
 	}
-	// Docker Desktop's name for the host, which compose files use; who gives it himself means something else by it.
-	if gateway.IsValid() && !slices.ContainsFunc(extra, func(e container.HostEntry) bool { return e.Name == internal }) {
-		fmt.Fprintf(&b, "%s\t%s\n", gateway, internal)
-	}
-	if ip.IsValid() && hostname != "" {
-		names := hostname
-		if domain != "" {
-			names = hostname + "." + domain + " " + hostname
+	// Docker Desktop's and Podman's names for the host, which compose files use; who gives one himself means something else by it.
+	for _, internal := range []string{"host.docker.internal", "host.containers.internal"} {
+		if gateway.IsValid() && !slices.ContainsFunc(extra, func(e container.HostEntry) bool { return e.Name == internal }) {
+			fmt.Fprintf(&b, "%s\t%s\n", gateway, internal)
 		}
-		fmt.Fprintf(&b, "%s\t%s\n", ip, names)
+	}
+	names := hostname
+	if domain != "" {
+		names = hostname + "." + domain + " " + hostname
+	}
+	for _, ip := range ips {
+		if hostname != "" {
+			fmt.Fprintf(&b, "%s\t%s\n", ip, names)
+		}
 	}
 	return b.Bytes()
 }

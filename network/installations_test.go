@@ -147,7 +147,7 @@ func TestUpdate(t *testing.T) {
 		}
 	}
 	n := testNetwork()
-	n.Subnets = []Subnet{{netip.MustParsePrefix("172.29.0.0/16"), netip.MustParseAddr("172.29.0.1")}}
+	n.Subnets = []Subnet{{Prefix: netip.MustParsePrefix("172.29.0.0/16"), Gateway: netip.MustParseAddr("172.29.0.1")}}
 	running := Endpoint{
 		Interface: "eth0", Link: VethName("old", 0), IP: netip.MustParseAddr("172.29.0.2"), Ports: parsePorts(t, "8080:80"),
 	}
@@ -290,18 +290,20 @@ func TestBuiltin(t *testing.T) {
 func TestRecord(t *testing.T) {
 	n := Network{
 		Version: 1, ID: newID(), Name: Bridge, Driver: Bridge, Link: "glassbox0",
-		Subnets: []Subnet{{netip.MustParsePrefix("10.0.0.0/24"), netip.MustParseAddr("10.0.0.9")}},
+		Subnets: []Subnet{{Prefix: netip.MustParsePrefix("10.0.0.0/24"), Gateway: netip.MustParseAddr("10.0.0.9")}},
 	}
 	data, err := json.Marshal(n)
 	if err != nil {
 		t.Fatal(err)
 	}
 	got, err := parseRecord(Bridge, data)
-	if diff := cmp.Diff(n, got, cmp.Comparer(func(a, b Subnet) bool { return a == b })); diff != "" || err != nil {
+	if diff := cmp.Diff(n, got, cmp.Comparer(func(a, b Subnet) bool { return a == b }),
+		cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" || err != nil {
 		t.Errorf("record (-want +got):\n%s%v", diff, err)
 	}
 	got, err = parseRecord(Bridge, []byte(`{"subnet": "10.1.2.3/24"}`))
-	if want := (Subnet{netip.MustParsePrefix("10.1.2.0/24"), netip.MustParseAddr("10.1.2.1")}); err != nil || got.IPv4() != want {
+	want := Subnet{Prefix: netip.MustParsePrefix("10.1.2.0/24"), Gateway: netip.MustParseAddr("10.1.2.1")}
+	if err != nil || got.IPv4() != want {
 		t.Errorf("an administrator's: got %+v, %v", got, err)
 	}
 	for text, want := range map[string]string{

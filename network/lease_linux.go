@@ -51,6 +51,18 @@ func (s Store) Lease(n Network, containerID string, want netip.Addr) (netip.Addr
 		return want, nil
 	}
 
+	if r := subnet.Range; r.IsValid() { // an address that is asked for may be outside
+		if a := r.Masked().Addr(); first.Less(a) {
+			first = a
+		}
+		if a := wire.Broadcast(r); a.Less(last) {
+			last = a
+		}
+	}
+	reserved := map[netip.Addr]bool{subnet.Gateway: true}
+	for _, a := range n.Aux {
+		reserved[a] = true
+	}
 	hint := filepath.Join(s.State, n.Name, "last")
 	data, _ := os.ReadFile(hint) // whatever is wrong with it, the search starts somewhere
 	// The file is written over in place (see writeHint): after a shorter address the rest of a longer one may follow.
@@ -66,8 +78,8 @@ func (s Store) Lease(n Network, containerID string, want netip.Addr) (netip.Addr
 			}
 			a, again = first, true
 		}
-		if a == subnet.Gateway {
-			continue
+		if reserved[a] {
+			continue // nobody's: the search may end here without a lease
 		}
 		err := s.take(n.Name, containerID, a)
 		if err == nil {

@@ -26,8 +26,19 @@ type Network struct {
 	Driver  string    `json:"driver"` // bridge, none, host: see Steps
 	Created time.Time `json:"created,omitzero"`
 	// Link is the name of the network's device on the host, and of its nft table. Of the driver bridge: the bridge.
-	Link    string   `json:"link,omitempty"`
-	Subnets []Subnet `json:"subnets,omitempty"`
+	Link    string            `json:"link,omitempty"`
+	Subnets []Subnet          `json:"subnets,omitempty"`
+	Labels  map[string]string `json:"labels,omitempty"`
+	Options map[string]string `json:"options,omitempty"` // as given with --opt; what they say stands in the fields below
+	// Aux are addresses that no container gets, because somebody else has them, by a name that is only told.
+	Aux map[string]netip.Addr `json:"aux,omitempty"`
+	// Internal networks have no way out, and nobody asks the outside for names on their behalf.
+	Internal bool `json:"internal,omitempty"`
+	Isolated bool `json:"isolated,omitempty"` // the containers of a bridge can't reach each other
+	Routed   bool `json:"routed,omitempty"`   // packets leave with the containers' addresses, not the host's
+	FixedMTU int  `json:"mtu,omitempty"`      // bytes; 0: that of the host's way out
+	// HostIP is where ports are published that are published on no address. Zero: on all.
+	HostIP netip.Addr `json:"hostIP,omitzero"`
 
 	// What follows is no property of the network but of the host at the moment, found when the network was opened.
 
@@ -41,6 +52,8 @@ type Network struct {
 type Subnet struct {
 	Prefix  netip.Prefix `json:"subnet"`
 	Gateway netip.Addr   `json:"gateway,omitzero"`
+	Range   netip.Prefix `json:"range,omitzero"`  // containers' addresses are taken from here; zero: from all of it
+	Fixed   bool         `json:"fixed,omitempty"` // asked for: another one won't do
 }
 
 // withBits is the gateway's address with the length of the subnet's prefix.

@@ -83,9 +83,9 @@ func TestFiles(t *testing.T) {
 		}
 		extra = append(extra, e)
 	}
-	golden(t, "hosts", string(Hosts(ip, gateway, "web", "example.org", extra)))
+	golden(t, "hosts", string(Hosts([]netip.Addr{ip}, gateway, "web", "example.org", extra)))
 	own := []container.HostEntry{{Name: "host.docker.internal", IP: ip.String()}}
-	if got := string(Hosts(ip, gateway, "web", "", own)); strings.Count(got, "internal") != 1 {
+	if got := string(Hosts([]netip.Addr{ip}, gateway, "web", "", own)); strings.Count(got, "host.docker.internal") != 1 {
 		t.Errorf("host.docker.internal given by the user: got %s", got)
 	}
 	// A container.json that somebody else wrote gets no line of its own choice into /etc/hosts.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"glassbox/dns"
 	"glassbox/wire"
 
 	"golang.org/x/sys/unix"
@@ -68,6 +69,15 @@ func (s Store) repairNetwork(name string, alive func(string) bool) error {
 	if n.Link != "" {
 		if err := s.removeStale(n, ips, veths); err != nil {
 			return err
+		}
+	}
+	forgotten := map[string]bool{}
+	for _, a := range gone { // a name that leads to an address which another has by now would be worse than none
+		if id := leases[a]; !forgotten[id] && named(n) {
+			if err := dns.Forget(s.NamesDir(name), id); err != nil {
+				return err
+			}
+			forgotten[id] = true
 		}
 	}
 	for _, a := range gone { // last, so that a Repair that is killed is done again

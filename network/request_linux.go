@@ -4,10 +4,14 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
+	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"glassbox/container"
+	"glassbox/dns"
 	"glassbox/plan"
 	"glassbox/wire"
 )
@@ -15,6 +19,7 @@ import (
 // Request is what a container asks of its networks.
 type Request struct {
 	Container            string // id
+	Name                 string // by which others find it
 	Hostname, Domainname string // as /etc/hosts shall say them
 	Networks             []Attachment
 	Ports                []container.Port // published on the first network that can
@@ -27,7 +32,11 @@ type Attachment struct {
 	Network   string
 	IP        netip.Addr
 	MAC       string
-	Interface string // of the container
+	Interface string   // of the container
+	Aliases   []string // further names
+	Priority  int      // the highest is the way to the rest of the world
+	Sysctls   []string // of the interface, with IFNAME in its place: net.ipv4.conf.IFNAME.log_martians=1
+	Origin    string   // the flag that it comes from
 }
 
 // Wiring is a container's place in its networks, and the files that tell it about it.
@@ -36,6 +45,7 @@ type Wiring struct {
 	Steps       []plan.Step
 	Hosts       []byte // /etc/hosts
 	ResolvConf  []byte // /etc/resolv.conf
+	Resolver    []byte // what the container's own resolver knows (Store.Resolver); nil: it has none
 	store       Store
 	containerID string
 }
@@ -49,43 +59,91 @@ func (s Store) Wire(r Request, lease bool, origin func(what string) string) (_ *
 			w.Release()
 		}
 	}()
-	ports := r.Ports
-	if err := choosePorts(ports); err != nil {
+	if err := choosePorts(r.Ports); err != nil {
 		return nil, err
 	}
-	var first Network // that the container reaches the host by
+	var networks []Network
 	for i, a := range r.Networks {
-		n, e, err := s.attach(r.Container, a, i, lease)
+		n, e, err := s.attach(r, a, i, lease)
 		if err != nil {
 			return nil, err
 		}
-		// Ports go to the first network that has any, as with Docker: a port of the host can lead to one address only.
-		if n.Driver == Bridge {
-			e.Ports, ports = ports, nil
+		networks, w.Endpoints = append(networks, n), append(w.Endpoints, e)
+	}
+	out := gateway(networks, r.Networks)
+	steps, resolves := &writer{}, false
+	for i := range w.Endpoints {
+		e, n, from := &w.Endpoints[i], networks[i], r.Networks[i].Origin
+		if i == out { // a port of the host can lead to one address only
+			e.Default, e.Ports = true, r.Ports
+			if n.HostIP.IsValid() {
+				e.Ports = bound(e.Ports, n.HostIP)
+			}
 		}
-		w.Endpoints = append(w.Endpoints, e)
-		steps, err := Steps(n, e, origin)
-		if err != nil {
+		steps.origin = func(what string) string {
+			if what == "network" && from != "" {
+				return from
+			}
+			return origin(what)
+		}
+		if err := steps.connect(n, *e); err != nil {
 			return nil, err
 		}
-		w.Steps = append(w.Steps, steps...)
-		if i == 0 {
-			first = n
+		if named(n) {
+			if !resolves {
+				steps.listen(steps.origin("network"))
+			}
+			resolves = true
+			steps.name(s, r.Container, n, *e, steps.origin("network"))
 		}
 	}
-	f := Files{
-		HostNetwork: first.Driver == Host, Gateway: first.IPv4().Gateway, Hostname: r.Hostname, Domainname: r.Domainname,
-		Resolver: r.Resolver, Hosts: r.Hosts,
+	w.Steps = steps.steps
+	f := Files{Hostname: r.Hostname, Domainname: r.Domainname, Resolver: r.Resolver, Hosts: r.Hosts, OwnResolver: resolves}
+	if out >= 0 {
+		f.Gateway = networks[out].IPv4().Gateway
 	}
-	if len(w.Endpoints) > 0 {
-		f.IP = w.Endpoints[0].IP
+	if resolves {
+		w.Resolver = s.Resolver(networks, r.Resolver.Servers)
+	}
+	for i, e := range w.Endpoints {
+		f.HostNetwork = f.HostNetwork || networks[i].Driver == Host
+		if e.IP.IsValid() {
+			f.IPs = append(f.IPs, e.IP)
+		}
 	}
 	w.Hosts, w.ResolvConf, err = f.Write()
 	return w, err
 }
 
+// gateway chooses the network by which a container reaches the rest of the world: of those that lead there the one of the highest priority,
+// and of equal ones the first by name, as with Docker. It returns -1 where none does.
+func gateway(networks []Network, wanted []Attachment) int {
+	best := -1
+	for i, n := range networks {
+		if n.Driver != Bridge || n.Internal {
+			continue
+		}
+		if best < 0 || wanted[i].Priority > wanted[best].Priority ||
+			wanted[i].Priority == wanted[best].Priority && n.Name < networks[best].Name {
+			best = i
+		}
+	}
+	return best
+}
+
+// bound puts an address of the host where a port is published on all.
+func bound(ports []container.Port, ip netip.Addr) []container.Port {
+	out := slices.Clone(ports)
+	for i := range out {
+		if !out[i].HostIP.IsValid() {
+			out[i].HostIP = ip
+		}
+	}
+	return out
+}
+
 // attach makes an endpoint of one network, and leases its address.
-func (s Store) attach(id string, a Attachment, i int, lease bool) (Network, Endpoint, error) {
+func (s Store) attach(r Request, a Attachment, i int, lease bool) (Network, Endpoint, error) {
 	open := s.Likely
 	if lease {
 		open = s.Open
@@ -94,16 +152,23 @@ func (s Store) attach(id string, a Attachment, i int, lease bool) (Network, Endp
 	if err != nil {
 		return n, Endpoint{}, err
 	}
-	e := Endpoint{Network: n.Name, Interface: a.Interface, Link: VethName(id, i), IP: a.IP, MAC: a.MAC}
+	e := Endpoint{Network: n.Name, Interface: a.Interface, Link: VethName(r.Container, i), IP: a.IP, MAC: a.MAC}
 	if e.Interface == "" {
 		e.Interface = InterfaceName(i)
+		if prefix := n.Options[optionPrefix]; prefix != "" {
+			e.Interface = prefix + strconv.Itoa(i)
+		}
+	}
+	for _, text := range a.Sysctls {
+		// net.ipv4.conf.IFNAME.rp_filter: the dots are separators, but an interface's name may have some.
+		e.Sysctls = append(e.Sysctls, strings.ReplaceAll(strings.ReplaceAll(text, ".", "/"), "/IFNAME/", "/"+e.Interface+"/"))
 	}
 	subnet := n.IPv4()
 	switch {
 	case !subnet.Prefix.IsValid():
 		return n, e, nil // a network without addresses
 	case lease:
-		if e.IP, err = s.Lease(n, id, a.IP); err != nil {
+		if e.IP, err = s.Lease(n, r.Container, a.IP); err != nil {
 			return n, e, err
 		}
 	case !e.IP.IsValid():
@@ -112,7 +177,22 @@ func (s Store) attach(id string, a Attachment, i int, lease bool) (Network, Endp
 	if e.MAC == "" {
 		e.MAC = wire.MAC(e.IP)
 	}
+	if named(n) {
+		e.Names = names(r, a)
+	}
 	return n, e, nil
+}
+
+// names are those by which others of a network find a container: its name first, its aliases, its short ID and its host name.
+func names(r Request, a Attachment) []string {
+	var out []string
+	for _, name := range append(append([]string{r.Name}, a.Aliases...), r.Container[:min(len(r.Container), 12)], r.Hostname) {
+		name = strings.ToLower(name)
+		if dns.ValidName(name) && !slices.Contains(out, name) {
+			out = append(out, name)
+		}
+	}
+	return out
 }
 
 // choosePorts chooses host ports where none are given. The supervisor takes the ports again; between now and then another program
@@ -135,8 +215,10 @@ func choosePorts(ports []container.Port) error {
 
 // Files are what /etc/hosts and /etc/resolv.conf of a container are made of.
 type Files struct {
-	HostNetwork          bool       // the container's network is the host's
-	IP, Gateway          netip.Addr // zero: it has none
+	HostNetwork          bool // the container's network is the host's
+	IPs                  []netip.Addr
+	Gateway              netip.Addr // by which it reaches the host; zero: it has none
+	OwnResolver          bool       // its supervisor answers questions for names
 	Hostname, Domainname string
 	Resolver             container.Resolver
 	Hosts                []container.HostEntry
@@ -163,11 +245,14 @@ func (f Files) Write() (hosts, resolvConf []byte, err error) {
 		}
 		return hosts, overHost(resolv, f.Resolver), nil
 	}
+	if f.OwnResolver {
+		return Hosts(f.IPs, gateway, f.Hostname, f.Domainname, extra), ownResolvConf(resolv, f.Resolver), nil
+	}
 	var stub []byte
 	if StubOnly(resolv) {
 		stub, _ = os.ReadFile(StubFile)
 	}
-	return Hosts(f.IP, gateway, f.Hostname, f.Domainname, extra), ResolvConf(resolv, stub, f.Resolver), nil
+	return Hosts(f.IPs, gateway, f.Hostname, f.Domainname, extra), ResolvConf(resolv, stub, f.Resolver), nil
 }
 
 // Release gives the addresses back.

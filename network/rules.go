@@ -51,9 +51,24 @@ func Rules(n Network) []string {
 	rule("oifname %s ip saddr 127.0.0.0/8 masquerade", br)
 	// A container came through a published port and back into the bridge: the answer has to take the same way.
 	rule("oifname %s ip saddr %s ct status dnat masquerade", br, subnet)
-	rule("oifname != %s ip saddr %s masquerade", br, subnet)
+	if !n.Internal && !n.Routed {
+		rule("oifname != %s ip saddr %s masquerade", br, subnet)
+	}
 
 	in("forward", "type filter hook forward priority 0")
+	if n.Internal {
+		// No way out and none in. What goes from one of its containers to another isn't forwarded but bridged, or comes back to the bridge
+		// where br_netfilter shows it to this chain all the same.
+		rule("iifname %s oifname %s accept", br, br)
+		rule("iifname %s drop", br)
+		rule("oifname %s drop", br)
+	} else if n.Isolated {
+		// A container reaches another's published ports, and nothing else of it: neither through the bridge, whose ports are isolated, nor
+		// by sending it to the host to be routed back.
+		rule("iifname %s oifname %s ct status dnat accept", br, br)
+		rule("iifname %s oifname %s ct state established,related accept", br, br)
+		rule("iifname %s oifname %s drop", br, br)
+	}
 	rule("iifname %s accept", br)
 	rule("oifname %s ct state established,related accept", br)
 	rule("oifname %s ct status dnat accept", br)

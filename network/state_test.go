@@ -19,7 +19,7 @@ import (
 
 func TestLease(t *testing.T) {
 	dir := t.TempDir()
-	b := Network{Name: Bridge, Subnets: []Subnet{{netip.MustParsePrefix("10.200.0.0/29"), netip.MustParseAddr("10.200.0.1")}}}
+	b := Network{Name: Bridge, Subnets: []Subnet{{Prefix: netip.MustParsePrefix("10.200.0.0/29"), Gateway: netip.MustParseAddr("10.200.0.1")}}}
 	store := Store{State: dir}
 	var got []string
 	for i := range 5 {
@@ -75,7 +75,7 @@ func TestLease(t *testing.T) {
 // TestLeaseProcesses lets eight processes lease at the same time.
 func TestLeaseProcesses(t *testing.T) {
 	const processes, each = 8, 25
-	b := Network{Name: Bridge, Subnets: []Subnet{{netip.MustParsePrefix("10.200.0.0/24"), netip.MustParseAddr("10.200.0.1")}}}
+	b := Network{Name: Bridge, Subnets: []Subnet{{Prefix: netip.MustParsePrefix("10.200.0.0/24"), Gateway: netip.MustParseAddr("10.200.0.1")}}}
 	if dir := os.Getenv("GLASSBOX_TEST_LEASE"); dir != "" {
 		for i := range each {
 			if _, err := (Store{State: dir}).Lease(b, fmt.Sprintf("%d-%d", os.Getpid(), i), netip.Addr{}); err != nil {

@@ -21,7 +21,7 @@ func newNetns(t testing.TB) *namespace { return &namespace{netns.New(t)} }
 func testNetwork(opened ...string) Network {
 	return Network{
 		Name: Bridge, Driver: Bridge, Link: "glassbox0", MTU: 1500, Opened: opened,
-		Subnets: []Subnet{{netip.MustParsePrefix("172.30.0.0/16"), netip.MustParseAddr("172.30.0.1")}},
+		Subnets: []Subnet{{Prefix: netip.MustParsePrefix("172.30.0.0/16"), Gateway: netip.MustParseAddr("172.30.0.1")}},
 	}
 }
 

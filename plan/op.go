@@ -139,6 +139,7 @@ func newOp(kind string) Op {
 		newRootOp, newMountOp, newFileOp, newSettingOp, newProcessOp,
 		newDescriptorOp, newTerminalOp, newPrivilegeOp, newExecOp, newLinkOp,
 		newNftOp,
+		newNameOp,
 	} {
 		if op := family(kind); op != nil {
 			return op

@@ -63,6 +63,8 @@ type LinkVeth struct {
 	// Hairpin lets the bridge send a frame back to the port that it came from: a container that talks to its own published
 	// port needs it where br_netfilter translates addresses inside the bridge.
 	Hairpin bool `json:"hairpin,omitempty"`
+	// Isolated ports of a bridge reach only those that aren't (bridge(8), isolated; Linux 4.18): the containers the host, and not each other.
+	Isolated bool `json:"isolated,omitempty"`
 	// Sysctls are settings of the peer, such as "net/ipv6/conf/eth0/disable_ipv6=1", made before anybody can set it up.
 	Sysctls []string `json:"sysctls,omitempty"`
 }

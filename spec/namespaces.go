@@ -47,11 +47,9 @@ func (w *writer) namespaces() error {
 	share("cgroup", "cgroupns", c.Namespaces.Cgroup)
 	network := container.Mode(w.out.Network)
 	switch {
-	case network == "bridge" || network == "none":
+	case network == "bridge" || network == "none" || network.UserDefined(): // that there is one of the name, the engine has seen
 	case network.IsHost() || network.Container() != "":
 		share("net", "network", network)
-	default:
-		return container.Unsupported("network %s not found: want bridge, none, host or container:NAME", network)
 	}
 	if network.Container() != "" {
 		w.out.Network = w.Answers.Shared["net"].Container
@@ -88,6 +86,9 @@ func (w *writer) sharesNetwork() error {
 		{"add-host", len(c.Hosts) > 0},
 		{"mac-address", e.MAC != ""},
 		{"ip", e.IP != ""},
+		{"ip6", e.IP6 != ""},
+		{"network-alias", len(e.Aliases) > 0},
+		{"link-local-ip", len(e.LinkLocal) > 0},
 	} {
 		if f.set {
 			network := cmp.Or(strings.Replace(c.Origin("network"), "=", " ", 1), "--network "+e.Network)

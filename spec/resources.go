@@ -140,7 +140,7 @@ func (w *writer) io() error {
 
 func (w *writer) sysctls() error {
 	out := map[string]string{}
-	if w.out.Network == "bridge" || w.out.Network == "none" {
+	if m := container.Mode(w.out.Network); m == "bridge" || m == "none" || container.Mode(w.c.Network()).UserDefined() {
 		// As Docker: in a network namespace of one's own, low ports and ping need no privilege.
 		out["net.ipv4.ip_unprivileged_port_start"] = "0"
 		out["net.ipv4.ping_group_range"] = "0 2147483647"

@@ -69,11 +69,13 @@ func TestWrite(t *testing.T) {
 			CapAdd: []string{"all"}, CapDrop: []string{"sys_time"}, Device: []string{"/dev/fuse:r", "/dev/dir:/dev/here"},
 			SecurityOpt: []string{"no-new-privileges", "seccomp=unconfined", "systempaths=unconfined"}, DeviceRule: []string{"b 8:* m"},
 		},
-		"root":      {Privileged: true},
-		"network":   {Network: "host", PID: "container:x", IPC: "host", UTS: "host", CgroupNS: "host", Sysctl: []string{"kernel.msgmax=9"}},
+		"root": {Privileged: true},
+		"network": {
+			Network: []string{"host"}, PID: "container:x", IPC: "host", UTS: "host", CgroupNS: "host", Sysctl: []string{"kernel.msgmax=9"},
+		},
 		"rootfs":    {Rootfs: "/srv/root", Remove: true},
 		"throwaway": {Rootfs: "/srv/root", RootfsOverlay: true, Remove: true, Namespaces: []string{"mount", "pid"}},
-		"joined":    {Network: "container:x", IPC: "container:x"},
+		"joined":    {Network: []string{"container:x"}, IPC: "container:x"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if w.Image = "i"; w.Rootfs != "" {
@@ -109,11 +111,11 @@ func TestWrite(t *testing.T) {
 // TestDiscardedPorts: a port that can't be published is told, and the container runs, as with Docker.
 func TestDiscardedPorts(t *testing.T) {
 	for _, w := range []container.Words{
-		{Network: "host", Publish: []string{"80:80"}},
-		{Network: "host", PublishAll: true},
-		{Network: "none", Publish: []string{"80"}},
-		{Network: "bridge", Publish: []string{"80"}},
-		{Network: "host"},
+		{Network: []string{"host"}, Publish: []string{"80:80"}},
+		{Network: []string{"host"}, PublishAll: true},
+		{Network: []string{"none"}, Publish: []string{"80"}},
+		{Network: []string{"bridge"}, Publish: []string{"80"}},
+		{Network: []string{"host"}},
 	} {
 		w.Image = "i"
 		out, err := Write(input(t, w))
@@ -121,7 +123,7 @@ func TestDiscardedPorts(t *testing.T) {
 			t.Fatal(err)
 		}
 		said := slices.ContainsFunc(out.Warnings, func(s string) bool { return strings.HasPrefix(s, "Published ports are discarded") })
-		if want := w.Network != "bridge" && (w.Publish != nil || w.PublishAll); said != want {
+		if want := w.Network[0] != "bridge" && (w.Publish != nil || w.PublishAll); said != want {
 			t.Errorf("--network %s -p %q -P=%v: warnings %q", w.Network, w.Publish, w.PublishAll, out.Warnings)
 		}
 	}
@@ -138,14 +140,13 @@ func TestWriteRefuses(t *testing.T) {
 		{container.Words{User: "nobody"}, container.ErrInvalid, "unable to find user nobody"},
 		{container.Words{Device: []string{"/dev/null0"}}, container.ErrInvalid, "not a device node"},
 		{container.Words{DeviceReadBps: []string{"/dev/sdz:1m"}}, container.ErrInvalid, "not a block device"},
-		{container.Words{Network: "container:x", Publish: []string{"80:80"}}, container.ErrInvalid, "conflicting options: --publish"},
-		{container.Words{Network: "container:x", PublishAll: true}, container.ErrInvalid, "conflicting options: --publish-all"},
-		{container.Words{Network: "container:x", DNSOption: []string{"a"}}, container.ErrInvalid, "conflicting options: --dns-option"},
-		{container.Words{Network: "container:x", Hostname: "h"}, container.ErrInvalid, "conflicting options"},
-		{container.Words{Network: "mine"}, container.ErrUnsupported, "network mine not found"},
+		{container.Words{Network: []string{"container:x"}, Publish: []string{"80:80"}}, container.ErrInvalid, "conflicting options: --publish"},
+		{container.Words{Network: []string{"container:x"}, PublishAll: true}, container.ErrInvalid, "conflicting options: --publish-all"},
+		{container.Words{Network: []string{"container:x"}, DNSOption: []string{"a"}}, container.ErrInvalid, "conflicting options: --dns-option"},
+		{container.Words{Network: []string{"container:x"}, Hostname: "h"}, container.ErrInvalid, "conflicting options"},
 		{container.Words{UTS: "host", Hostname: "h"}, container.ErrInvalid, "UTS namespace"},
 		{container.Words{SecurityOpt: []string{"apparmor=p"}}, container.ErrUnsupported, "AppArmor is not active"},
-		{container.Words{Namespaces: []string{"mount"}, Network: "bridge"}, container.ErrInvalid, "needs a network namespace"},
+		{container.Words{Namespaces: []string{"mount"}, Network: []string{"bridge"}}, container.ErrInvalid, "needs a network namespace"},
 		{container.Words{Entrypoint: new(string)}, container.ErrInvalid, "no command"},
 		{container.Words{Command: []string{""}, Entrypoint: new(string)}, container.ErrInvalid, "the command is empty"},
 	} {

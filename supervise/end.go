@@ -69,6 +69,7 @@ func (s *supervisor) wind(code int) error {
 	if n, ok, err := cgroup.OOMKills(s.job.Cgroups); err == nil && ok && n > 0 {
 		s.state.OOMKilled = true
 	}
+	s.rewired()
 	undone := undoSteps(s.job)
 	s.rename()
 	lived := s.state.Finished.Sub(s.state.Started)

@@ -28,6 +28,7 @@ type resident struct {
 	logDriver, logDrop, logFields         int // the driver's place in drivers; 0 or 1; 1: they are in a file
 	// Of a health check, in milliseconds; interval 0: there is none.
 	interval, startPeriod, startInterval int
+	resolver                             [2]int // its sockets, UDP and TCP; -1: it has none
 	ports                                []int
 }
 
@@ -36,6 +37,7 @@ func (r *resident) fields() []*int {
 	return []*int{
 		&r.pid, &r.pidfd, &r.console, &r.stdin, &r.stdout, &r.stderr, &r.logMaxSize, &r.logMaxFiles,
 		&r.logDriver, &r.logDrop, &r.logFields, &r.interval, &r.startPeriod, &r.startInterval,
+		&r.resolver[0], &r.resolver[1],
 	}
 }
 
@@ -86,7 +88,7 @@ func (r *resident) log() Log {
 
 // descriptors are those that execve must keep.
 func (r *resident) descriptors() []int {
-	return append([]int{lockFD, r.pidfd, r.console, r.stdin, r.stdout, r.stderr}, r.ports...)
+	return append([]int{lockFD, r.pidfd, r.console, r.stdin, r.stdout, r.stderr, r.resolver[0], r.resolver[1]}, r.ports...)
 }
 
 func (r *resident) cloexec(flag int) {
@@ -115,7 +117,7 @@ func (s *supervisor) becomeResident() {
 		}
 	}
 	r := s.resident()
-	if r.interval == 0 {
+	if r.interval == 0 && r.resolver[0] <= 0 { // nothing to do but wait
 		r.becomeIdle()
 	}
 	r.replace(stays)
@@ -127,6 +129,7 @@ func (s *supervisor) resident() *resident {
 		dir: s.job.Dir, pid: s.proc.PID, pidfd: s.proc.Pidfd, ports: s.ports,
 		console: number(s.console), stdin: number(s.pipes.stdin), stdout: number(s.pipes.stdout), stderr: number(s.pipes.stderr),
 		logMaxSize: int(s.job.Log.MaxSize), logMaxFiles: s.job.Log.MaxFiles,
+		resolver:  s.resolver,
 		logDriver: max(slices.Index(drivers(), s.job.Log.Driver), 0),
 	}
 	if s.job.Log.Drop {
@@ -193,6 +196,8 @@ func Resident(form, dir, numbers string) int {
 		ws = s.awake()
 	} else {
 		s.connect()
+		s.resolver = r.resolver
+		s.resolve()
 		go settle()
 		if r.interval > 0 {
 			ms := func(n int) time.Duration { return time.Duration(n) * time.Millisecond }

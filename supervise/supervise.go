@@ -120,6 +120,7 @@ type supervisor struct {
 	streams   sync.WaitGroup // copies of output
 	carried   carried
 	ports     []int
+	resolver  [2]int        // the sockets of the container's resolver; -1: it has none
 	watch     *fork.Watcher // nil: nothing is traced
 	noted     []plan.Span   // what hasn't been told yet
 	zero      int64         // the moment of the plan's beginning
@@ -171,6 +172,7 @@ func (s *supervisor) main() int {
 		}
 	}
 	s.connect()
+	s.resolve()
 	return s.serve()
 }
 
@@ -286,6 +288,7 @@ func (s *supervisor) start() error {
 	}
 	event.Write(s.job.state(), append(s.job.volumeEvents(event.Mount), event.New(event.Container, event.Start, s.job.Actor))...)
 	s.pipes = p
+	s.resolver = resolver(s.proc.FDs)
 	if s.job.Terminal {
 		s.console = os.NewFile(uintptr(s.proc.FDs["console"]), "console")
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -327,6 +328,33 @@ func (v *view) published(o *plan.NftPublish) Finding {
 		return differs(where, o.String(), "not published: "+strings.Join(lost, ", "), byHost())
 	}
 	return holds(where, fmt.Sprintf("%d ports", len(o.Ports)))
+}
+
+// named looks whether others find the container by all of its names.
+func (v *view) named(o *plan.NameAdd) Finding {
+	want := strings.Join(o.Addresses, ",")
+	for _, name := range o.Names {
+		where := filepath.Join(o.Dir, strings.ToLower(name), o.Owner)
+		got, err := os.Readlink(where)
+		if err != nil {
+			return differs(where, want, "there is no such name", byHost())
+		}
+		if got != want {
+			return differs(where, want, got, byHost())
+		}
+	}
+	return holds(o.Dir, want)
+}
+
+// forgotten looks whether none of the names is the container's any more.
+func (v *view) forgotten(o *plan.NameRemove) Finding {
+	for _, name := range o.Names {
+		where := filepath.Join(o.Dir, strings.ToLower(name), o.Owner)
+		if got, err := os.Readlink(where); err == nil {
+			return differs(where, "no such name", got, byHost())
+		}
+	}
+	return holds(o.Dir, "none of its names")
 }
 
 func (v *view) unpublished(o *plan.NftUnpublish) Finding {

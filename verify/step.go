@@ -228,6 +228,12 @@ func (v *view) step(i int) (Finding, bool) {
 		return v.published(o), true
 	case *plan.NftUnpublish:
 		return v.unpublished(o), true
+	case *plan.NameAdd:
+		return v.named(o), true
+	case *plan.NameRemove:
+		return v.forgotten(o), true
+	case *plan.NameListen:
+		return unseen("its supervisor answers there, by sockets that nobody else sees"), true
 	}
 	return Finding{}, false
 }

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"glassbox/plan"
 )
 
 // A compiler for the small part of nft(8) that Rules speaks. A line that it does not understand is an error: what is printed is what
@@ -83,6 +85,8 @@ func (r *request) command(table string, w []string) error {
 		return r.chain(table, rest[0], rest[1:])
 	case what == "rule":
 		return r.rule(table, rest[0], rest[1:])
+	case what == "element":
+		return r.addElement(table, rest[0], rest[1:])
 	}
 	return errSyntax
 }
@@ -148,6 +152,29 @@ func (r *request) defineMap(table, name string, w []string) error {
 	r.be32(unix.NFTA_SET_KEY_LEN, keyLen)
 	r.be32(unix.NFTA_SET_DATA_TYPE, valueType)
 	r.be32(unix.NFTA_SET_DATA_LEN, valueLen)
+	return nil
+}
+
+// addElement reads "{ HOSTIP . PROTO . PORT : IP . PORT }", an entry of the map of ports on one address.
+func (r *request) addElement(table, set string, w []string) error {
+	if set != MapOn || len(w) != 11 || w[0] != "{" || w[2] != "." || w[4] != "." || w[6] != ":" || w[8] != "." || w[10] != "}" {
+		return errSyntax
+	}
+	from, err := strconv.ParseUint(w[5], 10, 16)
+	if err != nil {
+		return errSyntax
+	}
+	to, err := strconv.ParseUint(w[9], 10, 16)
+	if err != nil {
+		return errSyntax
+	}
+	e, err := portElement(plan.PortRule{
+		HostIP: w[1], Proto: w[3], HostPort: uint16(from), ContainerIP: w[7], ContainerPort: uint16(to),
+	})
+	if err != nil {
+		return err
+	}
+	r.element(unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE, table, e)
 	return nil
 }
 

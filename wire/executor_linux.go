@@ -24,6 +24,9 @@ type Executor struct {
 	bridges map[string]int    // indices of links of the host
 	links   map[string]int    // indices of links of the child
 	peers   map[string]string // host's ends of the child's links
+
+	// Resolver are the sockets of a NameListen, UDP and TCP; they belong to the caller. Empty: there was none.
+	Resolver []int
 }
 
 // Open returns a Wire. childNetns gives a descriptor of the child's network namespace, which the Wire uses and doesn't close;
@@ -39,7 +42,8 @@ func (w *Executor) Close() {
 	*w = Executor{child: w.child}
 }
 
-// Do makes one step: LinkBridge, LinkVeth, LinkMove, LinkDelete, LinkAddress, RouteDefault, NftBridge, NftPublish or NftUnpublish. The
+// Do makes one step: LinkBridge, LinkVeth, LinkMove, LinkDelete, LinkAddress, RouteDefault, NftBridge, NftPublish,
+// NftUnpublish or NameListen. The
 // error has the kernel's explanation, and its errno is found by errors.Is and errors.As; what was asked is not repeated in it,
 // because the step that failed says so.
 func (w *Executor) Do(op plan.Op) error {
@@ -127,6 +131,8 @@ func (w *Executor) Do(op plan.Op) error {
 			return err
 		}
 		return c.publish(op)
+	case *plan.NameListen:
+		return w.listen(op)
 	case *plan.NftUnpublish:
 		c, err := w.nftConn()
 		if err != nil {

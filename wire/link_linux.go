@@ -401,13 +401,20 @@ func (c *Conn) veth(op *plan.LinkVeth, bridge, netns int) error {
 			binary.NativeEndian.PutUint16(r.b[at:], uint16(len(r.b)-at))
 		})
 	})
-	if op.Hairpin {
+	if op.Hairpin || op.Isolated {
 		// The port's settings are taken only after it has become one.
 		r.message(unix.RTM_NEWLINK, unix.NLM_F_ACK, ifinfo(0, 0, 0)...)
 		r.str(unix.IFLA_IFNAME, op.Name)
 		r.nest(unix.IFLA_LINKINFO, func() {
 			r.str(unix.IFLA_INFO_SLAVE_KIND, "bridge")
-			r.nest(unix.IFLA_INFO_SLAVE_DATA, func() { r.attr(unix.IFLA_BRPORT_MODE, 1) })
+			r.nest(unix.IFLA_INFO_SLAVE_DATA, func() {
+				if op.Hairpin {
+					r.attr(unix.IFLA_BRPORT_MODE, 1)
+				}
+				if op.Isolated {
+					r.attr(unix.IFLA_BRPORT_ISOLATED, 1)
+				}
+			})
 		})
 	}
 	failed, err := c.send(&r, r.n, nil)

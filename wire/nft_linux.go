@@ -67,17 +67,7 @@ func (c *Conn) ensureTable(op *plan.NftBridge) error {
 	if have == want && want != "" {
 		return nil
 	}
-	r := request{b: make([]byte, 0, 16<<10)}
-	r.begin()
-	if err := r.compile(op.Table, op.Rules); err != nil {
-		return err
-	}
-	r.ackLast()
-	failed, err := c.transact(&r)
-	if err != nil && failed >= 2 && int(failed)-2 < len(op.Rules) {
-		return fmt.Errorf("%q: %w", op.Rules[failed-2], err) // one message for each line, after the begin
-	}
-	return err
+	return c.sendRules(op.Table, op.Rules)
 }
 
 // deleteTable removes a table of family ip with all that is in it; one that isn't there is no error.

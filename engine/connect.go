@@ -1,0 +1,404 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"glassbox/container"
+	"glassbox/event"
+	"glassbox/fork"
+	"glassbox/network"
+	"glassbox/plan"
+	"glassbox/state"
+	"glassbox/supervise"
+)
+
+// ConnectOptions say how a container is plugged into a network, in Docker's words.
+type ConnectOptions struct {
+	Aliases   []string
+	IP, IP6   string
+	LinkLocal []string
+	Options   []string // KEY=VALUE
+	Priority  int
+}
+
+// endpoint reads the words.
+func (o *ConnectOptions) endpoint(name string) (container.Endpoint, error) {
+	words := []string{"name=" + name}
+	add := func(key string, values ...string) {
+		for _, v := range values {
+			if v != "" {
+				words = append(words, key+"="+v)
+			}
+		}
+	}
+	add("alias", o.Aliases...)
+	add("ip", o.IP)
+	add("ip6", o.IP6)
+	add("link-local-ip", o.LinkLocal...)
+	add("driver-opt", o.Options...)
+	if o.Priority != 0 {
+		add("gw-priority", fmt.Sprint(o.Priority))
+	}
+	for i, w := range words {
+		if strings.ContainsAny(w, ",\"") {
+			words[i] = `"` + strings.ReplaceAll(w, `"`, `""`) + `"`
+		}
+	}
+	at, err := container.ParseEndpoint(strings.Join(words, ","))
+	at.Origin = "network connect " + name
+	return at, err
+}
+
+// NetworkConnect plugs a container into a network. One that runs gets its cable at once, by steps that become part of its plan; another
+// one with its next start.
+func (e *Engine) NetworkConnect(ctx context.Context, networkRef, ref string, o ConnectOptions) error {
+	n, err := e.findNetwork(networkRef)
+	if err != nil {
+		return err
+	}
+	if n.Driver == network.Host || n.Driver == network.None {
+		return conflict("container cannot be connected to network %s: it is for those that are made with --network %s", n.Name, n.Name)
+	}
+	at, err := o.endpoint(n.Name)
+	if err != nil {
+		return err
+	}
+	return e.rewire(ctx, ref, func(c *container.Container, s *supervise.State) error {
+		mode := container.Mode(c.Network())
+		switch {
+		case mode.IsHost():
+			return conflict("container cannot be connected to network %s: it is in the host's network", n.Name)
+		case mode.Container() != "":
+			return conflict("container sharing network namespace with another container or host cannot be connected to any other network")
+		case mode == "none":
+			return conflict("container cannot be connected to multiple networks with one of the networks in private (none) mode")
+		case onNetwork(c, n.Name, nil):
+			return conflict("endpoint with name %s already exists in network %s", c.Name, n.Name)
+		}
+		if len(c.Config.Endpoints) == 0 {
+			c.Config.Endpoints = []container.Endpoint{{Network: network.Bridge}}
+		}
+		if c.Config.Endpoints[0].Network == "" {
+			c.Config.Endpoints[0].Network = network.Bridge
+		}
+		if live(s) {
+			if err := e.plug(ctx, c, s, n, at); err != nil {
+				return err
+			}
+		}
+		c.Config.Endpoints = append(c.Config.Endpoints, at)
+		if err := e.saveRewired(c); err != nil {
+			return err
+		}
+		e.networkHappened(n, event.Connect, c)
+		return nil
+	})
+}
+
+// NetworkDisconnect takes a container off a network. With force, one that isn't there any more is none, either.
+func (e *Engine) NetworkDisconnect(ctx context.Context, networkRef, ref string, force bool) error {
+	n, err := e.findNetwork(networkRef)
+	if err != nil {
+		return err
+	}
+	if n.Driver == network.Host {
+		return conflict("container cannot be disconnected from host network - container can only be disconnected when it is removed")
+	}
+	err = e.rewire(ctx, ref, func(c *container.Container, s *supervise.State) error {
+		i := slices.IndexFunc(c.Config.Endpoints, func(at container.Endpoint) bool { return firstWord(at.Network, network.Bridge) == n.Name })
+		if i < 0 && !onNetwork(c, n.Name, nil) || container.Mode(c.Network()).Container() != "" {
+			return conflict("container %s is not connected to network %s", c.ID, n.Name)
+		}
+		if live(s) {
+			if err := e.unplug(c, s, n, max(i, 0)); err != nil {
+				return err
+			}
+		}
+		if len(c.Config.Endpoints) <= 1 {
+			c.Config.Endpoints = []container.Endpoint{{Network: network.None}}
+		} else {
+			c.Config.Endpoints = slices.Delete(slices.Clone(c.Config.Endpoints), i, i+1)
+		}
+		if err := e.saveRewired(c); err != nil {
+			return err
+		}
+		e.networkHappened(n, event.Disconnect, c)
+		return nil
+	})
+	if force && errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
+func live(s *supervise.State) bool {
+	return s.Status == supervise.Running || s.Status == supervise.Paused
+}
+
+// rewire changes a container's networks while nobody else does.
+func (e *Engine) rewire(ctx context.Context, ref string, do func(c *container.Container, s *supervise.State) error) error {
+	id, err := e.resolve(ref)
+	if err != nil {
+		return err
+	}
+	// As with rename: not the lock that the supervisor holds.
+	unlock, err := state.LockDir(e.dir(id))
+	if err != nil {
+		return notFound("no such container: %s", ref)
+	}
+	defer unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	c, s, err := e.loadID(id)
+	if err != nil {
+		return err
+	}
+	if c.Fixed {
+		return conflict("container %s was made from a plan, which says what its network is", c.Name)
+	}
+	return do(c, s)
+}
+
+func (e *Engine) saveRewired(c *container.Container) error {
+	return state.WriteJSON(filepath.Join(e.dir(c.ID), supervise.ContainerFile), c)
+}
+
+func (e *Engine) networkHappened(n network.Network, action string, c *container.Container) {
+	event.Write(e.cfg.State, event.New(event.Network, action, networkActor(n), "container", c.ID))
+}
+
+// netnsOf opens the network namespace of a running container.
+func netnsOf(s *supervise.State) (int, error) {
+	fd, err := unix.Open(fmt.Sprintf("/proc/%d/ns/net", s.PID), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, conflict("the container ends at this moment: %w", err)
+	}
+	if start, err := fork.StartTime(s.PID); err != nil || s.Start != 0 && start != s.Start { // another process has the number by now
+		unix.Close(fd)
+		return -1, conflict("the container ends at this moment")
+	}
+	return fd, nil
+}
+
+// plug gives a running container a cable. The supervisor's job comes first: one who is killed after that has left a job that takes back
+// what isn't there, which is no error, and never a cable or an address that nobody takes back.
+func (e *Engine) plug(ctx context.Context, c *container.Container, s *supervise.State, n network.Network, at container.Endpoint) error {
+	dir := e.dir(c.ID)
+	job, p, err := readRun(dir)
+	if err != nil {
+		return err
+	}
+	netns, err := netnsOf(s)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(netns)
+	resolves, out := false, true
+	for _, step := range p.Steps {
+		switch step.Op.(type) {
+		case *plan.NameListen:
+			resolves = true
+		case *plan.RouteDefault:
+			out = false
+		}
+	}
+	if !resolves && container.Mode(n.Name).UserDefined() {
+		warn(ctx, fmt.Sprintf("container %s was started on the network %s alone, where there are no names: it finds others by name after "+
+			"its next start", c.Name, network.Bridge))
+	}
+	at.Name, at.Origin = freeInterface(p, at.Name), ""
+	a, err := attachment(at)
+	if err != nil {
+		return err
+	}
+	r := network.Request{Container: c.ID, Name: c.Name, Hostname: c.Hostname(), Networks: []network.Attachment{a}}
+	w, err := e.networks().Plug(r, freeCable(p, c.ID), out, true, "network connect "+n.Name)
+	if err != nil {
+		return invalid("%w", err)
+	}
+	if err := network.Splice(p, w.Steps); err != nil {
+		w.Release()
+		return err
+	}
+	undo := (&plan.Plan{Steps: w.Steps}).Undo(len(w.Steps))
+	job.Undo = append(undo, job.Undo...)
+	if job.Network == nil {
+		job.Network = &supervise.Network{State: e.networks().State}
+	}
+	for _, end := range w.Endpoints {
+		if end.IP.IsValid() {
+			job.Network.Leases = append(job.Network.Leases, supervise.Lease{Network: end.Network, Address: end.IP.String()})
+		}
+	}
+	if err := writeRun(dir, job, p); err != nil {
+		w.Release()
+		return err
+	}
+	if err := fork.Rewire(w.Steps, netns); err != nil {
+		w.Release()
+		return err
+	}
+	return e.tellResolver(c, append(slices.Clone(c.Config.Endpoints), at))
+}
+
+// unplug takes a cable from a running container.
+func (e *Engine) unplug(c *container.Container, s *supervise.State, n network.Network, i int) error {
+	dir := e.dir(c.ID)
+	job, p, err := readRun(dir)
+	if err != nil {
+		return err
+	}
+	netns, err := netnsOf(s)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(netns)
+	there, ok := network.PluggedInto(p, n, e.networks().NamesDir(n.Name))
+	if ok {
+		var own []plan.Step
+		for _, k := range there.Steps {
+			own = append(own, p.Steps[k])
+		}
+		undo := (&plan.Plan{Steps: own}).Undo(len(own))
+		if there.Default {
+			if next, found := e.nextDefault(c, p, n); found {
+				undo = append(undo, next)
+				own = append(own, next) // it stays in the plan, in the place of the one that goes
+				if err := network.Splice(p, []plan.Step{next}); err != nil {
+					return err
+				}
+			}
+		}
+		if err := fork.Rewire(undo, netns); err != nil {
+			return err
+		}
+		for _, k := range slices.Backward(there.Steps) {
+			p.Steps = slices.Delete(p.Steps, k, k+1)
+		}
+		gone := map[string]bool{}
+		for _, u := range undo {
+			gone[u.Op.Kind()+" "+u.Op.String()] = true
+		}
+		job.Undo = slices.DeleteFunc(job.Undo, func(u plan.Step) bool { return gone[u.Op.Kind()+" "+u.Op.String()] })
+	}
+	if job.Network != nil {
+		keep := job.Network.Leases[:0:0]
+		for _, l := range job.Network.All() {
+			if l.Network != n.Name {
+				keep = append(keep, l)
+			}
+		}
+		job.Network.Leases, job.Network.Address = keep, ""
+	}
+	if err := writeRun(dir, job, p); err != nil {
+		return err
+	}
+	if there.Address.IsValid() {
+		if err := e.networks().Release(n.Name, there.Address, c.ID); err != nil {
+			return err
+		}
+	}
+	rest := slices.Clone(c.Config.Endpoints)
+	if i < len(rest) {
+		rest = slices.Delete(rest, i, i+1)
+	}
+	return e.tellResolver(c, rest)
+}
+
+// nextDefault is the step that makes another of a container's networks its way to the rest of the world.
+func (e *Engine) nextDefault(c *container.Container, p *plan.Plan, without network.Network) (plan.Step, bool) {
+	for _, at := range c.Config.Endpoints {
+		name := firstWord(at.Network, network.Bridge)
+		n, err := e.networks().Known(name)
+		if err != nil || name == without.Name || n.Internal {
+			continue
+		}
+		if there, ok := network.PluggedInto(p, n, ""); ok && n.IPv4().Gateway.IsValid() {
+			return plan.Step{
+				Lane: plan.Host, Phase: plan.Network, Op: &plan.RouteDefault{Link: there.Veth.Peer, Via: n.IPv4().Gateway.String()},
+				Origin: "network disconnect " + without.Name, Reason: "The network that was the way to the rest of the world is gone.",
+			}, true
+		}
+	}
+	return plan.Step{}, false
+}
+
+// tellResolver writes anew what a container's resolver knows; it looks before each answer.
+func (e *Engine) tellResolver(c *container.Container, endpoints []container.Endpoint) error {
+	file := filepath.Join(e.dir(c.ID), supervise.ResolverFile)
+	if _, err := os.Lstat(file); err != nil {
+		return nil // it has none
+	}
+	var networks []network.Network
+	for _, at := range endpoints {
+		n, err := e.networks().Known(firstWord(at.Network, network.Bridge))
+		if err != nil {
+			return err
+		}
+		networks = append(networks, n)
+	}
+	return state.WriteFile(file, e.networks().Resolver(networks, c.Config.DNS.Servers), 0o600)
+}
+
+// readRun reads what a supervisor does and has done.
+func readRun(dir string) (*supervise.Job, *plan.Plan, error) {
+	job, err := supervise.ReadJob(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	p, err := supervise.ReadPlan(dir)
+	return job, p, err
+}
+
+// writeRun replaces it. The supervisor reads it at the end, because of the file supervise.RewiredFile.
+func writeRun(dir string, job *supervise.Job, p *plan.Plan) error {
+	if err := state.WriteJSON(filepath.Join(dir, supervise.PlanFile), p); err != nil {
+		return err
+	}
+	if err := state.WriteJSON(filepath.Join(dir, supervise.JobFile), job); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, supervise.RewiredFile), nil, 0o600)
+}
+
+// freeInterface is the name of the next interface inside: the one asked for, or the first ethN that no step has made.
+func freeInterface(p *plan.Plan, want string) string {
+	taken := map[string]bool{}
+	for _, s := range p.Steps {
+		if op, ok := s.Op.(*plan.LinkVeth); ok {
+			taken[op.Peer] = true
+		}
+	}
+	if want != "" && !taken[want] {
+		return want
+	}
+	for i := 0; ; i++ {
+		if name := network.InterfaceName(i); !taken[name] {
+			return name
+		}
+	}
+}
+
+// freeCable is the number of the next cable: the first whose name on the host no step has given.
+func freeCable(p *plan.Plan, id string) int {
+	taken := map[string]bool{}
+	for _, s := range p.Steps {
+		if op, ok := s.Op.(*plan.LinkVeth); ok {
+			taken[op.Name] = true
+		}
+	}
+	for i := 0; ; i++ {
+		if !taken[network.VethName(id, i)] {
+			return i
+		}
+	}
+}

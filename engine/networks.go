@@ -1,0 +1,385 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"glassbox/container"
+	"glassbox/docker"
+	"glassbox/event"
+	"glassbox/network"
+	"glassbox/wire"
+)
+
+// NetworkOptions say what a network shall be, in Docker's words.
+type NetworkOptions struct {
+	Name, Driver       string
+	Subnets, Gateways  []string // CIDR; addresses
+	Ranges             []string // CIDR
+	Aux                []string // NAME=ADDRESS
+	Internal           bool
+	IPv6, IPv4Disabled bool
+	Labels, Options    map[string]string
+}
+
+// NetworkCreate makes a network and returns what it is.
+func (e *Engine) NetworkCreate(ctx context.Context, o NetworkOptions) (docker.Network, error) {
+	n := network.Network{Name: o.Name, Driver: o.Driver, Internal: o.Internal, Labels: o.Labels, Options: o.Options}
+	if o.IPv6 || o.IPv4Disabled {
+		return docker.Network{}, unsupported("IPv6 is not supported by networks of this version: leave --ipv6 and --ipv4=false out")
+	}
+	var err error
+	if n.Subnets, n.Aux, err = o.subnets(); err != nil {
+		return docker.Network{}, err
+	}
+	if err := ctx.Err(); err != nil {
+		return docker.Network{}, err
+	}
+	if n, err = e.networks().Create(n); err != nil {
+		if errors.Is(err, network.ErrExists) {
+			return docker.Network{}, conflict("%w", err)
+		}
+		return docker.Network{}, invalid("%w", err)
+	}
+	event.Write(e.cfg.State, event.New(event.Network, event.Create, networkActor(n)))
+	return docker.DescribeNetwork(n, nil), nil
+}
+
+// subnets puts together what was said of each subnet.
+func (o *NetworkOptions) subnets() (out []network.Subnet, aux map[string]netip.Addr, err error) {
+	aux = map[string]netip.Addr{}
+	for _, text := range o.Subnets {
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			return nil, nil, invalid("invalid subnet %q: want an address and the length of its prefix, as in 172.28.0.0/16", text)
+		}
+		if p.Addr().Is6() {
+			return nil, nil, unsupported("subnet %s: IPv6 is not supported by networks of this version", p)
+		}
+		out = append(out, network.Subnet{Prefix: p})
+	}
+	within := func(a netip.Addr) *network.Subnet {
+		for i := range out {
+			if out[i].Prefix.Contains(a) {
+				return &out[i]
+			}
+		}
+		return nil
+	}
+	for _, text := range o.Gateways {
+		a, err := netip.ParseAddr(text)
+		if err != nil {
+			return nil, nil, invalid("invalid gateway %q: it is no IP address", text)
+		}
+		s := within(a)
+		if s == nil {
+			return nil, nil, invalid("no matching subnet for gateway %s", a)
+		}
+		if s.Gateway.IsValid() {
+			return nil, nil, invalid("cannot configure multiple gateways (%s, %s) for the same subnet (%s)", s.Gateway, a, s.Prefix)
+		}
+		s.Gateway = a
+	}
+	for _, text := range o.Ranges {
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			return nil, nil, invalid("invalid ip-range %q: want an address and the length of its prefix, as in 172.28.5.0/24", text)
+		}
+		s := within(p.Addr())
+		if s == nil {
+			return nil, nil, invalid("no matching subnet for range %s", p)
+		}
+		if s.Range.IsValid() {
+			return nil, nil, invalid("cannot configure multiple ranges (%s, %s) on the same subnet (%s)", s.Range, p, s.Prefix)
+		}
+		s.Range = p.Masked()
+	}
+	for _, text := range o.Aux {
+		name, value, ok := strings.Cut(text, "=")
+		a, err := netip.ParseAddr(value)
+		if !ok || name == "" || err != nil {
+			return nil, nil, invalid("invalid aux-address %q: want NAME=ADDRESS", text)
+		}
+		if within(a) == nil {
+			return nil, nil, invalid("no matching subnet for aux-address %s", a)
+		}
+		aux[name] = a
+	}
+	return out, aux, nil
+}
+
+func networkActor(n network.Network) event.Actor {
+	return event.Actor{ID: n.ID, Attributes: map[string]string{"name": n.Name, "type": n.Driver}}
+}
+
+// findNetwork finds a network by its name, or the beginning of its ID.
+func (e *Engine) findNetwork(ref string) (network.Network, error) {
+	n, err := e.networks().Find(ref)
+	if errors.Is(err, network.ErrNotFound) {
+		return n, notFound("%w", err)
+	}
+	if err != nil {
+		return n, invalid("%w", err)
+	}
+	return n, nil
+}
+
+// NetworkInspect tells what a network is, and who is on it.
+func (e *Engine) NetworkInspect(ctx context.Context, ref string) (docker.Network, error) {
+	n, err := e.findNetwork(ref)
+	if err != nil {
+		return docker.Network{}, err
+	}
+	on, err := e.onNetwork(ctx, n)
+	return docker.DescribeNetwork(n, on), err
+}
+
+// onNetwork are the containers that run on a network, by the leases of their addresses.
+func (e *Engine) onNetwork(ctx context.Context, n network.Network) (map[string]docker.NetworkEndpoint, error) {
+	leases, err := e.networks().Leases(n.Name)
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]docker.NetworkEndpoint{}
+	for a, id := range leases {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		end := docker.NetworkEndpoint{Name: id, EndpointID: network.VethName(id, 0), MacAddress: wire.MAC(a), IPv4Address: docker.Address(n, a)}
+		if c, _, err := e.load(ctx, id); err == nil {
+			end.Name = c.Name
+			for i, at := range c.Config.Endpoints {
+				if at.Network == n.Name {
+					end.EndpointID = network.VethName(id, i)
+					end.MacAddress = firstWord(at.MAC, end.MacAddress)
+				}
+			}
+		}
+		out[id] = end
+	}
+	return out, nil
+}
+
+func firstWord(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}
+
+// NetworkList lists the networks that meet all filters: driver, id, label, name, scope, type (builtin, custom), dangling.
+func (e *Engine) NetworkList(ctx context.Context, filters []string) ([]docker.Network, error) {
+	keep, err := e.networkFilter(ctx, filters)
+	if err != nil {
+		return nil, err
+	}
+	all, err := e.networks().List(func(err error) { warn(ctx, err.Error()) })
+	if err != nil {
+		return nil, err
+	}
+	var out []docker.Network
+	for _, n := range all {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		ok, err := keep(n)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			out = append(out, docker.DescribeNetwork(n, nil))
+		}
+	}
+	return out, nil
+}
+
+// networkFilter reads filters. Values of one key are alternatives, but for labels, which all have to be there.
+func (e *Engine) networkFilter(ctx context.Context, filters []string) (func(network.Network) (bool, error), error) {
+	byKey := map[string][]string{}
+	for _, f := range filters {
+		key, value, ok := strings.Cut(f, "=")
+		if !ok {
+			return nil, invalid("invalid filter %q: want KEY=VALUE", f)
+		}
+		switch key {
+		case "driver", "id", "label", "name":
+		case "label!", "until":
+		case "scope":
+			if value != "local" && value != "swarm" && value != "global" {
+				return nil, invalid("invalid filter 'scope=%s': want local", value)
+			}
+		case "type":
+			if value != "builtin" && value != "custom" {
+				return nil, invalid("invalid filter: 'type'='%s': want builtin or custom", value)
+			}
+		case "dangling":
+			if value != "true" && value != "false" && value != "1" && value != "0" {
+				return nil, invalid("invalid filter 'dangling=%s': want true or false", value)
+			}
+		default:
+			return nil, invalid("invalid filter '%s': want driver, id, label, name, scope, type or dangling", key)
+		}
+		byKey[key] = append(byKey[key], value)
+	}
+	until := time.Time{}
+	if v := byKey["until"]; len(v) > 0 {
+		d, err := time.ParseDuration(v[0])
+		if err != nil {
+			return nil, invalid("invalid filter 'until=%s': want a duration, as in 24h", v[0])
+		}
+		until = time.Now().Add(-d)
+	}
+	return func(n network.Network) (bool, error) {
+		custom := container.Mode(n.Name).UserDefined()
+		for key, values := range byKey {
+			ok := false
+			switch key {
+			case "driver":
+				ok = slices.Contains(values, n.Driver) || n.Driver == network.None && slices.Contains(values, "null")
+			case "id":
+				ok = slices.ContainsFunc(values, func(v string) bool { return strings.Contains(n.ID, v) })
+			case "name":
+				ok = slices.ContainsFunc(values, func(v string) bool { return strings.Contains(n.Name, v) })
+			case "label":
+				ok = !slices.ContainsFunc(values, func(v string) bool { return !hasLabel(n.Labels, v) })
+			case "label!":
+				ok = !slices.ContainsFunc(values, func(v string) bool { return hasLabel(n.Labels, v) })
+			case "scope":
+				ok = slices.Contains(values, "local")
+			case "until":
+				ok = n.Created.Before(until)
+			case "type":
+				ok = slices.Contains(values, "custom") == custom || len(values) > 1
+			case "dangling":
+				used, err := e.networkUsed(ctx, n)
+				if err != nil {
+					return false, err
+				}
+				want := values[0] == "true" || values[0] == "1"
+				ok = want == (custom && !used)
+			}
+			if !ok {
+				return false, nil
+			}
+		}
+		return true, nil
+	}, nil
+}
+
+// networkUsed reports whether any container, running or not, is on a network.
+func (e *Engine) networkUsed(ctx context.Context, n network.Network) (bool, error) {
+	all, err := e.List(ctx, ListOptions{All: true, Filters: []string{"network=" + n.Name}})
+	return len(all) > 0, err
+}
+
+// networkIDs are the IDs of all networks, by name. One that can't be read is left out.
+func (e *Engine) networkIDs() map[string]string {
+	all, err := e.networks().List(nil)
+	if err != nil {
+		return nil
+	}
+	ids := make(map[string]string, len(all))
+	for _, n := range all {
+		ids[n.Name] = n.ID
+	}
+	return ids
+}
+
+// onNetwork reports whether a container is on a network, given by its name or ID.
+func onNetwork(c *container.Container, ref string, ids map[string]string) bool {
+	if len(c.Config.Endpoints) == 0 {
+		return ref == network.Bridge || ref == ids[network.Bridge]
+	}
+	return slices.ContainsFunc(c.Config.Endpoints, func(e container.Endpoint) bool {
+		name := firstWord(e.Network, network.Bridge)
+		return name == ref || ids[name] == ref
+	})
+}
+
+// NetworkRemove removes a network that no running container is on.
+func (e *Engine) NetworkRemove(ctx context.Context, ref string) error {
+	n, err := e.findNetwork(ref)
+	if err != nil {
+		return err
+	}
+	err = e.networks().Remove(n)
+	switch {
+	case errors.Is(err, network.ErrInUse):
+		on, lookErr := e.onNetwork(ctx, n)
+		if lookErr != nil {
+			return lookErr
+		}
+		var who []string
+		for id, c := range on {
+			who = append(who, fmt.Sprintf("name:%q id:%q", c.Name, id[:min(len(id), 12)]))
+		}
+		slices.Sort(who)
+		return conflict("error while removing network: network %s has active endpoints (%s): stop them, or glassbox network disconnect them",
+			n.Name, strings.Join(who, ", "))
+	case errors.Is(err, network.ErrBuiltin):
+		return conflict("%w", err)
+	case err != nil:
+		return err
+	}
+	event.Write(e.cfg.State, event.New(event.Network, event.Destroy, networkActor(n)))
+	return nil
+}
+
+// NetworkPrune removes the networks that no container is on, running or not, and returns their names. Filters are until and label.
+func (e *Engine) NetworkPrune(ctx context.Context, filters []string) ([]string, error) {
+	for _, f := range filters {
+		if key, _, _ := strings.Cut(f, "="); key != "until" && key != "label" && key != "label!" {
+			return nil, invalid("invalid filter '%s': want until, label or label!", key)
+		}
+	}
+	keep, err := e.networkFilter(ctx, append(slices.Clone(filters), "type=custom", "dangling=true"))
+	if err != nil {
+		return nil, err
+	}
+	all, err := e.networks().List(func(err error) { warn(ctx, err.Error()) })
+	if err != nil {
+		return nil, err
+	}
+	var removed []string
+	for _, n := range all {
+		ok, err := keep(n)
+		if err != nil {
+			return removed, err
+		}
+		if !ok {
+			continue
+		}
+		if err := e.NetworkRemove(ctx, n.Name); err != nil {
+			if errors.Is(err, ErrConflict) || errors.Is(err, ErrNotFound) {
+				continue // somebody uses it by now, or has removed it
+			}
+			return removed, err
+		}
+		removed = append(removed, n.Name)
+	}
+	return removed, nil
+}
+
+// resolveNetworks puts the names of networks in the place of their IDs, and refuses those that aren't there.
+func (e *Engine) resolveNetworks(c *container.Container) error {
+	for i := range c.Config.Endpoints {
+		at := &c.Config.Endpoints[i]
+		if !container.Mode(at.Network).UserDefined() {
+			if len(at.Aliases) > 0 && !container.Mode(at.Network).IsHost() && container.Mode(at.Network).Container() == "" {
+				return invalid("network-scoped aliases are only supported for user-defined networks: make one with glassbox network create")
+			}
+			continue
+		}
+		n, err := e.findNetwork(at.Network)
+		if err != nil {
+			return err
+		}
+		at.Network = n.Name
+	}
+	return nil
+}

@@ -1,0 +1,46 @@
+package fork
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"glassbox/dns"
+	"glassbox/plan"
+	"glassbox/wire"
+)
+
+// Rewire makes network steps of the host's lane for a process that runs already, whose network namespace is netns. On an error those that
+// were made are taken back. The steps that undo others are taken, too.
+func Rewire(steps []plan.Step, netns int) error {
+	w := wire.Open(func() (int, error) { return netns, nil })
+	defer w.Close()
+	for i, s := range steps {
+		var err error
+		switch op := s.Op.(type) {
+		case *plan.NameAdd:
+			err = dns.Add(op.Dir, op.Owner, op.Names, parseAddrs(op.Addresses))
+		case *plan.NameRemove, *plan.LinkDelete, *plan.NftUnpublish:
+			err = Undo(op)
+		case *plan.WriteFile:
+			err = writeFile(op)
+		case *plan.NameListen:
+			err = errors.New("it is for a container that starts") // nobody would answer
+		default:
+			err = w.Do(op)
+		}
+		if err == nil {
+			continue
+		}
+		err = fmt.Errorf("step %d/%d %s: %w", i+1, len(steps), s.Op, err)
+		done := plan.Plan{Steps: steps}
+		for _, u := range done.Undo(i) {
+			if undone := Undo(u.Op); undone != nil && !errors.Is(undone, unix.ENOENT) {
+				err = errors.Join(err, fmt.Errorf("undo %s: %w", u.Op, undone))
+			}
+		}
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,103 @@
+package network
+
+import (
+	"bytes"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"glassbox/container"
+	"glassbox/dns"
+	"glassbox/plan"
+)
+
+// The resolver's part of a container's wiring. Containers of the default network have none, as with Docker: a network that somebody has
+// made says who belongs together.
+
+// named says whether the containers of a network find each other by name.
+func named(n Network) bool { return n.Name != Bridge && n.Driver != None && n.Driver != Host }
+
+// resolverTable is the name of the table in the container's network namespace.
+const resolverTable = "glassbox_names"
+
+// resolverRules lead port 53 of the resolver's address to its sockets.
+func resolverRules() []string {
+	const t = resolverTable
+	return []string{
+		"add table ip " + t,
+		"add map ip " + t + " published_on { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service ; }",
+		fmt.Sprintf("add element ip %s published_on { %s . udp . 53 : %s . %d }", t, dns.Address, dns.Address, dns.Port),
+		fmt.Sprintf("add element ip %s published_on { %s . tcp . 53 : %s . %d }", t, dns.Address, dns.Address, dns.Port),
+		"add chain ip " + t + " output { type nat hook output priority -100 ; }",
+		"add rule ip " + t + " output dnat ip to ip daddr . meta l4proto . th dport map @published_on",
+	}
+}
+
+// listen writes the step of the resolver's sockets.
+func (w *writer) listen(origin string) {
+	w.add(&plan.NameListen{Address: dns.Address, Port: dns.Port, Table: resolverTable, Rules: resolverRules()}, origin,
+		"The container's supervisor answers its questions for names: those of containers on its networks itself, all others by asking the "+
+			"host's name servers. It listens on the container's loopback, on a port of its own, so that port 53 is the container's.")
+}
+
+// name writes the step that makes an endpoint known.
+func (w *writer) name(s Store, id string, n Network, e Endpoint, origin string) {
+	if len(e.Names) == 0 {
+		return
+	}
+	var addrs []string
+	for _, a := range e.addresses() {
+		addrs = append(addrs, a.String())
+	}
+	w.add(&plan.NameAdd{Dir: s.NamesDir(n.Name), Owner: id, Names: e.Names, Addresses: addrs}, origin,
+		"Containers of the network find this one by its names, before it has made its first step and until it ends.")
+}
+
+// addresses are those that an endpoint has.
+func (e Endpoint) addresses() []netip.Addr {
+	if e.IP.IsValid() {
+		return []netip.Addr{e.IP}
+	}
+	return nil
+}
+
+// Resolver writes the file by which a container's supervisor knows what to answer: see dns.ParseConfig. servers are those that the user
+// gave, or nil for the host's. Where all networks are internal, nobody is asked.
+func (s Store) Resolver(networks []Network, servers []string) []byte {
+	var b bytes.Buffer
+	b.WriteString("# Written by glassbox: what this container's resolver knows.\n")
+	outside := false
+	for _, n := range networks {
+		if !named(n) {
+			continue
+		}
+		outside = outside || !n.Internal
+		fmt.Fprintf(&b, "network %s %s", n.Name, s.NamesDir(n.Name))
+		for _, sub := range n.Subnets {
+			fmt.Fprintf(&b, " %s", sub.Prefix)
+		}
+		b.WriteByte('\n')
+	}
+	switch {
+	case !outside:
+	case len(servers) > 0:
+		for _, server := range servers {
+			b.WriteString("server " + server + "\n")
+		}
+	default:
+		b.WriteString("servers /etc/resolv.conf\n")
+	}
+	return b.Bytes()
+}
+
+// ownResolvConf points a container at its resolver. The search domains and options are those of the host unless the user gave others;
+// ndots:0 lets a name of one word be asked for as it is first, as with Docker.
+func ownResolvConf(hostFile []byte, user container.Resolver) []byte {
+	r := merged(parseResolv(hostFile), user)
+	r.Servers = []string{dns.Address}
+	if !slices.ContainsFunc(r.Options, func(o string) bool { return strings.HasPrefix(o, "ndots:") }) {
+		r.Options = append(slices.Clone(r.Options), "ndots:0")
+	}
+	return resolvText(r, "")
+}

@@ -1,0 +1,106 @@
+package network
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"glassbox/plan"
+)
+
+// Plug writes what connects a container that runs already to one more network, r.Networks[0], as its i-th cable. With out, the network
+// becomes its way to the rest of the world, which it must have lacked. The address is leased until Release.
+func (s Store) Plug(r Request, i int, out, resolves bool, origin string) (_ *Wiring, err error) {
+	w := &Wiring{store: s, containerID: r.Container}
+	defer func() {
+		if err != nil {
+			w.Release()
+		}
+	}()
+	n, e, err := s.attach(r, r.Networks[0], i, true)
+	if err != nil {
+		return nil, err
+	}
+	e.Default = out && gateway([]Network{n}, r.Networks) == 0
+	w.Endpoints = []Endpoint{e}
+	steps := &writer{origin: func(string) string { return origin }, up: true}
+	if err := steps.connect(n, e); err != nil {
+		return nil, err
+	}
+	if resolves {
+		steps.name(s, r.Container, n, e, origin)
+	}
+	w.Steps = steps.steps
+	return w, nil
+}
+
+// Plugged is what the steps of a plan made of one endpoint.
+type Plugged struct {
+	Steps   []int // their numbers, counted from 0
+	Veth    *plan.LinkVeth
+	Address netip.Addr
+	Default bool
+}
+
+// PluggedInto finds the steps that connect a container to a network whose bridge is link.
+func PluggedInto(p *plan.Plan, n Network, names string) (Plugged, bool) {
+	var out Plugged
+	for i, step := range p.Steps {
+		switch op := step.Op.(type) {
+		case *plan.LinkBridge:
+			if op.Name == n.Link {
+				out.Steps = append(out.Steps, i)
+			}
+		case *plan.NftBridge:
+			if op.Bridge == n.Link {
+				out.Steps = append(out.Steps, i)
+			}
+		case *plan.LinkVeth:
+			if op.Bridge == n.Link {
+				out.Veth, out.Steps = op, append(out.Steps, i)
+			}
+		case *plan.LinkAddress:
+			if out.Veth != nil && op.Link == out.Veth.Peer {
+				out.Steps = append(out.Steps, i)
+				if p, err := netip.ParsePrefix(op.Address); err == nil && !out.Address.IsValid() {
+					out.Address = p.Addr()
+				}
+			}
+		case *plan.RouteDefault:
+			if out.Veth != nil && op.Link == out.Veth.Peer {
+				out.Default, out.Steps = true, append(out.Steps, i)
+			}
+		case *plan.NftPublish:
+			if op.Table == n.Table() {
+				out.Steps = append(out.Steps, i)
+			}
+		case *plan.NameAdd:
+			if op.Dir == names {
+				out.Steps = append(out.Steps, i)
+			}
+		}
+	}
+	return out, out.Veth != nil
+}
+
+// Splice puts steps into a plan, behind the last one of the host's that wires the network.
+func Splice(p *plan.Plan, steps []plan.Step) error {
+	at := -1
+	for i, s := range p.Steps {
+		if s.Lane == plan.Host && s.Phase == plan.Network {
+			at = i
+		}
+	}
+	if at < 0 {
+		return fmt.Errorf("the container's plan wires no network")
+	}
+	// Nothing follows a Release but what the child doesn't wait for.
+	for at >= 0 {
+		if _, ok := p.Steps[at].Op.(*plan.Release); !ok {
+			break
+		}
+		at--
+	}
+	p.Steps = slices.Insert(p.Steps, at+1, steps...)
+	return p.Validate()
+}
