@@ -37,10 +37,10 @@ Without --subnet one is chosen that is free on this host.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.Name, o.IPv4Disabled = args[0], !v4
 			var err error
-			if o.Labels, err = pairs("label", labels); err != nil {
+			if o.Labels, err = keyValues("label", labels); err != nil {
 				return err
 			}
-			if o.Options, err = pairs("opt", options); err != nil {
+			if o.Options, err = keyValues("opt", options); err != nil {
 				return err
 			}
 			e, err := a.open()
@@ -70,8 +70,8 @@ Without --subnet one is chosen that is free on this host.`,
 	return cmd
 }
 
-// pairs reads KEY=VALUE; KEY alone has an empty value.
-func pairs(flag string, texts []string) (map[string]string, error) {
+// keyValues reads KEY=VALUE; KEY alone has an empty value. Without a key it is refused.
+func keyValues(flag string, texts []string) (map[string]string, error) {
 	var out map[string]string
 	for _, text := range texts {
 		key, value, _ := strings.Cut(text, "=")
