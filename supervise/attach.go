@@ -91,13 +91,24 @@ func supervisorOf(s *State) (fd int, argv []string, err error) {
 	again, err := fork.ReadStat(s.PID)
 	if err == nil && again.Start == s.Start && again.Parent == stat.Parent {
 		// A process whose supervisor has just been killed has another parent, for as long as it takes to die of it.
-		line, err := os.ReadFile("/proc/" + strconv.Itoa(stat.Parent) + "/cmdline")
+		line, err := commandLine(stat.Parent)
 		if argv = strings.Split(string(line), "\x00"); err == nil && len(argv) > 1 && argv[0] == "glassbox-runtime" {
 			return fd, argv, nil
 		}
 	}
 	unix.Close(fd)
 	return -1, nil, ErrEnded
+}
+
+// commandLine reads a process's arguments. In the middle of an execve (a supervisor executes itself anew from time to time) there are none.
+func commandLine(pid int) (line []byte, err error) {
+	for range 50 {
+		if line, err = os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline"); err != nil || len(line) > 0 {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return line, err
 }
 
 // Dismiss ends a container that is to be removed, by ending its supervisor, if that is idle: it would only have to come to life to take

@@ -41,7 +41,7 @@ var wrongLines = []string{
 	"run --log-opt max-file=0 busybox", "run --log-opt env-regex=( busybox", "run --log-opt compress=true busybox", "run --name /,/ busybox",
 	"run --name ccc busybox", "run --rootfs /nowhere true", "run --cidfile /etc/passwd busybox", "run --detach-keys ctrl-what busybox",
 	"run -it busybox", "run BUSYBOX", "run busybox:", "run busybox@sha256:12", "run 127.0.0.1:1/x", "run busybox /nowhere",
-	"run --restart always busybox",
+	"run --restart sometimes busybox",
 	"run --gpus all busybox", "run --runtime what busybox", "run --require-plan x busybox", "run --plan /nowhere",
 	"run --plan /etc/passwd", "run --init=maybe busybox",
 	"create", "create --name ccc busybox", "start", "start nobody", "start -a -i ccc sss", "exec", "exec ccc", "exec nobody true",
