@@ -66,7 +66,7 @@ BESIDE = v1 v1-alone v2-alone
 test-vm: setup build
 	@mkdir -p build; export VM='$(VM)'; \
 	(bad=0; for machine in $(BESIDE); do test/vm.sh $$machine || bad=1; done; exit $$bad) >build/vm.log 2>&1 & beside=$$!; \
-	test/vm.sh v2; bad=$$?; wait $$beside || bad=1; cat build/vm.log; exit $$bad
+	test/vm.sh v2; bad=$$?; wait $$beside || bad=1; cat build/vm.log; [ -n "$$QUICK" ] || test/boot.sh v2 || bad=1; exit $$bad
 
 # The part of it to which cgroups and the kernel make a difference. Processor time on v1 is what `make test` measures on a host with both.
 test-vm-quick: export QUICK = 1
