@@ -454,6 +454,8 @@ func (x *execution) host(op plan.Op) error {
 		return rootUnmount(o)
 	case *plan.NameAdd:
 		return dns.Add(o.Dir, o.Owner, o.Names, parseAddrs(o.Addresses))
+	case *plan.NameRemove:
+		return Undo(o)
 	case *plan.LinkBridge, *plan.LinkVeth, *plan.LinkMove, *plan.LinkDelete, *plan.LinkAddress, *plan.RouteDefault, *plan.NftBridge,
 		*plan.NftPublish, *plan.NftUnpublish, *plan.NameListen:
 		if x.wire == nil {

@@ -4,6 +4,7 @@ package wire
 import (
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"reflect"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/moby/moby/api/types/container"
 	mobyimage "github.com/moby/moby/api/types/image"
+	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/api/types/system"
 	theirs "github.com/moby/moby/api/types/volume"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -19,6 +21,7 @@ import (
 	ours "glassbox/container"
 	"glassbox/docker"
 	"glassbox/image"
+	ournetwork "glassbox/network"
 	"glassbox/plan"
 	"glassbox/supervise"
 	"glassbox/volume"
@@ -164,8 +167,8 @@ func TestInspect(t *testing.T) {
 	same[container.InspectResponse](t, "created", docker.Inspect(details(t, ours.Words{Image: "i"},
 		supervise.State{Status: supervise.Created})))
 	same[container.InspectResponse](t, "all", docker.Inspect(details(t, all(), running(), wired...)))
-	same[container.InspectResponse](t, "exited", docker.Inspect(details(t, ours.Words{Image: "i", Network: "container:" +
-		strings.Repeat("e", 64)},
+	same[container.InspectResponse](t, "exited", docker.Inspect(details(t, ours.Words{Image: "i", Network: []string{"container:" +
+		strings.Repeat("e", 64)}},
 		supervise.State{
 			Status: supervise.Exited, ExitCode: 3, Started: time.Unix(1e9, 0), Finished: time.Unix(1e9, 5), Error: "e",
 			OOMKilled: true,
@@ -209,7 +212,8 @@ func TestList(t *testing.T) {
 	plain, full := details(t, ours.Words{Image: "i"}, supervise.State{Status: supervise.Created}), details(t, all(), running())
 	ports := []plan.PortRule{{Proto: "tcp", HostPort: 80, ContainerPort: 80}, {Proto: "tcp", HostIP: "::1", HostPort: 81, ContainerPort: 80}}
 	same[[]container.Summary](t, "list", []docker.Summary{
-		docker.Summarize(plain.Container, plain.State, nil, "/d", nil, now), docker.Summarize(full.Container, full.State, ports, "/d", nil, now),
+		docker.Summarize(plain.Container, plain.State, nil, "/d", nil, nil, now),
+		docker.Summarize(full.Container, full.State, ports, "/d", nil, map[string]string{"bridge": "0123"}, now),
 	})
 }
 
@@ -288,4 +292,21 @@ func TestVolumes(t *testing.T) {
 	full.UsageData = &docker.UsageData{RefCount: 2, Size: 4096}
 	same[theirs.Volume](t, "volume", full)
 	same[theirs.Volume](t, "plain volume", docker.DescribeVolume(&volume.Volume{Name: "data", Driver: "local"}, "/d"))
+}
+
+func TestNetworks(t *testing.T) {
+	n := ournetwork.Network{
+		ID: strings.Repeat("a", 64), Name: "front", Driver: "bridge", Created: time.Unix(1e9, 0).UTC(), Internal: true,
+		Labels: map[string]string{"a": "b"}, Options: map[string]string{"com.docker.network.driver.mtu": "1400"},
+		Subnets: []ournetwork.Subnet{{
+			Prefix: netip.MustParsePrefix("172.28.0.0/16"), Gateway: netip.MustParseAddr("172.28.0.1"),
+			Range: netip.MustParsePrefix("172.28.5.0/24"),
+		}},
+		Aux: map[string]netip.Addr{"printer": netip.MustParseAddr("172.28.0.9")},
+	}
+	on := map[string]docker.NetworkEndpoint{strings.Repeat("b", 64): {
+		Name: "web", EndpointID: "e", MacAddress: "02:42:ac:1c:00:02", IPv4Address: "172.28.0.2/16",
+	}}
+	same[network.Inspect](t, "network", docker.DescribeNetwork(n, on))
+	same[network.Inspect](t, "none", docker.DescribeNetwork(ournetwork.Network{Name: "none", Driver: "none"}, nil))
 }
