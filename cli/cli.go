@@ -136,6 +136,7 @@ func table() []entry {
 		{"network", groups, (*app).networkCommand},
 		{"image", groups, (*app).imageCommand},
 		{"manifest", groups, (*app).manifestCommand},
+		{"system", groups, (*app).systemCommand},
 	}
 }
 
@@ -378,8 +379,8 @@ func (a *app) containerCommand() *cobra.Command {
 	ls.Use = strings.Replace(ls.Use, "ps", "ls", 1)
 	ls.Aliases = []string{"list", "ps"}
 	return parent("container", "The commands on containers under one name", a.cpCommand(), a.diffCommand(),
-		a.attachCommand(), a.commitCommand(), a.createCommand(), a.execCommand(), a.exportCommand(), a.inspectOf("container"),
-		a.killCommand(), a.logsCommand(), ls, a.pauseCommand(),
+		a.attachCommand(), a.commitCommand(), a.containerPruneCommand(), a.createCommand(), a.execCommand(), a.exportCommand(),
+		a.inspectOf("container"), a.killCommand(), a.logsCommand(), ls, a.pauseCommand(),
 		a.portCommand(), a.renameCommand(), a.restartCommand(), a.rmCommand(), a.runCommand(), a.startCommand(), a.statsCommand(),
 		a.stopCommand(), a.topCommand(), a.unpauseCommand(), a.updateCommand(), a.waitCommand())
 }

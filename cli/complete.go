@@ -187,7 +187,7 @@ func (a *app) flagValues(cmd *cobra.Command, flag string) func() []string {
 		if strings.HasPrefix(cmd.CommandPath(), "glassbox explain") {
 			return explain.Formats
 		}
-		if cmd.Name() == "ps" || cmd.Name() == "ls" || cmd.Name() == "images" {
+		if cmd.Name() == "ps" || cmd.Name() == "ls" || cmd.Name() == "images" || cmd.Name() == "stats" || cmd.Name() == "df" {
 			return words("table json")
 		}
 		return words("json")
@@ -206,11 +206,18 @@ func filterWords(cmd *cobra.Command) func() []string {
 		if strings.Contains(cmd.CommandPath(), "network") {
 			return strings.Fields("driver= id= label= name= scope=local type=builtin type=custom dangling=true dangling=false")
 		}
+		if cmd.Name() == "prune" {
+			return strings.Fields("until= label= label!=")
+		}
+		if cmd.Name() == "events" {
+			return strings.Fields("type=container type=image type=network type=volume event= container= image= label= network= volume= " +
+				"scope=local")
+		}
 		if strings.Contains(cmd.CommandPath(), "image") {
 			return strings.Fields("reference= dangling=true dangling=false label= before= since=")
 		}
-		return strings.Fields("status=running status=exited status=created status=paused name= id= label= ancestor= exited= network= volume= " +
-			"before= since= status=restarting health=starting health=healthy health=unhealthy health=none")
+		return strings.Fields("status=running status=exited status=created status=paused name= id= label= ancestor= exited= publish= expose= " +
+			"network= volume= before= since= status=restarting health=starting health=healthy health=unhealthy health=none")
 	}
 }
 

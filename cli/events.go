@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"syscall"
@@ -35,8 +36,9 @@ func (a *app) eventsCommand() *cobra.Command {
 			if o.Until, err = parseTime(until, now); err != nil {
 				return fmt.Errorf("invalid value for \"until\": %w", err)
 			}
-			if format != "" && format != "json" && format != "{{json .}}" {
-				return &usageError{fmt.Errorf("invalid value for \"format\": %q: want json", format)}
+			line, err := eventFormat(format)
+			if err != nil {
+				return err
 			}
 			e, err := a.open()
 			if err != nil {
@@ -45,7 +47,10 @@ func (a *app) eventsCommand() *cobra.Command {
 			ctx, stop := interruptible(cmd.Context())
 			defer stop()
 			err = e.Events(ctx, o, func(ev event.Event) error {
-				_, err := fmt.Fprintln(a.out, eventLine(ev, format != ""))
+				text, err := line(ev)
+				if err == nil {
+					_, err = fmt.Fprintln(a.out, text)
+				}
 				return err
 			})
 			if errors.Is(err, syscall.EPIPE) {
@@ -58,16 +63,47 @@ func (a *app) eventsCommand() *cobra.Command {
 	fs.StringVar(&since, "since", "", "Also what has happened since: 10m, 2026-01-02T15:04:05Z or seconds since 1970")
 	fs.StringVar(&until, "until", "", "Only what happens until then")
 	fs.VarP(list{&o.Filters}, "filter", "f", "Only some: container=, event=, image=, label=, type=, network=, volume=")
-	fs.StringVar(&format, "format", "", "json: one object of Docker's API a line")
+	fs.StringVar(&format, "format", "", "json (one object of Docker's API a line) or a Go template")
 	return cmd
 }
 
-// eventLine is an event as docker prints it.
-func eventLine(e event.Event, asJSON bool) string {
-	if asJSON {
-		text, _ := json.Marshal(e)
-		return string(text)
+// eventRow is what a template sees of an event: its fields, and the older names of three of them.
+type eventRow struct {
+	event.Event
+	Status string
+	ID     string
+	From   string // the image of a container
+}
+
+// eventFormat is how an event is written: as docker prints it, as JSON, or by a template.
+func eventFormat(format string) (func(event.Event) (string, error), error) {
+	switch format {
+	case "":
+		return func(e event.Event) (string, error) { return eventLine(e), nil }, nil
+	case "json", "{{json .}}":
+		return func(e event.Event) (string, error) {
+			text, err := json.Marshal(e)
+			return string(text), err
+		}, nil
 	}
+	t, err := newTemplate(unescape(format))
+	if err != nil {
+		return nil, err
+	}
+	if err := t.Execute(io.Discard, eventRow{}); err != nil { // before anything happens
+		return nil, templateError(err, eventRow{})
+	}
+	return func(e event.Event) (string, error) {
+		var b strings.Builder
+		if err := t.Execute(&b, eventRow{e, e.Action, e.Actor.ID, e.Actor.Attributes["image"]}); err != nil {
+			return "", templateError(err, eventRow{})
+		}
+		return b.String(), nil
+	}, nil
+}
+
+// eventLine is an event as docker prints it.
+func eventLine(e event.Event) string {
 	var pairs []string
 	for k, v := range e.Actor.Attributes {
 		pairs = append(pairs, k+"="+v)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"glassbox/docker"
 	"glassbox/engine"
 	"glassbox/explain"
 	"glassbox/image"
@@ -27,7 +28,7 @@ func (a *app) inspectCommand() *cobra.Command {
 	cmd.Flags().StringVar(&kind, "type", "", "Only objects of this type (container|image|volume)")
 	format := cmd.Flags().Lookup("format")
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
-		return a.inspect(cmd.Context(), kind, format.Value.String(), image.Platform{}, args)
+		return a.inspect(cmd, kind, format.Value.String(), image.Platform{}, args)
 	}
 	return cmd
 }
@@ -44,7 +45,7 @@ func (a *app) inspectOf(kind string) *cobra.Command {
 
 		ValidArgsFunction: a.completeObjects(kind),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.inspect(cmd.Context(), kind, format, image.Platform(platform), args)
+			return a.inspect(cmd, kind, format, image.Platform(platform), args)
 		},
 	}
 	if kind == "volume" {
@@ -53,16 +54,25 @@ func (a *app) inspectOf(kind string) *cobra.Command {
 	if kind == "image" {
 		cmd.Flags().Var(&platform, "platform", "Platform that the image must be for (os[/arch[/variant]])")
 	}
+	if kind == "" || kind == "container" {
+		cmd.Flags().BoolP("size", "s", false, "Also what a container's files take, alone and with its image")
+	}
 	cmd.Flags().StringVarP(&format, "format", "f", "", "json or a Go template")
 	return cmd
 }
 
-func (a *app) inspect(ctx context.Context, kind, format string, platform image.Platform, args []string) error {
+func (a *app) inspect(cmd *cobra.Command, kind, format string, platform image.Platform, args []string) error {
 	if kind != "" && kind != "container" && kind != "image" && kind != "volume" {
 		return &usageError{fmt.Errorf("%q is not a valid value for --type: container, image or volume", kind)}
 	}
+	ctx := cmd.Context()
+	sizes := cmd.Flag("size") != nil && cmd.Flag("size").Value.String() == "true"
 	return a.inspectAll(kind, format, args, func(e *engine.Engine, ref string) (any, error) {
-		return lookup(ctx, e, kind, ref, platform)
+		v, err := lookup(ctx, e, kind, ref, platform)
+		if c, ok := v.(*docker.Container); ok && err == nil && sizes {
+			e.InspectSize(ctx, c)
+		}
+		return v, err
 	})
 }
 

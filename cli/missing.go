@@ -168,7 +168,7 @@ func instead(path string) string {
 	switch strings.TrimPrefix(path, "container ") {
 	case "cp":
 		return "glassbox exec -i CONTAINER tar -c PATH, and -x, copy files; a directory of the host can be there with -v"
-	case "prune", "image prune", "system", "builder":
+	case "builder":
 		return "glassbox rm and glassbox rmi remove what is named"
 	case "login", "logout":
 		return "credentials are read from docker's config.json (docs/images.md)"

@@ -81,7 +81,7 @@ func newPsRow(s docker.Summary, now time.Time, full bool) psRow {
 	return psRow{
 		Command: strconv.Quote(command), CreatedAt: stamp(created), ID: short(s.ID, full), Image: printable(s.Image),
 		Labels: printable(strings.Join(labels, ",")), LocalVolumes: strconv.Itoa(volumes), Mounts: strings.Join(mounts, ","), Names: nameOf(s),
-		Networks: s.HostConfig.NetworkMode, Ports: docker.Ports(s.Ports), RunningFor: since(now, created), Size: "N/A", State: s.State,
+		Networks: s.HostConfig.NetworkMode, Ports: docker.Ports(s.Ports), RunningFor: since(now, created), Size: containerSize(s), State: s.State,
 		Status: s.Status,
 		labels: s.Labels,
 	}
@@ -121,6 +121,7 @@ func (a *app) psCommand() *cobra.Command {
 				o.Last = 0
 			}
 			o.All = o.All || o.Last > 0
+			o.Size = o.Size || strings.Contains(format, ".Size") // as with docker
 			e, err := a.open()
 			if err != nil {
 				return err
@@ -136,12 +137,16 @@ func (a *app) psCommand() *cobra.Command {
 				}
 				return nil
 			}
+			columns := psColumns
+			if o.Size {
+				columns += "\t{{.Size}}"
+			}
 			now := time.Now()
 			rows := make([]psRow, len(list))
 			for i, s := range list {
 				rows[i] = newPsRow(s, now, full)
 			}
-			return printRows(a.out, format, psColumns, psHeader(), rows)
+			return printRows(a.out, format, columns, psHeader(), rows)
 		},
 	}
 	fs := cmd.Flags()
@@ -149,9 +154,10 @@ func (a *app) psCommand() *cobra.Command {
 	fs.BoolVarP(&quiet, "quiet", "q", false, "Print IDs only")
 	fs.IntVarP(&o.Last, "last", "n", -1, "The last `n` made, in any state")
 	fs.BoolVarP(&latest, "latest", "l", false, "The last one made, in any state")
+	fs.BoolVarP(&o.Size, "size", "s", false, "What a container has written, and what it has with its image")
 	fs.BoolVar(&full, "no-trunc", false, "Don't shorten IDs and commands")
-	fs.VarP(list{&o.Filters}, "filter", "f", "Only those with status=, name=, id=, label=, ancestor=, exited=, network=, volume=, "+
-		"before=, since=")
+	fs.VarP(list{&o.Filters}, "filter", "f", "Only those with status=, name=, id=, label=, ancestor=, exited=, health=, network=, "+
+		"volume=, publish=, expose=, is-task=, before=, since=")
 	fs.StringVar(&format, "format", "", "table, table TEMPLATE, json or a Go template")
 	return cmd
 }

@@ -33,6 +33,7 @@ func (a *app) stopCommand() *cobra.Command {
 
 func (a *app) restartCommand() *cobra.Command {
 	var timeout int
+	var signal string
 	cmd := &cobra.Command{
 		Use:               "restart [OPTIONS] CONTAINER [CONTAINER...]",
 		Short:             "Stop containers and start them again",
@@ -41,11 +42,12 @@ func (a *app) restartCommand() *cobra.Command {
 		ValidArgsFunction: a.completeContainers(true),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withEngine(args, func(e *engine.Engine, ref string) (string, error) {
-				return ref, e.Restart(cmd.Context(), ref, given(cmd, "timeout", &timeout))
+				return ref, e.Restart(cmd.Context(), ref, given(cmd, "timeout", &timeout), signal)
 			})
 		},
 	}
 	cmd.Flags().IntVarP(&timeout, "timeout", "t", 0, "Seconds to wait before SIGKILL")
+	cmd.Flags().StringVarP(&signal, "signal", "s", "", "Signal to stop with (default the container's, SIGTERM)")
 	cmd.Flags().SetNormalizeFunc(aliases)
 	return cmd
 }

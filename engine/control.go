@@ -219,9 +219,9 @@ func (e *Engine) stopRun(ctx context.Context, c *container.Container, s *supervi
 	return err
 }
 
-// Restart stops a container and starts it again.
-func (e *Engine) Restart(ctx context.Context, ref string, timeout *int) error {
-	if err := e.Stop(ctx, ref, timeout, ""); err != nil {
+// Restart stops a container, as Stop does, and starts it again.
+func (e *Engine) Restart(ctx context.Context, ref string, timeout *int, signal string) error {
+	if err := e.Stop(ctx, ref, timeout, signal); err != nil {
 		return err
 	}
 	s, err := e.Start(ctx, ref, StartOptions{})

@@ -359,7 +359,7 @@ func TestContextsHonoured(t *testing.T) {
 		"pause":   func() error { return e.Pause(ctx, "web") },
 		"unpause": func() error { return e.Unpause(ctx, "web") },
 		"rename":  func() error { return e.Rename(ctx, "web", "db") },
-		"restart": func() error { return e.Restart(ctx, "web", nil) },
+		"restart": func() error { return e.Restart(ctx, "web", nil, "") },
 		"logs":    func() error { return e.Logs(ctx, "web", LogOptions{}, io.Discard, io.Discard) },
 		"subject": func() error { _, err := e.Subject(ctx, "container:web"); return err },
 		"remove":  func() error { return e.Remove(ctx, "web", RemoveOptions{}) },

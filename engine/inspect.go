@@ -7,6 +7,7 @@ import (
 
 	"glassbox/container"
 	"glassbox/docker"
+	"glassbox/host/beneath"
 	"glassbox/supervise"
 )
 
@@ -29,6 +30,24 @@ func (e *Engine) Inspect(ctx context.Context, ref string) (*docker.Container, er
 		d.Stats, _ = e.counters(c.ID, s)
 	}
 	return docker.Inspect(d), nil
+}
+
+// InspectSize adds to what Inspect says how many bytes the container's files have: those of its own, and all.
+func (e *Engine) InspectSize(ctx context.Context, v *docker.Container) {
+	if c, _, err := e.load(ctx, v.ID); err == nil {
+		rw, root := e.sizes(c)
+		v.SizeRw, v.SizeRootFs = &rw, &root
+	}
+}
+
+// sizes are how many bytes the files have that a container has written, and all that it sees of itself and its image.
+func (e *Engine) sizes(c *container.Container) (rw, root int64) {
+	rw, _ = beneath.Size(filepath.Join(e.dir(c.ID), "upper")) // none of a plain directory
+	root = rw
+	if img, err := e.imageOf(c); err == nil && img != nil {
+		root += img.Size
+	}
+	return rw, root
 }
 
 // lower are the directories of a container's image, top first; none if the image is gone.

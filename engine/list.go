@@ -27,6 +27,12 @@ func (e *Engine) List(ctx context.Context, o ListOptions) ([]docker.Summary, err
 	out := make([]docker.Summary, len(items))
 	for i, it := range items {
 		out[i] = docker.Summarize(it.c, it.s, e.publishedPorts(it.c, it.s), e.dir(it.c.ID), e.health(it.c, it.s), networks, now)
+		if o.Size {
+			if err := ctx.Err(); err != nil {
+				return nil, err
+			}
+			out[i].SizeRw, out[i].SizeRootFs = e.sizes(it.c)
+		}
 	}
 	return out, nil
 }
@@ -145,6 +151,14 @@ func (e *Engine) filter(ctx context.Context, texts []string) (func(*container.Co
 			if !slices.Contains([]string{"none", supervise.Starting, supervise.Healthy, supervise.Unhealthy}, value) {
 				return nil, invalid("invalid filter 'health=%s': want none, starting, healthy or unhealthy", value)
 			}
+		case "publish", "expose":
+			if _, err := portRange(value); err != nil {
+				return nil, err
+			}
+		case "is-task":
+			if _, err := strconv.ParseBool(value); err != nil {
+				return nil, invalid("invalid filter 'is-task=%s': want true or false", value)
+			}
 		case "exited":
 			if _, err := strconv.Atoi(value); err != nil {
 				return nil, invalid("invalid filter 'exited=%s'", value)
@@ -180,6 +194,11 @@ func (e *Engine) filter(ctx context.Context, texts []string) (func(*container.Co
 					return h == nil && v == "none" || h != nil && h.Status == v
 				case "exited":
 					return s.Status == supervise.Exited && strconv.Itoa(s.ExitCode) == v
+				case "publish", "expose":
+					return hasPort(c, v, key == "expose")
+				case "is-task": // of a swarm, which there is none of
+					is, _ := strconv.ParseBool(v)
+					return !is
 				case "ancestor":
 					img, err := e.images.Resolve(v)
 					return c.ImageName() == v || err == nil && img.ID == c.ImageID

@@ -69,10 +69,11 @@ type LogOptions struct {
 // ListOptions selects containers.
 type ListOptions struct {
 	All     bool     // also those that don't run
-	Filters []string // status=, name=, id=, label=, ancestor=, exited=, network=, volume=, before=, since=
+	Filters []string // status=, name=, id=, label=, ancestor=, exited=, network=, volume=, before=, since= …
 	Last    int
 	// Unreadable is told of each container that can't be listed, because its container.json can't be read. Nil: nobody.
 	Unreadable func(id string, err error)
+	Size    bool // also what their files take, which takes as long as reading all their directories
 }
 
 // Config places the engine.
