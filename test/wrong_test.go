@@ -68,8 +68,10 @@ var wrongLines = []string{
 	"verify --plan /nowhere --pid 1", "verify --pid x",
 	"debug", "debug nobody", "debug sss", "debug --image nobody ccc", "tour x", "tour 99", "tour 1 2", "tour --lesson x", "doctor x",
 	"container prune -f --filter what=1", "image prune -f --filter until=x", "system prune -f --filter x", "system df x",
-	"system df --format {{.What}}", "system df -v --format {{.Type}}", "ps -f publish=x", "ps -f is-task=x", "ps -f health=x", "events --format {{.What}}",
-	"restart -s NOSIG ccc", "stats nobody", "stats --format {{.Nope}}", "top", "top sss", "top nobody", "top ccc -o args", "top ccc --nonsense", "port", "port nobody",
+	"system df --format {{.What}}", "system df -v --format {{.Type}}", "ps -f publish=x", "ps -f is-task=x",
+	"ps -f health=x", "events --format {{.What}}",
+	"restart -s NOSIG ccc", "stats nobody", "stats --format {{.Nope}}", "top", "top sss", "top nobody",
+	"top ccc -o args", "top ccc --nonsense", "port", "port nobody",
 	"port ccc 80", "port ccc x", "cp a b", "volume", "nope", "--nope ps",
 	"--root /etc/passwd ps", "--root /proc/x ps", "--state /etc/passwd ps", "--root /proc/x run busybox", "--root", "-H x ps",
 }
