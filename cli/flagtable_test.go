@@ -1,0 +1,97 @@
+package cli
+
+import (
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// differences are the flags that docs/docker-differences.md says are refused: "run --link".
+func differences(t *testing.T) []string {
+	t.Helper()
+	page, err := os.ReadFile("../docs/docker-differences.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	word := regexp.MustCompile("`([a-z -]*)(--[a-z0-9-]+)`")
+	var out []string
+	for line := range strings.Lines(string(page)) {
+		first, reason, ok := strings.Cut(strings.TrimPrefix(line, "| "), " | ")
+		if !ok || len(strings.TrimSpace(strings.Trim(reason, "| \n"))) < 5 {
+			continue
+		}
+		command := ""
+		for _, m := range word.FindAllStringSubmatch(first, -1) {
+			if m[1] != "" { // the flags that follow are of the same command
+				command = m[1]
+			}
+			out = append(out, command+m[2])
+		}
+	}
+	return out
+}
+
+// TestFlagTable counts, for every command that docker 28 and glassbox have, the flags that are there; each other one is on the page of
+// differences, with its reason. That a flag does what it says is shown by the scripts; that it isn't ignored, by TestEveryFieldCounts.
+func TestFlagTable(t *testing.T) {
+	listed := differences(t)
+	if len(listed) < 20 {
+		t.Fatalf("only %d differences: is the page read?", len(listed))
+	}
+	whole := []string{
+		"exec", "attach", "ps", "logs", "inspect", "container inspect", "image inspect", "stats", "events", "top", "port", "stop", "restart",
+		"kill", "system df", "system events", "system info", "system prune", "container prune", "image prune",
+	}
+	// Of these the page says nothing yet.
+	unlisted := []string{
+		"commit", "cp", "diff", "export", "history", "import", "load", "login", "logout", "manifest inspect", "network connect",
+		"network create", "network disconnect", "network inspect", "network ls", "network prune", "network rm", "push", "save", "search",
+		"update", "volume create", "volume inspect", "volume ls", "volume prune", "volume rm", "volume update",
+	}
+	for line := range strings.Lines(docker28) {
+		section, ok := strings.CutPrefix(strings.TrimSpace(line), "[")
+		if section = strings.TrimSuffix(section, "]"); !ok || section == "commands" {
+			continue
+		}
+		path := section
+		if section == "docker" {
+			path = ""
+		}
+		cmd := commandOrNil(path)
+		if cmd == nil {
+			if slices.Contains(whole, section) {
+				t.Errorf("there is no command %s", section)
+			}
+			continue
+		}
+		all, there := 0, 0
+		for _, f := range dockerFlags(section) {
+			if f.name == "help" || f.name == "version" {
+				continue
+			}
+			all++
+			if _, refused := cmd.Flag(f.name).Value.(*missingFlag); !refused {
+				there++
+				continue
+			}
+			name := strings.Replace(section, "create", "run", 1) + " --" + f.name
+			if !slices.Contains(listed, name) && !slices.Contains(unlisted, section) {
+				t.Errorf("%s is refused, and docs/docker-differences.md doesn't say why", name)
+			}
+		}
+		least := all
+		switch {
+		case slices.Contains(whole, section):
+		case section == "run" || section == "create":
+			least = all * 77 / 100
+		default:
+			least = 0
+		}
+		if there < least {
+			t.Errorf("%s has %d of docker's %d flags, want %d", section, there, all, least)
+		}
+		t.Logf("%s: %d of %d", section, there, all)
+	}
+}
