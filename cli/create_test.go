@@ -73,6 +73,10 @@ func TestCreateFlags(t *testing.T) {
 			Image: "i", Env: []string{"A=1,2", "B"},
 			EnvFile: []string{"f"},
 		}},
+		{
+			[]string{"--annotation", "k=v", "--expose", "80", "i"},
+			container.Words{Image: "i", Annotation: []string{"k=v"}, Expose: []string{"80"}},
+		},
 		{[]string{"-l", "a=b", "--label-file", "f", "i"}, container.Words{Image: "i", Label: []string{"a=b"}, LabelFile: []string{"f"}}},
 		{[]string{"-i", "--rm", "--init", "i"}, container.Words{Image: "i", Interactive: true, Remove: true, Init: true}},
 		{[]string{"-it", "i"}, container.Words{Image: "i", Interactive: true, TTY: true}},

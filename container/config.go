@@ -24,7 +24,8 @@ type Config struct {
 	StopTimeout *int              `json:"stopTimeout,omitempty"`
 	Remove      bool              `json:"remove,omitempty"` // goes when it ends
 	Labels      map[string]string `json:"labels,omitempty"`
-	CIDFile     string            `json:"cidFile,omitempty"` // where the caller wrote the ID; only told
+	Annotations map[string]string `json:"annotations,omitempty"` // of the OCI configuration
+	CIDFile     string            `json:"cidFile,omitempty"`     // where the caller wrote the ID; only told
 	Log         Log               `json:"log,omitzero"`
 	Restart     Restart           `json:"restart,omitzero"` // what happens when it ends by itself
 	Health      Health            `json:"health,omitzero"`  // how it is asked whether it is well
@@ -54,7 +55,8 @@ type Config struct {
 	// Network.
 	Endpoints  []Endpoint  `json:"endpoints,omitempty"` // empty: one on the default bridge
 	Ports      []Port      `json:"ports,omitempty"`
-	PublishAll bool        `json:"publishAll,omitempty"` // the image's exposed ports, too
+	PublishAll bool        `json:"publishAll,omitempty"` // the exposed ports, too
+	Expose     []string    `json:"expose,omitempty"`     // PORT/PROTO: exposed beside those of the image
 	DNS        Resolver    `json:"dns,omitzero"`
 	Hosts      []HostEntry `json:"hosts,omitempty"` // lines of /etc/hosts
 

@@ -243,6 +243,17 @@ func (c *Container) Labels() map[string]string {
 	return out
 }
 
+// Exposed are the ports that the image and --expose name, PORT[-PORT][/PROTO].
+func (c *Container) Exposed() []string {
+	out := slices.Clone(c.image().ExposedPorts)
+	for _, p := range c.Config.Expose {
+		if !slices.Contains(out, p) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
 // Hostname is the name the container gets in its own UTS namespace.
 func (c *Container) Hostname() string { return first(c.Config.Hostname, c.ID[:min(12, len(c.ID))]) }
 

@@ -66,6 +66,18 @@ func (w *Words) network(c *Config) error {
 		}
 		c.Ports = append(c.Ports, p...)
 	}
+	for _, text := range w.Expose {
+		if strings.Contains(text, ":") {
+			return Invalid("--expose %s: want a port of the container alone: -p publishes one on the host", text)
+		}
+		p, err := ParsePorts(text)
+		if err != nil {
+			return Invalid("--expose %s: want PORT[-PORT][/PROTO], as in 80/tcp", text)
+		}
+		for _, port := range p {
+			c.Expose = append(c.Expose, port.Key())
+		}
+	}
 	for _, server := range w.DNS {
 		if _, err := netip.ParseAddr(server); err != nil {
 			return Invalid("--dns %s: it is no IP address", server)

@@ -38,6 +38,10 @@ func (c *Container) Words() Words {
 	for _, key := range sortedKeys(o.Labels) {
 		w.Label = append(w.Label, key+"="+o.Labels[key])
 	}
+	for _, key := range sortedKeys(o.Annotations) {
+		w.Annotation = append(w.Annotation, key+"="+o.Annotations[key])
+	}
+	w.Expose = o.Expose
 	w.LogDriver, w.LogOpt = o.Log.Driver, o.Log.options()
 	o.healthWords(&w)
 	o.endpoints(&w)

@@ -29,6 +29,8 @@ type Words struct {
 	EnvFile       []string // --env-file: read by the caller, who puts what it says before Env
 	Label         []string // KEY=VALUE
 	LabelFile     []string // as EnvFile
+	Annotation    []string // KEY=VALUE
+	Expose        []string // PORT[-PORT][/PROTO]
 	TTY           bool     // -t
 	Interactive   bool     // -i
 	Detach        bool     // -d; only recorded
@@ -182,6 +184,16 @@ func (w *Words) process(c *Config) error {
 		}
 		key, value, _ := strings.Cut(text, "=")
 		c.Labels[key] = value
+	}
+	for _, text := range w.Annotation {
+		key, value, ok := strings.Cut(text, "=")
+		if !ok || key == "" {
+			return Invalid("--annotation %s: want KEY=VALUE", text)
+		}
+		if c.Annotations == nil {
+			c.Annotations = map[string]string{}
+		}
+		c.Annotations[key] = value
 	}
 	if w.Hostname != "" && !validHostname(w.Hostname) {
 		return Invalid("invalid hostname %q: letters, digits, dashes, underscores and dots, at most 64", w.Hostname)

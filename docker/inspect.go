@@ -122,9 +122,9 @@ func config(c *container.Container) Config {
 		for _, v := range c.Image.Volumes {
 			set(&out.Volumes, v)
 		}
-		for _, p := range c.Image.ExposedPorts {
-			set(&out.ExposedPorts, p)
-		}
+	}
+	for _, p := range c.Exposed() {
+		set(&out.ExposedPorts, p)
 	}
 	for _, m := range o.Mounts {
 		if m.Anonymous() && m.Form == container.FormVolume {
@@ -141,7 +141,7 @@ func hostConfig(o *container.Config) HostConfig {
 	l := &o.Limits
 	oom := l.OOMDisable
 	out := HostConfig{
-		ContainerIDFile: o.CIDFile, LogConfig: LogConfig{o.Log.DriverName(), o.Log.Options()},
+		ContainerIDFile: o.CIDFile, Annotations: o.Annotations, LogConfig: LogConfig{o.Log.DriverName(), o.Log.Options()},
 		NetworkMode: o.Network(), PortBindings: bindings(o), RestartPolicy: RestartPolicy{o.Restart.Name(), o.Restart.Max}, AutoRemove: o.Remove,
 		ConsoleSize: [2]uint{uint(o.ConsoleSize[0]), uint(o.ConsoleSize[1])}, CapAdd: o.CapAdd, CapDrop: o.CapDrop,
 		CgroupnsMode: first(string(o.Namespaces.Cgroup), "private"), DNS: o.DNS.Servers, DNSOptions: o.DNS.Options, DNSSearch: o.DNS.Search,

@@ -244,6 +244,7 @@ type HostConfig struct {
 	VolumeDriver    string
 	VolumesFrom     []string
 	ConsoleSize     [2]uint
+	Annotations     map[string]string `json:",omitempty"`
 	CapAdd          []string
 	CapDrop         []string
 	CgroupnsMode    string

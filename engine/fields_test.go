@@ -94,6 +94,7 @@ func TestEveryFieldCounts(t *testing.T) {
 		"Labels":        "inspect, ps and filters",
 		"Origins":       "what the plan prints; not a wish",
 		"PublishAll":    "tested below, as it needs an image with ports",
+		"Expose":        "inspect and filters; with -P it is published: TestExpose",
 		"ConsoleSize.1": "goes with ConsoleSize.0",
 
 		"Log.Labels":      "chooses among labels: TestLogOf",

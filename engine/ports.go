@@ -42,8 +42,8 @@ func hasPort(c *container.Container, text string, exposed bool) bool {
 	for _, p := range c.Config.Ports {
 		keys = append(keys, p.Key())
 	}
-	if c.Image != nil && (exposed || c.Config.PublishAll) {
-		keys = append(keys, c.Image.ExposedPorts...)
+	if exposed || c.Config.PublishAll {
+		keys = append(keys, c.Exposed()...)
 	}
 	return slices.ContainsFunc(keys, func(key string) bool {
 		got, err := portRange(key)

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"glassbox/container"
 )
 
 func TestParseTraffic(t *testing.T) {
@@ -45,5 +47,32 @@ func TestOwnTop(t *testing.T) {
 	}
 	if tick*100 != time.Second {
 		t.Error("a tick is no hundredth")
+	}
+}
+
+// TestExpose: what --expose names is published by -P like what the image names, found by filters, and told.
+func TestExpose(t *testing.T) {
+	words := container.Words{Image: "i", Expose: []string{"8080-8081", "53/udp"}, PublishAll: true, Publish: []string{"8081:8081"}}
+	config, err := words.Config()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &container.Container{Config: *config, Image: &container.Image{ExposedPorts: []string{"53/udp", "80/tcp"}}}
+	got, err := ports(c)
+	var keys []string
+	for _, p := range got {
+		keys = append(keys, p.Key())
+	}
+	if d := cmp.Diff([]string{"8081/tcp", "53/udp", "80/tcp", "8080/tcp"}, keys); d != "" || err != nil {
+		t.Error(d, err)
+	}
+	for filter, want := range map[string]bool{"8080": true, "8000-9000/tcp": true, "8080/udp": false, "53/udp": true, "54/udp": false} {
+		if got := hasPort(c, filter, true); got != want {
+			t.Errorf("expose=%s: %v, want %v", filter, got, want)
+		}
+	}
+	c.Config.PublishAll = false
+	if hasPort(c, "80", false) || !hasPort(c, "8081", false) || !hasPort(c, "80", true) {
+		t.Error("without -P only 8081 is published")
 	}
 }

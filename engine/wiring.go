@@ -128,10 +128,10 @@ func publishWords(o *container.Config) string {
 // ports are those of -p and -P.
 func ports(c *container.Container) ([]container.Port, error) {
 	ports := slices.Clone(c.Config.Ports) // the network writes into it what it chose
-	if !c.Config.PublishAll || c.Image == nil {
+	if !c.Config.PublishAll {
 		return ports, nil
 	}
-	for _, text := range c.Image.ExposedPorts {
+	for _, text := range c.Exposed() {
 		exposed, err := container.ParsePorts(text)
 		if err != nil {
 			return nil, invalid("EXPOSE of the image: %w", err)

@@ -114,7 +114,10 @@ func Write(in Input) (*Output, error) {
 }
 
 func newWriter(in Input) *writer {
-	s := &specs.Spec{Version: "1.2.0", Process: &specs.Process{}, Linux: &specs.Linux{Resources: &specs.LinuxResources{}}}
+	s := &specs.Spec{
+		Version: "1.2.0", Annotations: in.Container.Config.Annotations, Process: &specs.Process{},
+		Linux: &specs.Linux{Resources: &specs.LinuxResources{}},
+	}
 	return &writer{
 		Input: in, c: &in.Container.Config, spec: s, out: &Output{
 			Spec: s, Origins: map[string]string{"": "default"},

@@ -36,6 +36,7 @@ var wrongLines = []string{
 	"run --user 1:what busybox", "run --workdir x busybox", "run --pid what busybox", "run --ipc what busybox", "run --uts what busybox",
 	"run --cgroupns what busybox", "run --ns what busybox", "run --pull often busybox", "run --platform what/ever/x/y busybox",
 	"run --platform linux/nonsense busybox", "run --log-opt max-size=x busybox", "run --log-opt what=1 busybox",
+	"run --annotation x busybox", "run --expose x busybox", "run --expose 80:80 busybox",
 	"run --log-driver syslog busybox", "run --log-driver none --log-opt tag=x busybox", "run --log-opt tag={{ busybox",
 	"run --log-opt mode=x busybox",
 	"run --log-opt max-file=0 busybox", "run --log-opt env-regex=( busybox", "run --log-opt compress=true busybox", "run --name /,/ busybox",
