@@ -127,7 +127,7 @@ func (a *app) dfVerbose(u *engine.DiskUsage, format string) error {
 	now := time.Now()
 	images, containers, volumes := []imageRow{}, []psRow{}, []volumeRow{}
 	for _, i := range u.Images {
-		for _, row := range newImageRows(i.Image, now, false, "") {
+		for _, row := range newImageRows(i.Summary(), now, false, "") {
 			row.SharedSize, row.UniqueSize, row.Containers = size(i.Shared), size(i.Size-i.Shared), strconv.Itoa(i.Containers)
 			images = append(images, row)
 		}
