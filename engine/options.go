@@ -73,7 +73,7 @@ type ListOptions struct {
 	Last    int
 	// Unreadable is told of each container that can't be listed, because its container.json can't be read. Nil: nobody.
 	Unreadable func(id string, err error)
-	Size    bool // also what their files take, which takes as long as reading all their directories
+	Size       bool // also what their files take, which takes as long as reading all their directories
 }
 
 // Config places the engine.
