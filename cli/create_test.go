@@ -36,6 +36,10 @@ func lifeFlags() []createCase {
 			},
 		},
 		{
+			[]string{"--annotation", "k=v", "--expose", "80", "i"},
+			container.Words{Image: "i", Annotation: []string{"k=v"}, Expose: []string{"80"}},
+		},
+		{
 			[]string{"--health-start-period", "1m", "--health-start-interval", "100ms", "--no-healthcheck", "i"},
 			container.Words{Image: "i", HealthStartPeriod: time.Minute, HealthStartInterval: 100 * time.Millisecond, NoHealthcheck: true},
 		},
@@ -73,10 +77,6 @@ func TestCreateFlags(t *testing.T) {
 			Image: "i", Env: []string{"A=1,2", "B"},
 			EnvFile: []string{"f"},
 		}},
-		{
-			[]string{"--annotation", "k=v", "--expose", "80", "i"},
-			container.Words{Image: "i", Annotation: []string{"k=v"}, Expose: []string{"80"}},
-		},
 		{[]string{"-l", "a=b", "--label-file", "f", "i"}, container.Words{Image: "i", Label: []string{"a=b"}, LabelFile: []string{"f"}}},
 		{[]string{"-i", "--rm", "--init", "i"}, container.Words{Image: "i", Interactive: true, Remove: true, Init: true}},
 		{[]string{"-it", "i"}, container.Words{Image: "i", Interactive: true, TTY: true}},

@@ -119,13 +119,13 @@ Layers that several images have count once. RECLAIMABLE is what system prune -a 
 	return cmd
 }
 
-// volumeRow is a row of the volumes of system df -v.
-type volumeRow struct{ Name, Links, Size string }
+// volumeUseRow is a row of the volumes of system df -v.
+type volumeUseRow struct{ Name, Links, Size string }
 
 // dfVerbose prints each thing, in tables, or all as one object of JSON.
 func (a *app) dfVerbose(u *engine.DiskUsage, format string) error {
 	now := time.Now()
-	images, containers, volumes := []imageRow{}, []psRow{}, []volumeRow{}
+	images, containers, volumes := []imageRow{}, []psRow{}, []volumeUseRow{}
 	for _, i := range u.Images {
 		for _, row := range newImageRows(i.Summary(), now, false, "") {
 			row.SharedSize, row.UniqueSize, row.Containers = size(i.Shared), size(i.Size-i.Shared), strconv.Itoa(i.Containers)
@@ -138,14 +138,14 @@ func (a *app) dfVerbose(u *engine.DiskUsage, format string) error {
 		containers = append(containers, row)
 	}
 	for _, v := range u.Volumes {
-		volumes = append(volumes, volumeRow{printable(v.Name), strconv.Itoa(v.Links), size(v.Bytes)})
+		volumes = append(volumes, volumeUseRow{printable(v.Name), strconv.Itoa(v.Links), size(v.Bytes)})
 	}
 	if format == "json" {
 		return printValue(a.out, format, struct {
 			BuildCache []struct{}
 			Containers []psRow
 			Images     []imageRow
-			Volumes    []volumeRow
+			Volumes    []volumeUseRow
 		}{[]struct{}{}, containers, images, volumes})
 	}
 	part := func(w io.Writer, title string) { fmt.Fprintf(w, "%s space usage:\n\n", title) }
@@ -155,7 +155,7 @@ func (a *app) dfVerbose(u *engine.DiskUsage, format string) error {
 	err = errors.Join(err, printRows(a.out, "",
 		"{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.LocalVolumes}}\t{{.Size}}\t{{.RunningFor}}\t{{.Status}}\t{{.Names}}", psHeader(), containers))
 	part(a.out, "\nLocal Volumes")
-	return errors.Join(err, printRows(a.out, "", "{{.Name}}\t{{.Links}}\t{{.Size}}", volumeRow{"VOLUME NAME", "LINKS", "SIZE"}, volumes))
+	return errors.Join(err, printRows(a.out, "", "{{.Name}}\t{{.Links}}\t{{.Size}}", volumeUseRow{"VOLUME NAME", "LINKS", "SIZE"}, volumes))
 }
 
 // containerSize is what docker ps -s says: what a container has written and, if it is known, what it sees in all.

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -11,13 +10,6 @@ import (
 
 	"glassbox/engine"
 )
-
-// confirmed asks whether to go on. The end of the input is no.
-func (a *app) confirmed(warning string) bool {
-	fmt.Fprint(a.out, warning+"\nAre you sure you want to continue? [y/N] ")
-	answer, _ := bufio.NewReader(a.in).ReadString('\n')
-	return strings.EqualFold(strings.TrimSpace(answer), "y")
-}
 
 // pruneCommand is the prune of one kind of things, or of all.
 func (a *app) pruneCommand(
@@ -35,7 +27,7 @@ func (a *app) pruneCommand(
 			if err != nil {
 				return err
 			}
-			if !force && !a.confirmed("WARNING! "+warning()) {
+			if !force && !a.agree("WARNING! "+warning()) {
 				return nil
 			}
 			var gone engine.Pruned

@@ -30,7 +30,7 @@ type ImageUsage struct {
 	Containers int   // made from it
 }
 
-// DiskUsage reads what images and containers take, which takes as long as reading all directories of containers.
+// DiskUsage reads what images, containers and volumes take, which takes as long as reading all directories of these two.
 func (e *Engine) DiskUsage(ctx context.Context) (*DiskUsage, error) {
 	out := &DiskUsage{}
 	var err error
@@ -70,5 +70,15 @@ func (e *Engine) DiskUsage(ctx context.Context) (*DiskUsage, error) {
 		}
 		out.Images = append(out.Images, u)
 	}
-	return out, nil
+	volumes, err := e.Volumes(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	e.VolumeUsage(ctx, volumes)
+	for _, v := range volumes {
+		if v.UsageData != nil {
+			out.Volumes = append(out.Volumes, VolumeUse{v.Name, int(max(v.UsageData.RefCount, 0)), max(v.UsageData.Size, 0)})
+		}
+	}
+	return out, ctx.Err()
 }

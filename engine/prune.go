@@ -181,8 +181,16 @@ func (p *Pruned) removed(img *image.Image, gone *image.Removed) {
 	}
 }
 
-// PruneAnonymous removes anonymous volumes that no container uses.
+// PruneAnonymous removes anonymous volumes that no container uses. A filter until= leaves all: volumes have no say in it, as with Docker.
 func (e *Engine) PruneAnonymous(ctx context.Context, filters []string, out *Pruned) error {
-	_, err := readPruneFilter(filters, time.Now())
-	return errors.Join(err, ctx.Err()) // they go with their containers
+	var ofVolumes []string
+	for _, f := range filters {
+		if strings.HasPrefix(f, "until=") {
+			return nil
+		}
+		ofVolumes = append(ofVolumes, f)
+	}
+	names, freed, err := e.PruneVolumes(ctx, PruneVolumesOptions{Filters: ofVolumes})
+	out.Volumes, out.Freed = append(out.Volumes, names...), out.Freed+freed
+	return err
 }
