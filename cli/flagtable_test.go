@@ -83,7 +83,7 @@ func TestFlagTable(t *testing.T) {
 		switch {
 		case slices.Contains(whole, section):
 		case section == "run" || section == "create":
-			least = all * 80 / 100
+			least = all * 85 / 100
 		default:
 			least = 0
 		}
