@@ -151,7 +151,7 @@ func (c *createFlags) register(fs *pflag.FlagSet, a *app) {
 	kind(&o.ShmSize, "bytes", "shm-size", "", "Size of /dev/shm")
 
 	// Network.
-	strs(&o.Network, "network", "", "Network by name, or name=NAME,alias=…,ip=…; also none, host, container:ID")
+	strs(&o.Network, "network", "", "Network by name, or name=NAME,alias=,ip=; also none, host, container:ID")
 	strs(&o.NetworkAlias, "network-alias", "", "Another name by which containers of the network find this one")
 	strs(&o.Publish, "publish", "p", "Publish a port ([ip:][host:]container[/udp])")
 	strs(&o.Expose, "expose", "", "Expose a port, which -P publishes (port[-port][/udp])")

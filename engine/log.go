@@ -85,7 +85,7 @@ func logTag(text string, c *container.Container) (string, error) {
 	}
 	t, err := template.New("").Parse(text)
 	if err != nil {
-		return "", invalid("--log-opt tag=%s: it is no template: %s", text, strings.TrimPrefix(err.Error(), "template: "))
+		return "", invalid("--log-opt tag=%s: braces in it hold a name, as in {{.Name}}", text)
 	}
 	image := strings.TrimPrefix(c.ImageID, "sha256:")
 	var b strings.Builder
