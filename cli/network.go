@@ -264,18 +264,18 @@ func (a *app) networkPruneCommand() *cobra.Command {
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !force {
-				ok, err := a.confirm("WARNING! This will remove all custom networks not used by at least one container.")
-				if err != nil || !ok {
-					return err
+				if !a.agree("WARNING! This will remove all custom networks not used by at least one container.") {
+					return nil
 				}
 			}
 			e, err := a.open()
 			if err != nil {
 				return err
 			}
-			removed, err := e.NetworkPrune(cmd.Context(), filters)
-			if len(removed) > 0 {
-				fmt.Fprintf(a.out, "Deleted Networks:\n%s\n\n", strings.Join(removed, "\n"))
+			var gone engine.Pruned
+			err = e.PruneNetworks(cmd.Context(), filters, &gone)
+			if len(gone.Networks) > 0 {
+				fmt.Fprintf(a.out, "Deleted Networks:\n%s\n\n", strings.Join(gone.Networks, "\n"))
 			}
 			return err
 		},

@@ -49,6 +49,7 @@ func (a *app) printPruned(gone *engine.Pruned) {
 		}
 	}
 	list("Deleted Containers", gone.Containers)
+	list("Deleted Networks", gone.Networks)
 	list("Deleted Volumes", gone.Volumes)
 	var images []string
 	for _, name := range gone.Untagged {
@@ -95,10 +96,10 @@ func (a *app) imagePruneCommand() *cobra.Command {
 
 func (a *app) systemPruneCommand() *cobra.Command {
 	var all, volumes bool
-	cmd := a.pruneCommand("Remove what nothing needs: stopped containers, images", `  glassbox system prune
+	cmd := a.pruneCommand("Remove what nothing needs: stopped containers, networks, images", `  glassbox system prune
   glassbox system prune -af --volumes`,
 		func() string {
-			lines := []string{"This will remove:", "  - all stopped containers"}
+			lines := []string{"This will remove:", "  - all stopped containers", "  - all networks not used by at least one container"}
 			if volumes {
 				lines = append(lines, "  - all anonymous volumes not used by at least one container")
 			}
@@ -109,6 +110,7 @@ func (a *app) systemPruneCommand() *cobra.Command {
 		},
 		func(ctx context.Context, e *engine.Engine, filters []string, out *engine.Pruned) error {
 			err := e.PruneContainers(ctx, filters, out)
+			err = errors.Join(err, e.PruneNetworks(ctx, filters, out))
 			if volumes {
 				err = errors.Join(err, e.PruneAnonymous(ctx, filters, out))
 			}

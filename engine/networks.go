@@ -208,7 +208,6 @@ func (e *Engine) networkFilter(ctx context.Context, filters []string) (func(netw
 		}
 		switch key {
 		case "driver", "id", "label", "name":
-		case "label!", "until":
 		case "scope":
 			if value != "local" && value != "swarm" && value != "global" {
 				return nil, invalid("invalid filter 'scope=%s': want local", value)
@@ -225,14 +224,6 @@ func (e *Engine) networkFilter(ctx context.Context, filters []string) (func(netw
 			return nil, invalid("invalid filter '%s': want driver, id, label, name, scope, type or dangling", key)
 		}
 		byKey[key] = append(byKey[key], value)
-	}
-	until := time.Time{}
-	if v := byKey["until"]; len(v) > 0 {
-		d, err := time.ParseDuration(v[0])
-		if err != nil {
-			return nil, invalid("invalid filter 'until=%s': want a duration, as in 24h", v[0])
-		}
-		until = time.Now().Add(-d)
 	}
 	return func(n network.Network) (bool, error) {
 		custom := container.Mode(n.Name).UserDefined()
@@ -251,8 +242,6 @@ func (e *Engine) networkFilter(ctx context.Context, filters []string) (func(netw
 				ok = !slices.ContainsFunc(values, func(v string) bool { return hasLabel(n.Labels, v) })
 			case "scope":
 				ok = slices.Contains(values, "local")
-			case "until":
-				ok = n.Created.Before(until)
 			case "type":
 				ok = slices.Contains(values, "custom") == custom || len(values) > 1
 			case "dangling":
@@ -330,39 +319,33 @@ func (e *Engine) NetworkRemove(ctx context.Context, ref string) error {
 	return nil
 }
 
-// NetworkPrune removes the networks that no container is on, running or not, and returns their names. Filters are until and label.
-func (e *Engine) NetworkPrune(ctx context.Context, filters []string) ([]string, error) {
-	for _, f := range filters {
-		if key, _, _ := strings.Cut(f, "="); key != "until" && key != "label" && key != "label!" {
-			return nil, invalid("invalid filter '%s': want until, label or label!", key)
-		}
-	}
-	keep, err := e.networkFilter(ctx, append(slices.Clone(filters), "type=custom", "dangling=true"))
+// PruneNetworks removes the networks that no container is on, running or not, as far as filters (until=, label=, label!=) leave them.
+func (e *Engine) PruneNetworks(ctx context.Context, filters []string, out *Pruned) error {
+	f, err := readPruneFilter(filters, time.Now())
 	if err != nil {
-		return nil, err
+		return err
 	}
 	all, err := e.networks().List(func(err error) { warn(ctx, err.Error()) })
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var removed []string
 	for _, n := range all {
-		ok, err := keep(n)
-		if err != nil {
-			return removed, err
-		}
-		if !ok {
+		if !container.Mode(n.Name).UserDefined() || f.keeps(n.Created, n.Labels) {
 			continue
 		}
-		if err := e.NetworkRemove(ctx, n.Name); err != nil {
-			if errors.Is(err, ErrConflict) || errors.Is(err, ErrNotFound) {
-				continue // somebody uses it by now, or has removed it
-			}
-			return removed, err
+		if used, err := e.networkUsed(ctx, n); err != nil {
+			return err
+		} else if used {
+			continue
 		}
-		removed = append(removed, n.Name)
+		switch err := e.NetworkRemove(ctx, n.Name); {
+		case err == nil:
+			out.Networks = append(out.Networks, n.Name)
+		case !errors.Is(err, ErrConflict) && !errors.Is(err, ErrNotFound): // somebody uses it by now, or has removed it
+			return err
+		}
 	}
-	return removed, nil
+	return nil
 }
 
 // resolveNetworks puts the names of networks in the place of their IDs, and refuses those that aren't there.

@@ -18,6 +18,7 @@ type Pruned struct {
 	Containers []string // IDs
 	Untagged   []string // names of images
 	Images     []string // IDs, and diff IDs of layers
+	Networks   []string // names
 	Volumes    []string
 	Freed      int64 // bytes of files
 }
