@@ -106,12 +106,19 @@ func Read(data []byte) (*Container, error) {
 		return &c, nil
 	}
 	var old struct {
-		Options Words `json:"options"`
+		Options struct {
+			Words
+			Network string // there was one, and no list of them
+		} `json:"options"`
 	}
 	if err := json.Unmarshal(data, &old); err != nil {
 		return nil, err
 	}
-	config, err := old.Options.config()
+	words := old.Options.Words
+	if old.Options.Network != "" {
+		words.Network = []string{old.Options.Network}
+	}
+	config, err := words.config()
 	if err != nil {
 		return nil, fmt.Errorf("options of version 1: %w", err)
 	}

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"os"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -25,4 +26,34 @@ func TestAbove(t *testing.T) {
 		t.Errorf("got %d, %v, want %d", same, err, high)
 	}
 	unix.Close(high)
+}
+
+// TestForkExec starts a program whose descriptor is just where package syscall would put its own: it failed with EACCES before, once in some
+// thousands of starts of an engine that many use.
+func TestForkExec(t *testing.T) {
+	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	const last = 60
+	if err := unix.Dup3(int(null.Fd()), last, unix.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(last)
+	for at := last + 1; at < last+12; at++ {
+		program, err := os.Open("/bin/true")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Dup3(int(program.Fd()), at, unix.O_CLOEXEC); err != nil {
+			t.Fatal(err)
+		}
+		program.Close()
+		program = os.NewFile(uintptr(at), "true")
+		if err := forkExec(program, []string{"true"}, nil, []uintptr{last, last, last, last}); err != nil {
+			t.Errorf("the program is open as %d, the last of its files as %d: %v", at, last, err)
+		}
+		program.Close()
+	}
 }

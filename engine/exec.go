@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -199,11 +198,8 @@ func (e *Engine) startDoorkeeper(id string, t *supervise.Target) (*supervise.Cal
 	defer unix.Close(listener)
 	// With one thread at a time it is quicker: it waits more than it works. The raw call is as in spawn.
 	argv := []string{"glassbox-runtime", "doorkeeper", dir}
-	_, err = syscall.ForkExec(fmt.Sprintf("/proc/self/fd/%d", runtime.Fd()), argv, &syscall.ProcAttr{
-		Dir: "/", Env: []string{"GOMAXPROCS=1"}, Sys: &syscall.SysProcAttr{Setsid: true},
-		Files: []uintptr{uintptr(null), uintptr(null), uintptr(null), uintptr(listener), uintptr(container)},
-	})
-	if err != nil {
+	files := []uintptr{uintptr(null), uintptr(null), uintptr(null), uintptr(listener), uintptr(container)}
+	if err := forkExec(runtime, argv, []string{"GOMAXPROCS=1"}, files); err != nil {
 		return nil, err
 	}
 	return supervise.Call(dir)

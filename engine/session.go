@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"glassbox/container"
@@ -128,8 +129,9 @@ func (e *Engine) runtimeFile() (*os.File, error) {
 	return os.NewFile(uintptr(fd), e.cfg.Runtime), nil
 }
 
-// firstFree is above the descriptors that supervisor and doorkeeper get, of which the first ones have fixed numbers.
-const firstFree = 16
+// firstFree is above the descriptors that supervisor and doorkeeper get, of which the first ones have fixed numbers, and, in a command that
+// makes one start, above all others: see forkExec.
+const firstFree = 48
 
 // above moves a descriptor to a number from the given one on. The program is started by its name in /proc/self/fd, which is looked up
 // when the child has put its own descriptors in their places: a lower number would stand for one of those by then (ENOEXEC).
@@ -143,6 +145,27 @@ func above(fd, least int) (int, error) {
 		return -1, fmt.Errorf("duplicate a descriptor: %w", err)
 	}
 	return high, nil
+}
+
+// forkExec starts an open program, in a session of its own, with files as its descriptors from 0 on.
+//
+// The program is found by its descriptor, in the child. There, package syscall first moves what it needs to the numbers behind the highest
+// of files (nextfd in forkAndExecInChild1), over whatever else had them: a program that happens to be open there would be a pipe by then,
+// and execve would fail with EACCES. So it gets a number that is further away. With few descriptors it has one anyway (firstFree).
+func forkExec(program *os.File, argv, env []string, files []uintptr) error {
+	fd, last := int(program.Fd()), int(slices.Max(files))
+	if free := last + len(files) + 3; fd > last && fd < free { // each of files may be moved, and the pipe by which the child tells an error
+		high, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, free)
+		if err != nil {
+			return fmt.Errorf("duplicate a descriptor: %w", err)
+		}
+		defer unix.Close(high)
+		fd = high
+	}
+	_, err := syscall.ForkExec(fmt.Sprintf("/proc/self/fd/%d", fd), argv, &syscall.ProcAttr{
+		Dir: "/", Env: env, Files: files, Sys: &syscall.SysProcAttr{Setsid: true},
+	})
+	return err
 }
 
 // spawn starts the supervisor and waits until the program runs.
@@ -184,10 +207,7 @@ func (e *Engine) spawn(ctx context.Context, c *container.Container, job *supervi
 	// A session of its own: Ctrl-C at the terminal is for the command, which passes it on. The call is the raw one because
 	// os.StartProcess first starts a process only to see whether pidfds work, which costs as much as the container's network.
 	argv := []string{"glassbox-runtime", "supervise", c.ID}
-	_, err = syscall.ForkExec(fmt.Sprintf("/proc/self/fd/%d", runtime.Fd()), argv, &syscall.ProcAttr{
-		Dir: "/", Env: []string{}, Files: files, Sys: &syscall.SysProcAttr{Setsid: true},
-	})
-	if err != nil {
+	if err := forkExec(runtime, argv, []string{}, files); err != nil {
 		mine.Close()
 		return nil, fmt.Errorf("start the supervisor: %w", err)
 	}

@@ -92,7 +92,7 @@ func (g *goStep) handed(op plan.Op) (goLine, bool) {
 		}
 		line, ok := g.each(clone, g.lit(o.Path))
 		if o.MakeDir {
-			line.before = "if _, err := os.Stat(" + g.lit(o.Path) + "); err != nil { g.check(os.MkdirAll(" + g.lit(o.Path) + ", 0o755)) }"
+			line.before = "if _, err := os.Stat(" + g.lit(o.Path) + "); err != nil { check(os.MkdirAll(" + g.lit(o.Path) + ", 0o755)) }"
 		}
 		return line, ok
 	case *plan.UserNamespace:
