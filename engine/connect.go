@@ -272,7 +272,6 @@ func (e *Engine) unplug(c *container.Container, s *supervise.State, n network.Ne
 		if there.Default {
 			if next, found := e.nextDefault(c, p, n); found {
 				undo = append(undo, next)
-				own = append(own, next) // it stays in the plan, in the place of the one that goes
 				if err := network.Splice(p, []plan.Step{next}); err != nil {
 					return err
 				}

@@ -28,8 +28,8 @@ func TestAbove(t *testing.T) {
 	unix.Close(high)
 }
 
-// TestForkExec starts a program whose descriptor is just where package syscall would put its own: it failed with EACCES before, once in some
-// thousands of starts of an engine that many use.
+// TestForkExec starts a program whose descriptor is just where package syscall would put its own: it failed with EACCES before, once in
+// some thousands of starts of an engine that many use.
 func TestForkExec(t *testing.T) {
 	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
 	if err != nil {
