@@ -31,7 +31,12 @@ func TestUpdate(t *testing.T) {
 	}
 	const mb = 1 << 20
 	g := newGroup(t, f, "update", limits(100*mb, 150*mb, 50000, 100000, 512, 10))
-	g.start("sleep 100")
+	cmd, _ := g.start("exec sleep 100")
+	// What joins is a Go program at first, which doesn't come up with five processes.
+	waitFor(t, "sleep", func() bool {
+		name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", cmd.Process.Pid))
+		return string(name) == "sleep\n"
+	})
 	for i, r := range []*specs.LinuxResources{
 		limits(200*mb, 300*mb, 80000, 100000, 2048, 20),
 		limits(50*mb, 50*mb, 5000, 20000, 2, 5),
