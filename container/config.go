@@ -1,6 +1,9 @@
 package container
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // Config is what was asked for. Every field changes the container's OCI configuration, its plan, or what its supervisor does; the few that
 // are only kept and told are named in package spec's test. The zero value is a container as Docker makes one without flags.
@@ -118,22 +121,24 @@ type Security struct {
 }
 
 // Network is the name or word of the first endpoint's network.
-func (c *Config) Network() string {
-	if len(c.Endpoints) == 0 || c.Endpoints[0].Network == "" || c.Endpoints[0].Network == "default" {
-		return "bridge"
+func (c *Config) Network() string { return c.Endpoint().Network }
+
+// Networks are the endpoints, each with its network's name filled in: one on the default network where nothing was said.
+func (c *Config) Networks() []Endpoint {
+	if len(c.Endpoints) == 0 {
+		return []Endpoint{{Network: "bridge"}}
 	}
-	return c.Endpoints[0].Network
+	out := slices.Clone(c.Endpoints)
+	for i := range out {
+		if out[i].Network == "" || out[i].Network == "default" {
+			out[i].Network = "bridge"
+		}
+	}
+	return out
 }
 
-// Endpoint is the first endpoint, with its network's name filled in.
-func (c *Config) Endpoint() Endpoint {
-	var e Endpoint
-	if len(c.Endpoints) > 0 {
-		e = c.Endpoints[0]
-	}
-	e.Network = c.Network()
-	return e
-}
+// Endpoint is the first of the networks.
+func (c *Config) Endpoint() Endpoint { return c.Networks()[0] }
 
 // Resolver is what /etc/resolv.conf gets in place of the host's (resolv.conf(5)).
 type Resolver struct {

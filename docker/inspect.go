@@ -344,10 +344,7 @@ func configured(c *container.Container) []container.Endpoint {
 	if container.Mode(c.Network()).Container() != "" {
 		return nil
 	}
-	if len(c.Config.Endpoints) > 1 {
-		return c.Config.Endpoints
-	}
-	return []container.Endpoint{c.Config.Endpoint()}
+	return c.Config.Networks()
 }
 
 // endpoints are a container's networks, as far as they were asked for. ids are the networks' by name.

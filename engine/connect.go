@@ -83,12 +83,7 @@ func (e *Engine) NetworkConnect(ctx context.Context, networkRef, ref string, o C
 		case onNetwork(c, n.Name, nil):
 			return conflict("endpoint with name %s already exists in network %s", c.Name, n.Name)
 		}
-		if len(c.Config.Endpoints) == 0 {
-			c.Config.Endpoints = []container.Endpoint{{Network: network.Bridge}}
-		}
-		if c.Config.Endpoints[0].Network == "" {
-			c.Config.Endpoints[0].Network = network.Bridge
-		}
+		c.Config.Endpoints = c.Config.Networks()
 		if live(s) {
 			if err := e.plug(ctx, c, s, n, at); err != nil {
 				return err
@@ -113,19 +108,20 @@ func (e *Engine) NetworkDisconnect(ctx context.Context, networkRef, ref string, 
 		return conflict("container cannot be disconnected from host network - container can only be disconnected when it is removed")
 	}
 	err = e.rewire(ctx, ref, func(c *container.Container, s *supervise.State) error {
-		i := slices.IndexFunc(c.Config.Endpoints, func(at container.Endpoint) bool { return firstWord(at.Network, network.Bridge) == n.Name })
-		if i < 0 && !onNetwork(c, n.Name, nil) || container.Mode(c.Network()).Container() != "" {
+		c.Config.Endpoints = c.Config.Networks()
+		i := slices.IndexFunc(c.Config.Endpoints, func(at container.Endpoint) bool { return at.Network == n.Name })
+		if i < 0 || container.Mode(c.Network()).Container() != "" {
 			return conflict("container %s is not connected to network %s", c.ID, n.Name)
 		}
 		if live(s) {
-			if err := e.unplug(c, s, n, max(i, 0)); err != nil {
+			if err := e.unplug(c, s, n, i); err != nil {
 				return err
 			}
 		}
-		if len(c.Config.Endpoints) <= 1 {
+		if len(c.Config.Endpoints) == 1 {
 			c.Config.Endpoints = []container.Endpoint{{Network: network.None}}
 		} else {
-			c.Config.Endpoints = slices.Delete(slices.Clone(c.Config.Endpoints), i, i+1)
+			c.Config.Endpoints = slices.Delete(c.Config.Endpoints, i, i+1)
 		}
 		if err := e.saveRewired(c); err != nil {
 			return err
@@ -145,23 +141,11 @@ func live(s *supervise.State) bool {
 
 // rewire changes a container's networks while nobody else does.
 func (e *Engine) rewire(ctx context.Context, ref string, do func(c *container.Container, s *supervise.State) error) error {
-	id, err := e.resolve(ref)
+	c, s, unlock, err := e.change(ctx, ref)
 	if err != nil {
 		return err
-	}
-	// As with rename: not the lock that the supervisor holds.
-	unlock, err := state.LockDir(e.dir(id))
-	if err != nil {
-		return notFound("no such container: %s", ref)
 	}
 	defer unlock()
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	c, s, err := e.loadID(id)
-	if err != nil {
-		return err
-	}
 	if c.Fixed {
 		return conflict("container %s was made from a plan, which says what its network is", c.Name)
 	}
@@ -306,19 +290,14 @@ func (e *Engine) unplug(c *container.Container, s *supervise.State, n network.Ne
 			return err
 		}
 	}
-	rest := slices.Clone(c.Config.Endpoints)
-	if i < len(rest) {
-		rest = slices.Delete(rest, i, i+1)
-	}
-	return e.tellResolver(c, rest)
+	return e.tellResolver(c, slices.Delete(slices.Clone(c.Config.Endpoints), i, i+1))
 }
 
 // nextDefault is the step that makes another of a container's networks its way to the rest of the world.
 func (e *Engine) nextDefault(c *container.Container, p *plan.Plan, without network.Network) (plan.Step, bool) {
 	for _, at := range c.Config.Endpoints {
-		name := firstWord(at.Network, network.Bridge)
-		n, err := e.networks().Known(name)
-		if err != nil || name == without.Name || n.Internal {
+		n, err := e.networks().Known(at.Network)
+		if err != nil || n.Name == without.Name || n.Internal {
 			continue
 		}
 		if there, ok := network.PluggedInto(p, n, ""); ok && n.IPv4().Gateway.IsValid() {
@@ -339,7 +318,7 @@ func (e *Engine) tellResolver(c *container.Container, endpoints []container.Endp
 	}
 	var networks []network.Network
 	for _, at := range endpoints {
-		n, err := e.networks().Known(firstWord(at.Network, network.Bridge))
+		n, err := e.networks().Known(at.Network)
 		if err != nil {
 			return err
 		}

@@ -340,28 +340,36 @@ func (e *Engine) lockStopped(
 	}
 }
 
+// change opens a container for a change of what is written of it. Nobody else changes that until unlock.
+func (e *Engine) change(ctx context.Context, ref string) (c *container.Container, s *supervise.State, unlock func(), err error) {
+	id, err := e.find(ctx, ref)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	// Not the container's own lock, which its supervisor holds as long as it runs.
+	if unlock, err = state.LockDir(e.dir(id)); err != nil {
+		return nil, nil, nil, notFound("no such container: %s", ref)
+	}
+	if err = ctx.Err(); err == nil {
+		c, s, err = e.loadID(id)
+	}
+	if err != nil {
+		unlock()
+		return nil, nil, nil, err
+	}
+	return c, s, unlock, nil
+}
+
 // Rename gives a container another name.
 func (e *Engine) Rename(ctx context.Context, ref, name string) error {
 	if !validName(name) {
 		return invalid("invalid container name (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", name)
 	}
-	id, err := e.find(ctx, ref)
+	c, _, unlock, err := e.change(ctx, ref)
 	if err != nil {
 		return err
-	}
-	// Not the container's own lock, which its supervisor holds as long as it runs.
-	unlock, err := state.LockDir(e.dir(id))
-	if err != nil {
-		return notFound("no such container: %s", ref)
 	}
 	defer unlock()
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	c, _, err := e.loadID(id)
-	if err != nil {
-		return err
-	}
 	old := c.Name
 	if old == name {
 		return invalid("renaming a container with the same name as its current name")
@@ -370,11 +378,11 @@ func (e *Engine) Rename(ctx context.Context, ref, name string) error {
 	if err := e.takeName(c); err != nil {
 		return err
 	}
-	if err := state.WriteJSON(filepath.Join(e.dir(id), supervise.ContainerFile), c); err != nil {
+	if err := state.WriteJSON(filepath.Join(e.dir(c.ID), supervise.ContainerFile), c); err != nil {
 		os.Remove(e.nameFile(name))
 		return err
 	}
-	os.Remove(filepath.Join(e.dir(id), supervise.TargetFile)) // in which exec finds the name
+	os.Remove(filepath.Join(e.dir(c.ID), supervise.TargetFile)) // in which exec finds the name
 	e.happened(c, event.Rename, "oldName", old)
 	return os.Remove(e.nameFile(old))
 }

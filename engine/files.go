@@ -33,7 +33,7 @@ type files struct {
 
 // openFiles opens the files of a container. While those of one that doesn't run are open, it can't be started or removed.
 func (e *Engine) openFiles(ctx context.Context, ref string) (*files, error) {
-	id, err := e.resolve(ref)
+	id, err := e.find(ctx, ref)
 	if err != nil {
 		return nil, err
 	}

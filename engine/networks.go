@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -153,23 +154,16 @@ func (e *Engine) onNetwork(ctx context.Context, n network.Network) (map[string]d
 		end := docker.NetworkEndpoint{Name: id, EndpointID: network.VethName(id, 0), MacAddress: wire.MAC(a), IPv4Address: docker.Address(n, a)}
 		if c, _, err := e.load(ctx, id); err == nil {
 			end.Name = c.Name
-			for i, at := range c.Config.Endpoints {
+			for i, at := range c.Config.Networks() {
 				if at.Network == n.Name {
 					end.EndpointID = network.VethName(id, i)
-					end.MacAddress = firstWord(at.MAC, end.MacAddress)
+					end.MacAddress = cmp.Or(at.MAC, end.MacAddress)
 				}
 			}
 		}
 		out[id] = end
 	}
 	return out, nil
-}
-
-func firstWord(a, b string) string {
-	if a != "" {
-		return a
-	}
-	return b
 }
 
 // NetworkList lists the networks that meet all filters: driver, id, label, name, scope, type (builtin, custom), dangling.
@@ -281,13 +275,7 @@ func (e *Engine) networkIDs() map[string]string {
 
 // onNetwork reports whether a container is on a network, given by its name or ID.
 func onNetwork(c *container.Container, ref string, ids map[string]string) bool {
-	if len(c.Config.Endpoints) == 0 {
-		return ref == network.Bridge || ref == ids[network.Bridge]
-	}
-	return slices.ContainsFunc(c.Config.Endpoints, func(e container.Endpoint) bool {
-		name := firstWord(e.Network, network.Bridge)
-		return name == ref || ids[name] == ref
-	})
+	return slices.ContainsFunc(c.Config.Networks(), func(e container.Endpoint) bool { return e.Network == ref || ids[e.Network] == ref })
 }
 
 // NetworkRemove removes a network that no running container is on.

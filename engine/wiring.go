@@ -59,11 +59,10 @@ func request(c *container.Container, s *spec.Output) (network.Request, error) {
 	r := network.Request{
 		Container: c.ID, Name: c.Name, Hostname: s.Spec.Hostname, Domainname: o.Domainname, Resolver: o.DNS, Hosts: o.Hosts,
 	}
-	endpoints := o.Endpoints
-	if len(endpoints) <= 1 || s.Network == network.Host { // the second: --ns without net
-		e := o.Endpoint()
-		e.Network = s.Network
-		endpoints = []container.Endpoint{e}
+	endpoints := o.Networks()
+	if s.Network == network.Host { // --network host, or --ns without net
+		endpoints = endpoints[:1]
+		endpoints[0].Network = network.Host
 	}
 	var err error
 	for _, e := range endpoints {
