@@ -155,23 +155,10 @@ func missingCommand(parent *cobra.Command, name string) string {
 			continue
 		}
 		text := fmt.Sprintf("docker has the command %s, glassbox does not have it yet", path)
-		if hint := instead(path); hint != "" {
-			text += "\nhint: " + hint
+		if path == "builder" {
+			text += "\nhint: glassbox rm and glassbox rmi remove what is named"
 		}
 		return text
-	}
-	return ""
-}
-
-// instead is what does a part of a missing command's work.
-func instead(path string) string {
-	switch strings.TrimPrefix(path, "container ") {
-	case "cp":
-		return "glassbox exec -i CONTAINER tar -c PATH, and -x, copy files; a directory of the host can be there with -v"
-	case "builder":
-		return "glassbox rm and glassbox rmi remove what is named"
-	case "login", "logout":
-		return "credentials are read from docker's config.json (docs/images.md)"
 	}
 	return ""
 }

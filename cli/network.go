@@ -70,18 +70,11 @@ Without --subnet one is chosen that is free on this host.`,
 	return cmd
 }
 
-// keyValues reads KEY=VALUE; KEY alone has an empty value. Without a key it is refused.
+// keyValues are pairs with a key each.
 func keyValues(flag string, texts []string) (map[string]string, error) {
-	var out map[string]string
-	for _, text := range texts {
-		key, value, _ := strings.Cut(text, "=")
-		if key == "" {
-			return nil, &usageError{fmt.Errorf("invalid value %q for --%s: want KEY=VALUE", text, flag)}
-		}
-		if out == nil {
-			out = map[string]string{}
-		}
-		out[key] = value
+	out := pairs(texts)
+	if value, ok := out[""]; ok {
+		return nil, &usageError{fmt.Errorf("invalid value %q for --%s: want KEY=VALUE", "="+value, flag)}
 	}
 	return out, nil
 }

@@ -23,7 +23,7 @@ func (a *app) volumeCommand() *cobra.Command {
 		a.volumeCreateCommand(), inspect, a.volumeListCommand(), a.volumePruneCommand(), a.volumeRemoveCommand())
 }
 
-// pairs reads KEY=VALUE flags into a map.
+// pairs reads KEY=VALUE flags into a map; KEY alone has an empty value.
 func pairs(list []string) map[string]string {
 	var out map[string]string
 	for _, text := range list {

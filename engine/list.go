@@ -207,9 +207,7 @@ func (e *Engine) filter(ctx context.Context, texts []string) (func(*container.Co
 				case "volume":
 					return slices.ContainsFunc(c.Mounts(), func(m container.Mount) bool { return m.Source == v || m.Target == v })
 				case "label":
-					k, want, exact := strings.Cut(v, "=")
-					got, ok := c.Labels()[k]
-					return ok && (!exact || got == want)
+					return hasLabel(c.Labels(), v)
 				case "before":
 					return c.Created.Before(moments[v])
 				case "since":

@@ -181,11 +181,7 @@ func (e *Engine) NetworkList(ctx context.Context, filters []string) ([]docker.Ne
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		ok, err := keep(n)
-		if err != nil {
-			return nil, err
-		}
-		if ok {
+		if keep(n) {
 			out = append(out, docker.DescribeNetwork(n, nil))
 		}
 	}
@@ -193,7 +189,7 @@ func (e *Engine) NetworkList(ctx context.Context, filters []string) ([]docker.Ne
 }
 
 // networkFilter reads filters. Values of one key are alternatives, but for labels, which all have to be there.
-func (e *Engine) networkFilter(ctx context.Context, filters []string) (func(network.Network) (bool, error), error) {
+func (e *Engine) networkFilter(ctx context.Context, filters []string) (func(network.Network) bool, error) {
 	byKey := map[string][]string{}
 	for _, f := range filters {
 		key, value, ok := strings.Cut(f, "=")
@@ -219,7 +215,14 @@ func (e *Engine) networkFilter(ctx context.Context, filters []string) (func(netw
 		}
 		byKey[key] = append(byKey[key], value)
 	}
-	return func(n network.Network) (bool, error) {
+	var used map[string]bool
+	if byKey["dangling"] != nil {
+		var err error
+		if used, err = e.usedNetworks(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return func(n network.Network) bool {
 		custom := container.Mode(n.Name).UserDefined()
 		for key, values := range byKey {
 			ok := false
@@ -239,25 +242,27 @@ func (e *Engine) networkFilter(ctx context.Context, filters []string) (func(netw
 			case "type":
 				ok = slices.Contains(values, "custom") == custom || len(values) > 1
 			case "dangling":
-				used, err := e.networkUsed(ctx, n)
-				if err != nil {
-					return false, err
-				}
 				want := values[0] == "true" || values[0] == "1"
-				ok = want == (custom && !used)
+				ok = want == (custom && !used[n.Name])
 			}
 			if !ok {
-				return false, nil
+				return false
 			}
 		}
-		return true, nil
+		return true
 	}, nil
 }
 
-// networkUsed reports whether any container, running or not, is on a network.
-func (e *Engine) networkUsed(ctx context.Context, n network.Network) (bool, error) {
-	all, err := e.List(ctx, ListOptions{All: true, Filters: []string{"network=" + n.Name}})
-	return len(all) > 0, err
+// usedNetworks are the names of the networks that any container is on, running or not.
+func (e *Engine) usedNetworks(ctx context.Context) (map[string]bool, error) {
+	all, err := e.items(ctx, ListOptions{All: true})
+	used := map[string]bool{}
+	for _, it := range all {
+		for _, at := range it.c.Config.Networks() {
+			used[at.Network] = true
+		}
+	}
+	return used, err
 }
 
 // networkIDs are the IDs of all networks, by name. One that can't be read is left out.
@@ -317,13 +322,12 @@ func (e *Engine) PruneNetworks(ctx context.Context, filters []string, out *Prune
 	if err != nil {
 		return err
 	}
+	used, err := e.usedNetworks(ctx)
+	if err != nil {
+		return err
+	}
 	for _, n := range all {
-		if !container.Mode(n.Name).UserDefined() || f.keeps(n.Created, n.Labels) {
-			continue
-		}
-		if used, err := e.networkUsed(ctx, n); err != nil {
-			return err
-		} else if used {
+		if used[n.Name] || !container.Mode(n.Name).UserDefined() || f.keeps(n.Created, n.Labels) {
 			continue
 		}
 		switch err := e.NetworkRemove(ctx, n.Name); {

@@ -91,11 +91,7 @@ func until(text string, now time.Time) (time.Time, error) {
 
 // keeps reports whether something is left alone.
 func (f *pruneFilter) keeps(created time.Time, labels map[string]string) bool {
-	has := func(text string) bool {
-		key, want, exact := strings.Cut(text, "=")
-		got, ok := labels[key]
-		return ok && (!exact || got == want)
-	}
+	has := func(text string) bool { return hasLabel(labels, text) }
 	return !f.until.IsZero() && created.After(f.until) || slices.ContainsFunc(f.with, func(l string) bool { return !has(l) }) ||
 		slices.ContainsFunc(f.without, has)
 }

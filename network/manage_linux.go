@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -143,7 +144,7 @@ const (
 
 // readOptions reads what was asked for with --opt.
 func (n *Network) readOptions() error {
-	for _, key := range sortedNames(n.Options) {
+	for _, key := range slices.Sorted(maps.Keys(n.Options)) {
 		value := n.Options[key]
 		fail := func(want string) error {
 			return fmt.Errorf("network %s: option %s=%s: want %s", n.Name, key, value, want)
@@ -187,15 +188,6 @@ func (n *Network) readOptions() error {
 		}
 	}
 	return nil
-}
-
-func sortedNames[V any](m map[string]V) []string {
-	var names []string
-	for name := range m {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
 }
 
 // forget removes what a network has: its table and bridge, if it is this installation's, what its containers had, and its record, which
