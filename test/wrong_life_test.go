@@ -1,19 +1,12 @@
 package test
 
 import (
-	"regexp"
-	"strings"
 	"testing"
-	"time"
 )
 
 // wrongLife are wrong command lines about restart policies, health checks, update, wait, autostart and units: the exit code, and what the
 // one sentence says. ccc runs, sss has ended, rrr runs and is removed at its end, kkk has --cpus, ppp a restart policy.
-var wrongLife = []struct {
-	line string
-	code int
-	want string
-}{
+var wrongLife = []wrongLine{
 	{"run --restart sometimes busybox true", 125, "--restart sometimes: .*unknown policy 'sometimes'; use one of"},
 	{"run --restart Always busybox true", 125, "unknown policy 'Always'"},
 	{"run --restart : busybox true", 125, "no policy provided before colon"},
@@ -99,25 +92,5 @@ func TestWrongLife(t *testing.T) {
 		return s.ok(s.on("glassbox", "ps", "-a", "--format", "{{.ID}} {{.Names}} {{.State}}")) +
 			s.ok(s.on("glassbox", "inspect", "--format", "{{json .HostConfig}}{{json .Config}}", "ccc", "sss", "rrr", "kkk", "ppp"))
 	}
-	before := all()
-	for _, tt := range wrongLife {
-		job, err := s.host.Go([]string{"/bin/sh", "-c", "exec glassbox " + tt.line}, s.env, "/", nil)
-		must(t, err)
-		res, err := job.Finish(scaled(30 * time.Second))
-		must(t, err)
-		said := strings.TrimSpace(res.Stderr)
-		switch {
-		case res.TimedOut:
-			t.Errorf("glassbox %s: no end", tt.line)
-		case res.Code != tt.code:
-			t.Errorf("glassbox %s: exit code %d, want %d: %s", tt.line, res.Code, tt.code, said)
-		case !regexp.MustCompile(tt.want).MatchString(said):
-			t.Errorf("glassbox %s: says %q, want %q", tt.line, said, tt.want)
-		case !strings.HasPrefix(said, "glassbox: ") || goWords.MatchString(said):
-			t.Errorf("glassbox %s: says %q", tt.line, said)
-		}
-	}
-	if after := all(); after != before {
-		t.Errorf("something has changed:\n%s\nwas\n%s", after, before)
-	}
+	s.typeWrong(t, wrongLife, "glassbox: ", all)
 }

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"glassbox/test/machine"
 )
 
 // goWords are words of the language that glassbox is written in, of its libraries and of its types: nobody who types a command line
@@ -88,10 +90,7 @@ func TestWrongLines(t *testing.T) {
 		t.Fatalf("only %d lines", len(wrongLines))
 	}
 	for _, line := range wrongLines {
-		job, err := s.host.Go([]string{"/bin/sh", "-c", "exec glassbox " + line}, s.env, "/", nil)
-		must(t, err)
-		res, err := job.Finish(scaled(30 * time.Second))
-		must(t, err)
+		res := s.typed(t, line)
 		said := res.Stdout + res.Stderr
 		switch found := goWords.FindString(said); {
 		case res.TimedOut:
@@ -103,6 +102,45 @@ func TestWrongLines(t *testing.T) {
 		case found != "" && res.Code != 0:
 			t.Errorf("glassbox %s: says %q: %s", line, found, strings.TrimSpace(said))
 		}
+	}
+}
+
+// typed runs what somebody types after "glassbox ".
+func (s *siege) typed(t *testing.T, line string) machine.Result {
+	job, err := s.host.Go([]string{"/bin/sh", "-c", "exec glassbox " + line}, s.env, "/", nil)
+	must(t, err)
+	res, err := job.Finish(scaled(30 * time.Second))
+	must(t, err)
+	return res
+}
+
+// wrongLine is a command line that is wrong, its exit code, and an expression that the one sentence matches.
+type wrongLine struct {
+	line string
+	code int
+	says string
+}
+
+// typeWrong types wrong lines: each says what it must, after a prefix, in words that need no knowledge of Go, and state, which tells of
+// what there is, stays as it was.
+func (s *siege) typeWrong(t *testing.T, lines []wrongLine, prefix string, state func() string) {
+	before := state()
+	for _, tt := range lines {
+		res := s.typed(t, tt.line)
+		said := strings.TrimSpace(res.Stderr)
+		switch {
+		case res.TimedOut:
+			t.Errorf("glassbox %s: no end", tt.line)
+		case res.Code != tt.code:
+			t.Errorf("glassbox %s: exit code %d, want %d: %s", tt.line, res.Code, tt.code, said)
+		case !regexp.MustCompile(tt.says).MatchString(said):
+			t.Errorf("glassbox %s: says %q, want %q", tt.line, said, tt.says)
+		case !strings.HasPrefix(said, prefix) || goWords.MatchString(said):
+			t.Errorf("glassbox %s: says %q", tt.line, said)
+		}
+	}
+	if after := state(); after != before {
+		t.Errorf("something has changed:\n%s\nwas\n%s", after, before)
 	}
 }
 

@@ -1,19 +1,12 @@
 package test
 
 import (
-	"regexp"
-	"strings"
 	"testing"
-	"time"
 )
 
 // wrongVolumeLines are wrong command lines about volumes and files, each with its exit code and what is said. ccc is a container that runs
 // with the volume used at /data, which has the file /data/f; sss one that has stopped.
-var wrongVolumeLines = []struct {
-	line string
-	code int
-	says string
-}{
+var wrongVolumeLines = []wrongLine{
 	{"volume nope", 125, "unknown command: glassbox volume nope"},
 	{"volume create a b", 125, "requires at most 1 argument"},
 	{"volume create x", 1, "name is too short"},
@@ -124,25 +117,5 @@ func TestWrongVolumeLines(t *testing.T) {
 		s.ok(res)
 		return res.Stdout
 	}
-	before := state()
-	for _, tt := range wrongVolumeLines {
-		job, err := s.host.Go([]string{"/bin/sh", "-c", "exec glassbox " + tt.line}, s.env, "/", nil)
-		must(t, err)
-		res, err := job.Finish(scaled(30 * time.Second))
-		must(t, err)
-		said := strings.TrimSpace(res.Stderr)
-		switch {
-		case res.TimedOut:
-			t.Errorf("glassbox %s: no end", tt.line)
-		case res.Code != tt.code:
-			t.Errorf("glassbox %s: code %d, want %d: %s", tt.line, res.Code, tt.code, said)
-		case !regexp.MustCompile(tt.says).MatchString(said):
-			t.Errorf("glassbox %s: says %q, want %q", tt.line, said, tt.says)
-		case goWords.MatchString(said):
-			t.Errorf("glassbox %s: says %q", tt.line, said)
-		}
-	}
-	if after := state(); after != before {
-		t.Errorf("something has changed:\n%s\nbefore:\n%s", after, before)
-	}
+	s.typeWrong(t, wrongVolumeLines, "", state)
 }
