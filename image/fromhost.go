@@ -70,10 +70,7 @@ func (s *Store) FromHost(ctx context.Context, name string, o FromHostOptions) (*
 		return nil, err
 	}
 
-	if _, err := s.prepare(); err != nil {
-		return nil, err
-	}
-	release, err := flock(s.path("pulling"), unix.LOCK_SH)
+	release, err := s.adding()
 	if err != nil {
 		return nil, err
 	}

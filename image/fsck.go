@@ -395,36 +395,22 @@ func (c *checker) inUse(id string) (bool, error) {
 
 // retag gives back the names that a pull by digest doesn't give.
 func (c *checker) retag(id string, tags []Ref) error {
-	unlock, err := c.s.lock()
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	n, err := c.s.readNames()
-	if err != nil {
-		return err
-	}
-	for _, r := range tags {
-		n.Tags[r.tagKey()] = id
-	}
-	return c.s.writeNames(n)
+	return c.s.changeNames(func(n *names) bool {
+		for _, r := range tags {
+			n.Tags[r.tagKey()] = id
+		}
+		return true
+	})
 }
 
 // forget drops an image's names.
 func (c *checker) forget(id string) error {
-	unlock, err := c.s.lock()
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	n, err := c.s.readNames()
-	if err != nil {
-		return err
-	}
-	for _, m := range []map[string]string{n.Tags, n.Digests} {
-		maps.DeleteFunc(m, func(_, v string) bool { return v == id })
-	}
-	return c.s.writeNames(n)
+	return c.s.changeNames(func(n *names) bool {
+		for _, m := range []map[string]string{n.Tags, n.Digests} {
+			maps.DeleteFunc(m, func(_, v string) bool { return v == id })
+		}
+		return true
+	})
 }
 
 // asideImage is what was taken out of sight for a repair. A process that is killed meanwhile leaves names without an image, and layers

@@ -13,7 +13,6 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/sys/unix"
 
 	"glassbox/event"
 )
@@ -55,10 +54,7 @@ type packed struct {
 // what is both; plain or compressed with gzip, zstd or bzip2; layers likewise. Every digest is checked. An image gets its names when all
 // of it is there; those that came before a damaged one stay.
 func (s *Store) Load(ctx context.Context, f *os.File, o LoadOptions) ([]Loaded, error) {
-	if _, err := s.prepare(); err != nil {
-		return nil, err
-	}
-	release, err := flock(s.path("pulling"), unix.LOCK_SH)
+	release, err := s.adding()
 	if err != nil {
 		return nil, err
 	}

@@ -16,7 +16,6 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/sys/unix"
 
 	"glassbox/event"
 )
@@ -196,10 +195,7 @@ func (s *Store) Commit(ctx context.Context, o CommitOptions) (*Image, error) {
 func (s *Store) make(
 	ctx context.Context, m *made, l Limits, fill func(context.Context, *ingest, *meter) (*unpacked, error),
 ) (*Image, error) {
-	if _, err := s.prepare(); err != nil {
-		return nil, err
-	}
-	release, err := flock(s.path("pulling"), unix.LOCK_SH)
+	release, err := s.adding()
 	if err != nil {
 		return nil, err
 	}

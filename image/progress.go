@@ -101,6 +101,11 @@ func (r *reporter) watchUpload(layer string, total int64, sent *atomic.Int64) (s
 	}
 	send := func() { r.send(Event{State: Uploading, Layer: layer, Done: min(sent.Load(), total), Total: total}) }
 	send()
+	return repeat(send)
+}
+
+// repeat calls report again and again until stop is called, which waits for the last call's end.
+func repeat(report func()) (stop func()) {
 	end, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -111,7 +116,7 @@ func (r *reporter) watchUpload(layer string, total int64, sent *atomic.Int64) (s
 			case <-end:
 				return
 			case <-t.C:
-				send()
+				report()
 			}
 		}
 	}()
@@ -123,25 +128,13 @@ func (r *reporter) watch(d v1.Descriptor, b stream) (stop func()) {
 	if r.f == nil {
 		return func() {}
 	}
-	end, ended := make(chan struct{}), make(chan struct{})
 	r.layer(d, Downloading, 0)
-	go func() {
-		defer close(ended)
-		t := time.NewTicker(reportEvery)
-		defer t.Stop()
-		for {
-			select {
-			case <-end:
-				return
-			case <-t.C:
-				n := b.received()
-				s := Downloading
-				if n == d.Size {
-					s = Extracting
-				}
-				r.layer(d, s, n)
-			}
+	return repeat(func() {
+		n := b.received()
+		s := Downloading
+		if n == d.Size {
+			s = Extracting
 		}
-	}()
-	return func() { close(end); <-ended }
+		r.layer(d, s, n)
+	})
 }

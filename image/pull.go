@@ -263,8 +263,6 @@ func (p *pull) layers(ctx context.Context, m *v1.Manifest, c *v1.Image) ([]Layer
 			first[diffs[i]] = i
 		}
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	got := make([]*held, n)
 	defer func() {
 		for _, h := range got {
@@ -273,36 +271,44 @@ func (p *pull) layers(ctx context.Context, m *v1.Manifest, c *v1.Image) ([]Layer
 			}
 		}
 	}()
+	var once []int // a layer that comes twice is fetched once
 	for i := range n {
 		if first[diffs[i]] == i {
 			p.out.layer(m.Layers[i], Waiting, 0)
+			once = append(once, i)
 		}
 	}
+	err := several(ctx, once, p.opts.Parallel, func(ctx context.Context, i int) (err error) {
+		got[i], err = p.fetch(ctx, m.Layers[i], diffs[i], variants[i])
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return p.stack(got, first, diffs, variants)
+}
+
+// several does something for each of a list's numbers, at most atOnce at a time. The first error ends the others by their context, and is
+// the one that is returned.
+func several(ctx context.Context, list []int, atOnce int, do func(ctx context.Context, i int) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	var wg sync.WaitGroup
-	slots := make(chan struct{}, p.opts.Parallel)
-	for i := range n {
-		if first[diffs[i]] != i {
-			continue
-		}
+	slots := make(chan struct{}, atOnce)
+	for _, i := range list {
 		slots <- struct{}{}
 		if ctx.Err() != nil {
 			break
 		}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			h, err := p.fetch(ctx, m.Layers[i], diffs[i], variants[i])
-			if err != nil {
+			if err := do(ctx, i); err != nil {
 				cancel(err)
-				return
 			}
-			got[i] = h
 		})
 	}
 	wg.Wait()
-	if err := context.Cause(ctx); err != nil {
-		return nil, err
-	}
-	return p.stack(got, first, diffs, variants)
+	return context.Cause(ctx)
 }
 
 // stack settles each layer on the ones beneath it.

@@ -176,36 +176,19 @@ func (p *push) layers(ctx context.Context) ([]v1.Descriptor, error) {
 	diffs := p.img.Config.RootFS.DiffIDs
 	got := make([]v1.Descriptor, len(diffs))
 	first := map[digest.Digest]int{}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	slots := make(chan struct{}, p.opts.Parallel)
-	var wg sync.WaitGroup
+	var once []int // a layer that comes twice is sent once
 	for i, d := range diffs {
 		if _, ok := first[d]; !ok {
 			first[d] = i
 			p.tell(string(d), Waiting, 0, 0, "")
+			once = append(once, i)
 		}
 	}
-	for i, d := range diffs {
-		if first[d] != i {
-			continue
-		}
-		slots <- struct{}{}
-		if ctx.Err() != nil {
-			break
-		}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			desc, err := p.layer(ctx, i)
-			if err != nil {
-				cancel(err)
-				return
-			}
-			got[i] = desc
-		})
-	}
-	wg.Wait()
-	if err := context.Cause(ctx); err != nil {
+	err := several(ctx, once, p.opts.Parallel, func(ctx context.Context, i int) (err error) {
+		got[i], err = p.layer(ctx, i)
+		return err
+	})
+	if err != nil {
 		return nil, err
 	}
 	for i, d := range diffs {
@@ -417,21 +400,15 @@ func (p *push) manifest(ctx context.Context, layers []v1.Descriptor) (*Pushed, e
 
 // pushed notes the digest that an image has in a repository.
 func (s *Store) pushed(r Ref, id, digest string) error {
-	unlock, err := s.lock()
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	n, err := s.readNames()
-	if err != nil {
-		return err
-	}
-	if n.Digests[r.Name()+"@"+digest] == id {
-		return nil
-	}
-	if _, err := os.Lstat(s.path("images", hexOf(id))); err != nil {
-		return nil // removed meanwhile
-	}
-	n.Digests[r.Name()+"@"+digest] = id
-	return s.writeNames(n)
+	key := r.Name() + "@" + digest
+	return s.changeNames(func(n *names) bool {
+		if n.Digests[key] == id {
+			return false
+		}
+		if _, err := os.Lstat(s.path("images", hexOf(id))); err != nil {
+			return false // removed meanwhile
+		}
+		n.Digests[key] = id
+		return true
+	})
 }

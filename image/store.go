@@ -191,6 +191,28 @@ func (s *Store) readNames() (*names, error) {
 
 func (s *Store) writeNames(n *names) error { return writeJSON(s.path("names.json"), n) }
 
+// changeNames reads the names under the store's lock, and writes them if change has changed them.
+func (s *Store) changeNames(change func(n *names) (changed bool)) error {
+	unlock, err := s.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	n, err := s.readNames()
+	if err != nil || !change(n) {
+		return err
+	}
+	return s.writeNames(n)
+}
+
+// adding makes the store ready for an image that doesn't come from a registry, and keeps Collect from what is being added until release.
+func (s *Store) adding() (release func(), err error) {
+	if _, err := s.prepare(); err != nil {
+		return nil, err
+	}
+	return flock(s.path("pulling"), unix.LOCK_SH)
+}
+
 func readJSON(name string, v any) error {
 	b, err := os.ReadFile(name)
 	if err != nil {
