@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"glassbox/container"
 )
 
 // Directories are a container's networks as it finds names in them, the one that it prefers first.
@@ -110,25 +112,9 @@ func (d Directories) Name(addr netip.Addr) (name string, ours bool) {
 	return "", ours
 }
 
-// ValidName reports whether a name, in lower case, can stand in a directory of names and in a question: letters, digits, hyphens,
-// underscores and dots, at most 253 bytes, no empty or longer label than 63 (RFC 1035, 2.3.4). It can't be read as an address.
-func ValidName(name string) bool {
-	if name == "" || len(name) > 253 {
-		return false
-	}
-	for label := range strings.SplitSeq(name, ".") {
-		if label == "" || len(label) > 63 {
-			return false
-		}
-		for _, c := range []byte(label) {
-			if !('a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '-' || c == '_') {
-				return false
-			}
-		}
-	}
-	_, err := netip.ParseAddr(name)
-	return err != nil
-}
+// ValidName reports whether a name, in lower case, can stand in a directory of names and in a question: what container.ValidAlias takes
+// has no slash and no empty part, so it is no path, and it can't be read as an address.
+func ValidName(name string) bool { return name == strings.ToLower(name) && container.ValidAlias(name) }
 
 // Add gives a container's names to a network's directory; names in upper case are found in lower case, as all are. What cannot be asked
 // for (ValidName) is an error. Adding what is there already is none. The directory is made.

@@ -23,9 +23,9 @@ const module = "glassbox"
 
 // order is what allowed says, in one line, as HACKING.md and docs/architecture.md have it: what stands after a < may import what stands
 // before it.
-const order = "plan, state, host, seccomp, signals, dns < event, systemd, resctrl, container, wire < cgroup, network < oci < " +
+const order = "plan, state, host, seccomp, signals < event, systemd, resctrl, container, wire < cgroup, network < oci < " +
 	"compile < fork < supervise < bundle < docker < engine; " +
-	"container < spec; " +
+	"container < dns < network; container < spec; " +
 	"oci, compile < spec < docker; " +
 	"state, event, host < image < engine; " +
 	"plan, seccomp < explain < verify; " +
@@ -37,19 +37,19 @@ const order = "plan, state, host, seccomp, signals, dns < event, systemd, resctr
 // needs a place in the order first.
 func allowed() map[string][]string {
 	low := []string{
-		"state", "event", "plan", "host", "host/nofile", "host/beneath", "host/remove", "host/tree", "seccomp", "systemd", "resctrl", "dns",
+		"state", "event", "plan", "host", "host/nofile", "host/beneath", "host/remove", "host/tree", "seccomp", "systemd", "resctrl",
 	}
 	order := map[string][]string{
 		"plan": nil, "state": nil, "event": {"state"}, "host/nofile": nil, "host/beneath": nil, "host/remove": nil, "signals": nil,
 		"host/tree": nil,
-		"resctrl":   {"plan", "host", "host/nofile"}, "host": {"host/nofile"}, "seccomp": nil, "dns": nil,
+		"resctrl":   {"plan", "host", "host/nofile"}, "host": {"host/nofile"}, "seccomp": nil, "dns": {"container"},
 		"volume":  {"state", "event", "host/remove"},
 		"image":   {"state", "event", "host/beneath", "host/remove"},
 		"systemd": {"plan"}, "cgroup": low, "wire": {"plan"},
 		"network": {"plan", "container", "wire", "dns"}, "explain": {"plan", "seccomp"}, "structure": nil,
 	}
 	// Each of these may import all that come before it.
-	below := append(slices.Clone(low), "volume", "container", "cgroup", "wire", "network", "signals")
+	below := append(slices.Clone(low), "volume", "container", "dns", "cgroup", "wire", "network", "signals")
 	order["container"] = []string{"plan"}
 	for _, p := range []string{"oci", "compile", "fork", "supervise", "bundle"} {
 		order[p] = slices.Clone(below)
