@@ -3,17 +3,13 @@ package engine
 import (
 	"context"
 	"errors"
-	"fmt"
-	"os"
 	"runtime"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
 	"glassbox/cgroup"
 	"glassbox/container"
-	"glassbox/fork"
+	"glassbox/docker"
 	"glassbox/supervise"
 )
 
@@ -180,36 +176,13 @@ func (m *Meter) read(u *Usage, t target, memory uint64) {
 		u.Read += d.ReadBytes
 		u.Written += d.WriteBytes
 	}
-	u.Received, u.Sent = m.e.traffic(t)
+	u.Received, u.Sent = passed(traffic(t.c, t.s))
 }
 
-// traffic reads what has passed through the network devices of a container. As with Docker the host's network is none of it.
-func (e *Engine) traffic(t target) (received, sent uint64) {
-	if t.c.Network() == "host" {
-		return 0, 0
-	}
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/dev", t.s.PID))
-	if err != nil {
-		return 0, 0
-	}
-	// Read before it is asked whether the process is still the container's: afterwards the file could be another's.
-	if start, err := fork.StartTime(t.s.PID); err != nil || start != t.s.Start {
-		return 0, 0
-	}
-	return parseTraffic(string(data))
-}
-
-// parseTraffic adds up /proc/net/dev (proc_pid_net(5)): of each device, received bytes in column 1 and sent ones in column 9.
-func parseTraffic(text string) (received, sent uint64) {
-	for line := range strings.Lines(text) {
-		name, numbers, ok := strings.Cut(line, ":")
-		fields := strings.Fields(numbers)
-		if !ok || strings.TrimSpace(name) == "lo" || len(fields) < 9 {
-			continue
-		}
-		in, _ := strconv.ParseUint(fields[0], 10, 64)
-		out, _ := strconv.ParseUint(fields[8], 10, 64)
-		received, sent = received+in, sent+out
+// passed adds up what has passed through network devices, in bytes.
+func passed(devices map[string]docker.NetworkStats) (received, sent uint64) {
+	for _, d := range devices {
+		received, sent = received+d.RxBytes, sent+d.TxBytes
 	}
 	return received, sent
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"glassbox/container"
+	"glassbox/docker"
 )
 
 func TestParseTraffic(t *testing.T) {
@@ -18,7 +19,7 @@ func TestParseTraffic(t *testing.T) {
   eth1:3      1    0    0    0     0          0         0        4       1    0    0    0     0       0          0
  short: 1 2 3
 `
-	if in, out := parseTraffic(text); in != 1234570 || out != 894 {
+	if in, out := passed(docker.ParseTraffic(text)); in != 1234570 || out != 894 {
 		t.Errorf("received %d, sent %d, want 1234570 and 894", in, out)
 	}
 }
