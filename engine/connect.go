@@ -177,11 +177,7 @@ func netnsOf(s *supervise.State) (int, error) {
 // what isn't there, which is no error, and never a cable or an address that nobody takes back.
 func (e *Engine) plug(ctx context.Context, c *container.Container, s *supervise.State, n network.Network, at container.Endpoint) error {
 	dir := e.dir(c.ID)
-	job, p, err := readRun(dir)
-	if err != nil {
-		return err
-	}
-	netns, err := netnsOf(s)
+	job, p, netns, err := openRun(dir, s)
 	if err != nil {
 		return err
 	}
@@ -237,11 +233,7 @@ func (e *Engine) plug(ctx context.Context, c *container.Container, s *supervise.
 // unplug takes a cable from a running container.
 func (e *Engine) unplug(c *container.Container, s *supervise.State, n network.Network, i int) error {
 	dir := e.dir(c.ID)
-	job, p, err := readRun(dir)
-	if err != nil {
-		return err
-	}
-	netns, err := netnsOf(s)
+	job, p, netns, err := openRun(dir, s)
 	if err != nil {
 		return err
 	}
@@ -327,14 +319,16 @@ func (e *Engine) tellResolver(c *container.Container, endpoints []container.Endp
 	return state.WriteFile(file, e.networks().Resolver(networks, c.Config.DNS.Servers), 0o600)
 }
 
-// readRun reads what a supervisor does and has done.
-func readRun(dir string) (*supervise.Job, *plan.Plan, error) {
-	job, err := supervise.ReadJob(dir)
-	if err != nil {
-		return nil, nil, err
+// openRun reads what a supervisor does and has done, and opens the network namespace of its container, which the caller closes.
+func openRun(dir string, s *supervise.State) (job *supervise.Job, p *plan.Plan, netns int, err error) {
+	if job, err = supervise.ReadJob(dir); err != nil {
+		return nil, nil, -1, err
 	}
-	p, err := supervise.ReadPlan(dir)
-	return job, p, err
+	if p, err = supervise.ReadPlan(dir); err != nil {
+		return nil, nil, -1, err
+	}
+	netns, err = netnsOf(s)
+	return job, p, netns, err
 }
 
 // writeRun replaces it. The supervisor reads it at the end, because of the file supervise.RewiredFile.
