@@ -2,11 +2,14 @@ package supervise
 
 import (
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"glassbox/signals"
 )
 
 // Forms in which a resident supervisor is executed. One that has nothing to do but wait is not a Go program: that has
@@ -18,7 +21,9 @@ import (
 // program that stays one.
 //
 // What can happen is output, the container's end, and two signals: that of somebody who wants to attach, and SIGCHLD, because a child
-// that is traced only stops (see reap). They are blocked, also in Awake, and read from a descriptor (signalfd(2)).
+// that is traced only stops (see reap). While idle they are blocked and read from a descriptor (signalfd(2)). That is no way for Awake:
+// the Go runtime unblocks SIGCHLD in each thread that it starts, and throws away what no one has asked for, so that the end of a
+// container would now and then be seen at the next look only. There a handler passes both on.
 const (
 	Idle  = "idle"
 	Awake = "awake"
@@ -68,14 +73,14 @@ func (r *resident) becomeIdle() {
 // awake carries output after something has happened, and goes back to idle when nothing more does. It returns when the container has
 // ended.
 func (s *supervisor) awake() unix.WaitStatus {
-	// What this process starts after the container's end gets the usual signals.
-	defer unix.PthreadSigmask(unix.SIG_UNBLOCK, idleSignals(), nil)
-	signals, err := unix.Signalfd(-1, idleSignals(), unix.SFD_CLOEXEC|unix.SFD_NONBLOCK)
+	happened, err := signals.Catch(Nudge, unix.SIGCHLD)
+	// What this process starts after the container's end gets the usual signals; and what came before the handler was there comes now.
+	unix.PthreadSigmask(unix.SIG_UNBLOCK, idleSignals(), nil)
 	if err != nil {
-		unix.PthreadSigmask(unix.SIG_UNBLOCK, idleSignals(), nil)
 		s.connect()
 		return s.reap()
 	}
+	defer happened.Stop()
 	s.followers.of(s)
 	s.carry()
 	s.carried.last.Store(time.Now().UnixNano())
@@ -90,16 +95,16 @@ func (s *supervisor) awake() unix.WaitStatus {
 		if settled && s.followers.listening() {
 			timeout = -1 // who was attached once may be so again: it stays awake
 		}
-		fds := []unix.PollFd{{Fd: int32(signals), Events: unix.POLLIN}}
+		fds := []unix.PollFd{{Fd: int32(happened.FD()), Events: unix.POLLIN}}
 		n, err := unix.Poll(fds, timeout)
 		switch {
 		case err == nil && n > 0:
-			for nudged(signals) {
+			if slices.Contains(happened.Next(), Nudge) {
 				s.followers.open()
 			}
 		case err == nil:
 			if s.carried.since() >= quiet && !s.followers.listening() && s.log.whole() && s.carried.stop() {
-				s.resident().becomeIdle()
+				s.rest(happened)
 				s.carried.goOn()
 			}
 			if !settled {
@@ -110,20 +115,13 @@ func (s *supervisor) awake() unix.WaitStatus {
 	}
 }
 
-// nudged takes one signal out of the descriptor, and reports whether it was Nudge; false, too, if there is none.
-func nudged(fd int) bool {
-	var info [128]byte // struct signalfd_siginfo (signalfd(2)) begins with the signal's number
-	for {
-		n, err := unix.Read(fd, info[:])
-		if err == unix.EINTR {
-			continue
-		}
-		if n != len(info) || err != nil {
-			return false
-		}
-		if unix.Signal(info[0]) == Nudge {
-			return true
-		}
+// rest becomes idle, unless somebody has asked for something by now. Of a child's signal that comes meanwhile the idle form knows by looking
+// at the child; somebody's who wants to attach waits for it, blocked: other threads have had it blocked since they began.
+func (s *supervisor) rest(happened *signals.Catcher) {
+	unix.PthreadSigmask(unix.SIG_BLOCK, idleSignals(), nil)
+	defer unix.PthreadSigmask(unix.SIG_UNBLOCK, idleSignals(), nil)
+	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(happened.FD()), Events: unix.POLLIN}}, 0); n == 0 && err == nil {
+		s.resident().becomeIdle()
 	}
 }
 
