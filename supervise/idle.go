@@ -115,8 +115,8 @@ func (s *supervisor) awake() unix.WaitStatus {
 	}
 }
 
-// rest becomes idle, unless somebody has asked for something by now. Of a child's signal that comes meanwhile the idle form knows by looking
-// at the child; somebody's who wants to attach waits for it, blocked: other threads have had it blocked since they began.
+// rest becomes idle, unless somebody has asked for something by now. Of a child's signal that comes meanwhile the idle form knows by
+// looking at the child; that of somebody who wants to attach waits for it: all other threads have had it blocked since they began.
 func (s *supervisor) rest(happened *signals.Catcher) {
 	unix.PthreadSigmask(unix.SIG_BLOCK, idleSignals(), nil)
 	defer unix.PthreadSigmask(unix.SIG_UNBLOCK, idleSignals(), nil)
