@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"sync"
 
@@ -80,13 +79,13 @@ func anyShares(list []*container.Container) bool {
 
 // all are the containers, the oldest first.
 func (e *Engine) all() ([]*container.Container, error) {
-	entries, err := os.ReadDir(e.containers())
-	if err != nil && !os.IsNotExist(err) {
+	ids, err := e.ids(false)
+	if err != nil {
 		return nil, err
 	}
 	var list []*container.Container
-	for _, entry := range entries {
-		if c, err := e.readContainer(entry.Name()); err == nil {
+	for _, id := range ids {
+		if c, err := e.readContainer(id); err == nil {
 			list = append(list, c)
 		}
 	}

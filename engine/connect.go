@@ -80,7 +80,7 @@ func (e *Engine) NetworkConnect(ctx context.Context, networkRef, ref string, o C
 			return conflict("container sharing network namespace with another container or host cannot be connected to any other network")
 		case mode == "none":
 			return conflict("container cannot be connected to multiple networks with one of the networks in private (none) mode")
-		case onNetwork(c, n.Name, nil):
+		case onNetwork(c, n.Name):
 			return conflict("endpoint with name %s already exists in network %s", c.Name, n.Name)
 		}
 		c.Config.Endpoints = c.Config.Networks()

@@ -275,7 +275,7 @@ func (e *Engine) Remove(ctx context.Context, ref string, o RemoveOptions) error 
 	defer state.Unlock(lock, e.lockFile(id))
 	buried := dismissed != nil && !fresh && supervise.Bury(e.dir(id), dismissed) == nil
 	if !fresh && !buried {
-		if err := supervise.RepairOne(e.dir(id), e.nameFileOf(id)); err != nil {
+		if err := supervise.RepairOne(e.dir(id), e.nameFileOf); err != nil {
 			return err
 		}
 	}

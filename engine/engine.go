@@ -224,16 +224,16 @@ func (e *Engine) resolve(ref string) (id string, err error) {
 	if id, err := os.Readlink(e.nameFile(ref)); err == nil {
 		return id, nil
 	}
-	entries, err := os.ReadDir(e.containers())
-	if err != nil && !os.IsNotExist(err) {
+	all, err := e.ids(false)
+	if err != nil {
 		return "", err
 	}
-	for _, entry := range entries {
-		if strings.HasPrefix(entry.Name(), ref) {
+	for _, other := range all {
+		if strings.HasPrefix(other, ref) {
 			if id != "" {
 				return "", invalid("%s is the beginning of several container ids", ref)
 			}
-			id = entry.Name()
+			id = other
 		}
 	}
 	if id == "" {

@@ -54,7 +54,7 @@ func (e *Engine) openFiles(ctx context.Context, ref string) (*files, error) {
 		lock, fresh, err := state.Lock(e.lockFile(id), false)
 		if err == nil {
 			if !fresh {
-				err = supervise.RepairOne(e.dir(id), e.nameFileOf(id))
+				err = supervise.RepairOne(e.dir(id), e.nameFileOf)
 			}
 			f := &files{container: c}
 			if err == nil {

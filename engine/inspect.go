@@ -17,7 +17,7 @@ func (e *Engine) Inspect(ctx context.Context, ref string) (*docker.Container, er
 	if err != nil {
 		return nil, err
 	}
-	d := docker.Details{Container: c, State: s, Stats: s.Stats, Dir: e.dir(c.ID), Lower: e.lower(c), NetworkIDs: e.networkIDs()}
+	d := docker.Details{Container: c, State: s, Stats: s.Stats, Dir: e.dir(c.ID), Lower: e.lower(c), NetworkIDs: e.networkIDs(c)}
 	d.Health = e.health(c, s)
 	// Addresses, ports and paths are read from the plan that ran, not worked out anew: what is told is what was done.
 	d.Job, _ = supervise.ReadJob(d.Dir) // none before the first start

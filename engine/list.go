@@ -23,7 +23,11 @@ func (e *Engine) List(ctx context.Context, o ListOptions) ([]docker.Summary, err
 	if err != nil {
 		return nil, err
 	}
-	now, networks := time.Now(), e.networkIDs()
+	containers := make([]*container.Container, len(items))
+	for i, it := range items {
+		containers[i] = it.c
+	}
+	now, networks := time.Now(), e.networkIDs(containers...)
 	out := make([]docker.Summary, len(items))
 	for i, it := range items {
 		out[i] = docker.Summarize(it.c, it.s, e.publishedPorts(it.c, it.s), e.dir(it.c.ID), e.health(it.c, it.s), networks, now)
@@ -69,29 +73,30 @@ func (e *Engine) found(ctx context.Context, o ListOptions) ([]item, error) {
 	if err != nil {
 		return nil, err
 	}
-	entries, err := os.ReadDir(e.containers())
-	if err != nil && !os.IsNotExist(err) {
-		return nil, err
-	}
-	var items []item
 	byStatus := slices.ContainsFunc(o.Filters, func(f string) bool {
 		return strings.HasPrefix(f, "status=") || strings.HasPrefix(f, "exited=")
 	})
-	for _, entry := range entries {
+	busy := !o.All && o.Last == 0 && !byStatus // only those that have a supervisor
+	ids, err := e.ids(busy)
+	if err != nil {
+		return nil, err
+	}
+	var items []item
+	for _, id := range ids {
 		if err := ctx.Err(); err != nil {
 			return nil, err // a store may hold thousands
 		}
-		s, err := e.state(entry.Name())
+		s, err := e.state(id)
 		if err != nil {
-			o.unreadable(entry.Name(), err)
+			o.unreadable(id, err)
 			continue
 		}
-		if !o.All && o.Last == 0 && !byStatus && !s.Alive() && s.Status != supervise.Restarting {
-			continue // before more is read: a store may hold thousands that have ended
+		if busy && !s.Alive() && s.Status != supervise.Restarting {
+			continue // it is being made, started or removed
 		}
-		c, err := e.readContainer(entry.Name())
+		c, err := e.readContainer(id)
 		if err != nil {
-			o.unreadable(entry.Name(), err)
+			o.unreadable(id, err)
 			continue
 		}
 		if keep(c, s) {
@@ -104,6 +109,25 @@ func (e *Engine) found(ctx context.Context, o ListOptions) ([]item, error) {
 		items = items[:o.Last]
 	}
 	return items, nil
+}
+
+// ids are the containers there are; of those that are busy, which is all that run, the ones that are. Who is busy has a lock file, so
+// that of thousands that have ended none is looked at.
+func (e *Engine) ids(busy bool) (ids []string, err error) {
+	dir, suffix := e.containers(), ""
+	if busy {
+		dir, suffix = e.locks(), ".lock"
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil && !os.IsNotExist(err) {
+		return nil, err
+	}
+	for _, entry := range entries {
+		if id, ok := strings.CutSuffix(entry.Name(), suffix); ok {
+			ids = append(ids, id)
+		}
+	}
+	return ids, nil
 }
 
 // unreadable tells of a container that is there and can't be listed. One without the file is being made or removed at this moment.
@@ -133,13 +157,19 @@ func (e *Engine) publishedPorts(c *container.Container, s *supervise.State) []pl
 func (e *Engine) filter(ctx context.Context, texts []string) (func(*container.Container, *supervise.State) bool, error) {
 	byKey := map[string][]string{}
 	moments := map[string]time.Time{} // by what before and since name
+	networks := map[string]string{}   // names, by what was given: name or ID
 	for _, text := range texts {
 		key, value, ok := strings.Cut(text, "=")
 		if !ok {
 			return nil, invalid("invalid filter %q: want KEY=VALUE", text)
 		}
 		switch key {
-		case "id", "name", "label", "ancestor", "network", "volume":
+		case "id", "name", "label", "ancestor", "volume":
+		case "network":
+			networks[value] = value // of one that is gone, too: containers may still name it
+			if n, err := e.networks().Find(value); err == nil && n.ID == value {
+				networks[value] = n.Name
+			}
 		case "status":
 			if value == "dead" || value == supervise.Restarting || value == "removing" {
 				break
@@ -175,10 +205,6 @@ func (e *Engine) filter(ctx context.Context, texts []string) (func(*container.Co
 		}
 		byKey[key] = append(byKey[key], value)
 	}
-	var networks map[string]string
-	if byKey["network"] != nil {
-		networks = e.networkIDs()
-	}
 	return func(c *container.Container, s *supervise.State) bool {
 		for key, values := range byKey {
 			match := func(v string) bool {
@@ -203,7 +229,7 @@ func (e *Engine) filter(ctx context.Context, texts []string) (func(*container.Co
 					img, err := e.images.Resolve(v)
 					return c.ImageName() == v || err == nil && img.ID == c.ImageID
 				case "network":
-					return onNetwork(c, v, networks)
+					return onNetwork(c, networks[v])
 				case "volume":
 					return slices.ContainsFunc(c.Mounts(), func(m container.Mount) bool { return m.Source == v || m.Target == v })
 				case "label":
@@ -235,17 +261,51 @@ func matches(value, text string) bool {
 	return value == text || err == nil && fits
 }
 
-// ImageUsers returns the names of the containers made from an image.
+// ImageUsers returns the names of the containers made from an image. One that can't be read counts as a user of every image: what it needs
+// is not known, and a layer that is gone can't be had back.
 func (e *Engine) ImageUsers(ctx context.Context, imageID string) []string {
-	entries, err := os.ReadDir(e.containers())
-	if err != nil {
-		return nil
-	}
 	var users []string
-	for _, entry := range entries {
-		if c, err := e.readContainer(entry.Name()); err == nil && c.ImageID == imageID {
-			users = append(users, c.Name)
+	e.eachImage(ctx, func(id, image, name string, err error) {
+		switch {
+		case err != nil:
+			users = append(users, id[:min(len(id), 12)]+" (which can't be read)")
+		case image == imageID:
+			users = append(users, name)
+		}
+	})
+	return users
+}
+
+// usedImages are the names of the containers made from each image, by its ID. It fails where that can't be known.
+func (e *Engine) usedImages(ctx context.Context) (map[string][]string, error) {
+	var errs []error
+	used := map[string][]string{}
+	e.eachImage(ctx, func(id, image, name string, err error) {
+		if err != nil {
+			errs = append(errs, unreadableUser("image", id, err))
+			return
+		}
+		used[image] = append(used[image], name)
+	})
+	return used, errors.Join(errs...)
+}
+
+// eachImage tells of each container which image it is made from, or why that can't be read.
+func (e *Engine) eachImage(ctx context.Context, tell func(id, image, name string, err error)) {
+	ids, err := e.ids(false)
+	if err != nil {
+		tell("", "", "", err)
+	}
+	for _, id := range ids {
+		if err := ctx.Err(); err != nil {
+			tell(id, "", "", err) // not silence: who asks would take the rest for unused
+			return
+		}
+		switch c, err := e.readContainer(id); {
+		case err == nil:
+			tell(id, c.ImageID, c.Name, nil)
+		case !errors.Is(err, fs.ErrNotExist): // else it is being made or removed
+			tell(id, "", "", err)
 		}
 	}
-	return users
 }

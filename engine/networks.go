@@ -253,34 +253,51 @@ func (e *Engine) networkFilter(ctx context.Context, filters []string) (func(netw
 	}, nil
 }
 
-// usedNetworks are the names of the networks that any container is on, running or not.
+// usedNetworks are the names of the networks that any container is on, running or not. It fails where that can't be known: a container
+// that a newer build wrote, or whose file is damaged, may be on any of them.
 func (e *Engine) usedNetworks(ctx context.Context) (map[string]bool, error) {
-	all, err := e.items(ctx, ListOptions{All: true})
+	var unread []error
+	all, err := e.items(ctx, ListOptions{All: true, Unreadable: func(id string, err error) {
+		unread = append(unread, unreadableUser("networks", id, err))
+	}})
+	if err = errors.Join(append(unread, err)...); err != nil {
+		return nil, err
+	}
 	used := map[string]bool{}
 	for _, it := range all {
 		for _, at := range it.c.Config.Networks() {
 			used[at.Network] = true
 		}
 	}
-	return used, err
+	return used, nil
 }
 
-// networkIDs are the IDs of all networks, by name. One that can't be read is left out.
-func (e *Engine) networkIDs() map[string]string {
-	all, err := e.networks().List(nil)
-	if err != nil {
-		return nil
-	}
-	ids := make(map[string]string, len(all))
-	for _, n := range all {
-		ids[n.Name] = n.ID
+// unreadableUser says why nothing is known to be unused.
+func unreadableUser(what, id string, err error) error {
+	return fmt.Errorf("which %s container %s uses can't be read (%w): mend it, or remove it with glassbox rm -f %[2]s", what, id[:min(len(id), 12)], err)
+}
+
+// networkIDs are the IDs of the networks that containers are on, by name. One that can't be read is left out. Others' records are not
+// opened: a host may have many networks, and mostly all containers of a list are on one.
+func (e *Engine) networkIDs(of ...*container.Container) map[string]string {
+	ids, looked := map[string]string{}, map[string]bool{}
+	for _, c := range of {
+		for _, at := range c.Config.Networks() {
+			if looked[at.Network] {
+				continue
+			}
+			looked[at.Network] = true
+			if n, err := e.networks().Known(at.Network); err == nil {
+				ids[at.Network] = n.ID
+			}
+		}
 	}
 	return ids
 }
 
-// onNetwork reports whether a container is on a network, given by its name or ID.
-func onNetwork(c *container.Container, ref string, ids map[string]string) bool {
-	return slices.ContainsFunc(c.Config.Networks(), func(e container.Endpoint) bool { return e.Network == ref || ids[e.Network] == ref })
+// onNetwork reports whether a container is on a network.
+func onNetwork(c *container.Container, name string) bool {
+	return slices.ContainsFunc(c.Config.Networks(), func(e container.Endpoint) bool { return e.Network == name })
 }
 
 // NetworkRemove removes a network that no running container is on.

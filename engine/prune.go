@@ -141,12 +141,16 @@ func (e *Engine) PruneImages(ctx context.Context, all bool, filters []string, ou
 		return err
 	}
 	inUse := func(id string) []string { return e.ImageUsers(ctx, id) }
+	used, err := e.usedImages(ctx) // a first look for all of them: the second one (inUse) reads every container again for each image
+	if err != nil {
+		return err
+	}
 	var errs []error
 	for _, img := range list {
 		if err := ctx.Err(); err != nil {
 			return errors.Join(append(errs, err)...)
 		}
-		if len(img.Names) > 0 && !all || f.keeps(img.Created, img.Config.Config.Labels) || len(inUse(img.ID)) > 0 {
+		if len(img.Names) > 0 && !all || f.keeps(img.Created, img.Config.Config.Labels) || len(used[img.ID]) > 0 {
 			continue
 		}
 		names := img.Names

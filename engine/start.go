@@ -116,7 +116,7 @@ func (e *Engine) Start(ctx context.Context, ref string, o StartOptions) (*Sessio
 	}()
 	// Somebody died with this lock. What he left (cgroups, links, addresses) is in the way of a new start.
 	if !fresh {
-		if err := supervise.RepairOne(e.dir(id), e.nameFileOf(id)); err != nil {
+		if err := supervise.RepairOne(e.dir(id), e.nameFileOf); err != nil {
 			return nil, err
 		}
 	}
@@ -145,7 +145,7 @@ func (e *Engine) Start(ctx context.Context, ref string, o StartOptions) (*Sessio
 	var start *StartError
 	if err != nil && !errors.As(err, &start) {
 		// The supervisor was killed, or never came to be: what it left is repaired while the lock is still ours.
-		err = errors.Join(err, supervise.RepairOne(e.dir(id), e.nameFile(c.Name)))
+		err = errors.Join(err, supervise.RepairOne(e.dir(id), func(string) string { return e.nameFile(c.Name) }))
 		if c.Config.Remove {
 			err = errors.Join(err, e.remove(c, true))
 		}

@@ -39,7 +39,7 @@ func Repair(locks string, dir func(id string) string, nameFile func(id string) s
 			state.Unlock(lock, path) // it ended while we were looking
 			continue
 		}
-		if err := RepairOne(dir(id), nameFile(id)); err != nil {
+		if err := RepairOne(dir(id), nameFile); err != nil {
 			lock.Close() // the trace stays, the next command tries again
 			errs = append(errs, err)
 			continue
@@ -55,11 +55,13 @@ const ErrKilled = "its supervisor was killed"
 // ErrWaiting is the error in the state of a container that nobody will start again, though its policy wants it.
 const ErrWaiting = "its supervisor was killed while it waited to start it again"
 
-// RepairOne does what Repair does for one container, whose lock the caller holds.
-func RepairOne(dir, nameFile string) error {
+// RepairOne does what Repair does for one container, whose lock the caller holds. nameFile is asked only where nothing else says what the
+// container's name is: it has to look at the names of all containers.
+func RepairOne(dir string, nameFile func(id string) string) error {
+	id := filepath.Base(dir)
 	if _, err := os.Stat(dir); os.IsNotExist(err) {
-		if nameFile != "" {
-			os.Remove(nameFile)
+		if name := nameFile(id); name != "" {
+			os.Remove(name)
 		}
 		return nil
 	}
@@ -76,13 +78,9 @@ func RepairOne(dir, nameFile string) error {
 	going := job != nil && (job.Remove || job.Step && !started(dir))
 	if err != nil || st.Size() == 0 || going {
 		if job != nil {
-			nameFile = job.NameFile
+			return RemoveFiles(dir, job.NameFile, job.state(), going)
 		}
-		stateDir := ""
-		if job != nil {
-			stateDir = job.state()
-		}
-		return RemoveFiles(dir, nameFile, stateDir, going)
+		return RemoveFiles(dir, nameFile(id), "", going)
 	}
 	last, err := ReadState(dir)
 	if err != nil {

@@ -213,7 +213,7 @@ func TestRemoveFiles(t *testing.T) {
 	fill()
 	os.Remove(filepath.Join(dir, JobFile))
 	os.Rename(filepath.Join(dir, ContainerFile), filepath.Join(dir, goingFile)) // a removal that was killed
-	if err := RepairOne(dir, name); err != nil {
+	if err := RepairOne(dir, func(string) string { return name }); err != nil {
 		t.Error(err)
 	}
 	there("repaired", false, dir, name)
