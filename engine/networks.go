@@ -274,7 +274,8 @@ func (e *Engine) usedNetworks(ctx context.Context) (map[string]bool, error) {
 
 // unreadableUser says why nothing is known to be unused.
 func unreadableUser(what, id string, err error) error {
-	return fmt.Errorf("which %s container %s uses can't be read (%w): mend it, or remove it with glassbox rm -f %[2]s", what, id[:min(len(id), 12)], err)
+	return fmt.Errorf("which %s container %s uses can't be read (%w): mend it, or remove it with glassbox rm -f %[2]s",
+		what, id[:min(len(id), 12)], err)
 }
 
 // networkIDs are the IDs of the networks that containers are on, by name. One that can't be read is left out. Others' records are not
