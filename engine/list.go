@@ -6,9 +6,12 @@ import (
 	"io/fs"
 	"os"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"glassbox/container"
@@ -81,26 +84,30 @@ func (e *Engine) found(ctx context.Context, o ListOptions) ([]item, error) {
 	if err != nil {
 		return nil, err
 	}
+	read, errs := make([]item, len(ids)), make([]error, len(ids))
+	parallel(len(ids), 64, func(i int) {
+		if errs[i] = ctx.Err(); errs[i] != nil { // a store may hold thousands
+			return
+		}
+		s, err := e.state(ids[i])
+		if err == nil && busy && !s.Alive() && s.Status != supervise.Restarting {
+			return // it is being made, started or removed
+		}
+		var c *container.Container
+		if err == nil {
+			c, err = e.readContainer(ids[i])
+		}
+		read[i], errs[i] = item{c, s}, err
+	})
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	var items []item
-	for _, id := range ids {
-		if err := ctx.Err(); err != nil {
-			return nil, err // a store may hold thousands
-		}
-		s, err := e.state(id)
-		if err != nil {
-			o.unreadable(id, err)
-			continue
-		}
-		if busy && !s.Alive() && s.Status != supervise.Restarting {
-			continue // it is being made, started or removed
-		}
-		c, err := e.readContainer(id)
-		if err != nil {
-			o.unreadable(id, err)
-			continue
-		}
-		if keep(c, s) {
-			items = append(items, item{c, s})
+	for i, it := range read {
+		if errs[i] != nil {
+			o.unreadable(ids[i], errs[i])
+		} else if it.c != nil && keep(it.c, it.s) {
+			items = append(items, it)
 		}
 	}
 	// Directory entries come in no order; docker shows the newest first, and scripts take the first line for the last container.
@@ -109,6 +116,28 @@ func (e *Engine) found(ctx context.Context, o ListOptions) ([]item, error) {
 		items = items[:o.Last]
 	}
 	return items, nil
+}
+
+// parallel does something n times on as many processors as are worth it: each has a share of at least few. It is for files that are read
+// and parsed, where the parsing takes longer.
+func parallel(n, few int, do func(i int)) {
+	workers := min(runtime.GOMAXPROCS(0), n/few)
+	if workers < 2 {
+		for i := range n {
+			do(i)
+		}
+		return
+	}
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range workers {
+		wg.Go(func() {
+			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+				do(i)
+			}
+		})
+	}
+	wg.Wait()
 }
 
 // ids are the containers there are; of those that are busy, which is all that run, the ones that are. Who is busy has a lock file, so

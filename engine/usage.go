@@ -3,8 +3,6 @@ package engine
 import (
 	"context"
 	"errors"
-	"runtime"
-	"sync"
 	"time"
 
 	"glassbox/cgroup"
@@ -119,20 +117,7 @@ func (m *Meter) each(targets []target, do func(i int)) {
 			m.seen[t.c.ID] = &reading{}
 		}
 	}
-	next := make(chan int)
-	var wg sync.WaitGroup
-	for range min(len(targets), runtime.GOMAXPROCS(0)) {
-		wg.Go(func() {
-			for i := range next {
-				do(i)
-			}
-		})
-	}
-	for i := range targets {
-		next <- i
-	}
-	close(next)
-	wg.Wait()
+	parallel(len(targets), 1, do)
 }
 
 // processors returns how many processors a container has used on average since they were looked at last; 0 at the first look at a run.
