@@ -39,7 +39,7 @@ func TestStaysOpen(t *testing.T) {
 		lock.Close()
 	}
 	// Somebody was killed while he made a container.
-	half := "1" + c.ID[1:]
+	half := newID()
 	lock, _, err := state.Lock(e.lockFile(half), true)
 	if err != nil {
 		t.Fatal(err)
