@@ -6,7 +6,7 @@ GO ?= go
 BUILD = CGO_ENABLED=0 GOOS=linux $(GO) build -trimpath -buildvcs=false
 # The runtime's own first instruction: see cmd/glassbox-runtime/entry_amd64.s.
 ENTRY = -E main.entry
-PROGRAMS = glassbox glassbox-runtime
+PROGRAMS = glassbox glassbox-runtime glassbox-api
 GOFUMPT = mvdan.cc/gofumpt@v0.12.0
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
@@ -17,12 +17,12 @@ all: build arm64 man
 # Go knows best what has changed.
 build:
 	@mkdir -p bin
-	GOARCH=amd64 $(BUILD) -ldflags '-s -w' -o bin/ ./cmd/glassbox
+	GOARCH=amd64 $(BUILD) -ldflags '-s -w' -o bin/ ./cmd/glassbox ./cmd/glassbox-api
 	GOARCH=amd64 $(BUILD) -ldflags '-s -w $(ENTRY)' -o bin/ ./cmd/glassbox-runtime
 
 arm64:
 	@mkdir -p bin/arm64
-	GOARCH=arm64 $(BUILD) -ldflags '-s -w' -o bin/arm64/ ./cmd/glassbox
+	GOARCH=arm64 $(BUILD) -ldflags '-s -w' -o bin/arm64/ ./cmd/glassbox ./cmd/glassbox-api
 	GOARCH=arm64 $(BUILD) -ldflags '-s -w $(ENTRY)' -o bin/arm64/ ./cmd/glassbox-runtime
 
 # Manual pages, and completions for bash, zsh and fish, as they go below PREFIX/share.

@@ -18,7 +18,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -32,7 +31,7 @@ import (
 )
 
 // Version is what --version prints.
-const Version = "0.1.0"
+const Version = docker.Version
 
 // Main runs one command line (without the program's name) and returns the exit code.
 func Main(args []string, stdin, stdout, stderr *os.File, environ []string) int {
@@ -130,6 +129,7 @@ func table() []entry {
 		{"doctor", glass, (*app).doctorCommand},
 		{"fsck", glass, (*app).fsckCommand},
 		{"version", glass, (*app).versionCommand},
+		{"serve", groups, (*app).serveCommand},
 		{"generate", groups, (*app).generateCommand},
 		{"container", groups, (*app).containerCommand},
 		{"volume", groups, (*app).volumeCommand},
@@ -281,13 +281,7 @@ func (a *app) runtimePath() string {
 	if a.runtime != "" && a.runtime != name {
 		return a.runtime
 	}
-	if self, err := os.Executable(); err == nil {
-		beside := filepath.Join(filepath.Dir(self), name)
-		if _, err := os.Stat(beside); err == nil {
-			return beside
-		}
-	}
-	if found, err := exec.LookPath(name); err == nil {
+	if found, err := beside(name); err == nil {
 		return found
 	}
 	return ""

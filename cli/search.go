@@ -21,38 +21,6 @@ type searchRow struct {
 	StarCount   string
 }
 
-// searchFilter reads stars=N and is-official=BOOL; is-automated is false for all, since 2023.
-func searchFilter(filters []string) (func(image.SearchResult) bool, error) {
-	stars, official, automated := 0, "", ""
-	for _, f := range filters {
-		name, value, ok := strings.Cut(f, "=")
-		if !ok {
-			return nil, fmt.Errorf("invalid filter %q: it has the form name=value", f)
-		}
-		var err error
-		switch name {
-		case "stars":
-			if stars, err = strconv.Atoi(value); err != nil || stars < 0 {
-				return nil, fmt.Errorf("invalid filter %q: stars are a number", f)
-			}
-		case "is-official", "is-automated":
-			if _, err := strconv.ParseBool(value); err != nil {
-				return nil, fmt.Errorf("invalid filter %q: it is true or false", f)
-			}
-			if b, _ := strconv.ParseBool(value); name == "is-official" {
-				official = strconv.FormatBool(b)
-			} else {
-				automated = strconv.FormatBool(b)
-			}
-		default:
-			return nil, fmt.Errorf("invalid filter '%s'", name)
-		}
-	}
-	return func(r image.SearchResult) bool {
-		return r.Stars >= stars && (official == "" || strconv.FormatBool(r.Official) == official) && automated != "true"
-	}, nil
-}
-
 func (a *app) searchCommand() *cobra.Command {
 	var format string
 	var filters, insecure []string
@@ -65,7 +33,7 @@ func (a *app) searchCommand() *cobra.Command {
   glassbox search registry.lan:5000/app`,
 		Args: exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			keep, err := searchFilter(filters)
+			keep, err := image.SearchFilter(filters)
 			if err != nil {
 				return err
 			}

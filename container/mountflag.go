@@ -172,6 +172,8 @@ func (w *mountParser) set(key, value string, hasValue bool) error {
 		return boolean(&m.NoCopy, key, value, hasValue)
 	case "idmap":
 		return boolean(&m.IDMap, key, value, hasValue)
+	case "bind-create-src":
+		return boolean(&m.MakeSource, key, value, hasValue)
 	case "bind-nonrecursive":
 		var alone bool
 		if err := boolean(&alone, key, value, hasValue); err != nil {

@@ -1,5 +1,8 @@
 package docker
 
+// Version is that of glassbox.
+const Version = "0.1.0"
+
 // Info is the answer of GET /info (types/system.Info), as far as one machine without swarm has something to say.
 type Info struct {
 	ID                 string

@@ -219,7 +219,7 @@ func askedMounts(o *container.Config, out *HostConfig) {
 			b := BindOptions{
 				Propagation: m.Propagation, NonRecursive: m.Recursive == container.RecursiveDisabled,
 				ReadOnlyNonRecursive:   m.Recursive == container.RecursiveWritable,
-				ReadOnlyForceRecursive: m.Recursive == container.RecursiveReadOnly,
+				ReadOnlyForceRecursive: m.Recursive == container.RecursiveReadOnly, CreateMountpoint: m.MakeSource,
 			}
 			if b != (BindOptions{}) {
 				w.BindOptions = &b

@@ -48,6 +48,49 @@ func LoginServer(server string) (registry string, err error) {
 	return server, nil
 }
 
+// Auth is what a caller brings for a registry: a name and a password, or a token in their place.
+type Auth struct {
+	Credentials
+	IdentityToken, RegistryToken string
+}
+
+// authenticator is how a registry is spoken to: with what the caller brings, or what is stored.
+func (o *PullOptions) authenticator(ctx context.Context, registry string) (authn.Authenticator, []string) {
+	switch a := o.Auth; {
+	case a == nil:
+		return credentials(ctx, registry)
+	case *a == Auth{}:
+		return authn.Anonymous, nil
+	default:
+		return authn.FromConfig(authn.AuthConfig{
+			Username: a.Username, Password: a.Password, IdentityToken: a.IdentityToken, RegistryToken: a.RegistryToken,
+		}), nil
+	}
+}
+
+// CheckLogin asks the registry whether it knows the user, and keeps nothing. It returns the token that the registry gives in place of the
+// password, or "".
+func CheckLogin(ctx context.Context, registry string, c Credentials, o PullOptions) (token string, err error) {
+	if err := c.check(registry); err != nil {
+		return "", err
+	}
+	o = o.withDefaults()
+	return tryLogin(ctx, registry, c, &o)
+}
+
+// check refuses credentials that can't be any.
+func (c Credentials) check(registry string) error {
+	if c.Username == "" || strings.ContainsAny(c.Username, ":\x00\n") {
+		return &Error{
+			Op: "login", Name: registry, Kind: ErrReference, Text: "the user's name is empty, or has a colon or a line's end in it",
+		}
+	}
+	if c.Password == "" || strings.ContainsRune(c.Password, 0) {
+		return &Error{Op: "login", Name: registry, Kind: ErrReference, Text: "the password is empty"}
+	}
+	return nil
+}
+
 func loginKey(registry string) string {
 	if registry == hub {
 		return hubKey
@@ -58,6 +101,11 @@ func loginKey(registry string) string {
 // Stored finds the credentials that are there for a registry; nil if there are none.
 func Stored(ctx context.Context, registry string) *Credentials {
 	auth, _ := credentials(ctx, registry)
+	return userOf(auth)
+}
+
+// userOf is the name and password of an authenticator; nil if it has none.
+func userOf(auth authn.Authenticator) *Credentials {
 	conf, err := auth.Authorization()
 	if err != nil || conf.Username == "" || conf.Password == "" {
 		return nil
@@ -68,13 +116,8 @@ func Stored(ctx context.Context, registry string) *Credentials {
 // Login asks the registry whether it knows the user, and keeps the credentials, as docker login does: by the helper that the credentials
 // file names, or in the file. A registry that gives out identity tokens gets the password this once: its token is kept.
 func Login(ctx context.Context, registry string, c Credentials, o PullOptions) (*LoginResult, error) {
-	if c.Username == "" || strings.ContainsAny(c.Username, ":\x00\n") {
-		return nil, &Error{
-			Op: "login", Name: registry, Kind: ErrReference, Text: "the user's name is empty, or has a colon or a line's end in it",
-		}
-	}
-	if c.Password == "" || strings.ContainsRune(c.Password, 0) {
-		return nil, &Error{Op: "login", Name: registry, Kind: ErrReference, Text: "the password is empty"}
+	if err := c.check(registry); err != nil {
+		return nil, err
 	}
 	o = o.withDefaults()
 	token, err := tryLogin(ctx, registry, c, &o)

@@ -195,6 +195,11 @@ func (p *Printer) layerLine(e Event, width int) string {
 	return clip(id+": "+p.plainWord(e), width)
 }
 
+// Bar draws how far a layer is in characters, as Docker's daemon does for clients that don't draw themselves.
+func (e Event) Bar() string {
+	return bar(e.Done, e.Total, 50) + "  " + humanBytes(e.Done) + "/" + humanBytes(e.Total)
+}
+
 func bar(done, total int64, width int) string {
 	full := width
 	if total > 0 {

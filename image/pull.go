@@ -27,6 +27,8 @@ type PullOptions struct {
 	Parallel           int      // layers at a time (default 4)
 	Limits             Limits
 	Progress           func(Event) // called from several goroutines, one at a time
+	// Auth is what the caller has at the registry; nil: what is stored for the user of this process. The zero value is nothing.
+	Auth *Auth
 
 	ConnectTimeout time.Duration // default 15 s
 	IdleTimeout    time.Duration // without a byte received (default 45 s)

@@ -61,7 +61,7 @@ func newClient(ctx context.Context, f clientFor) (*client, error) {
 	if err != nil {
 		return nil, &Error{Op: c.op, Name: ref.Familiar(), Kind: ErrReference, Err: err}
 	}
-	auth, told := credentials(ctx, ref.Registry)
+	auth, told := o.authenticator(ctx, ref.Registry)
 	for _, t := range told {
 		f.warn(t)
 	}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -47,7 +48,8 @@ func Search(ctx context.Context, term string, limit int, o PullOptions) ([]Searc
 	if err != nil {
 		return nil, err
 	}
-	if cred := Stored(ctx, registry); cred != nil && c.proven() {
+	auth, _ := o.authenticator(ctx, registry)
+	if cred := userOf(auth); cred != nil && c.proven() {
 		req.SetBasicAuth(cred.Username, cred.Password)
 	}
 	resp, err := (&http.Client{Transport: c.guard}).Do(req)
@@ -80,6 +82,67 @@ func Search(ctx context.Context, term string, limit int, o PullOptions) ([]Searc
 		}
 	}
 	return answer.Results, nil
+}
+
+// SearchFilter reads stars=N and is-official=BOOL; is-automated is false for all, since 2023.
+func SearchFilter(filters []string) (keep func(SearchResult) bool, err error) {
+	stars, official, automated := 0, "", ""
+	for _, f := range filters {
+		name, value, ok := strings.Cut(f, "=")
+		if !ok {
+			return nil, fmt.Errorf("invalid filter %q: it has the form name=value", f)
+		}
+		switch name {
+		case "stars":
+			if stars, err = strconv.Atoi(value); err != nil || stars < 0 {
+				return nil, fmt.Errorf("invalid filter %q: stars are a number", f)
+			}
+		case "is-official", "is-automated":
+			if _, err := strconv.ParseBool(value); err != nil {
+				return nil, fmt.Errorf("invalid filter %q: it is true or false", f)
+			}
+			if b, _ := strconv.ParseBool(value); name == "is-official" {
+				official = strconv.FormatBool(b)
+			} else {
+				automated = strconv.FormatBool(b)
+			}
+		default:
+			return nil, fmt.Errorf("invalid filter '%s'", name)
+		}
+	}
+	return func(r SearchResult) bool {
+		return r.Stars >= stars && (official == "" || strconv.FormatBool(r.Official) == official) && automated != "true"
+	}, nil
+}
+
+// RemoteImage is what a registry has by a name.
+type RemoteImage struct {
+	Descriptor v1.Descriptor // of the manifest or index
+	Platforms  []v1.Platform // that it is for
+}
+
+// RemoteDescriptor asks a registry what a name stands for; nothing is kept.
+func RemoteDescriptor(ctx context.Context, text string, o PullOptions) (*RemoteImage, error) {
+	raw, list, err := RemoteManifest(ctx, text, true, o)
+	if err != nil {
+		return nil, err
+	}
+	var head struct {
+		MediaType string `json:"mediaType"`
+		Config    struct {
+			Digest string `json:"digest"`
+		} `json:"config"`
+	}
+	if err := json.Unmarshal(raw, &head); err != nil {
+		return nil, &Error{Op: "manifest", Name: text, Kind: ErrManifest, Err: err}
+	}
+	out := &RemoteImage{Descriptor: v1.Descriptor{MediaType: head.MediaType, Digest: digest.FromBytes(raw), Size: int64(len(raw))}}
+	for _, e := range list {
+		if e.Descriptor.Platform != nil {
+			out.Platforms = append(out.Platforms, *e.Descriptor.Platform)
+		}
+	}
+	return out, nil
 }
 
 // ManifestEntry is a manifest as manifest inspect -v shows it.

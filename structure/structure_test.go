@@ -31,7 +31,7 @@ const order = "plan, state, host, seccomp, signals < event, systemd, resctrl, co
 	"plan, seccomp < explain < verify; " +
 	"event < volume < supervise; " +
 	"cgroup, network < doctor; cgroup, wire < verify; " +
-	"engine, explain, doctor, verify < tour < cli"
+	"engine, explain, doctor, verify < tour < cli; engine < api"
 
 // allowed says which of the module's packages each package may import. Tests may import more. A package that isn't listed is a failure: it
 // needs a place in the order first.
@@ -64,7 +64,9 @@ func allowed() map[string][]string {
 	faces := append(slices.Clone(below), "image", "engine", "explain", "doctor", "verify")
 	order["tour"] = faces
 	order["cli"] = append(slices.Clone(faces), "tour")
+	order["api"] = append(slices.Clone(below), "image", "engine", "explain")
 	order["cmd/glassbox"] = []string{"cli"}
+	order["cmd/glassbox-api"] = []string{"api", "engine"}
 	order["cmd/glassbox-runtime"] = append(slices.Clone(below), "cmd/glassbox-runtime")
 	return order
 }
@@ -279,6 +281,17 @@ func TestLean(t *testing.T) {
 		for bad, reason := range heavy {
 			if pkg == bad || strings.HasPrefix(pkg, bad+"/") && strings.Contains(bad, "/") {
 				t.Errorf("glassbox-runtime imports %s: %s", pkg, reason)
+			}
+		}
+	}
+}
+
+// TestCommandLineIsLean checks that what the API and the builder bring along stays out of the command line.
+func TestCommandLineIsLean(t *testing.T) {
+	for _, pkg := range deps(t, "./cmd/glassbox") {
+		for _, bad := range []string{module + "/api", "github.com/moby/", "golang.org/x/net/websocket"} {
+			if strings.HasPrefix(pkg, bad) {
+				t.Errorf("glassbox imports %s: that is for a program of its own", pkg)
 			}
 		}
 	}

@@ -1,0 +1,75 @@
+package api
+
+import (
+	"net/http"
+
+	"github.com/moby/moby/api/types/volume"
+
+	"glassbox/docker"
+	"glassbox/engine"
+)
+
+// volumes answers GET /volumes.
+func (q *request) volumes() error {
+	filters, err := q.filters()
+	if err != nil {
+		return err
+	}
+	list, err := q.s.engine.Volumes(q.Context(), filters)
+	if err != nil {
+		return err
+	}
+	return q.json(struct {
+		Volumes  []docker.Volume
+		Warnings []string
+	}{append([]docker.Volume{}, list...), append([]string{}, q.warned...)})
+}
+
+// createVolume answers POST /volumes/create.
+func (q *request) createVolume() error {
+	var body volume.CreateRequest
+	if err := q.body(&body, true); err != nil {
+		return err
+	}
+	if body.ClusterVolumeSpec != nil {
+		return noSwarm(q)
+	}
+	v, _, err := q.s.engine.CreateVolume(q.Context(), engine.VolumeOptions{
+		Name: body.Name, Driver: body.Driver, Labels: body.Labels, Options: body.DriverOpts,
+	})
+	if err != nil {
+		return err
+	}
+	return q.jsonStatus(http.StatusCreated, v)
+}
+
+// inspectVolume answers GET /volumes/{name}.
+func (q *request) inspectVolume() error {
+	v, err := q.s.engine.Volume(q.Context(), q.PathValue("name"))
+	if err != nil {
+		return err
+	}
+	return q.json(v)
+}
+
+// removeVolume answers DELETE /volumes/{name}.
+func (q *request) removeVolume() error {
+	err := q.s.engine.RemoveVolume(q.Context(), q.PathValue("name"))
+	if err != nil && !(q.bool("force") && status(err) == http.StatusNotFound) {
+		return err
+	}
+	return q.none()
+}
+
+// pruneVolumes answers POST /volumes/prune. Until 1.41 those with a name went, too.
+func (q *request) pruneVolumes() error {
+	filters, err := q.filters()
+	if err != nil {
+		return err
+	}
+	names, freed, err := q.s.engine.PruneVolumes(q.Context(), engine.PruneVolumesOptions{All: q.version < 42, Filters: filters})
+	if err != nil {
+		return err
+	}
+	return q.json(volume.PruneReport{VolumesDeleted: names, SpaceReclaimed: uint64(freed)})
+}

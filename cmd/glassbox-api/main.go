@@ -1,0 +1,91 @@
+// Command glassbox-api serves the Docker Engine API. `glassbox serve` starts it. Everything is in package api.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"glassbox/api"
+	"glassbox/engine"
+)
+
+func main() {
+	if err := run(os.Args[1:]); err != nil && !errors.Is(err, pflag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, "Error:", err)
+		os.Exit(1)
+	}
+}
+
+// run serves as the arguments say: those of `glassbox serve`, whose help is there, too.
+func run(args []string) error {
+	var root, state, runtime string
+	var insecure []string
+	var o api.ListenOptions
+	var debug bool
+	fs := pflag.NewFlagSet("glassbox-api", pflag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	fs.StringVar(&root, "root", "/var/lib/glassbox", "")
+	fs.StringVar(&state, "state", "/run/glassbox", "")
+	fs.StringVar(&runtime, "runtime", "", "")
+	fs.BoolVar(&debug, "debug", false, "")
+	fs.StringArrayVarP(&o.Hosts, "host", "H", nil, "")
+	fs.StringVar(&o.Group, "group", "", "")
+	fs.StringVar(&o.CA, "tlscacert", "", "")
+	fs.StringVar(&o.Cert, "tlscert", "", "")
+	fs.StringVar(&o.Key, "tlskey", "", "")
+	fs.DurationVar(&o.Idle, "idle", -1, "")
+	fs.StringArrayVar(&insecure, "insecure-registry", nil, "")
+	if err := fs.Parse(args); err != nil {
+		if errors.Is(err, pflag.ErrHelp) {
+			fmt.Println("glassbox-api serves the Docker Engine API: see glassbox serve --help")
+		}
+		return err
+	}
+	if fs.NArg() > 0 {
+		return fmt.Errorf("unexpected argument %q: see glassbox serve --help", fs.Arg(0))
+	}
+	if len(o.Hosts) == 0 {
+		o.Hosts = []string{"unix://" + strings.TrimSuffix(state, "/") + ".sock"}
+	}
+	if o.Idle < 0 {
+		o.Idle = 0
+		if len(o.Hosts) == 1 && o.Hosts[0] == "fd://" {
+			o.Idle = time.Minute // systemd starts it again when somebody comes
+		}
+	}
+	if runtime == "" {
+		self, err := os.Executable()
+		if err != nil {
+			return err
+		}
+		runtime = filepath.Join(filepath.Dir(self), "glassbox-runtime")
+	}
+	e, err := engine.Open(engine.Config{Root: root, State: state, Runtime: runtime})
+	if err != nil {
+		return err
+	}
+	level := slog.LevelWarn
+	if debug {
+		level = slog.LevelDebug
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	o.Ready = func(addresses []string) {
+		for _, a := range addresses {
+			fmt.Fprintln(os.Stderr, "listening on "+a)
+		}
+	}
+	return api.New(api.Config{Engine: e, Insecure: insecure, Log: log}).Serve(ctx, o)
+}
