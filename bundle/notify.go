@@ -87,16 +87,10 @@ func (n *notifier) forward(pid, pidfd int) error {
 		return nil
 	}
 	defer unix.Close(n.sock)
-	fds := []unix.PollFd{{Fd: int32(n.sock), Events: unix.POLLIN}, {Fd: int32(pidfd), Events: unix.POLLIN}}
 	buf := make([]byte, 4096)
 	for {
-		if _, err := unix.Poll(fds, -1); err == unix.EINTR {
-			continue
-		} else if err != nil {
-			return err
-		}
-		if fds[0].Revents == 0 {
-			return nil // it has ended
+		if ready, err := readable(n.sock, pidfd); err != nil || !ready {
+			return err // nil: it has ended
 		}
 		got, err := unix.Read(n.sock, buf)
 		if err != nil {

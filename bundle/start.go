@@ -122,16 +122,9 @@ func (r *Runtime) release(c *record, pidfd int) error {
 	}
 	defer unix.Close(fd)
 	// Execve closes the child's end, an error is written into it. A FIFO that has had no writer yet is not at its end.
-	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}, {Fd: int32(pidfd), Events: unix.POLLIN}}
-	for {
-		_, err := unix.Poll(fds, -1)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		break
+	ready, err := readable(fd, pidfd)
+	if err != nil {
+		return err
 	}
 	report := make([]byte, 8)
 	n, _ := unix.Read(fd, report)
@@ -140,11 +133,30 @@ func (r *Runtime) release(c *record, pidfd int) error {
 		return r.startError(c, int(binary.NativeEndian.Uint32(report)), unix.Errno(binary.NativeEndian.Uint32(report[4:])))
 	}
 	// Neither an end nor an error at the FIFO: the process was killed before it had opened it.
-	if fds[0].Revents == 0 {
+	if !ready {
 		return errEnded
 	}
 	os.Remove(path)
 	return nil
+}
+
+// readable waits until something can be read from a descriptor that a process has the other end of, or the process has ended; then it
+// reports whether there was anything. poll(2) looks at one descriptor after the other, and a process may do its last things between the
+// looks: after its end the descriptor is looked at once more.
+func readable(fd, pidfd int) (bool, error) {
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}, {Fd: int32(pidfd), Events: unix.POLLIN}}
+	for timeout := -1; ; {
+		_, err := unix.Poll(fds, timeout)
+		switch {
+		case err == unix.EINTR:
+		case err != nil:
+			return false, err
+		case fds[0].Revents != 0 || timeout == 0:
+			return fds[0].Revents != 0, nil
+		default:
+			timeout = 0
+		}
+	}
 }
 
 // startError makes the error of a step that failed after the container was created.

@@ -450,9 +450,10 @@ func WatchOOM(paths map[string]string) (*OOMWatch, error) {
 	return w, nil
 }
 
-// Next waits for the next kill. It returns false when the cgroup is gone (or, on v2, empty), and after Close.
+// Next waits for the next kill. It returns false when the cgroup is gone (or, on v2, empty), and after Stop, once all that came before
+// has been told: a kill may be the very reason to stop.
 func (w *OOMWatch) Next() (bool, error) {
-	for {
+	for stopped := false; ; {
 		if w.v2 != "" { // before waiting: something may have happened since the last look
 			n, _, err := OOMKills(w.paths)
 			if err != nil && !isGone(err) {
@@ -466,17 +467,18 @@ func (w *OOMWatch) Next() (bool, error) {
 				return false, err
 			}
 		}
+		if stopped {
+			return false, nil
+		}
 		fds := []unix.PollFd{{Fd: int32(w.events), Events: unix.POLLIN}, {Fd: int32(w.stop), Events: unix.POLLIN}}
 		if _, err := unix.Poll(fds, -1); err == unix.EINTR {
 			continue
 		} else if err != nil {
 			return false, err
 		}
-		if fds[1].Revents != 0 {
-			return false, nil
-		}
+		stopped = fds[1].Revents != 0
 		buf := make([]byte, 4096)
-		n, err := unix.Read(w.events, buf)
+		n, err := unix.Read(w.events, buf) // after the look at stop
 		if err != nil && err != unix.EAGAIN && err != unix.EINTR {
 			return false, err
 		}

@@ -77,6 +77,7 @@ type Options struct {
 // A Process is a started container process.
 type Process struct {
 	PID   int
+	Start uint64         // see StartTime; 0 if the plan ends at AwaitStart
 	Pidfd int            // belongs to the caller
 	FDs   map[string]int // descriptors received from the child (RecvFD), and the resolver's; they belong to the caller
 }
@@ -127,6 +128,7 @@ type execution struct {
 	owned      []int // descriptors to close at the end
 	wire       *wire.Executor
 	pid        int
+	start      uint64 // when the process started, once it has become the program
 	pidfd      int
 	sock       int
 	childSock  int
@@ -243,7 +245,7 @@ func (x *execution) run() (*Process, error) {
 			return nil, x.fail(len(x.plan.Steps), err)
 		}
 	}
-	return &Process{PID: x.pid, Pidfd: x.pidfd, FDs: x.received}, nil
+	return x.process(), nil
 }
 
 // waits reports whether the child stops at an AwaitStart, beyond which the parent has nothing to do with it.
@@ -257,7 +259,7 @@ func (x *execution) adopts() bool {
 }
 
 func (x *execution) process() *Process {
-	return &Process{PID: x.pid, Pidfd: x.pidfd, FDs: x.received}
+	return &Process{PID: x.pid, Start: x.start, Pidfd: x.pidfd, FDs: x.received}
 }
 
 // fail ends the child and takes back what the first n steps made.

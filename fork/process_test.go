@@ -4,11 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -66,6 +68,55 @@ func expect(t *testing.T, s *specs.Spec, want string, change ...func(*compile.In
 	}
 	if code != 0 || got != want {
 		t.Errorf("exit code %d, output:\n%s\nwant 0 and:\n%s", code, got, want)
+	}
+}
+
+// TestDeathBeforeExecve kills the child before it is the program, and keeps it from being gone: the first process of a PID namespace is
+// waited for only when all others of it are. Its sockets are closed a long while before that.
+func TestDeathBeforeExecve(t *testing.T) {
+	s := bundle(t, "sleep", "100")
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	facts, err := host.Probe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := compile.Container(compile.Input{Spec: s, Facts: *facts})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fds, _ := pipes(t)
+	kill := func(p *Process) error {
+		if err := unix.Kill(p.PID, unix.SIGSTOP); err != nil {
+			return err
+		}
+		other := make(chan error)
+		go func() {
+			runtime.LockOSThread() // for good: its children are the container's
+			if err := unix.Setns(p.Pidfd, unix.CLONE_NEWPID); err != nil {
+				other <- err
+				return
+			}
+			cmd := exec.Command("sleep", "100")
+			other <- cmd.Start()
+			time.Sleep(500 * time.Millisecond)
+			cmd.Wait()
+		}()
+		if err := <-other; err != nil {
+			return err
+		}
+		if st, err := ReadStat(p.PID); err != nil || !st.Forked() {
+			return fmt.Errorf("the child was quicker: %v, %v", st, err)
+		}
+		return unix.Kill(p.PID, unix.SIGKILL)
+	}
+	proc, err := Start(out.Plan, Options{FDs: fds, Cloned: kill})
+	if err == nil {
+		wait(t, proc)
+		undo(t, out.Plan)
+	}
+	if want := "was killed by signal 9 before it could run the program"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %v, want %q", err, want)
 	}
 }
 

@@ -104,15 +104,19 @@ func (x *execution) await() error {
 		}
 		return errors.New("the child sent what no step receives")
 	}
-	// End of file is execve or death. A process that died can be waited for; one that runs can't.
-	ended, err := x.ended()
-	if x.opts.Watch != nil && errors.Is(err, unix.ECHILD) {
+	// End of file is execve or death, and a process that dies closes its files a while before it can be waited for. What tells one from the
+	// other at any moment is a flag that execve clears. The child leaves its loop only through execve, a report, or a signal.
+	s, err := ReadStat(x.pid)
+	switch {
+	case x.opts.Watch != nil && err == unix.ESRCH:
 		return nil // it has run and ended, and its watcher has reaped it
-	}
-	if err != nil || !ended || x.executed() {
+	case err != nil:
 		return err
+	case s.Forked():
+		return x.died()
 	}
-	return x.died()
+	x.start = s.Start
+	return nil
 }
 
 // ended reports whether the child has ended, before or after execve.
@@ -120,15 +124,6 @@ func (x *execution) ended() (bool, error) {
 	var info unix.Siginfo
 	err := unix.Waitid(unix.P_PID, x.pid, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
 	return info.Signo != 0, err
-}
-
-// executed reports whether a child that has ended already came as far as execve: then it no longer has our memory, and
-// exit code 125 after a report is not its own.
-func (x *execution) executed() bool {
-	// The child leaves its loop only through execve, a report, or a signal. No report came; a signal before execve is told
-	// from one after it by the flag PF_FORKNOEXEC, which execve clears.
-	s, err := ReadStat(x.pid)
-	return err != nil || !s.Forked()
 }
 
 func (x *execution) died() error {

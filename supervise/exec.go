@@ -116,10 +116,14 @@ func Doorkeeper(dir string) int {
 	var mine unix.Stat_t
 	// Remembered by its inode: at the end another doorkeeper's socket may have the name.
 	unix.Lstat(filepath.Join(dir, SocketFile), &mine)
-	go accept(listenerFD, SocketFile, func(conn int) {
-		d.begin()
-		go d.exec(conn)
-	})
+	door, accepted := listening(listenerFD, SocketFile), make(chan struct{})
+	go func() {
+		defer close(accepted)
+		accept(door, func(conn int) {
+			d.begin()
+			go d.exec(conn)
+		})
+	}()
 	for d.remaining() > 0 {
 		fds := []unix.PollFd{{Fd: containerFD, Events: unix.POLLIN}}
 		if n, _ := unix.Poll(fds, int(d.remaining().Milliseconds())+1); n > 0 {
@@ -134,7 +138,9 @@ func Doorkeeper(dir string) int {
 		}
 		unlock()
 	}
-	time.Sleep(20 * time.Millisecond)
+	unix.Shutdown(listenerFD, unix.SHUT_RD)
+	door.SetReadDeadline(time.Unix(1, 0))
+	<-accepted
 	for d.busy() {
 		time.Sleep(20 * time.Millisecond)
 	}

@@ -56,6 +56,37 @@ func TestTarget(t *testing.T) {
 	}
 }
 
+// A doorkeeper that ends serves all who have come before, however late it gets to them, and refuses those who come later.
+func TestAcceptEnds(t *testing.T) {
+	dir := t.TempDir()
+	fd, err := listen(dir, SocketFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const callers = 3
+	for range callers {
+		c, err := Call(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	unix.Shutdown(fd, unix.SHUT_RD)
+	if _, err := Call(dir); err != unix.ECONNREFUSED {
+		t.Errorf("a caller that comes later: %v", err)
+	}
+	served := 0
+	door := listening(fd, SocketFile)
+	door.SetReadDeadline(time.Unix(1, 0))
+	accept(door, func(conn int) {
+		served++
+		unix.Close(conn)
+	})
+	if served != callers {
+		t.Errorf("served %d callers, want %d", served, callers)
+	}
+}
+
 // serve lets a doorkeeper of this process take one call.
 func serve(t *testing.T, call func(*Caller)) {
 	t.Helper()

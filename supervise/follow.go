@@ -120,7 +120,7 @@ func (f *followers) open() {
 		return
 	}
 	f.listen = true
-	go accept(fd, AttachFile, func(conn int) { go f.serve(conn) })
+	go accept(listening(fd, AttachFile), func(conn int) { go f.serve(conn) })
 }
 
 // serve talks with one follower until it leaves.

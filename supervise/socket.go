@@ -60,9 +60,9 @@ func dial(dir, name string) (int, error) {
 	return fd, nil
 }
 
-// accept hands each connection of a listening socket over.
-func accept(listener int, name string, to func(conn int)) {
-	file := os.NewFile(uintptr(listener), name) // non-blocking, so that Go's poller waits, and not a thread
+// accept hands each connection of a listening socket over. With a read deadline of the file that is past it ends, once it has handed over
+// all that have connected before: where the socket was shut down by then, nobody's connection is lost.
+func accept(file *os.File, to func(conn int)) {
 	raw, err := file.SyscallConn()
 	if err != nil {
 		return
@@ -70,10 +70,12 @@ func accept(listener int, name string, to func(conn int)) {
 	for {
 		var conn int
 		var err error
-		if raw.Read(func(fd uintptr) bool {
-			conn, _, err = unix.Accept4(int(fd), unix.SOCK_CLOEXEC)
+		take := func(fd uintptr) { conn, _, err = unix.Accept4(int(fd), unix.SOCK_CLOEXEC) }
+		over := raw.Read(func(fd uintptr) bool {
+			take(fd)
 			return err != unix.EAGAIN
-		}) != nil {
+		}) != nil
+		if over && raw.Control(take) != nil {
 			return
 		}
 		switch err {
@@ -81,6 +83,11 @@ func accept(listener int, name string, to func(conn int)) {
 			to(conn)
 		case unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOBUFS:
 			time.Sleep(50 * time.Millisecond) // until others end
+		case unix.EAGAIN:
+			return
 		}
 	}
 }
+
+// listening makes a file of a listening socket. It is non-blocking, so that Go's poller waits, and not a thread.
+func listening(fd int, name string) *os.File { return os.NewFile(uintptr(fd), name) }

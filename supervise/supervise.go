@@ -265,11 +265,10 @@ func (s *supervisor) start() error {
 		return err
 	}
 	defer s.timed("writes down that it runs")()
-	// With its start time a pid is unmistakable, also after the pids of this host have gone round once (proc_pid_stat(5), field 22).
-	start, _ := fork.StartTime(s.proc.PID)
 	last := s.state
+	// With its start time a pid is unmistakable, also after the pids of this host have gone round once (proc_pid_stat(5), field 22).
 	s.state = State{
-		Status: Running, PID: s.proc.PID, Start: start, Boot: BootID(), Started: time.Now().UTC(), Times: last.Times,
+		Status: Running, PID: s.proc.PID, Start: s.proc.Start, Boot: BootID(), Started: time.Now().UTC(), Times: last.Times,
 		Restarts: last.Restarts, Backoff: last.Backoff,
 	}
 	if last.Restarts > 0 {
