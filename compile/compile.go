@@ -35,7 +35,10 @@ type MountExtra struct {
 	Namespace string
 	// Volume is the volume's directory, in which the copy is prepared; empty: the source is filled as it is.
 	Volume  string
+	Within  bool   // the source is not in it: the copy is prepared in the source itself
 	Beneath string // a place below the source, which is mounted in its stead; others may have made links there
+	// Mount is a file system that the host mounts at the source before it is taken.
+	Mount *plan.HostMount
 }
 
 // Input is what a plan depends on.

@@ -41,8 +41,9 @@ func (c *container) copies() {
 	for i, m := range c.Spec.Mounts {
 		o := parseOptions(m.Options)
 		what := "tmpfs"
+		extra := c.Mounts[path.Clean("/"+m.Destination)]
 		switch {
-		case isBind(m) && c.Mounts[path.Clean("/"+m.Destination)].CopyUp:
+		case isBind(m) && extra.CopyUp:
 			what = "volume"
 		case !o.copyUp || o.remount || isBind(m):
 			continue
@@ -54,7 +55,7 @@ func (c *container) copies() {
 		if what == "tmpfs" {
 			c.add(plan.Host, plan.Mounts, &plan.RecvFD{Save: name}, ptr, "The tmpfs, which is not in the container yet.")
 		}
-		up := &plan.CopyUp{From: under, To: name, KeepMode: mode, Volume: c.Mounts[path.Clean("/"+m.Destination)].Volume}
+		up := &plan.CopyUp{From: under, To: name, KeepMode: mode, Volume: extra.Volume, Within: extra.Within}
 		if c.users == ownUsers {
 			m := c.idMap()
 			up.UID, up.GID = m.UID[0].Host, m.GID[0].Host

@@ -92,6 +92,9 @@ func (c *container) host() error {
 	if err := c.sharedSources(); err != nil {
 		return err
 	}
+	if err := c.hostFileSystems(); err != nil {
+		return err
+	}
 	if !c.sendSources() {
 		if err := c.parentSources(); err != nil {
 			return err

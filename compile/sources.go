@@ -85,6 +85,29 @@ func (c *container) sharedSources() error {
 	return nil
 }
 
+// hostFileSystems writes the host's steps that mount what bind mounts are to be taken from: before the clone, so that they are in sight
+// wherever the sources are taken.
+func (c *container) hostFileSystems() error {
+	var made []string
+	for i, m := range c.Spec.Mounts {
+		mount := c.Mounts[path.Clean("/"+m.Destination)].Mount
+		if mount == nil || slices.Contains(made, mount.Target) {
+			continue
+		}
+		ptr := fmt.Sprintf("/mounts/%d", i)
+		if !c.privileged() || c.Facts.UserNS {
+			return fmt.Errorf("%s: a file system of type %s can be mounted by root of the host only", ptr, mount.Type)
+		}
+		made = append(made, mount.Target)
+		reason := "The volume is a file system, which is mounted while containers use it."
+		if mount.Type == "overlay" {
+			reason = "The image's layers are stacked, for reading alone."
+		}
+		c.add(plan.Host, plan.Sources, mount, ptr, reason)
+	}
+	return nil
+}
+
 const sourceReason = "The source of a bind mount is taken from the host now, while no name can be influenced by the container."
 
 // sources writes the steps that take from the host what the container needs, before its root changes.

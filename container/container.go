@@ -66,6 +66,8 @@ type Container struct {
 	Inherited []Mount `json:"inherited,omitempty"`
 	// Anonymous are the names of the volumes that were made for it alone: they go with it, if it is so wished.
 	Anonymous []string `json:"anonymous,omitempty"`
+	// ImageMounts are the IDs of the images whose files are mounted, by target.
+	ImageMounts map[string]string `json:"imageMounts,omitempty"`
 	// Fixed says that it runs a plan that was given (replay.json), and no other.
 	Fixed bool `json:"fixed,omitempty"`
 }
@@ -92,6 +94,9 @@ type NewerError int
 func (e NewerError) Error() string {
 	return fmt.Sprintf("it was written by a newer glassbox (version %d, this one reads up to %d): use that one", int(e), Version)
 }
+
+// ImageOf is the image whose files a mount shows: its ID, once the container is made.
+func (c *Container) ImageOf(m *Mount) string { return first(c.ImageMounts[m.Target], m.Source) }
 
 // Read reads a container.json of any version. One of version 1 comes without Image, which the caller fills in if it still has the image.
 func Read(data []byte) (*Container, error) {

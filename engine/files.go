@@ -21,6 +21,7 @@ import (
 	"glassbox/spec"
 	"glassbox/state"
 	"glassbox/supervise"
+	"glassbox/volume"
 )
 
 // files is a container's file system as the container sees it, with its volumes: that of its first process while it runs, else one that is
@@ -122,7 +123,7 @@ func (e *Engine) mountFiles(ctx context.Context, c *container.Container) (*files
 	go func() {
 		defer close(ended)
 		runtime.LockOSThread() // for good: thread and mount namespace end with this function
-		err := e.mountHere(c, f, func() (*plan.Overlay, error) { return spec.Overlay(e.specInput(c, img, facts, nil)) })
+		err := e.mountHere(ctx, c, f, func() (*plan.Overlay, error) { return spec.Overlay(e.specInput(c, img, facts, nil)) })
 		opened <- err
 		if err == nil {
 			<-end
@@ -141,7 +142,7 @@ func (e *Engine) mountFiles(ctx context.Context, c *container.Container) (*files
 }
 
 // mountHere enters a new mount namespace with the calling thread, and mounts a container's files there.
-func (e *Engine) mountHere(c *container.Container, f *files, describe func() (*plan.Overlay, error)) (err error) {
+func (e *Engine) mountHere(ctx context.Context, c *container.Container, f *files, describe func() (*plan.Overlay, error)) (err error) {
 	if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS); err != nil {
 		return err
 	}
@@ -165,7 +166,7 @@ func (e *Engine) mountHere(c *container.Container, f *files, describe func() (*p
 	mounts := c.Mounts()
 	slices.SortStableFunc(mounts, func(a, b container.Mount) int { return strings.Count(a.Target, "/") - strings.Count(b.Target, "/") })
 	for _, m := range mounts {
-		if err := e.attachHere(root, c, &m); err != nil {
+		if err := e.attachHere(ctx, root, c, &m); err != nil {
 			unix.Close(root)
 			return fmt.Errorf("%s: %w", originOfMount(&m), err)
 		}
@@ -227,8 +228,9 @@ func mountOverlay(o *plan.Overlay) error {
 
 // attachHere mounts a volume or a bind mount below a container's root. A container that never ran finds in its volumes what the image has,
 // as it will when it starts.
-func (e *Engine) attachHere(root int, c *container.Container, m *container.Mount) error {
+func (e *Engine) attachHere(ctx context.Context, root int, c *container.Container, m *container.Mount) error {
 	source, beneath := m.Source, ""
+	var err error
 	switch {
 	case m.Type == container.Volume && m.Dir != "":
 		source = filepath.Join(e.dir(c.ID), m.Dir)
@@ -237,16 +239,15 @@ func (e *Engine) attachHere(root int, c *container.Container, m *container.Mount
 		if err != nil {
 			return ofVolume(err)
 		}
-		answer, err := e.volumeAnswer(v, m)
-		if err != nil {
+		if source, err = e.volumeHere(ctx, root, c, v, m); err != nil {
 			return err
 		}
-		if source, beneath = answer.Source, m.Subpath; source == "" {
-			source = e.volumes().Data(m.Source)
-			if err := e.fillHere(root, m, answer); err != nil {
-				return err
-			}
+		beneath = m.Subpath
+	case m.Type == container.Layers:
+		if source, err = e.layersHere(ctx, c, m); err != nil {
+			return err
 		}
+		beneath = m.Subpath
 	case m.Type != container.Bind:
 		return nil // memory, which it will get when it starts
 	}
@@ -275,6 +276,50 @@ func (e *Engine) attachHere(root int, c *container.Container, m *container.Mount
 	return unix.MoveMount(mount, "", target, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
 }
 
+// volumeHere finds the files of a volume, mounts its file system in this thread's mount namespace if the host hasn't, and fills it.
+func (e *Engine) volumeHere(ctx context.Context, root int, c *container.Container, v *volume.Volume, m *container.Mount) (string, error) {
+	answer, err := e.volumeAnswer(ctx, c, v, m)
+	if err != nil {
+		return "", err
+	}
+	if answer.Source == "" {
+		answer.Source = e.volumes().Data(m.Source)
+	}
+	if answer.Mount != nil {
+		mounted, err := fork.Mounted(answer.Source)
+		if err != nil {
+			return "", err
+		}
+		if !mounted && slices.Contains([]string{"tmpfs", "ramfs"}, answer.Mount.Type) {
+			// What is written there would be gone in a moment: that is refused, as on any mount that can't be written.
+			return answer.Source, fork.Mount(&plan.HostMount{Type: "tmpfs", Source: "tmpfs", Flags: []string{"ro"}, Target: answer.Source})
+		}
+		if !mounted {
+			if err := fork.Mount(answer.Mount); err != nil {
+				return "", err
+			}
+		}
+	}
+	return answer.Source, e.fillHere(root, m, answer)
+}
+
+// layersHere mounts the files of an image in this thread's mount namespace.
+func (e *Engine) layersHere(ctx context.Context, c *container.Container, m *container.Mount) (string, error) {
+	var a spec.Answers
+	if err := e.gatherLayers(c, m, &a); err != nil {
+		return "", err
+	}
+	facts, err := e.Facts(ctx)
+	if err != nil {
+		return "", err
+	}
+	mount, err := spec.ImageMount(e.specInput(c, nil, facts, &a), m)
+	if err != nil {
+		return "", err
+	}
+	return mount.Target, fork.Mount(mount)
+}
+
 func (e *Engine) fillHere(root int, m *container.Mount, answer spec.Volume) error {
 	if answer.Filled || m.NoCopy || m.Subpath != "" {
 		return nil
@@ -290,7 +335,15 @@ func (e *Engine) fillHere(root int, m *container.Mount, answer spec.Volume) erro
 	}
 	source := os.NewFile(uintptr(dir), m.Target)
 	defer source.Close()
-	return fork.FillVolume(e.volumes().Path(m.Source), source)
+	if !answer.Device {
+		return fork.FillVolume(e.volumes().Path(m.Source), source)
+	}
+	data, err := os.Open(answer.Source)
+	if err != nil {
+		return err
+	}
+	defer data.Close()
+	return fork.FillWithin(e.volumes().Path(m.Source), data, source)
 }
 
 // makeTarget makes what a mount needs to be attached to, as a start does.

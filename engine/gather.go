@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path"
@@ -115,7 +116,11 @@ func (e *Engine) gather(ctx context.Context, c *container.Container, img *image.
 	if err := gatherProfile(c, a); err != nil {
 		return nil, err
 	}
-	for _, part := range []func(*container.Container, *spec.Answers) error{e.gatherRootfs, e.gatherMounts, e.gatherDevices} {
+	for _, part := range []func(*container.Container, *spec.Answers) error{
+		e.gatherRootfs,
+		func(c *container.Container, a *spec.Answers) error { return e.gatherMounts(ctx, c, a) },
+		e.gatherDevices,
+	} {
 		if err := part(c, a); err != nil {
 			return nil, err
 		}
@@ -173,11 +178,40 @@ func (e *Engine) gatherRootfs(c *container.Container, a *spec.Answers) error {
 	return nil
 }
 
+// gatherLayers finds the layers of an image that is mounted.
+func (e *Engine) gatherLayers(c *container.Container, m *container.Mount, a *spec.Answers) error {
+	img, err := e.images.Resolve(c.ImageOf(m))
+	if errors.Is(err, image.ErrNotFound) { // only the image that a container is made of is fetched without being asked
+		return invalid("%s: no such image: %s\nhint: fetch it first: glassbox pull %[2]s", m.Origin, m.Source)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", m.Origin, err)
+	}
+	if c.ImageMounts == nil {
+		c.ImageMounts = map[string]string{}
+	}
+	c.ImageMounts[m.Target] = img.ID // whatever becomes of the name
+	dirs := []string{image.BaseLayer}
+	for _, l := range img.Layers {
+		dirs = append(dirs, l.Dir)
+	}
+	if len(dirs) == 1 {
+		return invalid("%s: image %s has no layers, there is nothing to mount", m.Origin, m.Source)
+	}
+	if a.Images == nil {
+		a.Images = map[string][]string{}
+	}
+	a.Images[m.Target] = dirs
+	return nil
+}
+
 // gatherMounts looks whether the sources of bind mounts are there, and whether volumes were in use.
-func (e *Engine) gatherMounts(c *container.Container, a *spec.Answers) error {
+func (e *Engine) gatherMounts(ctx context.Context, c *container.Container, a *spec.Answers) error {
 	for _, m := range c.Mounts() {
 		if m.Type == container.Layers {
-			return unsupported("%s: type=image is not supported yet", m.Origin)
+			if err := e.gatherLayers(c, &m, a); err != nil {
+				return err
+			}
 		}
 		// -v makes a directory where there is none, --mount refuses: Docker's difference, which scripts rely on.
 		if m.Type != container.Bind || m.MakeSource {
@@ -192,7 +226,7 @@ func (e *Engine) gatherMounts(c *container.Container, a *spec.Answers) error {
 		// A volume is filled from the image before its first use only: what a program has deleted there must not come back.
 		a.Used = err == nil && !s.Started.IsZero()
 	}
-	return e.gatherVolumes(c, a)
+	return e.gatherVolumes(ctx, c, a)
 }
 
 func (e *Engine) gatherDevices(c *container.Container, a *spec.Answers) error {

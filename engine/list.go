@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"regexp"
 	"runtime"
@@ -290,7 +291,7 @@ func matches(value, text string) bool {
 	return value == text || err == nil && fits
 }
 
-// ImageUsers returns the names of the containers made from an image. One that can't be read counts as a user of every image: what it needs
+// ImageUsers returns the names of the containers made from an image, or with its files mounted. One that can't be read counts as a user of every image: what it needs
 // is not known, and a layer that is gone can't be had back.
 func (e *Engine) ImageUsers(ctx context.Context, imageID string) []string {
 	var users []string
@@ -319,7 +320,7 @@ func (e *Engine) usedImages(ctx context.Context) (map[string][]string, error) {
 	return used, errors.Join(errs...)
 }
 
-// eachImage tells of each container which image it is made from, or why that can't be read.
+// eachImage tells of each container which image it is made from, and whose files it mounts, or why that can't be read.
 func (e *Engine) eachImage(ctx context.Context, tell func(id, image, name string, err error)) {
 	ids, err := e.ids(false)
 	if err != nil {
@@ -333,6 +334,11 @@ func (e *Engine) eachImage(ctx context.Context, tell func(id, image, name string
 		switch c, err := e.readContainer(id); {
 		case err == nil:
 			tell(id, c.ImageID, c.Name, nil)
+			for _, image := range slices.Compact(slices.Sorted(maps.Values(c.ImageMounts))) {
+				if image != c.ImageID {
+					tell(id, image, c.Name, nil)
+				}
+			}
 		case !errors.Is(err, fs.ErrNotExist): // else it is being made or removed
 			tell(id, "", "", err)
 		}

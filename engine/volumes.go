@@ -5,13 +5,18 @@ import (
 	"errors"
 	"io/fs"
 	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"glassbox/container"
+	"glassbox/fork"
+	"glassbox/plan"
 	"glassbox/spec"
 	"glassbox/state"
 	"glassbox/supervise"
@@ -50,6 +55,9 @@ func (e *Engine) inherit(ctx context.Context, c *container.Container) error {
 			}
 			if m.Dir != "" { // a directory of that container's own
 				m.Type, m.Source, m.Dir = container.Bind, filepath.Join(e.dir(other.ID), m.Dir), ""
+			}
+			if m.Type == container.Layers {
+				m.Source = other.ImageOf(&m)
 			}
 			m.Form, m.Origin, m.ReadOnly = container.FormFrom, mode.Origin, m.ReadOnly || mode.ReadOnly
 			m.NoCopy = m.NoCopy || mode.NoCopy
@@ -108,7 +116,7 @@ func (e *Engine) takeVolumes(c *container.Container) (back func(), err error) {
 }
 
 // gatherVolumes asks what the volumes of a container hold. One that is missing is new, unless the container has been made already.
-func (e *Engine) gatherVolumes(c *container.Container, a *spec.Answers) error {
+func (e *Engine) gatherVolumes(ctx context.Context, c *container.Container, a *spec.Answers) error {
 	store := e.volumes()
 	made := false
 	for _, m := range c.Mounts() {
@@ -134,7 +142,7 @@ func (e *Engine) gatherVolumes(c *container.Container, a *spec.Answers) error {
 		if err != nil {
 			return ofVolume(err)
 		}
-		answer, err := e.volumeAnswer(v, &m)
+		answer, err := e.volumeAnswer(ctx, c, v, &m)
 		if err != nil {
 			return err
 		}
@@ -154,7 +162,7 @@ func originOfMount(m *container.Mount) string {
 }
 
 // volumeAnswer looks where the files of a volume are, and whether there are any.
-func (e *Engine) volumeAnswer(v *volume.Volume, m *container.Mount) (spec.Volume, error) {
+func (e *Engine) volumeAnswer(ctx context.Context, c *container.Container, v *volume.Volume, m *container.Mount) (spec.Volume, error) {
 	var out spec.Volume
 	dir := e.volumes().Data(v.Name)
 	switch {
@@ -169,8 +177,14 @@ func (e *Engine) volumeAnswer(v *volume.Volume, m *container.Mount) (spec.Volume
 		}
 		dir = out.Source
 	case v.FileSystem():
-		return out, unsupported("%s: volume %s is a file system of type %s: only bind is supported yet", originOfMount(m), v.Name,
-			v.Options["type"])
+		out.Source, out.Device = dir, true
+		var err error
+		if out.Mount, err = e.volumeMount(ctx, c, v, m); err != nil {
+			return out, err
+		}
+		if mounted, err := fork.Mounted(dir); err != nil || !mounted {
+			return out, nil //nolint:nilerr // the step that copies looks whether there are files
+		}
 	}
 	f, err := os.Open(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -182,10 +196,42 @@ func (e *Engine) volumeAnswer(v *volume.Volume, m *container.Mount) (spec.Volume
 	defer f.Close()
 	names, _ := f.Readdirnames(1)
 	out.Filled = len(names) > 0
+	if out.Device && fork.HalfWithin(f) {
+		out.Filled = false
+	}
 	if half, err := e.volumes().HalfFilled(v.Name); err != nil || half {
 		out.Filled = false // the step goes on with that
 		return out, err
 	}
+	return out, nil
+}
+
+// volumeMount is how the file system of a volume is mounted: as mount -t TYPE -o OPTIONS DEVICE would, but for helper programs of single
+// file systems, such as mount.nfs. The one thing that all need of those is done here: the kernel takes addresses and no names of servers.
+func (e *Engine) volumeMount(ctx context.Context, c *container.Container, v *volume.Volume, m *container.Mount) (*plan.HostMount, error) {
+	store := e.volumes()
+	out := &plan.HostMount{
+		Type: v.Options["type"], Source: v.Options["device"], Target: store.Data(v.Name), Users: store.Mounts(v.Name), User: c.ID,
+	}
+	words := v.Words()
+	for i, word := range words {
+		host, ok := strings.CutPrefix(word, "addr=")
+		if !ok || net.ParseIP(host) != nil {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+		found, err := net.DefaultResolver.LookupIPAddr(ctx, host)
+		cancel()
+		if err != nil || len(found) == 0 {
+			return nil, invalid("%s: failed to mount local volume: the address of the server of volume %s: %w", originOfMount(m), v.Name, err)
+		}
+		words[i] = "addr=" + found[0].String()
+	}
+	if strings.HasPrefix(out.Type, "nfs") && !slices.ContainsFunc(words, func(s string) bool { return strings.HasPrefix(s, "addr=") }) {
+		return nil, invalid("%s: failed to mount local volume: volume %s has no address of its server: make it with --opt o=addr=SERVER,…",
+			originOfMount(m), v.Name)
+	}
+	out.Flags, out.Options = volume.MountWords(words)
 	return out, nil
 }
 
@@ -194,6 +240,11 @@ func (e *Engine) gatherOwner(m *container.Mount, a *spec.Answers) error {
 	source := m.Source
 	if m.Type == container.Volume {
 		source = e.volumes().Data(m.Source)
+		if v, err := e.volumes().Get(m.Source); err == nil && v.Bound() != "" {
+			source = v.Bound()
+		} else if err == nil && v.FileSystem() {
+			return unsupported("%s: idmap: whose the files of volume %s are is not known before it is mounted", m.Origin, m.Source)
+		}
 	}
 	var st unix.Stat_t
 	if err := unix.Stat(source, &st); err != nil && !(err == unix.ENOENT && (m.Type == container.Volume || m.MakeSource)) {

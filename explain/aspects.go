@@ -90,6 +90,13 @@ func aspects() []aspect {
 			}
 			return out
 		}},
+		{"hostmounts", func(v *View) []string {
+			var out []string
+			for _, m := range v.HostMounts {
+				out = append(out, "the host mounts "+m.String())
+			}
+			return out
+		}},
 		{"tmpfs", func(v *View) []string {
 			var out []string
 			for _, m := range v.UserMounts() {

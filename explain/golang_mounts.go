@@ -52,6 +52,17 @@ func (g *goStep) mounts(op plan.Op) (goLine, bool) {
 			return g.check(append([]string{"unix.Chdir(" + g.lit(o.Dir) + ")"}, args...)...)
 		}
 		return g.text(append(lines, g.packed("check(unix.Mount(", args, "))")...)...)
+	case *plan.HostMount:
+		if !known(o.Flags, hostFlags()) {
+			return g.none()
+		}
+		made := "check(os.MkdirAll(" + g.lit(o.Target) + ", 0o755))"
+		if o.OneByOne() {
+			g.use("layers")
+			return g.text(append([]string{made}, g.packed("layers(", g.lits(append([]string{o.Target}, o.Options...)), ")")...)...)
+		}
+		return g.text(made, "check(unix.Mount("+strings.Join(g.lits([]string{o.Source, o.Target, o.Type}), ", ")+", "+
+			goFlags("MS_", o.Flags)+", "+g.lit(strings.Join(o.Options, ","))+"))")
 	case *plan.RootDir:
 		if slices.ContainsFunc(g.plan.Steps, func(s plan.Step) bool { _, hook := s.Op.(*plan.Hook); return hook }) {
 			return g.none() // until the hooks have run, names of the container are below it

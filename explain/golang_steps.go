@@ -11,7 +11,7 @@ import (
 
 // goFlags joins constants: "nosuid", "nodev" → unix.MS_NOSUID | unix.MS_NODEV.
 func goFlags(prefix string, words []string) string {
-	names := map[string]string{"ro": "RDONLY", "rec": "REC", "iversion": "I_VERSION"}
+	names := map[string]string{"ro": "RDONLY", "rec": "REC", "iversion": "I_VERSION", "sync": "SYNCHRONOUS"}
 	var out []string
 	for _, w := range words {
 		out = append(out, "unix."+prefix+or(names[w], strings.ToUpper(w)))
@@ -33,6 +33,11 @@ func goNamespaces(names []string) string {
 
 func known(words []string, sets ...[]string) bool {
 	return !slices.ContainsFunc(words, func(w string) bool { return !slices.Contains(slices.Concat(sets...), w) })
+}
+
+// hostFlags are the words that mount(2) has flags for, of a file system that the host mounts.
+func hostFlags() []string {
+	return append(goAttrs(), "silent", "iversion", "sync", "dirsync", "lazytime")
 }
 
 func goAttrs() []string {

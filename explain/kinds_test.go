@@ -73,7 +73,10 @@ func howOnly() map[string]bool {
 		"hook.args",                                               // the first is a name
 		"open_tree.fsType", "open_tree.child", "open_tree.mounts", // the last counts with what opened it: TestPolicyGrades
 		"open_tree.readonly", "send-fd.keep", "send-listener.metadata", "send-listener.version",
-		"copy-up.from", "copy-up.to", "copy-up.volume", "open_tree.beneath", // with a path
+		"copy-up.from", "copy-up.to", "copy-up.volume", "copy-up.within",
+		"host-mount.users", "host-mount.user", // whose else it is
+		"host-unmount.target", "host-unmount.users", "host-unmount.user",
+		"open_tree.beneath", // with a path
 		"copy-up.keepMode", "copy-up.uid", "copy-up.gid", "root-unmount.target", "chroot.root", "open-dir.path", "open-dir.else", "open-dir.save",
 		"open.other", "mknod.existing", "mknod.in", "symlink.in", "move_mount.replace", "move_mount.unlocked", "symlink.replace",
 		"symlink.existing", "hook.env", "hook.timeout", "hook.enter", "link-bridge.mtu", "link-veth.bridge", "link-veth.hairpin",

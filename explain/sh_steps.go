@@ -107,6 +107,13 @@ func (s *shell) commands(op plan.Op) ([]string, bool) {
 		}
 		return prepend("(cd "+quote(o.Dir)+" && mount -t overlay"+mountOpts(append(options, o.Options...)...)+" overlay "+quote(o.Target)+")",
 			s.hideRoot()...)
+	case *plan.HostMount:
+		return []string{
+			"mkdir -p " + quote(o.Target),
+			"mount -t " + quote(o.Type) + mountOpts(slices.Concat(o.Flags, o.Options)...) + " " + quote(o.Source) + " " + quote(o.Target),
+		}, true
+	case *plan.HostUnmount:
+		return []string{"umount -l " + quote(o.Target)}, true
 	case *plan.PivotRoot:
 		return say("this is the last thing that happens: see below")
 	case *plan.MoveRoot:

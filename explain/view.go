@@ -37,7 +37,9 @@ type View struct {
 	// origins of the steps, for what is found in the table.
 	origins []string
 	Made    []string // directories that the plan makes on the host, where they are missing
-	Copied  []string // files and links that the plan makes in the container, other than devices
+	// HostMounts are file systems that the host mounts for the container, at a path of the host.
+	HostMounts []Mount
+	Copied     []string // files and links that the plan makes in the container, other than devices
 
 	Devices     []Device
 	DeviceRules []string // "allow c 1:3 rwm", in order; nil if any device may be used
@@ -269,6 +271,11 @@ func (r *reader) step(s plan.Step) bool {
 	case *plan.Overlay:
 		v.Root.Layers, v.Root.Dir, v.Root.Upper = o.Lower, o.Dir, o.Upper
 		v.Root.Mountpoint, v.Root.Options, v.Root.Origin = o.Target, o.Options, s.Origin
+	case *plan.HostMount:
+		v.HostMounts = append(v.HostMounts, Mount{
+			Target: o.Target, Type: o.Type, Source: o.Source, Options: slices.Concat(without(o.Flags, "ro"), o.Options),
+			ReadOnly: slices.Contains(o.Flags, "ro"), Origin: s.Origin,
+		})
 	case *plan.RootMount:
 		v.Root.Source, v.Root.Mountpoint, v.Root.Origin = o.Source, o.Target, s.Origin
 	case *plan.Chroot:
@@ -420,6 +427,7 @@ func (r *reader) step(s plan.Step) bool {
 	case *plan.NameListen:
 		v.Net.Resolver = o.Address
 	case *plan.CgroupRemove, *plan.LinkDelete, *plan.NftUnpublish, *plan.NameRemove, *plan.SystemdStop, *plan.RootUnmount,
+		*plan.HostUnmount,
 		*plan.ResctrlRemove:
 		// What takes something back says nothing of the container.
 	case *plan.CgroupEvacuate, *plan.CgroupOpen, *plan.CgroupJoin, *plan.Release, *plan.Await, *plan.Notify, *plan.Expect, *plan.BindConsole,

@@ -45,6 +45,9 @@ func (x *execution) copyUp(o *plan.CopyUp) error {
 		return nil // there was no directory
 	}
 	if o.Volume != "" {
+		if o.Within {
+			return FillWithin(o.Volume, target, source)
+		}
 		return FillVolume(o.Volume, source)
 	}
 	if o.UID == 0 && o.GID == 0 {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
@@ -21,58 +20,108 @@ const (
 	fillFilled  = "_filled"
 )
 
+// Names of the same directories in one whose files lie elsewhere than in data: they are made within it.
+const (
+	withinFilling = ".glassbox-fill"
+	withinFilled  = ".glassbox-filled"
+)
+
 // FillVolume copies a directory into a volume that is empty. Of several containers that start at once one copies, and the others wait for
 // it by the lock of the volume's directory.
 func FillVolume(volume string, source *os.File) error {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(source.Fd()), &st); err != nil {
-		return err
-	}
-	dir, err := os.OpenFile(volume, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	dir, err := lockVolume(volume)
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
-	for err = unix.EINTR; err == unix.EINTR; {
-		err = unix.Flock(int(dir.Fd()), unix.LOCK_EX)
-	}
-	if err != nil {
-		return fmt.Errorf("lock %s: %w", volume, err)
-	}
 	data, err := openDirAt(int(dir.Fd()), fillData)
 	if err != nil {
 		return err
 	}
 	defer data.Close()
-	filled, err := openDirAt(int(dir.Fd()), fillFilled)
+	return fillPlace{dir, data, fillFilling, fillFilled}.fill(source)
+}
+
+// FillWithin does the same for a volume whose files lie in another directory than its own, such as one of the host's: the copy is prepared
+// there, because only there it can be renamed to its place. Others may write there meanwhile, so no name is followed.
+func FillWithin(volume string, data, source *os.File) error {
+	lock, err := lockVolume(volume)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	return fillPlace{data, data, withinFilling, withinFilled}.fill(source)
+}
+
+// HalfWithin reports whether FillWithin began in a directory, and whoever did so was killed.
+func HalfWithin(data *os.File) bool {
+	var st unix.Stat_t
+	return unix.Fstatat(int(data.Fd()), withinFilled, &st, unix.AT_SYMLINK_NOFOLLOW) == nil ||
+		unix.Fstatat(int(data.Fd()), withinFilling, &st, unix.AT_SYMLINK_NOFOLLOW) == nil
+}
+
+// lockVolume opens a volume's directory and locks it, until it is closed.
+func lockVolume(volume string) (*os.File, error) {
+	dir, err := os.OpenFile(volume, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	for err = unix.EINTR; err == unix.EINTR; {
+		err = unix.Flock(int(dir.Fd()), unix.LOCK_EX)
+	}
+	if err != nil {
+		dir.Close()
+		return nil, fmt.Errorf("lock %s: %w", volume, err)
+	}
+	return dir, nil
+}
+
+// fillPlace is where a copy is prepared, and where it goes.
+type fillPlace struct {
+	dir, data       *os.File
+	filling, filled string // names in dir
+}
+
+func (p fillPlace) fill(source *os.File) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(source.Fd()), &st); err != nil {
+		return err
+	}
+	dir := int(p.dir.Fd())
+	filled, err := openDirAt(dir, p.filled)
 	if err == nil { // by somebody who was killed then
 		defer filled.Close()
-		return moveFilled(dir, filled, data)
+		return p.move(filled)
 	}
 	if !errors.Is(err, unix.ENOENT) {
 		return err
 	}
-	if err := remove.All(filepath.Join(volume, fillFilling)); err != nil {
+	if err := p.remove(p.filling); err != nil {
 		return err
 	}
-	if empty, err := isEmpty(data); err != nil || !empty {
+	if empty, err := isEmpty(p.data); err != nil || !empty {
 		return err
 	}
-	if err := unix.Mkdirat(int(dir.Fd()), fillFilling, 0o700); err != nil {
+	if err := unix.Mkdirat(dir, p.filling, 0o700); err != nil {
 		return err
 	}
-	filling, err := openDirAt(int(dir.Fd()), fillFilling)
+	filling, err := openDirAt(dir, p.filling)
 	if err != nil {
 		return err
 	}
 	defer filling.Close()
 	if err := copyDir(source, filling, &st, true); err != nil {
-		return errors.Join(err, remove.All(filepath.Join(volume, fillFilling))) // on a full disk each byte counts
+		return errors.Join(err, p.remove(p.filling)) // on a full disk each byte counts
 	}
-	if err := unix.Renameat(int(dir.Fd()), fillFilling, int(dir.Fd()), fillFilled); err != nil {
+	if err := unix.Renameat(dir, p.filling, dir, p.filled); err != nil {
 		return err
 	}
-	return moveFilled(dir, filling, data)
+	return p.move(filling)
+}
+
+// remove removes a directory of the copy. It is named by way of the descriptor: where the directory lies, others may have links.
+func (p fillPlace) remove(name string) error {
+	return remove.All(fmt.Sprintf("/proc/self/fd/%d/%s", p.dir.Fd(), name))
 }
 
 // isEmpty reads the beginning of a directory.
@@ -88,8 +137,8 @@ func isEmpty(dir *os.File) (bool, error) {
 	return true, err
 }
 
-// moveFilled renames what has been copied into the volume. Where a container has written something of that name meanwhile, it stays.
-func moveFilled(dir, filled, data *os.File) error {
+// move renames what has been copied into the volume. Where a container has written something of that name meanwhile, it stays.
+func (p fillPlace) move(filled *os.File) error {
 	if _, err := filled.Seek(0, 0); err != nil {
 		return err
 	}
@@ -97,7 +146,7 @@ func moveFilled(dir, filled, data *os.File) error {
 	if err != nil {
 		return err
 	}
-	from, to := int(filled.Fd()), int(data.Fd())
+	from, to := int(filled.Fd()), int(p.data.Fd())
 	for _, name := range names {
 		// A directory can be renamed by who may write to it only; root may.
 		if err := unix.Renameat2(from, name, to, name, unix.RENAME_NOREPLACE); err != nil && err != unix.EEXIST {
@@ -114,5 +163,5 @@ func moveFilled(dir, filled, data *os.File) error {
 	if err := attributes(to, &st, true); err != nil {
 		return err
 	}
-	return remove.All(filepath.Join(dir.Name(), fillFilled))
+	return p.remove(p.filled)
 }

@@ -308,6 +308,8 @@ func Undo(op plan.Op) error {
 		return wire.Undo(op)
 	case *plan.RootUnmount:
 		return rootUnmount(op)
+	case *plan.HostUnmount:
+		return hostUnmount(op)
 	case *plan.NameRemove:
 		return dns.Remove(op.Dir, op.Owner, op.Names, parseAddrs(op.Addresses))
 	}
@@ -454,6 +456,10 @@ func (x *execution) host(op plan.Op) error {
 		return rootMount(o)
 	case *plan.RootUnmount:
 		return rootUnmount(o)
+	case *plan.HostMount:
+		return hostMount(o)
+	case *plan.HostUnmount:
+		return hostUnmount(o)
 	case *plan.NameAdd:
 		return dns.Add(o.Dir, o.Owner, o.Names, parseAddrs(o.Addresses))
 	case *plan.NameRemove:

@@ -23,7 +23,8 @@ var mountFlags = map[string]uintptr{
 	"unbindable": unix.MS_UNBINDABLE, "ro": unix.MS_RDONLY, "nosuid": unix.MS_NOSUID, "nodev": unix.MS_NODEV,
 	"noexec": unix.MS_NOEXEC, "remount": unix.MS_REMOUNT, "noatime": unix.MS_NOATIME, "relatime": unix.MS_RELATIME,
 	"nodiratime": unix.MS_NODIRATIME, "strictatime": unix.MS_STRICTATIME, "nosymfollow": unix.MS_NOSYMFOLLOW,
-	"silent": unix.MS_SILENT, "iversion": unix.MS_I_VERSION,
+	"silent": unix.MS_SILENT, "iversion": unix.MS_I_VERSION, "sync": unix.MS_SYNCHRONOUS, "dirsync": unix.MS_DIRSYNC,
+	"lazytime": unix.MS_LAZYTIME,
 }
 
 // bits joins the flags that words stand for; what says what they are, for an error.

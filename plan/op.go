@@ -136,7 +136,7 @@ func HostNames(op Op) []string {
 func newOp(kind string) Op {
 	for _, family := range [...]func(string) Op{
 		newCgroupOp, newSystemdOp, newResctrlOp, newNamespaceOp, newLanesOp,
-		newRootOp, newMountOp, newFileOp, newSettingOp, newProcessOp,
+		newRootOp, newMountOp, newHostMountOp, newFileOp, newSettingOp, newProcessOp,
 		newDescriptorOp, newTerminalOp, newPrivilegeOp, newExecOp, newLinkOp,
 		newNftOp,
 		newNameOp,

@@ -273,7 +273,10 @@ type CopyUp struct {
 	To   string `json:"to"`
 	// Volume is the directory of a volume, with its files in _data. It is filled if it is empty, and all at once: by way of _fill, which
 	// becomes _filled when it is whole, from where everything is renamed into _data. So what a killed copy left is known for what it is.
-	Volume   string `json:"volume,omitempty"`
+	Volume string `json:"volume,omitempty"`
+	// Within prepares the copy in To itself, by names that begin with a dot, because the volume's files lie elsewhere than in _data: a
+	// directory of the host, a file system that is mounted.
+	Within   bool   `json:"within,omitempty"`
 	KeepMode bool   `json:"keepMode,omitempty"` // the new root has a mode already
 	UID      uint32 `json:"uid,omitempty"`      // who makes the files, before they get their owners: somebody who exists in the
 	GID      uint32 `json:"gid,omitempty"`      // user namespace that the new file system belongs to
@@ -287,7 +290,8 @@ func (o *CopyUp) String() string {
 	if o.UID != 0 || o.GID != 0 {
 		return fmt.Sprintf("copy what is in %s into %s, made by %d:%d", o.From, o.To, o.UID, o.GID)
 	}
-	return "copy what is in " + o.From + " into " + o.To + when(o.Volume != "", ", the volume "+path.Base(o.Volume)+", if that is empty")
+	return "copy what is in " + o.From + " into " + o.To +
+		when(o.Volume != "", ", the volume "+path.Base(o.Volume)+", if that is empty"+when(o.Within, ", prepared there"))
 }
 
 func (*CopyUp) lanes() lanes { return hostLane }

@@ -12,6 +12,7 @@ import (
 	"glassbox/compile"
 	"glassbox/container"
 	"glassbox/host"
+	"glassbox/plan"
 )
 
 // DefaultShmSize is the size of /dev/shm in bytes: Docker's.
@@ -40,8 +41,14 @@ func (w *writer) mounts() error {
 		if m.Origin == "" && m.Form == container.FormImage {
 			m.Origin = "image config"
 		}
-		if m.Type == container.Volume {
+		switch m.Type {
+		case container.Volume:
 			w.volume(&m)
+			continue
+		case container.Layers:
+			if err := w.layers(&m); err != nil {
+				return err
+			}
 			continue
 		}
 		w.mount(asked(&m), m.Origin)
@@ -68,12 +75,57 @@ func (w *writer) volume(m *container.Mount) {
 			copied.Source = path.Join(dir, "_data")
 		}
 		extra = compile.MountExtra{CopyUp: !v.Filled && !m.NoCopy && m.Subpath == "", Beneath: m.Subpath}
-		if extra.CopyUp && !v.Device {
-			extra.Volume = dir
+		extra.Mount = v.Mount
+		if extra.CopyUp {
+			extra.Volume, extra.Within = dir, v.Device
 		}
 	}
 	w.mount(asked(&copied), m.Origin)
 	w.out.Mounts[m.Target] = extra
+}
+
+// layers adds the mount of an image's files.
+func (w *writer) layers(m *container.Mount) error {
+	mount, err := ImageMount(w.Input, m)
+	if err != nil {
+		return err
+	}
+	copied := *m
+	copied.Source = mount.Target
+	w.mount(asked(&copied), m.Origin)
+	w.out.Mounts[m.Target] = compile.MountExtra{Mount: mount, Beneath: m.Subpath}
+	return nil
+}
+
+// ImageMount is how the host mounts the files of an image: its layers as a read-only overlay, in the container's directory.
+func ImageMount(in Input, m *container.Mount) (*plan.HostMount, error) {
+	dirs := in.Answers.Images[m.Target]
+	n := slices.IndexFunc(in.Container.Mounts(), func(o container.Mount) bool { return o.Target == m.Target })
+	mount := &plan.HostMount{
+		Type: "overlay", Source: "overlay", Flags: []string{"ro", "nosuid", "nodev"},
+		Target: path.Join(in.Root, in.Dir, fmt.Sprintf("image%d", n)),
+	}
+	size, special := 0, false
+	var paths []string
+	for _, dir := range slices.Backward(dirs) {
+		dir = path.Join(in.Root, dir)
+		size += len(dir) + 1
+		special = special || strings.ContainsAny(dir, `:,\`)
+		paths = append(paths, dir)
+	}
+	if in.Facts.Kernel.AtLeast(6, 5) {
+		for _, dir := range paths {
+			mount.Options = append(mount.Options, "lowerdir+="+dir)
+		}
+		return mount, nil
+	}
+	const room = 4000 // of the page that mount(2) takes
+	if size > room || special {
+		return nil, container.Unsupported("%s: before Linux 6.5 the %d layers of the image can't be named in the options of one mount", m.Origin,
+			len(dirs))
+	}
+	mount.Options = []string{"lowerdir=" + strings.Join(paths, ":")}
+	return mount, nil
 }
 
 // idMaps gives mounts with idmap their ids: who owns their files on the host, and who the container's user is, change places.
@@ -195,7 +247,7 @@ func asked(m *container.Mount) specs.Mount {
 		return specs.Mount{Destination: m.Target, Type: "tmpfs", Source: "tmpfs", Options: opts}
 	}
 	bind := "rbind"
-	if m.Recursive == container.RecursiveDisabled || m.Type == container.Volume { // nothing is mounted below a volume
+	if m.Recursive == container.RecursiveDisabled || m.Type != container.Bind { // nothing is mounted below a volume
 		bind = "bind"
 	}
 	opts := []string{bind}

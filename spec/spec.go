@@ -52,13 +52,15 @@ type Answers struct {
 	Used           bool                 // the container has run before: volumes of its own directory have what the image has there
 	Volumes        map[string]Volume    // by name; one that is missing is new
 	Owners         map[string][2]uint32 // by the target of a mount with idmap: whose its files are on the host
+	Images         map[string][]string  // by the target of an image's mount: its layers' directories, relative to Root, lowest first
 }
 
 // Volume is what the host says of a volume.
 type Volume struct {
-	Source string // the directory that is mounted; empty: that of a volume without options, below Root
-	Filled bool   // it has files, or begins without what the image has
-	Device bool   // its files lie elsewhere: a copy can't be prepared beside them
+	Source string          // the directory that is mounted; empty: that of a volume without options, below Root
+	Filled bool            // it has files, or begins without what the image has
+	Device bool            // its files lie elsewhere: a copy can't be prepared beside them
+	Mount  *plan.HostMount // a file system that is mounted at Source while containers use it
 }
 
 // Node is a device node of the host.

@@ -181,6 +181,18 @@ func (t *table) clone(i int, source string, recursive bool) (n *node, more []*no
 	return n, more
 }
 
+// hostMount looks for a file system that the host mounted for the container.
+func (v *view) hostMount(o *plan.HostMount) Finding {
+	for _, m := range v.mounts.host {
+		if m.point == o.Target && m.fstype == o.Type {
+			return holds("/proc/self/mountinfo", o.Type+" on "+o.Target)
+		}
+	}
+	return differs("/proc/self/mountinfo", o.Type+" on "+o.Target, "no such mount", cause{
+		why: "somebody has unmounted it, or this program has other mounts than the one that started the container; the container keeps its own",
+	})
+}
+
 // place attaches a node at a path.
 func (t *table) place(i int, n *node, target string, more []*node) {
 	at := path.Clean("/" + target)

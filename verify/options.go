@@ -21,6 +21,9 @@ func (t *table) compareOptions(n *node, m *mount) (wrong []string) {
 		}
 		have[k] = val
 	}
+	if n.fstype == "overlay" && n.inherits != nil {
+		return nil // the clone of one of the host's, which the device names
+	}
 	if n.fstype == "overlay" {
 		return t.compareLayers(n, m, have, layers)
 	}

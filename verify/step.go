@@ -124,7 +124,9 @@ func (v *view) step(i int) (Finding, bool) {
 	case *plan.Mount, *plan.Overlay, *plan.RootMount, *plan.Chroot, *plan.PivotRoot, *plan.MoveRoot, *plan.FSMount, *plan.MoveMount,
 		*plan.Remount, *plan.MaskPath, *plan.ReadonlyPath, *plan.BindConsole:
 		return v.mounts.finding(i), true
-	case *plan.RootUnmount:
+	case *plan.HostMount:
+		return v.hostMount(o), true
+	case *plan.RootUnmount, *plan.HostUnmount:
 		return unseen(noTraceOf, "what takes something back"), true
 	case *plan.RootDir:
 		return unseen(noTraceOf, "the working directory of a moment"), true

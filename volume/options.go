@@ -50,3 +50,27 @@ func (v *Volume) Words() []string {
 
 // FileSystem reports whether the volume is a file system that has to be mounted, such as a tmpfs or a share of another host.
 func (v *Volume) FileSystem() bool { return v.Options["type"] != "" && v.Bound() == "" }
+
+// MountWords parts the words of mount(8)'s -o into those that mount(2) has flags for, and what goes to the file system. Of two that
+// contradict each other the later one counts; words for mount(8) alone are left out.
+func MountWords(words []string) (flags, options []string) {
+	opposites := map[string]string{
+		"rw": "ro", "suid": "nosuid", "dev": "nodev", "exec": "noexec", "atime": "noatime", "diratime": "nodiratime",
+		"async": "sync", "symfollow": "nosymfollow", "norelatime": "relatime", "nostrictatime": "strictatime", "nolazytime": "lazytime",
+		"loud": "silent", "noiversion": "iversion",
+	}
+	known := append(slices.Collect(maps.Values(opposites)), "dirsync")
+	for _, word := range words {
+		other, isOpposite := opposites[word]
+		switch {
+		case isOpposite:
+			flags = slices.DeleteFunc(flags, func(s string) bool { return s == other })
+		case slices.Contains(known, word):
+			flags = append(slices.DeleteFunc(flags, func(s string) bool { return s == word }), word)
+		case slices.Contains([]string{"defaults", "auto", "noauto", "user", "nouser", "_netdev", "nofail"}, word):
+		default:
+			options = append(options, word)
+		}
+	}
+	return flags, options
+}

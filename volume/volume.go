@@ -4,6 +4,7 @@
 //	    volume.json    what the volume is ([Volume])
 //	    _data/         its files, which containers see
 //	    users/ID       an empty file for each container that was made with it
+//	    mounts/ID      an empty file for each container that runs with it, if it is a file system that is mounted on _data
 //	    _fill, _filled what the image has at the volume's place, while it is being copied (package fork)
 //
 // Its one idea: a volume is there or not by one rename. It is made in a directory of another name, and loses its name before its files are
@@ -105,6 +106,9 @@ func (s Store) Path(name string) string { return filepath.Join(s.Dir, name) }
 
 // Data is the directory of a volume's files.
 func (s Store) Data(name string) string { return filepath.Join(s.Dir, name, dataDir) }
+
+// Mounts is the directory of those who need a volume that is a file system, while it is mounted (plan.HostMount).
+func (s Store) Mounts(name string) string { return filepath.Join(s.Dir, name, "mounts") }
 
 // Get reads a volume.
 func (s Store) Get(name string) (*Volume, error) {
@@ -324,6 +328,9 @@ func (s Store) hide(name string, except []string) (gone string, err error) {
 	users = slices.DeleteFunc(users, func(id string) bool { return slices.Contains(except, id) })
 	if len(users) > 0 {
 		return "", fmt.Errorf("remove %s: %w - [%s]", name, ErrInUse, strings.Join(users, ", "))
+	}
+	if err := unix.Unmount(s.Data(name), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && err != unix.EINVAL && err != unix.ENOENT {
+		return "", &os.PathError{Op: "unmount", Path: s.Data(name), Err: err} // a file system whose last user was killed
 	}
 	gone = filepath.Join(s.Dir, ".gone-"+name[:min(len(name), 200)]+fmt.Sprintf("-%d", time.Now().UnixNano()))
 	return gone, os.Rename(s.Path(name), gone)
