@@ -291,8 +291,8 @@ func matches(value, text string) bool {
 	return value == text || err == nil && fits
 }
 
-// ImageUsers returns the names of the containers made from an image, or with its files mounted. One that can't be read counts as a user of every image: what it needs
-// is not known, and a layer that is gone can't be had back.
+// ImageUsers returns the names of the containers made from an image, or with its files mounted. One that can't be read counts as a user of
+// every image: what it needs is not known, and a layer that is gone can't be had back.
 func (e *Engine) ImageUsers(ctx context.Context, imageID string) []string {
 	var users []string
 	e.eachImage(ctx, func(id, image, name string, err error) {
