@@ -6,7 +6,9 @@ GO ?= go
 BUILD = CGO_ENABLED=0 GOOS=linux $(GO) build -trimpath -buildvcs=false
 # The runtime's own first instruction: see cmd/glassbox-runtime/entry_amd64.s.
 ENTRY = -E main.entry
-PROGRAMS = glassbox glassbox-runtime glassbox-api
+PROGRAMS = glassbox glassbox-runtime glassbox-api glassbox-build
+# The builder is a module of its own, so that BuildKit and what it needs are no dependencies of the others: docs/dependencies.md.
+BUILDER = cmd/glassbox-build
 GOFUMPT = mvdan.cc/gofumpt@v0.12.0
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
@@ -19,11 +21,13 @@ build:
 	@mkdir -p bin
 	GOARCH=amd64 $(BUILD) -ldflags '-s -w' -o bin/ ./cmd/glassbox ./cmd/glassbox-api
 	GOARCH=amd64 $(BUILD) -ldflags '-s -w $(ENTRY)' -o bin/ ./cmd/glassbox-runtime
+	cd $(BUILDER) && GOARCH=amd64 $(BUILD) -ldflags '-s -w' -o '$(CURDIR)/bin/' .
 
 arm64:
 	@mkdir -p bin/arm64
 	GOARCH=arm64 $(BUILD) -ldflags '-s -w' -o bin/arm64/ ./cmd/glassbox ./cmd/glassbox-api
 	GOARCH=arm64 $(BUILD) -ldflags '-s -w $(ENTRY)' -o bin/arm64/ ./cmd/glassbox-runtime
+	cd $(BUILDER) && GOARCH=arm64 $(BUILD) -ldflags '-s -w' -o '$(CURDIR)/bin/arm64/' .
 
 # Manual pages, and completions for bash, zsh and fish, as they go below PREFIX/share.
 man:
@@ -64,9 +68,9 @@ script: setup build
 # Two machines at a time, one of them v2, which takes longest.
 BESIDE = v1 v1-alone v2-alone
 test-vm: setup build
-	@mkdir -p build; export VM='$(VM)'; \
-	(bad=0; for machine in $(BESIDE); do test/vm.sh $$machine || bad=1; done; exit $$bad) >build/vm.log 2>&1 & beside=$$!; \
-	test/vm.sh v2; bad=$$?; wait $$beside || bad=1; cat build/vm.log; [ -n "$$QUICK" ] || test/boot.sh v2 || bad=1; exit $$bad
+	@mkdir -p out; export VM='$(VM)'; \
+	(bad=0; for machine in $(BESIDE); do test/vm.sh $$machine || bad=1; done; exit $$bad) >out/vm.log 2>&1 & beside=$$!; \
+	test/vm.sh v2; bad=$$?; wait $$beside || bad=1; cat out/vm.log; [ -n "$$QUICK" ] || test/boot.sh v2 || bad=1; exit $$bad
 
 # The part of it to which cgroups and the kernel make a difference. Processor time on v1 is what `make test` measures on a host with both.
 test-vm-quick: export QUICK = 1
@@ -95,6 +99,6 @@ fuzz:
 	done
 
 clean:
-	rm -rf bin build
+	rm -rf bin out
 
 .PHONY: all build arm64 man install demo setup test conformance script test-vm test-vm-quick bench lint fuzz clean

@@ -10,23 +10,6 @@ import (
 	"glassbox/host"
 )
 
-// defaultDevices are allowed after the rules of the configuration, which usually begin with a denial of everything: every
-// container has these devices (runtime-spec, config-linux.md, default devices), and mknod alone opens nothing.
-func defaultDevices() []specs.LinuxDeviceCgroup {
-	return []specs.LinuxDeviceCgroup{
-		cgroup.Allow("c", -1, -1, "m"),
-		cgroup.Allow("b", -1, -1, "m"),
-		cgroup.Allow("c", 1, 3, "rwm"),    // null
-		cgroup.Allow("c", 1, 5, "rwm"),    // zero
-		cgroup.Allow("c", 1, 7, "rwm"),    // full
-		cgroup.Allow("c", 1, 8, "rwm"),    // random
-		cgroup.Allow("c", 1, 9, "rwm"),    // urandom
-		cgroup.Allow("c", 5, 0, "rwm"),    // tty
-		cgroup.Allow("c", 5, 2, "rwm"),    // ptmx
-		cgroup.Allow("c", 136, -1, "rwm"), // terminals below /dev/pts
-	}
-}
-
 // setDefaults adds what every container gets: a cgroup of its own, and its devices.
 func (r *Runtime) setDefaults(spec *specs.Spec, id string, facts *host.Facts) error {
 	l := spec.Linux
@@ -58,7 +41,7 @@ func (r *Runtime) setDefaults(spec *specs.Spec, id string, facts *host.Facts) er
 			r.warn("/linux/resources/devices/%d: %s is allowed all the same: every container has it (config-linux.md, default devices)", i, name)
 		}
 	}
-	l.Resources.Devices = append(l.Resources.Devices, defaultDevices()...)
+	l.Resources.Devices = append(l.Resources.Devices, cgroup.DefaultDevices()...)
 	return nil
 }
 
@@ -82,7 +65,7 @@ type namedDevice struct {
 	major, minor int64 // minor -1: every one
 }
 
-// namedDevices are the character devices of defaultDevices by their usual names (Linux, admin-guide/devices.txt).
+// namedDevices are the character devices of cgroup.DefaultDevices by their usual names (Linux, admin-guide/devices.txt).
 func namedDevices() []namedDevice {
 	return []namedDevice{
 		{"/dev/null", 1, 3},

@@ -35,6 +35,23 @@ func Allow(kind string, major, minor int64, access string) specs.LinuxDeviceCgro
 	return d
 }
 
+// DefaultDevices are allowed after the rules of the configuration, which usually begin with a denial of everything: every
+// container has these devices (runtime-spec, config-linux.md, default devices), and mknod alone opens nothing.
+func DefaultDevices() []specs.LinuxDeviceCgroup {
+	return []specs.LinuxDeviceCgroup{
+		Allow("c", -1, -1, "m"),
+		Allow("b", -1, -1, "m"),
+		Allow("c", 1, 3, "rwm"),    // null
+		Allow("c", 1, 5, "rwm"),    // zero
+		Allow("c", 1, 7, "rwm"),    // full
+		Allow("c", 1, 8, "rwm"),    // random
+		Allow("c", 1, 9, "rwm"),    // urandom
+		Allow("c", 5, 0, "rwm"),    // tty
+		Allow("c", 5, 2, "rwm"),    // ptmx
+		Allow("c", 136, -1, "rwm"), // terminals below /dev/pts
+	}
+}
+
 // The kernel's bits (BPF_DEVCG_ACC_*).
 const (
 	mknod = 1 << iota

@@ -105,6 +105,7 @@ func table() []entry {
 		{"rename", containers, (*app).renameCommand},
 		{"rm", containers, (*app).rmCommand},
 		{"autostart", containers, (*app).autostartCommand},
+		{"build", images, (*app).buildCommand},
 		{"pull", images, (*app).pullCommand},
 		{"push", images, (*app).pushCommand},
 		{"login", images, (*app).loginCommand},

@@ -88,14 +88,7 @@ func (s *Store) loadOne(ctx context.Context, t *tarIndex, it packed, po *PullOpt
 	src := &tarSource{t: t, names: map[string]string{}}
 	doc := it.doc
 	if doc == nil {
-		doc = &document{image: &v1.Manifest{
-			Versioned: specs.Versioned{SchemaVersion: 2},
-			MediaType: v1.MediaTypeImageManifest,
-			Config: v1.Descriptor{
-				MediaType: v1.MediaTypeImageConfig, Digest: digest.Digest(digestOf(it.rawConfig)), Size: int64(len(it.rawConfig)),
-			},
-			Layers: make([]v1.Descriptor, len(it.layers)),
-		}}
+		doc = &document{image: newManifest(it.rawConfig, len(it.layers))}
 	}
 	config, err := parseConfig(it.rawConfig, doc.image)
 	if err != nil {
@@ -129,6 +122,18 @@ func (s *Store) loadOne(ctx context.Context, t *tarIndex, it packed, po *PullOpt
 		l.Names = append(l.Names, r.Familiar())
 	}
 	return l, nil
+}
+
+// newManifest is a manifest that is made here, for a config and so many layers.
+func newManifest(rawConfig []byte, layers int) *v1.Manifest {
+	return &v1.Manifest{
+		Versioned: specs.Versioned{SchemaVersion: 2},
+		MediaType: v1.MediaTypeImageManifest,
+		Config: v1.Descriptor{
+			MediaType: v1.MediaTypeImageConfig, Digest: digest.Digest(digestOf(rawConfig)), Size: int64(len(rawConfig)),
+		},
+		Layers: make([]v1.Descriptor, layers),
+	}
 }
 
 // asLoad gives an error of the pull's code the name of what is done here.

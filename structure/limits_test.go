@@ -60,7 +60,8 @@ func sources(t *testing.T) (out []source) {
 		}
 		rel, _ := filepath.Rel("..", path)
 		if d.IsDir() {
-			if name := d.Name(); rel != "." && (strings.HasPrefix(name, ".") || name == "testdata" || rel == "build" || rel == "bin") {
+			if name := d.Name(); rel != "." && (strings.HasPrefix(name, ".") || name == "testdata" || rel == "out" || rel == "bin" ||
+				strings.HasPrefix(rel, "build/")) {
 				return filepath.SkipDir
 			}
 			return nil

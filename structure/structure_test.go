@@ -108,8 +108,8 @@ func parse(t *testing.T) []file {
 		rel, _ := filepath.Rel(root, path)
 		if d.IsDir() {
 			// The test folder holds programs for tests, which may import what they like.
-			if name := d.Name(); path != root && (strings.HasPrefix(name, ".") || name == "testdata" || rel == "test" || rel == "build" ||
-				rel == "bin") {
+			if name := d.Name(); path != root && (strings.HasPrefix(name, ".") || name == "testdata" || rel == "test" || rel == "out" ||
+				rel == "bin" || strings.HasPrefix(rel, "build/")) {
 				return filepath.SkipDir
 			}
 			return nil

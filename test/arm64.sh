@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 packages=("$@")
 [[ $# != 0 ]] || packages=(signals seccomp host cgroup fork)
-dir=$PWD/build/arm64
+dir=$PWD/out/arm64
 export CGO_ENABLED=0
 
 for program in qemu-system-aarch64:qemu-system-arm busybox:busybox-static apt-get:apt go:golang; do

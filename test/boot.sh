@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 hierarchy=${1:-v2}
 vm=${VM:-../shared/vm/vm}
-dir=build/boot-$hierarchy
+dir=out/boot-$hierarchy
 "$vm" build
 rm -rf "$dir"
 mkdir -p "$dir/qemu"

@@ -4,7 +4,7 @@
 # `test/setup.sh test`; with jq and gcc. What they set of the kernel stays in the scripts' machines.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-dir=$(realpath -m "${1:-build/newer}")
+dir=$(realpath -m "${1:-out/newer}")
 buildkit=v0.25.2 nerdctl=v2.1.2 crio=v1.34.0 critools=v1.34.0
 # shellcheck source=test/callers.sh
 . test/callers.sh

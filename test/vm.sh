@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 hierarchy=${1%-alone} alone=${1#v?}
 vm=${VM:-../shared/vm/vm}
-dir=build/vm-$1
+dir=out/vm-$1
 shift
 if [[ -z ${QUICK:-} && ($# == 0 || $* == *Callers*) ]]; then
 	export VM_CACHE=${VM_CACHE:-$HOME/.cache/vm-callers}

@@ -1,0 +1,413 @@
+package build
+
+import (
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Words are the flags of a build as they were typed.
+type Words struct {
+	Context                               string
+	Dockerfile                            string
+	Tags                                  []string
+	Target                                string
+	Args, Labels                          []string
+	NoCache                               bool
+	NoCacheFilter                         []string
+	Pull                                  bool
+	Platforms                             []string
+	Secrets, SSH                          []string
+	Network                               string
+	AddHosts                              []string
+	CacheFrom, CacheTo                    []string
+	Outputs                               []string
+	Push, Load                            bool
+	Contexts, Allow, Attests, Annotations []string
+	Provenance, SBOM                      string
+	Ulimits                               []string
+	ShmSize                               string
+	CgroupParent                          string
+	Check                                 bool
+	Call                                  string
+	Progress                              string
+	Quiet                                 bool
+	MetadataFile, IIDFile                 string
+	Trace                                 string
+}
+
+// Progresses are the values of --progress.
+func Progresses() []string { return []string{"auto", "plain", "tty", "rawjson", "quiet", "none"} }
+
+// Request reads the words. getenv answers for variables of the caller (ok: it is set), for --build-arg NAME.
+func (w *Words) Request(getenv func(string) (string, bool)) (*Request, error) {
+	r := &Request{
+		Context: w.Context, Dockerfile: w.Dockerfile, Tags: w.Tags, Target: w.Target, NoCache: w.NoCache, Pull: w.Pull,
+		Network: w.Network, AddHosts: w.AddHosts, Ulimits: w.Ulimits, CgroupParent: w.CgroupParent, Progress: w.Progress, Quiet: w.Quiet,
+		MetadataFile: w.MetadataFile, IIDFile: w.IIDFile, Trace: w.Trace,
+		NoCacheFilter: commas(w.NoCacheFilter), Platforms: commas(w.Platforms), Allow: commas(w.Allow),
+	}
+	if r.Dockerfile == "-" && r.Context == "-" {
+		return nil, errors.New("invalid argument: can't use stdin for both build context and dockerfile")
+	}
+	if !slices.Contains(Progresses(), w.Progress) {
+		return nil, fmt.Errorf("--progress %s: it is one of %s", w.Progress, strings.Join(Progresses(), ", "))
+	}
+	if w.Progress == "quiet" || w.Progress == "none" {
+		r.Quiet = true
+	}
+	if !slices.Contains([]string{"", "default", "none", "host"}, w.Network) {
+		return nil, fmt.Errorf("--network %s: it is default, none or host; a build step can't be on a network of your own", w.Network)
+	}
+	for _, part := range []func(*Words, *Request, func(string) (string, bool)) error{
+		variables, secrets, caches, outputs, calls, attests, sizes,
+	} {
+		if err := part(w, r, getenv); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+func commas(words []string) (out []string) {
+	for _, w := range words {
+		for s := range strings.SplitSeq(w, ",") {
+			if s = strings.TrimSpace(s); s != "" {
+				out = append(out, s)
+			}
+		}
+	}
+	return out
+}
+
+func variables(w *Words, r *Request, getenv func(string) (string, bool)) error {
+	r.Args, r.Labels, r.Contexts = map[string]string{}, map[string]string{}, map[string]string{}
+	for _, text := range w.Args {
+		key, value, ok := strings.Cut(text, "=")
+		if key == "" {
+			return fmt.Errorf("--build-arg %q: it has the form NAME=VALUE, or NAME for the variable of that name", text)
+		}
+		if !ok {
+			if value, ok = getenv(key); !ok { // as with Docker: one that isn't set is left out
+				continue
+			}
+		}
+		r.Args[key] = value
+	}
+	for _, text := range w.Labels {
+		key, value, _ := strings.Cut(text, "=")
+		if key == "" {
+			return fmt.Errorf("--label %q: it has the form NAME=VALUE", text)
+		}
+		r.Labels[key] = value
+	}
+	for _, text := range w.Contexts {
+		key, value, ok := strings.Cut(text, "=")
+		if !ok || key == "" || value == "" {
+			return fmt.Errorf("--build-context %q: it has the form NAME=PATH, with a directory, a URL, docker-image://NAME or oci-layout://DIR", text)
+		}
+		r.Contexts[key] = value
+	}
+	for _, text := range w.Annotations {
+		key, value, ok := strings.Cut(text, "=")
+		if !ok || key == "" {
+			return fmt.Errorf("--annotation %q: it has the form NAME=VALUE", text)
+		}
+		if r.Annotations == nil {
+			r.Annotations = map[string]string{}
+		}
+		r.Annotations[key] = value
+	}
+	for _, text := range w.AddHosts {
+		if host, _, ok := cutHost(text); !ok || host == "" {
+			return fmt.Errorf("--add-host %q: it has the form NAME:ADDRESS", text)
+		}
+	}
+	return nil
+}
+
+// cutHost cuts NAME:ADDRESS or NAME=ADDRESS.
+func cutHost(text string) (host, ip string, ok bool) {
+	if i := strings.IndexAny(text, "=:"); i >= 0 {
+		return text[:i], strings.Trim(text[i+1:], "[]"), text[i+1:] != ""
+	}
+	return "", "", false
+}
+
+// Hosts are the further names of a build in the form that the front end takes: NAME=ADDRESS, with commas.
+func (r *Request) Hosts() string {
+	var out []string
+	for _, text := range r.AddHosts {
+		host, ip, _ := cutHost(text)
+		out = append(out, host+"="+ip)
+	}
+	return strings.Join(out, ",")
+}
+
+// fields cuts a value of the form KEY=VALUE,KEY=VALUE, in which quotation marks are those of CSV.
+func fields(flag, text string) ([][2]string, error) {
+	list, err := csv.NewReader(strings.NewReader(text)).Read()
+	if err != nil {
+		return nil, fmt.Errorf("%s %q: %w", flag, text, err)
+	}
+	var out [][2]string
+	for _, f := range list {
+		key, value, _ := strings.Cut(f, "=")
+		out = append(out, [2]string{strings.TrimSpace(key), value})
+	}
+	return out, nil
+}
+
+func secrets(w *Words, r *Request, _ func(string) (string, bool)) error {
+	for _, text := range w.Secrets {
+		list, err := fields("--secret", text)
+		if err != nil {
+			return err
+		}
+		var s Secret
+		kind := ""
+		for _, f := range list {
+			switch strings.ToLower(f[0]) {
+			case "id":
+				s.ID = f[1]
+			case "source", "src":
+				s.File = f[1]
+			case "env":
+				s.Env = f[1]
+			case "type":
+				if kind = f[1]; kind != "file" && kind != "env" {
+					return fmt.Errorf("--secret %q: unsupported secret type %q: it is file or env", text, kind)
+				}
+			default:
+				return fmt.Errorf("--secret %q: unexpected key %q: there are id, src, env and type", text, f[0])
+			}
+		}
+		if kind == "env" && s.Env == "" {
+			s.Env, s.File = s.File, ""
+		}
+		if s.ID == "" {
+			return fmt.Errorf("--secret %q: it has no id", text)
+		}
+		r.Secrets = append(r.Secrets, s)
+	}
+	for _, text := range w.SSH {
+		id, paths, _ := strings.Cut(text, "=")
+		s := SSH{ID: id}
+		for p := range strings.SplitSeq(paths, ",") {
+			switch {
+			case p == "raw=true":
+				s.Raw = true
+			case p == "raw=false", p == "":
+			default:
+				s.Paths = append(s.Paths, p)
+			}
+		}
+		if s.ID == "" {
+			return fmt.Errorf("--ssh %q: it has the form default, or ID=SOCKET or ID=KEY[,KEY…]", text)
+		}
+		r.SSH = append(r.SSH, s)
+	}
+	return nil
+}
+
+// typed reads type=T,key=value…; bare is the type of a value without "=".
+func typed(flag, text, bareType, bareKey string) (Typed, error) {
+	if !strings.Contains(text, "=") && bareType != "" {
+		return Typed{bareType, map[string]string{bareKey: text}}, nil
+	}
+	list, err := fields(flag, text)
+	if err != nil {
+		return Typed{}, err
+	}
+	t := Typed{Attrs: map[string]string{}}
+	for _, f := range list {
+		if f[0] == "type" {
+			t.Type = f[1]
+		} else {
+			t.Attrs[f[0]] = f[1]
+		}
+	}
+	if t.Type == "" {
+		return t, fmt.Errorf("%s %q: type is required (type=…)", flag, text)
+	}
+	return t, nil
+}
+
+// need refuses a type that isn't there, and one that lacks an attribute.
+func need(flag, text string, t Typed, kinds map[string]string) error {
+	attr, ok := kinds[t.Type]
+	if !ok {
+		var names []string
+		for k := range kinds {
+			names = append(names, k)
+		}
+		slices.Sort(names)
+		return fmt.Errorf("%s %q: type %q is not there: it is one of %s", flag, text, t.Type, strings.Join(names, ", "))
+	}
+	if attr != "" && t.Attrs[attr] == "" {
+		return fmt.Errorf("%s %q: type=%s needs %s=…", flag, text, t.Type, attr)
+	}
+	return nil
+}
+
+func caches(w *Words, r *Request, _ func(string) (string, bool)) error {
+	for _, text := range w.CacheFrom {
+		t, err := typed("--cache-from", text, "registry", "ref")
+		if err == nil {
+			err = need("--cache-from", text, t, map[string]string{"registry": "ref", "local": "src"})
+		}
+		if err != nil {
+			return err
+		}
+		r.CacheFrom = append(r.CacheFrom, t)
+	}
+	for _, text := range w.CacheTo {
+		t, err := typed("--cache-to", text, "registry", "ref")
+		if err == nil {
+			err = need("--cache-to", text, t, map[string]string{"registry": "ref", "local": "dest", "inline": ""})
+		}
+		if err != nil {
+			return err
+		}
+		r.CacheTo = append(r.CacheTo, t)
+	}
+	return nil
+}
+
+func outputs(w *Words, r *Request, _ func(string) (string, bool)) error {
+	for _, text := range w.Outputs {
+		var t Typed
+		var err error
+		switch {
+		case text == "-":
+			t = Typed{"tar", map[string]string{"dest": "-"}}
+		default:
+			t, err = typed("--output", text, "local", "dest")
+		}
+		if err == nil {
+			err = need("--output", text, t, map[string]string{
+				"local": "dest", "tar": "", "oci": "", "docker": "", "image": "", "registry": "", "cacheonly": "",
+			})
+		}
+		if err != nil {
+			return err
+		}
+		r.Outputs = append(r.Outputs, t)
+	}
+	if w.Push {
+		r.Outputs = append(r.Outputs, Typed{"registry", map[string]string{}})
+	}
+	if w.Load {
+		r.Outputs = append(r.Outputs, Typed{"docker", map[string]string{}})
+	}
+	stdout := 0
+	for i := range r.Outputs {
+		if o := &r.Outputs[i]; o.Type == "tar" || o.Type == "oci" {
+			if o.Attrs["dest"] == "" {
+				o.Attrs["dest"] = "-"
+			}
+		}
+		if r.Outputs[i].Attrs["dest"] == "-" {
+			if r.Outputs[i].Type == "local" {
+				return errors.New("--output type=local: dest is a directory; type=tar,dest=- writes to standard output")
+			}
+			stdout++
+		}
+		if o := r.Outputs[i]; o.Type == "registry" && len(r.Tags) == 0 && o.Attrs["name"] == "" {
+			return errors.New("tag is needed when pushing to registry: give one with -t")
+		}
+	}
+	if stdout > 1 {
+		return errors.New("--output: only one can be written to standard output")
+	}
+	return nil
+}
+
+func calls(w *Words, r *Request, _ func(string) (string, bool)) error {
+	call := w.Call
+	if w.Check {
+		if call != "" && call != "build" && call != "check" && call != "lint" {
+			return fmt.Errorf("--check is --call=check, and --call=%s is something else", call)
+		}
+		call = "check"
+	}
+	name, rest, _ := strings.Cut(call, ",")
+	for f := range strings.SplitSeq(rest, ",") {
+		if v, ok := strings.CutPrefix(f, "format="); ok {
+			if r.Format = v; v != "json" && v != "text" {
+				return fmt.Errorf("--call %s: the format is text or json", call)
+			}
+		}
+	}
+	switch name {
+	case "", "build":
+	case "check", "lint":
+		r.Call = "check"
+	case "outline", "targets":
+		r.Call = name
+	default:
+		return fmt.Errorf("--call %s: it is build, check, outline or targets", call)
+	}
+	return nil
+}
+
+func attests(w *Words, r *Request, _ func(string) (string, bool)) error {
+	add := func(kind, attrs string) {
+		if r.Attests == nil {
+			r.Attests = map[string]string{}
+		}
+		r.Attests[kind] = attrs
+	}
+	for _, text := range w.Attests {
+		t, err := typed("--attest", text, "", "")
+		if err == nil {
+			err = need("--attest", text, t, map[string]string{"provenance": "", "sbom": ""})
+		}
+		if err != nil {
+			return err
+		}
+		_, attrs, _ := strings.Cut(text, ",")
+		add(t.Type, attrs)
+	}
+	for flag, value := range map[string]string{"provenance": w.Provenance, "sbom": w.SBOM} {
+		switch on, err := strconv.ParseBool(value); {
+		case value == "":
+		case err == nil && on:
+			add(flag, "")
+		case err == nil:
+			delete(r.Attests, flag)
+		default:
+			add(flag, value)
+		}
+	}
+	return nil
+}
+
+func sizes(w *Words, r *Request, _ func(string) (string, bool)) (err error) {
+	if w.ShmSize == "" {
+		return nil
+	}
+	if r.ShmSize, err = Bytes(w.ShmSize); err != nil {
+		return fmt.Errorf("--shm-size %s: %w", w.ShmSize, err)
+	}
+	return nil
+}
+
+// Bytes reads a size: a number with one of the units b, k, m, g, t in powers of 1024, as Docker's flags have them.
+func Bytes(text string) (int64, error) {
+	s := strings.TrimSuffix(strings.TrimSuffix(strings.ToLower(text), "ib"), "b")
+	factor := int64(1)
+	if s != "" {
+		if n := strings.IndexByte("kmgt", s[len(s)-1]); n >= 0 {
+			factor, s = int64(1)<<(10*(n+1)), s[:len(s)-1]
+		}
+	}
+	f, err := strconv.ParseFloat(s, 64)
+	if err != nil || f < 0 || f*float64(factor) > 1<<62 {
+		return 0, errors.New("it is a number with a unit, as in 512m")
+	}
+	return int64(f * float64(factor)), nil
+}

@@ -1,0 +1,172 @@
+package cli
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
+
+	"glassbox/build"
+)
+
+func (a *app) buildCommand() *cobra.Command {
+	w := &build.Words{Progress: "auto"}
+	cmd := &cobra.Command{
+		Use:   "build [OPTIONS] PATH|URL|-",
+		Short: "Make an image by a Dockerfile",
+		Long: `Make an image by a Dockerfile, with BuildKit's solver. Each RUN is a plan that a small process executes.
+
+The context is a directory, an archive, the URL of a git repository or an archive, or - for standard input (an archive, or a Dockerfile
+alone). Without -f it is the file Dockerfile in the context, or Containerfile. No daemon is needed; the build cache is kept below --root.`,
+		Example: `  glassbox build -t app .
+  glassbox build -t app --target test --build-arg VERSION=2 -f docker/Dockerfile .
+  glassbox build --secret id=token,src=token.txt --output type=local,dest=out .
+  echo 'FROM busybox' | glassbox build -t empty -`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return &usageError{fmt.Errorf("'%s' requires 1 argument: the directory with the Dockerfile", cmd.CommandPath())}
+			}
+			return nil
+		},
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			return nil, cobra.ShellCompDirectiveFilterDirs
+		},
+		RunE: func(_ *cobra.Command, args []string) error {
+			w.Context = args[0]
+			r, err := w.Request(a.lookup)
+			if err != nil {
+				return &usageError{err}
+			}
+			return a.builder("build", &build.Order{Build: r})
+		},
+	}
+	buildFlags(cmd.Flags(), w)
+	return cmd
+}
+
+// buildFlags are docker build's, and buildx's.
+func buildFlags(fs *pflag.FlagSet, w *build.Words) {
+	fs.StringVarP(&w.Dockerfile, "file", "f", "", "Dockerfile `file`; - is standard input (default: Dockerfile or Containerfile in the context)")
+	fs.VarP(list{&w.Tags}, "tag", "t", "Name, as in NAME[:TAG]")
+	fs.StringVar(&w.Target, "target", "", "Build up to this `stage`")
+	fs.Var(list{&w.Args}, "build-arg", "Value of an ARG: NAME=VALUE, or NAME for the variable of that name")
+	fs.Var(list{&w.Labels}, "label", "Label of the image: NAME=VALUE")
+	fs.BoolVar(&w.NoCache, "no-cache", false, "Take nothing from the cache")
+	fs.Var(list{&w.NoCacheFilter}, "no-cache-filter", "Take nothing from the cache in these stages")
+	fs.BoolVar(&w.Pull, "pull", false, "Ask the registries for newer images than those that are here")
+	fs.Var(list{&w.Platforms}, "platform", "Platform of the result, as in linux/arm64")
+	fs.Var(list{&w.Secrets}, "secret", "Secret for RUN --mount=type=secret: id=ID[,src=FILE|,env=NAME]")
+	fs.Var(list{&w.SSH}, "ssh", "Agent or keys for RUN --mount=type=ssh: default, or ID=SOCKET or ID=KEY,KEY")
+	fs.StringVar(&w.Network, "network", "", "Network of RUN: default, none or host")
+	fs.Var(list{&w.AddHosts}, "add-host", "Line of /etc/hosts while building: NAME:ADDRESS")
+	fs.Var(list{&w.CacheFrom}, "cache-from", "Further cache: NAME, type=registry,ref=NAME or type=local,src=DIR")
+	fs.Var(list{&w.CacheTo}, "cache-to", "Where the cache goes: type=registry,ref=NAME, type=local,dest=DIR or type=inline")
+	fs.VarP(list{&w.Outputs}, "output", "o", "Where the result goes: type=image, docker, oci, tar, local or registry, with dest=; DIR is type=local")
+	fs.BoolVar(&w.Push, "push", false, "Push the result: --output type=registry")
+	fs.BoolVar(&w.Load, "load", false, "Put the result into the image store, which is what happens anyway: --output type=docker")
+	fs.Var(list{&w.Contexts}, "build-context", "Further context: NAME=DIR, URL, docker-image://NAME or oci-layout://DIR")
+	fs.Var(list{&w.Allow}, "allow", "Allow what a Dockerfile can't just take: network.host, security.insecure")
+	fs.Var(list{&w.Attests}, "attest", "Attestation: type=provenance or type=sbom, with attributes")
+	fs.StringVar(&w.Provenance, "provenance", "", "Short for --attest type=provenance")
+	fs.StringVar(&w.SBOM, "sbom", "", "Short for --attest type=sbom")
+	fs.Lookup("provenance").NoOptDefVal, fs.Lookup("sbom").NoOptDefVal = "true", "true"
+	fs.Var(list{&w.Annotations}, "annotation", "Annotation of the image's manifest: NAME=VALUE")
+	fs.Var(list{&w.Ulimits}, "ulimit", "Limit of RUN's processes: NAME=SOFT[:HARD]")
+	fs.StringVar(&w.ShmSize, "shm-size", "", "Size of /dev/shm for RUN")
+	fs.StringVar(&w.CgroupParent, "cgroup-parent", "", "Cgroup below which RUN's are made")
+	fs.BoolVar(&w.Check, "check", false, "Look for mistakes in the Dockerfile, and build nothing: --call check")
+	fs.StringVar(&w.Call, "call", "build", "What is done: build, check, outline or targets; with ,format=json")
+	fs.StringVar(&w.Progress, "progress", w.Progress, "How progress is shown: "+strings.Join(build.Progresses(), ", "))
+	fs.BoolVarP(&w.Quiet, "quiet", "q", false, "Print the image's ID and nothing else")
+	fs.StringVar(&w.MetadataFile, "metadata-file", "", "Write what the build answers into a JSON `file`")
+	fs.StringVar(&w.IIDFile, "iidfile", "", "Write the image's ID into a `file`")
+}
+
+// lookup is a variable of the caller's environment.
+func (a *app) lookup(name string) (string, bool) {
+	for i := len(a.environ) - 1; i >= 0; i-- {
+		if v, ok := strings.CutPrefix(a.environ[i], name+"="); ok {
+			return v, true
+		}
+	}
+	return "", false
+}
+
+// builderProgram is the name of the program that has the builder.
+const builderProgram = "glassbox-build"
+
+// builder becomes the program that has the builder, in a mount namespace of its own: what it mounts goes with it, however it ends.
+func (a *app) builder(verb string, o *build.Order) error {
+	if err := a.checkRuntime(); err != nil {
+		return err
+	}
+	program, err := a.beside(builderProgram)
+	if err != nil {
+		return err
+	}
+	o.Debug = a.debug
+	o.Runtime = a.runtimePath()
+	if o.Root, err = filepath.Abs(a.root); err != nil {
+		return err
+	}
+	if o.State, err = filepath.Abs(a.state); err != nil {
+		return err
+	}
+	if os.Geteuid() != 0 {
+		return errors.New("building needs root so far: run it with sudo")
+	}
+	if err := order(o); err != nil {
+		return err
+	}
+	runtime.LockOSThread() // execve takes the calling thread's namespaces
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("a mount namespace for the builder: %w", err)
+	}
+	// What the host mounts from now on is seen there, and nothing that is mounted there comes back (mount_namespaces(7)).
+	if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
+		return fmt.Errorf("a mount namespace for the builder: %w", err)
+	}
+	return fmt.Errorf("start %s: %w", program, unix.Exec(program, []string{builderProgram, verb}, a.environ))
+}
+
+// order makes a file in memory with what is to be done the descriptor that the builder reads. Secrets are in neither: it names where they are.
+func order(o *build.Order) error {
+	data, err := json.Marshal(o)
+	if err != nil {
+		return err
+	}
+	fd, err := unix.MemfdCreate("order", unix.MFD_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("the builder's order: %w", err)
+	}
+	if _, err := unix.Pwrite(fd, data, 0); err != nil {
+		return fmt.Errorf("the builder's order: %w", err)
+	}
+	if fd == build.OrderFD {
+		_, err = unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0)
+		return err
+	}
+	return unix.Dup3(fd, build.OrderFD, 0)
+}
+
+// beside finds one of glassbox's programs: beside this one, or in PATH.
+func (a *app) beside(name string) (string, error) {
+	if self, err := os.Executable(); err == nil {
+		beside := filepath.Join(filepath.Dir(self), name)
+		if _, err := os.Stat(beside); err == nil {
+			return beside, nil
+		}
+	}
+	if found, err := exec.LookPath(name); err == nil {
+		return found, nil
+	}
+	return "", fmt.Errorf("there is no program %s beside this one, nor in PATH: it is what builds images, and comes with glassbox (make install)", name)
+}

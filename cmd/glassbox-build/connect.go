@@ -1,0 +1,122 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/containerd/containerd/v2/defaults"
+	"github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/util/grpcerrors"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/test/bufconn"
+)
+
+// link is a client of a builder: of one in this process, or of one that serves at a socket.
+type link struct {
+	*client.Client
+	close func() error
+}
+
+func (l *link) Close() error {
+	l.Client.Close()
+	return l.close()
+}
+
+// connect opens the builder in this process, or finds the one that serves. While another process builds it waits: BuildKit's files are for
+// one process at a time.
+func connect(ctx context.Context, p place, waiting func()) (*link, error) {
+	if err := os.MkdirAll(p.dir(), 0o700); err != nil {
+		return nil, err
+	}
+	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
+		lock, err := p.lock()
+		if err == nil {
+			return embed(ctx, p, lock)
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, err
+		}
+		if l, err := dial(ctx, p.socket()); err == nil {
+			return l, nil
+		}
+		if waiting != nil {
+			waiting()
+			waiting = nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(pause):
+		}
+	}
+}
+
+// lock takes the lock of the builder's root. The kernel gives it back when this process ends in whatever way.
+func (p place) lock() (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(p.dir(), "lock"), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock %s: %w", p.dir(), err)
+	}
+	return f, nil
+}
+
+// socket is where a builder serves that stays.
+func (p place) socket() string { return filepath.Join(p.State, "build.sock") }
+
+func dial(ctx context.Context, socket string) (*link, error) {
+	conn, err := net.Dial("unix", socket)
+	if err != nil {
+		return nil, err
+	}
+	conn.Close()
+	c, err := client.New(ctx, "unix://"+socket)
+	if err != nil {
+		return nil, err
+	}
+	return &link{c, func() error { return nil }}, nil
+}
+
+// embed opens the builder in this process.
+func embed(ctx context.Context, p place, lock *os.File) (*link, error) {
+	// The controller outlives the context of a build that is interrupted, to write down what is done.
+	b, err := open(context.WithoutCancel(ctx), p)
+	if err != nil {
+		lock.Close()
+		return nil, err
+	}
+	listener := bufconn.Listen(1 << 20)
+	server := newServer()
+	b.controller.Register(server)
+	go server.Serve(listener)
+	end := func() error {
+		server.Stop()
+		listener.Close()
+		err := b.Close()
+		lock.Close()
+		return err
+	}
+	c, err := client.New(ctx, "unix:///in-memory", client.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+		return listener.DialContext(ctx)
+	}))
+	if err != nil {
+		return nil, errors.Join(err, end())
+	}
+	return &link{c, end}, nil
+}
+
+func newServer() *grpc.Server {
+	return grpc.NewServer(
+		grpc.UnaryInterceptor(grpcerrors.UnaryServerInterceptor), grpc.StreamInterceptor(grpcerrors.StreamServerInterceptor),
+		grpc.MaxRecvMsgSize(defaults.DefaultMaxRecvMsgSize), grpc.MaxSendMsgSize(defaults.DefaultMaxSendMsgSize),
+	)
+}

@@ -1,0 +1,222 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/containerd/containerd/v2/core/diff/apply"
+	ctdmetadata "github.com/containerd/containerd/v2/core/metadata"
+	ctdsnapshot "github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/plugins/content/local"
+	"github.com/containerd/containerd/v2/plugins/diff/walking"
+	"github.com/containerd/containerd/v2/plugins/snapshots/overlay"
+	"github.com/containerd/platforms"
+	"github.com/moby/buildkit/cache/metadata"
+	"github.com/moby/buildkit/cache/remotecache"
+	inlinecache "github.com/moby/buildkit/cache/remotecache/inline"
+	localcache "github.com/moby/buildkit/cache/remotecache/local"
+	registrycache "github.com/moby/buildkit/cache/remotecache/registry"
+	"github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/control"
+	"github.com/moby/buildkit/exporter"
+	"github.com/moby/buildkit/exporter/containerimage"
+	"github.com/moby/buildkit/frontend"
+	"github.com/moby/buildkit/frontend/gateway"
+	"github.com/moby/buildkit/session"
+	containerdsnapshot "github.com/moby/buildkit/snapshot/containerd"
+	"github.com/moby/buildkit/solver"
+	"github.com/moby/buildkit/solver/bboltcachestorage"
+	"github.com/moby/buildkit/util/db/boltutil"
+	"github.com/moby/buildkit/util/leaseutil"
+	"github.com/moby/buildkit/util/resolver"
+	"github.com/moby/buildkit/version"
+	"github.com/moby/buildkit/worker"
+	"github.com/moby/buildkit/worker/base"
+	wlabel "github.com/moby/buildkit/worker/label"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+	bolt "go.etcd.io/bbolt"
+
+	"glassbox/image"
+)
+
+// builder is an open builder: BuildKit's controller over a root directory of which this process has the lock.
+type builder struct {
+	place
+	images     *image.Store
+	controller *control.Controller
+	sessions   *session.Manager
+	exec       *planExecutor
+}
+
+// worker is BuildKit's, with one exporter more.
+type buildWorker struct {
+	*base.Worker
+	images *image.Store
+	writer *containerimage.ImageWriter
+}
+
+// Exporter knows "moby", which puts an image into glassbox's own store; buildx's docker driver asks for it by that name.
+func (w *buildWorker) Exporter(name string, sm *session.Manager) (exporter.Exporter, error) {
+	if name == exporterStore {
+		return &storeExporter{w}, nil
+	}
+	return w.Worker.Exporter(name, sm)
+}
+
+const (
+	snapshotter = "overlayfs"
+	namespace   = "buildkit" // of records in containerd's stores
+)
+
+// open opens the builder's root. The caller holds its lock.
+func open(ctx context.Context, p place) (*builder, error) {
+	images, err := image.Open(p.Root)
+	if err != nil {
+		return nil, err
+	}
+	images.State = p.State
+	b := &builder{place: p, images: images}
+	root := p.dir()
+	if err := os.MkdirAll(root, 0o700); err != nil {
+		return nil, err
+	}
+	if b.exec, err = newExecutor(p); err != nil {
+		return nil, err
+	}
+	w, err := b.worker(ctx, root)
+	if err != nil {
+		return nil, err
+	}
+	workers := &worker.Controller{}
+	if err := workers.Add(w); err != nil {
+		return nil, err
+	}
+	if b.sessions, err = session.NewManager(); err != nil {
+		return nil, err
+	}
+	gatewayFrontend, err := gateway.NewGatewayFrontend(workers.Infos(), nil)
+	if err != nil {
+		return nil, err
+	}
+	cache, err := bboltcachestorage.NewStore(filepath.Join(root, "cache.db"))
+	if err != nil {
+		return nil, err
+	}
+	history, err := boltutil.SafeOpen(filepath.Join(root, "history.db"), 0o600, boltOptions())
+	if err != nil {
+		return nil, err
+	}
+	hosts := resolver.NewRegistryConfig(nil)
+	b.controller, err = control.NewController(control.Opt{
+		SessionManager:   b.sessions,
+		WorkerController: workers,
+		Frontends: map[string]frontend.Frontend{
+			"dockerfile.v0": dockerfileFrontend(workers.Infos()),
+			"gateway.v0":    &builtIn{gatewayFrontend, dockerfileFrontend(workers.Infos())},
+		},
+		CacheManager: solver.NewCacheManager(ctx, "local", cache, worker.NewCacheResultStorage(workers)),
+		ResolveCacheExporterFuncs: map[string]remotecache.ResolveCacheExporterFunc{
+			"registry": registrycache.ResolveCacheExporterFunc(b.sessions, hosts),
+			"local":    localcache.ResolveCacheExporterFunc(b.sessions),
+			"inline":   inlinecache.ResolveCacheExporterFunc(),
+		},
+		ResolveCacheImporterFuncs: map[string]remotecache.ResolveCacheImporterFunc{
+			"registry": registrycache.ResolveCacheImporterFunc(b.sessions, w.ContentStore(), hosts),
+			"local":    localcache.ResolveCacheImporterFunc(b.sessions),
+		},
+		Entitlements:   []string{"network.host", "security.insecure"},
+		HistoryDB:      history,
+		CacheStore:     cache,
+		LeaseManager:   w.LeaseManager(),
+		ContentStore:   w.ContentStore(),
+		GarbageCollect: w.GarbageCollect,
+		GracefulStop:   ctx.Done(),
+	})
+	return b, err
+}
+
+func boltOptions() *bolt.Options {
+	return &bolt.Options{FreelistType: bolt.FreelistMapType, NoFreelistSync: true}
+}
+
+// worker is what runs steps and keeps their results: snapshots, contents, records.
+func (b *builder) worker(ctx context.Context, root string) (*buildWorker, error) {
+	snapshots, err := overlay.NewSnapshotter(filepath.Join(root, "snapshots"), overlay.AsynchronousRemove)
+	if err != nil {
+		return nil, err
+	}
+	content, err := local.NewStore(filepath.Join(root, "content"))
+	if err != nil {
+		return nil, err
+	}
+	db, err := boltutil.Open(filepath.Join(root, "containerdmeta.db"), 0o600, boltOptions())
+	if err != nil {
+		return nil, err
+	}
+	meta := ctdmetadata.NewDB(db, content, map[string]ctdsnapshot.Snapshotter{snapshotter: snapshots})
+	if err := meta.Init(ctx); err != nil {
+		return nil, err
+	}
+	own := &localImages{store: b.images, Store: meta.ContentStore()}
+	contents := containerdsnapshot.NewContentStore(own, namespace)
+	records, err := metadata.NewStore(filepath.Join(root, "metadata_v2.db"))
+	if err != nil {
+		return nil, err
+	}
+	id, err := base.ID(root)
+	if err != nil {
+		return nil, err
+	}
+	opt := base.WorkerOpt{
+		ID:   id,
+		Root: root,
+		Labels: map[string]string{
+			wlabel.Executor: "glassbox", wlabel.Snapshotter: snapshotter, wlabel.Hostname: hostname(), wlabel.Network: "bridge",
+		},
+		Platforms:        []ocispecs.Platform{platforms.Normalize(platforms.DefaultSpec())},
+		GCPolicy:         gcPolicy(root),
+		BuildkitVersion:  client.BuildkitVersion{Package: version.Package, Version: version.Version, Revision: version.Revision},
+		Executor:         b.exec,
+		Snapshotter:      containerdsnapshot.NewSnapshotter(snapshotter, meta.Snapshotter(snapshotter), namespace, nil),
+		ContentStore:     contents,
+		Applier:          apply.NewFileSystemApplier(contents),
+		Differ:           walking.NewWalkingDiff(contents),
+		ImageStore:       own.names(),
+		RegistryHosts:    resolver.NewRegistryConfig(nil),
+		LeaseManager:     leaseutil.WithNamespace(ctdmetadata.NewLeaseManager(meta), namespace),
+		GarbageCollect:   meta.GarbageCollect,
+		MetadataStore:    records,
+		ContentMetadata:  db,
+		MountPoolRoot:    filepath.Join(root, "cachemounts"),
+	}
+	w, err := base.NewWorker(ctx, opt)
+	if err != nil {
+		return nil, err
+	}
+	writer, err := containerimage.NewImageWriter(containerimage.WriterOpt{
+		Snapshotter: opt.Snapshotter, ContentStore: opt.ContentStore, Applier: opt.Applier, Differ: opt.Differ,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &buildWorker{w, b.images, writer}, nil
+}
+
+func (b *builder) Close() error {
+	err := b.controller.Close()
+	if err != nil && !errors.Is(err, context.Canceled) {
+		return fmt.Errorf("close the builder: %w", err)
+	}
+	return nil
+}
+
+func hostname() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return "unknown"
+	}
+	return name
+}
