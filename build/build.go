@@ -1,5 +1,5 @@
-// Package build says what a build is asked for, as typed data: flags in Docker's and buildx's words become a [Request], which glassbox hands
-// to the program that has the builder (glassbox-build), and what the builder tells of itself comes back as the types of this package.
+// Package build says what a build is asked for, as typed data: flags in Docker's and buildx's words become a [Request], which glassbox
+// hands to the program that has the builder (glassbox-build), and what the builder tells of itself comes back as the types of this package.
 //
 // Its one idea: BuildKit is in one program, and all that the others need to know of a build is plain data and pure functions. The package
 // reads flags and checks them; it opens no file and starts nothing.

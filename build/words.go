@@ -107,7 +107,7 @@ func variables(w *Words, r *Request, getenv func(string) (string, bool)) error {
 	for _, text := range w.Contexts {
 		key, value, ok := strings.Cut(text, "=")
 		if !ok || key == "" || value == "" {
-			return fmt.Errorf("--build-context %q: it has the form NAME=PATH, with a directory, a URL, docker-image://NAME or oci-layout://DIR", text)
+			return fmt.Errorf("--build-context %q: it has the form NAME=DIR, NAME=URL, NAME=docker-image://IMAGE or NAME=oci-layout://DIR", text)
 		}
 		r.Contexts[key] = value
 	}

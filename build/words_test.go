@@ -43,8 +43,10 @@ func TestRequest(t *testing.T) {
 		{"cache-from", r.CacheFrom, []Typed{{"registry", map[string]string{"ref": "reg/x"}}, {"local", map[string]string{"src": "/c"}}}},
 		{"cache-to", r.CacheTo, []Typed{{"inline", map[string]string{}}}},
 		{"outputs", r.Outputs, []Typed{
-			{"local", map[string]string{"dest": "out"}}, {"tar", map[string]string{"dest": "-"}},
-			{"oci", map[string]string{"dest": "x.tar"}}, {"registry", map[string]string{}},
+			{"local", map[string]string{"dest": "out"}},
+			{"tar", map[string]string{"dest": "-"}},
+			{"oci", map[string]string{"dest": "x.tar"}},
+			{"registry", map[string]string{}},
 		}},
 		{"hosts", r.Hosts(), "a=1.2.3.4,b=::1"},
 		{"attests", r.Attests, map[string]string{"sbom": ""}},

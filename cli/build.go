@@ -54,7 +54,7 @@ alone). Without -f it is the file Dockerfile in the context, or Containerfile. N
 
 // buildFlags are docker build's, and buildx's.
 func buildFlags(fs *pflag.FlagSet, w *build.Words) {
-	fs.StringVarP(&w.Dockerfile, "file", "f", "", "Dockerfile `file`; - is standard input (default: Dockerfile or Containerfile in the context)")
+	fs.StringVarP(&w.Dockerfile, "file", "f", "", "Dockerfile `file`; - is standard input (default: Dockerfile or Containerfile)")
 	fs.VarP(list{&w.Tags}, "tag", "t", "Name, as in NAME[:TAG]")
 	fs.StringVar(&w.Target, "target", "", "Build up to this `stage`")
 	fs.Var(list{&w.Args}, "build-arg", "Value of an ARG: NAME=VALUE, or NAME for the variable of that name")
@@ -69,7 +69,8 @@ func buildFlags(fs *pflag.FlagSet, w *build.Words) {
 	fs.Var(list{&w.AddHosts}, "add-host", "Line of /etc/hosts while building: NAME:ADDRESS")
 	fs.Var(list{&w.CacheFrom}, "cache-from", "Further cache: NAME, type=registry,ref=NAME or type=local,src=DIR")
 	fs.Var(list{&w.CacheTo}, "cache-to", "Where the cache goes: type=registry,ref=NAME, type=local,dest=DIR or type=inline")
-	fs.VarP(list{&w.Outputs}, "output", "o", "Where the result goes: type=image, docker, oci, tar, local or registry, with dest=; DIR is type=local")
+	fs.VarP(list{&w.Outputs}, "output", "o", "Where the result goes: type=image, docker, oci, tar, local or registry, with dest=; "+
+		"DIR is type=local")
 	fs.BoolVar(&w.Push, "push", false, "Push the result: --output type=registry")
 	fs.BoolVar(&w.Load, "load", false, "Put the result into the image store, which is what happens anyway: --output type=docker")
 	fs.Var(list{&w.Contexts}, "build-context", "Further context: NAME=DIR, URL, docker-image://NAME or oci-layout://DIR")
@@ -137,7 +138,7 @@ func (a *app) builder(verb string, o *build.Order) error {
 	return fmt.Errorf("start %s: %w", program, unix.Exec(program, []string{builderProgram, verb}, a.environ))
 }
 
-// order makes a file in memory with what is to be done the descriptor that the builder reads. Secrets are in neither: it names where they are.
+// order makes a file in memory with what is to be done the descriptor that the builder reads. It has no secrets: it names where they are.
 func order(o *build.Order) error {
 	data, err := json.Marshal(o)
 	if err != nil {
@@ -168,5 +169,5 @@ func (a *app) beside(name string) (string, error) {
 	if found, err := exec.LookPath(name); err == nil {
 		return found, nil
 	}
-	return "", fmt.Errorf("there is no program %s beside this one, nor in PATH: it is what builds images, and comes with glassbox (make install)", name)
+	return "", fmt.Errorf("there is no program %s here, nor in PATH: it builds images, and comes with glassbox (make install)", name)
 }

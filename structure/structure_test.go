@@ -31,7 +31,7 @@ const order = "plan, state, host, seccomp, signals < event, systemd, resctrl, co
 	"plan, seccomp < explain < verify; " +
 	"event < volume < supervise; " +
 	"cgroup, network < doctor; cgroup, wire < verify; " +
-	"engine, explain, doctor, verify < tour < cli; engine < api"
+	"engine, explain, doctor, verify < tour < cli; engine < api; build < cli"
 
 // allowed says which of the module's packages each package may import. Tests may import more. A package that isn't listed is a failure: it
 // needs a place in the order first.
@@ -65,6 +65,9 @@ func allowed() map[string][]string {
 	order["tour"] = faces
 	order["cli"] = append(slices.Clone(faces), "tour")
 	order["api"] = append(slices.Clone(below), "image", "engine", "explain")
+	order["build"] = nil
+	order["cli"] = append(order["cli"], "build")
+	order["cmd/glassbox-build"] = append(slices.Clone(below), "image", "build")
 	order["cmd/glassbox"] = []string{"cli"}
 	order["cmd/glassbox-api"] = []string{"api", "engine"}
 	order["cmd/glassbox-runtime"] = append(slices.Clone(below), "cmd/glassbox-runtime")
@@ -78,6 +81,7 @@ func pure() map[string][]string {
 		"plan":      {"os", "os/exec", "syscall", "net", "time", "golang.org/x/sys/unix"},
 		"container": {"os", "os/exec", "syscall", "net", "golang.org/x/sys/unix"},
 		"spec":      {"os", "os/exec", "syscall", "net", "time", "golang.org/x/sys/unix", "math/rand", "crypto/rand"},
+		"build":     {"os", "os/exec", "syscall", "net", "golang.org/x/sys/unix"},
 		"docker":    {"os/exec", "syscall", "net", "golang.org/x/sys/unix"},
 		"explain":   {"os", "os/exec", "syscall", "net", "time", "golang.org/x/sys/unix"},
 	}
@@ -322,5 +326,25 @@ func deps(t *testing.T, program string) []string {
 			t.Fatal(err)
 		}
 		paths = append(paths, p.ImportPath)
+	}
+}
+
+// TestBuildKitHasItsRoom checks that BuildKit is a dependency of the builder's module alone.
+func TestBuildKitHasItsRoom(t *testing.T) {
+	for _, name := range []string{"go.mod", "go.sum"} {
+		text, err := os.ReadFile(filepath.Join("..", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bytes.Contains(text, []byte("github.com/moby/buildkit")) {
+			t.Errorf("%s names BuildKit, which belongs into cmd/glassbox-build/go.mod", name)
+		}
+	}
+	for _, f := range parse(t) {
+		for _, spec := range f.ast.Imports {
+			if strings.HasPrefix(spec.Path.Value, `"github.com/moby/buildkit`) && f.pkg != "cmd/glassbox-build" {
+				t.Errorf("%s imports BuildKit, which cmd/glassbox-build alone may", f.name)
+			}
+		}
 	}
 }

@@ -29,15 +29,14 @@ import (
 	"glassbox/compile"
 	"glassbox/container"
 	"glassbox/host"
+	"glassbox/host/remove"
 	"glassbox/network"
 	"glassbox/plan"
 	"glassbox/seccomp"
-	"glassbox/host/remove"
 	"glassbox/supervise"
 )
 
 // executor is BuildKit's executor.Executor: each RUN is compiled to a plan, and a small process of its own executes that.
-
 
 type planExecutor struct {
 	place
@@ -289,7 +288,7 @@ func (n netNamespace) Set(s *specs.Spec) error {
 	return nil
 }
 
-func (netNamespace) Close() error                                    { return nil }
+func (netNamespace) Close() error                                   { return nil }
 func (netNamespace) Sample() (*resourcestypes.NetworkSample, error) { return nil, nil }
 
 // job is what the process that executes a plan has to do.

@@ -216,4 +216,3 @@ func (i *storeInstance) manifest(ctx context.Context, desc ocispecs.Descriptor) 
 	}
 	return nil, "", errors.New("the result is an index without an image")
 }
-

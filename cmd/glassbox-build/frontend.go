@@ -14,7 +14,9 @@ import (
 	"github.com/moby/buildkit/worker"
 )
 
-func dockerfileFrontend(w worker.Infos) frontend.Frontend { return forwarder.NewGatewayForwarder(w, dockerfile.Build) }
+func dockerfileFrontend(w worker.Infos) frontend.Frontend {
+	return forwarder.NewGatewayForwarder(w, dockerfile.Build)
+}
 
 // builtIn answers for the front end images that this program has built in, `# syntax=docker/dockerfile:1` and later ones of that version:
 // they are the same code, and a build needs no registry for it. All other front ends are pulled and run.

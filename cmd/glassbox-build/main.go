@@ -2,7 +2,7 @@
 // execute it (glassbox-runtime once). It is a program of its own, and a module of its own, so that BuildKit costs nobody else anything.
 //
 // People don't type it: `glassbox build` starts it with an order in memory (package build). It takes the lock of the builder's root, opens
-// the builder in this process, speaks with it over an in-memory connection as buildx does with a daemon, and is gone when the build is over.
+// the builder, speaks with it over an in-memory connection as buildx does with a daemon, and is gone when the build is over.
 // `glassbox-build serve` keeps it open behind a socket, which speaks BuildKit's control API, until nobody has used it for a while.
 //
 // Mounts of builds are made in a mount namespace of the builder's own: when it is killed, the kernel takes them away.

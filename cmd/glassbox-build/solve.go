@@ -68,7 +68,9 @@ func solve(ctx context.Context, p place, r *build.Request) (err error) {
 }
 
 // build solves by the front end. For --call it asks that a question instead.
-func (l *link) build(ctx context.Context, r *build.Request, opt *client.SolveOpt, ch chan *client.SolveStatus) (*client.SolveResponse, error) {
+func (l *link) build(
+	ctx context.Context, r *build.Request, opt *client.SolveOpt, ch chan *client.SolveStatus,
+) (*client.SolveResponse, error) {
 	if r.Call == "" {
 		return l.Solve(ctx, nil, *opt, ch)
 	}
