@@ -438,21 +438,7 @@ func (d *diagnosis) network() {
 			"Nothing has to be set: glassbox switches forwarding on per interface where the host is no router, and guards those.",
 			"RTM_GETNETCONF, net.ipv4.ip_forward")
 	}
-	if len(f.Blocking) > 0 {
-		var commands []string
-		for _, c := range f.Allow {
-			commands = append(commands, d.sudo(c))
-		}
-		d.no(Item{
-			Group: groupNetwork, Name: "other firewalls", Status: Limited, Value: strings.Join(f.Blocking, ", "),
-			Mend:   strings.Join(commands, " && "),
-			Means:  "These chains drop what is forwarded: containers don't reach the outside unless a rule there lets them.",
-			Source: "policies of the forward chains, over netlink",
-		})
-	} else if f.NFTables == "" {
-		d.yes(groupNetwork, "other firewalls", "none drops by default",
-			"Containers reach the outside. Rules of iptables-legacy can't be seen.", "policies of the forward chains, over netlink")
-	}
+	d.firewalls()
 	switch f.Sysctl["net.bridge.bridge-nf-call-iptables"] {
 	case "1":
 		d.no(Item{

@@ -165,8 +165,12 @@ func TestFaults(t *testing.T) {
 		{"no veth", 0, func(f *Facts) { f.Features["veth"] = absent }, "veth", Missing, true, "CONFIG_VETH"},
 		{"no subnet", 0, func(f *Facts) { f.BridgeErr = "no free subnet" }, "default bridge", Missing, true, "see"},
 		{
-			"firewall", 0, func(f *Facts) { f.Blocking, f.Allow = []string{"ip filter FORWARD"}, []string{"iptables -I X"} },
-			"other firewalls", Limited, true, "iptables -I X",
+			"firewall", 0, func(f *Facts) { f.Blocking, f.MendErr = []string{"ip filter FORWARD"}, "permission denied" },
+			"other firewalls", Limited, true, "permission denied",
+		},
+		{
+			"legacy firewall", 0, func(f *Facts) { f.Unseen = []string{"iptables-legacy"} }, "other firewalls", Limited, true,
+			"install iptables",
 		},
 		{
 			"br_netfilter", 0, func(f *Facts) { f.Sysctl["net.bridge.bridge-nf-call-iptables"] = "1" }, "br_netfilter", Limited, true,

@@ -57,8 +57,9 @@ type Facts struct {
 	NFTables  string            // "" if it answers; denied, unasked, or an error
 	Bridge    network.Network
 	BridgeErr string
-	Blocking  []string // chains
-	Allow     []string // commands that help against those
+	Blocking  []string // chains of other firewalls that would drop what is forwarded for the default network
+	Unseen    []string // programs of firewalls that are in use and not installed
+	MendErr   string   // why the networks that run can't be let through again
 
 	Root, State Place
 	Runtime     string
@@ -310,20 +311,33 @@ func (f *Facts) wires(o Options) {
 	case state == loadable || state == "" && noModules == nil: // the question would load the module, or might
 		f.NFTables = unasked
 	default:
-		chains, err := wire.Blocking()
+		rs, err := wire.ReadForeign(unix.NF_INET_FORWARD)
+		rs.Close()
 		if errors.Is(err, unix.EPERM) {
 			f.NFTables = denied
 		} else if err != nil {
 			f.NFTables = err.Error()
 		}
-		f.Blocking = chains
 	}
 	var err error
 	networks := network.Store{Config: filepath.Join(o.Root, "network"), State: filepath.Join(o.State, "network")}
 	if f.Bridge, err = networks.Likely(network.Bridge); err != nil {
 		f.BridgeErr = err.Error()
 	}
-	f.Allow = network.AllowCommands(f.Bridge)
+	for _, op := range f.Bridge.Beside {
+		f.Blocking = append(f.Blocking, "chain "+op.Chain+" of "+op.Where())
+	}
+	for _, program := range wire.Legacy(true) {
+		if _, err := wire.LegacyChain(program, "FORWARD"); errors.Is(err, wire.ErrNoProgram) {
+			f.Unseen = append(f.Unseen, program)
+		}
+	}
+	if f.NFTables == "" || len(f.Unseen) > 0 {
+		// Containers that run are let through again where another firewall has forgotten it.
+		if err := networks.Mend(); err != nil {
+			f.MendErr = err.Error()
+		}
+	}
 }
 
 // features finds out how the kernel has what may be a module of it. In a container neither the modules nor the configuration

@@ -154,7 +154,7 @@ func (e *Engine) networks() network.Store {
 func (e *Engine) repair() error {
 	// Whoever works on a container holds its lock, and the kernel lets go of it when he dies: a lock file that is free is the trace of a
 	// kill.
-	stale, err := state.Unheld(e.locks())
+	stale, some, err := state.Unheld(e.locks())
 	if errors.Is(err, unix.EACCES) {
 		return nil // another user's containers; the verbs will say so
 	}
@@ -166,6 +166,10 @@ func (e *Engine) repair() error {
 	}
 	if err != nil {
 		return fmt.Errorf("repair what a killed process left: %w", err)
+	}
+	if some && os.Geteuid() == 0 {
+		// Another firewall may have been started or reloaded since. That it can't be mended stops no command: doctor says it.
+		_ = e.networks().Mend()
 	}
 	return nil
 }

@@ -432,7 +432,8 @@ func (v *vet) step(s plan.Step) error {
 			return fmt.Errorf("a session keyring with a name is shared with all who know it")
 		}
 		return nil
-	case *plan.LinkBridge, *plan.LinkVeth, *plan.LinkAddress, *plan.RouteDefault, *plan.NftBridge, *plan.NftPublish, *plan.WriteFile:
+	case *plan.LinkBridge, *plan.LinkVeth, *plan.LinkAddress, *plan.RouteDefault, *plan.NftBridge, *plan.NftPublish, *plan.WriteFile,
+		*plan.FirewallAccept:
 		return nil // see wires
 	case *plan.CgroupJoin, *plan.Affinity, *plan.Release, *plan.Await, *plan.Notify, *plan.Expect, *plan.Rlimit, *plan.Umask, *plan.SendFD,
 		*plan.RecvFD,
@@ -486,7 +487,7 @@ func (v *vet) wires() error {
 		case *plan.NftPublish:
 			v.ports = append(v.ports, o.Ports...)
 			have = append(have, o)
-		case *plan.LinkBridge, *plan.RouteDefault, *plan.NftBridge, *plan.WriteFile:
+		case *plan.LinkBridge, *plan.RouteDefault, *plan.NftBridge, *plan.WriteFile, *plan.FirewallAccept:
 			have = append(have, o)
 		}
 	}

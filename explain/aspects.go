@@ -206,7 +206,8 @@ func aspects() []aspect {
 				each("further network: bridge ", v.Net.Others), one(v.Net.Isolated, "no way to the other containers of its network"))
 		}},
 		{"firewall", func(v *View) []string {
-			return one(v.Net.Table != "", "nft table %s for %s, %d rules", v.Net.Table, v.Net.Subnet, len(v.Net.Rules))
+			return slices.Concat(one(v.Net.Table != "", "nft table %s for %s, %d rules", v.Net.Table, v.Net.Subnet, len(v.Net.Rules)),
+				each("let through ", v.Net.Beside))
 		}},
 		{"ports", func(v *View) []string {
 			var out []string

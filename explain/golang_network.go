@@ -43,7 +43,7 @@ func (g *goStep) network(op plan.Op) (goLine, bool) {
 			items = append(items, `"nsenter --net=/proc/"+pid+`+g.lit("/ns/net sysctl -qew "+strings.ReplaceAll(set, "/", ".")))
 		}
 		return goLine{fn: "run", items: append([]string{`""`}, items...), fixed: 1, join: true}, true
-	case *plan.LinkMove:
+	case *plan.LinkMove, *plan.FirewallAccept:
 		if line, ok := g.script(o); ok {
 			return line, true
 		}
@@ -192,7 +192,8 @@ func (g *golang) script(op plan.Op) (goLine, bool) {
 			clean(strings.ReplaceAll(nftBlocks(o.Rules, g.width), "\n", " \x01")),
 		}
 		lines[1] = strings.ReplaceAll(lines[1], ` \x01`, "\n") + "\nEND"
-	case *plan.LinkBridge, *plan.LinkVeth, *plan.LinkMove, *plan.LinkAddress, *plan.RouteDefault, *plan.NftPublish:
+	case *plan.LinkBridge, *plan.LinkVeth, *plan.LinkMove, *plan.LinkAddress, *plan.RouteDefault, *plan.NftPublish,
+		*plan.FirewallAccept:
 		made, ok := (&shell{plan: g.plan, view: g.view, part: "host"}).commands(op)
 		if !ok || len(made) == 0 {
 			return goLine{}, false

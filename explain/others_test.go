@@ -38,7 +38,8 @@ func TestNothingUnsaid(t *testing.T) {
 		"Root.Origin": true, "Root.Dir": true, "Root.Pivoted": true, "Root.Layers": true,
 		"Root.Upper": true, "Root.Source": true, "Net.Bridge": true, "Net.Gateway": true, "Net.Device": true, "Net.Veth": true,
 		"Net.Address": true, "Net.Via": true, "Net.MAC": true, "Net.MTU": true,
-		"Net.Subnet": true, "Net.Table": true, "Net.Settings": true, "Net.Rules": true, "Net.Mode": true, "Net.Loopback": true,
+		"Net.Subnet": true, "Net.Table": true, "Net.Settings": true, "Net.Rules": true, "Net.Beside": true,
+		"Net.Mode": true, "Net.Loopback": true,
 	}
 	for name, write := range formats {
 		out := func(v *View) string {

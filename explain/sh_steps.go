@@ -349,6 +349,8 @@ func (s *shell) commands(op plan.Op) ([]string, bool) {
 			lines = append(lines, "	"+quote(clean(r))+` \`)
 		}
 		return append(lines, "	| nft -f -"), true
+	case *plan.FirewallAccept:
+		return firewallCommands(o), true
 	case *plan.NftPublish:
 		var lines []string
 		for _, p := range o.Ports {
@@ -379,6 +381,39 @@ func (s *shell) commands(op plan.Op) ([]string, bool) {
 		return none()
 	}
 	return none()
+}
+
+// firewallCommands add the rules that aren't there: found by their comment, of which there is one for each link.
+func firewallCommands(o *plan.FirewallAccept) []string {
+	var lines []string
+	for _, r := range o.Rules {
+		if o.Program == "" {
+			lines = append(lines, "nft "+quote(clean(r)))
+			continue
+		}
+		words := strings.Fields(clean(r))
+		for i, w := range words {
+			words[i] = quote(w)
+		}
+		lines = append(lines, strings.Join(words, " "))
+	}
+	if len(lines) == 0 {
+		return nil
+	}
+	have := "nft -a list chain " + quote(o.Family) + " " + quote(o.Table) + " " + quote(o.Chain)
+	comment := "glassbox " + o.Link
+	if o.Program != "" {
+		have, comment = quote(o.Program)+" -w -S "+quote(o.Chain), "glassbox:"+o.Link
+	}
+	return append([]string{"if ! " + have + " | grep -qF " + quote(comment) + "; then"}, append(indented(lines), "fi")...)
+}
+
+func indented(lines []string) []string {
+	out := make([]string, len(lines))
+	for i, l := range lines {
+		out[i] = "	" + l
+	}
+	return out
 }
 
 // tasks is the file of a cgroup to join by: the plan opens v1's tasks, and the directory of v2.

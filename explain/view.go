@@ -146,6 +146,7 @@ type Net struct {
 	Subnet   string
 	Table    string
 	Rules    []string
+	Beside   []string // chains of other firewalls that it is let through
 	Ports    []plan.PortRule
 	Loopback bool     // lo is up
 	Others   []string // the bridges of its further networks
@@ -420,6 +421,8 @@ func (r *reader) step(s plan.Step) bool {
 		if v.Net.Table == "" {
 			v.Net.Table, v.Net.Subnet, v.Net.Rules = o.Table, o.Subnet, o.Rules
 		}
+	case *plan.FirewallAccept:
+		v.Net.Beside = append(v.Net.Beside, "chain "+o.Chain+" of "+o.Where())
 	case *plan.NftPublish:
 		v.Net.Ports = append(v.Net.Ports, o.Ports...)
 	case *plan.NameAdd:

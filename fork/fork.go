@@ -465,7 +465,7 @@ func (x *execution) host(op plan.Op) error {
 	case *plan.NameRemove:
 		return Undo(o)
 	case *plan.LinkBridge, *plan.LinkVeth, *plan.LinkMove, *plan.LinkDelete, *plan.LinkAddress, *plan.RouteDefault, *plan.NftBridge,
-		*plan.NftPublish, *plan.NftUnpublish, *plan.NameListen:
+		*plan.NftPublish, *plan.NftUnpublish, *plan.NameListen, *plan.FirewallAccept:
 		if x.wire == nil {
 			x.wire = wire.Open(func() (int, error) {
 				if fd, ok := x.fds["ns:network"]; ok {

@@ -77,7 +77,7 @@ func (s Store) open(name string, claim bool) (Network, error) {
 		return n, fmt.Errorf("routes: %w", err)
 	}
 	// The bridge is made with the MTU. Routes to it are no matter: it has none yet, or they are left out.
-	if n.MTU, n.Opened, err = outside(c, routes, own, filepath.Join(s.State, "opened.json"), claim); err != nil {
+	if n.MTU, n.Opened, n.Uplinks, err = outside(c, routes, own, filepath.Join(s.State, "opened.json"), claim); err != nil {
 		return n, err
 	}
 	if n.FixedMTU > 0 {
@@ -94,10 +94,14 @@ func (s Store) open(name string, claim bool) (Network, error) {
 		}
 	}
 	if !fits {
-		mtu, opened := n.MTU, n.Opened
+		mtu, opened, uplinks := n.MTU, n.Opened, n.Uplinks
 		n, err = s.choose(c, n, claim)
-		n.MTU, n.Opened = mtu, opened
+		n.MTU, n.Opened, n.Uplinks = mtu, opened, uplinks
 	}
+	if err != nil {
+		return n, err
+	}
+	n.Beside, err = beside(n)
 	return n, err
 }
 
@@ -460,17 +464,24 @@ func nameservers() []netip.Prefix {
 
 // outside returns the smallest MTU of the interfaces that the host has routes over, and those of them that glassbox has to
 // switch forwarding on for, or has done so before. Where the host is a router anyway (ip_forward is 1), there are none.
-func outside(c *wire.Conn, routes []wire.Route, own int, file string, remember bool) (mtu int, opened []string, err error) {
+func outside(c *wire.Conn, routes []wire.Route, own int, file string, remember bool) (
+	mtu int, opened, uplinks []string, err error,
+) {
 	const lo = 1
 	all, dev, err := c.Forwarding()
 	if err != nil {
-		return 0, nil, fmt.Errorf("forwarding: %w", err)
+		return 0, nil, nil, fmt.Errorf("forwarding: %w", err)
 	}
 	var before, now []string
 	if err := readJSON(file, &before); err != nil {
-		return 0, nil, err
+		return 0, nil, nil, err
 	}
-	seen := map[int]bool{}
+	seen, ways := map[int]bool{}, map[int]bool{} // ways: to everywhere
+	for _, r := range routes {
+		for _, i := range r.Links {
+			ways[i] = ways[i] || r.Destination.Bits() == 0
+		}
+	}
 	mtu = 1500
 	for _, r := range routes {
 		if r.Table == unix.RT_TABLE_LOCAL || r.Type != unix.RTN_UNICAST {
@@ -485,12 +496,15 @@ func outside(c *wire.Conn, routes []wire.Route, own int, file string, remember b
 			if errors.Is(err, unix.ENODEV) {
 				continue
 			} else if err != nil {
-				return 0, nil, fmt.Errorf("link %d: %w", i, err)
+				return 0, nil, nil, fmt.Errorf("link %d: %w", i, err)
 			}
 			// Only ways to everywhere count, and nothing below what every host of IPv4 must take (RFC 791): a VPN's 1400 is worth keeping, a
 			// broken 68 isn't.
 			if l.MTU >= 576 && r.Destination.Bits() == 0 {
 				mtu = min(mtu, l.MTU)
+			}
+			if l.Kind != "bridge" || ways[i] { // other bridges are others' networks
+				uplinks = append(uplinks, l.Name)
 			}
 			if !all && (!dev[i] || slices.Contains(before, l.Name)) {
 				now = append(now, l.Name)
@@ -511,8 +525,9 @@ func outside(c *wire.Conn, routes []wire.Route, own int, file string, remember b
 	// Remembered, because after we switch it on an interface looks like one that the administrator opened.
 	if remember && !slices.Equal(before, now) {
 		if err := writeJSON(file, now); err != nil {
-			return 0, nil, err
+			return 0, nil, nil, err
 		}
 	}
-	return mtu, now, nil
+	slices.Sort(uplinks)
+	return mtu, now, uplinks, nil
 }

@@ -38,7 +38,8 @@
 //
 // An interface that appears while containers run is opened by the next start of a container.
 //
-// A drop in any table is final: a firewall of the host that drops forwarded packets drops ours, too. wire.Blocking names it.
+// A drop in any table is final: a firewall of the host that drops forwarded packets drops ours, too, and is told not to: see
+// beside_linux.go.
 //
 // # What containers can't reach
 //

@@ -64,6 +64,11 @@ func bridge(n Network, e Endpoint, w *writer) {
 	w.add(&plan.NftBridge{Table: n.Table(), Bridge: n.Link, Subnet: subnet.Prefix.String(), Rules: Rules(n)}, from,
 		"The firewall of the bridge: containers leave with the host's address, only published ports are let in, and the host's own "+
 			"loopback stays out of reach.")
+	for _, op := range n.Beside {
+		w.add(op, from,
+			"This firewall would drop what is forwarded for the network, whatever other tables accept: a drop is final in netfilter. What "+
+				"these rules let in, the network's own table still judges.")
+	}
 	w.add(bridgeOf(n), from,
 		"A switch inside the kernel that all containers of this network are plugged into; the host routes for them (forwarding), lets "+
 			"its own 127.0.0.1 reach their published ports (route_localnet), and listens to no router advertisements from them (disable_ipv6).")

@@ -210,6 +210,9 @@ func (s Store) forget(n Network) error {
 			errs = append(errs, s.forgetTable(n))
 		}
 	}
+	if n.Link != "" {
+		errs = append(errs, wire.DeleteAccepts(n.Link, nil))
+	}
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"glassbox/plan"
 	"glassbox/wire"
 )
 
@@ -46,6 +47,10 @@ type Network struct {
 	// Opened are the interfaces to the outside that glassbox has to switch forwarding on for, because the host is no router
 	// (net.ipv4.ip_forward is 0). Empty where it is one.
 	Opened []string `json:"-"`
+	// Uplinks are the interfaces that lead to the outside: those that the host has routes over, but for bridges of others.
+	Uplinks []string `json:"-"`
+	// Beside are the chains of other firewalls that would drop the network's packets, with what lets it through.
+	Beside []*plan.FirewallAccept `json:"-"`
 }
 
 // Subnet is a range of addresses of a network, and the host's own address in it, which is the containers' router.

@@ -337,40 +337,6 @@ func TestFlows(t *testing.T) {
 	}
 }
 
-func TestBlocking(t *testing.T) {
-	w := newWorld(t, 1, true)
-	w.c1.serve("tcp", ":80", "c1")
-	list := func() (got []string) {
-		t.Helper()
-		var err error
-		w.host.Do(func() { got, err = wire.Blocking() })
-		if err != nil {
-			t.Fatal(err)
-		}
-		return got
-	}
-	if got := list(); got != nil {
-		t.Errorf("without another firewall: got %q", got)
-	}
-	// As Docker does.
-	w.host.Sh("iptables-nft -N DOCKER-USER; iptables-nft -A FORWARD -j DOCKER-USER; iptables-nft -P FORWARD DROP")
-	if got := list(); len(got) != 1 || got[0] != "ip filter FORWARD" {
-		t.Errorf("with a policy of drop: got %q, want ip filter FORWARD", got)
-	}
-	if got := w.outside.ask("tcp", "192.0.2.1:8080", "silence"); got != "silence" {
-		t.Errorf("through a policy of drop: got %q", got)
-	}
-	for _, cmd := range AllowCommands(w.net) {
-		w.host.Sh("%s", strings.Replace(cmd, "iptables", "iptables-nft", 1))
-	}
-	if got := w.outside.ask("tcp", "192.0.2.1:8080", "c1 sees 192.0.2.2"); got != "c1 sees 192.0.2.2" {
-		t.Errorf("after the administrator's commands: got %q", got)
-	}
-	if got := w.c1.ask("tcp", "192.0.2.2:1", "refused"); got != "refused" {
-		t.Errorf("after the administrator's commands, to the outside: got %q", got)
-	}
-}
-
 // heard sends a datagram to the host and returns the source that the host sees, or "silence".
 func (w *world) heard(from *namespace, addr, want string) string {
 	var l net.PacketConn

@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"glassbox/container"
-	"glassbox/wire"
 
 	"golang.org/x/sys/unix"
 )
@@ -66,9 +65,6 @@ func Reserve(ports []container.Port) (fds []int, err error) {
 }
 
 func reserve(p container.Port, port uint16) (fd int, chosen uint16, err error) {
-	if p.HostIP.IsValid() && !p.HostIP.Is4() {
-		return -1, 0, fmt.Errorf("address %s: %w", p.HostIP, wire.ErrIPv6)
-	}
 	fd, err = bind(p, port, false)
 	if err == unix.EADDRINUSE && p.Proto == "tcp" {
 		// Closed connections of a server that just ended (TIME_WAIT) also count as use, for a minute. With SO_REUSEADDR they
@@ -84,6 +80,9 @@ func reserve(p container.Port, port uint16) (fd int, chosen uint16, err error) {
 		unix.Close(fd)
 		return -1, 0, err
 	}
+	if sa, ok := sa.(*unix.SockaddrInet6); ok {
+		return fd, uint16(sa.Port), nil
+	}
 	return fd, uint16(sa.(*unix.SockaddrInet4).Port), nil
 }
 
@@ -95,15 +94,22 @@ func bind(p container.Port, port uint16, reuse bool) (int, error) {
 	case "sctp":
 		proto = unix.IPPROTO_SCTP
 	}
-	fd, err := unix.Socket(unix.AF_INET, typ|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, proto)
+	family, sa := unix.AF_INET, unix.Sockaddr(&unix.SockaddrInet4{Port: int(port)})
+	switch {
+	case p.HostIP.Is6():
+		family, sa = unix.AF_INET6, &unix.SockaddrInet6{Port: int(port), Addr: p.HostIP.As16()}
+	case p.HostIP.IsValid():
+		sa = &unix.SockaddrInet4{Port: int(port), Addr: p.HostIP.As4()}
+	}
+	fd, err := unix.Socket(family, typ|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, proto)
 	if err != nil {
 		return -1, err
 	}
-	sa := &unix.SockaddrInet4{Port: int(port)}
-	if p.HostIP.IsValid() {
-		sa.Addr = p.HostIP.As4()
+	if family == unix.AF_INET6 {
+		// Else [::] would be all addresses of IPv4, too (ipv6(7)).
+		err = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1)
 	}
-	if reuse {
+	if err == nil && reuse {
 		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
 	}
 	if err == nil {

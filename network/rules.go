@@ -95,12 +95,3 @@ func tag(lines []string) string {
 	}
 	return fmt.Sprintf("glassbox rules %016x", h.Sum64())
 }
-
-// AllowCommands are the commands with which an administrator lets a bridge through a blocking firewall: Docker keeps the chain
-// DOCKER-USER for rules of others.
-func AllowCommands(n Network) []string {
-	return []string{
-		"iptables -I DOCKER-USER -i " + n.Link + " -j ACCEPT",
-		"iptables -I DOCKER-USER -o " + n.Link + " -m conntrack --ctstate ESTABLISHED,RELATED,DNAT -j ACCEPT",
-	}
-}

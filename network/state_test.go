@@ -333,7 +333,15 @@ func TestReserve(t *testing.T) {
 	if _, _, err := take("203.0.113.1:80:80"); !errors.Is(err, unix.EADDRNOTAVAIL) {
 		t.Errorf("an address that the host doesn't have: got %v, want EADDRNOTAVAIL", err)
 	}
-	if _, _, err := take("[::1]:80:80"); err == nil {
-		t.Errorf("IPv6: got no error")
+	_, fds, err = take("[::1]:7002:80")
+	if err != nil {
+		t.Errorf("IPv6: %v", err)
 	}
+	inUse("[::1]:7002:80")
+	if _, more, err := take("127.0.0.1:7002:80"); err != nil { // another version, another port
+		t.Error(err)
+	} else {
+		free(more)
+	}
+	free(fds)
 }

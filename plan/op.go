@@ -140,6 +140,7 @@ func newOp(kind string) Op {
 		newDescriptorOp, newTerminalOp, newPrivilegeOp, newExecOp, newLinkOp,
 		newNftOp,
 		newNameOp,
+		newFirewallOp,
 	} {
 		if op := family(kind); op != nil {
 			return op

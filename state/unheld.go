@@ -15,39 +15,43 @@ import (
 // few is how many locks are tried one by one rather than looked up: below it that takes fewer system calls.
 const few = 8
 
-// Unheld lists the lock files of a directory that nobody holds, by their names. A directory that isn't there has none.
+// Unheld lists the lock files of a directory that nobody holds, by their names, and says whether somebody holds any. A directory that isn't
+// there has none.
 //
 // With many containers it reads /proc/locks once (proc_locks(5)) instead of trying each lock: every command does this, and what it does
 // to one container should not cost more for each other one. A lock that isn't found there is tried: it may be one of another PID namespace,
 // which the kernel doesn't show, or on a file system that numbers its files in two ways.
-func Unheld(dir string) ([]string, error) {
+func Unheld(dir string) (stale []string, held bool, err error) {
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ENOENT) {
-		return nil, nil
+		return nil, false, nil
 	}
 	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: dir, Err: err}
+		return nil, false, &os.PathError{Op: "open", Path: dir, Err: err}
 	}
 	defer unix.Close(fd)
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	files, err := inodes(fd)
 	if err != nil {
-		return nil, &os.PathError{Op: "readdir", Path: dir, Err: err}
+		return nil, false, &os.PathError{Op: "readdir", Path: dir, Err: err}
 	}
-	var held map[uint64]bool
+	var known map[uint64]bool
 	if len(files) > few {
-		held = heldOn(st.Dev)
+		known = heldOn(st.Dev)
 	}
-	var out []string
 	for name, inode := range files {
-		if strings.HasSuffix(name, ".lock") && !held[inode] && !Held(filepath.Join(dir, name)) {
-			out = append(out, name)
+		switch {
+		case !strings.HasSuffix(name, ".lock"):
+		case known[inode] || Held(filepath.Join(dir, name)):
+			held = true
+		default:
+			stale = append(stale, name)
 		}
 	}
-	return out, nil
+	return stale, held, nil
 }
 
 // inodes reads the names and inodes of a directory's files, which os.ReadDir keeps to itself.

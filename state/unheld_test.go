@@ -31,7 +31,7 @@ func TestUnheld(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		got, err := Unheld(dir)
+		got, _, err := Unheld(dir)
 		slices.Sort(got)
 		slices.Sort(want)
 		if err != nil || !slices.Equal(got, want) {

@@ -279,7 +279,7 @@ func condition(cond string) (bool, error) {
 	case "registry":
 		_, err := exec.LookPath("docker-registry")
 		return err == nil, nil
-	case "containerd", "docker", "podman", "skopeo", "umoci":
+	case "containerd", "docker", "podman", "skopeo", "umoci", "ufw", "firewalld":
 		_, err := exec.LookPath(cond)
 		return err == nil, nil
 	case "apparmor":

@@ -28,6 +28,8 @@ needs() {
 			containerd containerd
 			/usr/lib/cni/bridge containernetworking-plugins
 			dockerd docker.io
+			ufw ufw
+			firewalld firewalld
 			docker docker.io
 			podman podman
 			tini-static tini

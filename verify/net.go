@@ -305,6 +305,20 @@ func (v *view) table(o *plan.NftBridge) Finding {
 	return holds(where, fmt.Sprintf("%d lines", len(o.Rules)))
 }
 
+// letThrough looks whether the rules are in the other firewall.
+func (v *view) letThrough(o *plan.FirewallAccept) Finding {
+	where := "chain " + o.Chain + " of " + o.Where()
+	missing, err := wire.LookAccept(o)
+	if err != nil {
+		return failed(where, err)
+	}
+	if len(missing) > 0 {
+		return differs(where, strings.Join(missing, "; "), fmt.Sprintf("%d of %d rules are missing", len(missing), len(o.Rules)),
+			others("the firewall was reloaded or is gone; the next command puts them back where they are needed"))
+	}
+	return holds(where, fmt.Sprintf("%d rules", len(o.Rules)))
+}
+
 func portWords(p plan.PortRule) string {
 	on := p.HostIP
 	if on == "" {

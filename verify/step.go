@@ -230,6 +230,8 @@ func (v *view) step(i int) (Finding, bool) {
 		return v.published(o), true
 	case *plan.NftUnpublish:
 		return v.unpublished(o), true
+	case *plan.FirewallAccept:
+		return v.letThrough(o), true
 	case *plan.NameAdd:
 		return v.named(o), true
 	case *plan.NameRemove:

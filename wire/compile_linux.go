@@ -61,9 +61,14 @@ func Check(table string, lines []string) error {
 var errSyntax = errors.New("not a command that this version of glassbox understands")
 
 func (r *request) command(table string, w []string) error {
-	if len(w) < 4 || w[2] != "ip" || w[3] != table {
+	if len(w) < 4 || w[3] != table {
 		return errSyntax
 	}
+	family, err := familyNumber(w[2])
+	if err != nil {
+		return err
+	}
+	r.family = family
 	if err := CheckTable(table); err != nil {
 		return err
 	}
@@ -77,14 +82,20 @@ func (r *request) command(table string, w []string) error {
 		r.nft(unix.NFT_MSG_DELRULE, 0)
 		r.str(unix.NFTA_RULE_TABLE, table)
 		return nil
-	case verb != "add" || len(rest) == 0 || CheckTable(rest[0]) != nil:
+	case len(rest) == 0 || CheckTable(rest[0]) != nil:
 		return errSyntax
+	case verb == "insert" && what == "rule":
+		return r.rule(table, rest[0], rest[1:], 0)
+	case verb != "add":
+		return errSyntax
+	case what == "set":
+		return r.defineSet(table, rest[0], rest[1:])
 	case what == "map":
 		return r.defineMap(table, rest[0], rest[1:])
 	case what == "chain":
 		return r.chain(table, rest[0], rest[1:])
 	case what == "rule":
-		return r.rule(table, rest[0], rest[1:])
+		return r.rule(table, rest[0], rest[1:], unix.NLM_F_APPEND)
 	case what == "element":
 		return r.addElement(table, rest[0], rest[1:])
 	}
@@ -104,6 +115,12 @@ func dataType(name string) (id, size uint32, ok bool) {
 	switch name {
 	case "ipv4_addr":
 		return 7, 4, true
+	case "ipv6_addr":
+		return 8, 16, true
+	case "ether_addr":
+		return 9, 8, true // six bytes, in whole registers
+	case "ifname":
+		return 41, 16, true
 	case "inet_proto":
 		return 12, 4, true
 	case "inet_service":
@@ -140,7 +157,7 @@ func (r *request) defineMap(table, name string, w []string) error {
 		return err
 	}
 	valueType, valueLen, w, err := concat(w, ";")
-	if err != nil || len(w) != 1 || w[0] != "}" || keyLen > 16 || valueLen > 16 {
+	if err != nil || len(w) != 1 || w[0] != "}" || keyLen > mostKey || valueLen > mostKey {
 		return errSyntax
 	}
 	r.nft(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE)
@@ -152,6 +169,28 @@ func (r *request) defineMap(table, name string, w []string) error {
 	r.be32(unix.NFTA_SET_KEY_LEN, keyLen)
 	r.be32(unix.NFTA_SET_DATA_TYPE, valueType)
 	r.be32(unix.NFTA_SET_DATA_LEN, valueLen)
+	return nil
+}
+
+// mostKey is how long a key may be (NFT_DATA_VALUE_MAXLEN).
+const mostKey = 64
+
+// defineSet reads "{ type A . B ; }".
+func (r *request) defineSet(table, name string, w []string) error {
+	if len(w) < 2 || w[0] != "{" || w[1] != "type" {
+		return errSyntax
+	}
+	keyType, keyLen, w, err := concat(w[2:], ";")
+	if err != nil || len(w) != 1 || w[0] != "}" || keyLen > mostKey {
+		return errSyntax
+	}
+	r.nft(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE)
+	r.str(unix.NFTA_SET_TABLE, table)
+	r.str(unix.NFTA_SET_NAME, name)
+	r.be32(unix.NFTA_SET_ID, r.n)
+	r.be32(unix.NFTA_SET_FLAGS, 0)
+	r.be32(unix.NFTA_SET_KEY_TYPE, keyType)
+	r.be32(unix.NFTA_SET_KEY_LEN, keyLen)
 	return nil
 }
 
@@ -219,10 +258,18 @@ func (r *request) chain(table, name string, w []string) error {
 	return nil
 }
 
-func (r *request) rule(table, chain string, w []string) error {
-	r.nft(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND)
+func (r *request) rule(table, chain string, w []string, where uint16) error {
+	r.nft(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|where)
 	r.str(unix.NFTA_RULE_TABLE, table)
 	r.str(unix.NFTA_RULE_CHAIN, chain)
+	if len(w) > 1 && w[0] == "position" { // of the rule by that handle: before it
+		handle, err := strconv.ParseUint(w[1], 10, 64)
+		if err != nil || where != 0 {
+			return errSyntax
+		}
+		r.attr(unix.NFTA_RULE_POSITION, binary.BigEndian.AppendUint64(nil, handle)...)
+		w = w[2:]
+	}
 	comment := ""
 	if i := slices.Index(w, "comment"); i >= 0 && i+1 < len(w) {
 		comment, w = strings.Trim(strings.Join(w[i+1:], " "), `"`), w[:i]
@@ -258,7 +305,20 @@ func take(w []string, words ...string) ([]string, bool) {
 // statement compiles one match or verdict and returns the words after it.
 func (r *request) statement(w []string) ([]string, error) {
 	if rest, ok := take(w, "dnat", "ip", "to"); ok {
-		return r.dnat(rest)
+		return r.dnat(rest, unix.NFPROTO_IPV4)
+	}
+	if rest, ok := take(w, "dnat", "ip6", "to"); ok {
+		return r.dnat(rest, unix.NFPROTO_IPV6)
+	}
+	if rest, ok := take(w, "ether", "type"); ok && len(rest) > 0 {
+		return r.etherType(rest)
+	}
+	if rest, ok := take(w, "icmpv6", "type"); ok && len(rest) > 0 {
+		return r.icmpv6(rest)
+	}
+	// "iifname != @ports", "iifname . ip saddr @own"
+	if i := slices.IndexFunc(w, func(s string) bool { return strings.HasPrefix(s, "@") }); i > 0 && (w[1] == "." || i <= 2) {
+		return r.member(w[:i], w[i], w[i+1:])
 	}
 	if rest, ok := take(w, "fib", "daddr", "type", "local"); ok {
 		r.expr("fib", func() {
@@ -312,31 +372,126 @@ func (r *request) statement(w []string) ([]string, error) {
 		r.meta(key, reg1)
 		r.cmp(op, append([]byte(name), make([]byte, unix.IFNAMSIZ-len(name))...))
 		return w[1:], nil
-	case "ip":
-		if len(w) < 3 || w[1] != "saddr" && w[1] != "daddr" {
-			return nil, errSyntax
-		}
-		field := w[1]
-		op, w := operator(w[2:])
-		if len(w) == 0 {
-			return nil, errSyntax
-		}
-		p, err := netip.ParsePrefix(w[0])
-		if err != nil || !p.Addr().Is4() || p != p.Masked() || p.Bits() == 0 {
-			return nil, errSyntax
-		}
-		a := p.Addr().As4()
-		if p.Bits()%8 == 0 { // whole bytes: load no more than those
-			r.ipField(field, uint32(p.Bits()/8), reg1)
-			r.cmp(op, a[:p.Bits()/8])
-		} else {
-			r.ipField(field, 4, reg1)
-			r.mask(4, binary.BigEndian.AppendUint32(nil, ^uint32(0)<<(32-p.Bits())))
-			r.cmp(op, a[:])
-		}
-		return w[1:], nil
+	case "ip", "ip6":
+		return r.addressMatch(w)
 	}
 	return nil, errSyntax
+}
+
+// addressMatch compiles "ip saddr 10.0.0.0/8" and its like.
+func (r *request) addressMatch(w []string) ([]string, error) {
+	if len(w) < 3 || w[1] != "saddr" && w[1] != "daddr" {
+		return nil, errSyntax
+	}
+	version, field := w[0], w[1]
+	op, w := operator(w[2:])
+	if len(w) == 0 {
+		return nil, errSyntax
+	}
+	p, err := netip.ParsePrefix(w[0])
+	if err != nil || p.Addr().Is4() != (version == "ip") || p != p.Masked() || p.Bits() == 0 {
+		return nil, errSyntax
+	}
+	a := p.Addr().AsSlice()
+	if p.Bits()%8 == 0 { // whole bytes: load no more than those
+		r.addressField(version, field, uint32(p.Bits()/8), reg1)
+		r.cmp(op, a[:p.Bits()/8])
+		return w[1:], nil
+	}
+	mask := make([]byte, len(a))
+	for i := range p.Bits() {
+		mask[i/8] |= 0x80 >> (i % 8)
+	}
+	r.addressField(version, field, uint32(len(a)), reg1)
+	r.mask(uint32(len(a)), mask)
+	r.cmp(op, a)
+	return w[1:], nil
+}
+
+// etherType compiles "ether type arp".
+func (r *request) etherType(w []string) ([]string, error) {
+	number := map[string]uint16{"arp": unix.ETH_P_ARP, "ip": unix.ETH_P_IP, "ip6": unix.ETH_P_IPV6}[w[0]]
+	if number == 0 {
+		return nil, errSyntax
+	}
+	r.payload(unix.NFT_PAYLOAD_LL_HEADER, 12, 2, reg1)
+	r.cmp(unix.NFT_CMP_EQ, binary.BigEndian.AppendUint16(nil, number))
+	return w[1:], nil
+}
+
+// icmpv6 compiles "icmpv6 type nd-router-advert".
+func (r *request) icmpv6(w []string) ([]string, error) {
+	number := map[string]byte{"nd-router-advert": 134, "nd-neighbor-advert": 136, "nd-redirect": 137}[w[0]]
+	if number == 0 {
+		return nil, errSyntax
+	}
+	r.meta(unix.NFT_META_L4PROTO, reg1)
+	r.cmp(unix.NFT_CMP_EQ, []byte{unix.IPPROTO_ICMPV6})
+	r.payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 0, 1, reg1)
+	r.cmp(unix.NFT_CMP_EQ, []byte{number})
+	return w[1:], nil
+}
+
+// keys loads "A . B . C" into registers, side by side, and returns the words after them and how many registers of four bytes they took.
+func (r *request) keys(w []string) (rest []string, used uint32, err error) {
+	fields := []struct {
+		words []string
+		size  uint32 // registers
+		load  func(reg uint32)
+	}{
+		{[]string{"ip", "saddr"}, 1, func(reg uint32) { r.addressField("ip", "saddr", 4, reg) }},
+		{[]string{"ip", "daddr"}, 1, func(reg uint32) { r.addressField("ip", "daddr", 4, reg) }},
+		{[]string{"ip6", "saddr"}, 4, func(reg uint32) { r.addressField("ip6", "saddr", 16, reg) }},
+		{[]string{"ip6", "daddr"}, 4, func(reg uint32) { r.addressField("ip6", "daddr", 16, reg) }},
+		{[]string{"arp", "saddr", "ip"}, 1, func(reg uint32) { r.payload(unix.NFT_PAYLOAD_NETWORK_HEADER, 14, 4, reg) }},
+		{[]string{"icmpv6", "taddr"}, 4, func(reg uint32) { r.payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 8, 16, reg) }},
+		{[]string{"ether", "saddr"}, 2, func(reg uint32) { r.payload(unix.NFT_PAYLOAD_LL_HEADER, 6, 6, reg) }},
+		{[]string{"iifname"}, 4, func(reg uint32) { r.meta(unix.NFT_META_IIFNAME, reg) }},
+		{[]string{"meta", "l4proto"}, 1, func(reg uint32) { r.meta(unix.NFT_META_L4PROTO, reg) }},
+		{[]string{"th", "dport"}, 1, func(reg uint32) { r.payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, reg) }},
+	}
+	for {
+		found := false
+		for _, f := range fields {
+			if rest, ok := take(w, f.words...); ok {
+				at := unix.NFT_REG32_00 + used
+				if used%4 == 0 {
+					at = reg1 + used/4 // the same register, as nft(8) calls it
+				}
+				f.load(at)
+				w, used, found = rest, used+f.size, true
+				break
+			}
+		}
+		if !found || used > mostKey/4 {
+			return nil, 0, errSyntax
+		}
+		rest, ok := take(w, ".")
+		if !ok {
+			return w, used, nil
+		}
+		w = rest
+	}
+}
+
+// member compiles "KEY . KEY [!=] @SET": goes on if the set has the keys, or hasn't.
+func (r *request) member(keys []string, set string, rest []string) ([]string, error) {
+	var flags uint32
+	if n := len(keys); n > 0 && keys[n-1] == "!=" {
+		keys, flags = keys[:n-1], unix.NFT_LOOKUP_F_INV
+	}
+	left, _, err := r.keys(keys)
+	if err != nil || len(left) > 0 || CheckTable(set[1:]) != nil {
+		return nil, errSyntax
+	}
+	r.expr("lookup", func() {
+		r.str(unix.NFTA_LOOKUP_SET, set[1:])
+		r.be32(unix.NFTA_LOOKUP_SREG, reg1)
+		if flags != 0 {
+			r.be32(unix.NFTA_LOOKUP_FLAGS, flags)
+		}
+	})
+	return rest, nil
 }
 
 // last makes sure that a verdict ends its rule.
@@ -370,11 +525,14 @@ func (r *request) payload(base, offset, n, register uint32) {
 	})
 }
 
-// ipField loads the first n bytes of the source or destination from the IPv4 header.
-func (r *request) ipField(field string, n, register uint32) {
-	offset := uint32(12)
+// addressField loads the first n bytes of the source or destination from the header of IPv4 or IPv6.
+func (r *request) addressField(version, field string, n, register uint32) {
+	offset, size := uint32(12), uint32(4)
+	if version == "ip6" {
+		offset, size = 8, 16
+	}
 	if field == "daddr" {
-		offset = 16
+		offset += size
 	}
 	r.payload(unix.NFT_PAYLOAD_NETWORK_HEADER, offset, n, register)
 }
@@ -410,34 +568,9 @@ func (r *request) ct(key, bits uint32) {
 
 // dnat compiles "KEY . KEY … map @NAME": load the keys side by side, look them up (no entry ends the rule), translate the
 // destination to the address and port found.
-func (r *request) dnat(w []string) ([]string, error) {
-	const reg32 = unix.NFT_REG32_00
-	register := uint32(reg32)
-	for {
-		at := register
-		if at == reg32 {
-			at = reg1 // the same register, as nft(8) calls it
-		}
-		if rest, ok := take(w, "ip", "daddr"); ok {
-			r.ipField("daddr", 4, at)
-			w = rest
-		} else if rest, ok := take(w, "meta", "l4proto"); ok {
-			r.meta(unix.NFT_META_L4PROTO, at)
-			w = rest
-		} else if rest, ok := take(w, "th", "dport"); ok {
-			r.payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, at)
-			w = rest
-		} else {
-			return nil, errSyntax
-		}
-		register++
-		rest, ok := take(w, ".")
-		if !ok {
-			break
-		}
-		w = rest
-	}
-	if len(w) != 2 || w[0] != "map" || !strings.HasPrefix(w[1], "@") || CheckTable(w[1][1:]) != nil {
+func (r *request) dnat(w []string, family byte) ([]string, error) {
+	w, _, err := r.keys(w)
+	if err != nil || len(w) != 2 || w[0] != "map" || !strings.HasPrefix(w[1], "@") || CheckTable(w[1][1:]) != nil {
 		return nil, errSyntax
 	}
 	r.expr("lookup", func() {
@@ -445,11 +578,15 @@ func (r *request) dnat(w []string) ([]string, error) {
 		r.be32(unix.NFTA_LOOKUP_SREG, reg1)
 		r.be32(unix.NFTA_LOOKUP_DREG, reg1)
 	})
+	port := uint32(unix.NFT_REG32_00 + 1) // behind the address
+	if family == unix.NFPROTO_IPV6 {
+		port = unix.NFT_REG_2
+	}
 	r.expr("nat", func() {
 		r.be32(unix.NFTA_NAT_TYPE, unix.NFT_NAT_DNAT)
-		r.be32(unix.NFTA_NAT_FAMILY, unix.NFPROTO_IPV4)
+		r.be32(unix.NFTA_NAT_FAMILY, uint32(family))
 		r.be32(unix.NFTA_NAT_REG_ADDR_MIN, reg1)
-		r.be32(unix.NFTA_NAT_REG_PROTO_MIN, reg32+1)
+		r.be32(unix.NFTA_NAT_REG_PROTO_MIN, port)
 	})
 	return nil, nil
 }

@@ -43,7 +43,7 @@ func (w *Executor) Close() {
 }
 
 // Do makes one step: LinkBridge, LinkVeth, LinkMove, LinkDelete, LinkAddress, RouteDefault, NftBridge, NftPublish,
-// NftUnpublish or NameListen. The
+// NftUnpublish, NameListen or FirewallAccept. The
 // error has the kernel's explanation, and its errno is found by errors.Is and errors.As; what was asked is not repeated in it,
 // because the step that failed says so.
 func (w *Executor) Do(op plan.Op) error {
@@ -133,6 +133,8 @@ func (w *Executor) Do(op plan.Op) error {
 		return c.publish(op)
 	case *plan.NameListen:
 		return w.listen(op)
+	case *plan.FirewallAccept:
+		return w.accept(op)
 	case *plan.NftUnpublish:
 		c, err := w.nftConn()
 		if err != nil {

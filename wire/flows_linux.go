@@ -22,7 +22,7 @@ const (
 	ctaTupleOrig, ctaTupleReply, ctaStatus, ctaZone, ctaFilter = 1, 2, 3, 18, 25
 
 	ctaTupleIP, ctaTupleProto                    = 1, 2
-	ctaIPSrc                                     = 1
+	ctaIPSrc, ctaIP6Src                          = 1, 3
 	ctaProtoNum, ctaProtoDst                     = 1, 3
 	ctaFilterOrig, ctaFilterReply                = 1, 2
 	filterSrc, filterProto, filterDstPort        = 1 << 0, 1 << 3, 1 << 5
@@ -31,10 +31,13 @@ const (
 
 // forgetTo forgets the UDP flows that lead to a container.
 func (c *Conn) forgetTo(ip netip.Addr) {
-	a := ip.As4()
-	c.forget(func(r *request) {
+	a, source := ip.AsSlice(), uint16(ctaIPSrc)
+	if ip.Is6() {
+		source = ctaIP6Src
+	}
+	c.forget(familyOf(ip), func(r *request) {
 		r.nested(ctaTupleReply, func() {
-			r.nested(ctaTupleIP, func() { r.attr(ctaIPSrc, a[:]...) })
+			r.nested(ctaTupleIP, func() { r.attr(source, a...) })
 			r.nested(ctaTupleProto, func() { r.attr(ctaProtoNum, unix.IPPROTO_UDP) })
 		})
 		r.nested(ctaFilter, func() {
@@ -45,8 +48,8 @@ func (c *Conn) forgetTo(ip netip.Addr) {
 }
 
 // forgetPort forgets the UDP flows to a port that were not translated.
-func (c *Conn) forgetPort(port uint16) {
-	c.forget(func(r *request) {
+func (c *Conn) forgetPort(family byte, port uint16) {
+	c.forget(family, func(r *request) {
 		r.nested(ctaTupleOrig, func() {
 			r.nested(ctaTupleProto, func() {
 				r.attr(ctaProtoNum, unix.IPPROTO_UDP)
@@ -62,13 +65,13 @@ func (c *Conn) forgetPort(port uint16) {
 
 // forget deletes the flows that the kernel's filter and match choose. (Deleting by a filter in one request needs Linux 6.10;
 // listing by one, 5.8.) On a kernel without ctnetlink they stay until they expire, which is what happens everywhere else.
-func (c *Conn) forget(filter func(*request), match func(status uint32) bool) {
+func (c *Conn) forget(family byte, filter func(*request), match func(status uint32) bool) {
 	var list, remove request
-	list.message(ctGet, unix.NLM_F_DUMP, nfgen(0)...)
+	list.message(ctGet, unix.NLM_F_DUMP, nfgenOf(family, 0)...)
 	filter(&list)
 	err := c.dump(&list, func() { remove = request{} }, func(_ uint16, body []byte) error {
 		if orig, zone, status := parseFlow(body); orig != nil && match(status) {
-			remove.message(ctDelete, unix.NLM_F_ACK, nfgen(0)...)
+			remove.message(ctDelete, unix.NLM_F_ACK, nfgenOf(family, 0)...)
 			remove.attr(ctaTupleOrig|unix.NLA_F_NESTED, orig...)
 			if zone != nil {
 				remove.attr(ctaZone, zone...)
@@ -79,6 +82,14 @@ func (c *Conn) forget(filter func(*request), match func(status uint32) bool) {
 	if err == nil && remove.n > 0 {
 		_ = c.do(&remove, nil) // one that has expired meanwhile is no error
 	}
+}
+
+// familyOf is that of the tables that packets to an address meet.
+func familyOf(ip netip.Addr) byte {
+	if ip.Is6() {
+		return unix.NFPROTO_IPV6
+	}
+	return unix.NFPROTO_IPV4
 }
 
 func parseFlow(body []byte) (orig, zone []byte, status uint32) {
@@ -104,7 +115,8 @@ func parseFlow(body []byte) (orig, zone []byte, status uint32) {
 func (c *Conn) forgetPublished(ports []plan.PortRule) {
 	for _, p := range ports {
 		if p.Proto == "udp" {
-			c.forgetPort(p.HostPort)
+			to, _ := netip.ParseAddr(p.ContainerIP)
+			c.forgetPort(familyOf(to), p.HostPort)
 		}
 	}
 }

@@ -198,11 +198,7 @@ type RuleState struct {
 }
 
 func (r RuleState) String() string {
-	family := map[uint8]string{
-		unix.NFPROTO_IPV4: "ip", unix.NFPROTO_IPV6: "ip6", unix.NFPROTO_INET: "inet", unix.NFPROTO_ARP: "arp",
-		unix.NFPROTO_BRIDGE: "bridge", unix.NFPROTO_NETDEV: "netdev",
-	}[r.Family]
-	s := fmt.Sprintf("rule %d of chain %s in table %s %s", r.Handle, r.Chain, family, r.Table)
+	s := fmt.Sprintf("rule %d of chain %s in table %s %s", r.Handle, r.Chain, familyWord(r.Family), r.Table)
 	if r.Comment != "" {
 		s += fmt.Sprintf(" (%q)", r.Comment)
 	}
@@ -222,21 +218,21 @@ func Firewall() ([]RuleState, error) {
 		return nil, err
 	}
 	defer c.Close()
-	return c.rules("")
+	return c.rules(0, "")
 }
 
-// rules lists the rules of a table of family ip, or of all tables.
-func (c *Conn) rules(table string) ([]RuleState, error) {
+// rules lists the rules of a table of a family, or of all tables.
+func (c *Conn) rules(family byte, table string) ([]RuleState, error) {
 	var out []RuleState
 	var r request
 	r.message(nftType(unix.NFT_MSG_GETRULE), unix.NLM_F_DUMP, unix.NFPROTO_UNSPEC, unix.NFNETLINK_V0, 0, 0)
 	if table != "" {
-		r = request{}
+		r = request{family: family}
 		r.nft(unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP)
 		r.str(unix.NFTA_RULE_TABLE, table)
 	}
 	err := c.dump(&r, func() { out = out[:0] }, func(_ uint16, body []byte) error {
-		if rule, ok := parseRule(body); ok && (table == "" || rule.Table == table) {
+		if rule, ok := parseRule(body); ok && (table == "" || rule.Table == table && rule.Family == family) {
 			out = append(out, rule)
 		}
 		return nil
@@ -290,25 +286,44 @@ func LookTable(op *plan.NftBridge) (*TableState, error) {
 		return nil, err
 	}
 	defer c.Close()
-	rules, err := c.rules(op.Table)
-	if err != nil {
-		return nil, fmt.Errorf("rules: %w", err)
+	s := &TableState{}
+	for _, family := range []byte{unix.NFPROTO_IPV4, unix.NFPROTO_IPV6, unix.NFPROTO_BRIDGE} {
+		var lines []string
+		for _, line := range op.Rules {
+			if w := tokens(line); len(w) > 2 && w[2] == familyWord(family) {
+				lines = append(lines, line)
+			}
+		}
+		if len(lines) > 0 {
+			if err := s.compare(c, family, op.Table, lines); err != nil {
+				return nil, err
+			}
+		}
 	}
-	chains, err := c.objects(unix.NFT_MSG_GETCHAIN, op.Table, unix.NFTA_CHAIN_TABLE, unix.NFTA_CHAIN_NAME)
+	return s, nil
+}
+
+// compare looks at the table of one family.
+func (s *TableState) compare(c *Conn, family byte, table string, lines []string) error {
+	rules, err := c.rules(family, table)
 	if err != nil {
-		return nil, fmt.Errorf("chains: %w", err)
+		return fmt.Errorf("rules: %w", err)
 	}
-	sets, err := c.objects(unix.NFT_MSG_GETSET, op.Table, unix.NFTA_SET_TABLE, unix.NFTA_SET_NAME)
+	chains, err := c.objects(unix.NFT_MSG_GETCHAIN, family, table, unix.NFTA_CHAIN_TABLE, unix.NFTA_CHAIN_NAME)
 	if err != nil {
-		return nil, fmt.Errorf("sets: %w", err)
+		return fmt.Errorf("chains: %w", err)
 	}
-	s := &TableState{Exists: len(chains)+len(sets)+len(rules) > 0}
+	sets, err := c.objects(unix.NFT_MSG_GETSET, family, table, unix.NFTA_SET_TABLE, unix.NFTA_SET_NAME)
+	if err != nil {
+		return fmt.Errorf("sets: %w", err)
+	}
+	s.Exists = s.Exists || len(chains)+len(sets)+len(rules) > 0
 	used := make([]bool, len(rules))
 	next := map[string]int{} // by chain: where its next rule may stand
-	for _, line := range op.Rules {
+	for _, line := range lines {
 		var r request
-		if err := r.compile(op.Table, []string{line}); err != nil {
-			return nil, err
+		if err := r.compile(table, []string{line}); err != nil {
+			return err
 		}
 		r.finish()
 		found := true
@@ -330,7 +345,7 @@ func LookTable(op *plan.NftBridge) (*TableState, error) {
 			return nil
 		})
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if !found {
 			s.Missing = append(s.Missing, line)
@@ -351,7 +366,7 @@ func LookTable(op *plan.NftBridge) (*TableState, error) {
 			s.Extra = append(s.Extra, "set "+name)
 		}
 	}
-	return s, nil
+	return nil
 }
 
 // object is a chain or a set.
@@ -360,15 +375,15 @@ type object struct {
 	used bool
 }
 
-func (c *Conn) objects(msg uint16, table string, tableAttr, nameAttr uint16) (map[string]*object, error) {
+func (c *Conn) objects(msg uint16, family byte, table string, tableAttr, nameAttr uint16) (map[string]*object, error) {
 	out := map[string]*object{}
-	var r request
+	r := request{family: family}
 	r.nft(msg, unix.NLM_F_DUMP)
 	if msg == unix.NFT_MSG_GETSET {
 		r.str(unix.NFTA_SET_TABLE, table)
 	}
 	err := c.dump(&r, func() { clear(out) }, func(_ uint16, body []byte) error {
-		if len(body) < 4 || body[0] != unix.NFPROTO_IPV4 {
+		if len(body) < 4 || body[0] != family {
 			return nil
 		}
 		name, ours := "", false
@@ -475,32 +490,27 @@ func Published(table string) ([]plan.PortRule, error) {
 	}
 	defer c.Close()
 	var out []plan.PortRule
-	for _, set := range []string{MapAny, MapOn} {
-		all, err := c.elements(table, set)
-		if err != nil {
-			return nil, err
-		}
-		for _, e := range all {
-			if p, ok := e.port(); ok {
-				out = append(out, p)
-			}
+	all, err := c.portElements(table)
+	for _, e := range all {
+		if p, ok := e.port(); ok {
+			out = append(out, p)
 		}
 	}
-	return out, nil
+	return out, err
 }
 
 // port is the opposite of portElement.
 func (e element) port() (plan.PortRule, bool) {
 	var p plan.PortRule
-	key := e.key
+	key, n := e.key, e.addressSize()
 	if e.set == MapOn {
-		if len(key) < 4 {
+		if len(key) < n {
 			return p, false
 		}
-		p.HostIP = netip.AddrFrom4([4]byte(key)).String()
-		key = key[4:]
+		on, _ := netip.AddrFromSlice(key[:n])
+		p.HostIP, key = on.String(), key[n:]
 	}
-	if len(key) < 6 || len(e.value) < 6 {
+	if len(key) < 6 || len(e.value) < n+2 {
 		return p, false
 	}
 	switch key[0] {
@@ -514,6 +524,7 @@ func (e element) port() (plan.PortRule, bool) {
 		p.Proto = fmt.Sprint(key[0])
 	}
 	p.HostPort = binary.BigEndian.Uint16(key[4:])
-	p.ContainerIP, p.ContainerPort = netip.AddrFrom4([4]byte(e.value)).String(), binary.BigEndian.Uint16(e.value[4:])
+	to, _ := netip.AddrFromSlice(e.value[:n])
+	p.ContainerIP, p.ContainerPort = to.String(), binary.BigEndian.Uint16(e.value[n:])
 	return p, true
 }

@@ -72,6 +72,8 @@ type request struct {
 	b     []byte
 	start int    // of the message under construction
 	n     uint32 // messages
+
+	family byte // of tables that messages of nf_tables are about: NFPROTO_*, or 0 for IPv4
 }
 
 // message starts a message. Its sequence number is its index until it is sent.
@@ -116,6 +118,10 @@ func (r *request) u32(typ uint16, v uint32) {
 
 func (r *request) be32(typ uint16, v uint32) {
 	r.attr(typ, binary.BigEndian.AppendUint32(nil, v)...)
+}
+
+func (r *request) be64(typ uint16, v uint64) {
+	r.attr(typ, binary.BigEndian.AppendUint64(nil, v)...)
 }
 
 // nest adds an attribute that holds attributes. Flag is unix.NLA_F_NESTED or 0.

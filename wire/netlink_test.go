@@ -176,13 +176,14 @@ func FuzzParse(f *testing.F) {
 			parseRule(body)
 			parseTag(body, "t")
 			parseFlow(body)
-			parseBlocking(body)
-			for _, e := range parseElements(body, MapAny) {
+			parseChain(body)
+			parseSetElements(body)
+			for _, e := range parseElements(body, unix.NFPROTO_IPV4, MapAny) {
 				e.containerIP()
 				e.udp()
 				e.port()
 			}
-			for _, e := range parseElements(body, MapOn) {
+			for _, e := range parseElements(body, unix.NFPROTO_IPV6, MapOn) {
 				e.udp()
 				e.port()
 			}

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -15,8 +16,10 @@ import (
 // The requests of nf_tables that carry out what compile_linux.go has compiled, and those about entries of the maps of published ports.
 
 // nfgen is struct nfgenmsg for a message about family ip.
-func nfgen(resource uint16) []byte {
-	return binary.BigEndian.AppendUint16([]byte{unix.NFPROTO_IPV4, unix.NFNETLINK_V0}, resource)
+func nfgen(resource uint16) []byte { return nfgenOf(unix.NFPROTO_IPV4, resource) }
+
+func nfgenOf(family byte, resource uint16) []byte {
+	return binary.BigEndian.AppendUint16([]byte{family, unix.NFNETLINK_V0}, resource)
 }
 
 func nftType(msg uint16) uint16 { return unix.NFNL_SUBSYS_NFTABLES<<8 | msg }
@@ -30,7 +33,10 @@ func (r *request) commit() {
 	r.message(unix.NFNL_MSG_BATCH_END, 0, nfgen(unix.NFNL_SUBSYS_NFTABLES)...)
 }
 
-func (r *request) nft(msg, flags uint16) { r.message(nftType(msg), flags, nfgen(0)...) }
+// nft starts a message about the request's family of tables, which is ip where none was set.
+func (r *request) nft(msg, flags uint16) {
+	r.message(nftType(msg), flags, nfgenOf(cmp.Or(r.family, unix.NFPROTO_IPV4), 0)...)
+}
 
 // transact sends a transaction; its last message before the end has NLM_F_ACK.
 func (c *Conn) transact(r *request) (failed uint32, err error) {
@@ -70,20 +76,30 @@ func (c *Conn) ensureTable(op *plan.NftBridge) error {
 	return c.sendRules(op.Table, op.Rules)
 }
 
-// deleteTable removes a table of family ip with all that is in it; one that isn't there is no error.
+// DeleteTable removes the tables of a name of the families ip, ip6 and bridge with all that is in them; those that aren't there are
+// no error.
 func (c *Conn) DeleteTable(name string) error {
+	for _, family := range []byte{unix.NFPROTO_IPV4, unix.NFPROTO_IPV6, unix.NFPROTO_BRIDGE} {
+		if err := c.deleteTable(family, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Conn) deleteTable(family byte, name string) error {
 	if err := CheckTable(name); err != nil {
 		return err
 	}
-	var ask request
+	ask := request{family: family}
 	ask.nft(unix.NFT_MSG_GETTABLE, unix.NLM_F_ACK)
 	ask.str(unix.NFTA_TABLE_NAME, name)
-	if err := c.do(&ask, nil); errors.Is(err, unix.ENOENT) {
+	if err := c.do(&ask, nil); errors.Is(err, unix.ENOENT) || noFamily(err) {
 		return nil
 	} else if err != nil {
 		return fmt.Errorf("table %s: %w", name, err)
 	}
-	var r request
+	r := request{family: family}
 	r.begin()
 	r.nft(unix.NFT_MSG_DELTABLE, 0)
 	r.str(unix.NFTA_TABLE_NAME, name)
@@ -136,10 +152,24 @@ func parseTag(body []byte, table string) string {
 	return text
 }
 
-// element is an entry of one of the maps.
+// noFamily reports whether an error says that the kernel has no tables of a family.
+func noFamily(err error) bool {
+	return errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP)
+}
+
+// element is an entry of one of the maps, or of a set, which has no values.
 type element struct {
+	family     byte // NFPROTO_IPV4, also where it is 0, …
 	set        string
 	key, value []byte
+}
+
+// addressSize is the length of an address of the element's family.
+func (e element) addressSize() int {
+	if e.family == unix.NFPROTO_IPV6 {
+		return 16
+	}
+	return 4
 }
 
 func portElement(p plan.PortRule) (element, error) {
@@ -156,8 +186,12 @@ func portElement(p plan.PortRule) (element, error) {
 		return e, fmt.Errorf("protocol %q: want tcp, udp or sctp", p.Proto)
 	}
 	to, err := netip.ParseAddr(p.ContainerIP)
-	if err != nil || !to.Is4() {
-		return e, fmt.Errorf("container address %q: want IPv4", p.ContainerIP)
+	if err != nil || to.Is4In6() || to.Zone() != "" {
+		return e, fmt.Errorf("container address %q: want an IP address", p.ContainerIP)
+	}
+	e.family = unix.NFPROTO_IPV4
+	if to.Is6() {
+		e.family = unix.NFPROTO_IPV6
 	}
 	if p.HostPort == 0 || p.ContainerPort == 0 {
 		return e, fmt.Errorf("port 0 can't be published")
@@ -168,24 +202,21 @@ func portElement(p plan.PortRule) (element, error) {
 		if err != nil {
 			return e, fmt.Errorf("host address %q: not an IP address", p.HostIP)
 		}
-		if !on.Is4() {
-			return e, fmt.Errorf("host address %s: %w", on, ErrIPv6)
+		if on.Is4() != to.Is4() || on.Zone() != "" {
+			return e, fmt.Errorf("host address %s: the container's address, %s, is of the other version of IP", on, to)
 		}
-		a := on.As4()
-		e.set, e.key = MapOn, a[:]
+		e.set, e.key = MapOn, on.AsSlice()
 	}
 	// Each part of a concatenation fills up a register of four bytes.
 	e.key = append(e.key, byte(proto), 0, 0, 0)
 	e.key = append(binary.BigEndian.AppendUint16(e.key, p.HostPort), 0, 0)
-	a := to.As4()
-	e.value = append(binary.BigEndian.AppendUint16(a[:], p.ContainerPort), 0, 0)
+	e.value = append(binary.BigEndian.AppendUint16(to.AsSlice(), p.ContainerPort), 0, 0)
 	return e, nil
 }
 
-var ErrIPv6 = errors.New("glassbox networks are IPv4 only in this version")
-
 // element adds a message about one element.
 func (r *request) element(msg, flags uint16, table string, e element) {
+	r.family = e.family
 	r.nft(msg, flags)
 	r.str(unix.NFTA_SET_ELEM_LIST_TABLE, table)
 	r.str(unix.NFTA_SET_ELEM_LIST_SET, e.set)
@@ -292,15 +323,13 @@ func (c *Conn) remove(table string, elements []element) error {
 // Forget takes the published ports out of a table that lead to addresses which stale names.
 func (c *Conn) Forget(table string, stale func(netip.Addr) bool) error {
 	var old []element
-	for _, set := range []string{MapAny, MapOn} {
-		all, err := c.elements(table, set)
-		if err != nil {
-			return fmt.Errorf("published ports: %w", err)
-		}
-		for _, e := range all {
-			if ip, ok := e.containerIP(); ok && stale(ip) {
-				old = append(old, e)
-			}
+	all, err := c.portElements(table)
+	if err != nil {
+		return fmt.Errorf("published ports: %w", err)
+	}
+	for _, e := range all {
+		if ip, ok := e.containerIP(); ok && stale(ip) {
+			old = append(old, e)
 		}
 	}
 	if err := c.remove(table, old); err != nil {
@@ -315,7 +344,7 @@ func (c *Conn) has(table string, e element) (bool, error) {
 	same := false
 	r.element(unix.NFT_MSG_GETSETELEM, unix.NLM_F_ACK, table, e)
 	err := c.do(&r, func(_ uint16, body []byte) error {
-		for _, got := range parseElements(body, e.set) {
+		for _, got := range parseElements(body, e.family, e.set) {
 			same = same || string(got.key) == string(e.key) && string(got.value) == string(e.value)
 		}
 		return nil
@@ -326,24 +355,39 @@ func (c *Conn) has(table string, e element) (bool, error) {
 	return same, err
 }
 
-// elements lists a map. A table that doesn't exist has none.
-func (c *Conn) elements(table, set string) ([]element, error) {
+// portElements lists the published ports of the tables of a name.
+func (c *Conn) portElements(table string) ([]element, error) {
 	var out []element
-	var r request
+	for _, family := range []byte{unix.NFPROTO_IPV4, unix.NFPROTO_IPV6} {
+		for _, set := range []string{MapAny, MapOn} {
+			all, err := c.elements(family, table, set)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, all...)
+		}
+	}
+	return out, nil
+}
+
+// elements lists a set or map. A table that doesn't exist has none.
+func (c *Conn) elements(family byte, table, set string) ([]element, error) {
+	var out []element
+	r := request{family: family}
 	r.nft(unix.NFT_MSG_GETSETELEM, unix.NLM_F_DUMP)
 	r.str(unix.NFTA_SET_ELEM_LIST_TABLE, table)
 	r.str(unix.NFTA_SET_ELEM_LIST_SET, set)
 	err := c.dump(&r, func() { out = out[:0] }, func(_ uint16, body []byte) error {
-		out = append(out, parseElements(body, set)...)
+		out = append(out, parseElements(body, family, set)...)
 		return nil
 	})
-	if errors.Is(err, unix.ENOENT) {
+	if errors.Is(err, unix.ENOENT) || noFamily(err) {
 		return nil, nil
 	}
 	return out, err
 }
 
-func parseElements(body []byte, set string) []element {
+func parseElements(body []byte, family byte, set string) []element {
 	if len(body) < 4 {
 		return nil
 	}
@@ -356,7 +400,7 @@ func parseElements(body []byte, set string) []element {
 			if typ != unix.NFTA_LIST_ELEM {
 				continue
 			}
-			e := element{set: set}
+			e := element{family: family, set: set}
 			for typ, data := range attrs(elem) {
 				for inner, v := range attrs(data) {
 					if inner != unix.NFTA_DATA_VALUE {
@@ -378,17 +422,17 @@ func parseElements(body []byte, set string) []element {
 
 // containerIP is the address that an element leads to.
 func (e element) containerIP() (netip.Addr, bool) {
-	if len(e.value) < 4 {
+	if len(e.value) < e.addressSize() {
 		return netip.Addr{}, false
 	}
-	return netip.AddrFrom4([4]byte(e.value)), true
+	return netip.AddrFromSlice(e.value[:e.addressSize()])
 }
 
 // udp reports whether the element is for a UDP port.
 func (e element) udp() bool {
 	at := 0
 	if e.set == MapOn {
-		at = 4
+		at = e.addressSize()
 	}
 	return len(e.key) > at && e.key[at] == unix.IPPROTO_UDP
 }
