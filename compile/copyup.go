@@ -22,10 +22,10 @@ func (c *container) copyUp(i int, fm *plan.FSMount, dest, ptr string) {
 }
 
 // sendUnder has the parent copy what is at a mount's place into the mount, which is attached nowhere yet, and waits for it. A mount that
-// the child made (own) is sent, too.
+// the child made (own) is sent, too; any other is a volume, which begins with what the image has.
 func (c *container) sendUnder(i int, name, dest, ptr string, own bool, reason string) {
 	under := underName(i)
-	c.add(plan.Child, plan.Mounts, &plan.OpenDir{Path: dest, Else: name, Save: under}, ptr, reason)
+	c.add(plan.Child, plan.Mounts, &plan.OpenDir{Path: dest, Image: !own, Else: name, Save: under}, ptr, reason)
 	c.add(plan.Child, plan.Mounts, &plan.SendFD{From: under}, ptr, "The parent copies.")
 	if own {
 		c.add(plan.Child, plan.Mounts, &plan.SendFD{From: name, Keep: true}, ptr, "The parent copies.")

@@ -78,6 +78,7 @@ func howOnly() map[string]bool {
 		"host-unmount.target", "host-unmount.users", "host-unmount.user",
 		"open_tree.beneath", // with a path
 		"copy-up.keepMode", "copy-up.uid", "copy-up.gid", "root-unmount.target", "chroot.root", "open-dir.path", "open-dir.else", "open-dir.save",
+		"open-dir.image",
 		"open.other", "mknod.existing", "mknod.in", "symlink.in", "move_mount.replace", "move_mount.unlocked", "symlink.replace",
 		"symlink.existing", "hook.env", "hook.timeout", "hook.enter", "link-bridge.mtu", "link-veth.bridge", "link-veth.hairpin",
 		"link-delete.name", "link-address.link", "link-up.link", "route-default.link",

@@ -45,6 +45,9 @@ func (x *execution) copyUp(o *plan.CopyUp) error {
 		return nil // there was no directory
 	}
 	if o.Volume != "" {
+		if isRoot(from) {
+			return unix.EBUSY // where the volume would be attached
+		}
 		if o.Within {
 			return FillWithin(o.Volume, target, source)
 		}
@@ -63,6 +66,14 @@ func (x *execution) copyUp(o *plan.CopyUp) error {
 		done <- err
 	}()
 	return <-done
+}
+
+// isRoot reports whether a directory is the root of a mount (statx(2), Linux 5.8): of the clone in which OpenDir has looked for it, that is
+// the image's own root.
+func isRoot(fd int) bool {
+	var st unix.Statx_t
+	err := unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, 0, &st)
+	return err == nil && st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0
 }
 
 // makeAs gives the files that this thread makes other owners at first: a file system of a user namespace takes none of somebody who
@@ -205,6 +216,9 @@ func copyXattrs(from, to int) error {
 	names := make([]byte, size)
 	if size, err = unix.Flistxattr(from, names); err != nil {
 		return fmt.Errorf("list extended attributes: %w", err)
+	}
+	if size == 0 {
+		return nil // overlayfs counts its own, which it doesn't list: of a directory that hides a lower layer's
 	}
 	for name := range strings.SplitSeq(strings.TrimRight(string(names[:size]), "\x00"), "\x00") {
 		value := make([]byte, 64<<10)

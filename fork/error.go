@@ -108,6 +108,10 @@ func (e *StepError) hint() string {
 			"the target leads to the root directory of the container by a symbolic link in the image: a mount there would cover everything",
 		},
 		{
+			"copy-up", unix.EBUSY,
+			"the target leads to the root directory of the container by a symbolic link in the image: a mount there would cover everything",
+		},
+		{
 			"fsmount", unix.EBUSY,
 			"the target leads to the root directory of the container by a symbolic link in the image: a mount there would cover everything",
 		},

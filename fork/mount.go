@@ -389,13 +389,21 @@ func (l *lowering) openDir(o *plan.OpenDir) error {
 	if err != nil {
 		return err
 	}
-	r := l.reg()
-	i := l.open(o.Path, unix.O_RDONLY|unix.O_DIRECTORY, 0, r)
+	r, clone, root := l.reg(), l.reg(), val(cwd)
+	if o.Image {
+		l.openTree(root, false, clone)
+		root = at(clone)
+	}
+	i := l.openBelow(root, o.Path, unix.O_RDONLY|unix.O_DIRECTORY, 0, r)
 	l.calls[i].ok = l.here() + 1
 	c := mk(unix.SYS_OPENAT, other, val(l.str(".")), num(unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC))
 	c.save = r
 	l.add(c)
 	l.on(i, unix.ENOENT, int32(i+1))
+	if o.Image {
+		l.close(root)
+	}
+	l.release(clone)
 	l.save(o.Save, r)
 	return nil
 }

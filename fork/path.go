@@ -21,8 +21,13 @@ type openHow struct {
 // open opens a path of the container: below the root, which is also the working directory once the root is changed, and
 // through no magic link such as /proc/1/root, which could lead out of it.
 func (l *lowering) open(p string, flags uint64, resolve uint64, save uint8) int {
+	return l.openBelow(val(cwd), p, flags, resolve, save)
+}
+
+// openBelow is open below another directory than the root.
+func (l *lowering) openBelow(root arg, p string, flags uint64, resolve uint64, save uint8) int {
 	how := ptr(l, openHow{flags: flags | unix.O_CLOEXEC, resolve: resolve | unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS})
-	c := mk(unix.SYS_OPENAT2, val(cwd), val(l.str(rel(p))), val(how), val(unsafe.Sizeof(openHow{})))
+	c := mk(unix.SYS_OPENAT2, root, val(l.str(rel(p))), val(how), val(unsafe.Sizeof(openHow{})))
 	c.save = save
 	i := l.add(c)
 	// Below a root, ".." can't be resolved while mounts or directories change anywhere (openat2(2), EAGAIN).

@@ -250,8 +250,10 @@ func (o *ReadonlyPath) String() string {
 // OpenDir opens a directory of the container, if there is one, or else the directory that is saved as Else.
 type OpenDir struct {
 	Path string `json:"path"`
-	Else string `json:"else"`
-	Save string `json:"save"`
+	// Image looks at the root file system alone, without what is mounted in it: an image's link must not lead into the host's own procfs.
+	Image bool   `json:"image,omitempty"`
+	Else  string `json:"else"`
+	Save  string `json:"save"`
 }
 
 func (*OpenDir) Kind() string { return "open-dir" }
@@ -259,7 +261,11 @@ func (*OpenDir) Kind() string { return "open-dir" }
 func (*OpenDir) Man() string { return "openat2(2)" }
 
 func (o *OpenDir) String() string {
-	return fmt.Sprintf("open %s, or else %s, as %s", o.Path, o.Else, o.Save)
+	where := ""
+	if o.Image {
+		where = " of the root file system alone"
+	}
+	return fmt.Sprintf("open %s%s, or else %s, as %s", o.Path, where, o.Else, o.Save)
 }
 
 func (o *OpenDir) saves() (string, held) { return o.Save, isDir }
