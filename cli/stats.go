@@ -43,19 +43,19 @@ func statsHeader() statsRow {
 	}
 }
 
-func newStatsRow(u engine.Usage, full bool) statsRow {
-	percent := 0.0
+func newStatsRow(m engine.Metered, full bool) statsRow {
+	u, percent := m.Usage(), 0.0
 	if u.MemoryLimit > 0 {
 		percent = float64(u.Memory) / float64(u.MemoryLimit) * 100
 	}
 	return statsRow{
 		BlockIO:   size(int64(u.Read)) + " / " + size(int64(u.Written)),
 		CPUPerc:   fmt.Sprintf("%.2f%%", u.CPU*100),
-		Container: printable(u.Ref),
-		ID:        short(u.ID, full),
+		Container: printable(m.Ref),
+		ID:        short(m.ID, full),
 		MemPerc:   fmt.Sprintf("%.2f%%", percent),
 		MemUsage:  binarySize(u.Memory) + " / " + binarySize(u.MemoryLimit),
-		Name:      u.Name,
+		Name:      strings.TrimPrefix(m.Name, "/"),
 		NetIO:     size(int64(u.Received)) + " / " + size(int64(u.Sent)),
 		PIDs:      fmt.Sprint(u.PIDs),
 	}
@@ -137,7 +137,7 @@ type watch struct {
 }
 
 func (w *watch) run(ctx context.Context) error {
-	if err := w.meter.Begin(ctx); err != nil {
+	if _, err := w.meter.Read(ctx); err != nil {
 		return err
 	}
 	screen := !w.once && term.IsTerminal(int(w.out.Fd()))

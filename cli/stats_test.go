@@ -2,6 +2,7 @@ package cli
 
 import (
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -10,10 +11,14 @@ import (
 )
 
 func TestStatsRow(t *testing.T) {
-	got := newStatsRow(engine.Usage{
-		ID: "0123456789abcdef", Name: "web", Ref: "0123", Running: true, CPU: 1.23456, Memory: 5 << 20, MemoryLimit: 1 << 30,
-		Received: 1500, Sent: 999, Read: 12_345_678, PIDs: 3,
-	}, false)
+	s := &docker.Stats{
+		ID: "0123456789abcdef", Name: "/web", PreRead: time.Unix(10, 0), Read: time.Unix(20, 0),
+		Memory: docker.MemoryStats{Usage: 6 << 20, Limit: 1 << 30, Counters: map[string]uint64{"inactive_file": 1 << 20}},
+		Pids:   docker.PidsStats{Current: 3}, Networks: map[string]docker.NetworkStats{"eth0": {RxBytes: 1500, TxBytes: 999}},
+		Blkio: docker.BlkioStats{ServiceBytes: []docker.BlkioEntry{{Op: "read", Value: 12_345_678}}},
+	}
+	s.CPU.Usage.Total = 12_345_600_000
+	got := newStatsRow(engine.Metered{Ref: "0123", Stats: s}, false)
 	want := statsRow{
 		BlockIO: "12.3MB / 0B", CPUPerc: "123.46%", Container: "0123", ID: "0123456789ab", MemPerc: "0.49%", MemUsage: "5MiB / 1GiB",
 		Name: "web", NetIO: "1.5kB / 999B", PIDs: "3",
@@ -26,7 +31,7 @@ func TestStatsRow(t *testing.T) {
 		BlockIO: "0B / 0B", CPUPerc: "0.00%", Container: "web", ID: "0123", MemPerc: "0.00%", MemUsage: "0B / 0B", Name: "web",
 		NetIO: "0B / 0B", PIDs: "0",
 	}
-	if d := cmp.Diff(want, newStatsRow(engine.Usage{ID: "0123", Name: "web", Ref: "web"}, false)); d != "" {
+	if d := cmp.Diff(want, newStatsRow(engine.Metered{Ref: "web", Stats: &docker.Stats{ID: "0123", Name: "/web"}}, false)); d != "" {
 		t.Error(d)
 	}
 }

@@ -142,6 +142,49 @@ func (r *Reading) cpu() CPUStats {
 	return c
 }
 
+// Usage is what people look at of a reading, and of the one before it.
+type Usage struct {
+	CPU         float64 // processors in use on average between the two; 1.5 is one and a half, and without a reading before it is 0
+	Memory      uint64  // bytes; without files' pages that nothing has read lately, which the kernel takes back first
+	MemoryLimit uint64  // bytes
+	Received    uint64  // bytes on all network devices since they were made
+	Sent        uint64
+	Read        uint64 // bytes of block devices
+	Written     uint64
+	PIDs        uint64 // processes and threads
+}
+
+// Usage works out what `docker stats` shows. The time between two readings is their own and not the host's SystemUsage, which counts in
+// hundredths of a second.
+func (s *Stats) Usage() Usage {
+	u := Usage{Memory: s.Memory.working(), MemoryLimit: s.Memory.Limit, PIDs: s.Pids.Current}
+	if used, before := s.CPU.Usage.Total, s.PreviousCPU.Usage.Total; !s.PreRead.IsZero() && s.Read.After(s.PreRead) && used > before {
+		u.CPU = float64(used-before) / float64(s.Read.Sub(s.PreRead))
+	}
+	for _, n := range s.Networks {
+		u.Received, u.Sent = u.Received+n.RxBytes, u.Sent+n.TxBytes
+	}
+	for _, b := range s.Blkio.ServiceBytes {
+		switch b.Op {
+		case "read":
+			u.Read += b.Value
+		case "write":
+			u.Written += b.Value
+		}
+	}
+	return u
+}
+
+// working is the memory in use, without files' pages that nothing has read lately. Version 1 of cgroups counts a group's own pages
+// (inactive_file) apart from those of all groups below it (total_inactive_file), and its usage is of all.
+func (m *MemoryStats) working() uint64 {
+	idle, ok := m.Counters["total_inactive_file"]
+	if !ok {
+		idle = m.Counters["inactive_file"]
+	}
+	return m.Usage - min(m.Usage, idle)
+}
+
 // ParseTraffic reads /proc/PID/net/dev (proc_pid_net(5)): of each device but lo 8 numbers of what came in and 8 of what went out. It is nil
 // where there is no other device.
 func ParseTraffic(text string) map[string]NetworkStats {

@@ -24,27 +24,46 @@ func (e *Engine) Stats(ctx context.Context, ref string, before *docker.Stats) (*
 	if err != nil {
 		return nil, err
 	}
-	if s.Status != supervise.Running && s.Status != supervise.Paused {
-		return docker.Measure(c.ID, c.Name, docker.Reading{Cgroup: &cgroup.Stats{}}, nil), nil
+	var paths map[string]string
+	if s.Alive() {
+		if paths, err = e.cgroups(c.ID); err != nil {
+			return nil, err
+		}
 	}
-	paths, err := e.cgroups(c.ID)
+	host, err := e.hostReading(ctx)
 	if err != nil {
 		return nil, err
 	}
-	counted, err := cgroup.ReadStats(paths)
-	if err != nil {
-		return nil, err
-	}
+	return measure(c, s, paths, host, before)
+}
+
+// hostReading is what of a reading is the host's, and the same for all containers that are read at a moment.
+func (e *Engine) hostReading(ctx context.Context) (docker.Reading, error) {
 	facts, err := e.Facts(ctx)
 	if err != nil {
-		return nil, err
+		return docker.Reading{}, err
 	}
-	// On hybrid hosts controllers are on v1 and v2 has only names: where memory is decides which words memory.stat has.
-	_, v1 := paths["memory"]
-	r := docker.Reading{At: time.Now(), Cgroup: counted, V1: v1, CPUs: facts.CPUs, HostMemory: facts.Memory, Networks: traffic(c, s)}
+	r := docker.Reading{CPUs: facts.CPUs, HostMemory: facts.Memory}
 	if text, err := os.ReadFile("/proc/stat"); err == nil {
 		r.SystemUsage = docker.ParseSystemUsage(string(text))
 	}
+	return r, nil
+}
+
+// measure reads what a container uses, whose cgroups are at paths.
+func measure(
+	c *container.Container, s *supervise.State, paths map[string]string, r docker.Reading, before *docker.Stats,
+) (*docker.Stats, error) {
+	if !s.Alive() {
+		return docker.Measure(c.ID, c.Name, docker.Reading{Cgroup: &cgroup.Stats{}}, nil), nil
+	}
+	var err error
+	if r.Cgroup, err = cgroup.ReadStats(paths); err != nil {
+		return nil, err
+	}
+	// On hybrid hosts controllers are on v1 and v2 has only names: where memory is decides which words memory.stat has.
+	_, r.V1 = paths["memory"]
+	r.At, r.Networks = time.Now(), traffic(c, s)
 	return docker.Measure(c.ID, c.Name, r, before), nil
 }
 

@@ -43,7 +43,7 @@ func allowed() map[string][]string {
 		"plan": nil, "state": nil, "event": {"state"}, "host/nofile": nil, "host/beneath": nil, "host/remove": nil, "signals": nil,
 		"host/tree": nil,
 		"resctrl":   {"plan", "host", "host/nofile"}, "host": {"host/nofile"}, "seccomp": nil, "dns": {"container"},
-		"volume":  {"state", "event", "host/remove"},
+		"volume":  {"state", "event", "host/beneath", "host/remove"},
 		"image":   {"state", "event", "host/beneath", "host/remove"},
 		"systemd": {"plan"}, "cgroup": low, "wire": {"plan"},
 		"network": {"plan", "container", "wire", "dns"}, "explain": {"plan", "seccomp"}, "structure": nil,

@@ -32,6 +32,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"glassbox/event"
+	"glassbox/host/beneath"
 	"glassbox/host/remove"
 	"glassbox/state"
 )
@@ -290,6 +291,9 @@ func (s Store) Users(name string) ([]string, error) {
 	}
 	return out, nil
 }
+
+// Size is how many bytes the files of a volume have, counted as those of a container are.
+func (s Store) Size(name string) (int64, error) { return beneath.Size(s.Data(name)) }
 
 // Remove removes a volume and its files. One that a container uses, other than those that are named, is [ErrInUse]. The name is free before
 // the files are gone.

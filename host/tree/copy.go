@@ -136,17 +136,7 @@ func (c *copier) directory(from, dir int, base, name string, st *unix.Stat_t, de
 	if depth > deepest {
 		return fmt.Errorf("%.200s…: directories nested deeper than %d levels", name, deepest)
 	}
-	err := unix.Mkdirat(dir, base, 0o700)
-	if err == unix.EEXIST {
-		var is unix.Stat_t
-		if err = unix.Fstatat(dir, base, &is, unix.AT_SYMLINK_NOFOLLOW); err == nil && is.Mode&unix.S_IFMT != unix.S_IFDIR {
-			return overwriteError(name, false)
-		}
-	}
-	if err != nil {
-		return &fs.PathError{Op: "mkdir", Path: name, Err: err}
-	}
-	to, err := openDirAt(dir, base, name)
+	to, err := makeDir(dir, base, name)
 	if err != nil {
 		return err
 	}

@@ -229,17 +229,7 @@ func (x *extractor) attributes(fd int, h *tar.Header) error {
 }
 
 func (x *extractor) directory(h *tar.Header, dir int, base, name string) error {
-	err := unix.Mkdirat(dir, base, 0o700)
-	if err == unix.EEXIST {
-		var is unix.Stat_t
-		if err = unix.Fstatat(dir, base, &is, unix.AT_SYMLINK_NOFOLLOW); err == nil && is.Mode&unix.S_IFMT != unix.S_IFDIR {
-			return overwriteError(name, false)
-		}
-	}
-	if err != nil {
-		return err
-	}
-	d, err := openDirAt(dir, base, name)
+	d, err := makeDir(dir, base, name)
 	if err != nil {
 		return err
 	}

@@ -106,6 +106,22 @@ func openDirAt(dir int, base, name string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), name), nil
 }
 
+// makeDir makes a directory, if it isn't there, and opens it. Until its own mode is set it is for nobody else: it is there before its owner
+// is the right one.
+func makeDir(dir int, base, name string) (*os.File, error) {
+	err := unix.Mkdirat(dir, base, 0o700)
+	if err == unix.EEXIST {
+		var is unix.Stat_t
+		if err = unix.Fstatat(dir, base, &is, unix.AT_SYMLINK_NOFOLLOW); err == nil && is.Mode&unix.S_IFMT != unix.S_IFDIR {
+			return nil, overwriteError(name, false)
+		}
+	}
+	if err != nil {
+		return nil, &fs.PathError{Op: "mkdir", Path: name, Err: err}
+	}
+	return openDirAt(dir, base, name)
+}
+
 // opener opens regular files by their O_PATH descriptors.
 type opener struct{ proc int }
 
