@@ -221,7 +221,7 @@ func (e *Engine) CopyFrom(ctx context.Context, ref, from, to string, o CopyOptio
 	}
 	defer unix.Close(src.fd)
 	var out Copied
-	options := tree.Options{UID: os.Geteuid(), GID: os.Getegid(), Harmless: true, LeftOut: out.leftOut, Bytes: &out.Bytes}
+	options := tree.Options{UID: os.Geteuid(), GID: os.Getegid(), Harmless: true, LeftOut: out.leftOut, Bytes: &out.Bytes, Context: ctx}
 	if o.Archive {
 		options.UID, options.GID, options.Harmless = -1, -1, false
 	}
@@ -241,14 +241,19 @@ func (e *Engine) Archive(ctx context.Context, ref, from string, w io.Writer, o C
 		return err
 	}
 	defer unix.Close(src.fd)
-	t := tar.NewWriter(w)
 	if src.contents && src.dir {
 		src.base = "."
 	}
-	if err := tree.WriteTar(t, src.fd, src.base, tree.TarOptions{}); err != nil {
+	archive := tar.NewWriter(w)
+	t, err := tree.NewWriter(ctx, archive)
+	if err != nil {
 		return err
 	}
-	return t.Close()
+	defer t.Close()
+	if err := t.Tree(src.fd, src.base); err != nil {
+		return err
+	}
+	return archive.Close()
 }
 
 // CopyTo copies a file or a directory of the host into a container.
@@ -268,7 +273,7 @@ func (e *Engine) CopyTo(ctx context.Context, ref, from, to string, o CopyOptions
 	if err != nil {
 		return nil, err
 	}
-	options.LeftOut, options.Bytes = out.leftOut, &out.Bytes
+	options.LeftOut, options.Bytes, options.Context = out.leftOut, &out.Bytes, ctx
 	out.Bytes += 1024
 	return &out, f.written(to, side{f.root, ref}.copy(src, to, options))
 }
@@ -294,7 +299,7 @@ func (e *Engine) Extract(ctx context.Context, ref, to string, r io.Reader, o Cop
 		return nil, err
 	}
 	var out Copied
-	options.LeftOut, options.Bytes = out.leftOut, &out.Bytes
+	options.LeftOut, options.Bytes, options.Context = out.leftOut, &out.Bytes, ctx
 	out.Bytes += 1024
 	return &out, f.written(to, tree.ExtractTar(r, f.root, to, options))
 }

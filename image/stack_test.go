@@ -38,7 +38,7 @@ func mountImage(t testing.TB, s *Store, img *Image) string {
 func listing(t testing.TB, dir string) []string {
 	t.Helper()
 	var out []string
-	for _, line := range tree(t, dir, nil) {
+	for _, line := range treeOf(t, dir, nil) {
 		name := strings.SplitN(line, " ", 2)[0]
 		var st unix.Stat_t
 		if err := unix.Lstat(filepath.Join(dir, name), &st); err != nil {

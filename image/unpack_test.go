@@ -38,7 +38,7 @@ func unpackTo(t testing.TB, archive []byte, l Limits) (dir string, out *unpacked
 	m := newMeter(l)
 	m.local = true
 	out, err = unpack(bytes.NewReader(archive), int(f.Fd()), os.Geteuid() != 0, m)
-	got := tree(t, base, func(p string) bool { return p == "layer" })
+	got := treeOf(t, base, func(p string) bool { return p == "layer" })
 	want := []string{"outside 40755", "outside/victim 100600 safe"}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("outside the layer (-want +got):\n%s", d)
@@ -46,8 +46,8 @@ func unpackTo(t testing.TB, archive []byte, l Limits) (dir string, out *unpacked
 	return dir, out, err
 }
 
-// tree lists a directory: path, mode in octal, content or target, deletion and opaque marks.
-func tree(t testing.TB, dir string, skip func(string) bool) []string {
+// treeOf lists a directory: path, mode in octal, content or target, deletion and opaque marks.
+func treeOf(t testing.TB, dir string, skip func(string) bool) []string {
 	t.Helper()
 	var list []string
 	err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
@@ -203,7 +203,7 @@ func TestUnpackForms(t *testing.T) {
 			if tt.want == nil {
 				return
 			}
-			if d := cmp.Diff(tt.want, tree(t, dir, nil)); d != "" {
+			if d := cmp.Diff(tt.want, treeOf(t, dir, nil)); d != "" {
 				t.Errorf("tree (-want +got):\n%s", d)
 			}
 		})

@@ -44,7 +44,7 @@ func allowed() map[string][]string {
 		"host/tree": nil,
 		"resctrl":   {"plan", "host", "host/nofile"}, "host": {"host/nofile"}, "seccomp": nil, "dns": {"container"},
 		"volume":  {"state", "event", "host/beneath", "host/remove"},
-		"image":   {"state", "event", "host/beneath", "host/remove"},
+		"image":   {"state", "event", "host/beneath", "host/remove", "host/tree"},
 		"systemd": {"plan"}, "cgroup": low, "wire": {"plan"},
 		"network": {"plan", "container", "wire", "dns"}, "explain": {"plan", "seccomp"}, "structure": nil,
 	}

@@ -61,6 +61,9 @@ func newCopier(top *os.File, o Options) (*copier, error) {
 
 // entry copies one file of whatever kind. Name is its path below the top of the copy.
 func (c *copier) entry(from, dir int, base, name string, depth int) error {
+	if err := c.over(); err != nil {
+		return err
+	}
 	var st unix.Stat_t
 	if err := unix.Fstat(from, &st); err != nil {
 		return &fs.PathError{Op: "stat", Path: name, Err: err}
@@ -202,7 +205,7 @@ func (c *copier) attributes(from, to int, name string, st *unix.Stat_t) error {
 	if err := unix.Fchmod(to, c.permissions(st.Mode)); err != nil {
 		return &fs.PathError{Op: "chmod", Path: name, Err: err}
 	}
-	attributes, err := attributesOf(from, c.Harmless)
+	attributes, err := attributesOf(from, c.Harmless, nil)
 	if err == nil {
 		err = setAttributes(to, attributes)
 	}
@@ -269,8 +272,11 @@ func (c *copier) data(from, to int, st *unix.Stat_t) error {
 func (c *copier) span(from, to int, begin, end int64) error {
 	if end-begin > int64(len(c.buf)) {
 		for begin < end {
+			if err := c.over(); err != nil {
+				return err
+			}
 			r, w := begin, begin
-			n, err := unix.CopyFileRange(from, &r, to, &w, int(min(end-begin, 1<<30)), 0)
+			n, err := unix.CopyFileRange(from, &r, to, &w, int(min(end-begin, 1<<26)), 0)
 			if err != nil || n <= 0 { // not between these file systems, or not beyond the end
 				break
 			}
@@ -278,6 +284,9 @@ func (c *copier) span(from, to int, begin, end int64) error {
 		}
 	}
 	for begin < end {
+		if err := c.over(); err != nil {
+			return err
+		}
 		n, err := unix.Pread(from, c.buf[:min(int64(len(c.buf)), end-begin)], begin)
 		if err == unix.EINTR {
 			continue

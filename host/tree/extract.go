@@ -33,6 +33,9 @@ func ExtractTar(r io.Reader, root int, dir string, o Options) error {
 		if err != nil {
 			return fmt.Errorf("the archive can't be read: %w", err)
 		}
+		if err := x.over(); err != nil {
+			return err
+		}
 		if err := x.entry(h, archive); err != nil {
 			return err
 		}
@@ -291,6 +294,9 @@ func (x *extractor) file(h *tar.Header, dir int, base string, r io.Reader) error
 	var done int64
 	for {
 		n, err := io.ReadFull(r, x.buf)
+		if over := x.over(); over != nil {
+			err = over
+		}
 		if n > 0 && !zeros(x.buf[:n]) { // of a block of zeros a hole is left
 			if err := writeAt(fd, x.buf[:n], done); err != nil {
 				unix.Unlinkat(dir, base, 0)

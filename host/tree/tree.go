@@ -16,6 +16,7 @@
 package tree
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -44,6 +45,16 @@ type Options struct {
 	LeftOut func(name, why string)
 	// Bytes counts what an archive of the copy would hold, in bytes. It may be nil.
 	Bytes *int64
+	// Context ends the copy before it is complete. It may be nil.
+	Context context.Context
+}
+
+// over is the error of a copy that shall not go on.
+func (o *Options) over() error {
+	if o.Context == nil {
+		return nil
+	}
+	return context.Cause(o.Context)
 }
 
 func (o *Options) leaveOut(name, why string) {
@@ -192,7 +203,9 @@ func (l links) seen(st *unix.Stat_t, name string) (string, bool) {
 
 // attributesOf reads the extended attributes that a copy takes along: those of users, file capabilities, and lists of access rights
 // (acl(5)). Labels of security modules and marks of overlays are the host's business.
-func attributesOf(fd int, harmless bool) (map[string]string, error) {
+//
+// A name for which refuse, if there is one, has an error is the end of it.
+func attributesOf(fd int, harmless bool, refuse func(name string) error) (map[string]string, error) {
 	buf := make([]byte, 4<<10)
 	n, err := unix.Flistxattr(fd, buf)
 	if err == unix.ERANGE {
@@ -204,6 +217,11 @@ func attributesOf(fd int, harmless bool) (map[string]string, error) {
 	}
 	var out map[string]string
 	for name := range strings.SplitSeq(strings.TrimRight(string(buf[:n]), "\x00"), "\x00") {
+		if refuse != nil {
+			if err := refuse(name); err != nil {
+				return nil, err
+			}
+		}
 		if !carried(name) || harmless && name == capabilityAttr {
 			continue
 		}
@@ -229,10 +247,11 @@ const (
 	aclDefaultAttr = "system.posix_acl_default"
 )
 
-// carried says which extended attributes go along.
+// carried says which extended attributes go along. Those of "user.overlay." are the kernel's marks where an ordinary user mounts, those of
+// "user.glassbox." the image store's: both say something of the place where a file is.
 func carried(name string) bool {
-	return strings.HasPrefix(name, "user.") && !strings.HasPrefix(name, "user.overlay.") || name == capabilityAttr || name == aclAttr ||
-		name == aclDefaultAttr
+	own := strings.HasPrefix(name, "user.overlay.") || strings.HasPrefix(name, "user.glassbox.")
+	return strings.HasPrefix(name, "user.") && !own || name == capabilityAttr || name == aclAttr || name == aclDefaultAttr
 }
 
 // setAttributes writes extended attributes. A file system without those is no error.

@@ -3,6 +3,7 @@ package tree
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -184,6 +185,15 @@ func TestOverwrite(t *testing.T) {
 	}
 }
 
+func writeTree(w *tar.Writer, fd int, name string) error {
+	t, err := NewWriter(context.Background(), w)
+	if err != nil {
+		return err
+	}
+	defer t.Close()
+	return t.Tree(fd, name)
+}
+
 // TestTar writes a tree as an archive and unpacks that.
 func TestTar(t *testing.T) {
 	from := source(t)
@@ -197,7 +207,7 @@ func TestTar(t *testing.T) {
 	r, w := io.Pipe()
 	go func() {
 		a := tar.NewWriter(w)
-		err := WriteTar(a, fd, "a", TarOptions{Sorted: true})
+		err := writeTree(a, fd, "a")
 		if err == nil {
 			err = a.Close()
 		}
@@ -354,7 +364,7 @@ func TestManyEntries(t *testing.T) {
 	defer unix.Close(fd)
 	count := &counter{}
 	a := tar.NewWriter(count)
-	if err := WriteTarContents(a, fd, "", TarOptions{}); err != nil {
+	if err := writeTree(a, fd, "a"); err != nil {
 		t.Fatal(err)
 	}
 	a.Close()
@@ -408,7 +418,7 @@ func TestSwapped(t *testing.T) {
 		}
 		var b bytes.Buffer
 		a := tar.NewWriter(&b)
-		errs := []error{Copy(fd, open(t, to), "c", "c", Options{UID: -1, GID: -1}), WriteTar(a, fd, "c", TarOptions{})}
+		errs := []error{Copy(fd, open(t, to), "c", "c", Options{UID: -1, GID: -1}), writeTree(a, fd, "c")}
 		unix.Close(fd)
 		_ = errs // a name that is another thing by now may be an error; what counts is what came along
 		if bytes.Contains(b.Bytes(), []byte("of the host")) {

@@ -2,71 +2,51 @@ package tree
 
 import (
 	"archive/tar"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path"
-	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// TarOptions says how an archive is written.
-type TarOptions struct {
-	// Sorted writes the names of a directory in order, so that one tree is always one archive; the names of the largest directory are then
-	// in memory.
-	Sorted bool
-	// Nanoseconds keeps them in the times of files, at the price of a header more for each.
-	Nanoseconds bool
-	// Keep says whether an entry, and all that is below it, is written, and may change its header. It may be nil. The file may be read
-	// by the descriptor (O_PATH).
-	Keep func(fd int, h *tar.Header) (bool, error)
-	// LeftOut is told what isn't written, and why. It may be nil.
-	LeftOut func(name, why string)
-}
+// Writer writes files as entries of an archive. It doesn't end the archive. Files are given by descriptors (O_PATH is enough), so that what is
+// written is what was looked at, whoever exchanges names meanwhile. Where a file is shorter than it was when it was looked at, zeros stand in
+// the archive.
+type Writer struct {
+	// Refuse is asked about each extended attribute by its name, also about those that archives don't take along; an error of it ends the
+	// writing. It may be nil.
+	Refuse func(attribute string) error
 
-// WriteTar writes what a descriptor stands for (O_PATH is enough) as an entry of the given name, and what is below it. It doesn't end the
-// archive. Where a file is shorter than it was when it was looked at, zeros stand in the archive.
-func WriteTar(w *tar.Writer, from int, name string, o TarOptions) error {
-	open, err := newOpener()
-	if err != nil {
-		return err
-	}
-	defer open.close()
-	t := &writer{TarOptions: o, open: open, w: w, links: links{}, buf: make([]byte, 256<<10)}
-	return t.entry(from, name, 0)
-}
-
-// WriteTarContents writes what is in a directory, without an entry for itself, below a prefix, which may be empty.
-func WriteTarContents(w *tar.Writer, from int, prefix string, o TarOptions) error {
-	open, err := newOpener()
-	if err != nil {
-		return err
-	}
-	defer open.close()
-	t := &writer{TarOptions: o, open: open, w: w, links: links{}, buf: make([]byte, 256<<10)}
-	return t.contents(from, prefix, 0)
-}
-
-type writer struct {
-	TarOptions
-	open  *opener
+	ctx   context.Context
 	w     *tar.Writer
+	open  *opener
 	links links
 	buf   []byte
 }
 
-// Header describes a file as an entry of an archive, but for its extended attributes.
-func Header(st *unix.Stat_t, name string, nanoseconds bool) *tar.Header {
-	h := &tar.Header{
-		Name: name, Mode: int64(st.Mode & 0o7777), Uid: int(st.Uid), Gid: int(st.Gid), ModTime: time.Unix(st.Mtim.Unix()),
-		Format: tar.FormatPAX,
+// NewWriter makes a writer, which Close closes.
+func NewWriter(ctx context.Context, w *tar.Writer) (*Writer, error) {
+	open, err := newOpener()
+	if err != nil {
+		return nil, err
 	}
-	if !nanoseconds {
-		h.ModTime = h.ModTime.Truncate(time.Second)
+	return &Writer{ctx: ctx, open: open, w: w, links: links{}, buf: make([]byte, 256<<10)}, nil
+}
+
+// Close closes what the writer itself has opened.
+func (t *Writer) Close() { t.open.close() }
+
+// header describes a file as an entry of an archive, but for its extended attributes. Times are of whole seconds: each of the rest would
+// be a header more.
+func header(st *unix.Stat_t, name string) *tar.Header {
+	h := &tar.Header{
+		Name: name, Mode: int64(st.Mode & 0o7777), Uid: int(st.Uid), Gid: int(st.Gid), ModTime: time.Unix(int64(st.Mtim.Sec), 0),
+		Format: tar.FormatPAX,
 	}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
@@ -88,97 +68,92 @@ func Header(st *unix.Stat_t, name string, nanoseconds bool) *tar.Header {
 	return h
 }
 
-func (t *writer) entry(from int, name string, depth int) error {
+// Tree writes a file or a directory, and what is below it. The names of a directory are written as they come: its reader could not hold
+// all of one that a container has filled.
+func (t *Writer) Tree(from int, name string) error { return t.entry(from, name, 0) }
+
+func (t *Writer) entry(from int, name string, depth int) error {
 	if depth > deepest {
 		return fmt.Errorf("%.200s…: directories nested deeper than %d levels", name, deepest)
+	}
+	if err := context.Cause(t.ctx); err != nil {
+		return err
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(from, &st); err != nil {
 		return &fs.PathError{Op: "stat", Path: name, Err: err}
 	}
-	kind := st.Mode & unix.S_IFMT
-	if kind == unix.S_IFSOCK {
-		if t.LeftOut != nil {
-			t.LeftOut(name, "it is a socket")
-		}
-		return nil
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return t.File(from, &st, name)
 	}
-	h := Header(&st, name, t.Nanoseconds)
-	if kind == unix.S_IFLNK {
+	d, err := openDir(from, name)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := t.Directory(int(d.Fd()), &st, name); err != nil {
+		return err
+	}
+	return t.contents(d, name, depth)
+}
+
+// Directory writes the entry of a directory alone, which is open for reading and described by st.
+func (t *Writer) Directory(d int, st *unix.Stat_t, name string) error {
+	h := header(st, name)
+	if err := t.record(d, h); err != nil {
+		return err
+	}
+	return t.w.WriteHeader(h)
+}
+
+// File writes what is no directory, and is described by st. Sockets are left out: archives have no word for them.
+func (t *Writer) File(from int, st *unix.Stat_t, name string) error {
+	h := header(st, name)
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFSOCK:
+		return nil
+	case unix.S_IFLNK:
 		target := make([]byte, unix.PathMax)
-		n, err := unix.Readlinkat(from, "", target)
+		n, err := unix.Readlinkat(from, "", target) // of the descriptor itself, since Linux 2.6.39 (readlink(2))
 		if err != nil {
 			return &fs.PathError{Op: "readlink", Path: name, Err: err}
 		}
 		h.Linkname = string(target[:n])
 	}
-	if t.Keep != nil {
-		if keep, err := t.Keep(from, h); err != nil || !keep {
-			return err
-		}
+	if first, ok := t.links.seen(st, name); ok {
+		h.Typeflag, h.Linkname, h.Size = tar.TypeLink, first, 0
+		return t.w.WriteHeader(h)
 	}
-	if kind != unix.S_IFDIR {
-		if first, ok := t.links.seen(&st, name); ok {
-			h.Typeflag, h.Linkname, h.Size = tar.TypeLink, first, 0
-			return t.w.WriteHeader(h)
-		}
-	}
-	switch kind {
-	case unix.S_IFDIR:
-		return t.directory(from, name, h, depth)
-	case unix.S_IFREG:
-		return t.file(from, name, h)
+	if h.Typeflag == tar.TypeReg {
+		return t.content(from, h)
 	}
 	return t.w.WriteHeader(h)
 }
 
-func record(h *tar.Header, attributes map[string]string) {
+// record puts a file's extended attributes into its entry, in the form that all of the field read (GNU tar, star, bsdtar, Docker).
+func (t *Writer) record(fd int, h *tar.Header) error {
+	attributes, err := attributesOf(fd, false, t.Refuse)
+	if err != nil {
+		return fmt.Errorf("%s: %w", h.Name, err)
+	}
 	for name, value := range attributes {
 		if h.PAXRecords == nil {
 			h.PAXRecords = map[string]string{}
 		}
 		h.PAXRecords["SCHILY.xattr."+name] = value
 	}
+	return nil
 }
 
-func (t *writer) directory(from int, name string, h *tar.Header, depth int) error {
-	d, err := openDir(from, name)
-	if err != nil {
-		return err
-	}
-	attributes, err := attributesOf(int(d.Fd()), false)
-	d.Close()
-	if err != nil {
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	record(h, attributes)
-	if err := t.w.WriteHeader(h); err != nil {
-		return err
-	}
-	return t.contents(from, name, depth)
-}
-
-func (t *writer) contents(from int, name string, depth int) error {
-	d, err := openDir(from, name)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	at := 512
-	if t.Sorted {
-		at = -1
-	}
+func (t *Writer) contents(d *os.File, name string, depth int) error {
 	for {
-		names, err := d.Readdirnames(at)
-		if t.Sorted {
-			slices.Sort(names)
-		}
+		names, err := d.Readdirnames(512)
 		for _, base := range names {
 			if err := t.child(d, base, path.Join(name, base), depth); err != nil {
 				return err
 			}
 		}
-		if errors.Is(err, io.EOF) || err == nil && (t.Sorted || len(names) == 0) {
+		if errors.Is(err, io.EOF) || err == nil && len(names) == 0 {
 			return nil
 		}
 		if err != nil {
@@ -187,7 +162,7 @@ func (t *writer) contents(from int, name string, depth int) error {
 	}
 }
 
-func (t *writer) child(d *os.File, base, name string, depth int) error {
+func (t *Writer) child(d *os.File, base, name string, depth int) error {
 	fd, err := unix.Openat(int(d.Fd()), base, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err == unix.ENOENT {
 		return nil // gone meanwhile
@@ -199,30 +174,31 @@ func (t *writer) child(d *os.File, base, name string, depth int) error {
 	return t.entry(fd, name, depth+1)
 }
 
-func (t *writer) file(path int, name string, h *tar.Header) error {
-	from, err := t.open.open(path, name)
+func (t *Writer) content(path int, h *tar.Header) error {
+	from, err := t.open.open(path, h.Name)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(from)
-	attributes, err := attributesOf(from, false)
-	if err != nil {
-		return fmt.Errorf("%s: %w", name, err)
+	if err := t.record(from, h); err != nil {
+		return err
 	}
-	record(h, attributes)
 	if err := t.w.WriteHeader(h); err != nil {
 		return err
 	}
 	for left := h.Size; left > 0; {
+		if err := context.Cause(t.ctx); err != nil {
+			return err
+		}
 		b := t.buf[:min(left, int64(len(t.buf)))]
 		n, err := unix.Read(from, b)
 		if err == unix.EINTR {
 			continue
 		}
 		if err != nil {
-			return &fs.PathError{Op: "read", Path: name, Err: err}
+			return &fs.PathError{Op: "read", Path: h.Name, Err: err}
 		}
-		if n == 0 { // shorter by now
+		if n == 0 { // shorter by now: the header has said how much comes
 			for i := range b {
 				b[i] = 0
 			}
