@@ -346,18 +346,54 @@ func (e *Engine) change(ctx context.Context, ref string) (c *container.Container
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	// Not the container's own lock, which its supervisor holds as long as it runs.
-	if unlock, err = state.LockDir(e.dir(id)); err != nil {
+	// Not the container's own lock alone, which its supervisor holds as long as it runs.
+	unlockDir, err := state.LockDir(e.dir(id))
+	if err != nil {
 		return nil, nil, nil, notFound("no such container: %s", ref)
 	}
-	if err = ctx.Err(); err == nil {
-		c, s, err = e.loadID(id)
-	}
+	c, s, release, err := e.settled(ctx, id)
 	if err != nil {
-		unlock()
+		unlockDir()
 		return nil, nil, nil, err
 	}
-	return c, s, unlock, nil
+	return c, s, func() { release(); unlockDir() }, nil
+}
+
+// settled waits until a container runs, or doesn't and will not until unlock. In between a command starts it, from what it has read of it
+// before: what is changed then would be lost on this run.
+func (e *Engine) settled(ctx context.Context, id string) (c *container.Container, s *supervise.State, unlock func(), err error) {
+	for end := time.Now().Add(10 * time.Second); ; {
+		if err := ctx.Err(); err != nil {
+			return nil, nil, nil, err
+		}
+		lock, fresh, err := state.Lock(e.lockFile(id), false)
+		if err != nil && err != unix.EWOULDBLOCK {
+			return nil, nil, nil, err
+		}
+		unlock = func() {}
+		if err == nil {
+			unlock = func() { state.Unlock(lock, e.lockFile(id)) }
+			if !fresh { // somebody died with it
+				err = supervise.RepairOne(e.dir(id), e.nameFileOf)
+			}
+		}
+		held := err == unix.EWOULDBLOCK
+		if err == nil || held {
+			c, s, err = e.loadID(id)
+		}
+		switch {
+		case err != nil:
+			unlock()
+			return nil, nil, nil, err
+		case !held || s.Alive() || s.Status == supervise.Restarting:
+			return c, s, unlock, nil
+		case time.Now().After(end):
+			return nil, nil, nil, conflict("container %s is being changed by another command", c.Name)
+		}
+		if err := pause(ctx, 5*time.Millisecond); err != nil {
+			return nil, nil, nil, err
+		}
+	}
 }
 
 // Rename gives a container another name.

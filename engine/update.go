@@ -33,6 +33,7 @@ type Update struct {
 	// Restart is its restart policy from now on, as --restart says it, if that changes.
 	Restart string
 
+	words  container.Words
 	config *container.Config
 	plan   *plan.Plan // of the container that runs, or waits to, as it is after the update; nil: there is none
 }
@@ -43,6 +44,10 @@ func (e *Engine) Update(ctx context.Context, ref string, words container.Words) 
 	if err != nil {
 		return nil, err
 	}
+	return e.update(ctx, c, s, words)
+}
+
+func (e *Engine) update(ctx context.Context, c *container.Container, s *supervise.State, words container.Words) (*Update, error) {
 	if len(words.Flags) == 0 {
 		return nil, invalid("there is nothing to update: you must provide one or more flags, such as --memory 1g or --restart always")
 	}
@@ -50,7 +55,7 @@ func (e *Engine) Update(ctx context.Context, ref string, words container.Words) 
 	if err != nil {
 		return nil, err
 	}
-	u := &Update{ID: c.ID, Name: c.Name, config: config}
+	u := &Update{ID: c.ID, Name: c.Name, words: words, config: config}
 	if words.Restart != "" && config.Restart != c.Config.Restart {
 		u.Restart = words.Restart
 	}
@@ -210,20 +215,20 @@ func devices(s plan.Step) bool {
 }
 
 // Apply makes an update true: all of it, or nothing. What is refused in the middle is taken back.
+//
+// What it takes is found out once more, because others change the same files: a network that was connected since stands in the container's
+// plan, and one that was started since has a cgroup.
 func (e *Engine) Apply(ctx context.Context, u *Update) error {
-	dir := e.dir(u.ID)
-	unlock, err := state.LockDir(dir) // as Rename does, which writes the same file
+	c, s, unlock, err := e.change(ctx, u.ID)
 	if err != nil {
-		return notFound("no such container: %s", u.Name)
+		return err
 	}
 	defer unlock()
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	c, err := e.readContainer(u.ID)
+	now, err := e.update(ctx, c, s, u.words)
 	if err != nil {
 		return err
 	}
+	*u = *now
 	undo, err := formerLimits(u.Steps)
 	if err != nil {
 		return err
