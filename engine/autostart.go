@@ -35,6 +35,9 @@ func (e *Engine) wanted(c *container.Container, s *supervise.State) bool {
 // Autostart starts the containers that are to run, the oldest first, and tells each as it is tried. One that needs another, whose
 // namespaces it shares, is tried again when all others were.
 func (e *Engine) Autostart(ctx context.Context, each func(name string, err error)) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	list, err := e.all()
 	if err != nil {
 		return err

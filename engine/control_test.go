@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"errors"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -334,41 +333,5 @@ func TestRemoveSignalsOnce(t *testing.T) {
 	})
 	if err != nil || kills != 1 {
 		t.Errorf("got %d signals, %v, want 1", kills, err)
-	}
-}
-
-// TestContextsHonoured: a verb whose context is over does nothing, and says so.
-func TestContextsHonoured(t *testing.T) {
-	e := opened(t)
-	create(t, e, container.Words{Name: "web"})
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	for name, verb := range map[string]func() error{
-		"list":    func() error { _, err := e.List(ctx, ListOptions{All: true}); return err },
-		"inspect": func() error { _, err := e.Inspect(ctx, "web"); return err },
-		"stats":   func() error { _, err := e.Stats(ctx, "web", nil); return err },
-		"info":    func() error { _, err := e.Info(ctx, "1"); return err },
-		"live":    func() error { _, err := e.Live(ctx, "web"); return err },
-		"create":  func() error { _, err := e.Create(ctx, CreateOptions{Name: "db"}); return err },
-		"start":   func() error { _, err := e.Start(ctx, "web", StartOptions{}); return err },
-		"attach":  func() error { _, err := e.Attach(ctx, "web", AttachOptions{}); return err },
-		"exec":    func() error { _, err := e.Exec(ctx, "web", ExecOptions{Command: []string{"x"}}); return err },
-		"stop":    func() error { return e.Stop(ctx, "web", nil, "") },
-		"kill":    func() error { return e.Kill(ctx, "web", "") },
-		"wait":    func() error { _, err := e.Wait(ctx, "web", ""); return err },
-		"pause":   func() error { return e.Pause(ctx, "web") },
-		"unpause": func() error { return e.Unpause(ctx, "web") },
-		"rename":  func() error { return e.Rename(ctx, "web", "db") },
-		"restart": func() error { return e.Restart(ctx, "web", nil, "") },
-		"logs":    func() error { return e.Logs(ctx, "web", LogOptions{}, io.Discard, io.Discard) },
-		"subject": func() error { _, err := e.Subject(ctx, "container:web"); return err },
-		"remove":  func() error { return e.Remove(ctx, "web", RemoveOptions{}) },
-	} {
-		if err := verb(); !errors.Is(err, context.Canceled) {
-			t.Errorf("%s: got %v, want the context's error", name, err)
-		}
-	}
-	if c, _, err := e.load(t.Context(), "web"); err != nil || c.Name != "web" {
-		t.Errorf("the container after all: %v, %v", c, err)
 	}
 }

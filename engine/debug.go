@@ -51,6 +51,9 @@ func (e *Engine) Debug(ctx context.Context, ref string, o DebugOptions) (*Sessio
 
 // DebugStop is Debug in a container of which only a part of the steps is made.
 func (e *Engine) DebugStop(ctx context.Context, s *Stop, o DebugOptions) (*Session, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	if s.PID == 0 {
 		return nil, conflict("there is no process of the container yet whose namespaces could be entered")
 	}

@@ -126,6 +126,9 @@ func Open(c Config) (*Engine, error) {
 
 // Facts returns what is known of this host. It is asked once in an engine's life.
 func (e *Engine) Facts(ctx context.Context) (*host.Facts, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	e.asking.Lock()
 	defer e.asking.Unlock()
 	if e.facts == nil {

@@ -47,6 +47,9 @@ func (e *Engine) rootFacts(ctx context.Context) (*host.Facts, error) {
 // PlanBundle returns the plan by which glassbox-runtime runs an OCI bundle: a directory with config.json, or that file itself, which may be
 // from another machine. Nothing is written.
 func (e *Engine) PlanBundle(ctx context.Context, name string) (*plan.Plan, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	dir, spec, err := readBundle(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, notFound("%w", err)

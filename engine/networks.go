@@ -132,6 +132,9 @@ func (e *Engine) findNetwork(ref string) (network.Network, error) {
 
 // NetworkInspect tells what a network is, and who is on it.
 func (e *Engine) NetworkInspect(ctx context.Context, ref string) (docker.Network, error) {
+	if err := ctx.Err(); err != nil {
+		return docker.Network{}, err
+	}
 	n, err := e.findNetwork(ref)
 	if err != nil {
 		return docker.Network{}, err
@@ -303,6 +306,9 @@ func onNetwork(c *container.Container, name string) bool {
 
 // NetworkRemove removes a network that no running container is on.
 func (e *Engine) NetworkRemove(ctx context.Context, ref string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	n, err := e.findNetwork(ref)
 	if err != nil {
 		return err

@@ -57,7 +57,8 @@ func TestUpdateAndConnect(t *testing.T) {
 		t.Fatal(err)
 	}
 	cable := plan.Step{
-		Lane: plan.Host, Phase: plan.Network, Op: &plan.RouteDefault{Link: "eth7", Via: "10.0.0.1"}, Origin: "network connect backend", Reason: "r",
+		Lane: plan.Host, Phase: plan.Network, Op: &plan.RouteDefault{Link: "eth7", Via: "10.0.0.1"},
+		Origin: "network connect backend", Reason: "r",
 	}
 	at := slices.IndexFunc(p.Steps, func(s plan.Step) bool { return s.Phase > plan.Network })
 	p.Steps = slices.Insert(p.Steps, max(at, 0), cable)

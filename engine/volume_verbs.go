@@ -25,6 +25,9 @@ type VolumeOptions struct {
 // CreateVolume makes a volume, or finds the one of that name, which stays as it is; the answer says whether its labels and options are
 // those that were asked for.
 func (e *Engine) CreateVolume(ctx context.Context, o VolumeOptions) (v *docker.Volume, same bool, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, false, err
+	}
 	if o.Driver != "" && o.Driver != volume.Local {
 		return nil, false, notFound("create %s: error looking up volume plugin %s: plugin %q not found: there is one driver, local", o.Name,
 			o.Driver, o.Driver)
@@ -49,6 +52,9 @@ func (e *Engine) CreateVolume(ctx context.Context, o VolumeOptions) (v *docker.V
 
 // Volume describes a volume.
 func (e *Engine) Volume(ctx context.Context, name string) (*docker.Volume, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	v, err := e.volumes().Get(name)
 	if err != nil {
 		return nil, ofVolume(err)
@@ -77,6 +83,9 @@ func (e *Engine) VolumeUsage(ctx context.Context, list []docker.Volume) {
 
 // Volumes lists the volumes that filters (dangling=, driver=, label=, name=) leave, by name.
 func (e *Engine) Volumes(ctx context.Context, filters []string) ([]docker.Volume, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	keep, err := e.volumeFilter(filters, []string{"dangling", "driver", "label", "name"})
 	if err != nil {
 		return nil, err
@@ -154,6 +163,9 @@ func hasLabel(labels map[string]string, want string) bool {
 
 // RemoveVolume removes a volume that no container uses.
 func (e *Engine) RemoveVolume(ctx context.Context, name string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	return ofVolume(e.volumes().Remove(name))
 }
 

@@ -104,6 +104,9 @@ func (s *Store) Import(ctx context.Context, r io.Reader, o ImportOptions) (*Imag
 		return in.fill(ctx, src, "", mt, func() { src.Close() })
 	})
 	if err != nil {
+		if cause := context.Cause(ctx); cause != nil { // it shows as a pipe that was closed
+			return nil, fmt.Errorf("import: %w", cause)
+		}
 		if e := (*Error)(nil); errors.As(err, &e) {
 			return nil, err
 		}

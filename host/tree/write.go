@@ -14,9 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Writer writes files as entries of an archive. It doesn't end the archive. Files are given by descriptors (O_PATH is enough), so that what is
-// written is what was looked at, whoever exchanges names meanwhile. Where a file is shorter than it was when it was looked at, zeros stand in
-// the archive.
+// Writer writes files as entries of an archive. It doesn't end the archive. Files are given by descriptors (O_PATH is enough), so that what
+// is written is what was looked at, whoever exchanges names meanwhile. Where a file is shorter than it was when it was looked at, zeros
+// stand in the archive.
 type Writer struct {
 	// Refuse is asked about each extended attribute by its name, also about those that archives don't take along; an error of it ends the
 	// writing. It may be nil.
