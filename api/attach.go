@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"glassbox/docker"
 	"glassbox/engine"
@@ -30,9 +31,14 @@ type client struct {
 	stdin          io.Reader // nil: nothing comes
 	stdout, stderr io.Writer // nil: it isn't wanted
 	keys           []byte
+	ready          chan struct{} // closed when the fields above are as they will be
 	gone           chan struct{} // closed when the client has hung up
 	done           chan struct{} // closed when its container's run is over
-	once           sync.Once
+	once, opened   sync.Once
+}
+
+func newClient() *client {
+	return &client{ready: make(chan struct{}), gone: make(chan struct{}), done: make(chan struct{})}
 }
 
 func (c *client) finish() { c.once.Do(func() { close(c.done) }) }
@@ -108,18 +114,51 @@ func (q *request) attach() error {
 	if q.bool("logs") && !q.bool("stream") && q.boolOr("stdin", false) && q.Header.Get("Upgrade") == "" {
 		return invalid("there is nothing to read from standard input when only logs are asked for")
 	}
+	c, leave, err := q.queue(v)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	conn, err := q.take(q.mediaOf(v.Config.Tty))
 	if err != nil {
 		return err
 	}
 	defer conn.finish()
 	m := &mux{w: conn, raw: v.Config.Tty}
-	err = q.follow(v, conn, part{m, 1}, part{m, 2}, keys, conn.hungUp)
+	c.keys = keys
+	err = q.follow(v, c, conn, part{m, 1}, part{m, 2}, conn.hungUp)
 	if err != nil && !errors.Is(err, engine.ErrDetached) && !errors.Is(err, engine.ErrOutputClosed) && !m.raw {
 		io.WriteString(part{m, 3}, message(err)+"\n")
 	}
 	return err
 }
+
+// queue makes a client, and puts one whose container doesn't run yet among those who wait: before it is answered, for with the answer it
+// starts the container.
+func (q *request) queue(v *docker.Container) (c *client, leave func(), err error) {
+	c = newClient()
+	if v.State.Running || !q.bool("stream") {
+		return c, func() {}, nil
+	}
+	q.s.attached.wait(v.ID, c)
+	leave = func() {
+		q.s.attached.leave(v.ID, c)
+		c.open() // whoever has taken it meanwhile doesn't wait for it
+	}
+	// Somebody may have started it since it was looked at.
+	now, err := q.s.engine.Inspect(q.Context(), v.ID)
+	if err != nil {
+		leave()
+		return nil, nil, err
+	}
+	if now.State.Running && q.s.attached.leave(v.ID, c) {
+		v.State = now.State
+	}
+	return c, leave, nil
+}
+
+// open says that a client's streams are as they will be.
+func (c *client) open() { c.opened.Do(func() { close(c.ready) }) }
 
 // attachable finds the container that is to be attached to, and says why it can't be.
 func (q *request) attachable() (*docker.Container, []byte, error) {
@@ -142,7 +181,7 @@ func (q *request) attachable() (*docker.Container, []byte, error) {
 // follow passes the streams of a container on until its end or the client's: what its log has, with logs=1, then what comes, with stream=1.
 // in is what the client sends; hungUp returns when the client is gone although in has ended.
 func (q *request) follow(
-	v *docker.Container, in io.Reader, stdout, stderr io.Writer, keys []byte, hungUp func(stop <-chan struct{}),
+	v *docker.Container, c *client, in io.Reader, stdout, stderr io.Writer, hungUp func(stop <-chan struct{}),
 ) error {
 	var wantOut, wantErr io.Writer
 	if q.bool("stdout") {
@@ -161,7 +200,7 @@ func (q *request) follow(
 	} else if !q.bool("stream") {
 		return nil
 	}
-	c := &client{stdout: wantOut, stderr: wantErr, keys: keys, gone: make(chan struct{}), done: make(chan struct{})}
+	c.stdout, c.stderr = wantOut, wantErr
 	stdin := q.bool("stdin") && v.Config.OpenStdin
 	source := &input{from: in, ended: make(chan struct{})}
 	if stdin {
@@ -181,18 +220,9 @@ func (q *request) follow(
 		hungUp(c.done)
 		close(c.gone)
 	}()
-	if !v.State.Running {
-		q.s.attached.wait(v.ID, c)
-		select {
-		case <-c.done:
-			return nil
-		case <-c.gone:
-			if q.s.attached.leave(v.ID, c) {
-				return nil
-			}
-			<-c.done
-			return nil
-		}
+	c.open()
+	if !v.State.Running && !q.waitForStart(ctx, v.ID, c) {
+		return nil
 	}
 	defer c.finish()
 	s, err := q.s.engine.Attach(ctx, v.ID, engine.AttachOptions{Streams: engine.Streams{
@@ -212,6 +242,34 @@ func (q *request) follow(
 	}()
 	_, err = s.Wait(ctx)
 	return err
+}
+
+// waitForStart waits until whoever starts the container has served a client to the end, or it is gone. True: the container was started
+// otherwise, by a command, and the client is to follow it.
+func (q *request) waitForStart(ctx context.Context, id string, c *client) bool {
+	look := time.NewTicker(time.Second)
+	defer look.Stop()
+	for {
+		select {
+		case <-c.done:
+			return false
+		case <-c.gone:
+			if !q.s.attached.leave(id, c) {
+				<-c.done
+			}
+			return false
+		case <-look.C:
+			v, err := q.s.engine.Inspect(ctx, id)
+			switch {
+			case errors.Is(err, engine.ErrNotFound):
+				if q.s.attached.leave(id, c) {
+					return false // it was removed
+				}
+			case err == nil && v.State.Running && q.s.attached.leave(id, c):
+				return true
+			}
+		}
+	}
 }
 
 func orDiscard(w io.Writer) io.Writer {
@@ -287,6 +345,7 @@ func (s *Server) run(ctx context.Context, v *docker.Container) error {
 	o.ConsoleSize = [2]uint16{uint16(v.HostConfig.ConsoleSize[0]), uint16(v.HostConfig.ConsoleSize[1])}
 	var out, errOut fan
 	for _, c := range clients {
+		<-c.ready
 		o.Attach = true
 		out.add(c, c.stdout)
 		errOut.add(c, c.stderr)

@@ -70,11 +70,8 @@ func status(err error) int {
 // message is an error's text as Docker writes it: some clients look for "No such container" and "No such image".
 func message(err error) string {
 	text := err.Error()
-	if errors.Is(err, image.ErrNotFound) && !strings.Contains(strings.ToLower(text), "no such image") {
-		var e *image.Error
-		if errors.As(err, &e) {
-			text = "No such image: " + e.Name
-		}
+	if e := (*image.Error)(nil); errors.Is(err, image.ErrNotFound) && errors.As(err, &e) && strings.Contains(text, "no such image") {
+		text = "No such image: " + e.Name
 	}
 	if rest, ok := strings.CutPrefix(text, "no such "); ok {
 		text = "No such " + rest

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"bufio"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -67,17 +66,13 @@ func (p part) Write(data []byte) (n int, err error) {
 }
 
 // taken is a connection that was taken over from HTTP.
-type taken struct {
-	net.Conn
-	in *bufio.Reader // what the client sends, with what it has sent already
-}
-
-// Read implements io.Reader.
-func (t *taken) Read(p []byte) (int, error) { return t.in.Read(p) }
+type taken struct{ net.Conn }
 
 // take answers that from now on the connection is a stream.
 func (q *request) take(mediaType string) (*taken, error) {
-	conn, buf, err := http.NewResponseController(q.w).Hijack()
+	// What has come before the answer is dropped, as by Docker's server: it is what is left of a body, of which some clients (dockerode) don't
+	// tell the length. Input is sent when the connection is a stream, which the answer says.
+	conn, _, err := http.NewResponseController(q.w).Hijack()
 	if err != nil {
 		return nil, fmt.Errorf("take the connection over: %w", err)
 	}
@@ -94,7 +89,7 @@ func (q *request) take(mediaType string) (*taken, error) {
 		conn.Close()
 		return nil, err
 	}
-	return &taken{conn, buf.Reader}, nil
+	return &taken{conn}, nil
 }
 
 // finish ends the stream: what has been written arrives, and the client sees its end.

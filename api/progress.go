@@ -16,6 +16,7 @@ type progress struct {
 	sync.Mutex
 	enc  *json.Encoder
 	push bool
+	held *step // the first line, until the registry has answered: a name that it doesn't have is an error with a status
 }
 
 // step is one value of the stream.
@@ -46,6 +47,10 @@ func (p *progress) tell(s step) {
 		p.enc = json.NewEncoder(p.q.streamed("application/json"))
 		p.enc.SetEscapeHTML(false)
 	}
+	if p.held != nil {
+		p.enc.Encode(p.held)
+		p.held = nil
+	}
 	p.enc.Encode(s) // a client that is gone ends the request's context
 }
 
@@ -70,7 +75,9 @@ func (p *progress) fail(err error) error {
 func (p *progress) event(e image.Event) {
 	switch e.State {
 	case image.Pulling:
-		p.tell(step{Status: "Pulling from " + e.Name, ID: e.Tag})
+		p.Lock()
+		defer p.Unlock()
+		p.held = &step{Status: "Pulling from " + e.Name, ID: e.Tag}
 		return
 	case image.Pushing:
 		p.push = true

@@ -107,5 +107,11 @@ func (q *request) build() error {
 		b.ServeHTTP(q.w, q.Request)
 		return nil
 	}
+	if q.URL.Path == "/build/prune" { // which `docker system prune` asks for: there is nothing to be freed
+		return q.json(struct {
+			CachesDeleted  []string
+			SpaceReclaimed int64
+		}{})
+	}
 	return notImplemented("there is no builder yet: images are pulled, loaded and imported here, and built elsewhere")
 }

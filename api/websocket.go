@@ -20,6 +20,12 @@ func (q *request) attachSocket() error {
 	if !upgrades(q.Request) {
 		return invalid("the request doesn't ask for a websocket")
 	}
+	c, leave, err := q.queue(v)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	c.keys = keys
 	if a, ok := q.w.(*answer); ok {
 		a.begun = true
 	}
@@ -33,7 +39,7 @@ func (q *request) attachSocket() error {
 				ws.PayloadType = websocket.BinaryFrame
 			}
 			hungUp := func(<-chan struct{}) {} // the end of its frames is the end of a client
-			err = q.follow(v, ws, ws, ws, keys, hungUp)
+			err = q.follow(v, c, ws, ws, ws, hungUp)
 		},
 	}
 	server.ServeHTTP(hijacker{q.w}, q.Request)
