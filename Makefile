@@ -39,8 +39,9 @@ install:
 	install -d '$(DESTDIR)$(PREFIX)/bin'
 	install -m 755 $(if $(filter aarch64,$(shell uname -m)),$(PROGRAMS:%=bin/arm64/%),$(PROGRAMS:%=bin/%)) '$(DESTDIR)$(PREFIX)/bin/'
 	install -d '$(DESTDIR)$(PREFIX)/lib/systemd/system'
-	sed 's|@PREFIX@|$(PREFIX)|' systemd/glassbox.service >'$(DESTDIR)$(PREFIX)/lib/systemd/system/glassbox.service'
-	chmod 644 '$(DESTDIR)$(PREFIX)/lib/systemd/system/glassbox.service'
+	for unit in glassbox.service glassbox-api.service glassbox-api.socket; do \
+		sed 's|@PREFIX@|$(PREFIX)|' "systemd/$$unit" >'$(DESTDIR)$(PREFIX)/lib/systemd/system/'"$$unit" && \
+		chmod 644 '$(DESTDIR)$(PREFIX)/lib/systemd/system/'"$$unit" || exit 1; done
 	@[ -n '$(DESTDIR)' ] || [ ! -d /run/systemd/system ] || { systemctl daemon-reload && systemctl enable glassbox.service; }
 	cd bin/share && find . -type f -exec install -D -m 644 '{}' '$(abspath $(DESTDIR)$(PREFIX))/share/{}' ';'
 

@@ -282,6 +282,8 @@ func condition(cond string) (bool, error) {
 	case "containerd", "docker", "podman", "skopeo", "umoci", "ufw", "firewalld":
 		_, err := exec.LookPath(cond)
 		return err == nil, nil
+	case "docker-py":
+		return exec.Command("python3", "-c", "import docker").Run() == nil, nil
 	case "apparmor":
 		return appArmor() == nil, nil
 	case "swap":

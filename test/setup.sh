@@ -31,6 +31,7 @@ needs() {
 			ufw ufw
 			firewalld firewalld
 			docker docker.io
+			/usr/lib/python3/dist-packages/docker/api python3-docker
 			podman podman
 			tini-static tini
 			apparmor_parser apparmor
