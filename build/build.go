@@ -10,7 +10,12 @@
 // Start reading at [Words.Request].
 package build
 
-import "time"
+import (
+	"fmt"
+	"path"
+	"strings"
+	"time"
+)
 
 // Request is one build.
 type Request struct {
@@ -81,40 +86,114 @@ type Order struct {
 	Build *Request `json:"build,omitempty"`
 	Prune *Prune   `json:"prune,omitempty"`
 	Usage *Usage   `json:"usage,omitempty"`
+	Serve *Serve   `json:"serve,omitempty"`
 	Debug bool     `json:"debug,omitempty"`
 }
 
 // OrderFD is the descriptor of an [Order] in JSON.
 const OrderFD = 3
 
-// Prune says what of the build cache is to go.
+// Prune says what of the build cache is to go. Without limits that is all that isn't in use and, without All, isn't what images were pulled
+// for or what the builder itself needs.
 type Prune struct {
 	All           bool          `json:"all,omitempty"`
 	Filters       []string      `json:"filters,omitempty"`
-	KeepDuration  time.Duration `json:"keepDuration,omitempty"`
+	KeepDuration  time.Duration `json:"keepDuration,omitempty"` // what was used since isn't touched
 	ReservedSpace int64         `json:"reservedSpace,omitempty"`
 	MaxUsedSpace  int64         `json:"maxUsedSpace,omitempty"`
 	MinFreeSpace  int64         `json:"minFreeSpace,omitempty"`
-	Verbose       bool          `json:"verbose,omitempty"`
 }
 
 // Usage asks for what the build cache takes.
 type Usage struct {
 	Filters []string `json:"filters,omitempty"`
-	Verbose bool     `json:"verbose,omitempty"`
-	Format  string   `json:"format,omitempty"`
+	NoWait  bool     `json:"noWait,omitempty"` // an answer at once or, while somebody builds, none: [Busy]
 }
 
-// Record is a part of the build cache.
+// Serve keeps the builder open at the socket [Place.Socket], for others that speak BuildKit's control API.
+type Serve struct {
+	Idle time.Duration `json:"idle"` // it ends when nobody has used it for so long; 0: never
+}
+
+// Busy is the exit status of the builder's program where somebody else builds, and it wasn't to wait.
+const Busy = 75
+
+// Socket is where a builder serves that stays.
+func (p Place) Socket() string { return path.Join(p.State, "build.sock") }
+
+// Dir is the builder's own directory.
+func (p Place) Dir() string { return path.Join(p.Root, "build") }
+
+// Record is a part of the build cache, with the fields of Docker's API (BuildCache).
 type Record struct {
-	ID          string     `json:"ID"`
-	Parents     []string   `json:"Parents,omitempty"`
-	Type        string     `json:"Type"`
-	Description string     `json:"Description"`
-	InUse       bool       `json:"InUse"`
-	Shared      bool       `json:"Shared"`
-	Size        int64      `json:"Size"` // bytes
-	CreatedAt   time.Time  `json:"CreatedAt"`
-	LastUsedAt  *time.Time `json:"LastUsedAt"`
-	UsageCount  int        `json:"UsageCount"`
+	ID          string
+	Parents     []string `json:",omitempty"`
+	Type        string
+	Description string
+	InUse       bool
+	Shared      bool  // its files are an image's, too
+	Size        int64 // bytes
+	CreatedAt   time.Time
+	LastUsedAt  *time.Time
+	UsageCount  int
+}
+
+// Sum is how much all records take, and how much of it could go now. What images share with the cache is counted in neither, as with Docker.
+func Sum(records []Record) (total, reclaimable int64, active int) {
+	for _, r := range records {
+		if r.InUse {
+			active++
+		}
+		if r.Shared {
+			continue
+		}
+		total += r.Size
+		if !r.InUse {
+			reclaimable += r.Size
+		}
+	}
+	return total, reclaimable, active
+}
+
+// ReadFilters reads Docker's filters of builder prune: until=DURATION (unused-for is the same), and KEY or KEY=VALUE of a record (id, parent,
+// type, description, inuse, shared, private, mutable).
+func (p *Prune) ReadFilters(texts []string) error {
+	for _, text := range texts {
+		key, value, ok := strings.Cut(text, "=")
+		negated := strings.HasSuffix(key, "!")
+		key = strings.TrimRight(key, "!~")
+		switch key {
+		case "until", "unused-for":
+			d, err := time.ParseDuration(value)
+			if err != nil || d < 0 || negated {
+				return fmt.Errorf("--filter %s: want a duration, as in %s=24h", text, key)
+			}
+			p.KeepDuration = d
+		case "id", "parent", "type", "description":
+			if !ok {
+				return fmt.Errorf("--filter %s: want %s=VALUE", text, key)
+			}
+			op := "=="
+			if strings.Contains(text[:len(text)-len(value)], "~=") {
+				op = "~="
+			}
+			if negated {
+				op = "!="
+			}
+			p.Filters = append(p.Filters, key+op+value)
+		case "inuse", "shared", "private", "mutable", "immutable":
+			on := !ok || value == "true" || value == "1"
+			if !on && value != "false" && value != "0" {
+				return fmt.Errorf("--filter %s: want %s, or %s=false", text, key, key)
+			}
+			if on == negated {
+				p.Filters = append(p.Filters, key+"==false")
+			} else {
+				p.Filters = append(p.Filters, key)
+			}
+		default:
+			return fmt.Errorf("invalid filter '%s': want until, id, parent, type, description, inuse, shared, private or mutable", key)
+		}
+	}
+	return nil
 }

@@ -1,14 +1,18 @@
 package cli
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -106,26 +110,21 @@ const builderProgram = "glassbox-build"
 
 // builder becomes the program that has the builder, in a mount namespace of its own: what it mounts goes with it, however it ends.
 func (a *app) builder(verb string, o *build.Order) error {
-	if err := a.checkRuntime(); err != nil {
-		return err
-	}
-	program, err := a.beside(builderProgram)
+	program, err := a.prepareBuilder(o)
 	if err != nil {
 		return err
 	}
-	o.Debug = a.debug
-	o.Runtime = a.runtimePath()
-	if o.Root, err = filepath.Abs(a.root); err != nil {
+	fd, err := order(o)
+	if err != nil {
 		return err
 	}
-	if o.State, err = filepath.Abs(a.state); err != nil {
-		return err
+	if fd == build.OrderFD {
+		_, err = unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0)
+	} else {
+		err = unix.Dup3(fd, build.OrderFD, 0)
 	}
-	if os.Geteuid() != 0 {
-		return errors.New("building needs root so far: run it with sudo")
-	}
-	if err := order(o); err != nil {
-		return err
+	if err != nil {
+		return fmt.Errorf("the builder's order: %w", err)
 	}
 	runtime.LockOSThread() // execve takes the calling thread's namespaces
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
@@ -138,24 +137,76 @@ func (a *app) builder(verb string, o *build.Order) error {
 	return fmt.Errorf("start %s: %w", program, unix.Exec(program, []string{builderProgram, verb}, a.environ))
 }
 
-// order makes a file in memory with what is to be done the descriptor that the builder reads. It has no secrets: it names where they are.
-func order(o *build.Order) error {
+// askBuilder lets the builder's program answer in JSON, a record a line.
+func (a *app) askBuilder(ctx context.Context, verb string, o *build.Order) ([]build.Record, error) {
+	program, err := a.prepareBuilder(o)
+	if err != nil {
+		return nil, err
+	}
+	fd, err := order(o)
+	if err != nil {
+		return nil, err
+	}
+	memory := os.NewFile(uintptr(fd), "order")
+	defer memory.Close()
+	cmd := exec.CommandContext(ctx, program)
+	cmd.Args = []string{builderProgram, verb}
+	cmd.Env, cmd.Stderr, cmd.ExtraFiles = a.environ, a.err, []*os.File{memory}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	out, err := cmd.Output()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return nil, &exitError{code: exit.ExitCode()} // it has said why
+	}
+	if err != nil {
+		return nil, err
+	}
+	var records []build.Record
+	for d := json.NewDecoder(bytes.NewReader(out)); ; {
+		var r build.Record
+		if err := d.Decode(&r); err == io.EOF {
+			return records, nil
+		} else if err != nil {
+			return nil, fmt.Errorf("the builder's answer: %w", err)
+		}
+		records = append(records, r)
+	}
+}
+
+// prepareBuilder finds the builder's program and completes an order.
+func (a *app) prepareBuilder(o *build.Order) (program string, err error) {
+	if err := a.checkRuntime(); err != nil {
+		return "", err
+	}
+	if program, err = a.beside(builderProgram); err != nil {
+		return "", err
+	}
+	o.Debug, o.Runtime = a.debug, a.runtimePath()
+	if o.Root, err = filepath.Abs(a.root); err != nil {
+		return "", err
+	}
+	if o.State, err = filepath.Abs(a.state); err != nil {
+		return "", err
+	}
+	if os.Geteuid() != 0 {
+		return "", errors.New("building needs root so far: run it with sudo")
+	}
+	return program, nil
+}
+
+// order writes what is to be done into memory. It has no secrets: it names where they are.
+func order(o *build.Order) (fd int, err error) {
 	data, err := json.Marshal(o)
+	if err == nil {
+		fd, err = unix.MemfdCreate("order", unix.MFD_CLOEXEC)
+	}
+	if err == nil {
+		_, err = unix.Pwrite(fd, data, 0)
+	}
 	if err != nil {
-		return err
+		return -1, fmt.Errorf("the builder's order: %w", err)
 	}
-	fd, err := unix.MemfdCreate("order", unix.MFD_CLOEXEC)
-	if err != nil {
-		return fmt.Errorf("the builder's order: %w", err)
-	}
-	if _, err := unix.Pwrite(fd, data, 0); err != nil {
-		return fmt.Errorf("the builder's order: %w", err)
-	}
-	if fd == build.OrderFD {
-		_, err = unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0)
-		return err
-	}
-	return unix.Dup3(fd, build.OrderFD, 0)
+	return fd, nil
 }
 
 // beside finds one of glassbox's programs: beside this one, or in PATH.

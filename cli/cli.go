@@ -132,6 +132,7 @@ func table() []entry {
 		{"version", glass, (*app).versionCommand},
 		{"serve", groups, (*app).serveCommand},
 		{"generate", groups, (*app).generateCommand},
+		{"builder", groups, (*app).builderCommand},
 		{"container", groups, (*app).containerCommand},
 		{"volume", groups, (*app).volumeCommand},
 		{"network", groups, (*app).networkCommand},

@@ -153,7 +153,7 @@ func tree(dir string, depth int) []string {
 	var list []string
 	entries, _ := os.ReadDir(dir)
 	for _, entry := range entries {
-		if strings.HasSuffix(entry.Name(), "lock") {
+		if strings.HasSuffix(entry.Name(), "lock") || entry.Name() == "locks" && filepath.Base(dir) == "image" {
 			continue
 		}
 		list = append(list, entry.Name())

@@ -2,10 +2,80 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"os"
+
+	"github.com/moby/buildkit/client"
 
 	"glassbox/build"
 )
 
-func prune(ctx context.Context, p place, q *build.Prune) error { return nil }
+// prune removes parts of the build cache, and prints each as a line of JSON.
+func prune(ctx context.Context, p place, q *build.Prune) (err error) {
+	l, err := connect(ctx, p, sayWaiting)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if cerr := l.Close(); err == nil {
+			err = cerr
+		}
+	}()
+	opts := []client.PruneOption{
+		client.WithFilter(q.Filters), client.WithKeepOpt(q.KeepDuration, q.ReservedSpace, q.MaxUsedSpace, q.MinFreeSpace),
+	}
+	if q.All {
+		opts = append(opts, client.PruneAll)
+	}
+	gone := make(chan client.UsageInfo)
+	done := make(chan error, 1)
+	go func() {
+		done <- l.Prune(ctx, gone, opts...)
+		close(gone)
+	}()
+	out := json.NewEncoder(os.Stdout)
+	for u := range gone {
+		if err := out.Encode(record(&u)); err != nil {
+			return err
+		}
+	}
+	return <-done
+}
 
-func usage(ctx context.Context, p place, q *build.Usage) error { return nil }
+// usage prints what the build cache has, a line of JSON for each part.
+func usage(ctx context.Context, p place, q *build.Usage) (err error) {
+	if _, err := os.Stat(p.dir()); os.IsNotExist(err) {
+		return nil // nothing has been built
+	}
+	waiting := sayWaiting
+	if q.NoWait {
+		waiting = func() error { return exitCode(build.Busy) }
+	}
+	l, err := connect(ctx, p, waiting)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if cerr := l.Close(); err == nil {
+			err = cerr
+		}
+	}()
+	list, err := l.DiskUsage(ctx, client.WithFilter(q.Filters))
+	if err != nil {
+		return err
+	}
+	out := json.NewEncoder(os.Stdout)
+	for _, u := range list {
+		if err := out.Encode(record(u)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func record(u *client.UsageInfo) build.Record {
+	return build.Record{
+		ID: u.ID, Parents: u.Parents, Type: string(u.RecordType), Description: u.Description, InUse: u.InUse, Shared: u.Shared,
+		Size: u.Size, CreatedAt: u.CreatedAt, LastUsedAt: u.LastUsedAt, UsageCount: u.UsageCount,
+	}
+}

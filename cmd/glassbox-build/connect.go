@@ -9,11 +9,8 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/containerd/containerd/v2/defaults"
 	"github.com/moby/buildkit/client"
-	"github.com/moby/buildkit/util/grpcerrors"
 	"golang.org/x/sys/unix"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/test/bufconn"
 )
 
@@ -29,8 +26,9 @@ func (l *link) Close() error {
 }
 
 // connect opens the builder in this process, or finds the one that serves. While another process builds it waits: BuildKit's files are for
-// one process at a time.
-func connect(ctx context.Context, p place, waiting func()) (*link, error) {
+// one process at a time. waiting is told, once, and its error ends that.
+func connect(ctx context.Context, p place, waiting func() error) (*link, error) {
+	told := false
 	if err := os.MkdirAll(p.dir(), 0o700); err != nil {
 		return nil, err
 	}
@@ -42,12 +40,14 @@ func connect(ctx context.Context, p place, waiting func()) (*link, error) {
 		if !errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, err
 		}
-		if l, err := dial(ctx, p.socket()); err == nil {
+		if l, err := dial(ctx, p.Socket()); err == nil {
 			return l, nil
 		}
-		if waiting != nil {
-			waiting()
-			waiting = nil
+		if waiting != nil && !told {
+			if err := waiting(); err != nil {
+				return nil, err
+			}
+			told = true
 		}
 		select {
 		case <-ctx.Done():
@@ -69,9 +69,6 @@ func (p place) lock() (*os.File, error) {
 	}
 	return f, nil
 }
-
-// socket is where a builder serves that stays.
-func (p place) socket() string { return filepath.Join(p.State, "build.sock") }
 
 func dial(ctx context.Context, socket string) (*link, error) {
 	conn, err := net.Dial("unix", socket)
@@ -95,7 +92,7 @@ func embed(ctx context.Context, p place, lock *os.File) (*link, error) {
 		return nil, err
 	}
 	listener := bufconn.Listen(1 << 20)
-	server := newServer()
+	server := newServer(nil)
 	b.controller.Register(server)
 	go server.Serve(listener)
 	end := func() error {
@@ -112,11 +109,4 @@ func embed(ctx context.Context, p place, lock *os.File) (*link, error) {
 		return nil, errors.Join(err, end())
 	}
 	return &link{c, end}, nil
-}
-
-func newServer() *grpc.Server {
-	return grpc.NewServer(
-		grpc.UnaryInterceptor(grpcerrors.UnaryServerInterceptor), grpc.StreamInterceptor(grpcerrors.StreamServerInterceptor),
-		grpc.MaxRecvMsgSize(defaults.DefaultMaxRecvMsgSize), grpc.MaxSendMsgSize(defaults.DefaultMaxSendMsgSize),
-	)
 }

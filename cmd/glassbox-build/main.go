@@ -75,6 +75,8 @@ func command(ctx context.Context, args []string) error {
 		return prune(ctx, p, order.Prune)
 	case args[0] == "du" && order.Usage != nil:
 		return usage(ctx, p, order.Usage)
+	case args[0] == "serve" && order.Serve != nil:
+		return serve(ctx, p, order.Serve)
 	}
 	return fmt.Errorf("glassbox-build %s: no such order", args[0])
 }

@@ -10,8 +10,7 @@ import (
 // place says where things are, as the engine has them.
 type place struct{ build.Place }
 
-// dir is the builder's own directory.
-func (p place) dir() string { return filepath.Join(p.Root, "build") }
+func (p place) dir() string { return p.Dir() }
 
 // runs holds, while a RUN runs, what takes it back.
 func (p place) runs() string { return filepath.Join(p.dir(), "runs") }

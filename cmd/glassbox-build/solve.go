@@ -35,7 +35,7 @@ func solve(ctx context.Context, p place, r *build.Request) (err error) {
 		return err
 	}
 	defer done()
-	l, err := connect(ctx, p, func() { fmt.Fprintln(os.Stderr, "waiting for another build to end") })
+	l, err := connect(ctx, p, sayWaiting)
 	if err != nil {
 		return err
 	}
@@ -65,6 +65,11 @@ func solve(ctx context.Context, p place, r *build.Request) (err error) {
 		return failure(ctx, err)
 	}
 	return finish(r, resp)
+}
+
+func sayWaiting() error {
+	_, err := fmt.Fprintln(os.Stderr, "waiting for another build to end")
+	return err
 }
 
 // build solves by the front end. For --call it asks that a question instead.

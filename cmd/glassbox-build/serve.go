@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/containerd/containerd/v2/defaults"
+	"github.com/moby/buildkit/util/grpcerrors"
+	"google.golang.org/grpc"
+
+	"glassbox/build"
+)
+
+// serve keeps the builder open at its socket until it is told to end, or nobody has used it for a while. Who has the socket can build, which
+// with --allow is as good as root: it is root's alone.
+func serve(ctx context.Context, p place, q *build.Serve) (err error) {
+	if err := os.MkdirAll(p.dir(), 0o700); err != nil {
+		return err
+	}
+	lock, err := p.lock()
+	if err != nil {
+		return fmt.Errorf("a builder is open already: %w", err)
+	}
+	defer lock.Close()
+	b, err := open(context.WithoutCancel(ctx), p)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.Close()) }()
+	if err := os.MkdirAll(p.State, 0o700); err != nil {
+		return err
+	}
+	listener, err := listen(p.Socket())
+	if err != nil {
+		return err
+	}
+	use := &inUse{last: time.Now()}
+	server := newServer(use)
+	b.controller.Register(server)
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(listener) }()
+	fmt.Fprintln(os.Stderr, "listening on", p.Socket())
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-ended:
+			return err
+		case <-ctx.Done():
+			server.Stop()
+			return nil
+		case <-tick.C:
+			if q.Idle > 0 && use.idle() >= q.Idle {
+				server.GracefulStop()
+				return nil
+			}
+		}
+	}
+}
+
+// listen takes the place of a socket that a killed builder left; the caller has the lock. The directory of state is root's alone, so that
+// nobody comes through before the socket's mode is set.
+func listen(name string) (net.Listener, error) {
+	os.Remove(name)
+	l, err := net.Listen("unix", name)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(name, 0o600); err != nil {
+		l.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// inUse counts the calls that are being answered.
+type inUse struct {
+	mu    sync.Mutex
+	calls int
+	last  time.Time
+}
+
+func (u *inUse) begin() (end func()) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.calls++
+	return func() {
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		u.calls--
+		u.last = time.Now()
+	}
+}
+
+// idle is how long there has been no call.
+func (u *inUse) idle() time.Duration {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.calls > 0 {
+		return 0
+	}
+	return time.Since(u.last)
+}
+
+// newServer is a server for the controller. use, if not nil, is told of each call.
+func newServer(use *inUse) *grpc.Server {
+	begin := func() func() { return func() {} }
+	if use != nil {
+		begin = use.begin
+	}
+	unary := func(ctx context.Context, req any, info *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
+		defer begin()()
+		return grpcerrors.UnaryServerInterceptor(ctx, req, info, h)
+	}
+	stream := func(srv any, s grpc.ServerStream, info *grpc.StreamServerInfo, h grpc.StreamHandler) error {
+		defer begin()()
+		return grpcerrors.StreamServerInterceptor(srv, s, info, h)
+	}
+	return grpc.NewServer(
+		grpc.UnaryInterceptor(unary), grpc.StreamInterceptor(stream),
+		grpc.MaxRecvMsgSize(defaults.DefaultMaxRecvMsgSize), grpc.MaxSendMsgSize(defaults.DefaultMaxSendMsgSize),
+	)
+}
