@@ -16,8 +16,8 @@ import (
 	"glassbox/build"
 )
 
-// serve keeps the builder open at its socket until it is told to end, or nobody has used it for a while. Who has the socket can build, which
-// with --allow is as good as root: it is root's alone.
+// serve keeps the builder open at its socket until it is told to end, or nobody has used it for a while. Who has the socket can build,
+// which with --allow is as good as root: it is root's alone.
 func serve(ctx context.Context, p place, q *build.Serve) (err error) {
 	if err := os.MkdirAll(p.dir(), 0o700); err != nil {
 		return err
