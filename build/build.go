@@ -138,7 +138,7 @@ type Record struct {
 	UsageCount  int
 }
 
-// Sum is how much all records take, and how much of it could go now. What images share with the cache is counted in neither, as with Docker.
+// Sum is how much all records take, and how much of it could go now. What images share with the cache is counted in neither.
 func Sum(records []Record) (total, reclaimable int64, active int) {
 	for _, r := range records {
 		if r.InUse {
@@ -155,7 +155,7 @@ func Sum(records []Record) (total, reclaimable int64, active int) {
 	return total, reclaimable, active
 }
 
-// ReadFilters reads Docker's filters of builder prune: until=DURATION (unused-for is the same), and KEY or KEY=VALUE of a record (id, parent,
+// ReadFilters reads Docker's filters of builder prune: until=DURATION (unused-for is the same), and KEY=VALUE of a record (id, parent,
 // type, description, inuse, shared, private, mutable).
 func (p *Prune) ReadFilters(texts []string) error {
 	for _, text := range texts {
