@@ -135,9 +135,12 @@ The credentials are kept where docker keeps them: by the credential helper that 
   glassbox login -u ci --password-stdin registry.lan:5000 < token`,
 		Args: atMost(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			registry, err := image.LoginServer(strings.Join(args, ""))
+			registry, note, err := image.LoginPlace(strings.Join(args, ""))
 			if err != nil {
 				return err
+			}
+			if note != "" {
+				fmt.Fprintln(a.err, note)
 			}
 			c, err := l.secret(a, cmd, registry)
 			if err != nil {
@@ -172,9 +175,12 @@ func (a *app) logoutCommand() *cobra.Command {
 		Example: `  glassbox logout registry.lan:5000`,
 		Args:    atMost(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			registry, err := image.LoginServer(strings.Join(args, ""))
+			registry, note, err := image.LoginPlace(strings.Join(args, ""))
 			if err != nil {
 				return err
+			}
+			if note != "" {
+				fmt.Fprintln(a.err, note)
 			}
 			found, err := image.Logout(cmd.Context(), registry)
 			if err != nil {

@@ -39,7 +39,8 @@ type guard struct {
 
 // listed reports whether the user named a host as insecure.
 func (c *client) listed(host string) bool {
-	return slices.Contains(c.opts.InsecureRegistries, host) || slices.Contains(c.opts.InsecureRegistries, hostOnly(host))
+	return slices.Contains(c.opts.InsecureRegistries, host) || slices.Contains(c.opts.InsecureRegistries, hostOnly(host)) ||
+		c.opts.registries != nil && c.opts.registries.insecure(host)
 }
 
 // mayPlain reports whether a host may be spoken to without TLS: it is named as insecure, or it is this machine and so is the registry. A

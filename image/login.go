@@ -48,6 +48,23 @@ func LoginServer(server string) (registry string, err error) {
 	return server, nil
 }
 
+// LoginPlace is the registry that a login is for, and a sentence about it where it isn't the one that was named: settings may have another
+// one stand in for it.
+func LoginPlace(server string) (registry, note string, err error) {
+	named, err := LoginServer(server)
+	if err != nil {
+		return "", "", err
+	}
+	rules, err := ReadRegistries(RegistriesFile())
+	if err != nil {
+		return "", "", err
+	}
+	if registry = rules.ServerFor(named); registry != named {
+		note = fmt.Sprintf("%s stands in for %s (%s): its credentials are meant", registry, named, rules.File)
+	}
+	return registry, note, nil
+}
+
 // Auth is what a caller brings for a registry: a name and a password, or a token in their place.
 type Auth struct {
 	Credentials
@@ -134,6 +151,11 @@ func Login(ctx context.Context, registry string, c Credentials, o PullOptions) (
 // tryLogin proves the credentials, and returns an identity token where the registry's token server gives one (docker's
 // docs/spec/auth/oauth).
 func tryLogin(ctx context.Context, registry string, cred Credentials, o *PullOptions) (string, error) {
+	rules, err := o.rules()
+	if err != nil {
+		return "", err
+	}
+	registry = rules.ServerFor(registry)
 	c := &client{op: "login", ref: Ref{Registry: registry}, host: registry, scheme: "https", opts: o}
 	if err := c.prepare(ctx); err != nil {
 		return "", err

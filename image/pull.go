@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -34,6 +35,10 @@ type PullOptions struct {
 	IdleTimeout    time.Duration // without a byte received (default 45 s)
 	SmallTimeout   time.Duration // for all of an answer that is no blob (default 2 min); blobs have a second more for each 4 KiB
 
+	// RegistriesFile says more of registries; empty: [RegistriesFile]. It is read anew each time.
+	RegistriesFile string
+	registries     *Registries
+
 	sleep func(context.Context, time.Duration) error // replaced in tests
 }
 
@@ -46,6 +51,20 @@ func DefaultCertDirs() []string {
 		}
 	}
 	return dirs
+}
+
+// rules reads what is said of registries, once.
+func (o *PullOptions) rules() (*Registries, error) {
+	if o.registries != nil {
+		return o.registries, nil
+	}
+	file := o.RegistriesFile
+	if file == "" {
+		file = RegistriesFile()
+	}
+	var err error
+	o.registries, err = ReadRegistries(file)
+	return o.registries, err
 }
 
 func (o PullOptions) withDefaults() PullOptions {
@@ -113,8 +132,36 @@ func (p *pull) run(ctx context.Context) (*Image, error) {
 		what = p.ref.Digest
 	}
 	p.out.pulling(p.ref, what)
+	rules, err := p.opts.rules()
+	if err != nil {
+		return nil, err
+	}
+	places, err := rules.Places(p.ref)
+	if err != nil {
+		return nil, err
+	}
+	return inTurn(ctx, places, p.out.warn, func(at Ref) (*Image, error) { return p.from(ctx, what, at) })
+}
+
+// inTurn asks places one after another, until one has what is wanted; the last one's error is the answer if none has. That a mirror hasn't
+// got it is no news.
+func inTurn[T any](ctx context.Context, places []Ref, warn func(string), ask func(at Ref) (T, error)) (got T, err error) {
+	for i, at := range places {
+		if got, err = ask(at); err == nil || i == len(places)-1 || ctx.Err() != nil || errors.Is(err, ErrNoSpace) {
+			break
+		}
+		if !errors.Is(err, ErrNotFound) {
+			text, _, _ := strings.Cut(err.Error(), "\n")
+			warn(fmt.Sprintf("the mirror %s can't be used, the next one is asked: %s", at.Name(), text))
+		}
+	}
+	return got, err
+}
+
+// from pulls from one place.
+func (p *pull) from(ctx context.Context, what string, at Ref) (*Image, error) {
 	var err error
-	if p.client, err = newClient(ctx, clientFor{op: "pull", ref: p.ref, opts: p.opts, warn: p.out.warn}); err != nil {
+	if p.client, err = newClient(ctx, clientFor{op: "pull", ref: p.ref, at: &at, opts: p.opts, warn: p.out.warn}); err != nil {
 		return nil, err
 	}
 	defer p.client.close()

@@ -39,6 +39,7 @@ const handshakeTime = 3 * time.Minute
 type clientFor struct {
 	op    string // for errors: "pull", "push" …
 	ref   Ref
+	at    *Ref // where it is looked for; nil: at the registry itself, or what stands in for it
 	opts  *PullOptions
 	warn  func(string)
 	push  bool
@@ -47,6 +48,15 @@ type clientFor struct {
 
 func newClient(ctx context.Context, f clientFor) (*client, error) {
 	ref, o := f.ref, f.opts
+	rules, err := o.rules()
+	if err != nil {
+		return nil, err
+	}
+	if f.at != nil {
+		ref = *f.at
+	} else if ref, err = rules.Place(ref); err != nil {
+		return nil, err
+	}
 	c := &client{op: f.op, ref: ref, host: ref.Registry, scheme: "https", opts: o}
 	ctx, cancel := context.WithTimeout(ctx, handshakeTime)
 	defer cancel()
@@ -61,7 +71,12 @@ func newClient(ctx context.Context, f clientFor) (*client, error) {
 	if err != nil {
 		return nil, &Error{Op: c.op, Name: ref.Familiar(), Kind: ErrReference, Err: err}
 	}
-	auth, told := o.authenticator(ctx, ref.Registry)
+	// What the caller brought is for the registry that the name says, and not for a mirror or what else stands in for it.
+	authenticator := o.authenticator
+	if ref.Registry != f.ref.Registry {
+		authenticator = credentials
+	}
+	auth, told := authenticator(ctx, ref.Registry)
 	for _, t := range told {
 		f.warn(t)
 	}
@@ -85,8 +100,14 @@ func (c *client) prepare(ctx context.Context) error {
 	if c.host == hub {
 		c.host = name.DefaultRegistry
 	}
-	var err error
+	rules, err := c.opts.rules()
+	if err != nil {
+		return err
+	}
 	if c.tls, err = tlsConfig(c.ref.Registry, c.opts.CertDirs); err != nil {
+		return err
+	}
+	if err := ownCertificates(c.tls, rules.host(c.ref.Registry)); err != nil {
 		return err
 	}
 	c.guard = &guard{client: c, hosts: map[string]*http.Transport{}}
@@ -136,22 +157,11 @@ func tlsConfig(registry string, dirs []string) (*tls.Config, error) {
 		}
 		for _, e := range entries {
 			file := filepath.Join(dir, e.Name())
-			bad := func(err error) error {
-				return &Error{Op: "certificate", Name: file, Kind: ErrTLS, Err: err, Hint: "mend or remove the file"}
-			}
+			bad := func(err error) error { return badCertificate(file, err) }
 			switch filepath.Ext(e.Name()) {
 			case ".crt":
-				pem, err := os.ReadFile(file)
-				if err != nil {
+				if err := addAuthority(conf, file); err != nil {
 					return nil, bad(err)
-				}
-				if conf.RootCAs == nil {
-					if conf.RootCAs, err = x509.SystemCertPool(); err != nil {
-						conf.RootCAs = x509.NewCertPool()
-					}
-				}
-				if !conf.RootCAs.AppendCertsFromPEM(pem) {
-					return nil, bad(errors.New("no PEM certificate in it"))
 				}
 			case ".cert":
 				pair, err := tls.LoadX509KeyPair(file, strings.TrimSuffix(file, ".cert")+".key")
@@ -163,6 +173,46 @@ func tlsConfig(registry string, dirs []string) (*tls.Config, error) {
 		}
 	}
 	return conf, nil
+}
+
+func badCertificate(file string, err error) error {
+	return &Error{Op: "certificate", Name: file, Kind: ErrTLS, Err: err, Hint: "mend or remove the file"}
+}
+
+func addAuthority(conf *tls.Config, file string) error {
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	if conf.RootCAs == nil {
+		if conf.RootCAs, err = x509.SystemCertPool(); err != nil {
+			conf.RootCAs = x509.NewCertPool()
+		}
+	}
+	if !conf.RootCAs.AppendCertsFromPEM(pem) {
+		return errors.New("no PEM certificate in it")
+	}
+	return nil
+}
+
+// ownCertificates adds those that the rule of a host names.
+func ownCertificates(conf *tls.Config, rule *RegistryRule) error {
+	if rule == nil {
+		return nil
+	}
+	if rule.CA != "" {
+		if err := addAuthority(conf, rule.CA); err != nil {
+			return badCertificate(rule.CA, err)
+		}
+	}
+	if rule.Cert != "" {
+		pair, err := tls.LoadX509KeyPair(rule.Cert, rule.Key)
+		if err != nil {
+			return badCertificate(rule.Cert, err)
+		}
+		conf.Certificates = append(conf.Certificates, pair)
+	}
+	return nil
 }
 
 func (c *client) url(kind, what string) string {

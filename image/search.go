@@ -38,6 +38,12 @@ func Search(ctx context.Context, term string, limit int, o PullOptions) ([]Searc
 		return nil, bad(ErrReference, "a search is for a word, or for HOST[:PORT]/WORD")
 	}
 	o = o.withDefaults()
+	rules, err := o.rules()
+	if err != nil {
+		return nil, err
+	}
+	asked := registry // what the answer is named by
+	registry = rules.ServerFor(registry)
 	c := &client{op: "search", ref: Ref{Registry: registry}, host: registry, scheme: "https", opts: &o}
 	if err := c.prepare(ctx); err != nil {
 		return nil, err
@@ -76,9 +82,9 @@ func Search(ctx context.Context, term string, limit int, o PullOptions) ([]Searc
 	if len(answer.Results) > limit {
 		answer.Results = answer.Results[:limit]
 	}
-	if registry != hub {
+	if asked != hub {
 		for i := range answer.Results {
-			answer.Results[i].Name = registry + "/" + answer.Results[i].Name
+			answer.Results[i].Name = asked + "/" + answer.Results[i].Name
 		}
 	}
 	return answer.Results, nil
@@ -161,12 +167,33 @@ func RemoteManifest(ctx context.Context, text string, all bool, o PullOptions) (
 		return nil, nil, err
 	}
 	o = o.withDefaults()
-	var told []string
-	c, err := newClient(ctx, clientFor{op: "manifest", ref: ref, opts: &o, warn: func(s string) { told = append(told, s) }})
+	rules, err := o.rules()
 	if err != nil {
-		if len(told) > 0 {
-			err = errors.Join(err, errors.New(told[0]))
-		}
+		return nil, nil, err
+	}
+	places, err := rules.Places(ref)
+	if err != nil {
+		return nil, nil, err
+	}
+	type answer struct {
+		raw  []byte
+		list []ManifestEntry
+	}
+	var told []string
+	warn := func(s string) { told = append(told, s) }
+	got, err := inTurn(ctx, places, warn, func(at Ref) (a answer, err error) {
+		a.raw, a.list, err = manifestAt(ctx, ref, at, all, &o, warn)
+		return a, err
+	})
+	if err != nil && len(told) > 0 {
+		err = errors.Join(err, errors.New(told[0]))
+	}
+	return got.raw, got.list, err
+}
+
+func manifestAt(ctx context.Context, ref, at Ref, all bool, o *PullOptions, warn func(string)) (raw []byte, list []ManifestEntry, err error) {
+	c, err := newClient(ctx, clientFor{op: "manifest", ref: ref, at: &at, opts: o, warn: warn})
+	if err != nil {
 		return nil, nil, err
 	}
 	defer c.close()
