@@ -191,7 +191,9 @@ func RemoteManifest(ctx context.Context, text string, all bool, o PullOptions) (
 	return got.raw, got.list, err
 }
 
-func manifestAt(ctx context.Context, ref, at Ref, all bool, o *PullOptions, warn func(string)) (raw []byte, list []ManifestEntry, err error) {
+func manifestAt(
+	ctx context.Context, ref, at Ref, all bool, o *PullOptions, warn func(string),
+) (raw []byte, list []ManifestEntry, err error) {
 	c, err := newClient(ctx, clientFor{op: "manifest", ref: ref, at: &at, opts: o, warn: warn})
 	if err != nil {
 		return nil, nil, err
