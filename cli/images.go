@@ -88,7 +88,7 @@ func digestOf(i image.Summary, repository string) string {
 }
 
 func (a *app) imagesCommand() *cobra.Command {
-	var quiet, digests, full bool
+	var quiet, digests, full, tree bool
 	var format string
 	var filters []string
 	cmd := &cobra.Command{
@@ -96,6 +96,7 @@ func (a *app) imagesCommand() *cobra.Command {
 		Short: "List images",
 		Example: `  glassbox images
   glassbox images --filter dangling=true -q
+  glassbox images --tree --filter until=24h
   glassbox images --format '{{.Repository}}:{{.Tag}} {{.Size}}' 'debian*'`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 1 {
@@ -104,6 +105,11 @@ func (a *app) imagesCommand() *cobra.Command {
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			for flag, given := range map[string]bool{"--quiet": quiet, "--digests": digests, "--no-trunc": full, "--format": format != ""} {
+				if tree && given {
+					return &usageError{fmt.Errorf("%s is not for --tree", flag)}
+				}
+			}
 			wanted := ""
 			if len(args) > 0 {
 				wanted = args[0]
@@ -115,6 +121,9 @@ func (a *app) imagesCommand() *cobra.Command {
 			chosen, err := e.ListImages(cmd.Context(), filters)
 			if err != nil {
 				return err
+			}
+			if tree {
+				return a.imageTree(cmd.Context(), e, chosen, wanted)
 			}
 			var rows []imageRow
 			for _, i := range chosen {
@@ -138,7 +147,8 @@ func (a *app) imagesCommand() *cobra.Command {
 	fs.BoolVarP(&quiet, "quiet", "q", false, "Print IDs only")
 	fs.BoolVar(&digests, "digests", false, "Print digests, too")
 	fs.BoolVar(&full, "no-trunc", false, "Don't shorten IDs")
-	fs.VarP(list{&filters}, "filter", "f", "Only those with dangling=, reference=, label=, before=, since=")
+	fs.VarP(list{&filters}, "filter", "f", "Only those with dangling=, reference=, label=, before=, since=, until=")
+	fs.BoolVar(&tree, "tree", false, "Each image with all its names, and the platform that it is for")
 	fs.StringVar(&format, "format", "", "table, table TEMPLATE, json or a Go template")
 	return cmd
 }
@@ -192,6 +202,7 @@ func (a *app) rmiCommand() *cobra.Command {
 			})
 		},
 	}
+	cmd.Flags().Bool("no-prune", false, "Accepted for Docker's sake: there are no parents without a name that could be kept")
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "Also an image with several names, or one that containers use (its names only)")
 	return cmd
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"time"
 
 	"glassbox/image"
 )
@@ -92,6 +93,12 @@ func (e *Engine) imageTest(kind, value string) (func(*image.Image) bool, error) 
 			return func(i *image.Image) bool { return i.Created.Before(other.Created) }, nil
 		}
 		return func(i *image.Image) bool { return i.Created.After(other.Created) }, nil
+	case "until":
+		at, err := until(value, time.Now())
+		if err != nil {
+			return nil, err
+		}
+		return func(i *image.Image) bool { return i.Created.Before(at) }, nil
 	}
 	return nil, invalid("invalid filter '%s'", kind)
 }

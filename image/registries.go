@@ -211,7 +211,8 @@ func placeName(text string) (string, error) {
 	case strings.ContainsAny(path, ":@"):
 		return "", fmt.Errorf("%.100q has a tag or a digest: want HOST[:PORT][/PATH]%s", text, hint)
 	case !validRegistry(host), strings.Contains(text, "/") && !validRepository(path), !strings.ContainsAny(host, ".:") && host != "localhost":
-		return "", fmt.Errorf("%.100q is no place of a registry: want HOST[:PORT][/PATH]%s, and a host with a dot, a port, or localhost", text, hint)
+		return "", fmt.Errorf("%.100q is no place of a registry: want HOST[:PORT][/PATH]%s, and a host with a dot, a port, or localhost", text,
+			hint)
 	case len(text) > maxNameLen:
 		return "", fmt.Errorf("%.40q… is longer than %d characters", text, maxNameLen)
 	}

@@ -78,7 +78,10 @@ func TestRegistriesPlaces(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, want := range map[string][]string{
-		"debian":                            {"mirror.lan:5000/library/debian:latest", "cache.lan/hub/library/debian:latest", "docker.io/library/debian:latest"},
+		"debian": {
+			"mirror.lan:5000/library/debian:latest",
+			"cache.lan/hub/library/debian:latest", "docker.io/library/debian:latest",
+		},
 		"team/x:1":                          {"registry.lan/team/x:1"},
 		"teams/x":                           {"mirror.lan:5000/teams/x:latest", "cache.lan/hub/teams/x:latest", "docker.io/teams/x:latest"},
 		"team/app/y":                        {"other.lan/y:latest"},
