@@ -22,14 +22,6 @@ const (
 	maxFunction = 120 // lines of a function
 )
 
-// unfinished are the rooms that aren't within the limits yet, and in what. A room's word goes when the room is: the test's log (-v) says of
-// which that is true already. None joins.
-func unfinished() map[string][]string {
-	return map[string][]string{
-		"test": {"functions"},
-	}
-}
-
 // longFunctions are tables and switches over the kinds of steps, which no cut makes clearer; and what runs in the child, where a call
 // would need a stack that may not grow (see fork/child.go).
 func longFunctions() []string {
@@ -40,6 +32,7 @@ func longFunctions() []string {
 	tables := []string{
 		"bundle.fieldCases", "cgroup.TestEveryField", "doctor.TestFaults", "explain.aspects", "explain.goHelpers", "explain.View.flags",
 		"image.TestHostileRegistry", "image.TestPullFailures", "tour.namespaces", "tour.cgroups", "tour.networks",
+		"test.wrongCalls",
 	}
 	return slices.Concat(switches, tables, []string{"fork.walk"})
 }
@@ -106,26 +99,20 @@ func (f source) quoted() map[int]bool {
 
 // TestLimits keeps lines, files and functions within the limits.
 func TestLimits(t *testing.T) {
-	found := map[string]map[string]int{}
 	for _, f := range sources(t) {
 		broken := func(what string, line, size, most int) {
-			if found[f.room] == nil {
-				found[f.room] = map[string]int{}
-			}
-			found[f.room][what]++
-			if !slices.Contains(unfinished()[f.room], what) {
-				t.Errorf("%s:%d: a %s of %d, at most %d are allowed", f.name, line, strings.TrimSuffix(what, "s"), size, most)
-			}
+			t.Helper()
+			t.Errorf("%s:%d: a %s of %d, at most %d are allowed", f.name, line, what, size, most)
 		}
 		n, quoted := 0, f.quoted()
 		for line := range bytes.Lines(f.text) {
 			n++
 			if columns := utf8.RuneCount(bytes.TrimRight(line, "\n")); columns > maxColumns && !quoted[n] {
-				broken("lines", n, columns, maxColumns)
+				broken("line", n, columns, maxColumns)
 			}
 		}
 		if n > maxLines {
-			broken("files", 1, n, maxLines)
+			broken("file", 1, n, maxLines)
 		}
 		for _, d := range f.ast.Decls {
 			fn, ok := d.(*ast.FuncDecl)
@@ -134,14 +121,7 @@ func TestLimits(t *testing.T) {
 			}
 			first, last := f.set.Position(fn.Pos()).Line, f.set.Position(fn.End()).Line
 			if size := last - first + 1; size > maxFunction && !slices.Contains(longFunctions(), f.room+"."+receiver(fn)+fn.Name.Name) {
-				broken("functions", first, size, maxFunction)
-			}
-		}
-	}
-	for room, kinds := range unfinished() {
-		for _, what := range kinds {
-			if found[room][what] == 0 {
-				t.Logf("%s is within the limit of %s now: take it off the list", room, what)
+				broken("function", first, size, maxFunction)
 			}
 		}
 	}

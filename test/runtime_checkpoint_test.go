@@ -145,13 +145,23 @@ func TestRuntimeCheckpoint(t *testing.T) {
 		t.Error("a read-only mount can be written to")
 	}
 	b.restored(string(pid), old)
+	b.writtenAgain(dir, count, runtime)
+	b.strangers(dir, root, images, source, old)
+	if left, err := b.state.leaked(); err != nil || left != "" {
+		t.Errorf("%v\n%s", err, left)
+	}
+}
+
+// writtenAgain writes a container that was restored, while it is paused, and brings it back in the foreground.
+func (b *bundles) writtenAgain(dir, count, runtime string) {
+	t := b.t
 	b.must("pause", "other")
 	if s := b.status("other"); s != "paused" {
 		t.Errorf("got status %s, want paused", s)
 	}
 	// A restored and paused container can be written again.
 	b.must("checkpoint", "--image-path", filepath.Join(b.work, "again"), "other")
-	n = counter(t, count)
+	n := counter(t, count)
 	res := b.runtime("/bin/sh", "-c",
 		runtime+"restore -b "+dir+" --image-path "+b.work+"/again third & while ! "+runtime+"state third >/dev/null 2>&1; do sleep 0.1; "+
 			"done; sleep 0.3; "+runtime+"resume third >/dev/null 2>&1; sleep 0.3; "+runtime+"kill third KILL; wait $!")
@@ -161,10 +171,6 @@ func TestRuntimeCheckpoint(t *testing.T) {
 	beyond(t, count, n)
 	if got := b.must("list", "-q"); got != "" {
 		t.Errorf("left: %s", got)
-	}
-	b.strangers(dir, root, images, source, old)
-	if left, err := b.state.leaked(); err != nil || left != "" {
-		t.Errorf("%v\n%s", err, left)
 	}
 }
 

@@ -201,53 +201,18 @@ func namespace(kind specs.LinuxNamespaceType, path string) func(*specs.Spec) {
 	}
 }
 
-// TestRuntimeErrors gives glassbox-runtime configurations that are broken and requests that can't be met. Each time the message
-// says what, where and why, on standard error and in the JSON log, with the same exit code as runc's, and nothing is left.
-func TestRuntimeErrors(t *testing.T) {
-	b := startBundles(t, "errors")
-	root := b.rootfs("root")
-	b.write(filepath.Join(root, "etc/file"), "text", 0o644)
-	b.write(filepath.Join(root, "bin/script"), "#!/bin/nothing\n", 0o755)
-	b.write(filepath.Join(root, "bin/dos"), "#!/bin/sh\r\necho\r\n", 0o755)
-	hook := filepath.Join(b.work, "hook")
-	b.write(hook, "#!/bin/sh\ncat >/dev/null\necho the hook says no >&2\nexit 3\n", 0o755)
-	slow := filepath.Join(b.work, "slow")
-	b.write(slow, "#!/bin/sh\nsleep 100\n", 0o755)
-	b.write(filepath.Join(root, "bin/hook"), "#!/bin/sh\necho the inner hook says no >&2\nexit 3\n", 0o755)
-	b.write(filepath.Join(root, "bin/slow"), "#!/bin/sh\nsleep 100\n", 0o755)
-	linked := b.rootfs("linked")
-	os.Remove(filepath.Join(linked, "proc"))
-	os.Symlink("/tmp", filepath.Join(linked, "proc"))
-	plain := b.rootfs("plain")
-	b.must("create", "-b", b.bundle("created", plain, nil), "created")
-	b.must("run", "-d", "-b", b.bundle("running", plain, nil), "running")
-	b.must("run", "-d", "-b", b.bundle("paused", plain, nil), "paused")
-	b.must("pause", "paused")
-	b.must("run", "-d", "-b", b.bundle("stopped", plain, func(s *specs.Spec) { s.Process.Args = []string{"true"} }), "stopped")
-	b.must("create", "-b", b.bundle("hooked", root, func(s *specs.Spec) {
-		s.Hooks = &specs.Hooks{StartContainer: []specs.Hook{{Path: "/bin/hook"}}}
-	}), "hooked")
-	one := 1
-	b.must("create", "-b", b.bundle("slow-hooked", root, func(s *specs.Spec) {
-		s.Hooks = &specs.Hooks{StartContainer: []specs.Hook{{Path: "/bin/slow", Timeout: &one}}}
-	}), "slow-hooked")
-	b.must("run", "-d", "-b", b.bundle("damaged", plain, nil), "damaged")
-	b.write(b.state.host.Path("/run/oci/damaged/state.json"), `{"format":1,"id":`, 0o600)
-	b.write(filepath.Join(b.work, "nonsense.json"), "{", 0o644)
-	b.write(filepath.Join(b.work, "relative.json"), `{"args":["true"],"cwd":"here","user":{"uid":0,"gid":0}}`, 0o644)
-	before, err := b.state.settled()
-	if err != nil {
-		t.Fatal(err)
-	}
-	b.state.before = &before
+// wrongCall is one that must fail.
+type wrongCall struct {
+	name string
+	edit func(*specs.Spec) // of a configuration to create
+	args []string          // instead: what to call
+	code int               // 1 if it is 0
+	want string            // expression
+}
 
-	type wrong struct {
-		name string
-		edit func(*specs.Spec) // of a configuration to create
-		args []string          // instead: what to call
-		code int               // 1 if it is 0
-		want string            // expression
-	}
+// wrongCalls are those of TestRuntimeErrors, which has made the containers and files that they name.
+func wrongCalls(root, linked, hook, slow string) []wrongCall {
+	one := 1
 	mount := func(m specs.Mount) func(*specs.Spec) {
 		return func(s *specs.Spec) { s.Mounts = append(s.Mounts, m) }
 	}
@@ -269,7 +234,7 @@ func TestRuntimeErrors(t *testing.T) {
 	quota, period := int64(10), uint64(100000)
 	tiny := int64(4096)
 	const step = `step \d+/\d+ \[(host|child)\] .*`
-	cases := []wrong{
+	return []wrongCall{
 		{name: "no-rootfs", edit: func(s *specs.Spec) { s.Root.Path = "/nowhere" }, want: `/root/path: /nowhere does not exist`},
 		{name: "rootfs-file", edit: func(s *specs.Spec) { s.Root.Path = "/etc/passwd" }, want: `/root/path: .*is not a directory`},
 		{
@@ -429,43 +394,87 @@ func TestRuntimeErrors(t *testing.T) {
 		{name: "command", args: []string{"nothing"}, want: `unknown command "nothing"`},
 		{name: "root", args: []string{"--root", "/proc/nothing", "create", "-b", "created", "x"}, want: `state directory: .*/proc/nothing`},
 	}
-	check := func(t *testing.T, name string, call []string, code int, want string) {
-		t.Helper()
-		log := filepath.Join(b.work, name+".log")
-		res := b.runtime(append([]string{"--log", log, "--log-format", "json"}, call...)...)
-		if code == 0 {
-			code = 1
-		}
-		if res.Code != code {
-			t.Errorf("%v: got exit code %d, want %d\n%s", call, res.Code, code, res.Stderr)
-			return
-		}
-		expr := regexp.MustCompile("(?s)" + want)
-		if !expr.MatchString(res.Stderr) {
-			t.Errorf("%v: got\n%s\nwant %s", call, res.Stderr, want)
-		}
-		data, err := os.ReadFile(log)
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		lines := strings.Split(strings.TrimSpace(string(data)), "\n")
-		var last struct{ Level, Msg, Time string }
-		if err := json.Unmarshal([]byte(lines[len(lines)-1]), &last); err != nil || last.Level != "error" || !expr.MatchString(last.Msg) {
-			t.Errorf("%v: %v: got the log line %+v, want %s", call, err, last, want)
-		}
-		if _, err := time.Parse(time.RFC3339, last.Time); err != nil {
-			t.Error(err)
-		}
+}
+
+// fails makes a call that must fail with an exit code (1 if it is 0) and a message, which is the log's last line, too.
+func (b *bundles) fails(name string, call []string, code int, want string) {
+	b.t.Helper()
+	log := filepath.Join(b.work, name+".log")
+	res := b.runtime(append([]string{"--log", log, "--log-format", "json"}, call...)...)
+	if code == 0 {
+		code = 1
 	}
-	for _, c := range cases {
+	if res.Code != code {
+		b.t.Errorf("%v: got exit code %d, want %d\n%s", call, res.Code, code, res.Stderr)
+		return
+	}
+	expr := regexp.MustCompile("(?s)" + want)
+	if !expr.MatchString(res.Stderr) {
+		b.t.Errorf("%v: got\n%s\nwant %s", call, res.Stderr, want)
+	}
+	data, err := os.ReadFile(log)
+	if err != nil {
+		b.t.Error(err)
+		return
+	}
+	lines := strings.Split(strings.TrimSpace(string(data)), "\n")
+	var last struct{ Level, Msg, Time string }
+	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &last); err != nil || last.Level != "error" || !expr.MatchString(last.Msg) {
+		b.t.Errorf("%v: %v: got the log line %+v, want %s", call, err, last, want)
+	}
+	if _, err := time.Parse(time.RFC3339, last.Time); err != nil {
+		b.t.Error(err)
+	}
+}
+
+// TestRuntimeErrors gives glassbox-runtime configurations that are broken and requests that can't be met. Each time the message
+// says what, where and why, on standard error and in the JSON log, with the same exit code as runc's, and nothing is left.
+func TestRuntimeErrors(t *testing.T) {
+	b := startBundles(t, "errors")
+	root := b.rootfs("root")
+	b.write(filepath.Join(root, "etc/file"), "text", 0o644)
+	b.write(filepath.Join(root, "bin/script"), "#!/bin/nothing\n", 0o755)
+	b.write(filepath.Join(root, "bin/dos"), "#!/bin/sh\r\necho\r\n", 0o755)
+	hook := filepath.Join(b.work, "hook")
+	b.write(hook, "#!/bin/sh\ncat >/dev/null\necho the hook says no >&2\nexit 3\n", 0o755)
+	slow := filepath.Join(b.work, "slow")
+	b.write(slow, "#!/bin/sh\nsleep 100\n", 0o755)
+	b.write(filepath.Join(root, "bin/hook"), "#!/bin/sh\necho the inner hook says no >&2\nexit 3\n", 0o755)
+	b.write(filepath.Join(root, "bin/slow"), "#!/bin/sh\nsleep 100\n", 0o755)
+	linked := b.rootfs("linked")
+	os.Remove(filepath.Join(linked, "proc"))
+	os.Symlink("/tmp", filepath.Join(linked, "proc"))
+	plain := b.rootfs("plain")
+	b.must("create", "-b", b.bundle("created", plain, nil), "created")
+	b.must("run", "-d", "-b", b.bundle("running", plain, nil), "running")
+	b.must("run", "-d", "-b", b.bundle("paused", plain, nil), "paused")
+	b.must("pause", "paused")
+	b.must("run", "-d", "-b", b.bundle("stopped", plain, func(s *specs.Spec) { s.Process.Args = []string{"true"} }), "stopped")
+	b.must("create", "-b", b.bundle("hooked", root, func(s *specs.Spec) {
+		s.Hooks = &specs.Hooks{StartContainer: []specs.Hook{{Path: "/bin/hook"}}}
+	}), "hooked")
+	one := 1
+	b.must("create", "-b", b.bundle("slow-hooked", root, func(s *specs.Spec) {
+		s.Hooks = &specs.Hooks{StartContainer: []specs.Hook{{Path: "/bin/slow", Timeout: &one}}}
+	}), "slow-hooked")
+	b.must("run", "-d", "-b", b.bundle("damaged", plain, nil), "damaged")
+	b.write(b.state.host.Path("/run/oci/damaged/state.json"), `{"format":1,"id":`, 0o600)
+	b.write(filepath.Join(b.work, "nonsense.json"), "{", 0o644)
+	b.write(filepath.Join(b.work, "relative.json"), `{"args":["true"],"cwd":"here","user":{"uid":0,"gid":0}}`, 0o644)
+	before, err := b.state.settled()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.state.before = &before
+
+	for _, c := range wrongCalls(root, linked, hook, slow) {
 		t.Run(c.name, func(t *testing.T) {
 			b.t = t
 			call := c.args
 			if call == nil {
 				call = []string{"create", "--bundle", b.bundle("b-"+c.name, root, c.edit), "c-" + c.name}
 			}
-			check(t, c.name, call, c.code, c.want)
+			b.fails(c.name, call, c.code, c.want)
 		})
 	}
 	// All that package oci finds without running anything.
@@ -491,7 +500,7 @@ func TestRuntimeErrors(t *testing.T) {
 			}
 			b.write(filepath.Join(dir, "config.json"), string(data), 0o644)
 			first, _, _ := strings.Cut(strings.TrimSpace(string(text)), "\n")
-			check(t, "config-"+name, []string{"create", "--bundle", dir, "c-" + name}, 1, regexp.QuoteMeta(first))
+			b.fails("config-"+name, []string{"create", "--bundle", dir, "c-" + name}, 1, regexp.QuoteMeta(first))
 		})
 	}
 	b.t = t

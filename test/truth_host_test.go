@@ -255,29 +255,8 @@ func (tr *trace) effects(children []int) []effect {
 		if !host[c.pid] || c.errno != "" || !c.done || i == 0 {
 			continue
 		}
-		add := func(format string, a ...any) {
-			raw := unhex(c.text)
-			out = append(out, effect{fmt.Sprintf(format, a...), raw[:min(len(raw), 300)]})
-		}
-		arg := func(n int) string {
-			if n < len(c.args) {
-				return c.args[n]
-			}
-			return ""
-		}
-		// file is the path that a call names by a directory and a name.
-		file := func(dir, name string) string {
-			p, _ := quoted(name)
-			if !path.IsAbs(p) {
-				p = path.Join(behind(dir), p)
-			}
-			return path.Clean(p)
-		}
-		changed := func(word, p string) {
-			if !ours(p) {
-				add("%s %s", word, p)
-			}
-		}
+		e := callEffects{traced: c, out: &out}
+		arg := e.arg
 		if n, ok := number(arg(0)); ok && exe[int(n)] && (c.name == "mount_setattr" || c.name == "execveat") {
 			if c.name == "execveat" {
 				delete(exe, int(n)) // the number is free again
@@ -291,7 +270,7 @@ func (tr *trace) effects(children []int) []effect {
 			"swapon", "swapoff", "reboot", "settimeofday",
 			"clock_settime", "adjtimex", "quotactl", "ptrace", "setgroups", "setresuid", "setresgid", "setuid", "setgid", "capset", "seccomp",
 			"acct", "kexec_load", "umount":
-			add("%s %s", c.name, unhex(strings.Join(c.args, " ")))
+			e.add("%s %s", c.name, unhex(strings.Join(c.args, " ")))
 		case "open_tree":
 			if name, _ := quoted(arg(1)); name == "/proc/self/exe" || path.Base(name) == "glassbox-runtime" && c.pid != tr.calls[tr.child].pid {
 				exe[c.ret] = true
@@ -299,7 +278,7 @@ func (tr *trace) effects(children []int) []effect {
 			}
 			delete(exe, c.ret)
 			if flags, _ := number(arg(2)); flags&unix.OPEN_TREE_CLONE != 0 {
-				add("open_tree %s %v", file(arg(0), arg(1)), flags&unix.AT_RECURSIVE != 0)
+				e.add("open_tree %s %v", e.file(arg(0), arg(1)), flags&unix.AT_RECURSIVE != 0)
 			}
 		case "setns", "unshare":
 			n := 0
@@ -317,7 +296,7 @@ func (tr *trace) effects(children []int) []effect {
 				continue
 			}
 			if words := spaces(flags); words != "" || c.name == "setns" {
-				add("%s %s", c.name, words)
+				e.add("%s %s", c.name, words)
 			}
 		case "clone3", "clone":
 			flags := field(c.text, "flags")
@@ -325,73 +304,114 @@ func (tr *trace) effects(children []int) []effect {
 				flags |= net
 			}
 			if words := spaces(flags); words != "" || i == tr.child {
-				add("clone %s", words)
+				e.add("clone %s", words)
 			}
 		case "prlimit64":
 			if pid, _ := number(arg(0)); pid != 0 && arg(2) != "NULL" {
-				add("prlimit64 %s %s", arg(1), arg(2))
+				e.add("prlimit64 %s %s", arg(1), arg(2))
 			}
-		case "write", "pwrite64", "writev":
-			text, _ := quoted(arg(1))
-			p := behind(arg(0))
-			switch {
-			case strings.HasPrefix(p, "NETLINK:"):
-				add("netlink by %s", c.name)
-			case regexp.MustCompile(`^/proc/\d+/comm$`).MatchString(p): // its own name
-			case strings.HasPrefix(p, "/proc/") || strings.HasPrefix(p, "/sys/"):
-				add("write %s %s", p, text)
-			case path.IsAbs(p):
-				changed("write", p)
-			}
-		case "sendto", "sendmsg":
-			if strings.HasPrefix(behind(arg(0)), "NETLINK:") {
-				for _, m := range messages(c.text) {
-					add("%s", m)
-				}
-			}
-		case "mkdir", "rmdir", "unlink", "chmod", "chown", "lchown", "truncate", "creat":
-			p, _ := quoted(arg(0))
-			changed(c.name, p)
-		case "mkdirat", "fchmodat", "fchmodat2", "fchownat":
-			changed(strings.TrimSuffix(c.name, "at"), file(arg(0), arg(1)))
-		case "unlinkat":
-			word := "unlink"
-			if flags, _ := number(arg(2)); flags&unix.AT_REMOVEDIR != 0 {
-				word = "rmdir"
-			}
-			changed(word, file(arg(0), arg(1)))
-		case "rename", "link", "symlink":
-			p, _ := quoted(arg(1))
-			changed(c.name, p)
-		case "renameat", "renameat2", "linkat":
-			changed(c.name, file(arg(2), arg(3)))
-		case "symlinkat":
-			changed(c.name, file(arg(1), arg(2)))
-		case "fchmod", "fchown", "ftruncate", "fsetxattr", "fallocate":
-			if p := behind(arg(0)); path.IsAbs(p) && !strings.HasPrefix(p, "/memfd:") {
-				changed(c.name, p)
-			}
-		case "execve", "execveat":
-			p, _ := quoted(arg(0))
-			if name := path.Base(p); name != "glassbox" && name != "glassbox-runtime" && p != "/proc/self/exe" &&
-				!strings.HasPrefix(p, "/proc/self/fd/") {
-				add("exec %s", p)
-			}
-		case "openat", "open", "openat2":
-			n := 2
-			if c.name == "open" {
-				n = 1
-			}
-			flags, _ := number(arg(n))
-			if c.name == "openat2" {
-				flags = field(arg(2), "flags")
-			}
-			if flags&(unix.O_CREAT|unix.O_TRUNC) != 0 {
-				changed("create", file(arg(0), arg(1)))
-			}
+		default:
+			e.files()
 		}
 	}
 	return out
+}
+
+// callEffects notes what one call of a process of the host's did.
+type callEffects struct {
+	traced
+	out *[]effect
+}
+
+func (e *callEffects) add(format string, a ...any) {
+	raw := unhex(e.text)
+	*e.out = append(*e.out, effect{fmt.Sprintf(format, a...), raw[:min(len(raw), 300)]})
+}
+
+func (e *callEffects) arg(n int) string {
+	if n < len(e.args) {
+		return e.args[n]
+	}
+	return ""
+}
+
+// file is the path that a call names by a directory and a name.
+func (*callEffects) file(dir, name string) string {
+	p, _ := quoted(name)
+	if !path.IsAbs(p) {
+		p = path.Join(behind(dir), p)
+	}
+	return path.Clean(p)
+}
+
+func (e *callEffects) changed(word, p string) {
+	if !ours(p) {
+		e.add("%s %s", word, p)
+	}
+}
+
+// files notes what a call did to files, and what it told the kernel by writing.
+func (e *callEffects) files() {
+	switch e.name {
+	case "write", "pwrite64", "writev":
+		text, _ := quoted(e.arg(1))
+		p := behind(e.arg(0))
+		switch {
+		case strings.HasPrefix(p, "NETLINK:"):
+			e.add("netlink by %s", e.name)
+		case regexp.MustCompile(`^/proc/\d+/comm$`).MatchString(p): // its own name
+		case strings.HasPrefix(p, "/proc/") || strings.HasPrefix(p, "/sys/"):
+			e.add("write %s %s", p, text)
+		case path.IsAbs(p):
+			e.changed("write", p)
+		}
+	case "sendto", "sendmsg":
+		if strings.HasPrefix(behind(e.arg(0)), "NETLINK:") {
+			for _, m := range messages(e.text) {
+				e.add("%s", m)
+			}
+		}
+	case "mkdir", "rmdir", "unlink", "chmod", "chown", "lchown", "truncate", "creat":
+		p, _ := quoted(e.arg(0))
+		e.changed(e.name, p)
+	case "mkdirat", "fchmodat", "fchmodat2", "fchownat":
+		e.changed(strings.TrimSuffix(e.name, "at"), e.file(e.arg(0), e.arg(1)))
+	case "unlinkat":
+		word := "unlink"
+		if flags, _ := number(e.arg(2)); flags&unix.AT_REMOVEDIR != 0 {
+			word = "rmdir"
+		}
+		e.changed(word, e.file(e.arg(0), e.arg(1)))
+	case "rename", "link", "symlink":
+		p, _ := quoted(e.arg(1))
+		e.changed(e.name, p)
+	case "renameat", "renameat2", "linkat":
+		e.changed(e.name, e.file(e.arg(2), e.arg(3)))
+	case "symlinkat":
+		e.changed(e.name, e.file(e.arg(1), e.arg(2)))
+	case "fchmod", "fchown", "ftruncate", "fsetxattr", "fallocate":
+		if p := behind(e.arg(0)); path.IsAbs(p) && !strings.HasPrefix(p, "/memfd:") {
+			e.changed(e.name, p)
+		}
+	case "execve", "execveat":
+		p, _ := quoted(e.arg(0))
+		if name := path.Base(p); name != "glassbox" && name != "glassbox-runtime" && p != "/proc/self/exe" &&
+			!strings.HasPrefix(p, "/proc/self/fd/") {
+			e.add("exec %s", p)
+		}
+	case "openat", "open", "openat2":
+		n := 2
+		if e.name == "open" {
+			n = 1
+		}
+		flags, _ := number(e.arg(n))
+		if e.name == "openat2" {
+			flags = field(e.arg(2), "flags")
+		}
+		if flags&(unix.O_CREAT|unix.O_TRUNC) != 0 {
+			e.changed("create", e.file(e.arg(0), e.arg(1)))
+		}
+	}
 }
 
 // ours reports whether a path is glassbox's own: its book-keeping.

@@ -2,6 +2,7 @@ package test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -283,7 +284,66 @@ func (tr *trace) compareChild(s *siege, p *plan.Plan) (children []int, err error
 		return nil, fmt.Errorf("it begins otherwise than a child does: %d calls", len(got))
 	}
 	got = got[66:]
-	fds, kinds := map[string]int{"stdin": unknownFD, "stdout": unknownFD + 1, "stderr": unknownFD + 2}, map[string]string{}
+	fds, kinds := tr.descriptors(s, p)
+	calls, err := fork.List(p, fds, sock, kinds)
+	if err != nil {
+		return nil, err
+	}
+	bound := map[uint64]uint64{}
+	i := 0
+	for k, c := range got {
+		for i < len(calls) && calls[i].Nr != c.nr && calls[i].Maybe {
+			i++
+		}
+		if i >= len(calls) {
+			return nil, fmt.Errorf("call %d, %s, comes after the plan's last", k, unhex(c.text))
+		}
+		want := calls[i]
+		where := fmt.Sprintf("step %d, %s", want.Step+1, p.Steps[want.Step].Op)
+		if want.Nr != c.nr {
+			return nil, fmt.Errorf("call %d is %s, where the plan has system call %d: %s", k, unhex(c.text), want.Nr, where)
+		}
+		for n, w := range want.Args {
+			if w == "" || n >= len(c.args) {
+				continue
+			}
+			if c.name == "mount" && w == `""` && strings.HasPrefix(c.args[n], "0x") {
+				continue // strace knows that the kernel doesn't look at it, and prints the address
+			}
+			if !sameArgument(w, c.args[n], bound) {
+				return nil, fmt.Errorf("call %d is %s, where argument %d is %s in the plan: %s", k, unhex(c.text), n+1, w, where)
+			}
+		}
+		if o, ok := p.Steps[want.Step].Op.(*plan.Execve); ok && len(c.args) == 3 {
+			if err := sameProgram(o, c); err != nil {
+				return nil, err
+			}
+			if c.errno == "" {
+				return children, atTheEnd(p, want.Step, len(got) == k+1)
+			}
+		}
+		if c.errno == "" {
+			i = want.Next
+			continue
+		}
+		if strings.HasPrefix(c.errno, "ERESTART") {
+			continue // by a signal, and made again by the kernel
+		}
+		next, ok := want.OnError[errnoOf(c.errno)]
+		if every, all := want.OnError[^unix.Errno(0)&0xffff]; !ok && all {
+			next, ok = every, true
+		}
+		if !ok {
+			return nil, fmt.Errorf("call %d, %s, failed, and the plan doesn't foresee that: %s", k, unhex(c.text), where)
+		}
+		i = next
+	}
+	return nil, fmt.Errorf("it did not come to execve")
+}
+
+// descriptors are the numbers that the descriptors of a plan had, by their names, and what kind of file each is.
+func (tr *trace) descriptors(s *siege, p *plan.Plan) (fds map[string]int, kinds map[string]string) {
+	fds, kinds = map[string]int{"stdin": unknownFD, "stdout": unknownFD + 1, "stderr": unknownFD + 2}, map[string]string{}
 	kinds["stdin"] = "null" // no run of these has input; what goes out goes into pipes
 	if tr.own {
 		fds = map[string]int{"stdin": 0, "stdout": 1, "stderr": 2}
@@ -317,79 +377,39 @@ func (tr *trace) compareChild(s *siege, p *plan.Plan) (children []int, err error
 			}
 		}
 	}
-	calls, err := fork.List(p, fds, sock, kinds)
-	if err != nil {
-		return nil, err
+	return fds, kinds
+}
+
+// sameProgram compares the arguments and the environment of an execve with a step's.
+func sameProgram(o *plan.Execve, c traced) error {
+	for n, words := range [][]string{o.Argv, o.Env} {
+		list := make([]string, len(words))
+		for j, word := range words {
+			list[j] = fmt.Sprintf("%q", word)
+		}
+		var seen []string
+		for _, item := range arguments("(" + strings.Trim(c.args[n+1], "[]") + ")") {
+			text, _ := quoted(item)
+			seen = append(seen, fmt.Sprintf("%q", text))
+		}
+		if !slices.Equal(list, seen) {
+			return fmt.Errorf("execve has %v, the plan %v", seen, list)
+		}
 	}
-	bound := map[uint64]uint64{}
-	i := 0
-	for k, c := range got {
-		for i < len(calls) && calls[i].Nr != c.nr && calls[i].Maybe {
-			i++
-		}
-		if i >= len(calls) {
-			return nil, fmt.Errorf("call %d, %s, comes after the plan's last", k, unhex(c.text))
-		}
-		want := calls[i]
-		where := fmt.Sprintf("step %d, %s", want.Step+1, p.Steps[want.Step].Op)
-		if want.Nr != c.nr {
-			return nil, fmt.Errorf("call %d is %s, where the plan has system call %d: %s", k, unhex(c.text), want.Nr, where)
-		}
-		for n, w := range want.Args {
-			if w == "" || n >= len(c.args) {
-				continue
-			}
-			if c.name == "mount" && w == `""` && strings.HasPrefix(c.args[n], "0x") {
-				continue // strace knows that the kernel doesn't look at it, and prints the address
-			}
-			if !sameArgument(w, c.args[n], bound) {
-				return nil, fmt.Errorf("call %d is %s, where argument %d is %s in the plan: %s", k, unhex(c.text), n+1, w, where)
-			}
-		}
-		if o, ok := p.Steps[want.Step].Op.(*plan.Execve); ok && len(c.args) == 3 {
-			for n, words := range [][]string{o.Argv, o.Env} {
-				list := make([]string, len(words))
-				for j, word := range words {
-					list[j] = fmt.Sprintf("%q", word)
-				}
-				var seen []string
-				for _, item := range arguments("(" + strings.Trim(c.args[n+1], "[]") + ")") {
-					text, _ := quoted(item)
-					seen = append(seen, fmt.Sprintf("%q", text))
-				}
-				if !slices.Equal(list, seen) {
-					return nil, fmt.Errorf("execve has %v, the plan %v", seen, list)
-				}
-			}
-			if c.errno == "" {
-				if len(got) != k+1 {
-					return nil, fmt.Errorf("calls after execve")
-				}
-				for j := want.Step + 1; j < len(p.Steps); j++ {
-					if p.Steps[j].Lane == plan.Child {
-						return nil, fmt.Errorf("step %d, %s, did not come to be made", j+1, p.Steps[j].Op)
-					}
-				}
-				return children, nil
-			}
-		}
-		if c.errno == "" {
-			i = want.Next
-			continue
-		}
-		if strings.HasPrefix(c.errno, "ERESTART") {
-			continue // by a signal, and made again by the kernel
-		}
-		next, ok := want.OnError[errnoOf(c.errno)]
-		if every, all := want.OnError[^unix.Errno(0)&0xffff]; !ok && all {
-			next, ok = every, true
-		}
-		if !ok {
-			return nil, fmt.Errorf("call %d, %s, failed, and the plan doesn't foresee that: %s", k, unhex(c.text), where)
-		}
-		i = next
+	return nil
+}
+
+// atTheEnd looks whether an execve that succeeded was the last thing to do.
+func atTheEnd(p *plan.Plan, step int, lastCall bool) error {
+	if !lastCall {
+		return errors.New("calls after execve")
 	}
-	return nil, fmt.Errorf("it did not come to execve")
+	for j := step + 1; j < len(p.Steps); j++ {
+		if p.Steps[j].Lane == plan.Child {
+			return fmt.Errorf("step %d, %s, did not come to be made", j+1, p.Steps[j].Op)
+		}
+	}
+	return nil
 }
 
 func errnoOf(name string) unix.Errno {

@@ -28,7 +28,7 @@ func (b *bencher) idle(engines []engine, n int, add func(row, name string, value
 			continue
 		}
 		fmt.Fprintln(os.Stderr, "bench:", n, "idle containers of", e.name)
-		verb := func(args ...string) []string { return append(append([]string{}, e.command...), args...) }
+		verb := e.verb
 		// What the engine needs once, it has by now.
 		warm, err := b.must(verb("run", "-d", image, "sleep", "86400")...)
 		if err != nil {

@@ -31,7 +31,7 @@ func (b *bencher) loops(engines []engine) (string, error) {
 	}
 	var rows []row
 	for _, e := range engines {
-		rows = append(rows, row{e.name + " run --rm, bridge", append(append([]string{}, e.command...), "run", "--rm", image, "true")})
+		rows = append(rows, row{e.name + " run --rm, bridge", e.verb("run", "--rm", image, "true")})
 	}
 	bundle := filepath.Join(b.work, "bundle")
 	floorRow := row{"the floor", []string{floor, filepath.Join(bundle, "rootfs"), fmt.Sprint(loopRuns)}}

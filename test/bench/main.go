@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -58,8 +59,25 @@ type engine struct {
 	version string
 }
 
-// peer is a figure of one engine: what was measured, in turn.
+// figures are what was measured of each engine, in turn.
 type figures map[string][]float64
+
+// table is what was measured, row by row in the order in which they came.
+type table struct {
+	rows   []string
+	values map[string]figures
+}
+
+func (t *table) add(row, name string, value float64) {
+	if t.values == nil {
+		t.values = map[string]figures{}
+	}
+	if t.values[row] == nil {
+		t.values[row] = figures{}
+		t.rows = append(t.rows, row)
+	}
+	t.values[row][name] = append(t.values[row][name], value)
+}
 
 type bencher struct {
 	m     *machine.Machine
@@ -103,29 +121,13 @@ func bench(bin string, runs, pulls, containers int, part string) (page string, e
 		loops, err := b.loops(nil)
 		return text + loops, err
 	}
-	// Podman's and Docker's plugins keep leases in /var/lib.
-	if _, err := b.must("mount", "-t", "tmpfs", "tmpfs", "/var/lib"); err != nil {
-		return "", err
+	names := []string{image, debian}
+	if part == "idle" {
+		names = names[:1]
 	}
-	config := filepath.Join(work, "registry.yml")
-	err = os.WriteFile(config, []byte(fixture.RegistryConfig{Storage: set.Registry(), Addr: "127.0.0.1:5000"}.File()), 0o644)
+	engines, err := b.withImages(bin, set, names)
 	if err != nil {
 		return "", err
-	}
-	if err := b.serve("docker-registry", "serve", config); err != nil {
-		return "", err
-	}
-	engines := b.engines(bin)
-	for _, e := range engines {
-		names := []string{image, debian}
-		if part == "idle" {
-			names = names[:1]
-		}
-		for _, name := range names {
-			if _, err := b.must(append(append(append([]string{}, e.command...), append([]string{"pull"}, e.pull...)...), name)...); err != nil {
-				return "", err
-			}
-		}
 	}
 
 	var text strings.Builder
@@ -134,98 +136,18 @@ func bench(bin string, runs, pulls, containers int, part string) (page string, e
 		"glassbox's figure.\n\n", runs, pulls)
 	text.WriteString(describe(engines))
 
-	table := map[string]figures{}
-	var rows []string
-	add := func(row, name string, value float64) {
-		if table[row] == nil {
-			table[row] = figures{}
-			rows = append(rows, row)
-		}
-		table[row][name] = append(table[row][name], value)
-	}
+	var t table
 	if part == "idle" {
-		err := b.idle(engines, containers, add)
-		return text.String() + tabulate(engines, rows, table), err
+		err := b.idle(engines, containers, t.add)
+		return text.String() + tabulate(engines, t), err
 	}
-	turn := func(row string, n int, command func(e engine) []string, before func(e engine) []string) error {
-		fmt.Fprintln(os.Stderr, "bench:", row)
-		for i := range n + 2 {
-			for _, e := range engines {
-				argv := command(e)
-				if argv == nil {
-					continue
-				}
-				if before != nil {
-					if _, err := b.must(before(e)...); err != nil {
-						return err
-					}
-				}
-				res, err := b.must(argv...)
-				if err != nil {
-					return err
-				}
-				if i < 2 {
-					continue
-				}
-				add(row, e.name, float64(res.Took.Microseconds())/1000)
-			}
-		}
-		return nil
-	}
-	verb := func(args ...string) func(engine) []string {
-		return func(e engine) []string { return append(append([]string{}, e.command...), args...) }
-	}
-	if err := turn("`run --rm IMAGE true`, bridge, ms", runs, verb("run", "--rm", image, "true"), nil); err != nil {
+	if err := b.verbs(engines, runs, &t); err != nil {
 		return text.String(), err
 	}
-	if err := turn("`run --rm --network none IMAGE true`, ms", runs, verb("run", "--rm", "--network", "none", image, "true"),
-		nil); err != nil {
+	if err := b.pulls(engines, pulls, &t); err != nil {
 		return text.String(), err
 	}
-	for _, e := range engines {
-		before := b.resident()
-		if _, err := b.must(verb("run", "-d", "--name", "resident", image, "sleep", "3600")(e)...); err != nil {
-			return text.String(), err
-		}
-		time.Sleep(time.Second)
-		pss := 0
-		for pid, comm := range b.resident() {
-			if _, was := before[pid]; !was && strings.HasPrefix(e.resides, comm) {
-				pss += b.pss(pid)
-			}
-		}
-		add("resident supervisor of a container, PSS, MB", e.name, float64(pss)/1000)
-	}
-	if err := turn("`exec CONTAINER true`, ms", runs, verb("exec", "resident", "true"), nil); err != nil {
-		return text.String(), err
-	}
-	for _, e := range engines {
-		if _, err := b.must(verb("rm", "-f", "resident")(e)...); err != nil {
-			return text.String(), err
-		}
-	}
-	pull := func(e engine) []string {
-		return append(append(append(append([]string{}, e.command...), "pull"), e.pull...), debian)
-	}
-	if err := turn("`pull` of the Debian image from a registry on loopback, ms", pulls, pull, verb("rmi", debian)); err != nil {
-		return text.String(), err
-	}
-	for range pulls {
-		for _, e := range engines {
-			if e.name == "docker" { // its daemon pulls
-				continue
-			}
-			if _, err := b.must(verb("rmi", debian)(e)...); err != nil {
-				return text.String(), err
-			}
-			peak, err := b.peak(pull(e)...)
-			if err != nil {
-				return text.String(), err
-			}
-			add("peak memory of the pulling process, MB", e.name, peak)
-		}
-	}
-	if err := b.idle(engines, containers, add); err != nil {
+	if err := b.idle(engines, containers, t.add); err != nil {
 		return text.String(), err
 	}
 	runtimes, err := b.runtimes()
@@ -236,26 +158,142 @@ func bench(bin string, runs, pulls, containers int, part string) (page string, e
 	if err != nil {
 		return text.String(), err
 	}
-
-	text.WriteString(tabulate(engines, rows, table) + runtimes + loops)
+	text.WriteString(tabulate(engines, t) + runtimes + loops)
 	return text.String(), nil
 }
 
+// withImages serves the images and gives them to all engines.
+func (b *bencher) withImages(bin string, set fixture.Set, names []string) ([]engine, error) {
+	// Podman's and Docker's plugins keep leases in /var/lib.
+	if _, err := b.must("mount", "-t", "tmpfs", "tmpfs", "/var/lib"); err != nil {
+		return nil, err
+	}
+	config := filepath.Join(b.work, "registry.yml")
+	err := os.WriteFile(config, []byte(fixture.RegistryConfig{Storage: set.Registry(), Addr: "127.0.0.1:5000"}.File()), 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.serve("docker-registry", "serve", config); err != nil {
+		return nil, err
+	}
+	engines := b.engines(bin)
+	for _, e := range engines {
+		for _, name := range names {
+			if _, err := b.must(e.pulling(name)...); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return engines, nil
+}
+
+// verb is a command line of the engine's.
+func (e engine) verb(args ...string) []string { return append(slices.Clone(e.command), args...) }
+
+func (e engine) pulling(name string) []string {
+	return append(append(e.verb("pull"), e.pull...), name)
+}
+
+// turn measures a command of each engine n times, in turn, after two that don't count. Before each the other command is run, if there is
+// one.
+func (b *bencher) turn(engines []engine, t *table, row string, n int, command, before func(e engine) []string) error {
+	fmt.Fprintln(os.Stderr, "bench:", row)
+	for i := range n + 2 {
+		for _, e := range engines {
+			if before != nil {
+				if _, err := b.must(before(e)...); err != nil {
+					return err
+				}
+			}
+			res, err := b.must(command(e)...)
+			if err != nil {
+				return err
+			}
+			if i >= 2 {
+				t.add(row, e.name, milliseconds(res))
+			}
+		}
+	}
+	return nil
+}
+
+func milliseconds(res machine.Result) float64 { return float64(res.Took.Microseconds()) / 1000 }
+
+// verbs measures run and exec, and what stays in memory for a container.
+func (b *bencher) verbs(engines []engine, runs int, t *table) error {
+	verb := func(args ...string) func(engine) []string { return func(e engine) []string { return e.verb(args...) } }
+	if err := b.turn(engines, t, "`run --rm IMAGE true`, bridge, ms", runs, verb("run", "--rm", image, "true"), nil); err != nil {
+		return err
+	}
+	if err := b.turn(engines, t, "`run --rm --network none IMAGE true`, ms", runs, verb("run", "--rm", "--network", "none", image, "true"),
+		nil); err != nil {
+		return err
+	}
+	for _, e := range engines {
+		before := b.resident()
+		if _, err := b.must(e.verb("run", "-d", "--name", "resident", image, "sleep", "3600")...); err != nil {
+			return err
+		}
+		time.Sleep(time.Second)
+		pss := 0
+		for pid, comm := range b.resident() {
+			if _, was := before[pid]; !was && strings.HasPrefix(e.resides, comm) {
+				pss += b.pss(pid)
+			}
+		}
+		t.add("resident supervisor of a container, PSS, MB", e.name, float64(pss)/1000)
+	}
+	if err := b.turn(engines, t, "`exec CONTAINER true`, ms", runs, verb("exec", "resident", "true"), nil); err != nil {
+		return err
+	}
+	for _, e := range engines {
+		if _, err := b.must(e.verb("rm", "-f", "resident")...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pulls measures how long a pull takes, and how much memory.
+func (b *bencher) pulls(engines []engine, pulls int, t *table) error {
+	pull := func(e engine) []string { return e.pulling(debian) }
+	rmi := func(e engine) []string { return e.verb("rmi", debian) }
+	if err := b.turn(engines, t, "`pull` of the Debian image from a registry on loopback, ms", pulls, pull, rmi); err != nil {
+		return err
+	}
+	for range pulls {
+		for _, e := range engines {
+			if e.name == "docker" { // its daemon pulls
+				continue
+			}
+			if _, err := b.must(rmi(e)...); err != nil {
+				return err
+			}
+			peak, err := b.peak(pull(e)...)
+			if err != nil {
+				return err
+			}
+			t.add("peak memory of the pulling process, MB", e.name, peak)
+		}
+	}
+	return nil
+}
+
 // tabulate writes the medians of each row, and how many times the first engine's figure they are.
-func tabulate(engines []engine, rows []string, table map[string]figures) string {
+func tabulate(engines []engine, t table) string {
 	var text strings.Builder
 	fmt.Fprintf(&text, "| |")
 	for _, e := range engines {
 		fmt.Fprintf(&text, " %s |", e.name)
 	}
 	fmt.Fprintf(&text, "\n|---|%s\n", strings.Repeat("---:|", len(engines)))
-	for _, row := range rows {
+	for _, row := range t.rows {
 		fmt.Fprintf(&text, "| %s |", row)
-		base := median(table[row][engines[0].name])
+		base := median(t.values[row][engines[0].name])
 		for i, e := range engines {
-			value := median(table[row][e.name])
+			value := median(t.values[row][e.name])
 			switch {
-			case len(table[row][e.name]) == 0:
+			case len(t.values[row][e.name]) == 0:
 				fmt.Fprint(&text, " |")
 			case i == 0:
 				fmt.Fprintf(&text, " **%.1f** |", value)

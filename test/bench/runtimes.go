@@ -9,193 +9,213 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"glassbox/test/machine"
 )
 
 // runtimeRuns is how often each runtime's commands are measured. They are short, and so are many runs of them.
 const runtimeRuns = 40
 
+// compared is the bundle on which the OCI runtimes are measured, and what was measured.
+type compared struct {
+	*bencher
+	bundle string
+	names  []string // of the runtimes, glassbox's first
+	empty  string   // a Go program that does nothing
+	t      table
+}
+
 // runtimes measures the OCI runtimes in turn, on one bundle with the default specification of runc. Debian's crun refuses hybrid
 // hosts: all of them run without the v2 hierarchy there.
 func (b *bencher) runtimes() (string, error) {
-	bundle := filepath.Join(b.work, "bundle")
-	if err := os.MkdirAll(filepath.Join(bundle, "rootfs", "bin"), 0o755); err != nil {
+	c := &compared{bencher: b, bundle: filepath.Join(b.work, "bundle"), names: []string{"glassbox-runtime"}}
+	if err := os.MkdirAll(filepath.Join(c.bundle, "rootfs", "bin"), 0o755); err != nil {
 		return "", err
 	}
 	for _, name := range []string{"true", "sleep"} {
-		if _, err := b.must("cp", "/bin/busybox", filepath.Join(bundle, "rootfs", "bin", name)); err != nil {
+		if _, err := b.must("cp", "/bin/busybox", filepath.Join(c.bundle, "rootfs", "bin", name)); err != nil {
 			return "", err
 		}
 	}
 	b.must("umount", "/sys/fs/cgroup/unified")
-	names := []string{"glassbox-runtime"}
 	for _, name := range []string{"crun", "runc"} {
 		if _, err := exec.LookPath(name); err == nil {
-			names = append(names, name)
+			c.names = append(c.names, name)
 		}
 	}
 	// The last one is runc where it is installed.
-	if _, err := b.must("sh", "-c", "cd "+bundle+" && rm -f config.json && "+names[len(names)-1]+" spec"); err != nil {
+	if _, err := b.must("sh", "-c", "cd "+c.bundle+" && rm -f config.json && "+c.names[len(c.names)-1]+" spec"); err != nil {
 		return "", err
 	}
-	config := func(memory int64, args ...string) error {
-		file := filepath.Join(bundle, "config.json")
-		text, err := os.ReadFile(file)
-		if err != nil {
-			return err
-		}
-		var spec map[string]any
-		if err := json.Unmarshal(text, &spec); err != nil {
-			return err
-		}
-		process := spec["process"].(map[string]any)
-		process["terminal"], process["args"] = false, args
-		delete(process, "rlimits") // raising them is not everybody's right
-		resources := spec["linux"].(map[string]any)["resources"].(map[string]any)
-		delete(resources, "memory")
-		if memory > 0 {
-			resources["memory"] = map[string]any{"limit": memory}
-		}
-		if text, err = json.Marshal(spec); err != nil {
-			return err
-		}
-		return os.WriteFile(file, text, 0o644)
-	}
-	var rows []string
-	table := map[string]figures{}
-	add := func(row, name string, value float64) {
-		if table[row] == nil {
-			table[row] = figures{}
-			rows = append(rows, row)
-		}
-		table[row][name] = append(table[row][name], value)
-	}
-	call := func(name string, args ...string) []string {
-		return append([]string{name, "--log", "/dev/null", "--root", "/run/bench-" + name}, args...)
-	}
-	ms := func(res machine.Result) float64 { return float64(res.Took.Microseconds()) / 1000 }
-
 	fmt.Fprintln(os.Stderr, "bench: OCI runtimes")
-	empty, err := b.program("empty", "package main\n\nfunc main() {}\n")
-	if err != nil {
+	var err error
+	if c.empty, err = b.program("empty", "package main\n\nfunc main() {}\n"); err != nil {
 		return "", err
 	}
-	if err := config(0, "/bin/true"); err != nil {
+	for _, measure := range []func() error{c.starts, c.execs, c.limits} {
+		if err := measure(); err != nil {
+			return "", err
+		}
+	}
+	if err := c.config(0, "/bin/true"); err != nil { // for the loops
 		return "", err
+	}
+	return c.page(), nil
+}
+
+// config writes the configuration of the bundle, with a limit of memory (bytes; 0 is none) and a command.
+func (c *compared) config(memory int64, args ...string) error {
+	file := filepath.Join(c.bundle, "config.json")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	var spec map[string]any
+	if err := json.Unmarshal(text, &spec); err != nil {
+		return err
+	}
+	process := spec["process"].(map[string]any)
+	process["terminal"], process["args"] = false, args
+	delete(process, "rlimits") // raising them is not everybody's right
+	resources := spec["linux"].(map[string]any)["resources"].(map[string]any)
+	delete(resources, "memory")
+	if memory > 0 {
+		resources["memory"] = map[string]any{"limit": memory}
+	}
+	if text, err = json.Marshal(spec); err != nil {
+		return err
+	}
+	return os.WriteFile(file, text, 0o644)
+}
+
+func (*compared) call(name string, args ...string) []string {
+	return append([]string{name, "--log", "/dev/null", "--root", "/run/bench-" + name}, args...)
+}
+
+// starts measures whole lives of /bin/true.
+func (c *compared) starts() error {
+	if err := c.config(0, "/bin/true"); err != nil {
+		return err
 	}
 	for i := range runtimeRuns + 2 {
-		for _, name := range names {
+		for _, name := range c.names {
 			id := fmt.Sprint(name, i)
-			res, err := b.must(call(name, "run", "--bundle", bundle, id)...)
+			res, err := c.must(c.call(name, "run", "--bundle", c.bundle, id)...)
 			if err != nil {
-				return "", err
+				return err
 			}
-			peak, err := b.peak(call(name, "run", "--bundle", bundle, id)...)
+			peak, err := c.peak(c.call(name, "run", "--bundle", c.bundle, id)...)
 			if err != nil {
-				return "", err
+				return err
 			}
 			sum := 0.0
-			for _, args := range [][]string{{"create", "--bundle", bundle, id}, {"start", id}, {"delete", id}} {
+			for _, args := range [][]string{{"create", "--bundle", c.bundle, id}, {"start", id}, {"delete", id}} {
 				for args[0] == "delete" { // once true has ended
-					state, err := b.must(call(name, "state", id)...)
+					state, err := c.must(c.call(name, "state", id)...)
 					if err != nil {
-						return "", err
+						return err
 					}
 					if strings.Contains(state.Stdout, `"stopped"`) {
 						break
 					}
 					time.Sleep(10 * time.Millisecond)
 				}
-				part, err := b.must(call(name, args...)...)
+				part, err := c.must(c.call(name, args...)...)
 				if err != nil {
-					return "", err
+					return err
 				}
-				sum += ms(part)
+				sum += milliseconds(part)
 			}
-			version, err := b.must(name, "--version")
+			version, err := c.must(name, "--version")
 			if err != nil {
-				return "", err
+				return err
 			}
 			if i < 2 {
 				continue
 			}
-			add("`run` of /bin/true, ms", name, ms(res))
-			add("`create`, `start` and `delete` of the same, together, ms", name, sum)
-			add("peak memory of `run`, MB", name, peak)
-			add("`--version`, ms", name, ms(version))
+			c.t.add("`run` of /bin/true, ms", name, milliseconds(res))
+			c.t.add("`create`, `start` and `delete` of the same, together, ms", name, sum)
+			c.t.add("peak memory of `run`, MB", name, peak)
+			c.t.add("`--version`, ms", name, milliseconds(version))
 		}
-		res, err := b.must(empty)
+		res, err := c.must(c.empty)
 		if err != nil {
-			return "", err
+			return err
 		}
 		if i >= 2 {
-			add("`--version`, ms", "an empty Go program", ms(res))
+			c.t.add("`--version`, ms", "an empty Go program", milliseconds(res))
 		}
 	}
-	if err := config(0, "/bin/sleep", "3600"); err != nil {
-		return "", err
+	return nil
+}
+
+// execs measures a second command in a container.
+func (c *compared) execs() error {
+	if err := c.config(0, "/bin/sleep", "3600"); err != nil {
+		return err
 	}
-	for _, name := range names {
-		if _, err := b.must(call(name, "run", "--detach", "--bundle", bundle, name+"-resident")...); err != nil {
-			return "", err
+	for _, name := range c.names {
+		if _, err := c.must(c.call(name, "run", "--detach", "--bundle", c.bundle, name+"-resident")...); err != nil {
+			return err
 		}
 	}
 	for i := range runtimeRuns + 2 {
-		for _, name := range names {
-			res, err := b.must(call(name, "exec", name+"-resident", "/bin/true")...)
+		for _, name := range c.names {
+			res, err := c.must(c.call(name, "exec", name+"-resident", "/bin/true")...)
 			if err != nil {
-				return "", err
+				return err
 			}
 			if i >= 2 {
-				add("`exec` of /bin/true, ms", name, ms(res))
+				c.t.add("`exec` of /bin/true, ms", name, milliseconds(res))
 			}
 		}
 	}
-	for _, name := range names {
-		if _, err := b.must(call(name, "delete", "--force", name+"-resident")...); err != nil {
-			return "", err
+	for _, name := range c.names {
+		if _, err := c.must(c.call(name, "delete", "--force", name+"-resident")...); err != nil {
+			return err
 		}
 	}
-	for _, name := range names {
+	return nil
+}
+
+// limits finds the smallest limit of memory with which each can start a container.
+func (c *compared) limits() error {
+	for _, name := range c.names {
 		for kib := int64(256); kib <= 64<<10; kib *= 2 {
-			if err := config(kib<<10, "/bin/true"); err != nil {
-				return "", err
+			if err := c.config(kib<<10, "/bin/true"); err != nil {
+				return err
 			}
 			starts := true
 			for range 3 {
-				_, err := b.must(call(name, "run", "--bundle", bundle, fmt.Sprint(name, kib))...)
-				b.must(call(name, "delete", "--force", fmt.Sprint(name, kib))...)
+				_, err := c.must(c.call(name, "run", "--bundle", c.bundle, fmt.Sprint(name, kib))...)
+				c.must(c.call(name, "delete", "--force", fmt.Sprint(name, kib))...)
 				if starts = err == nil; !starts {
 					break // some take a minute to fail
 				}
 			}
 			if starts {
-				add("smallest memory limit with which /bin/true runs, KiB", name, float64(kib))
+				c.t.add("smallest memory limit with which /bin/true runs, KiB", name, float64(kib))
 				break
 			}
 		}
 	}
+	return nil
+}
 
-	if err := config(0, "/bin/true"); err != nil { // for the loops
-		return "", err
-	}
-
+func (c *compared) page() string {
 	var text strings.Builder
 	fmt.Fprintf(&text, "\nOCI runtimes on a ready bundle with runc's default specification, medians of %d, whole processes, without "+
 		"the v2 hierarchy of a hybrid\nhost. In brackets, glassbox-runtime's figure as a part of the other's.\n\n| |", runtimeRuns)
-	columns := append(names, "an empty Go program")
+	columns := append(c.names, "an empty Go program")
 	for _, name := range columns {
 		fmt.Fprintf(&text, " %s |", name)
 	}
 	fmt.Fprintf(&text, "\n|---|%s\n", strings.Repeat("---:|", len(columns)))
-	for _, row := range rows {
+	for _, row := range c.t.rows {
 		fmt.Fprintf(&text, "| %s |", row)
-		base := median(table[row][names[0]])
+		base := median(c.t.values[row][c.names[0]])
 		for i, name := range columns {
-			value := median(table[row][name])
+			value := median(c.t.values[row][name])
 			switch {
-			case len(table[row][name]) == 0:
+			case len(c.t.values[row][name]) == 0:
 				fmt.Fprint(&text, " |")
 			case i == 0:
 				fmt.Fprintf(&text, " **%.2f** |", value)
@@ -205,7 +225,7 @@ func (b *bencher) runtimes() (string, error) {
 		}
 		fmt.Fprintln(&text)
 	}
-	return text.String(), nil
+	return text.String()
 }
 
 // program builds a Go program of one file.
