@@ -19,6 +19,7 @@ func moveTree(root int, from, to string, user bool, mt *meter) (made []string, o
 		return nil, false, nil // moved with a parent already
 	}
 	defer unix.Close(src)
+	// A descriptor of its own: the loop closes each directory when it has opened the next.
 	dst, err := unix.Openat(root, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, false, err
@@ -40,11 +41,14 @@ func moveTree(root int, from, to string, user bool, mt *meter) (made []string, o
 			if err := unix.Mkdirat(dst, c, 0o755); err != nil {
 				return made, false, err
 			}
+			// Below a directory that was deleted and made anew nothing shows from beneath, so that whoever has to describe what is made to
+			// the layers above needs no word of it.
 			if !fresh {
 				made = append(made, path)
 			}
 			fd, err = unix.Openat(dst, c, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 		}
+		// A link or a file of the layer is in the way (O_NOFOLLOW, O_DIRECTORY): that is for the caller to judge.
 		if err != nil {
 			return made, false, nil
 		}
@@ -80,6 +84,7 @@ func mergeDir(src, dst int, mt *meter) error {
 	if err := unix.Fstat(dst, &st); err != nil {
 		return err
 	}
+	// An opaque directory hides what the layers beneath have at its place; in its new place it must hide as much.
 	if isOpaque(src) {
 		if err := copyMarks(src, dst); err != nil {
 			return err
@@ -94,11 +99,13 @@ func mergeDir(src, dst int, mt *meter) error {
 	if err != nil {
 		return err
 	}
+	// Each rename has changed the time of the directory, which is part of the image.
 	return setTimes(dst, &st)
 }
 
 // mergeEntry moves one entry; the one that is moved wins over what is there, except that two directories become one.
 func mergeEntry(src, dst int, name string, mt *meter) error {
+	// The usual case costs one call, and no look before it that could be wrong by then.
 	err := unix.Renameat2(src, name, dst, name, unix.RENAME_NOREPLACE)
 	if err != unix.EEXIST {
 		return err
@@ -117,6 +124,7 @@ func mergeEntry(src, dst int, name string, mt *meter) error {
 			return err
 		}
 		return unix.Unlinkat(src, name, unix.AT_REMOVEDIR)
+	// rename(2) puts a directory in the place of an empty one only, and nothing else in the place of a directory.
 	case berr == nil:
 		err = remove.At(dst, name)
 	case aerr == nil:
@@ -134,6 +142,7 @@ func copyMarks(src, dst int) error {
 	for _, attr := range []string{opaqueAttr(false), opaqueAttr(true)} {
 		var b [1]byte
 		if n, err := unix.Fgetxattr(src, attr, b[:]); err == nil && n == 1 {
+			// With the other one of the two names the kernel would not see it: which one counts is said when overlayfs is mounted (userxattr).
 			if err := unix.Fsetxattr(dst, attr, b[:], 0); err != nil {
 				return err
 			}
@@ -145,6 +154,7 @@ func copyMarks(src, dst int) error {
 // eachEntry calls f for each entry of an open directory, a few at a time: a hostile one may have millions. F may take the entry out of
 // the directory; what else changes there while it is read is seen or not, see readdir(3).
 func eachEntry(fd int, f func(os.DirEntry) error) error {
+	// The position of a directory is shared by all duplicates of a descriptor (dup(2)): the caller's stays where it is.
 	again, err := openDirAt(fd, ".")
 	if err != nil {
 		return err
@@ -183,6 +193,7 @@ func linkDir(src, dst int, user bool, mt *meter) error {
 			return err
 		}
 		if !e.IsDir() {
+			// Without AT_SYMLINK_FOLLOW a link itself gets another name, and not what it leads to (linkat(2)).
 			if err := unix.Linkat(src, e.Name(), dst, e.Name(), 0); err != nil {
 				return fmt.Errorf("link %.200q: %w", e.Name(), err)
 			}
@@ -196,6 +207,7 @@ func linkDir(src, dst int, user bool, mt *meter) error {
 			return err
 		}
 		defer unix.Close(a)
+		// Mode and owner follow from the original when it is full: a directory that may not be written could not be filled.
 		if err := unix.Mkdirat(dst, e.Name(), 0o700); err != nil {
 			return err
 		}

@@ -93,6 +93,7 @@ func (s *Store) prepare() (form, error) {
 		return f, err
 	}
 	defer unlock()
+	// Somebody else may have been quicker between the first look and the lock.
 	if f, err := s.readForm(); !errors.Is(err, fs.ErrNotExist) {
 		return f, err
 	}
@@ -116,6 +117,7 @@ func (s *Store) prepare() (form, error) {
 	if err := s.EnsureBase(); err != nil {
 		return f, fmt.Errorf("image store %s: %w", s.root, err)
 	}
+	// Last: a store without it is one that nobody has finished, and is begun once more.
 	return f, writeJSON(s.path("store.json"), f)
 }
 
@@ -132,6 +134,7 @@ func (s *Store) lock() (unlock func(), err error) {
 }
 
 func flock(name string, how int) (func(), error) {
+	// The file stays for ever: who removed it would leave the next ones with locks on two different files.
 	fd, err := unix.Open(name, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, &Error{Op: "lock", Name: name, Err: err, Hint: permHint(err)}
@@ -146,11 +149,13 @@ func flock(name string, how int) (func(), error) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("lock %s: %w", name, err)
 	}
+	// flock(2) belongs to the open file: closing it lets go, and so does any death.
 	return func() { unix.Close(fd) }, nil
 }
 
 // flockContext waits for an exclusive lock as long as the context lives; waiting, if not nil, is called once if it must.
 func flockContext(ctx context.Context, name string, waiting func()) (func(), error) {
+	// A thread that waits in flock(2) can only be woken by a signal, and Go has none to spare for one of them.
 	for pause := 10 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
 		unlock, err := flock(name, unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil || !errors.Is(err, unix.EWOULDBLOCK) {
@@ -264,6 +269,8 @@ func writeFile(name string, content []byte) (err error) {
 	if _, err := f.Write(content); err != nil {
 		return err
 	}
+	// Before the rename: after a power cut the name must not lead to a file whose content never came to the disk (ext4's delayed
+	// allocation; rename(2) promises the order of names only).
 	if err := f.Sync(); err != nil {
 		return err
 	}
@@ -273,6 +280,7 @@ func writeFile(name string, content []byte) (err error) {
 	if err := os.Rename(f.Name(), name); err != nil {
 		return err
 	}
+	// Else the new name itself could be lost, and with it an image that was said to be there.
 	return syncDir(dir)
 }
 

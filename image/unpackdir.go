@@ -68,6 +68,7 @@ func (u *unpacker) enter(p string, links int) (node, error) {
 	}
 	parts := strings.Split(p, "/")
 	n := 0
+	// Entries of an archive mostly come in the order of a walk: what the last one has opened is mostly on the way to this one, too.
 	for n < len(parts) && n+1 < len(u.stack) && u.stack[n+1].name == parts[n] {
 		n++
 	}
@@ -82,6 +83,7 @@ func (u *unpacker) enter(p string, links int) (node, error) {
 	for i := n; i < len(parts); i++ {
 		at := u.stack[len(u.stack)-1]
 		real := joinPath(at.path, parts[i])
+		// Component by component and never through a link: the kernel would resolve an absolute one from the host's root.
 		fd, err := openDirAt(at.fd, parts[i])
 		var d *dir
 		switch {
@@ -103,6 +105,7 @@ func (u *unpacker) enter(p string, links int) (node, error) {
 					Text: "needed as a directory, but the archive made it something else",
 				}
 			}
+			// Each round begins at the root again, so that the depth of this recursion is what the limit counts.
 			if links++; links > maxLinks {
 				return node{}, badEntry(real, "too many levels of symbolic links")
 			}
@@ -130,6 +133,7 @@ func openDirAt(fd int, name string) (int, error) {
 
 // imply makes a directory that the archive did not describe.
 func (u *unpacker) imply(at node, name, real string) (*dir, int, error) {
+	// Docker's values, too; what a later entry says of it replaces them.
 	if err := unix.Mkdirat(at.fd, name, 0o755); err != nil {
 		return nil, -1, fmt.Errorf("mkdir %s: %w", real, err)
 	}
@@ -153,6 +157,7 @@ func (u *unpacker) imply(at node, name, real string) (*dir, int, error) {
 }
 
 func (u *unpacker) setImplied(fd int, real string, d *dir) error {
+	// Not by the umask of whoever pulls, and where the directory above has the set-group-ID bit, not with its group.
 	if !u.user {
 		if err := unix.Fchown(fd, 0, 0); err != nil {
 			return fmt.Errorf("chown %s: %w", real, err)
@@ -168,6 +173,7 @@ func (u *unpacker) setImplied(fd int, real string, d *dir) error {
 // clear makes room for an entry: what an earlier entry of the archive left there goes, except a directory that a
 // directory replaces.
 func (u *unpacker) clear(at node, base string, forDir bool) (exists bool, err error) {
+	// A hard link whose target was to be found later is replaced like any other entry of that name.
 	delete(at.dir.links, base)
 	var st unix.Stat_t
 	if err := unix.Fstatat(at.fd, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
@@ -177,6 +183,7 @@ func (u *unpacker) clear(at node, base string, forDir bool) (exists bool, err er
 		return false, err
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		// The record says how to make the archive again, byte for byte. A file that two entries wrote has the content of one.
 		if err := u.record.forget(at.fd, base, joinPath(at.path, base), &st); err != nil {
 			return false, err
 		}
@@ -185,6 +192,7 @@ func (u *unpacker) clear(at node, base string, forDir bool) (exists bool, err er
 	if forDir {
 		return true, nil
 	}
+	// The directory's entries stand in the archive and no longer on the disk.
 	u.record.unreproducible()
 	// Open descriptors below it, and notes about it, are void.
 	real := joinPath(at.path, base)

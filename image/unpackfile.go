@@ -12,6 +12,8 @@ import (
 )
 
 func (u *unpacker) file(at node, base string, h *tar.Header, r io.Reader) error {
+	// O_EXCL: what an earlier entry of the archive has put there, a link above all, is not written through. Only where it fails is
+	// it looked at, and so most files cost one call.
 	const flags = unix.O_WRONLY | unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW | unix.O_CLOEXEC
 	fd, err := unix.Openat(at.fd, base, flags, 0o600)
 	if err == unix.EEXIST {
@@ -23,6 +25,7 @@ func (u *unpacker) file(at node, base string, h *tar.Header, r io.Reader) error 
 	if err != nil {
 		return fmt.Errorf("create: %w", err)
 	}
+	// This name was to be a hard link to a file beneath, and is a file of its own now.
 	delete(at.dir.links, base)
 	defer unix.Close(fd)
 	if err := u.content(fd, joinPath(at.path, base), h, r); err != nil {
@@ -70,6 +73,7 @@ func (u *unpacker) content(fd int, real string, h *tar.Header, r io.Reader) erro
 		n, err := r.Read(u.buf)
 		if n > 0 {
 			b := u.buf[:n]
+			// A hole of a sparse file is a hole here: an archive of a few bytes could else fill the disk with zeros.
 			if sparse && allZero(b) {
 				if _, err := unix.Seek(fd, int64(n), io.SeekCurrent); err != nil {
 					return err
@@ -93,11 +97,13 @@ func (u *unpacker) content(fd int, real string, h *tar.Header, r io.Reader) erro
 		}
 		if err != nil {
 			if errors.Is(err, io.ErrUnexpectedEOF) {
+				// The reader of archives says so when the file is cut; what the caller does about it is to fetch it again.
 				err = fmt.Errorf("%w: %w", ErrTruncated, err)
 			}
 			return err
 		}
 	}
+	// A hole at the end has been skipped, not written.
 	if sparse {
 		return unix.Ftruncate(fd, done)
 	}
@@ -106,6 +112,7 @@ func (u *unpacker) content(fd int, real string, h *tar.Header, r io.Reader) erro
 
 func isPaxSparse(h *tar.Header) bool {
 	for k := range h.PAXRecords {
+		// The reader of archives has undone the format, and says so only with GNU's old one (Typeflag).
 		if strings.HasPrefix(k, "GNU.sparse.") {
 			return true
 		}
@@ -156,6 +163,7 @@ func (u *unpacker) link(at node, base string, h *tar.Header) error {
 	if tfd >= 0 {
 		defer unix.Close(tfd)
 		real, treal := joinPath(at.path, base), joinPath(tdir, name)
+		// A link to itself: clearing the name would take the target away.
 		if treal == real {
 			return nil
 		}
@@ -164,6 +172,7 @@ func (u *unpacker) link(at node, base string, h *tar.Header) error {
 		if err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
 			return badEntry(h.Name, "a hard link to the directory %.200q", h.Linkname)
 		}
+		// The name is a directory, which would be cleared, with the target in it.
 		if strings.HasPrefix(treal, real+"/") {
 			return badEntry(h.Name, "a hard link that replaces its own target's directory")
 		}
@@ -185,6 +194,7 @@ func (u *unpacker) link(at node, base string, h *tar.Header) error {
 	if _, err := u.clear(at, base, false); err != nil {
 		return err
 	}
+	// 0: if the target is a symbolic link, the link itself gets a second name, as tar means it.
 	if err := unix.Linkat(tfd, name, at.fd, base, 0); err != nil {
 		return fmt.Errorf("hard link to %.200q: %w", h.Linkname, err)
 	}
@@ -204,6 +214,7 @@ func (u *unpacker) find(p string) (fd int, real string, err error) {
 		return -1, "", err
 	}
 	fd, err = openBeneath(from.fd, rest)
+	// The kernel resolves it at once where no link is on the way, which is nearly always.
 	switch err {
 	case nil:
 		return fd, p, nil
@@ -246,6 +257,7 @@ func (u *unpacker) findThroughLinks(p string) (fd int, real string, err error) {
 			fd, done = next, joinPath(done, c)
 			continue
 		}
+		// EINVAL says that it is no link: one call asks both.
 		target, lerr := readlinkat(fd, c)
 		if lerr != nil {
 			return fd, "", nil // nothing there, or no directory
@@ -276,6 +288,7 @@ func openBeneath(rootfd int, p string) (int, error) {
 			Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC,
 			Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
 		})
+		// EAGAIN: a rename elsewhere while ".." was checked (openat2(2)). Nobody else writes here for long.
 		if err != unix.EINTR && err != unix.EAGAIN {
 			return fd, err
 		}
@@ -290,11 +303,13 @@ func (u *unpacker) special(at node, base string, h *tar.Header) error {
 	case tar.TypeChar:
 		mode = unix.S_IFCHR
 		if h.Devmajor == 0 && h.Devminor == 0 {
+			// The mark means "deleted" to the kernel, and archives have their own word for that (.wh.).
 			return badEntry(h.Name, "a character device 0:0, which overlayfs takes for a deleted file")
 		}
 	case tar.TypeBlock:
 		mode = unix.S_IFBLK
 	}
+	// The kernel keeps 12 and 20 bits of the two numbers (MINORBITS of linux/kdev_t.h); more would name another device.
 	if mode != unix.S_IFIFO && (h.Devmajor < 0 || h.Devminor < 0 || h.Devmajor > 0xfff || h.Devminor > 0xfffff) {
 		return badEntry(h.Name, "device number %d:%d out of range", h.Devmajor, h.Devminor)
 	}

@@ -17,10 +17,12 @@ func (u *unpacker) meta(at node, base string, h *tar.Header) error {
 		if err != nil {
 			return err
 		}
+		// Before chmod: chown(2) clears the set-user-ID and set-group-ID bits.
 		if err := unix.Fchownat(at.fd, base, uid, gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 			return fmt.Errorf("chown: %w", err)
 		}
 	}
+	// Links have no mode of their own on Linux (symlink(7)).
 	if h.Typeflag != tar.TypeSymlink {
 		mode := perm(h)
 		if u.user {
@@ -60,6 +62,8 @@ func (u *unpacker) own(fd int, h *tar.Header) error {
 	}
 	if uid != 0 || gid != 0 || perm(h)&^0o777 != 0 {
 		v := fmt.Sprintf("%d:%d:%04o", uid, gid, perm(h))
+		// An ordinary user can give files to nobody. What they should be is noted for the day when somebody can, and a file system
+		// without such attributes is no reason to refuse an image.
 		if err := unix.Fsetxattr(fd, "user.glassbox.stat", []byte(v), 0); err != nil && err != unix.EOPNOTSUPP {
 			return fmt.Errorf("note owner: %w", err)
 		}
@@ -98,6 +102,7 @@ func (u *unpacker) xattrs(fd int, h *tar.Header) (access, inherited string, err 
 		if !ok {
 			continue
 		}
+		// Of all that are told, also those left out: they have been read into memory.
 		total += len(name) + len(v)
 		if most := u.meter.limits.Xattr; total > most {
 			return "", "", overLimit(h.Name, "more than %d bytes of extended attributes", most)
@@ -110,6 +115,7 @@ func (u *unpacker) xattrs(fd int, h *tar.Header) (access, inherited string, err 
 			u.leaveOut(name)
 			continue
 		case strings.HasPrefix(name, "user."):
+		// Only execve(2) asks for it, so that a directory has no use for it; from an ordinary user the kernel takes none (capabilities(7)).
 		case name == "security.capability" && !u.user && h.Typeflag != tar.TypeDir:
 		case name == aclAccess && !u.user: // an ordinary user's store has no owners either
 			access = v
