@@ -93,6 +93,7 @@ func (r *Runtime) Delete(id string, force bool) error {
 		}
 		return os.RemoveAll(r.dir(id))
 	}
+	// Asked with the lock held: what is stopped by now can't be started any more.
 	if s := c.status(); s != Stopped {
 		if !force {
 			return fmt.Errorf("cannot delete container %s that is not stopped: %s", id, s)
@@ -110,6 +111,7 @@ func (c *record) end(status string) error {
 	if err != nil && err != unix.ESRCH {
 		return fmt.Errorf("kill process %d: %w", c.PID, err)
 	}
+	// On v1 the signal waits for the thaw; on v2 it is harmless.
 	if status == Paused {
 		cgroup.Thaw(c.Cgroups)
 	}
@@ -153,6 +155,7 @@ func (r *Runtime) destroy(c *record, l *lock, force bool) error {
 		// Somebody has put a process of the host's into the container's cgroup: it isn't ours to kill, and no reason to keep a container.
 		r.warn("%v: it stays", err)
 	}
+	// Those above its own that were made for it. Another container may be in them by now, which is no error of this one.
 	if err := cgroup.RemoveEmpty(c.Parents); err != nil {
 		r.warn("%v", err)
 	}

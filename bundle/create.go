@@ -61,6 +61,7 @@ func (r *Runtime) Create(id string, o CreateOptions) error {
 
 // unmade is the end of a container that could not be made. What its hooks made, the poststop hooks take back; c may be nil.
 func (r *Runtime) unmade(id string, l *lock, c *record) {
+	// The hooks come after the lock is let go: they may call the runtime for this very container.
 	os.RemoveAll(r.dir(id))
 	l.unlock()
 	if c != nil && c.hooked {
@@ -265,6 +266,7 @@ func (r *Runtime) filter(s *specs.LinuxSeccomp, arch string) (*plan.Seccomp, err
 
 // prepare writes what must be there before the plan runs: what takes it back, and where the container waits.
 func (r *Runtime) prepare(c *record, wait bool) error {
+	// Not replaced by rename: the end of its last line says that it is whole (see leftovers), and that saves every start two calls.
 	undo, err := c.left.text()
 	if err != nil {
 		return err
@@ -289,6 +291,7 @@ func (r *Runtime) cloned(c *record, p *fork.Process, config []byte, pl *plan.Pla
 	for _, f := range []struct {
 		name string
 		data []byte
+		// state.json has another name until record: only what is complete may be taken for a container.
 	}{{planFile, plan.AppendBinary(nil, pl)}, {configFile, config}, {stateFile + ".new", c.text()}} {
 		if err := r.write(c.ID, f.name, f.data); err != nil {
 			return err
@@ -325,6 +328,7 @@ func (r *Runtime) makeFIFO(id string) error {
 
 // record lets later commands and the caller know who the container's process is, while it waits. From here on there is a container.
 func (r *Runtime) record(c *record, p *fork.Process, o CreateOptions) error {
+	// The caller gets the terminal before the pid: whoever waits for the pid file may attach at once.
 	if o.ConsoleSocket != "" {
 		if err := sendConsole(o.ConsoleSocket, p.FDs["console"]); err != nil {
 			return err
@@ -420,6 +424,7 @@ func (r *Runtime) undoFile(id string) error {
 
 // undo takes back what outlives the container's processes, which it kills before that if they may be left.
 func (r *Runtime) undo(left *leftovers, kill bool) error {
+	// Killed before it had written what there would be to take back, the runtime had made nothing of it.
 	if left == nil {
 		return nil
 	}
@@ -429,6 +434,7 @@ func (r *Runtime) undo(left *leftovers, kill bool) error {
 		}
 	}
 	var errs []error
+	// One that can't be taken back keeps none of the others.
 	for _, s := range left.Steps {
 		if err := fork.Undo(s.Op); err != nil {
 			errs = append(errs, fmt.Errorf("undo %s: %w", s.Op, err))
@@ -444,6 +450,7 @@ func (r *Runtime) repair(id string) {
 		r.warn("container %s was left half made: %v", id, err)
 	}
 	entries, _ := os.ReadDir(r.dir(id))
+	// The directory itself stays: its lock is held by whoever calls this.
 	for _, e := range entries {
 		os.RemoveAll(filepath.Join(r.dir(id), e.Name()))
 	}
@@ -484,6 +491,7 @@ func (r *Runtime) Run(id string, o CreateOptions) (int, error) {
 		err = r.poststart(c)
 	}
 	abandon := func(err error) (int, error) {
+		// By its number, which nobody else can have before we have waited for it: it is our child.
 		unix.Kill(proc.PID, unix.SIGKILL)
 		wait4(proc.PID)
 		return 1, r.abandon(c, err)
@@ -497,6 +505,7 @@ func (r *Runtime) Run(id string, o CreateOptions) (int, error) {
 		}
 		return 0, nil
 	}
+	// In the background: a service that never says it is ready must not keep the caller from its output and its end.
 	go func() {
 		if err := c.ready.forward(proc.PID, proc.Pidfd); err != nil {
 			r.warn("%v", err)

@@ -36,8 +36,10 @@ type console struct {
 }
 
 func attach(fd int) *console {
+	// So that Go's poller waits for it, and no thread has to stay in read(2).
 	unix.SetNonblock(fd, true)
 	c := &console{master: os.NewFile(uintptr(fd), "console"), done: make(chan struct{})}
+	// Raw: keys are the container's terminal's to interpret, Ctrl-C included. A pipe has nothing to switch.
 	if term.IsTerminal(0) {
 		c.old, _ = term.MakeRaw(0)
 	}
@@ -57,6 +59,7 @@ func attach(fd int) *console {
 			}
 		}
 	}()
+	// Nobody waits for this one: a read of standard input can't be called off, and ends with the program.
 	go func() {
 		buf := make([]byte, 32<<10)
 		for {
@@ -98,6 +101,7 @@ func (c *console) drain() {
 	}
 	select {
 	case <-c.done:
+	// Somebody else may hold the terminal open, such as a program left in the background: it is no reason to wait for ever.
 	case <-time.After(100 * time.Millisecond):
 	}
 	c.restore()
@@ -117,6 +121,7 @@ func (f *forwarder) catch() (err error) {
 func (f *forwarder) wait(p *fork.Process, c *console) int {
 	fds := []unix.PollFd{{Fd: int32(p.Pidfd), Events: unix.POLLIN}, {Fd: int32(f.catcher.FD()), Events: unix.POLLIN}}
 	for fds[0].Revents == 0 {
+		// A pidfd is readable once its process has ended (pidfd_open(2)); SIGCHLD would have to be told apart from others' children.
 		if _, err := unix.Poll(fds, -1); err != nil {
 			continue // EINTR
 		}

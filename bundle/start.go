@@ -105,6 +105,7 @@ func (r *Runtime) abandon(c *record, reason error) error {
 		return errors.Join(reason, err)
 	}
 	defer l.unlock()
+	// It may be waiting at the FIFO, or run already: poststart hooks fail late.
 	if err := c.end(c.status()); err != nil {
 		return errors.Join(reason, err)
 	}
@@ -116,6 +117,7 @@ var errEnded = errors.New("the container's process ended before it was started")
 // release opens the FIFO at which the container waits, and sees how its execve goes.
 func (r *Runtime) release(c *record, pidfd int) error {
 	path := filepath.Join(r.startDir(c.ID), compile.StartFIFO)
+	// O_NONBLOCK: to open a FIFO for reading waits for a writer otherwise (fifo(7)), and the container may have been killed.
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return &os.PathError{Op: "open", Path: path, Err: err}
@@ -136,6 +138,7 @@ func (r *Runtime) release(c *record, pidfd int) error {
 	if !ready {
 		return errEnded
 	}
+	// From here on a second start finds none, and says that the container runs.
 	os.Remove(path)
 	return nil
 }

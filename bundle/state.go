@@ -102,6 +102,7 @@ type State struct {
 // writeFile writes a file so that it is there whole or not at all. The directory is on a file system in memory as a rule: there
 // is nothing to be synced for a crash of the machine.
 func writeFile(path string, data []byte) error {
+	// A fixed name: one command at a time writes here, with the container's lock.
 	tmp := path + ".new"
 	if err := os.WriteFile(tmp, data, 0o600); err != nil {
 		return err
@@ -174,6 +175,7 @@ func (c *record) process() (alive, forked bool) {
 	if c.PID <= 0 {
 		return false, false
 	}
+	// A zombie counts as ended: what the OCI specification calls stopped is that its program is over, whoever waits for it.
 	s, err := fork.ReadStat(c.PID)
 	if err != nil || s.Start != c.Start || s.Ended() {
 		return false, false
@@ -233,6 +235,7 @@ func (r *Runtime) List() ([]State, error) {
 		if !e.IsDir() || checkID(e.Name()) != nil {
 			continue
 		}
+		// Looked for first, so that a container which is being made isn't warned of as damaged.
 		if _, err := os.Lstat(filepath.Join(r.dir(e.Name()), stateFile)); err != nil {
 			continue // being made, or left by a killed runtime
 		}

@@ -71,6 +71,7 @@ func (w *Executor) move(op *plan.LinkMove) error {
 	if len(after) != 1 {
 		return fmt.Errorf("%d links came into the network namespace, want one", len(after))
 	}
+	// One by one: an address that can't be had inside is told with its own error.
 	for _, a := range addresses {
 		var r request
 		r.message(unix.RTM_NEWADDR, unix.NLM_F_ACK|unix.NLM_F_CREATE|unix.NLM_F_EXCL, a.family, a.bits, 0, 0, 0, 0, 0, 0)

@@ -49,6 +49,7 @@ type Conn struct {
 const recvSize = 16 << 10
 
 func Dial(protocol int) (*Conn, error) {
+	// Not bound: the kernel gives it a port number with its first message, which is different for each of a process's sockets.
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, protocol)
 	if err != nil {
 		return nil, fmt.Errorf("netlink socket: %w", err)
@@ -91,6 +92,7 @@ func (r *request) message(typ, flags uint16, fixed ...byte) {
 }
 
 func (r *request) pad() {
+	// NLMSG_ALIGNTO and NLA_ALIGNTO; the lengths in the headers are without the filling.
 	for len(r.b)%4 != 0 {
 		r.b = append(r.b, 0)
 	}
@@ -139,10 +141,13 @@ func (c *Conn) send(r *request, final uint32, each func(typ uint16, body []byte)
 	r.finish()
 	base := c.seq
 	c.seq += r.n
+	// Numbers go on from those of the requests before, so that a late answer to one of them can be told from ours. A request that is
+	// sent twice gets new ones.
 	for at, i := 0, uint32(1); at < len(r.b); i++ {
 		binary.NativeEndian.PutUint32(r.b[at+8:], base+i)
 		at += int(binary.NativeEndian.Uint32(r.b[at:]))
 	}
+	// One call for all messages: the kernel handles them one after the other before it returns, and goes on after one that failed.
 	if err := unix.Sendto(c.fd, r.b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return 0, fmt.Errorf("netlink send: %w", err)
 	}
@@ -155,6 +160,7 @@ func (c *Conn) send(r *request, final uint32, each func(typ uint16, body []byte)
 		}
 	}
 	for {
+		// With MSG_TRUNC the length is that of the whole answer, of which a part would be lost without a word otherwise (recvmsg(2)).
 		n, _, flags, _, rerr := unix.Recvmsg(c.fd, c.buf, nil, unix.MSG_DONTWAIT|unix.MSG_TRUNC)
 		if rerr == unix.EINTR {
 			continue
@@ -179,8 +185,10 @@ func (c *Conn) send(r *request, final uint32, each func(typ uint16, body []byte)
 				if e := m.err(); e != nil {
 					note(i, e)
 				}
+				// Not the first error: answers to the later messages would be left in the socket for the next request.
 				done = done || i == final
 			default:
+				// Links that came or went meanwhile may be missing or told twice.
 				if m.flags&unix.NLM_F_DUMP_INTR != 0 {
 					note(i, &Error{Errno: unix.EINTR, Message: "the table changed while it was read"})
 				}
@@ -209,6 +217,7 @@ func (c *Conn) do(r *request, each func(typ uint16, body []byte) error) error {
 
 // dump repeats a dump that was interrupted by a change. start is called before each attempt.
 func (c *Conn) dump(r *request, start func(), each func(typ uint16, body []byte) error) error {
+	// A host whose links change all the time must end in an error and not in a loop.
 	for range 5 {
 		start()
 		err := c.do(r, each)
