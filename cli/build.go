@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -19,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"glassbox/build"
+	"glassbox/explain"
 )
 
 func (a *app) buildCommand() *cobra.Command {
@@ -40,9 +42,7 @@ alone). Without -f it is the file Dockerfile in the context, or Containerfile. N
 			}
 			return nil
 		},
-		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-			return nil, cobra.ShellCompDirectiveFilterDirs
-		},
+		ValidArgsFunction: directories,
 		RunE: func(_ *cobra.Command, args []string) error {
 			w.Context = args[0]
 			r, err := w.Request(a.lookup)
@@ -54,6 +54,81 @@ alone). Without -f it is the file Dockerfile in the context, or Containerfile. N
 	}
 	buildFlags(cmd.Flags(), w)
 	return cmd
+}
+
+// directories completes the context of a build.
+func directories(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return nil, cobra.ShellCompDirectiveFilterDirs
+}
+
+// explainBuildCommand says what a build would do, without doing it.
+func (a *app) explainBuildCommand() *cobra.Command {
+	w := &build.Words{Progress: "auto"}
+	var x explainFlags
+	var run int
+	cmd := &cobra.Command{
+		Use:   "build [OPTIONS] PATH|-",
+		Short: "What a build would do: stages, what is read of the context, each RUN's plan",
+		Long: `What a build would do: its stages, what is read of the context, and each RUN with its plan, as far as that is known before it runs.
+
+Nothing is run, fetched or written, and no rights are needed. Of a base image that is not here the configuration is taken as empty.
+--run N prints the whole plan of the step with that number, in any of the formats.`,
+		Example: `  glassbox explain build .
+  glassbox explain build --target test --format json .
+  glassbox explain build --run 4 --format sh .`,
+		Args:              exactly(1),
+		ValidArgsFunction: directories,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			w.Context = args[0]
+			r, err := w.Request(a.lookup)
+			if err != nil {
+				return &usageError{err}
+			}
+			if err := x.check(); err != nil {
+				return err
+			}
+			if run == 0 && x.format != "text" && x.format != "json" {
+				return &usageError{fmt.Errorf("--format %s is for the plan of one RUN: choose it by --run", x.format)}
+			}
+			out, err := a.askBuilder(cmd.Context(), "explain", &build.Order{Build: r})
+			if err != nil {
+				return err
+			}
+			var e build.Explanation
+			if err := json.Unmarshal(out, &e); err != nil {
+				return fmt.Errorf("the builder's answer: %w", err)
+			}
+			return a.printExplanation(&x, &e, run)
+		},
+	}
+	fs := cmd.Flags()
+	x.register(fs)
+	fs.IntVar(&run, "run", 0, "The plan of this step, whose `number` the explanation has")
+	fs.StringVarP(&w.Dockerfile, "file", "f", "", "Dockerfile `file`; - is standard input")
+	fs.StringVar(&w.Target, "target", "", "Up to this `stage`")
+	fs.Var(list{&w.Args}, "build-arg", "Value of an ARG: NAME=VALUE, or NAME for the variable of that name")
+	fs.StringVar(&w.Network, "network", "", "Network of RUN: default, none or host")
+	return cmd
+}
+
+func (a *app) printExplanation(x *explainFlags, e *build.Explanation, run int) error {
+	if run == 0 && !x.policy {
+		return x.to(a, func(out io.Writer, _ explain.TextOptions) error {
+			if x.format == "json" {
+				return json.NewEncoder(out).Encode(e)
+			}
+			e.Text(out, printable, size)
+			return nil
+		})
+	}
+	var numbers []string
+	for _, s := range e.Runs() {
+		if s.Number == run {
+			return x.print(a, &subject{plan: s.Run.Plan})
+		}
+		numbers = append(numbers, strconv.Itoa(s.Number))
+	}
+	return &usageError{fmt.Errorf("--run %d: the steps that are a RUN have the numbers %s", run, strings.Join(numbers, ", "))}
 }
 
 // buildFlags are docker build's, and buildx's.
@@ -110,7 +185,10 @@ const builderProgram = "glassbox-build"
 
 // builder becomes the program that has the builder, in a mount namespace of its own: what it mounts goes with it, however it ends.
 func (a *app) builder(verb string, o *build.Order) error {
-	program, err := a.prepareBuilder(o)
+	program, err := a.findBuilder(o)
+	if err == nil {
+		err = needsRoot()
+	}
 	if err != nil {
 		return err
 	}
@@ -137,11 +215,17 @@ func (a *app) builder(verb string, o *build.Order) error {
 	return fmt.Errorf("start %s: %w", program, unix.Exec(program, []string{builderProgram, verb}, a.environ))
 }
 
-// askBuilder lets the builder's program answer in JSON, a record a line.
-func (a *app) askBuilder(ctx context.Context, verb string, o *build.Order) ([]build.Record, error) {
-	program, err := a.prepareBuilder(o)
+// askBuilder lets the builder's program answer in JSON. What only reads needs no rights.
+func (a *app) askBuilder(ctx context.Context, verb string, o *build.Order) ([]byte, error) {
+	program, err := a.findBuilder(o)
 	if err != nil {
 		return nil, err
+	}
+	reads := verb == "explain"
+	if !reads {
+		if err := needsRoot(); err != nil {
+			return nil, err
+		}
 	}
 	fd, err := order(o)
 	if err != nil {
@@ -151,13 +235,21 @@ func (a *app) askBuilder(ctx context.Context, verb string, o *build.Order) ([]bu
 	defer memory.Close()
 	cmd := exec.CommandContext(ctx, program)
 	cmd.Args = []string{builderProgram, verb}
-	cmd.Env, cmd.Stderr, cmd.ExtraFiles = a.environ, a.err, []*os.File{memory}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	cmd.Env, cmd.Stdin, cmd.Stderr, cmd.ExtraFiles = a.environ, a.in, a.err, []*os.File{memory}
+	if !reads {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	}
 	out, err := cmd.Output()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
 		return nil, &exitError{code: exit.ExitCode()} // it has said why
 	}
+	return out, err
+}
+
+// records are what the builder says of its cache, a record a line.
+func (a *app) records(ctx context.Context, verb string, o *build.Order) ([]build.Record, error) {
+	out, err := a.askBuilder(ctx, verb, o)
 	if err != nil {
 		return nil, err
 	}
@@ -173,8 +265,15 @@ func (a *app) askBuilder(ctx context.Context, verb string, o *build.Order) ([]bu
 	}
 }
 
-// prepareBuilder finds the builder's program and completes an order.
-func (a *app) prepareBuilder(o *build.Order) (program string, err error) {
+func needsRoot() error {
+	if os.Geteuid() != 0 {
+		return errors.New("building needs root so far: run it with sudo")
+	}
+	return nil
+}
+
+// findBuilder finds the builder's program and completes an order.
+func (a *app) findBuilder(o *build.Order) (program string, err error) {
 	if err := a.checkRuntime(); err != nil {
 		return "", err
 	}
@@ -187,9 +286,6 @@ func (a *app) prepareBuilder(o *build.Order) (program string, err error) {
 	}
 	if o.State, err = filepath.Abs(a.state); err != nil {
 		return "", err
-	}
-	if os.Geteuid() != 0 {
-		return "", errors.New("building needs root so far: run it with sudo")
 	}
 	return program, nil
 }

@@ -63,7 +63,7 @@ Without this the builder keeps within limits of its own: what can be had again e
 			if !force && !a.agree("WARNING! "+what) {
 				return nil
 			}
-			gone, err := a.askBuilder(cmd.Context(), "prune", &build.Order{Prune: &p})
+			gone, err := a.records(cmd.Context(), "prune", &build.Order{Prune: &p})
 			if err != nil {
 				return err
 			}
@@ -115,7 +115,7 @@ func (a *app) builderUsageCommand() *cobra.Command {
 			if format != "" && format != "json" {
 				return &usageError{fmt.Errorf("--format %s: it is json", format)}
 			}
-			records, err := a.askBuilder(cmd.Context(), "du", &build.Order{Usage: &build.Usage{Filters: p.Filters}})
+			records, err := a.records(cmd.Context(), "du", &build.Order{Usage: &build.Usage{Filters: p.Filters}})
 			if err != nil {
 				return err
 			}

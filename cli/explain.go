@@ -150,7 +150,7 @@ func (a *app) explainCommand() *cobra.Command {
 
 Of a container it is the plan that was run, with the time that each step took (text, json, html); of a bundle (a directory with
 an OCI config.json, or that file), an image or a stored plan it is the plan that would be. With "explain run …" it is the plan of
-exactly that command. Nothing is run, nothing is written, and no root is needed.
+exactly that command, with "explain build DIR" what a build would do. Nothing is run or written, and no root is needed.
 
 A name is looked for as a file, a container and an image, in this order; container:NAME, image:NAME, bundle:DIR and plan:FILE
 say which is meant. --policy says what the container can reach; --diff A B what each of two may do that the other may not.
@@ -182,8 +182,8 @@ compose, quadlet, kube and oci say it in others' words, with a comment for what 
 	}
 	x.register(cmd.Flags())
 	cmd.Flags().BoolVar(&diff, "diff", false, "What each of two may do that the other may not (--format text or json)")
-	cmd.AddCommand(a.explainRunCommand(), a.explainKind("bundle", "DIR", "an OCI bundle: a directory with config.json, or such a file",
-		"./bundle"),
+	cmd.AddCommand(a.explainRunCommand(), a.explainBuildCommand(),
+		a.explainKind("bundle", "DIR", "an OCI bundle: a directory with config.json, or such a file", "./bundle"),
 		a.explainKind("image", "IMAGE", "what running an image without any flags would do", "debian:12"),
 		a.explainKind("container", "CONTAINER", "the last start of a container", "web"),
 		a.explainKind("plan", "FILE", "a stored plan", "plan.json"))

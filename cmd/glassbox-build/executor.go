@@ -137,7 +137,7 @@ func (e *planExecutor) run(
 		}
 	}()
 	defer executor.MountStubsCleaner(context.WithoutCancel(ctx), r.rootfs, mounts, meta.RemoveMountStubsRecursive)()
-	w, err := e.wire(id, &meta)
+	w, err := e.wire(id, &meta, true)
 	if err != nil {
 		return err
 	}
@@ -157,7 +157,7 @@ func (e *planExecutor) run(
 		return err
 	}
 	defer cleanup()
-	if r.out, err = e.compile(s, w.Steps, &meta); err != nil {
+	if r.out, err = e.compile(s, w.Steps); err != nil {
 		return err
 	}
 	r.spec = s
@@ -214,12 +214,12 @@ func (e *planExecutor) specification(
 }
 
 // compile makes the plan of a RUN.
-func (e *planExecutor) compile(s *specs.Spec, steps []plan.Step, meta *executor.Meta) (*compile.Output, error) {
+func (e *planExecutor) compile(s *specs.Spec, steps []plan.Step) (*compile.Output, error) {
 	in := compile.Input{
 		Spec: s, Facts: *e.facts, Network: steps, Origins: origins(s), DieWithParent: true, LaxCaps: true,
 		SeccompName: "BuildKit's default profile",
 	}
-	if s.Linux.Seccomp != nil {
+	if s.Linux.Seccomp != nil && os.Geteuid() == 0 {
 		// The profile is the same for all of them.
 		f, err := seccomp.Cached(filepath.Join(e.dir(), "seccomp"), s.Linux.Seccomp, e.facts.Arch)
 		if err != nil {
@@ -250,8 +250,8 @@ func origins(s *specs.Spec) map[string]string {
 	return o
 }
 
-// wire asks the engine's networks for a place for a RUN.
-func (e *planExecutor) wire(id string, meta *executor.Meta) (*network.Wiring, error) {
+// wire asks the engine's networks for a place for a RUN; without lease for a likely one, which is not taken.
+func (e *planExecutor) wire(id string, meta *executor.Meta, lease bool) (*network.Wiring, error) {
 	r := network.Request{Container: id, Name: "build-" + id, Hostname: cmpOr(meta.Hostname, "buildkitsandbox")}
 	switch meta.NetMode {
 	case pb.NetMode_HOST:
@@ -268,7 +268,7 @@ func (e *planExecutor) wire(id string, meta *executor.Meta) (*network.Wiring, er
 		}
 		r.Hosts = append(r.Hosts, container.HostEntry{Name: h.Host, IP: ip.Unmap().String()})
 	}
-	return e.networks().Wire(r, true, func(string) string { return "builder" })
+	return e.networks().Wire(r, lease, func(string) string { return "builder" })
 }
 
 func cmpOr(a, b string) string {

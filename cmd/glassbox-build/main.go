@@ -64,6 +64,9 @@ func command(ctx context.Context, args []string) error {
 		logrus.SetOutput(os.Stderr)
 		logrus.SetLevel(logrus.DebugLevel)
 	}
+	if args[0] == "explain" && order.Build != nil {
+		return explain(ctx, place{order.Place}, order.Build)
+	}
 	if err := ownMounts(); err != nil {
 		return err
 	}

@@ -234,6 +234,11 @@ func attach(r *build.Request, o *client.SolveOpt) error {
 
 func caching(r *build.Request, o *client.SolveOpt) error {
 	for _, c := range r.CacheFrom {
+		// BuildKit's client would make the directory.
+		if src := c.Attrs["src"]; c.Type == "local" && !exists(filepath.Join(src, "index.json")) {
+			fmt.Fprintf(os.Stderr, "WARNING: --cache-from: there is no cache in %s\n", src)
+			continue
+		}
 		o.CacheImports = append(o.CacheImports, client.CacheOptionsEntry{Type: c.Type, Attrs: c.Attrs})
 	}
 	for _, c := range r.CacheTo {

@@ -1,0 +1,330 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	iofs "io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/containerd/platforms"
+	"github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/client/llb"
+	"github.com/moby/buildkit/client/llb/sourceresolver"
+	"github.com/moby/buildkit/frontend/dockerfile/dockerfile2llb"
+	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	"github.com/moby/buildkit/frontend/dockerfile/parser"
+	"github.com/moby/buildkit/frontend/dockerui"
+	"github.com/moby/buildkit/solver/pb"
+	"github.com/moby/patternmatcher/ignorefile"
+	digest "github.com/opencontainers/go-digest"
+	"github.com/tonistiigi/fsutil"
+
+	"glassbox/build"
+	"glassbox/image"
+)
+
+// explain says what a build would do, without doing any of it. It needs no rights but to read the Dockerfile and the context.
+func explain(ctx context.Context, p place, r *build.Request) error {
+	e, err := explanation(ctx, p, r)
+	if err != nil {
+		var loc *parser.LocationError
+		if errors.As(err, &loc) && len(loc.Locations) > 0 && len(loc.Locations[0]) > 0 {
+			return fmt.Errorf("line %d: %w", loc.Locations[0][0].Start.Line, err)
+		}
+		return err
+	}
+	return json.NewEncoder(os.Stdout).Encode(e)
+}
+
+func explanation(ctx context.Context, p place, r *build.Request) (*build.Explanation, error) {
+	o := &client.SolveOpt{FrontendAttrs: map[string]string{}}
+	in, err := openContext(r, o)
+	if err != nil {
+		return nil, err
+	}
+	defer in.close()
+	dir, ok := o.LocalMounts["dockerfile"]
+	if !ok {
+		return nil, errors.New("explain build reads a Dockerfile in a directory, or from standard input: a context that is an archive or a URL " +
+			"is only known when it has been fetched")
+	}
+	name := o.FrontendAttrs["filename"]
+	text, err := readAll(dir, name)
+	if err != nil {
+		return nil, err
+	}
+	images, err := image.Open(p.Root)
+	if err != nil {
+		return nil, err
+	}
+	x := &explainer{place: p, images: images, e: &build.Explanation{Dockerfile: filepath.Join(filepath.Base(r.Context), name)}}
+	if err := x.stages(text, r); err != nil {
+		return nil, err
+	}
+	main := llb.Local("context", llb.WithCustomName("[internal] load build context"))
+	platform := platforms.Normalize(platforms.DefaultSpec())
+	config := dockerui.Config{BuildArgs: r.Args, Labels: r.Labels, Target: r.Target, ShmSize: r.ShmSize, CgroupParent: r.CgroupParent}
+	config.NetworkMode = map[string]pb.NetMode{"none": pb.NetMode_NONE, "host": pb.NetMode_HOST}[r.Network]
+	if config.BuildArgs == nil {
+		config.BuildArgs = map[string]string{}
+	}
+	config.BuildPlatforms = append(config.BuildPlatforms, platform)
+	res, err := dockerfile2llb.Dockerfile2LLB(ctx, text, dockerfile2llb.ConvertOpt{
+		Config: config, MainContext: &main, SourceMap: llb.NewSourceMap(nil, name, "Dockerfile", text),
+		TargetPlatform: &platform, MetaResolver: x,
+	})
+	if err != nil {
+		return nil, err
+	}
+	def, err := res.State.Marshal(ctx, llb.Platform(platform))
+	if err != nil {
+		return nil, err
+	}
+	if err := x.steps(ctx, def, o.LocalMounts["context"]); err != nil {
+		return nil, err
+	}
+	return x.e, nil
+}
+
+func readAll(dir fsutil.FS, name string) ([]byte, error) {
+	f, err := dir.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var b bytes.Buffer
+	_, err = b.ReadFrom(f)
+	return b.Bytes(), err
+}
+
+// explainer writes an explanation.
+type explainer struct {
+	place
+	images *image.Store
+	e      *build.Explanation
+	number map[digest.Digest]int // of the step that an operation became
+	copies []copied              // what is read of the context
+}
+
+type copied struct{ path string }
+
+// stages lists the stages of a Dockerfile, and which of them the target needs.
+func (x *explainer) stages(text []byte, r *build.Request) error {
+	parsed, err := parser.Parse(bytes.NewReader(text))
+	if err != nil {
+		return err
+	}
+	list, _, err := instructions.Parse(parsed.AST, nil)
+	if err != nil {
+		return err
+	}
+	at := map[string]int{}
+	for n, s := range list {
+		st := build.Stage{Name: s.Name, Base: s.BaseName}
+		if st.Name == "" {
+			st.Name = strconv.Itoa(n)
+		}
+		if len(s.Location) > 0 {
+			st.Line = s.Location[0].Start.Line
+		}
+		for _, c := range s.Commands {
+			from := ""
+			switch c := c.(type) {
+			case *instructions.CopyCommand:
+				from = c.From
+			case *instructions.RunCommand:
+				for _, m := range instructions.GetMounts(c) {
+					if m.From != "" && !slices.Contains(st.Uses, m.From) {
+						st.Uses = append(st.Uses, m.From)
+					}
+				}
+			}
+			if from != "" && !slices.Contains(st.Uses, from) {
+				st.Uses = append(st.Uses, from)
+			}
+		}
+		x.e.Stages = append(x.e.Stages, st)
+		at[strings.ToLower(st.Name)], at[strconv.Itoa(n)] = n, n
+	}
+	target := len(list) - 1
+	if r.Target != "" {
+		n, ok := at[strings.ToLower(r.Target)]
+		if !ok {
+			return fmt.Errorf("target stage %q could not be found", r.Target)
+		}
+		target = n
+	}
+	if target < 0 {
+		return errors.New("the Dockerfile has no stage: it begins with FROM")
+	}
+	x.e.Stages[target].Target = true
+	var need func(n int)
+	need = func(n int) {
+		if x.e.Stages[n].Needed {
+			return
+		}
+		x.e.Stages[n].Needed = true
+		for _, name := range append(slices.Clone(x.e.Stages[n].Uses), x.e.Stages[n].Base) {
+			if m, ok := at[strings.ToLower(name)]; ok && m < n {
+				need(m)
+			}
+		}
+	}
+	need(target)
+	return nil
+}
+
+// ResolveImageConfig answers for images that are here. Of others nothing is known before a registry is asked, which explain doesn't do.
+func (x *explainer) ResolveImageConfig(_ context.Context, ref string, _ sourceresolver.Opt) (string, digest.Digest, []byte, error) {
+	short := strings.TrimPrefix(strings.TrimPrefix(ref, "docker.io/"), "library/")
+	i, err := x.images.Resolve(ref)
+	if err != nil {
+		x.e.Sources = append(x.e.Sources, build.Source{Kind: "image", Ref: short})
+		x.e.Notes = append(x.e.Notes, short+" is not here: its environment, user and working directory are taken as empty")
+		p := platforms.DefaultSpec()
+		text, err := json.Marshal(map[string]any{"os": p.OS, "architecture": p.Architecture, "config": map[string]any{}})
+		return ref, "", text, err
+	}
+	x.e.Sources = append(x.e.Sources, build.Source{Kind: "image", Ref: short, ID: i.ID})
+	return ref, "", i.RawConfig, nil
+}
+
+// steps lists the operations of a definition, with a plan for each RUN.
+func (x *explainer) steps(ctx context.Context, def *llb.Definition, dir fsutil.FS) error {
+	x.number = map[digest.Digest]int{}
+	uses := false
+	exec, err := newPlanner(x.place)
+	if err != nil {
+		return err
+	}
+	for _, text := range def.Def {
+		var op pb.Op
+		if err := op.UnmarshalVT(text); err != nil {
+			return err
+		}
+		dgst := digest.FromBytes(text)
+		if op.Op == nil { // the end, which only names the last one
+			continue
+		}
+		s := build.Step{Number: len(x.e.Steps) + 1, Name: def.Metadata[dgst].Description["llb.customname"]}
+		for _, in := range op.Inputs {
+			if n := x.number[digest.Digest(in.Digest)]; n > 0 && !slices.Contains(s.Inputs, n) {
+				s.Inputs = append(s.Inputs, n)
+			}
+		}
+		switch o := op.Op.(type) {
+		case *pb.Op_Source:
+			s.Kind = "source"
+			if s.Name == "" {
+				s.Name = "FROM " + strings.TrimPrefix(o.Source.Identifier, "docker-image://")
+			}
+			uses = uses || o.Source.Identifier == "local://context"
+			x.source(o.Source.Identifier)
+		case *pb.Op_File:
+			s.Kind = "file"
+			x.file(o.File, op.Inputs, def)
+		case *pb.Op_Exec:
+			s.Kind = "run"
+			if s.Run, err = exec.run(ctx, o.Exec, s.Inputs); err != nil {
+				return fmt.Errorf("%s: %w", s.Name, err)
+			}
+			uses = uses || readsContext(o.Exec, op.Inputs, def)
+		default:
+			s.Kind = "merge"
+		}
+		if s.Name == "" {
+			s.Name = s.Kind
+		}
+		x.number[dgst] = s.Number
+		x.e.Steps = append(x.e.Steps, s)
+	}
+	if uses && dir != nil {
+		return x.context(ctx, dir)
+	}
+	return nil
+}
+
+// readsContext reports whether a RUN has the build context mounted.
+func readsContext(op *pb.ExecOp, inputs []*pb.Input, def *llb.Definition) bool {
+	return slices.ContainsFunc(op.Mounts, func(m *pb.Mount) bool {
+		return m.Input >= 0 && int(m.Input) < len(inputs) && isContext(inputs[m.Input], def)
+	})
+}
+
+func isContext(in *pb.Input, def *llb.Definition) bool {
+	for _, text := range def.Def {
+		var op pb.Op
+		if digest.FromBytes(text) == digest.Digest(in.Digest) && op.UnmarshalVT(text) == nil {
+			return op.GetSource().GetIdentifier() == "local://context"
+		}
+	}
+	return false
+}
+
+func (x *explainer) source(id string) {
+	kind, ref, ok := strings.Cut(id, "://")
+	if !ok || kind == "docker-image" || id == "local://context" {
+		return // told otherwise
+	}
+	x.e.Sources = append(x.e.Sources, build.Source{Kind: kind, Ref: ref})
+}
+
+// file notes what a COPY or ADD takes of the context.
+func (x *explainer) file(op *pb.FileOp, inputs []*pb.Input, def *llb.Definition) {
+	for _, a := range op.Actions {
+		c := a.GetCopy()
+		if c == nil || a.SecondaryInput < 0 || int(a.SecondaryInput) >= len(inputs) || !isContext(inputs[a.SecondaryInput], def) {
+			continue
+		}
+		x.copies = append(x.copies, copied{strings.TrimPrefix(c.Src, "/")})
+	}
+}
+
+// context counts what would be sent of the context.
+func (x *explainer) context(ctx context.Context, dir fsutil.FS) error {
+	src := build.Source{Kind: "context", Ref: "."}
+	opt := &fsutil.FilterOpt{}
+	if text, err := readAll(dir, ".dockerignore"); err == nil {
+		if opt.ExcludePatterns, err = ignorefile.ReadAll(bytes.NewReader(text)); err != nil {
+			return fmt.Errorf(".dockerignore: %w", err)
+		}
+	}
+	for _, c := range x.copies {
+		path := c.path
+		if path == "" {
+			path = "."
+		}
+		if !slices.Contains(src.Paths, path) {
+			src.Paths = append(src.Paths, path)
+		}
+	}
+	if len(src.Paths) == 0 {
+		src.Paths = []string{"."}
+	}
+	if !slices.Contains(src.Paths, ".") {
+		opt.FollowPaths = src.Paths
+	}
+	filtered, err := fsutil.NewFilterFS(dir, opt)
+	if err != nil {
+		return err
+	}
+	err = filtered.Walk(ctx, "/", func(_ string, d iofs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if info, err := d.Info(); err == nil && info.Mode().IsRegular() {
+			src.Files++
+			src.Bytes += info.Size()
+		}
+		return nil
+	})
+	x.e.Sources = append(x.e.Sources, src)
+	return err
+}
