@@ -172,6 +172,7 @@ func contextVerbs(ctx context.Context, t *testing.T, e *Engine, p *plan.Plan, up
 // contextImages calls each method of the store of images, which has box.
 func contextImages(ctx context.Context, e *Engine, archive *os.File) map[string]func() error {
 	return map[string]func() error{
+		"Add":    func() error { _, err := e.Images().Add(ctx, image.AddOptions{}); return err },
 		"Check":  func() error { _, err := e.Images().Check(ctx, image.CheckOptions{}); return err },
 		"Commit": func() error { _, err := e.Images().Commit(ctx, image.CommitOptions{}); return err },
 		"FromHost": func() error {

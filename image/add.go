@@ -28,6 +28,9 @@ type AddOptions struct {
 
 // Add puts an image into the store, and gives it its names when all of it is there. Every digest is checked.
 func (s *Store) Add(ctx context.Context, o AddOptions) (*Image, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	release, err := s.adding()
 	if err != nil {
 		return nil, err
