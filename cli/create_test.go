@@ -117,6 +117,9 @@ func TestCreateFlags(t *testing.T) {
 			Image: "i", Publish: []string{"80", "1:2/udp"},
 			PublishAll: true,
 		}},
+		{[]string{"--egress", "a.example:443,10.0.0.0/8", "--egress", "b", "--ingress", "deny", "i"}, container.Words{
+			Image: "i", Egress: []string{"a.example:443,10.0.0.0/8", "b"}, Ingress: []string{"deny"},
+		}},
 		{[]string{"--ip", "1.2.3.4", "--mac-address", "m", "i"}, container.Words{Image: "i", IP: "1.2.3.4", MAC: "m"}},
 		{
 			[]string{"--dns", "1.1.1.1", "--dns-search", "a", "--dns-opt", "b", "--add-host", "h:1", "i"},

@@ -62,6 +62,9 @@ type Config struct {
 	Expose     []string    `json:"expose,omitempty"`     // PORT/PROTO: exposed beside those of the image
 	DNS        Resolver    `json:"dns,omitzero"`
 	Hosts      []HostEntry `json:"hosts,omitempty"` // lines of /etc/hosts
+	// Who it may talk to, and who may talk to it: deny, allow or the text of Doors. Empty: what its networks say.
+	Egress  []string `json:"egress,omitempty"`
+	Ingress []string `json:"ingress,omitempty"`
 
 	Limits Limits `json:"limits,omitzero"`
 

@@ -90,7 +90,7 @@ func (w *Words) network(c *Config) error {
 		}
 		c.Hosts = append(c.Hosts, e)
 	}
-	return nil
+	return w.walls(c)
 }
 
 // first reads the flags that are about the first network.

@@ -41,7 +41,7 @@ func (c *Container) Words() Words {
 	for _, key := range sortedKeys(o.Annotations) {
 		w.Annotation = append(w.Annotation, key+"="+o.Annotations[key])
 	}
-	w.Expose = o.Expose
+	w.Expose, w.Egress, w.Ingress = o.Expose, o.Egress, o.Ingress
 	w.LogDriver, w.LogOpt = o.Log.Driver, o.Log.options()
 	o.healthWords(&w)
 	o.endpoints(&w)

@@ -70,6 +70,8 @@ type Words struct {
 	DNSSearch     []string
 	DNSOption     []string
 	AddHost       []string
+	Egress        []string // --egress deny|allow|CIDR[:PORT[/PROTO]]|NAME[:PORT]…
+	Ingress       []string
 	StopSignal    string
 	StopTimeout   *int // seconds
 	Platform      string

@@ -16,6 +16,10 @@ import (
 //	network NAME DIR SUBNET...
 //	server ADDRESS
 //	servers /etc/resolv.conf
+//	wall TABLE
+//	cidr PREFIX                  of the wall above: open without a name
+//	allow NAME PORT PROTO        of the wall above
+//	strict
 
 // file is a file that is read again when another one has taken its place, or it was written to.
 type file struct {
@@ -96,6 +100,8 @@ func parse(data []byte) (c *Config, outside string) {
 			c.Servers = append(c.Servers, server(f[1])...)
 		case len(f) == 2 && f[0] == "servers":
 			outside = f[1]
+		default:
+			c.wallLine(f)
 		}
 	}
 	c.Names = dirs

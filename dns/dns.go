@@ -95,7 +95,8 @@ type response struct {
 	header   dnsmessage.Header
 	question *dnsmessage.Question
 	edns     bool
-	limit    int // bytes
+	limit    int    // bytes
+	life     uint32 // of the answers, in seconds
 }
 
 // readEDNS finds what the client says of itself in the additional section (OPT, RFC 6891). A second OPT is an error (6.1.1).
@@ -126,11 +127,9 @@ func (r *response) fail(code dnsmessage.RCode) []byte {
 	return r.build(nil)
 }
 
-// lifetime of an answer in seconds: none, because a container can be gone with the next packet.
-const lifetime = 0
-
+// resource has no life time for containers' names, because one can be gone with the next packet.
 func (r *response) resource() dnsmessage.ResourceHeader {
-	return dnsmessage.ResourceHeader{Name: r.question.Name, Class: dnsmessage.ClassINET, TTL: lifetime}
+	return dnsmessage.ResourceHeader{Name: r.question.Name, Class: dnsmessage.ClassINET, TTL: r.life}
 }
 
 func (r *response) pointer(name string) []byte {

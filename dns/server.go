@@ -18,6 +18,9 @@ type Server struct {
 	UDP, TCP int // sockets in the container's network namespace, bound, TCP listening, non-blocking
 	// Config is asked for each question, so that a container can be connected to another network while it runs.
 	Config func() *Config
+	// Open lets the container through the wall of a table to addresses, for a time; Refused is told the names that no wall lets through.
+	Open    func(table string, addrs []netip.Addr, doors []Door, life time.Duration) error
+	Refused func(name string)
 
 	turn    atomic.Uint32
 	slots   chan struct{}
@@ -29,6 +32,9 @@ type Config struct {
 	Names Names
 	// Servers are those of the outside, asked in this order from the namespace of the calling process. None: nothing outside is asked.
 	Servers []netip.AddrPort
+	// Walls are those of the container's cables that have one. Strict: they all do, and a name that none lets through isn't answered.
+	Walls  []Wall
+	Strict bool
 }
 
 // How much one container can make its supervisor do at once: questions to the outside, connections over TCP. More is refused.
@@ -115,7 +121,7 @@ func (s *Server) datagrams(f *os.File) {
 			raw.Control(func(fd uintptr) { unix.Sendto(int(fd), reply, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, from) })
 		}
 		c := s.Config()
-		reply, ask := Answer(buf[:n], c.Names, false, uint(s.turn.Add(1)))
+		reply, ask := s.answer(c, buf[:n], false)
 		switch {
 		case reply == nil:
 		case !ask || len(c.Servers) == 0:
@@ -124,7 +130,7 @@ func (s *Server) datagrams(f *os.File) {
 			send(withCode(reply, serverFailure)) // too many at once: told at once, and the client tries again
 		default:
 			query := append([]byte(nil), buf[:n]...) // the buffer is for the next question
-			go func() { send(s.outside(c.Servers, query, reply, false)) }()
+			go func() { send(s.through(c, query, reply, false)) }()
 		}
 	}
 }
@@ -168,7 +174,7 @@ func (s *Server) connection(f *os.File) {
 			return
 		}
 		c := s.Config()
-		reply, ask := Answer(query, c.Names, true, uint(s.turn.Add(1)))
+		reply, ask := s.answer(c, query, true)
 		switch {
 		case reply == nil:
 			return
@@ -176,7 +182,7 @@ func (s *Server) connection(f *os.File) {
 		case !s.slot():
 			withCode(reply, serverFailure)
 		default:
-			reply = s.outside(c.Servers, query, reply, true)
+			reply = s.through(c, query, reply, true)
 		}
 		if writeFrame(f, reply) != nil {
 			return

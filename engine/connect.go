@@ -201,6 +201,7 @@ func (e *Engine) plug(ctx context.Context, c *container.Container, s *supervise.
 		return err
 	}
 	r := network.Request{Container: c.ID, Name: c.Name, Hostname: c.Hostname(), Networks: []network.Attachment{a}}
+	r.Egress, r.Ingress = c.Config.Egress, c.Config.Ingress
 	w, err := e.networks().Plug(r, freeCable(p, c.ID), out, true, "network connect "+n.Name)
 	if err != nil {
 		return invalid("%w", err)
@@ -316,7 +317,11 @@ func (e *Engine) tellResolver(c *container.Container, endpoints []container.Endp
 		}
 		networks = append(networks, n)
 	}
-	return state.WriteFile(file, e.networks().Resolver(networks, c.Config.DNS.Servers), 0o600)
+	p, err := supervise.ReadPlan(e.dir(c.ID))
+	if err != nil {
+		return err
+	}
+	return state.WriteFile(file, append(e.networks().Resolver(networks, c.Config.DNS.Servers), network.ResolverWalls(p.Steps)...), 0o600)
 }
 
 // openRun reads what a supervisor does and has done, and opens the network namespace of its container, which the caller closes.

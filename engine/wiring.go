@@ -58,6 +58,7 @@ func request(c *container.Container, s *spec.Output) (network.Request, error) {
 	o := &c.Config
 	r := network.Request{
 		Container: c.ID, Name: c.Name, Hostname: s.Spec.Hostname, Domainname: o.Domainname, Resolver: o.DNS, Hosts: o.Hosts,
+		Egress: o.Egress, Ingress: o.Ingress,
 	}
 	endpoints := o.Networks()
 	if s.Network == network.Host { // --network host, or --ns without net
@@ -102,6 +103,12 @@ func originOf(o *container.Config) func(what string) string {
 	return func(what string) string {
 		if what == "publish" {
 			return publishWords(o)
+		}
+		if what == "wall" {
+			if text := strings.TrimSpace(o.Origin("egress") + " " + o.Origin("ingress")); text != "" {
+				return text
+			}
+			what = "network" // a wall of the network's
 		}
 		if text := o.Origin(what); text != "" {
 			return text

@@ -209,6 +209,10 @@ func aspects() []aspect {
 			return slices.Concat(one(v.Net.Table != "", "nft table %s for %s, %d rules", v.Net.Table, v.Net.Subnet, len(v.Net.Rules)),
 				each("let through ", v.Net.Beside))
 		}},
+		{"walls", func(v *View) []string {
+			return slices.Concat(each("a wall (--egress) that lets it out to ", v.Net.Egress),
+				each("a wall (--ingress) that lets in ", v.Net.Ingress))
+		}},
 		{"ports", func(v *View) []string {
 			var out []string
 			for _, p := range v.Net.Ports {

@@ -331,7 +331,8 @@ func (j *judge) network() {
 		"it reaches what listens on 127.0.0.1 only, and may take the host's ports",
 		"use the bridge, and publish ports")
 	j.add(v.Net.Mode == "joined", Low, "it shares the network of another container", "what listens on 127.0.0.1 there is in reach", "")
-	j.add(v.Net.Mode == "bridge", Low, "it reaches other machines", "what runs in it can talk to the outside", "--network=none")
+	j.add(v.Net.Mode == "bridge" && !v.behindWalls(), Low, "it reaches other machines", "what runs in it can talk to the outside",
+		"--egress deny, or what it needs; --network=none")
 	for _, p := range v.Net.Ports {
 		j.add(p.HostIP == "" || p.HostIP == "0.0.0.0", Low, fmt.Sprintf("port %d/%s of every address of the host leads to it", p.HostPort,
 			p.Proto),

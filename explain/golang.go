@@ -542,6 +542,8 @@ func (g *golang) around() (before, after []string) {
 			cgroups = true
 		case *plan.LinkDelete:
 			after = append(after, "exec.Command("+strings.Join(g.lits([]string{"ip", "link", "del", "dev", o.Name}), ", ")+").Run()")
+		case *plan.NftUnwall:
+			after = append(after, "exec.Command("+strings.Join(g.lits([]string{"nft", "delete", "table", "netdev", o.Table}), ", ")+").Run()")
 		case *plan.NftUnpublish:
 			for _, name := range []string{"published", "published_on"} {
 				var keys []string

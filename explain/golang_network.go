@@ -43,7 +43,7 @@ func (g *goStep) network(op plan.Op) (goLine, bool) {
 			items = append(items, `"nsenter --net=/proc/"+pid+`+g.lit("/ns/net sysctl -qew "+strings.ReplaceAll(set, "/", ".")))
 		}
 		return goLine{fn: "run", items: append([]string{`""`}, items...), fixed: 1, join: true}, true
-	case *plan.LinkMove, *plan.FirewallAccept:
+	case *plan.LinkMove, *plan.FirewallAccept, *plan.NftWall:
 		if line, ok := g.script(o); ok {
 			return line, true
 		}
@@ -193,7 +193,7 @@ func (g *golang) script(op plan.Op) (goLine, bool) {
 		}
 		lines[1] = strings.ReplaceAll(lines[1], ` \x01`, "\n") + "\nEND"
 	case *plan.LinkBridge, *plan.LinkVeth, *plan.LinkMove, *plan.LinkAddress, *plan.RouteDefault, *plan.NftPublish,
-		*plan.FirewallAccept:
+		*plan.FirewallAccept, *plan.NftWall:
 		made, ok := (&shell{plan: g.plan, view: g.view, part: "host"}).commands(op)
 		if !ok || len(made) == 0 {
 			return goLine{}, false

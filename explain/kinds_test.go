@@ -85,6 +85,8 @@ func howOnly() map[string]bool {
 		"nft-bridge.bridge",
 		"name-add.dir", "name-add.owner", "name-add.addresses", "name-remove.dir", "name-remove.owner",
 		"name-remove.names", "name-remove.addresses", "name-listen.port", "name-listen.table", "name-listen.rules",
+		"nft-wall.table", "nft-wall.link", "nft-wall.rules", "nft-unwall.table",
+		"nft-wall.allowed", // with 0.0.0.0/0 it is no wall: TestWalls
 		"nft-publish.table", "nft-unpublish.table", "nft-unpublish.ports",
 	} {
 		out[name] = true

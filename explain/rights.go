@@ -94,8 +94,17 @@ func (v *View) networkRights(l *rightList) {
 	case "joined":
 		l.add("network", "join "+v.Joined["net"], "use the network of %s", v.Joined["net"])
 	case "bridge":
-		if v.Net.Via != "" { // an internal network has no way out
+		for _, to := range v.Net.Egress {
+			l.add("network", "egress "+to, "send to what --egress says: %s", or(map[string]string{"deny": "nothing"}[to], clean(to)))
+		}
+		if v.Net.Via != "" && !v.behindWalls() { // an internal network has no way out
 			l.add("network", "out", "reach other machines")
+		}
+		for _, from := range v.Net.Ingress {
+			l.add("network", "ingress "+from, "be reached by what --ingress says: %s", or(map[string]string{"deny": "nobody"}[from], clean(from)))
+		}
+		if v.behindWalls() {
+			break
 		}
 		for _, bridge := range append([]string{v.Net.Bridge}, v.Net.Others...) {
 			if !v.Net.Isolated {
@@ -108,6 +117,9 @@ func (v *View) networkRights(l *rightList) {
 			or(p.HostIP, "every address"))
 	}
 }
+
+// behindWalls says whether each of the container's cables has a wall that doesn't let everything out.
+func (v *View) behindWalls() bool { return v.walled > len(v.Net.Others) }
 
 // powerRights are about system calls, capabilities and ids.
 func (v *View) powerRights(l *rightList) {

@@ -472,6 +472,8 @@ func (s *shell) undo(op plan.Op) []string {
 			lines = append(lines, "rm -f "+quote(o.Dir+"/"+a))
 		}
 		return lines
+	case *plan.NftUnwall:
+		return []string{"nft delete table netdev " + quote(o.Table) + " 2>/dev/null"}
 	case *plan.NftUnpublish:
 		var lines []string
 		for _, p := range o.Ports {

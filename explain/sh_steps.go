@@ -31,7 +31,7 @@ func (s *shell) commands(op plan.Op) ([]string, bool) {
 		return cmd("echo 0 >" + quote(s.tasks(o.From)))
 	case *plan.CgroupAttach:
 		return cmd(`echo "$pid" >` + quote(o.Path+"/cgroup.procs"))
-	case *plan.CgroupRemove, *plan.LinkDelete, *plan.NftUnpublish, *plan.NameRemove, *plan.ResctrlRemove:
+	case *plan.CgroupRemove, *plan.LinkDelete, *plan.NftUnpublish, *plan.NftUnwall, *plan.NameRemove, *plan.ResctrlRemove:
 		return s.undo(op), true
 
 	// Resource classes.
@@ -351,6 +351,12 @@ func (s *shell) commands(op plan.Op) ([]string, bool) {
 		return append(lines, "	| nft -f -"), true
 	case *plan.FirewallAccept:
 		return firewallCommands(o), true
+	case *plan.NftWall:
+		lines := []string{`printf '%s\n' \`}
+		for _, r := range o.Rules {
+			lines = append(lines, "	"+quote(clean(r))+` \`)
+		}
+		return append(lines, "	| nft -f -"), true
 	case *plan.NftPublish:
 		var lines []string
 		for _, p := range o.Ports {

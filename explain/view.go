@@ -33,6 +33,7 @@ type View struct {
 	Mounts []Mount
 	Masked []string // hidden paths, as far as they are hidden in the end
 	Locked []string // paths made read-only, as far as they are so in the end
+	walled int      // cables behind a wall that doesn't let everything out
 	table  *plan.Table
 	// origins of the steps, for what is found in the table.
 	origins []string
@@ -147,12 +148,14 @@ type Net struct {
 	Table    string
 	Rules    []string
 	Beside   []string // chains of other firewalls that it is let through
-	Ports    []plan.PortRule
-	Loopback bool     // lo is up
-	Others   []string // the bridges of its further networks
-	Isolated bool     // it doesn't reach the other containers of its network
-	Names    []string // by which others of its networks find it
-	Resolver string   // address at which its supervisor answers questions for names
+	// Who it may talk to, and who to it, as asked for: empty, if there is no wall.
+	Egress, Ingress []string
+	Ports           []plan.PortRule
+	Loopback        bool     // lo is up
+	Others          []string // the bridges of its further networks
+	Isolated        bool     // it doesn't reach the other containers of its network
+	Names           []string // by which others of its networks find it
+	Resolver        string   // address at which its supervisor answers questions for names
 }
 
 // Read finds out what a plan amounts to. It doesn't judge: a plan that can't run has a view, too.
@@ -423,13 +426,19 @@ func (r *reader) step(s plan.Step) bool {
 		}
 	case *plan.FirewallAccept:
 		v.Net.Beside = append(v.Net.Beside, "chain "+o.Chain+" of "+o.Where())
+	case *plan.NftWall:
+		v.Net.Egress, v.Net.Ingress = append(v.Net.Egress, o.Egress...), append(v.Net.Ingress, o.Ingress...)
+		if len(o.Egress) > 0 && !slices.Contains(o.Allowed, "0.0.0.0/0") {
+			v.walled++
+		}
 	case *plan.NftPublish:
 		v.Net.Ports = append(v.Net.Ports, o.Ports...)
 	case *plan.NameAdd:
 		v.Net.Names = append(v.Net.Names, o.Names...)
 	case *plan.NameListen:
 		v.Net.Resolver = o.Address
-	case *plan.CgroupRemove, *plan.LinkDelete, *plan.NftUnpublish, *plan.NameRemove, *plan.SystemdStop, *plan.RootUnmount,
+	case *plan.CgroupRemove, *plan.LinkDelete, *plan.NftUnpublish, *plan.NftUnwall, *plan.NameRemove, *plan.SystemdStop,
+		*plan.RootUnmount,
 		*plan.HostUnmount,
 		*plan.ResctrlRemove:
 		// What takes something back says nothing of the container.

@@ -82,6 +82,7 @@ func bridge(n Network, e Endpoint, w *writer) {
 		Name: e.Link, Peer: e.Interface, Bridge: n.Link, MAC: e.MAC, MTU: n.MTU, Hairpin: len(e.Ports) > 0, Isolated: n.Isolated,
 		Sysctls: append(guard(n, e), e.Sysctls...),
 	}, from, cable(n))
+	w.wall(n, e)
 	w.loopback(from)
 	w.add(&plan.LinkAddress{Link: e.Interface, Address: netip.PrefixFrom(e.IP, subnet.Prefix.Bits()).String()}, from,
 		"The container's address, leased from the bridge's subnet.")

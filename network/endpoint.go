@@ -21,6 +21,8 @@ type Endpoint struct {
 	Default   bool             `json:"default,omitempty"` // the way to the rest of the world
 	Names     []string         `json:"names,omitempty"`   // by which others of the network find the container
 	Sysctls   []string         `json:"sysctls,omitempty"` // of the interface, such as "net/ipv4/conf/eth0/log_martians=1"
+
+	wall *wall // at the host's end; nil: none
 }
 
 // InterfaceName is the name of a container's interface in the first, second, … of its networks, counted from 0: what programs and

@@ -69,10 +69,10 @@ func (s Store) Resolver(networks []Network, servers []string) []byte {
 	b.WriteString("# Written by glassbox: what this container's resolver knows.\n")
 	outside := false
 	for _, n := range networks {
+		outside = outside || n.Driver == Bridge && !n.Internal
 		if !named(n) {
 			continue
 		}
-		outside = outside || !n.Internal
 		fmt.Fprintf(&b, "network %s %s", n.Name, s.NamesDir(n.Name))
 		for _, sub := range n.Subnets {
 			fmt.Fprintf(&b, " %s", sub.Prefix)

@@ -38,6 +38,9 @@ type Network struct {
 	Isolated bool `json:"isolated,omitempty"` // the containers of a bridge can't reach each other
 	Routed   bool `json:"routed,omitempty"`   // packets leave with the containers' addresses, not the host's
 	FixedMTU int  `json:"mtu,omitempty"`      // bytes; 0: that of the host's way out
+	// Egress and Ingress are the walls of containers that have none of their own: see container.ParseDoor.
+	Egress  []string `json:"egress,omitempty"`
+	Ingress []string `json:"ingress,omitempty"`
 	// HostIP is where ports are published that are published on no address. Zero: on all.
 	HostIP netip.Addr `json:"hostIP,omitzero"`
 

@@ -59,6 +59,10 @@ func PluggedInto(p *plan.Plan, n Network, names string) (Plugged, bool) {
 			if op.Bridge == n.Link {
 				out.Veth, out.Steps = op, append(out.Steps, i)
 			}
+		case *plan.NftWall:
+			if out.Veth != nil && op.Link == out.Veth.Name {
+				out.Steps = append(out.Steps, i)
+			}
 		case *plan.LinkAddress:
 			if out.Veth != nil && op.Link == out.Veth.Peer {
 				out.Steps = append(out.Steps, i)

@@ -25,6 +25,7 @@ type Request struct {
 	Ports                []container.Port // published on the first network that can
 	Resolver             container.Resolver
 	Hosts                []container.HostEntry
+	Egress, Ingress      []string // walls; empty: what the networks say
 }
 
 // Attachment is a network that a container is to be on. What is left out is chosen.
@@ -89,11 +90,13 @@ func (s Store) Wire(r Request, lease bool, origin func(what string) string) (_ *
 		if err := steps.connect(n, *e); err != nil {
 			return nil, err
 		}
-		if named(n) {
+		if named(n) || e.wall != nil && len(e.wall.egress) > 0 {
 			if !resolves {
 				steps.listen(steps.origin("network"))
 			}
 			resolves = true
+		}
+		if named(n) {
 			steps.name(s, r.Container, n, *e, steps.origin("network"))
 		}
 	}
@@ -103,7 +106,7 @@ func (s Store) Wire(r Request, lease bool, origin func(what string) string) (_ *
 		f.Gateway = networks[out].IPv4().Gateway
 	}
 	if resolves {
-		w.Resolver = s.Resolver(networks, r.Resolver.Servers)
+		w.Resolver = append(s.Resolver(networks, r.Resolver.Servers), ResolverWalls(w.Steps)...)
 	}
 	for i, e := range w.Endpoints {
 		f.HostNetwork = f.HostNetwork || networks[i].Driver == Host
@@ -153,6 +156,9 @@ func (s Store) attach(r Request, a Attachment, i int, lease bool) (Network, Endp
 		return n, Endpoint{}, err
 	}
 	e := Endpoint{Network: n.Name, Interface: a.Interface, Link: VethName(r.Container, i), IP: a.IP, MAC: a.MAC}
+	if e.wall, err = s.wallAt(r, n); err != nil {
+		return n, e, err
+	}
 	if e.Interface == "" {
 		e.Interface = InterfaceName(i)
 		if prefix := n.Options[optionPrefix]; prefix != "" {

@@ -141,6 +141,7 @@ func newOp(kind string) Op {
 		newNftOp,
 		newNameOp,
 		newFirewallOp,
+		newWallOp,
 	} {
 		if op := family(kind); op != nil {
 			return op

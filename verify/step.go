@@ -230,6 +230,10 @@ func (v *view) step(i int) (Finding, bool) {
 		return v.published(o), true
 	case *plan.NftUnpublish:
 		return v.unpublished(o), true
+	case *plan.NftWall:
+		return v.wall(o), true
+	case *plan.NftUnwall:
+		return v.noWall(o), true
 	case *plan.FirewallAccept:
 		return v.letThrough(o), true
 	case *plan.NameAdd:

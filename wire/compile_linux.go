@@ -73,6 +73,9 @@ func (r *request) command(table string, w []string) error {
 		return err
 	}
 	verb, what, rest := w[0], w[1], w[4:]
+	if done, err := r.netdevCommand(verb, what, table, rest); done {
+		return err
+	}
 	switch {
 	case verb == "add" && what == "table" && len(rest) == 0:
 		r.nft(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE)
@@ -304,6 +307,9 @@ func take(w []string, words ...string) ([]string, bool) {
 
 // statement compiles one match or verdict and returns the words after it.
 func (r *request) statement(w []string) ([]string, error) {
+	if rest, done, err := r.netdevStatement(w); done {
+		return rest, err
+	}
 	if rest, ok := take(w, "dnat", "ip", "to"); ok {
 		return r.dnat(rest, unix.NFPROTO_IPV4)
 	}
@@ -448,6 +454,7 @@ func (r *request) keys(w []string) (rest []string, used uint32, err error) {
 		{[]string{"ether", "saddr"}, 2, func(reg uint32) { r.payload(unix.NFT_PAYLOAD_LL_HEADER, 6, 6, reg) }},
 		{[]string{"iifname"}, 4, func(reg uint32) { r.meta(unix.NFT_META_IIFNAME, reg) }},
 		{[]string{"meta", "l4proto"}, 1, func(reg uint32) { r.meta(unix.NFT_META_L4PROTO, reg) }},
+		{[]string{"th", "sport"}, 1, func(reg uint32) { r.payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 0, 2, reg) }},
 		{[]string{"th", "dport"}, 1, func(reg uint32) { r.payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, reg) }},
 	}
 	for {

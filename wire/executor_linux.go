@@ -43,7 +43,7 @@ func (w *Executor) Close() {
 }
 
 // Do makes one step: LinkBridge, LinkVeth, LinkMove, LinkDelete, LinkAddress, RouteDefault, NftBridge, NftPublish,
-// NftUnpublish, NameListen or FirewallAccept. The
+// NftUnpublish, NameListen, NftWall, NftUnwall or FirewallAccept. The
 // error has the kernel's explanation, and its errno is found by errors.Is and errors.As; what was asked is not repeated in it,
 // because the step that failed says so.
 func (w *Executor) Do(op plan.Op) error {
@@ -135,6 +135,15 @@ func (w *Executor) Do(op plan.Op) error {
 		return w.listen(op)
 	case *plan.FirewallAccept:
 		return w.accept(op)
+	case *plan.NftWall, *plan.NftUnwall:
+		c, err := w.nftConn()
+		if err != nil {
+			return err
+		}
+		if down, ok := op.(*plan.NftUnwall); ok {
+			return c.unwall(down)
+		}
+		return c.wall(op.(*plan.NftWall))
 	case *plan.NftUnpublish:
 		c, err := w.nftConn()
 		if err != nil {

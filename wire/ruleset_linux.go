@@ -29,8 +29,10 @@ func familyNumber(word string) (byte, error) {
 		return unix.NFPROTO_INET, nil
 	case FamilyBridge:
 		return unix.NFPROTO_BRIDGE, nil
+	case FamilyNetdev:
+		return unix.NFPROTO_NETDEV, nil
 	}
-	return 0, fmt.Errorf("family %q: want ip, ip6, inet or bridge", word)
+	return 0, fmt.Errorf("family %q: want ip, ip6, inet, bridge or netdev", word)
 }
 
 func familyWord(number byte) string {
@@ -46,7 +48,7 @@ func familyWord(number byte) string {
 	case unix.NFPROTO_ARP:
 		return "arp"
 	case unix.NFPROTO_NETDEV:
-		return "netdev"
+		return FamilyNetdev
 	}
 	return fmt.Sprint(number)
 }

@@ -1,0 +1,76 @@
+package plan
+
+import "fmt"
+
+// newWallOp makes an empty step of one of the kinds of this file, or nil: who a container may talk to.
+func newWallOp(kind string) Op {
+	switch kind {
+	case "nft-wall":
+		return &NftWall{}
+	case "nft-unwall":
+		return &NftUnwall{}
+	}
+	return nil
+}
+
+// NftWall makes a table of family netdev on the host's end of a container's cable, in one transaction: what comes out of the container
+// and isn't allowed by its rules is refused and counted, and so is what wants in. It comes after the cable, whose other end is still down.
+type NftWall struct {
+	Table   string   `json:"table"`
+	Link    string   `json:"link"`
+	Egress  []string `json:"egress,omitempty"`  // as asked for with --egress: deny, or what is allowed
+	Ingress []string `json:"ingress,omitempty"` // the same of --ingress
+	Allowed []string `json:"allowed,omitempty"` // addresses that Egress opens by themselves, for the container's resolver: CIDR
+	Rules   []string `json:"rules"`             // in the syntax of nft(8)
+}
+
+func (*NftWall) Kind() string { return "nft-wall" }
+
+func (*NftWall) Man() string { return "nft(8)" }
+
+func (o *NftWall) String() string {
+	s := "wall at " + o.Link
+	if len(o.Egress) > 0 {
+		s += ": out " + doors(o.Egress)
+	}
+	if len(o.Ingress) > 0 {
+		s += ": in " + doors(o.Ingress)
+	}
+	return s
+}
+
+func doors(items []string) string {
+	if len(items) > 3 {
+		return fmt.Sprintf("only %s, %s and %d more", items[0], items[1], len(items)-2)
+	}
+	if len(items) == 1 && items[0] == "deny" {
+		return "nothing"
+	}
+	s := "only " + items[0]
+	for _, item := range items[1:] {
+		s += ", " + item
+	}
+	return s
+}
+
+func (*NftWall) lanes() lanes { return hostLane }
+
+func (o *NftWall) hostNames() []string { return []string{"nft table netdev " + o.Table} }
+
+// Undo takes the wall down.
+func (o *NftWall) Undo() []Op { return []Op{&NftUnwall{Table: o.Table}} }
+
+// NftUnwall takes a wall down. One that is gone is no error.
+type NftUnwall struct {
+	Table string `json:"table"`
+}
+
+func (*NftUnwall) Kind() string { return "nft-unwall" }
+
+func (*NftUnwall) Man() string { return "nft(8)" }
+
+func (o *NftUnwall) String() string { return "take down the wall " + o.Table }
+
+func (*NftUnwall) lanes() lanes { return hostLane }
+
+func (o *NftUnwall) hostNames() []string { return []string{"nft table netdev " + o.Table} }
