@@ -146,6 +146,10 @@ func parallel(n, few int, do func(i int)) {
 func (e *Engine) ids(busy bool) (ids []string, err error) {
 	dir, suffix := e.containers(), ""
 	if busy {
+		// A store that isn't one is no store in which nothing runs.
+		if _, err := os.Stat(dir); err != nil && !os.IsNotExist(err) {
+			return nil, err
+		}
 		dir, suffix = e.locks(), ".lock"
 	}
 	entries, err := os.ReadDir(dir)
