@@ -40,7 +40,7 @@ func startAhead(p *plan.Plan) *ahead {
 				fd := -1
 				_, err := wire.KeepNamespace(func() (err error) {
 					if err = unix.Unshare(unix.CLONE_NEWNET); err == nil {
-						fd, err = unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+						fd, err = wire.OwnNamespace()
 					}
 					return err
 				})

@@ -271,10 +271,10 @@ func dialAnd(netns int, f func() error) (*Conn, error) {
 func KeepNamespace(f func() error) (lost, err error) {
 	runtime.LockOSThread()
 	// The thread's, not the process's: another goroutine may be elsewhere at this moment with its own thread.
-	own, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	own, err := OwnNamespace()
 	if err != nil {
 		runtime.UnlockOSThread()
-		return nil, fmt.Errorf("own network namespace: %w", err)
+		return nil, err
 	}
 	defer unix.Close(own)
 	err = f()
@@ -282,6 +282,26 @@ func KeepNamespace(f func() error) (lost, err error) {
 		runtime.UnlockOSThread()
 	}
 	return lost, err
+}
+
+// OwnNamespace opens the calling thread's network namespace, by asking a socket that was made in it (ioctl SIOCGSKNS, Linux 4.10).
+// What a thread has looked up in /proc/thread-self the kernel forgets at the thread's end, which may be that of the process: who waits for
+// that spins meanwhile (d_invalidate), for milliseconds where the ending thread gets no processor. So that is the way of those only who
+// have no rights over the namespace.
+func OwnNamespace() (int, error) {
+	if sock, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err == nil {
+		fd, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(sock), unix.SIOCGSKNS, 0)
+		unix.Close(sock)
+		if errno == 0 {
+			return int(fd), nil
+		}
+	}
+	const path = "/proc/thread-self/ns/net"
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return fd, nil
 }
 
 // setSysctl makes a setting like "net/ipv4/conf/glassbox0/forwarding=1", unless it is so already. Settings of IPv6 are left
