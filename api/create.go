@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/moby/moby/api/types/blkiodev"
 	moby "github.com/moby/moby/api/types/container"
@@ -78,6 +79,9 @@ func (q *request) createOptions(r *createRequest) (*engine.CreateOptions, error)
 	if err := refused(r); err != nil {
 		return nil, err
 	}
+	if err := checkHealth(r.Healthcheck); err != nil {
+		return nil, err
+	}
 	name := strings.TrimPrefix(q.query("name"), "/")
 	w := container.Words{Image: r.Image, Name: name, Platform: q.query("platform"), Flags: map[string]string{}}
 	r.process(&w)
@@ -137,6 +141,28 @@ func refused(r *createRequest) error {
 		return invalid("error looking up volume plugin %s: plugin %q not found: there is one driver, local", h.VolumeDriver, h.VolumeDriver)
 	case h.Umask != nil:
 		return invalid("HostConfig.Umask is not supported")
+	}
+	return nil
+}
+
+// checkHealth refuses what can't be a health check, with Docker's words.
+func checkHealth(h *moby.HealthConfig) error {
+	if h == nil {
+		return nil
+	}
+	if len(h.Test) > 0 && !slices.Contains([]string{"NONE", "CMD", "CMD-SHELL"}, h.Test[0]) {
+		return invalid("unknown health check type %q: want NONE, CMD or CMD-SHELL", h.Test[0])
+	}
+	for _, d := range []struct {
+		name string
+		time time.Duration
+	}{{"Interval", h.Interval}, {"Timeout", h.Timeout}, {"StartPeriod", h.StartPeriod}, {"StartInterval", h.StartInterval}} {
+		if d.time != 0 && d.time < moby.MinimumDuration {
+			return invalid("%s in Healthcheck cannot be less than %s", d.name, moby.MinimumDuration)
+		}
+	}
+	if h.Retries < 0 {
+		return invalid("Retries in Healthcheck cannot be negative")
 	}
 	return nil
 }
@@ -307,6 +333,11 @@ func resources(w *container.Words, h *moby.Resources) error {
 		if n.from != 0 {
 			*n.to = n.from
 			set(w, n.flag, strconv.FormatInt(n.from, 10))
+		}
+	}
+	for _, c := range []struct{ name, list string }{{"cpus", h.CpusetCpus}, {"mems", h.CpusetMems}} {
+		if strings.Trim(c.list, "0123456789,-") != "" {
+			return invalid("Invalid value %s for cpuset %s", c.list, c.name)
 		}
 	}
 	if h.NanoCPUs != 0 {

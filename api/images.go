@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"os"
@@ -340,7 +341,7 @@ func (q *request) importImage(src string) error {
 	o := image.ImportOptions{Name: name, Changes: q.URL.Query()["changes"], Message: q.query("message"), Platform: p}
 	i, err := q.s.engine.Images().Import(q.Context(), from, o)
 	if err != nil {
-		return err
+		return badArchive(err)
 	}
 	out := &progress{q: q}
 	out.tell(step{Status: i.ID})
@@ -390,7 +391,15 @@ func (q *request) load() error {
 			out.tell(step{Stream: "Loaded image ID: " + l.Image.ID + "\n"})
 		}
 	}
-	return out.fail(err)
+	return out.fail(badArchive(err))
+}
+
+// badArchive is an error about an archive that a client has sent: one that ends early is the client's fault.
+func badArchive(err error) error {
+	if errors.Is(err, image.ErrTruncated) {
+		return &statusError{http.StatusBadRequest, message(err)}
+	}
+	return err
 }
 
 // search answers GET /images/search.
