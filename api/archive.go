@@ -1,6 +1,10 @@
 package api
 
 import (
+	"bufio"
+	"bytes"
+	"compress/bzip2"
+	"compress/gzip"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -8,6 +12,8 @@ import (
 	"io/fs"
 	"net/http"
 	"time"
+
+	"github.com/klauspost/compress/zstd"
 
 	"glassbox/engine"
 )
@@ -53,11 +59,39 @@ func (q *request) extract() error {
 	// Not undone half-way because a client has hung up: the archive then ends early, which is an error of its own.
 	ctx := context.WithoutCancel(q.Context())
 	o := engine.CopyOptions{Archive: q.bool("copyUIDGID")}
-	_, err := q.s.engine.Extract(ctx, q.id(), path, q.Body, o)
+	body, err := decompressed(q.Body)
 	if err != nil {
+		return err
+	}
+	if _, err := q.s.engine.Extract(ctx, q.id(), path, body, o); err != nil {
 		return err
 	}
 	io.Copy(io.Discard, io.LimitReader(q.Body, 1<<20)) // the padding behind an archive's end
 	q.w.WriteHeader(http.StatusOK)
 	return nil
+}
+
+// decompressed reads an archive as it is, or compressed with gzip, bzip2 or zstd, as clients send it (testcontainers: gzip).
+func decompressed(body io.Reader) (io.Reader, error) {
+	r := bufio.NewReader(body)
+	head, _ := r.Peek(4) // one that is shorter is no archive, which tar says
+	switch {
+	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
+		z, err := gzip.NewReader(r)
+		if err != nil {
+			return nil, invalid("the archive can't be read: %v", err)
+		}
+		return z, nil
+	case bytes.HasPrefix(head, []byte("BZh")):
+		return bzip2.NewReader(r), nil
+	case bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}):
+		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(128<<20))
+		if err != nil {
+			return nil, invalid("the archive can't be read: %v", err)
+		}
+		return z, nil
+	case bytes.HasPrefix(head, []byte{0xfd, '7', 'z', 'X'}):
+		return nil, notImplemented("archives compressed with xz can't be read: use gzip, bzip2 or zstd")
+	}
+	return r, nil
 }

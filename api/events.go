@@ -28,13 +28,13 @@ type hub struct {
 
 // follower is one who follows the events from a moment on.
 type follower struct {
-	from  int64 // nanoseconds since 1970
-	queue chan event.Event
-	lost  chan struct{} // closed when the queue was full: whoever reads more slowly than things happen is let go
+	from  int64             // nanoseconds since 1970
+	queue chan *event.Event // of events that all followers share
+	lost  chan struct{}     // closed when the queue was full: whoever reads more slowly than things happen is let go
 }
 
 // maxBehind is how many events a follower may be behind.
-const maxBehind = 4096
+const maxBehind = 1024
 
 // errBehind ends a follower's stream.
 var errBehind = errors.New("events came faster than they were read")
@@ -42,7 +42,7 @@ var errBehind = errors.New("events came faster than they were read")
 func (h *hub) follow() (f *follower, leave func()) {
 	h.Lock()
 	defer h.Unlock()
-	f = &follower{from: time.Now().UnixNano(), queue: make(chan event.Event, maxBehind), lost: make(chan struct{})}
+	f = &follower{from: time.Now().UnixNano(), queue: make(chan *event.Event, maxBehind), lost: make(chan struct{})}
 	if len(h.followers) == 0 {
 		h.followers = map[*follower]bool{}
 		ctx, cancel := context.WithCancel(context.Background())
@@ -74,7 +74,7 @@ func (h *hub) read(ctx context.Context) {
 				continue
 			}
 			select {
-			case f.queue <- e:
+			case f.queue <- &e:
 			default:
 				close(f.lost)
 				delete(h.followers, f)
@@ -145,7 +145,7 @@ func (q *request) getEvents() error {
 			if e.TimeNano <= last {
 				continue
 			}
-			if err := tell(e); err != nil {
+			if err := tell(*e); err != nil {
 				return err
 			}
 		case <-f.lost:

@@ -202,4 +202,3 @@ func TestIdle(t *testing.T) {
 		t.Error("the socket is still there")
 	}
 }
-
