@@ -164,7 +164,7 @@ func (e *Engine) repair() error {
 	if err == nil && len(stale) > 0 {
 		err = supervise.Repair(e.locks(), e.dir, e.nameFileOf)
 		if err == nil {
-			err = e.networks().Repair(func(id string) bool { return state.Held(e.lockFile(id)) })
+			err = e.repairLeases()
 		}
 	}
 	if err != nil {

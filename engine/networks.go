@@ -14,6 +14,7 @@ import (
 	"glassbox/docker"
 	"glassbox/event"
 	"glassbox/network"
+	"glassbox/state"
 	"glassbox/wire"
 )
 
@@ -314,6 +315,12 @@ func (e *Engine) NetworkRemove(ctx context.Context, ref string) error {
 		return err
 	}
 	err = e.networks().Remove(n)
+	if errors.Is(err, network.ErrInUse) {
+		// A command that was killed while it connected a container may have left an address, which nobody else gives back.
+		if err = e.repairLeases(); err == nil {
+			err = e.networks().Remove(n)
+		}
+	}
 	switch {
 	case errors.Is(err, network.ErrInUse):
 		on, lookErr := e.onNetwork(ctx, n)
@@ -334,6 +341,11 @@ func (e *Engine) NetworkRemove(ctx context.Context, ref string) error {
 	}
 	event.Write(e.cfg.State, event.New(event.Network, event.Destroy, networkActor(n)))
 	return nil
+}
+
+// repairLeases takes back what containers have on networks that are gone.
+func (e *Engine) repairLeases() error {
+	return e.networks().Repair(func(id string) bool { return state.Held(e.lockFile(id)) })
 }
 
 // PruneNetworks removes the networks that no container is on, running or not, as far as filters (until=, label=, label!=) leave them.

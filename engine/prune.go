@@ -136,6 +136,7 @@ func (e *Engine) PruneImages(ctx context.Context, all bool, filters []string, ou
 	if f.dangling != nil {
 		all = !*f.dangling
 	}
+	errs := []error{e.images.Sweep()}
 	list, err := e.images.List()
 	if err != nil {
 		return err
@@ -145,7 +146,6 @@ func (e *Engine) PruneImages(ctx context.Context, all bool, filters []string, ou
 	if err != nil {
 		return err
 	}
-	var errs []error
 	for _, img := range list {
 		if err := ctx.Err(); err != nil {
 			return errors.Join(append(errs, err)...)

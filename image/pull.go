@@ -192,6 +192,7 @@ func (p *pull) from(ctx context.Context, what string, at Ref) (*Image, error) {
 	if _, err := p.store.prepare(); err != nil {
 		return nil, err
 	}
+	_ = p.store.Sweep() // what can't be read is for fsck
 	release, err := flock(p.store.path("pulling"), unix.LOCK_SH)
 	if err != nil {
 		return nil, err

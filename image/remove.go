@@ -248,6 +248,15 @@ type Collected struct {
 	Trash   int // deletions that were interrupted
 }
 
+// keepOrphans is how long layers stay that a killed pull has completed.
+const keepOrphans = 24 * time.Hour
+
+// Sweep removes what killed processes left and nobody goes on with.
+func (s *Store) Sweep() error {
+	_, err := s.Collect(CollectOptions{OrphanAge: keepOrphans})
+	return err
+}
+
 // Collect removes what killed processes left. It is safe beside running pulls: what they fill is locked, and while any
 // pull runs complete layers without an image are left alone. Where there is nothing to do it reads two directories and
 // the image records.

@@ -215,6 +215,7 @@ func (s *Store) adding() (release func(), err error) {
 	if _, err := s.prepare(); err != nil {
 		return nil, err
 	}
+	_ = s.Sweep() // what can't be read is for fsck
 	return flock(s.path("pulling"), unix.LOCK_SH)
 }
 

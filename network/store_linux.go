@@ -64,6 +64,11 @@ func writeJSON(name string, v any) error {
 	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
 		return err
 	}
+	if old, err := filepath.Glob(filepath.Join(filepath.Dir(name), "*.json.tmp")); err == nil { // of those who were killed
+		for _, left := range old {
+			os.Remove(left)
+		}
+	}
 	tmp := name + ".tmp"
 	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {

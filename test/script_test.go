@@ -393,13 +393,16 @@ func startRegistry(m *machine.Machine, dir, kind string, env []string) error {
 	defer null.Close()
 	var argv []string
 	switch kind {
-	case "http", "tls", "writable":
+	case "http", "tls", "writable", "spare": // spare is a writable one beside http
 		c := fixture.RegistryConfig{Storage: run.set.Registry(), Addr: "127.0.0.1:5000", Dir: dir}
-		if kind == "writable" {
+		if kind == "spare" {
+			c.Addr = "127.0.0.1:5001"
+		}
+		if kind == "writable" || kind == "spare" {
 			c.Storage, c.Writable = filepath.Join(dir, "storage"), true
 		}
 		argv = []string{"docker-registry", "serve", filepath.Join(dir, kind+".yml")}
-		if kind != "http" {
+		if kind != "http" && kind != "spare" {
 			c.Addr, c.TLS = machine.OutsideAddr+":5443", true
 			argv = append([]string{"ip", "netns", "exec", "outside"}, argv...)
 			if err := fixture.WriteCertificates(dir, "registry.test:5443"); err != nil {
