@@ -59,20 +59,7 @@ func TestKill(t *testing.T) {
 		t.Fatal(err, res.Stderr)
 	}
 	k.must("run", "--rm", "busybox", "true")
-	if err := startRegistry(host, filepath.Join(work, "registry"), "http", k.env); err != nil {
-		t.Fatal(err)
-	}
-	if err := startRegistry(host, filepath.Join(work, "pushed"), "spare", k.env); err != nil {
-		t.Fatal(err)
-	}
-	k.must("pull", "-q", "127.0.0.1:5000/busybox:volumes")
-	k.must("tag", "busybox", "127.0.0.1:5001/first")
-	k.must("push", "-q", "127.0.0.1:5001/first") // which blobs its layers became is kept
-	k.must("rmi", "127.0.0.1:5001/first")
-	for _, kind := range []string{"volume", "network"} { // their directories stay
-		k.must(kind, "create", "first")
-		k.must(kind, "rm", "first")
-	}
+	k.warm()
 	start := time.Now()
 	k.must("run", "--rm", "busybox", "true")
 	k.span = 4 * time.Since(start) // as many work at once
@@ -99,41 +86,7 @@ func TestKill(t *testing.T) {
 	close(rounds)
 	workers.Wait()
 
-	// The next command finds a consistent state: it ends, and every container that a command named as made is either there
-	// and can be looked at, or gone with all that was its own.
-	listed := map[string]bool{}
-	for _, id := range strings.Fields(k.must("ps", "-aq", "--no-trunc")) {
-		listed[id] = true
-		var list []struct {
-			State struct {
-				Status  string
-				Running bool
-				Pid     int
-			}
-		}
-		text := k.must("inspect", id)
-		if err := json.Unmarshal([]byte(text), &list); err != nil || len(list) != 1 {
-			t.Errorf("inspect %s: %v in %s", id, err, text)
-			continue
-		}
-		s := list[0].State
-		if s.Running && s.Status != "restarting" { // which has no process, and counts as running, as with Docker
-			if _, err := os.Stat(host.Path(fmt.Sprintf("/proc/%d", s.Pid))); err != nil {
-				t.Errorf("%s is said to run as %d, which is gone", id, s.Pid)
-			}
-		}
-	}
-	for _, id := range k.made {
-		if !listed[id] && !k.removable[id] {
-			t.Errorf("container %s is neither there nor was it removed", id)
-		}
-	}
-	for id := range listed {
-		k.must("rm", "-f", id)
-	}
-	if text := k.must("ps", "-aq"); text != "" {
-		t.Errorf("after rm -f of all there is still %s", text)
-	}
+	k.accounted()
 	k.tidy()
 	if halves := k.halves(); len(halves) > 0 {
 		t.Errorf("half a file has a whole one's name: %q", halves)
@@ -151,6 +104,62 @@ func TestKill(t *testing.T) {
 		t.Errorf("only %d of %d rounds found something to kill", k.hits, total)
 	}
 	t.Logf("what was done:\n%s", strings.Join(k.log, "\n"))
+}
+
+// accounted looks for every container and removes it: the next command finds a consistent state. It ends, and every container that a
+// command named as made is either there and can be looked at, or gone with all that was its own.
+func (k *killer) accounted() {
+	listed := map[string]bool{}
+	for _, id := range strings.Fields(k.must("ps", "-aq", "--no-trunc")) {
+		listed[id] = true
+		var list []struct {
+			State struct {
+				Status  string
+				Running bool
+				Pid     int
+			}
+		}
+		text := k.must("inspect", id)
+		if err := json.Unmarshal([]byte(text), &list); err != nil || len(list) != 1 {
+			k.t.Errorf("inspect %s: %v in %s", id, err, text)
+			continue
+		}
+		s := list[0].State
+		if s.Running && s.Status != "restarting" { // which has no process, and counts as running, as with Docker
+			if _, err := os.Stat(k.state.host.Path(fmt.Sprintf("/proc/%d", s.Pid))); err != nil {
+				k.t.Errorf("%s is said to run as %d, which is gone", id, s.Pid)
+			}
+		}
+	}
+	for _, id := range k.made {
+		if !listed[id] && !k.removable[id] {
+			k.t.Errorf("container %s is neither there nor was it removed", id)
+		}
+	}
+	for id := range listed {
+		k.must("rm", "-f", id)
+	}
+	if text := k.must("ps", "-aq"); text != "" {
+		k.t.Errorf("after rm -f of all there is still %s", text)
+	}
+}
+
+// warm does once what leaves something for good: a registry's images, directories, which blobs layers became.
+func (k *killer) warm() {
+	if err := startRegistry(k.state.host, filepath.Join(k.work, "registry"), "http", k.env); err != nil {
+		k.t.Fatal(err)
+	}
+	if err := startRegistry(k.state.host, filepath.Join(k.work, "pushed"), "spare", k.env); err != nil {
+		k.t.Fatal(err)
+	}
+	k.must("pull", "-q", "127.0.0.1:5000/busybox:volumes")
+	k.must("tag", "busybox", "127.0.0.1:5001/first")
+	k.must("push", "-q", "127.0.0.1:5001/first") // which blobs its layers became is kept
+	k.must("rmi", "127.0.0.1:5001/first")
+	for _, kind := range []string{"volume", "network"} { // their directories stay
+		k.must(kind, "create", "first")
+		k.must(kind, "rm", "first")
+	}
 }
 
 type killer struct {

@@ -29,7 +29,9 @@ func (k *killer) deeds(n int) []deed {
 	saved := [][]string{{"save", "-o", file(".tar"), "busybox"}}
 	pushed := "127.0.0.1:5001/" + name
 	return []deed{
-		{"run", nil, []string{"run", "--name", name, "--cidfile", cidfile, "-p", port, "-v", name + ":/data", "busybox", "sleep", "0.05"}, true},
+		{"run", nil, []string{
+			"run", "--name", name, "--cidfile", cidfile, "-p", port, "-v", name + ":/data", "busybox", "sleep", "0.05",
+		}, true},
 		{"run -d", nil, up, true},
 		{"run --rm", nil, []string{"run", "--rm", "--name", name, "--cidfile", cidfile, "-v", "/anon", "busybox", "sleep", "0.05"}, true},
 		{"run --restart", nil, []string{
@@ -48,7 +50,9 @@ func (k *killer) deeds(n int) []deed {
 		{"kill", running, []string{"kill", name}, false},
 		{"pause", running, []string{"pause", name}, false},
 		{"rename", there, []string{"rename", name, "re" + name}, false},
-		{"update", running, []string{"update", "--memory", "64m", "--memory-swap", "64m", "--pids-limit", "50", "--restart", "always", name}, false},
+		{"update", running, []string{
+			"update", "--memory", "64m", "--memory-swap", "64m", "--pids-limit", "50", "--restart", "always", name,
+		}, false},
 		{"rm", running, []string{"rm", "-fv", name}, true},
 		{"cp in", running, []string{"cp", "/bin/busybox", name + ":/data/"}, false},
 		{"cp out", there, []string{"cp", name + ":/bin", file(".cp")}, false},
@@ -63,7 +67,9 @@ func (k *killer) deeds(n int) []deed {
 		{"volume rm", [][]string{{"volume", "create", "v" + name}}, []string{"volume", "rm", "v" + name}, false},
 		{"network create", nil, []string{"network", "create", name}, false},
 		{"network connect", network, []string{"network", "connect", name, name}, false},
-		{"network disconnect", append(network, []string{"network", "connect", name, name}), []string{"network", "disconnect", name, name}, false},
+		{"network disconnect", append(network, []string{"network", "connect", name, name}), []string{
+			"network", "disconnect", name, name,
+		}, false},
 		{"network rm", network[1:], []string{"network", "rm", name}, false},
 	}
 }
