@@ -40,7 +40,8 @@ func (k *killer) deeds(n int) []deed {
 		}, true},
 		{"run in memory", nil, []string{
 			"run", "--rm", "--name", name, "--cidfile", cidfile, "--mount", "type=volume,source=m" + name +
-				",target=/m,volume-opt=type=tmpfs,volume-opt=device=tmpfs", "--mount", "type=image,source=busybox,target=/im", "busybox", "sleep", "0.05",
+				",target=/m,volume-opt=type=tmpfs,volume-opt=device=tmpfs", "--mount", "type=image,source=busybox,target=/im", "busybox",
+			"sleep", "0.05",
 		}, true},
 		{"create", nil, made, true},
 		{"start", there, []string{"start", name}, false},
