@@ -44,6 +44,7 @@ type Request struct {
 	Ulimits       []string          `json:"ulimits,omitempty"`
 	ShmSize       int64             `json:"shmSize,omitempty"`
 	CgroupParent  string            `json:"cgroupParent,omitempty"`
+	Limits        map[string]string `json:"limits,omitempty"` // of RUN, by the front end's names
 	Call          string            `json:"call,omitempty"`   // "" builds; check, outline, targets
 	Format        string            `json:"format,omitempty"` // of what Call answers: "", json
 	Progress      string            `json:"progress,omitempty"`

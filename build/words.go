@@ -31,6 +31,9 @@ type Words struct {
 	Ulimits                               []string
 	ShmSize                               string
 	CgroupParent                          string
+	Memory, MemorySwap                    string
+	CPUShares, CPUPeriod, CPUQuota        int64
+	CpusetCpus, CpusetMems                string
 	Check                                 bool
 	Call                                  string
 	Progress                              string
@@ -63,7 +66,7 @@ func (w *Words) Request(getenv func(string) (string, bool)) (*Request, error) {
 		return nil, fmt.Errorf("--network %s: it is default, none or host; a build step can't be on a network of your own", w.Network)
 	}
 	for _, part := range []func(*Words, *Request, func(string) (string, bool)) error{
-		variables, secrets, caches, outputs, calls, attests, sizes,
+		variables, secrets, caches, outputs, calls, attests, sizes, limits,
 	} {
 		if err := part(w, r, getenv); err != nil {
 			return nil, err
@@ -381,6 +384,35 @@ func attests(w *Words, r *Request, _ func(string) (string, bool)) error {
 			delete(r.Attests, flag)
 		default:
 			add(flag, value)
+		}
+	}
+	return nil
+}
+
+// limits are those of RUN's cgroup, by the front end's names.
+func limits(w *Words, r *Request, _ func(string) (string, bool)) error {
+	r.Limits = map[string]string{}
+	for _, f := range []struct{ flag, name, text string }{{"memory", "memory", w.Memory}, {"memory-swap", "memswap", w.MemorySwap}} {
+		if f.text == "" {
+			continue
+		}
+		n, err := Bytes(f.text)
+		if f.flag == "memory-swap" && f.text == "-1" { // without limit
+			n, err = -1, nil
+		}
+		if err != nil {
+			return fmt.Errorf("--%s %s: %w", f.flag, f.text, err)
+		}
+		r.Limits[f.name] = strconv.FormatInt(n, 10)
+	}
+	for name, n := range map[string]int64{"cpushares": w.CPUShares, "cpuperiod": w.CPUPeriod, "cpuquota": w.CPUQuota} {
+		if n != 0 {
+			r.Limits[name] = strconv.FormatInt(n, 10)
+		}
+	}
+	for name, text := range map[string]string{"cpusetcpus": w.CpusetCpus, "cpusetmems": w.CpusetMems} {
+		if text != "" {
+			r.Limits[name] = text
 		}
 	}
 	return nil

@@ -2,10 +2,13 @@ package cli
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -13,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"glassbox/build"
+	"glassbox/engine"
 )
 
 func (a *app) builderCommand() *cobra.Command {
@@ -213,4 +217,74 @@ buildx with the driver remote. Builds of glassbox use it meanwhile, side by side
 	}
 	cmd.Flags().DurationVar(&idle, "idle", time.Minute, "End when nobody has used it for so long; 0: never")
 	return cmd
+}
+
+// cacheRow is a part of the build cache in system df -v, with Docker's fields.
+type cacheRow struct {
+	ID, CacheType, Size, CreatedSince, LastUsedSince, UsageCount, Shared string
+}
+
+const cacheColumns = "{{.ID}}\t{{.CacheType}}\t{{.Size}}\t{{.CreatedSince}}\t{{.LastUsedSince}}\t{{.UsageCount}}\t{{.Shared}}"
+
+func cacheHeader() cacheRow {
+	return cacheRow{"CACHE ID", "CACHE TYPE", "SIZE", "CREATED", "LAST USED", "USAGE", "SHARED"}
+}
+
+func cacheRows(records []build.Record, now time.Time) []cacheRow {
+	rows := []cacheRow{}
+	for _, r := range records {
+		row := cacheRow{
+			ID: printable(r.ID), CacheType: printable(r.Type), Size: size(r.Size), CreatedSince: since(now, r.CreatedAt),
+			UsageCount: strconv.Itoa(r.UsageCount), Shared: strconv.FormatBool(r.Shared),
+		}
+		if len(row.ID) > 12 {
+			row.ID = row.ID[:12]
+		}
+		if r.LastUsedAt != nil {
+			row.LastUsedSince = since(now, *r.LastUsedAt)
+		}
+		rows = append(rows, row)
+	}
+	return rows
+}
+
+// buildCache is what the build cache has. Who has never built, may not, or has no builder's program has none; while somebody builds, the
+// cache isn't looked into, which is said.
+func (a *app) buildCache(ctx context.Context) ([]build.Record, error) {
+	if _, err := os.Stat(filepath.Join(build.Place{Root: a.root}.Dir(), "cache.db")); err != nil || os.Geteuid() != 0 {
+		return nil, nil
+	}
+	if _, err := a.beside(builderProgram); err != nil {
+		return nil, nil
+	}
+	records, err := a.records(ctx, "du", &build.Order{Usage: &build.Usage{NoWait: true}})
+	var exit *exitError
+	if errors.As(err, &exit) && exit.code == build.Busy {
+		a.warn("the build cache is in use by a build, and not counted")
+		return nil, nil
+	}
+	return records, err
+}
+
+// pruneCache is the part of system prune that is the builder's. Of its filters until is one of the cache's, too; labels are none: with
+// such a filter no cache is removed.
+func (a *app) pruneCache(ctx context.Context, all bool, filters []string, out *engine.Pruned) error {
+	p := build.Prune{All: all}
+	if slices.ContainsFunc(filters, func(f string) bool { return strings.HasPrefix(f, "label") }) {
+		return nil
+	}
+	if err := p.ReadFilters(filters); err != nil {
+		return err
+	}
+	if _, err := os.Stat(filepath.Join(build.Place{Root: a.root}.Dir(), "cache.db")); err != nil || os.Geteuid() != 0 {
+		return nil
+	}
+	gone, err := a.records(ctx, "prune", &build.Order{Prune: &p})
+	if err != nil {
+		return err
+	}
+	a.pruned = gone // told with what else is gone
+	total, _, _ := build.Sum(gone)
+	out.Freed += total
+	return nil
 }

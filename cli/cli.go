@@ -25,6 +25,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"glassbox/build"
 	"glassbox/docker"
 	"glassbox/engine"
 	"glassbox/plan"
@@ -60,7 +61,8 @@ type app struct {
 	root, state, runtime string
 	debug                bool
 
-	trace *plan.Trace // of run --trace
+	trace  *plan.Trace    // of run --trace
+	pruned []build.Record // by system prune, of the build cache
 }
 
 // group is a heading of `glassbox --help`.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"glassbox/build"
 	"glassbox/docker"
 	"glassbox/engine"
 )
@@ -47,7 +48,8 @@ func fineSize(n int64) string {
 	return fmt.Sprintf("%.4g%s", f, units[i])
 }
 
-func dfRows(u *engine.DiskUsage) []dfRow {
+// dfRows are the rows of system df. cache is the build cache.
+func dfRows(u *engine.DiskUsage, cache []build.Record) []dfRow {
 	active, running, files, free := 0, 0, int64(0), int64(0)
 	for _, i := range u.Images {
 		if i.Containers > 0 {
@@ -71,11 +73,12 @@ func dfRows(u *engine.DiskUsage) []dfRow {
 			unused += v.Bytes
 		}
 	}
+	cached, evictable, inUse := build.Sum(cache)
 	return []dfRow{
 		newDfRow("Images", len(u.Images), active, u.Layers, u.Layers-u.UsedLayers),
 		newDfRow("Containers", len(u.Containers), running, files, free),
 		newDfRow("Local Volumes", len(u.Volumes), used, volumes, unused),
-		newDfRow("Build Cache", 0, 0, 0, 0),
+		newDfRow("Build Cache", len(cache), inUse, cached, evictable),
 	}
 }
 
@@ -108,10 +111,14 @@ Layers that several images have count once. RECLAIMABLE is what system prune -a 
 			if err != nil {
 				return err
 			}
-			if verbose {
-				return a.dfVerbose(u, format)
+			cache, err := a.buildCache(cmd.Context())
+			if err != nil {
+				return err
 			}
-			return printRows(a.out, format, dfColumns, dfHeader(), dfRows(u))
+			if verbose {
+				return a.dfVerbose(u, cache, format)
+			}
+			return printRows(a.out, format, dfColumns, dfHeader(), dfRows(u, cache))
 		},
 	}
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "Each image, container and volume")
@@ -123,7 +130,7 @@ Layers that several images have count once. RECLAIMABLE is what system prune -a 
 type volumeUseRow struct{ Name, Links, Size string }
 
 // dfVerbose prints each thing, in tables, or all as one object of JSON.
-func (a *app) dfVerbose(u *engine.DiskUsage, format string) error {
+func (a *app) dfVerbose(u *engine.DiskUsage, cache []build.Record, format string) error {
 	now := time.Now()
 	images, containers, volumes := []imageRow{}, []psRow{}, []volumeUseRow{}
 	for _, i := range u.Images {
@@ -142,11 +149,11 @@ func (a *app) dfVerbose(u *engine.DiskUsage, format string) error {
 	}
 	if format == "json" {
 		return printValue(a.out, format, struct {
-			BuildCache []struct{}
+			BuildCache []build.Record
 			Containers []psRow
 			Images     []imageRow
 			Volumes    []volumeUseRow
-		}{[]struct{}{}, containers, images, volumes})
+		}{append([]build.Record{}, cache...), containers, images, volumes})
 	}
 	part := func(w io.Writer, title string) { fmt.Fprintf(w, "%s space usage:\n\n", title) }
 	part(a.out, "Images")
@@ -155,7 +162,10 @@ func (a *app) dfVerbose(u *engine.DiskUsage, format string) error {
 	err = errors.Join(err, printRows(a.out, "",
 		"{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.LocalVolumes}}\t{{.Size}}\t{{.RunningFor}}\t{{.Status}}\t{{.Names}}", psHeader(), containers))
 	part(a.out, "\nLocal Volumes")
-	return errors.Join(err, printRows(a.out, "", "{{.Name}}\t{{.Links}}\t{{.Size}}", volumeUseRow{"VOLUME NAME", "LINKS", "SIZE"}, volumes))
+	err = errors.Join(err, printRows(a.out, "", "{{.Name}}\t{{.Links}}\t{{.Size}}", volumeUseRow{"VOLUME NAME", "LINKS", "SIZE"}, volumes))
+	total, _, _ := build.Sum(cache)
+	fmt.Fprintf(a.out, "\nBuild cache usage: %s\n\n", size(total))
+	return errors.Join(err, printRows(a.out, "", cacheColumns, cacheHeader(), cacheRows(cache, now)))
 }
 
 // containerSize is what docker ps -s says: what a container has written and, if it is known, what it sees in all.

@@ -149,8 +149,8 @@ func (a *app) explainCommand() *cobra.Command {
 		Long: `Print the plan of a container: every request to the kernel, why, and where it comes from.
 
 Of a container it is the plan that was run, with the time that each step took (text, json, html); of a bundle (a directory with
-an OCI config.json, or that file), an image or a stored plan it is the plan that would be. With "explain run …" it is the plan of
-exactly that command, with "explain build DIR" what a build would do. Nothing is run or written, and no root is needed.
+an OCI config.json, or that file), an image or a stored plan it is the plan that would be. With explain run and its flags it is the plan of
+exactly that command, with explain build DIR what a build would do. Nothing is run, nothing is written, and no root is needed.
 
 A name is looked for as a file, a container and an image, in this order; container:NAME, image:NAME, bundle:DIR and plan:FILE
 say which is meant. --policy says what the container can reach; --diff A B what each of two may do that the other may not.

@@ -215,7 +215,7 @@ func (a *app) imageCommand() *cobra.Command {
 	rm.Use = strings.Replace(rm.Use, "rmi", "rm", 1)
 	return parent("image", "The commands on images under one name",
 		ls, rm, a.pullCommand(), a.tagCommand(), a.inspectOf("image"), a.fromHostCommand(), a.saveCommand(), a.loadCommand(), a.pushCommand(),
-		a.importCommand(), a.historyCommand(), a.imagePruneCommand())
+		a.importCommand(), a.historyCommand(), a.imagePruneCommand(), a.buildCommand())
 }
 
 func (a *app) fromHostCommand() *cobra.Command {

@@ -155,9 +155,6 @@ func missingCommand(parent *cobra.Command, name string) string {
 			continue
 		}
 		text := fmt.Sprintf("docker has the command %s, glassbox does not have it yet", path)
-		if path == "builder" {
-			text += "\nhint: glassbox rm and glassbox rmi remove what is named"
-		}
 		return text
 	}
 	return ""

@@ -59,6 +59,7 @@ func (a *app) printPruned(gone *engine.Pruned) {
 		images = append(images, "deleted: "+id)
 	}
 	list("Deleted Images", images)
+	a.printPrunedCache(a.pruned)
 	fmt.Fprintln(a.out, "Total reclaimed space:", size(gone.Freed))
 }
 
@@ -96,7 +97,7 @@ func (a *app) imagePruneCommand() *cobra.Command {
 
 func (a *app) systemPruneCommand() *cobra.Command {
 	var all, volumes bool
-	cmd := a.pruneCommand("Remove what nothing needs: stopped containers, networks, images", `  glassbox system prune
+	cmd := a.pruneCommand("Remove what nothing needs: stopped containers, networks, images, build cache", `  glassbox system prune
   glassbox system prune -af --volumes`,
 		func() string {
 			lines := []string{"This will remove:", "  - all stopped containers", "  - all networks not used by at least one container"}
@@ -104,9 +105,9 @@ func (a *app) systemPruneCommand() *cobra.Command {
 				lines = append(lines, "  - all anonymous volumes not used by at least one container")
 			}
 			if all {
-				return strings.Join(append(lines, "  - "+unusedImages, ""), "\n")
+				return strings.Join(append(lines, "  - "+unusedImages, "  - all build cache", ""), "\n")
 			}
-			return strings.Join(append(lines, "  - "+danglingImages, ""), "\n")
+			return strings.Join(append(lines, "  - "+danglingImages, "  - unused build cache", ""), "\n")
 		},
 		func(ctx context.Context, e *engine.Engine, filters []string, out *engine.Pruned) error {
 			err := e.PruneContainers(ctx, filters, out)
@@ -114,7 +115,8 @@ func (a *app) systemPruneCommand() *cobra.Command {
 			if volumes {
 				err = errors.Join(err, e.PruneAnonymous(ctx, filters, out))
 			}
-			return errors.Join(err, e.PruneImages(ctx, all, filters, out))
+			err = errors.Join(err, e.PruneImages(ctx, all, filters, out))
+			return errors.Join(err, a.pruneCache(ctx, all, filters, out))
 		})
 	cmd.Flags().BoolVarP(&all, "all", "a", false, "Also images with a name, if no container is made from them")
 	cmd.Flags().BoolVar(&volumes, "volumes", false, "Also anonymous volumes that no container uses")

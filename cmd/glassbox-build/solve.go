@@ -167,6 +167,7 @@ func frontendAttrs(r *build.Request, attrs map[string]string) {
 	for k, v := range r.Attests {
 		attrs["attest:"+k] = v
 	}
+	maps.Copy(attrs, r.Limits)
 	if r.Target != "" {
 		attrs["target"] = r.Target
 	}
