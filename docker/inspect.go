@@ -2,6 +2,7 @@ package docker
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"path"
 	"strconv"
@@ -304,31 +305,38 @@ func networkSettings(d Details) NetworkSettings {
 	for _, e := range configured(d.Container) {
 		order = append(order, out.Networks[e.Network])
 	}
-	ep, gateway := &Endpoint{}, ""
+	ep, gateway, gateway6 := &Endpoint{}, "", ""
 	byLink := map[string]*Endpoint{}
 	for _, step := range d.Plan.Steps {
 		switch op := step.Op.(type) {
 		case *plan.LinkBridge:
 			gateway, _, _ = strings.Cut(op.Address, "/")
+			gateway6, _, _ = strings.Cut(op.Address6, "/")
 			out.Bridge = first(out.Bridge, op.Name)
 		case *plan.LinkVeth:
 			if len(order) > 0 {
 				ep, order = order[0], order[1:]
 			}
-			ep.MacAddress, ep.EndpointID, ep.Gateway = op.MAC, op.Name, gateway
+			ep.MacAddress, ep.EndpointID, ep.Gateway, ep.IPv6Gateway = op.MAC, op.Name, gateway, gateway6
 			byLink[op.Peer] = ep
 		case *plan.LinkAddress:
 			ip, bits, ok := strings.Cut(op.Address, "/")
 			if at := byLink[op.Link]; ok && at != nil {
-				at.IPAddress = ip
-				at.IPPrefixLen, _ = strconv.Atoi(bits)
+				n, _ := strconv.Atoi(bits)
+				switch a, _ := netip.ParseAddr(ip); {
+				case a.IsLinkLocalUnicast():
+				case a.Is6():
+					at.GlobalIPv6Address, at.GlobalIPv6PrefixLen = ip, n
+				default:
+					at.IPAddress, at.IPPrefixLen = ip, n
+				}
 			}
 		case *plan.NameAdd:
 			ep.DNSNames = op.Names
 		case *plan.NftPublish:
 			for _, r := range op.Ports {
 				key := fmt.Sprintf("%d/%s", r.ContainerPort, r.Proto)
-				out.Ports[key] = append(out.Ports[key], PortBinding{first(r.HostIP, "0.0.0.0"), strconv.Itoa(int(r.HostPort))})
+				out.Ports[key] = append(out.Ports[key], PortBinding{anyAddress(r), strconv.Itoa(int(r.HostPort))})
 			}
 		}
 	}
@@ -337,6 +345,14 @@ func networkSettings(d Details) NetworkSettings {
 			ep.MacAddress
 	}
 	return out
+}
+
+// anyAddress is the host's address of a published port; where it is each of them, as Docker says it.
+func anyAddress(r plan.PortRule) string {
+	if strings.Contains(r.ContainerIP, ":") {
+		return first(r.HostIP, "::")
+	}
+	return first(r.HostIP, "0.0.0.0")
 }
 
 // configured are a container's endpoints; one on the default network where nothing was said. None where it shares another's network.

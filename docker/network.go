@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"glassbox/network"
+	"glassbox/wire"
 )
 
 // Network is the answer of GET /networks/{id} and an element of that of GET /networks (types/network.Inspect).
@@ -54,10 +55,19 @@ type NetworkEndpoint struct {
 	IPv6Address string
 }
 
+// SetAddress notes one of its addresses.
+func (e *NetworkEndpoint) SetAddress(n network.Network, a netip.Addr) {
+	if a.Is6() {
+		e.IPv6Address = Address(n, a)
+	} else {
+		e.IPv4Address, e.MacAddress = Address(n, a), first(e.MacAddress, wire.MAC(a))
+	}
+}
+
 // DescribeNetwork says what a network is. Containers are those that run on it; nil in a list, as with Docker.
 func DescribeNetwork(n network.Network, containers map[string]NetworkEndpoint) Network {
 	out := Network{
-		Name: n.Name, ID: n.ID, Created: n.Created, Scope: "local", Driver: n.Driver, EnableIPv4: true, IPAM: IPAM{Driver: "default"},
+		Name: n.Name, ID: n.ID, Created: n.Created, Scope: "local", Driver: n.Driver, EnableIPv4: !n.NoIPv4, IPAM: IPAM{Driver: "default"},
 		Internal: n.Internal, Containers: map[string]NetworkEndpoint{}, Options: map[string]string{}, Labels: map[string]string{},
 	}
 	if n.Driver == network.None {

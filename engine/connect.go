@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -202,9 +203,14 @@ func (e *Engine) plug(ctx context.Context, c *container.Container, s *supervise.
 	}
 	r := network.Request{Container: c.ID, Name: c.Name, Hostname: c.Hostname(), Networks: []network.Attachment{a}}
 	r.Egress, r.Ingress = c.Config.Egress, c.Config.Ingress
-	w, err := e.networks().Plug(r, freeCable(p, c.ID), out, true, "network connect "+n.Name)
+	// A network of a higher priority than the one that leads out now takes its place.
+	replace := !out && !n.Internal && e.outranks(c, p, at)
+	w, err := e.networks().Plug(r, freeCable(p, c.ID), out || replace, replace, true, "network connect "+n.Name)
 	if err != nil {
 		return invalid("%w", err)
+	}
+	if replace {
+		dropRoutes(p, w.Steps)
 	}
 	if err := network.Splice(p, w.Steps); err != nil {
 		w.Release()
@@ -216,8 +222,8 @@ func (e *Engine) plug(ctx context.Context, c *container.Container, s *supervise.
 		job.Network = &supervise.Network{State: e.networks().State}
 	}
 	for _, end := range w.Endpoints {
-		if end.IP.IsValid() {
-			job.Network.Leases = append(job.Network.Leases, supervise.Lease{Network: end.Network, Address: end.IP.String()})
+		for _, a := range end.Addresses() {
+			job.Network.Leases = append(job.Network.Leases, supervise.Lease{Network: end.Network, Address: a.String()})
 		}
 	}
 	if err := writeRun(dir, job, p); err != nil {
@@ -241,24 +247,27 @@ func (e *Engine) unplug(c *container.Container, s *supervise.State, n network.Ne
 	defer unix.Close(netns)
 	there, ok := network.PluggedInto(p, n, e.networks().NamesDir(n.Name))
 	if ok {
-		var own []plan.Step
+		var own, given []plan.Step
 		for _, k := range there.Steps {
 			own = append(own, p.Steps[k])
 		}
 		undo := (&plan.Plan{Steps: own}).Undo(len(own))
 		if there.Default {
-			if next, found := e.nextDefault(c, p, n); found {
-				undo = append(undo, next)
-				if err := network.Splice(p, []plan.Step{next}); err != nil {
-					return err
-				}
-			}
+			next := e.nextDefault(c, p, n)
+			undo = append(undo, next...)
+			given = next
 		}
 		if err := fork.Rewire(undo, netns); err != nil {
 			return err
 		}
 		for _, k := range slices.Backward(there.Steps) {
 			p.Steps = slices.Delete(p.Steps, k, k+1)
+		}
+		if len(given) > 0 {
+			dropRoutes(p, given)
+			if err := network.Splice(p, given); err != nil {
+				return err
+			}
 		}
 		gone := map[string]bool{}
 		for _, u := range undo {
@@ -278,29 +287,72 @@ func (e *Engine) unplug(c *container.Container, s *supervise.State, n network.Ne
 	if err := writeRun(dir, job, p); err != nil {
 		return err
 	}
-	if there.Address.IsValid() {
-		if err := e.networks().Release(n.Name, there.Address, c.ID); err != nil {
+	for _, a := range there.Addresses {
+		if err := e.networks().Release(n.Name, a, c.ID); err != nil {
 			return err
 		}
 	}
 	return e.tellResolver(c, slices.Delete(slices.Clone(c.Config.Endpoints), i, i+1))
 }
 
-// nextDefault is the step that makes another of a container's networks its way to the rest of the world.
-func (e *Engine) nextDefault(c *container.Container, p *plan.Plan, without network.Network) (plan.Step, bool) {
-	for _, at := range c.Config.Endpoints {
+// dropRoutes removes the default routes from a plan that those of steps take the place of: of each version of IP there is one.
+func dropRoutes(p *plan.Plan, steps []plan.Step) {
+	version := func(s plan.Step) string {
+		o, ok := s.Op.(*plan.RouteDefault)
+		if !ok {
+			return ""
+		}
+		return fmt.Sprint(strings.Contains(o.Via, ":"))
+	}
+	p.Steps = slices.DeleteFunc(p.Steps, func(s plan.Step) bool {
+		v := version(s)
+		return v != "" && slices.ContainsFunc(steps, func(o plan.Step) bool { return version(o) == v })
+	})
+}
+
+// outranks reports whether an endpoint has a higher priority than the one by which a container reaches the rest of the world now.
+func (e *Engine) outranks(c *container.Container, p *plan.Plan, at container.Endpoint) bool {
+	for _, o := range c.Config.Endpoints {
+		if n, err := e.networks().Known(o.Network); err == nil {
+			if there, ok := network.PluggedInto(p, n, ""); ok && there.Default {
+				return at.Priority > o.Priority
+			}
+		}
+	}
+	return false
+}
+
+// nextDefault are the steps that make another of a container's networks its way to the rest of the world: the one of the highest priority,
+// of equal ones the first by name.
+func (e *Engine) nextDefault(c *container.Container, p *plan.Plan, without network.Network) []plan.Step {
+	candidates := slices.Clone(c.Config.Endpoints)
+	slices.SortFunc(candidates, func(a, b container.Endpoint) int {
+		return cmp.Or(cmp.Compare(b.Priority, a.Priority), cmp.Compare(a.Network, b.Network))
+	})
+	for _, at := range candidates {
 		n, err := e.networks().Known(at.Network)
 		if err != nil || n.Name == without.Name || n.Internal {
 			continue
 		}
-		if there, ok := network.PluggedInto(p, n, ""); ok && n.IPv4().Gateway.IsValid() {
-			return plan.Step{
-				Lane: plan.Host, Phase: plan.Network, Op: &plan.RouteDefault{Link: there.Veth.Peer, Via: n.IPv4().Gateway.String()},
+		there, ok := network.PluggedInto(p, n, "")
+		if !ok {
+			continue
+		}
+		var steps []plan.Step
+		for _, subnet := range n.Subnets {
+			if !subnet.Gateway.IsValid() {
+				continue
+			}
+			steps = append(steps, plan.Step{
+				Lane: plan.Host, Phase: plan.Network, Op: &plan.RouteDefault{Link: there.Veth.Peer, Via: subnet.Gateway.String(), Replace: true},
 				Origin: "network disconnect " + without.Name, Reason: "The network that was the way to the rest of the world is gone.",
-			}, true
+			})
+		}
+		if len(steps) > 0 {
+			return steps
 		}
 	}
-	return plan.Step{}, false
+	return nil
 }
 
 // tellResolver writes anew what a container's resolver knows; it looks before each answer.

@@ -32,9 +32,7 @@ type NetworkOptions struct {
 // NetworkCreate makes a network and returns what it is.
 func (e *Engine) NetworkCreate(ctx context.Context, o NetworkOptions) (docker.Network, error) {
 	n := network.Network{Name: o.Name, Driver: o.Driver, Internal: o.Internal, Labels: o.Labels, Options: o.Options}
-	if o.IPv6 || o.IPv4Disabled {
-		return docker.Network{}, unsupported("IPv6 is not supported by networks of this version: leave --ipv6 and --ipv4=false out")
-	}
+	n.WantIPv6, n.NoIPv4 = o.IPv6, o.IPv4Disabled
 	var err error
 	if n.Subnets, n.Aux, err = o.subnets(); err != nil {
 		return docker.Network{}, err
@@ -59,9 +57,6 @@ func (o *NetworkOptions) subnets() (out []network.Subnet, aux map[string]netip.A
 		p, err := netip.ParsePrefix(text)
 		if err != nil {
 			return nil, nil, invalid("invalid subnet %q: want an address and the length of its prefix, as in 172.28.0.0/16", text)
-		}
-		if p.Addr().Is6() {
-			return nil, nil, unsupported("subnet %s: IPv6 is not supported by networks of this version", p)
 		}
 		out = append(out, network.Subnet{Prefix: p})
 	}
@@ -155,7 +150,13 @@ func (e *Engine) onNetwork(ctx context.Context, n network.Network) (map[string]d
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		end := docker.NetworkEndpoint{Name: id, EndpointID: network.VethName(id, 0), MacAddress: wire.MAC(a), IPv4Address: docker.Address(n, a)}
+		if before, ok := out[id]; ok {
+			before.SetAddress(n, a)
+			out[id] = before
+			continue
+		}
+		end := docker.NetworkEndpoint{Name: id, EndpointID: network.VethName(id, 0), MacAddress: wire.MAC(a)}
+		end.SetAddress(n, a)
 		if c, _, err := e.load(ctx, id); err == nil {
 			end.Name = c.Name
 			for i, at := range c.Config.Networks() {

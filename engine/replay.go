@@ -433,7 +433,7 @@ func (v *vet) step(s plan.Step) error {
 		}
 		return nil
 	case *plan.LinkBridge, *plan.LinkVeth, *plan.LinkAddress, *plan.RouteDefault, *plan.NftBridge, *plan.NftPublish, *plan.WriteFile,
-		*plan.FirewallAccept, *plan.NftWall:
+		*plan.FirewallAccept, *plan.NftGuard, *plan.NftWall:
 		return nil // see wires
 	case *plan.CgroupJoin, *plan.Affinity, *plan.Release, *plan.Await, *plan.Notify, *plan.Expect, *plan.Rlimit, *plan.Umask, *plan.SendFD,
 		*plan.RecvFD,
@@ -487,7 +487,8 @@ func (v *vet) wires() error {
 		case *plan.NftPublish:
 			v.ports = append(v.ports, o.Ports...)
 			have = append(have, o)
-		case *plan.LinkBridge, *plan.RouteDefault, *plan.NftBridge, *plan.WriteFile, *plan.FirewallAccept, *plan.NftWall:
+		case *plan.LinkBridge, *plan.RouteDefault, *plan.NftBridge, *plan.WriteFile, *plan.FirewallAccept,
+			*plan.NftGuard, *plan.NftWall:
 			have = append(have, o)
 		}
 	}

@@ -43,11 +43,11 @@ func (e *Engine) wire(c *container.Container, s *spec.Output, lease bool) (*wiri
 	}
 	w.release = found.Release
 	for _, end := range found.Endpoints {
-		if end.IP.IsValid() {
+		for _, a := range end.Addresses() {
 			if w.job == nil {
 				w.job = &supervise.Network{State: e.networks().State, Ports: found.Ports()}
 			}
-			w.job.Leases = append(w.job.Leases, supervise.Lease{Network: end.Network, Address: end.IP.String()})
+			w.job.Leases = append(w.job.Leases, supervise.Lease{Network: end.Network, Address: a.String()})
 		}
 	}
 	return w, nil
@@ -89,8 +89,17 @@ func attachment(e container.Endpoint) (a network.Attachment, err error) {
 			return a, invalid("--ip: %w", err)
 		}
 	}
-	if e.IP6 != "" || len(e.LinkLocal) > 0 {
-		return a, unsupported("IPv6 and link-local addresses are not supported by networks of this version: leave --ip6 and --link-local-ip out")
+	if e.IP6 != "" {
+		if a.IP6, err = netip.ParseAddr(e.IP6); err != nil {
+			return a, invalid("--ip6: %w", err)
+		}
+	}
+	for _, text := range e.LinkLocal {
+		ip, err := netip.ParseAddr(text)
+		if err != nil {
+			return a, invalid("--link-local-ip: %w", err)
+		}
+		a.LinkLocal = append(a.LinkLocal, ip)
 	}
 	if text := e.Options[container.SysctlOption]; text != "" {
 		a.Sysctls = strings.Split(text, ",")

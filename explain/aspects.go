@@ -198,6 +198,8 @@ func aspects() []aspect {
 		}},
 		{"address", func(v *View) []string {
 			return slices.Concat(one(v.Net.Address != "", "address %s, default route %s", v.Net.Address, or(v.Net.Via, "none")),
+				one(v.Net.Address6 != "", "address %s", v.Net.Address6),
+				one(v.Net.Guarded, "sends with no address but its own"),
 				one(v.Net.MAC != "", "MAC address %s", v.Net.MAC),
 				one(v.Net.MTU != 0, "MTU %d", v.Net.MTU))
 		}},

@@ -544,6 +544,10 @@ func (g *golang) around() (before, after []string) {
 			after = append(after, "exec.Command("+strings.Join(g.lits([]string{"ip", "link", "del", "dev", o.Name}), ", ")+").Run()")
 		case *plan.NftUnwall:
 			after = append(after, "exec.Command("+strings.Join(g.lits([]string{"nft", "delete", "table", "netdev", o.Table}), ", ")+").Run()")
+		case *plan.NftUnguard:
+			for _, line := range guardCommands("delete", o.Table, o.Link, o.MAC, o.Addresses) {
+				after = append(after, "exec.Command("+strings.Join(g.lits([]string{"sh", "-c", line}), ", ")+").Run()")
+			}
 		case *plan.NftUnpublish:
 			for _, name := range []string{"published", "published_on"} {
 				var keys []string

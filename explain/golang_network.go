@@ -43,7 +43,7 @@ func (g *goStep) network(op plan.Op) (goLine, bool) {
 			items = append(items, `"nsenter --net=/proc/"+pid+`+g.lit("/ns/net sysctl -qew "+strings.ReplaceAll(set, "/", ".")))
 		}
 		return goLine{fn: "run", items: append([]string{`""`}, items...), fixed: 1, join: true}, true
-	case *plan.LinkMove, *plan.FirewallAccept, *plan.NftWall:
+	case *plan.LinkMove, *plan.FirewallAccept, *plan.NftGuard, *plan.NftWall:
 		if line, ok := g.script(o); ok {
 			return line, true
 		}
@@ -54,12 +54,19 @@ func (g *goStep) network(op plan.Op) (goLine, bool) {
 		}
 		var commands []string
 		if o.Address != "" {
-			commands = append(commands, "addr add "+o.Address+" brd + dev "+o.Link)
+			how := " brd + dev "
+			if strings.Contains(o.Address, ":") {
+				how = " nodad dev "
+			}
+			commands = append(commands, "addr add "+o.Address+how+o.Link)
 		}
 		return g.inside(append(commands, "link set dev "+o.Link+" up")...)
 	case *plan.RouteDefault:
 		if !plainWords(o.Via, o.Link) {
 			return g.none()
+		}
+		if o.Replace {
+			return g.inside("route replace default via " + o.Via + " dev " + o.Link)
 		}
 		return g.inside("route add default via " + o.Via + " dev " + o.Link)
 	case *plan.NftBridge:
@@ -80,7 +87,7 @@ func (g *goStep) network(op plan.Op) (goLine, bool) {
 		var lines []string
 		for _, p := range o.Ports {
 			name, element := portElement(p, true)
-			args := g.lits([]string{"nft", "add", "element", "ip", o.Table, name, "{ " + element + " }"})
+			args := g.lits([]string{"nft", "add", "element", portFamily(p), o.Table, name, "{ " + element + " }"})
 			lines = append(lines, "check(exec.Command("+strings.Join(args, ", ")+").Run())")
 		}
 		if len(lines) == 0 {
@@ -94,7 +101,7 @@ func (g *goStep) network(op plan.Op) (goLine, bool) {
 }
 
 func (g *golang) bridge(o *plan.LinkBridge) (goLine, bool) {
-	if !plainWords(o.Name, o.Address) {
+	if !plainWords(o.Name, o.Address) || o.Address6 != "" {
 		return goLine{}, false
 	}
 	g.use("run", "write")
@@ -193,7 +200,7 @@ func (g *golang) script(op plan.Op) (goLine, bool) {
 		}
 		lines[1] = strings.ReplaceAll(lines[1], ` \x01`, "\n") + "\nEND"
 	case *plan.LinkBridge, *plan.LinkVeth, *plan.LinkMove, *plan.LinkAddress, *plan.RouteDefault, *plan.NftPublish,
-		*plan.FirewallAccept, *plan.NftWall:
+		*plan.FirewallAccept, *plan.NftGuard, *plan.NftWall:
 		made, ok := (&shell{plan: g.plan, view: g.view, part: "host"}).commands(op)
 		if !ok || len(made) == 0 {
 			return goLine{}, false

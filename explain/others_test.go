@@ -39,6 +39,7 @@ func TestNothingUnsaid(t *testing.T) {
 		"Root.Upper": true, "Root.Source": true, "Net.Bridge": true, "Net.Gateway": true, "Net.Device": true, "Net.Veth": true,
 		"Net.Address": true, "Net.Via": true, "Net.MAC": true, "Net.MTU": true,
 		"Net.Subnet": true, "Net.Table": true, "Net.Settings": true, "Net.Rules": true, "Net.Beside": true,
+		"Net.Guarded": true, "Net.Address6": true,
 		"Net.Mode": true, "Net.Loopback": true,
 	}
 	for name, write := range formats {

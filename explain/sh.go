@@ -477,14 +477,26 @@ func (s *shell) undo(op plan.Op) []string {
 	case *plan.NftUnpublish:
 		var lines []string
 		for _, p := range o.Ports {
-			lines = append(lines, "nft delete element ip "+quote(o.Table)+" "+element(p, false))
+			lines = append(lines, "nft delete element "+portFamily(p)+" "+quote(o.Table)+" "+element(p, false))
 		}
+		return lines
+	case *plan.NftUnguard:
+		lines := guardCommands("delete", o.Table, o.Link, o.MAC, o.Addresses)
+		slices.Reverse(lines)
 		return lines
 	}
 	return []string{"# " + clean(op.String()) + ": no command for it"}
 }
 
 // element is a published port as an element of the table's maps, for nft(8).
+// portFamily is that of the tables with a published port.
+func portFamily(p plan.PortRule) string {
+	if strings.Contains(p.ContainerIP, ":") {
+		return "ip6"
+	}
+	return "ip"
+}
+
 func element(p plan.PortRule, value bool) string {
 	name, key := "published", fmt.Sprintf("%s . %d", p.Proto, p.HostPort)
 	if p.HostIP != "" {

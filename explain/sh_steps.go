@@ -31,7 +31,7 @@ func (s *shell) commands(op plan.Op) ([]string, bool) {
 		return cmd("echo 0 >" + quote(s.tasks(o.From)))
 	case *plan.CgroupAttach:
 		return cmd(`echo "$pid" >` + quote(o.Path+"/cgroup.procs"))
-	case *plan.CgroupRemove, *plan.LinkDelete, *plan.NftUnpublish, *plan.NftUnwall, *plan.NameRemove, *plan.ResctrlRemove:
+	case *plan.CgroupRemove, *plan.LinkDelete, *plan.NftUnpublish, *plan.NftUnguard, *plan.NftUnwall, *plan.NameRemove, *plan.ResctrlRemove:
 		return s.undo(op), true
 
 	// Resource classes.
@@ -298,10 +298,14 @@ func (s *shell) commands(op plan.Op) ([]string, bool) {
 		lines := []string{
 			"if ! ip link show dev " + quote(o.Name) + " >/dev/null 2>&1; then",
 			"	ip link add name " + quote(o.Name) + when(o.MTU != 0, fmt.Sprintf(" mtu %d", o.MTU), "") + " type bridge",
-			"	ip addr add " + quote(o.Address) + " brd + dev " + quote(o.Name),
-			"	ip link set dev " + quote(o.Name) + " up",
-			"fi",
 		}
+		if o.Address != "" {
+			lines = append(lines, "	ip addr add "+quote(o.Address)+" brd + dev "+quote(o.Name))
+		}
+		if o.Address6 != "" {
+			lines = append(lines, "	ip addr add "+quote(o.Address6)+" nodad dev "+quote(o.Name))
+		}
+		lines = append(lines, "	ip link set dev "+quote(o.Name)+" up", "fi")
 		for _, set := range o.Sysctls {
 			key, value, _ := strings.Cut(set, "=")
 			lines = append(lines, "[ ! -e "+quote("/proc/sys/"+key)+" ] || "+echo(value, "/proc/sys/"+key))
@@ -336,13 +340,18 @@ func (s *shell) commands(op plan.Op) ([]string, bool) {
 	case *plan.LinkAddress:
 		var lines []string
 		if o.Address != "" {
-			lines = append(lines, `nsenter --net="/proc/$pid/ns/net" ip addr add `+quote(o.Address)+" brd + dev "+quote(o.Link))
+			how := " brd + dev "
+			if strings.Contains(o.Address, ":") {
+				how = " nodad dev "
+			}
+			lines = append(lines, `nsenter --net="/proc/$pid/ns/net" ip addr add `+quote(o.Address)+how+quote(o.Link))
 		}
 		return append(lines, `nsenter --net="/proc/$pid/ns/net" ip link set dev `+quote(o.Link)+" up"), true
 	case *plan.LinkUp:
 		return cmd("ip link set dev " + quote(o.Link) + " up")
 	case *plan.RouteDefault:
-		return cmd(`nsenter --net="/proc/$pid/ns/net" ip route add default via ` + quote(o.Via) + " dev " + quote(o.Link))
+		return cmd(`nsenter --net="/proc/$pid/ns/net" ip route ` + when(o.Replace, "replace", "add") + ` default via ` + quote(o.Via) +
+			" dev " + quote(o.Link))
 	case *plan.NftBridge:
 		lines := []string{"nft list table ip " + quote(o.Table) + ` >/dev/null 2>&1 || printf '%s\n' \`}
 		for _, r := range o.Rules {
@@ -357,10 +366,12 @@ func (s *shell) commands(op plan.Op) ([]string, bool) {
 			lines = append(lines, "	"+quote(clean(r))+` \`)
 		}
 		return append(lines, "	| nft -f -"), true
+	case *plan.NftGuard:
+		return guardCommands("add", o.Table, o.Link, o.MAC, o.Addresses), true
 	case *plan.NftPublish:
 		var lines []string
 		for _, p := range o.Ports {
-			lines = append(lines, "nft add element ip "+quote(o.Table)+" "+element(p, true))
+			lines = append(lines, "nft add element "+portFamily(p)+" "+quote(o.Table)+" "+element(p, true))
 		}
 		return lines, true
 
@@ -387,6 +398,23 @@ func (s *shell) commands(op plan.Op) ([]string, bool) {
 		return none()
 	}
 	return none()
+}
+
+// guardCommands fill the sets of a bridge's guard, or empty them.
+func guardCommands(verb, table, link, mac string, addresses []string) []string {
+	port := `"` + clean(link) + `"`
+	add := func(set, key string) string {
+		return "nft " + verb + " element bridge " + quote(table) + " " + set + " " + quote("{ "+key+" }")
+	}
+	lines := []string{add("ports", port)}
+	for _, a := range addresses {
+		set := "own"
+		if strings.Contains(a, ":") {
+			set = "own6"
+		}
+		lines = append(lines, add(set, port+" . "+clean(mac)+" . "+clean(a)))
+	}
+	return lines
 }
 
 // firewallCommands add the rules that aren't there: found by their comment, of which there is one for each link.

@@ -140,6 +140,7 @@ type Net struct {
 	Device   string
 	Veth     string // the host's end
 	Address  string // CIDR
+	Address6 string // CIDR, of IPv6 where it has both
 	Via      string
 	MAC      string
 	MTU      int
@@ -147,6 +148,7 @@ type Net struct {
 	Subnet   string
 	Table    string
 	Rules    []string
+	Guarded  bool     // it sends with its own addresses alone
 	Beside   []string // chains of other firewalls that it is let through
 	// Who it may talk to, and who to it, as asked for: empty, if there is no wall.
 	Egress, Ingress []string
@@ -399,7 +401,7 @@ func (r *reader) step(s plan.Step) bool {
 		if v.Net.Bridge != "" && v.Net.Bridge != o.Name {
 			v.Net.Others = append(v.Net.Others, o.Name) // the first network is the one that is described
 		} else {
-			v.Net.Bridge, v.Net.Gateway = o.Name, o.Address
+			v.Net.Bridge, v.Net.Gateway = o.Name, or(o.Address, o.Address6)
 		}
 		for _, set := range o.Sysctls {
 			v.HostSets = append(v.HostSets, "/proc/sys/"+set)
@@ -412,18 +414,24 @@ func (r *reader) step(s plan.Step) bool {
 		v.Net.Isolated = v.Net.Isolated || o.Isolated
 	case *plan.LinkAddress:
 		if o.Address != "" {
-			v.Net.Address = or(v.Net.Address, o.Address)
+			if v.Net.Address == "" {
+				v.Net.Address = o.Address
+			} else if o.Link == v.Net.Device && !strings.HasPrefix(o.Address, "169.254.") {
+				v.Net.Address6 = or(v.Net.Address6, o.Address)
+			}
 		} else if o.Link == "lo" {
 			v.Net.Loopback = true
 		}
 	case *plan.LinkUp:
 		v.Net.Loopback = v.Net.Loopback || o.Link == "lo"
 	case *plan.RouteDefault:
-		v.Net.Via = o.Via
+		v.Net.Via = or(v.Net.Via, o.Via)
 	case *plan.NftBridge:
 		if v.Net.Table == "" {
 			v.Net.Table, v.Net.Subnet, v.Net.Rules = o.Table, o.Subnet, o.Rules
 		}
+	case *plan.NftGuard:
+		v.Net.Guarded = true
 	case *plan.FirewallAccept:
 		v.Net.Beside = append(v.Net.Beside, "chain "+o.Chain+" of "+o.Where())
 	case *plan.NftWall:
@@ -437,7 +445,7 @@ func (r *reader) step(s plan.Step) bool {
 		v.Net.Names = append(v.Net.Names, o.Names...)
 	case *plan.NameListen:
 		v.Net.Resolver = o.Address
-	case *plan.CgroupRemove, *plan.LinkDelete, *plan.NftUnpublish, *plan.NftUnwall, *plan.NameRemove, *plan.SystemdStop,
+	case *plan.CgroupRemove, *plan.LinkDelete, *plan.NftUnpublish, *plan.NftUnguard, *plan.NftUnwall, *plan.NameRemove, *plan.SystemdStop,
 		*plan.RootUnmount,
 		*plan.HostUnmount,
 		*plan.ResctrlRemove:

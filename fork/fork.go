@@ -304,7 +304,7 @@ func Undo(op plan.Op) error {
 		return systemd.Stop(op)
 	case *plan.ResctrlRemove:
 		return resctrl.Remove(op)
-	case *plan.LinkDelete, *plan.NftUnpublish, *plan.NftUnwall:
+	case *plan.LinkDelete, *plan.NftUnpublish, *plan.NftUnguard, *plan.NftUnwall:
 		return wire.Undo(op)
 	case *plan.RootUnmount:
 		return rootUnmount(op)
@@ -465,7 +465,8 @@ func (x *execution) host(op plan.Op) error {
 	case *plan.NameRemove:
 		return Undo(o)
 	case *plan.LinkBridge, *plan.LinkVeth, *plan.LinkMove, *plan.LinkDelete, *plan.LinkAddress, *plan.RouteDefault, *plan.NftBridge,
-		*plan.NftPublish, *plan.NftUnpublish, *plan.NameListen, *plan.FirewallAccept, *plan.NftWall, *plan.NftUnwall:
+		*plan.NftPublish, *plan.NftUnpublish, *plan.NameListen, *plan.FirewallAccept,
+		*plan.NftGuard, *plan.NftUnguard, *plan.NftWall, *plan.NftUnwall:
 		if x.wire == nil {
 			x.wire = wire.Open(func() (int, error) {
 				if fd, ok := x.fds["ns:network"]; ok {

@@ -21,7 +21,7 @@ func Rewire(steps []plan.Step, netns int) error {
 		switch op := s.Op.(type) {
 		case *plan.NameAdd:
 			err = dns.Add(op.Dir, op.Owner, op.Names, parseAddrs(op.Addresses))
-		case *plan.NameRemove, *plan.LinkDelete, *plan.NftUnpublish, *plan.NftUnwall:
+		case *plan.NameRemove, *plan.LinkDelete, *plan.NftUnpublish, *plan.NftUnguard, *plan.NftUnwall:
 			err = Undo(op)
 		case *plan.WriteFile:
 			err = writeFile(op)

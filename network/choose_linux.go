@@ -86,7 +86,7 @@ func (s Store) open(name string, claim bool) (Network, error) {
 	if n.Internal {
 		n.Opened = nil // nothing comes in for it
 	}
-	subnet := n.IPv4().Prefix
+	subnet := n.primary().Prefix
 	fits := own >= 0 && subnet.IsValid()
 	if fits && overlaps(usedBy(routes, own), subnet) {
 		if fits, err = s.leased(name, subnet); err != nil {
@@ -100,6 +100,11 @@ func (s Store) open(name string, claim bool) (Network, error) {
 	}
 	if err != nil {
 		return n, err
+	}
+	if n.hasIPv6() && !n.Internal {
+		if err = s.forwarding6(c, &n, claim); err != nil {
+			return n, err
+		}
 	}
 	n.Beside, err = beside(n)
 	return n, err
@@ -175,7 +180,7 @@ func (s Store) choose(c *wire.Conn, n Network, claim bool) (Network, error) {
 			return n, err
 		}
 		if has.IsValid() {
-			n.Subnets = []Subnet{{Prefix: has, Gateway: has.Addr().Next()}}
+			n.setPrimary(Subnet{Prefix: has, Gateway: has.Addr().Next()})
 		}
 		if !free {
 			names = names[1:]
@@ -218,7 +223,7 @@ func (s Store) make(c *wire.Conn, n Network) (made bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if slices.ContainsFunc(others, func(o claimed) bool { return o.index < l.Index && o.subnet.Overlaps(n.IPv4().Prefix) }) {
+	if slices.ContainsFunc(others, func(o claimed) bool { return o.index < l.Index && o.subnet.Overlaps(n.primary().Prefix) }) {
 		return false, c.DeleteIndex(l.Index)
 	}
 	// Before the bridge is up: from then on packets could meet the rules of whoever had the name before.
@@ -262,7 +267,7 @@ func (s Store) lookAt(c *wire.Conn, n Network, before string, claim bool) (own i
 		case l.Kind != "bridge":
 			return -1, has, false, nil
 		case marked && s.owns(o, n):
-			if o.subnet != n.IPv4().Prefix {
+			if o.subnet != n.primary().Prefix {
 				has = o.subnet // the record is that of another state directory
 			}
 			return l.Index, has, true, nil
@@ -326,6 +331,9 @@ func (s Store) subnet(c *wire.Conn, n Network, own int) (Network, error) {
 	if used, err = s.recorded(n, used); err != nil {
 		return n, err
 	}
+	if err := s.subnet6(c, n, own, used); err != nil || n.NoIPv4 {
+		return n, err
+	}
 	if p := n.IPv4().Prefix; p.IsValid() {
 		keep := !overlaps(used, p)
 		if !keep && own >= 0 {
@@ -355,7 +363,7 @@ func (s Store) subnet(c *wire.Conn, n Network, own int) (Network, error) {
 	if !p.IsValid() {
 		return n, fmt.Errorf("no free subnet: write one to %s as {\"subnet\": \"A.B.C.D/N\"}", s.recordFile(n.Name))
 	}
-	n.Subnets = []Subnet{{Prefix: p, Gateway: p.Addr().Next()}}
+	n.setPrimary(Subnet{Prefix: p, Gateway: p.Addr().Next()})
 	return n, nil
 }
 

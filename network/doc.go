@@ -43,8 +43,8 @@
 //
 // # What containers can't reach
 //
-// The host's 127.0.0.0/8, although route_localnet is on for the bridge (CVE-2020-8558). The host's IPv6, and its routing by
-// router advertisements, because the bridge has no IPv6 (CVE-2020-13401). Nor do containers believe those of each other: their
+// The host's 127.0.0.0/8, although route_localnet is on for the bridge (CVE-2020-8558). The host's routing by router advertisements
+// (CVE-2020-13401): a bridge has no IPv6 or accept_ra off. Nor do containers believe those of each other: their
 // interfaces have no IPv6 where the network has none, and accept_ra off where it has. Neighbours of the host can't reach ports published
 // on 127.0.0.1, nor ports that aren't published, by routes of their own.
 //
@@ -65,9 +65,7 @@
 //
 // # What it refuses
 //
-// IPv6 on the bridge is not there yet, and publishing on an IPv6 address is an error. Nothing is in its way: a second table
-// of family ip6 with the same chains, a second address on bridge and container, and two more maps; a [Network] has a list of
-// subnets. Host addresses in PortRule are text, leases are named by address.
+// Publishing on ::1, whose answers the kernel takes from the loopback alone. Addresses of a version of IP that a network doesn't have.
 //
 // Start reading at [Network], [Steps] (driver.go: a driver is one function) and [Rules]; package wire does what they say.
 package network

@@ -3,6 +3,8 @@ package network
 import (
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 
 	"glassbox/plan"
 )
@@ -60,8 +62,11 @@ func (w *writer) connect(n Network, e Endpoint) error {
 // The firewall comes first, so that there is no moment in which packets are forwarded without it, and the published ports
 // come last, when somebody can answer.
 func bridge(n Network, e Endpoint, w *writer) {
-	from, subnet := w.origin("network"), n.IPv4()
-	w.add(&plan.NftBridge{Table: n.Table(), Bridge: n.Link, Subnet: subnet.Prefix.String(), Rules: Rules(n)}, from,
+	from := w.origin("network")
+	if e.MAC == "" {
+		e.MAC = macOf(e)
+	}
+	w.add(&plan.NftBridge{Table: n.Table(), Bridge: n.Link, Subnet: n.primary().Prefix.String(), Rules: Rules(n)}, from,
 		"The firewall of the bridge: containers leave with the host's address, only published ports are let in, and the host's own "+
 			"loopback stays out of reach.")
 	for _, op := range n.Beside {
@@ -78,31 +83,78 @@ func bridge(n Network, e Endpoint, w *writer) {
 			"Answers from the outside come in here and have to be forwarded to the bridge; this host forwards nothing else, so the switch "+
 				"for the whole host stays off and the firewall drops what isn't for the bridge.")
 	}
+	for _, setting := range n.Forward6 { // none, where the host is a router of IPv6
+		name, value, _ := strings.Cut(setting, "=")
+		w.add(&plan.WriteFile{Path: "/proc/sys/net/ipv6/conf/" + name, Value: value}, from,
+			"Packets of IPv6 have to be forwarded between the outside and the bridge; the firewall drops what comes in there and isn't for the "+
+				"bridge. Where the whole host becomes a router, it goes on listening to its own (accept_ra=2).")
+	}
+	if n.guarded() {
+		w.add(&plan.NftGuard{Table: n.Table(), Link: e.Link, MAC: e.MAC, Addresses: e.guarded()}, from,
+			"What comes out of this cable has the container's own addresses, or goes nowhere: it can't speak for the gateway or for another "+
+				"container (ARP, neighbour advertisements), nor send with their addresses.")
+	}
 	w.add(&plan.LinkVeth{
 		Name: e.Link, Peer: e.Interface, Bridge: n.Link, MAC: e.MAC, MTU: n.MTU, Hairpin: len(e.Ports) > 0, Isolated: n.Isolated,
 		Sysctls: append(guard(n, e), e.Sysctls...),
 	}, from, cable(n))
 	w.wall(n, e)
 	w.loopback(from)
-	w.add(&plan.LinkAddress{Link: e.Interface, Address: netip.PrefixFrom(e.IP, subnet.Prefix.Bits()).String()}, from,
-		"The container's address, leased from the bridge's subnet.")
-	if e.Default {
-		w.add(&plan.RouteDefault{Link: e.Interface, Via: subnet.Gateway.String()}, from,
-			"Everything beyond the subnet goes through the host.")
-	}
+	w.addresses(n, e, from)
 	if len(e.Ports) > 0 {
 		w.add(&plan.NftPublish{Table: n.Table(), Ports: rules(e)}, w.origin("publish"),
 			"Connections to these ports of the host are sent on to the container by the kernel itself; no process stands between.")
 	}
 }
 
+// addresses writes an endpoint's addresses and default routes.
+func (w *writer) addresses(n Network, e Endpoint, from string) {
+	for _, a := range e.Addresses() {
+		subnet := n.IPv4()
+		if a.Is6() {
+			subnet = n.IPv6()
+		}
+		w.add(&plan.LinkAddress{Link: e.Interface, Address: netip.PrefixFrom(a, subnet.Prefix.Bits()).String()}, from,
+			"The container's address, leased from the "+n.Driver+"'s subnet.")
+	}
+	for _, a := range e.LinkLocal {
+		bits := 16
+		if a.Is6() {
+			bits = 64
+		}
+		w.add(&plan.LinkAddress{Link: e.Interface, Address: netip.PrefixFrom(a, bits).String()}, from,
+			"A further address, for the container's direct neighbours alone.")
+	}
+	if !e.Default {
+		return
+	}
+	for _, subnet := range []Subnet{n.IPv4(), n.IPv6()} {
+		if subnet.Gateway.IsValid() {
+			w.add(&plan.RouteDefault{Link: e.Interface, Via: subnet.Gateway.String()}, from,
+				"Everything beyond the subnet goes through the host.")
+		}
+	}
+}
+
 // bridgeOf is the step that makes a network's bridge: when the network is made (Store.Open), and again where somebody removed it.
 func bridgeOf(n Network) *plan.LinkBridge {
-	return &plan.LinkBridge{Name: n.Link, Address: n.IPv4().withBits().String(), MTU: n.MTU, Sysctls: []string{
+	op := &plan.LinkBridge{Name: n.Link, MTU: n.MTU, Sysctls: []string{
 		"net/ipv4/conf/" + n.Link + "/forwarding=1",
 		"net/ipv4/conf/" + n.Link + "/route_localnet=1",
 		"net/ipv6/conf/" + n.Link + "/disable_ipv6=1",
 	}}
+	if s := n.IPv4(); s.Prefix.IsValid() {
+		op.Address = s.withBits().String()
+	}
+	if s := n.IPv6(); s.Prefix.IsValid() {
+		op.Address6 = s.withBits().String()
+		op.Sysctls[2] = "net/ipv6/conf/" + n.Link + "/disable_ipv6=0"
+		op.Sysctls = append(op.Sysctls, "net/ipv6/conf/"+n.Link+"/accept_ra=0")
+		if len(n.Opened6) > 0 && !slices.Contains(n.Forward6, "all/forwarding=1") {
+			op.Sysctls = append(op.Sysctls, "net/ipv6/conf/"+n.Link+"/force_forwarding=1")
+		}
+	}
+	return op
 }
 
 // guard are the settings by which a container doesn't believe what its neighbours say of the network: a router advertisement gives
@@ -111,7 +163,10 @@ func bridgeOf(n Network) *plan.LinkBridge {
 // the loopback interface keeps ::1.
 func guard(n Network, e Endpoint) []string {
 	if n.hasIPv6() {
-		return []string{"net/ipv6/conf/" + e.Interface + "/accept_ra=0"}
+		conf := "net/ipv6/conf/" + e.Interface
+		// The guard knows the link-local address that is made of the hardware address (addr_gen_mode 0), and that nobody else has it
+		// (accept_dad).
+		return []string{conf + "/disable_ipv6=0", conf + "/accept_ra=0", conf + "/addr_gen_mode=0", conf + "/accept_dad=0"}
 	}
 	return []string{"net/ipv6/conf/" + e.Interface + "/disable_ipv6=1"}
 }
@@ -145,11 +200,18 @@ func Loopback() []plan.Step {
 
 // rules gives the published ports of an endpoint as the plan has them.
 func rules(e Endpoint) []plan.PortRule {
-	out := make([]plan.PortRule, len(e.Ports))
-	for i, p := range e.Ports {
-		out[i] = plan.PortRule{Proto: p.Proto, HostPort: p.HostPort, ContainerIP: e.IP.String(), ContainerPort: p.ContainerPort}
-		if p.HostIP.IsValid() {
-			out[i].HostIP = p.HostIP.String()
+	var out []plan.PortRule
+	for _, p := range e.Ports {
+		for _, to := range e.Addresses() {
+			r := plan.PortRule{Proto: p.Proto, HostPort: p.HostPort, ContainerIP: to.String(), ContainerPort: p.ContainerPort}
+			switch {
+			case p.HostIP.IsValid() && p.HostIP.Is4() != to.Is4():
+				continue
+			case p.HostIP == netip.IPv6Unspecified(): // every address, of IPv6 alone
+			case p.HostIP.IsValid():
+				r.HostIP = p.HostIP.String()
+			}
+			out = append(out, r)
 		}
 	}
 	return out

@@ -22,6 +22,11 @@ func (s Store) leases(network string) string { return filepath.Join(s.State, net
 // Lease gives a container an address of the network's first subnet of IPv4: want, if valid, else the next free one after the address
 // leased last, so that an address isn't used again at once. A container that has the wanted address already keeps it.
 func (s Store) Lease(n Network, containerID string, want netip.Addr) (netip.Addr, error) {
+	return s.lease(n, n.IPv4(), containerID, want)
+}
+
+// lease gives an address of one of the network's subnets.
+func (s Store) lease(n Network, subnet Subnet, containerID string, want netip.Addr) (netip.Addr, error) {
 	if containerID == "" {
 		return netip.Addr{}, errors.New("lease: no container id")
 	}
@@ -30,8 +35,7 @@ func (s Store) Lease(n Network, containerID string, want netip.Addr) (netip.Addr
 		return netip.Addr{}, fmt.Errorf("lease: %w", err)
 	}
 	defer unlock()
-	subnet := n.IPv4()
-	first, last := subnet.Prefix.Masked().Addr().Next(), wire.Broadcast(subnet.Prefix).Prev()
+	first, last := subnet.Prefix.Masked().Addr().Next(), lastOf(subnet.Prefix).Prev() // of IPv6, too, where neither is anybody's need
 	if want.IsValid() {
 		// Network, broadcast and the gateway are nobody's: a container with the gateway's address would take the others off the network.
 		if want.Less(first) || last.Less(want) || want == subnet.Gateway {
@@ -55,7 +59,7 @@ func (s Store) Lease(n Network, containerID string, want netip.Addr) (netip.Addr
 		if a := r.Masked().Addr(); first.Less(a) {
 			first = a
 		}
-		if a := wire.Broadcast(r); a.Less(last) {
+		if a := lastOf(r); a.Less(last) {
 			last = a
 		}
 	}
@@ -64,6 +68,9 @@ func (s Store) Lease(n Network, containerID string, want netip.Addr) (netip.Addr
 		reserved[a] = true
 	}
 	hint := filepath.Join(s.State, n.Name, "last")
+	if subnet.Prefix.Addr().Is6() {
+		hint += "6"
+	}
 	data, _ := os.ReadFile(hint) // whatever is wrong with it, the search starts somewhere
 	// The file is written over in place (see writeHint): after a shorter address the rest of a longer one may follow.
 	line, _, _ := strings.Cut(string(data), "\n")
@@ -94,6 +101,18 @@ func (s Store) Lease(n Network, containerID string, want netip.Addr) (netip.Addr
 		}
 	}
 	return netip.Addr{}, fmt.Errorf("lease: all addresses of %s are taken: %w", subnet.Prefix, unix.EADDRNOTAVAIL)
+}
+
+// lastOf is the last address of a subnet.
+func lastOf(p netip.Prefix) netip.Addr {
+	if p.Addr().Is4() {
+		return wire.Broadcast(p)
+	}
+	a := p.Masked().Addr().As16()
+	for i := p.Bits(); i < 128; i++ {
+		a[i/8] |= 0x80 >> (i % 8)
+	}
+	return netip.AddrFrom16(a)
 }
 
 // take makes the link that is a lease. The directory is made when it is missing, which is once after a boot.
@@ -132,7 +151,11 @@ func (s Store) makeDir(network string) error {
 func writeHint(name string, a netip.Addr) {
 	fd, err := unix.Open(name, unix.O_WRONLY|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
 	if err == nil {
-		_, _ = unix.Write(fd, fmt.Appendf(nil, "%-15s\n", a))
+		width := len("255.255.255.255")
+		if a.Is6() {
+			width = 39
+		}
+		_, _ = unix.Write(fd, fmt.Appendf(nil, "%-*s\n", width, a))
 		unix.Close(fd)
 	}
 }

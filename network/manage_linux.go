@@ -59,6 +59,11 @@ func (s Store) Create(n Network) (_ Network, err error) {
 	for i := range n.Subnets {
 		n.Subnets[i].Fixed = true
 	}
+	if n.WantIPv6 && !n.hasIPv6() {
+		if err := s.choose6(&n); err != nil {
+			return n, fmt.Errorf("network %s: %w", n.Name, err)
+		}
+	}
 	unlockConfig, err := lock(s.Config)
 	if err != nil {
 		return n, err
@@ -105,6 +110,9 @@ func (n *Network) check() error {
 			}
 		}
 	}
+	if n.NoIPv4 && (n.IPv4().Prefix.IsValid() || !n.WantIPv6 && !n.hasIPv6()) {
+		return fmt.Errorf("network %s: IPv4 or IPv6 must be enabled, and a subnet of IPv4 goes with IPv4", n.Name)
+	}
 	return n.readOptions()
 }
 
@@ -117,6 +125,10 @@ func (s *Subnet) check() error {
 	switch {
 	case a.Is4() && s.Prefix.Bits() > 30:
 		return fmt.Errorf("invalid subnet %s: it has no room for a router and a container: at most /30", s.Prefix)
+	case a.Is6() && s.Prefix.Bits() > 126:
+		return fmt.Errorf("invalid subnet %s: it has no room for a router and a container: at most /126", s.Prefix)
+	case a.IsLinkLocalUnicast():
+		return fmt.Errorf("invalid subnet %s: each link has those addresses: choose another one", s.Prefix)
 	case a.IsMulticast() || a.IsLoopback() || a.IsUnspecified() || s.Prefix.Bits() == 0:
 		return fmt.Errorf("invalid subnet %s: no host can have an address there", s.Prefix)
 	case s.Gateway.IsValid() && !s.Prefix.Contains(s.Gateway):
@@ -140,6 +152,10 @@ const (
 	optionHostIP     = "com.docker.network.bridge.host_binding_ipv4"
 	optionMTU        = "com.docker.network.driver.mtu"
 	optionPrefix     = "com.docker.network.container_iface_prefix"
+	optionMode4      = "com.docker.network.bridge.gateway_mode_ipv4"
+	optionMode6      = "com.docker.network.bridge.gateway_mode_ipv6"
+	// optionGuard lets containers send with addresses that aren't theirs: virtual addresses that wander, routers, machines of their own.
+	optionGuard = "glassbox.source_guard"
 )
 
 // readOptions reads what was asked for with --opt.
@@ -155,15 +171,27 @@ func (n *Network) readOptions() error {
 				return fail("a name of a link, of at most 15 letters, digits, dots, _ and -")
 			}
 			n.Link = value
-		case optionICC, optionMasquerade:
+		case optionICC, optionMasquerade, optionGuard:
 			on, err := strconv.ParseBool(value)
 			if err != nil {
 				return fail("true or false")
 			}
-			if key == optionICC {
+			switch key {
+			case optionICC:
 				n.Isolated = !on
+			case optionGuard:
+				n.Open = !on
+			default:
+				n.Routed = n.Routed || !on
+			}
+		case optionMode4, optionMode6:
+			if value != "nat" && value != "routed" {
+				return fail("nat or routed")
+			}
+			if key == optionMode4 {
+				n.Routed = n.Routed || value == "routed"
 			} else {
-				n.Routed = !on
+				n.Routed6 = value == "routed"
 			}
 		case optionHostIP:
 			ip, err := netip.ParseAddr(value)
@@ -183,7 +211,7 @@ func (n *Network) readOptions() error {
 			}
 		default:
 			return fmt.Errorf("network %s: unknown option %s: want one of %s", n.Name, key, strings.Join([]string{
-				optionName, optionICC, optionMasquerade, optionHostIP, optionMTU, optionPrefix,
+				optionName, optionICC, optionMasquerade, optionHostIP, optionMTU, optionPrefix, optionMode4, optionMode6, optionGuard,
 			}, ", "))
 		}
 	}

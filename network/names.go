@@ -47,19 +47,22 @@ func (w *writer) name(s Store, id string, n Network, e Endpoint, origin string) 
 		return
 	}
 	var addrs []string
-	for _, a := range e.addresses() {
+	for _, a := range e.Addresses() {
 		addrs = append(addrs, a.String())
 	}
 	w.add(&plan.NameAdd{Dir: s.NamesDir(n.Name), Owner: id, Names: e.Names, Addresses: addrs}, origin,
 		"Containers of the network find this one by its names, before it has made its first step and until it ends.")
 }
 
-// addresses are those that an endpoint has.
-func (e Endpoint) addresses() []netip.Addr {
-	if e.IP.IsValid() {
-		return []netip.Addr{e.IP}
+// Addresses are those that an endpoint has.
+func (e Endpoint) Addresses() []netip.Addr {
+	var out []netip.Addr
+	for _, a := range []netip.Addr{e.IP, e.IP6} {
+		if a.IsValid() {
+			out = append(out, a)
+		}
 	}
-	return nil
+	return out
 }
 
 // Resolver writes the file by which a container's supervisor knows what to answer: see dns.ParseConfig. servers are those that the user

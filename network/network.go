@@ -36,6 +36,9 @@ type Network struct {
 	// Internal networks have no way out, and nobody asks the outside for names on their behalf.
 	Internal bool `json:"internal,omitempty"`
 	Isolated bool `json:"isolated,omitempty"` // the containers of a bridge can't reach each other
+	NoIPv4   bool `json:"noIPv4,omitempty"`   // its containers have addresses of IPv6 alone
+	Open     bool `json:"open,omitempty"`     // its containers may send frames with any address (see guarded)
+	Routed6  bool `json:"routed6,omitempty"`  // the same for IPv6 alone
 	Routed   bool `json:"routed,omitempty"`   // packets leave with the containers' addresses, not the host's
 	FixedMTU int  `json:"mtu,omitempty"`      // bytes; 0: that of the host's way out
 	// Egress and Ingress are the walls of containers that have none of their own: see container.ParseDoor.
@@ -44,12 +47,16 @@ type Network struct {
 	// HostIP is where ports are published that are published on no address. Zero: on all.
 	HostIP netip.Addr `json:"hostIP,omitzero"`
 
+	WantIPv6 bool `json:"-"` // for Create: with a subnet of IPv6, chosen where none is given
+
 	// What follows is no property of the network but of the host at the moment, found when the network was opened.
 
 	MTU int `json:"-"` // bytes; 0: the kernel's own
 	// Opened are the interfaces to the outside that glassbox has to switch forwarding on for, because the host is no router
 	// (net.ipv4.ip_forward is 0). Empty where it is one.
 	Opened []string `json:"-"`
+	// Opened6 are the same for IPv6, and Forward6 are the settings that switch it on: see forwarding6.
+	Opened6, Forward6 []string `json:"-"`
 	// Uplinks are the interfaces that lead to the outside: those that the host has routes over, but for bridges of others.
 	Uplinks []string `json:"-"`
 	// Beside are the chains of other firewalls that would drop the network's packets, with what lets it through.
@@ -87,8 +94,31 @@ func (n Network) IPv4() Subnet {
 	return Subnet{}
 }
 
-func (n Network) hasIPv6() bool {
-	return slices.ContainsFunc(n.Subnets, func(s Subnet) bool { return s.Prefix.Addr().Is6() })
+// IPv6 is the same of IPv6.
+func (n Network) IPv6() Subnet {
+	for _, s := range n.Subnets {
+		if s.Prefix.Addr().Is6() {
+			return s
+		}
+	}
+	return Subnet{}
+}
+
+func (n Network) hasIPv6() bool { return n.IPv6().Prefix.IsValid() }
+
+// primary is the subnet that a bridge is marked with: that of IPv4 where there is one.
+func (n Network) primary() Subnet {
+	if s := n.IPv4(); s.Prefix.IsValid() || !n.NoIPv4 {
+		return s
+	}
+	return n.IPv6()
+}
+
+// setPrimary gives a network another subnet in the place of its primary one.
+func (n *Network) setPrimary(s Subnet) {
+	old := n.primary().Prefix
+	n.Subnets = slices.DeleteFunc(slices.Clone(n.Subnets), func(o Subnet) bool { return o.Prefix == old })
+	n.Subnets = slices.Insert(n.Subnets, 0, s)
 }
 
 // Table is the name of the network's nft table, of family ip.
@@ -186,8 +216,8 @@ func parseRecord(name string, data []byte) (Network, error) {
 	for i := range n.Subnets {
 		s := &n.Subnets[i]
 		// A /31 has no room for a router and a container.
-		if !s.Prefix.IsValid() || !s.Prefix.Addr().Is4() || s.Prefix.Bits() > 30 {
-			return n, fmt.Errorf("subnet %q: want IPv4 in CIDR form, at most /30", s.Prefix)
+		if !s.Prefix.IsValid() || s.Prefix.Addr().BitLen()-s.Prefix.Bits() < 2 {
+			return n, fmt.Errorf("subnet %q: want CIDR form, with room for two addresses (/30, /126)", s.Prefix)
 		}
 		s.Prefix = s.Prefix.Masked()
 		if !s.Gateway.IsValid() {
@@ -270,7 +300,7 @@ const (
 )
 
 func (s Store) owner(n Network) owner {
-	return owner{n.Name, n.IPv4().Prefix, n.ID[:min(len(n.ID), ownerID)], s.Config, s.State}
+	return owner{n.Name, n.primary().Prefix, n.ID[:min(len(n.ID), ownerID)], s.Config, s.State}
 }
 
 // String is never longer than the kernel takes: what is too long for it or holds blanks is given by its hash.

@@ -10,7 +10,8 @@ import (
 
 // Plug writes what connects a container that runs already to one more network, r.Networks[0], as its i-th cable. With out, the network
 // becomes its way to the rest of the world, which it must have lacked. The address is leased until Release.
-func (s Store) Plug(r Request, i int, out, resolves bool, origin string) (_ *Wiring, err error) {
+// Where replace is set, too, it has one, which gives way.
+func (s Store) Plug(r Request, i int, out, replace, resolves bool, origin string) (_ *Wiring, err error) {
 	w := &Wiring{store: s, containerID: r.Container}
 	defer func() {
 		if err != nil {
@@ -31,15 +32,20 @@ func (s Store) Plug(r Request, i int, out, resolves bool, origin string) (_ *Wir
 		steps.name(s, r.Container, n, e, origin)
 	}
 	w.Steps = steps.steps
+	for _, step := range w.Steps {
+		if op, ok := step.Op.(*plan.RouteDefault); ok {
+			op.Replace = replace
+		}
+	}
 	return w, nil
 }
 
 // Plugged is what the steps of a plan made of one endpoint.
 type Plugged struct {
-	Steps   []int // their numbers, counted from 0
-	Veth    *plan.LinkVeth
-	Address netip.Addr
-	Default bool
+	Steps     []int // their numbers, counted from 0
+	Veth      *plan.LinkVeth
+	Addresses []netip.Addr
+	Default   bool
 }
 
 // PluggedInto finds the steps that connect a container to a network whose bridge is link.
@@ -66,13 +72,21 @@ func PluggedInto(p *plan.Plan, n Network, names string) (Plugged, bool) {
 		case *plan.LinkAddress:
 			if out.Veth != nil && op.Link == out.Veth.Peer {
 				out.Steps = append(out.Steps, i)
-				if p, err := netip.ParsePrefix(op.Address); err == nil && !out.Address.IsValid() {
-					out.Address = p.Addr()
+				if p, err := netip.ParsePrefix(op.Address); err == nil && !p.Addr().IsLinkLocalUnicast() {
+					out.Addresses = append(out.Addresses, p.Addr())
 				}
 			}
 		case *plan.RouteDefault:
 			if out.Veth != nil && op.Link == out.Veth.Peer {
 				out.Default, out.Steps = true, append(out.Steps, i)
+			}
+		case *plan.NftGuard:
+			if op.Table == n.Table() {
+				out.Steps = append(out.Steps, i)
+			}
+		case *plan.FirewallAccept:
+			if op.Link == n.Link {
+				out.Steps = append(out.Steps, i)
 			}
 		case *plan.NftPublish:
 			if op.Table == n.Table() {

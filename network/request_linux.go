@@ -13,7 +13,6 @@ import (
 	"glassbox/container"
 	"glassbox/dns"
 	"glassbox/plan"
-	"glassbox/wire"
 )
 
 // Request is what a container asks of its networks.
@@ -31,7 +30,8 @@ type Request struct {
 // Attachment is a network that a container is to be on. What is left out is chosen.
 type Attachment struct {
 	Network   string
-	IP        netip.Addr
+	IP, IP6   netip.Addr
+	LinkLocal []netip.Addr // further addresses, of 169.254.0.0/16 or fe80::/10
 	MAC       string
 	Interface string   // of the container
 	Aliases   []string // further names
@@ -75,6 +75,11 @@ func (s Store) Wire(r Request, lease bool, origin func(what string) string) (_ *
 	steps, resolves := &writer{}, false
 	for i := range w.Endpoints {
 		e, n, from := &w.Endpoints[i], networks[i], r.Networks[i].Origin
+		if i == out && len(r.Ports) > 0 {
+			if err := n.canPublish(*e, r.Ports); err != nil {
+				return nil, err
+			}
+		}
 		if i == out { // a port of the host can lead to one address only
 			e.Default, e.Ports = true, r.Ports
 			if n.HostIP.IsValid() {
@@ -103,16 +108,14 @@ func (s Store) Wire(r Request, lease bool, origin func(what string) string) (_ *
 	w.Steps = steps.steps
 	f := Files{Hostname: r.Hostname, Domainname: r.Domainname, Resolver: r.Resolver, Hosts: r.Hosts, OwnResolver: resolves}
 	if out >= 0 {
-		f.Gateway = networks[out].IPv4().Gateway
+		f.Gateway = networks[out].primary().Gateway
 	}
 	if resolves {
 		w.Resolver = append(s.Resolver(networks, r.Resolver.Servers), ResolverWalls(w.Steps)...)
 	}
 	for i, e := range w.Endpoints {
 		f.HostNetwork = f.HostNetwork || networks[i].Driver == Host
-		if e.IP.IsValid() {
-			f.IPs = append(f.IPs, e.IP)
-		}
+		f.IPs = append(f.IPs, e.Addresses()...)
 	}
 	w.Hosts, w.ResolvConf, err = f.Write()
 	return w, err
@@ -155,7 +158,9 @@ func (s Store) attach(r Request, a Attachment, i int, lease bool) (Network, Endp
 	if err != nil {
 		return n, Endpoint{}, err
 	}
-	e := Endpoint{Network: n.Name, Interface: a.Interface, Link: VethName(r.Container, i), IP: a.IP, MAC: a.MAC}
+	e := Endpoint{
+		Network: n.Name, Interface: a.Interface, Link: VethName(r.Container, i), IP: a.IP, IP6: a.IP6, LinkLocal: a.LinkLocal, MAC: a.MAC,
+	}
 	if e.wall, err = s.wallAt(r, n); err != nil {
 		return n, e, err
 	}
@@ -169,19 +174,33 @@ func (s Store) attach(r Request, a Attachment, i int, lease bool) (Network, Endp
 		// net.ipv4.conf.IFNAME.rp_filter: the dots are separators, but an interface's name may have some.
 		e.Sysctls = append(e.Sysctls, strings.ReplaceAll(strings.ReplaceAll(text, ".", "/"), "/IFNAME/", "/"+e.Interface+"/"))
 	}
-	subnet := n.IPv4()
-	switch {
-	case !subnet.Prefix.IsValid():
+	if len(n.Subnets) == 0 && n.Driver != Bridge {
 		return n, e, nil // a network without addresses
-	case lease:
-		if e.IP, err = s.Lease(n, r.Container, a.IP); err != nil {
-			return n, e, err
+	}
+	for _, family := range []struct {
+		subnet Subnet
+		ip     *netip.Addr
+		name   string
+	}{{n.IPv4(), &e.IP, "IPv4"}, {n.IPv6(), &e.IP6, "IPv6"}} {
+		switch {
+		case !family.subnet.Prefix.IsValid() && family.ip.IsValid():
+			return n, e, fmt.Errorf("network %s has no subnet of %s: %s can't be an address on it", n.Name, family.name, *family.ip)
+		case !family.subnet.Prefix.IsValid():
+		case lease:
+			got, err := s.lease(n, family.subnet, r.Container, *family.ip)
+			if err != nil {
+				if e.IP.IsValid() && family.ip != &e.IP {
+					_ = s.Release(n.Name, e.IP, r.Container)
+				}
+				return n, e, err
+			}
+			*family.ip = got
+		case !family.ip.IsValid():
+			*family.ip = family.subnet.Gateway.Next()
 		}
-	case !e.IP.IsValid():
-		e.IP = subnet.Gateway.Next()
 	}
 	if e.MAC == "" {
-		e.MAC = wire.MAC(e.IP)
+		e.MAC = macOf(e)
 	}
 	if named(n) {
 		e.Names = names(r, a)
@@ -199,6 +218,21 @@ func names(r Request, a Attachment) []string {
 		}
 	}
 	return out
+}
+
+// canPublish refuses a port on an address of a version of IP that the container doesn't have.
+func (n Network) canPublish(e Endpoint, ports []container.Port) error {
+	for _, p := range ports {
+		if p.HostIP == netip.IPv6Loopback() {
+			// rt6_need_strict in net/ipv6/route.c: an answer to ::1 has to come in by the loopback interface.
+			return fmt.Errorf("publish %s: the kernel takes no answer of a container for ::1: publish on 127.0.0.1", p)
+		}
+		if p.HostIP.IsValid() && !slices.ContainsFunc(e.Addresses(), func(a netip.Addr) bool { return a.Is4() == p.HostIP.Is4() }) {
+			return fmt.Errorf("publish %s: network %s has no addresses of that version of IP: make one with glassbox network create --ipv6",
+				p, n.Name)
+		}
+	}
+	return nil
 }
 
 // choosePorts chooses host ports where none are given. The supervisor takes the ports again; between now and then another program
@@ -264,8 +298,8 @@ func (f Files) Write() (hosts, resolvConf []byte, err error) {
 // Release gives the addresses back.
 func (w *Wiring) Release() {
 	for _, e := range w.Endpoints {
-		if e.IP.IsValid() {
-			_ = w.store.Release(e.Network, e.IP, w.containerID) // what can't be given back now, Repair finds: the container is gone
+		for _, a := range e.Addresses() {
+			_ = w.store.Release(e.Network, a, w.containerID) // what can't be given back now, Repair finds: the container is gone
 		}
 	}
 }

@@ -166,8 +166,8 @@ func wallRules(n Network, e Endpoint) []string {
 	f.cmd("delete table netdev %s", f.table) // what a killed start has left
 	f.cmd("add table netdev %s", f.table)
 	four := wallFamily{word: "ip", address: "ipv4_addr", icmp: "icmp", gateway: n.IPv4().Gateway}
-	six := wallFamily{word: "ip6", suffix: "6", address: "ipv6_addr", icmp: "ipv6-icmp", gateway: n.gateway6()}
-	for _, a := range e.addresses() {
+	six := wallFamily{word: "ip6", suffix: "6", address: "ipv6_addr", icmp: "ipv6-icmp", gateway: n.IPv6().Gateway}
+	for _, a := range e.Addresses() {
 		if a.Is4() {
 			four.own = append(four.own, a)
 		} else {
@@ -198,15 +198,6 @@ func wallRules(n Network, e Endpoint) []string {
 	f.rule("ether type ip6 jump in6")
 	f.rule("drop")
 	return f.lines
-}
-
-func (n Network) gateway6() netip.Addr {
-	for _, s := range n.Subnets {
-		if s.Prefix.Addr().Is6() {
-			return s.Gateway
-		}
-	}
-	return netip.Addr{}
 }
 
 func (f *wallWriter) sets(v wallFamily) {

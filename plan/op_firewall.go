@@ -6,7 +6,8 @@ import (
 
 // newFirewallOp makes an empty step of one of the kinds of this file, or nil: other people's firewalls.
 func newFirewallOp(kind string) Op {
-	if kind == "firewall-accept" {
+	switch kind {
+	case "firewall-accept":
 		return &FirewallAccept{}
 	}
 	return nil

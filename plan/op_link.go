@@ -29,10 +29,11 @@ func newLinkOp(kind string) Op {
 // LinkBridge makes a bridge on the host, with its address, unless it exists, and sets it up. It stays when the container goes:
 // other containers use it.
 type LinkBridge struct {
-	Name    string   `json:"name"`
-	Address string   `json:"address"` // of the bridge, as CIDR
-	MTU     int      `json:"mtu,omitempty"`
-	Sysctls []string `json:"sysctls,omitempty"` // "net/ipv4/conf/NAME/route_localnet=1", set when it is made
+	Name     string   `json:"name"`
+	Address  string   `json:"address,omitempty"` // of the bridge, as CIDR; empty: it has none of IPv4
+	MTU      int      `json:"mtu,omitempty"`
+	Address6 string   `json:"address6,omitempty"` // the same of IPv6
+	Sysctls  []string `json:"sysctls,omitempty"`  // "net/ipv4/conf/NAME/route_localnet=1", set when it is made
 }
 
 func (*LinkBridge) Kind() string { return "link-bridge" }
@@ -40,7 +41,11 @@ func (*LinkBridge) Kind() string { return "link-bridge" }
 func (*LinkBridge) Man() string { return "rtnetlink(7)" }
 
 func (o *LinkBridge) String() string {
-	return fmt.Sprintf("make bridge %s with %s unless it exists", o.Name, o.Address)
+	with := o.Address + prefix(" and ", o.Address6)
+	if o.Address == "" {
+		with = o.Address6
+	}
+	return fmt.Sprintf("make bridge %s with %s unless it exists", o.Name, with)
 }
 
 func (*LinkBridge) lanes() lanes { return hostLane }
@@ -151,6 +156,8 @@ func (o *LinkUp) String() string { return "set " + o.Link + " up" }
 type RouteDefault struct {
 	Link string `json:"link"`
 	Via  string `json:"via"`
+	// Replace takes the place of the default route that there is, of the same version of IP.
+	Replace bool `json:"replace,omitempty"`
 }
 
 func (*RouteDefault) Kind() string { return "route-default" }
@@ -158,6 +165,9 @@ func (*RouteDefault) Kind() string { return "route-default" }
 func (*RouteDefault) Man() string { return "rtnetlink(7)" }
 
 func (o *RouteDefault) String() string {
+	if o.Replace {
+		return "change the default route to one via " + o.Via
+	}
 	return "add default route via " + o.Via
 }
 

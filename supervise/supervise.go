@@ -301,6 +301,9 @@ func reservations(rules []plan.PortRule) []container.Port {
 	for i, r := range rules {
 		ports[i] = container.Port{HostPort: r.HostPort, ContainerPort: r.ContainerPort, Proto: r.Proto}
 		ports[i].HostIP, _ = netip.ParseAddr(r.HostIP)
+		if to, err := netip.ParseAddr(r.ContainerIP); err == nil && to.Is6() && r.HostIP == "" {
+			ports[i].HostIP = netip.IPv6Unspecified() // the entry for all addresses of IPv4 is another one
+		}
 	}
 	return ports
 }

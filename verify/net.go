@@ -94,8 +94,10 @@ func (v *view) bridge(o *plan.LinkBridge) Finding {
 	if !l.Up {
 		wrong = append(wrong, "it is down")
 	}
-	if p, err := netip.ParsePrefix(o.Address); err == nil && !slices.Contains(l.Addresses, p) {
-		wrong = append(wrong, "it has no address "+o.Address)
+	for _, text := range []string{o.Address, o.Address6} {
+		if p, err := netip.ParsePrefix(text); err == nil && !slices.Contains(l.Addresses, p) {
+			wrong = append(wrong, "it has no address "+text)
+		}
 	}
 	for _, set := range o.Sysctls {
 		key, want, _ := strings.Cut(set, "=")
@@ -110,7 +112,7 @@ func (v *view) bridge(o *plan.LinkBridge) Finding {
 	if len(wrong) > 0 {
 		return differs(hostLinks, o.String(), strings.Join(wrong, ", "), byHost())
 	}
-	return holds(hostLinks, fmt.Sprintf("bridge %s, up, %s", l.Name, o.Address))
+	return holds(hostLinks, strings.TrimSuffix(fmt.Sprintf("bridge %s, up, %s, %s", l.Name, o.Address, o.Address6), ", "))
 }
 
 func (v *view) veth(o *plan.LinkVeth) Finding {
@@ -247,7 +249,7 @@ func (v *view) defaultRoute(o *plan.RouteDefault) Finding {
 	}
 	l, found := find(v.net.inside, o.Link), []string{}
 	for _, r := range v.net.routes {
-		if !isDefault(r) || !r.Destination.Addr().Is4() {
+		if via, err := netip.ParseAddr(o.Via); err != nil || !isDefault(r) || r.Destination.Addr().Is4() != via.Is4() {
 			continue
 		}
 		if l != nil && r.Link == l.Index && r.Via.String() == o.Via {
@@ -303,6 +305,33 @@ func (v *view) table(o *plan.NftBridge) Finding {
 			others("somebody on the host did this, or a later container's start has renewed the rules because the host's interfaces have changed"))
 	}
 	return holds(where, fmt.Sprintf("%d lines", len(o.Rules)))
+}
+
+// guarded looks whether the bridge knows who is behind the container's port.
+func (v *view) guarded(o *plan.NftGuard) Finding {
+	where := "sets of table bridge " + o.Table + " (nf_tables)"
+	switch ok, known, err := wire.Guarded(o); {
+	case err != nil:
+		return failed(where, err)
+	case !known:
+		return unseen("this kernel has no tables of family bridge (CONFIG_NF_TABLES_BRIDGE): the container isn't kept from lying to its " +
+			"neighbours")
+	case !ok:
+		return missing(where, o.String(), byHost())
+	}
+	return holds(where, o.MAC+" with "+strings.Join(o.Addresses, ", "))
+}
+
+func (v *view) unguarded(o *plan.NftUnguard) Finding {
+	where := "sets of table bridge " + o.Table + " (nf_tables)"
+	ok, _, err := wire.Guarded(&plan.NftGuard{Table: o.Table, Link: o.Link, MAC: o.MAC, Addresses: o.Addresses})
+	if err != nil {
+		return failed(where, err)
+	}
+	if ok {
+		return differs(where, "no entries of "+o.Link, "they are there", byHost())
+	}
+	return holds(where, "no entries of it")
 }
 
 // letThrough looks whether the rules are in the other firewall.

@@ -236,6 +236,10 @@ func (v *view) step(i int) (Finding, bool) {
 		return v.noWall(o), true
 	case *plan.FirewallAccept:
 		return v.letThrough(o), true
+	case *plan.NftGuard:
+		return v.guarded(o), true
+	case *plan.NftUnguard:
+		return v.unguarded(o), true
 	case *plan.NameAdd:
 		return v.named(o), true
 	case *plan.NameRemove:

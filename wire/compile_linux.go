@@ -191,7 +191,6 @@ func (r *request) defineSet(table, name string, w []string) error {
 	r.str(unix.NFTA_SET_TABLE, table)
 	r.str(unix.NFTA_SET_NAME, name)
 	r.be32(unix.NFTA_SET_ID, r.n)
-	r.be32(unix.NFTA_SET_FLAGS, 0)
 	r.be32(unix.NFTA_SET_KEY_TYPE, keyType)
 	r.be32(unix.NFTA_SET_KEY_LEN, keyLen)
 	return nil

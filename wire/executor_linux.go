@@ -133,6 +133,18 @@ func (w *Executor) Do(op plan.Op) error {
 		return c.publish(op)
 	case *plan.NameListen:
 		return w.listen(op)
+	case *plan.NftGuard:
+		c, err := w.nftConn()
+		if err != nil {
+			return err
+		}
+		return c.guard(op)
+	case *plan.NftUnguard:
+		c, err := w.nftConn()
+		if err != nil {
+			return err
+		}
+		return c.unguard(op)
 	case *plan.FirewallAccept:
 		return w.accept(op)
 	case *plan.NftWall, *plan.NftUnwall:
@@ -154,7 +166,7 @@ func (w *Executor) Do(op plan.Op) error {
 	return fmt.Errorf("%s is no step of the network", op.Kind())
 }
 
-// Undo makes a LinkDelete or NftUnpublish, for which there is no child any more.
+// Undo makes a LinkDelete, NftUnpublish or NftUnguard, for which there is no child any more.
 func Undo(op plan.Op) error {
 	w := Open(nil)
 	defer w.Close()

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"strconv"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -122,6 +122,14 @@ func (c *Conn) Ports(master int) ([]Link, error) {
 
 // address is struct ifaddrmsg with the address.
 func (r *request) address(typ, flags uint16, index int, p netip.Prefix) {
+	if p.Addr().Is6() {
+		a := p.Addr().As16()
+		// Nobody else can have it: the guard of the bridge sees to that, and a container needn't wait a second to find it out.
+		r.message(typ, flags, unix.AF_INET6, byte(p.Bits()), unix.IFA_F_NODAD, 0, 0, 0, 0, 0)
+		binary.NativeEndian.PutUint32(r.b[len(r.b)-4:], uint32(index))
+		r.attr(unix.IFA_ADDRESS, a[:]...)
+		return
+	}
 	a := p.Addr().As4()
 	r.message(typ, flags, unix.AF_INET, byte(p.Bits()), 0, 0, 0, 0, 0, 0)
 	binary.NativeEndian.PutUint32(r.b[len(r.b)-4:], uint32(index))
@@ -138,11 +146,14 @@ type Address struct {
 	Prefix netip.Prefix
 }
 
-// addresses lists the IPv4 addresses of a link, of all links where index is 0.
-func (c *Conn) Addresses(index int) ([]Address, error) {
+// Addresses lists the IPv4 addresses of a link, of all links where index is 0.
+func (c *Conn) Addresses(index int) ([]Address, error) { return c.addressesOf(unix.AF_INET, index) }
+
+// addressesOf does the same of a family; of IPv6, those of global scope.
+func (c *Conn) addressesOf(family byte, index int) ([]Address, error) {
 	var out []Address
 	var r request
-	r.message(unix.RTM_GETADDR, unix.NLM_F_DUMP, unix.AF_INET, 0, 0, 0, 0, 0, 0, 0)
+	r.message(unix.RTM_GETADDR, unix.NLM_F_DUMP, family, 0, 0, 0, 0, 0, 0, 0)
 	binary.NativeEndian.PutUint32(r.b[len(r.b)-4:], uint32(index))
 	err := c.dump(&r, func() { out = out[:0] }, func(_ uint16, body []byte) error {
 		if a, ok := parseAddress(body); ok && (index == 0 || a.Index == index) {
@@ -154,10 +165,14 @@ func (c *Conn) Addresses(index int) ([]Address, error) {
 }
 
 func parseAddress(body []byte) (Address, bool) {
-	if len(body) < unix.SizeofIfAddrmsg || body[0] != unix.AF_INET {
+	if len(body) < unix.SizeofIfAddrmsg || body[0] != unix.AF_INET && body[0] != unix.AF_INET6 {
 		return Address{}, false
 	}
 	a := Address{Index: int(nativeU32(body[4:]))}
+	if body[0] == unix.AF_INET6 {
+		_, a.Prefix = anyAddress(body)
+		return a, a.Prefix.IsValid() && !a.Prefix.Addr().IsLinkLocalUnicast()
+	}
 	for typ, data := range attrs(body[unix.SizeofIfAddrmsg:]) {
 		if typ == unix.IFA_LOCAL && len(data) == 4 {
 			a.Prefix = netip.PrefixFrom(netip.AddrFrom4([4]byte(data)), int(body[1]))
@@ -175,16 +190,19 @@ type Route struct {
 }
 
 func parseRoute(body []byte) (Route, bool) {
-	if len(body) < unix.SizeofRtMsg || body[0] != unix.AF_INET {
+	if len(body) < unix.SizeofRtMsg || body[0] != unix.AF_INET && body[0] != unix.AF_INET6 {
 		return Route{}, false
 	}
 	r := Route{Table: uint32(body[4]), Type: body[7]}
-	dst := [4]byte{}
+	dst := netip.IPv4Unspecified()
+	if body[0] == unix.AF_INET6 {
+		dst = netip.IPv6Unspecified()
+	}
 	for typ, data := range attrs(body[unix.SizeofRtMsg:]) {
 		switch typ {
 		case unix.RTA_DST:
-			if len(data) == 4 {
-				dst = [4]byte(data)
+			if a, ok := netip.AddrFromSlice(data); ok && a.Is4() == dst.Is4() {
+				dst = a
 			}
 		case unix.RTA_TABLE:
 			r.Table = nativeU32(data)
@@ -201,15 +219,20 @@ func parseRoute(body []byte) (Route, bool) {
 			}
 		}
 	}
-	r.Destination = netip.PrefixFrom(netip.AddrFrom4(dst), int(body[1]))
+	r.Destination = netip.PrefixFrom(dst, int(body[1]))
 	return r, r.Destination.IsValid()
 }
 
-// routes lists the IPv4 routes of all tables.
-func (c *Conn) Routes() ([]Route, error) {
+// Routes lists the IPv4 routes of all tables.
+func (c *Conn) Routes() ([]Route, error) { return c.routes(unix.AF_INET) }
+
+// Routes6 lists those of IPv6.
+func (c *Conn) Routes6() ([]Route, error) { return c.routes(unix.AF_INET6) }
+
+func (c *Conn) routes(family byte) ([]Route, error) {
 	var out []Route
 	var r request
-	r.message(unix.RTM_GETROUTE, unix.NLM_F_DUMP, append([]byte{unix.AF_INET}, make([]byte, unix.SizeofRtMsg-1)...)...)
+	r.message(unix.RTM_GETROUTE, unix.NLM_F_DUMP, append([]byte{family}, make([]byte, unix.SizeofRtMsg-1)...)...)
 	err := c.dump(&r, func() { out = out[:0] }, func(_ uint16, body []byte) error {
 		if rt, ok := parseRoute(body); ok {
 			out = append(out, rt)
@@ -254,9 +277,9 @@ func (c *Conn) Forwarding() (all bool, dev map[int]bool, err error) {
 // ensureBridge makes the bridge, or makes an existing one what it should be, and returns its index. When nothing has changed it
 // costs two questions.
 func (c *Conn) EnsureBridge(op *plan.LinkBridge) (int, error) {
-	want, err := netip.ParsePrefix(op.Address)
-	if err != nil || !want.Addr().Is4() {
-		return 0, fmt.Errorf("address %q: want IPv4 in CIDR form", op.Address)
+	wanted, err := bridgeAddresses(op)
+	if err != nil {
+		return 0, err
 	}
 	if err := CheckName(op.Name); err != nil {
 		return 0, err
@@ -282,19 +305,23 @@ func (c *Conn) EnsureBridge(op *plan.LinkBridge) (int, error) {
 		}
 	}
 	have, err := c.Addresses(l.Index)
+	if err == nil && op.Address6 != "" {
+		var more []Address
+		more, err = c.addressesOf(unix.AF_INET6, l.Index)
+		have = append(have, more...)
+	}
 	if err != nil {
 		return 0, fmt.Errorf("addresses: %w", err)
 	}
 	var r request
-	found := false
 	for _, a := range have {
-		if a.Prefix == want {
-			found = true
+		if i := slices.Index(wanted, a.Prefix); i >= 0 {
+			wanted = slices.Delete(wanted, i, i+1)
 		} else { // of the subnet that the bridge had before
 			r.address(unix.RTM_DELADDR, unix.NLM_F_ACK, l.Index, a.Prefix)
 		}
 	}
-	if !found {
+	for _, want := range wanted {
 		r.address(unix.RTM_NEWADDR, unix.NLM_F_ACK|unix.NLM_F_CREATE|unix.NLM_F_REPLACE, l.Index, want)
 	}
 	if !l.Up {
@@ -312,9 +339,9 @@ func (c *Conn) EnsureBridge(op *plan.LinkBridge) (int, error) {
 // makeBridge makes a bridge, down and without its address, and writes a mark on it, if there is one. Its hardware address, which it has
 // from the beginning, tells its subnet before the mark does: the kernel takes no alias with a link that is made.
 func (c *Conn) MakeBridge(op *plan.LinkBridge, mark string) error {
-	want, err := netip.ParsePrefix(op.Address)
-	if err != nil || !want.Addr().Is4() {
-		return fmt.Errorf("address %q: want IPv4 in CIDR form", op.Address)
+	wanted, err := bridgeAddresses(op)
+	if err != nil {
+		return err
 	}
 	var r request
 	r.message(unix.RTM_NEWLINK, unix.NLM_F_ACK|unix.NLM_F_CREATE|unix.NLM_F_EXCL, ifinfo(0, 0, 0)...)
@@ -323,7 +350,7 @@ func (c *Conn) MakeBridge(op *plan.LinkBridge, mark string) error {
 		r.u32(unix.IFLA_MTU, uint32(op.MTU))
 	}
 	// A bridge without an address of its own takes one of its ports', and changes it as they come and go.
-	if mac, err := parseMAC(MAC(want.Addr())); err == nil {
+	if mac, err := parseMAC(MAC(wanted[0].Addr())); err == nil {
 		r.attr(unix.IFLA_ADDRESS, mac...)
 	}
 	r.nest(unix.IFLA_LINKINFO, func() { r.str(unix.IFLA_INFO_KIND, "bridge") })
@@ -331,6 +358,27 @@ func (c *Conn) MakeBridge(op *plan.LinkBridge, mark string) error {
 		return err
 	}
 	return c.Mark(op.Name, mark)
+}
+
+// bridgeAddresses are those of a step, that of IPv4 first.
+func bridgeAddresses(op *plan.LinkBridge) ([]netip.Prefix, error) {
+	var out []netip.Prefix
+	for _, a := range []struct {
+		text, version string
+	}{{op.Address, "IPv4"}, {op.Address6, "IPv6"}} {
+		if a.text == "" {
+			continue
+		}
+		p, err := netip.ParsePrefix(a.text)
+		if err != nil || p.Addr().Is4() != (a.version == "IPv4") {
+			return nil, fmt.Errorf("address %q: want %s in CIDR form", a.text, a.version)
+		}
+		out = append(out, p)
+	}
+	if len(out) == 0 {
+		return nil, errors.New("a bridge without an address")
+	}
+	return out, nil
 }
 
 // mark writes an alias on a link.
@@ -492,8 +540,8 @@ func (c *Conn) up(op *plan.LinkAddress) (int, error) {
 		return 0, c.do(&r, nil)
 	}
 	p, err := netip.ParsePrefix(op.Address)
-	if err != nil || !p.Addr().Is4() {
-		return 0, fmt.Errorf("address %q: want IPv4 in CIDR form", op.Address)
+	if err != nil {
+		return 0, fmt.Errorf("address %q: want CIDR form", op.Address)
 	}
 	l, err := c.Link(op.Link, 0)
 	if err != nil {
@@ -506,8 +554,8 @@ func (c *Conn) up(op *plan.LinkAddress) (int, error) {
 
 func (c *Conn) defaultRoute(op *plan.RouteDefault, index int) error {
 	via, err := netip.ParseAddr(op.Via)
-	if err != nil || !via.Is4() {
-		return fmt.Errorf("via %q: want an IPv4 address", op.Via)
+	if err != nil {
+		return fmt.Errorf("via %q: want an IP address", op.Via)
 	}
 	if index == 0 {
 		l, err := c.Link(op.Link, 0)
@@ -516,47 +564,20 @@ func (c *Conn) defaultRoute(op *plan.RouteDefault, index int) error {
 		}
 		index = l.Index
 	}
-	a := via.As4()
+	a, family := via.AsSlice(), byte(unix.AF_INET)
+	if via.Is6() {
+		family = unix.AF_INET6
+	}
+	flags := uint16(unix.NLM_F_EXCL)
+	if op.Replace {
+		flags = unix.NLM_F_REPLACE
+	}
 	var r request
-	r.message(unix.RTM_NEWROUTE, unix.NLM_F_ACK|unix.NLM_F_CREATE|unix.NLM_F_EXCL,
-		unix.AF_INET, 0, 0, 0, unix.RT_TABLE_MAIN, unix.RTPROT_BOOT, unix.RT_SCOPE_UNIVERSE, unix.RTN_UNICAST, 0, 0, 0, 0)
-	r.attr(unix.RTA_GATEWAY, a[:]...)
+	r.message(unix.RTM_NEWROUTE, unix.NLM_F_ACK|unix.NLM_F_CREATE|flags,
+		family, 0, 0, 0, unix.RT_TABLE_MAIN, unix.RTPROT_BOOT, unix.RT_SCOPE_UNIVERSE, unix.RTN_UNICAST, 0, 0, 0, 0)
+	r.attr(unix.RTA_GATEWAY, a...)
 	r.u32(unix.RTA_OIF, uint32(index))
 	return c.do(&r, nil)
-}
-
-// checkName keeps to what the kernel takes as a name of a link, and to what is safe in a path and in a rule.
-func CheckName(s string) error {
-	if s == "" || len(s) >= unix.IFNAMSIZ || s == "." || s == ".." {
-		return fmt.Errorf("link name %q: want 1 to 15 bytes", s)
-	}
-	for _, c := range []byte(s) {
-		if c <= ' ' || c == '/' || c == ':' || c == '"' || c == '\\' || c == '%' || c >= 0x7f {
-			return fmt.Errorf("link name %q: invalid character %q", s, c)
-		}
-	}
-	return nil
-}
-
-func parseMAC(s string) ([]byte, error) {
-	mac := make([]byte, 0, 6)
-	for i := 0; i < len(s); i += 3 {
-		if i+2 > len(s) || i+2 < len(s) && s[i+2] != ':' {
-			break
-		}
-		n, err := strconv.ParseUint(s[i:i+2], 16, 8)
-		if err != nil {
-			break
-		}
-		mac = append(mac, byte(n))
-	}
-	if len(mac) != 6 || len(s) != 17 {
-		return nil, fmt.Errorf("hardware address %q: want six bytes like 02:42:ac:1e:00:02", s)
-	}
-	if mac[0]&1 != 0 {
-		return nil, fmt.Errorf("hardware address %q is a multicast address", s)
-	}
-	return mac, nil
 }
 
 // lastAddr is the broadcast address of a subnet.

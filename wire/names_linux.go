@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -60,6 +61,16 @@ func (w *Executor) listen(op *plan.NameListen) (err error) {
 
 // sendRules sends lines of nft(8) in one transaction.
 func (c *Conn) sendRules(table string, lines []string) error {
+	err := c.sendAll(table, lines)
+	ofBridge := func(line string) bool { w := tokens(line); return len(w) > 2 && w[2] == FamilyBridge }
+	if noFamily(err) && slices.ContainsFunc(lines, ofBridge) {
+		// A kernel without CONFIG_NF_TABLES_BRIDGE: containers aren't kept from lying to their neighbours, as with other engines.
+		return c.sendAll(table, slices.DeleteFunc(slices.Clone(lines), ofBridge))
+	}
+	return err
+}
+
+func (c *Conn) sendAll(table string, lines []string) error {
 	r := request{b: make([]byte, 0, 16<<10)}
 	r.begin()
 	if err := r.compile(table, lines); err != nil {
