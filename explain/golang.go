@@ -57,7 +57,7 @@ const (
 )
 
 // MaxGo is how long a Go program that explains a plan may be, in lines. One with very many mounts, devices or variables has longer lines.
-const MaxGo = 250
+const MaxGo = 260
 
 // lineWidth is how long a line may be, about, if there is room for as many lines as that makes; what is data has one line.
 const lineWidth = 143
@@ -544,10 +544,6 @@ func (g *golang) around() (before, after []string) {
 			after = append(after, "exec.Command("+strings.Join(g.lits([]string{"ip", "link", "del", "dev", o.Name}), ", ")+").Run()")
 		case *plan.NftUnwall:
 			after = append(after, "exec.Command("+strings.Join(g.lits([]string{"nft", "delete", "table", "netdev", o.Table}), ", ")+").Run()")
-		case *plan.NftUnguard:
-			for _, line := range guardCommands("delete", o.Table, o.Link, o.MAC, o.Addresses) {
-				after = append(after, "exec.Command("+strings.Join(g.lits([]string{"sh", "-c", line}), ", ")+").Run()")
-			}
 		case *plan.NftUnpublish:
 			for _, name := range []string{"published", "published_on"} {
 				var keys []string

@@ -43,7 +43,13 @@ func (g *goStep) network(op plan.Op) (goLine, bool) {
 			items = append(items, `"nsenter --net=/proc/"+pid+`+g.lit("/ns/net sysctl -qew "+strings.ReplaceAll(set, "/", ".")))
 		}
 		return goLine{fn: "run", items: append([]string{`""`}, items...), fixed: 1, join: true}, true
-	case *plan.LinkMove, *plan.FirewallAccept, *plan.NftGuard, *plan.NftWall:
+	case *plan.NftGuard:
+		if !plainWords(append([]string{o.Table, o.Link, o.MAC}, o.Addresses...)...) || strings.ContainsAny(o.Table+o.Link+o.MAC, "`\"") {
+			return g.none()
+		}
+		g.use("run")
+		return g.text("run(`" + strings.Join(guardLines("add", o.Table, o.Link, o.MAC, o.Addresses), "\n") + "`, \"nft -f -\")")
+	case *plan.LinkMove, *plan.FirewallAccept, *plan.NftWall:
 		if line, ok := g.script(o); ok {
 			return line, true
 		}
@@ -140,49 +146,72 @@ func (g *golang) inside(commands ...string) (goLine, bool) {
 	return goLine{fn: "run", items: items, fixed: 1, join: true}, true
 }
 
-// nftBlocks writes commands that make a table in the shorter form of nft(8), in which a table is a block. Commands that have another
-// form stay as they are.
+// nftBlocks writes commands that make tables of one name in the shorter form of nft(8), in which a table is a block. Commands that have
+// another form stay as they are.
 func nftBlocks(rules []string, width int) string {
-	var order []string // chains and maps
-	blocks, table, flush := map[string][]string{}, "", false
+	type block struct {
+		order []string // chains, sets and maps
+		lines map[string][]string
+		flush bool
+	}
+	var families []string
+	blocks, table := map[string]*block{}, ""
 	for _, r := range rules {
 		words := strings.Fields(r)
+		if len(words) < 4 {
+			return strings.Join(rules, "\n")
+		}
+		b := blocks[words[2]]
+		if b == nil {
+			b = &block{lines: map[string][]string{}}
+			blocks[words[2]] = b
+			families = append(families, words[2])
+		}
 		switch {
-		case len(words) == 4 && (words[0] == "add" || words[0] == "flush") && words[1] == "table":
-			table, flush = words[3], flush || words[0] == "flush"
-		case len(words) > 5 && words[0] == "add" && (words[1] == "map" || words[1] == "chain") && words[3] == table && words[5] == "{":
+		case len(words) == 4 && (words[0] == "add" || words[0] == "flush") && words[1] == "table" && (table == "" || table == words[3]):
+			table, b.flush = words[3], b.flush || words[0] == "flush"
+		case len(words) > 5 && words[0] == "add" && slices.Contains([]string{"map", "set", "chain"}, words[1]) &&
+			words[3] == table && words[5] == "{":
 			name := words[1] + " " + words[4]
-			order = append(order, name)
-			blocks[name] = append(blocks[name], strings.TrimSuffix(strings.TrimSuffix(strings.Join(words[6:len(words)-1], " "), ";"), " "))
+			b.order = append(b.order, name)
+			b.lines[name] = append(b.lines[name], strings.TrimSuffix(strings.TrimSuffix(strings.Join(words[6:len(words)-1], " "), ";"), " "))
 		case len(words) == 5 && words[0] == "add" && words[1] == "chain" && words[3] == table:
-			order = append(order, "chain "+words[4])
-			blocks["chain "+words[4]] = []string{}
-		case len(words) > 5 && words[0] == "add" && words[1] == "rule" && words[3] == table && blocks["chain "+words[4]] != nil:
-			blocks["chain "+words[4]] = append(blocks["chain "+words[4]], strings.Join(words[5:], " "))
+			b.order = append(b.order, "chain "+words[4])
+			b.lines["chain "+words[4]] = []string{}
+		case len(words) > 5 && words[0] == "add" && words[1] == "rule" && words[3] == table && b.lines["chain "+words[4]] != nil:
+			b.lines["chain "+words[4]] = append(b.lines["chain "+words[4]], strings.Join(words[5:], " "))
 		default:
 			return strings.Join(rules, "\n")
 		}
 	}
-	out := fmt.Sprintf("table ip %s {", table)
-	if flush {
-		out = fmt.Sprintf("add table ip %s; flush table ip %s; ", table, table) + out
-	}
-	lines, line := []string{}, out
+	var lines []string
+	line := ""
 	add := func(word string) {
-		if len(line)+1+len(word) > width {
+		if line != "" && len(line)+1+len(word) > width {
 			lines, line = append(lines, line), word
 			return
 		}
-		line += " " + word
+		line = strings.TrimPrefix(line+" "+word, " ")
 	}
-	for _, name := range order {
-		add(name + " {")
-		for _, b := range blocks[name] {
-			add(b + ";")
+	for _, family := range families {
+		b := blocks[family]
+		if b.flush {
+			add(fmt.Sprintf("add table %s %s; flush table %s %s;", family, table, family, table))
 		}
-		add("};")
+		add(fmt.Sprintf("table %s %s {", family, table))
+		for _, name := range b.order {
+			add(name + " {")
+			for _, l := range b.lines[name] {
+				add(l + ";")
+			}
+			add("};")
+		}
+		if family == families[len(families)-1] {
+			add("}")
+		} else {
+			add("};")
+		}
 	}
-	add("}")
 	return strings.Join(append(lines, line), "\n")
 }
 

@@ -18,7 +18,7 @@ import (
 // inNoProgram are the kinds of steps that a Go program says it hasn't got.
 func inNoProgram() []string {
 	return []string{
-		"cgroup-remove", "link-delete", "nft-unpublish",
+		"cgroup-remove", "link-delete", "nft-unpublish", "nft-unguard", "nft-guard", "firewall-accept",
 		"nft-unwall", "pidfd_open", "user-namespace", "adopt", "time-offsets", "open-console", "bind-console",
 		"send-fd", "send-listener", "copy-up", "open-dir", "hook", "move-root", "root-mount", "root-unmount", "chroot", "set_mempolicy",
 		"sched_setaffinity", "systemd-scope", "systemd-set", "systemd-attach", "systemd-stop",

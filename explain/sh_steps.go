@@ -402,17 +402,26 @@ func (s *shell) commands(op plan.Op) ([]string, bool) {
 
 // guardCommands fill the sets of a bridge's guard, or empty them.
 func guardCommands(verb, table, link, mac string, addresses []string) []string {
-	port := `"` + clean(link) + `"`
-	add := func(set, key string) string {
-		return "nft " + verb + " element bridge " + quote(table) + " " + set + " " + quote("{ "+key+" }")
+	lines := guardLines(verb, table, link, mac, addresses)
+	for i, l := range lines {
+		lines[i] = "nft " + quote(l)
 	}
-	lines := []string{add("ports", port)}
+	return lines
+}
+
+// guardLines are the same as commands of nft(8).
+func guardLines(verb, table, link, mac string, addresses []string) []string {
+	port := `"` + clean(link) + `"`
+	line := func(set, key string) string {
+		return verb + " element bridge " + clean(table) + " " + set + " { " + key + " }"
+	}
+	lines := []string{line("ports", port)}
 	for _, a := range addresses {
 		set := "own"
 		if strings.Contains(a, ":") {
 			set = "own6"
 		}
-		lines = append(lines, add(set, port+" . "+clean(mac)+" . "+clean(a)))
+		lines = append(lines, line(set, port+" . "+clean(mac)+" . "+clean(a)))
 	}
 	return lines
 }

@@ -308,8 +308,8 @@ func TestRecord(t *testing.T) {
 	}
 	for text, want := range map[string]string{
 		`{"version":2}`:                           "newer glassbox",
-		`{"subnet":"10.0.0.0/31"}`:                "at most /30",
-		`{"subnet":"fd00::/64"}`:                  "want IPv4",
+		`{"subnet":"10.0.0.0/31"}`:                "room for two addresses",
+		`{"subnet":"fd00::/127"}`:                 "room for two addresses",
 		`{"version":1,"link":"a b"}`:              "invalid character",
 		`{"version":1,"link":"0123456789abcdef"}`: "1 to 15 bytes",
 		`{"version":1,"subnets":[{"subnet":"10.0.0.0/24","gateway":"10.0.1.1"}]}`: "is not in",
