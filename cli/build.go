@@ -178,6 +178,7 @@ func buildFlags(fs *pflag.FlagSet, w *build.Words) {
 	fs.StringVar(&w.Progress, "progress", w.Progress, "How progress is shown: "+strings.Join(build.Progresses(), ", "))
 	fs.BoolVarP(&w.Quiet, "quiet", "q", false, "Print the image's ID and nothing else")
 	fs.StringVar(&w.MetadataFile, "metadata-file", "", "Write what the build answers into a JSON `file`")
+	fs.StringVar(&w.Trace, "trace", "", "Write into a `file` where the time went, and which steps came from the cache")
 	fs.StringVar(&w.IIDFile, "iidfile", "", "Write the image's ID into a `file`")
 }
 

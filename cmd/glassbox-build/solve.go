@@ -13,16 +13,19 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/docker/cli/cli/config"
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
+	gatewayapi "github.com/moby/buildkit/frontend/gateway/pb"
 	"github.com/moby/buildkit/session/auth/authprovider"
 	"github.com/moby/buildkit/session/secrets/secretsprovider"
 	"github.com/moby/buildkit/session/sshforward/sshprovider"
 	"github.com/moby/buildkit/solver/errdefs"
 	"github.com/moby/buildkit/util/progress/progressui"
+	digest "github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 
 	"glassbox/build"
@@ -49,7 +52,9 @@ func solve(ctx context.Context, p place, r *build.Request) (err error) {
 		return err
 	}
 	var resp *client.SolveResponse
-	ch := make(chan *client.SolveStatus)
+	ch, shown := make(chan *client.SolveStatus), make(chan *client.SolveStatus)
+	table := &timeTable{began: time.Now(), rows: map[digest.Digest]*timeRow{}}
+	go table.tee(ch, shown)
 	eg, solving := errgroup.WithContext(ctx)
 	eg.Go(func() error {
 		var err error
@@ -58,10 +63,16 @@ func solve(ctx context.Context, p place, r *build.Request) (err error) {
 	})
 	eg.Go(func() error {
 		// Not the group's context: what has been told so far is printed to its end also where the build fails.
-		_, err := display.UpdateFrom(context.WithoutCancel(ctx), ch)
+		_, err := display.UpdateFrom(context.WithoutCancel(ctx), shown)
 		return err
 	})
-	if err := eg.Wait(); err != nil {
+	err = eg.Wait()
+	if r.Trace != "" {
+		if terr := table.writeFile(r.Trace); terr != nil && err == nil {
+			return terr
+		}
+	}
+	if err != nil {
 		return failure(ctx, err)
 	}
 	return finish(r, resp)
@@ -365,6 +376,11 @@ func failure(ctx context.Context, err error) error {
 	}
 	for _, s := range errdefs.Sources(err) {
 		s.Print(os.Stderr)
+	}
+	var exit *gatewayapi.ExitError
+	if errors.As(err, &exit) {
+		return fmt.Errorf("failed to build: %w\nhint: glassbox explain build, with the same words, lists the steps, with --run N the plan of one",
+			err)
 	}
 	return fmt.Errorf("failed to build: %w", err)
 }
