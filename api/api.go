@@ -20,11 +20,13 @@ import (
 	"net/http"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"glassbox/docker"
 	"glassbox/engine"
+	"glassbox/policy"
 )
 
 // Versions of the API that are spoken: the oldest that Docker's own clients still speak, and that of the types.
@@ -40,6 +42,10 @@ type Config struct {
 	Log      *slog.Logger // what goes wrong in the server itself
 	// Builder answers what `docker build` sends. Nil: there is none, and clients are told so.
 	Builder http.Handler
+	// Policy says what may be asked for; nil: everything. Decisions gets a line of JSON for each request that makes or changes something, or
+	// is refused.
+	Policy    *policy.Policy
+	Decisions io.Writer
 }
 
 // Server answers the API's requests. It is an http.Handler.
@@ -48,7 +54,11 @@ type Server struct {
 	insecure []string
 	log      *slog.Logger
 	builder  http.Handler
+	policy   *policy.Policy
 	mux      *http.ServeMux
+
+	decisions io.Writer
+	logging   sync.Mutex // of decisions
 
 	execs    execs
 	attached attached
@@ -60,7 +70,10 @@ type Server struct {
 
 // New makes a server of an open engine.
 func New(c Config) *Server {
-	s := &Server{engine: c.Engine, insecure: c.Insecure, log: c.Log, builder: c.Builder, mux: http.NewServeMux(), began: time.Now()}
+	s := &Server{
+		engine: c.Engine, insecure: c.Insecure, log: c.Log, builder: c.Builder, policy: c.Policy,
+		decisions: c.Decisions, mux: http.NewServeMux(), began: time.Now(),
+	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -131,6 +144,9 @@ func (s *Server) stream(pattern string, do handler) { s.add(pattern, 0, do) }
 const maxBody = 4 << 20
 
 func (s *Server) add(pattern string, limit int64, do handler) {
+	if s.policy != nil {
+		do = s.guarded(pattern, do)
+	}
 	s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 		v, _ := r.Context().Value(versionKey{}).(version)
 		if limit > 0 {

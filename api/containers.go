@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/moby/moby/api/types/container"
@@ -10,6 +11,7 @@ import (
 	containers "glassbox/container"
 	"glassbox/docker"
 	"glassbox/engine"
+	"glassbox/policy"
 )
 
 func (q *request) id() string { return q.PathValue("id") }
@@ -31,6 +33,9 @@ func (q *request) list() error {
 	out, err := q.s.engine.List(q.Context(), o)
 	if err != nil {
 		return err
+	}
+	if p := q.s.policy; p != nil {
+		out = slices.DeleteFunc(out, func(c docker.Summary) bool { return c.HostConfig.Annotations[policy.Annotation] != p.Name })
 	}
 	if out == nil {
 		out = []docker.Summary{}
@@ -149,6 +154,11 @@ func (q *request) update() error {
 	for f := range w.Flags {
 		if !allowed[f] {
 			return invalid("--%s can't be changed once a container is made", f)
+		}
+	}
+	if p := q.s.policy; p != nil {
+		if why := p.JudgeUpdate(&w); len(why) > 0 {
+			return q.forbid(why...)
 		}
 	}
 	u, err := q.s.engine.Update(q.Context(), q.id(), w)

@@ -60,6 +60,11 @@ func (q *request) create() error {
 	if err != nil {
 		return err
 	}
+	if q.s.policy != nil {
+		if err := q.permit(o); err != nil {
+			return err
+		}
+	}
 	c, err := q.s.engine.Create(q.Context(), *o)
 	if err != nil {
 		return err

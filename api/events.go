@@ -119,6 +119,9 @@ func (q *request) getEvents() error {
 	enc := json.NewEncoder(q.streamed(media))
 	enc.SetEscapeHTML(false)
 	tell := func(e event.Event) error {
+		if q.s.policy != nil && !q.s.seesEvent(q.Context(), &e) {
+			return nil
+		}
 		if !filter.Match(e) || !until.IsZero() && time.Unix(0, e.TimeNano).After(until) {
 			return nil
 		}

@@ -123,6 +123,9 @@ func (q *request) execCreate() error {
 	if len(e.request.Cmd) == 0 {
 		return invalid("No exec command specified")
 	}
+	if q.s.policy != nil && e.request.Privileged {
+		return q.forbid("--privileged gives away the host")
+	}
 	var err error
 	if e.keys, err = engine.ParseDetachKeys(e.request.DetachKeys); err != nil {
 		return err

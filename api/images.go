@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -62,6 +63,9 @@ func (q *request) images() error {
 	}
 	out := []any{}
 	for _, i := range list {
+		if q.s.policy != nil && !q.s.policy.AllowsImage(i.RepoTags...) {
+			continue
+		}
 		i.SharedSize, i.Containers = -1, -1
 		if n, ok := shared[i.ID]; ok {
 			i.SharedSize = n
@@ -98,6 +102,11 @@ var errNoPage = &statusError{http.StatusNotFound, "page not found"}
 // imageGet answers GET /images/{name}/json, history and get.
 func (q *request) imageGet() error {
 	name, verb := split(q.PathValue("rest"))
+	if q.s.policy != nil && name != "" {
+		if err := q.permitImage(name, verb); err != nil {
+			return err
+		}
+	}
 	switch {
 	case name == "":
 		return errNoPage
@@ -266,6 +275,9 @@ func (q *request) registryAuth() (*image.Auth, error) {
 // pull answers POST /images/create: a pull, or with fromSrc an import.
 func (q *request) pull() error {
 	if src := q.query("fromSrc"); src != "" {
+		if q.s.policy != nil {
+			return q.forbid("images may be pulled, and not be made of archives")
+		}
 		return q.importImage(src)
 	}
 	from := q.query("fromImage")
@@ -275,6 +287,9 @@ func (q *request) pull() error {
 	name, err := q.named(from)
 	if err != nil {
 		return err
+	}
+	if p := q.s.policy; p != nil && !p.AllowsImage(name, from) {
+		return q.forbid(fmt.Sprintf("image %s: allowed are %s", name, strings.Join(p.Images, ", ")))
 	}
 	p, err := q.platform()
 	if err != nil {

@@ -24,6 +24,9 @@ func (q *request) networks() error {
 	}
 	out := []any{}
 	for _, n := range list {
+		if q.s.policy != nil && !q.s.seesNetwork(n) {
+			continue
+		}
 		out = append(out, q.version.network(n))
 	}
 	return q.json(out)
@@ -100,6 +103,9 @@ func (q *request) createNetwork() error {
 			o.Aux = append(append(o.Aux, pairs(c.AuxiliaryAddresses)...), pairs(c.AuxAddress)...)
 		}
 	}
+	if err := q.permitNetwork(&o); err != nil {
+		return err
+	}
 	n, err := q.s.engine.NetworkCreate(q.Context(), o)
 	if err != nil {
 		return err
@@ -146,6 +152,9 @@ func (q *request) connect() error {
 	if body.Container == "" {
 		return invalid("container is missing")
 	}
+	if err := q.permitContainer(&body.Container, len(o.Options) > 0); err != nil {
+		return err
+	}
 	if err := q.s.engine.NetworkConnect(context.WithoutCancel(q.Context()), q.id(), body.Container, o); err != nil {
 		return forbidden(err)
 	}
@@ -169,6 +178,9 @@ func (q *request) disconnect() error {
 	}
 	if body.Container == "" {
 		return invalid("container is missing")
+	}
+	if err := q.permitContainer(&body.Container, false); err != nil {
+		return err
 	}
 	if err := q.s.engine.NetworkDisconnect(context.WithoutCancel(q.Context()), q.id(), body.Container, body.Force); err != nil {
 		return forbidden(err)

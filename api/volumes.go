@@ -2,11 +2,13 @@ package api
 
 import (
 	"net/http"
+	"slices"
 
 	"github.com/moby/moby/api/types/volume"
 
 	"glassbox/docker"
 	"glassbox/engine"
+	"glassbox/policy"
 )
 
 // volumes answers GET /volumes.
@@ -18,6 +20,9 @@ func (q *request) volumes() error {
 	list, err := q.s.engine.Volumes(q.Context(), filters)
 	if err != nil {
 		return err
+	}
+	if p := q.s.policy; p != nil {
+		list = slices.DeleteFunc(list, func(v docker.Volume) bool { return v.Labels[policy.Label] != p.Name })
 	}
 	return q.json(struct {
 		Volumes  []docker.Volume
@@ -34,9 +39,11 @@ func (q *request) createVolume() error {
 	if body.ClusterVolumeSpec != nil {
 		return noSwarm(q)
 	}
-	v, _, err := q.s.engine.CreateVolume(q.Context(), engine.VolumeOptions{
-		Name: body.Name, Driver: body.Driver, Labels: body.Labels, Options: body.DriverOpts,
-	})
+	o := engine.VolumeOptions{Name: body.Name, Driver: body.Driver, Labels: body.Labels, Options: body.DriverOpts}
+	if err := q.permitVolume(&o); err != nil {
+		return err
+	}
+	v, _, err := q.s.engine.CreateVolume(q.Context(), o)
 	if err != nil {
 		return err
 	}

@@ -16,7 +16,7 @@ const apiProgram = "glassbox-api"
 
 func (a *app) serveCommand() *cobra.Command {
 	var hosts, insecure []string
-	var group, ca, cert, key string
+	var group, ca, cert, key, policy, policyLog string
 	var idle time.Duration
 	cmd := &cobra.Command{
 		Use:   "serve [OPTIONS]",
@@ -28,6 +28,7 @@ is root alone; --group names a group that may, too. Over TCP other hosts are let
 		Example: `  glassbox serve
   glassbox serve -H unix:///run/glassbox.sock --group docker
   docker context create glassbox --docker host=unix:///run/glassbox.sock
+  glassbox serve -H unix:///run/agent.sock --policy agent.json --policy-log agent.log
   glassbox serve -H tcp://127.0.0.1:2375
   glassbox serve -H tcp://0.0.0.0:2376 --tlscacert ca.pem --tlscert cert.pem --tlskey key.pem`,
 		Args: noArgs,
@@ -42,7 +43,14 @@ is root alone; --group names a group that may, too. Over TCP other hosts are let
 			for _, r := range insecure {
 				args = append(args, "--insecure-registry", r)
 			}
-			for _, f := range []struct{ flag, value string }{{"group", group}, {"tlscacert", ca}, {"tlscert", cert}, {"tlskey", key}} {
+			for _, f := range []struct{ flag, value string }{
+				{"group", group},
+				{"tlscacert", ca},
+				{"tlscert", cert},
+				{"tlskey", key},
+				{"policy", policy},
+				{"policy-log", policyLog},
+			} {
 				if f.value != "" {
 					args = append(args, "--"+f.flag, f.value)
 				}
@@ -71,6 +79,8 @@ is root alone; --group names a group that may, too. Over TCP other hosts are let
 	fs.StringVar(&ca, "tlscacert", "", "Authority `file` that clients' certificates come from")
 	fs.StringVar(&cert, "tlscert", "", "Certificate `file` of the server")
 	fs.StringVar(&key, "tlskey", "", "Key `file` of the server")
+	fs.StringVar(&policy, "policy", "", "Policy `file` that says what may be asked for through the socket (docs/policy.md)")
+	fs.StringVar(&policyLog, "policy-log", "", "Where its decisions are written, a line of JSON each (`file`; default standard error)")
 	fs.DurationVar(&idle, "idle", 0, "End after this time without a client (default never; 1m with fd://)")
 	a.insecureFlag(fs, &insecure)
 	return cmd

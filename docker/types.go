@@ -376,7 +376,8 @@ type Summary struct {
 
 // SummaryHostConfig is the part of HostConfig in a list.
 type SummaryHostConfig struct {
-	NetworkMode string `json:",omitempty"`
+	NetworkMode string            `json:",omitempty"`
+	Annotations map[string]string `json:",omitempty"`
 }
 
 // SummaryNetworks is the part of NetworkSettings in a list.

@@ -18,6 +18,7 @@ import (
 
 	"glassbox/api"
 	"glassbox/engine"
+	"glassbox/policy"
 )
 
 func main() {
@@ -29,7 +30,7 @@ func main() {
 
 // run serves as the arguments say: those of `glassbox serve`, whose help is there, too.
 func run(args []string) error {
-	var root, state, runtime string
+	var root, state, runtime, policyFile, policyLog string
 	var insecure []string
 	var o api.ListenOptions
 	var debug bool
@@ -45,6 +46,8 @@ func run(args []string) error {
 	fs.StringVar(&o.Cert, "tlscert", "", "")
 	fs.StringVar(&o.Key, "tlskey", "", "")
 	fs.DurationVar(&o.Idle, "idle", -1, "")
+	fs.StringVar(&policyFile, "policy", "", "")
+	fs.StringVar(&policyLog, "policy-log", "", "")
 	fs.StringArrayVar(&insecure, "insecure-registry", nil, "")
 	if err := fs.Parse(args); err != nil {
 		if errors.Is(err, pflag.ErrHelp) {
@@ -54,6 +57,9 @@ func run(args []string) error {
 	}
 	if fs.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q: see glassbox serve --help", fs.Arg(0))
+	}
+	if policyFile != "" && len(o.Hosts) == 0 {
+		return errors.New("--policy: give the socket that it is for: -H unix://PATH")
 	}
 	if len(o.Hosts) == 0 {
 		o.Hosts = []string{"unix://" + strings.TrimSuffix(state, "/") + ".sock"}
@@ -71,8 +77,27 @@ func run(args []string) error {
 		}
 		runtime = filepath.Join(filepath.Dir(self), "glassbox-runtime")
 	}
-	e, err := engine.Open(engine.Config{Root: root, State: state, Runtime: runtime})
-	if err != nil {
+	c := api.Config{Insecure: insecure}
+	if policyFile != "" {
+		text, err := os.ReadFile(policyFile)
+		if err != nil {
+			return err
+		}
+		if c.Policy, err = policy.Parse(text); err != nil {
+			return fmt.Errorf("%s: %w", policyFile, err)
+		}
+		c.Decisions = os.Stderr
+		if policyLog != "" {
+			f, err := os.OpenFile(policyLog, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			c.Decisions = f
+		}
+	}
+	var err error
+	if c.Engine, err = engine.Open(engine.Config{Root: root, State: state, Runtime: runtime}); err != nil {
 		return err
 	}
 	level := slog.LevelWarn
@@ -87,5 +112,6 @@ func run(args []string) error {
 			fmt.Fprintln(os.Stderr, "listening on "+a)
 		}
 	}
-	return api.New(api.Config{Engine: e, Insecure: insecure, Log: log}).Serve(ctx, o)
+	c.Log = log
+	return api.New(c).Serve(ctx, o)
 }

@@ -1,0 +1,154 @@
+// Package policy says what may be asked for through a socket of the API that is handed out: to a CI job, a test, an agent.
+//
+// Its one idea: everything is refused that isn't allowed. A container is judged by what it is ([container.Config]), in which all spellings
+// of a request have become one; a field that this package doesn't know, because it was added later, is refused, too. A refusal is a sentence
+// that names the flag.
+//
+// It is pure: what the host has at a path is asked by the caller ([Ask]). It refuses a policy that it doesn't wholly understand.
+// Start reading at [Policy], then [Policy.Judge].
+package policy
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"glassbox/container"
+)
+
+// Kinds of requests that can be allowed.
+const (
+	Read       = "read"       // look at what is the socket's own
+	Containers = "containers" // make, start, stop, change and remove them
+	Exec       = "exec"       // run commands in them
+	Files      = "files"      // copy files into them
+	Networks   = "networks"   // make and remove networks
+	Volumes    = "volumes"    // make and remove volumes
+	Pull       = "pull"       // fetch images
+)
+
+// Kinds are all of them.
+func Kinds() []string { return []string{Read, Containers, Exec, Files, Networks, Volumes, Pull} }
+
+// Annotation marks a container that was made through a socket with a policy, whose name is its value. An image can't set it.
+const Annotation = "glassbox.policy"
+
+// Label marks networks and volumes in the same way.
+const Label = "glassbox.policy"
+
+// Policy is what a socket allows. The zero value allows nothing.
+type Policy struct {
+	Version  int      `json:"version"` // 1
+	Name     string   `json:"name"`    // of what is made through it: letters, digits, dashes
+	Requests []string `json:"requests"`
+	// Images are names that may be run and pulled, * stands for any part: "golang:*", "registry.lan:5000/team/*".
+	Images []string `json:"images,omitempty"`
+	Paths  []Path   `json:"paths,omitempty"` // of the host, that may be mounted
+	// Networks are those of the host that may be used: bridge, none, or names. Those made through the socket may be, anyway.
+	Networks     []string `json:"networks,omitempty"`
+	Publish      []string `json:"publish,omitempty"`      // addresses of the host on which ports may be published
+	Capabilities []string `json:"capabilities,omitempty"` // that may be added
+	Limits       Limits   `json:"limits,omitzero"`
+}
+
+// Path is a path of the host.
+type Path struct {
+	Path string `json:"path"`
+	// Write lets containers write to it. Then it is mounted whole or not at all: below a directory that a container may write to,
+	// it could exchange what is to be mounted for a link to elsewhere.
+	Write bool `json:"write,omitempty"`
+}
+
+// Limits are the most of each container, and what one gets that asks for none. Zero: no limit is demanded.
+type Limits struct {
+	Memory     int64   `json:"memory,omitempty"` // bytes
+	CPUs       float64 `json:"cpus,omitempty"`
+	Pids       int64   `json:"pids,omitempty"`
+	Containers int     `json:"containers,omitempty"` // how many there may be at a time
+}
+
+// Parse reads a policy, and says what in it means nothing.
+func Parse(data []byte) (*Policy, error) {
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	var p Policy
+	if err := dec.Decode(&p); err != nil {
+		return nil, fmt.Errorf("policy: %w", err)
+	}
+	if dec.More() {
+		return nil, fmt.Errorf("policy: something follows it")
+	}
+	if p.Version != 1 {
+		return nil, fmt.Errorf("policy: version %d is unknown: want 1", p.Version)
+	}
+	if p.Name == "" || strings.Trim(p.Name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") != "" {
+		return nil, fmt.Errorf("policy: name %q: want letters, digits, dashes", p.Name)
+	}
+	for _, r := range p.Requests {
+		if !slices.Contains(Kinds(), r) {
+			return nil, fmt.Errorf("policy: requests: %q is unknown: want some of %s", r, strings.Join(Kinds(), ", "))
+		}
+	}
+	for _, f := range p.Paths {
+		if !path.IsAbs(f.Path) || path.Clean(f.Path) != f.Path || f.Path == "/" {
+			return nil, fmt.Errorf("policy: path %q: want an absolute one without . and .., and not /", f.Path)
+		}
+	}
+	for _, f := range p.Paths {
+		for _, own := range []string{"/run", "/var", "/proc", "/sys", "/dev", "/boot", "/etc"} {
+			if f.Path == own || (own == "/proc" || own == "/sys" || own == "/dev") && strings.HasPrefix(f.Path, own+"/") {
+				return nil, fmt.Errorf("policy: path %s: sockets of engines, or the kernel itself, would be given away with it", f.Path)
+			}
+		}
+	}
+	for i, c := range p.Capabilities {
+		full, err := container.ParseCapability(c)
+		if err != nil || full == "CAP_ALL" {
+			return nil, fmt.Errorf("policy: capability %q: want the name of one", c)
+		}
+		p.Capabilities[i] = full
+	}
+	if slices.ContainsFunc(p.Networks, func(n string) bool { return n == "host" || strings.HasPrefix(n, "container:") }) {
+		return nil, fmt.Errorf("policy: networks: the host's can't be given away")
+	}
+	if l := p.Limits; l.Memory < 0 || l.CPUs < 0 || l.Pids < 0 || l.Containers < 0 {
+		return nil, fmt.Errorf("policy: limits: a number is negative")
+	}
+	return &p, nil
+}
+
+// Allows reports whether a kind of requests is allowed.
+func (p *Policy) Allows(kind string) bool { return slices.Contains(p.Requests, kind) }
+
+// AllowsImage reports whether an image may be run, or pulled, by one of its names.
+func (p *Policy) AllowsImage(names ...string) bool {
+	for _, name := range names {
+		for _, pattern := range p.Images {
+			if matches(pattern, name) || !strings.Contains(name, "@") && matches(pattern, strings.TrimSuffix(name, ":latest")) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// matches compares a name with a pattern, in which * stands for any text.
+func matches(pattern, name string) bool {
+	first, rest, any := strings.Cut(pattern, "*")
+	if !any {
+		return pattern == name
+	}
+	name, ok := strings.CutPrefix(name, first)
+	if !ok {
+		return false
+	}
+	for i := 0; i <= len(name); i++ {
+		if matches(rest, name[i:]) {
+			return true
+		}
+	}
+	return false
+}
