@@ -17,7 +17,8 @@ import (
 	"glassbox/policy"
 )
 
-// kinds says to which kind of a policy an endpoint belongs. One that isn't here is refused where there is a policy: what is added later, too.
+// kinds says to which kind of a policy an endpoint belongs. One that isn't here is refused where there is a policy, and so is what is
+// added later.
 func kinds() map[string]string {
 	return map[string]string{
 		"GET /_ping": policy.Read, "GET /version": policy.Read, "GET /info": policy.Read, "GET /events": policy.Read,

@@ -47,11 +47,11 @@ func guardedHouse(t *testing.T) (h *house, project, docs string, decisions *byte
 	return h, project, docs, decisions
 }
 
-// TestHostile is a client that tries to get at the host, and at what others have: nothing of it is done, and each attempt is written down.
-func TestHostile(t *testing.T) {
-	h, project, docs, decisions := guardedHouse(t)
-	type attempt struct{ method, path, body string }
-	var all []attempt
+// attempt is a request of a hostile client.
+type attempt struct{ method, path, body string }
+
+// attempts are containers that would get at the host.
+func attempts(h *house, project, docs string) (all []attempt) {
 	host := func(fields string) {
 		all = append(all, attempt{"POST", "/containers/create", `{"Image":"box","HostConfig":{` + fields + `}}`})
 	}
@@ -141,6 +141,11 @@ func TestHostile(t *testing.T) {
 	host(`"PortBindings":{"80/tcp":[{"HostPort":"8080"}]}`)
 	host(`"PortBindings":{"80/tcp":[{"HostIp":"192.0.2.2","HostPort":"8080"}]}`)
 	host(`"PublishAllPorts":true`)
+	return all
+}
+
+// more are requests of other kinds.
+func more(h *house) (all []attempt) {
 	add := func(method, path, body string) { all = append(all, attempt{method, path, body}) }
 	add("POST", "/containers/create", `{"Image":"nosuch"}`)
 	add("POST", "/v1.24/containers/create", `{"Image":"box","HostConfig":{"Privileged":true}}`)
@@ -191,7 +196,13 @@ func TestHostile(t *testing.T) {
 	add("POST", "/volumes/create", `{"Name":"x1","DriverOpts":{"type":"none","o":"bind","device":"/"}}`)
 	add("POST", "/volumes/create", `{"Name":"x1","Labels":{"glassbox.policy":"other"}}`)
 	add("POST", "/volumes/create", `{"Name":"vol"}`)
+	return all
+}
 
+// TestHostile is a client that tries to get at the host, and at what others have: nothing of it is done, and each attempt is written down.
+func TestHostile(t *testing.T) {
+	h, project, docs, decisions := guardedHouse(t)
+	all := append(attempts(h, project, docs), more(h)...)
 	before := h.files(t)
 	for _, a := range all {
 		code, text := h.ask(t, a.method, a.path, a.body)

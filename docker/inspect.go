@@ -384,7 +384,8 @@ func Summarize(
 ) Summary {
 	out := Summary{
 		ID: c.ID, Names: []string{"/" + c.Name}, Image: c.ImageName(), ImageID: c.ImageID, Command: Quoted(c.Args()), Created: c.Created.Unix(),
-		Ports: PortRules(ports), Labels: c.Labels(), State: s.Status, Status: Status(s, health, now), HostConfig: SummaryHostConfig{c.Network(), c.Config.Annotations},
+		Ports: PortRules(ports), Labels: c.Labels(), State: s.Status, Status: Status(s, health, now),
+		HostConfig:      SummaryHostConfig{c.Network(), c.Config.Annotations},
 		NetworkSettings: SummaryNetworks{endpoints(c, networks)}, Mounts: mounts(c, dir),
 	}
 	return out

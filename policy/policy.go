@@ -1,8 +1,8 @@
 // Package policy says what may be asked for through a socket of the API that is handed out: to a CI job, a test, an agent.
 //
-// Its one idea: everything is refused that isn't allowed. A container is judged by what it is ([container.Config]), in which all spellings
-// of a request have become one; a field that this package doesn't know, because it was added later, is refused, too. A refusal is a sentence
-// that names the flag.
+// Its one idea: everything is refused that isn't allowed. A container is judged by what it is ([container.Config]), in which all
+// spellings of a request have become one; a field that this package doesn't know, because it was added later, is refused, too. A refusal
+// is a sentence that names the flag.
 //
 // It is pure: what the host has at a path is asked by the caller ([Ask]). It refuses a policy that it doesn't wholly understand.
 // Start reading at [Policy], then [Policy.Judge].
