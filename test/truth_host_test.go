@@ -93,7 +93,9 @@ func hostWants(p *plan.Plan, i int) []want {
 		var wants []want
 		for _, r := range o.Rules {
 			words := strings.Fields(r)
-			kind := map[string]string{"add table": "0", "flush table": "8", "add map": "9", "add chain": "3", "add rule": "6"}[words[0]+" "+words[1]]
+			kind := map[string]string{
+				"add table": "0", "flush table": "8", "add map": "9", "add set": "9", "add chain": "3", "add rule": "6",
+			}[words[0]+" "+words[1]]
 			re := "^nft " + kind + " .*" + q(words[3])
 			if len(words) > 4 {
 				re += ".*" + q(words[4])
@@ -129,6 +131,8 @@ func hostWants(p *plan.Plan, i int) []want {
 	case *plan.RouteDefault:
 		via := netip.MustParseAddr(o.Via).As4()
 		return []want{like("(?s)^route new route .*"+q(plainBytes(via[:])), 1, 1)}
+	case *plan.NftGuard:
+		return []want{like("(?s)^nft 12 .*"+q(o.Table)+".*"+q(o.Link), 1+len(o.Addresses), 1+len(o.Addresses))}
 	case *plan.NftPublish:
 		var ports []want
 		for _, port := range o.Ports {
@@ -164,6 +168,12 @@ func undoWants(op plan.Op) []want {
 		return []want{like("^route delete link ", 0, 1)} // it goes with the network namespace, if that is faster
 	case *plan.RootUnmount:
 		return []want{like("^umount2 .*"+q(o.Target), 2, 3), like("^rmdir "+q(o.Target)+"$", 0, 1)}
+	case *plan.NftUnguard:
+		// strace can't tell whose socket that of a process is that has executed itself anew, and takes the ends of a transaction for links.
+		n := 1 + len(o.Addresses)
+		return []want{
+			like("^route new link ", 0, 1), like("(?s)^nft 14 .*"+q(o.Table)+".*"+q(o.Link), n, n), like("^route delete link ", 0, 1),
+		}
 	case *plan.NftUnpublish:
 		var ports []want
 		for _, port := range o.Ports {
