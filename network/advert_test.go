@@ -43,7 +43,7 @@ func (ns *namespace) advertise() {
 // believed reports what a container has of the advertisement, after a moment.
 func (ns *namespace) believed(wait time.Duration) string {
 	for end := time.Now().Add(wait); ; time.Sleep(20 * time.Millisecond) {
-		got := ns.Sh("ip -6 addr show scope global; ip -6 route show default; ip -6 route show 2001:db8::/64")
+		got := ns.Sh("ip -6 addr show dynamic; ip -6 route show proto ra; ip -6 route show 2001:db8::/64")
 		if got != "" || time.Now().After(end) {
 			return got
 		}
@@ -55,7 +55,10 @@ func TestRouterAdvertisement(t *testing.T) {
 	if _, err := os.Stat("/proc/sys/net/ipv6"); err != nil {
 		t.Skip("needs a kernel with IPv6")
 	}
-	dual := testNetwork()
+	guarded := testNetwork()
+	open := testNetwork()
+	open.Open = true // the guard of the bridge's ports would be enough: here it is taken away
+	dual := open
 	dual.Subnets = append(dual.Subnets, Subnet{Prefix: netip.MustParsePrefix("fd00::/64"), Gateway: netip.MustParseAddr("fd00::1")})
 	for _, c := range []struct {
 		name     string
@@ -63,9 +66,10 @@ func TestRouterAdvertisement(t *testing.T) {
 		weaken   string // what a victim looks like without the step
 		believes bool
 	}{
-		{"a network without IPv6", testNetwork(), "", false},
+		{"a network without IPv6", open, "", false},
 		{"one with IPv6", dual, "", false},
-		{"without the step", testNetwork(), "echo 0 >/proc/sys/net/ipv6/conf/eth0/disable_ipv6", true},
+		{"the guard alone", guarded, "echo 0 >/proc/sys/net/ipv6/conf/eth0/disable_ipv6", false},
+		{"without the step", open, "echo 0 >/proc/sys/net/ipv6/conf/eth0/disable_ipv6", true},
 		{"without the step, with IPv6", dual, "echo 1 >/proc/sys/net/ipv6/conf/eth0/accept_ra", true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -73,6 +77,11 @@ func TestRouterAdvertisement(t *testing.T) {
 			for i, ns := range []*namespace{attacker, victim} {
 				ip := netip.AddrFrom4([4]byte{172, 30, 0, byte(i + 2)})
 				e := Endpoint{Interface: "eth0", Link: VethName(ip.String(), 0), IP: ip, MAC: wire.MAC(ip)}
+				if c.n.hasIPv6() {
+					a := c.n.IPv6().Gateway.As16()
+					a[15] = byte(i + 2)
+					e.IP6 = netip.AddrFrom16(a)
+				}
 				if err := host.run(ns, stepsOf(c.n, e)); err != nil {
 					t.Fatal(err)
 				}
@@ -96,7 +105,7 @@ func TestRouterAdvertisement(t *testing.T) {
 			if got := victim.believed(wait); (got != "") != c.believes {
 				t.Errorf("after the advertisement: got %q, believed should be %v", got, c.believes)
 			}
-			if got := host.Sh("ip -6 addr show dev glassbox0; ip -6 route show default"); got != "" {
+			if got := host.Sh("ip -6 addr show dynamic; ip -6 route show proto ra; ip -6 route show 2001:db8::/64"); got != "" {
 				t.Errorf("the host: got %q", got)
 			}
 		})
