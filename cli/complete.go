@@ -103,7 +103,10 @@ func (a *app) completeFlags(cmd *cobra.Command) {
 		if values == nil {
 			return
 		}
-		cmd.RegisterFlagCompletionFunc(f.Name, func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		cmd.RegisterFlagCompletionFunc(f.Name, func(_ *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
+			if f.Name == "volume" && strings.ContainsAny(typed, "/.") {
+				return nil, cobra.ShellCompDirectiveDefault // a directory of the host
+			}
 			list, directive := values(), cobra.ShellCompDirectiveNoFileComp
 			for _, v := range list {
 				if strings.HasSuffix(v, "=") || strings.HasSuffix(v, ":") {
@@ -133,6 +136,16 @@ func (a *app) flagValues(cmd *cobra.Command, flag string) func() []string {
 	switch flag {
 	case "network":
 		return func() []string { return append(others("")(), a.networkNames(nil)...) }
+	case "volume":
+		return func() []string {
+			names, _ := a.completeVolumes(cmd, nil, "")
+			for i := range names {
+				names[i] += ":"
+			}
+			return names
+		}
+	case "volumes-from":
+		return func() []string { return a.containerNames(cmd.Context(), nil) }
 	case "pid":
 		if cmd.Name() != "verify" {
 			return others("host")

@@ -22,6 +22,16 @@ func (a *app) cpCommand() *cobra.Command {
   glassbox cp ./site/. web:/var/www
   glassbox cp db:/var/lib/data - | gzip >data.tar.gz`,
 		Args: exactly(2),
+		ValidArgsFunction: func(cmd *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
+			if strings.ContainsAny(typed, "/:.") {
+				return nil, cobra.ShellCompDirectiveDefault // a path
+			}
+			var names []string
+			for _, name := range a.containerNames(cmd.Context(), nil) {
+				names = append(names, name+":")
+			}
+			return names, cobra.ShellCompDirectiveNoSpace
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !cmd.Flags().Changed("quiet") {
 				quiet = !term.IsTerminal(int(a.out.Fd()))

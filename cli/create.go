@@ -115,6 +115,7 @@ func (c *createFlags) register(fs *pflag.FlagSet, a *app) {
 	fs.Int64Var(&c.swappiness, "memory-swappiness", -1, "Tune swappiness (0 to 100)")
 	fs.BoolVar(&o.OOMKillDisable, "oom-kill-disable", false, "Don't kill when memory runs out")
 	fs.IntVar(&o.OOMScoreAdj, "oom-score-adj", 0, "Tune the host's preference when memory runs out (-1000 to 1000)")
+	strs(&o.BlkioWeightDevice, "blkio-weight-device", "", "Relative weight of block I/O of a device, 10 to 1000 (device:weight)")
 	strs(&o.DeviceReadBps, "device-read-bps", "", "Limit bytes read per second (device:rate)")
 	strs(&o.DeviceWriteBps, "device-write-bps", "", "Limit bytes written per second (device:rate)")
 	strs(&o.DeviceReadIOps, "device-read-iops", "", "Limit reads per second (device:rate)")

@@ -28,11 +28,13 @@ type Limits struct {
 
 	Pids *int64 `json:"pids,omitempty"` // tasks; nil, 0: no limit of its own; -1: none
 
-	BlkioWeight uint16     `json:"blkioWeight,omitempty"` // 10 to 1000
-	ReadBps     []Throttle `json:"readBps,omitempty"`     // bytes per second
-	WriteBps    []Throttle `json:"writeBps,omitempty"`
-	ReadIOps    []Throttle `json:"readIOps,omitempty"` // requests per second
-	WriteIOps   []Throttle `json:"writeIOps,omitempty"`
+	BlkioWeight uint16 `json:"blkioWeight,omitempty"` // 10 to 1000
+	// BlkioWeights are weights of single devices, 10 to 1000, each as the rate of a Throttle.
+	BlkioWeights []Throttle `json:"blkioWeights,omitempty"`
+	ReadBps      []Throttle `json:"readBps,omitempty"` // bytes per second
+	WriteBps     []Throttle `json:"writeBps,omitempty"`
+	ReadIOps     []Throttle `json:"readIOps,omitempty"` // requests per second
+	WriteIOps    []Throttle `json:"writeIOps,omitempty"`
 
 	CgroupParent string   `json:"cgroupParent,omitempty"`
 	Hints        bool     `json:"hints,omitempty"` // the program is told of them, in variables: see Hints
@@ -142,7 +144,7 @@ func ParseUlimit(s string) (Ulimit, error) {
 func parseThrottle(flag, text string, bytes bool) (Throttle, error) {
 	name, rate, ok := strings.Cut(text, ":")
 	if !ok || !strings.HasPrefix(name, "/dev/") {
-		return Throttle{}, Invalid("--%s %s: want DEVICE:RATE, as in /dev/sda:10m", flag, text)
+		return Throttle{}, Invalid("--%s %s: want DEVICE:NUMBER, as in /dev/sda:100", flag, text)
 	}
 	var n int64
 	var err error
@@ -211,6 +213,7 @@ func (w *Words) parseLimits() (Limits, error) {
 		to    *[]Throttle
 		bytes bool
 	}{
+		{"blkio-weight-device", w.BlkioWeightDevice, &l.BlkioWeights, false},
 		{"device-read-bps", w.DeviceReadBps, &l.ReadBps, true},
 		{"device-write-bps", w.DeviceWriteBps, &l.WriteBps, true},
 		{"device-read-iops", w.DeviceReadIOps, &l.ReadIOps, false},
@@ -220,6 +223,9 @@ func (w *Words) parseLimits() (Limits, error) {
 			one, err := parseThrottle(t.flag, text, t.bytes)
 			if err != nil {
 				return l, err
+			}
+			if t.flag == "blkio-weight-device" && (one.Rate < 10 || one.Rate > 1000) {
+				return l, Invalid("%s: the weight is 10 to 1000", one.Origin)
 			}
 			*t.to = append(*t.to, one)
 		}

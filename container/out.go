@@ -93,6 +93,7 @@ func (c *Config) lists(w *Words) {
 		list []Throttle
 		to   *[]string
 	}{
+		{"--blkio-weight-device", l.BlkioWeights, &w.BlkioWeightDevice},
 		{"--device-read-bps", l.ReadBps, &w.DeviceReadBps},
 		{"--device-write-bps", l.WriteBps, &w.DeviceWriteBps},
 		{"--device-read-iops", l.ReadIOps, &w.DeviceReadIOps},

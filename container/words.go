@@ -104,6 +104,7 @@ type Words struct {
 	PidsLimit         *int64
 	BlkioWeight       uint16
 	LimitHints        bool     // GOMEMLIMIT and GOMAXPROCS
+	BlkioWeightDevice []string // DEVICE:WEIGHT
 	DeviceReadBps     []string // DEVICE:RATE
 	DeviceWriteBps    []string
 	DeviceReadIOps    []string

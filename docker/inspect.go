@@ -157,6 +157,9 @@ func hostConfig(o *container.Config) HostConfig {
 		MemoryReservation: l.Reservation, MemorySwap: l.MemorySwap, MemorySwappiness: l.Swappiness, OomKillDisable: &oom, PidsLimit: l.Pids,
 		MaskedPaths: spec.MaskedPaths(o), ReadonlyPaths: spec.ReadonlyPaths(o),
 	}
+	for _, w := range l.BlkioWeights {
+		out.BlkioWeightDevice = append(out.BlkioWeightDevice, WeightDevice{w.Device, uint16(w.Rate)})
+	}
 	if out.ShmSize == 0 {
 		out.ShmSize = spec.DefaultShmSize
 	}
@@ -197,7 +200,8 @@ func emptyLists(h *HostConfig) {
 	for _, l := range []*[]ThrottleDevice{&h.BlkioDeviceReadBps, &h.BlkioDeviceWriteBps, &h.BlkioDeviceReadIOps, &h.BlkioDeviceWriteIOps} {
 		*l = append([]ThrottleDevice{}, *l...)
 	}
-	h.BlkioWeightDevice, h.Devices, h.Ulimits = []WeightDevice{}, []DeviceMapping{}, []Ulimit{}
+	h.BlkioWeightDevice = append([]WeightDevice{}, h.BlkioWeightDevice...)
+	h.Devices, h.Ulimits = []DeviceMapping{}, []Ulimit{}
 }
 
 // askedMounts puts each mount where Docker has those of its flag: -v in Binds, --tmpfs in Tmpfs, --mount in Mounts.

@@ -121,7 +121,8 @@ func TestEveryFieldCounts(t *testing.T) {
 			Volume: []string{"/srv/a:/a"}, Device: []string{"/dev/fuse"}, DeviceRule: []string{"c 1:3 rwm"},
 			Ulimit: []string{"nofile=5:9"}, Sysctl: []string{"net.ipv4.ip_forward=1"}, Publish: []string{"8080:80"}, AddHost: []string{"h:1.2.3.4"},
 			DNS: []string{"1.1.1.1"}, DNSSearch: []string{"a"}, DNSOption: []string{"b"}, DeviceReadBps: []string{"/dev/sda:1m"},
-			DeviceWriteBps: []string{"/dev/sda:1m"}, DeviceReadIOps: []string{"/dev/sda:1"}, DeviceWriteIOps: []string{"/dev/sda:1"},
+			BlkioWeightDevice: []string{"/dev/sda:100"},
+			DeviceWriteBps:    []string{"/dev/sda:1m"}, DeviceReadIOps: []string{"/dev/sda:1"}, DeviceWriteIOps: []string{"/dev/sda:1"},
 			Restart: "on-failure:1", HealthCmd: "true",
 			GroupAdd: []string{"1"}, Env: []string{"A=1"}, CapAdd: []string{"SYS_TIME"}, CapDrop: []string{"KILL"},
 		}
@@ -251,8 +252,8 @@ func change(t *testing.T, v reflect.Value, path []string, name string) {
 		"Limits.BlkioWeight": uint16(100), "Ports.HostEnd": uint16(8090), "Sysctls.Key": "net.ipv4.ip_default_ttl",
 		"Health.Test": []string{"CMD", "false"}, "Restart.Policy": "always",
 		"Limits.ReadBps.Device": "/dev/sdb", "Limits.WriteBps.Device": "/dev/sdb", "Limits.ReadIOps.Device": "/dev/sdb",
-		"Limits.WriteIOps.Device": "/dev/sdb",
-		"Limits.Ulimits.Name":     "core",
+		"Limits.WriteIOps.Device": "/dev/sdb", "Limits.BlkioWeights.Device": "/dev/sdb",
+		"Limits.Ulimits.Name": "core",
 	}
 	if value, ok := other[name]; ok {
 		v.Set(reflect.ValueOf(value))

@@ -249,7 +249,7 @@ func (e *Engine) gatherDevices(c *container.Container, a *spec.Answers) error {
 		}
 	}
 	l := &c.Config.Limits
-	for _, t := range slices.Concat(l.ReadBps, l.WriteBps, l.ReadIOps, l.WriteIOps) {
+	for _, t := range slices.Concat(l.BlkioWeights, l.ReadBps, l.WriteBps, l.ReadIOps, l.WriteIOps) {
 		if n, ok := nodeOf(t.Device); ok {
 			if a.Blocks == nil {
 				a.Blocks = map[string]spec.Node{}

@@ -110,6 +110,18 @@ func (w *writer) io() error {
 		io.Weight = &l.BlkioWeight
 		w.from("/linux/resources/blockIO/weight", "blkio-weight", "")
 	}
+	for i, limit := range l.BlkioWeights {
+		n, ok := w.Answers.Blocks[limit.Device]
+		if !ok || n.Type != "b" {
+			return container.Invalid("%s: %s is not a block device of this host", limit.Origin, limit.Device)
+		}
+		weight := uint16(limit.Rate)
+		d := specs.LinuxWeightDevice{Weight: &weight}
+		d.Major, d.Minor = n.Major, n.Minor
+		io.WeightDevice = append(io.WeightDevice, d)
+		w.origin(fmt.Sprintf("/linux/resources/blockIO/weightDevice/%d", i), limit.Origin)
+		limited = true
+	}
 	for _, t := range []struct {
 		list  []container.Throttle
 		to    *[]specs.LinuxThrottleDevice
