@@ -147,10 +147,7 @@ func TestCreateFlags(t *testing.T) {
 			container.Words{Image: "i", CpusetCpus: "0", CpusetMems: "1", PidsLimit: ptr(int64(-1)), BlkioWeight: 10},
 		},
 		{
-			[]string{
-				"--blkio-weight-device", "w:100", "--device-read-bps", "a:1", "--device-write-bps", "b:2", "--device-read-iops", "c:3",
-				"--device-write-iops", "d:4", "i",
-			},
+			strings.Fields("--blkio-weight-device w:100 --device-read-bps a:1 --device-write-bps b:2 --device-read-iops c:3 --device-write-iops d:4 i"),
 			container.Words{
 				Image: "i", BlkioWeightDevice: []string{"w:100"}, DeviceReadBps: []string{"a:1"}, DeviceWriteBps: []string{"b:2"},
 				DeviceReadIOps: []string{"c:3"}, DeviceWriteIOps: []string{"d:4"},
