@@ -93,9 +93,9 @@ func TestCreateFlags(t *testing.T) {
 			UTS: "host", CgroupNS: "host",
 		}},
 		{[]string{"--cgroup-parent", "/a", "--oom-score-adj", "-5", "i"}, container.Words{Image: "i", CgroupParent: "/a", OOMScoreAdj: -5}},
-		{[]string{"--ulimit", "nofile=1:2", "--sysctl", "a=b", "--shm-size", "1m", "i"}, container.Words{
+		{[]string{"--ulimit", "nofile=1:2", "--sysctl", "a=b", "--shm-size", "1m", "--blkio-weight-device", "w:9", "i"}, container.Words{
 			Image:  "i",
-			Ulimit: []string{"nofile=1:2"}, Sysctl: []string{"a=b"}, ShmSize: "1m",
+			Ulimit: []string{"nofile=1:2"}, Sysctl: []string{"a=b"}, ShmSize: "1m", BlkioWeightDevice: []string{"w:9"},
 		}},
 		{[]string{"--tmpfs", "/t:size=1m,ro", "-v", "/a:/b", "-v", "/c:/d:ro", "i"}, container.Words{
 			Image: "i",
@@ -147,10 +147,10 @@ func TestCreateFlags(t *testing.T) {
 			container.Words{Image: "i", CpusetCpus: "0", CpusetMems: "1", PidsLimit: ptr(int64(-1)), BlkioWeight: 10},
 		},
 		{
-			strings.Fields("--blkio-weight-device w:100 --device-read-bps a:1 --device-write-bps b:2 --device-read-iops c:3 --device-write-iops d:4 i"),
+			[]string{"--device-read-bps", "a:1", "--device-write-bps", "b:2", "--device-read-iops", "c:3", "--device-write-iops", "d:4", "i"},
 			container.Words{
-				Image: "i", BlkioWeightDevice: []string{"w:100"}, DeviceReadBps: []string{"a:1"}, DeviceWriteBps: []string{"b:2"},
-				DeviceReadIOps: []string{"c:3"}, DeviceWriteIOps: []string{"d:4"},
+				Image: "i", DeviceReadBps: []string{"a:1"}, DeviceWriteBps: []string{"b:2"}, DeviceReadIOps: []string{"c:3"},
+				DeviceWriteIOps: []string{"d:4"},
 			},
 		},
 	}...) {
