@@ -366,7 +366,7 @@ var tamperings = []tampering{
 		name: "another chain", do: `nft add chain ip glassbox0 evil`, undo: `nft delete table ip glassbox0`,
 		want: []string{"unlisted: in the firewall of its bridge: chain evil"},
 	},
-	{name: "no table", do: `nft delete table ip glassbox0`, want: []string{"nft-bridge: | it isn't there", "nft-publish: | *:8080/tcp"}},
+	{name: "no table", do: `nft delete table ip glassbox0`, want: []string{"nft-bridge: | lines are missing", "nft-publish: | *:8080/tcp"}},
 
 	// What a program does itself.
 	{
