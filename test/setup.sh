@@ -30,6 +30,7 @@ needs() {
 			dockerd docker.io
 			ufw ufw
 			firewalld firewalld
+			/usr/lib/python3/dist-packages/nftables python3-nftables
 			docker docker.io
 			/usr/lib/python3/dist-packages/docker/api python3-docker
 			podman podman
