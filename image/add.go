@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"os"
+	"path/filepath"
 	"sync/atomic"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -52,6 +54,10 @@ func (s *Store) Add(ctx context.Context, o AddOptions) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
+	if img := s.hasAlready(doc, tags); img != nil { // a build of which all was cached
+		s.tagged(img, tags)
+		return img, nil
+	}
 	p := &pull{store: s, opts: &po, out: newReporter(o.Progress), src: opened{o.Open}, local: true, platform: platformOf(config.Platform)}
 	if len(tags) > 0 {
 		p.ref = tags[0]
@@ -63,10 +69,38 @@ func (s *Store) Add(ctx context.Context, o AddOptions) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.tagged(img, tags)
+	return img, nil
+}
+
+func (s *Store) tagged(img *Image, tags []Ref) {
 	for _, t := range tags {
 		s.happened(event.Tag, img.ID, t.Familiar(), img)
 	}
-	return img, nil
+}
+
+// hasAlready returns the image if the store has exactly this one, under all of these names.
+func (s *Store) hasAlready(doc *document, tags []Ref) *Image {
+	n, err := s.readNames()
+	if err != nil {
+		return nil
+	}
+	id := string(doc.image.Config.Digest)
+	img, err := s.load(id, n)
+	if err != nil || img.ManifestDigest != doc.digest {
+		return nil
+	}
+	for _, t := range tags {
+		if n.Tags[t.tagKey()] != id {
+			return nil
+		}
+	}
+	for _, l := range img.Layers {
+		if _, err := os.Lstat(filepath.Join(s.root, l.Dir)); err != nil {
+			return nil
+		}
+	}
+	return img
 }
 
 // opened is a source of layers that somebody else opens.
