@@ -176,18 +176,13 @@ func IsAccept(r RuleState, op *plan.FirewallAccept) bool {
 func Legacy(v6 bool) []string {
 	var out []string
 	for _, p := range []struct {
-		module, file, program string
-		v6                    bool
+		file, program string
+		v6            bool
 	}{
-		{"iptable_filter", "/proc/net/ip_tables_names", "iptables-legacy", false},
-		{"ip6table_filter", "/proc/net/ip6_tables_names", "ip6tables-legacy", true},
+		{"/proc/net/ip_tables_names", "iptables-legacy", false},
+		{"/proc/net/ip6_tables_names", "ip6tables-legacy", true},
 	} {
 		if p.v6 && !v6 {
-			continue
-		}
-		// Where the kernel hasn't the table (a module with a parameter has a directory, built in or not) nobody looks into thread-self: see
-		// OwnNamespace.
-		if unix.Access("/sys/module/"+p.module, unix.F_OK) != nil {
 			continue
 		}
 		// /proc/net is a link to self/net: this thread may be in another network namespace than the process.
