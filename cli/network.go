@@ -16,7 +16,7 @@ import (
 func (a *app) networkCommand() *cobra.Command {
 	return parent("network", "Make networks, look at them, plug containers in and out",
 		a.networkCreateCommand(), a.networkLsCommand(), a.networkInspectCommand(), a.networkConnectCommand(), a.networkDisconnectCommand(),
-		a.networkPruneCommand(), a.networkRmCommand())
+		a.networkEgressCommand(), a.networkPruneCommand(), a.networkRmCommand())
 }
 
 func (a *app) networkCreateCommand() *cobra.Command {
@@ -31,6 +31,7 @@ func (a *app) networkCreateCommand() *cobra.Command {
 Without --subnet one is chosen that is free on this host.`,
 		Example: `  glassbox network create front
   glassbox network create --internal --subnet 172.28.0.0/16 --ip-range 172.28.5.0/24 --gateway 172.28.0.1 back
+  glassbox network create --egress registry.example.com:443,10.1.0.0/16:5432 jobs
   glassbox network create -o com.docker.network.driver.mtu=1400 -o com.docker.network.bridge.enable_icc=false guests`,
 		Args:              exactly(1),
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -65,6 +66,8 @@ Without --subnet one is chosen that is free on this host.`,
 	fs.BoolVar(&o.Internal, "internal", false, "No way out of the network, and none in")
 	fs.BoolVar(&o.IPv6, "ipv6", false, "Give containers IPv6 addresses, too")
 	fs.BoolVar(&v4, "ipv4", true, "Give containers IPv4 addresses")
+	fs.Var(list{&o.Egress}, "egress", "Who its containers may talk to, unless they say so themselves: deny, CIDR[:port[/proto]], name[:port]")
+	fs.Var(list{&o.Ingress}, "ingress", "Who may talk to its containers: deny, CIDR[:port[/proto]], :port, a network")
 	fs.Var(list{&labels}, "label", "Label (key=value)")
 	fs.BoolVar(&attachable, "attachable", false, "What is so anyway: containers can be plugged in by hand")
 	return cmd

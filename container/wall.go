@@ -89,6 +89,9 @@ func ParseDoor(text string) (Door, error) {
 			host, port, hasPort = text[:i], text[i+1:], true
 		}
 	}
+	if hasPort && text[0] != '[' && strings.Contains(host, ":") {
+		return d, Invalid("%q: a port behind an IPv6 address could be a part of it: want [CIDR]:PORT", text)
+	}
 	if hasPort {
 		number, proto, hasProto := strings.Cut(port, "/")
 		n, err := strconv.ParseUint(number, 10, 16)
@@ -154,7 +157,7 @@ func checkDoorName(name string) error {
 	const letters = "abcdefghijklmnopqrstuvwxyz0123456789-_."
 	switch {
 	case rest == "" || len(name) > 253 || strings.Trim(rest, letters) != "" || strings.Contains(rest, ".."):
-	case rest[0] == '.' || rest[0] == '-' || strings.Trim(rest, "0123456789.") == "":
+	case rest[0] == '.' || rest[0] == '-' || rest[len(rest)-1] == '.' || strings.Trim(rest, "0123456789.") == "":
 	default:
 		return nil
 	}

@@ -38,7 +38,7 @@ func Inspect(d Details) *Container {
 		ResolvConfPath: path.Join(d.Dir, "resolv.conf"), HostnamePath: path.Join(d.Dir, "hostname"), HostsPath: path.Join(d.Dir, "hosts"),
 		LogPath: logPath(d), AppArmorProfile: o.Security.AppArmor, HostConfig: hostConfig(o),
 		GraphDriver: graph(d), Mounts: mounts(c, d.Dir), Config: config(c), NetworkSettings: networkSettings(d),
-		Glassbox: Extras{Directory: d.Dir},
+		Glassbox: Extras{Directory: d.Dir, Egress: o.Egress, Ingress: o.Ingress},
 	}
 	if argv := c.Args(); len(argv) > 0 {
 		out.Path, out.Args = argv[0], append(out.Args, argv[1:]...)
@@ -63,8 +63,11 @@ func Inspect(d Details) *Container {
 			out.Glassbox.PlanHash = hash
 		}
 		for _, step := range d.Plan.Steps {
-			if op, ok := step.Op.(*plan.Sethostname); ok {
+			switch op := step.Op.(type) {
+			case *plan.Sethostname:
 				out.Config.Hostname = op.Name // the host's, with its network
+			case *plan.NftWall:
+				out.Glassbox.Egress, out.Glassbox.Ingress = op.Egress, op.Ingress // of its network, where it has none of its own
 			}
 		}
 	}

@@ -26,6 +26,13 @@ type Network struct {
 	Containers map[string]NetworkEndpoint
 	Options    map[string]string
 	Labels     map[string]string
+	Glassbox   *NetworkExtras `json:",omitempty"` // our own
+}
+
+// NetworkExtras are a network's walls: see container.Door.
+type NetworkExtras struct {
+	Egress  []string `json:",omitempty"`
+	Ingress []string `json:",omitempty"`
 }
 
 // ConfigReference is a network whose configuration another one has (swarm's; always empty).
@@ -69,6 +76,9 @@ func DescribeNetwork(n network.Network, containers map[string]NetworkEndpoint) N
 	out := Network{
 		Name: n.Name, ID: n.ID, Created: n.Created, Scope: "local", Driver: n.Driver, EnableIPv4: !n.NoIPv4, IPAM: IPAM{Driver: "default"},
 		Internal: n.Internal, Containers: map[string]NetworkEndpoint{}, Options: map[string]string{}, Labels: map[string]string{},
+	}
+	if len(n.Egress)+len(n.Ingress) > 0 {
+		out.Glassbox = &NetworkExtras{n.Egress, n.Ingress}
 	}
 	if n.Driver == network.None {
 		out.Driver = "null" // as Docker calls the driver of the network none

@@ -79,6 +79,9 @@ type Extras struct {
 	Cgroups   map[string]string `json:",omitempty"` // path in each hierarchy
 	Steps     int               `json:",omitempty"` // of the plan of the last start
 	PlanHash  string            `json:",omitempty"`
+	// Walls as they stand, or as they were asked for: see container.Door.
+	Egress  []string `json:",omitempty"`
+	Ingress []string `json:",omitempty"`
 }
 
 // GraphDriver says where the root's directories are (types/storage.DriverData).

@@ -27,6 +27,7 @@ type NetworkOptions struct {
 	Internal           bool
 	IPv6, IPv4Disabled bool
 	Labels, Options    map[string]string
+	Egress, Ingress    []string // walls of containers that have none of their own
 }
 
 // NetworkCreate makes a network and returns what it is.
@@ -34,6 +35,12 @@ func (e *Engine) NetworkCreate(ctx context.Context, o NetworkOptions) (docker.Ne
 	n := network.Network{Name: o.Name, Driver: o.Driver, Internal: o.Internal, Labels: o.Labels, Options: o.Options}
 	n.WantIPv6, n.NoIPv4 = o.IPv6, o.IPv4Disabled
 	var err error
+	if n.Egress, err = container.ParseWall("egress", o.Egress); err != nil {
+		return docker.Network{}, err
+	}
+	if n.Ingress, err = container.ParseWall("ingress", o.Ingress); err != nil {
+		return docker.Network{}, err
+	}
 	if n.Subnets, n.Aux, err = o.subnets(); err != nil {
 		return docker.Network{}, err
 	}

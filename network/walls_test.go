@@ -3,6 +3,7 @@ package network
 import (
 	"encoding/binary"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -158,5 +159,285 @@ func TestWall(t *testing.T) {
 	check(w.c1, "tcp", "192.0.2.2:81", "other")
 }
 
-var _ = binary.BigEndian
-var _ = unix.AF_PACKET
+// ---- the attacker ----
+
+// frame is what an attacker with raw sockets writes on his cable.
+type frame struct {
+	dst, src string // hardware addresses; empty: the gateway's, the container's own
+	kind     uint16
+	body     []byte
+}
+
+const marker = "glassbox-attack-" // what is sent out, to be found wherever it arrives
+
+func ones(b []byte, sum uint32) uint16 {
+	for i := 0; i+1 < len(b); i += 2 {
+		sum += uint32(b[i])<<8 | uint32(b[i+1])
+	}
+	if len(b)%2 == 1 {
+		sum += uint32(b[len(b)-1]) << 8
+	}
+	for sum > 0xffff {
+		sum = sum&0xffff + sum>>16
+	}
+	return ^uint16(sum)
+}
+
+// ip4 is a packet; flags is the field of fragments.
+func ip4(src, dst string, proto byte, fragment uint16, payload []byte) []byte {
+	h := make([]byte, 20, 20+len(payload))
+	h[0], h[8], h[9] = 0x45, 64, proto
+	binary.BigEndian.PutUint16(h[2:], uint16(20+len(payload)))
+	binary.BigEndian.PutUint16(h[4:], 0x1234)
+	binary.BigEndian.PutUint16(h[6:], fragment)
+	copy(h[12:], netip.MustParseAddr(src).AsSlice())
+	copy(h[16:], netip.MustParseAddr(dst).AsSlice())
+	binary.BigEndian.PutUint16(h[10:], ones(h, 0))
+	return append(h, payload...)
+}
+
+func ip6(src, dst string, proto byte, payload []byte) []byte {
+	h := make([]byte, 40, 40+len(payload))
+	h[0], h[6], h[7] = 0x60, proto, 255
+	binary.BigEndian.PutUint16(h[4:], uint16(len(payload)))
+	copy(h[8:], netip.MustParseAddr(src).AsSlice())
+	copy(h[24:], netip.MustParseAddr(dst).AsSlice())
+	return append(h, payload...)
+}
+
+// pseudo is the sum of what TCP and UDP count of the header of IP.
+func pseudo(src, dst string, proto byte, n int) uint32 {
+	b := slices.Concat(netip.MustParseAddr(src).AsSlice(), netip.MustParseAddr(dst).AsSlice(), []byte{0, proto, byte(n >> 8), byte(n)})
+	return uint32(^ones(b, 0))
+}
+
+func udp4(src, dst string, sport, dport uint16, text string) []byte {
+	b := make([]byte, 8, 8+len(text))
+	binary.BigEndian.PutUint16(b, sport)
+	binary.BigEndian.PutUint16(b[2:], dport)
+	binary.BigEndian.PutUint16(b[4:], uint16(8+len(text)))
+	b = append(b, text...)
+	binary.BigEndian.PutUint16(b[6:], ones(b, pseudo(src, dst, unix.IPPROTO_UDP, len(b))))
+	return b
+}
+
+func tcp4(src, dst string, sport, dport uint16, flags byte, text string) []byte {
+	b := make([]byte, 20, 20+len(text))
+	binary.BigEndian.PutUint16(b, sport)
+	binary.BigEndian.PutUint16(b[2:], dport)
+	b[7], b[12], b[13], b[14] = 1, 0x50, flags, 0x20
+	b = append(b, text...)
+	binary.BigEndian.PutUint16(b[16:], ones(b, pseudo(src, dst, unix.IPPROTO_TCP, len(b))))
+	return b
+}
+
+func icmp4(kind byte, text string) []byte {
+	b := append([]byte{kind, 0, 0, 0, 0, 1, 0, 1}, text...)
+	binary.BigEndian.PutUint16(b[2:], ones(b, 0))
+	return b
+}
+
+func arp(op byte, srcMAC, src, dst string) []byte {
+	b := []byte{0, 1, 8, 0, 6, 4, 0, op}
+	b = append(b, hardware(srcMAC)...)
+	b = append(b, netip.MustParseAddr(src).AsSlice()...)
+	b = append(b, make([]byte, 6)...)
+	return append(append(b, netip.MustParseAddr(dst).AsSlice()...), marker...)
+}
+
+func hardware(mac string) []byte {
+	var b [6]byte
+	fmt.Sscanf(mac, "%02x:%02x:%02x:%02x:%02x:%02x", &b[0], &b[1], &b[2], &b[3], &b[4], &b[5])
+	return b[:]
+}
+
+// listen sees every frame of a device that holds the marker.
+func (ns *namespace) listen(device string) func() bool {
+	fd := -1
+	ns.Do(func() {
+		var err error
+		if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0x0300); err != nil { // ETH_P_ALL
+			panic(err)
+		}
+		if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: 0x0300, Ifindex: index(device)}); err != nil {
+			panic(err)
+		}
+	})
+	ns.T.Cleanup(func() { unix.Close(fd) })
+	return func() bool {
+		buf, seen := make([]byte, 4096), false
+		for {
+			n, from, err := unix.Recvfrom(fd, buf, 0)
+			if err != nil {
+				return seen
+			}
+			if l, ok := from.(*unix.SockaddrLinklayer); ok && l.Pkttype != unix.PACKET_OUTGOING && strings.Contains(string(buf[:n]), marker) {
+				seen = true
+			}
+		}
+	}
+}
+
+func index(device string) int {
+	i, err := net.InterfaceByName(device)
+	if err != nil {
+		panic(err)
+	}
+	return i.Index
+}
+
+// send writes a frame on the container's cable.
+func (w *world) send(f frame, gateway string) {
+	w.c1.Do(func() {
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			panic(err)
+		}
+		defer unix.Close(fd)
+		if f.dst == "" {
+			f.dst = gateway
+		}
+		if f.src == "" {
+			f.src = w.e1.MAC
+		}
+		b := binary.BigEndian.AppendUint16(slices.Concat(hardware(f.dst), hardware(f.src)), f.kind)
+		if err := unix.Sendto(fd, append(b, f.body...), 0, &unix.SockaddrLinklayer{Ifindex: index("eth0")}); err != nil {
+			panic(err)
+		}
+	})
+}
+
+// TestWaysOut tries to get out. Each way is shut by the wall, and open as soon as the rule is missing that shuts it: with the rule
+// replaced as the row says, the packet arrives.
+func TestWaysOut(t *testing.T) {
+	w := newWorld(t, 0, true)
+	gateway := strings.TrimSpace(w.host.Sh("ip -o link show glassbox0 | sed 's/.*link.ether //; s/ .*//'"))
+	w.c2.Sh("ip neigh replace %s lladdr %s dev eth0 nud permanent", w.e1.IP, w.e1.MAC)
+	w.host.Sh("ip neigh replace %s lladdr %s dev glassbox0; ip neigh replace %s lladdr %s dev glassbox0", w.e1.IP, w.e1.MAC, w.e2.IP, w.e2.MAC)
+	own, far, near, other, host := w.e1.IP.String(), "192.0.2.2", w.e2.IP.String(), "198.51.100.2", "172.30.0.1"
+	const ip, v6, arpType, syn, ack = unix.ETH_P_IP, unix.ETH_P_IPV6, unix.ETH_P_ARP, 2, 16
+	last := [2]string{" out jump refuse", " out accept"} // what nobody has allowed
+	udp := func(dst string, port uint16) []byte {
+		return ip4(own, dst, unix.IPPROTO_UDP, 0, udp4(own, dst, 4000, port, marker))
+	}
+	tcp := func(dst string, port uint16, flags byte) []byte {
+		return ip4(own, dst, unix.IPPROTO_TCP, 0, tcp4(own, dst, 4000, port, flags, marker))
+	}
+	ways := []struct {
+		name     string
+		f        frame
+		to       string // who may see it
+		mutation [2]string
+	}{
+		{"another resolver", frame{kind: ip, body: udp(far, 53)}, "outside", last},
+		{"DNS over TCP", frame{kind: ip, body: tcp(far, 53, syn)}, "outside", last},
+		{"DNS over TLS", frame{kind: ip, body: tcp(far, 853, syn)}, "outside", last},
+		{"DNS over QUIC", frame{kind: ip, body: udp(far, 853)}, "outside", last},
+		{"multicast DNS", frame{dst: "01:00:5e:00:00:fb", kind: ip, body: udp("224.0.0.251", 5353)}, "near", last},
+		{"a direct address", frame{kind: ip, body: tcp(far, 443, syn)}, "outside", last},
+		{"the allowed port of another address", frame{kind: ip, body: tcp(other, 80, syn)}, "other", last},
+		{"another port of the allowed address", frame{kind: ip, body: tcp(far, 81, syn)}, "outside", last},
+		{"the allowed port by UDP", frame{kind: ip, body: udp(far, 80)}, "outside", last},
+		{"QUIC", frame{kind: ip, body: udp(far, 443)}, "outside", last},
+		{"SCTP", frame{kind: ip, body: ip4(own, far, unix.IPPROTO_SCTP, 0, append([]byte{15, 160, 0, 80, 0, 0, 0, 0, 0, 0, 0, 0}, marker...))},
+			"outside", last},
+		{"TCP without a beginning", frame{kind: ip, body: tcp(far, 443, ack)}, "outside", last},
+		{"a pinged tunnel", frame{kind: ip, body: ip4(own, far, unix.IPPROTO_ICMP, 0, icmp4(8, marker))}, "outside", last},
+		{"answers to pings that nobody sent", frame{kind: ip, body: ip4(own, far, unix.IPPROTO_ICMP, 0, icmp4(0, marker))}, "outside", last},
+		{"a tunnel of IPv6 in IPv4 (6in4, 6to4)", frame{kind: ip, body: ip4(own, far, unix.IPPROTO_IPV6, 0, ip6("2002::1", "2002::2", 59,
+			[]byte(marker)))}, "outside", last},
+		{"GRE", frame{kind: ip, body: ip4(own, far, unix.IPPROTO_GRE, 0, append([]byte{0, 0, 8, 0}, marker...))}, "outside", last},
+		{"a protocol that nobody knows", frame{kind: ip, body: ip4(own, far, 253, 0, []byte(marker))}, "outside", last},
+		{"a first fragment", frame{kind: ip, body: ip4(own, far, unix.IPPROTO_UDP, 0x2000, udp4(own, far, 4000, 53, marker+marker[:8]))},
+			"bridge", last},
+		{"a later fragment", frame{kind: ip, body: ip4(own, far, unix.IPPROTO_TCP, 3, []byte(marker))}, "bridge", last},
+		{"the host's services", frame{kind: ip, body: tcp(host, 22, syn)}, "bridge", last},
+		{"the host by its other address", frame{kind: ip, body: tcp("192.0.2.1", 22, syn)}, "bridge", last},
+		{"published ports of others", frame{kind: ip, body: tcp("192.0.2.1", 8081, syn)}, "near", last},
+		{"the host's loopback", frame{kind: ip, body: tcp("127.0.0.1", 22, syn)}, "bridge", last},
+		{"a cloud's metadata", frame{kind: ip, body: tcp("169.254.169.254", 80, syn)}, "bridge", last},
+		{"a broadcast", frame{dst: "ff:ff:ff:ff:ff:ff", kind: ip, body: udp("255.255.255.255", 67)}, "near", last},
+		{"a neighbour, by his hardware address", frame{dst: w.e2.MAC, kind: ip, body: tcp(near, 80, syn)}, "near", last},
+		{"a neighbour's hardware address with the allowed port of nobody", frame{dst: w.e2.MAC, kind: ip, body: udp("10.9.9.9", 9)}, "near", last},
+		{"a spoofed source", frame{kind: ip, body: ip4("172.30.0.99", far, unix.IPPROTO_TCP, 0, tcp4("172.30.0.99", far, 4000, 80, syn, marker))},
+			"outside", [2]string{"ether type ip ip saddr " + own + "/32 jump out", "ether type ip jump out"}},
+		{"ARP: I am the gateway", frame{dst: w.e2.MAC, kind: arpType, body: arp(2, w.e1.MAC, host, near)}, "near",
+			[2]string{"arp saddr ip " + own + "/32 jump arp", "jump arp"}},
+		{"ARP: the gateway is elsewhere", frame{dst: w.e2.MAC, kind: arpType, body: arp(2, "02:00:00:00:00:99", own, near)}, "near",
+			[2]string{"arp saddr ether " + w.e1.MAC + " ", ""}},
+		{"ARP as a message to all", frame{dst: "ff:ff:ff:ff:ff:ff", kind: arpType, body: arp(1, w.e1.MAC, own, "172.30.77.77")}, "near",
+			[2]string{" arp drop", " arp accept"}},
+		{"IPv6", frame{dst: w.e2.MAC, kind: v6, body: ip6("fe80::1", "fe80::2", 17, udp4("1.1.1.1", "1.1.1.1", 1, 53, marker))}, "near",
+			[2]string{" from ether type ip6 jump refuse6", " from ether type ip6 accept"}},
+		{"v4-mapped addresses", frame{dst: w.e2.MAC, kind: v6, body: ip6("::ffff:172.30.0.2", "::ffff:192.0.2.2", 59, []byte(marker))}, "near",
+			[2]string{" from ether type ip6 jump refuse6", " from ether type ip6 accept"}},
+		{"ND: I am the gateway", frame{dst: "33:33:00:00:00:01", kind: v6, body: ip6("fe80::1", "ff02::1", 58,
+			append([]byte{136, 0, 0, 0, 0x20, 0, 0, 0}, marker...))}, "near",
+			[2]string{" from ether type ip6 jump refuse6", " from ether type ip6 accept"}},
+		{"a router advertisement", frame{dst: "33:33:00:00:00:01", kind: v6, body: ip6("fe80::1", "ff02::1", 58,
+			append([]byte{134, 0, 0, 0, 64, 0, 0, 0}, marker...))}, "near",
+			[2]string{" from ether type ip6 jump refuse6", " from ether type ip6 accept"}},
+		{"a VLAN's tag", frame{dst: w.e2.MAC, kind: 0x8100, body: append([]byte{0, 5, 8, 0}, tcp(far, 80, syn)...)}, "near",
+			[2]string{" from counter drop", " from accept"}},
+		{"a protocol that isn't IP", frame{dst: w.e2.MAC, kind: 0x88b5, body: []byte(marker)}, "near",
+			[2]string{" from counter drop", " from accept"}},
+		// The last one: the bridge believes it, and would send what is for the neighbour to the attacker from then on.
+		{"a spoofed hardware address", frame{src: w.e2.MAC, kind: ip, body: tcp(far, 80, syn)}, "outside",
+			[2]string{"ether saddr != " + w.e1.MAC + " drop", ""}},
+	}
+	ears := map[string]func() bool{
+		"outside": w.outside.listen("eth0"), "other": w.other.listen("eth0"), "near": w.c2.listen("eth0"), "bridge": w.host.listen("glassbox0"),
+	}
+	heard := func(to string, patience time.Duration) bool {
+		ear := ears[to]
+		for end := time.Now().Add(patience); ; time.Sleep(2 * time.Millisecond) {
+			if ear == nil || ear() {
+				return true
+			}
+			if time.Now().After(end) {
+				return false
+			}
+		}
+	}
+	quiet := func() {
+		for _, ear := range ears {
+			ear()
+		}
+	}
+	for _, way := range ways {
+		quiet()
+		w.raise(t, far+":80", "", nil)
+		w.send(way.f, gateway)
+		if heard(way.to, 60*time.Millisecond) {
+			t.Errorf("%s: it arrived", way.name)
+		}
+		for name := range ears {
+			if heard(name, 0) {
+				t.Errorf("%s: %s has heard of it", way.name, name)
+			}
+		}
+		changed := 0
+		w.raise(t, far+":80", "", func(rules []string) []string {
+			out := rules[:0:0]
+			for _, r := range rules {
+				if strings.Contains(r, way.mutation[0]) && strings.HasPrefix(r, "add rule") {
+					changed++
+					if way.mutation[1] == "" && strings.HasSuffix(r, way.mutation[0]) {
+						continue
+					}
+					r = strings.Replace(r, way.mutation[0], way.mutation[1], 1)
+				}
+				out = append(out, r)
+			}
+			return out
+		})
+		quiet()
+		w.send(way.f, gateway)
+		if changed != 1 {
+			t.Errorf("%s: %d rules were changed by taking %q away, want 1", way.name, changed, way.mutation[0])
+		}
+		if !heard(way.to, 3*time.Second) {
+			t.Errorf("%s: without the rule it doesn't arrive either: the test shows nothing", way.name)
+		}
+	}
+}

@@ -460,7 +460,10 @@ func (v *view) ownTable(name string) bool {
 			return true
 		}
 	}
-	return false
+	return slices.ContainsFunc(v.plan.Steps, func(s plan.Step) bool {
+		wall, ok := s.Op.(*plan.NftWall)
+		return ok && wall.Table == name
+	})
 }
 
 // ---- what else there is ----
