@@ -54,7 +54,8 @@ ports that it sent to in vain (--egress), or that others wanted to reach (--ingr
 				Container: "CONTAINER", Direction: "DIRECTION", Name: "NAME", Address: "ADDRESS", Port: "PORT", Count: "COUNT", Since: "LAST",
 				Last: "LAST",
 			}
-			return printRows(a.out, format, "{{.Container}}\t{{.Direction}}\t{{.Name}}\t{{.Address}}\t{{.Port}}\t{{.Count}}\t{{.Since}}", header, rows)
+			const columns = "{{.Container}}\t{{.Direction}}\t{{.Name}}\t{{.Address}}\t{{.Port}}\t{{.Count}}\t{{.Since}}"
+			return printRows(a.out, format, columns, header, rows)
 		},
 	}
 	cmd.Flags().StringVar(&format, "format", "", "table, json or a Go template")

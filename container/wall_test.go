@@ -9,8 +9,9 @@ import (
 // What is said of a wall is kept in one form, which reads as the same.
 func TestParseWall(t *testing.T) {
 	for text, want := range map[string]string{
-		"deny": "deny", "allow": "allow", "10.0.0.0/8": "10.0.0.0/8", "10.0.0.0/8:443": "10.0.0.0/8:443", "10.0.0.0/8:53/udp": "10.0.0.0/8:53/udp",
-		"192.0.2.1": "192.0.2.1", "192.0.2.1/32:80/tcp": "192.0.2.1:80", "0.0.0.0/0": "0.0.0.0/0", "::/0": "::/0", "fd00::/8": "fd00::/8",
+		"deny": "deny", "allow": "allow", "10.0.0.0/8": "10.0.0.0/8", "10.0.0.0/8:443": "10.0.0.0/8:443",
+		"10.0.0.0/8:53/udp": "10.0.0.0/8:53/udp",
+		"192.0.2.1":         "192.0.2.1", "192.0.2.1/32:80/tcp": "192.0.2.1:80", "0.0.0.0/0": "0.0.0.0/0", "::/0": "::/0", "fd00::/8": "fd00::/8",
 		"[fd00::/8]:443": "[fd00::/8]:443", "[2001:db8::1]:53/udp": "[2001:db8::1]:53/udp", "[2001:db8::1]": "2001:db8::1", ":443": ":443",
 		":53/udp": ":53/udp", "example.com": "example.com", "Example.COM.:443": "example.com:443", "*.example.com:8443": "*.example.com:8443",
 		"web": "web", "web:5432/tcp": "web:5432", "a,b:1 , 10.0.0.1": "a b:1 10.0.0.1", "a,a": "a", "_srv.example.com": "_srv.example.com",

@@ -83,7 +83,8 @@ func TestWalledNames(t *testing.T) {
 		code, got := exchange(t, udp, tt.name)
 		doors, refused := o.take()
 		if code != tt.code || got != tt.answer || doors != tt.doors || refused != tt.refused {
-			t.Errorf("%s: %v %q, opened %q, refused %q; want %v %q, %q, %q", tt.name, code, got, doors, refused, tt.code, tt.answer, tt.doors, tt.refused)
+			t.Errorf("%s: %v %q, opened %q, refused %q; want %v %q, %q, %q", tt.name, code, got, doors, refused, tt.code, tt.answer, tt.doors,
+				tt.refused)
 		}
 		if n := asked.Load() - before; n != tt.outside {
 			t.Errorf("%s: the outside was asked %d times, want %d", tt.name, n, tt.outside)
@@ -120,7 +121,8 @@ func TestRebinding(t *testing.T) {
 		}
 	}
 	for _, address := range []string{
-		"::1", "::ffff:10.0.0.1", "::10.0.0.1", "64:ff9b::a00:1", "2002:a00:1::1", "2001:0:1::1", "fd00::1", "fe80::1", "ff02::1", "fec0::1", "::",
+		"::1", "::ffff:10.0.0.1", "::10.0.0.1", "64:ff9b::a00:1", "2002:a00:1::1", "2001:0:1::1", "fd00::1",
+		"fe80::1", "ff02::1", "fec0::1", "::",
 	} {
 		if !inside(netip.MustParseAddr(address)) {
 			t.Errorf("%s counts as outside", address)
