@@ -60,9 +60,10 @@ func TestCounts(t *testing.T) {
 			must(t, err)
 			tr, err := readTrace(string(data))
 			must(t, err)
-			// See wire.OwnNamespace. The thread that a process begins with is gone with it.
+			// See wire.OwnNamespace. The thread that a process begins with is gone with it. The names of iptables-legacy are nowhere else.
 			for _, c := range tr.calls {
-				if path := unhex(c.text); strings.Contains(path, `"/proc/thread-self/n`) { // ns, net
+				path := unhex(c.text)
+				if strings.Contains(path, `"/proc/thread-self/n`) && !strings.Contains(path, "_tables_names") { // ns, net
 					t.Errorf("a thread leaves names behind that are to be forgotten when it ends: %s", path)
 				}
 			}
