@@ -72,10 +72,11 @@ func (e *Engine) Commit(ctx context.Context, ref string, o CommitOptions) (*imag
 		opts.Dirs = dirs[:1]
 	}
 	if o.Pause && s.Status == supervise.Running {
-		if err := e.Pause(ctx, ref); err != nil {
+		resume, err := e.stand(ctx, c.ID)
+		if err != nil {
 			return nil, err
 		}
-		defer e.Unpause(context.WithoutCancel(ctx), ref)
+		defer resume()
 	}
 	img, err := e.images.Commit(ctx, opts)
 	if err != nil {

@@ -513,3 +513,38 @@ func (e *Engine) Unpause(ctx context.Context, ref string) error {
 	e.happened(c, event.Unpause)
 	return nil
 }
+
+// standing is the end of the name of a lock that is held by whoever keeps a container paused for its own work. When it is killed, the next
+// command finds the lock free, and lets the container go on.
+const standing = ".standing.lock"
+
+// stand pauses a container until resume is called, or until this process ends.
+func (e *Engine) stand(ctx context.Context, id string) (resume func(), err error) {
+	path := filepath.Join(e.locks(), id+standing)
+	lock, _, err := state.Lock(path, false)
+	if err != nil {
+		return nil, conflict("container %s is paused by another command at this moment", id)
+	}
+	if err := e.Pause(ctx, id); err != nil {
+		state.Unlock(lock, path)
+		return nil, err
+	}
+	return func() {
+		// Somebody may have let it go on, or ended it, meanwhile.
+		_ = e.Unpause(context.WithoutCancel(ctx), id)
+		state.Unlock(lock, path)
+	}, nil
+}
+
+// goOn lets a container go on that a killed process kept standing.
+func (e *Engine) goOn(id string) {
+	path := filepath.Join(e.locks(), id+standing)
+	lock, fresh, err := state.Lock(path, false)
+	if err != nil {
+		return // another command does it
+	}
+	if !fresh && e.paused(id) {
+		_ = e.thaw(id) // of one that has ended there is nothing to thaw
+	}
+	state.Unlock(lock, path)
+}

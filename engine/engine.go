@@ -162,6 +162,11 @@ func (e *Engine) repair() error {
 		return nil // another user's containers; the verbs will say so
 	}
 	if err == nil && len(stale) > 0 {
+		for _, name := range stale {
+			if id, ok := strings.CutSuffix(name, standing); ok {
+				e.goOn(id)
+			}
+		}
 		err = supervise.Repair(e.locks(), e.dir, e.nameFileOf)
 		if err == nil {
 			err = e.repairLeases()

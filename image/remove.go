@@ -357,10 +357,14 @@ func (s *Store) collectRecords(o CollectOptions, idle bool, used map[string]bool
 			case d == "locks":
 				os.Remove(p)
 			case d == "tars":
-				if used["sha256:"+strings.TrimSuffix(e.Name(), filepath.Ext(e.Name()))] {
+				diffID := "sha256:" + strings.TrimSuffix(e.Name(), filepath.Ext(e.Name()))
+				if used[diffID] {
 					continue
 				}
-				if st, err := e.Info(); err == nil && time.Since(st.ModTime()) >= o.OrphanAge {
+				// It is written before its layer is: of a killed commit it may be all there is.
+				l, err := s.lookupLayer(diffID)
+				alone := err == nil && l == nil
+				if st, err := e.Info(); err == nil && (alone || time.Since(st.ModTime()) >= o.OrphanAge) {
 					os.Remove(p)
 				}
 			case d == "layers":
