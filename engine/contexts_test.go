@@ -137,6 +137,7 @@ func contextVerbs(ctx context.Context, t *testing.T, e *Engine, p *plan.Plan, up
 		"NetworkConnect":    func() error { return e.NetworkConnect(ctx, "backend", "web", ConnectOptions{}) },
 		"NetworkCreate":     func() error { _, err := e.NetworkCreate(ctx, NetworkOptions{Name: "other"}); return err },
 		"NetworkDisconnect": func() error { return e.NetworkDisconnect(ctx, "backend", "web", false) },
+		"NetworkEgress":     func() error { _, err := e.NetworkEgress(ctx, "backend"); return err },
 		"NetworkInspect":    func() error { _, err := e.NetworkInspect(ctx, "backend"); return err },
 		"NetworkList":       func() error { _, err := e.NetworkList(ctx, nil); return err },
 		"NetworkRemove":     func() error { return e.NetworkRemove(ctx, "backend") },

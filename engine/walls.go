@@ -27,6 +27,9 @@ type Refused struct {
 // NetworkEgress lists what the walls of a container, or of all containers on a network, have refused, the last ones first. Packets are told
 // as long as the container runs, and for a day.
 func (e *Engine) NetworkEgress(ctx context.Context, ref string) ([]Refused, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	var ids []string
 	n, err := e.networks().Find(ref)
 	if err == nil {

@@ -307,16 +307,23 @@ func (w *world) send(f frame, gateway string) {
 	})
 }
 
-// TestWaysOut tries to get out. Each way is shut by the wall, and open as soon as the rule is missing that shuts it: with the rule
-// replaced as the row says, the packet arrives.
-func TestWaysOut(t *testing.T) {
-	w := newWorld(t, 0, true)
-	w.host.Sh("nft delete table bridge glassbox0 2>/dev/null || true") // the bridge's own guard, which stops some of them as well
-	gateway := strings.TrimSpace(w.host.Sh("ip -o link show glassbox0 | sed 's/.*link.ether //; s/ .*//'"))
-	w.c2.Sh("ip neigh replace %s lladdr %s dev eth0 nud permanent", w.e1.IP, w.e1.MAC)
-	w.host.Sh("ip neigh replace %s lladdr %s dev glassbox0; ip neigh replace %s lladdr %s dev glassbox0", w.e1.IP, w.e1.MAC, w.e2.IP, w.e2.MAC)
-	own, far, near, other, host := w.e1.IP.String(), "192.0.2.2", w.e2.IP.String(), "198.51.100.2", "172.30.0.1"
-	const ip, v6, arpType, syn, ack = unix.ETH_P_IP, unix.ETH_P_IPV6, unix.ETH_P_ARP, 2, 16
+// wayOut is something that an attacker sends.
+type wayOut struct {
+	name     string
+	f        frame
+	to       string    // who may see it
+	mutation [2]string // the part of a rule that shuts it, and what is put in its place
+}
+
+// Of those that an attacker at e1 of w may be told by: his own address, one outside, a neighbour's, another one outside, the host's.
+func (w *world) addresses() (own, far, near, other, host string) {
+	return w.e1.IP.String(), "192.0.2.2", w.e2.IP.String(), "198.51.100.2", "172.30.0.1"
+}
+
+// packetWays are packets of IPv4 that say truly where they come from.
+func (w *world) packetWays() []wayOut {
+	own, far, near, other, host := w.addresses()
+	const ip, syn, ack = unix.ETH_P_IP, 2, 16
 	last := [2]string{" out jump refuse", " out accept"} // what nobody has allowed
 	udp := func(dst string, port uint16) []byte {
 		return ip4(own, dst, unix.IPPROTO_UDP, 0, udp4(own, dst, 4000, port, marker))
@@ -324,12 +331,7 @@ func TestWaysOut(t *testing.T) {
 	tcp := func(dst string, port uint16, flags byte) []byte {
 		return ip4(own, dst, unix.IPPROTO_TCP, 0, tcp4(own, dst, 4000, port, flags, marker))
 	}
-	ways := []struct {
-		name     string
-		f        frame
-		to       string // who may see it
-		mutation [2]string
-	}{
+	return []wayOut{
 		{"another resolver", frame{kind: ip, body: udp(far, 53)}, "outside", last},
 		{"DNS over TCP", frame{kind: ip, body: tcp(far, 53, syn)}, "outside", last},
 		{"DNS over TLS", frame{kind: ip, body: tcp(far, 853, syn)}, "outside", last},
@@ -366,6 +368,17 @@ func TestWaysOut(t *testing.T) {
 		{"a broadcast", frame{dst: "ff:ff:ff:ff:ff:ff", kind: ip, body: udp("255.255.255.255", 67)}, "near", last},
 		{"a neighbour, by his hardware address", frame{dst: w.e2.MAC, kind: ip, body: tcp(near, 80, syn)}, "near", last},
 		{"a neighbour's hardware address with nobody's address", frame{dst: w.e2.MAC, kind: ip, body: udp("10.9.9.9", 9)}, "near", last},
+	}
+}
+
+// frameWays are lies about who sends, and frames that aren't IPv4.
+func (w *world) frameWays() []wayOut {
+	own, far, near, _, host := w.addresses()
+	const ip, v6, arpType, syn = unix.ETH_P_IP, unix.ETH_P_IPV6, unix.ETH_P_ARP, 2
+	tcp := func(dst string, port uint16, flags byte) []byte {
+		return ip4(own, dst, unix.IPPROTO_TCP, 0, tcp4(own, dst, 4000, port, flags, marker))
+	}
+	return []wayOut{
 		{
 			"a spoofed source",
 			frame{kind: ip, body: ip4("172.30.0.99", far, unix.IPPROTO_TCP, 0, tcp4("172.30.0.99", far, 4000, 80, syn, marker))},
@@ -436,6 +449,17 @@ func TestWaysOut(t *testing.T) {
 			[2]string{"ether saddr != " + w.e1.MAC + " drop", ""},
 		},
 	}
+}
+
+// TestWaysOut tries to get out. Each way is shut by the wall, and open as soon as the rule is missing that shuts it: with the rule
+// replaced as the row says, the packet arrives.
+func TestWaysOut(t *testing.T) {
+	w := newWorld(t, 0, true)
+	w.host.Sh("nft delete table bridge glassbox0 2>/dev/null || true") // the bridge's own guard, which stops some of them as well
+	gateway := strings.TrimSpace(w.host.Sh("ip -o link show glassbox0 | sed 's/.*link.ether //; s/ .*//'"))
+	w.c2.Sh("ip neigh replace %s lladdr %s dev eth0 nud permanent", w.e1.IP, w.e1.MAC)
+	w.host.Sh("ip neigh replace %s lladdr %s dev glassbox0; ip neigh replace %s lladdr %s dev glassbox0", w.e1.IP, w.e1.MAC, w.e2.IP, w.e2.MAC)
+	far := "192.0.2.2"
 	ears := map[string]func() bool{
 		"outside": w.outside.listen("eth0"), "other": w.other.listen("eth0"), "near": w.c2.listen("eth0"), "bridge": w.host.listen("glassbox0"),
 	}
@@ -450,7 +474,7 @@ func TestWaysOut(t *testing.T) {
 			}
 		}
 	}
-	for _, way := range ways {
+	for _, way := range append(w.packetWays(), w.frameWays()...) {
 		quiet(ears)
 		w.raise(t, far+":80", "", nil)
 		w.send(way.f, gateway)
