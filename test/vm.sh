@@ -20,7 +20,9 @@ mkdir -p "$dir"
 fixtures=$(cd test && go run ./fixture/make)
 export CGO_ENABLED=0
 go build -o "$dir/" cmd/test2json
-cp bin/glassbox bin/glassbox-runtime "$(command -v docker-registry)" "$dir/"
+# The quick part neither builds nor serves.
+if [[ -n ${QUICK:-} ]]; then programs=(bin/glassbox bin/glassbox-runtime); else programs=(bin/glassbox*); fi
+cp "${programs[@]}" "$(command -v docker-registry)" "$dir/"
 # Criu works on the machine's kernel, even where it doesn't here.
 if criu=$(command -v criu); then
 	mkdir "$dir/criu"
@@ -48,7 +50,7 @@ cat >"$dir/inside" <<'EOF'
 # 9p is no place for programs that are started often, nor for containers.
 here=$PWD
 mkdir /tmp/bin
-cp "$DIR"/{glassbox,glassbox-runtime,docker-registry,test2json,*.test} /tmp/bin/
+cp "$DIR"/{glassbox*,docker-registry,test2json,*.test} /tmp/bin/
 if [[ -e $DIR/criu ]]; then
 	cp "$DIR/criu/criu" /usr/local/sbin/
 	cp -n "$DIR"/criu/*.so* /usr/lib/x86_64-linux-gnu/
