@@ -58,7 +58,11 @@ func (q *request) inspect() error {
 
 // top answers GET /containers/{id}/top.
 func (q *request) top() error {
-	t, err := q.s.engine.Top(q.Context(), q.id(), strings.Fields(q.query("ps_args")))
+	args := strings.Fields(q.query("ps_args"))
+	if q.s.policy != nil && !slices.Contains([]string{"", "-ef", "aux", "-aux"}, strings.Join(args, " ")) {
+		return q.forbid("ps_args: options of the host's ps can show processes that aren't the container's: allowed are -ef, aux")
+	}
+	t, err := q.s.engine.Top(q.Context(), q.id(), args)
 	if err != nil {
 		return err
 	}
@@ -156,12 +160,12 @@ func (q *request) update() error {
 			return invalid("--%s can't be changed once a container is made", f)
 		}
 	}
-	if p := q.s.policy; p != nil {
-		if why := p.JudgeUpdate(&w); len(why) > 0 {
+	u, err := q.s.engine.Update(q.Context(), q.id(), w)
+	if p := q.s.policy; err == nil && p != nil && u.Limited {
+		if why := p.JudgeUpdate(u.Limits()); len(why) > 0 {
 			return q.forbid(why...)
 		}
 	}
-	u, err := q.s.engine.Update(q.Context(), q.id(), w)
 	if err == nil {
 		err = q.s.engine.Apply(context.WithoutCancel(q.Context()), u)
 	}

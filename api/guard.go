@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -127,6 +128,17 @@ func (s *Server) seesNetwork(n docker.Network) bool {
 	return false
 }
 
+// hideOthers leaves only the socket's own containers in what is said of a network.
+func (s *Server) hideOthers(ctx context.Context, n *docker.Network) {
+	own := map[string]docker.NetworkEndpoint{}
+	for id, e := range n.Containers {
+		if v, err := s.engine.Inspect(ctx, id); err == nil && v.HostConfig.Annotations[policy.Annotation] == s.policy.Name {
+			own[id] = e
+		}
+	}
+	n.Containers = own
+}
+
 // seesImage reports whether an image has a name that the policy allows.
 func (s *Server) seesImage(i *image.Image) bool { return s.policy.AllowsImage(i.Names...) }
 
@@ -186,7 +198,8 @@ func (q *request) permit(o *engine.CreateOptions) error {
 	for i := range o.Config.Mounts {
 		m := &o.Config.Mounts[i]
 		if m.Type == container.Bind {
-			m.MakeSource = false // it was there
+			// It was there, and is what was judged whenever it is mounted: a link that comes in its place would lead anywhere.
+			m.MakeSource, m.NoLinks, m.Source = false, true, ask.Paths[m.Source].Path
 		}
 		if m.Type != container.Volume || m.Source == "" {
 			continue
@@ -216,8 +229,24 @@ func (q *request) permitNetwork(o *engine.NetworkOptions) error {
 	case set:
 		return q.forbid("the label " + policy.Label + " is the socket's")
 	}
+	// The host gets a route to it, and the gateway's address: for others than private ones these would take its packets to the world.
+	for _, text := range o.Subnets {
+		if s, err := netip.ParsePrefix(text); err == nil && !private(s) {
+			return q.forbid("--subnet " + text + ": allowed are private ones, in 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, fc00::/7")
+		}
+	}
 	o.Labels = marked(o.Labels, p)
 	return nil
+}
+
+// private reports whether all addresses of a subnet are private ones.
+func private(s netip.Prefix) bool {
+	for _, text := range []string{"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"} {
+		if all := netip.MustParsePrefix(text); s.Bits() >= all.Bits() && all.Contains(s.Addr()) {
+			return true
+		}
+	}
+	return false
 }
 
 // permitVolume lets a volume be made that is a directory of the engine's, and marks it.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"glassbox/container"
+	"glassbox/docker"
 	"glassbox/engine"
 	"glassbox/policy"
 )
@@ -193,6 +194,11 @@ func more(h *house) (all []attempt) {
 	add("POST", "/swarm/init", "{}")
 	add("POST", "/networks/create", `{"Name":"x1","Driver":"bridge","Options":{"com.docker.network.bridge.name":"eth0"}}`)
 	add("POST", "/networks/create", `{"Name":"x1","Labels":{"glassbox.policy":"other"}}`)
+	for _, subnet := range []string{"0.0.0.0/1", "8.8.8.0/24", "10.0.0.0/7", "169.254.169.0/24", "2000::/3", "::ffff:8.8.8.0/120"} {
+		add("POST", "/networks/create", `{"Name":"x1","IPAM":{"Config":[{"Subnet":"`+subnet+`"}]}}`) // packets of the host
+	}
+	add("POST", "/images/create?fromImage=box&tag=other", "") // what is allowed is box, and not all of its tags
+	add("POST", "/images/create?fromImage=box&tag=sha256:"+strings.Repeat("0", 64), "")
 	add("POST", "/volumes/create", `{"Name":"x1","DriverOpts":{"type":"none","o":"bind","device":"/"}}`)
 	add("POST", "/volumes/create", `{"Name":"x1","Labels":{"glassbox.policy":"other"}}`)
 	add("POST", "/volumes/create", `{"Name":"vol"}`)
@@ -232,6 +238,10 @@ func TestHostile(t *testing.T) {
 	}
 	if _, text := h.ask(t, "GET", "/networks", ""); strings.Contains(text, `"net"`) || !strings.Contains(text, `"bridge"`) {
 		t.Errorf("networks: %s", text)
+	}
+	n := docker.Network{Containers: map[string]docker.NetworkEndpoint{h.id: {Name: "made"}}}
+	if h.server.hideOthers(t.Context(), &n); len(n.Containers) > 0 {
+		t.Errorf("a network tells of others: %v", n.Containers)
 	}
 	path := fmt.Sprintf("/events?since=1&until=%d", time.Now().Unix())
 	if _, text := h.ask(t, "GET", path, ""); strings.Contains(text, h.id) {
@@ -278,6 +288,16 @@ func TestGuest(t *testing.T) {
 	if code, text := h.ask(t, "POST", "/containers/guest/update", `{"Memory":1000000000,"MemorySwap":2000000000}`); code != 403 {
 		t.Errorf("an update beyond the limits: %d %s", code, text)
 	}
+	// What means nothing by itself, and something with what the container has.
+	for _, body := range []string{`{"MemorySwap":-1}`, `{"MemorySwap":-1,"PidsLimit":-1}`, `{"CpuRealtimeRuntime":950000}`} {
+		if code, text := h.ask(t, "POST", "/containers/guest/update", body); code != 403 {
+			t.Errorf("update %s: %d %s", body, code, text)
+		}
+	}
+	// Columns without titles are read as another's: which processes are the container's would be told by what others have.
+	if code, text := h.ask(t, "GET", "/containers/guest/top?ps_args=-e+-o+etimes%3D+-o+pid+-o+args", ""); code != 403 {
+		t.Errorf("options of ps: %d %s", code, text)
+	}
 	if code, text := h.ask(t, "POST", "/containers/guest/exec", `{"Cmd":["true"],"Privileged":true}`); code != 403 {
 		t.Errorf("a privileged exec: %d %s", code, text)
 	}
@@ -302,6 +322,37 @@ func TestGuest(t *testing.T) {
 		t.Fatal(err)
 	}
 	must(404, "GET", "/containers/"+other.ID+"/json", "")
+}
+
+// TestExchanged: a path that was judged and is a link when it is mounted.
+func TestExchanged(t *testing.T) {
+	h, project, _, _ := guardedHouse(t)
+	secret := filepath.Join(h.root, "secret")
+	if err := os.Mkdir(secret, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(secret, "key"), []byte("of the host"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	body := `{"Image":"box","Cmd":["true"],"HostConfig":{"Binds":["` + project + `:/src"]}}`
+	if code, text := h.ask(t, "POST", "/containers/create?name=guest", body); code != 201 {
+		t.Fatalf("create: %d %s", code, text)
+	}
+	if code, text := h.ask(t, "GET", "/containers/guest/archive?path=/src/sub", ""); code != 200 {
+		t.Fatalf("before: %d %s", code, text)
+	}
+	if err := os.Rename(project, project+".old"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(secret, project); err != nil {
+		t.Fatal(err)
+	}
+	if code, text := h.ask(t, "GET", "/containers/guest/archive?path=/src/key", ""); code < 400 || strings.Contains(text, "of the host") {
+		t.Errorf("archive: %d %q", code, text)
+	}
+	if code, text := h.ask(t, "POST", "/containers/guest/start", ""); code < 400 {
+		t.Errorf("start: %d %s", code, text)
+	}
 }
 
 // TestEndpointsHaveKinds: an endpoint with a kind is one that there is.

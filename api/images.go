@@ -288,7 +288,7 @@ func (q *request) pull() error {
 	if err != nil {
 		return err
 	}
-	if p := q.s.policy; p != nil && !p.AllowsImage(name, from) {
+	if p := q.s.policy; p != nil && !p.AllowsImage(name) {
 		return q.forbid(fmt.Sprintf("image %s: allowed are %s", name, strings.Join(p.Images, ", ")))
 	}
 	p, err := q.platform()

@@ -27,6 +27,9 @@ func (q *request) networks() error {
 		if q.s.policy != nil && !q.s.seesNetwork(n) {
 			continue
 		}
+		if q.s.policy != nil {
+			q.s.hideOthers(q.Context(), &n)
+		}
 		out = append(out, q.version.network(n))
 	}
 	return q.json(out)
@@ -40,6 +43,9 @@ func (q *request) inspectNetwork() error {
 	n, err := q.s.engine.NetworkInspect(q.Context(), q.id())
 	if err != nil {
 		return err
+	}
+	if q.s.policy != nil {
+		q.s.hideOthers(q.Context(), &n)
 	}
 	return q.json(q.version.network(n))
 }

@@ -37,6 +37,7 @@ type MountExtra struct {
 	Volume  string
 	Within  bool   // the source is not in it: the copy is prepared in the source itself
 	Beneath string // a place below the source, which is mounted in its stead; others may have made links there
+	NoLinks bool   `json:",omitempty"` // no symbolic link is followed on the way to the source
 	// Mount is a file system that the host mounts at the source before it is taken.
 	Mount *plan.HostMount
 }

@@ -291,8 +291,11 @@ func (c *container) bindSource(lane plan.Lane, i int, m specs.Mount) error {
 	if extra.Beneath != "" && lane != plan.Host {
 		return fmt.Errorf("%s/source: a part of a volume can be mounted by who has privileges over the host's mounts only", ptr)
 	}
+	if extra.NoLinks && lane != plan.Host {
+		return fmt.Errorf("%s/source: a path without links can be mounted by who has privileges over the host's mounts only", ptr)
+	}
 	t := &plan.OpenTree{
-		Path: source, Beneath: extra.Beneath, Recursive: slices.Contains(m.Options, "rbind"), Save: mountName(i),
+		Path: source, Beneath: extra.Beneath, NoLinks: extra.NoLinks, Recursive: slices.Contains(m.Options, "rbind"), Save: mountName(i),
 		MakeDir: lane == plan.Host && extra.MakeSource,
 	}
 	if path.Clean("/"+m.Destination) == "/proc" {

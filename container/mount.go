@@ -33,8 +33,10 @@ type Mount struct {
 	MakeSource bool `json:"makeSource,omitempty"`
 	// Options are further words of mount(8): nosuid, nodev, exec … of a bind mount; those and size=, mode= … of a tmpfs.
 	Options []string `json:"options,omitempty"`
-	Subpath string   `json:"subpath,omitempty"` // below a volume or in an image: what is mounted in place of the whole
-	NoCopy  bool     `json:"noCopy,omitempty"`  // of a volume: it doesn't begin with what the image has at the target
+	// NoLinks: no symbolic link is followed on the way to the source of a bind mount, which was judged as it is.
+	NoLinks bool   `json:"noLinks,omitempty"`
+	Subpath string `json:"subpath,omitempty"` // below a volume or in an image: what is mounted in place of the whole
+	NoCopy  bool   `json:"noCopy,omitempty"`  // of a volume: it doesn't begin with what the image has at the target
 	// Labels, Driver and DriverOptions are of a volume that is made because it isn't there.
 	Labels        map[string]string `json:"labels,omitempty"`
 	Driver        string            `json:"driver,omitempty"`
@@ -142,5 +144,5 @@ func (m Mount) equal(o Mount) bool {
 	return slices.Equal(m.Options, o.Options) && maps.Equal(m.Labels, o.Labels) && maps.Equal(m.DriverOptions, o.DriverOptions) &&
 		m.Type == o.Type && m.Source == o.Source && m.Target == o.Target && m.ReadOnly == o.ReadOnly &&
 		m.PropagationWord() == o.PropagationWord() && m.Recursive == o.Recursive && m.Subpath == o.Subpath && m.NoCopy == o.NoCopy &&
-		m.Driver == o.Driver && m.Relabel == o.Relabel && m.IDMap == o.IDMap
+		m.NoLinks == o.NoLinks && m.Driver == o.Driver && m.Relabel == o.Relabel && m.IDMap == o.IDMap
 }

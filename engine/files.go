@@ -251,7 +251,7 @@ func (e *Engine) attachHere(ctx context.Context, root int, c *container.Containe
 	case m.Type != container.Bind:
 		return nil // memory, which it will get when it starts
 	}
-	mount, err := fork.OpenTree(&plan.OpenTree{Path: source, Beneath: beneath, Recursive: m.Type == container.Bind})
+	mount, err := fork.OpenTree(&plan.OpenTree{Path: source, Beneath: beneath, NoLinks: m.NoLinks, Recursive: m.Type == container.Bind})
 	if errors.Is(err, unix.ENOENT) && m.Type == container.Bind {
 		return nil // it will be made, or refused, when the container starts
 	}

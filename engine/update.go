@@ -38,6 +38,9 @@ type Update struct {
 	plan   *plan.Plan // of the container that runs, or waits to, as it is after the update; nil: there is none
 }
 
+// Limits are those that the container has after it.
+func (u *Update) Limits() container.Limits { return u.config.Limits }
+
 // Update finds out what an update of a container takes: words are those of container.UpdateFlags, and their Flags name them.
 func (e *Engine) Update(ctx context.Context, ref string, words container.Words) (*Update, error) {
 	c, s, err := e.load(ctx, ref)

@@ -69,7 +69,7 @@ func (g *goStep) cgroups(op plan.Op) (goLine, bool) {
 func (g *goStep) handed(op plan.Op) (goLine, bool) {
 	switch o := op.(type) {
 	case *plan.OpenTree:
-		if o.FSType != "" || o.Mounts != "" || o.Beneath != "" || o.IDMap != "" && !strings.HasPrefix(g.have[o.IDMap], "users") {
+		if o.FSType != "" || o.Mounts != "" || o.Beneath != "" || o.NoLinks || o.IDMap != "" && !strings.HasPrefix(g.have[o.IDMap], "users") {
 			return g.none()
 		}
 		switch {

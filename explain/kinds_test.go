@@ -76,7 +76,7 @@ func howOnly() map[string]bool {
 		"copy-up.from", "copy-up.to", "copy-up.volume", "copy-up.within",
 		"host-mount.users", "host-mount.user", // whose else it is
 		"host-unmount.target", "host-unmount.users", "host-unmount.user",
-		"open_tree.beneath", // with a path
+		"open_tree.beneath", "open_tree.noLinks", // with a path
 		"copy-up.keepMode", "copy-up.uid", "copy-up.gid", "root-unmount.target", "chroot.root", "open-dir.path", "open-dir.else", "open-dir.save",
 		"open-dir.image",
 		"open.other", "mknod.existing", "mknod.in", "symlink.in", "move_mount.replace", "move_mount.unlocked", "symlink.replace",

@@ -50,7 +50,7 @@ func (s *shell) commands(op plan.Op) ([]string, bool) {
 			return none()
 		}
 		s.opened[o.Save] = path.Join(o.Path, o.Beneath)
-		if o.IDMap != "" || o.Device != "" || o.Beneath != "" {
+		if o.IDMap != "" || o.Device != "" || o.Beneath != "" || o.NoLinks {
 			return none()
 		}
 		if o.MakeDir {

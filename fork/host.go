@@ -29,6 +29,9 @@ func openTree(o *plan.OpenTree, users int) (int, error) {
 	if o.Beneath != "" {
 		return openBeneath(o, flags, users)
 	}
+	if o.NoLinks {
+		return openStraight(o, flags, users)
+	}
 	fd, err := unix.OpenTree(unix.AT_FDCWD, o.Path, flags)
 	if err == unix.ENOENT && o.MakeDir {
 		if err := os.MkdirAll(o.Path, 0o755); err != nil {
@@ -36,6 +39,21 @@ func openTree(o *plan.OpenTree, users int) (int, error) {
 		}
 		fd, err = unix.OpenTree(unix.AT_FDCWD, o.Path, flags)
 	}
+	if err != nil {
+		return -1, &os.PathError{Op: "open_tree", Path: o.Path, Err: err}
+	}
+	return finishTree(o, fd, users)
+}
+
+// openStraight clones what is at a path without symbolic links: who may rename a directory on the way could lead it anywhere with one.
+func openStraight(o *plan.OpenTree, flags uint, users int) (int, error) {
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS}
+	at, err := unix.Openat2(unix.AT_FDCWD, o.Path, &how)
+	if err != nil {
+		return -1, &os.PathError{Op: "openat2", Path: o.Path, Err: err}
+	}
+	defer unix.Close(at)
+	fd, err := unix.OpenTree(at, "", flags|unix.AT_EMPTY_PATH)
 	if err != nil {
 		return -1, &os.PathError{Op: "open_tree", Path: o.Path, Err: err}
 	}

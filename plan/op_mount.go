@@ -36,7 +36,9 @@ type OpenTree struct {
 	Path string `json:"path"`
 	// Beneath is a place below Path that is cloned in its stead: links in it lead nowhere but below Path (openat2(2), RESOLVE_BENEATH),
 	// because somebody else may write there. The host's lane only.
-	Beneath   string `json:"beneath,omitempty"`
+	Beneath string `json:"beneath,omitempty"`
+	// NoLinks refuses a Path with a symbolic link anywhere in it (openat2(2), RESOLVE_NO_SYMLINKS). The host's lane only.
+	NoLinks   bool   `json:"noLinks,omitempty"`
 	Recursive bool   `json:"recursive,omitempty"`
 	Save      string `json:"save"`
 	// MakeDir makes a directory with its parents, mode 0755, where the path leads to nothing. It stays when the container is gone.
@@ -62,7 +64,8 @@ func (*OpenTree) Kind() string { return "open_tree" }
 func (*OpenTree) Man() string { return "open_tree(2)" }
 
 func (o *OpenTree) String() string {
-	return "clone the mount at " + o.Path + prefix(", of it what is beneath ", o.Beneath) + " as " + o.Save +
+	return "clone the mount at " + o.Path + prefix(", of it what is beneath ", o.Beneath) +
+		when(o.NoLinks, ", by no symbolic link") + " as " + o.Save +
 		when(o.Mounts != "", ", in "+o.Mounts) +
 		when(o.Recursive, ", with the mounts below") +
 		when(o.MakeDir, ", a directory that is made if it is missing") + when(o.Readonly, ", read-only") +

@@ -317,13 +317,10 @@ func (p *Policy) Most(l *container.Limits, no func(format string, a ...any)) {
 	}
 }
 
-// JudgeUpdate says what of an update the policy doesn't allow.
-func (p *Policy) JudgeUpdate(w *container.Words) []string {
+// JudgeUpdate says what the policy doesn't allow of the limits that a container would have after an update. They are judged whole: what is
+// asked for can mean nothing by itself, and yet something with what the container has (--memory-swap without --memory).
+func (p *Policy) JudgeUpdate(l container.Limits) []string {
 	var r refusals
-	c, err := (&container.Config{Image: "x"}).Update(w)
-	if err != nil {
-		return nil // it means nothing, and whoever would do it says so
-	}
-	p.Most(&c.Limits, r.no)
+	p.limits(&container.Config{Limits: l}, &r)
 	return r
 }

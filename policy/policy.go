@@ -135,8 +135,25 @@ func (p *Policy) AllowsImage(names ...string) bool {
 	return false
 }
 
-// matches compares a name with a pattern, in which * stands for any text.
+// matches compares an image's name with a pattern. A * for a tag is no more than one: golang:* is not a registry's port (golang:5000/x).
 func matches(pattern, name string) bool {
+	repo, tag, tagged := cutTag(pattern)
+	if !tagged {
+		return fits(pattern, name)
+	}
+	nameRepo, nameTag, named := cutTag(name)
+	return named && fits(repo, nameRepo) && fits(tag, nameTag)
+}
+
+// cutTag parts a name before its tag, which follows the first colon behind the last slash.
+func cutTag(name string) (repo, tag string, tagged bool) {
+	slash := strings.LastIndexByte(name, '/') + 1
+	base, tag, tagged := strings.Cut(name[slash:], ":")
+	return name[:slash] + base, tag, tagged
+}
+
+// fits compares a text with a pattern, in which * stands for any text.
+func fits(pattern, name string) bool {
 	first, rest, any := strings.Cut(pattern, "*")
 	if !any {
 		return pattern == name
@@ -146,7 +163,7 @@ func matches(pattern, name string) bool {
 		return false
 	}
 	for i := 0; i <= len(name); i++ {
-		if matches(rest, name[i:]) {
+		if fits(rest, name[i:]) {
 			return true
 		}
 	}

@@ -31,7 +31,8 @@ func TestImages(t *testing.T) {
 	for name, want := range map[string]bool{
 		"golang:1.26": true, "golang": false, "box": true, "box:latest": true, "box:2": false, "xgolang:1": false,
 		"registry.lan:5000/team/a:1": true,
-		"registry.lan:5000/teams/a":  false, "": false, "evil/golang:1": false, "box@sha256:00": false,
+		"golang:5000/evil/image":     false, "golang:5000/evil/image:1": false, "golang:1.26@sha256:00": true, // a registry's port is no tag
+		"registry.lan:5000/teams/a": false, "": false, "evil/golang:1": false, "box@sha256:00": false,
 	} {
 		if got := p.AllowsImage(name); got != want {
 			t.Errorf("%s: got %v", name, got)

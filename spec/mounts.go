@@ -52,8 +52,8 @@ func (w *writer) mounts() error {
 			continue
 		}
 		w.mount(asked(&m), m.Origin)
-		if m.MakeSource {
-			w.out.Mounts[m.Target] = compile.MountExtra{MakeSource: true}
+		if m.MakeSource || m.NoLinks {
+			w.out.Mounts[m.Target] = compile.MountExtra{MakeSource: m.MakeSource, NoLinks: m.NoLinks}
 		}
 	}
 	w.sortMounts(first)
