@@ -95,6 +95,11 @@ func TestConformance(t *testing.T) {
 				expected = "ok" // the profile is there
 			}
 			err := conform(t, suite, name, path, hierarchies)
+			// It sends its signals as soon as the container runs. A shell that hasn't set its trap by then takes no notice of them, being the
+			// first process, and the test waits for its end in vain: on a busy machine that is the test's fault, not the runtime's.
+			for again := 0; name == "killsig" && err != nil && again < 3; again++ {
+				err = conform(t, suite, name, path, hierarchies)
+			}
 			switch {
 			case expected == "ok" && err != nil:
 				t.Error(err)
