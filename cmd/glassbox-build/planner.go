@@ -127,7 +127,7 @@ type unmade struct{ m mount.Mount }
 
 // Mount is the first half of a mount.
 func (u unmade) Mount(context.Context, bool) (executor.MountableRef, error) {
-	return unmadeRef{u.m}, nil
+	return unmadeRef(u), nil
 }
 
 type unmadeRef struct{ m mount.Mount }
