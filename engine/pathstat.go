@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"glassbox/host/tree"
 )
 
 // PathStat says what is at a path of a container.
@@ -36,7 +38,7 @@ func (e *Engine) StatPath(ctx context.Context, ref, name string) (*PathStat, err
 	if err := unix.Fstat(src.fd, &st); err != nil {
 		return nil, err
 	}
-	out := &PathStat{Name: src.base, Size: st.Size, Mode: fileMode(st.Mode), Modified: time.Unix(st.Mtim.Unix())}
+	out := &PathStat{Name: src.base, Size: st.Size, Mode: tree.Mode(st.Mode), Modified: time.Unix(st.Mtim.Unix())}
 	if path.Clean("/"+name) == "/" {
 		out.Name = "/"
 	}
@@ -54,29 +56,4 @@ func (e *Engine) StatPath(ctx context.Context, ref, name string) (*PathStat, err
 		out.Link = path.Clean(out.Link)
 	}
 	return out, nil
-}
-
-// fileMode is a mode of stat(2) in Go's bits.
-func fileMode(mode uint32) fs.FileMode {
-	out := fs.FileMode(mode & 0o777)
-	for bit, flag := range map[uint32]fs.FileMode{unix.S_ISUID: fs.ModeSetuid, unix.S_ISGID: fs.ModeSetgid, unix.S_ISVTX: fs.ModeSticky} {
-		if mode&bit != 0 {
-			out |= flag
-		}
-	}
-	switch mode & unix.S_IFMT {
-	case unix.S_IFDIR:
-		out |= fs.ModeDir
-	case unix.S_IFLNK:
-		out |= fs.ModeSymlink
-	case unix.S_IFIFO:
-		out |= fs.ModeNamedPipe
-	case unix.S_IFSOCK:
-		out |= fs.ModeSocket
-	case unix.S_IFBLK:
-		out |= fs.ModeDevice
-	case unix.S_IFCHR:
-		out |= fs.ModeDevice | fs.ModeCharDevice
-	}
-	return out
 }

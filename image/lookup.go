@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"glassbox/host/beneath"
+	"glassbox/host/tree"
 )
 
 // merged reads a stack of layer directories as overlayfs would show it: upper layers first, whiteouts and opaque
@@ -235,36 +236,8 @@ func (i *Image) Stat(root, path string) (*File, error) {
 	}
 	defer f.close()
 	return &File{
-		Path: "/" + f.path, Mode: fileMode(f.stat.Mode), Size: f.stat.Size, UID: int(f.stat.Uid), GID: int(f.stat.Gid),
+		Path: "/" + f.path, Mode: tree.Mode(f.stat.Mode), Size: f.stat.Size, UID: int(f.stat.Uid), GID: int(f.stat.Gid),
 	}, nil
-}
-
-func fileMode(m uint32) fs.FileMode {
-	mode := fs.FileMode(m & 0o777)
-	switch m & unix.S_IFMT {
-	case unix.S_IFDIR:
-		mode |= fs.ModeDir
-	case unix.S_IFLNK:
-		mode |= fs.ModeSymlink
-	case unix.S_IFIFO:
-		mode |= fs.ModeNamedPipe
-	case unix.S_IFSOCK:
-		mode |= fs.ModeSocket
-	case unix.S_IFCHR:
-		mode |= fs.ModeDevice | fs.ModeCharDevice
-	case unix.S_IFBLK:
-		mode |= fs.ModeDevice
-	}
-	if m&unix.S_ISUID != 0 {
-		mode |= fs.ModeSetuid
-	}
-	if m&unix.S_ISGID != 0 {
-		mode |= fs.ModeSetgid
-	}
-	if m&unix.S_ISVTX != 0 {
-		mode |= fs.ModeSticky
-	}
-	return mode
 }
 
 // ReadFile reads a regular file of the image, at most max bytes, without mounting anything: layers below the store's root

@@ -192,19 +192,19 @@ func legacyDrops(program string, rule []string, depth int) (bool, error) {
 // Mend lets the networks that have containers through other firewalls again, which may have been started or have forgotten it since: a
 // firewall that is reloaded makes its tables anew. It does nothing where there is no other firewall, which it finds out with two questions.
 func (s Store) Mend() error {
-	names, err := s.names()
-	if err != nil {
-		return err
-	}
 	rs, err := wire.ReadForeign(unix.NF_INET_FORWARD)
 	if err != nil {
 		return err
 	}
-	legacy := wire.Legacy(true)
-	if rs == nil && len(legacy) == 0 {
+	if rs != nil {
+		rs.Close()
+	} else if len(wire.Legacy(true)) == 0 {
 		return nil
 	}
-	defer rs.Close()
+	names, err := s.names()
+	if err != nil {
+		return err
+	}
 	var errs []error
 	for _, name := range names {
 		if leases, err := s.Leases(name); err != nil || len(leases) == 0 {
