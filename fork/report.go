@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"glassbox/cgroup"
+	"glassbox/host"
 	"glassbox/plan"
 )
 
@@ -104,19 +106,32 @@ func (x *execution) await() error {
 		}
 		return errors.New("the child sent what no step receives")
 	}
-	// End of file is execve or death, and a process that dies closes its files a while before it can be waited for. What tells one from the
-	// other at any moment is a flag that execve clears. The child leaves its loop only through execve, a report, or a signal.
-	s, err := ReadStat(x.pid)
+	// End of file is execve or death, and a process that dies closes its files a while before it can be waited for.
+	st, executed, err := became(func() (host.Stat, error) { return ReadStat(x.pid) })
 	switch {
 	case x.opts.Watch != nil && err == unix.ESRCH:
 		return nil // it has run and ended, and its watcher has reaped it
 	case err != nil:
 		return err
-	case s.Forked():
+	case !executed:
 		return x.died()
 	}
-	x.start = s.Start
+	x.start = st.Start
 	return nil
+}
+
+// became reads of a child that has closed its files until it is known whether it has become the program or has died. Two flags tell
+// that at any moment: execve clears one, and a process that ends sets the other before it closes its files; the child leaves its loop
+// only through execve, a report, or a signal. In between is who is within execve: Linux closes the descriptors before it clears the
+// flag (begin_new_exec, seen in 6.1), and this is met where our own copy of the child's socket was closed last.
+func became(read func() (host.Stat, error)) (s host.Stat, executed bool, err error) {
+	for {
+		s, err = read()
+		if err != nil || !s.Forked() || s.Exiting() {
+			return s, err == nil && !s.Forked(), err
+		}
+		time.Sleep(50 * time.Microsecond)
+	}
 }
 
 // ended reports whether the child has ended, before or after execve.

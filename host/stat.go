@@ -19,6 +19,9 @@ type Stat struct {
 // Forked reports whether a process has been cloned and not yet become a program (PF_FORKNOEXEC).
 func (s Stat) Forked() bool { return s.Flags&0x40 != 0 }
 
+// Exiting reports whether a process is on its way out, or out (PF_EXITING). It is so before its files are closed.
+func (s Stat) Exiting() bool { return s.Flags&0x4 != 0 }
+
 // Ended reports whether nothing is left of a process but, perhaps, what its parent has not waited for.
 func (s Stat) Ended() bool { return s.State == 'Z' || s.State == 'X' }
 
