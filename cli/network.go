@@ -16,7 +16,7 @@ import (
 func (a *app) networkCommand() *cobra.Command {
 	return parent("network", "Make networks, look at them, plug containers in and out",
 		a.networkCreateCommand(), a.networkLsCommand(), a.networkInspectCommand(), a.networkConnectCommand(), a.networkDisconnectCommand(),
-		a.networkEgressCommand(), a.networkPruneCommand(), a.networkRmCommand())
+		a.networkEgressCommand(), a.networkExplainCommand(), a.networkPruneCommand(), a.networkRmCommand())
 }
 
 func (a *app) networkCreateCommand() *cobra.Command {

@@ -268,8 +268,14 @@ func (f *wallWriter) neighbours(e Endpoint, v wallFamily) {
 		}
 	}
 	f.rule("arp daddr ip @%s accept", wire.SetNear)
-	// Whoever asks for somebody by a broadcast tells all neighbours something, 32 bits at a time: nobody is told.
+	// Whoever asks for somebody by a broadcast tells all neighbours something, 32 bits at a time: nobody is told. The question goes back as
+	// its own answer, with the gateway's hardware address: what then comes for the neighbour is
+	// refused at once, and nobody waits three seconds.
 	f.rule("update @%s { arp daddr ip counter }", wire.SetSought)
+	if gateway := wire.MAC(v.gateway); gateway != "" && len(v.own) > 0 {
+		f.rule("arp saddr ip set arp daddr ip arp daddr ip set %s arp saddr ether set %s arp daddr ether set %s arp operation set reply "+
+			"ether saddr set %[2]s ether daddr set %[3]s fwd to meta iif", v.own[0], gateway, e.MAC)
+	}
 	f.rule("drop")
 }
 

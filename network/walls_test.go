@@ -90,8 +90,8 @@ func TestWall(t *testing.T) {
 	w.raise(t, "192.0.2.2:80", "", nil)
 	check(w.c1, "tcp", "192.0.2.2:80", "web")
 	check(w.c1, "tcp", "192.0.2.2:81", "refused")
-	check(w.c1, "udp", "192.0.2.2:53", "no route to host")         // ICMP: administratively prohibited
-	check(w.c1, "tcp", w.e2.IP.String()+":80", "no route to host") // he isn't even asked where he is
+	check(w.c1, "udp", "192.0.2.2:53", "no route to host") // ICMP: administratively prohibited
+	check(w.c1, "tcp", w.e2.IP.String()+":80", "refused")  // he isn't even asked where he is
 	check(w.c1, "tcp", gateway+":22", "refused")
 	check(w.c1, "tcp", "192.0.2.1:22", "refused")
 	check(w.c2, "tcp", w.e1.IP.String()+":8000", "walled sees "+w.e2.IP.String())
@@ -112,7 +112,8 @@ func TestWall(t *testing.T) {
 	}
 	slices.Sort(got)
 	want := []string{
-		gateway + ":22/tcp true", w.e2.IP.String() + ":0/arp true", "192.0.2.1:22/tcp true", "192.0.2.2:53/udp true", "192.0.2.2:81/tcp true",
+		gateway + ":22/tcp true", w.e2.IP.String() + ":0/arp true", w.e2.IP.String() + ":80/tcp true",
+		"192.0.2.1:22/tcp true", "192.0.2.2:53/udp true", "192.0.2.2:81/tcp true",
 	}
 	slices.Sort(want)
 	if !slices.Equal(got, want) {
@@ -412,7 +413,7 @@ func (w *world) frameWays() []wayOut {
 			"ARP as a message to all",
 			frame{dst: "ff:ff:ff:ff:ff:ff", kind: arpType, body: arp(1, w.e1.MAC, own, "172.30.77.77")},
 			"near",
-			[2]string{" arp drop", " arp accept"},
+			[2]string{" arp update @sought { arp daddr ip counter }", " arp accept"},
 		},
 		{
 			"IPv6",

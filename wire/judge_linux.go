@@ -25,11 +25,17 @@ type Packet struct {
 	Translated       bool // its destination was changed (IPS_DST_NAT)
 	SourceTranslated bool
 	Local            func(netip.Addr) bool // whether an address is the host's own
+
+	// What chains of the families bridge and netdev look at, too. SrcMAC may be empty. Asked is the address whose hardware address the
+	// packet asks for; then it is a question of ARP or, of IPv6, of neighbour discovery, and Src and Dst are no matter but for the version.
+	SrcMAC string
+	Asked  netip.Addr
 }
 
 // Outcome is what a hook did with a packet.
 type Outcome struct {
 	Dropped, Rejected bool
+	Returned          bool       // it went back by the device that it came from, as its own answer
 	Chain             ChainState // whose decision it was
 	Rule              *RuleState // nil: the chain's policy
 	Through           int        // of the rule of that base chain that led there; -1: its policy
@@ -47,8 +53,13 @@ func (o Outcome) By() string {
 
 // Judge gives a packet to the chains of a hook. Chains that skip names are left out; a destination that is translated is changed in p.
 func (rs *Ruleset) Judge(hook uint32, p *Packet, skip func(ChainState) bool) Outcome {
+	return rs.judge(rs.At(hook, p.Dst.Is6()), p, skip)
+}
+
+// judge gives a packet to base chains, in order.
+func (rs *Ruleset) judge(chains []ChainState, p *Packet, skip func(ChainState) bool) Outcome {
 	var all Outcome
-	for _, c := range rs.At(hook, p.Dst.Is6()) {
+	for _, c := range chains {
 		if skip != nil && skip(c) || c.Type == "nat" && p.Reply {
 			continue
 		}
@@ -88,7 +99,8 @@ type judge struct {
 	top      int
 	rejected bool
 	target   string // of a jump
-	network  []byte // headers
+	frame    []byte // headers
+	network  []byte
 	trans    []byte
 }
 
@@ -208,6 +220,11 @@ func (j *judge) expression(r *RuleState, name string, data []byte) (verdict int,
 		return match(in == (bigU32(a[unix.NFTA_RANGE_OP]) == unix.NFT_RANGE_EQ)), true
 	case "lookup":
 		return j.lookup(r, a)
+	case "fwd":
+		j.out.Returned = true
+		return verdictAccept, true
+	case "dynset":
+		return j.remember(r, a)
 	case "reject":
 		j.rejected = true
 		return verdictDrop, true
@@ -282,9 +299,11 @@ func (j *judge) meta(key uint32) ([]byte, bool) {
 	case unix.NFT_META_NFPROTO:
 		return []byte{byte(version(unix.NFPROTO_IPV4, unix.NFPROTO_IPV6))}, true
 	case unix.NFT_META_PROTOCOL:
-		return binary.BigEndian.AppendUint16(nil, version(unix.ETH_P_IP, unix.ETH_P_IPV6)), true
+		return binary.BigEndian.AppendUint16(nil, j.p.kind()), true
 	case unix.NFT_META_MARK:
 		return make([]byte, 4), true
+	case unix.NFT_META_IIF:
+		return make([]byte, 4), true // for "fwd", which isn't done
 	case unix.NFT_META_PKTTYPE:
 		return []byte{0}, true // PACKET_HOST
 	}
@@ -332,32 +351,12 @@ func (j *judge) ct(key uint32) ([]byte, bool) {
 	return nil, false
 }
 
-// headers builds those of the packet, as far as rules look at them.
-func (j *judge) headers() {
-	if j.network != nil {
-		return
-	}
-	if j.p.Dst.Is6() {
-		src, dst := j.p.Src.As16(), j.p.Dst.As16()
-		j.network = slices.Concat([]byte{0x60, 0, 0, 0, 0, 20, j.p.Proto, 64}, src[:], dst[:])
-	} else {
-		src, dst := j.p.Src.As4(), j.p.Dst.As4()
-		j.network = slices.Concat([]byte{0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, j.p.Proto, 0, 0}, src[:], dst[:])
-	}
-	if j.p.Proto == unix.IPPROTO_ICMP || j.p.Proto == unix.IPPROTO_ICMPV6 {
-		j.trans = []byte{j.p.ICMPType, 0, 0, 0, 0, 0, 0, 0}
-		return
-	}
-	j.trans = make([]byte, 20)
-	binary.BigEndian.PutUint16(j.trans, j.p.SrcPort)
-	binary.BigEndian.PutUint16(j.trans[2:], j.p.DstPort)
-	j.trans[12], j.trans[13] = 0x50, 0x02 // SYN
-}
-
 func (j *judge) payload(a map[uint16][]byte) (int, bool) {
 	j.headers()
 	from := j.network
 	switch bigU32(a[unix.NFTA_PAYLOAD_BASE]) {
+	case unix.NFT_PAYLOAD_LL_HEADER:
+		from = j.frame
 	case unix.NFT_PAYLOAD_NETWORK_HEADER:
 	case unix.NFT_PAYLOAD_TRANSPORT_HEADER:
 		from = j.trans
@@ -365,8 +364,8 @@ func (j *judge) payload(a map[uint16][]byte) (int, bool) {
 		return 0, false
 	}
 	offset, n := int(bigU32(a[unix.NFTA_PAYLOAD_OFFSET])), int(bigU32(a[unix.NFTA_PAYLOAD_LEN]))
-	if a[unix.NFTA_PAYLOAD_DREG] == nil {
-		return 0, false // it changes the packet
+	if a[unix.NFTA_PAYLOAD_DREG] == nil { // it changes the packet: what asks for a neighbour becomes the answer
+		return verdictContinue, j.p.Asked.IsValid()
 	}
 	if offset < 0 || n < 0 || offset+n > len(from) {
 		return verdictBreak, true

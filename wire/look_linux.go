@@ -22,6 +22,8 @@ type LinkState struct {
 	Name, Kind    string
 	MAC           string
 	Up, Hairpin   bool
+	Isolated      bool   // as a port of a bridge
+	Mode          uint32 // of a macvlan: MACVLAN_MODE_* of linux/if_link.h
 	MTU           int
 	NoIPv6        bool // disable_ipv6
 	AcceptRA      bool // believes router advertisements, if it has IPv6
@@ -110,19 +112,37 @@ func moreOfLink(l Link, body []byte) LinkState {
 				}
 			}
 		case unix.IFLA_LINKINFO:
+			s.info(data)
+		}
+	}
+	return s
+}
+
+// info reads what is told of a link by its driver, and by that of the bridge whose port it is.
+func (s *LinkState) info(data []byte) {
+	const mode = 1 // IFLA_MACVLAN_MODE
+	for typ, data := range attrs(data) {
+		switch typ {
+		case unix.IFLA_INFO_DATA:
 			for typ, data := range attrs(data) {
-				if typ != unix.IFLA_INFO_SLAVE_DATA {
+				if typ == mode && s.Kind == "macvlan" {
+					s.Mode = nativeU32(data)
+				}
+			}
+		case unix.IFLA_INFO_SLAVE_DATA:
+			for typ, data := range attrs(data) {
+				if len(data) == 0 {
 					continue
 				}
-				for typ, data := range attrs(data) {
-					if typ == unix.IFLA_BRPORT_MODE && len(data) > 0 {
-						s.Hairpin = data[0] != 0
-					}
+				switch typ {
+				case unix.IFLA_BRPORT_MODE:
+					s.Hairpin = data[0] != 0
+				case unix.IFLA_BRPORT_ISOLATED:
+					s.Isolated = data[0] != 0
 				}
 			}
 		}
 	}
-	return s
 }
 
 // ipv6 reads a link's settings of IPv6: IFLA_INET6_CONF of linux/if_link.h is the array of all of them, numbered in linux/ipv6.h.
@@ -195,9 +215,13 @@ type RuleState struct {
 	Table, Chain, Comment string
 	Handle                uint64
 	expressions           []byte
+	text                  string // that it was made from, if that is known: see Ruleset.Name
 }
 
 func (r RuleState) String() string {
+	if r.text != "" {
+		return r.text
+	}
 	s := fmt.Sprintf("rule %d of chain %s in table %s %s", r.Handle, r.Chain, familyWord(r.Family), r.Table)
 	if r.Comment != "" {
 		s += fmt.Sprintf(" (%q)", r.Comment)

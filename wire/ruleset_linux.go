@@ -61,7 +61,8 @@ type ChainState struct {
 	Type        string // of a base chain: filter, nat, route
 	Hook        uint32 // NF_INET_*
 	Priority    int32
-	Drops       bool // its policy
+	Drops       bool   // its policy
+	Device      string // of family netdev: whose frames it sees
 }
 
 func (c ChainState) String() string { return familyWord(c.Family) + " " + c.Table + " " + c.Name }
@@ -92,6 +93,8 @@ func parseChain(body []byte) (ChainState, bool) {
 					c.Hook = bigU32(data)
 				case unix.NFTA_HOOK_PRIORITY:
 					c.Priority = int32(bigU32(data))
+				case unix.NFTA_HOOK_DEV:
+					c.Device = cstring(data)
 				}
 			}
 		}
@@ -206,9 +209,14 @@ func (rs *Ruleset) At(hook uint32, v6 bool) []ChainState {
 	if v6 {
 		own = unix.NFPROTO_IPV6
 	}
+	return rs.base(hook, func(c ChainState) bool { return c.Family == own || c.Family == unix.NFPROTO_INET })
+}
+
+// base are those base chains at a hook that are meant, in order.
+func (rs *Ruleset) base(hook uint32, meant func(ChainState) bool) []ChainState {
 	var out []ChainState
 	for _, c := range rs.Chains {
-		if c.Base && c.Hook == hook && (c.Family == own || c.Family == unix.NFPROTO_INET) {
+		if c.Base && c.Hook == hook && meant(c) {
 			out = append(out, c)
 		}
 	}
@@ -219,6 +227,7 @@ func (rs *Ruleset) At(hook uint32, v6 bool) []ChainState {
 // setState is a set or map.
 type setState struct {
 	flags    uint32
+	keyLen   int // bytes
 	elements []setElement
 }
 
@@ -244,8 +253,11 @@ func (rs *Ruleset) set(family byte, table, name string) (*setState, error) {
 			return nil
 		}
 		for typ, data := range attrs(body[4:]) {
-			if typ == unix.NFTA_SET_FLAGS {
+			switch typ {
+			case unix.NFTA_SET_FLAGS:
 				s.flags = bigU32(data)
+			case unix.NFTA_SET_KEY_LEN:
+				s.keyLen = int(bigU32(data))
 			}
 		}
 		return nil

@@ -212,6 +212,9 @@ func (r *request) netdevStatement(w []string) (rest []string, done bool, err err
 		r.nested(unix.NFTA_LIST_ELEM, func() { r.str(unix.NFTA_EXPR_NAME, "counter") })
 		return w[1:], true, nil
 	}
+	if rest, done, err = r.netdevAnswer(w); done {
+		return rest, true, err
+	}
 	if rest, done, err = r.netdevPort(w); done {
 		return rest, true, err
 	}
