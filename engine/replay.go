@@ -122,6 +122,10 @@ func (e *Engine) fixedJob(ctx context.Context, c *container.Container, o StartOp
 		return nil, err
 	}
 	if v.address.IsValid() {
+		// The cable's name is the plan's, and may have been that of another address.
+		if err := e.networks().Sweep(v.bridge); err != nil {
+			return nil, err
+		}
 		ip, err := e.networks().Lease(v.bridge, c.ID, v.address.Addr())
 		if err != nil {
 			return nil, fmt.Errorf("the plan's address %s: %w", v.address.Addr(), err)

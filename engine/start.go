@@ -66,7 +66,7 @@ func (e *Engine) planned(ctx context.Context, c *container.Container) (*plan.Pla
 	if err != nil {
 		return nil, err
 	}
-	w, err := e.wire(c, s, false)
+	w, err := e.wire(c, s, false, true)
 	if err != nil {
 		return nil, err
 	}
@@ -182,7 +182,8 @@ func (e *Engine) job(ctx context.Context, c *container.Container, o StartOptions
 	}
 	// Worked out by the Create of a moment ago, and nothing has changed in between: this process holds the lock.
 	s := e.takePrepared(c.ID)
-	if s == nil {
+	again := s == nil
+	if again {
 		if c.Config.TTY {
 			// The size of the terminal that starts it, so that the program's first lines are laid out for it; later ones come as signals.
 			c.Config.ConsoleSize = o.ConsoleSize
@@ -196,7 +197,7 @@ func (e *Engine) job(ctx context.Context, c *container.Container, o StartOptions
 		}
 	}
 	wired := timed(ctx, "prepares the network: bridge, address, ports")
-	w, err := e.wire(c, s, true)
+	w, err := e.wire(c, s, true, again)
 	wired()
 	if err != nil {
 		return nil, err

@@ -24,8 +24,8 @@ type wiring struct {
 }
 
 // wire finds the container's addresses and ports and writes the steps for them. With lease, addresses are taken; without
-// (explain), likely ones are shown.
-func (e *Engine) wire(c *container.Container, s *spec.Output, lease bool) (*wiring, error) {
+// (explain), likely ones are shown. again says that it may have run before.
+func (e *Engine) wire(c *container.Container, s *spec.Output, lease, again bool) (*wiring, error) {
 	if container.Mode(c.Network()).Container() != "" {
 		return &wiring{container: s.Network, release: func() {}}, nil
 	}
@@ -33,6 +33,7 @@ func (e *Engine) wire(c *container.Container, s *spec.Output, lease bool) (*wiri
 	if err != nil {
 		return nil, err
 	}
+	r.Again = again
 	found, err := e.networks().Wire(r, lease, originOf(&c.Config))
 	if err != nil {
 		return nil, err

@@ -118,7 +118,7 @@ func (s Store) removeStale(n Network, ips map[netip.Addr]bool, veths map[string]
 	if err := nft.Forget(n.Table(), func(ip netip.Addr) bool { return !ips[ip] }); err != nil {
 		return err
 	}
-	if err := nft.ForgetPorts(n.Table(), func(link string) bool { return !veths[link[:min(len(link), vethLength)]] }); err != nil {
+	if err := forgetPorts(nft, n, veths); err != nil {
 		return err
 	}
 	if !there {

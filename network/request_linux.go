@@ -18,6 +18,7 @@ import (
 // Request is what a container asks of its networks.
 type Request struct {
 	Container            string // id
+	Again                bool   // it has been on a network before
 	Name                 string // by which others find it
 	Hostname, Domainname string // as /etc/hosts shall say them
 	Networks             []Attachment
@@ -176,6 +177,11 @@ func (s Store) attach(r Request, a Attachment, i int, lease bool) (Network, Endp
 	}
 	if len(n.Subnets) == 0 && n.Driver != Bridge {
 		return n, e, nil // a network without addresses
+	}
+	if lease && sweeps(r) {
+		if err := s.Sweep(n); err != nil {
+			return n, e, err
+		}
 	}
 	for _, family := range []struct {
 		subnet Subnet

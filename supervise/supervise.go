@@ -226,6 +226,7 @@ func (s *supervisor) serve() int {
 		s.followers.end(code)
 	}
 	tell(s.over(code, func() { tell(nil) }))
+	vacate(s.job)
 	return 0
 }
 

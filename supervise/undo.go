@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"glassbox/event"
@@ -22,14 +23,18 @@ import (
 func Undo(job *Job) error {
 	err := undoSteps(job)
 	releaseNetwork(job)
+	vacate(job)
 	return err
 }
 
 func undoSteps(job *Job) error {
 	var errs []error
 	for _, step := range job.Undo {
-		if _, ok := step.Op.(*plan.LinkDelete); ok {
+		switch step.Op.(type) {
+		case *plan.LinkDelete:
 			continue // the pair goes with the container's network namespace, which nobody has to wait for
+		case *plan.NftUnguard:
+			continue // it says something of that pair, and costs a grace period: network.Store sweeps many at once
 		}
 		// All are tried: a cgroup that is busy is no reason to leave firewall entries behind.
 		if err := fork.Undo(step.Op); err != nil {
@@ -47,6 +52,27 @@ func releaseNetwork(job *Job) {
 	for _, l := range n.All() {
 		if addr, err := netip.ParseAddr(l.Address); err == nil {
 			_ = network.Store{State: n.State}.Release(l.Network, addr, job.ID) // what stays, network.Repair finds
+		}
+	}
+}
+
+// vacate comes after releaseNetwork, and after everybody who waits for the end has been told: it takes back what the bridges' guards say, if
+// no container is left there.
+func vacate(job *Job) {
+	if job.Network == nil {
+		return
+	}
+	store := network.Store{State: job.Network.State}
+	for _, step := range job.Undo {
+		guard, ok := step.Op.(*plan.NftUnguard)
+		if !ok {
+			continue
+		}
+		for _, l := range job.Network.All() {
+			if slices.Contains(guard.Addresses, l.Address) {
+				_ = store.Vacate(l.Network, guard) // what stays, the next sweep finds
+				break
+			}
 		}
 	}
 }

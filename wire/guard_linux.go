@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -115,6 +116,30 @@ func Guarded(op *plan.NftGuard) (ok, known bool, err error) {
 		}
 	}
 	return true, true, nil
+}
+
+// ForgetAllPorts takes out all that is said of ports, with one request for each set. op names the table, and its addresses say whether it
+// has a set of IPv6.
+func (c *Conn) ForgetAllPorts(op *plan.NftUnguard) error {
+	if err := CheckTable(op.Table); err != nil {
+		return err
+	}
+	sets := []string{SetPorts, SetOwn}
+	if slices.ContainsFunc(op.Addresses, func(a string) bool { return strings.Contains(a, ":") }) {
+		sets = append(sets, SetOwn6)
+	}
+	r := request{family: unix.NFPROTO_BRIDGE}
+	r.begin()
+	for _, set := range sets {
+		r.nft(unix.NFT_MSG_DELSETELEM, 0) // without elements: all
+		r.str(unix.NFTA_SET_ELEM_LIST_TABLE, op.Table)
+		r.str(unix.NFTA_SET_ELEM_LIST_SET, set)
+	}
+	r.ackLast()
+	if _, err := c.transact(&r); err != nil && !errors.Is(err, unix.ENOENT) && !noFamily(err) {
+		return err
+	}
+	return nil
 }
 
 // ForgetPorts takes out of a bridge's guard what is said of ports that stale names.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -39,9 +40,10 @@ var errMalformed = errors.New("malformed netlink message")
 
 // A conn is a netlink socket. It stays in the network namespace in which it was opened. One goroutine uses it at a time.
 type Conn struct {
-	fd  int
-	seq uint32
-	buf []byte
+	fd   int
+	seq  uint32
+	buf  []byte
+	slow bool // its close may wait: see Close
 }
 
 // recvSize is what one receive takes: the kernel puts no more than 32 KiB into one answer of a dump, and only as much as the
@@ -58,14 +60,23 @@ func Dial(protocol int) (*Conn, error) {
 		// Each is an improvement only: explanations, short answers, filters of dumps (which are applied here, too).
 		_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, opt, 1)
 	}
-	return &Conn{fd: fd}, nil
+	return &Conn{fd: fd, slow: protocol == unix.NETLINK_NETFILTER}, nil
 }
 
+// Close closes the socket. The close of one of netfilter's waits for what anybody has just deleted from nf_tables in this network namespace
+// to be freed, for an RCU grace period, which is ten milliseconds and more, and shuts out all transactions meanwhile (nft_rcv_nl_event in
+// net/netfilter/nf_tables_api.c). Such a socket is closed when that has passed, or with the process.
 func (c *Conn) Close() {
-	if c != nil && c.fd >= 0 {
-		unix.Close(c.fd)
-		c.fd = -1
+	if c == nil || c.fd < 0 {
+		return
 	}
+	fd := c.fd
+	c.fd = -1
+	if c.slow {
+		time.AfterFunc(100*time.Millisecond, func() { unix.Close(fd) })
+		return
+	}
+	unix.Close(fd)
 }
 
 // A request is a buffer of messages under construction.
