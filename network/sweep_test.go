@@ -44,7 +44,9 @@ func TestSweep(t *testing.T) {
 			t.Errorf("%s: %d entries, want %d: %s", when, n, len(ids), got)
 		}
 	}
-	id := func(first, last string) string { return first + strings.Repeat("0", idLength-len(first)-len(last)) + last }
+	id := func(first, last string) string {
+		return first + strings.Repeat("0", idLength-len(first)-len(last)) + last
+	}
 	stays, goes, again, sweeper := id("aa", "ff"), id("bb", "ff"), id("cc", "ff"), id("dd", "07")
 
 	here := starts(stays, false)

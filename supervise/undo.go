@@ -56,8 +56,8 @@ func releaseNetwork(job *Job) {
 	}
 }
 
-// vacate comes after releaseNetwork, and after everybody who waits for the end has been told: it takes back what the bridges' guards say, if
-// no container is left there.
+// vacate comes after releaseNetwork, and after everybody who waits for the end has been told: it takes back what the bridges' guards say,
+// if no container is left there.
 func vacate(job *Job) {
 	if job.Network == nil {
 		return
