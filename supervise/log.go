@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -182,7 +183,15 @@ func openFileLog(path string, o Log) (*fileLog, error) {
 }
 
 func (l *fileLog) add(stream string, line []byte, now time.Time) {
+	before := len(l.out)
 	l.out = appendLine(l.out, stream, line, l.Fields, now)
+	if before > 0 && l.MaxSize > 0 && l.size+int64(len(l.out)) > l.MaxSize {
+		// The lines before this one are the last of their file, so that no file is larger than it may be, or much smaller.
+		next := slices.Clone(l.out[before:])
+		l.out = l.out[:before]
+		l.flush() // if that fails, what is lost is told before the next line
+		l.out = append(l.out, next...)
+	}
 	l.raw += len(line)
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -137,6 +138,28 @@ func TestLogBound(t *testing.T) {
 	}
 	if text, _ := lines(t, path, 3); !bytes.HasSuffix(text, []byte("the end\n")) {
 		t.Error("the end is missing")
+	}
+}
+
+// TestLogFiles: what comes at once is cut at the bounds of files, which are neither larger nor much smaller than asked for.
+func TestLogFiles(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	l, err := openLog(path, Log{MaxSize: 5000, MaxFiles: 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.write("stdout", bytes.Repeat([]byte("0123456789abcde\n"), 2000)); err != nil {
+		t.Fatal(err)
+	}
+	l.close()
+	for i := 1; i < 4; i++ {
+		st, err := os.Stat(fmt.Sprintf("%s.%d", path, i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st.Size() > 5000 || st.Size() < 4800 {
+			t.Errorf("log.%d has %d bytes, want at most 5000 and not much less", i, st.Size())
+		}
 	}
 }
 

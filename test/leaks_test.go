@@ -22,10 +22,10 @@ type snapshot map[string][]string
 func cmdMark(ts *testscript.TestScript, neg bool, args []string) {
 	s := of(ts)
 	glassbox := filepath.Join(run.bin, "glassbox")
-	res, err := s.host.Run(scaled(30*time.Second), []string{glassbox, "run", "--rm", "busybox", "true"}, environ(ts), "/")
+	res, err := s.host.Run(scaled(30*time.Second), []string{glassbox, "run", "--rm", s.image, "true"}, environ(ts), "/")
 	ts.Check(err)
 	if res.Code != 0 {
-		ts.Fatalf("mark: run --rm busybox true: exit code %d\n%s%s", res.Code, res.Stdout, res.Stderr)
+		ts.Fatalf("mark: run --rm %s true: exit code %d\n%s%s", s.image, res.Code, res.Stdout, res.Stderr)
 	}
 	before, err := s.settled()
 	ts.Check(err)

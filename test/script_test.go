@@ -99,12 +99,12 @@ func TestCallers(t *testing.T) {
 
 // run is what all scripts of one process share.
 var run struct {
-	once sync.Once
-	err  error
-	dir  string // temporary
-	bin  string
-	set  fixture.Set
-	seed seed
+	once           sync.Once
+	err            error
+	dir            string // temporary
+	bin            string
+	set            fixture.Set
+	seed, services seed
 }
 
 // prepare finds the binaries and makes the fixtures.
@@ -167,6 +167,7 @@ func params(t *testing.T, p testscript.Params) testscript.Params {
 type state struct {
 	host   *machine.Machine
 	work   string
+	image  string   // one with programs
 	names  []string // of the variables that programs get
 	jobs   map[string]*machine.Job
 	before *snapshot
@@ -186,7 +187,7 @@ const store = "/mnt/glassbox"
 func setup(env *testscript.Env) error {
 	name := strings.TrimSuffix(filepath.Base(env.WorkDir), ".txtar")
 	name = strings.ReplaceAll(strings.TrimPrefix(name, "script-"), "_", "-")
-	s := &state{work: env.WorkDir, jobs: map[string]*machine.Job{}}
+	s := &state{work: env.WorkDir, image: "busybox", jobs: map[string]*machine.Job{}}
 	start := machine.Start
 	if env.Getenv("DRIVER") == "systemd" {
 		start = machine.StartShared
@@ -300,24 +301,29 @@ func condition(cond string) (bool, error) {
 	return false, fmt.Errorf("unknown condition")
 }
 
-// use busybox gives the script a store with images in it.
+// use busybox, or services, gives the script a store with images in it.
 func cmdUse(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 1 || args[0] != "busybox" {
-		ts.Fatalf("usage: use busybox")
+	if neg || len(args) != 1 || args[0] != "busybox" && args[0] != "services" {
+		ts.Fatalf("usage: use busybox|services")
 	}
-	dir, err := run.seed.get()
+	of := of(ts)
+	get := run.seed.get
+	if args[0] == "services" {
+		get, of.image = run.services.getServices, "redis"
+	}
+	dir, err := get()
 	if err != nil {
 		ts.Fatalf("store with images: %v", err)
 	}
-	ts.Check(os.RemoveAll(filepath.Join(of(ts).work, ".store", "glassbox")))
+	ts.Check(os.RemoveAll(filepath.Join(of.work, ".store", "glassbox")))
 	// Layers are for reading only, so links do.
-	out, err := exec.Command("cp", "-al", filepath.Join(dir, "glassbox"), filepath.Join(of(ts).work, ".store")).CombinedOutput()
+	out, err := exec.Command("cp", "-al", filepath.Join(dir, "glassbox"), filepath.Join(of.work, ".store")).CombinedOutput()
 	if err != nil {
 		ts.Fatalf("cp: %v: %s", err, out)
 	}
 }
 
-// seed is a store with images, pulled once for all scripts.
+// seed is a store with images, made once for all scripts.
 type seed struct {
 	once sync.Once
 	dir  string
@@ -330,14 +336,22 @@ var seedImages = []string{
 	"busybox:nocmd", "busybox:workfd", "busybox:workup", "busybox:volproc", "busybox:volumes",
 }
 
+// get is the store of busybox.
 func (s *seed) get() (string, error) {
-	s.once.Do(func() { s.dir, s.err = s.pull() })
+	s.once.Do(func() { s.dir, s.err = fillSeed("busybox", pullSeed) })
 	return s.dir, s.err
 }
 
-func (s *seed) pull() (string, error) {
-	dir := filepath.Join(run.dir, "seed")
-	m, err := machine.Start("seed", filepath.Join(run.dir, "seed-machine"))
+// getServices is the store of PostgreSQL, Redis and nginx.
+func (s *seed) getServices() (string, error) {
+	s.once.Do(func() { s.dir, s.err = fillSeed("services", importServices) })
+	return s.dir, s.err
+}
+
+// fillSeed makes a store; glassbox and other programs are run by in, in a machine of its own.
+func fillSeed(kind string, fill func(m *machine.Machine, env []string, in func(argv ...string) error) error) (string, error) {
+	dir := filepath.Join(run.dir, "seed-"+kind)
+	m, err := machine.Start("seed-"+kind, filepath.Join(run.dir, "seed-machine-"+kind))
 	if err != nil {
 		return "", err
 	}
@@ -349,22 +363,44 @@ func (s *seed) pull() (string, error) {
 		"PATH=" + run.bin + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + run.dir,
 		"GLASSBOX_ROOT=" + store, "GLASSBOX_STATE=/run/glassbox",
 	}
+	return dir, fill(m, env, func(argv ...string) error {
+		res, err := m.Run(scaled(2*time.Minute), argv, env, "/")
+		if err == nil && (res.Code != 0 || res.TimedOut) {
+			err = fmt.Errorf("exit code %d\n%s%s", res.Code, res.Stdout, res.Stderr)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", strings.Join(argv, " "), err)
+		}
+		return nil
+	})
+}
+
+func pullSeed(m *machine.Machine, env []string, in func(argv ...string) error) error {
 	if err := startRegistry(m, filepath.Join(run.dir, "seed-registry"), "http", env); err != nil {
-		return "", err
+		return err
 	}
 	for _, image := range seedImages {
 		remote := "127.0.0.1:5000/" + image
 		for _, args := range [][]string{{"pull", remote}, {"tag", remote, image}, {"rmi", remote}} {
-			res, err := m.Run(scaled(2*time.Minute), append([]string{"glassbox"}, args...), env, "/")
-			if err == nil && (res.Code != 0 || res.TimedOut) {
-				err = fmt.Errorf("exit code %d\n%s%s", res.Code, res.Stdout, res.Stderr)
-			}
-			if err != nil {
-				return "", fmt.Errorf("glassbox %s: %w", strings.Join(args, " "), err)
+			if err := in(append([]string{"glassbox"}, args...)...); err != nil {
+				return err
 			}
 		}
 	}
-	return dir, nil
+	return nil
+}
+
+// importServices makes images of PostgreSQL, Redis and nginx: see services/make.sh.
+func importServices(_ *machine.Machine, _ []string, in func(argv ...string) error) error {
+	tar, err := run.set.Services(os.Stderr)
+	if err != nil {
+		return err
+	}
+	script, err := filepath.Abs("services/make.sh")
+	if err != nil {
+		return err
+	}
+	return in("sh", script, tar)
 }
 
 // registry http|tls|writable|faulty starts a registry: at 127.0.0.1:5000, at registry.test:5443 outside (writable: an empty one that
