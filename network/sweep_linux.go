@@ -1,10 +1,8 @@
 package network
 
 import (
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -59,19 +57,27 @@ func (s Store) Sweep(n Network) error {
 
 // Vacate empties a guard if no container has an address on its network any more. what is what the last one's plan has to take back.
 func (s Store) Vacate(network string, what *plan.NftUnguard) error {
+	dir := s.leases(network)
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err == unix.ENOENT {
+		return nil // the network went, and its table
+	} else if err != nil {
+		return &os.PathError{Op: "open", Path: dir, Err: err}
+	}
+	defer unix.Close(fd)
+	// Without the lock first: hundreds that are removed at once would all wait for it, and one of them is the last.
+	if empty, err := isEmpty(fd); err != nil || !empty {
+		return err
+	}
 	unlock, err := lock(s.State)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	f, err := os.Open(s.leases(network))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil // the network went, and its table
-	} else if err != nil {
-		return err
+	if _, err := unix.Seek(fd, 0, io.SeekStart); err != nil {
+		return os.NewSyscallError("lseek", err)
 	}
-	defer f.Close()
-	if _, err := f.Readdirnames(1); err != io.EOF {
+	if empty, err := isEmpty(fd); err != nil || !empty {
 		return err
 	}
 	nft, err := wire.Dial(unix.NETLINK_NETFILTER)
@@ -80,6 +86,23 @@ func (s Store) Vacate(network string, what *plan.NftUnguard) error {
 	}
 	defer nft.Close()
 	return nft.ForgetAllPorts(what)
+}
+
+// isEmpty looks at no more of a directory than shows whether it has entries.
+func isEmpty(fd int) (bool, error) {
+	var buf [256]byte
+	for {
+		n, err := unix.ReadDirent(fd, buf[:])
+		if err != nil {
+			return false, os.NewSyscallError("getdents64", err)
+		}
+		if n <= 0 {
+			return true, nil
+		}
+		if _, _, names := unix.ParseDirent(buf[:n], 1, nil); len(names) > 0 { // without . and ..
+			return false, nil
+		}
+	}
 }
 
 // forgetPorts takes out what is said of cables that begin with none of the names.
