@@ -29,6 +29,7 @@ type createFlags struct {
 	pids       int64
 	namespaces string
 
+	starts   bool // it is run
 	pull     string
 	quiet    bool
 	insecure []string
@@ -284,6 +285,7 @@ func (c *createFlags) create(ctx context.Context, a *app, e *engine.Engine, o co
 // make makes the container, pulling the image where the policy says so.
 func (c *createFlags) make(ctx context.Context, a *app, e *engine.Engine, o container.Words) (*container.Container, error) {
 	co, err := createOptions(o) // before anything is pulled or made
+	co.Starts = c.starts
 	if err != nil {
 		return nil, err
 	}

@@ -19,7 +19,7 @@ import (
 )
 
 func (a *app) runCommand() *cobra.Command {
-	var c createFlags
+	c := createFlags{starts: true}
 	var attach []string
 	var detachKeys string
 	var show bool

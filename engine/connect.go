@@ -154,7 +154,7 @@ func (e *Engine) rewire(ctx context.Context, ref string, do func(c *container.Co
 }
 
 func (e *Engine) saveRewired(c *container.Container) error {
-	return state.WriteJSON(filepath.Join(e.dir(c.ID), supervise.ContainerFile), c)
+	return state.WriteJSONSync(filepath.Join(e.dir(c.ID), supervise.ContainerFile), c)
 }
 
 func (e *Engine) networkHappened(n network.Network, action string, c *container.Container) {

@@ -414,7 +414,7 @@ func (e *Engine) Rename(ctx context.Context, ref, name string) error {
 	if err := e.takeName(c); err != nil {
 		return err
 	}
-	if err := state.WriteJSON(filepath.Join(e.dir(c.ID), supervise.ContainerFile), c); err != nil {
+	if err := state.WriteJSONSync(filepath.Join(e.dir(c.ID), supervise.ContainerFile), c); err != nil {
 		os.Remove(e.nameFile(name))
 		return err
 	}

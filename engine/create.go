@@ -78,6 +78,10 @@ func (e *Engine) Create(ctx context.Context, o CreateOptions) (*container.Contai
 		supervise.RemoveFiles(e.dir(c.ID), e.nameFileOf(c.ID), e.cfg.State, true)
 		return nil, err
 	}
+	if err := e.keep(c, o.Starts); err != nil {
+		supervise.RemoveFiles(e.dir(c.ID), e.nameFileOf(c.ID), e.cfg.State, true)
+		return nil, err
+	}
 	if e.sharesRun(ctx, c) == nil { // else there are no processes in it yet
 		// run is create and start: what was worked out now is taken by the start that follows at once, and the host isn't asked twice.
 		e.fresh.Store(&prepared{c.ID, out})

@@ -91,6 +91,8 @@ type Engine struct {
 	facts  *host.Facts
 	fresh  atomic.Pointer[prepared] // what the last Create has worked out, for the Start that follows
 
+	keeping sync.Map // ID → chan error, of containers that are on their way to the disk while they start
+
 	opened time.Time
 	looked atomic.Int64 // when traces of killed processes were looked for, as time since opened
 	orphan atomic.Bool  // one was seen since
@@ -160,6 +162,9 @@ func (e *Engine) repair() error {
 	stale, some, err := state.Unheld(e.locks())
 	if errors.Is(err, unix.EACCES) {
 		return nil // another user's containers; the verbs will say so
+	}
+	if errors.Is(err, unix.ENOENT) {
+		return e.settle()
 	}
 	if err == nil && len(stale) > 0 {
 		for _, name := range stale {

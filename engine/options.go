@@ -10,7 +10,8 @@ import (
 
 // CreateOptions says what container to make.
 type CreateOptions struct {
-	Name string // empty: one is chosen
+	Name   string // empty: one is chosen
+	Starts bool   // the caller's Start follows at once: it, not Create, waits until the container is on the disk
 	container.Config
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -153,6 +154,10 @@ func (e *Engine) Start(ctx context.Context, ref string, o StartOptions) (*Sessio
 	}
 	handedOver = true // the supervisor holds the lock, or has removed it
 	lock.Close()
+	if kept := e.kept(c.ID); kept != nil && err == nil {
+		s.Close()
+		return nil, fmt.Errorf("container %s runs, but a power failure would lose it: %w", c.Name, kept)
+	}
 	return s, err
 }
 

@@ -273,7 +273,7 @@ func (e *Engine) writeUpdate(c *container.Container, u *Update) error {
 			}
 		}
 	}
-	return state.WriteJSON(filepath.Join(dir, supervise.ContainerFile), c)
+	return state.WriteJSONSync(filepath.Join(dir, supervise.ContainerFile), c)
 }
 
 // updateCheck tells a container's health check what follows when it fails.

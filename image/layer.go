@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"glassbox/host/remove"
+	"glassbox/state"
 )
 
 // layerRecord is SHORT.json: a complete layer.
@@ -134,7 +135,7 @@ func (in *ingest) publish(rec layerRecord, sync *syncer) (*layerRecord, error) {
 			return nil, fmt.Errorf("publish layer: %w", err)
 		}
 		rec.Dir = filepath.Join("layers", h[:n])
-		if err := syncDir(s.layersDir()); err != nil {
+		if err := state.Sync(s.layersDir()); err != nil {
 			return nil, err
 		}
 		if err := writeJSON(s.path("layers", h[:n]+".json"), rec); err != nil {

@@ -18,6 +18,7 @@ import (
 
 	"glassbox/event"
 	"glassbox/host/remove"
+	"glassbox/state"
 )
 
 // PullOptions say how to pull. The zero value is right for most.
@@ -547,7 +548,7 @@ func (s *Store) commit(it *newImage) (*Image, error) {
 			return nil, err
 		}
 	}
-	if err := syncDir(s.path("images")); err != nil {
+	if err := state.Sync(s.path("images")); err != nil {
 		return nil, err
 	}
 	n, err := s.readNames()

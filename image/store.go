@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"glassbox/event"
+	"glassbox/state"
 )
 
 // Store is everything about images below one root. It holds no open files and no cache, so that any number of processes
@@ -282,16 +283,7 @@ func writeFile(name string, content []byte) (err error) {
 		return err
 	}
 	// Else the new name itself could be lost, and with it an image that was said to be there.
-	return syncDir(dir)
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
+	return state.Sync(dir)
 }
 
 // Tag gives the image that source names the further name target; a name that pointed elsewhere moves.

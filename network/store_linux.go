@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"glassbox/state"
 )
 
 // lock takes the lock of a state directory and makes the directory. The kernel frees it when the process dies.
@@ -85,6 +87,9 @@ func writeJSON(name string, v any) error {
 	}
 	if err == nil {
 		err = os.Rename(tmp, name)
+	}
+	if err == nil {
+		err = state.Sync(filepath.Dir(name)) // else the name itself could be lost, and with it a network that was said to be there
 	}
 	return err
 }

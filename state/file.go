@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
@@ -52,6 +53,43 @@ func WriteFile(path string, data []byte, mode os.FileMode) error {
 		os.Remove(tmp) // on a full disk each byte counts
 	}
 	return err
+}
+
+// WriteJSONSync is WriteJSON for what must outlast a power failure: when it returns the new file is on the disk, and at no moment has its
+// name led to anything but the old content or the new one.
+func WriteJSONSync(path string, v any) error {
+	tmp := path + ".new"
+	err := WriteJSON(tmp, v) // a reader of the name in between finds the old one
+	if err == nil {
+		// Before the rename: a name can come to the disk before the content of its file does (ext4's delayed allocation, XFS).
+		err = Sync(tmp)
+	}
+	if err == nil {
+		err = os.Rename(tmp, path)
+	}
+	if err != nil {
+		os.Remove(tmp)
+		return err
+	}
+	return Sync(filepath.Dir(path))
+}
+
+// Sync waits until files are on the disk, and of directories the names in them, one after the other.
+func Sync(paths ...string) error {
+	for _, path := range paths {
+		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return &os.PathError{Op: "open", Path: path, Err: err}
+		}
+		for err = unix.EINTR; err == unix.EINTR; {
+			err = unix.Fsync(fd)
+		}
+		unix.Close(fd)
+		if err != nil {
+			return &os.PathError{Op: "fsync", Path: path, Err: err}
+		}
+	}
+	return nil
 }
 
 // ReadFile is os.ReadFile without Go's poller, which costs more than the reading, and with a limit.

@@ -3,7 +3,6 @@ package state
 import (
 	"bufio"
 	"encoding/binary"
-	"errors"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -16,16 +15,13 @@ import (
 const few = 8
 
 // Unheld lists the lock files of a directory that nobody holds, by their names, and says whether somebody holds any. A directory that isn't
-// there has none.
+// there is an error, fs.ErrNotExist: nobody has held a lock since it went.
 //
 // With many containers it reads /proc/locks once (proc_locks(5)) instead of trying each lock: every command does this, and what it does
 // to one container should not cost more for each other one. A lock that isn't found there is tried: it may be one of another PID namespace,
 // which the kernel doesn't show, or on a file system that numbers its files in two ways.
 func Unheld(dir string) (stale []string, held bool, err error) {
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if errors.Is(err, unix.ENOENT) {
-		return nil, false, nil
-	}
 	if err != nil {
 		return nil, false, &os.PathError{Op: "open", Path: dir, Err: err}
 	}

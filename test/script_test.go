@@ -17,12 +17,17 @@ import (
 	"glassbox/test/fixture"
 	"glassbox/test/machine"
 	"glassbox/test/plain"
+	"glassbox/test/power"
 )
 
 func TestMain(m *testing.M) {
 	machine.Main()
-	if os.Getenv(machine.RoleEnv) == "faulty" {
+	switch os.Getenv(machine.RoleEnv) {
+	case "faulty":
 		fmt.Fprintln(os.Stderr, fixture.ServeFaulty(os.Args[1], os.Args[2]))
+		os.Exit(1)
+	case "disk":
+		fmt.Fprintln(os.Stderr, power.Serve(os.Args[1], os.Args[2], diskSize))
 		os.Exit(1)
 	}
 	if err := plain.Set(); err != nil {

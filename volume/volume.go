@@ -197,6 +197,11 @@ func (s Store) create(v Volume) (*Volume, bool, error) {
 		}
 		return nil, false, err
 	}
+	if !v.Anonymous() {
+		if err := state.Sync(s.Dir); err != nil {
+			return nil, false, err
+		}
+	}
 	s.happened(v.Name, event.Create)
 	return &v, true, nil
 }
@@ -217,7 +222,56 @@ func (s Store) build(dir string, v Volume) error {
 			return err
 		}
 	}
-	return state.WriteJSON(filepath.Join(dir, configFile), v)
+	if v.Anonymous() { // it is its container's, which may be one of a moment: see Keep
+		return state.WriteJSON(filepath.Join(dir, configFile), v)
+	}
+	return state.WriteJSONSync(filepath.Join(dir, configFile), v)
+}
+
+// Keep waits until anonymous volumes are on the disk; others are when they have been made.
+func (s Store) Keep(names []string) error {
+	for _, name := range names {
+		if err := state.Sync(filepath.Join(s.Path(name), configFile), s.Path(name)); err != nil {
+			return err
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	return state.Sync(s.Dir)
+}
+
+// Settle removes volumes whose making was ended by a power failure: nobody has been told of them, they hold nothing, and no container
+// uses them.
+func (s Store) Settle() error {
+	unlock, err := s.lockExisting()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	entries, err := os.ReadDir(s.Dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if CheckName(e.Name()) != nil {
+			continue
+		}
+		st, err := os.Lstat(filepath.Join(s.Path(e.Name()), configFile))
+		if err == nil && st.Size() > 0 || err != nil && !errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if files, err := os.ReadDir(s.Data(e.Name())); len(files) > 0 || err != nil && !errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if gone, err := s.hide(e.Name(), nil); err == nil {
+			_ = s.finish(gone)
+		}
+	}
+	return nil
 }
 
 // A Want is a volume that a container is to be made with.
