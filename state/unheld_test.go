@@ -1,7 +1,9 @@
 package state
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -34,6 +36,9 @@ func TestUnheld(t *testing.T) {
 		got, _, err := Unheld(dir)
 		slices.Sort(got)
 		slices.Sort(want)
+		if n == 0 && errors.Is(err, fs.ErrNotExist) {
+			continue // nobody has ever locked
+		}
 		if err != nil || !slices.Equal(got, want) {
 			t.Errorf("%d locks: got %q, %v, want %q", n, got, err, want)
 		}

@@ -46,7 +46,7 @@ func allowed() map[string][]string {
 		"volume":  {"state", "event", "host/beneath", "host/remove"},
 		"image":   {"state", "event", "host/beneath", "host/remove", "host/tree"},
 		"systemd": {"plan"}, "cgroup": low, "wire": {"plan"},
-		"network": {"plan", "container", "wire", "dns"}, "explain": {"plan", "seccomp"}, "structure": nil,
+		"network": {"plan", "state", "container", "wire", "dns"}, "explain": {"plan", "seccomp"}, "structure": nil,
 	}
 	// Each of these may import all that come before it.
 	below := append(slices.Clone(low), "volume", "container", "dns", "cgroup", "wire", "network", "signals")

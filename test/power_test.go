@@ -28,7 +28,7 @@ type line struct {
 
 // powerLines make, change and remove one of each kind. They come several times, each time with another number in the place of N.
 var powerLines = []line{
-	{text: "glassbox pull -q 127.0.0.1:5000/busybox:volumes && glassbox tag 127.0.0.1:5000/busybox:volumes pulledN", there: []string{"image:pulledN:latest"}},
+	{text: "i=127.0.0.1:5000/busybox:volumes; glassbox pull -q $i && glassbox tag $i pulledN", there: []string{"image:pulledN:latest"}},
 	{text: "glassbox create --name createdN -v first:/data -v second:/more --label a=b pulledN sleep 1000", there: []string{
 		"container:createdN", "volume:first", "volume:second",
 	}},
@@ -62,8 +62,9 @@ type done struct {
 }
 
 // TestPower cuts the power at random moments of commands that make, change and remove each kind of thing. On the disk as it is then the
-// next commands find a consistent state: what is listed is whole and can be used, and what a command said to have made is there. GLASSBOX_TEST_STORM is the number of cuts, 24 without it; GLASSBOX_TEST_SEED repeats a run's choices for a
-// record of the same length, which is roughly what a second run has.
+// next commands find a consistent state: what is listed is whole and can be used, and what a command said to have made is there.
+// GLASSBOX_TEST_STORM is the number of cuts, 24 without it; GLASSBOX_TEST_SEED repeats a run's choices for a record of the same length,
+// which is roughly what a second run has.
 func TestPower(t *testing.T) {
 	for _, device := range []string{"/dev/fuse", "/dev/loop-control"} {
 		if _, err := os.Stat(device); err != nil {
@@ -131,7 +132,7 @@ func (p *powerCut) record() {
 	})
 	must(p.T, err)
 	p.until("the disk is there", func() bool { _, err := os.Stat(p.host.Path("/run/power/" + power.Name)); return err == nil })
-	p.ok(p.sh("mkfs.ext4 -q -F -J size=8 /run/power/" + power.Name + " && mount -o loop," + p.options + " /run/power/" + power.Name + " /mnt && sync"))
+	p.ok(p.sh(fmt.Sprintf("mkfs.ext4 -q -F -J size=8 %[1]s && mount -o loop,%[2]s %[1]s /mnt && sync", "/run/power/"+power.Name, p.options)))
 	length := func() int64 {
 		st, err := os.Stat(p.recorded)
 		must(p.T, err)
@@ -163,8 +164,8 @@ func mapped(list []string, f func(string) string) (out []string) {
 // forget takes away what no restart of a host leaves.
 func (p *powerCut) forget() {
 	p.Helper()
-	p.ok(p.sh("rm -rf /run/glassbox; nft flush ruleset; for l in $(ls /sys/class/net); do case $l in lo|eth0) ;; *) ip link del $l 2>/dev/null;; " +
-		"esac; done; :"))
+	p.ok(p.sh("rm -rf /run/glassbox; nft flush ruleset; for l in $(ls /sys/class/net); do case $l in lo|eth0) ;; *) " +
+		"ip link del $l 2>/dev/null;; esac; done; :"))
 }
 
 // cut looks at the disk of one moment. It returns false if it makes no sense to look at another one.

@@ -1,9 +1,9 @@
 // Package power is a disk that loses what was not flushed when the power goes.
 //
-// Its one idea: a disk is a file of a FUSE file system, over which the kernel puts a loop device and a real file system. Each write and each
-// flush (a loop device makes fsync(2) of it) is appended to a record, so that afterwards the disk can be had as it was at any moment: all
-// that was written before the last flush, and of what came later any part, because a disk may write in any order what it was not told to
-// write at once. It is what dm-log-writes does for those who have device mapper.
+// Its one idea: a disk is a file of a FUSE file system, over which the kernel puts a loop device and a real file system. Each write and
+// each flush (a loop device makes fsync(2) of it) is appended to a record, so that afterwards the disk can be had as it was at any
+// moment: all that was written before the last flush, and of what came later any part, because a disk may write in any order what it
+// was not told to write at once. It is what dm-log-writes does for those who have device mapper.
 //
 // It refuses discards, and files other than its one. Start reading at [Serve], then [Record.Cut].
 package power
