@@ -32,6 +32,7 @@ Without --subnet one is chosen that is free on this host.`,
 		Example: `  glassbox network create front
   glassbox network create --internal --subnet 172.28.0.0/16 --ip-range 172.28.5.0/24 --gateway 172.28.0.1 back
   glassbox network create --egress registry.example.com:443,10.1.0.0/16:5432 jobs
+  glassbox network create -d macvlan -o parent=eth0 --subnet 192.0.2.0/24 --gateway 192.0.2.1 lan
   glassbox network create -o com.docker.network.driver.mtu=1400 -o com.docker.network.bridge.enable_icc=false guests`,
 		Args:              exactly(1),
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -57,7 +58,7 @@ Without --subnet one is chosen that is free on this host.`,
 		},
 	}
 	fs := cmd.Flags()
-	fs.StringVarP(&o.Driver, "driver", "d", "bridge", "Driver of the network")
+	fs.StringVarP(&o.Driver, "driver", "d", "bridge", "Driver of the network: bridge, macvlan, ipvlan")
 	fs.VarP(list{&options}, "opt", "o", "Option of the driver (key=value)")
 	fs.Var(list{&o.Subnets}, "subnet", "Subnet in CIDR form (172.28.0.0/16)")
 	fs.Var(list{&o.Gateways}, "gateway", "The host's address in the subnet, which is the containers' router")

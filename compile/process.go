@@ -62,6 +62,8 @@ func (c *container) ofLink(sysctl string) bool {
 		switch o := s.Op.(type) {
 		case *plan.LinkVeth:
 			links = append(links, o.Peer)
+		case *plan.LinkMacvlan:
+			links = append(links, o.Name)
 		case *plan.LinkMove:
 			links = append(links, cmp.Or(o.As, o.Name))
 		}

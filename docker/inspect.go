@@ -326,6 +326,16 @@ func networkSettings(d Details) NetworkSettings {
 			}
 			ep.MacAddress, ep.EndpointID, ep.Gateway, ep.IPv6Gateway = op.MAC, op.Name, gateway, gateway6
 			byLink[op.Peer] = ep
+		case *plan.LinkMacvlan:
+			if len(order) > 0 {
+				ep, order = order[0], order[1:]
+			}
+			ep.MacAddress, ep.EndpointID = op.MAC, op.Name
+			byLink[op.Name] = ep
+		case *plan.RouteDefault:
+			if at := byLink[op.Link]; at != nil && at.Gateway == "" && !strings.Contains(op.Via, ":") {
+				at.Gateway = op.Via
+			}
 		case *plan.LinkAddress:
 			ip, bits, ok := strings.Cut(op.Address, "/")
 			if at := byLink[op.Link]; ok && at != nil {

@@ -252,6 +252,13 @@ func (e *Engine) unplug(c *container.Container, s *supervise.State, n network.Ne
 			own = append(own, p.Steps[k])
 		}
 		undo := (&plan.Plan{Steps: own}).Undo(len(own))
+		for _, s := range own { // which ends with the namespace otherwise
+			if op, ok := s.Op.(*plan.LinkMacvlan); ok {
+				undo = append(undo, plan.Step{
+					Lane: plan.Host, Phase: plan.Network, Op: &plan.LinkDelete{Name: op.Name, Inside: true}, Origin: s.Origin,
+				})
+			}
+		}
 		if there.Default {
 			next := e.nextDefault(c, p, n)
 			undo = append(undo, next...)
@@ -344,7 +351,7 @@ func (e *Engine) nextDefault(c *container.Container, p *plan.Plan, without netwo
 				continue
 			}
 			steps = append(steps, plan.Step{
-				Lane: plan.Host, Phase: plan.Network, Op: &plan.RouteDefault{Link: there.Veth.Peer, Via: subnet.Gateway.String(), Replace: true},
+				Lane: plan.Host, Phase: plan.Network, Op: &plan.RouteDefault{Link: there.Peer, Via: subnet.Gateway.String(), Replace: true},
 				Origin: "network disconnect " + without.Name, Reason: "The network that was the way to the rest of the world is gone.",
 			})
 		}
@@ -403,8 +410,11 @@ func writeRun(dir string, job *supervise.Job, p *plan.Plan) error {
 func freeInterface(p *plan.Plan, want string) string {
 	taken := map[string]bool{}
 	for _, s := range p.Steps {
-		if op, ok := s.Op.(*plan.LinkVeth); ok {
+		switch op := s.Op.(type) {
+		case *plan.LinkVeth:
 			taken[op.Peer] = true
+		case *plan.LinkMacvlan:
+			taken[op.Name] = true
 		}
 	}
 	if want != "" && !taken[want] {

@@ -191,11 +191,12 @@ func aspects() []aspect {
 			case n.Mode == "none" && !n.Loopback && n.Address == "":
 				return one(true, "a network of its own with nothing in it, not even a loopback that is up")
 			}
-			return one(n.Mode != "bridge" && n.Mode != "", "network %s", n.Mode)
+			return one(n.Mode != "bridge" && n.Mode != "parent" && n.Mode != "", "network %s", n.Mode)
 		}},
 		{"bridge", func(v *View) []string {
 			return one(v.Net.Bridge != "", "bridge %s (%s), veth pair %s and %s", v.Net.Bridge, v.Net.Gateway, v.Net.Veth, v.Net.Device)
 		}},
+		{"parent", func(v *View) []string { return each("on top of the host's ", v.Net.Parents) }},
 		{"address", func(v *View) []string {
 			return slices.Concat(one(v.Net.Address != "", "address %s, default route %s", v.Net.Address, or(v.Net.Via, "none")),
 				one(v.Net.Address6 != "", "address %s", v.Net.Address6),

@@ -331,6 +331,9 @@ func (j *judge) network() {
 		"it reaches what listens on 127.0.0.1 only, and may take the host's ports",
 		"use the bridge, and publish ports")
 	j.add(v.Net.Mode == "joined", Low, "it shares the network of another container", "what listens on 127.0.0.1 there is in reach", "")
+	j.add(len(v.Net.Parents) > 0, Low, "it is on the host's own cable",
+		"whoever is there reaches all of its ports, and no firewall of the host is asked",
+		"a network of the driver bridge")
 	j.add(v.Net.Mode == "bridge" && !v.behindWalls(), Low, "it reaches other machines", "what runs in it can talk to the outside",
 		"--egress deny, or what it needs; --network=none")
 	for _, p := range v.Net.Ports {

@@ -81,7 +81,7 @@ func howOnly() map[string]bool {
 		"open-dir.image",
 		"open.other", "mknod.existing", "mknod.in", "symlink.in", "move_mount.replace", "move_mount.unlocked", "symlink.replace",
 		"symlink.existing", "hook.env", "hook.timeout", "hook.enter", "link-bridge.mtu", "link-veth.bridge", "link-veth.hairpin",
-		"link-delete.name", "link-address.link", "link-up.link", "route-default.link",
+		"link-delete.name", "link-delete.inside", "link-address.link", "link-up.link", "route-default.link",
 		"nft-bridge.bridge",
 		"name-add.dir", "name-add.owner", "name-add.addresses", "name-remove.dir", "name-remove.owner",
 		"name-remove.names", "name-remove.addresses", "name-listen.port", "name-listen.table", "name-listen.rules",

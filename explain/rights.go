@@ -112,6 +112,9 @@ func (v *View) networkRights(l *rightList) {
 			}
 		}
 	}
+	for _, parent := range v.Net.Parents {
+		l.add("network", "parent "+parent, "reach whoever is on the cable of %s, and be reached, past the host's firewall", clean(parent))
+	}
 	for _, p := range v.Net.Ports {
 		l.add("network", "port "+portWord(p), "be reached from outside at port %d/%s of the host (%s)", p.HostPort, p.Proto,
 			or(p.HostIP, "every address"))

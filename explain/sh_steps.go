@@ -323,12 +323,14 @@ func (s *shell) commands(op plan.Op) ([]string, bool) {
 		if o.Isolated {
 			lines = append(lines, "bridge link set dev "+quote(o.Name)+" isolated on")
 		}
-		for _, set := range o.Sysctls {
-			key, value, _ := strings.Cut(set, "=")
-			file := quote("/proc/sys/" + key)
-			lines = append(lines, `nsenter --net="/proc/$pid/ns/net" sh -c '[ ! -e "$1" ] || printf %s "$0" >"$1"' `+quote(value)+" "+file)
+		return append(lines, inSettings(o.Sysctls)...), true
+	case *plan.LinkMacvlan:
+		lines := []string{
+			"ip link add link " + quote(o.Parent) + " name " + quote(o.Name) +
+				when(o.MAC != "" && o.Driver == "macvlan", " address "+quote(o.MAC), "") +
+				when(o.MTU != 0, fmt.Sprintf(" mtu %d", o.MTU), "") + ` netns "$pid" type ` + quote(o.Driver) + " mode " + quote(o.Mode),
 		}
-		return lines, true
+		return append(lines, inSettings(o.Sysctls)...), true
 	case *plan.LinkMove:
 		// Moving a link takes its addresses away: they are written down before and given again.
 		as := or(o.As, o.Name)
@@ -474,4 +476,14 @@ func (s *shell) dead(name string) bool {
 		o, ok := st.Op.(*plan.Release)
 		return ok && o.Name == name
 	})
+}
+
+// inSettings are the commands for settings in the child's network namespace.
+func inSettings(sysctls []string) (lines []string) {
+	for _, set := range sysctls {
+		key, value, _ := strings.Cut(set, "=")
+		file := quote("/proc/sys/" + key)
+		lines = append(lines, `nsenter --net="/proc/$pid/ns/net" sh -c '[ ! -e "$1" ] || printf %s "$0" >"$1"' `+quote(value)+" "+file)
+	}
+	return lines
 }

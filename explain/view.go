@@ -150,6 +150,7 @@ type Net struct {
 	Rules    []string
 	Guarded  bool     // it sends with its own addresses alone
 	Beside   []string // chains of other firewalls that it is let through
+	Parents  []string // links of the host that it is on top of, with driver and mode: there the host's firewall isn't asked
 	// Who it may talk to, and who to it, as asked for: empty, if there is no wall.
 	Egress, Ingress []string
 	Ports           []plan.PortRule
@@ -190,6 +191,8 @@ func Read(p *plan.Plan) *View {
 		v.Net.Mode = "host"
 	case v.Net.Veth != "":
 		v.Net.Mode = "bridge"
+	case len(v.Net.Parents) > 0:
+		v.Net.Mode = "parent"
 	default:
 		v.Net.Mode = "none"
 	}
@@ -412,6 +415,12 @@ func (r *reader) step(s plan.Step) bool {
 		}
 		v.Net.Settings = append(v.Net.Settings, o.Sysctls...)
 		v.Net.Isolated = v.Net.Isolated || o.Isolated
+	case *plan.LinkMacvlan:
+		if v.Net.Device == "" {
+			v.Net.Device, v.Net.MAC, v.Net.MTU = o.Name, o.MAC, o.MTU
+		}
+		v.Net.Settings = append(v.Net.Settings, o.Sysctls...)
+		v.Net.Parents = append(v.Net.Parents, fmt.Sprintf("%s (%s, %s)", o.Parent, o.Driver, o.Mode))
 	case *plan.LinkAddress:
 		if o.Address != "" {
 			if v.Net.Address == "" {

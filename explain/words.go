@@ -180,6 +180,9 @@ func (v *View) flags(a About) (flags, command []string, image string, unsaid []s
 	if v.Net.Resolver != "" {
 		unsaid = append(unsaid, "its name server is "+v.Net.Resolver)
 	}
+	for _, parent := range v.Net.Parents {
+		unsaid = append(unsaid, "it is on top of the host's "+parent)
+	}
 	if v.Net.Isolated {
 		unsaid = append(unsaid, "it doesn't reach the other containers of its network")
 	}

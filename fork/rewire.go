@@ -21,7 +21,13 @@ func Rewire(steps []plan.Step, netns int) error {
 		switch op := s.Op.(type) {
 		case *plan.NameAdd:
 			err = dns.Add(op.Dir, op.Owner, op.Names, parseAddrs(op.Addresses))
-		case *plan.NameRemove, *plan.LinkDelete, *plan.NftUnpublish, *plan.NftUnguard, *plan.NftUnwall:
+		case *plan.LinkDelete:
+			if op.Inside {
+				err = w.Do(op)
+			} else {
+				err = Undo(op)
+			}
+		case *plan.NameRemove, *plan.NftUnpublish, *plan.NftUnguard, *plan.NftUnwall:
 			err = Undo(op)
 		case *plan.WriteFile:
 			err = writeFile(op)
@@ -35,6 +41,11 @@ func Rewire(steps []plan.Step, netns int) error {
 		}
 		err = fmt.Errorf("step %d/%d %s: %w", i+1, len(steps), s.Op, err)
 		done := plan.Plan{Steps: steps}
+		for _, s := range steps[:i] { // which ends with the namespace otherwise
+			if op, ok := s.Op.(*plan.LinkMacvlan); ok {
+				err = errors.Join(err, w.Do(&plan.LinkDelete{Name: op.Name, Inside: true}))
+			}
+		}
 		for _, u := range done.Undo(i) {
 			if undone := Undo(u.Op); undone != nil && !errors.Is(undone, unix.ENOENT) {
 				err = errors.Join(err, fmt.Errorf("undo %s: %w", u.Op, undone))

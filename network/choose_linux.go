@@ -51,8 +51,11 @@ func (s Store) open(name string, claim bool) (Network, error) {
 	if err != nil {
 		return n, err
 	}
+	if n.onParent() {
+		return s.openParent(n, claim)
+	}
 	if n.Driver != Bridge {
-		return n, fmt.Errorf("driver %q: this version knows %s", n.Driver, Bridge)
+		return n, fmt.Errorf("driver %q: this version knows %s, %s and %s", n.Driver, Bridge, Macvlan, Ipvlan)
 	}
 	c, err := wire.Dial(unix.NETLINK_ROUTE)
 	if err != nil {

@@ -18,6 +18,8 @@ func driverOf(name string) driver {
 	switch name {
 	case Bridge:
 		return bridge
+	case Macvlan, Ipvlan:
+		return macvlan
 	case None:
 		return none
 	case Host:

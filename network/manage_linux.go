@@ -64,6 +64,11 @@ func (s Store) Create(n Network) (_ Network, err error) {
 			return n, fmt.Errorf("network %s: %w", n.Name, err)
 		}
 	}
+	if n.onParent() {
+		if err := s.createParent(&n); err != nil {
+			return n, fmt.Errorf("network %s: %w", n.Name, err)
+		}
+	}
 	unlockConfig, err := lock(s.Config)
 	if err != nil {
 		return n, err
@@ -95,7 +100,7 @@ func (n *Network) check() error {
 		n.Driver = Bridge
 	}
 	if driverOf(n.Driver) == nil || n.Driver == None || n.Driver == Host {
-		return fmt.Errorf("network %s: there is no driver %q: want %s", n.Name, n.Driver, Bridge)
+		return fmt.Errorf("network %s: there is no driver %q: want %s, %s or %s", n.Name, n.Driver, Bridge, Macvlan, Ipvlan)
 	}
 	for i := range n.Subnets {
 		if err := n.Subnets[i].check(); err != nil {
@@ -106,14 +111,17 @@ func (n *Network) check() error {
 				return fmt.Errorf("network %s: the subnets %s and %s overlap", n.Name, o.Prefix, n.Subnets[i].Prefix)
 			}
 			if o.Prefix.Addr().Is4() == n.Subnets[i].Prefix.Addr().Is4() {
-				return fmt.Errorf("network %s: a bridge has one subnet of each version of IP: %s and %s are two", n.Name, o.Prefix, n.Subnets[i].Prefix)
+				return fmt.Errorf("network %s: one subnet of each version of IP: %s and %s are two", n.Name, o.Prefix, n.Subnets[i].Prefix)
 			}
 		}
 	}
 	if n.NoIPv4 && (n.IPv4().Prefix.IsValid() || !n.WantIPv6 && !n.hasIPv6()) {
 		return fmt.Errorf("network %s: IPv4 or IPv6 must be enabled, and a subnet of IPv4 goes with IPv4", n.Name)
 	}
-	return n.readOptions()
+	if err := n.readOptions(); err != nil || !n.onParent() {
+		return err
+	}
+	return n.checkParent()
 }
 
 // check completes a subnet that somebody asked for.
@@ -154,9 +162,22 @@ const (
 	optionPrefix     = "com.docker.network.container_iface_prefix"
 	optionMode4      = "com.docker.network.bridge.gateway_mode_ipv4"
 	optionMode6      = "com.docker.network.bridge.gateway_mode_ipv6"
+	// Those of macvlan and ipvlan.
+	optionParent      = "parent"
+	optionMacvlanMode = "macvlan_mode"
+	optionIpvlanMode  = "ipvlan_mode"
 	// optionGuard lets containers send with addresses that aren't theirs: virtual addresses that wander, routers, machines of their own.
 	optionGuard = "glassbox.source_guard"
 )
+
+// known are the options that are read at all.
+func known(key string) bool {
+	return ofParent(key) || strings.HasPrefix(key, "com.docker.network.") || key == optionGuard
+}
+
+func ofParent(key string) bool {
+	return key == optionParent || key == optionMacvlanMode || key == optionIpvlanMode
+}
 
 // readOptions reads what was asked for with --opt.
 func (n *Network) readOptions() error {
@@ -165,7 +186,20 @@ func (n *Network) readOptions() error {
 		fail := func(want string) error {
 			return fmt.Errorf("network %s: option %s=%s: want %s", n.Name, key, value, want)
 		}
+		if known(key) && n.onParent() != ofParent(key) && key != optionMTU && key != "mtu" && key != optionPrefix {
+			return fmt.Errorf("network %s: option %s is none of driver %s", n.Name, key, n.Driver)
+		}
 		switch key {
+		case optionParent:
+			if wire.CheckName(value) != nil {
+				return fail("the name of a link of the host")
+			}
+			n.Parent = value
+		case optionMacvlanMode, optionIpvlanMode:
+			if !strings.HasPrefix(key, n.Driver) {
+				return fmt.Errorf("network %s: option %s is none of driver %s", n.Name, key, n.Driver)
+			}
+			n.Mode = value
 		case optionName:
 			if wire.CheckName(value) != nil || wire.CheckTable(value) != nil {
 				return fail("a name of a link, of at most 15 letters, digits, dots, _ and -")
@@ -212,6 +246,7 @@ func (n *Network) readOptions() error {
 		default:
 			return fmt.Errorf("network %s: unknown option %s: want one of %s", n.Name, key, strings.Join([]string{
 				optionName, optionICC, optionMasquerade, optionHostIP, optionMTU, optionPrefix, optionMode4, optionMode6, optionGuard,
+				optionParent, optionMacvlanMode, optionIpvlanMode,
 			}, ", "))
 		}
 	}

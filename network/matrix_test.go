@@ -40,6 +40,19 @@ func dual(name, link string, third byte) Network {
 	return n
 }
 
+// onTop is a network of macvlans whose router is the machine out there.
+func onTop(name, parent, mode, v4, v6 string) Network {
+	n := Network{Name: name, Driver: Macvlan, Parent: parent, Mode: mode, Internal: parent == ""}
+	if n.Internal {
+		n.Link = "gbr-" + name
+	}
+	for _, text := range []string{v4, v6} {
+		p := netip.MustParsePrefix(text)
+		n.Subnets = append(n.Subnets, Subnet{Prefix: p, Gateway: p.Addr().Next().Next()})
+	}
+	return n
+}
+
 func newMatrix(t testing.TB) *matrix {
 	m := &matrix{
 		t: t, spaces: map[string]*namespace{"host": newNetns(t)}, addrs: map[string][2]netip.Addr{}, steps: map[string][]plan.Step{},
@@ -69,6 +82,8 @@ func newMatrix(t testing.TB) *matrix {
 	m.addrs["loopback"] = pair("127.0.0.1", "::1")
 	front, back, guests, inner, routed := dual("front", "gbr-front", 30), dual("back", "gbr-back", 29), dual("guests", "gbr-guests", 28),
 		dual("inner", "gbr-inner", 27), dual("routed", "gbr-routed", 26)
+	cable, alone, apart := onTop("cable", "out0", "bridge", "192.0.2.0/24", "2001:db8:1::/64"),
+		onTop("alone", "", "bridge", "172.25.0.0/16", "fd25::/64"), onTop("apart", "oth0", "private", "198.51.100.0/24", "2001:db8:2::/64")
 	guests.Isolated, inner.Internal, routed.Routed, routed.Routed6 = true, true, true, true
 	inner.Opened, inner.Opened6, inner.Forward6 = nil, nil, nil
 	for i, c := range []struct {
@@ -92,6 +107,12 @@ func newMatrix(t testing.TB) *matrix {
 		{"c8", routed, 2, "8088:80", "", ""},
 		{"c9", front, 9, "8089:80", "192.0.2.2:80,[2001:db8:1::2]:80", ""},
 		{"c10", front, 10, "", "", "172.30.0.2:80,[fd30::2]:80"},
+		{"c11", cable, 11, "", "", ""},
+		{"c12", cable, 12, "", "", ""},
+		{"c13", alone, 13, "", "", ""},
+		{"c14", alone, 14, "", "", ""},
+		{"c15", apart, 15, "", "", ""},
+		{"c16", apart, 16, "", "", ""},
 	} {
 		ns := newNetns(t)
 		m.spaces[c.name] = ns
@@ -118,7 +139,9 @@ func newMatrix(t testing.TB) *matrix {
 		m.addrs[c.name+"-gateway"] = [2]netip.Addr{c.n.IPv4().Gateway, c.n.IPv6().Gateway}
 	}
 	for name, a := range m.addrs {
-		m.seen[a[0]], m.seen[a[1]] = name, name
+		if !strings.HasSuffix(name, "-gateway") {
+			m.seen[a[0]], m.seen[a[1]] = name, name
+		}
 	}
 	for name, ns := range m.spaces {
 		for _, port := range []string{"80", "9002", "22"} {
@@ -421,6 +444,19 @@ c10 tcp,udp,icmp outside                 outside host-out0
 c10 tcp,udp,icmp c2                      c2 c10
 c10 tcp         c1-gateway               host c10
 c10 tcp         c9                       c9 c10
+c11 tcp,udp,icmp c12                     c12 c11
+c12 tcp,udp     c11                      c11 c12
+c11 tcp,udp,icmp outside                 outside c11
+outside tcp,udp,icmp c11                 c11 outside
+c11 tcp,icmp    host-out0                lost
+host tcp,icmp   c11                      lost
+c1 tcp,icmp     c11                      lost
+c13 tcp,udp,icmp c14                     c14 c13
+c13 tcp         outside                  refused
+host tcp        c13                      lost
+c15 tcp,udp,icmp c16                     lost
+c15 tcp,udp     neighbour                neighbour c15
+neighbour tcp,udp,icmp c15               c15 neighbour
 `
 
 // TestMatrix sends a packet from everybody to everybody, and asks network explain of each.

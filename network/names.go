@@ -72,7 +72,7 @@ func (s Store) Resolver(networks []Network, servers []string) []byte {
 	b.WriteString("# Written by glassbox: what this container's resolver knows.\n")
 	outside := false
 	for _, n := range networks {
-		outside = outside || n.Driver == Bridge && !n.Internal
+		outside = outside || n.leadsOut()
 		if !named(n) {
 			continue
 		}

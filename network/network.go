@@ -34,13 +34,15 @@ type Network struct {
 	// Aux are addresses that no container gets, because somebody else has them, by a name that is only told.
 	Aux map[string]netip.Addr `json:"aux,omitempty"`
 	// Internal networks have no way out, and nobody asks the outside for names on their behalf.
-	Internal bool `json:"internal,omitempty"`
-	Isolated bool `json:"isolated,omitempty"` // the containers of a bridge can't reach each other
-	NoIPv4   bool `json:"noIPv4,omitempty"`   // its containers have addresses of IPv6 alone
-	Open     bool `json:"open,omitempty"`     // its containers may send frames with any address (see guarded)
-	Routed6  bool `json:"routed6,omitempty"`  // the same for IPv6 alone
-	Routed   bool `json:"routed,omitempty"`   // packets leave with the containers' addresses, not the host's
-	FixedMTU int  `json:"mtu,omitempty"`      // bytes; 0: that of the host's way out
+	Internal bool   `json:"internal,omitempty"`
+	Isolated bool   `json:"isolated,omitempty"` // the containers of a bridge can't reach each other
+	NoIPv4   bool   `json:"noIPv4,omitempty"`   // its containers have addresses of IPv6 alone
+	Parent   string `json:"parent,omitempty"`   // of macvlan and ipvlan: the link of the host that its containers are on top of; empty: Link
+	Mode     string `json:"mode,omitempty"`     // of macvlan: bridge, private, vepa, passthru; of ipvlan: l2
+	Open     bool   `json:"open,omitempty"`     // its containers may send frames with any address (see guarded)
+	Routed6  bool   `json:"routed6,omitempty"`  // the same for IPv6 alone
+	Routed   bool   `json:"routed,omitempty"`   // packets leave with the containers' addresses, not the host's
+	FixedMTU int    `json:"mtu,omitempty"`      // bytes; 0: that of the host's way out
 	// Egress and Ingress are the walls of containers that have none of their own: see container.ParseDoor.
 	Egress  []string `json:"egress,omitempty"`
 	Ingress []string `json:"ingress,omitempty"`
@@ -76,9 +78,11 @@ func (s Subnet) withBits() netip.Prefix { return netip.PrefixFrom(s.Gateway, s.P
 
 // The drivers, and the networks that are always there and have their names.
 const (
-	Bridge = "bridge"
-	None   = "none"
-	Host   = "host"
+	Bridge  = "bridge"
+	Macvlan = "macvlan"
+	Ipvlan  = "ipvlan"
+	None    = "none"
+	Host    = "host"
 )
 
 // version is that of the records written here.

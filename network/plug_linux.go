@@ -42,8 +42,8 @@ func (s Store) Plug(r Request, i int, out, replace, resolves bool, origin string
 
 // Plugged is what the steps of a plan made of one endpoint.
 type Plugged struct {
-	Steps     []int // their numbers, counted from 0
-	Veth      *plan.LinkVeth
+	Steps     []int  // their numbers, counted from 0
+	Peer      string // the container's interface
 	Addresses []netip.Addr
 	Default   bool
 }
@@ -51,10 +51,11 @@ type Plugged struct {
 // PluggedInto finds the steps that connect a container to a network whose bridge is link.
 func PluggedInto(p *plan.Plan, n Network, names string) (Plugged, bool) {
 	var out Plugged
+	end := "" // the host's, of the cable
 	for i, step := range p.Steps {
 		switch op := step.Op.(type) {
 		case *plan.LinkBridge:
-			if op.Name == n.Link {
+			if op.Name == n.Link && n.Link != "" {
 				out.Steps = append(out.Steps, i)
 			}
 		case *plan.NftBridge:
@@ -63,21 +64,25 @@ func PluggedInto(p *plan.Plan, n Network, names string) (Plugged, bool) {
 			}
 		case *plan.LinkVeth:
 			if op.Bridge == n.Link {
-				out.Veth, out.Steps = op, append(out.Steps, i)
+				out.Peer, end, out.Steps = op.Peer, op.Name, append(out.Steps, i)
+			}
+		case *plan.LinkMacvlan:
+			if n.onParent() && op.Parent == n.parent() && n.addressed(p, op.Name) {
+				out.Peer, out.Steps = op.Name, append(out.Steps, i)
 			}
 		case *plan.NftWall:
-			if out.Veth != nil && op.Link == out.Veth.Name {
+			if end != "" && op.Link == end {
 				out.Steps = append(out.Steps, i)
 			}
 		case *plan.LinkAddress:
-			if out.Veth != nil && op.Link == out.Veth.Peer {
+			if out.Peer != "" && op.Link == out.Peer {
 				out.Steps = append(out.Steps, i)
 				if p, err := netip.ParsePrefix(op.Address); err == nil && !p.Addr().IsLinkLocalUnicast() {
 					out.Addresses = append(out.Addresses, p.Addr())
 				}
 			}
 		case *plan.RouteDefault:
-			if out.Veth != nil && op.Link == out.Veth.Peer {
+			if out.Peer != "" && op.Link == out.Peer {
 				out.Default, out.Steps = true, append(out.Steps, i)
 			}
 		case *plan.NftGuard:
@@ -98,7 +103,19 @@ func PluggedInto(p *plan.Plan, n Network, names string) (Plugged, bool) {
 			}
 		}
 	}
-	return out, out.Veth != nil
+	return out, out.Peer != ""
+}
+
+// addressed reports whether a plan gives a link an address of the network: two networks may be on top of one parent.
+func (n Network) addressed(p *plan.Plan, link string) bool {
+	return slices.ContainsFunc(p.Steps, func(s plan.Step) bool {
+		op, ok := s.Op.(*plan.LinkAddress)
+		if !ok || op.Link != link {
+			return false
+		}
+		a, err := netip.ParsePrefix(op.Address)
+		return err == nil && slices.ContainsFunc(n.Subnets, func(s Subnet) bool { return s.Prefix.Contains(a.Addr()) })
+	})
 }
 
 // Splice puts steps into a plan, behind the last one of the host's that wires the network.

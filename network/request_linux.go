@@ -108,7 +108,7 @@ func (s Store) Wire(r Request, lease bool, origin func(what string) string) (_ *
 	}
 	w.Steps = steps.steps
 	f := Files{Hostname: r.Hostname, Domainname: r.Domainname, Resolver: r.Resolver, Hosts: r.Hosts, OwnResolver: resolves}
-	if out >= 0 {
+	if out >= 0 && !networks[out].onParent() { // there the host isn't
 		f.Gateway = networks[out].primary().Gateway
 	}
 	if resolves {
@@ -127,7 +127,7 @@ func (s Store) Wire(r Request, lease bool, origin func(what string) string) (_ *
 func gateway(networks []Network, wanted []Attachment) int {
 	best := -1
 	for i, n := range networks {
-		if n.Driver != Bridge || n.Internal {
+		if !n.leadsOut() {
 			continue
 		}
 		if best < 0 || wanted[i].Priority > wanted[best].Priority ||
@@ -229,6 +229,10 @@ func names(r Request, a Attachment) []string {
 // canPublish refuses a port on an address of a version of IP that the container doesn't have.
 func (n Network) canPublish(e Endpoint, ports []container.Port) error {
 	for _, p := range ports {
+		if n.onParent() {
+			return fmt.Errorf("publish %s: containers of network %s (%s) are on the cable of %s with addresses of their own: whoever is there "+
+				"reaches all of their ports, and the host none", p, n.Name, n.Driver, n.parent())
+		}
 		if p.HostIP == netip.IPv6Loopback() {
 			// rt6_need_strict in net/ipv6/route.c: an answer to ::1 has to come in by the loopback interface.
 			return fmt.Errorf("publish %s: the kernel takes no answer of a container for ::1: publish on 127.0.0.1", p)

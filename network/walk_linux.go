@@ -68,13 +68,12 @@ type walk struct {
 	done bool
 
 	// What the connection's entry knows, by which the answer finds its way.
-	from     netip.AddrPort // before the source was translated; not valid: it wasn't
-	to       netip.AddrPort // before the destination was translated
-	hairpin  int            // index of the port that it came from
-	at       *Space         // where it has arrived; nil: elsewhere
-	uplink   string         // elsewhere: by which interface
-	answer   bool
-	onBridge bool // it never met the host's routing
+	from    netip.AddrPort // before the source was translated; not valid: it wasn't
+	to      netip.AddrPort // before the destination was translated
+	hairpin int            // index of the port that it came from
+	at      *Space         // where it has arrived; nil: elsewhere
+	uplink  string         // elsewhere: by which interface
+	answer  bool
 }
 
 func (w *walk) hop(where, format string, a ...any) *Hop {
@@ -172,7 +171,8 @@ func (w *walk) arrived(q Question) {
 	}
 	w.hairpin = -1
 	if w.at == nil {
-		if q.From.Space == nil && w.uplink == "" {
+		if w.uplink == "" { // it has gone past the host
+			w.answer = false
 			w.end(Arrives, "%s", why)
 			return
 		}

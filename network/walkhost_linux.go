@@ -21,9 +21,16 @@ func (w *walk) leave(s *Space, link *wire.LinkState, next netip.Addr) {
 		w.cable(s, link, next)
 	case s == w.v.Host && link.Kind == "bridge":
 		w.fromBridge(link, next)
+	case s == w.v.Host && w.v.onTop(link, next) != nil:
+		w.end(Lost, "%s is on top of %s: who is there reaches others, never the host below, and isn't reached by it", next, link.Name)
 	case s == w.v.Host:
 		w.hop(link.Name, "leaves the host%s", w.via(next))
 		w.at, w.uplink = nil, link.Name
+		for _, c := range w.v.Containers {
+			if c.Has(w.p.Dst) {
+				w.end(Lost, "%s is the address of %s, which isn't out there: nobody has it", w.p.Dst, c.Name)
+			}
+		}
 	default:
 		w.hop(link.Name, "leaves %s", s.Name)
 		w.at, w.uplink = nil, ""
@@ -334,7 +341,22 @@ func (w *walk) comeIn(from netip.Addr) {
 		return
 	}
 	w.hop(link.Name, "comes in from %s", from)
+	if s := w.v.onTop(link, w.p.Dst); s != nil {
+		w.hop("parent "+link.Name, "goes to the container on top of it, past the host's rules and routes")
+		w.into(s, s.has(w.p.Dst).Name)
+		return
+	}
 	w.receive(link.Name)
+}
+
+// onTop finds the container that has an address and is on top of a link.
+func (v *View) onTop(parent *wire.LinkState, a netip.Addr) *Space {
+	for _, s := range v.Containers {
+		if l := s.has(a); l != nil && (l.Kind == "macvlan" || l.Kind == "ipvlan") && l.Peer == parent.Index {
+			return s
+		}
+	}
+	return nil
 }
 
 // beside is a packet of a container on a macvlan or ipvlan: it goes by the parent's cable, and the host has no part in it.
@@ -364,7 +386,6 @@ func (w *walk) beside(s *Space, link *wire.LinkState, next netip.Addr) {
 	}
 	w.hop("parent "+parent.Name, "goes out, past the host's rules and routes")
 	w.at, w.uplink = nil, ""
-	w.onBridge = true
 }
 
 // ends finds the addresses of a question.

@@ -12,6 +12,8 @@ func newLinkOp(kind string) Op {
 		return &LinkBridge{}
 	case "link-veth":
 		return &LinkVeth{}
+	case "link-macvlan":
+		return &LinkMacvlan{}
 	case "link-move":
 		return &LinkMove{}
 	case "link-delete":
@@ -44,6 +46,9 @@ func (o *LinkBridge) String() string {
 	with := o.Address + prefix(" and ", o.Address6)
 	if o.Address == "" {
 		with = o.Address6
+	}
+	if with == "" {
+		return fmt.Sprintf("make bridge %s unless it exists", o.Name)
 	}
 	return fmt.Sprintf("make bridge %s with %s unless it exists", o.Name, with)
 }
@@ -108,9 +113,10 @@ func (*LinkMove) lanes() lanes { return hostLane }
 
 func (o *LinkMove) hostNames() []string { return []string{"link " + o.Name} }
 
-// LinkDelete removes a link of the host. One that is gone already is no error.
+// LinkDelete removes a link of the host, or of the child's network namespace. One that is gone already is no error.
 type LinkDelete struct {
-	Name string `json:"name"`
+	Name   string `json:"name"`
+	Inside bool   `json:"inside,omitempty"` // the child's network namespace
 }
 
 func (*LinkDelete) Kind() string { return "link-delete" }
@@ -118,12 +124,20 @@ func (*LinkDelete) Kind() string { return "link-delete" }
 func (*LinkDelete) Man() string { return "rtnetlink(7)" }
 
 func (o *LinkDelete) String() string {
+	if o.Inside {
+		return "remove link " + o.Name + " of the container"
+	}
 	return "remove link " + o.Name
 }
 
 func (*LinkDelete) lanes() lanes { return hostLane }
 
-func (o *LinkDelete) hostNames() []string { return []string{"link " + o.Name} }
+func (o *LinkDelete) hostNames() []string {
+	if o.Inside {
+		return nil
+	}
+	return []string{"link " + o.Name}
+}
 
 // LinkAddress gives a link in the child's network namespace an address and sets the link up.
 type LinkAddress struct {

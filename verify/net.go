@@ -189,14 +189,49 @@ func (v *view) movedLink(o *plan.LinkMove) Finding {
 	return same(itsLinks, name+" up", name+" "+up(l.Up), v.who("CAP_NET_ADMIN"))
 }
 
-func (v *view) noLink(name string) Finding {
-	if v.net.hostErr != nil {
-		return failed(hostLinks, v.net.hostErr)
+func (v *view) noLink(o *plan.LinkDelete) Finding {
+	where, links, err := hostLinks, v.net.host, v.net.hostErr
+	if o.Inside {
+		where, links, err = itsLinks, v.net.inside, v.net.insideErr
 	}
-	if find(v.net.host, name) != nil {
-		return differs(hostLinks, "no link "+name, "it is there", byHost())
+	if err != nil {
+		return failed(where, err)
 	}
-	return holds(hostLinks, "it isn't there")
+	if find(links, o.Name) != nil {
+		return differs(where, "no link "+o.Name, "it is there", byHost())
+	}
+	return holds(where, "it isn't there")
+}
+
+func (v *view) macvlan(o *plan.LinkMacvlan) Finding {
+	if v.net.insideErr != nil {
+		return failed(itsLinks, v.net.insideErr)
+	}
+	l := find(v.net.inside, o.Name)
+	if l == nil {
+		return missing(itsLinks, o.Driver+" "+o.Name, v.who("CAP_NET_ADMIN"))
+	}
+	var wrong []string
+	add := func(ok bool, format string, a ...any) {
+		if !ok {
+			wrong = append(wrong, fmt.Sprintf(format, a...))
+		}
+	}
+	add(l.Kind == o.Driver, "it is a %s", l.Kind)
+	add(l.Up, "it is down")
+	add(o.MTU == 0 || l.MTU == o.MTU, "its MTU is %d", l.MTU)
+	add(o.MAC == "" || o.Driver != "macvlan" || strings.EqualFold(l.MAC, o.MAC), "it has the hardware address %s", l.MAC)
+	if mode, ok := wire.MacvlanModes(o.Mode); ok && o.Driver == "macvlan" {
+		add(l.Mode == mode, "its mode is another one than %s", o.Mode)
+	}
+	if v.net.hostErr == nil {
+		parent := find(v.net.host, o.Parent)
+		add(parent != nil && parent.Index == l.Peer, "it isn't on top of %s", o.Parent)
+	}
+	if len(wrong) > 0 {
+		return differs(itsLinks, o.String(), strings.Join(wrong, ", "), v.who("CAP_NET_ADMIN"))
+	}
+	return holds(itsLinks, fmt.Sprintf("%s, up, on top of %s, mode %s", l.Name, o.Parent, o.Mode))
 }
 
 func (v *view) linkUp(name string) Finding {
@@ -488,6 +523,8 @@ func (v *view) otherLinks() {
 		switch o := s.Op.(type) {
 		case *plan.LinkVeth:
 			links[o.Peer] = true
+		case *plan.LinkMacvlan:
+			links[o.Name] = true
 		case *plan.LinkMove:
 			if name := moved(o); name != "" {
 				links[name], movedIn[name] = true, true

@@ -216,10 +216,12 @@ func (v *view) step(i int) (Finding, bool) {
 		return v.bridge(o), true
 	case *plan.LinkVeth:
 		return v.veth(o), true
+	case *plan.LinkMacvlan:
+		return v.macvlan(o), true
 	case *plan.LinkMove:
 		return v.movedLink(o), true
 	case *plan.LinkDelete:
-		return v.noLink(o.Name), true
+		return v.noLink(o), true
 	case *plan.LinkAddress:
 		return v.address(o), true
 	case *plan.RouteDefault:

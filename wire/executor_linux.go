@@ -24,6 +24,7 @@ type Executor struct {
 	bridges map[string]int    // indices of links of the host
 	links   map[string]int    // indices of links of the child
 	peers   map[string]string // host's ends of the child's links
+	busy    map[string]bool   // links of the child whose hardware address another one may have yet
 
 	// Resolver are the sockets of a NameListen, UDP and TCP; they belong to the caller. Empty: there was none.
 	Resolver []int
@@ -42,7 +43,7 @@ func (w *Executor) Close() {
 	*w = Executor{child: w.child}
 }
 
-// Do makes one step: LinkBridge, LinkVeth, LinkMove, LinkDelete, LinkAddress, RouteDefault, NftBridge, NftPublish,
+// Do makes one step: LinkBridge, LinkVeth, LinkMacvlan, LinkMove, LinkDelete, LinkAddress, RouteDefault, NftBridge, NftPublish,
 // NftUnpublish, NameListen, NftWall, NftUnwall or FirewallAccept. The
 // error has the kernel's explanation, and its errno is found by errors.Is and errors.As; what was asked is not repeated in it,
 // because the step that failed says so.
@@ -87,21 +88,19 @@ func (w *Executor) Do(op plan.Op) error {
 		if err := c.veth(op, bridge, ns); err != nil || len(op.Sysctls) == 0 {
 			return err
 		}
-		return w.settings(op)
+		return w.settings(op.Peer, op.Sysctls)
+	case *plan.LinkMacvlan:
+		return w.macvlan(op)
 	case *plan.LinkMove:
 		return w.move(op)
 	case *plan.LinkDelete:
-		c, err := w.hostConn()
-		if err != nil {
-			return err
-		}
-		return c.DeleteLink(op.Name)
+		return w.deleteLink(op)
 	case *plan.LinkAddress:
 		c, err := w.childConn()
 		if err != nil {
 			return err
 		}
-		index, err := c.up(op)
+		index, err := w.upAgain(c, op)
 		if err == nil && index > 0 {
 			if w.links == nil {
 				w.links = map[string]int{}
@@ -225,11 +224,11 @@ func (w *Executor) childConn() (_ *Conn, err error) {
 // settings makes the settings of a link that the child has just got. They are files, not messages: the thread has to be in the
 // child's network namespace, which decides what /proc/sys/net shows (proc_sys_lookup goes by the caller). The socket for the messages
 // to come is opened at the same time, because going there and back costs more than all else.
-func (w *Executor) settings(op *plan.LinkVeth) error {
-	for _, s := range op.Sysctls {
+func (w *Executor) settings(link string, sysctls []string) error {
+	for _, s := range sysctls {
 		// Plans can come from elsewhere (replay): a step about a cable must not switch on forwarding for the host.
-		if !strings.HasPrefix(s, "net/ipv4/conf/"+op.Peer+"/") && !strings.HasPrefix(s, "net/ipv6/conf/"+op.Peer+"/") {
-			return fmt.Errorf("setting %q is none of %s", s, op.Peer)
+		if !strings.HasPrefix(s, "net/ipv4/conf/"+link+"/") && !strings.HasPrefix(s, "net/ipv6/conf/"+link+"/") {
+			return fmt.Errorf("setting %q is none of %s", s, link)
 		}
 	}
 	fd, err := w.childFD()
@@ -237,7 +236,7 @@ func (w *Executor) settings(op *plan.LinkVeth) error {
 		return err
 	}
 	c, err := dialAnd(fd, func() error {
-		for _, s := range op.Sysctls {
+		for _, s := range sysctls {
 			if err := writeSysctl(s); err != nil {
 				return err
 			}

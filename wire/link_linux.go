@@ -350,8 +350,10 @@ func (c *Conn) MakeBridge(op *plan.LinkBridge, mark string) error {
 		r.u32(unix.IFLA_MTU, uint32(op.MTU))
 	}
 	// A bridge without an address of its own takes one of its ports', and changes it as they come and go.
-	if mac, err := parseMAC(MAC(wanted[0].Addr())); err == nil {
-		r.attr(unix.IFLA_ADDRESS, mac...)
+	if len(wanted) > 0 {
+		if mac, err := parseMAC(MAC(wanted[0].Addr())); err == nil {
+			r.attr(unix.IFLA_ADDRESS, mac...)
+		}
 	}
 	r.nest(unix.IFLA_LINKINFO, func() { r.str(unix.IFLA_INFO_KIND, "bridge") })
 	if err := c.do(&r, nil); err != nil || mark == "" {
@@ -375,10 +377,7 @@ func bridgeAddresses(op *plan.LinkBridge) ([]netip.Prefix, error) {
 		}
 		out = append(out, p)
 	}
-	if len(out) == 0 {
-		return nil, errors.New("a bridge without an address")
-	}
-	return out, nil
+	return out, nil // none: it is a parent of macvlans, and nobody's router
 }
 
 // mark writes an alias on a link.

@@ -1,0 +1,96 @@
+package network
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"glassbox/plan"
+)
+
+// Networks of the drivers macvlan and ipvlan have no switch and no router of the host's: each container has a link of its own on top of a
+// link of the host, the parent, and is on that one's cable with an address of its own. Neither the host's routes nor its firewall see what
+// goes there, and the host itself can't be reached through its own parent.
+
+// onParent reports whether the network's containers are on top of a link of the host.
+func (n Network) onParent() bool { return n.Driver == Macvlan || n.Driver == Ipvlan }
+
+// leadsOut reports whether a container reaches the rest of the world by the network.
+func (n Network) leadsOut() bool { return (n.Driver == Bridge || n.onParent()) && !n.Internal }
+
+// parent is the link that containers are on top of.
+func (n Network) parent() string {
+	if n.Parent != "" {
+		return n.Parent
+	}
+	return n.Link
+}
+
+// parentOf is the step that makes the parent of an internal network: a bridge that nothing is plugged into and that has no address. What is
+// on top of it reaches each other, and nobody else.
+func parentOf(n Network) *plan.LinkBridge {
+	return &plan.LinkBridge{Name: n.Link, MTU: n.MTU, Sysctls: []string{"net/ipv6/conf/" + n.Link + "/disable_ipv6=1"}}
+}
+
+func macvlan(n Network, e Endpoint, w *writer) {
+	from := w.origin("network")
+	if e.MAC == "" {
+		e.MAC = macOf(e)
+	}
+	if n.Parent == "" {
+		w.add(parentOf(n), from, "An internal network has no cable to be on: its containers are on top of a switch that nothing "+
+			"else is plugged into.")
+	}
+	op := &plan.LinkMacvlan{
+		Driver: n.Driver, Name: e.Interface, Parent: n.parent(), Mode: n.Mode, MTU: n.MTU, Sysctls: append(guard(n, e), e.Sysctls...),
+	}
+	if n.Driver == Macvlan {
+		op.MAC = e.MAC
+	}
+	w.add(op, from, "The container is on the cable of "+n.parent()+" itself, with an address of its own. What it sends and gets there passes "+
+		"by the host's routes and its firewall, and the host can't be reached.")
+	w.loopback(from)
+	w.addresses(n, e, from)
+}
+
+// checkParent refuses what a network on top of a link can't be.
+func (n *Network) checkParent() error {
+	if len(n.Egress)+len(n.Ingress) > 0 {
+		return fmt.Errorf("network %s: --egress and --ingress stand at the host's end of a cable, which containers of driver %s don't have",
+			n.Name, n.Driver)
+	}
+	if n.Internal && n.Parent != "" {
+		return fmt.Errorf("network %s: --internal and the option %s contradict each other: on the cable of %s the container reaches "+
+			"whoever is there", n.Name, optionParent, n.Parent)
+	}
+	if !n.Internal && n.Parent == "" {
+		return fmt.Errorf("network %s: driver %s needs the link that its containers are on top of: -o %s=eth0 (or --internal, for none)",
+			n.Name, n.Driver, optionParent)
+	}
+	modes, first := []string{"bridge", "private", "vepa", "passthru"}, "bridge"
+	if n.Driver == Ipvlan {
+		modes, first = []string{"l2"}, "l2"
+	}
+	if n.Mode == "" {
+		n.Mode = first
+	}
+	if !slices.Contains(modes, n.Mode) {
+		return fmt.Errorf("network %s: driver %s has no mode %s here: want one of %v", n.Name, n.Driver, n.Mode, modes)
+	}
+	return nil
+}
+
+// ownOf adds the host's addresses on the parent to those that no container gets.
+func (n *Network) ownOf(addrs []netip.Prefix) {
+	for _, p := range addrs {
+		for _, s := range n.Subnets {
+			if !s.Prefix.Contains(p.Addr()) || p.Addr() == s.Gateway {
+				continue
+			}
+			if n.Aux == nil {
+				n.Aux = map[string]netip.Addr{}
+			}
+			n.Aux["host-"+p.Addr().String()] = p.Addr()
+		}
+	}
+}

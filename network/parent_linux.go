@@ -1,0 +1,89 @@
+package network
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"glassbox/wire"
+)
+
+// openParent opens a network whose containers are on top of a link of the host. With claim an internal one's own parent is made, if it
+// isn't there.
+func (s Store) openParent(n Network, claim bool) (Network, error) {
+	c, err := wire.Dial(unix.NETLINK_ROUTE)
+	if err != nil {
+		return n, err
+	}
+	defer c.Close()
+	l, err := c.Link(n.parent(), 0)
+	switch {
+	case errors.Is(err, unix.ENODEV) && n.Parent != "":
+		return n, fmt.Errorf("its parent %s isn't there: ip link shows which links there are", n.Parent)
+	case errors.Is(err, unix.ENODEV) && !claim:
+		return n, nil
+	case errors.Is(err, unix.ENODEV):
+		op := parentOf(n)
+		if err := c.MakeBridge(op, s.owner(n).String()); err != nil && !errors.Is(err, unix.EEXIST) {
+			return n, err
+		}
+		_, err := c.EnsureBridge(op)
+		return n, err
+	case err != nil:
+		return n, fmt.Errorf("link %s: %w", n.parent(), err)
+	case n.Parent == "" && !s.ours(l, n):
+		return n, fmt.Errorf("the link %s is somebody else's: remove it, or make the network anew", n.Link)
+	}
+	n.MTU = n.FixedMTU
+	if n.MTU > l.MTU && n.Parent != "" {
+		return n, fmt.Errorf("its MTU %d is larger than that of its parent %s, %d", n.MTU, l.Name, l.MTU)
+	}
+	return n, nil
+}
+
+// createParent finds out what a new network on top of a link needs, before its record is written.
+func (s Store) createParent(n *Network) error {
+	c, err := wire.Dial(unix.NETLINK_ROUTE)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := c.HasDriver(n.Driver); err != nil {
+		return err
+	}
+	if n.Parent == "" {
+		n.Link = "gbr-" + n.ID[:11]
+	} else {
+		links, _, err := wire.Look(-1)
+		if err != nil {
+			return err
+		}
+		for _, l := range links {
+			if l.Name == n.Parent {
+				if l.Kind == "macvlan" || l.Kind == "ipvlan" {
+					return fmt.Errorf("its parent %s is a %s itself: want the link below", l.Name, l.Kind)
+				}
+				n.ownOf(l.Addresses)
+			}
+		}
+	}
+	if len(n.Subnets) == 0 {
+		made, err := s.subnet(c, *n, -1)
+		n.Subnets = made.Subnets
+		return err
+	}
+	used, err := s.recorded(*n, nil)
+	if err != nil {
+		return err
+	}
+	for _, sub := range n.Subnets {
+		for _, o := range used {
+			if o.Overlaps(sub.Prefix) {
+				return fmt.Errorf("invalid pool request: Pool overlaps with other one on this address space: %s overlaps with %s, which another "+
+					"network has: choose another subnet", sub.Prefix, o)
+			}
+		}
+	}
+	return nil
+}
