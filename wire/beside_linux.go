@@ -43,6 +43,7 @@ func (c *Conn) accept(op *plan.FirewallAccept) error {
 		if _, ok := findAccept(have, op, line); ok {
 			continue
 		}
+		// One transaction for each rule: a chain that is gone takes only its own rule with it.
 		err := c.sendRules(op.Table, []string{line})
 		if errors.Is(err, unix.ENOENT) {
 			// The rule whose place was meant is gone, as after a reload: the beginning of the chain is always right.
@@ -67,6 +68,8 @@ func atBegin(line string) string {
 
 // findAccept looks for the rule of a line, wherever in the chain it is.
 func findAccept(have []RuleState, op *plan.FirewallAccept, line string) (RuleState, bool) {
+	// Compared as the kernel has it. The line is compiled and taken apart again, so that there is no second reading of
+	// nft(8)'s words.
 	var r request
 	if err := r.compile(op.Table, []string{line}); err != nil {
 		return RuleState{}, false
@@ -139,6 +142,7 @@ func DeleteAccepts(link string, keep func(RuleState) bool) error {
 		if r.Comment != AcceptComment(link) || keep != nil && keep(r) {
 			continue
 		}
+		// By its handle, which is never given to another rule of the table: one that was added meanwhile stays.
 		q := request{family: r.Family}
 		q.begin()
 		q.nft(unix.NFT_MSG_DELRULE, 0)
@@ -146,6 +150,7 @@ func DeleteAccepts(link string, keep func(RuleState) bool) error {
 		q.str(unix.NFTA_RULE_CHAIN, r.Chain)
 		q.be64(unix.NFTA_RULE_HANDLE, r.Handle)
 		q.ackLast()
+		// ENOENT: its firewall was reloaded between the list and this.
 		if _, err := c.transact(&q); err != nil && !errors.Is(err, unix.ENOENT) {
 			errs = append(errs, fmt.Errorf("%s: %w", r, err))
 		}
@@ -190,6 +195,7 @@ func Legacy(v6 bool) []string {
 		if err != nil {
 			continue
 		}
+		// The names of a handful of tables, a line each: filter, nat, mangle, raw, security.
 		var buf [256]byte
 		n, _ := unix.Read(fd, buf[:])
 		unix.Close(fd)
@@ -208,10 +214,12 @@ func runLegacy(program string, args ...string) (out string, ok bool, err error) 
 	if program != "iptables-legacy" && program != "ip6tables-legacy" {
 		return "", false, fmt.Errorf("program %q: want iptables-legacy or ip6tables-legacy", program)
 	}
+	// Not by PATH: this runs as root, and the environment may be anybody's.
 	for _, dir := range []string{"/usr/sbin/", "/sbin/", "/usr/bin/", "/usr/local/sbin/"} {
 		if _, err := os.Stat(dir + program); err != nil {
 			continue
 		}
+		// -w waits for the lock of iptables (xtables.lock), which another firewall may hold at this moment.
 		cmd := exec.Command(dir+program, append([]string{"-w"}, args...)...)
 		cmd.Env = []string{"PATH=/usr/sbin:/sbin:/usr/bin:/bin"}
 		text, err := cmd.Output()
@@ -250,6 +258,7 @@ func legacyRule(op *plan.FirewallAccept, line string) (place, rule []string, err
 	default:
 		return fail()
 	}
+	// own: a rule about other links than the network's would open what isn't ours.
 	own := false
 	for i := 0; i+1 < len(rule); i += 2 {
 		name := rule[i+1]
@@ -316,6 +325,7 @@ func legacy(op *plan.FirewallAccept) error {
 		if there {
 			continue
 		}
+		// At the place that was worked out for it: before the rule that drops, or at the chain's end.
 		place, rule, err := legacyRule(op, line)
 		if err != nil {
 			return err

@@ -68,6 +68,7 @@ func (r *request) command(table string, w []string) error {
 	if err != nil {
 		return err
 	}
+	// Messages that follow, such as those for elements, are about the table of the line before.
 	r.family = family
 	if err := CheckTable(table); err != nil {
 		return err
@@ -82,6 +83,8 @@ func (r *request) command(table string, w []string) error {
 		r.str(unix.NFTA_TABLE_NAME, table)
 		return nil
 	case verb == "flush" && what == "table" && len(rest) == 0:
+		// A message about rules without a chain deletes all rules of the table, and leaves its chains, sets and maps: what
+		// is published stays published.
 		r.nft(unix.NFT_MSG_DELRULE, 0)
 		r.str(unix.NFTA_RULE_TABLE, table)
 		return nil
@@ -105,7 +108,7 @@ func (r *request) command(table string, w []string) error {
 	return errSyntax
 }
 
-// checkTable keeps names of tables, chains and maps to letters that need no quoting.
+// CheckTable keeps names of tables, chains and maps to letters that need no quoting.
 func CheckTable(s string) error {
 	if s == "" || len(s) > 64 || strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.") != "" {
 		return fmt.Errorf("name %q: want letters, digits, dots, _ and -", s)
@@ -139,6 +142,8 @@ func concat(w []string, until string) (typ, size uint32, rest []string, err erro
 		if !ok {
 			return 0, 0, nil, fmt.Errorf("type %q: %w", w[0], errSyntax)
 		}
+		// As nft(8) does it: six bits for each part (TYPE_BITS in its datatype.h). To the kernel it is a number to be
+		// kept.
 		typ, size = typ<<6|id, size+n
 		if w[1] == until {
 			return typ, size, w[2:], nil
@@ -170,6 +175,7 @@ func (r *request) defineMap(table, name string, w []string) error {
 	r.be32(unix.NFTA_SET_FLAGS, unix.NFT_SET_MAP)
 	r.be32(unix.NFTA_SET_KEY_TYPE, keyType)
 	r.be32(unix.NFTA_SET_KEY_LEN, keyLen)
+	// The key is looked up by its length. The kernel checks it against the registers that a rule loads.
 	r.be32(unix.NFTA_SET_DATA_TYPE, valueType)
 	r.be32(unix.NFTA_SET_DATA_LEN, valueLen)
 	return nil
@@ -190,6 +196,7 @@ func (r *request) defineSet(table, name string, w []string) error {
 	r.nft(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE)
 	r.str(unix.NFTA_SET_TABLE, table)
 	r.str(unix.NFTA_SET_NAME, name)
+	// The messages' place in the transaction, which no other set of it can have.
 	r.be32(unix.NFTA_SET_ID, r.n)
 	r.be32(unix.NFTA_SET_KEY_TYPE, keyType)
 	r.be32(unix.NFTA_SET_KEY_LEN, keyLen)
@@ -252,6 +259,7 @@ func (r *request) chain(table, name string, w []string) error {
 	if err != nil {
 		return errSyntax
 	}
+	// Without a hook a chain is one to jump to; with one the kernel hands packets to it from now on.
 	r.nested(unix.NFTA_CHAIN_HOOK, func() {
 		r.be32(unix.NFTA_HOOK_HOOKNUM, hook)
 		r.be32(unix.NFTA_HOOK_PRIORITY, uint32(int32(priority)))
@@ -286,6 +294,8 @@ func (r *request) rule(table, chain string, w []string, where uint16) error {
 		}
 	})
 	if comment != "" {
+		// As nft(8) writes it (libnftnl's nftnl_udata): type 0, a length, the text with its NUL byte. So nft list ruleset
+		// shows it.
 		r.attr(unix.NFTA_RULE_USERDATA, append([]byte{0, byte(len(comment) + 1)}, comment+"\x00"...)...)
 	}
 	return err
@@ -322,6 +332,7 @@ func (r *request) statement(w []string) ([]string, error) {
 		return r.icmpv6(rest)
 	}
 	// "iifname != @ports", "iifname . ip saddr @own"
+	// What comes before the @ is a key of one or several parts, or the name of an operator.
 	if i := slices.IndexFunc(w, func(s string) bool { return strings.HasPrefix(s, "@") }); i > 0 && (w[1] == "." || i <= 2) {
 		return r.member(w[:i], w[i], w[i+1:])
 	}
@@ -335,10 +346,12 @@ func (r *request) statement(w []string) ([]string, error) {
 		return rest, nil
 	}
 	if rest, ok := take(w, "ct", "status", "dnat"); ok {
+		// A bit and not a value: IPS_DST_NAT is set for the whole connection once its first packet was translated.
 		r.ct(unix.NFT_CT_STATUS, 1<<5) // IPS_DST_NAT
 		return rest, nil
 	}
 	if rest, ok := take(w, "ct", "state", "established,related"); ok {
+		// Bits, in their order ESTABLISHED is the second and RELATED the third; a packet has one of them.
 		r.ct(unix.NFT_CT_STATE, 1<<1|1<<2) // NF_CT_STATE_BIT
 		return rest, nil
 	}
@@ -350,6 +363,7 @@ func (r *request) statement(w []string) ([]string, error) {
 		}
 		r.expr("immediate", func() {
 			r.be32(unix.NFTA_IMMEDIATE_DREG, unix.NFT_REG_VERDICT)
+			// The verdict is data like any other, put into the register of verdicts.
 			r.nested(unix.NFTA_IMMEDIATE_DATA, func() {
 				r.nested(unix.NFTA_DATA_VERDICT, func() { r.be32(unix.NFTA_VERDICT_CODE, code) })
 			})
@@ -375,6 +389,7 @@ func (r *request) statement(w []string) ([]string, error) {
 			return nil, errSyntax // a wildcard of nft(8)
 		}
 		r.meta(key, reg1)
+		// The kernel compares the whole field. A name that is padded with zeros is exactly that one, and not a beginning.
 		r.cmp(op, append([]byte(name), make([]byte, unix.IFNAMSIZ-len(name))...))
 		return w[1:], nil
 	case "ip", "ip6":
@@ -394,10 +409,12 @@ func (r *request) addressMatch(w []string) ([]string, error) {
 		return nil, errSyntax
 	}
 	p, err := netip.ParsePrefix(w[0])
+	// A prefix with bits set behind its length would never match: the kernel masks the packet's address, and not ours.
 	if err != nil || p.Addr().Is4() != (version == "ip") || p != p.Masked() || p.Bits() == 0 {
 		return nil, errSyntax
 	}
 	a := p.Addr().AsSlice()
+	// The first bytes are all that has to be equal, and so no mask is needed.
 	if p.Bits()%8 == 0 { // whole bytes: load no more than those
 		r.addressField(version, field, uint32(p.Bits()/8), reg1)
 		r.cmp(op, a[:p.Bits()/8])
@@ -419,6 +436,7 @@ func (r *request) etherType(w []string) ([]string, error) {
 	if number == 0 {
 		return nil, errSyntax
 	}
+	// The protocol field of the Ethernet header, behind two addresses of six bytes.
 	r.payload(unix.NFT_PAYLOAD_LL_HEADER, 12, 2, reg1)
 	r.cmp(unix.NFT_CMP_EQ, binary.BigEndian.AppendUint16(nil, number))
 	return w[1:], nil
@@ -430,6 +448,7 @@ func (r *request) icmpv6(w []string) ([]string, error) {
 	if number == 0 {
 		return nil, errSyntax
 	}
+	// The type is a byte of the transport header: of another protocol it would be something else.
 	r.meta(unix.NFT_META_L4PROTO, reg1)
 	r.cmp(unix.NFT_CMP_EQ, []byte{unix.IPPROTO_ICMPV6})
 	r.payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 0, 1, reg1)
@@ -461,6 +480,8 @@ func (r *request) keys(w []string) (rest []string, used uint32, err error) {
 		for _, f := range fields {
 			if rest, ok := take(w, f.words...); ok {
 				at := unix.NFT_REG32_00 + used
+				// The kernel tells of a register by its 16-byte name where it has one (nft_dump_register), and what was
+				// sent is compared with what it tells.
 				if used%4 == 0 {
 					at = reg1 + used/4 // the same register, as nft(8) calls it
 				}
@@ -584,6 +605,7 @@ func (r *request) dnat(w []string, family byte) ([]string, error) {
 		r.be32(unix.NFTA_LOOKUP_SREG, reg1)
 		r.be32(unix.NFTA_LOOKUP_DREG, reg1)
 	})
+	// The value is the address, in one register or four, and the port in the next one (see portElement).
 	port := uint32(unix.NFT_REG32_00 + 1) // behind the address
 	if family == unix.NFPROTO_IPV6 {
 		port = unix.NFT_REG_2

@@ -12,7 +12,7 @@ import (
 	"glassbox/plan"
 )
 
-// A Wire carries out the network steps of one start. Its sockets belong to network namespaces and are opened when first needed.
+// An Executor carries out the network steps of one start. Its sockets belong to network namespaces and are opened when first needed.
 // One goroutine uses it.
 type Executor struct {
 	child func() (fd int, err error)
@@ -30,7 +30,7 @@ type Executor struct {
 	Resolver []int
 }
 
-// Open returns a Wire. childNetns gives a descriptor of the child's network namespace, which the Wire uses and doesn't close;
+// Open returns an Executor. childNetns gives a descriptor of the child's network namespace, which it uses and doesn't close;
 // it is called when a step first needs it, and may be nil for Undo. The host's network namespace is that of the thread that
 // makes the first step.
 func Open(childNetns func() (fd int, err error)) *Executor { return &Executor{child: childNetns} }
@@ -85,6 +85,7 @@ func (w *Executor) Do(op plan.Op) error {
 			w.peers = map[string]string{}
 		}
 		w.peers[op.Peer] = op.Name
+		// The usual cable has no settings, and pays nothing for going into the namespace here.
 		if err := c.veth(op, bridge, ns); err != nil || len(op.Sysctls) == 0 {
 			return err
 		}

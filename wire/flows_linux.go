@@ -35,6 +35,7 @@ func (c *Conn) forgetTo(ip netip.Addr) {
 	if ip.Is6() {
 		source = ctaIP6Src
 	}
+	// Of the answers: the source of a reply is the container's address, whatever the question was sent to.
 	c.forget(familyOf(ip), func(r *request) {
 		r.nested(ctaTupleReply, func() {
 			r.nested(ctaTupleIP, func() { r.attr(source, a...) })
@@ -48,6 +49,7 @@ func (c *Conn) forgetTo(ip netip.Addr) {
 }
 
 // forgetPort forgets the UDP flows to a port that were not translated.
+// Translated ones lead to a container already, and are right.
 func (c *Conn) forgetPort(family byte, port uint16) {
 	c.forget(family, func(r *request) {
 		r.nested(ctaTupleOrig, func() {
@@ -73,6 +75,7 @@ func (c *Conn) forget(family byte, filter func(*request), match func(status uint
 		if orig, zone, status := parseFlow(body); orig != nil && match(status) {
 			remove.message(ctDelete, unix.NLM_F_ACK, nfgenOf(family, 0)...)
 			remove.attr(ctaTupleOrig|unix.NLA_F_NESTED, orig...)
+			// A zone is part of a flow's identity: without it another flow would be deleted, or none.
 			if zone != nil {
 				remove.attr(ctaZone, zone...)
 			}

@@ -28,6 +28,7 @@ func guardElements(link, mac string, addresses []string) ([]element, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Names of links fill the whole field, as the kernel compares them in a set of ifname.
 	port := append([]byte(link), make([]byte, unix.IFNAMSIZ-len(link))...)
 	out := []element{{family: unix.NFPROTO_BRIDGE, set: SetPorts, key: port}}
 	for _, text := range addresses {
@@ -39,6 +40,7 @@ func guardElements(link, mac string, addresses []string) ([]element, error) {
 		if a.Is6() {
 			set = SetOwn6
 		}
+		// Two bytes fill up the hardware address to whole registers.
 		out = append(out, element{family: unix.NFPROTO_BRIDGE, set: set, key: slices.Concat(port, ether, []byte{0, 0}, a.AsSlice())})
 	}
 	return out, nil
@@ -60,6 +62,7 @@ func (c *Conn) guard(op *plan.NftGuard) error {
 	}
 	r.ackLast()
 	_, err = c.transact(&r)
+	// ENOENT is also what a missing table says, where the kernel could have one: that is an error, and hence the question.
 	if noFamily(err) || errors.Is(err, unix.ENOENT) && !c.hasBridgeTables() {
 		return nil
 	}
@@ -83,6 +86,7 @@ func (c *Conn) unguard(op *plan.NftUnguard) error {
 // hasBridgeTables reports whether the kernel has chains of family bridge (CONFIG_NF_TABLES_BRIDGE). It has the tables without them, too.
 func (c *Conn) hasBridgeTables() bool {
 	const name = "glassbox_trial"
+	// The message is sent and taken back in one transaction, which leaves nothing behind.
 	r := request{family: unix.NFPROTO_BRIDGE}
 	r.begin()
 	if r.compile(name, []string{

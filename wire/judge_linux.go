@@ -60,6 +60,7 @@ func (rs *Ruleset) Judge(hook uint32, p *Packet, skip func(ChainState) bool) Out
 func (rs *Ruleset) judge(chains []ChainState, p *Packet, skip func(ChainState) bool) Outcome {
 	var all Outcome
 	for _, c := range chains {
+		// The table nat is asked of a connection's first packet only; the others follow what was decided then.
 		if skip != nil && skip(c) || c.Type == "nat" && p.Reply {
 			continue
 		}
@@ -70,6 +71,8 @@ func (rs *Ruleset) judge(chains []ChainState, p *Packet, skip func(ChainState) b
 		case v == verdictDrop:
 			all.Dropped, all.Rejected = true, j.rejected
 			return all
+		// Accepting ends a chain and not the hook: the next chain may still drop. Only the policy of one that has nothing
+		// to say counts here.
 		case v != verdictAccept && c.Drops:
 			all.Dropped, all.Rule, all.Through = true, nil, -1
 			return all
@@ -106,6 +109,8 @@ type judge struct {
 
 // chain returns verdictAccept, verdictDrop, or verdictContinue where the chain has nothing to say.
 func (j *judge) chain(c ChainState, depth int) int {
+	// The kernel refuses to load more than this (NFT_JUMP_STACK_SIZE is 16), so it is only a bound for what a list that
+	// changed under us may be.
 	if depth > 32 {
 		return verdictContinue
 	}
@@ -132,6 +137,7 @@ func (j *judge) chain(c ChainState, depth int) int {
 			if v2 := j.chain(j.rs.Chains[at], depth+1); v2 != verdictContinue {
 				return v2
 			}
+			// Where goto leads to nothing, the chain that had it is over, too: there is no way back.
 			if v == verdictGoto {
 				return verdictContinue
 			}
@@ -142,6 +148,7 @@ func (j *judge) chain(c ChainState, depth int) int {
 
 // rule does what one rule says.
 func (j *judge) rule(r *RuleState) int {
+	// As in the kernel, a rule begins with registers that hold nothing of the rules before.
 	clear(j.regs[:])
 	for _, body := range attrs(r.expressions) {
 		var name string
@@ -189,6 +196,8 @@ func (j *judge) expression(r *RuleState, name string, data []byte) (verdict int,
 		a[typ] = d
 	}
 	switch name {
+	// They change nothing about where the packet goes. limit and quota do at times: what they let through is what counts
+	// here.
 	case "counter", "log", "limit", "notrack", "quota", "last":
 		return verdictContinue, true
 	case "immediate":
@@ -301,6 +310,7 @@ func (j *judge) meta(key uint32) ([]byte, bool) {
 	case unix.NFT_META_PROTOCOL:
 		return binary.BigEndian.AppendUint16(nil, j.p.kind()), true
 	case unix.NFT_META_MARK:
+		// A packet comes out of a container without a mark.
 		return make([]byte, 4), true
 	case unix.NFT_META_IIF:
 		return make([]byte, 4), true // for "fwd", which isn't done
@@ -367,6 +377,7 @@ func (j *judge) payload(a map[uint16][]byte) (int, bool) {
 	if a[unix.NFTA_PAYLOAD_DREG] == nil { // it changes the packet: what asks for a neighbour becomes the answer
 		return verdictContinue, j.p.Asked.IsValid()
 	}
+	// A header that is too short for the field makes the rule one that doesn't match, as in the kernel.
 	if offset < 0 || n < 0 || offset+n > len(from) {
 		return verdictBreak, true
 	}
@@ -436,6 +447,7 @@ func (j *judge) lookup(r *RuleState, a map[uint16][]byte) (int, bool) {
 	if err != nil || reg == nil {
 		return 0, false
 	}
+	// Longer keys than the set's are cut by find: registers behind the key may hold anything.
 	e, found := s.find(reg)
 	if inverted := bigU32(a[unix.NFTA_LOOKUP_FLAGS])&unix.NFT_LOOKUP_F_INV != 0; inverted == found {
 		return verdictBreak, true
@@ -470,6 +482,7 @@ func (j *judge) nat(a map[uint16][]byte) int {
 			j.p.DstPort = port
 		}
 	}
+	// Later rules see the packet as it was translated, so the header is built anew.
 	j.p.Translated, j.network = true, nil
 	return verdictAccept
 }
@@ -482,6 +495,7 @@ func (j *judge) match(name string, info []byte) (int, bool) {
 	case "conntrack":
 		// struct xt_conntrack_mtinfo3 of linux/netfilter/xt_conntrack.h
 		const flags, inverted, states, onlyState = 146, 148, 150, 1
+		// Before the flags: eight addresses of 16 bytes, two times, and five fields of 16 bits for protocol and ports.
 		if len(info) < states+2 || binary.NativeEndian.Uint16(info[flags:]) != onlyState {
 			return 0, false
 		}
@@ -512,6 +526,7 @@ func (j *judge) match(name string, info []byte) (int, bool) {
 			return 0, false
 		}
 		source, dest, flags := binary.NativeEndian.Uint16(info), binary.NativeEndian.Uint16(info[2:]), binary.NativeEndian.Uint32(info[4:])
+		// Bits 4 and 8 limit it to an interface, of which nothing is known here.
 		if flags&^3 != 0 {
 			return 0, false
 		}

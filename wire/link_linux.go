@@ -24,7 +24,7 @@ func ifinfo(index int, flags, change uint32) []byte {
 	return b
 }
 
-// link is what we read of a link.
+// Link is what we read of a link.
 type Link struct {
 	Index, master int
 	Name, Kind    string
@@ -81,7 +81,7 @@ func parseLink(body []byte) (Link, bool) {
 // skipStats is RTEXT_FILTER_SKIP_STATS of linux/rtnetlink.h: counters are most of an answer's size.
 const skipStats = 1 << 3
 
-// link asks for a link by name, or by index where name is "".
+// Link asks for a link by name, or by index where name is "".
 func (c *Conn) Link(name string, index int) (Link, error) {
 	var (
 		r     request
@@ -92,6 +92,7 @@ func (c *Conn) Link(name string, index int) (Link, error) {
 	if name != "" {
 		r.str(unix.IFLA_IFNAME, name)
 	}
+	// Counters of a link are some 200 bytes; of an answer to one question nobody needs them.
 	r.u32(unix.IFLA_EXT_MASK, skipStats)
 	err := c.do(&r, func(_ uint16, body []byte) error {
 		l, found = parseLink(body)
@@ -103,7 +104,7 @@ func (c *Conn) Link(name string, index int) (Link, error) {
 	return l, err
 }
 
-// links lists the links that are ports of a bridge.
+// Ports lists the links that are ports of a bridge.
 func (c *Conn) Ports(master int) ([]Link, error) {
 	var out []Link
 	var r request
@@ -141,6 +142,7 @@ func (r *request) address(typ, flags uint16, index int, p netip.Prefix) {
 	}
 }
 
+// Address is an address of a link, as it is.
 type Address struct {
 	Index  int
 	Prefix netip.Prefix
@@ -154,6 +156,7 @@ func (c *Conn) addressesOf(family byte, index int) ([]Address, error) {
 	var out []Address
 	var r request
 	r.message(unix.RTM_GETADDR, unix.NLM_F_DUMP, family, 0, 0, 0, 0, 0, 0, 0)
+	// The kernel takes the filter in the header since Linux 4.20 with NETLINK_GET_STRICT_CHK.
 	binary.NativeEndian.PutUint32(r.b[len(r.b)-4:], uint32(index))
 	err := c.dump(&r, func() { out = out[:0] }, func(_ uint16, body []byte) error {
 		if a, ok := parseAddress(body); ok && (index == 0 || a.Index == index) {
@@ -169,6 +172,7 @@ func parseAddress(body []byte) (Address, bool) {
 		return Address{}, false
 	}
 	a := Address{Index: int(nativeU32(body[4:]))}
+	// Every link of IPv6 has one of these, made by the kernel: it is none that a plan speaks of.
 	if body[0] == unix.AF_INET6 {
 		_, a.Prefix = anyAddress(body)
 		return a, a.Prefix.IsValid() && !a.Prefix.Addr().IsLinkLocalUnicast()
@@ -181,7 +185,7 @@ func parseAddress(body []byte) (Address, bool) {
 	return a, a.Prefix.IsValid()
 }
 
-// route is what we read of a route.
+// Route is what we read of a route.
 type Route struct {
 	Destination netip.Prefix
 	Table       uint32
@@ -204,6 +208,7 @@ func parseRoute(body []byte) (Route, bool) {
 			if a, ok := netip.AddrFromSlice(data); ok && a.Is4() == dst.Is4() {
 				dst = a
 			}
+		// The field in the header has a byte. Tables above 255 are in this attribute.
 		case unix.RTA_TABLE:
 			r.Table = nativeU32(data)
 		case unix.RTA_OIF:
@@ -242,7 +247,7 @@ func (c *Conn) routes(family byte) ([]Route, error) {
 	return out, err
 }
 
-// forwarding gives the IPv4 forwarding switch of every link, by index, and the one for the whole host.
+// Forwarding gives the IPv4 forwarding switch of every link, by index, and the one for the whole host.
 func (c *Conn) Forwarding() (all bool, dev map[int]bool, err error) {
 	const (
 		ifindex = 1 // NETCONFA_IFINDEX of linux/netconf.h
@@ -274,7 +279,7 @@ func (c *Conn) Forwarding() (all bool, dev map[int]bool, err error) {
 	return all, dev, err
 }
 
-// ensureBridge makes the bridge, or makes an existing one what it should be, and returns its index. When nothing has changed it
+// EnsureBridge makes the bridge, or makes an existing one what it should be, and returns its index. When nothing has changed it
 // costs two questions.
 func (c *Conn) EnsureBridge(op *plan.LinkBridge) (int, error) {
 	wanted, err := bridgeAddresses(op)
@@ -284,6 +289,7 @@ func (c *Conn) EnsureBridge(op *plan.LinkBridge) (int, error) {
 	if err := CheckName(op.Name); err != nil {
 		return 0, err
 	}
+	// Asked before it is made: a start finds its bridge but for the first one on the host.
 	l, err := c.Link(op.Name, 0)
 	if errors.Is(err, unix.ENODEV) {
 		if err := c.MakeBridge(op, ""); err != nil && !errors.Is(err, unix.EEXIST) { // another start was faster
@@ -330,13 +336,14 @@ func (c *Conn) EnsureBridge(op *plan.LinkBridge) (int, error) {
 	if r.n == 0 {
 		return l.Index, nil
 	}
+	// EADDRNOTAVAIL: an address that was to go is gone already.
 	if err := c.do(&r, nil); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
 		return 0, err
 	}
 	return l.Index, nil
 }
 
-// makeBridge makes a bridge, down and without its address, and writes a mark on it, if there is one. Its hardware address, which it has
+// MakeBridge makes a bridge, down and without its address, and writes a mark on it, if there is one. Its hardware address, which it has
 // from the beginning, tells its subnet before the mark does: the kernel takes no alias with a link that is made.
 func (c *Conn) MakeBridge(op *plan.LinkBridge, mark string) error {
 	wanted, err := bridgeAddresses(op)
@@ -380,7 +387,7 @@ func bridgeAddresses(op *plan.LinkBridge) ([]netip.Prefix, error) {
 	return out, nil // none: it is a parent of macvlans, and nobody's router
 }
 
-// mark writes an alias on a link.
+// Mark writes an alias on a link.
 func (c *Conn) Mark(name, text string) error {
 	var r request
 	r.message(unix.RTM_SETLINK, unix.NLM_F_ACK, ifinfo(0, 0, 0)...)
@@ -421,6 +428,7 @@ func (c *Conn) veth(op *plan.LinkVeth, bridge, netns int) error {
 		}
 	}
 	var r request
+	// Up from the beginning: the cable carries when the other end is up, too, and nothing has to be sent for that later.
 	r.message(unix.RTM_NEWLINK, unix.NLM_F_ACK|unix.NLM_F_CREATE|unix.NLM_F_EXCL, ifinfo(0, unix.IFF_UP, unix.IFF_UP)...)
 	r.str(unix.IFLA_IFNAME, op.Name)
 	r.u32(unix.IFLA_MASTER, uint32(bridge))
@@ -444,7 +452,9 @@ func (c *Conn) veth(op *plan.LinkVeth, bridge, netns int) error {
 			if mac != nil {
 				r.attr(unix.IFLA_ADDRESS, mac...)
 			}
+			// The number of the namespace goes along: the peer is born in there, and is never seen on the host.
 			r.u32(unix.IFLA_NET_NS_FD, uint32(netns))
+			// The struct ifinfomsg and the attributes of the peer are one attribute, whose length is known only now.
 			binary.NativeEndian.PutUint16(r.b[at:], uint16(len(r.b)-at))
 		})
 	})
@@ -465,6 +475,7 @@ func (c *Conn) veth(op *plan.LinkVeth, bridge, netns int) error {
 		})
 	}
 	failed, err := c.send(&r, r.n, nil)
+	// Only the first message, which makes the pair: EEXIST of another one would have another reason.
 	if failed == 1 && errors.Is(err, unix.EEXIST) {
 		if err := c.DeleteLink(op.Name); err != nil {
 			return fmt.Errorf("remove the link left from an earlier run: %w", err)
@@ -503,7 +514,7 @@ func (c *Conn) awaitPort(name string) {
 	}
 }
 
-// deleteLink removes a link; one that is gone is no error.
+// DeleteLink removes a link; one that is gone is no error.
 func (c *Conn) DeleteLink(name string) error {
 	if err := CheckName(name); err != nil {
 		return err
@@ -517,7 +528,7 @@ func (c *Conn) DeleteLink(name string) error {
 	return nil
 }
 
-// deleteIndex removes a link by its number, which no other link ever gets: one of the same name that somebody has made meanwhile stays.
+// DeleteIndex removes a link by its number, which no other link ever gets: one of the same name that somebody has made meanwhile stays.
 func (c *Conn) DeleteIndex(index int) error {
 	var r request
 	r.message(unix.RTM_DELLINK, unix.NLM_F_ACK, ifinfo(index, 0, 0)...)
@@ -536,6 +547,7 @@ func (c *Conn) up(op *plan.LinkAddress) (int, error) {
 	if op.Address == "" {
 		r.message(unix.RTM_NEWLINK, unix.NLM_F_ACK, ifinfo(0, unix.IFF_UP, unix.IFF_UP)...)
 		r.str(unix.IFLA_IFNAME, op.Link)
+		// The loopback, which has its address by itself as soon as it is up.
 		return 0, c.do(&r, nil)
 	}
 	p, err := netip.ParsePrefix(op.Address)
@@ -546,6 +558,7 @@ func (c *Conn) up(op *plan.LinkAddress) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	// Address and link in one request: the route to the subnet comes with the address when the link is up.
 	r.address(unix.RTM_NEWADDR, unix.NLM_F_ACK|unix.NLM_F_CREATE|unix.NLM_F_EXCL, l.Index, p)
 	r.message(unix.RTM_NEWLINK, unix.NLM_F_ACK, ifinfo(l.Index, unix.IFF_UP, unix.IFF_UP)...)
 	return l.Index, c.do(&r, nil)
@@ -556,6 +569,7 @@ func (c *Conn) defaultRoute(op *plan.RouteDefault, index int) error {
 	if err != nil {
 		return fmt.Errorf("via %q: want an IP address", op.Via)
 	}
+	// Not known: its address was given in an earlier start of the plan's steps.
 	if index == 0 {
 		l, err := c.Link(op.Link, 0)
 		if err != nil {
@@ -567,6 +581,8 @@ func (c *Conn) defaultRoute(op *plan.RouteDefault, index int) error {
 	if via.Is6() {
 		family = unix.AF_INET6
 	}
+	// EXCL: a second default route would be an error in the plan. Replaced is one on purpose, when a container changes its
+	// networks.
 	flags := uint16(unix.NLM_F_EXCL)
 	if op.Replace {
 		flags = unix.NLM_F_REPLACE
@@ -579,7 +595,7 @@ func (c *Conn) defaultRoute(op *plan.RouteDefault, index int) error {
 	return c.do(&r, nil)
 }
 
-// lastAddr is the broadcast address of a subnet.
+// Broadcast is the broadcast address of a subnet.
 func Broadcast(p netip.Prefix) netip.Addr {
 	a := p.Masked().Addr().As4()
 	n := binary.BigEndian.Uint32(a[:]) | (1<<(32-p.Bits()) - 1)

@@ -68,6 +68,7 @@ func Look(netns int) ([]LinkState, []RouteState, error) {
 	}
 	r = request{}
 	r.message(unix.RTM_GETADDR, unix.NLM_F_DUMP, make([]byte, unix.SizeofIfAddrmsg)...)
+	// Addresses come in a second answer. A repeated dump must not add them twice.
 	if err := c.dump(&r, func() {
 		for i := range links {
 			links[i].Addresses = nil
@@ -174,6 +175,7 @@ func anyAddress(body []byte) (index int, p netip.Prefix) {
 			address = a
 		}
 	}
+	// On a cable with two ends ADDRESS is the other end's, and LOCAL is our own (rtnetlink(7)). IPv6 has ADDRESS alone.
 	if !local.IsValid() {
 		local = address
 	}
@@ -230,6 +232,7 @@ func (r RuleState) String() string {
 }
 
 // Names reports whether a rule holds the bytes of an IPv4 address.
+// Looked for in the bytes, as an address can be in a comparison, a range or a value of translation.
 func (r RuleState) Names(a netip.Addr) bool {
 	b := a.As4()
 	return bytes.Contains(r.expressions, b[:])
@@ -249,6 +252,7 @@ func Firewall() ([]RuleState, error) {
 func (c *Conn) rules(family byte, table string) ([]RuleState, error) {
 	var out []RuleState
 	var r request
+	// NFPROTO_UNSPEC lists all families in one answer.
 	r.message(nftType(unix.NFT_MSG_GETRULE), unix.NLM_F_DUMP, unix.NFPROTO_UNSPEC, unix.NFNETLINK_V0, 0, 0)
 	if table != "" {
 		r = request{family: family}
@@ -261,6 +265,7 @@ func (c *Conn) rules(family byte, table string) ([]RuleState, error) {
 		}
 		return nil
 	})
+	// A table that isn't there has no rules.
 	if errors.Is(err, unix.ENOENT) {
 		return nil, nil
 	}
@@ -311,6 +316,7 @@ func LookTable(op *plan.NftBridge) (*TableState, error) {
 	}
 	defer c.Close()
 	s := &TableState{}
+	// A step's lines are about several families, and a table of each is another table.
 	for _, family := range []byte{unix.NFPROTO_IPV4, unix.NFPROTO_IPV6, unix.NFPROTO_BRIDGE} {
 		var lines []string
 		for _, line := range op.Rules {
@@ -356,6 +362,7 @@ func (s *TableState) compare(c *Conn, family byte, table string, lines []string)
 			case nftType(unix.NFT_MSG_NEWRULE):
 				want, _ := parseRule(m.body)
 				found = false
+				// In their order: a rule that stands before another one it should follow may decide first.
 				for i := next[want.Chain]; i < len(rules) && !found; i++ {
 					if rules[i].Chain == want.Chain && sameList(want.expressions, rules[i].expressions) {
 						found, used[i], next[want.Chain] = true, true, i+1
@@ -441,6 +448,7 @@ func takeObject(objects map[string]*object, nameAttr uint16, want []byte) bool {
 			return false
 		}
 		o.used = true
+		// A chain that was made without a policy accepts; one that drops is what an intruder would make of it.
 		policy := uint32(1) // NF_ACCEPT
 		for typ, data := range attrs(o.body[4:]) {
 			if nameAttr == unix.NFTA_CHAIN_NAME && typ == unix.NFTA_CHAIN_POLICY && len(data) == 4 {
@@ -484,6 +492,7 @@ func hasAll(want, have []byte, skip func(uint16) bool) bool {
 			continue
 		}
 		found := false
+		// An attribute can be there more than once, such as the elements of a list.
 		for t, h := range attrs(have) {
 			found = found || t == typ && (bytes.Equal(w, h) || nests(w) && nests(h) && hasAll(w, h, nil))
 		}

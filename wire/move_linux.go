@@ -15,6 +15,7 @@ import (
 // move takes a link of the host into the child's network namespace, gives it back the addresses that the kernel takes from a link
 // that moves (permanent ones of global scope), and sets it up.
 func (w *Executor) move(op *plan.LinkMove) error {
+	// Both sockets first: what can't be reached is found out while the link is still the host's.
 	host, err := w.hostConn()
 	if err != nil {
 		return err
@@ -59,6 +60,8 @@ func (w *Executor) move(op *plan.LinkMove) error {
 	r.message(unix.RTM_NEWLINK, unix.NLM_F_ACK, ifinfo(l.Index, 0, 0)...)
 	r.u32(unix.IFLA_NET_NS_FD, uint32(ns))
 	r.str(unix.IFLA_IFNAME, name)
+	// With name and namespace in one message: no name of the container's is seen on the host, and none of the host's in
+	// there.
 	if err := host.do(&r, nil); err != nil {
 		return err
 	}

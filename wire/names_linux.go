@@ -28,6 +28,7 @@ func (w *Executor) listen(op *plan.NameListen) (err error) {
 		if err := unix.Setns(ns, unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("enter the child's network namespace: %w", err)
 		}
+		// Both protocols: an answer that is too long for a datagram is asked for again by TCP (RFC 7766).
 		for _, kind := range []int{unix.SOCK_DGRAM, unix.SOCK_STREAM} {
 			fd, err := unix.Socket(unix.AF_INET, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 			if err != nil {
@@ -41,10 +42,12 @@ func (w *Executor) listen(op *plan.NameListen) (err error) {
 		if err := unix.Listen(w.Resolver[1], 16); err != nil {
 			return err
 		}
+		// The rules belong to the container's network namespace, as the socket does.
 		nft, err = Dial(unix.NETLINK_NETFILTER)
 		return err
 	})
 	if lost != nil {
+		// The thread is lost, not the sockets: they are closed below, and the start fails.
 		err = errors.Join(err, fmt.Errorf("return to the host's network namespace: %w", lost))
 	}
 	if err == nil {

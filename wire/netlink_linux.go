@@ -38,7 +38,7 @@ func (e *Error) Unwrap() error { return e.Errno }
 
 var errMalformed = errors.New("malformed netlink message")
 
-// A conn is a netlink socket. It stays in the network namespace in which it was opened. One goroutine uses it at a time.
+// A Conn is a netlink socket. It stays in the network namespace in which it was opened. One goroutine uses it at a time.
 type Conn struct {
 	fd   int
 	seq  uint32
@@ -50,6 +50,7 @@ type Conn struct {
 // last receive had room for.
 const recvSize = 16 << 10
 
+// Dial opens a netlink socket of a protocol (NETLINK_ROUTE, NETLINK_NETFILTER) in this thread's network namespace.
 func Dial(protocol int) (*Conn, error) {
 	// Not bound: the kernel gives it a port number with its first message, which is different for each of a process's sockets.
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, protocol)
@@ -91,6 +92,8 @@ type request struct {
 // message starts a message. Its sequence number is its index until it is sent.
 func (r *request) message(typ, flags uint16, fixed ...byte) {
 	r.finish()
+	// Length and sequence number are written when they are known; the port number, the last field, is the kernel's to fill
+	// in.
 	r.start = len(r.b)
 	r.n++
 	r.b = append(r.b, 0, 0, 0, 0)
@@ -188,6 +191,7 @@ func (c *Conn) send(r *request, final uint32, each func(typ uint16, body []byte)
 		done := false
 		perr := parse(c.buf[:n], func(m message) error {
 			i := m.seq - base
+			// Unsigned: a number of an earlier request becomes a very large one.
 			if i == 0 || i > r.n {
 				return nil // of an earlier request that was given up
 			}
@@ -284,6 +288,7 @@ func (m message) err() error {
 	}
 	errno := -int32(binary.NativeEndian.Uint32(m.body))
 	if errno <= 0 {
+		// NLMSG_ERROR with 0 is the acknowledgement.
 		return nil
 	}
 	e := &Error{Errno: syscall.Errno(errno)}
@@ -315,6 +320,7 @@ func attrs(b []byte) iter.Seq2[uint16, []byte] {
 			if n < 4 || n > len(b) {
 				return
 			}
+			// Both flags are bits of the type field (netlink(7)).
 			if !yield(binary.NativeEndian.Uint16(b[2:])&^(unix.NLA_F_NESTED|unix.NLA_F_NET_BYTEORDER), b[4:n]) {
 				return
 			}

@@ -246,6 +246,7 @@ func (c *Conn) publish(op *plan.NftPublish) error {
 		}
 		r.element(unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE, op.Table, e)
 	}
+	// The last message is answered, and with it the transaction is done.
 	r.ackLast()
 	failed, err := c.transact(&r)
 	if err == nil {
@@ -302,6 +303,7 @@ func (c *Conn) remove(table string, elements []element) error {
 	}
 	r.ackLast()
 	_, err := c.transact(&r)
+	// Forgotten after they are gone: a packet in between would make the flow anew.
 	if err == nil {
 		c.forgetUnpublished(elements)
 	}

@@ -54,6 +54,7 @@ func (c *Conn) openDoor(table string, a netip.Addr, d Door, life time.Duration) 
 	var r request
 	r.begin()
 	message := func(msg, flags uint16, set string, key []byte) {
+		// Sets of a wall are in a table of family netdev, whatever version of IP the address is of.
 		r.family = unix.NFPROTO_NETDEV
 		r.nft(msg, flags)
 		r.str(unix.NFTA_SET_ELEM_LIST_TABLE, table)
@@ -107,6 +108,7 @@ func Refusals(table string, now time.Time) ([]Refusal, error) {
 	defer c.Close()
 	var out []Refusal
 	for _, set := range []string{SetRefused, SetOthers, SetSought, SetTurned} {
+		// By the length of the address: the set of IPv6 has a 6 in its name.
 		for _, size := range []int{4, 16} {
 			name := set
 			if size == 16 {
@@ -152,6 +154,7 @@ func refusals(body []byte, size int, now time.Time) []Refusal {
 						continue
 					}
 					e.Address, _ = netip.AddrFromSlice(key[:size])
+					// The set of neighbours has addresses alone as its keys.
 					if e.Proto = "arp"; len(key) > size {
 						e.Proto = protocolWord(key[size])
 					}
@@ -167,6 +170,7 @@ func refusals(body []byte, size int, now time.Time) []Refusal {
 				}
 			}
 			if e.Address.IsValid() {
+				// An element lives for Forgotten after its last packet: from what is left of that follows when it was.
 				e.Last = now.Add(left - Forgotten)
 				out = append(out, e)
 			}

@@ -139,20 +139,6 @@ type chainKey struct {
 	table, name string
 }
 
-// ReadRuleset reads the rules of this thread's network namespace. Close it.
-func ReadRuleset() (*Ruleset, error) {
-	c, err := Dial(unix.NETLINK_NETFILTER)
-	if err != nil {
-		return nil, err
-	}
-	chains, err := c.Chains()
-	if err != nil {
-		c.Close()
-		return nil, err
-	}
-	return c.ruleset(chains)
-}
-
 // ruleset reads the rules of chains that are known already.
 func (c *Conn) ruleset(chains []ChainState) (*Ruleset, error) {
 	rs := &Ruleset{conn: c, Chains: chains, rules: map[chainKey][]RuleState{}, sets: map[chainKey]*setState{}}
@@ -161,6 +147,7 @@ func (c *Conn) ruleset(chains []ChainState) (*Ruleset, error) {
 		c.Close()
 		return nil, fmt.Errorf("list firewall rules: %w", err)
 	}
+	// In the order of the list, which is the order of the rules in their chain.
 	for _, r := range rules {
 		k := chainKey{r.Family, r.Table, r.Chain}
 		rs.rules[k] = append(rs.rules[k], r)
@@ -220,6 +207,7 @@ func (rs *Ruleset) base(hook uint32, meant func(ChainState) bool) []ChainState {
 			out = append(out, c)
 		}
 	}
+	// Stable: chains of one priority are met in the order in which they were made.
 	slices.SortStableFunc(out, func(a, b ChainState) int { return int(a.Priority) - int(b.Priority) })
 	return out
 }
@@ -276,6 +264,7 @@ func (rs *Ruleset) set(family byte, table, name string) (*setState, error) {
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return nil, err
 	}
+	// Intervals are made of points, which find walks in order.
 	slices.SortFunc(s.elements, func(a, b setElement) int { return bytes.Compare(a.key, b.key) })
 	rs.sets[k] = s
 	return s, nil
@@ -328,6 +317,7 @@ func dataValue(data []byte, want uint16) []byte {
 func (s *setState) find(key []byte) (setElement, bool) {
 	if s.flags&unix.NFT_SET_INTERVAL == 0 {
 		for _, e := range s.elements {
+			// A key of the set may be shorter than what the registers hold behind it.
 			if len(e.key) <= len(key) && bytes.Equal(e.key, key[:len(e.key)]) && len(e.key) > 0 {
 				return e, true
 			}

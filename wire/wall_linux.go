@@ -41,6 +41,7 @@ func (r *request) netdevCommand(verb, what, table string, w []string) (done bool
 	switch {
 	case r.family != unix.NFPROTO_NETDEV:
 		return false, nil
+	// A wall is replaced as a whole, which is the same for one that is made: add, delete and add again in one transaction.
 	case verb == "delete" && what == "table" && len(w) == 0:
 		r.nft(unix.NFT_MSG_DELTABLE, 0)
 		r.str(unix.NFTA_TABLE_NAME, table)
@@ -68,6 +69,7 @@ func (r *request) netdevSet(table, name string, w []string) error {
 	var flags, size uint32
 	var timeout time.Duration
 	for len(w) >= 3 && w[2] == ";" {
+		// In any order and number, as nft(8) lists them.
 		switch w[0] + " " + w[1] {
 		case "flags timeout":
 			flags = unix.NFT_SET_TIMEOUT
@@ -105,6 +107,7 @@ func (r *request) netdevSet(table, name string, w []string) error {
 		r.be64(unix.NFTA_SET_TIMEOUT, uint64(timeout.Milliseconds()))
 	}
 	if size > 0 {
+		// The bound on the elements, which the packets of a container make: the kernel refuses more.
 		r.nested(unix.NFTA_SET_DESC, func() { r.be32(unix.NFTA_SET_DESC_SIZE, size) })
 	}
 	return nil
@@ -232,6 +235,7 @@ func (r *request) tcpFlags(w []string) (rest []string, done bool, err error) {
 		op = unix.NFT_CMP_NEQ
 	}
 	r.protocol(unix.NFT_CMP_EQ, unix.IPPROTO_TCP)
+	// The flags are the 14th byte of TCP's header (RFC 9293).
 	r.payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 13, 1, reg1)
 	r.mask(1, []byte{bits[w[0]] | bits[w[2]]})
 	r.cmp(op, []byte{bits[w[4]]})

@@ -4,7 +4,7 @@
 // of nft(8), which are compiled to messages exactly as they stand, so that what a plan prints is what the kernel gets. Which bridge,
 // which address and which rules is decided in package network.
 //
-// It refuses lines of nft(8) that it doesn't understand, names that would have to be quoted, and IPv6 but for looking at it.
+// It refuses lines of nft(8) that it doesn't understand, and names that would have to be quoted.
 //
 // # Why our own netlink client
 //
@@ -14,7 +14,7 @@
 // it is about.
 //
 // Start reading at [Executor] (executor_linux.go), which goes through the steps, and netlink_linux.go; [Look], [LookTable], [Published],
-// [Firewall] and [Blocking] only read.
+// [Firewall] and [ReadForeign] only read.
 package wire
 
 import (

@@ -35,6 +35,7 @@ func parseMAC(s string) ([]byte, error) {
 	if len(mac) != 6 || len(s) != 17 {
 		return nil, fmt.Errorf("hardware address %q: want six bytes like 02:42:ac:1e:00:02", s)
 	}
+	// The lowest bit of the first byte is the group bit (IEEE 802): a link can't have such an address.
 	if mac[0]&1 != 0 {
 		return nil, fmt.Errorf("hardware address %q is a multicast address", s)
 	}
