@@ -38,17 +38,21 @@ func (s *supervisor) lastRun(code int) End {
 // there is none.
 func (s *supervisor) over(code int, tell func()) error {
 	wait, again := s.job.Restart.Next(s.lastRun(code), s.state.Restarts, s.state.Backoff)
+	// Asked before the run is taken back: where there is no other one, finish gives back ports and addresses as well,
+	// which a next run needs.
 	if !again {
 		return s.finish(code)
 	}
 	err := s.wind(code)
 	if err == nil {
 		s.state.Status, s.state.Backoff, s.state.Restarts = Restarting, wait, s.state.Restarts+1
+		// With its start time, because it is to be woken by its pid: another process could have that number by then.
 		s.state.Supervisor = os.Getpid()
 		s.state.SupervisorStart, _ = fork.StartTime(s.state.Supervisor)
 		err = RecordEnd(s.job, &s.state)
 	}
 	if err == nil {
+		// Before the execve, behind which nobody knows the caller and the followers any more.
 		tell()
 		err = s.becomeAgain()
 	}
@@ -59,6 +63,7 @@ func (s *supervisor) over(code int, tell func()) error {
 
 // becomeAgain replaces the process by one that waits and starts the container again. It returns only if that is not possible.
 func (s *supervisor) becomeAgain() error {
+	// The lock and the ports go along; pipes and terminal end with this run, and are made anew for the next.
 	fds := []string{""}
 	keep := append([]int{lockFD}, s.ports...)
 	for _, fd := range s.ports {
@@ -102,6 +107,7 @@ func Again(dir, ports string) int {
 	if s.job.Plan, err = ReadPlan(dir); err != nil {
 		return s.stay(err)
 	}
+	// Nobody leads this start: a caller who watched the first run, or went through it step by step, has left with it.
 	s.job.Detached, s.job.Step, s.job.Trace = true, false, 0
 	// An overlay with the option volatile leaves a mark that forbids a second use; without it the directory is made anew as well.
 	os.RemoveAll(filepath.Join(dir, "work", "work"))

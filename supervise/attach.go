@@ -44,6 +44,8 @@ var errSilent = errors.New("the container's supervisor doesn't answer: " +
 
 // Attach follows a running container, whose directory and state are given. Only what it writes from now on is seen.
 func Attach(ctx context.Context, dir string, s *State, o AttachOptions) (*Attachment, error) {
+	// The first look costs a nudge and a millisecond; a supervisor that is just being started anew, or on a busy machine,
+	// gets longer each time.
 	for begin, wait := time.Now(), time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
 		conn, err := dial(dir, AttachFile)
 		switch {
@@ -177,6 +179,8 @@ func newAttachment(ctx context.Context, conn *os.File, o AttachOptions) (*Attach
 // until ends what waits for the supervisor when a context ends. The function that it returns undoes that.
 func (a *Attachment) until(ctx context.Context) (undo func()) {
 	stop := context.AfterFunc(ctx, func() { a.conn.SetDeadline(time.Unix(1, 0)) })
+	// A context that has ended meanwhile has set its deadline, which would end the next read of a connection that still
+	// stands.
 	return func() {
 		if !stop() {
 			a.conn.SetDeadline(time.Time{})

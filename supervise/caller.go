@@ -58,6 +58,7 @@ func (c *Caller) Start(j *ExecJob, sameBuild bool, streams [3]int, detachKeys []
 		return nil, err
 	}
 	err = c.send(j, sameBuild, e)
+	// Closed whatever happened: with an end of the pipes left here, the process's output would never come to its end.
 	e.closeChild()
 	if err != nil {
 		e.closeMine()
@@ -93,6 +94,7 @@ func (c *Caller) Start(j *ExecJob, sameBuild bool, streams [3]int, detachKeys []
 			r.streams = append(r.streams, &stream{from: streams[0], to: e.mine[0], input: true, close: true})
 		}
 	}
+	// From here on a signal to this program is passed on by it, and no longer ends the process (see callerReady).
 	unix.Sendmsg(c.conn, []byte{msgReady}, nil, nil, unix.MSG_NOSIGNAL)
 	return x, nil
 }
@@ -128,6 +130,8 @@ func (x *Exec) Wait(ctx context.Context) (int, error) {
 	case ctx.Err() != nil:
 		return 125, ctx.Err()
 	case x.relay.left:
+		// The doorkeeper must know before the connection closes: without this word a closed one means that the caller's
+		// terminal is gone.
 		unix.Sendmsg(x.caller.conn, []byte{msgKeep}, nil, nil, unix.MSG_NOSIGNAL)
 		return 0, ErrDetached
 	case x.relay.unread:
@@ -214,6 +218,7 @@ func (r *relay) run() {
 
 // drain passes on what the process has written; what its children in the background will write is not waited for.
 func (r *relay) drain() {
+	// Input is over: there is nobody left to take it.
 	r.streams = slices.DeleteFunc(r.streams, func(s *stream) bool { return s.input })
 	buf := make([]byte, chunk)
 	for end := time.Now().Add(100 * time.Millisecond); slices.ContainsFunc(r.streams, func(s *stream) bool { return !s.ended }); {
@@ -281,6 +286,8 @@ func (s *stream) step(buf []byte) (leaves bool) {
 		data, left := s.keys.filter(buf[:n])
 		leaves = left
 		s.pending = append(s.pending, data...)
+		// Written at once if that can be done without waiting, else with the next turn: the same loop reads the other
+		// stream meanwhile.
 		if fds := []unix.PollFd{{Fd: int32(s.to), Events: unix.POLLOUT}}; len(data) == 0 || !ready(fds) {
 			return leaves
 		}
@@ -289,6 +296,8 @@ func (s *stream) step(buf []byte) (leaves bool) {
 	switch {
 	case err == unix.EINTR || err == unix.EAGAIN:
 	case err != nil:
+		// Input that nobody takes is no reason to end: the process may read no more and still write. Of output it is the
+		// caller's reader who is gone.
 		s.ended, s.broken = true, !s.input
 	default:
 		s.pending = s.pending[:copy(s.pending, s.pending[n:])]
@@ -353,7 +362,7 @@ func newEnds(j *ExecJob) (*ends, error) {
 		if j.Detach || i == 0 && !j.Interactive {
 			e.child[i], err = unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
 		} else {
-			var fd [2]int
+			fd := [2]int{-1, -1}
 			err = unix.Pipe2(fd[:], unix.O_CLOEXEC)
 			e.child[i], e.mine[i] = fd[1], fd[0]
 			if i == 0 {
@@ -362,6 +371,7 @@ func newEnds(j *ExecJob) (*ends, error) {
 		}
 		if err != nil {
 			e.closeChild()
+			e.closeMine()
 			return nil, err
 		}
 	}

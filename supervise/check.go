@@ -53,6 +53,7 @@ func (s *supervisor) watchHealth(h Health, started time.Time) {
 		defer close(c.done)
 		status := Starting
 		for {
+			// The first check is waited for, too: a program that was started a moment ago is never well.
 			time.Sleep(h.Wait(status, time.Since(started)))
 			code, ok := c.run(s.job.Dir)
 			if !ok {
@@ -66,6 +67,8 @@ func (s *supervisor) watchHealth(h Health, started time.Time) {
 			case checkStarting:
 				status = Starting
 			}
+			// What the check's fork has touched of this process is given back, or each check would cost a supervisor in
+			// the background some pages for good.
 			if s.job.Detached {
 				settleAgain()
 			}
@@ -125,6 +128,7 @@ func (c *checks) stop() {
 		unix.Kill(c.pid, unix.SIGKILL) // it isn't reaped yet: the number is its own
 	}
 	c.mu.Unlock()
+	// Outside of the lock, which run takes when the check is dead.
 	if runs {
 		<-c.done
 	}
@@ -140,6 +144,7 @@ func RunCheck(dir string) int {
 	if err != nil || run.Status != Running || c.paused() {
 		return checkNothing
 	}
+	// The descriptor before anything is started: whether the container has ended meanwhile is asked by it afterwards.
 	container, err := unix.PidfdOpen(run.PID, 0)
 	if err != nil || c.clear() != nil {
 		return checkNothing
@@ -147,6 +152,7 @@ func RunCheck(dir string) int {
 	h := ReadHealth(dir).Of(run.Started)
 	before := h.Status
 	result := c.once(run)
+	// A check that fails because its container ends, or stands still, says nothing about the container's health.
 	if gone(container) || c.paused() && result.ExitCode != 0 {
 		return checkNothing
 	}
@@ -203,6 +209,7 @@ func (c *Check) once(run *State) (r HealthResult) {
 	}
 	unix.SetNonblock(pipe[0], true)
 	out, late := c.read(pipe[0], proc.Pidfd)
+	// By its cgroup: whatever the command has started ends as well, and a double fork hides nothing.
 	if late {
 		cgroup.Kill(c.Own)
 	}
@@ -233,6 +240,7 @@ func (c *Check) read(pipe, pidfd int) (text string, late bool) {
 			out.add(buf[:n])
 		case err == unix.EINTR:
 			continue
+		// Asked after a read that found nothing, so what the command wrote last is in.
 		case ended:
 			return out.String(), false // what those write that it leaves behind isn't waited for
 		case n == 0 && err == nil:

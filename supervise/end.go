@@ -45,6 +45,7 @@ func (s *supervisor) drain(ws unix.WaitStatus) int {
 
 // finish records the end and takes back what the start made. The error says what of a container that was to be removed stays.
 func (s *supervisor) finish(code int) error {
+	// First the ports: who waits for the end may want them for another container at once.
 	s.closePorts()
 	err := s.wind(code)
 	releaseNetwork(s.job)

@@ -124,6 +124,8 @@ func Doorkeeper(dir string) int {
 			go d.exec(conn)
 		})
 	}()
+	// Woken by the container's end alone. That a request has come or gone is seen when the time is over: what remains is
+	// asked anew each time round.
 	for d.remaining() > 0 {
 		fds := []unix.PollFd{{Fd: containerFD, Events: unix.POLLIN}}
 		if n, _ := unix.Poll(fds, int(d.remaining().Milliseconds())+1); n > 0 {
@@ -131,6 +133,7 @@ func Doorkeeper(dir string) int {
 		}
 	}
 	// Whoever comes from now on starts another doorkeeper. Those who have connected are still served.
+	// With the directory's lock, as startDoorkeeper takes it: a new one's socket is never removed in the place of ours.
 	if unlock, err := state.LockDir(dir); err == nil {
 		var now unix.Stat_t
 		if unix.Lstat(filepath.Join(dir, SocketFile), &now) == nil && now.Ino == mine.Ino {
@@ -138,6 +141,8 @@ func Doorkeeper(dir string) int {
 		}
 		unlock()
 	}
+	// Shut for reading, a socket refuses connect(2) and still hands over those in its queue, which a closed one would
+	// drop.
 	unix.Shutdown(listenerFD, unix.SHUT_RD)
 	door.SetReadDeadline(time.Unix(1, 0))
 	<-accepted
@@ -201,6 +206,8 @@ func (d *doorkeeper) exec(conn int) {
 	}
 	// The plan joins the container's PID namespace in this thread first: children go where pid_for_children points (pid_namespaces(7)).
 	proc, err := fork.Start(job.Plan, fork.Options{FDs: fds, OnExecFailure: fork.ExplainExec})
+	// The container has them by now, and must be the only one: a pipe ends for its reader when the last writer's end is
+	// closed.
 	closeAll(fds)
 	if err != nil {
 		code := 125

@@ -18,7 +18,8 @@ import (
 // Followers are those who attach to a container that runs: any number at once, beside the caller that started it. They talk with the
 // supervisor by a socket in the container's directory, which is made when the first one asks for it, so that a start pays three system
 // calls for it and no more: who finds no socket sends the supervisor SIGWINCH, which it alone takes notice of (its default is to be
-// ignored, so it does no harm to a supervisor that is just coming up), and tries again.
+// ignored, so it does no harm to a supervisor that is just coming up), and tries again. A supervisor in the background takes the socket back
+// when the last one has left (gone), and is idle again.
 //
 //	follower                                            supervisor
 //	  │ SIGWINCH, if nobody listens ──────────────────────▶ │ socket, bind, listen
@@ -67,8 +68,12 @@ type followers struct {
 	shrink bool // memory is given back when the last one has left
 	list   []*follower
 	count  atomic.Int32 // len(list), to be looked at for each piece of output
-	listen bool
 	ended  bool
+
+	door     int           // the listening socket; 0: nobody has asked for one
+	closing  *os.File      // the same as a file, by which accept ends
+	accepted chan struct{} // closed when all who have connected were handed over, and accept has ended
+	serving  atomic.Int32  // connections, of which those in list have said what they want
 }
 
 // follower is one of them. Its descriptor is closed by the goroutine that reads from it.
@@ -101,30 +106,52 @@ func (f *followers) of(s *supervisor) {
 	f.s, f.dir, f.tty, f.shrink = s, s.job.Dir, s.job.Terminal, s.job.Detached
 }
 
-// listening reports whether there has ever been a follower.
-func (f *followers) listening() bool {
+// gone reports whether nobody is attached, and takes the socket back if so: who comes now finds none, and nudges the supervisor, as the
+// first one did. It is not to be called together with open.
+func (f *followers) gone() bool {
+	if f.serving.Load() > 0 {
+		return false
+	}
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.listen
+	door, closing := f.door, f.closing
+	f.door, f.closing = 0, nil
+	f.mu.Unlock()
+	if door > 0 {
+		os.Remove(filepath.Join(f.dir, AttachFile))
+		// Shut for reading it refuses whoever comes later (ECONNREFUSED), and still hands over those who have connected.
+		unix.Shutdown(door, unix.SHUT_RD)
+		closing.SetReadDeadline(time.Unix(1, 0))
+		<-f.accepted
+		closing.Close()
+	}
+	return f.serving.Load() == 0
 }
 
 // open makes the socket, in place of one that a killed supervisor left.
 func (f *followers) open() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.listen || f.ended {
+	if f.door > 0 || f.ended {
 		return
 	}
 	fd, err := listen(f.dir, AttachFile)
 	if err != nil {
 		return
 	}
-	f.listen = true
-	go accept(listening(fd, AttachFile), func(conn int) { go f.serve(conn) })
+	door, accepted := listening(fd, AttachFile), make(chan struct{})
+	f.door, f.closing, f.accepted = fd, door, accepted
+	go func() {
+		defer close(accepted)
+		accept(door, func(conn int) {
+			f.serving.Add(1) // here and not in serve: whoever waits for accepted counts it
+			go f.serve(conn)
+		})
+	}()
 }
 
 // serve talks with one follower until it leaves.
 func (f *followers) serve(conn int) {
+	defer f.serving.Add(-1)
 	unix.SetNonblock(conn, true)
 	file := os.NewFile(uintptr(conn), AttachFile) // closed here alone: conn is used by output, too
 	defer file.Close()
@@ -203,6 +230,7 @@ func (f *followers) output(stream string, data []byte) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, own := range f.list {
+		// Cut off: the reader in serve sees the end and leaves the list, which this loop is walking.
 		if own.wants&want != 0 && !own.send(message) {
 			own.wants = 0
 			unix.Shutdown(own.fd, unix.SHUT_RDWR) // its reader ends
@@ -242,7 +270,7 @@ func (f *followers) end(code int) {
 		own.send(message)
 		unix.Shutdown(own.fd, unix.SHUT_WR)
 	}
-	if f.listen {
+	if f.door > 0 {
 		os.Remove(filepath.Join(f.dir, AttachFile)) // gone already with --rm
 	}
 	f.mu.Unlock()

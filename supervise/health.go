@@ -65,6 +65,7 @@ const (
 
 // Next is what a container's health is after another check.
 func (h *Health) Next(s HealthState, r HealthResult) HealthState {
+	// The slice's capacity is cut, so that append makes a new one: the old state may still be looked at.
 	s.Log = append(s.Log[max(0, len(s.Log)+1-healthLog):len(s.Log):len(s.Log)], r)
 	switch {
 	case r.ExitCode == 0:

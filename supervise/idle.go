@@ -92,9 +92,6 @@ func (s *supervisor) awake() unix.WaitStatus {
 		if timeout == 1 { // it has been quiet for long enough, and could not become idle
 			timeout = int(quiet.Milliseconds())
 		}
-		if settled && s.followers.listening() {
-			timeout = -1 // who was attached once may be so again: it stays awake
-		}
 		fds := []unix.PollFd{{Fd: int32(happened.FD()), Events: unix.POLLIN}}
 		n, err := unix.Poll(fds, timeout)
 		switch {
@@ -103,7 +100,7 @@ func (s *supervisor) awake() unix.WaitStatus {
 				s.followers.open()
 			}
 		case err == nil:
-			if s.carried.since() >= quiet && !s.followers.listening() && s.log.whole() && s.carried.stop() {
+			if s.carried.since() >= quiet && s.log.whole() && s.followers.gone() && s.carried.stop() {
 				s.rest(happened)
 				s.carried.goOn()
 			}

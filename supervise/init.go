@@ -24,6 +24,8 @@ func Init(argv []string) int {
 	signal.Notify(signals)
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	// With a terminal the program gets a process group in the foreground of its own, as a shell would give it: Ctrl-C is
+	// for it and its children, and not for process 1, which would pass it on a second time.
 	if tty, err := unix.IoctlGetInt(0, unix.TIOCGPGRP); err == nil && tty >= 0 {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Foreground: true, Ctty: 0}
 	}

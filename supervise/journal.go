@@ -26,6 +26,7 @@ type journal struct {
 
 func openJournal(path string, o Log) (*journal, error) {
 	j := &journal{to: &unix.SockaddrUnix{Name: path}, fields: o.Fields, drop: o.Drop}
+	// Connected for the question alone: whether journald is there is an error of the start, and not of the first line.
 	probe, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
@@ -43,6 +44,7 @@ func (j *journal) add(stream string, line []byte, _ time.Time) {
 		j.lost = lost{}
 	}
 	if err := j.send(stream, line); err != nil {
+		// Counted by bytes and told with the next line that gets through, as for files.
 		j.lost = lost{j.lost.bytes + len(line), err}
 		if j.err == nil {
 			j.err = err
@@ -57,6 +59,7 @@ func (j *journal) send(stream string, line []byte) error {
 		priority = "3"
 	}
 	j.out = append(append(append(j.out[:0], j.fields...), "PRIORITY="...), priority...)
+	// A line without its newline goes on in the next entry. Docker's driver marks it by this field.
 	if n := len(line); n > 0 && line[n-1] == '\n' {
 		line = line[:n-1]
 	} else {

@@ -59,6 +59,8 @@ func appendEscaped(out, b []byte) []byte {
 		size := 1
 		if c >= utf8.RuneSelf {
 			var r rune
+			// DecodeRune gives U+FFFD of size 1 for a byte that is no UTF-8, and of size 3 for the character itself, which
+			// may be in the output.
 			r, size = utf8.DecodeRune(b[i:])
 			if r != utf8.RuneError || size > 1 {
 				if r != '\u2028' && r != '\u2029' { // ends of lines to JavaScript

@@ -85,6 +85,7 @@ func (l *logger) write(stream string, data []byte) error {
 	}
 	for {
 		i := bytes.IndexByte(buf, '\n') + 1
+		// A line that is too long is written in pieces, of which none ends within a character.
 		if (i == 0 || i > maxLine) && len(buf) >= maxLine {
 			i = wholeRunes(buf[:maxLine])
 		}
@@ -227,6 +228,7 @@ func (l *fileLog) write() error {
 		}
 	}
 	n, err := l.file.Write(data)
+	// The file is appended to, so its length is where the half line began.
 	if err != nil && n > 0 && l.file.Truncate(l.size) == nil { // half a line would spoil the next one
 		n = 0
 	}
@@ -249,6 +251,7 @@ func (l *fileLog) rotate() error {
 		if i > 1 {
 			from = fmt.Sprintf("%s.%d", l.path, i-1)
 		}
+		// From the oldest on, or one would be renamed over the next.
 		if err := os.Rename(from, fmt.Sprintf("%s.%d", l.path, i)); err != nil && !os.IsNotExist(err) {
 			return err
 		}

@@ -69,6 +69,8 @@ type once struct {
 func (o *once) run() int {
 	job := &Job{ID: o.job.ID, Cgroups: o.job.Cgroups, Undo: o.job.Undo, Network: o.job.Network}
 	defer state.Unlock(o.lock, o.job.LockFile)
+	// Descriptors 0 to 2 are the program's alone: the supervisor must not hold the builder's pipes open when the program
+	// has closed them.
 	fds := map[string]int{"stdin": keepFD(0), "stdout": keepFD(1), "stderr": keepFD(2)}
 	times := &plan.Times{}
 	proc, err := fork.Start(o.job.Plan, fork.Options{FDs: fds, OnExecFailure: fork.ExplainExec, Times: times})
@@ -81,6 +83,7 @@ func (o *once) run() int {
 		if errors.As(err, &step) {
 			e.Code, e.Step = step.Code, step.Index+1
 		}
+		// The plan's own steps are undone by fork.Start; addresses were taken by the builder before.
 		releaseNetwork(job)
 		o.send(e, -1)
 		return e.Code

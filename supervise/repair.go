@@ -67,6 +67,8 @@ func RepairOne(dir string, nameFile func(id string) string) error {
 	}
 	job, err := ReadJob(dir)
 	if err == nil {
+		// Processes first: with them the kernel lets go of mounts and links, and a cgroup with processes in it can't be
+		// removed (EBUSY).
 		if err := cgroup.Kill(job.Cgroups); err != nil {
 			return err
 		}
@@ -76,6 +78,8 @@ func RepairOne(dir string, nameFile func(id string) string) error {
 	}
 	st, err := os.Stat(filepath.Join(dir, ContainerFile))
 	going := job != nil && (job.Remove || job.Step && !started(dir))
+	// A container without its configuration was never finished, or was being removed; one with an empty file lost it to a
+	// power failure.
 	if err != nil || st.Size() == 0 || going {
 		if job != nil {
 			return RemoveFiles(dir, job.NameFile, job.state(), going)
@@ -89,6 +93,7 @@ func RepairOne(dir string, nameFile func(id string) string) error {
 	if job == nil || last.Status == Exited || last.Status == Created && started(dir) { // the last is a start that failed
 		return nil
 	}
+	// The disk was full at its end, which therefore stands elsewhere; it is no kill.
 	if _, ok := ReadEnd(job.state(), dir, job.ID, last); ok {
 		return nil
 	}

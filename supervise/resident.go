@@ -195,6 +195,7 @@ func Resident(form, dir, numbers string) int {
 	if form == Awake {
 		ws = s.awake()
 	} else {
+		// A supervisor with a health check or a resolver has work of its own and is a Go program for good.
 		s.connect()
 		s.resolver = r.resolver
 		s.resolve()
@@ -207,6 +208,7 @@ func Resident(form, dir, numbers string) int {
 		ws = s.reap()
 		s.checks.stop()
 	}
+	// What the start knew of the job is gone with the former program: it is read again when it is needed.
 	job, err := ReadJob(dir)
 	if err != nil {
 		return 125

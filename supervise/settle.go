@@ -36,6 +36,7 @@ func settleAgain() {
 
 func drop(spans [][2]uintptr) {
 	for _, s := range spans {
+		// Only mappings of files that nobody can write: their pages can be read again at any time.
 		unix.RawSyscall(unix.SYS_MADVISE, s[0], s[1], unix.MADV_DONTNEED)
 	}
 }

@@ -21,6 +21,7 @@ func socketPath(dir, name string) (path string, dirFD int, err error) {
 
 // listen makes a socket in a directory, in place of one that a killed process left. Messages are whole or not at all.
 func listen(dir, name string) (int, error) {
+	// Bind fails with EADDRINUSE where there is a file, whether or not anybody listens at it (unix(7)).
 	os.Remove(filepath.Join(dir, name))
 	path, dirFD, err := socketPath(dir, name)
 	if err != nil {
@@ -75,6 +76,7 @@ func accept(file *os.File, to func(conn int)) {
 			take(fd)
 			return err != unix.EAGAIN
 		}) != nil
+		// Shut for good by its deadline, but the queue may still hold some who connected before.
 		if over && raw.Control(take) != nil {
 			return
 		}

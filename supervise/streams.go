@@ -115,6 +115,7 @@ func (s *supervisor) carry() {
 // keepFD moves one of the standard descriptors out of the way: the Go runtime ends a process that writes to a broken pipe on 1
 // or 2, and a supervisor must outlive its caller.
 func keepFD(fd int) int {
+	// From 5 on: 3 and 4 are lock and session.
 	n, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 5)
 	if err != nil {
 		return -1
@@ -140,10 +141,12 @@ func (s *supervisor) copyOut(from *os.File, to int, stream string) {
 		for {
 			n, err := s.carried.read(from, buf)
 			if n > 0 {
+				// The log first. A follower may make this loop wait, and what it misses is to be found there.
 				s.log.write(stream, buf[:n]) // a full disk must not stop the container
 				if o != nil && !o.write(buf[:n]) && stream == "stdout" {
 					// `run … | head -1`: whoever asked has what it wanted. The container goes on, as Docker's does.
 					s.session.send(Event{Left: LeftOutput})
+					// Not here: it closes this outlet as well, whose writer is this goroutine.
 					go s.leave()
 				}
 				s.followers.output(stream, buf[:n])

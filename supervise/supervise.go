@@ -248,6 +248,7 @@ func (s *supervisor) start() error {
 	if err != nil {
 		return err
 	}
+	// The child has its own copies. Ends left open here would keep its readers from ever seeing the end.
 	defer p.closeChild()
 	o := fork.Options{FDs: p.child, OnExecFailure: fork.ExplainExec}
 	if s.job.Step {
@@ -260,6 +261,7 @@ func (s *supervisor) start() error {
 	if s.watch != nil {
 		s.zero = fork.Now()
 	}
+	// From this thread, which is the main one: PR_SET_PDEATHSIG is about the thread that cloned (prctl(2)).
 	s.proc, err = fork.Start(s.job.Plan, o)
 	if err != nil {
 		p.closeParent()
@@ -272,6 +274,7 @@ func (s *supervisor) start() error {
 		Status: Running, PID: s.proc.PID, Start: s.proc.Start, Boot: BootID(), Started: time.Now().UTC(), Times: last.Times,
 		Restarts: last.Restarts, Backoff: last.Backoff,
 	}
+	// Somebody may still be waiting for the run before, whose state this one's is about to replace.
 	if last.Restarts > 0 {
 		s.state.Before = &Run{last.Started, last.ExitCode}
 	}
@@ -286,6 +289,7 @@ func (s *supervisor) start() error {
 		s.undo()
 		return err
 	}
+	// After the state: whoever is woken by the event finds a container that runs.
 	event.Write(s.job.state(), append(s.job.volumeEvents(event.Mount), event.New(event.Container, event.Start, s.job.Actor))...)
 	s.pipes = p
 	s.resolver = resolver(s.proc.FDs)
@@ -349,6 +353,7 @@ func waitChild(pid, options int) (ws unix.WaitStatus, ended bool) {
 			if sig == unix.SIGTRAP { // execve of a traced process, which nobody else would see
 				sig = 0
 			}
+			// Detached and not just continued: it would stop again at its next signal, with nobody there to look.
 			unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_DETACH, uintptr(pid), 0, uintptr(sig), 0, 0)
 		default:
 			return ws, true

@@ -90,11 +90,15 @@ func RemoveFiles(dir, nameFile, stateDir string, volumes bool) error {
 	if volumes {
 		going = all
 	}
+	// A rename is one step: from then on there is no container for anybody, and still a file that says what is to be
+	// removed.
 	if err := os.Rename(seen, going); err != nil {
 		if !os.IsNotExist(err) {
 			return err
 		}
 		if _, err := os.Lstat(keep); err == nil {
+			// Somebody was killed while removing it, or making it: what he wished decides, and half a container takes its
+			// volumes along.
 			going = keep
 		} else {
 			going, volumes = all, true
@@ -116,6 +120,7 @@ func RemoveFiles(dir, nameFile, stateDir string, volumes bool) error {
 	if errors.Is(err, fs.ErrNotExist) { // the directory itself
 		return nil
 	}
+	// It could not be removed whole. It is in sight again, so that somebody can mend what is in the way and try once more.
 	os.Rename(going, seen)
 	return err
 }
@@ -126,6 +131,7 @@ func removeVolumes(dir, stateDir string, wanted bool) error {
 	if !wanted || state.ReadJSON(filepath.Join(dir, VolumesFile), &names) != nil { // it has none
 		return nil
 	}
+	// DIR is ROOT/containers/ID.
 	store := volume.Of(filepath.Dir(filepath.Dir(dir)), stateDir)
 	for _, name := range names {
 		err := store.Remove(name, filepath.Base(dir))

@@ -58,6 +58,7 @@ func (r *refusals) add(name string) {
 	}
 	n := r.names[name]
 	r.names[name] = RefusedName{Name: name, Count: n.Count + 1, Last: time.Now()}
+	// The container decides how many names it asks for: without a bound its questions would fill the supervisor's memory.
 	if len(r.names) > mostNames {
 		oldest := ""
 		for name, n := range r.names {
