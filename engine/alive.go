@@ -28,12 +28,15 @@ func (e *Engine) state(id string) (*supervise.State, error) {
 		// A power failure can leave an empty file: what the container is, is known, and what became of it isn't.
 		s = &supervise.State{Status: supervise.Exited, ExitCode: 137, Error: "its state was lost: " + err.Error()}
 	}
+	// No state file reads as Created, and a directory without container.json is being made or removed: only both together
+	// tell that there is one.
 	if s.Status == supervise.Created {
 		if _, err := os.Stat(filepath.Join(dir, supervise.ContainerFile)); err != nil {
 			return nil, err
 		}
 	}
 	if s.Status != supervise.Running && s.Status != supervise.Restarting {
+		// The common case of a list of many that have ended: an end never changes again, so nobody asks for the lock.
 		return s, nil
 	}
 	if state.Held(e.lockFile(id)) {
@@ -94,6 +97,8 @@ func (e *Engine) end(ctx context.Context, id string, run *supervise.State) (int,
 	if err == nil {
 		defer lock.Close()
 	}
+	// First the pidfd, which costs nothing while a container runs for months. Only the few milliseconds in which its
+	// supervisor tidies up are polled for.
 	if err := gone(ctx, run); err != nil {
 		return 125, err
 	}
@@ -109,6 +114,8 @@ func (e *Engine) end(ctx context.Context, id string, run *supervise.State) (int,
 			held = false // somebody has started it again
 		}
 		buf := make([]byte, 16)
+		// A read at offset 0, again and again: the supervisor writes the code there before it removes the directory
+		// (--rm).
 		if n, _ := lock.ReadAt(buf, 0); n > 0 {
 			if code, err := strconv.Atoi(string(buf[:n])); err == nil {
 				return code, nil
@@ -138,6 +145,8 @@ func gone(ctx context.Context, run *supervise.State) error {
 	if err != nil {
 		return err
 	}
+	// A deadline that has passed wakes the poller, which is the only way to end a wait for a file that has no other end of
+	// ours.
 	defer context.AfterFunc(ctx, func() { f.SetReadDeadline(time.Unix(1, 0)) })()
 	// A pidfd becomes readable when its process ends (pidfd_open(2)); Go's poller waits for it, so that no thread has to.
 	raw.Read(func(fd uintptr) bool {

@@ -49,6 +49,7 @@ func (e *Engine) Attach(ctx context.Context, ref string, o AttachOptions) (*Sess
 	if o.Stdin != nil && a.Input {
 		go f.input()
 	}
+	// Only for the event's labels: a session that stands isn't given up because they can't be read.
 	if c, err := e.readContainer(id); err == nil {
 		e.happened(c, event.Attach)
 	}

@@ -28,6 +28,7 @@ func (e *Engine) wanted(c *container.Container, s *supervise.State) bool {
 	case container.RestartUnlessStopped:
 		return !byHand
 	}
+	// on-failure counts again from what is written: the limit of --restart on-failure:N holds across a start of the host.
 	_, again := restarts(c).Next(supervise.End{Code: s.ExitCode, Stopped: byHand}, s.Restarts, 0)
 	return again
 }
@@ -48,6 +49,8 @@ func (e *Engine) Autostart(ctx context.Context, each func(name string, err error
 			todo = append(todo, c)
 		}
 	}
+	// Containers in others' namespaces fail while those don't run yet, in whatever order they were made. A round after the
+	// first is for them alone, and the one in which nothing more was started tells the errors.
 	for last := false; len(todo) > 0; {
 		var failed []*container.Container
 		for _, c := range todo {
@@ -65,9 +68,7 @@ func (e *Engine) Autostart(ctx context.Context, each func(name string, err error
 			}
 		}
 		last = last || len(failed) == len(todo) || len(failed) > 0 && !anyShares(failed)
-		if todo = failed; last && len(failed) == 0 {
-			break
-		}
+		todo = failed
 	}
 	return nil
 }
@@ -111,12 +112,15 @@ func (e *Engine) StopAll(ctx context.Context, each func(name string, err error))
 	for _, c := range list {
 		s, err := e.state(c.ID)
 		if err != nil || !s.Alive() && s.Status != supervise.Restarting {
+			// One that waits between two runs counts as running: its supervisor would start it again while the host goes
+			// down.
 			continue
 		}
 		places <- struct{}{}
 		wait.Go(func() {
 			defer func() { <-places }()
 			err := e.stopForHost(ctx, c, s)
+			// The caller's function prints, or appends to a list, and expects to be called once at a time.
 			mu.Lock()
 			defer mu.Unlock()
 			each(c.Name, err)
@@ -127,6 +131,7 @@ func (e *Engine) StopAll(ctx context.Context, each func(name string, err error))
 }
 
 func (e *Engine) stopForHost(ctx context.Context, c *container.Container, s *supervise.State) error {
+	// Before the signal: the supervisor looks for the mark at the end of the run, and would start the next one without it.
 	if !c.Config.Restart.None() {
 		if err := supervise.MarkStopped(e.dir(c.ID), supervise.ByHost); err != nil {
 			return err

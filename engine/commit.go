@@ -60,6 +60,8 @@ func (e *Engine) Commit(ctx context.Context, ref string, o CommitOptions) (*imag
 		return nil, err
 	}
 	opts := image.CommitOptions{Name: o.Name, Author: o.Author, Message: o.Message, Changes: o.Changes, Base: base, Dirs: dirs}
+	// docker.Config and an image's configuration have the same words of Docker's, in two types. JSON is their common form,
+	// so no field can be forgotten here.
 	raw, err := json.Marshal(d.Config)
 	if err != nil {
 		return nil, err
@@ -68,9 +70,12 @@ func (e *Engine) Commit(ctx context.Context, ref string, o CommitOptions) (*imag
 		return nil, err
 	}
 	opts.CreatedBy = strings.Join(append([]string{d.Path}, d.Args...), " ")
+	// With an image below, only the upper directory is new; a container on a plain directory has no layers to share, so
+	// all of it becomes one.
 	if base != nil {
 		opts.Dirs = dirs[:1]
 	}
+	// As late as this: paused is a container that does nothing, and what came before reads no file of it.
 	if o.Pause && s.Status == supervise.Running {
 		resume, err := e.stand(ctx, c.ID)
 		if err != nil {

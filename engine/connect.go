@@ -48,6 +48,8 @@ func (o *ConnectOptions) endpoint(name string) (container.Endpoint, error) {
 	if o.Priority != 0 {
 		add("gw-priority", fmt.Sprint(o.Priority))
 	}
+	// The long form of --network is one line of comma-separated values (RFC 4180), and is read as that: a value with a
+	// comma needs quotes.
 	for i, w := range words {
 		if strings.ContainsAny(w, ",\"") {
 			words[i] = `"` + strings.ReplaceAll(w, `"`, `""`) + `"`
@@ -84,6 +86,8 @@ func (e *Engine) NetworkConnect(ctx context.Context, networkRef, ref string, o C
 		case onNetwork(c, n.Name):
 			return conflict("endpoint with name %s already exists in network %s", c.Name, n.Name)
 		}
+		// A container without endpoints is on the default network. That has to be written down now, or a second one would
+		// be its only one.
 		c.Config.Endpoints = c.Config.Networks()
 		if live(s) {
 			if err := e.plug(ctx, c, s, n, at); err != nil {
@@ -111,6 +115,7 @@ func (e *Engine) NetworkDisconnect(ctx context.Context, networkRef, ref string, 
 	err = e.rewire(ctx, ref, func(c *container.Container, s *supervise.State) error {
 		c.Config.Endpoints = c.Config.Networks()
 		i := slices.IndexFunc(c.Config.Endpoints, func(at container.Endpoint) bool { return at.Network == n.Name })
+		// Networks() also names what isn't a network that can be left: another container's namespace.
 		if i < 0 || container.Mode(c.Network()).Container() != "" {
 			return conflict("container %s is not connected to network %s", c.ID, n.Name)
 		}
@@ -119,6 +124,8 @@ func (e *Engine) NetworkDisconnect(ctx context.Context, networkRef, ref string, 
 				return err
 			}
 		}
+		// Docker leaves a container without a network on "none". An empty list would mean the default network to its next
+		// start.
 		if len(c.Config.Endpoints) == 1 {
 			c.Config.Endpoints = []container.Endpoint{{Network: network.None}}
 		} else {
@@ -184,6 +191,7 @@ func (e *Engine) plug(ctx context.Context, c *container.Container, s *supervise.
 	}
 	defer unix.Close(netns)
 	resolves, out := false, true
+	// Asked of the plan that runs and not of the configuration: the networks may have changed since it was started.
 	for _, step := range p.Steps {
 		switch step.Op.(type) {
 		case *plan.NameListen:
@@ -216,6 +224,8 @@ func (e *Engine) plug(ctx context.Context, c *container.Container, s *supervise.
 		w.Release()
 		return err
 	}
+	// In front, because what was made last is taken back first: the new cable goes before the bridge that it is plugged
+	// into.
 	undo := (&plan.Plan{Steps: w.Steps}).Undo(len(w.Steps))
 	job.Undo = append(undo, job.Undo...)
 	if job.Network == nil {
@@ -231,6 +241,8 @@ func (e *Engine) plug(ctx context.Context, c *container.Container, s *supervise.
 		return err
 	}
 	if err := fork.Rewire(w.Steps, netns); err != nil {
+		// The configuration is written by the caller, after this: the resolver is told of the endpoints as they will be
+		// then.
 		w.Release()
 		return err
 	}
@@ -251,6 +263,7 @@ func (e *Engine) unplug(c *container.Container, s *supervise.State, n network.Ne
 		for _, k := range there.Steps {
 			own = append(own, p.Steps[k])
 		}
+		// What the cable's own steps say takes it back, as at a container's end: there is no second way to remove one.
 		undo := (&plan.Plan{Steps: own}).Undo(len(own))
 		for _, s := range own { // which ends with the namespace otherwise
 			if op, ok := s.Op.(*plan.LinkMacvlan); ok {
@@ -267,6 +280,7 @@ func (e *Engine) unplug(c *container.Container, s *supervise.State, n network.Ne
 		if err := fork.Rewire(undo, netns); err != nil {
 			return err
 		}
+		// From the end: each removal shifts the numbers of the steps behind it.
 		for _, k := range slices.Backward(there.Steps) {
 			p.Steps = slices.Delete(p.Steps, k, k+1)
 		}
@@ -280,6 +294,8 @@ func (e *Engine) unplug(c *container.Container, s *supervise.State, n network.Ne
 		for _, u := range undo {
 			gone[u.Op.Kind()+" "+u.Op.String()] = true
 		}
+		// The other way round than in plug: first the cable goes, then the job forgets it. Who is killed in between leaves
+		// a job that takes back what isn't there.
 		job.Undo = slices.DeleteFunc(job.Undo, func(u plan.Step) bool { return gone[u.Op.Kind()+" "+u.Op.String()] })
 	}
 	if job.Network != nil {
@@ -294,6 +310,8 @@ func (e *Engine) unplug(c *container.Container, s *supervise.State, n network.Ne
 	if err := writeRun(dir, job, p); err != nil {
 		return err
 	}
+	// Last of all: an address that is free belongs to the next container at once, and until here this one's cable may have
+	// had it.
 	for _, a := range there.Addresses {
 		if err := e.networks().Release(n.Name, a, c.ID); err != nil {
 			return err
@@ -320,6 +338,7 @@ func dropRoutes(p *plan.Plan, steps []plan.Step) {
 // outranks reports whether an endpoint has a higher priority than the one by which a container reaches the rest of the world now.
 func (e *Engine) outranks(c *container.Container, p *plan.Plan, at container.Endpoint) bool {
 	for _, o := range c.Config.Endpoints {
+		// A network whose record is gone can't be the way out any more.
 		if n, err := e.networks().Known(o.Network); err == nil {
 			if there, ok := network.PluggedInto(p, n, ""); ok && there.Default {
 				return at.Priority > o.Priority
@@ -339,6 +358,7 @@ func (e *Engine) nextDefault(c *container.Container, p *plan.Plan, without netwo
 	for _, at := range candidates {
 		n, err := e.networks().Known(at.Network)
 		if err != nil || n.Name == without.Name || n.Internal {
+			// An internal network has no gateway that leads out.
 			continue
 		}
 		there, ok := network.PluggedInto(p, n, "")
@@ -397,6 +417,7 @@ func openRun(dir string, s *supervise.State) (job *supervise.Job, p *plan.Plan, 
 
 // writeRun replaces it. The supervisor reads it at the end, because of the file supervise.RewiredFile.
 func writeRun(dir string, job *supervise.Job, p *plan.Plan) error {
+	// In the order of a start: where there is a job, there is its plan.
 	if err := state.WriteJSON(filepath.Join(dir, supervise.PlanFile), p); err != nil {
 		return err
 	}

@@ -56,6 +56,7 @@ func (e *Engine) Kill(ctx context.Context, ref, name string) error {
 		return err
 	}
 	ends := endsIt(c, sig)
+	// Before the signal. The supervisor reads the mark when the container ends, which may be at once.
 	if ends {
 		if err := e.markStopped(c); err != nil {
 			return err
@@ -69,6 +70,8 @@ func (e *Engine) Kill(ctx context.Context, ref, name string) error {
 		e.happened(c, event.Kill, "signal", strconv.Itoa(int(sig)))
 		return e.halt(ctx, c, func(*supervise.State) error { return e.killNow(ctx, c) })
 	}
+	// Asked again with the words for what doesn't run: the mark was for those, too, so that a policy doesn't start them
+	// with the host.
 	if c, s, err = e.running(ctx, ref); err != nil {
 		return err
 	}
@@ -86,6 +89,7 @@ func (e *Engine) Kill(ctx context.Context, ref, name string) error {
 	if err := e.ended(ctx, c.ID, s, killWait); err != nil {
 		return err
 	}
+	// The policy may have begun another run between the mark and the look for it: that one is killed as well.
 	return e.halt(ctx, c, func(*supervise.State) error { return e.killNow(ctx, c) })
 }
 
@@ -126,6 +130,7 @@ func (e *Engine) halt(ctx context.Context, c *container.Container, stop func(*su
 	if c.Config.Restart.None() {
 		return nil
 	}
+	// Woken ten times a second and looked at more often: a signal costs the supervisor a turn, a look only this process.
 	for end, told := time.Now().Add(killWait), (time.Time{}); ; {
 		s, err := e.state(c.ID)
 		switch {
@@ -171,6 +176,7 @@ func (e *Engine) Stop(ctx context.Context, ref string, timeout *int, name string
 	if err != nil {
 		return err
 	}
+	// Also of one that doesn't run: unless-stopped means that a stop by hand holds when the host starts.
 	if err := e.markStopped(c); err != nil {
 		return err
 	}
@@ -202,6 +208,7 @@ func (e *Engine) stopRun(ctx context.Context, c *container.Container, s *supervi
 	if err := e.signal(c, s, sig); err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("signal container %s: %w", c.ID, err)
 	}
+	// After the signal: a frozen process gets it with its first step, and can't run on in between.
 	if s.Status == supervise.Paused {
 		e.thaw(c.ID)
 	}
@@ -274,6 +281,8 @@ func (e *Engine) Remove(ctx context.Context, ref string, o RemoveOptions) error 
 	}
 	defer state.Unlock(lock, e.lockFile(id))
 	buried := dismissed != nil && !fresh && supervise.Bury(e.dir(id), dismissed) == nil
+	// A fresh lock says that the supervisor let go of it in order: then there is nothing to take back. One that was
+	// dismissed had no time to.
 	if !fresh && !buried {
 		if err := supervise.RepairOne(e.dir(id), e.nameFileOf); err != nil {
 			return err
@@ -283,6 +292,7 @@ func (e *Engine) Remove(ctx context.Context, ref string, o RemoveOptions) error 
 		if newer := container.NewerError(0); errors.As(unreadable, &newer) && !o.Force { // it is in order, and somebody else's
 			return conflict("cannot remove container %q: %v; --force removes it all the same", ref, unreadable)
 		}
+		// Its name is looked for among the links, as its configuration can't say it.
 		return supervise.RemoveFiles(e.dir(id), e.nameFileOf(id), e.cfg.State, o.Volumes)
 	}
 	if again, err := e.readContainer(id); err == nil {
@@ -290,6 +300,7 @@ func (e *Engine) Remove(ctx context.Context, ref string, o RemoveOptions) error 
 	} else if os.IsNotExist(err) {
 		return nil // somebody else was quicker, such as its own --rm
 	}
+	// A container with --rm takes its anonymous volumes along, however it goes.
 	return e.remove(c, o.Volumes || c.Config.Remove)
 }
 
@@ -351,6 +362,7 @@ func (e *Engine) change(ctx context.Context, ref string) (c *container.Container
 	if err != nil {
 		return nil, nil, nil, notFound("no such container: %s", ref)
 	}
+	// The directory's lock keeps other changes out, the container's own a start.
 	c, s, release, err := e.settled(ctx, id)
 	if err != nil {
 		unlockDir()
@@ -411,6 +423,8 @@ func (e *Engine) Rename(ctx context.Context, ref, name string) error {
 		return invalid("renaming a container with the same name as its current name")
 	}
 	c.Name = name
+	// The new name, the configuration, then the old name: whoever is killed on the way leaves a container with two names,
+	// never one with none.
 	if err := e.takeName(c); err != nil {
 		return err
 	}
@@ -475,6 +489,8 @@ func (e *Engine) Pause(ctx context.Context, ref string) error {
 	if err != nil {
 		return err
 	}
+	// The note comes before the freezer, here, and after it in thaw. Killed in between, a container is called paused that
+	// isn't, and unpause mends that; one that is frozen and not called so could not be helped.
 	if err := e.notePaused(c.ID); err != nil {
 		return err
 	}
@@ -491,8 +507,11 @@ func (e *Engine) thaw(id string) error {
 	if err != nil {
 		return err
 	}
+	if err := cgroup.Thaw(paths); err != nil {
+		return err
+	}
 	e.forgetPaused(id)
-	return cgroup.Thaw(paths)
+	return nil
 }
 
 // Unpause lets a paused container go on.

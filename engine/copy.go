@@ -100,6 +100,7 @@ func (s side) source(name string, follow bool) (*source, error) {
 		unix.Close(fd)
 		return nil, err
 	}
+	// Docker's rule for "SRC/.": the directory's contents are copied, not the directory.
 	src := &source{fd: fd, dir: st.Mode&unix.S_IFMT == unix.S_IFDIR, base: last, contents: dot}
 	if (slash || dot) && !src.dir {
 		unix.Close(fd)
@@ -183,6 +184,8 @@ func (s side) place(name string) (*os.File, string, error) {
 		}
 		target := make([]byte, unix.PathMax)
 		n, err := unix.Readlinkat(fd, base, target)
+		// A link at the end leads to the name that is made, as with cp. It is read here and looked up again from the top,
+		// so that a link in a container stays inside its root.
 		if err == nil {
 			unix.Close(fd)
 			if name = string(target[:n]); !path.IsAbs(name) {
@@ -225,6 +228,7 @@ func (e *Engine) CopyFrom(ctx context.Context, ref, from, to string, o CopyOptio
 	if o.Archive {
 		options.UID, options.GID, options.Harmless = -1, -1, false
 	}
+	// Docker tells the bytes of the archive that it sends. Its end is two empty blocks of 512 (tar(5)).
 	out.Bytes += 1024
 	return &out, onHost().copy(src, to, options)
 }
@@ -241,6 +245,7 @@ func (e *Engine) Archive(ctx context.Context, ref, from string, w io.Writer, o C
 		return err
 	}
 	defer unix.Close(src.fd)
+	// Docker's archive of DIR/. has the names ./FILE.
 	if src.contents && src.dir {
 		src.base = "."
 	}

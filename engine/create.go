@@ -24,6 +24,7 @@ type prepared struct {
 }
 
 // takePrepared returns what Create has found out about a container, once.
+// Swap, so that of two Starts at once only one takes it.
 func (e *Engine) takePrepared(id string) *spec.Output {
 	p := e.fresh.Swap(nil)
 	if p == nil {
@@ -58,6 +59,7 @@ func (e *Engine) Create(ctx context.Context, o CreateOptions) (*container.Contai
 	if err != nil {
 		return nil, err
 	}
+	// Not at the beginning: an ordinary user is told what is wrong with the options first, as explain would.
 	if facts.UID != 0 {
 		return nil, unsupported("running containers as an ordinary user is not supported yet: use sudo (explain works without)")
 	}
@@ -122,6 +124,7 @@ func (e *Engine) describe(ctx context.Context, c *container.Container, facts *ho
 // write puts a new container on the disk. Its lock is held.
 func (e *Engine) write(c *container.Container) error {
 	dir := e.dir(c.ID)
+	// The directory above is there but for the first container of all: the usual create pays one system call for this.
 	if err := os.Mkdir(dir, 0o700); os.IsNotExist(err) {
 		if err := os.MkdirAll(e.containers(), 0o700); err != nil {
 			return err
@@ -142,6 +145,7 @@ func (e *Engine) write(c *container.Container) error {
 	if err := os.Chmod(filepath.Join(dir, "upper"), 0o755); err != nil {
 		return err
 	}
+	// The name after the directory that it points to: whoever finds the one finds the other.
 	if err := e.takeName(c); err != nil {
 		return err
 	}

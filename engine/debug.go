@@ -72,6 +72,7 @@ func (e *Engine) DebugStop(ctx context.Context, s *Stop, o DebugOptions) (*Sessi
 		return nil, err
 	}
 	now := *t
+	// A copy: the doorkeeper keeps t for later callers, for whom all namespaces count.
 	now.Namespaces = slices.DeleteFunc(slices.Clone(t.Namespaces), func(name string) bool {
 		return !slices.Contains(look.Own, strings.Replace(name, "mount", "mnt", 1))
 	})
@@ -188,6 +189,8 @@ func (e *Engine) debugRoot(id string, o *DebugOptions, in *compile.DebugInput) (
 		in.Origins = map[string]string{"": "command line", "/root": "default", "/mounts": "default"}
 		for _, dir := range toolDirs {
 			if st, err := os.Stat(dir); err == nil && st.IsDir() {
+				// Where /bin is a link to usr/bin, both are given: Stat follows it, and programs are looked for under both
+				// names.
 				in.Tools = append(in.Tools, dir)
 			}
 		}

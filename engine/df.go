@@ -50,6 +50,7 @@ func (e *Engine) DiskUsage(ctx context.Context) (*DiskUsage, error) {
 	sizes := map[string]int64{}
 	for _, img := range list {
 		for _, l := range img.Layers {
+			// Layers that several images have are on the disk once.
 			if _, known := sizes[l.Dir]; !known {
 				out.Layers += l.Size
 			}

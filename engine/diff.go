@@ -158,6 +158,7 @@ func (d *differ) entry(ctx context.Context, f *os.File, name, at string, lower [
 		}
 	}()
 	kind := st.Mode & unix.S_IFMT
+	// A character device with the numbers 0/0 is overlayfs's whiteout (Documentation/filesystems/overlayfs.rst).
 	if kind == unix.S_IFCHR && st.Rdev == 0 {
 		if had {
 			d.out = append(d.out, Change{Deleted, at})
@@ -173,6 +174,7 @@ func (d *differ) entry(ctx context.Context, f *os.File, name, at string, lower [
 			}
 			return false, &fs.PathError{Op: "open", Path: at, Err: err}
 		}
+		// What is below first: whether a directory counts as changed depends on it, as with Docker.
 		if changed, err = d.dir(ctx, os.NewFile(uintptr(sub), name), at, below, depth+1); err != nil {
 			return changed, err
 		}
@@ -196,6 +198,7 @@ func sameDir(a, b *unix.Stat_t) bool { return a.Mode == b.Mode && a.Uid == b.Uid
 
 func isOpaque(fd int) bool {
 	buf := make([]byte, 8)
+	// trusted. for root, user. for overlays that an ordinary user mounted with userxattr (Linux 5.11).
 	for _, name := range []string{"trusted.overlay.opaque", "user.overlay.opaque"} {
 		if n, err := unix.Fgetxattr(fd, name, buf); err == nil && n == 1 && buf[0] == 'y' {
 			return true

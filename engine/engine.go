@@ -104,6 +104,8 @@ func Open(c Config) (*Engine, error) {
 		if *dir == "" {
 			continue
 		}
+		// The supervisor's working directory is /, and it gets these paths in its job: relative ones would lead elsewhere
+		// there.
 		abs, err := filepath.Abs(*dir)
 		if err != nil {
 			return nil, err
@@ -166,12 +168,14 @@ func (e *Engine) repair() error {
 	if errors.Is(err, unix.ENOENT) {
 		return e.settle()
 	}
+	// Paused ones first: a container that a killed command kept standing runs on, whatever becomes of the rest.
 	if err == nil && len(stale) > 0 {
 		for _, name := range stale {
 			if id, ok := strings.CutSuffix(name, standing); ok {
 				e.goOn(id)
 			}
 		}
+		// Leases after locks: an address is given back when nobody holds its container's lock any more.
 		err = supervise.Repair(e.locks(), e.dir, e.nameFileOf)
 		if err == nil {
 			err = e.repairLeases()
@@ -198,6 +202,8 @@ func (e *Engine) refresh(ctx context.Context) error {
 		return err
 	}
 	last, now := e.looked.Load(), int64(time.Since(e.opened))
+	// A verb that has seen an orphan looks at once, and else the first one after a second: CompareAndSwap lets one of many
+	// through.
 	if !e.orphan.Swap(false) && (now-last < int64(lookAgain) || !e.looked.CompareAndSwap(last, now)) {
 		return nil // another goroutine looks, or has looked
 	}
@@ -229,6 +235,7 @@ func (e *Engine) find(ctx context.Context, ref string) (id string, err error) {
 
 // resolve finds a container by id, name, or the beginning of its id.
 func (e *Engine) resolve(ref string) (id string, err error) {
+	// A slash would make a path of it, and a NUL byte EINVAL, which says nothing to whoever typed it.
 	if ref == "" || strings.ContainsAny(ref, "/\x00") {
 		return "", notFound("no such container: %s", ref)
 	}

@@ -66,6 +66,7 @@ func (e *Engine) exec(
 func (e *Engine) startExec(
 	ctx context.Context, who event.Actor, caller *supervise.Caller, p *plan.Plan, sameBuild bool, o ExecOptions, verb string,
 ) (*Session, error) {
+	// Asked again: to start a doorkeeper takes longer than all else, and a caller who has left wants no command run.
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -80,6 +81,8 @@ func (e *Engine) startExec(
 	// Docker has two events, of its two API calls, with the command as typed. Both are written with one lock of the journal.
 	created := event.New(event.Container, event.ExecCreate+": "+with, who, "execID", newID())
 	job.Actor = created.Actor
+	// Before the start: the doorkeeper writes the end, which would otherwise stand before its beginning where the command
+	// is short.
 	event.Write(e.cfg.State, created, event.New(event.Container, event.ExecStart+": "+with, job.Actor))
 	x, err := caller.Start(job, sameBuild, streams.fds(), o.DetachKeys)
 	// What the program itself is to blame for (not found, not executable) has exit codes of its own, 127 and 126; the rest is 125.
@@ -165,6 +168,7 @@ func (e *Engine) target(ctx context.Context, ref, id string) (*supervise.Target,
 // startDoorkeeper starts a doorkeeper, unless somebody else was quicker, and connects to it.
 func (e *Engine) startDoorkeeper(id string, t *supervise.Target) (*supervise.Caller, error) {
 	dir := e.dir(id)
+	// Two callers at a time would start a doorkeeper each, and the second one's socket would take the first one's name.
 	unlock, err := state.LockDir(dir)
 	if err != nil {
 		return nil, err
@@ -202,6 +206,7 @@ func (e *Engine) startDoorkeeper(id string, t *supervise.Target) (*supervise.Cal
 	if err := forkExec(runtime, argv, []string{"GOMAXPROCS=1"}, files); err != nil {
 		return nil, err
 	}
+	// The socket listens already: this connects at once, though the process on its other side is just coming up.
 	return supervise.Call(dir)
 }
 

@@ -61,6 +61,7 @@ func (e *Engine) PlanBundle(ctx context.Context, name string) (*plan.Plan, error
 	if err != nil {
 		return nil, err
 	}
+	// Only a place in cgroup paths and directories comes from it: the caller of a runtime would have chosen the id.
 	p, err := bundle.Plan(filepath.Base(dir), dir, spec, facts) // were the directory's name the container's id
 	if err != nil {
 		return nil, invalid("%s: %w", name, err)
@@ -138,6 +139,8 @@ func (e *Engine) Subject(ctx context.Context, ref string) (*Subject, error) {
 	if before, after, ok := strings.Cut(ref, ":"); ok && slices.Contains([]string{"container", "image", "bundle", "plan"}, before) {
 		kind, name = before, after
 	}
+	// A name with a slash, or of a JSON file, is a path. Any other may be a container's or an image's, though a file of
+	// that name lies here by chance.
 	if st, err := os.Stat(name); err == nil && (kind == "" || kind == "bundle" || kind == "plan") &&
 		(kind != "" || strings.Contains(name, "/") || strings.HasSuffix(name, ".json") || name == ".") {
 		if st.IsDir() {
@@ -173,6 +176,7 @@ func (e *Engine) Subject(ctx context.Context, ref string) (*Subject, error) {
 			return nil, err
 		}
 	}
+	// Not looked up first: the error of a plan says what is wrong with an image, and "no such image" is one of them.
 	p, err := e.Plan(ctx, CreateOptions{Config: container.Config{Image: name}})
 	if err != nil && kind == "" {
 		return nil, notFound("%s: there is no such container, image, bundle or plan: %w", name, err)

@@ -51,6 +51,7 @@ func (e *Engine) openFiles(ctx context.Context, ref string) (*files, error) {
 			if !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.ENOENT) {
 				return nil, err
 			}
+			// It has ended between the two looks. Its files are there all the same, and are mounted for the occasion below.
 		}
 		lock, fresh, err := state.Lock(e.lockFile(id), false)
 		if err == nil {
@@ -91,6 +92,7 @@ func rootOf(s *supervise.State) (int, error) {
 		return -1, err
 	}
 	defer unix.Close(pidfd)
+	// Asked after the descriptor is open: from then on the pid can't become another process's unseen.
 	if start, err := fork.StartTime(s.PID); err != nil || start != s.Start {
 		return -1, unix.ESRCH
 	}
@@ -143,9 +145,12 @@ func (e *Engine) mountFiles(ctx context.Context, c *container.Container) (*files
 
 // mountHere enters a new mount namespace with the calling thread, and mounts a container's files there.
 func (e *Engine) mountHere(ctx context.Context, c *container.Container, f *files, describe func() (*plan.Overlay, error)) (err error) {
+	// CLONE_FS, too: mountOverlay changes this thread's working directory, which all threads of a Go program share
+	// otherwise.
 	if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS); err != nil {
 		return err
 	}
+	// Private, or every mount made here would appear on the host as well, where systemd makes / shared.
 	if err := unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
 		return err
 	}
@@ -164,6 +169,7 @@ func (e *Engine) mountHere(ctx context.Context, c *container.Container, f *files
 		return err
 	}
 	mounts := c.Mounts()
+	// A mount on /a hides what was mounted on /a/b before, so those with fewer slashes come first.
 	slices.SortStableFunc(mounts, func(a, b container.Mount) int { return strings.Count(a.Target, "/") - strings.Count(b.Target, "/") })
 	for _, m := range mounts {
 		if err := e.attachHere(ctx, root, c, &m); err != nil {
@@ -171,6 +177,7 @@ func (e *Engine) mountHere(ctx context.Context, c *container.Container, f *files
 			return fmt.Errorf("%s: %w", originOfMount(&m), err)
 		}
 	}
+	// Last: the targets of mounts may have to be made in the root.
 	if c.Config.ReadOnly && overlay != nil {
 		attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
 		if err := unix.MountSetattr(root, "", unix.AT_EMPTY_PATH, &attr); err != nil {
@@ -189,6 +196,7 @@ func mountOverlay(o *plan.Overlay) error {
 		return err
 	}
 	options := slices.DeleteFunc(slices.Clone(o.Options), func(s string) bool { return s == "volatile" }) // which allows no second mount
+	// mount(2) takes one page of options, which some hundred layers fill. There fsconfig(2) names one layer at a time.
 	if !o.Append {
 		data := append([]string{"lowerdir=" + strings.Join(o.Lower, ":"), "upperdir=" + o.Upper, "workdir=" + o.Work}, options...)
 		return unix.Mount("overlay", o.Target, "overlay", 0, strings.Join(data, ","))
@@ -251,6 +259,7 @@ func (e *Engine) attachHere(ctx context.Context, root int, c *container.Containe
 	case m.Type != container.Bind:
 		return nil // memory, which it will get when it starts
 	}
+	// A clone of the mount, not its path: between a look and a mount a container's link could change what the path means.
 	mount, err := fork.OpenTree(&plan.OpenTree{Path: source, Beneath: beneath, NoLinks: m.NoLinks, Recursive: m.Type == container.Bind})
 	if errors.Is(err, unix.ENOENT) && m.Type == container.Bind {
 		return nil // it will be made, or refused, when the container starts

@@ -221,6 +221,8 @@ func (e *Engine) gatherMounts(ctx context.Context, c *container.Container, a *sp
 			return invalid("%s: bind source path does not exist: %w (--mount makes none, -v does)", m.Origin, errOf(err))
 		}
 	}
+	// Version 2 kept a VOLUME as a directory of the container, whose first use is its first start. Later ones are volumes,
+	// which know for themselves whether they were filled.
 	if c.Version == 2 {
 		s, err := supervise.ReadState(e.dir(c.ID))
 		// A volume is filled from the image before its first use only: what a program has deleted there must not come back.
@@ -286,7 +288,7 @@ func (e *Engine) resolveShares(ctx context.Context, c *container.Container) erro
 	var network container.Mode
 	if len(c.Config.Endpoints) > 0 {
 		// The slice is shared with whoever called Create, who may use it for the next container.
-		c.Config.Endpoints = slices.Clone(c.Config.Endpoints) // the caller's
+		c.Config.Endpoints = slices.Clone(c.Config.Endpoints)
 		network = container.Mode(c.Config.Endpoints[0].Network)
 		defer func() { c.Config.Endpoints[0].Network = string(network) }()
 		modes = append(modes, &network)

@@ -139,6 +139,8 @@ func (e *Engine) Life(ctx context.Context, ref string) (*Life, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The file was written by a start or an update. One that says something else was changed by hand, and the supervisor
+	// goes by it.
 	if same := restarts(c); (same == nil) == (job.Restart == nil) && (same == nil || *same == *job.Restart) {
 		l.Job = l.Restart
 	} else if l.Job = "none"; job.Restart != nil {

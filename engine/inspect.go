@@ -26,6 +26,7 @@ func (e *Engine) Inspect(ctx context.Context, ref string) (*docker.Container, er
 			return nil, err
 		}
 	}
+	// While it runs the counters are the cgroup's; after that they are those of its end, which stand in its state.
 	if s.Status == supervise.Running || s.Status == supervise.Paused {
 		d.Stats, _ = e.counters(c.ID, s)
 	}

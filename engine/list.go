@@ -77,6 +77,7 @@ func (e *Engine) found(ctx context.Context, o ListOptions) ([]item, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Filters on the status ask for those that have ended, too, as with Docker: ps -f status=exited needs no -a.
 	byStatus := slices.ContainsFunc(o.Filters, func(f string) bool {
 		return strings.HasPrefix(f, "status=") || strings.HasPrefix(f, "exited=")
 	})
@@ -86,6 +87,7 @@ func (e *Engine) found(ctx context.Context, o ListOptions) ([]item, error) {
 		return nil, err
 	}
 	read, errs := make([]item, len(ids)), make([]error, len(ids))
+	// One at a time below 64: to wake another thread costs more than to read a few files.
 	parallel(len(ids), 64, func(i int) {
 		if errs[i] = ctx.Err(); errs[i] != nil { // a store may hold thousands
 			return

@@ -41,6 +41,7 @@ func logOf(c *container.Container) supervise.Log {
 // checkLog refuses what can't be read of what goes with each line.
 func checkLog(c *container.Container) error {
 	o := c.Config.Log
+	// Now and not at the start: a container that could never be started isn't made.
 	for key, expr := range map[string]string{"labels-regex": o.LabelsRegex, "env-regex": o.EnvRegex} {
 		if _, err := regexp.Compile(expr); err != nil {
 			return invalid("--log-opt %s=%s: it is no regular expression", key, expr)

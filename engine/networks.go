@@ -240,6 +240,7 @@ func (e *Engine) networkFilter(ctx context.Context, filters []string) (func(netw
 			ok := false
 			switch key {
 			case "driver":
+				// Docker's name of the driver that its network none has is null.
 				ok = slices.Contains(values, n.Driver) || n.Driver == network.None && slices.Contains(values, "null")
 			case "id":
 				ok = slices.ContainsFunc(values, func(v string) bool { return strings.Contains(n.ID, v) })
@@ -247,14 +248,13 @@ func (e *Engine) networkFilter(ctx context.Context, filters []string) (func(netw
 				ok = slices.ContainsFunc(values, func(v string) bool { return strings.Contains(n.Name, v) })
 			case "label":
 				ok = !slices.ContainsFunc(values, func(v string) bool { return !hasLabel(n.Labels, v) })
-			case "label!":
-				ok = !slices.ContainsFunc(values, func(v string) bool { return hasLabel(n.Labels, v) })
 			case "scope":
 				ok = slices.Contains(values, "local")
 			case "type":
 				ok = slices.Contains(values, "custom") == custom || len(values) > 1
 			case "dangling":
 				want := values[0] == "true" || values[0] == "1"
+				// The three built-in networks are never dangling: they can't be removed.
 				ok = want == (custom && !used[n.Name])
 			}
 			if !ok {
@@ -325,6 +325,7 @@ func (e *Engine) NetworkRemove(ctx context.Context, ref string) error {
 	err = e.networks().Remove(n)
 	if errors.Is(err, network.ErrInUse) {
 		// A command that was killed while it connected a container may have left an address, which nobody else gives back.
+		// Looked for only when the network seems to be in use: it reads every lease of every network.
 		if err = e.repairLeases(); err == nil {
 			err = e.networks().Remove(n)
 		}

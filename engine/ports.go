@@ -42,6 +42,7 @@ func hasPort(c *container.Container, text string, exposed bool) bool {
 	for _, p := range c.Config.Ports {
 		keys = append(keys, p.Key())
 	}
+	// As with Docker, publish asks for -p, and expose for what the image says, too; with -P the one is the other.
 	if exposed || c.Config.PublishAll {
 		keys = append(keys, c.Exposed()...)
 	}

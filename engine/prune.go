@@ -136,6 +136,8 @@ func (e *Engine) PruneImages(ctx context.Context, all bool, filters []string, ou
 	if f.dangling != nil {
 		all = !*f.dangling
 	}
+	// Layers first that no image has, such as those of a killed pull: they count as freed by nobody, and none of them is
+	// in a list.
 	errs := []error{e.images.Sweep()}
 	list, err := e.images.List()
 	if err != nil {

@@ -136,6 +136,8 @@ func (e *Engine) fixedJob(ctx context.Context, c *container.Container, o StartOp
 	}
 	files, err := e.fixedFiles(c, &v)
 	for name, data := range files {
+		// Checked again here although create did: the plan's file lies in a directory that root can write, and the host
+		// has changed since.
 		if err == nil {
 			err = os.WriteFile(filepath.Join(dir, name), data, 0o644)
 		}

@@ -172,7 +172,9 @@ func forkExec(program *os.File, argv, env []string, files []uintptr) error {
 //
 // The job reaches it twice: at once, in memory; and as a file, which is written while the supervisor comes up, and before it
 // is told to begin.
-func (e *Engine) spawn(ctx context.Context, c *container.Container, job *supervise.Job, lock *os.File, o StartOptions) (*Session, error) {
+func (e *Engine) spawn(
+	ctx context.Context, c *container.Container, job *supervise.Job, lock *os.File, o StartOptions,
+) (_ *Session, err error) {
 	forked := timed(ctx, "starts the supervisor: job into memory, fork")
 	runtime, err := e.runtimeFile()
 	if err != nil {
@@ -185,6 +187,11 @@ func (e *Engine) spawn(ctx context.Context, c *container.Container, job *supervi
 	}
 	mine, theirs := os.NewFile(uintptr(pair[0]), "session"), os.NewFile(uintptr(pair[1]), "session")
 	defer theirs.Close()
+	defer func() {
+		if err != nil {
+			mine.Close() // a supervisor that was started ends by it, before it has been told to begin without having done anything
+		}
+	}()
 	// Detached, the supervisor gets /dev/null three times: a descriptor of the caller's that it kept would hold the caller's pipe open for
 	// ever.
 	if !o.Attach {
@@ -192,7 +199,6 @@ func (e *Engine) spawn(ctx context.Context, c *container.Container, job *supervi
 	}
 	streams, err := o.Streams.descriptors(o.Interactive)
 	if err != nil {
-		mine.Close()
 		return nil, err
 	}
 	defer streams.close()
@@ -208,7 +214,6 @@ func (e *Engine) spawn(ctx context.Context, c *container.Container, job *supervi
 	// os.StartProcess first starts a process only to see whether pidfds work, which costs as much as the container's network.
 	argv := []string{"glassbox-runtime", "supervise", c.ID}
 	if err := forkExec(runtime, argv, []string{}, files); err != nil {
-		mine.Close()
 		return nil, fmt.Errorf("start the supervisor: %w", err)
 	}
 	theirs.Close()
@@ -225,11 +230,9 @@ func (e *Engine) spawn(ctx context.Context, c *container.Container, job *supervi
 		err = state.WriteJSON(filepath.Join(e.dir(c.ID), supervise.JobFile), job)
 	}
 	if err != nil {
-		mine.Close() // the supervisor ends without having done anything
 		return nil, err
 	}
 	if _, err := mine.Write([]byte{'\n'}); err != nil {
-		mine.Close()
 		return nil, fmt.Errorf("the supervisor ended before the container was started: %w", err)
 	}
 	written()
@@ -244,14 +247,11 @@ func (e *Engine) spawn(ctx context.Context, c *container.Container, job *supervi
 		event, err := s.next()
 		switch {
 		case err != nil:
-			mine.Close()
 			return nil, fmt.Errorf("the supervisor ended before the container was started: %w", err)
 		// The supervisor says that it gave up; why, the caller knows better, having refused.
 		case refused != nil && event.Error != "":
-			mine.Close()
 			return nil, &StartError{event.Code, refused}
 		case event.Error != "":
-			mine.Close()
 			return nil, &StartError{event.Code, errors.New(event.Error)}
 		case event.Before == nil:
 			s.late(born)

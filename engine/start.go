@@ -125,6 +125,7 @@ func (e *Engine) Start(ctx context.Context, ref string, o StartOptions) (*Sessio
 	if err != nil {
 		return nil, err
 	}
+	// A stop by hand is over with a start by hand.
 	if !c.Config.Restart.None() {
 		if err := supervise.MarkStarted(e.dir(id)); err != nil {
 			return nil, e.notStarted(c, err)
@@ -207,6 +208,7 @@ func (e *Engine) job(ctx context.Context, c *container.Container, o StartOptions
 	if err != nil {
 		return nil, err
 	}
+	// The job hasn't left this function: nobody else would give the addresses back.
 	fail := func(err error) (*supervise.Job, error) {
 		w.release()
 		return nil, err

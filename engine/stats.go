@@ -25,6 +25,7 @@ func (e *Engine) Stats(ctx context.Context, ref string, before *docker.Stats) (*
 		return nil, err
 	}
 	var paths map[string]string
+	// One that has ended has no cgroup: there are no paths to read.
 	if s.Alive() {
 		if paths, err = e.cgroups(c.ID); err != nil {
 			return nil, err

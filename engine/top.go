@@ -102,6 +102,7 @@ func parseTop(out string, pids []int) (*Processes, error) {
 		}
 		if within {
 			last := len(t.Titles) - 1 // a command has spaces
+			// The slice's capacity is cut (fields[:last:last]): append would otherwise write into the next field.
 			t.Rows = append(t.Rows, append(fields[:last:last], strings.Join(fields[last:], " ")))
 		}
 	}

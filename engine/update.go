@@ -62,6 +62,7 @@ func (e *Engine) update(ctx context.Context, c *container.Container, s *supervis
 	if words.Restart != "" && config.Restart != c.Config.Restart {
 		u.Restart = words.Restart
 	}
+	// A restart policy is nobody's cgroup: nothing below concerns it.
 	if u.Limited = limits(words.Flags); !u.Limited {
 		return u, nil
 	}
@@ -82,6 +83,7 @@ func (e *Engine) update(ctx context.Context, c *container.Container, s *supervis
 	if err != nil {
 		return nil, err
 	}
+	// There is no cgroup yet that a step could change. What the host can't do is still refused now and not at the start.
 	if !s.Alive() && s.Status != supervise.Restarting {
 		return u, e.couldBe(out, facts)
 	}
@@ -232,11 +234,13 @@ func (e *Engine) Apply(ctx context.Context, u *Update) error {
 		return err
 	}
 	*u = *now
+	// Read before the first write: afterwards the files say what they were changed to.
 	undo, err := formerLimits(u.Steps)
 	if err != nil {
 		return err
 	}
 	if done, err := applyAll(u.Steps); err != nil {
+		// Only those that were made, the last one first: undo is in the opposite order, so they are its end.
 		_, back := applyAll(undo[len(undo)-done:])
 		return fmt.Errorf("container %s: nothing has changed: %w", c.Name, errors.Join(err, back))
 	}

@@ -75,6 +75,7 @@ func (m *Meter) Read(ctx context.Context) ([]Metered, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Before the readers start: afterwards each writes only into its own entry, and a map must not grow under them.
 	for _, t := range targets {
 		if _, ok := m.seen[t.c.ID]; !ok {
 			m.seen[t.c.ID] = &reading{}

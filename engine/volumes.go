@@ -53,6 +53,8 @@ func (e *Engine) inherit(ctx context.Context, c *container.Container) error {
 			if m.Form == container.FormTmpfs {
 				continue // as with Docker: it is no mount that others know of
 			}
+			// That container has its files in its own directory, which has no name that a volume could have: it is lent as
+			// a bind mount.
 			if m.Dir != "" { // a directory of that container's own
 				m.Type, m.Source, m.Dir = container.Bind, filepath.Join(e.dir(other.ID), m.Dir), ""
 			}
@@ -129,6 +131,8 @@ func (e *Engine) gatherVolumes(ctx context.Context, c *container.Container, a *s
 			continue
 		}
 		v, err := store.Get(m.Source)
+		// A volume that isn't there is made with the container; of a container that was made already, somebody has taken
+		// its data away, which must not look like an empty volume.
 		if errors.Is(err, volume.ErrNotFound) {
 			if _, statErr := os.Lstat(filepath.Join(e.dir(c.ID), supervise.ContainerFile)); statErr == nil {
 				made = true
@@ -182,6 +186,7 @@ func (e *Engine) volumeAnswer(ctx context.Context, c *container.Container, v *vo
 		if out.Mount, err = e.volumeMount(ctx, c, v, m); err != nil {
 			return out, err
 		}
+		// What isn't mounted can't be looked into: the directory below would seem empty.
 		if mounted, err := fork.Mounted(dir); err != nil || !mounted {
 			return out, nil //nolint:nilerr // the step that copies looks whether there are files
 		}
@@ -194,6 +199,7 @@ func (e *Engine) volumeAnswer(ctx context.Context, c *container.Container, v *vo
 		return out, err
 	}
 	defer f.Close()
+	// One name is enough to know, and a volume may hold millions.
 	names, _ := f.Readdirnames(1)
 	out.Filled = len(names) > 0
 	if out.Device && fork.HalfWithin(f) {
@@ -219,6 +225,8 @@ func (e *Engine) volumeMount(ctx context.Context, c *container.Container, v *vol
 		if !ok || net.ParseIP(host) != nil {
 			continue
 		}
+		// In the host's words and not the container's: it is the host that mounts. Ten seconds, or a start would wait as
+		// long as the resolver likes.
 		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 		found, err := net.DefaultResolver.LookupIPAddr(ctx, host)
 		cancel()
@@ -247,6 +255,7 @@ func (e *Engine) gatherOwner(m *container.Mount, a *spec.Answers) error {
 		}
 	}
 	var st unix.Stat_t
+	// A source that is made by the start will belong to root, which the zero values say.
 	if err := unix.Stat(source, &st); err != nil && !(err == unix.ENOENT && (m.Type == container.Volume || m.MakeSource)) {
 		return invalid("%s: %s: %w", m.Origin, source, err)
 	}

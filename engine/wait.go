@@ -35,6 +35,8 @@ func (e *Engine) Wait(ctx context.Context, ref, condition string) (int, error) {
 	if condition == WaitRemoved {
 		return e.removed(ctx, c.ID, s)
 	}
+	// Ends while it waits to be restarted don't count for not-running: it is looked at until a run goes on, or there is
+	// none to come.
 	for first := s; !s.Alive(); {
 		switch {
 		case condition == WaitNotRunning && s.Status != supervise.Restarting:

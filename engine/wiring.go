@@ -39,6 +39,7 @@ func (e *Engine) wire(c *container.Container, s *spec.Output, lease, again bool)
 		return nil, err
 	}
 	w := &wiring{steps: found.Steps, hosts: found.Hosts, resolv: found.ResolvConf, resolver: found.Resolver, release: func() {}}
+	// A plan that is only shown must take nothing: its addresses are likely ones, and nobody would give them back.
 	if !lease {
 		return w, nil
 	}
