@@ -47,6 +47,7 @@ func (s *Store) Add(ctx context.Context, o AddOptions) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The config's digest is the image's ID. A builder that mixes up two images would give one of them the other's name.
 	if doc.image == nil || string(doc.image.Config.Digest) != digestOf(o.Config) {
 		return nil, &Error{Op: "image", Name: digestOf(o.Config), Kind: ErrManifest, Text: "its manifest is that of another image"}
 	}
@@ -54,6 +55,7 @@ func (s *Store) Add(ctx context.Context, o AddOptions) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The usual end of a build that changed nothing: no layer is opened, and no time of a pull is written anew.
 	if img := s.hasAlready(doc, tags); img != nil { // a build of which all was cached
 		s.tagged(img, tags)
 		return img, nil
@@ -95,6 +97,7 @@ func (s *Store) hasAlready(doc *document, tags []Ref) *Image {
 			return nil
 		}
 	}
+	// A record can outlive its directory, if somebody has removed that by hand.
 	for _, l := range img.Layers {
 		if _, err := os.Lstat(filepath.Join(s.root, l.Dir)); err != nil {
 			return nil
@@ -137,6 +140,7 @@ func (b *openedStream) Read(p []byte) (int, error) {
 	}
 	n, err := b.r.Read(p)
 	b.n.Add(int64(n))
+	// What was read counts for the digest also where an error came with it.
 	b.hash.Write(p[:n])
 	if err == io.EOF {
 		if got := "sha256:" + hex.EncodeToString(b.hash.Sum(nil)); got != string(b.want.Digest) || b.n.Load() != b.want.Size {

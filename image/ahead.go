@@ -32,6 +32,7 @@ func newAhead(r io.Reader, size, count int) *ahead {
 		done: make(chan struct{}),
 	}
 	for range count {
+		// A small layer needs one buffer, and a pull has two of these for each layer.
 		a.free <- nil // made on first use
 	}
 	go a.fill(r, size)
@@ -52,6 +53,8 @@ func (a *ahead) fill(r io.Reader, size int) {
 		}
 		n := 0
 		var err error
+		// A whole buffer each time: the source gives what it has, often a few hundred bytes, and each hand-over costs a
+		// switch of goroutines.
 		for n < len(b) && err == nil {
 			var k int
 			k, err = r.Read(b[n:])
@@ -87,6 +90,7 @@ func (a *ahead) next() chunk {
 	select {
 	case c := <-a.full:
 		return c
+	// Closed while somebody reads: what was sent before the end is still to be had.
 	case <-a.done:
 	}
 	select {

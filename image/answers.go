@@ -74,6 +74,7 @@ type Metadata struct {
 // Summary describes an image in a list.
 func (i *Image) Summary() Summary {
 	s := Summary{
+		// An empty list and not null, as Docker has it for both.
 		Containers: -1, ID: i.ID, Labels: i.Config.Config.Labels, RepoDigests: append([]string{}, i.Digests...),
 		RepoTags: append([]string{}, i.Names...), SharedSize: -1, Size: i.Size,
 	}

@@ -46,6 +46,7 @@ func (i *Image) archives() ([]*archive, error) {
 	for n, d := range i.Config.RootFS.DiffIDs {
 		a := &archive{store: i.store, diffID: string(d)}
 		used := 0
+		// In the order of the stack: an image may have a layer twice, and each time it is another directory.
 		for k, l := range stack {
 			if l.DiffID == a.diffID {
 				a.dir, used = l.Dir, k+1
@@ -93,6 +94,8 @@ func (a *archive) stat() error {
 		return err
 	}
 	b := make([]byte, trailerLen)
+	// The magic of a skippable frame (RFC 8878, 3.1.2): zstd passes over it, and we find the size without unpacking
+	// anything.
 	if _, err := f.ReadAt(b, st.Size()-trailerLen); err != nil || binary.LittleEndian.Uint32(b) != 0x184D2A50 {
 		return noArchive(a.diffID, "the record of it is damaged")
 	}
@@ -131,6 +134,7 @@ func (a *archive) replay(ctx context.Context, w io.Writer) error {
 		return noArchive(a.diffID, err.Error())
 	}
 	defer f.Close()
+	// The record was written with a window of 256 KiB: one that asks for more was not written by us.
 	z, err := zstd.NewReader(f, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(1<<20))
 	if err != nil {
 		return err
@@ -256,6 +260,8 @@ func (l *layerFiles) close() {
 // copy writes the content that the n-th file part stands for.
 func (l *layerFiles) copy(w io.Writer, path string, n, size int64, buf []byte) error {
 	gone := l.gone[path]
+	// The record counts parts. A lost content is that of the last part before the file went, and those of earlier names of
+	// the path are passed over.
 	for len(gone) > 0 && gone[0].before < n { // of an earlier part, or of none: it had another name
 		gone = gone[1:]
 	}
@@ -286,6 +292,7 @@ func (l *layerFiles) open(path string) (*os.File, error) {
 		return nil, fs.ErrNotExist
 	}
 	parent, base := splitPath(path)
+	// Files of a directory follow each other in an archive: the descriptor of the last one is mostly the right one.
 	if l.dir < 0 || parent != l.parent {
 		fd, err := openBeneath(l.root, parent)
 		if err != nil {
@@ -304,6 +311,7 @@ func (l *layerFiles) open(path string) (*os.File, error) {
 }
 
 func (l *layerFiles) openMoved(path string, cause error) (*os.File, error) {
+	// The lowest layer has nothing beneath it through which a directory could have been moved.
 	if len(l.a.below) < 2 {
 		return nil, cause
 	}

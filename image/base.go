@@ -17,6 +17,7 @@ const BaseLayer = "layers/base"
 func (s *Store) EnsureBase() error {
 	etc := filepath.Join(s.root, BaseLayer, "etc")
 	names := []string{"resolv.conf", "hostname", "hosts"}
+	// The last one that is made: where it is, the others are.
 	if _, err := os.Lstat(filepath.Join(etc, names[len(names)-1])); err == nil {
 		return nil
 	}

@@ -37,6 +37,7 @@ func (c *client) bytes(ctx context.Context, desc v1.Descriptor) ([]byte, error) 
 		b := c.blob(ctx, desc)
 		raw, err := io.ReadAll(b)
 		b.Close()
+		// Once more and not for ever: an answer that was cut or altered on the way is likely to be right the second time.
 		if !isBroken(err) || attempt > 1 {
 			return raw, err
 		}
@@ -78,6 +79,7 @@ func (b *blobReader) Read(p []byte) (int, error) {
 				return 0, err
 			}
 		}
+		// No byte more than was promised is read here; whether there are more is what verify asks.
 		if rest := b.desc.Size - off; int64(len(p)) > rest {
 			p = p[:rest]
 		}
@@ -90,13 +92,16 @@ func (b *blobReader) Read(p []byte) (int, error) {
 		if err == nil {
 			continue
 		}
+		// The body ends too early: that is a break, and not the end of the blob.
 		if err == io.EOF {
 			err = io.ErrUnexpectedEOF
 		}
+		// Whoever cancelled says why. What the connection says about it is a consequence.
 		if cause := context.Cause(b.ctx); cause != nil {
 			return 0, cause
 		}
 		b.Close()
+		// It is slow and not broken: to try again would only begin the wait anew.
 		if errors.Is(err, errSlow) {
 			return 0, b.c.explain(err)
 		}
@@ -108,6 +113,7 @@ func (b *blobReader) Read(p []byte) (int, error) {
 
 // again decides whether to go on after a break.
 func (b *blobReader) again(err error) error {
+	// Progress of 64 KiB begins the count anew: a line that breaks every few minutes still gets a large layer through.
 	if off := b.off.Load(); off-b.mark >= 64<<10 {
 		b.attempts, b.mark = 0, off
 	}
@@ -125,6 +131,7 @@ func (b *blobReader) again(err error) error {
 
 func (b *blobReader) open(off int64) error {
 	url := b.c.url("blobs", string(b.desc.Digest))
+	// The guard allows a blob more time than other answers, by its size, and finds it by this mark.
 	ctx := context.WithValue(b.ctx, blobKey{}, blobMark{url, b.desc.Size})
 	for {
 		h := http.Header{}
@@ -155,6 +162,8 @@ func (b *blobReader) open(off int64) error {
 			if resp.ContentLength >= 0 && resp.ContentLength != b.desc.Size {
 				return fail(b.broken("the registry sends %d bytes, the manifest says %d", resp.ContentLength, b.desc.Size))
 			}
+		// A range that is another than asked for would give the right number of wrong bytes, and cost the whole layer at
+		// the end.
 		case resp.StatusCode == http.StatusPartialContent && off > 0:
 			if cr := resp.Header.Get("Content-Range"); !strings.HasPrefix(cr, fmt.Sprintf("bytes %d-", off)) {
 				return fail(b.broken("asked for bytes from %d, the registry sends %.100q", off, cr))
@@ -164,6 +173,7 @@ func (b *blobReader) open(off int64) error {
 		}
 		b.body = resp.Body
 		if skip > 0 {
+			// Read and thrown away: what came before is in the hash already.
 			if n, err := io.CopyN(io.Discard, b.body, skip); err != nil {
 				b.Close()
 				if err := b.again(fmt.Errorf("after %d bytes: %w", n, err)); err != nil {
@@ -179,6 +189,7 @@ func (b *blobReader) open(off int64) error {
 func (b *blobReader) verify() error {
 	defer b.Close()
 	if b.body != nil {
+		// One byte more shows that the manifest and the registry speak of two different blobs.
 		var one [1]byte
 		if n, _ := b.body.Read(one[:]); n > 0 {
 			return b.broken("the registry sends more than the %d bytes the manifest says", b.desc.Size)

@@ -169,6 +169,7 @@ func (c *Config) pairs(kind, rest string) error {
 	first, value, _ := strings.Cut(rest, " ")
 	var words []string
 	if !strings.Contains(first, "=") {
+		// The old form has one value, up to the end of the line, in which spaces need no quotes.
 		w, err := splitWords(strings.ReplaceAll(strings.TrimSpace(value), " ", "\\ "), c.lookup)
 		if err != nil {
 			return err
@@ -195,6 +196,7 @@ func (c *Config) pairs(kind, rest string) error {
 			c.Labels[name] = v
 			continue
 		}
+		// A variable that is there is replaced: of two entries of one name some readers take the first and some the last.
 		c.Env = slices.DeleteFunc(slices.Clone(c.Env), func(e string) bool { return strings.HasPrefix(e, name+"=") })
 		c.Env = append(c.Env, w)
 	}
@@ -211,6 +213,7 @@ func splitWords(s string, lookup func(string) (string, bool)) ([]string, error) 
 		c := s[i]
 		switch {
 		case c == '\\' && quote != '\'' && i+1 < len(s):
+			// In double quotes a backslash is one, unless what follows would mean something (POSIX, 2.2.3).
 			if i++; quote == '"' && s[i] != '"' && s[i] != '$' && s[i] != '\\' {
 				b.WriteByte('\\')
 			}
@@ -237,6 +240,7 @@ func splitWords(s string, lookup func(string) (string, bool)) ([]string, error) 
 			b.WriteByte(c)
 			in = true
 		}
+		// Variables can grow: ENV A=$A$A, a hundred times, has no end.
 		if b.Len() > maxChange || len(words) > maxConfigItems {
 			return nil, fmt.Errorf("it becomes too long")
 		}

@@ -39,6 +39,7 @@ func parseConfig(raw []byte, m *v1.Manifest) (*v1.Image, error) {
 	if c.RootFS.Type != "" && c.RootFS.Type != "layers" {
 		return bad(ErrUnsupported, "root file system of type %q", c.RootFS.Type)
 	}
+	// Each diff ID belongs to the layer at its place: with different numbers nobody could say which.
 	if len(c.RootFS.DiffIDs) != len(m.Layers) {
 		return bad(ErrManifest, "%d diff IDs for %d layers", len(c.RootFS.DiffIDs), len(m.Layers))
 	}
@@ -90,6 +91,7 @@ func checkStrings(raw []byte, most int) error {
 		return b.String()
 	}
 	d := json.NewDecoder(bytes.NewReader(raw))
+	// Numbers stay as they are written: those that a float64 can't hold would be an error of reading.
 	d.UseNumber()
 	for {
 		t, err := d.Token()
@@ -105,6 +107,7 @@ func checkStrings(raw []byte, most int) error {
 			continue
 		}
 		if top >= 0 {
+			// A key and its value are two tokens, and count as one entry.
 			f := &open[top]
 			if f.isKey {
 				f.key, f.isKey = t.(string), false

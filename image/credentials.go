@@ -84,6 +84,7 @@ func credentials(ctx context.Context, registry string) (authn.Authenticator, []s
 		helper = conf.CredsStore
 	}
 	if helper != "" {
+		// A helper that fails is told of, and the file is asked: what is there may be enough.
 		e, err := askHelper(ctx, helper, key)
 		if err == nil && e != nil {
 			return authenticator(e), told
@@ -93,6 +94,7 @@ func credentials(ctx context.Context, registry string) (authn.Authenticator, []s
 		}
 	}
 	for name, entry := range conf.Auths {
+		// Docker's keys are addresses, hosts, or the one of Hub with its path; what they have in common is the host.
 		if authHost(name) != authHost(key) {
 			continue
 		}
@@ -137,6 +139,7 @@ func (e *authEntry) decode() error {
 	if !ok || user == "" {
 		return errors.New(`"auth" is not user:password in base64`)
 	}
+	// As with Docker, which cuts NUL bytes off.
 	e.Username, e.Password = user, strings.TrimRight(password, "\x00")
 	return nil
 }
@@ -153,6 +156,7 @@ const helperTime = time.Minute
 // askHelper runs docker-credential-NAME, which answers in JSON; nil if it knows nothing of the registry.
 func askHelper(ctx context.Context, name, key string) (*authEntry, error) {
 	program := "docker-credential-" + name
+	// A slash in it would name any file as the program.
 	if strings.ContainsAny(name, "/\x00") {
 		return nil, errors.New("its name is no name of a program")
 	}
@@ -166,10 +170,12 @@ func askHelper(ctx context.Context, name, key string) (*authEntry, error) {
 	cmd.Stdin = strings.NewReader(key)
 	var out bytes.Buffer
 	cmd.Stdout = &limitedWriter{&out, 1 << 20}
+	// A grandchild may keep the pipe open after the helper's end.
 	cmd.WaitDelay = time.Second
 	err = cmd.Run()
 	words := strings.TrimSpace(out.String())
 	if err != nil {
+		// The one answer that all helpers of docker-credential-helpers give for a registry that they don't know.
 		if strings.Contains(words, "credentials not found in native keychain") {
 			return nil, nil
 		}
@@ -185,6 +191,7 @@ func askHelper(ctx context.Context, name, key string) (*authEntry, error) {
 	if answer.Username == "" && answer.Secret == "" {
 		return nil, nil
 	}
+	// The helpers' protocol for a token in the place of a password.
 	if answer.Username == "<token>" {
 		return &authEntry{IdentityToken: answer.Secret}, nil
 	}

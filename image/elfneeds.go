@@ -22,6 +22,7 @@ func (t *hostTree) needs(src string, strict bool) error {
 	if t.scanned[src] {
 		return nil
 	}
+	// Before it is read: libraries may need each other.
 	t.scanned[src] = true
 	f, err := os.Open(src)
 	if err != nil {
@@ -60,6 +61,7 @@ func (t *hostTree) scriptNeeds(head []byte) error {
 		return nil
 	}
 	for _, w := range words[1:] {
+		// env's own options, and variables that it sets, come before the program's name.
 		if strings.HasPrefix(w, "-") || strings.Contains(w, "=") {
 			continue
 		}
@@ -143,6 +145,7 @@ func readELF(file string, r io.ReaderAt) (*elfObject, error) {
 	}
 	o := &elfObject{path: file, class: e.Class, machine: e.Machine}
 	for _, p := range e.Progs {
+		// The longest path is 4096 bytes: a header that says more is no program's.
 		if p.Type == elf.PT_INTERP && p.Filesz < 4096 {
 			b := make([]byte, p.Filesz)
 			if _, err := p.ReadAt(b, 0); err != nil {
@@ -154,6 +157,7 @@ func readELF(file string, r io.ReaderAt) (*elfObject, error) {
 	// A static file has no dynamic section, which these report as an error or as nothing.
 	o.needed, _ = e.DynString(elf.DT_NEEDED)
 	origin := filepath.Dir(file)
+	// $ORIGIN is where the file really lies, as the loader finds it after following links (ld.so(8)).
 	if real, err := filepath.EvalSymlinks(file); err == nil {
 		origin = filepath.Dir(real)
 	}
@@ -166,6 +170,7 @@ func readELF(file string, r io.ReaderAt) (*elfObject, error) {
 		for _, s := range list {
 			for d := range strings.SplitSeq(s, ":") {
 				d = strings.NewReplacer("${ORIGIN}", origin, "$ORIGIN", origin, "${LIB}", lib, "$LIB", lib).Replace(d)
+				// Relative directories would depend on where the program is run.
 				if filepath.IsAbs(d) {
 					dirs = append(dirs, filepath.Clean(d))
 				}
@@ -228,6 +233,7 @@ func (l *libFinder) find(name string, chain []*elfObject) (file string, byConf b
 		return name, false, nil
 	}
 	var own []string
+	// DT_RUNPATH switches DT_RPATH off, that of the loaders on the way as well (ld.so(8), searching).
 	if len(obj.runpath) == 0 {
 		for _, o := range slices.Backward(chain) {
 			if len(o.runpath) == 0 {
@@ -248,6 +254,8 @@ func (l *libFinder) find(name string, chain []*elfObject) (file string, byConf b
 	if p := try(own); p != "" {
 		return p, false, nil
 	}
+	// ld.so(8) asks its cache before its default directories. Here those come first: what is found there runs without a
+	// cache in the image.
 	if p := try(l.defaults); p != "" {
 		return p, false, nil
 	}
@@ -275,6 +283,7 @@ func sameMachine(p string, obj *elfObject) bool {
 }
 
 // readLdConf reads ld.so.conf with its include lines.
+// Files that include each other.
 func readLdConf(file string, seen map[string]bool, depth int) (dirs []string) {
 	if seen[file] || depth > 8 {
 		return nil

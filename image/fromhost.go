@@ -70,6 +70,7 @@ func (s *Store) FromHost(ctx context.Context, name string, o FromHostOptions) (*
 		return nil, err
 	}
 
+	// Only now is the store made or locked: a name that can't be found leaves nothing behind.
 	release, err := s.adding()
 	if err != nil {
 		return nil, err
@@ -79,6 +80,7 @@ func (s *Store) FromHost(ctx context.Context, name string, o FromHostOptions) (*
 	if err != nil {
 		return nil, err
 	}
+	// The newest file's time and not now: the same files make the same image.
 	created := t.newest.UTC().Truncate(time.Second)
 	config := &v1.Image{
 		Created:  &created,
@@ -125,6 +127,8 @@ func (s *Store) ingestTree(ctx context.Context, t *hostTree) (*layerRecord, int6
 	}
 	defer in.discard()
 	pr, pw := io.Pipe()
+	// Packed into a pipe and unpacked at its other end: one piece of code puts layers into the store, whatever they come
+	// from.
 	go func() { pw.CloseWithError(t.write(pw)) }()
 	defer pr.Close()
 	m := newMeter(Limits{})
@@ -179,6 +183,7 @@ func newHostTree() *hostTree {
 // addArg adds what one argument names and returns its path in the image.
 func (t *hostTree) addArg(arg string) (string, error) {
 	src, dest := arg, ""
+	// From the right, because a file's name may have a colon.
 	if i := strings.LastIndex(arg, ":/"); i > 0 {
 		src, dest = arg[:i], arg[i+1:]
 	}
@@ -252,6 +257,7 @@ func (t *hostTree) add(p string, links int) error {
 			if !path.IsAbs(next) {
 				next = path.Join(dir, next)
 			}
+			// The rest of the path goes on from where the link leads; that place is copied with the links on its own way.
 			return t.add(path.Join(append([]string{next}, parts[i+1:]...)...), links+1)
 		case st.IsDir():
 			if err := t.put(cur, st, &hostNode{}); err != nil {
@@ -317,6 +323,7 @@ func (t *hostTree) mkdirs(p string, links int) (string, error) {
 		cur := path.Join(dir, c)
 		n := t.nodes[cur]
 		if n == nil {
+			// What the host has as a link stays one, so that both names work: /bin/sh and /usr/bin/sh.
 			if st, err := os.Lstat(cur); err == nil && st.Mode()&fs.ModeSymlink != 0 {
 				if to, err := os.Stat(cur); err == nil && to.IsDir() {
 					target, err := os.Readlink(cur)
@@ -477,6 +484,8 @@ func (t *hostTree) write(w io.Writer) error {
 			}
 		case n.mode&fs.ModeSymlink != 0:
 			h.Typeflag, h.Linkname = tar.TypeSymlink, n.link
+		// The first name has the content; the others are links to it, if it has been written, which depends on the order
+		// of names only.
 		case n.hard != "" && written[n.hard]:
 			h.Typeflag, h.Linkname = tar.TypeLink, strings.TrimPrefix(n.hard, "/")
 		default:
@@ -509,6 +518,7 @@ func (n *hostNode) copyTo(w io.Writer) error {
 		return err
 	}
 	defer f.Close()
+	// A file that grows is cut where it ended when its header was written; one that shrinks can't be had whole.
 	k, err := io.Copy(w, io.LimitReader(f, n.size))
 	if err == nil && k < n.size {
 		err = errors.New("it shrank while it was copied")

@@ -65,6 +65,8 @@ func (s *Store) Check(ctx context.Context, o CheckOptions) (Checked, error) {
 	if _, err := os.Lstat(s.path()); errors.Is(err, fs.ErrNotExist) {
 		return c.out, nil // nothing was ever stored
 	}
+	// In this order: an image's check needs names and records that make sense, and leftovers are what no image needs after
+	// all repairs.
 	for _, step := range []func() error{c.form, c.names, c.layerRecords, c.images, c.leftovers} {
 		if err := context.Cause(ctx); err != nil {
 			return c.out, err
@@ -124,6 +126,7 @@ func (c *checker) names() error {
 	if err != nil {
 		f := Finding{What: "image/names.json", Text: damaged(err)}
 		if c.o.Repair {
+			// Kept under another name: it may be a person's to mend, and says what was there.
 			kept := c.s.path("names.json.damaged")
 			if err := os.Rename(c.s.path("names.json"), kept); err != nil {
 				return err
@@ -212,6 +215,7 @@ func (c *checker) images() error {
 		}
 		c.out.Images++
 		text, minor := c.image(id)
+		// Asked twice: what was found while the check was being cancelled isn't true of the image.
 		if err := context.Cause(c.ctx); err != nil {
 			return err
 		}
@@ -249,6 +253,7 @@ func (c *checker) image(id string) (text string, minor bool) {
 	if err != nil {
 		return damaged(err), false
 	}
+	// Layers by their records first, which is quick. The archives that follow read every file.
 	if got := digestOf(img.RawConfig); got != id || img.ID != id {
 		return "its configuration is another one, " + got, false
 	}
@@ -327,6 +332,7 @@ func (c *checker) mend(id string, minor bool) (string, error) {
 			tags = append(tags, r)
 		}
 	}
+	// Whoever can't be fetched again and works is left alone.
 	if minor && len(from) == 0 {
 		return "", nil
 	}
@@ -381,6 +387,7 @@ func (c *checker) inUse(id string) (bool, error) {
 	for _, other := range ids {
 		var rec Image
 		if other != id && readJSON(c.s.path("images", hexOf(other), "image.json"), &rec) != nil {
+			// An image that can't be read uses nothing that could be told; it is checked for itself.
 			continue
 		}
 		shares := other == id || slices.ContainsFunc(rec.Layers, func(l Layer) bool {
@@ -441,6 +448,7 @@ func (c *checker) setAside(id string) (*asideImage, error) {
 		if !isHex(short) || c.sound[l.Dir+l.DiffID] {
 			continue
 		}
+		// May be missing, which is why the layer is damaged.
 		a.raw[short], _ = os.ReadFile(c.s.path("layers", short+".json"))
 		if a.layers[short], err = c.s.unlinkLayer(short); err != nil {
 			return nil, err

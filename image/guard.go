@@ -99,6 +99,7 @@ func (g *guard) refuse(req *http.Request) error {
 	host := req.URL.Host
 	switch req.URL.Scheme {
 	case "https":
+		// go-containerregistry tries both schemes for some hosts. What the probe has found out holds.
 		if c.scheme == "http" && host == c.host {
 			return errors.New("the registry has no TLS")
 		}
@@ -128,6 +129,7 @@ func (g *guard) refuse(req *http.Request) error {
 		return nil
 	}
 	// A token server, then. Whoever is on the line of a registry without proof may have named it.
+	// A POST is a request for a token, whose password is in its body and not in a header.
 	secret := req.Header.Get("Authorization") != "" || req.Method == http.MethodPost
 	if secret && !c.proven() && hostOnly(host) != hostOnly(c.host) {
 		return bad(ErrUnauthorized, "give the registry a certificate that this machine trusts",
@@ -177,6 +179,7 @@ func saysNothing(status int) bool {
 func (g *guard) persist(req *http.Request) (*http.Response, error) {
 	for attempt := 1; ; attempt++ {
 		resp, err := g.once(req)
+		// What was sent of it can't be taken back: only the upload's own code knows where it goes on.
 		if req.Body != nil && req.Body != http.NoBody && req.GetBody == nil { // a piece of a blob: see upload
 			return resp, err
 		}
@@ -193,6 +196,7 @@ func (g *guard) persist(req *http.Request) (*http.Response, error) {
 			if attempt >= maxAttempts || wait > maxRetryWait {
 				return resp, nil
 			}
+			// Read to its end, so that the connection can be used again; but not much of it, for it may have none.
 			io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10))
 			resp.Body.Close()
 		default:
@@ -227,6 +231,7 @@ func (g *guard) once(req *http.Request) (*http.Response, error) {
 	o := g.client.opts
 	size, blob := blobSize(req)
 	total := o.SmallTimeout
+	// A second for each 4 KiB of what the manifest says, beside the usual limit.
 	if blob {
 		total += time.Duration(size/slowest) * time.Second
 	}
@@ -277,6 +282,7 @@ func (b *boundedBody) Read(p []byte) (int, error) {
 	timer.Stop()
 	b.rest -= time.Since(begin)
 	if err != nil && err != io.EOF {
+		// The connection says only that it was closed. Why is what the timer has left.
 		if cause := context.Cause(b.ctx); errors.Is(cause, errIdle) || errors.Is(cause, errSlow) {
 			err = cause
 		}
@@ -309,6 +315,8 @@ func blobSize(req *http.Request) (int64, bool) {
 	if !ok {
 		return 0, false
 	}
+	// A redirect's request has the answer that led to it, whose request is the one before: the first one is what was asked
+	// for.
 	for req.Response != nil && req.Response.Request != nil {
 		req = req.Response.Request
 	}
@@ -351,6 +359,7 @@ func (c *client) probeScheme(ctx context.Context) error {
 		return err
 	}
 	err := probe("https")
+	// A certificate that isn't believed ends it: to go on in plain text would be what an attacker wants.
 	if err == nil || isCertificate(err) || ctx.Err() != nil {
 		return err
 	}

@@ -81,6 +81,7 @@ func (s *Store) resolveID(name string, n *names) (string, error) {
 			return id, nil
 		}
 	}
+	// Looked for as the beginning of an ID last: a tag may look like one (cafe).
 	prefix := strings.TrimPrefix(name, "sha256:")
 	if !isHex(prefix) || len(prefix) > 64 {
 		if refErr != nil {

@@ -42,6 +42,8 @@ func (r *layerRecord) layer() Layer { return Layer{DiffID: r.DiffID, Dir: r.Dir,
 // lookupLayer finds a complete layer by its diff ID or variant ID; nil if there is none.
 func (s *Store) lookupLayer(id string) (*layerRecord, error) {
 	h := hexOf(id)
+	// Twelve digits are a short name for a mount's options; where two layers begin alike the second one has more
+	// (publish).
 	for n := 12; n <= len(h); n += 4 {
 		r := &layerRecord{}
 		err := readJSON(s.path("layers", h[:n]+".json"), r)
@@ -82,6 +84,7 @@ func (s *Store) newIngest() (*ingest, error) {
 	}
 	f, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 	if err == nil {
+		// While the store's lock is held, so that Collect sees either no directory or one with somebody alive.
 		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	}
 	if err != nil {
@@ -103,6 +106,7 @@ func (in *ingest) discard() {
 // publish gives a filled directory its final name, unless another process was faster; then its own is dropped.
 func (in *ingest) publish(rec layerRecord, sync *syncer) (*layerRecord, error) {
 	s := in.store
+	// Before the rename: the name says that the content is on the disk.
 	if err := sync.sync(in.f); err != nil {
 		return nil, diskError("layer", rec.ID, err)
 	}
@@ -110,6 +114,7 @@ func (in *ingest) publish(rec layerRecord, sync *syncer) (*layerRecord, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Asked under the lock: two pulls of two images may have the same layer.
 	have, err := s.lookupLayer(rec.ID)
 	if err != nil || have != nil {
 		unlock()
@@ -135,6 +140,7 @@ func (in *ingest) publish(rec layerRecord, sync *syncer) (*layerRecord, error) {
 			return nil, fmt.Errorf("publish layer: %w", err)
 		}
 		rec.Dir = filepath.Join("layers", h[:n])
+		// The directory's name must be on the disk before the record that leads to it.
 		if err := state.Sync(s.layersDir()); err != nil {
 			return nil, err
 		}
@@ -173,6 +179,7 @@ func (g *syncer) sync(f *os.File) error {
 	g.running.Lock()
 	defer g.running.Unlock()
 	g.mu.Lock()
+	// A sync that began after our writes has ended meanwhile, for somebody else: it covered ours.
 	if g.done > mine {
 		err := g.err
 		g.mu.Unlock()
@@ -203,6 +210,7 @@ func decompress(ctx context.Context, r io.Reader, m *meter) (io.ReadCloser, erro
 		}
 		return z, nil
 	case bytes.Equal(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}),
+		// 0x184D2A50 to 5F are skippable frames (RFC 8878, 3.1.2), with which a stream may begin.
 		len(magic) == 4 && magic[0]&0xf0 == 0x50 && magic[1] == 0x2a && magic[2] == 0x4d && magic[3] == 0x18:
 		return unzstd(ctx, b, m)
 	case bytes.HasPrefix(magic, []byte("BZh")): // no registry has it, import may
@@ -227,12 +235,14 @@ func unzstd(ctx context.Context, b *bufio.Reader, m *meter) (io.ReadCloser, erro
 	if err := h.Decode(head); err == nil && !h.Skippable { // what stands behind a frame that is skipped is not known yet
 		window = h.WindowSize
 		if h.SingleSegment {
+			// A frame of a single segment has no window of its own: all of its content is one.
 			window = h.FrameContentSize
 		}
 	}
 	if window > uint64(most) {
 		return nil, zstd.ErrWindowSizeExceeded
 	}
+	// At least the usual window: later frames of the stream may want more than the first one, and can't be asked now.
 	want := min(max(int64(window), usualWindow), most)
 	release, err := m.takeWindow(ctx, want)
 	if err != nil {
@@ -282,6 +292,7 @@ type outflow struct {
 
 func (f outflow) Read(p []byte) (int, error) {
 	n, err := f.r.Read(p)
+	// Also with an error: what is too much is told before what is wrong.
 	if over := f.m.unpacked(n); over != nil {
 		return 0, over
 	}
@@ -365,6 +376,7 @@ func (in *ingest) record(ctx context.Context, plain io.Reader, diffID string, m 
 		return nil, "", layerError(diffID, err)
 	}
 	got := "sha256:" + hex.EncodeToString(h.Sum(nil))
+	// Only of the archive that was asked for. Any other is thrown away, with its record.
 	if diffID == "" || got == diffID {
 		err = rec.keep(got)
 	}
@@ -419,9 +431,11 @@ func variantID(chain string) string { return digestOf([]byte("variant of " + cha
 // first), so that the plain layer would hide the difference; or whether it has whiteouts where there is nothing to hide,
 // which overlayfs would list as names that cannot be opened.
 func (s *Store) needsVariant(rec *layerRecord, below []Layer, mt *meter) (bool, error) {
+	// Hard links to files of the layers beneath can't be in a plain layer at all.
 	if len(rec.Links) > 0 {
 		return true, nil
 	}
+	// At the bottom there is nothing to look otherwise, but whiteouts that hide nothing are still to go.
 	if len(rec.Implied) == 0 && len(rec.Hiding) == 0 || len(below) == 0 {
 		return len(rec.Hiding) > 0, nil
 	}

@@ -86,12 +86,14 @@ func newMeter(l Limits) *meter {
 func (m *meter) takeWindow(ctx context.Context, n int64) (release func(), err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	// A condition variable knows no contexts: the context's end wakes all who wait, and each looks whether it is meant.
 	stop := context.AfterFunc(ctx, func() {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		m.freed.Broadcast()
 	})
 	defer stop()
+	// The first one always gets what it asks for; n is no more than the whole.
 	for m.window > 0 && m.window+n > m.limits.ZstdWindow {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
@@ -135,6 +137,7 @@ func (m *meter) write(n int64) error {
 // note counts memory that is kept about a name until the end of the pull. Names compress well: without a bound a small blob could fill
 // the memory with paths.
 func (m *meter) note(name string) error {
+	// About what a map's entry and a string's header take beside the text.
 	const overhead = 80
 	if m.notes.Add(int64(len(name))+overhead) > m.limits.Notes {
 		return limitError("directories and whiteouts of the image take more than %d bytes of memory", m.limits.Notes)
@@ -157,6 +160,7 @@ func (m *meter) unpacked(n int) error {
 	if most := m.limits.Bytes + int64(m.limits.Entries)*1024 + 1<<20; out > most {
 		return limitError("the image unpacks to more than %d bytes", most)
 	}
+	// Small images may have any ratio: a gigabyte of zeros is no bomb.
 	if out > m.limits.RatioFloor && out/m.limits.Ratio > m.in.Load() {
 		return limitError("the image unpacks to more than %d times what came: a decompression bomb", m.limits.Ratio)
 	}

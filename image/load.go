@@ -66,6 +66,7 @@ func (s *Store) Load(ctx context.Context, f *os.File, o LoadOptions) ([]Loaded, 
 		return nil, err
 	}
 	defer t.close()
+	// All that the archive says is read before the first layer, so that a broken one leaves no half of it.
 	list, err := t.images(&po)
 	if err != nil {
 		return nil, err
@@ -101,6 +102,8 @@ func (s *Store) loadOne(ctx context.Context, t *tarIndex, it packed, po *PullOpt
 	if err := p.checkPlatform(config); err != nil {
 		return nil, asLoad(err)
 	}
+	// A docker archive names files and not digests. What a layer is, its diff ID says, and that is checked when it is
+	// unpacked.
 	for n, name := range it.layers {
 		e, ok := t.find(name)
 		if !ok {
@@ -152,6 +155,7 @@ func (t *tarIndex) images(po *PullOptions) ([]packed, error) {
 	_, docker := t.find("manifest.json")
 	switch {
 	case oci:
+		// Docker's own archives are both; the index has the digests.
 		return t.ociImages(po)
 	case docker:
 		return t.dockerImages(po)
@@ -249,6 +253,7 @@ func (t *tarIndex) ociImages(po *PullOptions) ([]packed, error) {
 		if name == "" && isName(d.Annotations[v1.AnnotationRefName]) {
 			name = d.Annotations[v1.AnnotationRefName]
 		}
+		// A name can't begin with a space.
 		key := cmp.Or(name, fmt.Sprintf(" %d", n)) // without a name each is one of its own
 		if groups[key] == nil {
 			groups[key] = &v1.Index{}
@@ -315,6 +320,7 @@ func (t *tarIndex) pick(idx *v1.Index, name string, po *PullOptions) (*packed, e
 			return nil, badArchive("indexes nested too deeply")
 		}
 		d := idx.Manifests[0]
+		// With one entry there is nothing to choose, whatever platform it says it is for: that is checked with the config.
 		if len(idx.Manifests) > 1 || depth > 0 {
 			var err error
 			if d, err = choose(idx, po.Platform, thisMachine(), name); err != nil {

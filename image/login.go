@@ -34,6 +34,7 @@ type LoginResult struct {
 
 // LoginServer is the key under which Docker keeps a registry's credentials; the empty string is Docker Hub.
 func LoginServer(server string) (registry string, err error) {
+	// People paste addresses.
 	server = strings.TrimPrefix(strings.TrimPrefix(server, "https://"), "http://")
 	server, _, _ = strings.Cut(server, "/")
 	switch server {
@@ -97,6 +98,7 @@ func CheckLogin(ctx context.Context, registry string, c Credentials, o PullOptio
 
 // check refuses credentials that can't be any.
 func (c Credentials) check(registry string) error {
+	// A colon would end the name where it is sent (RFC 7617), and a line's end the header.
 	if c.Username == "" || strings.ContainsAny(c.Username, ":\x00\n") {
 		return &Error{
 			Op: "login", Name: registry, Kind: ErrReference, Text: "the user's name is empty, or has a colon or a line's end in it",
@@ -173,6 +175,8 @@ func tryLogin(ctx context.Context, registry string, cred Credentials, o *PullOpt
 	if err != nil {
 		return "", c.explain(err)
 	}
+	// An OAuth server may give a token for the password. One that gives none has not said no: the password itself is tried
+	// then.
 	if strings.EqualFold(challenge.Scheme, "bearer") {
 		if token := c.identityToken(ctx, challenge.Parameters, cred); token != "" {
 			return token, nil
@@ -192,6 +196,7 @@ func tryLogin(ctx context.Context, registry string, cred Credentials, o *PullOpt
 		return "", c.explain(err)
 	}
 	defer resp.Body.Close()
+	// Both are used for a wrong password.
 	if resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden {
 		return "", &Error{Op: "login", Name: registry, Kind: ErrUnauthorized, Text: "incorrect username or password"}
 	}
@@ -204,6 +209,7 @@ func tryLogin(ctx context.Context, registry string, cred Credentials, o *PullOpt
 // identityToken asks a token server for a token that stands for the password; "" if it gives none.
 func (c *client) identityToken(ctx context.Context, p map[string]string, cred Credentials) string {
 	form := url.Values{
+		// offline asks for a token that lasts, in the words of Docker's own request.
 		"grant_type": {"password"}, "service": {p["service"]}, "client_id": {"glassbox"}, "access_type": {"offline"},
 		"username": {cred.Username}, "password": {cred.Password},
 	}
@@ -368,6 +374,7 @@ func editAuth(file string, edit func(conf, auths map[string]json.RawMessage) err
 		return err
 	}
 	conf["auths"] = list
+	// Nothing is written where nothing has changed: the file may be read-only, and others watch it.
 	if before == fmt.Sprint(slices.Sorted(maps.Keys(auths)), string(list)) && len(raw) > 0 {
 		return nil
 	}

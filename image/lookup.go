@@ -101,6 +101,7 @@ func (m *merged) lookup(p string, follow bool) (*found, error) {
 func (m *merged) walk(p string) (*found, string, error) {
 	cur := make([]int, 0, len(m.roots)) // the directory as each layer that shows it has it, top first
 	defer func() { closeAll(cur) }()
+	// As overlayfs has it: an opaque root ends the stack, and what is beneath shows nowhere.
 	for _, r := range m.roots {
 		fd, err := unix.Openat(r, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 		if err != nil {
@@ -114,6 +115,7 @@ func (m *merged) walk(p string) (*found, string, error) {
 	if len(cur) == 0 {
 		return nil, "", unix.ENOENT
 	}
+	// A duplicate, because f outlives the list, which each step replaces.
 	top, err := unix.FcntlInt(uintptr(cur[0]), unix.F_DUPFD_CLOEXEC, 3)
 	if err != nil {
 		return nil, "", err
@@ -140,6 +142,7 @@ func (m *merged) walk(p string) (*found, string, error) {
 			f.close()
 			return nil, "", unix.ENAMETOOLONG
 		}
+		// Each layer is asked for each component: what it costs is paid for by the pull, as its author decides on both.
 		if m.meter != nil {
 			if err := m.meter.spend(1 + len(cur)); err != nil {
 				f.close()
@@ -160,6 +163,7 @@ func (m *merged) walk(p string) (*found, string, error) {
 				f.close()
 				return nil, "", err
 			}
+			// A file, or a whiteout, hides what all layers beneath have of that name.
 			if s.Mode&unix.S_IFMT != unix.S_IFDIR {
 				if len(next) == 0 && !isWhiteout(&s) {
 					st, dir = s, fd
@@ -172,6 +176,7 @@ func (m *merged) walk(p string) (*found, string, error) {
 				f.close()
 				return nil, "", err
 			}
+			// The first that has it says owner and mode; those beneath add entries only.
 			if len(next) == 0 {
 				st, dir = s, fd
 			}
@@ -193,6 +198,7 @@ func (m *merged) walk(p string) (*found, string, error) {
 		f = &found{path: joinPath(f.path, c), stat: st, dir: keep, base: c}
 		closeAll(cur)
 		cur = next
+		// A name that isn't a directory ends the walk: what is left of the path is for lookup, which follows links.
 		if len(cur) == 0 {
 			return f, strings.Trim(rest, "/"), nil
 		}

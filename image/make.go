@@ -175,6 +175,7 @@ func (s *Store) Commit(ctx context.Context, o CommitOptions) (*Image, error) {
 		if err := json.Unmarshal(b.RawConfig, &old); err != nil {
 			return nil, err
 		}
+		// What the image says of its history stays as it came, so that its digests do.
 		m.doc.Platform, m.doc.RootFS, m.doc.History = old.Platform, old.RootFS, old.History
 		if m.doc.Config.Healthcheck == nil {
 			m.doc.Config.Healthcheck = old.Config.Healthcheck
@@ -207,8 +208,9 @@ func (s *Store) make(
 	if err != nil {
 		return nil, err
 	}
-	defer func() { in.discard() }()
+	defer in.discard()
 	mt := newMeter(l)
+	// From here: its author is the user, and no ratio is asked of files that lie on the disk already.
 	mt.local = true
 	out, err := fill(ctx, in, mt)
 	if err != nil {
@@ -227,6 +229,7 @@ func (s *Store) make(
 	}
 	m.doc.RootFS.Type = "layers"
 	last := &m.doc.History[len(m.doc.History)-1]
+	// As Docker has it: an instruction that changed no file is a line of the history and no layer.
 	if out.Entries == 0 && m.base != nil {
 		last.EmptyLayer = true
 	} else {

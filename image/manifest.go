@@ -56,6 +56,7 @@ func parseDocument(raw []byte, contentType string, l Limits) (*document, error) 
 	if err := json.Unmarshal(raw, &head); err != nil {
 		return bad("%s", jsonWords(err))
 	}
+	// A type may have parameters, such as charset=utf-8.
 	declared, _, _ := mime.ParseMediaType(contentType)
 	if declared == typeDockerSchema1 || declared == typeDockerSigned1 || head.SchemaVersion == 1 || keys["fsLayers"] {
 		return nil, &Error{
@@ -66,6 +67,7 @@ func parseDocument(raw []byte, contentType string, l Limits) (*document, error) 
 	if head.SchemaVersion != 2 {
 		return bad("schemaVersion %d, want 2", head.SchemaVersion)
 	}
+	// By the content: a media type is a claim, and two readers that believe different claims see two images.
 	isIndex, isImage := keys["manifests"], keys["layers"] || keys["config"]
 	if isIndex && isImage {
 		return bad("it has both manifests and layers, so its meaning depends on who reads it")

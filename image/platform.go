@@ -236,10 +236,12 @@ func (p Platform) score(have Platform) int {
 		return 0
 	}
 	if p.Variant == have.Variant {
+		// The very one that was asked for is better than any older one that runs as well.
 		return exactArch + 99
 	}
 	switch p.Architecture {
 	case "amd64", "arm":
+		// Versions are one digit: older ones have a smaller letter.
 		if knownVariant(p.Architecture, have.Variant) && have.Variant < p.Variant {
 			return exactArch + int(have.Variant[1]-'0')
 		}

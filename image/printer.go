@@ -31,6 +31,7 @@ const redrawEvery = 80 * time.Millisecond
 // NewPrinter prints to w; it draws bars if w is a terminal.
 func NewPrinter(w io.Writer) *Printer {
 	p := &Printer{w: w, now: time.Now, layers: map[string]Event{}}
+	// A dumb terminal knows no movements of its cursor.
 	if f, ok := w.(*os.File); ok && os.Getenv("TERM") != "dumb" {
 		fd := int(f.Fd())
 		if _, err := unix.IoctlGetTermios(fd, unix.TCGETS); err == nil {
@@ -62,6 +63,7 @@ func (p *Printer) Event(e Event) {
 		p.draw()
 		p.drawn = 0
 		p.line("Warning: " + harmless(e.Text))
+		// What follows is below the bars, which are not drawn again.
 		return
 	case Finished:
 		p.draw()
@@ -158,6 +160,7 @@ func (p *Printer) draw() {
 		lines = append(busy, clip(fmt.Sprintf("%d layers, %d to come", len(p.order), rest), width))
 	}
 	var b strings.Builder
+	// Up to the first of the lines that are replaced, each of which is cleared to its end (ECMA-48: CUU, EL, ED).
 	if p.drawn > 0 {
 		fmt.Fprintf(&b, "\x1b[%dA", p.drawn)
 	}

@@ -102,6 +102,7 @@ func (s *Store) Pull(ctx context.Context, name string, o PullOptions) (*Image, e
 	p := &pull{store: s, ref: ref, opts: &o, out: newReporter(o.Progress)}
 	img, err := p.run(ctx)
 	p.out.sendWarnings() // where the pull ended well they were sent before its last line
+	// The context's end shows as many things: a closed connection, a half-read archive. What the caller did is the reason.
 	if err != nil && ctx.Err() != nil {
 		return nil, fmt.Errorf("pull %s: %w", ref.Familiar(), context.Cause(ctx))
 	}
@@ -148,6 +149,7 @@ func (p *pull) run(ctx context.Context) (*Image, error) {
 // got it is no news.
 func inTurn[T any](ctx context.Context, places []Ref, warn func(string), ask func(at Ref) (T, error)) (got T, err error) {
 	for i, at := range places {
+		// A full disk is full for every mirror.
 		if got, err = ask(at); err == nil || i == len(places)-1 || ctx.Err() != nil || errors.Is(err, ErrNoSpace) {
 			break
 		}
@@ -187,6 +189,7 @@ func (p *pull) from(ctx context.Context, what string, at Ref) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Before the layers: they are the long part.
 	if err := p.checkPlatform(config); err != nil {
 		return nil, err
 	}
@@ -194,6 +197,7 @@ func (p *pull) from(ctx context.Context, what string, at Ref) (*Image, error) {
 		return nil, err
 	}
 	_ = p.store.Sweep() // what can't be read is for fsck
+	// Shared, by all who pull; Collect takes it for itself alone, and leaves layers without an image alone while it can't.
 	release, err := flock(p.store.path("pulling"), unix.LOCK_SH)
 	if err != nil {
 		return nil, err
@@ -228,6 +232,7 @@ func (p *pull) pickImage(ctx context.Context, doc *document) (*document, error) 
 		if err != nil {
 			return nil, err
 		}
+		// The index promised a size, which whoever reads it without fetching the manifest believes.
 		if int64(len(next.raw)) != desc.Size {
 			return nil, &Error{
 				Op: "manifest", Name: next.digest, Kind: ErrDigest,
@@ -348,6 +353,7 @@ func several(ctx context.Context, list []int, atOnce int, do func(ctx context.Co
 	slots := make(chan struct{}, atOnce)
 	for _, i := range list {
 		slots <- struct{}{}
+		// Asked with each place that becomes free: after an error nothing new is begun.
 		if ctx.Err() != nil {
 			break
 		}
@@ -365,6 +371,7 @@ func several(ctx context.Context, list []int, atOnce int, do func(ctx context.Co
 // stack settles each layer on the ones beneath it.
 func (p *pull) stack(got []*held, first map[string]int, diffs, variants []string) ([]Layer, error) {
 	var stack []Layer
+	// From the bottom: whether a layer looks otherwise on top of others depends on all that are beneath it.
 	for i := range diffs {
 		h := got[first[diffs[i]]]
 		if h.rec != nil && h.rec.ID == variants[i] {
@@ -403,6 +410,7 @@ func (p *pull) stack(got []*held, first map[string]int, diffs, variants []string
 // fetch makes one layer available.
 func (p *pull) fetch(ctx context.Context, desc v1.Descriptor, diffID, variant string) (*held, error) {
 	have := func() (*held, error) {
+		// The variant first: for an image that was here before it is ready for its place.
 		for _, id := range []string{variant, diffID} {
 			rec, err := p.store.lookupLayer(id)
 			if err != nil {

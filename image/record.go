@@ -67,6 +67,7 @@ func (s *Store) newRecorder(r io.Reader, m *meter) (*recorder, error) {
 		return nil, diskError("layer", "", err)
 	}
 	c := &recorder{r: r, store: s, meter: m, file: f}
+	// Fast and small: a record is mostly headers, which compress well at any level.
 	c.z, err = zstd.NewWriter(countedWriter{f, m}, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1),
 		zstd.WithWindowSize(256<<10), zstd.WithLowerEncoderMem(true))
 	if err != nil {
@@ -165,6 +166,7 @@ func (c *recorder) forget(dirfd int, base, path string, st *unix.Stat_t) error {
 		delete(c.whole, path)
 		return nil
 	}
+	// With other names left it could be taken away again and again, and its content would be kept each time.
 	if st.Nlink > 1 {
 		c.broken = true
 		return nil
@@ -227,6 +229,8 @@ func (c *recorder) keep(diffID string) error {
 	}
 	final := c.store.path("tars", hexOf(diffID))
 	if c.lost != nil {
+		// The lost contents first: a record without them would give back a wrong archive, and they without a record are
+		// nothing.
 		if err := os.Rename(c.lost.Name(), final+".lost"); err != nil {
 			return err
 		}

@@ -173,6 +173,7 @@ func validRepository(s string) bool {
 			for j < len(part) && part[j] == part[i] {
 				j++
 			}
+			// One dot, one or two underscores, any number of dashes: the grammar of distribution's reference package.
 			switch n := j - i; {
 			case part[i] == '.' && n == 1, part[i] == '_' && n <= 2, part[i] == '-':
 			default:

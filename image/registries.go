@@ -62,6 +62,7 @@ func RegistriesFile() string {
 // forbid or to redirect is not known.
 func ReadRegistries(file string) (*Registries, error) {
 	f, err := os.Open(file)
+	// Named by hand it must be there: a typing error would else mean no rules at all.
 	if errors.Is(err, fs.ErrNotExist) && os.Getenv("GLASSBOX_REGISTRIES") == "" {
 		return &Registries{File: file}, nil
 	}
@@ -115,6 +116,7 @@ func ParseRegistries(raw []byte) (*Registries, error) {
 		if err := d.Decode(&text); err != nil {
 			return nil, errors.New(jsonWords(err)) // it was read once already
 		}
+		// The line in the whole file: what the decoder has read of the list, less the rule itself.
 		line := list.line + bytes.Count(list.raw[:d.InputOffset()], []byte("\n")) - bytes.Count(text, []byte("\n"))
 		rule, err := parseRule(text, line)
 		if err == nil && slices.ContainsFunc(r.Rules, func(o RegistryRule) bool { return o.Prefix == rule.Prefix }) {
@@ -125,6 +127,8 @@ func ParseRegistries(raw []byte) (*Registries, error) {
 		}
 		r.Rules = append(r.Rules, rule)
 	}
+	// One rule for each name, and none after it: a chain of rules would have to be thought through by whoever reads the
+	// file.
 	for _, rule := range r.Rules {
 		for _, place := range append(slices.Clone(rule.Mirrors), rule.Location) {
 			if other := r.rule(place); place != "" && other != nil && other.Location != "" {
@@ -204,6 +208,7 @@ func placeName(text string) (string, error) {
 		}
 	}
 	host, path := cutPlace(text)
+	// Docker's other names of Hub are the same registry, whose rules are looked up by one name.
 	if host == "index.docker.io" || host == "registry-1.docker.io" {
 		host = hub
 	}
@@ -265,6 +270,7 @@ func strictObject(raw []byte, first int, allowed ...string) (map[string]strictVa
 		if err := d.Decode(&value); err != nil {
 			return nil, wrong(err)
 		}
+		// null would be read as nothing having been said.
 		if string(value) == "null" {
 			return nil, fmt.Errorf("%q is null: leave it out", key)
 		}
@@ -283,6 +289,7 @@ func strictObject(raw []byte, first int, allowed ...string) (map[string]strictVa
 func (r *Registries) rule(name string) *RegistryRule {
 	var found *RegistryRule
 	for i, rule := range r.Rules {
+		// A prefix ends at a slash: example.com/a is none of example.com/ab.
 		if (name == rule.Prefix || strings.HasPrefix(name, rule.Prefix+"/")) && (found == nil || len(rule.Prefix) > len(found.Prefix)) {
 			found = &r.Rules[i]
 		}
@@ -302,6 +309,7 @@ func (r *Registries) host(host string) *RegistryRule {
 
 // insecure reports whether a host may be spoken to without proof; a rule without a port is for all ports.
 func (r *Registries) insecure(host string) bool {
+	// The rule that names the port is about that port, also where it takes something back.
 	exact, any := r.host(host), r.host(hostOnly(host))
 	if exact != nil {
 		return exact.Insecure

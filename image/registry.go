@@ -63,6 +63,7 @@ func newClient(ctx context.Context, f clientFor) (*client, error) {
 	if err := c.prepare(ctx); err != nil {
 		return nil, err
 	}
+	// WeakValidation, as the name has been checked by our own grammar.
 	opts := []name.Option{name.WeakValidation}
 	if c.scheme == "http" {
 		opts = append(opts, name.Insecure)
@@ -111,6 +112,7 @@ func (c *client) prepare(ctx context.Context) error {
 		return err
 	}
 	c.guard = &guard{client: c, hosts: map[string]*http.Transport{}}
+	// Only where plain HTTP may be: for all others the question would be a request of its own.
 	if c.mayPlain(c.host) || c.listed(c.ref.Registry) {
 		if err := c.probeScheme(ctx); err != nil {
 			return c.explain(err)
@@ -185,6 +187,7 @@ func addAuthority(conf *tls.Config, file string) error {
 		return err
 	}
 	if conf.RootCAs == nil {
+		// A machine without any authorities still has the one that was given to it.
 		if conf.RootCAs, err = x509.SystemCertPool(); err != nil {
 			conf.RootCAs = x509.NewCertPool()
 		}
@@ -264,6 +267,7 @@ func (c *client) manifestOnce(ctx context.Context, what, want string) (*document
 	}
 	got := digestOf(raw)
 	claimed := resp.Header.Get("Docker-Content-Digest")
+	// The registry's own word for a tag: it shows an answer that was altered on the way, and no more.
 	if want == "" && validDigest(claimed) {
 		want = claimed
 	}

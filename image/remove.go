@@ -33,9 +33,11 @@ type Removed struct {
 // Remove drops a name. With the last name, or by ID, the image goes, with the layers that no other image has. The error
 // is an [*InUseError] when containers use it, and [ErrConflict] when an ID has several names and Force is not set.
 func (s *Store) Remove(ref string, o RemoveOptions) (*Removed, error) {
+	// Before the lock is taken, which would make a file in a store that may be empty.
 	if _, err := s.Resolve(ref); err != nil {
 		return nil, err
 	}
+	// What was taken out of sight is deleted after the lock has been given back: a large layer takes seconds.
 	var trash []string
 	defer func() {
 		for _, t := range trash {
@@ -76,6 +78,7 @@ func (s *Store) Remove(ref string, o RemoveOptions) (*Removed, error) {
 	last := byID || left == 0
 	if last {
 		drop = allKeys(img, n)
+		// Asked under the lock and as late as this: a container may have been made since the first look.
 		if o.InUse != nil {
 			if users := o.InUse(img.ID); len(users) > 0 {
 				if !o.Force {
@@ -85,6 +88,7 @@ func (s *Store) Remove(ref string, o RemoveOptions) (*Removed, error) {
 			}
 		}
 	}
+	// Names first: whoever is killed from here on leaves an image that has none, and can be removed by its ID.
 	for _, k := range drop {
 		delete(n.Tags, k)
 		delete(n.Digests, k)
@@ -111,6 +115,7 @@ func (s *Store) Remove(ref string, o RemoveOptions) (*Removed, error) {
 	}
 	trash = append(trash, gone)
 	out.Deleted = append(out.Deleted, img.ID)
+	// Asked after the image is gone, so that its own layers aren't among those in use.
 	used, err := s.usedLayers()
 	if err != nil {
 		return nil, err
@@ -262,6 +267,7 @@ func (s *Store) Sweep() error {
 // the image records.
 func (s *Store) Collect(o CollectOptions) (Collected, error) {
 	var c Collected
+	// There is no store, and looking for leftovers shall not make one.
 	if _, err := os.Lstat(s.path("store.json")); errors.Is(err, fs.ErrNotExist) {
 		return c, nil
 	}
@@ -282,6 +288,7 @@ func (s *Store) Collect(o CollectOptions) (Collected, error) {
 		return c, err
 	}
 	idle := false
+	// Whoever pulls holds it shared: layers that nobody names may be those of a pull that isn't over.
 	if done, err := flock(s.path("pulling"), unix.LOCK_EX|unix.LOCK_NB); err == nil {
 		defer done()
 		idle = true

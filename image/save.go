@@ -81,6 +81,7 @@ func (s *Store) Save(ctx context.Context, w io.Writer, names []string, o SaveOpt
 		}
 		a.last = append(a.last, lastFile{name, raw})
 	}
+	// In a fixed order, as maps have none: the same images make the same archive.
 	slices.SortFunc(a.last, func(x, y lastFile) int { return strings.Compare(x.name, y.name) })
 	for _, f := range a.last {
 		if err := a.file(f.name, f.raw); err != nil {
@@ -131,6 +132,7 @@ func (s *Store) chooseToSave(names []string, want Platform) ([]toSave, error) {
 	for _, name := range names {
 		img, err := s.ResolveFor(name, want)
 		r, refErr := ParseRef(name)
+		// Of a name without a tag all tags are saved, as docker save does it; resolved, it would mean latest alone.
 		if refErr == nil && r.Digest == "" && !strings.Contains(path.Base(name), ":") {
 			all, listErr := s.tagsOf(r)
 			if listErr != nil {

@@ -54,6 +54,7 @@ func Search(ctx context.Context, term string, limit int, o PullOptions) ([]Searc
 	if err != nil {
 		return nil, err
 	}
+	// The hub finds private repositories for those who are logged in. To a registry without proof the password isn't sent.
 	auth, _ := o.authenticator(ctx, registry)
 	if cred := userOf(auth); cred != nil && c.proven() {
 		req.SetBasicAuth(cred.Username, cred.Password)

@@ -63,6 +63,7 @@ func (s *Store) openTar(ctx context.Context, f *os.File, m *meter) (*tarIndex, e
 	if st.IsDir() {
 		return openLayout(f.Name())
 	}
+	// A file may have been read up to a place by its owner, from where the archive begins.
 	pos := int64(0)
 	if st.Mode().IsRegular() {
 		if pos, err = f.Seek(0, io.SeekCurrent); err != nil {
@@ -70,6 +71,7 @@ func (s *Store) openTar(ctx context.Context, f *os.File, m *meter) (*tarIndex, e
 		}
 	}
 	var src io.Reader = ctxReader{ctx, f}
+	// A read of a pipe can't be interrupted; one of a file comes to its end.
 	if !st.Mode().IsRegular() {
 		pipe := unblocked(ctx, f)
 		defer pipe.Close()
@@ -191,10 +193,12 @@ func (t *tarIndex) index(ctx context.Context, start int64, m *meter) error {
 		if n > maxIndex {
 			return &Error{Op: "load", Kind: ErrLimit, Text: fmt.Sprintf("the archive has more than %d entries", maxIndex)}
 		}
+		// As if from a root, so that .. stays inside; the name is only compared.
 		name := path.Clean("/" + h.Name)[1:]
 		e := tarEntry{off: start + p.n, size: h.Size}
 		switch h.Typeflag {
 		case tar.TypeReg:
+			// The content of a sparse file isn't where the entry says.
 			if isPaxSparse(h) {
 				continue
 			}
@@ -258,6 +262,7 @@ func (t *tarIndex) openFile(name string) (*os.File, error) {
 // find finds a file; links are followed within the archive.
 func (t *tarIndex) find(name string) (tarEntry, bool) {
 	name = path.Clean("/" + name)[1:]
+	// Links to links, a few: docker save has them from an older layer to a newer one.
 	for range 8 {
 		e, ok := t.files[name]
 		if !ok || e.link == "" {
@@ -356,6 +361,7 @@ func (b *tarStream) Read(p []byte) (int, error) {
 	if b.hash != nil {
 		b.hash.Write(p[:n])
 	}
+	// The reader ends at the file's own end, which may be before the entry's.
 	if err == io.EOF && b.n.Load() < b.r.Size() {
 		err = &Error{Op: "load", Kind: ErrTruncated, Text: "the archive is cut short"}
 	}

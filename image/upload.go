@@ -30,6 +30,7 @@ func (c *client) send(ctx context.Context, method, url string, body []byte, head
 		return nil, err
 	}
 	if len(body) > 0 {
+		// Package http would else send the body a second time by itself, after a redirect or a broken connection.
 		req.GetBody = nil
 		req.Header.Set("Content-Type", "application/octet-stream")
 	}
@@ -48,6 +49,8 @@ func (c *client) hasBlob(ctx context.Context, d v1.Descriptor) (bool, error) {
 	defer resp.Body.Close()
 	switch resp.StatusCode {
 	case http.StatusOK:
+		// A registry that answers without a length has it; one with another length has another blob under this name, and
+		// gets ours.
 		return resp.ContentLength < 0 || resp.ContentLength == d.Size, nil
 	case http.StatusUnauthorized, http.StatusForbidden:
 		return false, c.status(resp, string(d.Digest))
@@ -110,6 +113,7 @@ var errUploadLost = errors.New("the registry has lost the upload")
 // much it has.
 func (u *upload) piece(ctx context.Context, off int64, b []byte, last string) error {
 	for attempt := 1; ; attempt++ {
+		// From what the registry has: after an interruption it may be in the middle of the piece.
 		err := u.pieceOnce(ctx, b[u.off-off:], last)
 		if err == nil {
 			return nil
@@ -126,6 +130,7 @@ func (u *upload) piece(ctx context.Context, off int64, b []byte, last string) er
 		if serr := u.status(ctx); serr != nil {
 			return errors.Join(errUploadLost, u.c.explain(err))
 		}
+		// Outside of the piece: bytes before it are gone from our memory, and the whole blob has to be sent anew.
 		if u.off < off || u.off > off+int64(len(b)) {
 			return errors.Join(errUploadLost, u.c.explain(err))
 		}
@@ -137,6 +142,7 @@ func (u *upload) pieceOnce(ctx context.Context, b []byte, last string) error {
 	defer cancel(nil)
 	method, to := http.MethodPatch, u.at
 	h := http.Header{}
+	// The digest goes with the last piece; the address has a query of the registry's own, which stays.
 	if last != "" {
 		at, err := url.Parse(u.at)
 		if err != nil {
@@ -147,6 +153,7 @@ func (u *upload) pieceOnce(ctx context.Context, b []byte, last string) error {
 		at.RawQuery = q.Encode()
 		method, to = http.MethodPut, at.String()
 	}
+	// A blob that goes in one piece has no range (OCI distribution specification, "Pushing a blob monolithically").
 	if last == "" || u.off > 0 {
 		h.Set("Content-Range", fmt.Sprintf("%d-%d", u.off, u.off+int64(len(b))-1))
 	}
@@ -211,6 +218,7 @@ func (u *upload) status(ctx context.Context) error {
 // stream sends what comes of r and returns what it was. If want is set, a content with another digest is an error.
 func (u *upload) stream(ctx context.Context, r io.Reader, want string) (v1.Descriptor, error) {
 	h := sha256.New()
+	// Two pieces ahead: compressing goes on while one is sent.
 	a := newAhead(r, uploadChunk, 2)
 	defer a.Close()
 	buf := make([]byte, uploadChunk)

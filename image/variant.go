@@ -13,6 +13,7 @@ import (
 
 // variant makes the form of a layer that fits on the stack below.
 func (p *pull) variant(h *held, below []Layer, id string) (*layerRecord, error) {
+	// Another process, or another image of this one, may have made it.
 	if rec, err := p.store.lookupLayer(id); rec != nil || err != nil {
 		return rec, err
 	}
@@ -332,6 +333,7 @@ func copyMeta(src, dst int, user, marks bool) error {
 	for name := range strings.SplitSeq(string(buf[:max(n, 0)]), "\x00") {
 		mark := strings.HasPrefix(name, "trusted.overlay.") || strings.HasPrefix(name, "user.overlay.")
 		acl := name == aclAccess || name == aclDefault
+		// Labels of SELinux and capabilities belong to the file where it is, and are the host's to set.
 		if mark && !marks || !mark && !acl && !strings.HasPrefix(name, "user.") {
 			continue
 		}
@@ -358,6 +360,7 @@ func mendLinks(s *Store, in *ingest, links []pendingLink, below []Layer, mt *met
 	if len(links) == 0 {
 		return nil
 	}
+	// The layer itself on top: a link's target may be another link of this layer, made a moment ago.
 	dirs := []string{in.dir}
 	for _, l := range slices.Backward(below) {
 		dirs = append(dirs, filepath.Join(s.root, l.Dir))

@@ -139,6 +139,20 @@ type chainKey struct {
 	table, name string
 }
 
+// ReadRuleset reads the rules of this thread's network namespace. Close it.
+func ReadRuleset() (*Ruleset, error) {
+	c, err := Dial(unix.NETLINK_NETFILTER)
+	if err != nil {
+		return nil, err
+	}
+	chains, err := c.Chains()
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c.ruleset(chains)
+}
+
 // ruleset reads the rules of chains that are known already.
 func (c *Conn) ruleset(chains []ChainState) (*Ruleset, error) {
 	rs := &Ruleset{conn: c, Chains: chains, rules: map[chainKey][]RuleState{}, sets: map[chainKey]*setState{}}
