@@ -18,8 +18,8 @@ import (
 // Followers are those who attach to a container that runs: any number at once, beside the caller that started it. They talk with the
 // supervisor by a socket in the container's directory, which is made when the first one asks for it, so that a start pays three system
 // calls for it and no more: who finds no socket sends the supervisor SIGWINCH, which it alone takes notice of (its default is to be
-// ignored, so it does no harm to a supervisor that is just coming up), and tries again. A supervisor in the background takes the socket back
-// when the last one has left (gone), and is idle again.
+// ignored, so it does no harm to a supervisor that is just coming up), and tries again. A supervisor in the background takes the socket
+// back when the last one has left (gone), and is idle again.
 //
 //	follower                                            supervisor
 //	  │ SIGWINCH, if nobody listens ──────────────────────▶ │ socket, bind, listen
