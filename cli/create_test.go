@@ -172,7 +172,8 @@ func TestCreateFlags(t *testing.T) {
 			t.Errorf("%q: -want +got\n%s", tt.args, diff)
 		}
 	}
-	elsewhere := map[string]bool{"Detach": true, "ConsoleSize": true} // run's own flag; the terminal's size
+	// run's own flag; the terminal's size; update's flags
+	elsewhere := map[string]bool{"Detach": true, "ConsoleSize": true, "PublishAdd": true, "PublishRm": true}
 	for i, v := 0, reflect.TypeFor[container.Words](); i < v.NumField(); i++ {
 		if name := v.Field(i).Name; !covered[name] && !elsewhere[name] {
 			t.Errorf("no flag in this test sets CreateOptions.%s", name)

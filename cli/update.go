@@ -40,13 +40,14 @@ func (a *app) updateCommand() *cobra.Command {
 	var dry bool
 	cmd := &cobra.Command{
 		Use:   "update [OPTIONS] CONTAINER [CONTAINER...]",
-		Short: "Change limits and restart policy of containers",
-		Long: `Change limits and restart policy of containers.
+		Short: "Change limits, published ports and restart policy of containers",
+		Long: `Change limits, published ports and restart policy of containers.
 
 One that runs has them at once, and each later start has them, too. A change that the kernel refuses leaves everything as it was.
 With --dry-run the steps are printed that the change would make, and nothing is done.`,
 		Example: `  glassbox update --memory 1g --cpus 2 web
   glassbox update --restart unless-stopped web db
+  glassbox update --publish-add 8081:81 --publish-rm 8080:80 web
   glassbox update --dry-run --pids-limit 200 web`,
 		Args:              atLeast(1),
 		ValidArgsFunction: a.completeContainers(true),
@@ -73,6 +74,8 @@ With --dry-run the steps are printed that the change would make, and nothing is 
 	}
 	fs := cmd.Flags()
 	limitFlags(fs, &o, &pids)
+	fs.Var(list{&o.PublishAdd}, "publish-add", "Publish one more port ([ip:][host:]container[/udp])")
+	fs.Var(list{&o.PublishRm}, "publish-rm", "Publish a port no more: as it was published, or the container's port alone")
 	fs.BoolVar(&dry, "dry-run", false, "Print the steps that it would make, and change nothing")
 	fs.SetNormalizeFunc(aliases)
 	return cmd
@@ -89,6 +92,9 @@ func (a *app) printUpdate(w io.Writer, u *engine.Update) error {
 	}
 	if len(u.Steps) == 0 && u.Limited {
 		fmt.Fprintln(w, "  it doesn't run: its next start has the new limits")
+	}
+	if len(u.Steps) == 0 && u.Ports {
+		fmt.Fprintln(w, "  it doesn't run: its next start has the new ports")
 	}
 	if u.Restart != "" {
 		fmt.Fprintf(w, "  restart policy from now on: %s\n", u.Restart)

@@ -160,10 +160,7 @@ func hostAddress(text string) (netip.Addr, error) {
 	case a.Zone() != "":
 		return a, fmt.Errorf("address %q: a zone can't be published on", text)
 	}
-	if a = a.Unmap(); a == netip.IPv4Unspecified() {
-		return netip.Addr{}, nil
-	}
-	return a, nil
+	return a.Unmap(), nil // 0.0.0.0 is said: no setting puts another address in its place
 }
 
 // portRange reads PORT or PORT-PORT.

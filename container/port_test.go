@@ -15,7 +15,7 @@ func TestParsePorts(t *testing.T) {
 		"8080:80":                  {{HostPort: 8080, ContainerPort: 80, Proto: "tcp"}},
 		"8080:80/UDP":              {{HostPort: 8080, ContainerPort: 80, Proto: "udp"}},
 		"8080:80/sctp":             {{HostPort: 8080, ContainerPort: 80, Proto: "sctp"}},
-		"0.0.0.0:8080:80":          {{HostPort: 8080, ContainerPort: 80, Proto: "tcp"}},
+		"0.0.0.0:8080:80":          {{HostIP: netip.IPv4Unspecified(), HostPort: 8080, ContainerPort: 80, Proto: "tcp"}},
 		"0:80":                     {{ContainerPort: 80, Proto: "tcp"}},
 		"127.0.0.1::80":            {{HostIP: netip.MustParseAddr("127.0.0.1"), ContainerPort: 80, Proto: "tcp"}},
 		"127.0.0.1:0:80":           {{HostIP: netip.MustParseAddr("127.0.0.1"), ContainerPort: 80, Proto: "tcp"}},

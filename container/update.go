@@ -70,6 +70,9 @@ func (c *Config) Update(w *Words) (*Config, error) {
 				"it is removed when it ends (--rm)", w.Restart)
 		}
 	}
+	if out.Ports, err = c.updatePorts(w); err != nil {
+		return nil, err
+	}
 	out.Origins = maps.Clone(c.Origins)
 	if out.Origins == nil {
 		out.Origins = map[string]string{}
@@ -84,4 +87,41 @@ func (c *Config) Update(w *Words) (*Config, error) {
 		delete(out.Origins, "cpu-quota")
 	}
 	return &out, nil
+}
+
+// updatePorts are the published ports without those of --publish-rm and with those of --publish-add. What is taken away is named as it was
+// published, or by the container's port alone.
+func (c *Config) updatePorts(w *Words) ([]Port, error) {
+	out := slices.Clone(c.Ports)
+	for _, text := range w.PublishRm {
+		gone, err := ParsePorts(text)
+		if err != nil {
+			return nil, err
+		}
+		for _, g := range gone {
+			n := len(out)
+			out = slices.DeleteFunc(out, func(p Port) bool {
+				return p.Key() == g.Key() && (g.HostPort == 0 || p.HostPort == g.HostPort) && (!g.HostIP.IsValid() || p.HostIP == g.HostIP)
+			})
+			if len(out) == n {
+				return nil, Invalid("--publish-rm %s: %s isn't published like that", text, g)
+			}
+		}
+	}
+	for _, text := range w.PublishAdd {
+		more, err := ParsePorts(text)
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range more {
+			if slices.ContainsFunc(out, func(o Port) bool {
+				return o.HostPort != 0 && o.HostPort == p.HostPort && o.Proto == p.Proto && o.HostIP == p.HostIP
+			}) {
+				return nil, Invalid("--publish-add %s: port %d/%s of the host leads to the container already", text, p.HostPort, p.Proto)
+			}
+			p.Origin = "--publish-add " + text
+			out = append(out, p)
+		}
+	}
+	return out, nil
 }

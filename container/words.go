@@ -64,6 +64,8 @@ type Words struct {
 	LinkLocalIP   []string // --link-local-ip
 	Publish       []string // -p
 	PublishAll    bool     // -P
+	PublishAdd    []string // of update: ports that are published from now on
+	PublishRm     []string // of update: ports that are published no more
 	IP            string   // --ip
 	MAC           string   // --mac-address
 	DNS           []string

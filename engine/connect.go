@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"glassbox/container"
+	"glassbox/dns"
 	"glassbox/event"
 	"glassbox/fork"
 	"glassbox/network"
@@ -81,7 +82,7 @@ func (e *Engine) NetworkConnect(ctx context.Context, networkRef, ref string, o C
 			return conflict("container cannot be connected to network %s: it is in the host's network", n.Name)
 		case mode.Container() != "":
 			return conflict("container sharing network namespace with another container or host cannot be connected to any other network")
-		case mode == "none":
+		case mode == "none" && c.Config.Endpoints[0].Origin != unplugged:
 			return conflict("container cannot be connected to multiple networks with one of the networks in private (none) mode")
 		case onNetwork(c, n.Name):
 			return conflict("endpoint with name %s already exists in network %s", c.Name, n.Name)
@@ -89,6 +90,9 @@ func (e *Engine) NetworkConnect(ctx context.Context, networkRef, ref string, o C
 		// A container without endpoints is on the default network. That has to be written down now, or a second one would
 		// be its only one.
 		c.Config.Endpoints = c.Config.Networks()
+		if mode == "none" { // since it was taken off its last network
+			c.Config.Endpoints = nil
+		}
 		if live(s) {
 			if err := e.plug(ctx, c, s, n, at); err != nil {
 				return err
@@ -127,7 +131,7 @@ func (e *Engine) NetworkDisconnect(ctx context.Context, networkRef, ref string, 
 		// Docker leaves a container without a network on "none". An empty list would mean the default network to its next
 		// start.
 		if len(c.Config.Endpoints) == 1 {
-			c.Config.Endpoints = []container.Endpoint{{Network: network.None}}
+			c.Config.Endpoints = []container.Endpoint{{Network: network.None, Origin: unplugged}}
 		} else {
 			c.Config.Endpoints = slices.Delete(c.Config.Endpoints, i, i+1)
 		}
@@ -142,6 +146,9 @@ func (e *Engine) NetworkDisconnect(ctx context.Context, networkRef, ref string, 
 	}
 	return err
 }
+
+// unplugged is where the network none of a container comes from that was taken off its last one: it may be plugged in again.
+const unplugged = "network disconnect"
 
 func live(s *supervise.State) bool {
 	return s.Status == supervise.Running || s.Status == supervise.Paused
@@ -401,6 +408,60 @@ func (e *Engine) tellResolver(c *container.Container, endpoints []container.Endp
 		return err
 	}
 	return state.WriteFile(file, append(e.networks().Resolver(networks, c.Config.DNS.Servers), network.ResolverWalls(p.Steps)...), 0o600)
+}
+
+// renameOnNetworks makes a running container known by its new name, and forgets the old one. The plan and the job come first, as in plug.
+func (e *Engine) renameOnNetworks(c *container.Container, s *supervise.State, old string) error {
+	dir := e.dir(c.ID)
+	job, p, netns, err := openRun(dir, s)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(netns)
+	was, is := strings.ToLower(old), strings.ToLower(c.Name)
+	var steps []plan.Step
+	for i, step := range p.Steps {
+		op, ok := step.Op.(*plan.NameAdd)
+		if !ok || !slices.Contains(op.Names, was) && !dns.ValidName(is) {
+			continue
+		}
+		before := (&plan.Plan{Steps: p.Steps[i : i+1]}).Undo(1)
+		next := *op
+		next.Names = slices.DeleteFunc(slices.Clone(op.Names), func(n string) bool { return n == was || n == is })
+		if dns.ValidName(is) {
+			next.Names = slices.Insert(next.Names, 0, is)
+		}
+		forget := []string{was}
+		if was == is || e.otherName(c, was) {
+			next.Names, forget = append(next.Names, was), nil
+		}
+		p.Steps[i].Op = &next
+		steps = append(steps, p.Steps[i])
+		if len(forget) > 0 {
+			steps = append(steps, plan.Step{Lane: step.Lane, Phase: step.Phase, Op: &plan.NameRemove{Dir: op.Dir, Owner: op.Owner, Names: forget}})
+		}
+		for k, u := range job.Undo {
+			if slices.ContainsFunc(before, func(b plan.Step) bool { return b.Op.String() == u.Op.String() && b.Op.Kind() == u.Op.Kind() }) {
+				if gone, ok := u.Op.(*plan.NameRemove); ok && gone.Dir == op.Dir {
+					job.Undo[k].Op = next.Undo()[0]
+				}
+			}
+		}
+	}
+	if len(steps) == 0 {
+		return nil
+	}
+	if err := writeRun(dir, job, p); err != nil {
+		return err
+	}
+	return fork.Rewire(steps, netns)
+}
+
+// otherName reports whether a container has a name by something else than its own name.
+func (e *Engine) otherName(c *container.Container, name string) bool {
+	return strings.EqualFold(c.Hostname(), name) || slices.ContainsFunc(c.Config.Endpoints, func(at container.Endpoint) bool {
+		return slices.ContainsFunc(at.Aliases, func(a string) bool { return strings.EqualFold(a, name) })
+	})
 }
 
 // openRun reads what a supervisor does and has done, and opens the network namespace of its container, which the caller closes.

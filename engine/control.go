@@ -413,7 +413,7 @@ func (e *Engine) Rename(ctx context.Context, ref, name string) error {
 	if !validName(name) {
 		return invalid("invalid container name (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", name)
 	}
-	c, _, unlock, err := e.change(ctx, ref)
+	c, s, unlock, err := e.change(ctx, ref)
 	if err != nil {
 		return err
 	}
@@ -433,6 +433,11 @@ func (e *Engine) Rename(ctx context.Context, ref, name string) error {
 		return err
 	}
 	os.Remove(filepath.Join(e.dir(c.ID), supervise.TargetFile)) // in which exec finds the name
+	if live(s) {
+		if err := e.renameOnNetworks(c, s, old); err != nil {
+			return fmt.Errorf("container %s has its new name, and others still find it by the old one: %w", name, err)
+		}
+	}
 	e.happened(c, event.Rename, "oldName", old)
 	return os.Remove(e.nameFile(old))
 }

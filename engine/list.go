@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"path/filepath"
 	"regexp"
 	"runtime"
 	"slices"
@@ -178,10 +179,11 @@ func (e *Engine) publishedPorts(c *container.Container, s *supervise.State) []pl
 	if s.Status != supervise.Running && s.Status != supervise.Paused {
 		return nil
 	}
-	if s.Ports != nil || len(c.Config.Ports) == 0 && !c.Config.PublishAll {
+	_, err := os.Lstat(filepath.Join(e.dir(c.ID), supervise.RewiredFile))
+	if rewired := err == nil; !rewired && (s.Ports != nil || len(c.Config.Ports) == 0 && !c.Config.PublishAll) {
 		return s.Ports
 	}
-	// Started by an older build, whose supervisor didn't note them.
+	// They have been changed since, or it was started by an older build, whose supervisor didn't note them.
 	job, err := supervise.ReadJob(e.dir(c.ID))
 	if err != nil || job.Network == nil {
 		return nil

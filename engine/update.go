@@ -15,6 +15,7 @@ import (
 	"glassbox/cgroup"
 	"glassbox/container"
 	"glassbox/event"
+	"glassbox/fork"
 	"glassbox/host"
 	"glassbox/plan"
 	"glassbox/spec"
@@ -28,6 +29,8 @@ type Update struct {
 	ID, Name string
 	// Steps change the cgroup of one that runs; there are none for one that doesn't, whose limits are those of its next start.
 	Steps []plan.Step
+	// Ports says that its published ports change.
+	Ports bool
 	// Limited says that its limits change.
 	Limited bool
 	// Restart is its restart policy from now on, as --restart says it, if that changes.
@@ -35,7 +38,8 @@ type Update struct {
 
 	words  container.Words
 	config *container.Config
-	plan   *plan.Plan // of the container that runs, or waits to, as it is after the update; nil: there is none
+	job    *supervise.Job // of the container that runs, where its ports change
+	plan   *plan.Plan     // of the container that runs, or waits to, as it is after the update; nil: there is none
 }
 
 // Limits are those that the container has after it.
@@ -61,6 +65,11 @@ func (e *Engine) update(ctx context.Context, c *container.Container, s *supervis
 	u := &Update{ID: c.ID, Name: c.Name, words: words, config: config}
 	if words.Restart != "" && config.Restart != c.Config.Restart {
 		u.Restart = words.Restart
+	}
+	if u.Ports = len(words.PublishAdd)+len(words.PublishRm) > 0; u.Ports && live(s) {
+		if err := e.updatePorts(u, c, s); err != nil {
+			return nil, err
+		}
 	}
 	// A restart policy is nobody's cgroup: nothing below concerns it.
 	if u.Limited = limits(words.Flags); !u.Limited {
@@ -93,7 +102,7 @@ func (e *Engine) update(ctx context.Context, c *container.Container, s *supervis
 // limits reports whether flags say anything of limits.
 func limits(flags map[string]string) bool {
 	for flag := range flags {
-		if flag != "restart" {
+		if flag != "restart" && flag != "publish-add" && flag != "publish-rm" {
 			return true
 		}
 	}
@@ -125,16 +134,20 @@ func (e *Engine) updateRun(u *Update, flags map[string]string, out *spec.Output,
 		return "default"
 	}
 	if alive {
-		if u.Steps, err = cgroup.Update(facts.Cgroup, job.Cgroups, changedResources(flags, out.Spec.Linux.Resources)); err != nil {
+		steps, err := cgroup.Update(facts.Cgroup, job.Cgroups, changedResources(flags, out.Spec.Linux.Resources))
+		if err != nil {
 			return unsupported("%w", err)
 		}
-		for i := range u.Steps {
-			u.Steps[i].Origin = origin(u.Steps[i].Origin)
+		for i := range steps {
+			steps[i].Origin = origin(steps[i].Origin)
 		}
+		u.Steps = append(u.Steps, steps...)
 	}
-	old, err := supervise.ReadPlan(dir)
-	if err != nil {
-		return err
+	old := u.plan
+	if old == nil {
+		if old, err = supervise.ReadPlan(dir); err != nil {
+			return err
+		}
 	}
 	setup, err := cgroup.Steps(facts.Cgroup, out.Spec.Linux.CgroupsPath, out.Spec.Linux.Resources, origin)
 	if err != nil {
@@ -245,6 +258,7 @@ func (e *Engine) Apply(ctx context.Context, u *Update) error {
 		return fmt.Errorf("container %s: nothing has changed: %w", c.Name, errors.Join(err, back))
 	}
 	c.Config.Limits, c.Config.Restart, c.Config.Origins = u.config.Limits, u.config.Restart, u.config.Origins
+	c.Config.Ports = u.config.Ports
 	if err := e.writeUpdate(c, u); err != nil {
 		_, back := applyAll(undo)
 		return errors.Join(err, back)
@@ -256,7 +270,11 @@ func (e *Engine) Apply(ctx context.Context, u *Update) error {
 // writeUpdate writes an update down, container.json last.
 func (e *Engine) writeUpdate(c *container.Container, u *Update) error {
 	dir := e.dir(u.ID)
-	if u.plan != nil {
+	if u.job != nil {
+		if err := writeRun(dir, u.job, u.plan); err != nil {
+			return err
+		}
+	} else if u.plan != nil {
 		if err := state.WriteJSON(filepath.Join(dir, supervise.PlanFile), u.plan); err != nil {
 			return err
 		}
@@ -295,6 +313,13 @@ func (e *Engine) updateCheck(c *container.Container, job *supervise.Job) error {
 // applyAll makes steps, and tells how many were made before one failed.
 func applyAll(steps []plan.Step) (done int, err error) {
 	for i, s := range steps {
+		switch s.Op.(type) {
+		case *plan.NftPublish, *plan.NftUnpublish:
+			if err := fork.Rewire([]plan.Step{s}, -1); err != nil {
+				return i, err
+			}
+			continue
+		}
 		if err := cgroup.Apply([]plan.Step{s}); err != nil {
 			return i, err
 		}
@@ -306,6 +331,16 @@ func applyAll(steps []plan.Step) (done int, err error) {
 func formerLimits(steps []plan.Step) ([]plan.Step, error) {
 	var undo []plan.Step
 	for _, s := range slices.Backward(steps) {
+		switch o := s.Op.(type) {
+		case *plan.NftPublish:
+			s.Op = o.Undo()[0]
+			undo = append(undo, s)
+			continue
+		case *plan.NftUnpublish:
+			s.Op = &plan.NftPublish{Table: o.Table, Ports: o.Ports}
+			undo = append(undo, s)
+			continue
+		}
 		w, ok := s.Op.(*plan.CgroupWrite)
 		if !ok {
 			return nil, fmt.Errorf("%s is no step of an update", s.Op.Kind())

@@ -209,7 +209,7 @@ func rules(e Endpoint) []plan.PortRule {
 			switch {
 			case p.HostIP.IsValid() && p.HostIP.Is4() != to.Is4():
 				continue
-			case p.HostIP == netip.IPv6Unspecified(): // every address, of IPv6 alone
+			case p.HostIP.IsUnspecified(): // every address, of one version of IP alone
 			case p.HostIP.IsValid():
 				r.HostIP = p.HostIP.String()
 			}

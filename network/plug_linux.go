@@ -5,6 +5,9 @@ import (
 	"net/netip"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
+	"glassbox/container"
 	"glassbox/plan"
 )
 
@@ -38,6 +41,42 @@ func (s Store) Plug(r Request, i int, out, replace, resolves bool, origin string
 		}
 	}
 	return w, nil
+}
+
+// Published gives the ports of a container that runs as the plan has them: on the host's side of n, the network by which it reaches the
+// rest of the world, on which it has some addresses. Ports that are to be chosen are chosen, and those that held doesn't know are seen to
+// be free.
+func (n Network) Published(addresses []netip.Addr, ports []container.Port, held func(container.Port) bool) ([]plan.PortRule, error) {
+	e := Endpoint{}
+	for _, a := range addresses {
+		if a.Is4() {
+			e.IP = a
+		} else {
+			e.IP6 = a
+		}
+	}
+	wanted := ports
+	if n.HostIP.IsValid() {
+		ports = bound(ports, n.HostIP)
+	}
+	if err := n.canPublish(e, ports); err != nil {
+		return nil, err
+	}
+	for i := range ports {
+		if held(ports[i]) {
+			continue
+		}
+		fds, err := Reserve(ports[i : i+1])
+		for _, fd := range fds {
+			unix.Close(fd)
+		}
+		if err != nil {
+			return nil, err
+		}
+		wanted[i].HostPort, wanted[i].HostEnd = ports[i].HostPort, ports[i].HostEnd
+	}
+	e.Ports = ports
+	return rules(e), nil
 }
 
 // Plugged is what the steps of a plan made of one endpoint.
