@@ -10,6 +10,7 @@ import (
 
 	"glassbox/docker"
 	"glassbox/host"
+	"glassbox/network"
 	"glassbox/supervise"
 )
 
@@ -30,7 +31,7 @@ func (e *Engine) Info(ctx context.Context, version string) (*docker.Info, error)
 		HTTPProxy: os.Getenv("HTTP_PROXY"), HTTPSProxy: os.Getenv("HTTPS_PROXY"), NoProxy: os.Getenv("NO_PROXY"),
 		Runtimes: map[string]docker.RuntimeInfo{docker.Runtime: {Path: e.cfg.Runtime}}, DefaultRuntime: docker.Runtime,
 		Swarm: docker.Swarm{LocalNodeState: "inactive"}, InitBinary: docker.Runtime, SecurityOptions: []string{}, CDISpecDirs: []string{},
-		Plugins: docker.Plugins{Volume: []string{"local"}, Network: []string{"bridge", "host", "none"}, Log: []string{"json-file"}},
+		Plugins: docker.Plugins{Volume: []string{"local"}, Network: network.Drivers(), Log: []string{"json-file"}},
 		Glassbox: docker.InfoExtras{
 			State: e.cfg.State, Runtime: e.cfg.Runtime, Cgroup: f.Cgroup.Mode, LSM: f.LSM, Seccomp: f.Seccomp, User: f.UID,
 		},

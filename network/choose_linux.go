@@ -54,8 +54,8 @@ func (s Store) open(name string, claim bool) (Network, error) {
 	if n.onParent() {
 		return s.openParent(n, claim)
 	}
-	if n.Driver != Bridge {
-		return n, fmt.Errorf("driver %q: this version knows %s, %s and %s", n.Driver, Bridge, Macvlan, Ipvlan)
+	if err := checkDriver(n.Driver); err != nil { // another version's
+		return n, err
 	}
 	c, err := wire.Dial(unix.NETLINK_ROUTE)
 	if err != nil {

@@ -13,19 +13,58 @@ import (
 // plan, fork, explain and verify.
 type driver func(n Network, e Endpoint, w *writer)
 
+// namedDriver is a driver with its name.
+type namedDriver struct {
+	name    string
+	write   driver
+	builtin bool // its one network is always there, and none can be made
+}
+
+// drivers is the only list of them: what can be made, what is told and what is written follow from it.
+func drivers() []namedDriver {
+	return []namedDriver{
+		{Bridge, bridge, false},
+		{Macvlan, macvlan, false},
+		{Ipvlan, macvlan, false},
+		{None, none, true},
+		{Host, func(Network, Endpoint, *writer) {}, true}, // the container's network namespace is the host's
+	}
+}
+
+// Drivers are the names of the drivers there are, sorted.
+func Drivers() []string {
+	var names []string
+	for _, d := range drivers() {
+		names = append(names, d.name)
+	}
+	slices.Sort(names)
+	return names
+}
+
 // driverOf returns a driver, or nil for a name that none has.
 func driverOf(name string) driver {
-	switch name {
-	case Bridge:
-		return bridge
-	case Macvlan, Ipvlan:
-		return macvlan
-	case None:
-		return none
-	case Host:
-		return func(Network, Endpoint, *writer) {} // the container's network namespace is the host's
+	for _, d := range drivers() {
+		if d.name == name {
+			return d.write
+		}
 	}
 	return nil
+}
+
+// checkDriver refuses drivers with which no network can be made.
+func checkDriver(name string) error {
+	var can []string
+	for _, d := range drivers() {
+		switch {
+		case d.builtin:
+		case d.name == name:
+			return nil
+		default:
+			can = append(can, d.name)
+		}
+	}
+	last := len(can) - 1
+	return fmt.Errorf("there is no driver %q: want %s or %s", name, strings.Join(can[:last], ", "), can[last])
 }
 
 // writer collects the steps of one endpoint.

@@ -99,8 +99,8 @@ func (n *Network) check() error {
 	if n.Driver == "" {
 		n.Driver = Bridge
 	}
-	if driverOf(n.Driver) == nil || n.Driver == None || n.Driver == Host {
-		return fmt.Errorf("network %s: there is no driver %q: want %s, %s or %s", n.Name, n.Driver, Bridge, Macvlan, Ipvlan)
+	if err := checkDriver(n.Driver); err != nil {
+		return fmt.Errorf("network %s: %w", n.Name, err)
 	}
 	for i := range n.Subnets {
 		if err := n.Subnets[i].check(); err != nil {

@@ -68,3 +68,19 @@ func TestWire(t *testing.T) {
 		t.Errorf("explaining left files: %v", err)
 	}
 }
+
+// What can be made, what is told and what is refused come from one list of drivers.
+func TestDrivers(t *testing.T) {
+	for _, name := range Drivers() {
+		if driverOf(name) == nil {
+			t.Errorf("driver %s: it writes nothing", name)
+		}
+		fixed := name == None || name == Host
+		if err := checkDriver(name); (err != nil) != fixed {
+			t.Errorf("a network with driver %s: %v", name, err)
+		}
+		if err := checkDriver("nosuch"); !fixed && !strings.Contains(err.Error(), name) {
+			t.Errorf("%v: %s isn't among what can be made", err, name)
+		}
+	}
+}
