@@ -220,6 +220,6 @@ func Resident(form, dir, numbers string) int {
 	code := s.drain(ws)
 	s.over(code, func() { s.followers.end(code) })
 	s.followers.end(code)
-	vacate(s.job)
+	s.linger()
 	return 0
 }

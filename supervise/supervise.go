@@ -226,7 +226,7 @@ func (s *supervisor) serve() int {
 		s.followers.end(code)
 	}
 	tell(s.over(code, func() { tell(nil) }))
-	vacate(s.job)
+	s.linger()
 	return 0
 }
 

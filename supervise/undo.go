@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"time"
 
 	"glassbox/event"
 	"glassbox/fork"
@@ -75,6 +76,17 @@ func vacate(job *Job) {
 			}
 		}
 	}
+}
+
+// linger vacates a moment later. The command that has just been told ends in the meantime: it has looked at nf_tables, and its end would wait
+// for a deletion (see wire.Conn.Close). If another container has come by then, there is nothing to do.
+func (s *supervisor) linger() {
+	if !slices.ContainsFunc(s.job.Undo, func(step plan.Step) bool { _, ok := step.Op.(*plan.NftUnguard); return ok }) {
+		return
+	}
+	s.leave() // whoever reads the container's output finds its end now
+	time.Sleep(50 * time.Millisecond)
+	vacate(s.job)
 }
 
 // RemoveFiles removes a container's name and directory, in an order in which a kill at any moment leaves either the container
