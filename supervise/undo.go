@@ -78,8 +78,8 @@ func vacate(job *Job) {
 	}
 }
 
-// linger vacates a moment later. The command that has just been told ends in the meantime: it has looked at nf_tables, and its end would wait
-// for a deletion (see wire.Conn.Close). If another container has come by then, there is nothing to do.
+// linger vacates a moment later. The command that has just been told ends in the meantime: it has looked at nf_tables, and its end would
+// wait for a deletion (see wire.Conn.Close). If another container has come by then, there is nothing to do.
 func (s *supervisor) linger() {
 	if !slices.ContainsFunc(s.job.Undo, func(step plan.Step) bool { _, ok := step.Op.(*plan.NftUnguard); return ok }) {
 		return
