@@ -20,6 +20,7 @@ import (
 	"glassbox/container"
 	"glassbox/docker"
 	"glassbox/engine"
+	"glassbox/volume"
 )
 
 // words is a list of texts, or one text, or null: how commands have been written.
@@ -142,8 +143,8 @@ func refused(r *createRequest) error {
 		return invalid("BlkioWeightDevice is not supported")
 	case len(h.Links) > 0:
 		return invalid("links are not supported: put both containers into one network, in which they find each other by name")
-	case h.VolumeDriver != "" && h.VolumeDriver != "local":
-		return invalid("error looking up volume plugin %s: plugin %q not found: there is one driver, local", h.VolumeDriver, h.VolumeDriver)
+	case volume.CheckDriver(h.VolumeDriver) != nil:
+		return invalid("%v", volume.CheckDriver(h.VolumeDriver))
 	case h.Umask != nil:
 		return invalid("HostConfig.Umask is not supported")
 	}

@@ -12,6 +12,7 @@ import (
 	"glassbox/host"
 	"glassbox/network"
 	"glassbox/supervise"
+	"glassbox/volume"
 )
 
 // Info describes this engine and its host in the shape of Docker's API (GET /info).
@@ -31,7 +32,7 @@ func (e *Engine) Info(ctx context.Context, version string) (*docker.Info, error)
 		HTTPProxy: os.Getenv("HTTP_PROXY"), HTTPSProxy: os.Getenv("HTTPS_PROXY"), NoProxy: os.Getenv("NO_PROXY"),
 		Runtimes: map[string]docker.RuntimeInfo{docker.Runtime: {Path: e.cfg.Runtime}}, DefaultRuntime: docker.Runtime,
 		Swarm: docker.Swarm{LocalNodeState: "inactive"}, InitBinary: docker.Runtime, SecurityOptions: []string{}, CDISpecDirs: []string{},
-		Plugins: docker.Plugins{Volume: []string{"local"}, Network: network.Drivers(), Log: []string{"json-file"}},
+		Plugins: docker.Plugins{Volume: volume.Drivers(), Network: network.Drivers(), Log: []string{"json-file"}},
 		Glassbox: docker.InfoExtras{
 			State: e.cfg.State, Runtime: e.cfg.Runtime, Cgroup: f.Cgroup.Mode, LSM: f.LSM, Seccomp: f.Seccomp, User: f.UID,
 		},

@@ -28,9 +28,8 @@ func (e *Engine) CreateVolume(ctx context.Context, o VolumeOptions) (v *docker.V
 	if err := ctx.Err(); err != nil {
 		return nil, false, err
 	}
-	if o.Driver != "" && o.Driver != volume.Local {
-		return nil, false, notFound("create %s: error looking up volume plugin %s: plugin %q not found: there is one driver, local", o.Name,
-			o.Driver, o.Driver)
+	if err := volume.CheckDriver(o.Driver); err != nil {
+		return nil, false, notFound("create %s: %w", o.Name, err)
 	}
 	want := volume.Volume{Name: o.Name, Labels: maps.Clone(o.Labels), Options: maps.Clone(o.Options)}
 	if want.Name == "" {

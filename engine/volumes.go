@@ -85,8 +85,8 @@ func (e *Engine) takeVolumes(c *container.Container) (back func(), err error) {
 		if driver == "" && m.Form == container.FormVolume {
 			driver = c.Config.VolumeDriver
 		}
-		if driver != "" && driver != volume.Local {
-			return back, notFound("%s: error looking up volume plugin %s: plugin %q not found: there is one driver, local", m.Origin, driver, driver)
+		if err := volume.CheckDriver(driver); err != nil {
+			return back, notFound("%s: %w", m.Origin, err)
 		}
 		if err := volume.CheckOptions(m.DriverOptions); err != nil {
 			return back, invalid("%s: %w", m.Origin, err)

@@ -7,6 +7,17 @@ import (
 	"strings"
 )
 
+// Drivers are the names of the drivers there are.
+func Drivers() []string { return []string{Local} }
+
+// CheckDriver refuses a driver that isn't there, in Docker's words; empty is [Local].
+func CheckDriver(name string) error {
+	if name == "" || slices.Contains(Drivers(), name) {
+		return nil
+	}
+	return fmt.Errorf("error looking up volume plugin %s: plugin %q not found: there is one driver, local", name, name)
+}
+
 // CheckOptions accepts the options of Docker's local driver: type, o and device are mount(8)'s -t, -o and device.
 func CheckOptions(options map[string]string) error {
 	for _, key := range slices.Sorted(maps.Keys(options)) {
