@@ -31,7 +31,7 @@ func (e *Engine) CreateVolume(ctx context.Context, o VolumeOptions) (v *docker.V
 	if err := volume.CheckDriver(o.Driver); err != nil {
 		return nil, false, notFound("create %s: %w", o.Name, err)
 	}
-	want := volume.Volume{Name: o.Name, Labels: maps.Clone(o.Labels), Options: maps.Clone(o.Options)}
+	want := volume.Volume{Name: o.Name, Driver: o.Driver, Labels: maps.Clone(o.Labels), Options: maps.Clone(o.Options)}
 	if want.Name == "" {
 		b := make([]byte, 32)
 		rand.Read(b) // never fails (crypto/rand)

@@ -91,7 +91,7 @@ func (e *Engine) takeVolumes(c *container.Container) (back func(), err error) {
 		if err := volume.CheckOptions(m.DriverOptions); err != nil {
 			return back, invalid("%s: %w", m.Origin, err)
 		}
-		w := volume.Want{Volume: volume.Volume{Name: m.Source, Labels: m.Labels, Options: m.DriverOptions}}
+		w := volume.Want{Volume: volume.Volume{Name: m.Source, Driver: driver, Labels: m.Labels, Options: m.DriverOptions}}
 		w.Exists = m.Form == container.FormFrom
 		if slices.Contains(c.AnonymousVolumes(), m.Source) {
 			w.Labels = maps.Clone(w.Labels)
