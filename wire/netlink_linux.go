@@ -74,7 +74,7 @@ func (c *Conn) Close() {
 	fd := c.fd
 	c.fd = -1
 	if c.slow {
-		time.AfterFunc(100*time.Millisecond, func() { unix.Close(fd) })
+		time.AfterFunc(10*time.Millisecond, func() { unix.Close(fd) })
 		return
 	}
 	unix.Close(fd)
