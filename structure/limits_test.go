@@ -175,3 +175,26 @@ func TestOneReader(t *testing.T) {
 		})
 	}
 }
+
+// TestNoLiteralInterface keeps the name of a container's interface in one place (network.InterfaceName): a container has as many as it
+// has networks, and whoever writes eth0 means the first one only. The tour's lessons make a host of their own, with names of their own.
+func TestNoLiteralInterface(t *testing.T) {
+	for _, f := range sources(t) {
+		if slices.Contains([]string{"test", "structure", "tour"}, f.room) || strings.HasSuffix(f.name, "_test.go") {
+			continue
+		}
+		ast.Inspect(f.ast, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.BasicLit:
+				if n.Kind == token.STRING && n.Value == `"eth0"` {
+					t.Errorf("%s:%d names eth0", f.name, f.set.Position(n.Pos()).Line)
+				}
+			case *ast.Ident:
+				if n.Name == "DefaultName" {
+					t.Errorf("%s:%d: there is no one default network: ask network.Store", f.name, f.set.Position(n.Pos()).Line)
+				}
+			}
+			return true
+		})
+	}
+}
