@@ -167,6 +167,7 @@ func (c *createFlags) register(fs *pflag.FlagSet, a *app) {
 	strs(&o.DNSOption, "dns-option", "", "DNS option")
 	strs(&o.AddHost, "add-host", "", "Add a line to /etc/hosts (`host:ip`; ip may be host-gateway)")
 
+	rateFlags(fs, o)
 	strs(&o.Egress, "egress", "", "Who the container may talk to: deny, allow, CIDR[:port[/proto]], name[:port], *.domain[:port]")
 	strs(&o.Ingress, "ingress", "", "Who may talk to the container: deny, allow, CIDR[:port[/proto]], :port, a network or container")
 

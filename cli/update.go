@@ -34,19 +34,27 @@ func limitFlags(fs *pflag.FlagSet, o *container.Words, pids *int64) {
 		"on-unhealthy[:N]")
 }
 
+// rateFlags are the flags of how much the network carries, which run, create and update share.
+func rateFlags(fs *pflag.FlagSet, o *container.Words) {
+	fs.StringVar(&o.NetRateIn, "net-rate-in", "", "Bytes per second that may come to the container (10m, 100mbit; -1 is no limit)")
+	fs.StringVar(&o.NetRateOut, "net-rate-out", "", "Bytes per second that it may send")
+	fs.StringVar(&o.NetBurst, "net-burst", "", "Bytes that may come or go at once, after a silence")
+}
+
 func (a *app) updateCommand() *cobra.Command {
 	var o container.Words
 	var pids int64
 	var dry bool
 	cmd := &cobra.Command{
 		Use:   "update [OPTIONS] CONTAINER [CONTAINER...]",
-		Short: "Change limits, published ports and restart policy of containers",
-		Long: `Change limits, published ports and restart policy of containers.
+		Short: "Change limits, rates, published ports and restart policy of containers",
+		Long: `Change limits, rates, published ports and restart policy of containers.
 
 One that runs has them at once, and each later start has them, too. A change that the kernel refuses leaves everything as it was.
 With --dry-run the steps are printed that the change would make, and nothing is done.`,
 		Example: `  glassbox update --memory 1g --cpus 2 web
   glassbox update --restart unless-stopped web db
+  glassbox update --net-rate-in 100mbit --net-rate-out 10mbit web
   glassbox update --publish-add 8081:81 --publish-rm 8080:80 web
   glassbox update --dry-run --pids-limit 200 web`,
 		Args:              atLeast(1),
@@ -74,6 +82,7 @@ With --dry-run the steps are printed that the change would make, and nothing is 
 	}
 	fs := cmd.Flags()
 	limitFlags(fs, &o, &pids)
+	rateFlags(fs, &o)
 	fs.Var(list{&o.PublishAdd}, "publish-add", "Publish one more port ([ip:][host:]container[/udp])")
 	fs.Var(list{&o.PublishRm}, "publish-rm", "Publish a port no more: as it was published, or the container's port alone")
 	fs.BoolVar(&dry, "dry-run", false, "Print the steps that it would make, and change nothing")
@@ -92,6 +101,9 @@ func (a *app) printUpdate(w io.Writer, u *engine.Update) error {
 	}
 	if len(u.Steps) == 0 && u.Limited {
 		fmt.Fprintln(w, "  it doesn't run: its next start has the new limits")
+	}
+	if len(u.Steps) == 0 && u.Rates {
+		fmt.Fprintln(w, "  it doesn't run: its next start has the new rates")
 	}
 	if len(u.Steps) == 0 && u.Ports {
 		fmt.Fprintln(w, "  it doesn't run: its next start has the new ports")

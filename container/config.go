@@ -64,6 +64,7 @@ type Config struct {
 	Hosts      []HostEntry `json:"hosts,omitempty"` // lines of /etc/hosts
 	// Who it may talk to, and who may talk to it: deny, allow or the text of Doors. Empty: what its networks say.
 	Egress  []string `json:"egress,omitempty"`
+	Rates   Rates    `json:"rates,omitzero"`
 	Ingress []string `json:"ingress,omitempty"`
 
 	Limits Limits `json:"limits,omitzero"`

@@ -42,6 +42,15 @@ func (c *Container) Words() Words {
 		w.Annotation = append(w.Annotation, key+"="+o.Annotations[key])
 	}
 	w.Expose, w.Egress, w.Ingress = o.Expose, o.Egress, o.Ingress
+	for _, r := range []struct {
+		flag string
+		n    int64
+		to   *string
+	}{{"net-rate-in", o.Rates.In, &w.NetRateIn}, {"net-rate-out", o.Rates.Out, &w.NetRateOut}, {"net-burst", o.Rates.Burst, &w.NetBurst}} {
+		if r.n != 0 {
+			*r.to = o.typed(r.flag, strconv.FormatInt(r.n, 10))
+		}
+	}
 	w.LogDriver, w.LogOpt = o.Log.Driver, o.Log.options()
 	o.healthWords(&w)
 	o.endpoints(&w)

@@ -9,7 +9,7 @@ import (
 func UpdateFlags() []string {
 	return []string{
 		"blkio-weight", "cpu-period", "cpu-quota", "cpu-rt-period", "cpu-rt-runtime", "cpu-shares", "cpus", "cpuset-cpus", "cpuset-mems",
-		"memory", "memory-reservation", "memory-swap", "pids-limit", "restart",
+		"memory", "memory-reservation", "memory-swap", "net-burst", "net-rate-in", "net-rate-out", "pids-limit", "restart",
 	}
 }
 
@@ -71,6 +71,12 @@ func (c *Config) Update(w *Words) (*Config, error) {
 		}
 	}
 	if out.Ports, err = c.updatePorts(w); err != nil {
+		return nil, err
+	}
+	if err := w.rates(&out.Rates); err != nil {
+		return nil, err
+	}
+	if err := out.Rates.check(&out); err != nil {
 		return nil, err
 	}
 	out.Origins = maps.Clone(c.Origins)

@@ -194,6 +194,9 @@ func (w *Words) walls(c *Config) (err error) {
 	if c.Ingress, err = wallList("ingress", w.Ingress); err != nil {
 		return err
 	}
+	if err := w.rates(&c.Rates); err != nil {
+		return err
+	}
 	if len(c.Egress)+len(c.Ingress) == 0 {
 		return nil
 	}

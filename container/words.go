@@ -72,6 +72,9 @@ type Words struct {
 	DNSSearch     []string
 	DNSOption     []string
 	AddHost       []string
+	NetRateIn     string   // bytes per second to the container: 10m, 100mbit
+	NetRateOut    string   // the same from it
+	NetBurst      string   // bytes
 	Egress        []string // --egress deny|allow|CIDR[:PORT[/PROTO]]|NAME[:PORT]…
 	Ingress       []string
 	StopSignal    string
@@ -128,8 +131,10 @@ func (w *Words) Config() (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.Mounts, err = uniqueMounts(c.Mounts)
-	return c, err
+	if c.Mounts, err = uniqueMounts(c.Mounts); err != nil {
+		return nil, err
+	}
+	return c, c.Rates.check(c)
 }
 
 // config reads the words, but lets several mounts have one target.

@@ -40,6 +40,9 @@ func Inspect(d Details) *Container {
 		GraphDriver: graph(d), Mounts: mounts(c, d.Dir), Config: config(c), NetworkSettings: networkSettings(d),
 		Glassbox: Extras{Directory: d.Dir, Egress: o.Egress, Ingress: o.Ingress},
 	}
+	if r := o.Rates; r != (container.Rates{}) {
+		out.Glassbox.Rates = &Rates{r.In, r.Out, r.Burst}
+	}
 	if argv := c.Args(); len(argv) > 0 {
 		out.Path, out.Args = argv[0], append(out.Args, argv[1:]...)
 	}

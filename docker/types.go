@@ -81,6 +81,7 @@ type Extras struct {
 	PlanHash  string            `json:",omitempty"`
 	// Walls as they stand, or as they were asked for: see container.Door.
 	Egress  []string `json:",omitempty"`
+	Rates   *Rates   `json:",omitempty"`
 	Ingress []string `json:",omitempty"`
 }
 
@@ -387,3 +388,6 @@ type SummaryHostConfig struct {
 type SummaryNetworks struct {
 	Networks map[string]*Endpoint
 }
+
+// Rates are how much a container's cables carry, in bytes per second and bytes.
+type Rates struct{ In, Out, Burst int64 }

@@ -217,7 +217,7 @@ func (e *Engine) plug(ctx context.Context, c *container.Container, s *supervise.
 		return err
 	}
 	r := network.Request{Container: c.ID, Name: c.Name, Hostname: c.Hostname(), Networks: []network.Attachment{a}}
-	r.Egress, r.Ingress = c.Config.Egress, c.Config.Ingress
+	r.Egress, r.Ingress, r.Rates = c.Config.Egress, c.Config.Ingress, c.Config.Rates
 	// A network of a higher priority than the one that leads out now takes its place.
 	replace := !out && !n.Internal && e.outranks(c, p, at)
 	w, err := e.networks().Plug(r, freeCable(p, c.ID), out || replace, replace, true, "network connect "+n.Name)

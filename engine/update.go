@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"glassbox/cgroup"
 	"glassbox/container"
@@ -29,6 +30,8 @@ type Update struct {
 	ID, Name string
 	// Steps change the cgroup of one that runs; there are none for one that doesn't, whose limits are those of its next start.
 	Steps []plan.Step
+	// Rates says that the rates of its cables change.
+	Rates bool
 	// Ports says that its published ports change.
 	Ports bool
 	// Limited says that its limits change.
@@ -72,6 +75,11 @@ func (e *Engine) update(ctx context.Context, c *container.Container, s *supervis
 		}
 	}
 	// A restart policy is nobody's cgroup: nothing below concerns it.
+	if u.Rates = config.Rates != c.Config.Rates; u.Rates && live(s) {
+		if err := e.updateRates(u, c); err != nil {
+			return nil, err
+		}
+	}
 	if u.Limited = limits(words.Flags); !u.Limited {
 		return u, nil
 	}
@@ -102,7 +110,7 @@ func (e *Engine) update(ctx context.Context, c *container.Container, s *supervis
 // limits reports whether flags say anything of limits.
 func limits(flags map[string]string) bool {
 	for flag := range flags {
-		if flag != "restart" && flag != "publish-add" && flag != "publish-rm" {
+		if flag != "restart" && flag != "publish-add" && flag != "publish-rm" && !strings.HasPrefix(flag, "net-") {
 			return true
 		}
 	}
@@ -248,19 +256,26 @@ func (e *Engine) Apply(ctx context.Context, u *Update) error {
 	}
 	*u = *now
 	// Read before the first write: afterwards the files say what they were changed to.
-	undo, err := formerLimits(u.Steps)
+	netns := -1
+	if slices.ContainsFunc(u.Steps, inside) {
+		if netns, err = netnsOf(s); err != nil {
+			return err
+		}
+		defer unix.Close(netns)
+	}
+	undo, err := formerLimits(u.Steps, e.dir(c.ID))
 	if err != nil {
 		return err
 	}
-	if done, err := applyAll(u.Steps); err != nil {
+	if done, err := applyAll(u.Steps, netns); err != nil {
 		// Only those that were made, the last one first: undo is in the opposite order, so they are its end.
-		_, back := applyAll(undo[len(undo)-done:])
+		_, back := applyAll(undo[len(undo)-done:], netns)
 		return fmt.Errorf("container %s: nothing has changed: %w", c.Name, errors.Join(err, back))
 	}
 	c.Config.Limits, c.Config.Restart, c.Config.Origins = u.config.Limits, u.config.Restart, u.config.Origins
-	c.Config.Ports = u.config.Ports
+	c.Config.Ports, c.Config.Rates = u.config.Ports, u.config.Rates
 	if err := e.writeUpdate(c, u); err != nil {
-		_, back := applyAll(undo)
+		_, back := applyAll(undo, netns)
 		return errors.Join(err, back)
 	}
 	e.happened(c, event.Update)
@@ -311,11 +326,11 @@ func (e *Engine) updateCheck(c *container.Container, job *supervise.Job) error {
 }
 
 // applyAll makes steps, and tells how many were made before one failed.
-func applyAll(steps []plan.Step) (done int, err error) {
+func applyAll(steps []plan.Step, netns int) (done int, err error) {
 	for i, s := range steps {
 		switch s.Op.(type) {
-		case *plan.NftPublish, *plan.NftUnpublish:
-			if err := fork.Rewire([]plan.Step{s}, -1); err != nil {
+		case *plan.NftPublish, *plan.NftUnpublish, *plan.LinkRate:
+			if err := fork.Rewire([]plan.Step{s}, netns); err != nil {
 				return i, err
 			}
 			continue
@@ -328,12 +343,20 @@ func applyAll(steps []plan.Step) (done int, err error) {
 }
 
 // formerLimits are the steps that take others back, in the order in which they must: they write what the files hold now.
-func formerLimits(steps []plan.Step) ([]plan.Step, error) {
+func formerLimits(steps []plan.Step, dir string) ([]plan.Step, error) {
 	var undo []plan.Step
 	for _, s := range slices.Backward(steps) {
 		switch o := s.Op.(type) {
 		case *plan.NftPublish:
 			s.Op = o.Undo()[0]
+			undo = append(undo, s)
+			continue
+		case *plan.LinkRate:
+			was, err := formerRate(dir, o)
+			if err != nil {
+				return nil, err
+			}
+			s.Op = was
 			undo = append(undo, s)
 			continue
 		case *plan.NftUnpublish:

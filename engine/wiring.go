@@ -60,7 +60,7 @@ func request(c *container.Container, s *spec.Output) (network.Request, error) {
 	o := &c.Config
 	r := network.Request{
 		Container: c.ID, Name: c.Name, Hostname: s.Spec.Hostname, Domainname: o.Domainname, Resolver: o.DNS, Hosts: o.Hosts,
-		Egress: o.Egress, Ingress: o.Ingress,
+		Egress: o.Egress, Ingress: o.Ingress, Rates: o.Rates,
 	}
 	endpoints := o.Networks()
 	if s.Network == network.Host { // --network host, or --ns without net
@@ -120,6 +120,9 @@ func originOf(o *container.Config) func(what string) string {
 				return text
 			}
 			what = "network" // a wall of the network's
+		}
+		if what == "rate" {
+			return strings.Join(strings.Fields(o.Origin("net-rate-in")+" "+o.Origin("net-rate-out")+" "+o.Origin("net-burst")), " ")
 		}
 		if text := o.Origin(what); text != "" {
 			return text

@@ -196,6 +196,7 @@ func aspects() []aspect {
 		{"bridge", func(v *View) []string {
 			return one(v.Net.Bridge != "", "bridge %s (%s), veth pair %s and %s", v.Net.Bridge, v.Net.Gateway, v.Net.Veth, v.Net.Device)
 		}},
+		{"rates", func(v *View) []string { return v.Net.Rates }},
 		{"parent", func(v *View) []string { return each("on top of the host's ", v.Net.Parents) }},
 		{"address", func(v *View) []string {
 			return slices.Concat(one(v.Net.Address != "", "address %s, default route %s", v.Net.Address, or(v.Net.Via, "none")),

@@ -49,7 +49,7 @@ func (g *goStep) network(op plan.Op) (goLine, bool) {
 		}
 		g.use("run")
 		return g.text("run(`" + strings.Join(guardLines("add", o.Table, o.Link, o.MAC, o.Addresses), "\n") + "`, \"nft -f -\")")
-	case *plan.LinkMacvlan, *plan.LinkMove, *plan.FirewallAccept, *plan.NftWall:
+	case *plan.LinkMacvlan, *plan.LinkRate, *plan.LinkMove, *plan.FirewallAccept, *plan.NftWall:
 		if line, ok := g.script(o); ok {
 			return line, true
 		}
@@ -228,7 +228,8 @@ func (g *golang) script(op plan.Op) (goLine, bool) {
 			clean(strings.ReplaceAll(nftBlocks(o.Rules, g.width), "\n", " \x01")),
 		}
 		lines[1] = strings.ReplaceAll(lines[1], ` \x01`, "\n") + "\nEND"
-	case *plan.LinkBridge, *plan.LinkVeth, *plan.LinkMacvlan, *plan.LinkMove, *plan.LinkAddress, *plan.RouteDefault, *plan.NftPublish,
+	case *plan.LinkBridge, *plan.LinkVeth, *plan.LinkMacvlan, *plan.LinkRate,
+		*plan.LinkMove, *plan.LinkAddress, *plan.RouteDefault, *plan.NftPublish,
 		*plan.FirewallAccept, *plan.NftGuard, *plan.NftWall:
 		made, ok := (&shell{plan: g.plan, view: g.view, part: "host"}).commands(op)
 		if !ok || len(made) == 0 {

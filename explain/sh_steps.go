@@ -324,6 +324,13 @@ func (s *shell) commands(op plan.Op) ([]string, bool) {
 			lines = append(lines, "bridge link set dev "+quote(o.Name)+" isolated on")
 		}
 		return append(lines, inSettings(o.Sysctls)...), true
+	case *plan.LinkRate:
+		in := when(o.Inside, `nsenter --net="/proc/$pid/ns/net" `, "")
+		if o.Rate == 0 {
+			return cmd(in + "tc qdisc del dev " + quote(o.Link) + " root")
+		}
+		return cmd(in + fmt.Sprintf("tc qdisc replace dev %s root handle 1: tbf rate %dbps burst %d limit %d", quote(o.Link), o.Rate, o.Burst,
+			o.Rate/10+o.Burst))
 	case *plan.LinkMacvlan:
 		lines := []string{
 			"ip link add link " + quote(o.Parent) + " name " + quote(o.Name) +

@@ -150,6 +150,7 @@ type Net struct {
 	Rules    []string
 	Guarded  bool     // it sends with its own addresses alone
 	Beside   []string // chains of other firewalls that it is let through
+	Rates    []string // how much its cables carry
 	Parents  []string // links of the host that it is on top of, with driver and mode: there the host's firewall isn't asked
 	// Who it may talk to, and who to it, as asked for: empty, if there is no wall.
 	Egress, Ingress []string
@@ -415,6 +416,8 @@ func (r *reader) step(s plan.Step) bool {
 		}
 		v.Net.Settings = append(v.Net.Settings, o.Sysctls...)
 		v.Net.Isolated = v.Net.Isolated || o.Isolated
+	case *plan.LinkRate:
+		v.Net.Rates = append(v.Net.Rates, o.String())
 	case *plan.LinkMacvlan:
 		if v.Net.Device == "" {
 			v.Net.Device, v.Net.MAC, v.Net.MTU = o.Name, o.MAC, o.MTU

@@ -10,9 +10,12 @@ import (
 // commandLine writes the container as a command of docker or podman. Made by `run`, it is those flags again: fed back to
 // glassbox they give the same plan. Else the flags are found from what the plan does.
 func commandLine(w io.Writer, program string, v *View, a About) error {
-	foreign := []string{"rootfs", "ns", "insecure-registry", "explain", "plan", "require-plan"} // glassbox's own
+	foreign := []string{
+		"net-rate-in", "net-rate-out", "net-burst", "rootfs", "ns", "insecure-registry", "explain", "plan",
+		"require-plan",
+	} // glassbox's own
 	if program == "podman" {
-		foreign = []string{"domainname", "ns", "insecure-registry", "explain", "plan", "require-plan"}
+		foreign = []string{"net-rate-in", "net-rate-out", "net-burst", "domainname", "ns", "insecure-registry", "explain", "plan", "require-plan"}
 	}
 	flags, command, image := a.Flags, a.Command, a.Image
 	var unsaid []string
@@ -180,6 +183,7 @@ func (v *View) flags(a About) (flags, command []string, image string, unsaid []s
 	if v.Net.Resolver != "" {
 		unsaid = append(unsaid, "its name server is "+v.Net.Resolver)
 	}
+	unsaid = append(unsaid, v.Net.Rates...)
 	for _, parent := range v.Net.Parents {
 		unsaid = append(unsaid, "it is on top of the host's "+parent)
 	}

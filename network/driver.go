@@ -139,6 +139,7 @@ func bridge(n Network, e Endpoint, w *writer) {
 		Name: e.Link, Peer: e.Interface, Bridge: n.Link, MAC: e.MAC, MTU: n.MTU, Hairpin: len(e.Ports) > 0, Isolated: n.Isolated,
 		Sysctls: append(guard(n, e), e.Sysctls...),
 	}, from, cable(n))
+	w.rate(e)
 	w.wall(n, e)
 	w.loopback(from)
 	w.addresses(n, e, from)

@@ -25,7 +25,8 @@ type Endpoint struct {
 	Names     []string         `json:"names,omitempty"`   // by which others of the network find the container
 	Sysctls   []string         `json:"sysctls,omitempty"` // of the interface, such as "net/ipv4/conf/eth0/log_martians=1"
 
-	wall *wall // at the host's end; nil: none
+	rates container.Rates
+	wall  *wall // at the host's end; nil: none
 }
 
 // guarded are the addresses that the container may send frames with.

@@ -49,6 +49,7 @@ func macvlan(n Network, e Endpoint, w *writer) {
 	}
 	w.add(op, from, "The container is on the cable of "+n.parent()+" itself, with an address of its own. What it sends and gets there passes "+
 		"by the host's routes and its firewall, and the host can't be reached.")
+	w.rate(e)
 	w.loopback(from)
 	w.addresses(n, e, from)
 }

@@ -109,6 +109,10 @@ func PluggedInto(p *plan.Plan, n Network, names string) (Plugged, bool) {
 			if n.onParent() && op.Parent == n.parent() && n.addressed(p, op.Name) {
 				out.Peer, out.Steps = op.Name, append(out.Steps, i)
 			}
+		case *plan.LinkRate:
+			if end != "" && op.Link == end || op.Inside && out.Peer != "" && op.Link == out.Peer {
+				out.Steps = append(out.Steps, i)
+			}
 		case *plan.NftWall:
 			if end != "" && op.Link == end {
 				out.Steps = append(out.Steps, i)

@@ -25,6 +25,7 @@ type Request struct {
 	Ports                []container.Port // published on the first network that can
 	Resolver             container.Resolver
 	Hosts                []container.HostEntry
+	Rates                container.Rates
 	Egress, Ingress      []string // walls; empty: what the networks say
 }
 
@@ -161,8 +162,12 @@ func (s Store) attach(r Request, a Attachment, i int, lease bool) (Network, Endp
 	}
 	e := Endpoint{
 		Network: n.Name, Interface: a.Interface, Link: VethName(r.Container, i), IP: a.IP, IP6: a.IP6, LinkLocal: a.LinkLocal, MAC: a.MAC,
+		rates: r.Rates,
 	}
 	if e.wall, err = s.wallAt(r, n); err != nil {
+		return n, e, err
+	}
+	if err := n.checkRates(r.Rates); err != nil {
 		return n, e, err
 	}
 	if e.Interface == "" {

@@ -142,6 +142,7 @@ func newOp(kind string) Op {
 		newNameOp,
 		newFirewallOp,
 		newWallOp,
+		newRateOp,
 		newGuardOp,
 	} {
 		if op := family(kind); op != nil {

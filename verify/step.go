@@ -216,6 +216,8 @@ func (v *view) step(i int) (Finding, bool) {
 		return v.bridge(o), true
 	case *plan.LinkVeth:
 		return v.veth(o), true
+	case *plan.LinkRate:
+		return v.rate(o), true
 	case *plan.LinkMacvlan:
 		return v.macvlan(o), true
 	case *plan.LinkMove:

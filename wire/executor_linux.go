@@ -92,6 +92,8 @@ func (w *Executor) Do(op plan.Op) error {
 		return w.settings(op.Peer, op.Sysctls)
 	case *plan.LinkMacvlan:
 		return w.macvlan(op)
+	case *plan.LinkRate:
+		return w.rate(op)
 	case *plan.LinkMove:
 		return w.move(op)
 	case *plan.LinkDelete:
