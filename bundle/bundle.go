@@ -131,6 +131,7 @@ func (r *Runtime) lock(id string, half bool) (*lock, error) {
 	}
 	deadline := time.Now().Add(patience)
 	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
+		// Opened anew each time: the directory may have been removed, and made again for another container of this name.
 		f, err := os.Open(r.dir(id))
 		if os.IsNotExist(err) {
 			return nil, fmt.Errorf("%w: %q in %s", ErrNotExist, id, r.Root)
@@ -139,6 +140,7 @@ func (r *Runtime) lock(id string, half bool) (*lock, error) {
 			return nil, err
 		}
 		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		// A lock on a directory that has lost its name keeps nobody from anything.
 		if err == nil && sameFile(f, r.dir(id)) {
 			return &lock{f}, nil
 		}
@@ -170,6 +172,7 @@ func (r *Runtime) relock(c *record) (*lock, error) {
 	if err != nil {
 		return nil, err
 	}
+	// A container of the same name is another one if it has another process.
 	now, err := r.load(c.ID)
 	if err != nil || now.PID != c.PID || now.Start != c.Start {
 		l.unlock()
@@ -204,6 +207,8 @@ func (r *Runtime) make(id string) (*lock, error) {
 	}
 	how := unix.LOCK_EX
 	if !fresh {
+		// A directory that was there may be a container's, or be made at this moment: nobody waits for that, and the
+		// answer is that the ID is taken.
 		how |= unix.LOCK_NB
 	}
 	if err := unix.Flock(int(f.Fd()), how); err != nil {

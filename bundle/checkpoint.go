@@ -40,6 +40,7 @@ func (r *Runtime) Checkpoint(id string, o CheckpointOptions) error {
 	}
 	program, err := criu()
 	if err != nil {
+		// Before anything of the container is read: on most hosts there is no criu, and that is the error that helps.
 		return err
 	}
 	if err := o.open(); err != nil {
@@ -50,6 +51,7 @@ func (r *Runtime) Checkpoint(id string, o CheckpointOptions) error {
 	if err != nil {
 		return err
 	}
+	// A feature that is missing shows in criu late and in its log alone; asked beforehand it can be named.
 	if err := o.can(program); err != nil {
 		return err
 	}
@@ -79,6 +81,7 @@ func (r *Runtime) Checkpoint(id string, o CheckpointOptions) error {
 		}
 		defer l.unlock()
 	}
+	// criu kills what it has written, and doesn't wait for it.
 	if err := c.end(status); err != nil {
 		return err
 	}
@@ -120,6 +123,7 @@ func (o *CheckpointOptions) can(program string) error {
 		var features message
 		features.flag(f.field, true)
 		a, err := criuCall(program, nil, reqFeatureCheck, features, nil)
+		// An old criu doesn't know the question.
 		if err != nil || !a.success {
 			return nil // it will say more about it when it is to work
 		}
@@ -154,6 +158,8 @@ func (r *Runtime) checkpointOptions(c *record, o *CheckpointOptions) (m message,
 		return nil, nil, err
 	}
 	m.number(optPID, uint64(c.PID))
+	// A pre-dump that others build on needs the kernel to note which pages are written from now on, and so does one that
+	// builds on another.
 	m.flag(optTrackMem, o.PreDump || o.ParentPath != "")
 	if o.ParentPath != "" {
 		if filepath.IsAbs(o.ParentPath) {
@@ -165,6 +171,7 @@ func (r *Runtime) checkpointOptions(c *record, o *CheckpointOptions) (m message,
 		m.string(optParent, o.ParentPath)
 	}
 	if o.PageServer != "" {
+		// The last colon: an IPv6 address has more, in brackets.
 		i := strings.LastIndexByte(o.PageServer, ':')
 		port, err := strconv.ParseUint(o.PageServer[i+1:], 10, 16)
 		if i < 1 || err != nil {
@@ -192,6 +199,7 @@ func (r *Runtime) checkpointOptions(c *record, o *CheckpointOptions) (m message,
 		}
 	}
 	note := image{Namespaces: map[string]int{}}
+	// Namespaces of others are left alone by criu, and have to be there again in restore, under a name or a descriptor.
 	for _, kind := range others(p) {
 		name, fd, err := foreign(kind)
 		if err != nil {
@@ -238,6 +246,7 @@ func (c *record) strangers() []int {
 	pids, _ := cgroup.Procs(c.Cgroups)
 	var list []int
 	for _, pid := range pids {
+		// Up through the parents to the first process. Whoever doesn't come by it was started from outside, by exec.
 		s := host.Stat{Parent: pid}
 		var err error
 		for err == nil && s.Parent > 1 && s.Parent != c.PID {

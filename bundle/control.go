@@ -27,9 +27,11 @@ func (r *Runtime) Kill(id string, sig unix.Signal, all bool) error {
 		// this one has no program yet. Callers expect what runc does, whose own process it would be.
 		sig = unix.SIGKILL
 	}
+	// --all is about the cgroup, whatever the first process does.
 	if all && len(c.Cgroups) > 0 {
 		return c.killAll(sig)
 	}
+	// Without a PID namespace of its own nobody ends with the first process, which may even have ended before the others.
 	if sig == unix.SIGKILL && c.sharesPIDs() && len(c.Cgroups) > 0 {
 		if status == Stopped {
 			if pids, _ := cgroup.Procs(c.Cgroups); len(pids) == 0 {
@@ -142,6 +144,7 @@ func (r *Runtime) destroy(c *record, l *lock, force bool) error {
 			return ok && o.Shared
 		})
 	}
+	// poststop hooks stand in config.json, which is removed below.
 	if slices.Contains(c.Hooks, poststop) { // read before the file is gone
 		if _, err := r.config(c); err != nil {
 			r.warn("%v", err)

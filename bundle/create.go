@@ -42,6 +42,7 @@ type CreateOptions struct {
 
 // Create makes a container that waits for start.
 func (r *Runtime) Create(id string, o CreateOptions) error {
+	// create never stays: whoever calls it waits for the process by its pid.
 	o.Detach = true
 	l, err := r.make(id)
 	if err != nil {
@@ -94,6 +95,8 @@ func (r *Runtime) create(id string, spec *specs.Spec, text []byte, o CreateOptio
 	in.NoPivot, in.NoNewKeyring, in.PreserveFDs = o.NoPivot, o.NoNewKeyring, o.PreserveFDs
 	in.PlainLines = o.ConsoleSocket == "" // it is carried to our terminal, which adds what it needs
 	if wait {
+		// A plan that waits has one step more, before execve: it opens the FIFO for writing, which blocks until start
+		// reads (fifo(7)).
 		in.StartDir = r.startDir(id)
 	}
 	out, err := r.compile(in)
@@ -114,11 +117,14 @@ func (r *Runtime) create(id string, spec *specs.Spec, text []byte, o CreateOptio
 	}
 	proc, err := fork.Start(out.Plan, fork.Options{
 		OnExecFailure: fork.ExplainExec,
-		State:         func(pid int) ([]byte, error) { return c.hookState(Creating, pid) },
-		CgroupParent:  func(dir string) { c.Parents = append(c.Parents, dir) },
-		Hook:          func(p *fork.Process, h *plan.Hook) error { return r.createHook(c, p, h) },
+		// Asked when a hook is about to run, because only then is there a pid to be told.
+		State:        func(pid int) ([]byte, error) { return c.hookState(Creating, pid) },
+		CgroupParent: func(dir string) { c.Parents = append(c.Parents, dir) },
+		Hook:         func(p *fork.Process, h *plan.Hook) error { return r.createHook(c, p, h) },
 		Cloned: func(p *fork.Process) error {
 			if o.forward != nil {
+				// From here on there is somebody to pass signals on to. Before, a signal ends the runtime, and the child
+				// with it.
 				if err := o.forward.catch(); err != nil {
 					return err
 				}
@@ -129,6 +135,8 @@ func (r *Runtime) create(id string, spec *specs.Spec, text []byte, o CreateOptio
 	})
 	if err != nil {
 		c.hooked = hooksRan(out.Plan, err)
+		// The parents that the cgroups' creation made are taken back if they are empty: another container may be in them
+		// by now.
 		return c, nil, errors.Join(err, cgroup.RemoveEmpty(c.Parents))
 	}
 	return c, proc, nil
@@ -472,6 +480,8 @@ func (r *Runtime) Run(id string, o CreateOptions) (int, error) {
 		o.forward = &forwarder{}
 	}
 	if err == nil {
+		// A hook of the kind startContainer runs in the container, as exec would, before the program: the process has to
+		// be there and wait.
 		wait = spec.Hooks != nil && len(spec.Hooks.StartContainer) > 0
 		c, proc, err = r.create(id, spec, text, o, wait)
 	}

@@ -80,7 +80,9 @@ func (f *CRIUFlags) options(log string, spec *specs.Spec) (message, error) {
 	m.number(optWork, uint64(f.work.Fd()))
 	m.string(optLogFile, log)
 	m.number(optLogLevel, 4)
+	// Told at each stage, and answered: the only way to run hooks in the middle of its work.
 	m.flag(optNotify, true)
+	// A terminal whose other end is outside is given to us in restore.
 	m.flag(optOrphanPTS, true)
 	m.flag(optTCPEstablished, f.TCPEstablished)
 	m.flag(optExtUnixSk, f.ExtUnixSk)
@@ -93,6 +95,8 @@ func (f *CRIUFlags) options(log string, spec *specs.Spec) (message, error) {
 			return nil, fmt.Errorf("--empty-ns: %q: criu can leave out the content of network namespaces (network) only", ns)
 		}
 	}
+	// The content of the network namespace is left out, because the hooks make it: the other ends of its links are the
+	// host's.
 	if f.empty(spec) {
 		m.number(optEmptyNS, unix.CLONE_NEWNET)
 	}
@@ -175,6 +179,7 @@ func (f *CRIUFlags) close() {
 
 // criuError says why criu has failed: because it works for nothing on this host, or what its log says.
 func criuError(path, action, log string, a *answer, err error) error {
+	// Asked only after an error: a check takes as long as the work.
 	out, checkErr := exec.Command(path, "check").CombinedOutput()
 	if checkErr != nil {
 		lines := errorLines(out)
@@ -274,6 +279,7 @@ func (c *record) hostMounts(p *plan.Plan) ([]hostMount, error) {
 	}
 	mounts, err := mountsOf(strconv.Itoa(c.PID))
 	if err != nil {
+		// The host's mounts, to tell which file systems the container doesn't have for itself.
 		return nil, err
 	}
 	hosts, err := mountsOf("self")
@@ -304,6 +310,7 @@ func (c *record) hostMounts(p *plan.Plan) ([]hostMount, error) {
 		return mounts[i], true
 	}
 	found := map[string]hostMount{}
+	// By its mount and not by its path: the target of the configuration may lead through links of the container's.
 	for target := range trees {
 		if m, ok := at(target); ok {
 			found[m.point] = hostMount{Mountpoint: m.point, Target: target}
@@ -330,6 +337,7 @@ func (c *record) hostMounts(p *plan.Plan) ([]hostMount, error) {
 				continue
 			}
 			if rest, ok := strings.CutPrefix(m.point, strings.TrimSuffix(top.point, "/")+"/"); ok {
+				// Of two bind mounts that have it below them it belongs to the nearer one.
 				if old, ok := found[m.point]; !ok || len(old.Target) < len(target) {
 					found[m.point] = hostMount{Mountpoint: m.point, Target: target, Below: rest}
 				}
@@ -437,6 +445,8 @@ func (f *CRIUFlags) share(gid uint32) (func(), error) {
 		}
 	}
 	open := func(path string) error {
+		// A name in the directory is criu's, or somebody's who could write there: no link is followed, and a FIFO keeps
+		// nobody waiting.
 		file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 		if err != nil {
 			return err

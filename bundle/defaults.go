@@ -41,6 +41,7 @@ func (r *Runtime) setDefaults(spec *specs.Spec, id string, facts *host.Facts) er
 			r.warn("/linux/resources/devices/%d: %s is allowed all the same: every container has it (config-linux.md, default devices)", i, name)
 		}
 	}
+	// Last, as later rules count: nobody can take these away (config-linux.md, default devices).
 	l.Resources.Devices = append(l.Resources.Devices, cgroup.DefaultDevices()...)
 	return nil
 }

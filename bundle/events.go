@@ -46,6 +46,7 @@ func (r *Runtime) Watch(id string, interval time.Duration, tell func(*Event) err
 	if s := c.status(); s == Stopped {
 		return fmt.Errorf("container with id %s is not running", id)
 	}
+	// The end is seen by the pidfd; a second look at the state would miss one that comes between two looks.
 	pidfd, err := unix.PidfdOpen(c.PID, 0)
 	if err != nil {
 		return ErrNotRunning
@@ -53,6 +54,7 @@ func (r *Runtime) Watch(id string, interval time.Duration, tell func(*Event) err
 	defer unix.Close(pidfd)
 	var mu sync.Mutex
 	var watching sync.WaitGroup
+	// A cgroup that can't be watched, on a host without its files, is no reason to tell nothing of the rest.
 	if oom, err := cgroup.WatchOOM(c.Cgroups); err != nil {
 		r.warn("%v", err)
 	} else {
@@ -63,6 +65,7 @@ func (r *Runtime) Watch(id string, interval time.Duration, tell func(*Event) err
 				if killed, err := oom.Next(); err != nil || !killed {
 					return
 				}
+				// Both tell by one function, which writes lines.
 				mu.Lock()
 				tell(&Event{Type: "oom", ID: id})
 				mu.Unlock()

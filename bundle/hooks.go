@@ -155,6 +155,7 @@ func (r *Runtime) createHook(c *record, proc *fork.Process, h *plan.Hook) error 
 	if err != nil {
 		return err
 	}
+	// What is asked for later is the process at this moment, which has no state file yet.
 	at := *c
 	at.PID, at.Start = proc.PID, start
 	// A user namespace without mappings is made later, and one of the host's that is joined is none to enter: setns(2) refuses the
@@ -200,6 +201,7 @@ func (r *Runtime) inside(c *record, h *plan.Hook, in compile.ExecInput, status s
 	if err != nil {
 		return err
 	}
+	// The kernel runs the path; the first word of args is only what the program is called.
 	for _, s := range out.Plan.Steps {
 		if o, ok := s.Op.(*plan.Execve); ok {
 			o.Candidates = []string{h.Path} // whatever it calls itself
@@ -213,6 +215,7 @@ func (r *Runtime) inside(c *record, h *plan.Hook, in compile.ExecInput, status s
 	if err != nil {
 		return err
 	}
+	// In memory: a pipe would block the writer if the hook doesn't read, and the reader if it leaves a child behind.
 	stdin, err := memory("state", state)
 	if err != nil {
 		return err
@@ -282,6 +285,7 @@ func waitHook(proc *fork.Process, h *plan.Hook, output *os.File) error {
 	default:
 		return nil
 	}
+	// One byte more than is told, so that it is known whether there was more.
 	text := make([]byte, 1001)
 	n, _ := output.ReadAt(text, 0)
 	return fork.HookError(err, text[:n])

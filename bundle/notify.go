@@ -32,6 +32,7 @@ func (r *Runtime) offerNotify(id string, spec *specs.Spec) error {
 	}
 	dir := r.notifyDir(id)
 	err := os.Mkdir(dir, 0o755)
+	// Mkdir's mode goes through the umask, and the container's user has to come in.
 	if err == nil {
 		err = os.Chmod(dir, 0o755)
 	}
@@ -71,6 +72,7 @@ func (r *Runtime) listen(id string) (*notifier, error) {
 	}
 	// By way of the descriptor the path is short enough for an address (unix(7): 108 bytes).
 	path := fmt.Sprintf("/proc/self/fd/%d/%s", dir, notifySocket)
+	// Any user of the container may say that it is ready.
 	if err = unix.Bind(sock, &unix.SockaddrUnix{Name: path}); err == nil {
 		err = os.Chmod(path, 0o777)
 	}
@@ -122,6 +124,7 @@ func (n *notifier) tell(ready []byte, pid int) error {
 		err = unix.Sendmsg(sock, []byte("MAINPID="+strconv.Itoa(pid)), nil, to, 0)
 	}
 	if err == nil {
+		// A descriptor that systemd closes when it has read all messages before it (sd_notify_barrier(3)).
 		err = unix.Sendmsg(sock, []byte("BARRIER=1"), unix.UnixRights(pipe[1]), to, 0)
 	}
 	unix.Close(pipe[1])

@@ -18,6 +18,8 @@ func (l *leftovers) read(text []byte) error {
 			Args  plan.CgroupRemove `json:"args"`
 		} `json:"steps"`
 	}
+	// What isn't of the usual form, such as a step of another kind, is read by the general way, which is slower and
+	// complete.
 	if warnings, err := oci.Decode(text, &file); err != nil || len(warnings) > 0 {
 		return json.Unmarshal(text, l)
 	}

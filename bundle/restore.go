@@ -41,12 +41,15 @@ func (r *Runtime) Restore(id string, o RestoreOptions) (int, error) {
 	if err != nil {
 		return 1, err
 	}
+	// The directory is the container's from here on: nobody else makes one of this name.
 	l, err := r.make(id)
 	if err != nil {
 		return 1, err
 	}
 	defer l.unlock()
 	forward := &forwarder{}
+	// From the beginning: there is no child yet that a signal could end instead of us, and a half restored container must
+	// be taken back.
 	if !o.Detach {
 		if err := forward.catch(); err != nil {
 			return 1, err
@@ -219,6 +222,7 @@ func (b *back) run(p *plan.Plan, program string, opts message) error {
 		talk := call{sock: ours, pid: proc.PID, notify: b.notify}
 		a, err = talk.request(reqRestore, opts)
 	}
+	// criu ends when it reads an end where the next request would be.
 	unix.Shutdown(ours, unix.SHUT_WR)
 	ws := wait4(proc.PID)
 	own := stopError{}
@@ -442,6 +446,7 @@ func (r *Runtime) restoreOptions(in *compile.RestoreInput, out *compile.Output, 
 	if err != nil {
 		return nil, err
 	}
+	// Siblings: whoever waits for them is their parent, and criu ends.
 	m.flag(optSibling, true) // the processes become our children, not criu's
 	m.string(optRoot, compile.CriuStage+"/"+stagedRoot)
 	if o.LSMProfile != "" {

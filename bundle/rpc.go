@@ -53,6 +53,8 @@ func (m *message) message(field int, inner message) { m.string(field, string(inn
 // each calls do for each field, with its number or its bytes.
 func (m message) each(do func(field int, n uint64, b []byte)) error {
 	broken := errors.New("criu: its answer is damaged")
+	// What criu sends is read strictly, though criu is trusted: a version that speaks otherwise must be an error and not a
+	// wrong number.
 	for len(m) > 0 {
 		key, used := binary.Uvarint(m)
 		if used <= 0 {
@@ -195,6 +197,7 @@ func (c *call) request(kind int, opts message) (*answer, error) {
 		if e := c.reply(err == nil); err == nil {
 			err = e
 		}
+		// criu takes back what it has made by then, and tells that in its own time.
 		if err != nil {
 			if !c.drain(buf) && c.pid > 0 { // it takes back what it has done
 				// Criu 3.17 waits for an init that waits for a zombie, which only criu, its tracer, could collect.
@@ -254,6 +257,7 @@ func criuCall(program string, namespaces []string, kind int, opts message,
 	}
 	defer func() { unix.Close(ours) }()
 	end := os.NewFile(uintptr(theirs), "criu")
+	// swrk works for whoever holds the other end of the socket, and needs no name that others could connect to.
 	cmd := exec.Command(program, "swrk", "3")
 	cmd.ExtraFiles = []*os.File{end}
 	err = inNamespaces(namespaces, cmd.Start)
@@ -283,6 +287,7 @@ func inNamespaces(paths []string, do func() error) error {
 		back := true
 		var own []int
 		enter := func() error {
+			// The thread's own, which another goroutine can't have changed (LockOSThread).
 			for _, path := range paths {
 				old, err := unix.Open("/proc/thread-self/ns/"+filepath.Base(path), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 				if err != nil {

@@ -81,6 +81,7 @@ func (r *Runtime) config(c *record) (*specs.Spec, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
+	// The text is the one that was given. What the specification leaves out is filled in again, in the same way.
 	oci.Complete(spec, c.Bundle)
 	c.spec = spec
 	return spec, nil
@@ -126,6 +127,7 @@ func (r *Runtime) load(id string) (*record, error) {
 	if _, err := oci.Decode(data, c); err != nil {
 		return nil, fmt.Errorf("the state file %s is damaged: %w; delete --force %s removes what can be found of the container", path, err, id)
 	}
+	// Another version's file could be read, and mean something else.
 	if c.Format != recordFormat || c.ID != id {
 		return nil, fmt.Errorf("the state file %s is damaged or of another version (format %d, id %q)", path, c.Format, c.ID)
 	}
@@ -162,6 +164,7 @@ func (c *record) status() string {
 	switch {
 	case !alive:
 		return Stopped
+	// Frozen before created: a created container may be paused, and start has to be told so.
 	case c.frozen():
 		return Paused
 	case forked && !c.Restored:

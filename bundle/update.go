@@ -25,6 +25,7 @@ func (r *Runtime) Update(id string, res *specs.LinuxResources, rdt *specs.LinuxI
 	if c.status() == Stopped {
 		return ErrNotRunning
 	}
+	// The class first: a host without resctrl refuses it before a limit has changed.
 	if rdt != nil {
 		if err := r.updateClass(c, rdt); err != nil {
 			return err
@@ -89,6 +90,7 @@ func (r *Runtime) updateClass(c *record, rdt *specs.LinuxIntelRdt) error {
 		if place = setup.Place; len(c.Cgroups) == 0 {
 			return errors.New("the container has no cgroup of its own, which would tell its processes")
 		}
+		// On the disk before the first of them is made, as in a creation.
 		if err := r.addLeftovers(c.ID, setup.Steps); err != nil {
 			return err
 		}
