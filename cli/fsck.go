@@ -13,11 +13,13 @@ func (a *app) fsckCommand() *cobra.Command {
 	var insecure []string
 	cmd := &cobra.Command{
 		Use:   "fsck [OPTIONS]",
-		Short: "Check the store of images, and mend it",
-		Long: `Check the store of images: names, configurations, manifests, and the content of every file of every layer, by their digests.
+		Short: "Check what is stored, and mend it",
+		Long: `Check what is stored: of images names, configurations, manifests, and the content of every file of every layer, by their digests;
+what is written of containers, volumes and networks.
 
-With --repair what is damaged is fetched again from the registry that it came from, and removed if that fails. Without it nothing is
-changed. The exit code is 1 if something is wrong and not mended.`,
+With --repair an image that is damaged is fetched again from the registry that it came from, and removed if that fails; what is written
+of a volume or a container is written anew as far as it is known. Nothing that a container has written is touched. Without --repair
+nothing is changed. The exit code is 1 if something is wrong and not mended.`,
 		Example: `  glassbox fsck
   glassbox fsck --repair`,
 		Args: exactly(0),
@@ -29,8 +31,8 @@ changed. The exit code is 1 if something is wrong and not mended.`,
 			ctx, stop := interruptible(cmd.Context())
 			defer stop()
 			left := 0
-			out, err := e.Images().Check(ctx, image.CheckOptions{
-				Repair: repair, InUse: func(id string) []string { return e.ImageUsers(ctx, id) }, Pull: image.PullOptions{InsecureRegistries: insecure},
+			out, err := e.Check(ctx, image.CheckOptions{
+				Repair: repair, Pull: image.PullOptions{InsecureRegistries: insecure},
 				Found: func(f image.Finding) {
 					line := f.What + ": " + f.Text
 					switch {
@@ -52,7 +54,8 @@ changed. The exit code is 1 if something is wrong and not mended.`,
 			case left > 0 && !repair:
 				return fmt.Errorf("the store is damaged\nhint: glassbox fsck --repair mends what it can")
 			case left > 0:
-				return fmt.Errorf("the store is damaged, and containers use what is\nhint: remove them, or export what they have, and repair again")
+				return fmt.Errorf("the store is damaged: what is left can't be mended, or containers use it\nhint: remove these containers " +
+					"(glassbox rm -f), having copied what they have, and repair again")
 			}
 			return nil
 		},

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"glassbox/cgroup"
 	"glassbox/container"
 	"glassbox/fork"
 	"glassbox/state"
@@ -25,6 +26,9 @@ func (e *Engine) state(id string) (*supervise.State, error) {
 	dir := e.dir(id)
 	s, err := supervise.ReadState(dir)
 	if err != nil {
+		if s := e.recovered(id); s != nil {
+			return s, nil
+		}
 		// A power failure can leave an empty file: what the container is, is known, and what became of it isn't.
 		s = &supervise.State{Status: supervise.Exited, ExitCode: 137, Error: "its state was lost: " + err.Error()}
 	}
@@ -154,4 +158,36 @@ func gone(ctx context.Context, run *supervise.State) error {
 		return err != nil && err != unix.EINTR || n > 0
 	})
 	return ctx.Err()
+}
+
+// recovered is the state of a container that runs, though what is written of that is damaged: its supervisor holds the lock, and the first
+// process is the oldest of the cgroup. Nil: it doesn't run, or that can't be found out.
+func (e *Engine) recovered(id string) *supervise.State {
+	if !state.Held(e.lockFile(id)) {
+		return nil
+	}
+	job, err := supervise.ReadJob(e.dir(id))
+	if err != nil {
+		return nil
+	}
+	pids, err := cgroup.Procs(job.Cgroups)
+	if err != nil {
+		return nil
+	}
+	s := &supervise.State{Status: supervise.Running, Boot: supervise.BootID()}
+	for _, pid := range pids {
+		if start, err := fork.StartTime(pid); err == nil && (s.PID == 0 || start < s.Start) {
+			s.PID, s.Start = pid, start
+		}
+	}
+	if s.PID == 0 {
+		return nil
+	}
+	if st, err := os.Stat(filepath.Join(e.dir(id), supervise.JobFile)); err == nil {
+		s.Started = st.ModTime().UTC() // a moment before
+	}
+	if e.paused(id) {
+		s.Status = supervise.Paused
+	}
+	return s
 }

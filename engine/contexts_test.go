@@ -108,6 +108,7 @@ func contextVerbs(ctx context.Context, t *testing.T, e *Engine, p *plan.Plan, up
 		"Archive":      func() error { return e.Archive(ctx, "web", "/", io.Discard, CopyOptions{}) },
 		"Attach":       func() error { _, err := e.Attach(ctx, "web", AttachOptions{}); return err },
 		"Autostart":    func() error { return e.Autostart(ctx, func(string, error) {}) },
+		"Check":        func() error { _, err := e.Check(ctx, image.CheckOptions{}); return err },
 		"Commit":       func() error { _, err := e.Commit(ctx, "web", CommitOptions{}); return err },
 		"CopyFrom":     func() error { _, err := e.CopyFrom(ctx, "web", "/bin", dir, CopyOptions{}); return err },
 		"CopyTo":       func() error { _, err := e.CopyTo(ctx, "web", "/bin/true", "/x", CopyOptions{}); return err },

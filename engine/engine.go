@@ -166,7 +166,7 @@ func (e *Engine) repair() error {
 		return nil // another user's containers; the verbs will say so
 	}
 	if errors.Is(err, unix.ENOENT) {
-		return e.settle()
+		return e.afterBoot()
 	}
 	// Paused ones first: a container that a killed command kept standing runs on, whatever becomes of the rest.
 	if err == nil && len(stale) > 0 {

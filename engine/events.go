@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"glassbox/event"
@@ -14,9 +13,6 @@ type EventOptions struct {
 	Until   time.Time // zero: until the context ends; one that has been ends the list
 	Filters []string  // KEY=VALUE, see [event.ParseFilter]
 }
-
-// errUntil ends the reading of events.
-var errUntil = errors.New("later than wanted")
 
 // Events calls a function with what has happened, the oldest first, and then with what happens, until the context or Until: both are no
 // error. An error of the function ends it. The journal goes back at least 256 KiB, some 800 events, and not beyond the host's start.
@@ -42,15 +38,11 @@ func (e *Engine) Events(ctx context.Context, o EventOptions, each func(event.Eve
 		ev, ok := event.Parse(line)
 		at := time.Unix(0, ev.TimeNano)
 		switch {
-		case !ok || at.Before(since) || !filter.Match(ev):
+		// The clock may have been set back since: an earlier moment can come after a later one.
+		case !ok || at.Before(since) || !filter.Match(ev) || !o.Until.IsZero() && at.After(o.Until):
 			return nil
-		case !o.Until.IsZero() && at.After(o.Until):
-			return errUntil
 		}
 		return each(ev)
 	})
-	if errors.Is(err, errUntil) {
-		return nil
-	}
 	return err
 }

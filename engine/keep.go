@@ -53,10 +53,10 @@ func (e *Engine) sync(c *container.Container) error {
 	return state.Sync(filepath.Join(dir, supervise.ContainerFile), dir, e.containers(), filepath.Dir(e.nameFile(c.Name)))
 }
 
-// settle is the repair of the first command after the host was started: there are no locks that tell what was being made when the power
+// afterBoot is the repair of the first command after the host was started: there are no locks that tell what was being made when the power
 // went. It takes away containers of whose description nothing has come to the disk and that nothing was written in, names without a
 // container, and volumes in the same state. Nobody had been told of them.
-func (e *Engine) settle() error {
+func (e *Engine) afterBoot() error {
 	if os.Geteuid() != 0 {
 		return nil // whoever can't run containers has none
 	}
@@ -97,11 +97,15 @@ func (e *Engine) settle() error {
 	return errors.Join(err, e.volumes().Settle())
 }
 
-// unborn reports whether a container's directory is one of whose description nothing is there, and in which nobody has written.
+// unborn reports whether a container's directory is one of whose description nothing is there, and in which nobody has written, or one
+// that was being removed.
 func (e *Engine) unborn(id string) bool {
 	st, err := os.Lstat(filepath.Join(e.dir(id), supervise.ContainerFile))
 	if err == nil && st.Size() > 0 || err != nil && !errors.Is(err, os.ErrNotExist) {
 		return false
+	}
+	if supervise.Going(e.dir(id)) {
+		return true
 	}
 	// A start makes directories and empty files there to mount on.
 	size, err := beneath.Size(filepath.Join(e.dir(id), "upper"))

@@ -35,7 +35,11 @@ func (e *Engine) List(ctx context.Context, o ListOptions) ([]docker.Summary, err
 	now, networks := time.Now(), e.networkIDs(containers...)
 	out := make([]docker.Summary, len(items))
 	for i, it := range items {
-		out[i] = docker.Summarize(it.c, it.s, e.publishedPorts(it.c, it.s), e.dir(it.c.ID), e.health(it.c, it.s), networks, now)
+		at := now
+		if it.s.Alive() {
+			at = it.s.Started.Add(it.s.Age()) // "Up 3 minutes", whatever the clock was set to meanwhile
+		}
+		out[i] = docker.Summarize(it.c, it.s, e.publishedPorts(it.c, it.s), e.dir(it.c.ID), e.health(it.c, it.s), networks, at)
 		if o.Size {
 			if err := ctx.Err(); err != nil {
 				return nil, err

@@ -71,7 +71,10 @@ func (e *Engine) CreateFixed(ctx context.Context, p *plan.Plan, o CreateOptions)
 	defer state.Unlock(lock, e.lockFile(c.ID))
 	err = e.write(c)
 	if err == nil {
-		err = state.WriteJSON(filepath.Join(e.dir(c.ID), replayFile), p)
+		err = state.WriteJSONSync(filepath.Join(e.dir(c.ID), replayFile), p)
+	}
+	if err == nil {
+		err = e.keep(c, o.Starts)
 	}
 	if err != nil {
 		supervise.RemoveFiles(e.dir(c.ID), e.nameFileOf(c.ID), e.cfg.State, true)

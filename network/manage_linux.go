@@ -344,6 +344,20 @@ func (s Store) List(unread func(error)) ([]Network, error) {
 	return out, nil
 }
 
+// Damaged lists the networks whose records are there and can't be read.
+func (s Store) Damaged() (out []string) {
+	names, err := s.names()
+	if err != nil {
+		return nil
+	}
+	for _, name := range names {
+		if _, err := s.Known(name); err != nil && !errors.Is(err, ErrNotFound) {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
 // Known returns what is remembered of a network, without looking at the host.
 func (s Store) Known(name string) (Network, error) {
 	if n, ok := builtin(name); ok {

@@ -26,7 +26,7 @@ import (
 
 // lastRun is what is known of the run that is over.
 func (s *supervisor) lastRun(code int) End {
-	e := End{Code: code, Ran: time.Since(s.state.Started), Stopped: WasStopped(s.job.Dir)}
+	e := End{Code: code, Ran: s.state.Age(), Stopped: WasStopped(s.job.Dir)}
 	if r := s.job.Restart; r != nil && r.Unhealthy {
 		h := ReadHealth(s.job.Dir)
 		e.Unhealthy = h.Status == Unhealthy && h.Started.Equal(s.state.Started)

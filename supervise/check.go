@@ -151,12 +151,13 @@ func RunCheck(dir string) int {
 	}
 	h := ReadHealth(dir).Of(run.Started)
 	before := h.Status
+	age := run.Age()
 	result := c.once(run)
 	// A check that fails because its container ends, or stands still, says nothing about the container's health.
 	if gone(container) || c.paused() && result.ExitCode != 0 {
 		return checkNothing
 	}
-	h = c.Next(h, result)
+	h = c.Next(h, result, age)
 	if state.WriteJSON(filepath.Join(dir, HealthFile), h) == nil && h.Status != before {
 		event.Write(c.State, event.New(event.Container, event.HealthStatus+": "+h.Status, c.Actor))
 	}

@@ -73,7 +73,7 @@ func (s *supervisor) wind(code int) error {
 	s.rewired()
 	undone := undoSteps(s.job)
 	s.rename()
-	lived := s.state.Finished.Sub(s.state.Started)
+	lived := s.state.Age()
 	events := []event.Event{event.New(event.Container, event.Die, s.job.Actor,
 		"exitCode", strconv.Itoa(code), "execDuration", strconv.FormatInt(int64(lived/time.Second), 10))}
 	if s.state.OOMKilled {

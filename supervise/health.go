@@ -63,14 +63,14 @@ const (
 	healthOutput = 4096 // bytes
 )
 
-// Next is what a container's health is after another check.
-func (h *Health) Next(s HealthState, r HealthResult) HealthState {
+// Next is what a container's health is after another check, at whose beginning its run had this age.
+func (h *Health) Next(s HealthState, r HealthResult, age time.Duration) HealthState {
 	// The slice's capacity is cut, so that append makes a new one: the old state may still be looked at.
 	s.Log = append(s.Log[max(0, len(s.Log)+1-healthLog):len(s.Log):len(s.Log)], r)
 	switch {
 	case r.ExitCode == 0:
 		s.Status, s.Streak = Healthy, 0
-	case s.Status == Starting && r.Start.Sub(s.Started) < h.StartPeriod: // it doesn't count
+	case s.Status == Starting && age < h.StartPeriod: // it doesn't count
 	default:
 		if s.Streak++; s.Streak >= h.Retries {
 			s.Status = Unhealthy

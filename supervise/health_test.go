@@ -29,7 +29,7 @@ func TestHealthNext(t *testing.T) {
 		s, got := HealthState{}.Of(start), ""
 		for i, c := range tt.results {
 			r := HealthResult{Start: start.Add(time.Duration(i+1) * time.Second), ExitCode: map[rune]int{'+': 0, '-': 1, '!': -1}[c]}
-			s = tt.health.Next(s, r)
+			s = tt.health.Next(s, r, r.Start.Sub(start))
 			got += s.Status[:1]
 		}
 		if got != tt.want || s.Streak != tt.streak {
@@ -44,7 +44,7 @@ func TestHealthLog(t *testing.T) {
 	var states []HealthState
 	s := HealthState{}.Of(time.Unix(1, 0))
 	for i := range 7 {
-		s = h.Next(s, HealthResult{ExitCode: i})
+		s = h.Next(s, HealthResult{ExitCode: i}, time.Minute)
 		states = append(states, s)
 	}
 	codes := func(s HealthState) (out []int) {

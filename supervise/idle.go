@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"glassbox/fork"
 	"glassbox/signals"
 )
 
@@ -83,7 +84,7 @@ func (s *supervisor) awake() unix.WaitStatus {
 	defer happened.Stop()
 	s.followers.of(s)
 	s.carry()
-	s.carried.last.Store(time.Now().UnixNano())
+	s.carried.last.Store(fork.Now())
 	for settled := false; ; {
 		if ws, ended := waitChild(s.proc.PID, unix.WNOHANG); ended {
 			return ws
@@ -125,7 +126,7 @@ func (s *supervisor) rest(happened *signals.Catcher) {
 // carried says whether output is on its way: what has been read must not be lost by an execve.
 type carried struct {
 	moving sync.RWMutex // held for reading from before a piece is read until it is where it belongs
-	last   atomic.Int64 // when the last piece was read, in nanoseconds since 1970
+	last   atomic.Int64 // when the last piece was read, as in fork.Now
 }
 
 // read reads from a stream. If it returns n > 0, done is to be called when the piece is where it belongs.
@@ -140,7 +141,7 @@ func (c *carried) read(from *os.File, buf []byte) (n int, err error) {
 			c.moving.RLock()
 			n, failed = unix.Read(int(fd), buf)
 			if n > 0 {
-				c.last.Store(time.Now().UnixNano())
+				c.last.Store(fork.Now())
 				return true
 			}
 			c.moving.RUnlock()
@@ -161,7 +162,7 @@ func (c *carried) read(from *os.File, buf []byte) (n int, err error) {
 func (c *carried) done() { c.moving.RUnlock() }
 
 // since returns for how long nothing has been read.
-func (c *carried) since() time.Duration { return time.Duration(time.Now().UnixNano() - c.last.Load()) }
+func (c *carried) since() time.Duration { return time.Duration(fork.Now() - c.last.Load()) }
 
 // stop keeps output from being read, unless some is on its way.
 func (c *carried) stop() bool { return c.moving.TryLock() }

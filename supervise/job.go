@@ -18,8 +18,10 @@
 package supervise
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"glassbox/cgroup"
@@ -245,6 +247,9 @@ func ReadState(dir string) (*State, error) {
 	}
 	if err != nil {
 		return nil, err
+	}
+	if !slices.Contains([]string{Created, Running, Paused, Exited, Restarting}, s.Status) {
+		return nil, &os.PathError{Op: "read", Path: filepath.Join(dir, StateFile), Err: fmt.Errorf("it says status %.20q", s.Status)}
 	}
 	return &s, nil
 }

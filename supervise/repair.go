@@ -121,7 +121,7 @@ func Bury(dir string, run *State) error {
 	_ = cgroup.Kill(job.Cgroups)
 	_ = Undo(job)
 	event.Write(job.state(), event.New(event.Container, event.Die, job.Actor,
-		"exitCode", "137", "execDuration", strconv.FormatInt(int64(time.Since(run.Started)/time.Second), 10)))
+		"exitCode", "137", "execDuration", strconv.FormatInt(int64(run.Age()/time.Second), 10)))
 	return nil
 }
 

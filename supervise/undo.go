@@ -137,6 +137,16 @@ func RemoveFiles(dir, nameFile, stateDir string, volumes bool) error {
 	return err
 }
 
+// Going reports whether a container's directory is that of one whose removal was begun.
+func Going(dir string) bool {
+	for _, name := range []string{goingFile, goingAllFile} {
+		if _, err := os.Lstat(filepath.Join(dir, name)); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
 // removeVolumes removes the volumes that were made for a container alone.
 func removeVolumes(dir, stateDir string, wanted bool) error {
 	var names []string

@@ -58,6 +58,8 @@ var (
 	ErrInvalid  = errors.New("invalid volume")
 )
 
+var errNewer = errors.New("written by a newer")
+
 // Volume is what a volume is.
 type Volume struct {
 	Version int               `json:"version"`
@@ -125,7 +127,7 @@ func (s Store) Get(name string) (*Volume, error) {
 		return nil, err
 	}
 	if v.Version > version {
-		return nil, fmt.Errorf("volume %s was written by a newer glassbox (version %d, this one reads up to %d): use that one", name, v.Version,
+		return nil, fmt.Errorf("volume %s was %w glassbox (version %d, this one reads up to %d): use that one", name, errNewer, v.Version,
 			version)
 	}
 	if v.Name != name {
@@ -155,6 +157,40 @@ func (s Store) List() ([]*Volume, error) {
 		}
 	}
 	return out, errors.Join(errs...)
+}
+
+// Damaged lists the volumes whose descriptions can't be read, or are missing.
+func (s Store) Damaged() (out []string) {
+	entries, err := os.ReadDir(s.Dir)
+	if err != nil {
+		return nil
+	}
+	for _, e := range entries {
+		if CheckName(e.Name()) != nil {
+			continue
+		}
+		if _, err := s.Get(e.Name()); err != nil && !errors.Is(err, errNewer) {
+			out = append(out, e.Name())
+		}
+	}
+	return out
+}
+
+// Rewrite writes the description of a volume anew whose own is damaged: that of one with this name, and nothing else that could be said of
+// it.
+func (s Store) Rewrite(name string) error {
+	unlock, err := s.lockExisting()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	st, err := os.Lstat(s.Path(name))
+	if err != nil || !slices.Contains(s.Damaged(), name) { // removed, or mended, meanwhile
+		return err
+	}
+	return state.WriteJSONSync(filepath.Join(s.Path(name), configFile), Volume{
+		Version: version, Name: name, Driver: Local, Created: st.ModTime().UTC(),
+	})
 }
 
 // Create makes a volume, or finds the one that there is, which stays as it is. An empty name is a new one of 64 hexadecimal digits.

@@ -15,9 +15,10 @@ import (
 // idleEngines are those that are measured with many containers: a start of Podman's takes as long as twenty of ours.
 const idleEngines = "glassbox docker"
 
-// idle measures an engine with n containers that only sleep: how long it takes to start them one after the other and to remove them with
-// one command, what a list of them costs, and by how much the memory that is available on the host falls for each, with everything that
-// engine and kernel keep for it: processes, page tables, namespaces, cgroups, links, mounts, directory entries.
+// idle measures an engine with n containers that only sleep, each with a restart policy and a health check every 10 s: how long it takes to
+// start them one after the other and to remove them with one command, what a list of them and their statistics cost, and by how much the
+// memory that is available on the host falls for each, with everything that engine and kernel keep for it: processes, page tables,
+// namespaces, cgroups, links, mounts, directory entries.
 func (b *bencher) idle(engines []engine, n int, add func(row, name string, value float64)) error {
 	loop, err := b.program("starts", startsSource)
 	if err != nil {
@@ -29,8 +30,9 @@ func (b *bencher) idle(engines []engine, n int, add func(row, name string, value
 		}
 		fmt.Fprintln(os.Stderr, "bench:", n, "idle containers of", e.name)
 		verb := e.verb
+		run := verb("run", "-d", "--restart", "always", "--health-cmd", "true", "--health-interval", "10s", image, "sleep", "86400")
 		// What the engine needs once, it has by now.
-		warm, err := b.must(verb("run", "-d", image, "sleep", "86400")...)
+		warm, err := b.must(run...)
 		if err != nil {
 			return err
 		}
@@ -41,7 +43,7 @@ func (b *bencher) idle(engines []engine, n int, add func(row, name string, value
 		if err != nil {
 			return err
 		}
-		started, err := b.within(20*time.Minute, append([]string{loop, strconv.Itoa(n)}, verb("run", "-d", image, "sleep", "86400")...)...)
+		started, err := b.within(20*time.Minute, append([]string{loop, strconv.Itoa(n)}, run...)...)
 		if err != nil {
 			return err
 		}
@@ -49,7 +51,8 @@ func (b *bencher) idle(engines []engine, n int, add func(row, name string, value
 		if len(ids) != n {
 			return fmt.Errorf("%s has started %d containers, not %d", e.name, len(ids), n)
 		}
-		add(fmt.Sprintf("`run -d` of %d containers that sleep, one after the other, ms each", n), e.name, started.Took.Seconds()*1000/float64(n))
+		row := "`run -d` of %d containers that sleep (restart policy, health check every 10 s), one after the other, ms each"
+		add(fmt.Sprintf(row, n), e.name, started.Took.Seconds()*1000/float64(n))
 		after, err := b.available()
 		if err != nil {
 			return err
@@ -64,6 +67,16 @@ func (b *bencher) idle(engines []engine, n int, add func(row, name string, value
 				return fmt.Errorf("%s lists %d containers, not %d", e.name, lines, n)
 			}
 			add(fmt.Sprintf("`ps` with %d running, ms", n), e.name, list.Took.Seconds()*1000)
+		}
+		for range 3 {
+			stats, err := b.must(verb("stats", "--no-stream")...)
+			if err != nil {
+				return err
+			}
+			if lines := strings.Count(stats.Stdout, "\n"); lines < n {
+				return fmt.Errorf("%s has statistics in %d lines for %d containers", e.name, lines, n)
+			}
+			add(fmt.Sprintf("`stats --no-stream` with %d running, ms", n), e.name, stats.Took.Seconds()*1000)
 		}
 		removed, err := b.within(20*time.Minute, verb(append([]string{"rm", "-f"}, ids...)...)...)
 		if err != nil {

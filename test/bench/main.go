@@ -29,7 +29,8 @@ func main() {
 	runs := flag.Int("n", 20, "measurements of each, after a warm-up")
 	pulls := flag.Int("pulls", 5, "measurements of each pull, after a warm-up")
 	containers := flag.Int("containers", 300, "how many containers idle at the same time")
-	part := flag.String("only", "", "measure one part and print it: runtimes, or idle (many containers)")
+	part := flag.String("only", "",
+		"measure one part and print it: runtimes, idle (many containers), or life (cp, commit, push, save, load, health)")
 	flag.Parse()
 	if *part != "" {
 		*out = ""
@@ -141,7 +142,14 @@ func bench(bin string, runs, pulls, containers int, part string) (page string, e
 		err := b.idle(engines, containers, t.add)
 		return text.String() + tabulate(engines, t), err
 	}
+	if part == "life" {
+		err := b.life(engines, runs, &t)
+		return text.String() + tabulate(engines, t), err
+	}
 	if err := b.verbs(engines, runs, &t); err != nil {
+		return text.String(), err
+	}
+	if err := b.life(engines, min(runs, 3), &t); err != nil {
 		return text.String(), err
 	}
 	if err := b.pulls(engines, pulls, &t); err != nil {
