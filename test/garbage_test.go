@@ -144,6 +144,9 @@ func (g *garbage) try(file, how string, ruin func([]byte) []byte) {
 		}
 	}
 	r := g.command(what, "glassbox fsck --repair")
+	if strings.Contains(r.Stdout, "glassbox network create net") {
+		g.command(what, "glassbox network create net")
+	}
 	if r.Code != 0 { // then what it says is left to do is done
 		if !strings.Contains(r.Stdout+r.Stderr, "rm -f") {
 			g.Errorf("%s: fsck --repair mends it not, and says no way: %s%s", what, r.Stdout, r.Stderr)
