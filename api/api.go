@@ -104,12 +104,15 @@ type handler func(*request) error
 
 // ServeHTTP answers a request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	// Not the same as open connections, which Serve counts: what a detached command or an attached start leaves behind
+	// goes on after its request.
 	s.busy.Add(1)
 	defer func() {
 		s.last.Store(int64(time.Since(s.began)))
 		s.busy.Add(-1)
 	}()
 	h := w.Header()
+	// Before anything can fail: clients find the version to speak in the head of /_ping, whatever its status is.
 	h.Set("Api-Version", MaxVersion)
 	h.Set("Docker-Experimental", "false")
 	h.Set("Ostype", runtime.GOOS)
@@ -122,8 +125,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
+	// A copy: handlers must not change the request that they are given (net/http.Handler), which the caller looks at
+	// again.
 	inner := r.Clone(context.WithValue(r.Context(), versionKey{}, v))
 	inner.URL.Path, inner.URL.RawPath = path, ""
+	// What the mux would answer itself, in plain text or with a redirect to a tidier path, is an error in JSON here:
+	// clients show its message.
 	if _, pattern := s.mux.Handler(inner); pattern == "" || strings.Contains(path, "//") {
 		writeError(w, &statusError{http.StatusNotFound, "page not found"})
 		return
@@ -154,6 +161,7 @@ func (s *Server) add(pattern string, limit int64, do handler) {
 		}
 		out := &answer{ResponseWriter: w}
 		q := &request{s: s, w: out, version: v}
+		// A warning belongs to the request that caused it: it goes into that answer's Warnings.
 		q.Request = r.WithContext(engine.Observe(r.Context(), engine.Observer{Warn: func(text string) { q.warned = append(q.warned, text) }}))
 		err := do(q)
 		switch {

@@ -33,6 +33,7 @@ func (q *request) archive() error {
 	if path == "" {
 		return invalid("bad parameter: missing required query parameter: path")
 	}
+	// Looked at before the archive is: the header goes ahead of its first byte, and what isn't there is a 404.
 	st, err := q.s.engine.StatPath(q.Context(), q.id(), path)
 	if err != nil {
 		return err
@@ -85,11 +86,14 @@ func decompressed(body io.Reader) (io.Reader, error) {
 	case bytes.HasPrefix(head, []byte("BZh")):
 		return bzip2.NewReader(r), nil
 	case bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}):
+		// In the request's own goroutine, and with a bound: a frame may ask for a window of any size (RFC 8878,
+		// 3.1.1.1.2), --long=27 of zstd(1) for this.
 		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(128<<20))
 		if err != nil {
 			return nil, invalid("the archive can't be read: %v", err)
 		}
 		return z, nil
+	// Docker starts the host's xz for these.
 	case bytes.HasPrefix(head, []byte{0xfd, '7', 'z', 'X'}):
 		return nil, notImplemented("archives compressed with xz can't be read: use gzip, bzip2 or zstd")
 	}

@@ -99,6 +99,7 @@ func (a *attached) add(id string, s *engine.Session) (remove func()) {
 func (a *attached) session(id string) *engine.Session {
 	a.Lock()
 	defer a.Unlock()
+	// Any will do: the size is the terminal's, of which a container has one.
 	if list := a.sessions[id]; len(list) > 0 {
 		return list[0]
 	}
@@ -127,6 +128,8 @@ func (q *request) attach() error {
 	m := &mux{w: conn, raw: v.Config.Tty}
 	c.keys = keys
 	err = q.follow(v, c, conn, part{m, 1}, part{m, 2}, conn.hungUp)
+	// A status can't be sent any more; a frame of stream 3 is what Docker's clients print as an error of the server. A raw
+	// stream has no frames.
 	if err != nil && !errors.Is(err, engine.ErrDetached) && !errors.Is(err, engine.ErrOutputClosed) && !m.raw {
 		io.WriteString(part{m, 3}, message(err)+"\n")
 	}
@@ -151,6 +154,7 @@ func (q *request) queue(v *docker.Container) (c *client, leave func(), err error
 		leave()
 		return nil, nil, err
 	}
+	// If it can't leave, whoever started the container has taken it, and serves it from there.
 	if now.State.Running && q.s.attached.leave(v.ID, c) {
 		v.State = now.State
 	}
@@ -187,6 +191,7 @@ func (q *request) follow(
 	if q.bool("stdout") {
 		wantOut = stdout
 	}
+	// A terminal has one output: what a program writes to standard error comes as standard output.
 	if q.bool("stderr") && !v.Config.Tty {
 		wantErr = stderr
 	}
@@ -209,8 +214,10 @@ func (q *request) follow(
 			c.stdin = &unending{source, c.done}
 		}
 	} else {
+		// Read although nobody wants it: the end of what a client sends is where looking for its hang-up begins (below).
 		go io.Copy(io.Discard, source)
 	}
+	// The end of input alone isn't the client's: that of `echo x | docker run -i` still waits for the output.
 	go func() {
 		select {
 		case <-source.ended:
@@ -220,6 +227,7 @@ func (q *request) follow(
 		hungUp(c.done)
 		close(c.gone)
 	}()
+	// Whoever starts the container waits for this: see run.
 	c.open()
 	if !v.State.Running && !q.waitForStart(ctx, v.ID, c) {
 		return nil
@@ -233,6 +241,7 @@ func (q *request) follow(
 	}
 	defer s.Close()
 	defer q.s.attached.add(v.ID, s)()
+	// Wait sleeps for as long as the container is silent: only this wakes it when the client has gone.
 	go func() {
 		select {
 		case <-c.gone:
@@ -247,6 +256,7 @@ func (q *request) follow(
 // waitForStart waits until whoever starts the container has served a client to the end, or it is gone. True: the container was started
 // otherwise, by a command, and the client is to follow it.
 func (q *request) waitForStart(ctx context.Context, id string, c *client) bool {
+	// A start by the command line doesn't come through this server, and nobody tells it.
 	look := time.NewTicker(time.Second)
 	defer look.Stop()
 	for {
@@ -345,10 +355,12 @@ func (s *Server) run(ctx context.Context, v *docker.Container) error {
 	o.ConsoleSize = [2]uint16{uint16(v.HostConfig.ConsoleSize[0]), uint16(v.HostConfig.ConsoleSize[1])}
 	var out, errOut fan
 	for _, c := range clients {
+		// It may still be on its way through follow, where its streams are set.
 		<-c.ready
 		o.Attach = true
 		out.add(c, c.stdout)
 		errOut.add(c, c.stderr)
+		// A container has one standard input: the first client that brings one gives it.
 		if c.stdin != nil && !o.Interactive {
 			o.Interactive, o.Stdin, o.DetachKeys = true, c.stdin, c.keys
 		}
@@ -370,6 +382,8 @@ func (s *Server) run(ctx context.Context, v *docker.Container) error {
 		session.Close()
 		return nil
 	}
+	// The request is over long before the container: a server that is idle otherwise must not end while it passes streams
+	// on.
 	s.busy.Add(1)
 	remove := s.attached.add(v.ID, session)
 	go func() {
@@ -450,6 +464,8 @@ func (q *request) resize() error {
 	if s := q.s.attached.session(v.ID); s != nil {
 		return s.Resize(rows, cols)
 	}
+	// Started by a command, and nobody is attached through this server: a session without streams can change the size,
+	// too.
 	s, err := q.s.engine.Attach(q.Context(), v.ID, engine.AttachOptions{})
 	if err != nil {
 		return err

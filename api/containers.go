@@ -37,6 +37,7 @@ func (q *request) list() error {
 	if p := q.s.policy; p != nil {
 		out = slices.DeleteFunc(out, func(c docker.Summary) bool { return c.HostConfig.Annotations[policy.Annotation] != p.Name })
 	}
+	// [] and not null, as clients of Docker's know it.
 	if out == nil {
 		out = []docker.Summary{}
 	}
@@ -52,6 +53,7 @@ func (q *request) inspect() error {
 	if q.bool("size") {
 		q.s.engine.InspectSize(q.Context(), v)
 	}
+	// The engine doesn't know them: they are this server's.
 	v.ExecIDs = q.s.execs.of(v.ID)
 	return q.json(q.version.container(v))
 }
@@ -90,6 +92,7 @@ func (q *request) changes() error {
 
 // export answers GET /containers/{id}/export.
 func (q *request) export() error {
+	// With the archive's first byte its status is sent: that there is no such container must be found out before.
 	if _, err := q.s.engine.Inspect(q.Context(), q.id()); err != nil {
 		return err
 	}
@@ -151,6 +154,7 @@ func (q *request) update() error {
 	if name := body.RestartPolicy.Name; name != "" {
 		text(&w, "restart", &w.Restart, restartWords(body.RestartPolicy))
 	}
+	// The words are read by what reads a container's creation, which knows more flags than can be changed afterwards.
 	allowed := map[string]bool{}
 	for _, f := range containers.UpdateFlags() {
 		allowed[f] = true
@@ -161,6 +165,7 @@ func (q *request) update() error {
 		}
 	}
 	u, err := q.s.engine.Update(q.Context(), q.id(), w)
+	// When the new limits are known, and before anything of them is written.
 	if p := q.s.policy; err == nil && p != nil && u.Limited {
 		if why := p.JudgeUpdate(u.Limits()); len(why) > 0 {
 			return q.forbid(why...)

@@ -113,6 +113,7 @@ func (q *request) createOptions(r *createRequest) (*engine.CreateOptions, error)
 			config.Entrypoint = []string{}
 		}
 	}
+	// A health check of zeros says nothing, and leaves the image's.
 	if h := r.Healthcheck; h != nil && len(h.Test)+int(h.Interval+h.Timeout+h.StartPeriod+h.StartInterval)+h.Retries != 0 {
 		config.Health = container.Health{
 			Test: h.Test, Interval: h.Interval, Timeout: h.Timeout, StartPeriod: h.StartPeriod, StartInterval: h.StartInterval, Retries: h.Retries,
@@ -125,6 +126,7 @@ func (q *request) createOptions(r *createRequest) (*engine.CreateOptions, error)
 func refused(r *createRequest) error {
 	h := r.HostConfig
 	switch {
+	// Its own, and the names that Docker has for its default one, which clients repeat.
 	case h.Runtime != "" && h.Runtime != docker.Runtime && h.Runtime != "runc" && h.Runtime != "io.containerd.runc.v2":
 		return invalid("unknown or invalid runtime name: %s", h.Runtime)
 	case h.Isolation != "" && h.Isolation != moby.IsolationDefault:
@@ -243,11 +245,13 @@ func (r *createRequest) process(w *container.Words) {
 	}
 	text(w, "cidfile", &w.CIDFile, h.ContainerIDFile)
 	text(w, "log-driver", &w.LogDriver, h.LogConfig.Type)
+	// Options without a driver are for the default one.
 	if h.LogConfig.Type == "" && len(h.LogConfig.Config) > 0 {
 		w.LogDriver = container.JSONFile
 	}
 	list(w, "log-opt", &w.LogOpt, pairs(h.LogConfig.Config))
 	text(w, "restart", &w.Restart, restartWords(h.RestartPolicy))
+	// A terminal's size has 16 bits (TIOCSWINSZ, ioctl_tty(2)).
 	w.ConsoleSize = [2]uint16{uint16(min(h.ConsoleSize[0], 65535)), uint16(min(h.ConsoleSize[1], 65535))}
 }
 
@@ -356,6 +360,7 @@ func resources(w *container.Words, h *moby.Resources) error {
 		w.PidsLimit = h.PidsLimit
 		set(w, "pids-limit", strconv.FormatInt(*h.PidsLimit, 10))
 	}
+	// Docker's command line sends -1 if the flag wasn't given.
 	if h.MemorySwappiness != nil && *h.MemorySwappiness != -1 {
 		w.MemorySwappiness = h.MemorySwappiness
 		set(w, "memory-swappiness", strconv.FormatInt(*h.MemorySwappiness, 10))

@@ -44,6 +44,7 @@ func status(err error) int {
 		}
 		return false
 	}
+	// In this order: our own words have their status, and a failed start wraps a reason whose kind would say less.
 	switch {
 	case errors.As(err, &own):
 		return own.code
@@ -86,6 +87,7 @@ func message(err error) string {
 func writeError(w http.ResponseWriter, err error) {
 	code := status(err)
 	h := w.Header()
+	// It may have been set for the answer that isn't to come.
 	h.Del("Content-Length")
 	h.Set("Content-Type", "application/json")
 	w.WriteHeader(code)

@@ -113,6 +113,7 @@ func (q *request) getEvents() error {
 	if !since.IsZero() && !until.IsZero() && until.Before(since) {
 		return invalid("`since` time (%s) cannot be after `until` time (%s)", q.query("since"), q.query("until"))
 	}
+	// Before the journal is read: what happens meanwhile waits in the queue.
 	f, leave := q.s.events.follow()
 	defer leave()
 	media := "application/json"
@@ -145,6 +146,7 @@ func (q *request) getEvents() error {
 	for {
 		select {
 		case e := <-f.queue:
+			// The journal has told it already.
 			if e.TimeNano <= last {
 				continue
 			}
@@ -238,6 +240,7 @@ func (s *Server) waitFor(ctx context.Context, f *follower, v *docker.Container, 
 			if err != nil {
 				continue
 			}
+			// Or it was started again, and has ended, between two looks.
 			if !now.State.Running && (v.State.Running || now.State.StartedAt != seen) {
 				code = now.State.ExitCode
 				if condition != engine.WaitRemoved {

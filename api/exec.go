@@ -49,6 +49,7 @@ func (x *execs) add(e *execution) error {
 	if x.all == nil {
 		x.all = map[string]*execution{}
 	}
+	// Swept here, with no timer: it is only here that the table grows.
 	for id, old := range x.all {
 		if old.over() {
 			delete(x.all, id)
@@ -86,6 +87,7 @@ func (x *execs) of(container string) []string {
 	var ids []string
 	for id, e := range x.all {
 		if e.container == container {
+			// The table's lock before an instance's, everywhere.
 			e.Lock()
 			if e.finished.IsZero() {
 				ids = append(ids, id)
@@ -166,10 +168,12 @@ func (q *request) execStart() error {
 		e.Unlock()
 		return &statusError{http.StatusConflict, "exec command " + e.id + " is already running or has run"}
 	}
+	// Before it is started, and under the lock: of two clients that start it at once one gets the conflict.
 	e.started = true
 	o := engine.ExecOptions{
 		Command: r.Cmd, TTY: r.Tty, Privileged: r.Privileged, User: r.User, Workdir: r.WorkingDir, Env: r.Env, Detach: body.Detach,
 	}
+	// The start's size counts more than the creation's, and a resize that came in between more than both.
 	for _, size := range []*[2]uint{r.ConsoleSize, body.ConsoleSize} {
 		if size != nil {
 			o.ConsoleSize = [2]uint16{uint16(size[0]), uint16(size[1])}
@@ -227,8 +231,10 @@ func (q *request) execDetached(e *execution, o engine.ExecOptions) error {
 
 func (q *request) execAttached(e *execution, o engine.ExecOptions) error {
 	r := &e.request
+	// Taken before the command starts: its first output needs somewhere to go.
 	conn, err := q.take(q.mediaOf(r.Tty))
 	if err != nil {
+		// Or it would be waited for for ever, and the server would never be idle.
 		e.failed(err)
 		return err
 	}
@@ -256,6 +262,7 @@ func (q *request) execAttached(e *execution, o engine.ExecOptions) error {
 		io.WriteString(orDiscard(o.Stdout), message(e.failed(err))+"\r\n")
 		return err
 	}
+	// Both under one lock: a resize that comes now finds the session, and one that came before has left its size here.
 	e.Lock()
 	e.session = session
 	rows, cols := e.rows, e.cols

@@ -83,6 +83,7 @@ func (s *Server) guarded(pattern string, do handler) handler {
 		case strings.HasPrefix(path, "/containers/{id}"):
 			v, err := s.engine.Inspect(q.Context(), q.PathValue("id"))
 			if err == nil && v.HostConfig.Annotations[policy.Annotation] != s.policy.Name {
+				// As if it weren't there: a 403 would tell which names and IDs exist.
 				err = &statusError{http.StatusNotFound, "No such container: " + q.PathValue("id")}
 			}
 			if err != nil {
@@ -91,6 +92,7 @@ func (s *Server) guarded(pattern string, do handler) handler {
 			q.SetPathValue("id", v.ID)
 		case strings.HasPrefix(path, "/networks/{id}"):
 			n, err := s.engine.NetworkInspect(q.Context(), q.PathValue("id"))
+			// One that the policy names may be used, and not be removed: others are in it.
 			if err == nil && (!s.seesNetwork(n) || q.Method == http.MethodDelete && n.Labels[policy.Label] != s.policy.Name) {
 				err = &statusError{http.StatusNotFound, "network " + q.PathValue("id") + " not found"}
 			}
@@ -159,6 +161,7 @@ func (s *Server) seesEvent(ctx context.Context, e *event.Event) bool {
 func (s *Server) ownVolume(ctx context.Context, name string) bool {
 	v, err := s.engine.Volume(ctx, name)
 	if errors.Is(err, engine.ErrNotFound) {
+		// Not there yet: whoever may make containers makes the volumes that they name.
 		return s.policy.Allows(policy.Volumes) || s.policy.Allows(policy.Containers)
 	}
 	return err == nil && v.Labels[policy.Label] == s.policy.Name

@@ -76,9 +76,12 @@ func (q *request) take(mediaType string) (*taken, error) {
 	if err != nil {
 		return nil, fmt.Errorf("take the connection over: %w", err)
 	}
+	// The head below isn't written through the answer, which could take an error from here on for one that has no head
+	// yet.
 	if a, ok := q.w.(*answer); ok {
 		a.begun = true
 	}
+	// Those of HTTP's header and body are over: a stream may be silent for days.
 	conn.SetDeadline(time.Time{})
 	head := "HTTP/1.1 200 OK\r\nContent-Type: " + mediaType + "\r\n\r\n"
 	if q.Header.Get("Upgrade") != "" {
@@ -132,6 +135,7 @@ func closed(conn net.Conn) bool {
 	}
 	hup := false
 	err = raw.Control(func(fd uintptr) {
+		// POLLHUP and POLLERR are told without being asked for (poll(2)).
 		fds := []unix.PollFd{{Fd: int32(fd)}}
 		n, err := unix.Poll(fds, 0)
 		hup = err == nil && n > 0 && fds[0].Revents&(unix.POLLHUP|unix.POLLERR) != 0

@@ -56,6 +56,8 @@ func (q *request) images() error {
 		}
 	}
 	var users map[string]int64
+	// Since 1.51 without being asked for (moby/api, docs/CHANGELOG.md). Before, -1 says that nobody has counted, which
+	// saves reading all containers.
 	if q.version >= 51 {
 		if users, err = q.s.imageUsers(q.Context()); err != nil {
 			return err
@@ -247,6 +249,7 @@ func (q *request) registryAuth() (*image.Auth, error) {
 	if text == "" {
 		return &image.Auth{}, nil
 	}
+	// Clients differ: the alphabet of URLs, with padding or without, or the common one.
 	raw, err := base64.URLEncoding.DecodeString(text)
 	if err != nil {
 		raw, err = base64.RawURLEncoding.DecodeString(text)
@@ -261,6 +264,7 @@ func (q *request) registryAuth() (*image.Auth, error) {
 	if err != nil {
 		return nil, invalid("invalid %s header: %v", registry.AuthHeader, err)
 	}
+	// The form of ~/.docker/config.json.
 	if a.Username == "" && a.Auth != "" {
 		if both, err := base64.StdEncoding.DecodeString(a.Auth); err == nil {
 			a.Username, a.Password, _ = strings.Cut(string(both), ":")
@@ -320,6 +324,7 @@ func (q *request) push(name string) error {
 		return err
 	}
 	names := []string{full}
+	// A name without a tag means all of its tags: Docker's command line always sends one, unless --all-tags is given.
 	if ref, err := image.ParseRef(name); err == nil && q.query("tag") == "" && ref.Tag == "latest" && !strings.HasSuffix(name, ":latest") {
 		if names, err = q.s.engine.Images().PushTags(name); err != nil {
 			return err
@@ -387,11 +392,13 @@ func (q *request) load() error {
 	if err != nil {
 		return err
 	}
+	// Load wants a file: an archive may need to be read twice, and a pipe is kept on disk by it.
 	r, w, err := os.Pipe()
 	if err != nil {
 		return err
 	}
 	defer r.Close()
+	// It ends when Load has closed the reading end, or with the request's body.
 	go func() {
 		io.Copy(w, q.Body)
 		w.Close()

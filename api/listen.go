@@ -57,12 +57,15 @@ func (s *Server) Serve(ctx context.Context, o ListenOptions) error {
 			l.Close()
 		}
 	}()
+	// One bound for all listeners: what it saves is descriptors, which are the process's.
 	conns := &connections{}
 	servers := make([]*http.Server, len(all))
 	failed := make(chan error, len(all))
 	for i, l := range all {
 		servers[i] = &http.Server{
 			Handler: s.guard(l.tcp), ReadHeaderTimeout: headerTime, IdleTimeout: keepAlive, MaxHeaderBytes: maxHeader,
+			// So that requests without an end of their own (events, logs that are followed) end with the server: Shutdown
+			// waits for them.
 			BaseContext: func(net.Listener) context.Context { return ctx },
 		}
 		go func() { failed <- servers[i].Serve(conns.limit(l.Listener)) }()
@@ -93,6 +96,8 @@ func (s *Server) Serve(ctx context.Context, o ListenOptions) error {
 	grace, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	for _, server := range servers {
+		// Connections that were taken over are not among those that it waits for (net/http.Server.Shutdown): they end with
+		// the process.
 		if server.Shutdown(grace) != nil {
 			server.Close()
 		}
@@ -165,6 +170,7 @@ func listenUnix(path, group string) (*listener, error) {
 		if st.Mode()&os.ModeSocket == 0 {
 			return nil, fmt.Errorf("%s is there, and no socket", path)
 		}
+		// A name at which nobody listens is left by a server that was killed: the new socket is renamed over it.
 		if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
 			c.Close()
 			return nil, fmt.Errorf("%s: another server listens there", path)
@@ -182,11 +188,13 @@ func listenUnix(path, group string) (*listener, error) {
 	}
 	// It gets its name when it has its mode: in between nobody can connect who may not.
 	hidden := fmt.Sprintf("%s.%d", path, os.Getpid())
+	// Of one that was killed at this point, and had our number.
 	os.Remove(hidden)
 	l, err := net.Listen("unix", hidden)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	}
+	// Go would remove the name that it knows, which is not the one that the socket gets.
 	l.(*net.UnixListener).SetUnlinkOnClose(false)
 	err = os.Chmod(hidden, 0o660)
 	if err == nil && gid >= 0 {
@@ -244,6 +252,7 @@ func inherited(secure *tls.Config) ([]*listener, error) {
 		if err != nil {
 			return out, fmt.Errorf("descriptor %d: %w", fd, err)
 		}
+		// Its name is systemd's, which listens there for the next server.
 		if u, ok := l.(*net.UnixListener); ok {
 			u.SetUnlinkOnClose(false)
 			out = append(out, &listener{Listener: l, name: "unix://" + l.Addr().String()})
@@ -297,6 +306,7 @@ func (s *Server) guard(tcp bool) http.Handler {
 		return s
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// Only browsers send these two. With TLS a client has checked the name itself, against the certificate.
 		switch {
 		case r.Header.Get("Origin") != "" || r.Header.Get("Sec-Fetch-Site") != "":
 			writeError(w, &statusError{http.StatusForbidden, "requests of a browser's page are refused"})

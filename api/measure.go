@@ -30,6 +30,7 @@ func (q *request) measure(v *docker.Container, stream bool) error {
 		if !stream && (!first || !running) {
 			return nil
 		}
+		// The counters of the next run begin at zero: what was read of the last one is no beginning for them.
 		before = nil
 		if running {
 			before = now

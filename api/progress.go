@@ -77,6 +77,8 @@ func (p *progress) event(e image.Event) {
 	case image.Pulling:
 		p.Lock()
 		defer p.Unlock()
+		// Held until there is more to say: a name that the registry doesn't know is then a 404, and not a stream that
+		// begins well.
 		p.held = &step{Status: "Pulling from " + e.Name, ID: e.Tag}
 		return
 	case image.Pushing:

@@ -81,6 +81,7 @@ func (q *request) filters() ([]string, error) {
 	}
 	sets := map[string]map[string]bool{}
 	if json.Unmarshal([]byte(text), &sets) != nil {
+		// A failed Unmarshal leaves what it had read before it failed.
 		clear(sets)
 		lists := map[string][]string{}
 		if err := json.Unmarshal([]byte(text), &lists); err != nil {

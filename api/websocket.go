@@ -26,6 +26,7 @@ func (q *request) attachSocket() error {
 	}
 	defer leave()
 	c.keys = keys
+	// The handshake writes its own head to the connection.
 	if a, ok := q.w.(*answer); ok {
 		a.begun = true
 	}
