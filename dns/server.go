@@ -145,6 +145,7 @@ func (s *Server) connections(f *os.File) {
 	for {
 		var fd int
 		var err error
+		// Taken before a connection is accepted: what is too much waits in the kernel's backlog, and costs nothing here.
 		slots <- struct{}{}
 		if raw.Read(func(listener uintptr) bool {
 			fd, _, err = unix.Accept4(int(listener), unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
@@ -168,6 +169,8 @@ func (s *Server) connections(f *os.File) {
 func (s *Server) connection(f *os.File) {
 	defer f.Close()
 	for {
+		// Anew for each question: a client may ask many over one connection (RFC 7766, 6.2.1), but not hold a slot for
+		// ever.
 		f.SetDeadline(time.Now().Add(idle))
 		query, err := readFrame(f)
 		if err != nil {
@@ -264,6 +267,7 @@ func (h *health) ask(servers []netip.AddrPort, query []byte, stream bool) []byte
 			exchange = exchangeStream
 		}
 		reply, err := exchange(server, query, until)
+		// It has answered, if with an error: that is a server that is there.
 		h.set(server, err == nil)
 		if err != nil {
 			continue
@@ -338,6 +342,8 @@ func exchangeDatagram(server netip.AddrPort, query []byte, until time.Time) ([]b
 		return nil, err
 	}
 	buf := make([]byte, largest)
+	// Each question has its own socket: what comes here and doesn't answer it is forged or damaged, and the right answer
+	// may still come.
 	for {
 		n, err := f.Read(buf)
 		if err != nil {

@@ -37,6 +37,8 @@ func (r *refusals) no(format string, a ...any) { *r = append(*r, fmt.Sprintf(for
 // filled in.
 func (p *Policy) Judge(a Ask) []string {
 	var r refusals
+	// A copy, of which all that was judged is set to zero below: what is left then is a field that this code has never
+	// heard of.
 	rest := *a.Config
 	if !p.AllowsImage(append([]string{a.Config.Image}, a.Images...)...) {
 		r.no("image %s: allowed are %s", a.Config.Image, list(p.Images))
@@ -58,6 +60,8 @@ func (p *Policy) Judge(a Ask) []string {
 	rest.Namespaces, rest.Sysctls, rest.Groups, rest.Annotations, rest.CIDFile = container.Namespaces{}, nil, nil, nil, ""
 	rest.Log, rest.Rootfs, rest.Mounts, rest.VolumesFrom, rest.VolumeDriver = container.Log{}, nil, nil, nil, ""
 	rest.Endpoints, rest.Ports, rest.PublishAll, rest.Limits = nil, nil, false, container.Limits{}
+	// By its names in JSON, so that a field that is added to a container is refused by old policies until somebody has
+	// thought about it.
 	for _, field := range left(rest) {
 		r.no("%s: policies of this version don't know it", field)
 	}
@@ -118,6 +122,7 @@ func (p *Policy) privileges(c *container.Config, r *refusals) {
 		mode container.Mode
 	}{{"pid", n.PID}, {"ipc", n.IPC}, {"uts", n.UTS}, {"cgroupns", n.Cgroup}} {
 		switch m.mode {
+		// New ones, or the container's own: --ipc shareable opens a namespace to containers that are themselves judged.
 		case "", "private", "none", "shareable":
 		default:
 			r.no("--%s %s: namespaces of the host and of other containers are not allowed", m.flag, m.mode)
@@ -193,6 +198,7 @@ func (p *Policy) bind(a *Ask, m container.Mount, r *refusals) {
 	case real.Path == "":
 		r.no("%s: there is no %s on the host", asked(m), m.Source)
 		return
+	// The link could be turned between now and the mount: what was judged is mounted by its real path (api.permit).
 	case real.Path != m.Source:
 		r.no("%s: %s leads to %s by symbolic links: give that path itself", asked(m), m.Source, real.Path)
 		return
@@ -200,6 +206,7 @@ func (p *Policy) bind(a *Ask, m container.Mount, r *refusals) {
 		r.no("%s: it is neither a directory nor a regular file: sockets and devices are not allowed", asked(m))
 		return
 	}
+	// What is mounted inside would appear on the host, or the other way round (mount_namespaces(7)).
 	if prop := m.PropagationWord(); prop != "private" && prop != "rprivate" {
 		r.no("%s: propagation %s reaches the host", asked(m), prop)
 	}
@@ -226,6 +233,7 @@ func (p *Policy) bind(a *Ask, m container.Mount, r *refusals) {
 		r.no("%s: the host's %s: allowed are %s", asked(m), m.Source, list(may))
 	case !m.ReadOnly && (whole == nil || !whole.Write):
 		r.no("%s: the host's %s may be read only: add ro", asked(m), m.Source)
+	// MOUNT_ATTR_RDONLY without AT_RECURSIVE is of the one mount alone (mount_setattr(2)).
 	case m.ReadOnly && m.Recursive == container.RecursiveWritable && (whole == nil || !whole.Write):
 		r.no("%s: what is mounted below %s would be writable", asked(m), m.Source)
 	}
@@ -247,6 +255,7 @@ func (p *Policy) networks(a *Ask, r *refusals) {
 		}
 	}
 	for _, port := range c.Ports {
+		// A port without an address is published on all of them, as with Docker.
 		host := "0.0.0.0"
 		if port.HostIP.IsValid() {
 			host = port.HostIP.Unmap().String()
@@ -275,11 +284,14 @@ func (p *Policy) limits(c *container.Config, r *refusals) {
 	if l.CPURTPeriod != 0 || l.CPURTRuntime != 0 {
 		r.no("--cpu-rt-runtime: realtime is not allowed")
 	}
+	// Others count what a user of the host has in all (nproc, sigpending, msgqueue), or let it lock memory and get
+	// priority (getrlimit(2)).
 	for _, u := range l.Ulimits {
 		if u.Name != "nofile" && u.Name != "core" {
 			r.no("--ulimit %s: allowed are nofile and core", u.Name)
 		}
 	}
+	// Before they are filled in: what was asked for is judged, not what is given.
 	p.Most(l, r.no)
 	if most.Memory > 0 && l.Memory == 0 {
 		l.Memory = most.Memory
@@ -300,6 +312,7 @@ func (p *Policy) Most(l *container.Limits, no func(format string, a ...any)) {
 		if l.Memory > most.Memory || l.Memory < 0 {
 			no("--memory %d: the most is %d", l.Memory, most.Memory)
 		}
+		// The sum of memory and swap: twice the memory is what Docker gives when nothing is said.
 		if l.MemorySwap < 0 || l.MemorySwap > 2*most.Memory {
 			no("--memory-swap %d: the most is %d", l.MemorySwap, 2*most.Memory)
 		}
@@ -308,6 +321,7 @@ func (p *Policy) Most(l *container.Limits, no func(format string, a ...any)) {
 		if float64(l.NanoCPUs) > most.CPUs*1e9 {
 			no("--cpus %g: the most is %g", float64(l.NanoCPUs)/1e9, most.CPUs)
 		}
+		// With a quota over a period of its own the number could mean anything: one way to say it is enough.
 		if l.CPUQuota != 0 || l.CPUPeriod != 0 {
 			no("--cpu-quota, --cpu-period: give --cpus, at most %g", most.CPUs)
 		}

@@ -73,6 +73,7 @@ type Limits struct {
 // Parse reads a policy, and says what in it means nothing.
 func Parse(data []byte) (*Policy, error) {
 	dec := json.NewDecoder(bytes.NewReader(data))
+	// A field that is misspelled would be one that isn't there: a policy says no to what it doesn't understand.
 	dec.DisallowUnknownFields()
 	var p Policy
 	if err := dec.Decode(&p); err != nil {
@@ -93,12 +94,14 @@ func Parse(data []byte) (*Policy, error) {
 		}
 	}
 	for _, f := range p.Paths {
+		// Compared by text with what a request names: .. would lead out of what was meant.
 		if !path.IsAbs(f.Path) || path.Clean(f.Path) != f.Path || f.Path == "/" {
 			return nil, fmt.Errorf("policy: path %q: want an absolute one without . and .., and not /", f.Path)
 		}
 	}
 	for _, f := range p.Paths {
 		for _, own := range []string{"/run", "/var", "/proc", "/sys", "/dev", "/boot", "/etc"} {
+			// Files below /etc or /run may be given away one by one; of the kernel's file systems, nothing.
 			if f.Path == own || (own == "/proc" || own == "/sys" || own == "/dev") && strings.HasPrefix(f.Path, own+"/") {
 				return nil, fmt.Errorf("policy: path %s: sockets of engines, or the kernel itself, would be given away with it", f.Path)
 			}
@@ -127,6 +130,7 @@ func (p *Policy) Allows(kind string) bool { return slices.Contains(p.Requests, k
 func (p *Policy) AllowsImage(names ...string) bool {
 	for _, name := range names {
 		for _, pattern := range p.Images {
+			// Without a tag it is latest: so is the pattern's. A digest has none.
 			if matches(pattern, name) || !strings.Contains(name, "@") && matches(pattern, strings.TrimSuffix(name, ":latest")) {
 				return true
 			}

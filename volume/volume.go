@@ -130,6 +130,7 @@ func (s Store) Get(name string) (*Volume, error) {
 		return nil, fmt.Errorf("volume %s was %w glassbox (version %d, this one reads up to %d): use that one", name, errNewer, v.Version,
 			version)
 	}
+	// A directory that was copied under another name would be two volumes with one identity.
 	if v.Name != name {
 		return nil, fmt.Errorf("%s says that it is volume %.60q: it is not this one's", filepath.Join(s.Path(name), configFile), v.Name)
 	}
@@ -211,6 +212,7 @@ func (s Store) Create(v Volume) (*Volume, bool, error) {
 
 // create makes a volume while the lock is held.
 func (s Store) create(v Volume) (*Volume, bool, error) {
+	// Whatever kind of error: one that can't be read is not one to be made anew over its files.
 	if old, err := s.Get(v.Name); !errors.Is(err, ErrNotFound) {
 		return old, false, err
 	}
@@ -221,11 +223,13 @@ func (s Store) create(v Volume) (*Volume, bool, error) {
 	if v.Driver == "" {
 		v.Driver = Local
 	}
+	// Under a name that no volume can have (CheckName), and moved when it is whole: nobody ever sees half of one.
 	tmp := filepath.Join(s.Dir, ".new")
 	if err := s.build(tmp, v); err != nil {
 		remove.All(tmp)
 		return nil, false, err
 	}
+	// Not over what is there: by rename(2) an empty directory would be replaced.
 	if err := unix.Renameat2(unix.AT_FDCWD, tmp, unix.AT_FDCWD, s.Path(v.Name), unix.RENAME_NOREPLACE); err != nil {
 		remove.All(tmp)
 		if err == unix.EEXIST {
@@ -233,6 +237,7 @@ func (s Store) create(v Volume) (*Volume, bool, error) {
 		}
 		return nil, false, err
 	}
+	// An anonymous one is synced later, by Keep.
 	if !v.Anonymous() {
 		if err := state.Sync(s.Dir); err != nil {
 			return nil, false, err
@@ -297,9 +302,11 @@ func (s Store) Settle() error {
 			continue
 		}
 		st, err := os.Lstat(filepath.Join(s.Path(e.Name()), configFile))
+		// What a file system may leave of a file that was never synced: its name, and no bytes.
 		if err == nil && st.Size() > 0 || err != nil && !errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
+		// Files in it are somebody's, whatever happened to the description.
 		if files, err := os.ReadDir(s.Data(e.Name())); len(files) > 0 || err != nil && !errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -333,6 +340,7 @@ func (s Store) Use(container string, wants []Want) (made []*Volume, err error) {
 		if _, err := s.Get(w.Name); w.Exists && err != nil {
 			return made, err
 		}
+		// Under the same lock as the note: nobody removes it in between as one that has no user.
 		v, isNew, err := s.create(w.Volume)
 		if err != nil {
 			return made, err
@@ -354,6 +362,7 @@ func (s Store) note(name, container string) error {
 	if err != nil {
 		return err
 	}
+	// Here, where the directory is open anyway: a container that is removed then doesn't have to touch its volumes.
 	for _, e := range entries {
 		if !s.there(e.Name()) {
 			os.Remove(filepath.Join(dir, e.Name()))
@@ -400,6 +409,7 @@ func (s Store) Remove(name string, except ...string) error {
 	}
 	gone, err := s.hide(name, except)
 	if err == nil {
+		// What killed processes left, while the lock is held anyway; its own goes below, when others needn't wait for it.
 		err = s.sweep(gone)
 	}
 	unlock()
@@ -423,9 +433,11 @@ func (s Store) hide(name string, except []string) (gone string, err error) {
 	if len(users) > 0 {
 		return "", fmt.Errorf("remove %s: %w - [%s]", name, ErrInUse, strings.Join(users, ", "))
 	}
+	// EINVAL: nothing is mounted there (umount(2)), the usual case.
 	if err := unix.Unmount(s.Data(name), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && err != unix.EINVAL && err != unix.ENOENT {
 		return "", &os.PathError{Op: "unmount", Path: s.Data(name), Err: err} // a file system whose last user was killed
 	}
+	// Shortened, for a name has 255 bytes, and the time is added to it.
 	gone = filepath.Join(s.Dir, ".gone-"+name[:min(len(name), 200)]+fmt.Sprintf("-%d", time.Now().UnixNano()))
 	return gone, os.Rename(s.Path(name), gone)
 }
@@ -458,6 +470,7 @@ func (s Store) sweep(but ...string) error {
 		if err != nil {
 			continue
 		}
+		// Locked: somebody else is removing it at this moment (finish).
 		if unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) == nil {
 			_ = remove.All(path) // what stays, the next command tries again
 		}
