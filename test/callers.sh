@@ -5,6 +5,7 @@ mkdir -p "$dir/src"
 # Kubernetes' module has a go.work that names directories which it doesn't have.
 export CGO_ENABLED=0 GOFLAGS=-mod=mod GOWORK=off
 flags=(-p "${JOBS:-1}" -trimpath -ldflags '-s -w')
+version=(-ldflags "-s -w -X k8s.io/component-base/version.gitVersion=v$kubernetes") # Kubernetes'
 
 # source_of MODULE@VERSION NAME - a copy of a module's files that can be changed.
 source_of() {
@@ -27,23 +28,41 @@ runc() {
 	(cd "$dir/src/runc" && CGO_ENABLED=1 go build "${flags[@]}" -tags seccomp -ldflags "-s -w -X main.version=${runc#v}" -o "$dir/" .)
 }
 
+# kubernetes_source - Kubernetes' files, changed so that they build by themselves.
+kubernetes_source() {
+	local module
+	[[ ! -d $dir/src/kubernetes ]] || return 0
+	source_of k8s.io/kubernetes@v$kubernetes kubernetes
+	# Its own modules lie beside it there, and on the proxy have versions of their own, but for the samples, which nothing needs.
+	for module in $(cd "$dir/src/kubernetes" && go mod edit -json | jq -r '.Replace[].Old.Path'); do
+		case $module in
+		*/sample-*) set -- -droprequire "$module" ;;
+		*) set -- -require "$module@v0.${kubernetes#1.}" ;;
+		esac
+		(cd "$dir/src/kubernetes" && go mod edit -dropreplace "$module" "$@")
+	done
+}
+
 # kubernetes PROGRAM...
 kubernetes() {
-	local program module
+	local program
 	for program; do
 		[[ ! -x $dir/$program ]] || continue
-		if [[ ! -d $dir/src/kubernetes ]]; then
-			source_of k8s.io/kubernetes@v$kubernetes kubernetes
-			# Its own modules lie beside it there, and on the proxy have versions of their own, but for the samples, which nothing needs.
-			for module in $(cd "$dir/src/kubernetes" && go mod edit -json | jq -r '.Replace[].Old.Path'); do
-				case $module in
-				*/sample-*) set -- -droprequire "$module" ;;
-				*) set -- -require "$module@v0.${kubernetes#1.}" ;;
-				esac
-				(cd "$dir/src/kubernetes" && go mod edit -dropreplace "$module" "$@")
-			done
-		fi
-		(cd "$dir/src/kubernetes" && go build "${flags[@]}" -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=v$kubernetes" \
-			-o "$dir/" "./cmd/$program")
+		kubernetes_source
+		(cd "$dir/src/kubernetes" && go build "${flags[@]}" "${version[@]}" -o "$dir/" "./cmd/$program")
 	done
+}
+
+# suite - Kubernetes' own specifications, what runs them, and programs of the images that they need.
+suite() {
+	if [[ ! -x $dir/e2e.test ]]; then
+		kubernetes_source
+		(
+			cd "$dir/src/kubernetes" &&
+				go build "${flags[@]}" -o "$dir/" ./test/images/agnhost github.com/onsi/ginkgo/v2/ginkgo &&
+				go build "${flags[@]}" -o "$dir/nnp" ./test/images/nonewprivs &&
+				go test -c "${flags[@]}" "${version[@]}" -o "$dir/e2e.test" ./test/e2e
+		)
+	fi
+	[[ -e $dir/suite.tar ]] || test/cluster/suite-images.sh "$dir"
 }

@@ -3,12 +3,14 @@
 # Kubernetes, containerd and runc from the Go module proxy (half an hour of two processors and 8 GB of disk the first time, Go's caches
 # among it, which are in DIR, too), takes etcd from Debian, starts them in a machine of the tests and runs TestCluster; or COMMAND in the
 # cluster, such as `kubectl get nodes`, or `sleep 10000` to look into it from another terminal. Without DIR nothing stays. As root, on Debian.
-# What they set of the kernel, the network and the cgroups stays in the machine. CASES=probes/volumes chooses (go test -run).
+# What they set of the kernel, the network and the cgroups stays in the machine. CASES=probes/volumes chooses (go test -run). SUITE=CLASS runs
+# Kubernetes' own specifications for nodes instead (NodeConformance: half an hour, besides ten minutes to build them) with that class, runc or
+# glassbox, as the default one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 test/setup.sh test
 test/setup.sh cluster
-make
+make build
 if [[ -n ${1:-} ]]; then
 	dir=$(realpath -m "$1")
 	shift
@@ -24,6 +26,7 @@ mkdir -p "$dir"
 	containerd
 	runc
 	kubernetes kube-apiserver kube-controller-manager kube-scheduler kubelet kubectl kube-proxy
+	[[ -z ${SUITE:-} ]] || suite
 )
 if [[ ! -x $dir/etcd ]]; then
 	mkdir -p "$dir/src/etcd"
@@ -43,4 +46,5 @@ if [[ ! -e $dir/pause.tar ]]; then
 	tar -C "$pause/oci" -cf "$dir/pause.tar" .
 fi
 rm -rf "$dir/src"
+[[ -z ${SUITE:-} ]] || set -- "$PWD/test/cluster/suite.sh"
 CLUSTER=$dir CLUSTER_COMMAND="$*" GLASSBOX_BIN=$PWD/bin go test -count=1 -timeout 0 -v ./test -run "^TestCluster\$${CASES:+/$CASES}"

@@ -75,6 +75,7 @@ func startCluster(t *testing.T, programs string) *cluster {
 		"PATH=" + programs + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + c.work, "TERM=xterm",
 		"CLUSTER=" + programs, "WORK=" + c.work, "GLASSBOX=" + runtimePath(), "RUNC=" + filepath.Join(programs, "runc"),
 		"KUBECONFIG=" + filepath.Join(c.work, "pki/admin.conf"), "CONTAINERD_ADDRESS=/run/c.sock",
+		"SUITE=" + os.Getenv("SUITE"),
 	}
 	if err := startRegistry(c.host, filepath.Join(c.work, "registry"), "http", c.env); err != nil {
 		t.Fatal(err)

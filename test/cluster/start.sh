@@ -74,7 +74,7 @@ version = 3
     bin_dirs = ["/usr/lib/cni"]
     conf_dir = "$conf/cni"
   [plugins."io.containerd.cri.v1.runtime".containerd]
-    default_runtime_name = "runc"
+    default_runtime_name = "${SUITE:-runc}"
     [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
       runtime_type = "io.containerd.runc.v2"
       [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
