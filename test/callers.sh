@@ -33,10 +33,10 @@ kubernetes_source() {
 	local module
 	[[ ! -d $dir/src/kubernetes ]] || return 0
 	source_of k8s.io/kubernetes@v$kubernetes kubernetes
-	# Its own modules lie beside it there, and on the proxy have versions of their own, but for the samples, which nothing needs.
+	# Its own modules lie beside it there, and on the proxy have versions of their own, but for two samples, which nothing needs.
 	for module in $(cd "$dir/src/kubernetes" && go mod edit -json | jq -r '.Replace[].Old.Path'); do
 		case $module in
-		*/sample-*) set -- -droprequire "$module" ;;
+		*/sample-cli-plugin | */sample-controller) set -- -droprequire "$module" ;;
 		*) set -- -require "$module@v0.${kubernetes#1.}" ;;
 		esac
 		(cd "$dir/src/kubernetes" && go mod edit -dropreplace "$module" "$@")

@@ -35,6 +35,7 @@ ready kept static-node
 again containerd 2
 until_ok 240 bash -c "ctr version 2>/dev/null"
 k wait --for=condition=Ready --timeout=300s node/node >/dev/null
+until_ok 240 kubectl -n "$ns" exec kept -- true # it answers before it has found what runs
 run kept 'echo exec after it'
 # One whose container ends while the daemons are away.
 touch "/run/now-$ns/0"

@@ -40,7 +40,7 @@ run shared -c one 'ps -o pid,user,args | grep -vE " (ps|sed|sort|grep) " | sort 
 run shared -c two 'kill $(pidof sleep) 2>&1; kill -0 1 2>&1' | sed 's/pid [0-9]*/pid N/'
 two='$(ps -o pid,args | grep "[s]leep 2222" | sed "s/^ *//; s/ .*//")'
 until_get pod/shared '{.status.containerStatuses[?(@.name=="two")].restartCount}' 1 # its own process it may kill
-run shared -c one "ls /proc/$two/root/ | head -3; kill $two"
+run shared -c one "ls /proc/$two/root/ | head -3; kill $two" | sed 's,/proc/[0-9]*/,/proc/N/,'
 until_get pod/shared '{.status.containerStatuses[?(@.name=="two")].restartCount}' 2
 run port 'hostname; hostname -f; grep -v "^#" /etc/hosts | sed "s/10\.244[0-9.]*/IP/"; cat /etc/resolv.conf'
 curl -sS "http://198.51.100.1:$([[ $class == runc ]] && echo 18080 || echo 18081)/"

@@ -18,7 +18,7 @@ get pod/first '{.status.containerStatuses[0].state.terminated.exitCode} {.status
 until_get pod/again '{.status.containerStatuses[0].restartCount}' '[1-9]'
 get pod/again '{.status.containerStatuses[0].lastState.terminated.exitCode} {.status.containerStatuses[0].lastState.terminated.reason}'
 until_ok 240 bash -c "kubectl -n $ns logs beside | grep ended || kubectl -n $ns get pod beside -o jsonpath='{.status.phase}' | grep Failed"
-k logs beside
+k logs beside | sort # two streams have no order
 get pod/beside '{.status.phase} {.status.containerStatuses[0].state.terminated.reason}'
 ready exec
 run exec '/t/membomb; echo "code $?"'
