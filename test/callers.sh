@@ -61,7 +61,7 @@ suite() {
 			cd "$dir/src/kubernetes" &&
 				go build "${flags[@]}" -o "$dir/" ./test/images/agnhost github.com/onsi/ginkgo/v2/ginkgo &&
 				go build "${flags[@]}" -o "$dir/nnp" ./test/images/nonewprivs &&
-				go test -c "${flags[@]}" "${version[@]}" -o "$dir/e2e.test" ./test/e2e
+				go test -c -vet=off "${flags[@]}" "${version[@]}" -o "$dir/e2e.test" ./test/e2e
 		)
 	fi
 	[[ -e $dir/suite.tar ]] || test/cluster/suite-images.sh "$dir"
