@@ -1,6 +1,6 @@
 #!/bin/bash
 # Makes the images that Kubernetes' specifications for nodes need, from what is there: suite-images.sh DIR, in which agnhost and nnp are. They
-# are busybox, and two programs of the suite; the result is DIR/suite.tar.
+# are busybox with bash and curl, and two programs of the suite; the result is DIR/suite.tar.
 set -euo pipefail
 dir=$1 work=$1/src/suite oci=$1/src/suite/oci
 rm -rf "$work"
@@ -14,6 +14,12 @@ chmod 1777 "$root/tmp"
 cp "$(command -v busybox)" "$root/bin/busybox"
 for applet in $(busybox --list); do [[ $applet == busybox ]] || ln -sf busybox "$root/bin/$applet"; done
 ln -s /bin/env "$root/usr/bin/env"
+for program in curl bash; do
+	cp --parents "$(command -v $program)" "$root"
+	ldd "$(command -v $program)" | grep -oE '/[^ ]+' | xargs cp -L --parents -t "$root"
+done
+# Busybox' own shell drops variables with names such as data-1.
+ln -sf "$(command -v bash)" "$root/bin/sh"
 printf '%s\n' root:x:0:0:root:/root:/bin/sh user-defined-in-image:x:1000:1000::/home:/bin/sh nobody:x:65534:65534::/:/bin/false >"$root/etc/passwd"
 printf '%s\n' root:x:0: user-defined-in-image:x:1000: group-defined-in-image:x:50000:user-defined-in-image >"$root/etc/group"
 umoci repack --image "$oci:busybox" "$work/busybox"
@@ -28,14 +34,9 @@ add() {
 	umoci repack --image "$oci:$1" "$work/$1"
 }
 agnhost() {
-	local program
 	cp "$dir/agnhost" "$root/agnhost"
 	ln -s agnhost "$root/agnhost-2"
 	mkdir "$root/uploads"
-	for program in curl bash; do
-		cp --parents "$(command -v $program)" "$root"
-		ldd "$(command -v $program)" | grep -oE '/[^ ]+' | xargs cp -L --parents -t "$root"
-	done
 }
 nonewprivs() { install -m 6755 "$dir/nnp" "$root/usr/local/bin/nnp"; }
 add agnhost
