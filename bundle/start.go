@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"glassbox/cgroup"
 	"glassbox/compile"
 	"glassbox/fork"
 )
@@ -24,7 +25,7 @@ func (r *Runtime) Start(id string) error {
 	switch s := c.status(); s {
 	case Created:
 	case Stopped:
-		return fmt.Errorf("cannot start a container that has stopped")
+		return c.ended(errors.New("cannot start a container that has stopped"))
 	case Paused:
 		return fmt.Errorf("cannot start a container that is paused: %w", ErrPaused)
 	default:
@@ -33,7 +34,7 @@ func (r *Runtime) Start(id string) error {
 	// Before it is released: a program may be over, and reaped, at once.
 	pidfd, err := unix.PidfdOpen(c.PID, 0)
 	if err == unix.ESRCH {
-		return errEnded
+		return c.ended(errEnded)
 	}
 	if err != nil {
 		return fmt.Errorf("the container's process: %w", err)
@@ -69,7 +70,7 @@ func (r *Runtime) start(c *record, l *lock, pidfd int) error {
 		}
 		// Deleted, or ended, while the hooks ran.
 		if again == nil || c.status() != Created {
-			return errEnded
+			return c.ended(errEnded)
 		}
 		l = again
 	}
@@ -114,6 +115,14 @@ func (r *Runtime) abandon(c *record, reason error) error {
 
 var errEnded = errors.New("the container's process ended before it was started")
 
+// ended adds the cause to an error about a container that ended before it was started, if it was killed for want of memory.
+func (c *record) ended(err error) error {
+	if why := cgroup.TooSmall(c.Cgroups); why != "" {
+		return fmt.Errorf("%w: it was OOM-killed: %s", err, why)
+	}
+	return err
+}
+
 // release opens the FIFO at which the container waits, and sees how its execve goes.
 func (r *Runtime) release(c *record, pidfd int) error {
 	path := filepath.Join(r.startDir(c.ID), compile.StartFIFO)
@@ -136,7 +145,7 @@ func (r *Runtime) release(c *record, pidfd int) error {
 	}
 	// Neither an end nor an error at the FIFO: the process was killed before it had opened it.
 	if !ready {
-		return errEnded
+		return c.ended(errEnded)
 	}
 	// From here on a second start finds none, and says that the container runs.
 	os.Remove(path)

@@ -149,17 +149,16 @@ func (x *execution) died() error {
 		return fmt.Errorf("the child (process %d) was killed (SIGSYS) before it could run the program: the system call filter forbids a call "+
 			"that the start makes after it is in place", pid)
 	case ws.Signaled():
-		if dir := x.outOfMemory(); ws.Signal() == unix.SIGKILL && dir != "" {
-			return fmt.Errorf("the child (process %d) was OOM-killed before it could run the program: the memory limit of the cgroup %s, "+
-				"or of one above it, is too small", pid, dir)
+		if why := x.outOfMemory(); ws.Signal() == unix.SIGKILL && why != "" {
+			// Without numbers: Kubernetes counts an event that comes again with the same words.
+			return fmt.Errorf("the child was OOM-killed before it could run the program: %s", why)
 		}
 		return fmt.Errorf("the child (process %d) was killed by signal %d before it could run the program", pid, ws.Signal())
 	}
 	return fmt.Errorf("the child (process %d) ended with status %d before it could run the program", pid, ws.ExitStatus())
 }
 
-// outOfMemory returns that cgroup of the child in which the kernel has killed for want of memory, or "". It counts there also what the
-// limit of a cgroup above has cost, such as that of a Kubernetes pod.
+// outOfMemory returns the cause if the kernel has killed for want of memory in a cgroup of the child, or "".
 func (x *execution) outOfMemory() string {
 	for _, step := range x.plan.Steps {
 		var dir string
@@ -172,8 +171,8 @@ func (x *execution) outOfMemory() string {
 			continue
 		}
 		for _, controller := range []string{"", "memory"} { // as v2 counts, as v1 does
-			if n, _, err := cgroup.OOMKills(map[string]string{controller: dir}); err == nil && n > 0 {
-				return dir
+			if why := cgroup.TooSmall(map[string]string{controller: dir}); why != "" {
+				return why
 			}
 		}
 	}

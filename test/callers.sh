@@ -61,6 +61,7 @@ suite() {
 			cd "$dir/src/kubernetes" &&
 				go build "${flags[@]}" -o "$dir/" ./test/images/agnhost github.com/onsi/ginkgo/v2/ginkgo &&
 				go build "${flags[@]}" -o "$dir/nnp" ./test/images/nonewprivs &&
+				cp test/images/agnhost/porter/localhost.{crt,key} "$dir/" &&
 				go test -c -vet=off "${flags[@]}" "${version[@]}" -o "$dir/e2e.test" ./test/e2e
 		)
 	fi

@@ -395,3 +395,30 @@ func TestRuntimeSmallHabits(t *testing.T) {
 		t.Errorf("a user namespace without mappings: %+v", res)
 	}
 }
+
+// TestRuntimeKilledBeforeStart starts containers that are gone already, as the sandboxes of Kubernetes' pods are whose limit is too small.
+func TestRuntimeKilledBeforeStart(t *testing.T) {
+	b := startBundles(t, "early")
+	root := b.rootfs("root")
+	first, limit := 1000, int64(24<<20)
+	dir := b.bundle("early", root, func(s *specs.Spec) {
+		s.Process.OOMScoreAdj = &first
+		s.Linux.Resources.Memory = &specs.LinuxMemory{Limit: &limit}
+	})
+	b.must("create", "--bundle", dir, "early")
+	// Files in a tmpfs are memory of the cgroup; they stay when who wrote them is killed, which here is the second one.
+	process := filepath.Join(b.work, "process.json")
+	b.write(process, `{"args":["sh","-c","cat /dev/zero >/dev/shm/x"],"cwd":"/","env":["PATH=/bin"],`+
+		`"user":{"uid":0,"gid":0},"oomScoreAdj":0}`, 0o644)
+	b.runtime("exec", "--process", process, "early")
+	b.await("early", "stopped")
+	b.fails("early", []string{"start", "early"}, 1,
+		`cannot start a container that has stopped: it was OOM-killed: the memory limit of the cgroup /sys/fs/cgroup/.*early.* is too small`)
+	b.must("delete", "early")
+
+	b.must("create", "--bundle", dir, "killed")
+	b.must("kill", "killed", "KILL")
+	b.await("killed", "stopped")
+	b.fails("killed", []string{"start", "killed"}, 1, `cannot start a container that has stopped\n$`)
+	b.must("delete", "killed")
+}

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Makes the images that Kubernetes' specifications for nodes need, from what is there: suite-images.sh DIR, in which agnhost and nnp are. They
-# are busybox with bash and curl, and two programs of the suite; the result is DIR/suite.tar.
+# Makes the images that Kubernetes' specifications for nodes need, from what is there: suite-images.sh DIR, in which agnhost, its certificate
+# and nnp are. They are busybox with bash and curl, and two programs of the suite; the result is DIR/suite.tar.
 set -euo pipefail
 dir=$1 work=$1/src/suite oci=$1/src/suite/oci
 rm -rf "$work"
@@ -20,6 +20,7 @@ for program in curl bash; do
 done
 # Busybox' own shell drops variables with names such as data-1.
 ln -sf "$(command -v bash)" "$root/bin/sh"
+ln -sf "$(command -v bash)" "$root/bin/bash"
 printf '%s\n' root:x:0:0:root:/root:/bin/sh user-defined-in-image:x:1000:1000::/home:/bin/sh nobody:x:65534:65534::/:/bin/false >"$root/etc/passwd"
 printf '%s\n' root:x:0: user-defined-in-image:x:1000: group-defined-in-image:x:50000:user-defined-in-image >"$root/etc/group"
 umoci repack --image "$oci:busybox" "$work/busybox"
@@ -34,7 +35,7 @@ add() {
 	umoci repack --image "$oci:$1" "$work/$1"
 }
 agnhost() {
-	cp "$dir/agnhost" "$root/agnhost"
+	cp "$dir"/{agnhost,localhost.crt,localhost.key} "$root/"
 	ln -s agnhost "$root/agnhost-2"
 	mkdir "$root/uploads"
 }

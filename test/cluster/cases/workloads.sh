@@ -32,8 +32,8 @@ spec:
     metadata: {labels: {app: web}}
     spec:
       runtimeClassName: CLASS
-      terminationGracePeriodSeconds: 2
-      containers: [{name: one, image: IMAGE, env: [{name: RELEASE, value: "1"}], command: [sh, -c, "mkdir /www; echo release \$RELEASE >/www/index.html; trap 'exit 0' TERM; httpd -h /www -p 80; while :; do sleep 0.1; done"], readinessProbe: {httpGet: {port: 80}, periodSeconds: 1}, lifecycle: {preStop: {sleep: {seconds: 1}}}}]
+      terminationGracePeriodSeconds: 10
+      containers: [{name: one, image: IMAGE, env: [{name: RELEASE, value: "1"}], command: [sh, -c, "mkdir /www; echo release \$RELEASE >/www/index.html; trap 'exit 0' TERM; httpd -h /www -p 80; while :; do sleep 0.1; done"], readinessProbe: {httpGet: {port: 80}, periodSeconds: 1}, lifecycle: {preStop: {sleep: {seconds: 5}}}}]
 ---
 apiVersion: v1
 kind: Service
