@@ -5,7 +5,7 @@
 # cluster, such as `kubectl get nodes`, or `sleep 10000` to look into it from another terminal. Without DIR nothing stays. As root, on Debian.
 # What they set of the kernel, the network and the cgroups stays in the machine. CASES=probes/volumes chooses (go test -run). SUITE=CLASS runs
 # Kubernetes' own specifications for nodes instead (NodeConformance: half an hour, besides ten minutes to build them) with that class, runc or
-# glassbox, as the default one.
+# glassbox, as the default one; COMMAND is then a regular expression that chooses.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 test/setup.sh test
@@ -46,5 +46,5 @@ if [[ ! -e $dir/pause.tar ]]; then
 	tar -C "$pause/oci" -cf "$dir/pause.tar" .
 fi
 rm -rf "$dir/src"
-[[ -z ${SUITE:-} ]] || set -- "$PWD/test/cluster/suite.sh"
+[[ -z ${SUITE:-} ]] || set -- "$PWD/test/cluster/suite.sh" ${1:+"$(printf %q "$1")"}
 CLUSTER=$dir CLUSTER_COMMAND="$*" GLASSBOX_BIN=$PWD/bin go test -count=1 -timeout 0 -v ./test -run "^TestCluster\$${CASES:+/$CASES}"
