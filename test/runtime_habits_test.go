@@ -419,6 +419,6 @@ func TestRuntimeKilledBeforeStart(t *testing.T) {
 	b.must("create", "--bundle", dir, "killed")
 	b.must("kill", "killed", "KILL")
 	b.await("killed", "stopped")
-	b.fails("killed", []string{"start", "killed"}, 1, `cannot start a container that has stopped\n$`)
+	b.fails("killed", []string{"start", "killed"}, 1, `cannot start a container that has stopped\s*$`)
 	b.must("delete", "killed")
 }
