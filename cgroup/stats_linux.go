@@ -283,8 +283,8 @@ func OOMKills(paths map[string]string) (n uint64, ok bool, err error) {
 	return n, ok, err
 }
 
-// TooSmall returns what to say of a process of the cgroup that was killed, where the kernel has killed there for want of memory, and "" where it
-// hasn't. What the limit of a cgroup above has cost, such as that of a Kubernetes pod, is counted where the process was, too.
+// TooSmall returns what to say of a process of the cgroup that was killed, where the kernel has killed there for want of memory, and ""
+// where it hasn't. What the limit of a cgroup above has cost, such as that of a Kubernetes pod, is counted where the process was, too.
 func TooSmall(paths map[string]string) string {
 	n, _, err := OOMKills(paths)
 	if err != nil || n == 0 {
