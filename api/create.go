@@ -131,8 +131,6 @@ func refused(r *createRequest) error {
 		return invalid("unknown or invalid runtime name: %s", h.Runtime)
 	case h.Isolation != "" && h.Isolation != moby.IsolationDefault:
 		return invalid("invalid isolation '%s' on linux", h.Isolation)
-	case len(h.DeviceRequests) > 0:
-		return invalid("could not select device driver %q with capabilities: %v", h.DeviceRequests[0].Driver, h.DeviceRequests[0].Capabilities)
 	case h.UsernsMode != "" && h.UsernsMode != "host":
 		return invalid("invalid user namespace mode %q: want host, or nothing", h.UsernsMode)
 	case len(h.StorageOpt) > 0:
@@ -391,6 +389,11 @@ func resources(w *container.Words, h *moby.Resources) error {
 	for _, u := range h.Ulimits {
 		if u != nil {
 			list(w, "ulimit", &w.Ulimit, []string{fmt.Sprintf("%s=%d:%d", u.Name, u.Soft, u.Hard)})
+		}
+	}
+	for _, d := range h.DeviceRequests {
+		if err := deviceRequest(w, d); err != nil {
+			return err
 		}
 	}
 	for _, d := range h.Devices {

@@ -83,8 +83,7 @@ func TestMainErrors(t *testing.T) {
 		{"image nope", 125, "glassbox: unknown command: glassbox image nope\nSee 'glassbox image --help'.\n"},
 		{"run", 125, "glassbox: an image (or --rootfs) is needed\nSee 'glassbox run --help'.\n"},
 		{"run --nope x", 125, "glassbox: unknown flag: --nope\nSee 'glassbox run --help'.\n"},
-		{"run --isolation hyperv x", 125, "glassbox: --isolation hyperv: docker has this flag, glassbox does not have it yet\n" +
-			"hint: default is what happens without it\n"},
+		{"run --isolation hyperv x", 125, "glassbox: invalid isolation 'hyperv' on linux\n"},
 		{"swarm", 125, "glassbox: docker has the command swarm, glassbox does not have it yet\n"},
 		{"cp a b", 1, "glassbox: must specify at least one container source\n"},
 		{"ps --nope", 125, "glassbox: unknown flag: --nope\n"},

@@ -140,7 +140,9 @@ func (c *createFlags) register(fs *pflag.FlagSet, a *app) {
 	strs(&o.CapAdd, "cap-add", "", "Add a Linux capability")
 	strs(&o.CapDrop, "cap-drop", "", "Drop a Linux capability")
 	strs(&o.SecurityOpt, "security-opt", "", "no-new-privileges, seccomp=FILE|unconfined, apparmor=PROFILE")
-	strs(&o.Device, "device", "", "Give the container a device of the host (host[:container[:rwm]])")
+	strs(&o.Device, "device", "", "Give the container a device of the host (host[:container[:rwm]]), or one that a CDI file describes "+
+		"(vendor/class=name)")
+	strs(&o.GPUs, "gpus", "", "Give the container GPUs of the host (all|count|device=index)")
 	strs(&o.DeviceRule, "device-cgroup-rule", "", "Allow devices by rule (\"c 1:3 rwm\")")
 
 	// Files.

@@ -110,8 +110,8 @@ func TestCreateFlags(t *testing.T) {
 			[]string{"--volumes-from", "a:ro", "--volumes-from", "b", "--volume-driver", "local", "i"},
 			container.Words{Image: "i", VolumesFrom: []string{"a:ro", "b"}, VolumeDriver: "local"},
 		},
-		{[]string{"--device", "/dev/fuse", "--device-cgroup-rule", "c 1:3 rwm", "i"}, container.Words{
-			Image: "i", Device: []string{"/dev/fuse"},
+		{[]string{"--device", "/dev/fuse", "--gpus", "all", "--device-cgroup-rule", "c 1:3 rwm", "i"}, container.Words{
+			Image: "i", Device: []string{"/dev/fuse"}, GPUs: []string{"all"},
 			DeviceRule: []string{"c 1:3 rwm"},
 		}},
 		{[]string{"-p", "80", "--publish", "1:2/udp", "-P", "i"}, container.Words{

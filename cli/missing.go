@@ -9,6 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"glassbox/container"
 )
 
 // What docker has and glassbox has not is refused by name, and never ignored: a command line that works with docker either does the same
@@ -85,12 +87,24 @@ func harmless(name string) []string {
 // missingFlag is a flag that docker has and glassbox has not. It takes the values that ask for nothing.
 type missingFlag struct {
 	dockerFlag
+	run  bool // of run and create
+	warn func(text string)
 }
 
 func (m *missingFlag) String() string { return m.def }
 func (m *missingFlag) Type() string   { return m.kind }
 
 func (m *missingFlag) Set(value string) error {
+	if m.name == "kernel-memory" && m.run {
+		// Docker ignores it without a word since its API 1.42.
+		if _, err := container.ParseSize(m.name, value); err != nil {
+			return err
+		}
+		if value != "0" && value != "" {
+			m.warn("--kernel-memory is ignored: Linux has had no such limit since 5.16")
+		}
+		return nil
+	}
 	none := value == "" && m.kind != "bool"
 	switch m.kind {
 	case "bool":
@@ -106,6 +120,19 @@ func (m *missingFlag) Set(value string) error {
 	return &missingError{m.name, value, m.kind}
 }
 
+// asDocker says that docker refuses the flag, too, on Linux, and how.
+func asDocker(name, value string) string {
+	switch name {
+	case "cpu-count", "cpu-percent", "io-maxbandwidth", "io-maxiops":
+		return fmt.Sprintf("\"--%s\" is only supported on a Docker daemon running on windows, but the Docker daemon is running on linux", name)
+	case "isolation":
+		return fmt.Sprintf("invalid isolation '%s' on linux", value)
+	case "userns":
+		return fmt.Sprintf("--userns %s: invalid USER mode\nhint: a user namespace is asked for with --ns", value)
+	}
+	return ""
+}
+
 // missingError says that a flag of docker's is missing.
 type missingError struct{ name, value, kind string }
 
@@ -114,7 +141,13 @@ func (e *missingError) Error() string {
 	if e.kind != "bool" {
 		given += " " + e.value
 	}
+	if text := asDocker(e.name, e.value); text != "" {
+		return text
+	}
 	text := given + ": docker has this flag, glassbox does not have it yet"
+	if e.name == "storage-opt" {
+		text += "\nhint: --read-only, with volumes and --tmpfs PATH:size=1g for what is written, bounds what a container takes"
+	}
 	if ok := harmless(e.name); len(ok) > 0 && e.kind != "bool" {
 		text += fmt.Sprintf("\nhint: %s is what happens without it", strings.Join(ok, " or "))
 	}
@@ -128,7 +161,9 @@ func addMissing(cmd *cobra.Command) {
 		fs = cmd.PersistentFlags() // they stand before the command
 	}
 	inherited := cmd.InheritedFlags() // gathered anew by each call
-	for _, f := range dockerFlags(dockerName(cmd)) {
+	name := dockerName(cmd)
+	run := name == "run" || name == "create"
+	for _, f := range dockerFlags(name) {
 		if f.name == "help" || f.name == "version" || fs.Lookup(f.name) != nil || inherited.Lookup(f.name) != nil {
 			continue
 		}
@@ -136,7 +171,8 @@ func addMissing(cmd *cobra.Command) {
 		if short != "" && (!cmd.HasParent() || fs.ShorthandLookup(short) != nil || inherited.ShorthandLookup(short) != nil) {
 			short = "" // it is another flag here
 		}
-		flag := fs.VarPF(&missingFlag{f}, f.name, short, "")
+		warn := func(text string) { fmt.Fprintln(cmd.ErrOrStderr(), "WARNING: "+text) }
+		flag := fs.VarPF(&missingFlag{f, run, warn}, f.name, short, "")
 		flag.Hidden = true
 		if f.kind == "bool" {
 			flag.NoOptDefVal = "true"

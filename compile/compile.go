@@ -270,6 +270,7 @@ func (c *container) child() error {
 		return err
 	}
 	if c.hooked() {
+		await() // in the order in which the host lets it go on; hooks may look at the network, too
 		c.add(plan.Child, plan.Exec, &plan.Notify{Name: "mounted"}, "/hooks", "Everything is in place; the root has not changed yet.")
 		c.add(plan.Child, plan.Exec, &plan.Await{Name: "hooks"}, "/hooks", "Hooks may still change something.")
 		c.pivot(".")

@@ -46,6 +46,8 @@ type Config struct {
 	Security   Security     `json:"security,omitzero"`
 	Devices    []Device     `json:"devices,omitempty"`
 	Rules      []DeviceRule `json:"deviceRules,omitempty"`
+	// Requests are for devices that files of the host describe, and for GPUs.
+	Requests []DeviceRequest `json:"deviceRequests,omitempty"`
 
 	// Files.
 	ReadOnly bool    `json:"readOnly,omitempty"` // the root file system

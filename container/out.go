@@ -88,6 +88,13 @@ func (c *Config) lists(w *Words) {
 	for _, d := range c.Devices {
 		add(&w.Device, d.Origin, "--device", d.Host+":"+d.Inside+":"+d.Access)
 	}
+	for _, r := range c.Requests {
+		if text, gpus := r.words(); gpus {
+			w.GPUs = append(w.GPUs, text)
+		} else {
+			w.Device = append(w.Device, text)
+		}
+	}
 	for _, r := range c.Rules {
 		add(&w.DeviceRule, r.Origin, "--device-cgroup-rule", r.Words())
 	}

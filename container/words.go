@@ -57,6 +57,7 @@ type Words struct {
 	VolumeDriver  string
 	Mount         []string // --mount type=bind,source=…,target=…
 	Device        []string // --device HOST[:CONTAINER[:rwm]]
+	GPUs          []string // --gpus all, 2, "device=0,2"
 	DeviceRule    []string // --device-cgroup-rule "c 1:3 rwm"
 	Network       []string // --network NAME, or name=NAME,alias=…; bridge (default), none, host, container:ID
 	NetworkAlias  []string // of the first network, as the next three
@@ -300,7 +301,18 @@ func (w *Words) privileges(c *Config) error {
 			return err
 		}
 	}
+	for _, text := range w.GPUs {
+		r, err := ParseGPUs(text)
+		if err != nil {
+			return err
+		}
+		c.Requests = append(c.Requests, r)
+	}
 	for _, text := range w.Device {
+		if isDeviceName(text) {
+			c.Requests = append(c.Requests, DeviceRequest{Names: []string{text}, Origin: "--device " + text})
+			continue
+		}
 		d, err := ParseDevice(text)
 		if err != nil {
 			return err

@@ -182,6 +182,9 @@ func hostConfig(o *container.Config) HostConfig {
 	for _, d := range o.Devices {
 		out.Devices = append(out.Devices, DeviceMapping{d.Host, d.Inside, d.Access})
 	}
+	for _, r := range o.Requests {
+		out.DeviceRequests = append(out.DeviceRequests, deviceRequest(r))
+	}
 	for _, r := range o.Rules {
 		out.DeviceCgroupRules = append(out.DeviceCgroupRules, r.Words())
 	}
@@ -196,6 +199,16 @@ func hostConfig(o *container.Config) HostConfig {
 	}
 	askedMounts(o, &out)
 	return out
+}
+
+// deviceRequest is a request in Docker's words.
+func deviceRequest(r container.DeviceRequest) DeviceRequest {
+	if !r.GPU {
+		return DeviceRequest{Driver: "cdi", DeviceIDs: r.Names}
+	}
+	return DeviceRequest{
+		Driver: r.Vendor, Count: r.Count, DeviceIDs: r.Names, Capabilities: [][]string{{"gpu"}}, Options: map[string]string{},
+	}
 }
 
 // emptyLists makes empty lists of those that are null nowhere in the answers of a Docker whose command line made the container.

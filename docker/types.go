@@ -187,8 +187,14 @@ type Ulimit struct {
 	Soft int64
 }
 
-// DeviceRequest asks for devices by driver; there are none yet.
-type DeviceRequest struct{}
+// DeviceRequest asks for devices by driver: "cdi", or "" and a vendor's name for GPUs.
+type DeviceRequest struct {
+	Driver       string
+	Count        int // -1: all
+	DeviceIDs    []string
+	Capabilities [][]string
+	Options      map[string]string
+}
 
 // BindOptions, TmpfsOptions and Mount are --mount in Docker's words (types/mount).
 type BindOptions struct {

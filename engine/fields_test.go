@@ -112,13 +112,17 @@ func TestEveryFieldCounts(t *testing.T) {
 		"Mounts.DriverOptions":  "of a volume that is made: Engine.takeVolumes",
 		"Mounts.Relabel":        "inspect: processes of this engine have no SELinux label that files could fit",
 		"Mounts.Dir":            "of a volume of the image only, in containers of version 2",
+		"Requests.Names":        "which edits of the host's files: Engine.gatherCDI, script cdi",
+		"Requests.GPU":          "which edits of the host's files: Engine.gatherCDI, script cdi",
+		"Requests.Vendor":       "which edits of the host's files: Engine.gatherCDI, script cdi",
+		"Requests.Count":        "which edits of the host's files: Engine.gatherCDI, script cdi",
 		"VolumesFrom":           "the mounts are taken over when the container is made: Engine.inherit",
 		"VolumeDriver":          "of a volume that is made: Engine.takeVolumes",
 	}
 	base := func() *container.Container {
 		words := container.Words{
 			Image: "i", Command: []string{"true"}, TTY: true, Memory: "100m", MemorySwap: "200m", Network: []string{"bridge"},
-			Volume: []string{"/srv/a:/a"}, Device: []string{"/dev/fuse"}, DeviceRule: []string{"c 1:3 rwm"},
+			Volume: []string{"/srv/a:/a"}, Device: []string{"/dev/fuse", "a.b/c=d"}, DeviceRule: []string{"c 1:3 rwm"},
 			Ulimit: []string{"nofile=5:9"}, Sysctl: []string{"net.ipv4.ip_forward=1"}, Publish: []string{"8080:80"}, AddHost: []string{"h:1.2.3.4"},
 			DNS: []string{"1.1.1.1"}, DNSSearch: []string{"a"}, DNSOption: []string{"b"}, DeviceReadBps: []string{"/dev/sda:1m"},
 			BlkioWeightDevice: []string{"/dev/sda:100"},

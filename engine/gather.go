@@ -120,6 +120,7 @@ func (e *Engine) gather(ctx context.Context, c *container.Container, img *image.
 		e.gatherRootfs,
 		func(c *container.Container, a *spec.Answers) error { return e.gatherMounts(ctx, c, a) },
 		e.gatherDevices,
+		e.gatherCDI,
 	} {
 		if err := part(c, a); err != nil {
 			return nil, err

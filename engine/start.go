@@ -31,12 +31,21 @@ func (e *Engine) compile(
 	out, err := compile.Container(compile.Input{
 		Spec: s.Spec, Facts: *facts, Overlay: s.Overlay, Mountpoint: s.Mountpoint, Network: w.steps, Replace: spec.OwnFiles(),
 		SeccompName: s.SeccompName, Mounts: s.Mounts, Origins: s.Origins, DieWithParent: true, MakeCwd: true,
+		Bundle: e.bundle(c, s),
 	})
 	if err != nil {
 		return nil, unsupported("%w", err)
 	}
 	warn(ctx, slices.Concat(s.Warnings, out.Warnings)...)
 	return out, nil
+}
+
+// bundle is the directory that hooks know as the container's bundle, if there are hooks.
+func (e *Engine) bundle(c *container.Container, s *spec.Output) string {
+	if s.Spec.Hooks == nil {
+		return ""
+	}
+	return e.dir(c.ID)
 }
 
 // Plan returns the plan that `run` with these options would execute. Nothing is written, and no privilege is needed: the
@@ -226,6 +235,11 @@ func (e *Engine) job(ctx context.Context, c *container.Container, o StartOptions
 	compiled()
 	if err != nil {
 		return fail(err)
+	}
+	if s.Spec.Hooks != nil {
+		if err := state.WriteJSON(filepath.Join(dir, supervise.BundleFile), s.Spec); err != nil {
+			return fail(err)
+		}
 	}
 	job := e.supervisorJob(c, s, out)
 	job.State, job.Actor = e.cfg.State, actor(c)

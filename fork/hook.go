@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"os/exec"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -81,6 +82,28 @@ func RunHook(o *plan.Hook, state []byte) error {
 		return HookError(err, output.Bytes())
 	}
 	return nil
+}
+
+// RunHookInside is RunHook for a hook that belongs into the namespaces of a process. It can't enter a user or time namespace, which no
+// process with threads can (setns(2)); the process must have those of this one still.
+func RunHookInside(pidfd int, o *plan.Hook, state []byte) error {
+	done := make(chan error)
+	go func() {
+		// The thread ends with its goroutine: who has entered a PID namespace can't leave it.
+		runtime.LockOSThread()
+		// A root and a working directory of the thread's own, without which no mount namespace can be entered (setns(2)).
+		if err := unix.Unshare(unix.CLONE_FS); err != nil {
+			done <- fmt.Errorf("unshare: %w", err)
+			return
+		}
+		const all = unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWPID | unix.CLONE_NEWCGROUP
+		if err := unix.Setns(pidfd, all); err != nil {
+			done <- fmt.Errorf("enter the container's namespaces: %w", err)
+			return
+		}
+		done <- RunHook(o, state)
+	}()
+	return <-done
 }
 
 // HookTimeout is the error of a hook that was killed because it took too long.

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -57,6 +58,7 @@ func (p *Policy) Judge(a Ask) []string {
 	rest.Hostname, rest.Domainname, rest.ReadOnly, rest.ShmSize, rest.Expose = "", "", false, 0, nil
 	rest.DNS, rest.Hosts, rest.Origins, rest.CapDrop = container.Resolver{}, nil, nil, nil
 	rest.CapAdd, rest.Privileged, rest.Devices, rest.Rules, rest.Security = nil, false, nil, nil, container.Security{}
+	rest.Requests = nil
 	rest.Namespaces, rest.Sysctls, rest.Groups, rest.Annotations, rest.CIDFile = container.Namespaces{}, nil, nil, nil, ""
 	rest.Log, rest.Rootfs, rest.Mounts, rest.VolumesFrom, rest.VolumeDriver = container.Log{}, nil, nil, nil, ""
 	rest.Endpoints, rest.Ports, rest.PublishAll, rest.Limits = nil, nil, false, container.Limits{}
@@ -99,6 +101,9 @@ func (p *Policy) privileges(c *container.Config, r *refusals) {
 	}
 	for _, d := range c.Devices {
 		r.no("--device %s: devices of the host are not allowed", d.Host)
+	}
+	for _, d := range c.Requests {
+		r.no("%s: devices of the host are not allowed", cmp.Or(d.Origin, "device requests"))
 	}
 	for _, d := range c.Rules {
 		r.no("--device-cgroup-rule %s: devices are not allowed", d.Words())

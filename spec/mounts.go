@@ -56,6 +56,7 @@ func (w *writer) mounts() error {
 			w.out.Mounts[m.Target] = compile.MountExtra{MakeSource: m.MakeSource, NoLinks: m.NoLinks}
 		}
 	}
+	w.editMounts()
 	w.sortMounts(first)
 	return w.idMaps()
 }

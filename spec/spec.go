@@ -17,6 +17,7 @@ import (
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	cdi "tags.cncf.io/container-device-interface/specs-go"
 
 	"glassbox/compile"
 	"glassbox/container"
@@ -52,6 +53,7 @@ type Answers struct {
 	Used           bool                 // the container has run before: volumes of its own directory have what the image has there
 	Volumes        map[string]Volume    // by name; one that is missing is new
 	Owners         map[string][2]uint32 // by the target of a mount with idmap: whose its files are on the host
+	CDI            []DeviceEdits        // what the files of the host want for Config.Requests, in order
 	Images         map[string][]string  // by the target of an image's mount: its layers' directories, relative to Root, lowest first
 }
 
@@ -61,6 +63,15 @@ type Volume struct {
 	Filled bool            // it has files, or begins without what the image has
 	Device bool            // its files lie elsewhere: a copy can't be prepared beside them
 	Mount  *plan.HostMount // a file system that is mounted at Source while containers use it
+}
+
+// DeviceEdits is what a file of the host wants for one of its devices, or for all of them (CDI's specification, containerEdits). Type and
+// number of device nodes are those of the host's.
+type DeviceEdits struct {
+	Device string // VENDOR/CLASS=NAME; empty: for all devices of the file
+	File   string
+	Edits  *cdi.ContainerEdits
+	Origin string // of the request
 }
 
 // Node is a device node of the host.
@@ -106,7 +117,7 @@ type writer struct {
 func Write(in Input) (*Output, error) {
 	w := newWriter(in)
 	for _, part := range []func() error{
-		w.rootfs, w.namespaces, w.process, w.capabilities, w.security, w.mounts, w.devices, w.resources, w.sysctls,
+		w.rootfs, w.namespaces, w.process, w.capabilities, w.security, w.mounts, w.devices, w.deviceEdits, w.resources, w.sysctls,
 	} {
 		if err := part(); err != nil {
 			return nil, err

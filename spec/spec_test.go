@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	cdi "tags.cncf.io/container-device-interface/specs-go"
 
 	"glassbox/container"
 	"glassbox/host"
@@ -44,8 +45,36 @@ func input(t *testing.T, w container.Words) Input {
 			Hostname: "thishost", Passwd: []byte("root:x:0:0::/root:/bin/sh\napp:x:7:8::/home/app:/bin/sh\n"), Group: []byte("video:x:44:app\n"),
 			Devices: map[string][]Node{"/dev/fuse": {node}, "/dev/dir": {{Path: "/dev/dir/a", Type: "c", Major: 1, Minor: 2}}},
 			Blocks:  map[string]Node{"/dev/sda": {Path: "/dev/sda", Type: "b", Major: 8}},
+			CDI:     deviceEdits(w),
 			Shared:  map[string]Process{"net": other, "pid": other}, AllDevices: []Node{node}, SwapAccounting: true, EtcFiles: []string{"hosts"},
 		},
+	}
+}
+
+// deviceEdits are those of a container that asks for a device by name.
+func deviceEdits(w container.Words) []DeviceEdits {
+	if len(w.Device) == 0 || w.Device[0] != "example.com/toy=one" {
+		return nil
+	}
+	origin, file := "--device example.com/toy=one", "/etc/cdi/toy.json"
+	return []DeviceEdits{
+		{File: file, Origin: origin, Edits: &cdi.ContainerEdits{Env: []string{"A=all", "B=all"}}},
+		{Device: "example.com/toy=one", File: file, Origin: origin, Edits: &cdi.ContainerEdits{
+			DeviceNodes: []*cdi.DeviceNode{
+				{Path: "/dev/toy", Type: "c", Major: 9, Minor: 8, Permissions: "rw"},
+				{Path: "/dev/shut", Type: "b", Major: 7, Permissions: "none"},
+			},
+			Mounts: []*cdi.Mount{
+				{HostPath: "/lib/toy", ContainerPath: "/usr/lib/toy", Options: []string{"ro", "bind"}}, {HostPath: "/run/toy", ContainerPath: "/toy"},
+			},
+			NetDevices:     []*cdi.LinuxNetDevice{{HostInterfaceName: "toy0", Name: "eth9"}},
+			IntelRdt:       &cdi.IntelRdt{ClosID: "toys", Schemata: []string{"L3:0=f"}},
+			AdditionalGIDs: []uint32{0, 44, 44},
+			Hooks: []*cdi.Hook{
+				{HookName: "createContainer", Path: "/bin/ldcache", Args: []string{"ldcache", "/usr/lib/toy"}},
+				{HookName: "prestart", Path: "/bin/pre"},
+			},
+		}},
 	}
 }
 
@@ -70,6 +99,7 @@ func TestWrite(t *testing.T) {
 			SecurityOpt: []string{"no-new-privileges", "seccomp=unconfined", "systempaths=unconfined"}, DeviceRule: []string{"b 8:* m"},
 		},
 		"root": {Privileged: true},
+		"cdi":  {Device: []string{"example.com/toy=one"}, Env: []string{"B=user"}},
 		"network": {
 			Network: []string{"host"}, PID: "container:x", IPC: "host", UTS: "host", CgroupNS: "host", Sysctl: []string{"kernel.msgmax=9"},
 		},

@@ -251,6 +251,9 @@ func (s *supervisor) start() error {
 	// The child has its own copies. Ends left open here would keep its readers from ever seeing the end.
 	defer p.closeChild()
 	o := fork.Options{FDs: p.child, OnExecFailure: fork.ExplainExec}
+	if s.job.hooked() {
+		o.State, o.Hook = s.job.hookState, s.job.hook
+	}
 	if s.job.Step {
 		o.Before = s.session.ask // and no times: they would be those of whoever is asked
 	} else {
