@@ -156,7 +156,7 @@ func Doorkeeper(dir string) int {
 // of the same build.
 func Listen(dir string, t *Target) (int, error) {
 	if err := os.WriteFile(filepath.Join(dir, TargetFile), plan.AppendBinary(nil, t), 0o600); err != nil {
-		return -1, err
+		os.Remove(filepath.Join(dir, TargetFile)) // a full disk: others ask the files that it is made of, which takes them longer
 	}
 	return listen(dir, SocketFile)
 }

@@ -2,6 +2,7 @@ package test
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -118,8 +119,10 @@ func TestFullDisk(t *testing.T) {
 		"glassbox run -d --name ccc busybox sh -c 'busybox sleep 1000'"))
 	s.ok(s.sh("head -c 40000000 /dev/urandom >/run/big && mkdir /run/many && cp /run/big /run/many/1"))
 	used := func() string { return strings.TrimSpace(s.sh("df --output=used /run/small | tail -1").Stdout) }
+	must(t, startRegistry(s.host, filepath.Join(s.dir, "registry"), "http", s.env))
 	const full = "no space left on device"
 	for _, line := range []string{
+		"glassbox pull -q 127.0.0.1:5000/debian",
 		"glassbox cp /run/big ccc:/big",
 		"glassbox cp /run/many ccc:/many",
 		"glassbox cp ccc:/bin/busybox /run/out/busybox",
@@ -153,6 +156,21 @@ func TestFullDisk(t *testing.T) {
 		t.Errorf("commit: %d %s", r.Code, r.Stderr)
 	}
 	s.ok(s.sh("glassbox image prune -f"))
+	// A container that writes to its log when there is no room goes on, and is heard again when there is.
+	s.ok(s.sh("glassbox rm -f ccc && glassbox run -d --name ccc busybox sh -c 'busybox sleep 1000' && " +
+		"glassbox run -d --name writes busybox sh -c 'until [ -e /dev/shm/go ]; do busybox usleep 10000; done; " +
+		"busybox seq 200000; echo >/dev/shm/done; busybox sleep 1000'"))
+	s.ok(s.sh("glassbox exec writes sh -c 'echo >/dev/shm/ready'")) // exec's own helper is there by now
+	s.sh("head -c 30000000 /dev/zero >/run/small/rest")
+	s.sh("glassbox exec writes sh -c 'echo >/dev/shm/go'")
+	s.until("a container writes on when its log has no room", func() bool {
+		return s.sh("glassbox exec writes busybox test -e /dev/shm/done").Code == 0
+	})
+	s.ok(s.sh("glassbox logs writes >/dev/null; rm /run/small/rest; glassbox exec writes sh -c 'echo heard again >/proc/1/fd/1'"))
+	s.until("its output is in the log again", func() bool {
+		return strings.Contains(s.sh("glassbox logs writes").Stdout, "heard again\n")
+	})
+	s.ok(s.sh("glassbox rm -f writes"))
 	// With the last byte gone everything that reads still works, and the container goes on writing its log to nowhere.
 	s.sh("head -c 30000000 /dev/zero >/run/small/rest")
 	s.ok(s.sh("glassbox ps -a | grep -q ccc && glassbox exec ccc sh -c true && glassbox inspect ccc >/dev/null"))
