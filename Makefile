@@ -42,6 +42,8 @@ install:
 	for unit in glassbox.service glassbox-api.service glassbox-api.socket; do \
 		sed 's|@PREFIX@|$(PREFIX)|' "systemd/$$unit" >'$(DESTDIR)$(PREFIX)/lib/systemd/system/'"$$unit" && \
 		chmod 644 '$(DESTDIR)$(PREFIX)/lib/systemd/system/'"$$unit" || exit 1; done
+	install -d '$(DESTDIR)$(PREFIX)/share/glassbox/policies'
+	install -m 644 policies/*.json '$(DESTDIR)$(PREFIX)/share/glassbox/policies/'
 	@[ -n '$(DESTDIR)' ] || [ ! -d /run/systemd/system ] || { systemctl daemon-reload && systemctl enable glassbox.service; }
 	cd bin/share && find . -type f -exec install -D -m 644 '{}' '$(abspath $(DESTDIR)$(PREFIX))/share/{}' ';'
 

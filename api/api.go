@@ -178,11 +178,12 @@ func (s *Server) add(pattern string, limit int64, do handler) {
 type answer struct {
 	http.ResponseWriter
 	begun bool
+	code  int // 0: none was said
 }
 
 // WriteHeader implements http.ResponseWriter.
 func (a *answer) WriteHeader(code int) {
-	a.begun = true
+	a.begun, a.code = true, code
 	a.ResponseWriter.WriteHeader(code)
 }
 

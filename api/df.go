@@ -3,6 +3,7 @@ package api
 import (
 	"slices"
 
+	"glassbox/build"
 	"glassbox/engine"
 )
 
@@ -74,7 +75,21 @@ func (q *request) diskUsage() error {
 			vol.ActiveCount++
 		}
 	}
-	return q.json(q.version.diskUsage(img, ctr, vol, want, q.bool("verbose")))
+	return q.json(q.version.diskUsage(img, ctr, vol, q.cacheUsage(want), want, q.bool("verbose")))
+}
+
+// cacheUsage is what the build cache takes.
+func (q *request) cacheUsage(want func(string) bool) (out usage) {
+	if !want("build-cache") {
+		return out
+	}
+	records := q.s.buildCache(q.Context())
+	for _, r := range records {
+		out.Items = append(out.Items, r)
+	}
+	total, free, active := build.Sum(records)
+	out.TotalCount, out.TotalSize, out.Reclaimable, out.ActiveCount = int64(len(records)), total, free, int64(active)
+	return out
 }
 
 // legacyUsage is the answer until 1.52.
@@ -88,7 +103,7 @@ type legacyUsage struct {
 }
 
 // diskUsage is the answer in a version's shape: lists of all things, and since 1.52 numbers, with lists where they are asked for.
-func (v version) diskUsage(img, ctr, vol usage, want func(string) bool, verbose bool) any {
+func (v version) diskUsage(img, ctr, vol, cache usage, want func(string) bool, verbose bool) any {
 	list := func(kind string, u usage) []any {
 		if !want(kind) {
 			return nil
@@ -97,13 +112,13 @@ func (v version) diskUsage(img, ctr, vol usage, want func(string) bool, verbose 
 	}
 	old := legacyUsage{
 		LayersSize: img.TotalSize, Images: list("image", img), Containers: list("container", ctr), Volumes: list("volume", vol),
-		BuildCache: list("build-cache", usage{}),
+		BuildCache: list("build-cache", cache), BuilderSize: cache.TotalSize,
 	}
 	if v < 52 {
 		return old
 	}
 	out := map[string]any{}
-	for kind, u := range map[string]usage{"image": img, "container": ctr, "volume": vol, "build-cache": {}} {
+	for kind, u := range map[string]usage{"image": img, "container": ctr, "volume": vol, "build-cache": cache} {
 		if !want(kind) {
 			continue
 		}

@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -43,6 +42,8 @@ func kinds() map[string]string {
 		"POST /networks/{id}/connect": policy.Networks, "POST /networks/{id}/disconnect": policy.Networks,
 		"POST /volumes/create": policy.Volumes, "DELETE /volumes/{name}": policy.Volumes,
 		"POST /images/create": policy.Pull,
+		// What is built is judged step by step by the builder.
+		"POST /build": policy.Build, "POST /build/cancel": policy.Build, "POST /session": policy.Build, "POST /grpc": policy.Build,
 	}
 }
 
@@ -159,20 +160,14 @@ func (s *Server) seesEvent(ctx context.Context, e *event.Event) bool {
 
 // ownVolume reports whether a volume was made through the socket, or isn't there.
 func (s *Server) ownVolume(ctx context.Context, name string) bool {
-	v, err := s.engine.Volume(ctx, name)
-	if errors.Is(err, engine.ErrNotFound) {
-		// Not there yet: whoever may make containers makes the volumes that they name.
-		return s.policy.Allows(policy.Volumes) || s.policy.Allows(policy.Containers)
-	}
-	return err == nil && v.Labels[policy.Label] == s.policy.Name
+	own, err := s.engine.OwnVolume(ctx, s.policy, name)
+	return err == nil && own
 }
 
 // permit judges a container that is to be made, marks it as the socket's, and makes the volumes that it names, so marked.
 func (q *request) permit(o *engine.CreateOptions) error {
 	s, ctx := q.s, q.Context()
-	ask := policy.Ask{Config: &o.Config, Paths: engine.RealPaths(&o.Config)}
 	if i, err := s.engine.Images().Resolve(o.Config.Image); err == nil {
-		ask.Images = i.Names
 		// What was judged is what runs: a name could be given to another image meanwhile.
 		if !s.policy.AllowsImage(o.Config.Image) && s.policy.AllowsImage(i.Names...) {
 			o.Config.Image = i.ID
@@ -180,19 +175,9 @@ func (q *request) permit(o *engine.CreateOptions) error {
 	} else if s.policy.AllowsImage(o.Config.Image) {
 		return err // so that clients pull it
 	}
-	ask.OwnVolume = func(name string) bool { return s.ownVolume(ctx, name) }
-	ask.OwnNetwork = func(name string) bool {
-		n, err := s.engine.NetworkInspect(ctx, name)
-		return err == nil && n.Labels[policy.Label] == s.policy.Name
-	}
-	list, err := s.engine.List(ctx, engine.ListOptions{All: true})
+	ask, err := s.engine.Ask(ctx, s.policy, &o.Config)
 	if err != nil {
 		return err
-	}
-	for _, c := range list {
-		if c.HostConfig.Annotations[policy.Annotation] == s.policy.Name {
-			ask.Containers++
-		}
 	}
 	if why := s.policy.Judge(ask); len(why) > 0 {
 		return q.forbid(why...)

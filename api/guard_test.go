@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"glassbox/container"
 	"glassbox/docker"
 	"glassbox/engine"
@@ -21,12 +23,25 @@ import (
 // guardedHouse is a house with a socket that has a policy, and a project's directory that may be written to, and one that may be read.
 func guardedHouse(t *testing.T) (h *house, project, docs string, decisions *bytes.Buffer) {
 	t.Helper()
-	h = build(t)
-	project, docs = filepath.Join(h.root, "project"), filepath.Join(h.root, "docs")
-	for _, dir := range []string{project, filepath.Join(project, "sub"), docs, filepath.Join(docs, "sub")} {
+	h = newHouse(t)
+	// What containers may write to is on a file system where what they leave there is of no use.
+	inert := filepath.Join(h.root, "inert")
+	if err := os.Mkdir(inert, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", inert, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(inert, unix.MNT_DETACH) })
+	project, docs = filepath.Join(inert, "project"), filepath.Join(h.root, "docs")
+	plain, mixed := filepath.Join(h.root, "plain"), filepath.Join(inert, "mixed")
+	for _, dir := range []string{project, filepath.Join(project, "sub"), docs, filepath.Join(docs, "sub"), plain, filepath.Join(mixed, "below")} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if err := unix.Mount(plain, filepath.Join(mixed, "below"), "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
 	}
 	for link, to := range map[string]string{
 		filepath.Join(project, "out"): "/", filepath.Join(docs, "out"): "/etc", filepath.Join(h.root, "link"): "/",
@@ -37,7 +52,10 @@ func guardedHouse(t *testing.T) (h *house, project, docs string, decisions *byte
 	}
 	p := &policy.Policy{
 		Version: 1, Name: "agent", Images: []string{"box"}, Networks: []string{"bridge", "none"}, Publish: []string{"127.0.0.1"},
-		Requests: policy.Kinds(), Paths: []policy.Path{{Path: project, Write: true}, {Path: docs}},
+		Requests: policy.Kinds(), Tags: []string{"agent/*"},
+		Paths: []policy.Path{
+			{Path: project, Write: true}, {Path: docs}, {Path: plain, Write: true}, {Path: mixed, Write: true},
+		},
 		Limits: policy.Limits{Memory: 64 << 20, CPUs: 1, Pids: 100, Containers: 5},
 	}
 	decisions = &bytes.Buffer{}
@@ -62,6 +80,8 @@ func attempts(h *house, project, docs string) (all []attempt) {
 	bind("/:/host")
 	bind("/etc:/x:ro")
 	bind("/etc/shadow:/x:ro")
+	bind(h.root + "/plain:/x")       // where a program of root's, or a device, would stay
+	bind(h.root + "/inert/mixed:/x") // or below it
 	bind("/proc:/x")
 	bind("/sys:/x:ro")
 	bind("/run:/x")

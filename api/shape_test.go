@@ -10,7 +10,7 @@ import (
 
 // TestShapes asks for the same in old and new versions: what each client reads is there, and what its version has no more is not.
 func TestShapes(t *testing.T) {
-	h := build(t)
+	h := newHouse(t)
 	for _, c := range []struct {
 		path  string
 		field string // of the answer, or of the first element of a list, parted by dots
@@ -84,7 +84,7 @@ func has(v any, path []string) bool {
 
 // TestEventShape: until 1.52 an event began with what it was before 1.22.
 func TestEventShape(t *testing.T) {
-	h := build(t)
+	h := newHouse(t)
 	for v, want := range map[string]bool{"1.24": true, "1.44": true, "1.57": false} {
 		path := fmt.Sprintf("/v%s/events?since=1&until=%d&filters=%%7B%%22container%%22:%%5B%%22made%%22%%5D%%7D", v, time.Now().Unix()+1)
 		code, text := h.ask(t, "GET", path, "")

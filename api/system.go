@@ -100,18 +100,3 @@ func noPlugin(q *request) error {
 	name, _, _ = strings.Cut(name, "/")
 	return &statusError{http.StatusNotFound, "plugin \"" + name + "\" not found"}
 }
-
-// build answers what needs the builder.
-func (q *request) build() error {
-	if b := q.s.builder; b != nil {
-		b.ServeHTTP(q.w, q.Request)
-		return nil
-	}
-	if q.URL.Path == "/build/prune" { // which `docker system prune` asks for: there is nothing to be freed
-		return q.json(struct {
-			CachesDeleted  []string
-			SpaceReclaimed int64
-		}{})
-	}
-	return notImplemented("there is no builder yet: images are pulled, loaded and imported here, and built elsewhere")
-}

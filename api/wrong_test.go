@@ -26,7 +26,7 @@ type house struct {
 	id     string
 }
 
-func build(t *testing.T) *house {
+func newHouse(t *testing.T) *house {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")
@@ -298,7 +298,7 @@ func others() []wrong {
 
 // TestWrong sends requests that mean nothing, or can't be done: each gets Docker's status and form and a sentence, and nothing is changed.
 func TestWrong(t *testing.T) {
-	h := build(t)
+	h := newHouse(t)
 	before := h.files(t)
 	for _, w := range append(created(), others()...) {
 		code, text := h.ask(t, w.method, w.path, w.body)
@@ -344,7 +344,7 @@ func difference(a, b []string) (out []string) {
 
 // TestHabits: what clients send without wanting anything by it is taken, and fields that Docker doesn't know are passed over.
 func TestHabits(t *testing.T) {
-	h := build(t)
+	h := newHouse(t)
 	for _, body := range []string{
 		`{"Image":"box","HostConfig":{"Privileged":false,"CapAdd":null,"CapDrop":[],"Binds":[],"Links":null,"PortBindings":{},"Memory":0}}`,
 		`{"Image":"box","Entrypoint":"true","Cmd":"a"}`,

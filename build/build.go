@@ -122,6 +122,9 @@ const Busy = 75
 // Socket is where a builder serves that stays.
 func (p Place) Socket() string { return path.Join(p.State, "build.sock") }
 
+// FaceSocket is where it answers the API's server, in the words of Docker's API.
+func (p Place) FaceSocket() string { return path.Join(p.State, "build-api.sock") }
+
 // Dir is the builder's own directory.
 func (p Place) Dir() string { return path.Join(p.Root, "build") }
 

@@ -17,6 +17,7 @@ import (
 	"glassbox/event"
 	"glassbox/image"
 	"glassbox/plan"
+	"glassbox/policy"
 )
 
 // takeContext are the names of a type's exported methods whose first argument is a context.
@@ -127,6 +128,9 @@ func contextVerbs(ctx context.Context, t *testing.T, e *Engine, p *plan.Plan, up
 		},
 		"Facts":             func() error { _, err := e.Facts(ctx); return err },
 		"Info":              func() error { _, err := e.Info(ctx, "1"); return err },
+		"Ask":               func() error { _, err := e.Ask(ctx, &policy.Policy{}, &container.Config{Image: "box"}); return err },
+		"OwnVolume":         func() error { _, err := e.OwnVolume(ctx, &policy.Policy{}, "data"); return err },
+		"Config":            func() error { _, err := e.Config(ctx, "web"); return err },
 		"Inspect":           func() error { _, err := e.Inspect(ctx, "web"); return err },
 		"InspectImage":      func() error { _, err := e.InspectImage(ctx, "box", image.Platform{}); return err },
 		"Kill":              func() error { return e.Kill(ctx, "web", "") },

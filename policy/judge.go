@@ -17,6 +17,8 @@ type Real struct {
 	Path string // without symbolic links; empty: there is nothing
 	Dir  bool
 	File bool // a regular one
+	// Inert: it lies on a mount with nosuid and nodev, and so does all that is mounted below it.
+	Inert bool
 }
 
 // Ask is a container that is asked for, with what the caller knows of it.
@@ -42,7 +44,7 @@ func (p *Policy) Judge(a Ask) []string {
 	// heard of.
 	rest := *a.Config
 	if !p.AllowsImage(append([]string{a.Config.Image}, a.Images...)...) {
-		r.no("image %s: allowed are %s", a.Config.Image, list(p.Images))
+		r.no("image %s: allowed are %s", a.Config.Image, p.ImagesText())
 	}
 	if n := p.Limits.Containers; n > 0 && a.Containers >= n {
 		r.no("there are %d containers already, as many as there may be", a.Containers)
@@ -175,7 +177,7 @@ func (p *Policy) mounts(a *Ask, r *refusals) {
 			}
 		case container.Layers:
 			if !p.AllowsImage(m.Source) {
-				r.no("%s: image %s: allowed are %s", asked(m), m.Source, list(p.Images))
+				r.no("%s: image %s: allowed are %s", asked(m), m.Source, p.ImagesText())
 			}
 		case container.Bind:
 			p.bind(a, m, r)
@@ -241,6 +243,10 @@ func (p *Policy) bind(a *Ask, m container.Mount, r *refusals) {
 	// MOUNT_ATTR_RDONLY without AT_RECURSIVE is of the one mount alone (mount_setattr(2)).
 	case m.ReadOnly && m.Recursive == container.RecursiveWritable && (whole == nil || !whole.Write):
 		r.no("%s: what is mounted below %s would be writable", asked(m), m.Source)
+	case !m.ReadOnly && !real.Inert:
+		// To mount it so in the container alone would be of no use: it is on the host that they would be used.
+		r.no("%s: a container's root could leave a set-user-ID program or a device in %s, for anybody on the host to use: mount it nosuid,nodev "+
+			"there (mount --bind %s %s; mount -o remount,bind,nosuid,nodev %s)", asked(m), m.Source, m.Source, m.Source, m.Source)
 	}
 }
 

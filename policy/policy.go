@@ -28,10 +28,11 @@ const (
 	Networks   = "networks"   // make and remove networks
 	Volumes    = "volumes"    // make and remove volumes
 	Pull       = "pull"       // fetch images
+	Build      = "build"      // build images
 )
 
 // Kinds are all of them.
-func Kinds() []string { return []string{Read, Containers, Exec, Files, Networks, Volumes, Pull} }
+func Kinds() []string { return []string{Read, Containers, Exec, Files, Networks, Volumes, Pull, Build} }
 
 // Annotation marks a container that was made through a socket with a policy, whose name is its value. An image can't set it.
 const Annotation = "glassbox.policy"
@@ -46,7 +47,9 @@ type Policy struct {
 	Requests []string `json:"requests"`
 	// Images are names that may be run and pulled, * stands for any part: "golang:*", "registry.lan:5000/team/*".
 	Images []string `json:"images,omitempty"`
-	Paths  []Path   `json:"paths,omitempty"` // of the host, that may be mounted
+	// Tags are names that images may get that are built through the socket, in the same form. They may be run, too.
+	Tags  []string `json:"tags,omitempty"`
+	Paths []Path   `json:"paths,omitempty"` // of the host, that may be mounted
 	// Networks are those of the host that may be used: bridge, none, or names. Those made through the socket may be, anyway.
 	Networks     []string `json:"networks,omitempty"`
 	Publish      []string `json:"publish,omitempty"`      // addresses of the host on which ports may be published
@@ -128,8 +131,34 @@ func (p *Policy) Allows(kind string) bool { return slices.Contains(p.Requests, k
 
 // AllowsImage reports whether an image may be run, or pulled, by one of its names.
 func (p *Policy) AllowsImage(names ...string) bool {
+	return anyMatches(p.Images, names) || p.AllowsTag(names...)
+}
+
+// AllowsTag reports whether an image that is built may get one of the names.
+func (p *Policy) AllowsTag(names ...string) bool { return anyMatches(p.Tags, names) }
+
+// ImagesText lists what may be run, for sentences.
+func (p *Policy) ImagesText() string { return list(append(slices.Clone(p.Images), p.Tags...)) }
+
+// TagsText lists what may be built.
+func (p *Policy) TagsText() string { return list(p.Tags) }
+
+// ImageNames are the spellings of an image's name under which a policy may have it: as it is, and without what Docker's registry is called
+// (docker.io/library/golang:1 is golang:1).
+func ImageNames(name string) []string {
+	names := []string{name}
+	if rest, ok := strings.CutPrefix(name, "docker.io/"); ok {
+		names = append(names, rest)
+		if rest, ok := strings.CutPrefix(rest, "library/"); ok {
+			names = append(names, rest)
+		}
+	}
+	return names
+}
+
+func anyMatches(patterns, names []string) bool {
 	for _, name := range names {
-		for _, pattern := range p.Images {
+		for _, pattern := range patterns {
 			// Without a tag it is latest: so is the pattern's. A digest has none.
 			if matches(pattern, name) || !strings.Contains(name, "@") && matches(pattern, strings.TrimSuffix(name, ":latest")) {
 				return true

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"glassbox/api"
+	"glassbox/build"
 	"glassbox/engine"
 	"glassbox/policy"
 )
@@ -113,5 +114,28 @@ func run(args []string) error {
 		}
 	}
 	c.Log = log
+	if b := builder(root, state, runtime); b != nil {
+		c.Builder = b
+		defer b.End()
+	}
 	return api.New(c).Serve(ctx, o)
+}
+
+// builderIdle is for how long a builder stays that nobody uses: to be started again costs it half a second.
+const builderIdle = "15s"
+
+// builder starts `glassbox builder serve` when somebody builds. Nil: this installation has no builder.
+func builder(root, state, runtime string) *api.Builder {
+	glassbox := filepath.Join(filepath.Dir(runtime), "glassbox")
+	for _, program := range []string{glassbox, filepath.Join(filepath.Dir(runtime), "glassbox-build")} {
+		if _, err := os.Stat(program); err != nil {
+			return nil
+		}
+	}
+	return &api.Builder{
+		Socket: build.Place{Root: root, State: state}.FaceSocket(),
+		Command: []string{
+			glassbox, "--root", root, "--state", state, "--runtime", runtime, "builder", "serve", "--idle", builderIdle,
+		},
+	}
 }

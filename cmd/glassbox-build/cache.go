@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
 
 	"github.com/moby/buildkit/client"
@@ -21,25 +22,35 @@ func prune(ctx context.Context, p place, q *build.Prune) (err error) {
 			err = cerr
 		}
 	}()
+	out := json.NewEncoder(os.Stdout)
+	return l.prune(ctx, q, func(u *client.UsageInfo) error { return out.Encode(record(u)) })
+}
+
+// prune tells each part that is gone.
+func (l *link) prune(ctx context.Context, q *build.Prune, told func(*client.UsageInfo) error) error {
 	opts := []client.PruneOption{
 		client.WithFilter(q.Filters), client.WithKeepOpt(q.KeepDuration, q.ReservedSpace, q.MaxUsedSpace, q.MinFreeSpace),
 	}
 	if q.All {
 		opts = append(opts, client.PruneAll)
 	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
 	gone := make(chan client.UsageInfo)
 	done := make(chan error, 1)
 	go func() {
 		done <- l.Prune(ctx, gone, opts...)
 		close(gone)
 	}()
-	out := json.NewEncoder(os.Stdout)
+	var failed error
 	for u := range gone {
-		if err := out.Encode(record(&u)); err != nil {
-			return err
+		if failed == nil {
+			if failed = told(&u); failed != nil {
+				stop()
+			}
 		}
 	}
-	return <-done
+	return errors.Join(failed, <-done)
 }
 
 // usage prints what the build cache has, a line of JSON for each part.

@@ -91,22 +91,32 @@ func embed(ctx context.Context, p place, lock *os.File) (*link, error) {
 		lock.Close()
 		return nil, err
 	}
-	listener := bufconn.Listen(1 << 20)
-	server := newServer(nil)
-	b.controller.Register(server)
-	go server.Serve(listener)
-	end := func() error {
-		server.Stop()
-		listener.Close()
+	return inMemory(ctx, b, nil, func() error {
 		err := b.Close()
 		lock.Close()
 		return err
+	})
+}
+
+// inMemory is a client of a builder that is open in this process, with a guard before it or nil; end is what is to be done at its end.
+func inMemory(ctx context.Context, b *builder, g *guard, end func() error) (*link, error) {
+	listener := bufconn.Listen(1 << 20)
+	server := b.server(nil, g)
+	b.controller.Register(server)
+	go server.Serve(listener)
+	stop := func() error {
+		server.Stop()
+		listener.Close()
+		if end == nil {
+			return nil
+		}
+		return end()
 	}
 	c, err := client.New(ctx, "unix:///in-memory", client.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 		return listener.DialContext(ctx)
 	}))
 	if err != nil {
-		return nil, errors.Join(err, end())
+		return nil, errors.Join(err, stop())
 	}
-	return &link{c, end}, nil
+	return &link{c, stop}, nil
 }

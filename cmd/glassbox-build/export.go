@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"strconv"
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/content"
 	ctdimages "github.com/containerd/containerd/v2/core/images"
 	cacheconfig "github.com/moby/buildkit/cache/config"
+	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/exporter"
 	"github.com/moby/buildkit/exporter/containerimage"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
@@ -30,10 +32,26 @@ import (
 const exporterStore = "moby"
 
 // storeExporter makes an image of a result and puts it into the store that `glassbox run` takes its images from.
-type storeExporter struct{ worker *buildWorker }
+type storeExporter struct {
+	worker   *buildWorker
+	sessions *session.Manager
+}
 
 func (e *storeExporter) Resolve(ctx context.Context, id int, attrs map[string]string) (exporter.ExporterInstance, error) {
 	i := &storeInstance{storeExporter: e, id: id, attrs: attrs}
+	if on, _ := strconv.ParseBool(attrs["push"]); on { // buildx with --push: BuildKit's own exporter sends it to the registry
+		image, err := e.worker.Worker.Exporter(client.ExporterImage, e.sessions)
+		if err != nil {
+			return nil, err
+		}
+		also := maps.Clone(attrs)
+		delete(also, "prefer-image-digest")
+		// Layers of this machine's images are plain here.
+		also["store"], also["force-compression"] = "false", "true"
+		if i.push, err = image.Resolve(ctx, id, also); err != nil {
+			return nil, err
+		}
+	}
 	i.opts.RefCfg = cacheconfig.RefConfig{Compression: compression.New(compression.Uncompressed)}
 	attrs = maps.Clone(attrs)
 	if attrs == nil {
@@ -58,6 +76,7 @@ type storeInstance struct {
 	id    int
 	attrs map[string]string
 	opts  containerimage.ImageCommitOpts
+	push  exporter.ExporterInstance // nil: it isn't to be pushed
 	meta  map[string][]byte
 }
 
@@ -108,11 +127,18 @@ func (i *storeInstance) Export(
 		exptypes.ExporterImageDigestKey:       desc.Digest.String(),
 		exptypes.ExporterImageConfigDigestKey: img.ID,
 	}
+	if on, _ := strconv.ParseBool(i.attrs["prefer-image-digest"]); on { // what clients call it by: images go by that digest here
+		resp[exptypes.ExporterImageDigestKey] = img.ID
+	}
 	if n := names(&opts, src); len(n) > 0 {
 		resp["image.name"] = strings.Join(n, ",")
 	}
 	if text, err := json.Marshal(desc); err == nil {
 		resp[exptypes.ExporterImageDescriptorKey] = base64Text(text)
+	}
+	if i.push != nil {
+		_, finish, _, err := i.push.Export(ctx, src, info)
+		return resp, finish, nil, err
 	}
 	return resp, nil, nil, nil
 }

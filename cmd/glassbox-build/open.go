@@ -49,6 +49,7 @@ type builder struct {
 	controller *control.Controller
 	sessions   *session.Manager
 	exec       *planExecutor
+	guards     guards
 }
 
 // worker is BuildKit's, with one exporter more.
@@ -61,7 +62,7 @@ type buildWorker struct {
 // Exporter knows "moby", which puts an image into glassbox's own store; buildx's docker driver asks for it by that name.
 func (w *buildWorker) Exporter(name string, sm *session.Manager) (exporter.Exporter, error) {
 	if name == exporterStore {
-		return &storeExporter{w}, nil
+		return &storeExporter{w, sm}, nil
 	}
 	return w.Worker.Exporter(name, sm)
 }
@@ -114,8 +115,8 @@ func open(ctx context.Context, p place) (*builder, error) {
 		SessionManager:   b.sessions,
 		WorkerController: workers,
 		Frontends: map[string]frontend.Frontend{
-			"dockerfile.v0": dockerfileFrontend(workers.Infos()),
-			"gateway.v0":    &builtIn{gatewayFrontend, dockerfileFrontend(workers.Infos())},
+			"dockerfile.v0": &guardedFrontend{dockerfileFrontend(workers.Infos()), &b.guards},
+			"gateway.v0":    &guardedFrontend{&builtIn{gatewayFrontend, dockerfileFrontend(workers.Infos())}, &b.guards},
 		},
 		CacheManager: solver.NewCacheManager(ctx, "local", cache, worker.NewCacheResultStorage(workers)),
 		ResolveCacheExporterFuncs: map[string]remotecache.ResolveCacheExporterFunc{

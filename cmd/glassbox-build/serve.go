@@ -11,6 +11,7 @@ import (
 
 	"github.com/containerd/containerd/v2/defaults"
 	"github.com/moby/buildkit/util/grpcerrors"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 
 	"glassbox/build"
@@ -23,8 +24,12 @@ func serve(ctx context.Context, p place, q *build.Serve) (err error) {
 		return err
 	}
 	lock, err := p.lock()
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		fmt.Fprintln(os.Stderr, "another builder has the files open")
+		return exitCode(build.Busy)
+	}
 	if err != nil {
-		return fmt.Errorf("a builder is open already: %w", err)
+		return err
 	}
 	defer lock.Close()
 	b, err := open(context.WithoutCancel(ctx), p)
@@ -39,8 +44,15 @@ func serve(ctx context.Context, p place, q *build.Serve) (err error) {
 	if err != nil {
 		return err
 	}
+	api, err := listen(p.FaceSocket())
+	if err != nil {
+		listener.Close()
+		return err
+	}
 	use := &inUse{last: time.Now()}
-	server := newServer(use)
+	f := &face{b: b, use: use, jobs: map[string]context.CancelFunc{}, end: make(chan struct{}, 1)}
+	defer serveFace(f, api)()
+	server := b.server(use, nil)
 	b.controller.Register(server)
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(listener) }()
@@ -54,6 +66,11 @@ func serve(ctx context.Context, p place, q *build.Serve) (err error) {
 		case <-ctx.Done():
 			server.Stop()
 			return nil
+		case <-f.end:
+			if use.idle() > 0 {
+				server.GracefulStop()
+				return nil
+			}
 		case <-tick.C:
 			if q.Idle > 0 && use.idle() >= q.Idle {
 				server.GracefulStop()
@@ -107,8 +124,8 @@ func (u *inUse) idle() time.Duration {
 	return time.Since(u.last)
 }
 
-// newServer is a server for the controller. use, if not nil, is told of each call.
-func newServer(use *inUse) *grpc.Server {
+// server is a server for the controller. use, if not nil, is told of each call; a guard judges each.
+func (b *builder) server(use *inUse, g *guard) *grpc.Server {
 	begin := func() func() { return func() {} }
 	if use != nil {
 		begin = use.begin
@@ -121,8 +138,12 @@ func newServer(use *inUse) *grpc.Server {
 		defer begin()()
 		return grpcerrors.StreamServerInterceptor(srv, s, info, h)
 	}
-	return grpc.NewServer(
+	options := []grpc.ServerOption{
 		grpc.UnaryInterceptor(unary), grpc.StreamInterceptor(stream),
 		grpc.MaxRecvMsgSize(defaults.DefaultMaxRecvMsgSize), grpc.MaxSendMsgSize(defaults.DefaultMaxSendMsgSize),
-	)
+	}
+	if g != nil {
+		options = append(options, g.interceptors(&b.guards)...)
+	}
+	return grpc.NewServer(options...)
 }

@@ -1,0 +1,229 @@
+package api
+
+import (
+	"bufio"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+	"time"
+
+	"glassbox/build"
+)
+
+// Builder hands what `docker build` and buildx send to the builder's own program, which it starts when somebody builds. The program answers at
+// a socket of its own, in the words of Docker's API: what is handed on is the request, and then the connection as it is.
+type Builder struct {
+	Socket  string   // of the builder
+	Command []string // starts it
+
+	mu      sync.Mutex
+	started bool
+}
+
+// build hands a request to the builder.
+func (q *request) build() error {
+	b := q.s.builder
+	if b == nil && q.URL.Path == "/build/prune" { // which `docker system prune` asks for: there is nothing to be freed
+		return q.json(struct {
+			CachesDeleted  []string
+			SpaceReclaimed int64
+		}{})
+	}
+	if b == nil {
+		return notImplemented("there is no builder here: the program glassbox-build is neither beside this one nor in PATH (make install)")
+	}
+	q.Header.Del(build.PolicyHeader)
+	if p := q.s.policy; p != nil {
+		text, err := json.Marshal(p)
+		if err != nil {
+			return err
+		}
+		q.Header.Set(build.PolicyHeader, base64.StdEncoding.EncodeToString(text))
+	}
+	b.ServeHTTP(q.w, q.Request)
+	if a, ok := q.w.(*answer); ok && a.code == http.StatusForbidden && q.s.policy != nil {
+		q.decided("refused", []string{"the builder has told the client why"})
+		return errTold
+	}
+	return nil
+}
+
+// errTold is the end of a request whose answer has been given.
+var errTold = errors.New("answered")
+
+// buildCache is what the cache of builds takes. Who has never built has none; while another process builds it is not looked into.
+func (s *Server) buildCache(ctx context.Context) (records []build.Record) {
+	b, ok := s.builder.(*Builder)
+	if !ok {
+		return nil
+	}
+	if _, err := os.Stat(b.Socket); err != nil {
+		return nil
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://builder"+build.PathUsage, nil)
+	if err != nil {
+		return nil
+	}
+	resp, err := b.transport(b.connect).RoundTrip(r)
+	if err != nil {
+		return nil
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK || json.NewDecoder(resp.Body).Decode(&records) != nil {
+		return nil
+	}
+	return records
+}
+
+// ServeHTTP implements http.Handler.
+func (b *Builder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	// The context of a build comes while its progress goes.
+	http.NewResponseController(w).EnableFullDuplex()
+	t := b.transport(b.dial)
+	defer t.CloseIdleConnections()
+	proxy := &httputil.ReverseProxy{
+		Transport:     t,
+		FlushInterval: -1,
+		Rewrite: func(p *httputil.ProxyRequest) {
+			p.Out.URL.Scheme, p.Out.URL.Host = "http", "builder"
+		},
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
+			writeError(w, fmt.Errorf("the builder: %w", err))
+		},
+	}
+	proxy.ServeHTTP(w, r)
+}
+
+func (b *Builder) transport(dial func(context.Context) (net.Conn, error)) *http.Transport {
+	return &http.Transport{
+		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
+		DisableKeepAlives: true, DisableCompression: true,
+	}
+}
+
+// startTime is how long the builder may take until it answers: it may have to wait for a build of the command line, whose files they are.
+const startTime = 10 * time.Minute
+
+// dial connects to the builder, and starts it where there is none.
+func (b *Builder) dial(ctx context.Context) (net.Conn, error) {
+	if conn, err := b.connect(ctx); err == nil {
+		return conn, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, startTime)
+	defer cancel()
+	b.mu.Lock() // one is started, for all who wait
+	defer b.mu.Unlock()
+	for {
+		if conn, err := b.connect(ctx); err == nil {
+			return conn, nil
+		}
+		conn, err := b.start(ctx)
+		if err == nil || !errors.Is(err, errBusy) {
+			return conn, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// errBusy is the end of a builder that found the files in use.
+var errBusy = errors.New("another process builds")
+
+// start starts the builder, and waits until it answers.
+func (b *Builder) start(ctx context.Context) (net.Conn, error) {
+	// What it says goes into a file without a name: a pipe would end it when this server ends.
+	said, err := os.CreateTemp("", "glassbox-builder-")
+	if err != nil {
+		return nil, err
+	}
+	defer said.Close()
+	os.Remove(said.Name())
+	cmd := exec.Command(b.Command[0], b.Command[1:]...)
+	cmd.Stderr = said
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // what ends this server by its terminal isn't for a build that others may use
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start it: %w", err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	for {
+		if conn, err := b.connect(ctx); err == nil {
+			b.started = true
+			return conn, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case err := <-ended:
+			var exit *exec.ExitError
+			if errors.As(err, &exit) && exit.ExitCode() == build.Busy {
+				return nil, errBusy
+			}
+			text, _ := io.ReadAll(io.NewSectionReader(said, 0, 4096))
+			return nil, fmt.Errorf("it ended at once (%v): %s", err, text)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// connect makes a connection on which the builder has answered: one that is about to end has a socket still, and would take a request with it.
+func (b *Builder) connect(ctx context.Context) (net.Conn, error) {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", b.Socket)
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	answers := func() error {
+		if _, err := io.WriteString(conn, "GET "+build.PathReady+" HTTP/1.1\r\nHost: builder\r\n\r\n"); err != nil {
+			return err
+		}
+		// The answer has no body, and nothing follows it until there is a further request.
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			return err
+		}
+		if resp.StatusCode != http.StatusOK {
+			return fmt.Errorf("the builder: %s", resp.Status)
+		}
+		return nil
+	}
+	if err := answers(); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return conn, nil
+}
+
+// End asks a builder that this server has started to end, unless somebody uses it.
+func (b *Builder) End() {
+	b.mu.Lock()
+	started := b.started
+	b.mu.Unlock()
+	if !started {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://builder"+build.PathEnd, nil)
+	if err != nil {
+		return
+	}
+	if resp, err := b.transport(b.connect).RoundTrip(r); err == nil {
+		resp.Body.Close()
+	}
+}

@@ -1,0 +1,483 @@
+package main
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	controlapi "github.com/moby/buildkit/api/services/control"
+	"github.com/moby/buildkit/client/llb/sourceresolver"
+	"github.com/moby/buildkit/executor"
+	"github.com/moby/buildkit/frontend"
+	gatewayapi "github.com/moby/buildkit/frontend/gateway/pb"
+	"github.com/moby/buildkit/session"
+	"github.com/moby/buildkit/solver/pb"
+	digest "github.com/opencontainers/go-digest"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"glassbox/build"
+	"glassbox/policy"
+)
+
+// guard is the policy of the socket through which a client speaks to the builder. All of BuildKit's API that it leaves in is judged: a build
+// is judged by its steps in BuildKit's low-level form, in which all ways to write one have become one, when a client sends them and when a
+// front end has made them of a Dockerfile.
+type guard struct {
+	*policy.Policy
+
+	mu     sync.Mutex
+	pinned map[string]bool // names with the digests that they were found to have
+}
+
+// pin remembers the digest that a name was found to have: steps name both.
+func (g *guard) pin(name, digest string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.pinned == nil {
+		g.pinned = map[string]bool{}
+	}
+	name, _, _ = strings.Cut(strings.TrimPrefix(name, imageScheme), "@")
+	g.pinned[name+"@"+digest] = true
+}
+
+// allowsImage reports whether an image may be used. With a digest it is the one that the name stands for, or the policy has the digest, too.
+func (g *guard) allowsImage(ref string) bool {
+	if g.AllowsImage(policy.ImageNames(ref)...) {
+		return true
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	name, _, _ := strings.Cut(ref, "@")
+	return g.pinned[ref] && g.AllowsImage(policy.ImageNames(name)...)
+}
+
+const imageScheme = "docker-image://"
+
+// guardOf reads the policy that the API's server has put into a request; nil: the socket has none.
+func guardOf(r *http.Request) (*guard, error) {
+	text := r.Header.Get(build.PolicyHeader)
+	if text == "" {
+		return nil, nil
+	}
+	data, err := base64.StdEncoding.DecodeString(text)
+	if err != nil {
+		return nil, fmt.Errorf("the socket's policy: %w", err)
+	}
+	p, err := policy.Parse(data)
+	if err != nil {
+		return nil, err
+	}
+	return &guard{Policy: p}, nil
+}
+
+// refuse is a refusal in the words that the API's server uses.
+func (g *guard) refuse(format string, a ...any) error {
+	return status.Errorf(codes.PermissionDenied, "the policy %s of this socket doesn't allow it: %s", g.Name, fmt.Sprintf(format, a...))
+}
+
+// guards are the policies of builds that run now, by their sessions: a front end in this process is told no more of who asks.
+type guards struct {
+	mu sync.Mutex
+	of map[string]*held
+}
+
+type held struct {
+	*guard
+	n int
+}
+
+func (s *guards) hold(session string, g *guard) (release func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.of == nil {
+		s.of = map[string]*held{}
+	}
+	h := s.of[session]
+	if h == nil {
+		h = &held{guard: g}
+		s.of[session] = h
+	}
+	h.n++
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if h.n--; h.n == 0 {
+			delete(s.of, session)
+		}
+	}
+}
+
+func (s *guards) find(session string) *guard {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if h := s.of[session]; h != nil {
+		return h.guard
+	}
+	return nil
+}
+
+// methods that a client of a guarded socket may call. What others build, what the cache has and what was built before are not its
+// affair; containers of front ends (NewContainer) are RUNs that nobody has judged.
+func guardedMethods() []string {
+	const control, gateway = "/moby.buildkit.v1.Control/", "/moby.buildkit.v1.frontend.LLBBridge/"
+	return []string{
+		control + "Solve", control + "Status", control + "Session", control + "ListWorkers", control + "Info",
+		gateway + "ResolveImageConfig", gateway + "ResolveSourceMeta", gateway + "Solve", gateway + "ReadFile", gateway + "ReadDir",
+		gateway + "StatFile", gateway + "Evaluate", gateway + "Ping", gateway + "Return", gateway + "Inputs", gateway + "Warn",
+		"/grpc.health.v1.Health/Check", "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+	}
+}
+
+// unary judges a call; done is to be called when it has been answered.
+func (g *guard) unary(all *guards, req any, method string) (done func(), err error) {
+	done = func() {}
+	if !slices.Contains(guardedMethods(), method) {
+		return done, g.refuse("%s is not among its requests", method)
+	}
+	switch r := req.(type) {
+	case *controlapi.SolveRequest:
+		if r.Session == "" {
+			return done, g.refuse("a build without a session")
+		}
+		if err := g.solve(r); err != nil {
+			return done, err
+		}
+		return all.hold(r.Session, g), nil
+	case *gatewayapi.SolveRequest:
+		if len(r.SourcePolicies) > 0 {
+			return done, g.refuse("source policies: they can exchange what was judged")
+		}
+		for _, c := range r.CacheImports {
+			if err := g.cache(c.Type, c.Attrs); err != nil {
+				return done, err
+			}
+		}
+		return done, g.frontend(r.Frontend, r.FrontendOpt, r.FrontendInputs, r.Definition)
+	case *gatewayapi.ResolveImageConfigRequest:
+		if len(r.SourcePolicies) > 0 {
+			return done, g.refuse("source policies: they can exchange what was judged")
+		}
+		return done, g.source(imageScheme + strings.TrimPrefix(r.Ref, imageScheme))
+	case *gatewayapi.ResolveSourceMetaRequest:
+		if len(r.SourcePolicies) > 0 {
+			return done, g.refuse("source policies: they can exchange what was judged")
+		}
+		return done, g.source(r.GetSource().GetIdentifier())
+	}
+	return done, nil
+}
+
+// solve judges what a build as a whole asks for.
+func (g *guard) solve(r *controlapi.SolveRequest) error {
+	if !g.Allows(policy.Build) {
+		return g.refuse("build is not among its requests")
+	}
+	switch {
+	case len(r.Entitlements) > 0:
+		return g.refuse("--allow %s: a build gets no further rights", strings.Join(r.Entitlements, ","))
+	case r.SourcePolicy != nil || r.SourcePolicySession != "":
+		return g.refuse("source policies: they can exchange what was judged")
+	case r.EnableSessionExporter || r.ProxyNetwork:
+		return g.refuse("exporters of the session, and networks through a proxy")
+	}
+	if c := r.Cache; c != nil {
+		if c.ExportRefDeprecated != "" || len(c.ImportRefsDeprecated) > 0 {
+			return g.refuse("caches in registries")
+		}
+		for _, e := range append(slices.Clone(c.Exports), c.Imports...) {
+			if err := g.cache(e.GetType(), e.GetAttrs()); err != nil {
+				return err
+			}
+		}
+	}
+	if r.ExporterDeprecated != "" {
+		r.Exporters = append(r.Exporters, &controlapi.Exporter{Type: r.ExporterDeprecated, Attrs: r.ExporterAttrsDeprecated})
+		r.ExporterDeprecated, r.ExporterAttrsDeprecated = "", nil
+	}
+	for _, e := range r.Exporters {
+		if err := g.export(e.GetType(), e.GetAttrs()); err != nil {
+			return err
+		}
+	}
+	return g.frontend(r.Frontend, r.FrontendAttrs, r.FrontendInputs, r.Definition)
+}
+
+// cache judges caches beside the builder's own: those that are in the client's hands, or in the image.
+func (g *guard) cache(kind string, _ map[string]string) error {
+	if kind != "inline" && kind != "local" {
+		return g.refuse("a cache of type %s: allowed are inline and local", kind)
+	}
+	return nil
+}
+
+// export judges where the result goes: to the client itself, or into the store under names that are allowed.
+func (g *guard) export(kind string, attrs map[string]string) error {
+	switch kind {
+	case "local", "tar", "oci", "docker": // which the client's session gets
+		return nil
+	case exporterStore:
+	default:
+		return g.refuse("an output of type %s", kind)
+	}
+	if on, err := strconv.ParseBool(attrs["push"]); attrs["push"] != "" && (err != nil || on) {
+		return g.refuse("--push: images are not given away")
+	}
+	for name := range strings.SplitSeq(attrs["name"], ",") {
+		if name != "" && !g.AllowsTag(policy.ImageNames(name)...) {
+			return g.refuse("-t %s: names that builds may give are %s", name, g.TagsText())
+		}
+	}
+	return nil
+}
+
+// frontend judges which front end makes the steps, and steps that the client has made itself.
+func (g *guard) frontend(name string, opts map[string]string, inputs map[string]*pb.Definition, def *pb.Definition) error {
+	switch {
+	case name == "" || name == "dockerfile.v0":
+	case name == "gateway.v0" && isBuiltIn(opts["source"]):
+	default:
+		return g.refuse("the front end %s %s: it would be a program that nobody has judged", name, opts["source"])
+	}
+	for _, key := range slices.Sorted(maps.Keys(opts)) {
+		value := opts[key]
+		switch {
+		case key == "cgroup-parent" && value != "":
+			return g.refuse("--cgroup-parent %s: the place of its cgroup can't be chosen", value)
+		case key == "force-network-mode" && value != "none" && value != "sandbox" && value != "default" && value != "":
+			return g.refuse("--network %s: the host's network is not allowed", value)
+		case strings.HasPrefix(key, "attest:") && key != "attest:provenance":
+			return g.refuse("--attest %s: it would run a program that nobody has judged", strings.TrimPrefix(key, "attest:"))
+		case key == "context" && !strings.HasPrefix(value, uploaded) && strings.Contains(value, "://"):
+			return g.refuse("the context %.200s: the host would fetch it", value)
+		}
+	}
+	for _, d := range inputs {
+		if err := g.judge(d); err != nil {
+			return err
+		}
+	}
+	return g.judge(def)
+}
+
+// uploaded is where a context is that a client has sent (BuildKit's package uploadprovider).
+const uploaded = "http://buildkit-session/"
+
+// source judges what a step begins with.
+func (g *guard) source(id string) error {
+	scheme, rest, ok := strings.Cut(id, "://")
+	switch {
+	case !ok:
+		return g.refuse("the source %.200q", id)
+	case scheme == "local", strings.HasPrefix(id, uploaded): // the client's own files
+		return nil
+	case scheme == "docker-image":
+		if !g.allowsImage(rest) {
+			return g.refuse("image %s: allowed are %s", rest, g.ImagesText())
+		}
+		return nil
+	}
+	return g.refuse("%.200s: the host would fetch it", id)
+}
+
+// judge judges steps, and gives each RUN the limits of the policy.
+func (g *guard) judge(def *pb.Definition) error {
+	if def == nil {
+		return nil
+	}
+	for _, data := range def.Def {
+		var op pb.Op
+		if err := op.UnmarshalVT(data); err != nil {
+			return g.refuse("a step that can't be read: %v", err)
+		}
+		switch o := op.Op.(type) {
+		case nil, *pb.Op_File, *pb.Op_Merge, *pb.Op_Diff:
+		case *pb.Op_Source:
+			if err := g.source(o.Source.GetIdentifier()); err != nil {
+				return err
+			}
+		case *pb.Op_Exec:
+			if err := g.exec(o.Exec); err != nil {
+				return err
+			}
+			g.limit(def, digest.FromBytes(data))
+		default:
+			return g.refuse("a step of the kind %T", o)
+		}
+	}
+	return nil
+}
+
+// limit gives a RUN the most that the policy allows. It is beside the step, whose digest stays.
+func (g *guard) limit(def *pb.Definition, step digest.Digest) {
+	if g.Limits.Memory == 0 && g.Limits.CPUs == 0 {
+		return
+	}
+	if def.Metadata == nil {
+		def.Metadata = map[string]*pb.OpMetadata{}
+	}
+	meta := def.Metadata[string(step)]
+	if meta == nil {
+		meta = &pb.OpMetadata{}
+		def.Metadata[string(step)] = meta
+	}
+	l := &pb.LinuxResources{}
+	if asked := meta.LinuxResources; asked != nil {
+		l.CpuShares, l.CpusetCpus = asked.CpuShares, asked.CpusetCpus
+		l.Memory = asked.Memory
+	}
+	if most := g.Limits.Memory; most > 0 {
+		if l.Memory <= 0 || l.Memory > most {
+			l.Memory = most
+		}
+		l.MemorySwap = 2 * l.Memory
+	}
+	if g.Limits.CPUs > 0 {
+		l.CpuPeriod, l.CpuQuota = 100_000, int64(g.Limits.CPUs*100_000)
+	}
+	meta.LinuxResources = l
+}
+
+// exec judges a RUN.
+func (g *guard) exec(e *pb.ExecOp) error {
+	words := strings.Join(e.GetMeta().GetArgs(), " ")
+	if len(words) > 80 {
+		words = words[:80] + "…"
+	}
+	no := func(format string, a ...any) error { return g.refuse("RUN %s: %s", words, fmt.Sprintf(format, a...)) }
+	switch e.Network {
+	case pb.NetMode_NONE:
+	case pb.NetMode_UNSET:
+		if !slices.Contains(g.Networks, "bridge") {
+			return no("network bridge: allowed are %s", strings.Join(append(slices.Clone(g.Networks), "none"), ", "))
+		}
+	default:
+		return no("--network=host: the host's network is not allowed")
+	}
+	if e.Security != pb.SecurityMode_SANDBOX {
+		return no("--security=insecure gives away the host")
+	}
+	if len(e.CdiDevices) > 0 {
+		return no("--device: devices of the host are not allowed")
+	}
+	if p := e.GetMeta().GetCgroupParent(); p != "" {
+		return no("--cgroup-parent %s: the place of its cgroup can't be chosen", p)
+	}
+	for _, u := range e.GetMeta().GetUlimit() {
+		if u.Name != "nofile" && u.Name != "core" {
+			return no("--ulimit %s: allowed are nofile and core", u.Name)
+		}
+	}
+	for _, m := range e.Mounts {
+		switch m.MountType {
+		case pb.MountType_BIND, pb.MountType_SECRET, pb.MountType_SSH, pb.MountType_TMPFS:
+		case pb.MountType_CACHE:
+			if !strings.HasPrefix(m.GetCacheOpt().GetID(), g.Name+"/") {
+				return no("--mount=type=cache,id=%s: caches of this socket begin with %s/", m.GetCacheOpt().GetID(), g.Name)
+			}
+		default:
+			return no("--mount=type=%s is not allowed", strings.ToLower(m.MountType.String()))
+		}
+	}
+	return nil
+}
+
+// guardedFrontend is a front end whose steps are judged where its caller is guarded.
+type guardedFrontend struct {
+	frontend.Frontend
+	guards *guards
+}
+
+// Solve implements frontend.Frontend.
+func (f *guardedFrontend) Solve(
+	ctx context.Context, bridge frontend.FrontendLLBBridge, exec executor.Executor, opts map[string]string, inputs map[string]*pb.Definition,
+	sid string, sm *session.Manager,
+) (*frontend.Result, error) {
+	g := f.guards.find(sid)
+	if g == nil {
+		return f.Frontend.Solve(ctx, bridge, exec, opts, inputs, sid, sm)
+	}
+	opts = maps.Clone(opts)
+	if opts == nil {
+		opts = map[string]string{}
+	}
+	opts["build-arg:BUILDKIT_CACHE_MOUNT_NS"] = g.Name
+	if !slices.Contains(g.Networks, "bridge") {
+		opts["force-network-mode"] = "none"
+	}
+	return f.Frontend.Solve(ctx, &guardedBridge{bridge, g}, exec, opts, inputs, sid, sm)
+}
+
+// guardedBridge judges what a front end asks of the solver.
+type guardedBridge struct {
+	frontend.FrontendLLBBridge
+	guard *guard
+}
+
+// Solve implements frontend.FrontendLLBBridge.
+func (b *guardedBridge) Solve(ctx context.Context, req frontend.SolveRequest, sid string) (*frontend.Result, error) {
+	if len(req.SourcePolicies) > 0 {
+		return nil, b.guard.refuse("source policies: they can exchange what was judged")
+	}
+	for _, c := range req.CacheImports {
+		if err := b.guard.cache(c.Type, c.Attrs); err != nil {
+			return nil, err
+		}
+	}
+	if err := b.guard.frontend(req.Frontend, req.FrontendOpt, req.FrontendInputs, req.Definition); err != nil {
+		return nil, err
+	}
+	return b.FrontendLLBBridge.Solve(ctx, req, sid)
+}
+
+// ResolveSourceMetadata implements sourceresolver.MetaResolver.
+func (b *guardedBridge) ResolveSourceMetadata(
+	ctx context.Context, op *pb.SourceOp, opt sourceresolver.Opt,
+) (*sourceresolver.MetaResponse, error) {
+	if len(opt.SourcePolicies) > 0 {
+		return nil, b.guard.refuse("source policies: they can exchange what was judged")
+	}
+	if err := b.guard.source(op.GetIdentifier()); err != nil {
+		return nil, err
+	}
+	asked := op.GetIdentifier()
+	resp, err := b.FrontendLLBBridge.ResolveSourceMetadata(ctx, op, opt)
+	if err == nil && resp.Image != nil {
+		b.guard.pin(asked, string(resp.Image.Digest))
+	}
+	return resp, err
+}
+
+// interceptors put a guard before all calls of a server.
+func (g *guard) interceptors(all *guards) []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
+			done, err := g.unary(all, req, info.FullMethod)
+			if err != nil {
+				return nil, err
+			}
+			defer done()
+			resp, err := h(ctx, req)
+			switch r := resp.(type) {
+			case *gatewayapi.ResolveImageConfigResponse:
+				g.pin(req.(*gatewayapi.ResolveImageConfigRequest).Ref, r.GetDigest())
+			case *gatewayapi.ResolveSourceMetaResponse:
+				g.pin(req.(*gatewayapi.ResolveSourceMetaRequest).GetSource().GetIdentifier(), r.GetImage().GetDigest())
+			}
+			return resp, err
+		}),
+		grpc.ChainStreamInterceptor(func(srv any, s grpc.ServerStream, info *grpc.StreamServerInfo, h grpc.StreamHandler) error {
+			if !slices.Contains(guardedMethods(), info.FullMethod) {
+				return g.refuse("%s is not among its requests", info.FullMethod)
+			}
+			return h(srv, s)
+		}),
+	}
+}

@@ -1,0 +1,234 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/moby/buildkit/client"
+	"glassbox/build"
+)
+
+// face is what the API's server hands on: the builder in the words of Docker's API. The server alone comes to its socket, so that what
+// bounds requests (how many connections, how long a head may take) is its affair.
+type face struct {
+	b   *builder
+	use *inUse
+
+	end chan struct{} // asks it to end if nobody uses it
+
+	mu   sync.Mutex
+	jobs map[string]context.CancelFunc // by what clients call their build
+}
+
+// ServeHTTP implements http.Handler.
+func (f *face) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == build.PathEnd { // the server that has started this ends
+		select {
+		case f.end <- struct{}{}:
+		default:
+		}
+		return
+	}
+	defer f.use.begin()()
+	var err error
+	switch r.Method + " " + r.URL.Path {
+	case "GET " + build.PathReady:
+	case "POST /grpc":
+		err = f.grpc(w, r)
+	case "POST /session":
+		if r.Header.Get("Upgrade") != "h2c" {
+			err = &httpError{http.StatusBadRequest, "a session is an upgrade to h2c: the request has no such header"}
+		} else {
+			err = f.b.sessions.HandleHTTPRequest(r.Context(), w, r)
+		}
+	case "POST /build":
+		err = f.build(w, r)
+	case "POST /build/cancel":
+		f.mu.Lock()
+		cancel := f.jobs[r.FormValue("id")]
+		f.mu.Unlock()
+		if cancel != nil {
+			cancel()
+		}
+		w.WriteHeader(http.StatusNoContent)
+	case "POST /build/prune":
+		err = f.prune(w, r)
+	case "GET " + build.PathUsage:
+		err = f.usage(w, r)
+	default:
+		err = &httpError{http.StatusNotFound, "page not found"}
+	}
+	if err != nil {
+		answerError(w, err)
+	}
+}
+
+// httpError is an error with its status.
+type httpError struct {
+	code int
+	text string
+}
+
+func (e *httpError) Error() string { return e.text }
+
+// answerError is an error in Docker's form; nothing more comes where the connection was taken over.
+func answerError(w http.ResponseWriter, err error) {
+	code := http.StatusInternalServerError
+	var own *httpError
+	if errors.As(err, &own) {
+		code = own.code
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	json.NewEncoder(w).Encode(map[string]string{"message": err.Error()})
+}
+
+// grpc takes the connection over, and hands it to the gRPC server.
+func (f *face) grpc(w http.ResponseWriter, r *http.Request) error {
+	if r.Header.Get("Upgrade") != "h2c" {
+		return &httpError{http.StatusBadRequest, "/grpc is an upgrade to h2c: the request has no such header"}
+	}
+	g, err := guardOf(r)
+	if err != nil {
+		return err
+	}
+	conn, buffered, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return err
+	}
+	conn.SetDeadline(time.Time{})
+	if _, err := conn.Write([]byte("HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")); err != nil {
+		conn.Close()
+		return nil
+	}
+	// A server of its own for each connection: what it lets through goes by the socket that it came from.
+	server := f.b.server(f.use, g)
+	f.b.controller.Register(server)
+	c := &handedConn{Conn: conn, closed: make(chan struct{}), read: buffered.Read}
+	l := &oneConn{conn: c, done: make(chan struct{})}
+	go server.Serve(l)
+	<-c.closed // as long as it is there, the builder is in use
+	l.Close()
+	server.Stop()
+	return nil
+}
+
+// oneConn is a listener that has one connection.
+type oneConn struct {
+	mu   sync.Mutex
+	conn net.Conn
+	done chan struct{}
+	once sync.Once
+}
+
+// Accept implements net.Listener.
+func (l *oneConn) Accept() (net.Conn, error) {
+	l.mu.Lock()
+	c := l.conn
+	l.conn = nil
+	l.mu.Unlock()
+	if c != nil {
+		return c, nil
+	}
+	<-l.done
+	return nil, net.ErrClosed
+}
+
+// Close implements net.Listener.
+func (l *oneConn) Close() error {
+	l.once.Do(func() { close(l.done) })
+	return nil
+}
+
+// Addr implements net.Listener.
+func (l *oneConn) Addr() net.Addr { return &net.UnixAddr{Name: "api", Net: "unix"} }
+
+// handedConn is a connection whose first bytes may have been read already.
+type handedConn struct {
+	net.Conn
+	read   func([]byte) (int, error)
+	closed chan struct{}
+	once   sync.Once
+}
+
+// Read implements net.Conn.
+func (c *handedConn) Read(p []byte) (int, error) { return c.read(p) }
+
+// Close implements net.Conn.
+func (c *handedConn) Close() error {
+	c.once.Do(func() { close(c.closed) })
+	return c.Conn.Close()
+}
+
+// link is a client of this process's own builder, as connect makes one for a build of the command line.
+func (f *face) link(ctx context.Context) (*link, error) { return inMemory(ctx, f.b, nil, nil) }
+
+// usage answers with the records of the cache.
+func (f *face) usage(w http.ResponseWriter, r *http.Request) error {
+	l, err := f.link(r.Context())
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	list, err := l.DiskUsage(r.Context())
+	if err != nil {
+		return err
+	}
+	records := []build.Record{}
+	for _, u := range list {
+		records = append(records, record(u))
+	}
+	w.Header().Set("Content-Type", "application/json")
+	return json.NewEncoder(w).Encode(records)
+}
+
+// prune removes cache, in the words of the API.
+func (f *face) prune(w http.ResponseWriter, r *http.Request) error {
+	q, err := build.PruneQuery(r.URL.Query())
+	if err != nil {
+		return &httpError{http.StatusBadRequest, err.Error()}
+	}
+	l, err := f.link(r.Context())
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	out := struct {
+		CachesDeleted  []string
+		SpaceReclaimed int64
+	}{CachesDeleted: []string{}}
+	err = l.prune(r.Context(), q, func(u *client.UsageInfo) error {
+		out.CachesDeleted = append(out.CachesDeleted, u.ID)
+		if !u.Shared {
+			out.SpaceReclaimed += u.Size
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	return json.NewEncoder(w).Encode(out)
+}
+
+// serveFace answers the API's server at a socket, until stop.
+func serveFace(f *face, l net.Listener) (stop func()) {
+	s := &http.Server{Handler: f, ReadHeaderTimeout: 20 * time.Second}
+	go s.Serve(l)
+	return func() { s.Close() }
+}
+
+// plainError is an error without what gRPC puts around it.
+func plainError(err error) string {
+	text := err.Error()
+	if i := strings.LastIndex(text, " desc = "); i >= 0 {
+		text = text[i+len(" desc = "):]
+	}
+	return text
+}
