@@ -1,0 +1,216 @@
+package build
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Paths of the builder's own that the API's server asks it by, beside those of Docker's API.
+const (
+	PathReady = "/glassbox/ready" // answers when it serves
+	PathEnd   = "/glassbox/end"   // asks it to end where nobody uses it
+	PathUsage = "/glassbox/usage" // the cache, as a list of [Record]
+)
+
+// PolicyHeader has the policy of the socket through which a request came, as JSON in base64. The API's server sets it, and clients can't.
+const PolicyHeader = "Glassbox-Policy"
+
+// Call is a build that comes over the API (POST /build).
+type Call struct {
+	Request
+	BuildKit bool   // the client speaks BuildKit: its session has the context, and it reads BuildKit's progress
+	Session  string // of the client
+	ID       string // what the client calls the build, to cancel it
+	Remote   string // URL of the context; client-session and empty: the session's, or the body's
+}
+
+// Query reads the parameters of POST /build, as Docker's API has them. What means nothing here (rm, forcerm, which are about containers that
+// there aren't) is passed over.
+func Query(q map[string][]string) (*Call, error) {
+	get := func(name string) string {
+		if v := q[name]; len(v) > 0 {
+			return v[0]
+		}
+		return ""
+	}
+	c := &Call{Session: get("session"), ID: get("buildid"), Remote: get("remote")}
+	switch v := get("version"); v {
+	case "", "1":
+	case "2":
+		c.BuildKit = true
+	default:
+		return nil, fmt.Errorf("invalid version %q", v)
+	}
+	r := &c.Request
+	r.Dockerfile, r.Target, r.CgroupParent = get("dockerfile"), get("target"), get("cgroupparent")
+	r.Quiet, r.NoCache, r.Pull = truth(get("q")), truth(get("nocache")), truth(get("pull"))
+	r.Tags, r.AddHosts = q["t"], q["extrahosts"]
+	if p := get("platform"); p != "" {
+		r.Platforms = []string{p}
+	}
+	switch r.Network = get("networkmode"); r.Network {
+	case "", "default", "none", "host":
+	case "bridge":
+		r.Network = "default"
+	default:
+		return nil, fmt.Errorf("network mode %q not supported by the builder: it is default, none or host", r.Network)
+	}
+	for _, text := range r.AddHosts {
+		if host, _, ok := cutHost(text); !ok || host == "" {
+			return nil, fmt.Errorf("extrahosts %q: it has the form NAME:ADDRESS", text)
+		}
+	}
+	if truth(get("squash")) {
+		return nil, errors.New("squash is not supported: layers are what the cache and other images share")
+	}
+	if len(q["securityopt"]) > 0 {
+		return nil, errors.New("security options are not supported on linux")
+	}
+	if err := c.numbers(get); err != nil {
+		return nil, err
+	}
+	return c, c.lists(get)
+}
+
+// truth is Docker's: what isn't a no is a yes.
+func truth(text string) bool {
+	text = strings.ToLower(strings.TrimSpace(text))
+	return !slices.Contains([]string{"", "0", "no", "false", "none"}, text)
+}
+
+func (c *Call) numbers(get func(string) string) error {
+	c.Limits = map[string]string{}
+	for _, name := range []string{"memory", "memswap", "cpushares", "cpuperiod", "cpuquota"} {
+		text := get(name)
+		if text == "" || text == "0" {
+			continue
+		}
+		if _, err := strconv.ParseInt(text, 10, 64); err != nil {
+			return fmt.Errorf("%s %q: it is a number", name, text)
+		}
+		c.Limits[name] = text
+	}
+	for _, name := range []string{"cpusetcpus", "cpusetmems"} {
+		if text := get(name); text != "" {
+			c.Limits[name] = text
+		}
+	}
+	if text := get("shmsize"); text != "" {
+		n, err := strconv.ParseInt(text, 10, 64)
+		if err != nil || n < 0 {
+			return fmt.Errorf("shmsize %q: it is a number of bytes", text)
+		}
+		c.ShmSize = n
+	}
+	return nil
+}
+
+// lists are the parameters that are JSON.
+func (c *Call) lists(get func(string) string) error {
+	var args map[string]*string
+	var from []string
+	var outputs []Typed
+	var ulimits []struct {
+		Name       string
+		Soft, Hard int64
+	}
+	for _, f := range []struct {
+		name string
+		into any
+	}{{"buildargs", &args}, {"labels", &c.Labels}, {"cachefrom", &from}, {"outputs", &outputs}, {"ulimits", &ulimits}} {
+		text := get(f.name)
+		if text == "" {
+			continue
+		}
+		if err := json.Unmarshal([]byte(text), f.into); err != nil {
+			return fmt.Errorf("error reading %s: %w", f.name, err)
+		}
+	}
+	c.Args = map[string]string{}
+	for _, k := range slices.Sorted(maps.Keys(args)) {
+		if v := args[k]; v != nil { // a name without a value is one that the client's environment hasn't
+			c.Args[k] = *v
+		}
+	}
+	for _, ref := range from {
+		c.CacheFrom = append(c.CacheFrom, Typed{Type: "registry", Attrs: map[string]string{"ref": ref}})
+	}
+	for _, u := range ulimits {
+		c.Ulimits = append(c.Ulimits, fmt.Sprintf("%s=%d:%d", u.Name, u.Soft, u.Hard))
+	}
+	if len(outputs) > 1 {
+		return errors.New("multiple outputs not supported")
+	}
+	c.Outputs = outputs
+	return nil
+}
+
+// PruneQuery reads the parameters of POST /build/prune.
+func PruneQuery(q map[string][]string) (*Prune, error) {
+	get := func(names ...string) string {
+		for _, name := range names {
+			if v := q[name]; len(v) > 0 && v[0] != "" && v[0] != "0" {
+				return v[0]
+			}
+		}
+		return ""
+	}
+	p := &Prune{All: truth(get("all"))}
+	for _, f := range []struct {
+		text string
+		to   *int64
+	}{
+		{get("reserved-space", "keep-storage"), &p.ReservedSpace},
+		{get("max-used-space"), &p.MaxUsedSpace},
+		{get("min-free-space"), &p.MinFreeSpace},
+	} {
+		if f.text == "" {
+			continue
+		}
+		n, err := strconv.ParseInt(f.text, 10, 64)
+		if err != nil || n < 0 {
+			return nil, fmt.Errorf("%q: a size is a number of bytes", f.text)
+		}
+		*f.to = n
+	}
+	filters, err := readFilters(get("filters"))
+	if err != nil {
+		return nil, err
+	}
+	return p, p.ReadFilters(filters)
+}
+
+// readFilters reads filters in both of the API's forms: lists, and sets as objects.
+func readFilters(text string) (out []string, err error) {
+	if text == "" {
+		return nil, nil
+	}
+	var sets map[string]map[string]bool
+	var lists map[string][]string
+	if json.Unmarshal([]byte(text), &lists) != nil {
+		if err := json.Unmarshal([]byte(text), &sets); err != nil {
+			return nil, fmt.Errorf("invalid filters %.100q: %w", text, err)
+		}
+		lists = map[string][]string{}
+		for k, set := range sets {
+			lists[k] = slices.Sorted(maps.Keys(set))
+		}
+	}
+	for _, k := range slices.Sorted(maps.Keys(lists)) {
+		for _, v := range lists[k] {
+			// Clients that put a whole day into seconds, as docker does with --filter until=TIME.
+			if k == "until" && strings.Trim(v, "0123456789") == "" && v != "" {
+				n, _ := strconv.ParseInt(v, 10, 64)
+				v = max(time.Since(time.Unix(n, 0)), 0).String()
+			}
+			out = append(out, k+"="+v)
+		}
+	}
+	return out, nil
+}
