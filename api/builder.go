@@ -20,8 +20,8 @@ import (
 	"glassbox/build"
 )
 
-// Builder hands what `docker build` and buildx send to the builder's own program, which it starts when somebody builds. The program answers at
-// a socket of its own, in the words of Docker's API: what is handed on is the request, and then the connection as it is.
+// Builder hands what `docker build` and buildx send to the builder's own program, which it starts when somebody builds. The program answers
+// at a socket of its own, in the words of Docker's API: what is handed on is the request, and then the connection as it is.
 type Builder struct {
 	Socket  string   // of the builder
 	Command []string // starts it
@@ -179,7 +179,8 @@ func (b *Builder) start(ctx context.Context) (net.Conn, error) {
 	}
 }
 
-// connect makes a connection on which the builder has answered: one that is about to end has a socket still, and would take a request with it.
+// connect makes a connection on which the builder has answered: one that is about to end has a socket still, and would take a request with
+// it.
 func (b *Builder) connect(ctx context.Context) (net.Conn, error) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", b.Socket)

@@ -35,7 +35,10 @@ func guardedHouse(t *testing.T) (h *house, project, docs string, decisions *byte
 	t.Cleanup(func() { unix.Unmount(inert, unix.MNT_DETACH) })
 	project, docs = filepath.Join(inert, "project"), filepath.Join(h.root, "docs")
 	plain, mixed := filepath.Join(h.root, "plain"), filepath.Join(inert, "mixed")
-	for _, dir := range []string{project, filepath.Join(project, "sub"), docs, filepath.Join(docs, "sub"), plain, filepath.Join(mixed, "below")} {
+	for _, dir := range []string{
+		project, filepath.Join(project, "sub"), docs, filepath.Join(docs, "sub"), plain,
+		filepath.Join(mixed, "below"),
+	} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}

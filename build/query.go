@@ -30,8 +30,8 @@ type Call struct {
 	Remote   string // URL of the context; client-session and empty: the session's, or the body's
 }
 
-// Query reads the parameters of POST /build, as Docker's API has them. What means nothing here (rm, forcerm, which are about containers that
-// there aren't) is passed over.
+// Query reads the parameters of POST /build, as Docker's API has them. What means nothing here (rm, forcerm, which are about containers
+// that there aren't) is passed over.
 func Query(q map[string][]string) (*Call, error) {
 	get := func(name string) string {
 		if v := q[name]; len(v) > 0 {

@@ -46,7 +46,9 @@ func TestQuery(t *testing.T) {
 
 // TestPruneQuery reads both forms of filters.
 func TestPruneQuery(t *testing.T) {
-	for _, filters := range []string{`{"until":["24h"],"type":["exec.cachemount"]}`, `{"until":{"24h":true},"type":{"exec.cachemount":true}}`} {
+	for _, filters := range []string{
+		`{"until":["24h"],"type":["exec.cachemount"]}`, `{"until":{"24h":true},"type":{"exec.cachemount":true}}`,
+	} {
 		p, err := PruneQuery(url.Values{"all": {"1"}, "filters": {filters}, "keep-storage": {"5"}})
 		if err != nil || !p.All || p.KeepDuration.Hours() != 24 || p.ReservedSpace != 5 || len(p.Filters) != 1 {
 			t.Errorf("%s: got %+v, %v", filters, p, err)

@@ -8,8 +8,8 @@ import (
 	"glassbox/container"
 )
 
-// From makes the smallest policy under which some containers could be made, and says what of them no policy allows. Names of images are taken
-// as they are, so that it is for these versions of them.
+// From makes the smallest policy under which some containers could be made, and says what of them no policy allows. Names of images are
+// taken as they are, so that it is for these versions of them.
 func From(name string, asks []Ask) (*Policy, []string) {
 	p := &Policy{Version: 1, Name: name, Requests: []string{Read, Containers}}
 	paths := map[string]bool{}
@@ -68,7 +68,7 @@ func From(name string, asks []Ask) (*Policy, []string) {
 	var no []string
 	for _, a := range asks {
 		config := *a.Config
-		a.Config = &config
+		a.Config, a.Containers = &config, 0
 		// Its own volumes would be made through the socket, and its own mark isn't asked for.
 		a.OwnVolume = func(string) bool { return true }
 		config.Annotations = maps.Clone(config.Annotations)

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 
@@ -124,7 +125,8 @@ func callOptions(call *build.Call) (*client.SolveOpt, error) {
 		o.FrontendAttrs["filename"] = call.Dockerfile
 	}
 	for _, out := range call.Outputs {
-		if out.Type != "image" && out.Type != "docker" && out.Type != "moby" && out.Type != "cacheonly" && (!call.BuildKit || out.Type == "local") {
+		stays := slices.Contains([]string{"image", "docker", "moby", "cacheonly"}, out.Type)
+		if !stays && (!call.BuildKit || out.Type == "local") {
 			return nil, &httpError{http.StatusNotImplemented, "an output of type " + out.Type + " needs buildx: docker buildx build"}
 		}
 	}

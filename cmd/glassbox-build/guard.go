@@ -27,8 +27,8 @@ import (
 	"glassbox/policy"
 )
 
-// guard is the policy of the socket through which a client speaks to the builder. All of BuildKit's API that it leaves in is judged: a build
-// is judged by its steps in BuildKit's low-level form, in which all ways to write one have become one, when a client sends them and when a
+// guard is the policy of the socket through which a client speaks to the builder. All of BuildKit's API that it leaves in is judged: a
+// build by its steps in BuildKit's low-level form, in which all ways to write one have become one, when a client sends them and when a
 // front end has made them of a Dockerfile.
 type guard struct {
 	*policy.Policy
@@ -48,7 +48,8 @@ func (g *guard) pin(name, digest string) {
 	g.pinned[name+"@"+digest] = true
 }
 
-// allowsImage reports whether an image may be used. With a digest it is the one that the name stands for, or the policy has the digest, too.
+// allowsImage reports whether an image may be used. With a digest it is the one that the name stands for, or the policy has the digest,
+// too.
 func (g *guard) allowsImage(ref string) bool {
 	if g.AllowsImage(policy.ImageNames(ref)...) {
 		return true
