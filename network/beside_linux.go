@@ -51,6 +51,7 @@ func besideNft(n Network) ([]*plan.FirewallAccept, error) {
 
 // letThrough writes the steps for one network.
 func letThrough(rs *wire.Ruleset, n Network) []*plan.FirewallAccept {
+	// Judged as if ours weren't there, so that they are written again where they are needed, and not where they are not.
 	without := rs.WithoutAccepts(n.Link)
 	var ops []*plan.FirewallAccept
 	for _, c := range rs.Chains {
@@ -60,6 +61,7 @@ func letThrough(rs *wire.Ruleset, n Network) []*plan.FirewallAccept {
 		op := &plan.FirewallAccept{Link: n.Link, Family: c.FamilyName(), Table: c.Table, Chain: c.Name}
 		done := map[string]bool{}
 		for _, t := range trials(n) {
+			// One chain at a time: each must let it through by itself, whatever the others say.
 			out := without.Judge(unix.NF_INET_FORWARD, &t.packet, func(o wire.ChainState) bool { return o != c })
 			if !out.Dropped || done[t.match] {
 				continue
@@ -98,6 +100,7 @@ func trials(n Network) []trial {
 		p := func(from, to string, src, dst netip.Addr) wire.Packet {
 			return wire.Packet{In: from, Out: to, Src: src, Dst: dst, Proto: unix.IPPROTO_TCP, SrcPort: 61000, DstPort: 61001}
 		}
+		// From one container to another: the host's firewall sees it if br_netfilter is loaded.
 		out = append(out, trial{p(n.Link, n.Link, near, near.Next()), in})
 		if n.Internal {
 			continue
@@ -139,6 +142,7 @@ func besideLegacy(n Network, program string) (*plan.FirewallAccept, error) {
 			break
 		}
 	}
+	// Nothing drops all: single rules that drop something are somebody's decision.
 	if at == 0 && !slices.Contains(lines, "-P "+chain+" DROP") {
 		return nil, nil
 	}
@@ -179,7 +183,7 @@ func legacyDrops(program string, rule []string, depth int) (bool, error) {
 		if len(w) < 3 || w[0] != "-A" {
 			continue
 		}
-		if w[2] == "-j" && w[3] == "RETURN" {
+		if slices.Equal(w[2:], []string{"-j", "RETURN"}) {
 			return false, nil
 		}
 		if drops, err := legacyDrops(program, w[2:], depth+1); drops || err != nil {
@@ -207,6 +211,7 @@ func (s Store) Mend() error {
 	}
 	var errs []error
 	for _, name := range names {
+		// Nobody misses it; its next container lets it through.
 		if leases, err := s.Leases(name); err != nil || len(leases) == 0 {
 			continue
 		}

@@ -51,18 +51,16 @@ func (s Store) subnet6(c *wire.Conn, n Network, own int, used []netip.Prefix) er
 
 // choose6 gives a network that is to have IPv6 a subnet of it.
 func (s Store) choose6(n *Network) error {
-	c, used := map[netip.Prefix]bool{}, []netip.Prefix(nil)
-	used, err := s.recorded(*n, used)
+	used, err := s.recorded(*n, nil)
 	if err != nil {
 		return err
 	}
 	for turn := range 1000 {
 		p := s.ula(n.Name, turn)
-		if !c[p] && !overlaps(used, p) {
+		if !overlaps(used, p) {
 			n.Subnets = append(n.Subnets, Subnet{Prefix: p, Gateway: p.Addr().Next()})
 			return nil
 		}
-		c[p] = true
 	}
 	return errors.New("no free subnet of IPv6: give one with --subnet")
 }
@@ -82,6 +80,7 @@ func (s Store) forwarding6(c *wire.Conn, n *Network, remember bool) error {
 	if err := readJSON(file, &before); err != nil {
 		return err
 	}
+	// The loopback has every switch that there is, so it tells whether this kernel has this one.
 	each := read("lo/force_forwarding") != ""
 	if read("all/forwarding") != "0" && (each || len(before) == 0) {
 		return nil // a router by decision
@@ -97,6 +96,7 @@ func (s Store) forwarding6(c *wire.Conn, n *Network, remember bool) error {
 		}
 		for _, i := range r.Links {
 			l, err := c.Link("", i)
+			// Ways in from the outside are meant: not the loopback, nor networks like this one.
 			if err != nil || l.Name == "lo" || l.Name == n.Link || l.Kind == "bridge" && strings.HasPrefix(l.Alias, ownerWord+" ") {
 				continue
 			}

@@ -35,6 +35,8 @@ func parentOf(n Network) *plan.LinkBridge {
 func macvlan(n Network, e Endpoint, w *writer) {
 	from := w.origin("network")
 	if e.MAC == "" {
+		// Made of its address, so that neighbours that remember the last container with that address don't send into
+		// nothing.
 		e.MAC = macOf(e)
 	}
 	if n.Parent == "" {
@@ -44,6 +46,7 @@ func macvlan(n Network, e Endpoint, w *writer) {
 	op := &plan.LinkMacvlan{
 		Driver: n.Driver, Name: e.Interface, Parent: n.parent(), Mode: n.Mode, MTU: n.MTU, Sysctls: append(guard(n, e), e.Sysctls...),
 	}
+	// Links of ipvlan have their parent's (Documentation/networking/ipvlan.rst).
 	if n.Driver == Macvlan {
 		op.MAC = e.MAC
 	}
@@ -85,6 +88,7 @@ func (n *Network) checkParent() error {
 func (n *Network) ownOf(addrs []netip.Prefix) {
 	for _, p := range addrs {
 		for _, s := range n.Subnets {
+			// The gateway is left out of what is given away anyway.
 			if !s.Prefix.Contains(p.Addr()) || p.Addr() == s.Gateway {
 				continue
 			}

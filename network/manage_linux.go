@@ -272,8 +272,6 @@ func (s Store) forget(n Network) error {
 		case err != nil:
 			errs = append(errs, s.forgetTable(n))
 		}
-	}
-	if n.Link != "" {
 		errs = append(errs, wire.DeleteAccepts(n.Link, nil))
 	}
 	if err := errors.Join(errs...); err != nil {

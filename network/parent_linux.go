@@ -17,10 +17,13 @@ func (s Store) openParent(n Network, claim bool) (Network, error) {
 		return n, err
 	}
 	defer c.Close()
+	// Before the parent is made: a link on top can't have a larger one than what is below (EINVAL).
+	n.MTU = n.FixedMTU
 	l, err := c.Link(n.parent(), 0)
 	switch {
 	case errors.Is(err, unix.ENODEV) && n.Parent != "":
 		return n, fmt.Errorf("its parent %s isn't there: ip link shows which links there are", n.Parent)
+	// Only looked at: its first container makes it.
 	case errors.Is(err, unix.ENODEV) && !claim:
 		return n, nil
 	case errors.Is(err, unix.ENODEV):
@@ -35,7 +38,6 @@ func (s Store) openParent(n Network, claim bool) (Network, error) {
 	case n.Parent == "" && !s.ours(l, n):
 		return n, fmt.Errorf("the link %s is somebody else's: remove it, or make the network anew", n.Link)
 	}
-	n.MTU = n.FixedMTU
 	if n.MTU > l.MTU && n.Parent != "" {
 		return n, fmt.Errorf("its MTU %d is larger than that of its parent %s, %d", n.MTU, l.Name, l.MTU)
 	}
@@ -53,6 +55,7 @@ func (s Store) createParent(n *Network) error {
 		return err
 	}
 	if n.Parent == "" {
+		// A link's name has 15 characters (IFNAMSIZ).
 		n.Link = "gbr-" + n.ID[:11]
 	} else {
 		links, _, err := wire.Look(-1)
@@ -61,6 +64,8 @@ func (s Store) createParent(n *Network) error {
 		}
 		for _, l := range links {
 			if l.Name == n.Parent {
+				// The kernel would take the link below instead (macvlan_newlink), and the record would name another one
+				// than is used.
 				if l.Kind == "macvlan" || l.Kind == "ipvlan" {
 					return fmt.Errorf("its parent %s is a %s itself: want the link below", l.Name, l.Kind)
 				}
@@ -69,6 +74,8 @@ func (s Store) createParent(n *Network) error {
 		}
 	}
 	if len(n.Subnets) == 0 {
+		// On the parent's cable nobody tells which subnet it has, so a free one is as good as any: as with Docker, it is
+		// for whoever asks to give the right one.
 		made, err := s.subnet(c, *n, -1)
 		n.Subnets = made.Subnets
 		return err
@@ -77,6 +84,7 @@ func (s Store) createParent(n *Network) error {
 	if err != nil {
 		return err
 	}
+	// Only with what is recorded: that the host has a route to the subnet is how it should be, on its own cable.
 	for _, sub := range n.Subnets {
 		for _, o := range used {
 			if o.Overlaps(sub.Prefix) {

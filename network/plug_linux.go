@@ -18,6 +18,7 @@ func (s Store) Plug(r Request, i int, out, replace, resolves bool, origin string
 	w := &Wiring{store: s, containerID: r.Container}
 	defer func() {
 		if err != nil {
+			// Its address would stay leased until the next repair.
 			w.Release()
 		}
 	}()
@@ -25,6 +26,7 @@ func (s Store) Plug(r Request, i int, out, replace, resolves bool, origin string
 	if err != nil {
 		return nil, err
 	}
+	// The way out is one network's: the one that is plugged in has it if it can lead there, and the container lacks one.
 	e.Default = out && gateway([]Network{n}, r.Networks) == 0
 	w.Endpoints = []Endpoint{e}
 	steps := &writer{origin: func(string) string { return origin }, up: true}
@@ -63,11 +65,13 @@ func (n Network) Published(addresses []netip.Addr, ports []container.Port, held 
 		return nil, err
 	}
 	for i := range ports {
+		// A port that the container has published already is bound by it: trying it would find it taken.
 		if held(ports[i]) {
 			continue
 		}
 		fds, err := Reserve(ports[i : i+1])
 		for _, fd := range fds {
+			// Only tried here: whoever publishes it binds it for good, and says so if somebody was faster.
 			unix.Close(fd)
 		}
 		if err != nil {
@@ -90,6 +94,7 @@ type Plugged struct {
 // PluggedInto finds the steps that connect a container to a network whose bridge is link.
 func PluggedInto(p *plan.Plan, n Network, names string) (Plugged, bool) {
 	var out Plugged
+	// In one pass: the step that makes a link stands before those that use it, so its names are known when they come.
 	end := "" // the host's, of the cable
 	for i, step := range p.Steps {
 		switch op := step.Op.(type) {

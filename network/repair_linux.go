@@ -66,6 +66,8 @@ func (s Store) repairNetwork(name string, alive func(string) bool) error {
 			gone = append(gone, a)
 		}
 	}
+	// A network without a link of its own (macvlan on a parent) leaves nothing on the host: its links went with the
+	// containers' namespaces.
 	if n.Link != "" {
 		if err := s.removeStale(n, ips, veths); err != nil {
 			return err
