@@ -91,6 +91,9 @@ func TestKill(t *testing.T) {
 	if halves := k.halves(); len(halves) > 0 {
 		t.Errorf("half a file has a whole one's name: %q", halves)
 	}
+	// Who is killed between telling of an end and emptying the bridge's guard leaves entries of a cable that is gone. They go with the next
+	// container that is the last one there.
+	k.must("run", "--rm", "busybox", "true")
 	left, err := k.state.leaked()
 	left = strings.ReplaceAll(left, "left: file events.1\n", "") // the journal's older part
 	if err != nil || left != "" {
