@@ -188,14 +188,18 @@ func (s Store) attach(r Request, a Attachment, i int, lease bool) (Network, Endp
 			return n, e, err
 		}
 	}
-	for _, family := range []struct {
+	families := []struct {
 		subnet Subnet
 		ip     *netip.Addr
 		name   string
-	}{{n.IPv4(), &e.IP, "IPv4"}, {n.IPv6(), &e.IP6, "IPv6"}} {
-		switch {
-		case !family.subnet.Prefix.IsValid() && family.ip.IsValid():
+	}{{n.IPv4(), &e.IP, "IPv4"}, {n.IPv6(), &e.IP6, "IPv6"}}
+	for _, family := range families { // before the first lease, which would be nobody's
+		if !family.subnet.Prefix.IsValid() && family.ip.IsValid() {
 			return n, e, fmt.Errorf("network %s has no subnet of %s: %s can't be an address on it", n.Name, family.name, *family.ip)
+		}
+	}
+	for _, family := range families {
+		switch {
 		case !family.subnet.Prefix.IsValid():
 		case lease:
 			got, err := s.lease(n, family.subnet, r.Container, *family.ip)
