@@ -2,8 +2,8 @@ package test
 
 import "testing"
 
-// wrongNetworkLines are wrong command lines about networks, each with its exit code and what is said. front (10.91.0.0/24) has the container
-// ccc, which publishes 18090; sss has stopped; six has IPv6.
+// wrongNetworkLines are wrong command lines about networks, each with its exit code and what is said. front (10.91.0.0/24) has the
+// container ccc, which publishes 18090; sss has stopped; six has IPv6.
 var wrongNetworkLines = []wrongLine{
 	{"network nope", 125, "unknown command: glassbox network nope"},
 	{"network create", 125, "requires 1 argument"},
