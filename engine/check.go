@@ -125,8 +125,8 @@ func (e *Engine) checkFiles(c *container.Container, repair bool, found func(imag
 	file := func(name string) string { return filepath.Join(dir, name) }
 	held := state.Held(e.lockFile(c.ID))
 	if _, err := supervise.ReadState(dir); err != nil {
-		f := image.Finding{What: e.below(file(supervise.StateFile)), Text: "what became of container " + c.Name + " can't be read", Minor: held}
-		if repair {
+		f := image.Finding{What: e.below(file(supervise.StateFile)), Text: "what became of container " + c.Name + " can't be read", Minor: true}
+		if repair { // each command makes do without it, as after a power failure
 			s, err := e.state(c.ID)
 			if err == nil {
 				err = supervise.WriteState(dir, s)
