@@ -34,6 +34,10 @@ const (
 	ipvlanMode  = 1
 )
 
+// macvlanBorn is the name of a link until it has its own. Before Linux 6.14 the kernel looks for the name of a new link in the namespace that
+// it is asked from, and refuses eth0, which the host has.
+const macvlanBorn = "gb-newborn"
+
 // macvlan makes the link in the child's network namespace; its parent is found in the host's.
 func (w *Executor) macvlan(op *plan.LinkMacvlan) error {
 	if err := CheckName(op.Name); err != nil {
@@ -53,7 +57,7 @@ func (w *Executor) macvlan(op *plan.LinkMacvlan) error {
 	}
 	var r request
 	r.message(unix.RTM_NEWLINK, unix.NLM_F_ACK|unix.NLM_F_CREATE|unix.NLM_F_EXCL, ifinfo(0, 0, 0)...)
-	r.str(unix.IFLA_IFNAME, op.Name)
+	r.str(unix.IFLA_IFNAME, macvlanBorn)
 	r.u32(unix.IFLA_LINK, uint32(parent.Index))
 	r.u32(unix.IFLA_NET_NS_FD, uint32(ns))
 	if op.MTU > 0 {
@@ -85,6 +89,20 @@ func (w *Executor) macvlan(op *plan.LinkMacvlan) error {
 			return noDriver(op.Driver, err)
 		}
 		return err
+	}
+	inside, err := w.childConn()
+	if err != nil {
+		return err
+	}
+	l, err := inside.Link(macvlanBorn, 0)
+	if err != nil {
+		return err
+	}
+	r = request{}
+	r.message(unix.RTM_NEWLINK, unix.NLM_F_ACK, ifinfo(l.Index, 0, 0)...)
+	r.str(unix.IFLA_IFNAME, op.Name)
+	if err := inside.do(&r, nil); err != nil {
+		return errors.Join(fmt.Errorf("name it %s: %w", op.Name, err), inside.DeleteIndex(l.Index))
 	}
 	if w.busy == nil {
 		w.busy = map[string]bool{}
