@@ -34,8 +34,8 @@ const (
 	ipvlanMode  = 1
 )
 
-// macvlanBorn is the name of a link until it has its own. Before Linux 6.14 the kernel looks for the name of a new link in the namespace that
-// it is asked from, and refuses eth0, which the host has.
+// macvlanBorn is the name of a link until it has its own. Older kernels (seen with 6.1) look for the name of a new link in the namespace
+// that they are asked from, and refuse eth0, which the host has.
 const macvlanBorn = "gb-newborn"
 
 // macvlan makes the link in the child's network namespace; its parent is found in the host's.
