@@ -29,7 +29,7 @@ terminal "kubectl -n $ns exec -it one -c one -- sh -c 'tty; echo in a terminal; 
 k exec one -c one -- sh -c 'kill -9 $$' || echo "killed: $?"
 # A command that stays behind doesn't hold the call.
 timeout 20 kubectl -n "$ns" exec one -c one -- sh -c 'sleep 1000 >/dev/null 2>&1 & echo left'
-echo attached | timeout 5 kubectl -n "$ns" attach -q -i one -c cat 2>/dev/null | head -1 || :
+head -1 < <(echo attached | timeout 60 kubectl -n "$ns" attach -q -i one -c cat 2>/dev/null) # it doesn't end by itself
 until_ok 240 bash -c "kubectl -n $ns logs one -c cat | grep 'got attached'"
 script -qec "stty rows 22 cols 99; kubectl -n $ns attach -q -it one -c tty" /dev/null < <(sleep 5; echo 'stty size; echo ty""ped; tty; exit'; sleep 20) >typescript 2>&1
 tr -d '\r' <typescript | grep -E '^(typed|22 99|/dev/)' || :
