@@ -95,7 +95,8 @@ func TestFrom(t *testing.T) {
 	one := container.Config{
 		Image: "web:1", CapAdd: []string{"CAP_NET_ADMIN"}, Limits: container.Limits{Memory: 64 << 20, Pids: &pids},
 		Mounts: []container.Mount{
-			{Type: container.Bind, Source: "/srv/a", Target: "/a"}, {Type: container.Bind, Source: "/srv/b", Target: "/b", ReadOnly: true},
+			{Type: container.Bind, Source: "/srv/a", Target: "/a"},
+			{Type: container.Bind, Source: "/srv/b", Target: "/b", ReadOnly: true},
 			{Type: container.Volume, Source: "data", Target: "/data"},
 		},
 	}
