@@ -127,6 +127,7 @@ func (s *supervisor) failed(err error, code int) {
 		failed.Trace.Zero, failed.Trace.Times = s.zero, s.state.Times
 	}
 	s.session.send(failed)
+	s.linger() // it had addresses, and so may have kept the one before it from being the last
 }
 
 // end writes the last state, or removes the container; one that can't be removed whole stays, with the reason in its state.

@@ -86,6 +86,7 @@ func (o *once) run() int {
 		// The plan's own steps are undone by fork.Start; addresses were taken by the builder before.
 		releaseNetwork(job)
 		o.send(e, -1)
+		vacate(job)
 		return e.Code
 	}
 	console, has := proc.FDs["console"]
