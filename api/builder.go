@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -24,6 +25,7 @@ import (
 // at a socket of its own, in the words of Docker's API: what is handed on is the request, and then the connection as it is.
 type Builder struct {
 	Socket  string   // of the builder
+	Cache   string   // its directory, which the first build makes
 	Command []string // starts it
 
 	mu      sync.Mutex
@@ -33,7 +35,7 @@ type Builder struct {
 // build hands a request to the builder.
 func (q *request) build() error {
 	b := q.s.builder
-	if b == nil && q.URL.Path == "/build/prune" { // which `docker system prune` asks for: there is nothing to be freed
+	if q.URL.Path == "/build/prune" && q.s.neverBuilt() { // which `docker system prune` asks for: nothing is started for that
 		return q.json(struct {
 			CachesDeleted  []string
 			SpaceReclaimed int64
@@ -56,6 +58,16 @@ func (q *request) build() error {
 		return errTold
 	}
 	return nil
+}
+
+// neverBuilt reports whether there is no cache of builds.
+func (s *Server) neverBuilt() bool {
+	b, ok := s.builder.(*Builder)
+	if !ok {
+		return s.builder == nil
+	}
+	_, err := os.Stat(b.Cache)
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 // errTold is the end of a request whose answer has been given.

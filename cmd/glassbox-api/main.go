@@ -132,8 +132,9 @@ func builder(root, state, runtime string) *api.Builder {
 			return nil
 		}
 	}
+	place := build.Place{Root: root, State: state}
 	return &api.Builder{
-		Socket: build.Place{Root: root, State: state}.FaceSocket(),
+		Socket: place.FaceSocket(), Cache: place.Dir(),
 		Command: []string{
 			glassbox, "--root", root, "--state", state, "--runtime", runtime, "builder", "serve", "--idle", builderIdle,
 		},
