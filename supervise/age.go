@@ -12,8 +12,8 @@ const tick = 10 * time.Millisecond
 // Age is how long ago the run began, by a clock that nobody sets, and that goes on while the host sleeps: Started is what people read, and
 // is as wrong as the clock was. It is for a run of this boot, such as any that is alive.
 func (s *State) Age() time.Duration {
-	if !s.began.IsZero() {
-		return time.Since(s.began) // which needs no system call
+	if !s.Began.IsZero() {
+		return time.Since(s.Began) // which needs no system call
 	}
 	var now unix.Timespec
 	if s.Start == 0 || unix.ClockGettime(unix.CLOCK_BOOTTIME, &now) != nil {

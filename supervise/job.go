@@ -143,7 +143,7 @@ type State struct {
 	Start     uint64    `json:"start,omitempty"` // start time of PID (see plan.OpenPid)
 	Boot      string    `json:"boot,omitempty"`  // boot id of the host at the start
 	Started   time.Time `json:"started,omitzero"`
-	began     time.Time // the same by the monotonic clock, in the process that started it
+	Began     time.Time `json:"-"` // the same by the monotonic clock, in the process that started it
 	Finished  time.Time `json:"finished,omitzero"`
 	ExitCode  int       `json:"exitCode"`
 	OOMKilled bool      `json:"oomKilled,omitempty"`

@@ -274,7 +274,7 @@ func (s *supervisor) start() error {
 	last, now := s.state, time.Now()
 	// With its start time a pid is unmistakable, also after the pids of this host have gone round once (proc_pid_stat(5), field 22).
 	s.state = State{
-		Status: Running, PID: s.proc.PID, Start: s.proc.Start, Boot: BootID(), Started: now.UTC(), began: now, Times: last.Times,
+		Status: Running, PID: s.proc.PID, Start: s.proc.Start, Boot: BootID(), Started: now.UTC(), Began: now, Times: last.Times,
 		Restarts: last.Restarts, Backoff: last.Backoff,
 	}
 	// Somebody may still be waiting for the run before, whose state this one's is about to replace.

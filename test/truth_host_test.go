@@ -248,7 +248,9 @@ func (tr *trace) compareHost(p *plan.Plan, children []int) error {
 // vacatedWants are the effects of the end of a network's last container, after all else: what its guard says of ports is taken out at once.
 func vacatedWants(o *plan.NftUnguard) []want {
 	// strace can't tell whose socket that of a process is that has executed itself anew, and takes the ends of a transaction for links.
-	return []want{like("^route new link ", 0, 1), like("(?s)^nft 14 .*"+regexp.QuoteMeta(o.Table)+".*", 2, 3), like("^route delete link ", 0, 1)}
+	return []want{
+		like("^route new link ", 0, 1), like("(?s)^nft 14 .*"+regexp.QuoteMeta(o.Table), 2, 3), like("^route delete link ", 0, 1),
+	}
 }
 
 // effects are what the processes of the host did, in order.
