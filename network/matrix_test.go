@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -29,6 +30,7 @@ type matrix struct {
 	steps  map[string][]plan.Step
 	view   *View
 	seen   map[netip.Addr]string
+	bare   string // why there are no walls, and so no rows of who has one
 }
 
 func dual(name, link string, third byte) Network {
@@ -60,6 +62,7 @@ func newMatrix(t testing.TB) *matrix {
 	}
 	host := m.spaces["host"]
 	host.Sh("ip link set lo up; echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad")
+	m.bare = noWalls(host)
 	pair := func(v4, v6 string) [2]netip.Addr {
 		return [2]netip.Addr{netip.MustParseAddr(v4), netip.MustParseAddr(v6)}
 	}
@@ -124,7 +127,7 @@ func newMatrix(t testing.TB) *matrix {
 		a4[3], a6[15] = c.at, c.at
 		e.IP, e.IP6 = netip.AddrFrom4(a4), netip.AddrFrom16(a6)
 		e.MAC = wire.MAC(e.IP)
-		if c.egress != "" || c.ingress != "" {
+		if m.bare == "" && (c.egress != "" || c.ingress != "") {
 			e.wall = wallOf(t, c.egress, c.ingress)
 		}
 		w := &writer{origin: testOrigin}
@@ -486,7 +489,7 @@ func (m *matrix) rows(text string) {
 	slots, n := make(chan struct{}, 64), 0
 	for line := range strings.Lines(text) {
 		f := strings.Fields(line)
-		if len(f) < 4 {
+		if len(f) < 4 || m.bare != "" && (slices.Contains(f, "c9") || slices.Contains(f, "c10")) {
 			continue
 		}
 		for _, word := range strings.Split(f[1], ",") {
@@ -540,7 +543,7 @@ func (m *matrix) rows(text string) {
 		}
 	}
 	wait.Wait()
-	m.t.Logf("%d pairs", n)
+	m.t.Logf("%d pairs; %s", n, m.bare)
 }
 
 func pathText(p *Path) string {

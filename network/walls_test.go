@@ -43,14 +43,23 @@ func wallOf(t testing.TB, egress, ingress string) *wall {
 	return w
 }
 
-// needsWalls skips a test where nft itself can't make what walls are made of: Debian's kernels for clouds lack CONFIG_NFT_REJECT_NETDEV.
+// needsWalls skips a test where there can be no walls.
 func (w *world) needsWalls(t testing.TB) {
 	t.Helper()
+	if why := noWalls(w.host); why != "" {
+		t.Skip(why)
+	}
+}
+
+// noWalls says why nft itself can't make what walls are made of: Debian's kernels for clouds lack CONFIG_NFT_REJECT_NETDEV.
+func noWalls(host *namespace) string {
 	probe := "table netdev probe { chain c { type filter hook ingress device lo priority 0; meta l4proto tcp reject with tcp reset; }; " +
 		"chain d { type filter hook egress device lo priority 0; }; }"
-	if got := w.host.Sh("nft '%s' 2>&1 && nft delete table netdev probe || echo no: $?", probe); got != "" {
-		t.Skip("needs a kernel with reject and egress hooks in nf_tables' family netdev: ", got)
+	got := host.Sh("nft '%s' 2>&1 && nft delete table netdev probe || echo no: $?", probe)
+	if got == "" {
+		return ""
 	}
+	return "needs a kernel with reject and egress hooks in nf_tables' family netdev: " + got
 }
 
 // raise builds the wall of the world's first container, with its rules changed by a mutation.

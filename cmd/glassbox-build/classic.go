@@ -236,8 +236,7 @@ func credentials(header string) authprovider.AuthConfigProvider {
 type story struct {
 	out   *lines // nil: nothing is told
 	steps map[digest.Digest]*step
-	last  digest.Digest // whose output was told last
-	run   string        // the words of the step that failed
+	run   string // the words of the step that failed
 }
 
 // step is one of the Dockerfile's.
