@@ -1,21 +1,16 @@
 package api
 
 import (
-	"encoding/json"
-	"maps"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"glassbox/build"
 )
 
 // bool reads a parameter as Docker does: all but a few words is true.
 func (q *request) bool(name string) bool {
-	switch strings.ToLower(strings.TrimSpace(q.query(name))) {
-	case "", "0", "no", "false", "none":
-		return false
-	}
-	return true
+	return build.Truth(q.query(name))
 }
 
 // boolOr is bool for a parameter that has another default.
@@ -72,36 +67,11 @@ func (q *request) moment(name string) (time.Time, error) {
 	return time.Time{}, invalid("invalid value %q for %s: want seconds since 1970, or a time of RFC 3339", text, name)
 }
 
-// filters reads the parameter of that name, in both forms that there have been: {"label": {"a": true}} and {"label": ["a"]}. The result is
-// KEY=VALUE, sorted, as the engine takes it.
+// filters reads the parameter of that name; the result is KEY=VALUE, as the engine takes it.
 func (q *request) filters() ([]string, error) {
-	text := q.query("filters")
-	if text == "" {
-		return nil, nil
-	}
-	sets := map[string]map[string]bool{}
-	if json.Unmarshal([]byte(text), &sets) != nil {
-		// A failed Unmarshal leaves what it had read before it failed.
-		clear(sets)
-		lists := map[string][]string{}
-		if err := json.Unmarshal([]byte(text), &lists); err != nil {
-			return nil, invalid("invalid filter: %v", err)
-		}
-		for key, values := range lists {
-			sets[key] = map[string]bool{}
-			for _, v := range values {
-				sets[key][v] = true
-			}
-		}
-	}
-	var out []string
-	for _, key := range slices.Sorted(maps.Keys(sets)) {
-		if key == "" || strings.Contains(key, "=") {
-			return nil, invalid("invalid filter '%s'", key)
-		}
-		for _, value := range slices.Sorted(maps.Keys(sets[key])) {
-			out = append(out, key+"="+value) // whatever stands behind it, as with Docker
-		}
+	out, err := build.Filters(q.query("filters"))
+	if err != nil {
+		return nil, invalid("%v", err)
 	}
 	return out, nil
 }

@@ -49,7 +49,7 @@ func Query(q map[string][]string) (*Call, error) {
 	}
 	r := &c.Request
 	r.Dockerfile, r.Target, r.CgroupParent = get("dockerfile"), get("target"), get("cgroupparent")
-	r.Quiet, r.NoCache, r.Pull = truth(get("q")), truth(get("nocache")), truth(get("pull"))
+	r.Quiet, r.NoCache, r.Pull = Truth(get("q")), Truth(get("nocache")), Truth(get("pull"))
 	r.Tags, r.AddHosts = q["t"], q["extrahosts"]
 	if p := get("platform"); p != "" {
 		r.Platforms = []string{p}
@@ -66,7 +66,7 @@ func Query(q map[string][]string) (*Call, error) {
 			return nil, fmt.Errorf("extrahosts %q: it has the form NAME:ADDRESS", text)
 		}
 	}
-	if truth(get("squash")) {
+	if Truth(get("squash")) {
 		return nil, errors.New("squash is not supported: layers are what the cache and other images share")
 	}
 	if len(q["securityopt"]) > 0 {
@@ -78,8 +78,8 @@ func Query(q map[string][]string) (*Call, error) {
 	return c, c.lists(get)
 }
 
-// truth is Docker's: what isn't a no is a yes.
-func truth(text string) bool {
+// Truth reads a parameter of the API that is on or off as Docker does: what isn't a no is a yes.
+func Truth(text string) bool {
 	text = strings.ToLower(strings.TrimSpace(text))
 	return !slices.Contains([]string{"", "0", "no", "false", "none"}, text)
 }
@@ -161,7 +161,7 @@ func PruneQuery(q map[string][]string) (*Prune, error) {
 		}
 		return ""
 	}
-	p := &Prune{All: truth(get("all"))}
+	p := &Prune{All: Truth(get("all"))}
 	for _, f := range []struct {
 		text string
 		to   *int64
@@ -179,37 +179,48 @@ func PruneQuery(q map[string][]string) (*Prune, error) {
 		}
 		*f.to = n
 	}
-	filters, err := readFilters(get("filters"))
+	filters, err := Filters(get("filters"))
 	if err != nil {
 		return nil, err
+	}
+	for i, text := range filters {
+		// Clients that put a whole day into seconds, as docker does with --filter until=TIME.
+		if v, ok := strings.CutPrefix(text, "until="); ok && v != "" && strings.Trim(v, "0123456789") == "" {
+			n, _ := strconv.ParseInt(v, 10, 64)
+			filters[i] = "until=" + max(time.Since(time.Unix(n, 0)), 0).String()
+		}
 	}
 	return p, p.ReadFilters(filters)
 }
 
-// readFilters reads filters in both of the API's forms: lists, and sets as objects.
-func readFilters(text string) (out []string, err error) {
+// Filters reads the API's parameter of that name, in both forms that there have been: {"label": {"a": true}} and {"label": ["a"]}. The
+// result is KEY=VALUE, sorted.
+func Filters(text string) ([]string, error) {
 	if text == "" {
 		return nil, nil
 	}
-	var sets map[string]map[string]bool
-	var lists map[string][]string
-	if json.Unmarshal([]byte(text), &lists) != nil {
-		if err := json.Unmarshal([]byte(text), &sets); err != nil {
-			return nil, fmt.Errorf("invalid filters %.100q: %w", text, err)
+	sets := map[string]map[string]bool{}
+	if json.Unmarshal([]byte(text), &sets) != nil {
+		// A failed Unmarshal leaves what it had read before it failed.
+		clear(sets)
+		lists := map[string][]string{}
+		if err := json.Unmarshal([]byte(text), &lists); err != nil {
+			return nil, fmt.Errorf("invalid filter: %w", err)
 		}
-		lists = map[string][]string{}
-		for k, set := range sets {
-			lists[k] = slices.Sorted(maps.Keys(set))
+		for key, values := range lists {
+			sets[key] = map[string]bool{}
+			for _, v := range values {
+				sets[key][v] = true
+			}
 		}
 	}
-	for _, k := range slices.Sorted(maps.Keys(lists)) {
-		for _, v := range lists[k] {
-			// Clients that put a whole day into seconds, as docker does with --filter until=TIME.
-			if k == "until" && strings.Trim(v, "0123456789") == "" && v != "" {
-				n, _ := strconv.ParseInt(v, 10, 64)
-				v = max(time.Since(time.Unix(n, 0)), 0).String()
-			}
-			out = append(out, k+"="+v)
+	var out []string
+	for _, key := range slices.Sorted(maps.Keys(sets)) {
+		if key == "" || strings.Contains(key, "=") {
+			return nil, fmt.Errorf("invalid filter '%s'", key)
+		}
+		for _, value := range slices.Sorted(maps.Keys(sets[key])) {
+			out = append(out, key+"="+value) // whatever stands behind it, as with Docker
 		}
 	}
 	return out, nil

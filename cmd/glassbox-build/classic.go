@@ -117,7 +117,7 @@ func (o *lines) fail(err error) {
 	o.send(map[string]any{"errorDetail": detail, "error": plainError(err)})
 }
 
-// options are BuildKit's words for a call; the context is not among them.
+// callOptions are BuildKit's words for a call; the context is not among them.
 func callOptions(call *build.Call) (*client.SolveOpt, error) {
 	o := &client.SolveOpt{Frontend: "dockerfile.v0", FrontendAttrs: map[string]string{}, LocalMounts: map[string]fsutil.FS{}}
 	frontendAttrs(&call.Request, o.FrontendAttrs)
