@@ -71,10 +71,7 @@ func (s Store) choose6(n *Network) error {
 // learned of by advertisements, unless it is told to go on listening (accept_ra=2). In both cases the network's table drops what comes
 // in by those interfaces and isn't for the bridge.
 func (s Store) forwarding6(c *wire.Conn, n *Network, remember bool) error {
-	read := func(name string) string {
-		text, _ := os.ReadFile("/proc/sys/net/ipv6/conf/" + name)
-		return strings.TrimSpace(string(text))
-	}
+	read := func(name string) string { return sysctl("net/ipv6/conf/" + name) }
 	file := filepath.Join(s.State, "opened6.json")
 	var before []string
 	if err := readJSON(file, &before); err != nil {

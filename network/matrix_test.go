@@ -183,21 +183,7 @@ func (ns *namespace) serveBoth(proto, addr, name string) {
 			}()
 			return
 		}
-		l, err := net.Listen("tcp", addr)
-		if err != nil {
-			panic(err)
-		}
-		ns.T.Cleanup(func() { l.Close() })
-		go func() {
-			for {
-				c, err := l.Accept()
-				if err != nil {
-					return
-				}
-				fmt.Fprintf(c, "%s sees %s", name, host(c.RemoteAddr().String()))
-				c.Close()
-			}
-		}()
+		ns.accept("tcp", addr, name)
 	})
 }
 

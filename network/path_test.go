@@ -38,22 +38,27 @@ func (ns *namespace) serve(proto, addr, name string) {
 			}()
 			return
 		}
-		l, err := net.Listen("tcp4", addr)
-		if err != nil {
-			panic(err)
-		}
-		ns.T.Cleanup(func() { l.Close() })
-		go func() {
-			for {
-				c, err := l.Accept()
-				if err != nil {
-					return
-				}
-				fmt.Fprintf(c, "%s sees %s", name, host(c.RemoteAddr().String()))
-				c.Close()
-			}
-		}()
+		ns.accept("tcp4", addr, name)
 	})
+}
+
+// accept answers all who come by TCP, on this thread's network namespace; it returns when it listens.
+func (ns *namespace) accept(network, addr, name string) {
+	l, err := net.Listen(network, addr)
+	if err != nil {
+		panic(err)
+	}
+	ns.T.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			fmt.Fprintf(c, "%s sees %s", name, host(c.RemoteAddr().String()))
+			c.Close()
+		}
+	}()
 }
 
 type packetTo struct {

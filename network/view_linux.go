@@ -172,9 +172,15 @@ func readSockets(r io.Reader, proto string) []Socket {
 	return out
 }
 
+// sysctl reads a setting of the kernel; "": it has none of that name.
+func sysctl(name string) string {
+	text, _ := os.ReadFile("/proc/sys/" + name)
+	return strings.TrimSpace(string(text))
+}
+
 func sysctlOn(name string) bool {
-	data, err := os.ReadFile("/proc/sys/" + name)
-	return err == nil && strings.TrimSpace(string(data)) != "0"
+	text := sysctl(name)
+	return text != "" && text != "0"
 }
 
 // link finds a link by its index.

@@ -323,7 +323,12 @@ func (w *walk) hookWhere(s *Space, hook uint32, in, out string, skip func(wire.C
 	if len(o.Met)+len(o.Unknown) == 0 && !o.Dropped {
 		return true
 	}
-	h := w.hop(s.Name+" "+hookName(hook), "passes")
+	return w.passes(s.Name+" "+hookName(hook), o)
+}
+
+// passes notes the rules that a packet has met on its way, and reports whether it goes on.
+func (w *walk) passes(where string, o wire.Outcome) bool {
+	h := w.hop(where, "passes")
 	h.Rules, h.Unknown = o.Met, o.Unknown
 	return w.judged(o, h)
 }

@@ -109,9 +109,7 @@ func (w *walk) cable(s *Space, link *wire.LinkState, next netip.Addr) {
 			if len(o.Met) == 0 && !o.Dropped {
 				continue
 			}
-			h := w.hop("cable "+end.Name, "passes")
-			h.Rules, h.Unknown = o.Met, o.Unknown
-			if !w.judged(o, h) {
+			if !w.passes("cable "+end.Name, o) {
 				return
 			}
 		}
@@ -139,9 +137,7 @@ func (w *walk) bridgeHook(hook uint32, in, out string) bool {
 	if len(o.Met) == 0 && !o.Dropped {
 		return true
 	}
-	h := w.hop("bridge "+hookName(hook), "passes")
-	h.Rules, h.Unknown = o.Met, o.Unknown
-	return w.judged(o, h)
+	return w.passes("bridge "+hookName(hook), o)
 }
 
 // bridged is a frame from one port of a bridge to another.
@@ -159,11 +155,7 @@ func (w *walk) bridged(bridge, from *wire.LinkState, next netip.Addr) {
 	if !w.bridgeHook(unix.NF_INET_FORWARD, from.Name, to.Name) {
 		return
 	}
-	calls := w.v.BridgeCalls
-	if w.p.Dst.Is6() {
-		calls = w.v.BridgeCalls6
-	}
-	if calls { // br_netfilter: ports are hidden behind the bridge's name
+	if w.v.bridgeCalls(w.p.Dst.Is6()) { // br_netfilter: ports are hidden behind the bridge's name
 		for _, hook := range []uint32{unix.NF_INET_PRE_ROUTING, unix.NF_INET_FORWARD, unix.NF_INET_POST_ROUTING} {
 			in, out := bridge.Name, bridge.Name
 			if hook == unix.NF_INET_PRE_ROUTING {
@@ -211,18 +203,13 @@ func (w *walk) deliver(s *Space, end *wire.LinkState) {
 	if host := w.v.Host; host.Rules != nil {
 		w.p.In, w.p.Out, w.p.Local = "", end.Name, host.local
 		if o := host.Rules.JudgeDevice(end.Name, false, &w.p); len(o.Met) > 0 || o.Dropped {
-			h := w.hop("cable "+end.Name, "passes")
-			h.Rules, h.Unknown = o.Met, o.Unknown
-			if !w.judged(o, h) {
+			if !w.passes("cable "+end.Name, o) {
 				return
 			}
 		}
 	}
-	for i := range s.Links {
-		if s.Links[i].Index == end.Peer {
-			w.into(s, s.Links[i].Name)
-			return
-		}
+	if l := s.link(end.Peer); l != nil {
+		w.into(s, l.Name)
 	}
 }
 
@@ -293,12 +280,8 @@ func (w *walk) receive(in string) {
 // shortcut ends the way of a packet that br_netfilter translates and sends to another port without leaving the bridge, where the ports
 // don't allow it (br_nf_pre_routing_finish in net/bridge/br_netfilter_hooks.c).
 func (w *walk) shortcut(in string, out *wire.LinkState, next netip.Addr) bool {
-	calls := w.v.BridgeCalls
-	if next.Is6() {
-		calls = w.v.BridgeCalls6
-	}
 	from := w.v.Host.link(w.hairpin)
-	if out.Name != in || out.Kind != "bridge" || !calls || from == nil || !w.from.IsValid() && !w.to.IsValid() {
+	if out.Name != in || out.Kind != "bridge" || !w.v.bridgeCalls(next.Is6()) || from == nil || !w.from.IsValid() && !w.to.IsValid() {
 		return false
 	}
 	_, _, to := w.v.onBridge(out, next)
@@ -322,6 +305,14 @@ func linkNamed(s *Space, name string) *wire.LinkState {
 		}
 	}
 	return nil
+}
+
+// bridgeCalls reports whether what is bridged meets the rules for its version of IP.
+func (v *View) bridgeCalls(v6 bool) bool {
+	if v6 {
+		return v.BridgeCalls6
+	}
+	return v.BridgeCalls
 }
 
 func (v *View) forwards(index int, v6 bool) bool {
@@ -371,8 +362,7 @@ func (w *walk) beside(s *Space, link *wire.LinkState, next netip.Addr) {
 		if l == nil || l.Kind != link.Kind || l.Peer != link.Peer {
 			continue
 		}
-		const private, vepa, passthru = 1, 2, 8 // MACVLAN_MODE_*
-		if link.Kind == "macvlan" && (link.Mode == private || link.Mode == vepa || link.Mode == passthru) {
+		if link.Kind == "macvlan" && (link.Mode == wire.MacvlanPrivate || link.Mode == wire.MacvlanVEPA || link.Mode == wire.MacvlanPassthru) {
 			w.end(Lost, "the mode of %s lets no container talk to another", link.Name)
 			return
 		}

@@ -224,6 +224,14 @@ func (w *Executor) childConn() (_ *Conn, err error) {
 	return w.inside, err
 }
 
+// connAt is the socket for links of the host, or for those inside, of the child.
+func (w *Executor) connAt(inside bool) (*Conn, error) {
+	if inside {
+		return w.childConn()
+	}
+	return w.hostConn()
+}
+
 // settings makes the settings of a link that the child has just got. They are files, not messages: the thread has to be in the
 // child's network namespace, which decides what /proc/sys/net shows (proc_sys_lookup goes by the caller). The socket for the messages
 // to come is opened at the same time, because going there and back costs more than all else.
@@ -252,6 +260,14 @@ func (w *Executor) settings(link string, sysctls []string) error {
 	w.inside.Close() // of a link before this one
 	w.inside, err = w.share(c, nil)
 	return err
+}
+
+// dialAt opens a socket for the links of the network namespace that a descriptor stands for, or of this thread's where it is negative.
+func dialAt(netns int) (*Conn, error) {
+	if netns < 0 {
+		return Dial(unix.NETLINK_ROUTE)
+	}
+	return dialIn(netns)
 }
 
 // dialIn opens a socket in another network namespace. The thread is in it for the time of three system calls.

@@ -43,13 +43,7 @@ type RouteState struct {
 // Look lists links with their addresses, and routes, of the namespace that a descriptor stands for, or of this thread's where it
 // is negative.
 func Look(netns int) ([]LinkState, []RouteState, error) {
-	open := func() (*Conn, error) {
-		if netns < 0 {
-			return Dial(unix.NETLINK_ROUTE)
-		}
-		return dialIn(netns)
-	}
-	c, err := open()
+	c, err := dialAt(netns)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -121,12 +115,11 @@ func moreOfLink(l Link, body []byte) LinkState {
 
 // info reads what is told of a link by its driver, and by that of the bridge whose port it is.
 func (s *LinkState) info(data []byte) {
-	const mode = 1 // IFLA_MACVLAN_MODE
 	for typ, data := range attrs(data) {
 		switch typ {
 		case unix.IFLA_INFO_DATA:
 			for typ, data := range attrs(data) {
-				if typ == mode && s.Kind == "macvlan" {
+				if typ == macvlanMode && s.Kind == "macvlan" {
 					s.Mode = nativeU32(data)
 				}
 			}

@@ -13,17 +13,24 @@ import (
 
 // Links on top of others: macvlan, with hardware addresses of their own, and ipvlan, which share the parent's.
 
+// Those modes of macvlan in which no container talks to another.
+const (
+	MacvlanPrivate  = 1
+	MacvlanVEPA     = 2
+	MacvlanPassthru = 8
+)
+
 // MacvlanModes are the kernel's numbers of macvlan's modes (MACVLAN_MODE_* of linux/if_link.h).
 func MacvlanModes(mode string) (number uint32, ok bool) {
 	switch mode {
 	case "private":
-		return 1, true
+		return MacvlanPrivate, true
 	case "vepa":
-		return 2, true
+		return MacvlanVEPA, true
 	case "bridge":
 		return 4, true
 	case "passthru":
-		return 8, true
+		return MacvlanPassthru, true
 	}
 	return 0, false
 }
@@ -166,11 +173,7 @@ func (c *Conn) forgetAddress(op *plan.LinkAddress) error {
 
 // deleteLink removes a link of the host or of the child.
 func (w *Executor) deleteLink(op *plan.LinkDelete) error {
-	open := w.hostConn
-	if op.Inside {
-		open = w.childConn
-	}
-	c, err := open()
+	c, err := w.connAt(op.Inside)
 	if err != nil {
 		return err
 	}

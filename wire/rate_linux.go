@@ -30,11 +30,7 @@ func tcmsg(index int) []byte {
 
 // rate puts a token bucket in the place of a link's queue, or takes it away. What doesn't fit waits in a queue of a tenth of a second.
 func (w *Executor) rate(op *plan.LinkRate) error {
-	open := w.hostConn
-	if op.Inside {
-		open = w.childConn
-	}
-	c, err := open()
+	c, err := w.connAt(op.Inside)
 	if err != nil {
 		return err
 	}
@@ -80,11 +76,7 @@ func (w *Executor) rate(op *plan.LinkRate) error {
 // Rates gives the bounds of links by index, in bytes per second, of the namespace that a descriptor stands for, or of this thread's
 // where it is negative.
 func Rates(netns int) (map[int]int64, error) {
-	c, err := Dial(unix.NETLINK_ROUTE)
-	if netns >= 0 {
-		c.Close()
-		c, err = dialIn(netns)
-	}
+	c, err := dialAt(netns)
 	if err != nil {
 		return nil, err
 	}
