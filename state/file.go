@@ -28,24 +28,35 @@ func ReadJSON(path string, v any) error {
 // wait for the disk: after a power failure a file may be that of a moment before, or empty, which its readers must expect. Who
 // writes the same file from two processes takes a lock first.
 func WriteJSON(path string, v any) error {
-	var data []byte
-	var err error
+	data, err := encode(v)
+	if err != nil {
+		return err
+	}
+	return WriteFile(path, data, 0o600)
+}
+
+func encode(v any) (data []byte, err error) {
 	if m, ok := v.(json.Marshaler); ok { // without json.Marshal's check of what it returns
 		data, err = m.MarshalJSON()
 	} else {
 		data, err = json.Marshal(v)
 	}
-	if err != nil {
-		return err
-	}
-	return WriteFile(path, append(data, '\n'), 0o600)
+	return append(data, '\n'), err
 }
 
 // WriteFile replaces a file by way of a temporary one beside it. On an error, such as a full disk, the old one stays as it was, and
 // nothing is left of the new one.
 func WriteFile(path string, data []byte, mode os.FileMode) error {
+	return replace(path, data, mode, func(string) error { return nil })
+}
+
+// replace is WriteFile with something to be done to the new file before it gets the name.
+func replace(path string, data []byte, mode os.FileMode, before func(tmp string) error) error {
 	tmp := path + ".new"
 	err := os.WriteFile(tmp, data, mode)
+	if err == nil {
+		err = before(tmp)
+	}
 	if err == nil {
 		err = os.Rename(tmp, path)
 	}
@@ -58,17 +69,12 @@ func WriteFile(path string, data []byte, mode os.FileMode) error {
 // WriteJSONSync is WriteJSON for what must outlast a power failure: when it returns the new file is on the disk, and at no moment has its
 // name led to anything but the old content or the new one.
 func WriteJSONSync(path string, v any) error {
-	tmp := path + ".new"
-	err := WriteJSON(tmp, v) // a reader of the name in between finds the old one
-	if err == nil {
-		// Before the rename: a name can come to the disk before the content of its file does (ext4's delayed allocation, XFS).
-		err = Sync(tmp)
-	}
-	if err == nil {
-		err = os.Rename(tmp, path)
-	}
+	data, err := encode(v)
 	if err != nil {
-		os.Remove(tmp)
+		return err
+	}
+	// Before the rename: a name can come to the disk before the content of its file does (ext4's delayed allocation, XFS).
+	if err := replace(path, data, 0o600, func(tmp string) error { return Sync(tmp) }); err != nil {
 		return err
 	}
 	return Sync(filepath.Dir(path))

@@ -137,19 +137,30 @@ func (s Store) Get(name string) (*Volume, error) {
 	return &v, nil
 }
 
-// List reads all volumes, by their names. One that can't be read is left out, and told in the error, beside the others.
-func (s Store) List() ([]*Volume, error) {
+// names lists the directories of volumes; what is half made, or half removed, has another kind of name.
+func (s Store) names() (out []string, err error) {
 	entries, err := os.ReadDir(s.Dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
+	for _, e := range entries {
+		if CheckName(e.Name()) == nil {
+			out = append(out, e.Name())
+		}
+	}
+	return out, nil
+}
+
+// List reads all volumes, by their names. One that can't be read is left out, and told in the error, beside the others.
+func (s Store) List() ([]*Volume, error) {
+	names, err := s.names()
+	if err != nil {
+		return nil, err
+	}
 	var out []*Volume
 	var errs []error
-	for _, e := range entries {
-		if CheckName(e.Name()) != nil {
-			continue // half made, or half removed
-		}
-		v, err := s.Get(e.Name())
+	for _, name := range names {
+		v, err := s.Get(name)
 		switch {
 		case err == nil:
 			out = append(out, v)
@@ -161,20 +172,14 @@ func (s Store) List() ([]*Volume, error) {
 }
 
 // Damaged lists the volumes whose descriptions can't be read, or are missing.
-func (s Store) Damaged() (out []string) {
-	entries, err := os.ReadDir(s.Dir)
-	if err != nil {
-		return nil
-	}
-	for _, e := range entries {
-		if CheckName(e.Name()) != nil {
-			continue
-		}
-		if _, err := s.Get(e.Name()); err != nil && !errors.Is(err, errNewer) {
-			out = append(out, e.Name())
-		}
-	}
-	return out
+func (s Store) Damaged() []string {
+	names, _ := s.names()
+	return slices.DeleteFunc(names, func(name string) bool { return !s.damaged(name) })
+}
+
+func (s Store) damaged(name string) bool {
+	_, err := s.Get(name)
+	return err != nil && !errors.Is(err, errNewer)
 }
 
 // Rewrite writes the description of a volume anew whose own is damaged: that of one with this name, and nothing else that could be said of
@@ -186,7 +191,7 @@ func (s Store) Rewrite(name string) error {
 	}
 	defer unlock()
 	st, err := os.Lstat(s.Path(name))
-	if err != nil || !slices.Contains(s.Damaged(), name) { // removed, or mended, meanwhile
+	if err != nil || !s.damaged(name) { // removed, or mended, meanwhile
 		return err
 	}
 	return state.WriteJSONSync(filepath.Join(s.Path(name), configFile), Volume{
@@ -293,24 +298,21 @@ func (s Store) Settle() error {
 		return err
 	}
 	defer unlock()
-	entries, err := os.ReadDir(s.Dir)
+	names, err := s.names()
 	if err != nil {
 		return err
 	}
-	for _, e := range entries {
-		if CheckName(e.Name()) != nil {
-			continue
-		}
-		st, err := os.Lstat(filepath.Join(s.Path(e.Name()), configFile))
+	for _, name := range names {
+		st, err := os.Lstat(filepath.Join(s.Path(name), configFile))
 		// What a file system may leave of a file that was never synced: its name, and no bytes.
 		if err == nil && st.Size() > 0 || err != nil && !errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		// Files in it are somebody's, whatever happened to the description.
-		if files, err := os.ReadDir(s.Data(e.Name())); len(files) > 0 || err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if files, err := os.ReadDir(s.Data(name)); len(files) > 0 || err != nil && !errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		if gone, err := s.hide(e.Name(), nil); err == nil {
+		if gone, err := s.hide(name, nil); err == nil {
 			_ = s.finish(gone)
 		}
 	}
