@@ -38,15 +38,14 @@ func inert(mounts []host.Mount, path string) bool {
 		attrs := strings.Split(m.Attrs, ",")
 		return slices.Contains(attrs, "nosuid") && slices.Contains(attrs, "nodev")
 	}
-	under := func(name, dir string) bool { return name == dir || dir == "/" || strings.HasPrefix(name, dir+"/") }
 	var at *host.Mount
 	for i := range mounts {
 		m := &mounts[i]
-		if under(m.Point, path) && m.Point != path && !has(*m) {
+		if host.Under(m.Point, path) && m.Point != path && !has(*m) {
 			return false
 		}
 		// Of those that are mounted on one point the last is the one that is seen.
-		if under(path, m.Point) && (at == nil || len(m.Point) >= len(at.Point)) {
+		if host.Under(path, m.Point) && (at == nil || len(m.Point) >= len(at.Point)) {
 			at = m
 		}
 	}

@@ -16,6 +16,11 @@ type Mount struct {
 	Options      string // of the file system
 }
 
+// Under reports whether a clean path is a directory, or is below it.
+func Under(name, dir string) bool {
+	return name == dir || dir == "/" || strings.HasPrefix(name, dir+"/")
+}
+
 // MountsOf reads the mounts of a process, "self" or a number, in the kernel's order.
 func MountsOf(pid string) ([]Mount, error) {
 	data, err := os.ReadFile("/proc/" + pid + "/mountinfo")

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"glassbox/host"
 	"glassbox/plan"
 )
 
@@ -357,7 +358,7 @@ func (t *table) unlisted(v *view) {
 		}
 		who := v.who("CAP_SYS_ADMIN")
 		for _, n := range t.nodes {
-			if n.inherits != nil && n.placer >= 0 && under(m.point, n.at) && n.recursive(v) {
+			if n.inherits != nil && n.placer >= 0 && host.Under(m.point, n.at) && n.recursive(v) {
 				who.why = "it may be of the host's tree, as that was when step " + strconv.Itoa(n.maker+1) +
 					" cloned it with all mounts below; else " + who.why
 				break

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"glassbox/host"
 	"glassbox/plan"
 )
 
@@ -146,10 +147,6 @@ func rest(name, dir string) string {
 	return strings.TrimPrefix(name, dir)
 }
 
-func under(name, dir string) bool {
-	return name == dir || dir == "/" || strings.HasPrefix(name, dir+"/")
-}
-
 // clone is a node for the clone of a path of the host, and soft nodes for the mounts below it.
 func (t *table) clone(i int, source string, recursive bool) (n *node, more []*node) {
 	n = &node{maker: i, placer: -1, attrs: map[string]attribute{}, propStep: -1}
@@ -167,7 +164,7 @@ func (t *table) clone(i int, source string, recursive bool) (n *node, more []*no
 	for again := true; again; {
 		again = false
 		for k, h := range left {
-			if h == nil || h.below == nil || of[h.below] == nil || of[h] != nil || !under(h.point, real) || h.tag("unbindable") {
+			if h == nil || h.below == nil || of[h.below] == nil || of[h] != nil || !host.Under(h.point, real) || h.tag("unbindable") {
 				continue
 			}
 			s := &node{
@@ -218,7 +215,7 @@ func descend[M comparable](root M, at string, all []M, parent func(M) M, point f
 	for range len(all) + 1 {
 		next, found := current, false
 		for _, m := range all {
-			if m != current && parent(m) == current && under(at, point(m)) &&
+			if m != current && parent(m) == current && host.Under(at, point(m)) &&
 				(!found || len(point(m)) < len(point(next)) || point(m) == point(next)) {
 				next, found = m, true
 			}

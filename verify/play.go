@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"glassbox/host"
 	"glassbox/plan"
 )
 
@@ -183,7 +184,7 @@ func (t *table) lockPath(i int, o *plan.ReadonlyPath) {
 	var copies []*node
 	of := map[*node]*node{}
 	for _, c := range t.down(from) {
-		if c == from || !under(c.at, at) || of[c.parent] == nil && c.parent != from {
+		if c == from || !host.Under(c.at, at) || of[c.parent] == nil && c.parent != from {
 			continue
 		}
 		k := *c
