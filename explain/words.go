@@ -10,12 +10,12 @@ import (
 // commandLine writes the container as a command of docker or podman. Made by `run`, it is those flags again: fed back to
 // glassbox they give the same plan. Else the flags are found from what the plan does.
 func commandLine(w io.Writer, program string, v *View, a About) error {
-	foreign := []string{
-		"net-rate-in", "net-rate-out", "net-burst", "rootfs", "ns", "insecure-registry", "explain", "plan",
-		"require-plan",
-	} // glassbox's own
+	// Glassbox's own, and the one that each lacks.
+	foreign := []string{"net-rate-in", "net-rate-out", "net-burst", "ns", "insecure-registry", "explain", "plan", "require-plan"}
 	if program == "podman" {
-		foreign = []string{"net-rate-in", "net-rate-out", "net-burst", "domainname", "ns", "insecure-registry", "explain", "plan", "require-plan"}
+		foreign = append(foreign, "domainname")
+	} else {
+		foreign = append(foreign, "rootfs")
 	}
 	flags, command, image := a.Flags, a.Command, a.Image
 	var unsaid []string
