@@ -85,6 +85,10 @@ func (c *checker) form() error {
 		return err
 	}
 	f := Finding{What: "image/store.json", Text: damaged(err)}
+	if errors.Is(err, fs.ErrNotExist) { // prepare writes it last, and before there is any image
+		images, _ := os.ReadDir(c.s.path("images"))
+		f.Minor = len(images) == 0
+	}
 	if c.o.Repair {
 		if err := os.Remove(c.s.path("store.json")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err

@@ -45,6 +45,7 @@ func TestCheck(t *testing.T) {
 			os.RemoveAll(of(s, i, ""))
 			os.Mkdir(of(s, i, ""), 0o700)
 		}, "missing", false, false},
+		"store.json gone":       {func(t *T, s *Store, i *Image) { os.Remove(s.path("store.json")) }, "missing", true, false},
 		"names of garbage":      {func(t *T, s *Store, i *Image) { write(t, s.path("names.json"), "garbage") }, "damaged", true, false},
 		"names cut short":       {func(t *T, s *Store, i *Image) { os.Truncate(s.path("names.json"), 20) }, "damaged", true, false},
 		"store.json of garbage": {func(t *T, s *Store, i *Image) { write(t, s.path("store.json"), "{") }, "damaged", true, false},
@@ -103,6 +104,28 @@ func TestCheck(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestCheckUnfinished: a store whose making was ended, by a kill or by the power, has lost nothing; nobody could write to it yet.
+func TestCheckUnfinished(t *testing.T) {
+	s := openStore(t)
+	if _, err := s.prepare(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(s.path("store.json")); err != nil { // which is what is made last
+		t.Fatal(err)
+	}
+	found := 0
+	_, err := s.Check(t.Context(), CheckOptions{Found: func(f Finding) {
+		found++
+		if !f.Minor {
+			t.Errorf("%s: %s", f.What, f.Text)
+		}
+	}})
+	if err != nil || found == 0 {
+		t.Errorf("%d findings, %v", found, err)
+	}
+	mustPullTars(t, s, tarOf(t, fileE("f", "content")))
 }
 
 // TestCheckInUse leaves alone what containers use, also by another image with the same layer.
