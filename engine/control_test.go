@@ -90,8 +90,14 @@ func TestSignals(t *testing.T) {
 	}
 
 	// Asked to end, it does so by itself.
-	runs(t, e, c, "sh", "-c", `trap "exit 4" TERM; while :; do sleep 0.02; done`)
-	time.Sleep(100 * time.Millisecond) // for the trap
+	ready := filepath.Join(t.TempDir(), "ready")
+	runs(t, e, c, "sh", "-c", `trap "exit 4" TERM; : >"$0"; while :; do sleep 0.02; done`, ready)
+	for range 1000 { // until it has set its trap
+		if _, err := os.Lstat(ready); err == nil {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 	if err := e.Kill(t.Context(), "web", "NOSUCH"); !errors.Is(err, ErrInvalid) {
 		t.Errorf("no signal: %v", err)
 	}
