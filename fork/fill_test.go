@@ -2,8 +2,10 @@ package fork
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 
@@ -133,6 +135,59 @@ func TestFillAtOnce(t *testing.T) {
 		})
 	}
 	all.Wait()
+}
+
+// TestFillOnePlace: volumes of different names whose files lie in one directory are filled by processes of their own at once: none meets
+// the half copy of another, and each finds the directory whole when it is through.
+func TestFillOnePlace(t *testing.T) {
+	if place := os.Getenv("GLASSBOX_TEST_FILL"); place != "" {
+		fillOnePlace(t, place, os.Getenv("GLASSBOX_TEST_FILL_FROM"), os.Getenv("GLASSBOX_TEST_FILL_VOLUME"))
+		return
+	}
+	source := newSource(t)
+	for i := range 200 { // a copy that takes a while
+		name := filepath.Join(source, "many", strconv.Itoa(i))
+		os.MkdirAll(filepath.Dir(name), 0o755)
+		if err := os.WriteFile(name, []byte("of the image"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	place, volumes := t.TempDir(), t.TempDir()
+	var all sync.WaitGroup
+	for i := range 16 {
+		volume := filepath.Join(volumes, strconv.Itoa(i))
+		if err := os.Mkdir(volume, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		all.Go(func() {
+			c := exec.Command(os.Args[0], "-test.run=^TestFillOnePlace$")
+			c.Env = append(os.Environ(), "GLASSBOX_TEST_FILL="+place, "GLASSBOX_TEST_FILL_FROM="+source, "GLASSBOX_TEST_FILL_VOLUME="+volume)
+			if out, err := c.CombinedOutput(); err != nil {
+				t.Errorf("%d: %v: %s", i, err, out)
+			}
+		})
+	}
+	all.Wait()
+	if got, want := names(place), names(source); !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func fillOnePlace(t *testing.T, place, source, volume string) {
+	from, err := os.Open(source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.Open(place)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := FillWithin(volume, data, from); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := names(place), names(source); !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
 }
 
 // TestOpenBeneath: a place in a volume is what it seems, and no link leads out (CVE-2021-25741).

@@ -65,6 +65,15 @@ func TestRaces(t *testing.T) {
 	if n := s.won(s.atOnce(many, "glassbox run --rm -v data:/d -v new:/n busybox sh -c 'echo %d >/n/%[1]d'")); n != many {
 		t.Errorf("%d of %d containers ran with one new volume", n, many)
 	}
+	// Volumes of 16 names that are one directory of the host begin with what the image has, once, and each container finds it whole.
+	s.ok(s.sh("mkdir -p /run/one /run/seed && cd /run/seed && touch $(busybox seq 100) && glassbox create --name seed busybox sh && " +
+		"glassbox cp /run/seed seed:/ && glassbox commit seed seeded && glassbox rm seed"))
+	if n := s.won(s.atOnce(many, "glassbox volume create --opt type=none --opt o=bind --opt device=/run/one one%d && "+
+		"glassbox run --rm -v one%[1]d:/seed seeded sh -c 'set -- /seed/*; test $# = 100 && test ! -e /seed/.glassbox-fill*'")); n != many {
+		t.Errorf("%d of %d containers found one directory whole", n, many)
+	}
+	s.ok(s.sh("test $(ls -A /run/one | wc -l) = 100 && glassbox rmi seeded && glassbox volume rm $(glassbox volume ls -q --filter name=one) && " +
+		"rm $GLASSBOX_ROOT/volumes/.places"))
 	if n := s.won(s.atOnce(many, "glassbox network create net"), "already exists"); n != 1 {
 		t.Errorf("%d networks have one name", n)
 	}
