@@ -24,6 +24,8 @@ type Log struct {
 	MaxFiles int    `json:"maxFiles,omitempty"` // 0: the driver's default
 	// Drop: what the journal doesn't take at once is lost (mode=non-blocking).
 	Drop bool `json:"drop,omitempty"`
+	// Compress: whether files that have been rotated away are compressed, "true" or "false"; empty: as the driver does.
+	Compress string `json:"compress,omitempty"`
 	// What goes with each line: of these labels and environment variables of the container, by name or by regular expression, the values,
 	// and a tag, a template.
 	Labels      []string `json:"labels,omitempty"`
@@ -53,6 +55,16 @@ func (l Log) Limits() (size int64, files int) {
 		files = l.MaxFiles
 	}
 	return size, files
+}
+
+// Compressed reports whether files of the log that have been rotated away are compressed: local does so by default, as with Docker, where
+// there is more than one file.
+func (l Log) Compressed() bool {
+	if l.Compress != "" {
+		return l.Compress == "true"
+	}
+	size, files := l.Limits()
+	return l.Driver == Local && files > 1 && size > 0
 }
 
 // logOptions are the options of a driver.
@@ -94,6 +106,9 @@ func parseLog(driver string, opts []string) (Log, error) {
 			return l, err
 		}
 	}
+	if size, files := l.Limits(); l.Compress == "true" && (files < 2 || size == 0) {
+		return l, Invalid("--log-opt compress=true: compress cannot be true when max-file is less than 2 or max-size is not set")
+	}
 	return l, nil
 }
 
@@ -120,10 +135,7 @@ func (l *Log) set(key, value string) (err error) {
 		if err != nil {
 			return Invalid("--log-opt compress=%s: want true or false", value)
 		}
-		if on {
-			return Unsupported("--log-opt compress=%s: rotated logs aren't compressed here: that would take more memory than all else that a "+
-				"container costs\nhint: max-size and max-file bound what they take", value)
-		}
+		l.Compress = strconv.FormatBool(on)
 	case "labels":
 		l.Labels = words(value)
 	case "env":
@@ -162,6 +174,7 @@ func (l Log) options() []string {
 	if l.Drop {
 		add("mode", "non-blocking")
 	}
+	add("compress", l.Compress)
 	add("labels", strings.Join(l.Labels, ","))
 	add("labels-regex", l.LabelsRegex)
 	add("env", strings.Join(l.Env, ","))

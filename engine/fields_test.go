@@ -235,7 +235,7 @@ func change(t *testing.T, v reflect.Value, path []string, name string) {
 		},
 		"Namespaces.PID": container.Mode("host"), "Namespaces.IPC": container.Mode("container:x"), "Namespaces.UTS": container.Mode("host"),
 		"Namespaces.Cgroup": container.Mode("host"), "CapAdd": []string{"CAP_SYS_ADMIN"}, "CapDrop": []string{"CAP_CHOWN"},
-		"Security.Seccomp":  "unconfined",
+		"Log.Compress": "true", "Security.Seccomp": "unconfined",
 		"Security.AppArmor": "p",
 		"Endpoints.Network": "none", "Endpoints.IP": "172.30.0.9", "Endpoints.MAC": "02:42:ac:11:00:09",
 		"User":          "app",

@@ -16,7 +16,7 @@ import (
 // logOf says where a container's output goes, and what goes with it.
 func logOf(c *container.Container) supervise.Log {
 	o := c.Config.Log
-	l := supervise.Log{Driver: o.DriverName(), Drop: o.Drop}
+	l := supervise.Log{Driver: o.DriverName(), Drop: o.Drop, Compress: o.Compressed()}
 	l.MaxSize, l.MaxFiles = o.Limits()
 	attrs := logAttributes(o, c.Labels(), c.Env())
 	tag, err := logTag(o.Tag, c)

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/klauspost/compress/gzip"
 	"golang.org/x/sys/unix"
 
 	"glassbox/container"
@@ -210,13 +211,20 @@ func quiet(err error) error {
 // reader reads a log's lines, and continues at the end of a file that grows.
 type reader struct {
 	file *os.File
-	buf  *bufio.Reader
-	part []byte // of a line that isn't complete yet
+	buf  *bufio.Reader // nil: there is nothing to read
+	part []byte        // of a line that isn't complete yet
 }
 
 func newReader(f *os.File) *reader {
 	if f == nil {
 		return &reader{}
+	}
+	if strings.HasSuffix(f.Name(), supervise.Gzipped) {
+		z, err := gzip.NewReader(f)
+		if err != nil { // a damaged one is passed over, as a damaged line is
+			return &reader{file: f}
+		}
+		return &reader{file: f, buf: bufio.NewReaderSize(z, 64<<10)}
 	}
 	return &reader{file: f, buf: bufio.NewReaderSize(f, 64<<10)}
 }
@@ -269,7 +277,7 @@ func (r *reader) rotated(base string) []*os.File {
 		return nil
 	}
 	for i, f := range files {
-		if r.file != nil && sameFile(f, r.file) {
+		if r.file != nil && (sameFile(f, r.file) || wasFile(f, r.file)) {
 			for _, old := range files[:i+1] {
 				old.Close()
 			}
@@ -285,6 +293,17 @@ func sameFile(a, b *os.File) bool {
 	return errOne == nil && errTwo == nil && os.SameFile(one, two)
 }
 
+// wasFile reports whether f is what another file was compressed to.
+func wasFile(f, other *os.File) bool {
+	var st unix.Stat_t
+	if !strings.HasSuffix(f.Name(), supervise.Gzipped) || unix.Fstat(int(other.Fd()), &st) != nil {
+		return false
+	}
+	z, err := gzip.NewReader(f)
+	_, errSeek := f.Seek(0, io.SeekStart)
+	return err == nil && errSeek == nil && supervise.WasFile(z.Extra, &st)
+}
+
 // openLogs opens the files of a log, the oldest first. They may be renamed meanwhile, which could hide one: then it is tried again, and
 // nobody fills a file as quickly as this, ten times.
 func openLogs(base string) (files []*os.File, err error) {
@@ -295,6 +314,9 @@ func openLogs(base string) (files []*os.File, err error) {
 				name = fmt.Sprintf("%s.%d", base, i)
 			}
 			f, errOpen := os.Open(name)
+			if os.IsNotExist(errOpen) && i > 0 { // in this order: it is compressed before it goes
+				f, errOpen = os.Open(name + supervise.Gzipped)
+			}
 			if os.IsNotExist(errOpen) {
 				continue
 			}

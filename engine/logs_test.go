@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -154,6 +155,49 @@ type failing struct{ err error }
 
 func (f failing) Write([]byte) (int, error) { return 0, f.err }
 
+// compressed makes of a file of a log what the supervisor's program makes of it.
+func compressed(t *testing.T, from, to string) {
+	t.Helper()
+	in, err := os.Open(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	out, err := os.Create(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	cmd := exec.Command(os.Args[0], "gzip", from)
+	cmd.Stdin, cmd.Stdout = in, out
+	if err := cmd.Run(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestLogsCompressed: files that were compressed are read like others; where a killed supervisor has left both, once; a damaged one is passed
+// over.
+func TestLogsCompressed(t *testing.T) {
+	e := opened(t)
+	c := create(t, e, container.Words{Name: "web"})
+	file := filepath.Join(e.dir(c.ID), supervise.LogFile)
+	for i, name := range []string{file + ".3", file + ".2", file + ".1", file} {
+		logged(t, name, supervise.Line{Log: fmt.Sprintf("line %d\n", i), Stream: "stdout"})
+		if name != file {
+			compressed(t, name, name+".gz")
+		}
+	}
+	os.Remove(file + ".3")
+	os.Remove(file + ".1")
+	os.WriteFile(file+".4.gz", []byte("this is none"), 0o600)
+	for n, want := range map[int]string{-1: "line 0\nline 1\nline 2\nline 3\n", 3: "line 1\nline 2\nline 3\n", 0: ""} {
+		var out bytes.Buffer
+		if err := e.Logs(t.Context(), "web", LogOptions{Tail: n}, &out, &out); err != nil || out.String() != want {
+			t.Errorf("tail %d: %v, got %q, want %q", n, err, out.String(), want)
+		}
+	}
+}
+
 // TestLogsFollow: lines are told as they are written, across a rotation and until the container's end.
 func TestLogsFollow(t *testing.T) {
 	e := opened(t)
@@ -182,11 +226,21 @@ func TestLogsFollow(t *testing.T) {
 	}
 	logged(t, file, supervise.Line{Log: "three\n", Stream: "stdout"})
 	until("one\ntwo\nthree\n")
+	// Rotated and compressed before the reader looks again: it has seen what is in there.
+	compressed(t, file, file+".1.gz")
+	if err := os.Remove(file + ".1"); err != nil {
+		t.Fatal(err)
+	}
+	logged(t, file+".new", supervise.Line{Log: "four\n", Stream: "stdout"})
+	if err := os.Rename(file+".new", file); err != nil {
+		t.Fatal(err)
+	}
+	until("one\ntwo\nthree\nfour\n")
 	logged(t, file, supervise.Line{Log: "last\n", Stream: "stdout"})
 	cmd.Process.Kill()
 	select {
 	case err := <-ended:
-		if err != nil || out.String() != "one\ntwo\nthree\nlast\n" {
+		if err != nil || out.String() != "one\ntwo\nthree\nfour\nlast\n" {
 			t.Errorf("%v, told %q", err, out.String())
 		}
 	case <-time.After(10 * time.Second):

@@ -57,6 +57,9 @@ func (s *supervisor) finish(code int) error {
 
 // wind takes back what a run's plan made, but for ports and addresses, and tells of its end.
 func (s *supervisor) wind(code int) error {
+	if s.job.Remove {
+		s.log.forget()
+	}
 	s.log.close()
 	s.state.Status, s.state.ExitCode, s.state.PID, s.state.Finished = Exited, code, 0, time.Now().UTC()
 	// The last numbers of the cgroup, before it is removed: inspect shows them of a container that has ended.

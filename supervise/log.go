@@ -18,6 +18,8 @@ type Log struct {
 	MaxFiles int    `json:"maxFiles"`
 	// Drop: what the journal doesn't take at once is lost (mode=non-blocking). Files never wait for a reader.
 	Drop bool `json:"drop,omitempty"`
+	// Compress: files that have been rotated away are compressed.
+	Compress bool `json:"compress,omitempty"`
 	// Fields go with each line: of files a JSON object, its attributes; of the journal lines KEY=VALUE, each with a newline.
 	Fields string `json:"fields,omitempty"`
 }
@@ -62,7 +64,7 @@ func openLog(path string, o Log) (*logger, error) {
 		}
 		l.to = j
 	default:
-		f, err := openFileLog(path, o)
+		f, err := openFileLog(path, o, &l.mu)
 		if err != nil {
 			return nil, err
 		}
@@ -118,7 +120,7 @@ func (l *logger) whole() bool {
 	defer l.mu.Unlock()
 	switch to := l.to.(type) {
 	case *fileLog:
-		if to.lost.bytes > 0 {
+		if to.lost.bytes > 0 || to.gz.pid > 0 { // whoever executes itself anew forgets that child
 			return false
 		}
 	case *journal:
@@ -131,6 +133,9 @@ func (l *logger) whole() bool {
 
 // close writes what is left of lines without an end.
 func (l *logger) close() error {
+	if f, ok := l.to.(*fileLog); ok {
+		f.stopGzip(false)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.to == nil {
@@ -149,6 +154,13 @@ func (l *logger) close() error {
 	return err
 }
 
+// forget ends what is done for a log that is about to be removed.
+func (l *logger) forget() {
+	if f, ok := l.to.(*fileLog); ok {
+		f.stopGzip(true)
+	}
+}
+
 // fileLog writes lines into a file, and keeps the files small.
 type fileLog struct {
 	Log
@@ -158,6 +170,7 @@ type fileLog struct {
 	out  []byte // lines that are to be written
 	raw  int    // bytes of output in them
 	lost lost
+	gz   gzipping
 }
 
 // lost is output that could not be written: the container goes on, and the next line that can be written tells it.
@@ -170,7 +183,7 @@ func (l *lost) text() string {
 	return fmt.Sprintf("glassbox: %d bytes of output are missing here: %v\n", l.bytes, l.err)
 }
 
-func openFileLog(path string, o Log) (*fileLog, error) {
+func openFileLog(path string, o Log, mu *sync.Mutex) (*fileLog, error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
@@ -179,8 +192,11 @@ func openFileLog(path string, o Log) (*fileLog, error) {
 	if err != nil {
 		return nil, err
 	}
+	if o.Compress {
+		os.Remove(path + Gzipped) // of a supervisor that was killed
+	}
 	o.MaxFiles = max(o.MaxFiles, 1)
-	return &fileLog{Log: o, path: path, file: f, size: st.Size()}, nil
+	return &fileLog{Log: o, path: path, file: f, size: st.Size(), gz: gzipping{mu: mu}}, nil
 }
 
 func (l *fileLog) add(stream string, line []byte, now time.Time) {
@@ -246,14 +262,18 @@ func (l *fileLog) close() error {
 
 // rotate renames log to log.1, log.1 to log.2 …, and forgets the oldest.
 func (l *fileLog) rotate() error {
+	ends := []string{""}
+	if l.Compress {
+		ends = append(ends, Gzipped)
+		os.Remove(l.name(l.MaxFiles - 1)) // what takes its place may have the other name
+		os.Remove(l.name(l.MaxFiles-1) + Gzipped)
+	}
 	for i := l.MaxFiles - 1; i >= 1; i-- {
-		from := l.path
-		if i > 1 {
-			from = fmt.Sprintf("%s.%d", l.path, i-1)
-		}
 		// From the oldest on, or one would be renamed over the next.
-		if err := os.Rename(from, fmt.Sprintf("%s.%d", l.path, i)); err != nil && !os.IsNotExist(err) {
-			return err
+		for _, end := range ends[:min(i, len(ends))] {
+			if err := os.Rename(l.name(i-1)+end, l.name(i)+end); err != nil && !os.IsNotExist(err) {
+				return err
+			}
 		}
 	}
 	if l.MaxFiles == 1 { // a reader keeps the file that it has
@@ -267,5 +287,9 @@ func (l *fileLog) rotate() error {
 	}
 	l.file.Close()
 	l.file, l.size = f, 0
+	if l.Compress {
+		l.gz.file++ // the one that is being compressed has moved, too
+		l.compress()
+	}
 	return nil
 }

@@ -2,9 +2,11 @@ package supervise
 
 import (
 	"bytes"
+	"compress/gzip"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -138,6 +140,92 @@ func TestLogBound(t *testing.T) {
 	}
 	if text, _ := lines(t, path, 3); !bytes.HasSuffix(text, []byte("the end\n")) {
 		t.Error("the end is missing")
+	}
+}
+
+// TestLogCompressed: files that have been rotated away are compressed one after the other, while the log goes on and rotates; together they
+// have what was written last, once.
+func TestLogCompressed(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	l, err := openLog(path, Log{MaxSize: 50_000, MaxFiles: 4, Compress: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	os.WriteFile(path+".2"+Gzipped, []byte("of a supervisor that was killed"), 0o600)
+	n := 0
+	put := func(lines int) {
+		t.Helper()
+		for end := n + lines; n < end; n++ {
+			if err := l.write("stdout", fmt.Appendf(nil, "line %d of many\n", n)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	idle := func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.to.(*fileLog).gz.pid == 0
+	}
+	wait := func() {
+		t.Helper()
+		for end := time.Now().Add(time.Minute); !idle(); time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatal("a file is being compressed for a minute")
+			}
+		}
+	}
+	put(20_000) // faster than anybody compresses
+	wait()
+	for range 6 { // of which each rotates once at most
+		put(500)
+		wait()
+	}
+	put(500)
+	l.close()
+	want := []string{"log", "log.1.gz", "log.2.gz", "log.3.gz"}
+	entries, _ := os.ReadDir(filepath.Dir(path))
+	var got []string
+	for _, e := range entries {
+		got = append(got, e.Name())
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Fatal(d)
+	}
+	var text []byte
+	for _, name := range []string{"log.3.gz", "log.2.gz", "log.1.gz", "log"} {
+		f, err := os.Open(filepath.Join(filepath.Dir(path), name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		var r io.Reader = f
+		if strings.HasSuffix(name, Gzipped) {
+			if r, err = gzip.NewReader(f); err != nil {
+				t.Fatal(name, err)
+			}
+		}
+		data, err := io.ReadAll(r)
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		if name != "log" && (len(data) > 50_000 || len(data) < 40_000) {
+			t.Errorf("%s has %d bytes", name, len(data))
+		}
+		for raw := range bytes.Lines(data) {
+			l, _ := ParseLine(raw)
+			text = append(text, l.Log...)
+		}
+	}
+	first := 0
+	if _, err := fmt.Sscanf(string(text), "line %d ", &first); err != nil || first > n-1500 {
+		t.Fatalf("it begins with %.30q, of %d", text, n)
+	}
+	var all []byte
+	for i := first; i < n; i++ {
+		all = fmt.Appendf(all, "line %d of many\n", i)
+	}
+	if !bytes.Equal(text, all) {
+		t.Error("lines are missing, or there twice")
 	}
 }
 

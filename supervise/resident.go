@@ -26,6 +26,7 @@ type resident struct {
 	pidfd, console, stdin, stdout, stderr int // descriptors; -1: none
 	logMaxSize, logMaxFiles               int
 	logDriver, logDrop, logFields         int // the driver's place in drivers; 0 or 1; 1: they are in a file
+	logCompress                           int // 0 or 1
 	// Of a health check, in milliseconds; interval 0: there is none.
 	interval, startPeriod, startInterval int
 	resolver                             [2]int // its sockets, UDP and TCP; -1: it has none
@@ -37,7 +38,7 @@ func (r *resident) fields() []*int {
 	return []*int{
 		&r.pid, &r.pidfd, &r.console, &r.stdin, &r.stdout, &r.stderr, &r.logMaxSize, &r.logMaxFiles,
 		&r.logDriver, &r.logDrop, &r.logFields, &r.interval, &r.startPeriod, &r.startInterval,
-		&r.resolver[0], &r.resolver[1],
+		&r.resolver[0], &r.resolver[1], &r.logCompress,
 	}
 }
 
@@ -75,7 +76,7 @@ func parseResident(dir, numbers string) (*resident, error) {
 
 // log is the job's.
 func (r *resident) log() Log {
-	l := Log{MaxSize: int64(r.logMaxSize), MaxFiles: r.logMaxFiles, Drop: r.logDrop != 0}
+	l := Log{MaxSize: int64(r.logMaxSize), MaxFiles: r.logMaxFiles, Drop: r.logDrop != 0, Compress: r.logCompress != 0}
 	if r.logFields != 0 {
 		fields, _ := os.ReadFile(filepath.Join(r.dir, fieldsFile))
 		l.Fields = string(fields)
@@ -134,6 +135,9 @@ func (s *supervisor) resident() *resident {
 	}
 	if s.job.Log.Drop {
 		r.logDrop = 1
+	}
+	if s.job.Log.Compress {
+		r.logCompress = 1
 	}
 	// Not among the arguments, which everybody on the host can read: a container's environment may be in them.
 	if fields := s.job.Log.Fields; fields != "" && os.WriteFile(filepath.Join(r.dir, fieldsFile), []byte(fields), 0o600) == nil {

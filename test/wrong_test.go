@@ -41,7 +41,7 @@ var wrongLines = []string{
 	"run --annotation x busybox", "run --expose x busybox", "run --expose 80:80 busybox",
 	"run --log-driver syslog busybox", "run --log-driver none --log-opt tag=x busybox", "run --log-opt tag={{ busybox",
 	"run --log-opt mode=x busybox",
-	"run --log-opt max-file=0 busybox", "run --log-opt env-regex=( busybox", "run --log-opt compress=true busybox", "run --name /,/ busybox",
+	"run --log-opt max-file=0 busybox", "run --log-opt env-regex=( busybox", "run --log-opt compress=true --log-opt max-file=1 busybox", "run --name /,/ busybox",
 	"run --name ccc busybox", "run --rootfs /nowhere true", "run --cidfile /etc/passwd busybox", "run --detach-keys ctrl-what busybox",
 	"run -it busybox", "run BUSYBOX", "run busybox:", "run busybox@sha256:12", "run 127.0.0.1:1/x", "run busybox /nowhere",
 	"run --restart sometimes busybox",

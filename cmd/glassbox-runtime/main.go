@@ -33,6 +33,9 @@ func run(args []string) int {
 	case len(args) == 2 && args[0] == "check":
 		hide()
 		return supervise.RunCheck(args[1])
+	case len(args) == 2 && args[0] == "gzip": // the file is for readers of process lists
+		hide()
+		return supervise.Gzip()
 	case len(args) == 2 && args[0] == "once":
 		hide()
 		return supervise.Once()
