@@ -175,8 +175,8 @@ func compressed(t *testing.T, from, to string) {
 	}
 }
 
-// TestLogsCompressed: files that were compressed are read like others; where a killed supervisor has left both, once; a damaged one is passed
-// over.
+// TestLogsCompressed: files that were compressed are read like others; where a killed supervisor has left both, once; a damaged one is
+// passed over.
 func TestLogsCompressed(t *testing.T) {
 	e := opened(t)
 	c := create(t, e, container.Words{Name: "web"})

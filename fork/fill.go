@@ -87,8 +87,8 @@ func lockVolume(volume string) (*os.File, error) {
 
 // lockPlace waits for those who fill the same directory by way of another volume: two may name one directory of the host, or one device.
 // The lock is a byte of a file beside the volumes, which the directory's own numbers choose (F_OFD_SETLKW, fcntl(2)), and goes when it is
-// closed. The directory itself can't be locked: whoever has it in a container could lock it, too, and keep others from starting. Directories
-// that fall on the same byte wait for each other, which harms nobody.
+// closed. The directory itself can't be locked: whoever has it in a container could lock it, too, and keep others from starting.
+// Directories that fall on the same byte wait for each other, which harms nobody.
 func lockPlace(volume string, data *os.File) (*os.File, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(data.Fd()), &st); err != nil {

@@ -112,8 +112,8 @@ func (l *fileLog) compressed(ok bool) {
 	}
 }
 
-// stopGzip waits for the file that is being compressed, for at most as long as that takes, or kills it; others stay as they are. It is called without
-// the lock.
+// stopGzip waits for the file that is being compressed, for at most as long as that takes, or kills it; others stay as they are. It is
+// called without the lock.
 func (l *fileLog) stopGzip(kill bool) {
 	l.gz.mu.Lock()
 	l.gz.over = true

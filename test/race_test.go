@@ -72,8 +72,8 @@ func TestRaces(t *testing.T) {
 		"glassbox run --rm -v one%[1]d:/seed seeded sh -c 'set -- /seed/*; test $# = 100 && test ! -e /seed/.glassbox-fill*'")); n != many {
 		t.Errorf("%d of %d containers found one directory whole", n, many)
 	}
-	s.ok(s.sh("test $(ls -A /run/one | wc -l) = 100 && glassbox rmi seeded && glassbox volume rm $(glassbox volume ls -q --filter name=one) && " +
-		"rm $GLASSBOX_ROOT/volumes/.places"))
+	s.ok(s.sh("test $(ls -A /run/one | wc -l) = 100 && glassbox rmi seeded && " +
+		"glassbox volume rm $(glassbox volume ls -q --filter name=one) && rm $GLASSBOX_ROOT/volumes/.places"))
 	if n := s.won(s.atOnce(many, "glassbox network create net"), "already exists"); n != 1 {
 		t.Errorf("%d networks have one name", n)
 	}
