@@ -102,6 +102,8 @@ type push struct {
 
 	came    *document // the image's manifest as it came; nil if it was made here
 	others  []Ref     // repositories that the image came from: the registry's own first
+	places  []layerPlace
+	near    []string // repositories of the same registry that may have a layer of the image; see neighbours
 	mu      sync.Mutex
 	sources map[string]*client // of others, opened when they are needed
 }
@@ -117,14 +119,11 @@ func (p *push) run(ctx context.Context) (*Pushed, error) {
 	if err := p.whence(); err != nil {
 		return nil, err
 	}
-	var from []string
-	for _, r := range p.others {
-		if r.Registry == p.ref.Registry && r.Repository != p.ref.Repository {
-			from = append(from, r.Repository)
-		}
+	if err := p.neighbours(); err != nil {
+		return nil, err
 	}
 	p.out.send(Event{State: Pushing, Ref: p.ref.Name()})
-	p.client, err = newClient(ctx, clientFor{op: "push", ref: p.ref, opts: p.opts, warn: p.out.warn, push: true, mount: from})
+	p.client, err = newClient(ctx, clientFor{op: "push", ref: p.ref, opts: p.opts, warn: p.out.warn, push: true, mount: p.near})
 	if err != nil {
 		return nil, err
 	}
@@ -162,6 +161,88 @@ func (p *push) whence() error {
 		return cmp.Compare(btoi(a.Registry != p.ref.Registry), btoi(b.Registry != p.ref.Registry))
 	})
 	return nil
+}
+
+// mostNear is how many repositories are asked for a layer: each that hasn't got it costs a request, and each is a word of the token's scope.
+const mostNear = 4
+
+// neighbours finds the repositories of the registry that may have layers of the image, which it takes over from there by itself: those that
+// the image came from, those that its layers were pushed to, and those of other images with one of its layers, such as the one that it was
+// built on.
+func (p *push) neighbours() error {
+	add := func(registry, repository string) {
+		if registry == p.ref.Registry && repository != p.ref.Repository && len(p.near) < mostNear && !slices.Contains(p.near, repository) {
+			p.near = append(p.near, repository)
+		}
+	}
+	for _, r := range p.others {
+		add(r.Registry, r.Repository)
+	}
+	p.places = make([]layerPlace, len(p.img.Config.RootFS.DiffIDs))
+	for i, diff := range p.img.Config.RootFS.DiffIDs {
+		p.places[i] = p.store.placeOf(string(diff))
+		for _, name := range p.places[i].Repositories {
+			if r, err := ParseRef(name); err == nil {
+				add(r.Registry, r.Repository)
+			}
+		}
+	}
+	n, err := p.store.readNames()
+	if err != nil {
+		return err
+	}
+	looked := map[string]bool{} // images, and whether they have a layer of ours
+	for _, key := range slices.Sorted(maps.Keys(n.Digests)) {
+		r, err := ParseRef(key)
+		if err != nil || r.Registry != p.ref.Registry || len(p.near) == mostNear {
+			continue
+		}
+		id := n.Digests[key]
+		has, ok := looked[id]
+		if !ok {
+			img, err := p.store.load(id, n)
+			has = err == nil && slices.ContainsFunc(img.Config.RootFS.DiffIDs, func(d digest.Digest) bool {
+				return slices.Contains(p.img.Config.RootFS.DiffIDs, d)
+			})
+			looked[id] = has
+		}
+		if has {
+			add(r.Registry, r.Repository)
+		}
+	}
+	return nil
+}
+
+// layerPlace is what is known of a layer at registries: the blob that it is there, and repositories that have it, the last one first.
+type layerPlace struct {
+	v1.Descriptor
+	Repositories []string `json:"repositories,omitempty"`
+}
+
+// placeOf reads it. It is only a hint: what can't be read is not missed.
+func (s *Store) placeOf(diff string) layerPlace {
+	var l layerPlace
+	if err := readJSON(s.path("tars", hexOf(diff)+".blob"), &l); err != nil || checkDescriptor(l.Descriptor) != nil {
+		return layerPlace{}
+	}
+	return l
+}
+
+// notePlace writes down that a repository has a layer.
+func (s *Store) notePlace(diff string, l layerPlace, d v1.Descriptor, repository string) error {
+	if l.Digest == d.Digest && len(l.Repositories) > 0 && l.Repositories[0] == repository {
+		return nil
+	}
+	if l.Digest != d.Digest {
+		l = layerPlace{Descriptor: d}
+	}
+	others := slices.DeleteFunc(slices.Clone(l.Repositories), func(r string) bool { return r == repository })
+	l.Repositories = append([]string{repository}, others[:min(len(others), mostNear)]...)
+	err := writeJSON(s.path("tars", hexOf(diff)+".blob"), l)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // a store of an earlier version has no such directory
+	}
+	return err
 }
 
 func btoi(b bool) int {
@@ -208,14 +289,22 @@ func (p *push) known(i int) []v1.Descriptor {
 	if i < len(p.came.image.Layers) && string(p.came.image.Layers[i].Digest) != diff {
 		list = append(list, p.came.image.Layers[i])
 	}
-	var own v1.Descriptor
-	if err := readJSON(p.store.path("tars", hexOf(diff)+".blob"), &own); err == nil && checkDescriptor(own) == nil {
+	if own := p.places[i].Descriptor; own.Digest != "" && (len(list) == 0 || list[0].Digest != own.Digest) {
 		list = append(list, own)
 	}
 	return list
 }
 
+// layer sees to it that the registry has a layer, and notes that its repository does.
 func (p *push) layer(ctx context.Context, i int) (v1.Descriptor, error) {
+	d, err := p.give(ctx, i)
+	if err != nil {
+		return d, err
+	}
+	return d, p.store.notePlace(string(p.img.Config.RootFS.DiffIDs[i]), p.places[i], d, p.ref.Name())
+}
+
+func (p *push) give(ctx context.Context, i int) (v1.Descriptor, error) {
 	diff := string(p.img.Config.RootFS.DiffIDs[i])
 	known := p.known(i)
 	for _, d := range known {
@@ -230,17 +319,14 @@ func (p *push) layer(ctx context.Context, i int) (v1.Descriptor, error) {
 	}
 	u := &upload{c: p.client, sent: &atomic.Int64{}}
 	for _, d := range known {
-		for _, r := range p.others {
-			if r.Registry != p.ref.Registry || r.Repository == p.ref.Repository {
-				continue
-			}
+		for _, from := range p.near {
 			u.cancel(ctx)
-			mounted, err := u.begin(ctx, string(d.Digest), r.Repository)
+			mounted, err := u.begin(ctx, string(d.Digest), from)
 			if err != nil {
 				return d, err
 			}
 			if mounted {
-				p.tell(diff, Mounted, 0, 0, r.Repository)
+				p.tell(diff, Mounted, 0, 0, from)
 				return d, nil
 			}
 		}
@@ -328,12 +414,6 @@ func (p *push) compress(ctx context.Context, u *upload, i int) (v1.Descriptor, e
 		}()
 		return r, nil
 	})
-	if err == nil {
-		// Only a hint for the next push: what can't be written is not missed.
-		if werr := writeJSON(p.store.path("tars", hexOf(diff)+".blob"), d); werr != nil && !errors.Is(werr, os.ErrNotExist) {
-			return d, werr
-		}
-	}
 	return d, err
 }
 

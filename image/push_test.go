@@ -3,6 +3,7 @@ package image
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"maps"
 	"math/rand"
 	"net/http"
@@ -121,6 +122,54 @@ func TestPushMounts(t *testing.T) {
 	if r.sent > len(img.RawConfig) {
 		t.Errorf("%d bytes were sent, the config alone has %d", r.sent, len(img.RawConfig))
 	}
+}
+
+// TestPushMountsBase: of an image that was made here the registry takes over the layers of the one beneath it: from where that was pulled,
+// and from where an image that is gone was pushed.
+func TestPushMountsBase(t *testing.T) {
+	r := newRegistry(t)
+	s, base := pulledFrom(t, r, tarOf(t, fileE("f", noise(100_000))))
+	hide := func(repository string) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.hidden == nil {
+			r.hidden = map[string][]byte{}
+		}
+		maps.Copy(r.hidden, r.blobs)
+		r.mounts, r.sent = map[string]bool{}, 0
+		for d := range r.blobs {
+			r.mounts[repository+"@"+d] = true
+		}
+		clear(r.blobs)
+	}
+	push := func(n int, changed string) *Image {
+		t.Helper()
+		upper, dirs := containerOn(t, s, base)
+		if err := os.WriteFile(upper+"/new", []byte(changed), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		img, err := s.Commit(t.Context(), CommitOptions{Base: base, Dirs: dirs[:1]})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := pushTo(t, s, img, fmt.Sprintf("%s/made%d:1", r.host(), n)); err != nil {
+			t.Fatal(err)
+		}
+		if r.sent > 10_000 {
+			t.Errorf("%d bytes were sent for image %d: its base, too", r.sent, n)
+		}
+		if again, err := openStore(t).Pull(t.Context(), fmt.Sprintf("%s/made%d:1", r.host(), n), quick()); err != nil || again.ID != img.ID {
+			t.Errorf("pulled again: %v, %v", again, err)
+		}
+		return img
+	}
+	hide("x") // where the base was pulled from
+	one := push(1, "one")
+	hide("made1")
+	if _, err := s.Remove(one.ID, RemoveOptions{Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	push(2, "two")
 }
 
 // TestPushGoesOn breaks uploads off: they go on where the registry says it is, or from their beginning where it has forgotten them.
