@@ -7,6 +7,9 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"runtime"
+	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -43,20 +46,36 @@ func CopyContents(from int, to *os.File, name string, self bool, o Options) erro
 	return c.finish(from, int(to.Fd()), name, &st)
 }
 
+// copier copies several files at once: what a small file costs is the kernel's work at its name, its attributes and its journal.
 type copier struct {
 	Options
-	open  *opener
-	top   *os.File // where names of links begin
-	links links    // names in the copy
-	buf   []byte
+	open    *opener
+	top     *os.File // where names of links begin
+	mu      sync.Mutex
+	links   links // names in the copy
+	buffers sync.Pool
+	more    chan struct{} // a place for each goroutine there may be beside the first
 }
+
+// batch is how many names of a directory are read at once, and alone how many of them are worth another goroutine.
+const batch, alone = 512, 8
 
 func newCopier(top *os.File, o Options) (*copier, error) {
 	open, err := newOpener()
 	if err != nil {
 		return nil, err
 	}
-	return &copier{Options: o, open: open, top: top, links: links{}, buf: make([]byte, 256<<10)}, nil
+	c := &copier{Options: o, open: open, top: top, links: links{}}
+	c.more = make(chan struct{}, min(runtime.GOMAXPROCS(0), 4)-1)
+	c.buffers.New = func() any { return make([]byte, 256<<10) }
+	if told := o.LeftOut; told != nil {
+		c.LeftOut = func(name, why string) {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			told(name, why)
+		}
+	}
+	return c, nil
 }
 
 // entry copies one file of whatever kind. Name is its path below the top of the copy.
@@ -83,6 +102,12 @@ func (c *copier) entry(from, dir int, base, name string, depth int) error {
 	}
 	if err := clear(dir, base, name); err != nil {
 		return err
+	}
+	// A file with several names is copied, or linked to its copy, by one goroutine at a time: the first one's is there before the second
+	// looks for it.
+	if st.Nlink > 1 {
+		c.mu.Lock()
+		defer c.mu.Unlock()
 	}
 	if c.linked(&st, dir, base, name) {
 		c.count(0)
@@ -158,11 +183,9 @@ func (c *copier) contents(from int, to *os.File, name string, depth int) error {
 	}
 	defer d.Close()
 	for {
-		names, err := d.Readdirnames(512)
-		for _, base := range names {
-			if err := c.child(int(d.Fd()), int(to.Fd()), base, path.Join(name, base), depth); err != nil {
-				return err
-			}
+		names, err := d.Readdirnames(batch)
+		if err := c.children(int(d.Fd()), int(to.Fd()), names, name, depth); err != nil {
+			return err
 		}
 		if errors.Is(err, io.EOF) || err == nil && len(names) == 0 {
 			return nil
@@ -171,6 +194,43 @@ func (c *copier) contents(from int, to *os.File, name string, depth int) error {
 			return err
 		}
 	}
+}
+
+// children copies some entries of a directory, by as many goroutines as there is room for. The first error is the result, and nothing new is
+// begun after it.
+func (c *copier) children(from, to int, names []string, name string, depth int) error {
+	var next atomic.Int64
+	var once sync.Once
+	var failed error
+	work := func() {
+		for {
+			i := int(next.Add(1)) - 1
+			if i >= len(names) {
+				return
+			}
+			if err := c.child(from, to, names[i], path.Join(name, names[i]), depth); err != nil {
+				once.Do(func() { failed = err })
+				next.Store(int64(len(names)))
+				return
+			}
+		}
+	}
+	var all sync.WaitGroup
+	for n := len(names); n > alone; n -= alone {
+		select {
+		case c.more <- struct{}{}:
+			all.Go(func() {
+				defer func() { <-c.more }()
+				work()
+			})
+			continue
+		default:
+		}
+		break
+	}
+	work()
+	all.Wait()
+	return failed
 }
 
 func (c *copier) child(from, to int, base, name string, depth int) error {
@@ -270,7 +330,9 @@ func (c *copier) data(from, to int, st *unix.Stat_t) error {
 // span copies the bytes from one place of a file to another, to the same places of the copy. A file that has become shorter has what it
 // has.
 func (c *copier) span(from, to int, begin, end int64) error {
-	if end-begin > int64(len(c.buf)) {
+	buf := c.buffers.Get().([]byte)
+	defer c.buffers.Put(buf) //nolint:staticcheck // a slice's header is what a copy of a file may cost
+	if end-begin > int64(len(buf)) {
 		for begin < end {
 			if err := c.over(); err != nil {
 				return err
@@ -287,7 +349,7 @@ func (c *copier) span(from, to int, begin, end int64) error {
 		if err := c.over(); err != nil {
 			return err
 		}
-		n, err := unix.Pread(from, c.buf[:min(int64(len(c.buf)), end-begin)], begin)
+		n, err := unix.Pread(from, buf[:min(int64(len(buf)), end-begin)], begin)
 		if err == unix.EINTR {
 			continue
 		}
@@ -297,7 +359,7 @@ func (c *copier) span(from, to int, begin, end int64) error {
 		if n == 0 {
 			return nil
 		}
-		if err := writeAt(to, c.buf[:n], begin); err != nil {
+		if err := writeAt(to, buf[:n], begin); err != nil {
 			return err
 		}
 		begin += int64(n)

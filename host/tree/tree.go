@@ -24,6 +24,7 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -65,7 +66,7 @@ func (o *Options) leaveOut(name, why string) {
 
 func (o *Options) count(size int64) {
 	if o.Bytes != nil {
-		*o.Bytes += 512 + (size+511)&^511
+		atomic.AddInt64(o.Bytes, 512+(size+511)&^511)
 	}
 }
 
