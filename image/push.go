@@ -166,9 +166,9 @@ func (p *push) whence() error {
 // mostNear is how many repositories are asked for a layer: each that hasn't got it costs a request, and each is a word of the token's scope.
 const mostNear = 4
 
-// neighbours finds the repositories of the registry that may have layers of the image, which it takes over from there by itself: those that
-// the image came from, those that its layers were pushed to, and those of other images with one of its layers, such as the one that it was
-// built on.
+// neighbours finds the repositories of the registry that may have layers of the image, which it takes over from there by itself: those
+// that the image came from, those that its layers were pushed to, and those of other images with one of its layers, such as the one that it
+// was built on.
 func (p *push) neighbours() error {
 	add := func(registry, repository string) {
 		if registry == p.ref.Registry && repository != p.ref.Repository && len(p.near) < mostNear && !slices.Contains(p.near, repository) {

@@ -67,7 +67,10 @@ func newCopier(top *os.File, o Options) (*copier, error) {
 	}
 	c := &copier{Options: o, open: open, top: top, links: links{}}
 	c.more = make(chan struct{}, min(runtime.GOMAXPROCS(0), 4)-1)
-	c.buffers.New = func() any { return make([]byte, 256<<10) }
+	c.buffers.New = func() any {
+		b := make([]byte, 256<<10)
+		return &b
+	}
 	if told := o.LeftOut; told != nil {
 		c.LeftOut = func(name, why string) {
 			c.mu.Lock()
@@ -196,8 +199,8 @@ func (c *copier) contents(from int, to *os.File, name string, depth int) error {
 	}
 }
 
-// children copies some entries of a directory, by as many goroutines as there is room for. The first error is the result, and nothing new is
-// begun after it.
+// children copies some entries of a directory, by as many goroutines as there is room for. The first error is the result, and nothing new
+// is begun after it.
 func (c *copier) children(from, to int, names []string, name string, depth int) error {
 	var next atomic.Int64
 	var once sync.Once
@@ -330,8 +333,9 @@ func (c *copier) data(from, to int, st *unix.Stat_t) error {
 // span copies the bytes from one place of a file to another, to the same places of the copy. A file that has become shorter has what it
 // has.
 func (c *copier) span(from, to int, begin, end int64) error {
-	buf := c.buffers.Get().([]byte)
-	defer c.buffers.Put(buf) //nolint:staticcheck // a slice's header is what a copy of a file may cost
+	pooled := c.buffers.Get().(*[]byte)
+	defer c.buffers.Put(pooled)
+	buf := *pooled
 	if end-begin > int64(len(buf)) {
 		for begin < end {
 			if err := c.over(); err != nil {
