@@ -163,7 +163,7 @@ func (p *push) whence() error {
 	return nil
 }
 
-// mostNear is how many repositories are asked for a layer: each that hasn't got it costs a request, and each is a word of the token's scope.
+// mostNear is how many repositories are asked for a layer: each that lacks it costs a request, and is a word of the token's scope.
 const mostNear = 4
 
 // neighbours finds the repositories of the registry that may have layers of the image, which it takes over from there by itself: those
