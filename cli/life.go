@@ -9,6 +9,7 @@ import (
 	"glassbox/docker"
 	"glassbox/engine"
 	"glassbox/explain"
+	"glassbox/verify"
 )
 
 // policyWords say what a restart policy does.
@@ -78,6 +79,51 @@ func (a *app) explainLife(w io.Writer, l *engine.Life, o explain.TextOptions) er
 }
 
 // verifyLife says whether what there is beyond one run is as the container has it.
+// lifeReport is the part of verify --json that is about more than one run.
+type lifeReport struct {
+	Restart *restartReport `json:"restart,omitempty"` // nil: there is no policy, neither the container's nor its supervisor's
+	Health  *healthReport  `json:"health,omitempty"`  // nil: there is no check
+}
+
+type restartReport struct {
+	Policy   string         `json:"policy"` // the container's, as --restart says it
+	Job      string         `json:"job"`    // the one that its supervisor goes by
+	Restarts int            `json:"restarts"`
+	Verdict  verify.Verdict `json:"verdict"`
+}
+
+type healthReport struct {
+	Status   string    `json:"status"`
+	Streak   int       `json:"streak,omitempty"`  // failures since the last success
+	Checked  time.Time `json:"checked,omitzero"`  // when the last check ended; none: there was none yet
+	ExitCode int       `json:"exitCode"`          // of that check
+	Overdue  bool      `json:"overdue,omitempty"` // none has come since, though it is due
+}
+
+func reportLife(l *engine.Life) lifeReport {
+	var out lifeReport
+	if l.Restart != "" || l.Restart != l.Job {
+		out.Restart = &restartReport{Policy: policyOrNone(l.Restart), Job: policyOrNone(l.Job), Restarts: l.Restarts, Verdict: verify.Holds}
+		if l.Restart != l.Job {
+			out.Restart.Verdict = verify.Differs
+		}
+	}
+	if l.Check != nil && l.Health != nil {
+		out.Health = &healthReport{Status: l.Health.Status, Streak: l.Health.Streak}
+		if n := len(l.Health.Log); n > 0 {
+			last := l.Health.Log[n-1]
+			out.Health.Checked, out.Health.ExitCode, out.Health.Overdue = last.End, last.ExitCode, overdue(l, last.End)
+		}
+	}
+	return out
+}
+
+// overdue reports whether the next check should have come by now. They come one after the other: two intervals and a timeout without one
+// is too long, unless the container is paused.
+func overdue(l *engine.Life, last time.Time) bool {
+	return time.Since(last) > 2*l.Check.Interval+l.Check.Timeout+time.Minute
+}
+
 func verifyLife(w io.Writer, l *engine.Life) {
 	switch {
 	case l.Restart != l.Job:
@@ -93,8 +139,7 @@ func verifyLife(w io.Writer, l *engine.Life) {
 	if n := len(l.Health.Log); n > 0 {
 		last := l.Health.Log[n-1]
 		fmt.Fprintf(w, ", exit code %d %s ago", last.ExitCode, docker.Ago(time.Since(last.End)))
-		// Checks come one after the other: two intervals and a timeout without one is too long, unless the container is paused.
-		if late := time.Since(last.End); late > 2*l.Check.Interval+l.Check.Timeout+time.Minute {
+		if overdue(l, last.End) {
 			fmt.Fprint(w, ": none has come since, though it is due (is the container paused?)")
 		}
 	}

@@ -139,8 +139,8 @@ func (a *app) verify(ctx context.Context, x *verifyFlags, args []string) error {
 		return &exitError{125}
 	}
 	own := false
-	for _, r := range reports {
-		if r.Tampered() {
+	for i, r := range reports {
+		if r.Tampered() || lives[i] != nil && lives[i].Restart != lives[i].Job {
 			return &exitError{1}
 		}
 		own = own || !r.Clean()
@@ -202,10 +202,18 @@ func (a *app) printReports(x *verifyFlags, reports []*verify.Report, lives []*en
 		enc := json.NewEncoder(a.out)
 		enc.SetEscapeHTML(false)
 		enc.SetIndent("", "  ")
-		if reports == nil {
-			reports = []*verify.Report{}
+		out := []any{}
+		for i, r := range reports {
+			both := struct {
+				*verify.Report
+				lifeReport
+			}{Report: r}
+			if lives[i] != nil {
+				both.lifeReport = reportLife(lives[i])
+			}
+			out = append(out, both)
 		}
-		return enc.Encode(reports)
+		return enc.Encode(out)
 	}
 	for i, r := range reports {
 		if i > 0 {

@@ -36,7 +36,7 @@ type Update struct {
 	Ports bool
 	// Limited says that its limits change.
 	Limited bool
-	// Restart is its restart policy from now on, as --restart says it, if that changes.
+	// Restart is its restart policy from now on, as --restart says it; empty: that stays.
 	Restart string
 
 	words  container.Words
@@ -66,9 +66,7 @@ func (e *Engine) update(ctx context.Context, c *container.Container, s *supervis
 		return nil, err
 	}
 	u := &Update{ID: c.ID, Name: c.Name, words: words, config: config}
-	if words.Restart != "" && config.Restart != c.Config.Restart {
-		u.Restart = words.Restart
-	}
+	u.Restart = words.Restart // also the same: its supervisor's job may have been changed by hand
 	if u.Ports = len(words.PublishAdd)+len(words.PublishRm) > 0; u.Ports && live(s) {
 		if err := e.updatePorts(u, c, s); err != nil {
 			return nil, err
