@@ -35,8 +35,15 @@ func dockerSection(name string) string {
 type dockerFlag struct{ name, short, kind, def string }
 
 func dockerFlags(section string) []dockerFlag {
+	return dockerFlagsBut(section, func(string) bool { return false })
+}
+
+func dockerFlagsBut(section string, without func(name string) bool) []dockerFlag {
 	var flags []dockerFlag
 	for line := range strings.Lines(dockerSection(section)) {
+		if name, _, _ := strings.Cut(line, "\t"); without(name) {
+			continue
+		}
 		f := append(strings.Split(strings.TrimSpace(line), "\t"), "")
 		if len(f) > 3 {
 			flags = append(flags, dockerFlag{f[0], strings.Trim(f[1], "-"), f[2], f[3]})
@@ -163,10 +170,10 @@ func addMissing(cmd *cobra.Command) {
 	inherited := cmd.InheritedFlags() // gathered anew by each call
 	name := dockerName(cmd)
 	run := name == "run" || name == "create"
-	for _, f := range dockerFlags(name) {
-		if f.name == "help" || f.name == "version" || fs.Lookup(f.name) != nil || inherited.Lookup(f.name) != nil {
-			continue
-		}
+	there := func(flag string) bool {
+		return flag == "help" || flag == "version" || fs.Lookup(flag) != nil || inherited.Lookup(flag) != nil
+	}
+	for _, f := range dockerFlagsBut(name, there) { // which are few: each command comes through here
 		short := f.short
 		if short != "" && (!cmd.HasParent() || fs.ShorthandLookup(short) != nil || inherited.ShorthandLookup(short) != nil) {
 			short = "" // it is another flag here

@@ -22,6 +22,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"glassbox/plan/lazyjson"
 )
 
 // Version is that of container.json as it is written today. Version 1 (no number in the file) stored [Words].
@@ -101,7 +103,7 @@ func (c *Container) ImageOf(m *Mount) string { return first(c.ImageMounts[m.Targ
 // Read reads a container.json of any version. One of version 1 comes without Image, which the caller fills in if it still has the image.
 func Read(data []byte) (*Container, error) {
 	var c Container
-	if err := json.Unmarshal(data, &c); err != nil {
+	if err := lazyjson.Unmarshal(data, &c); err != nil {
 		return nil, err
 	}
 	switch {

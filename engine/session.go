@@ -14,6 +14,7 @@ import (
 	"glassbox/container"
 	"glassbox/fork"
 	"glassbox/plan"
+	"glassbox/plan/lazyjson"
 	"glassbox/state"
 	"glassbox/supervise"
 
@@ -273,7 +274,7 @@ func (s *started) next() (supervise.Event, error) {
 		}
 		return event, errors.New("its socket was closed")
 	}
-	err := json.Unmarshal(s.events.Bytes(), &event)
+	err := lazyjson.Unmarshal(s.events.Bytes(), &event)
 	if t := event.Trace; err == nil && t != nil && s.trace != nil {
 		// Spans come in two parts: what led to the start is told with the start, and what followed with the end.
 		s.trace.Spans = append(s.trace.Spans, t.Spans...)

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"glassbox/plan/lazyjson"
 	"glassbox/state"
 )
 
@@ -114,7 +115,7 @@ func Write(dir string, events ...Event) {
 	}
 	var lines [][]byte
 	for _, e := range events {
-		if line, err := json.Marshal(e); err == nil {
+		if line, err := lazyjson.Marshal(e); err == nil {
 			lines = append(lines, line)
 		}
 	}

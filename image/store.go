@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"glassbox/event"
+	"glassbox/plan/lazyjson"
 	"glassbox/state"
 )
 
@@ -225,7 +226,7 @@ func readJSON(name string, v any) error {
 	if err != nil {
 		return err
 	}
-	if err := json.Unmarshal(b, v); err != nil {
+	if err := lazyjson.Unmarshal(b, v); err != nil {
 		return &damagedFile{name, err}
 	}
 	return nil

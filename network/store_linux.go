@@ -1,7 +1,6 @@
 package network
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"glassbox/plan/lazyjson"
 	"glassbox/state"
 )
 
@@ -51,7 +51,7 @@ func readJSON(name string, v any) error {
 	} else if err != nil {
 		return err
 	}
-	if err := json.Unmarshal(data, v); err != nil {
+	if err := lazyjson.Unmarshal(data, v); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	return nil
@@ -59,7 +59,7 @@ func readJSON(name string, v any) error {
 
 // writeJSON replaces a file, so that there is always an old or a new one. The caller holds the lock.
 func writeJSON(name string, v any) error {
-	data, err := json.Marshal(v)
+	data, err := lazyjson.Marshal(v)
 	if err != nil {
 		return err
 	}

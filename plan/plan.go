@@ -26,6 +26,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"glassbox/plan/lazyjson"
 )
 
 // Version is the version of the JSON form. A plan with another major version is refused.
@@ -94,7 +96,7 @@ func (s Step) MarshalJSON() ([]byte, error) {
 	if s.Op == nil {
 		return nil, errNoOp
 	}
-	return json.Marshal(step[Op]{s.Lane, s.Phase, s.Op.Kind(), s.Op, s.Origin, s.Reason})
+	return lazyjson.Marshal(step[Op]{s.Lane, s.Phase, s.Op.Kind(), s.Op, s.Origin, s.Reason})
 }
 
 // MarshalJSON writes the plan in one go, which is much faster than step by step.
@@ -106,7 +108,7 @@ func (p *Plan) MarshalJSON() ([]byte, error) {
 		}
 		steps[i] = step[Op]{s.Lane, s.Phase, s.Op.Kind(), s.Op, s.Origin, s.Reason}
 	}
-	return json.Marshal(struct {
+	return lazyjson.Marshal(struct {
 		Version int        `json:"version"`
 		Arch    string     `json:"arch"`
 		Steps   []step[Op] `json:"steps"`

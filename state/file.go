@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"glassbox/plan/lazyjson"
 )
 
 // maxFile is far above the largest file that is kept here: a plan with the longest possible command line.
@@ -18,7 +20,7 @@ func ReadJSON(path string, v any) error {
 	if err != nil {
 		return err
 	}
-	if err := json.Unmarshal(data, v); err != nil {
+	if err := lazyjson.Unmarshal(data, v); err != nil {
 		return &os.PathError{Op: "parse", Path: path, Err: err}
 	}
 	return nil
@@ -28,18 +30,18 @@ func ReadJSON(path string, v any) error {
 // wait for the disk: after a power failure a file may be that of a moment before, or empty, which its readers must expect. Who
 // writes the same file from two processes takes a lock first.
 func WriteJSON(path string, v any) error {
-	data, err := encode(v)
+	data, err := jsonOf(v)
 	if err != nil {
 		return err
 	}
 	return WriteFile(path, data, 0o600)
 }
 
-func encode(v any) (data []byte, err error) {
+func jsonOf(v any) (data []byte, err error) {
 	if m, ok := v.(json.Marshaler); ok { // without json.Marshal's check of what it returns
 		data, err = m.MarshalJSON()
 	} else {
-		data, err = json.Marshal(v)
+		data, err = lazyjson.Marshal(v)
 	}
 	return append(data, '\n'), err
 }
@@ -69,7 +71,7 @@ func replace(path string, data []byte, mode os.FileMode, before func(tmp string)
 // WriteJSONSync is WriteJSON for what must outlast a power failure: when it returns the new file is on the disk, and at no moment has its
 // name led to anything but the old content or the new one.
 func WriteJSONSync(path string, v any) error {
-	data, err := encode(v)
+	data, err := jsonOf(v)
 	if err != nil {
 		return err
 	}

@@ -37,20 +37,22 @@ const order = "plan, state, host, seccomp, signals < event, systemd, resctrl, co
 // needs a place in the order first.
 func allowed() map[string][]string {
 	low := []string{
-		"state", "event", "plan", "host", "host/nofile", "host/beneath", "host/remove", "host/tree", "seccomp", "systemd", "resctrl",
+		"state", "event", "plan", "plan/lazyjson", "host", "host/nofile", "host/beneath", "host/remove", "host/tree", "seccomp",
+		"systemd", "resctrl",
 	}
 	order := map[string][]string{
-		"plan": nil, "state": nil, "event": {"state"}, "host/nofile": nil, "host/beneath": nil, "host/remove": nil, "signals": nil,
+		"plan/lazyjson": nil, "plan": {"plan/lazyjson"}, "state": {"plan/lazyjson"}, "event": {"state", "plan/lazyjson"},
+		"host/nofile": nil, "host/beneath": nil, "host/remove": nil, "signals": nil,
 		"host/tree": nil,
 		"resctrl":   {"plan", "host", "host/nofile"}, "host": {"host/nofile"}, "seccomp": nil, "dns": {"container"},
 		"volume":  {"state", "event", "host/beneath", "host/remove"},
-		"image":   {"state", "event", "host/beneath", "host/remove", "host/tree"},
+		"image":   {"state", "event", "plan/lazyjson", "host/beneath", "host/remove", "host/tree"},
 		"systemd": {"plan"}, "cgroup": low, "wire": {"plan"},
-		"network": {"plan", "state", "container", "wire", "dns"}, "explain": {"plan", "seccomp"}, "structure": nil,
+		"network": {"plan", "plan/lazyjson", "state", "container", "wire", "dns"}, "explain": {"plan", "seccomp"}, "structure": nil,
 	}
 	// Each of these may import all that come before it.
 	below := append(slices.Clone(low), "volume", "container", "dns", "cgroup", "wire", "network", "signals")
-	order["container"] = []string{"plan"}
+	order["container"] = []string{"plan", "plan/lazyjson"}
 	for _, p := range []string{"oci", "compile", "fork", "supervise", "bundle"} {
 		order[p] = slices.Clone(below)
 		below = append(below, p)
@@ -78,14 +80,15 @@ func allowed() map[string][]string {
 // pure are packages that depend on their input alone, and what would break that.
 func pure() map[string][]string {
 	return map[string][]string{
-		"compile":   {"os", "os/exec", "syscall", "net", "time", "golang.org/x/sys/unix", "math/rand", "crypto/rand"},
-		"plan":      {"os", "os/exec", "syscall", "net", "time", "golang.org/x/sys/unix"},
-		"container": {"os", "os/exec", "syscall", "net", "golang.org/x/sys/unix"},
-		"spec":      {"os", "os/exec", "syscall", "net", "time", "golang.org/x/sys/unix", "math/rand", "crypto/rand"},
-		"build":     {"os", "os/exec", "syscall", "net", "golang.org/x/sys/unix"},
-		"docker":    {"os/exec", "syscall", "net", "golang.org/x/sys/unix"},
-		"explain":   {"os", "os/exec", "syscall", "net", "time", "golang.org/x/sys/unix"},
-		"policy":    {"os", "os/exec", "syscall", "net", "time", "golang.org/x/sys/unix"},
+		"compile":       {"os", "os/exec", "syscall", "net", "time", "golang.org/x/sys/unix", "math/rand", "crypto/rand"},
+		"plan":          {"os", "os/exec", "syscall", "net", "time", "golang.org/x/sys/unix"},
+		"plan/lazyjson": {"os", "os/exec", "syscall", "net", "time", "golang.org/x/sys/unix"},
+		"container":     {"os", "os/exec", "syscall", "net", "golang.org/x/sys/unix"},
+		"spec":          {"os", "os/exec", "syscall", "net", "time", "golang.org/x/sys/unix", "math/rand", "crypto/rand"},
+		"build":         {"os", "os/exec", "syscall", "net", "golang.org/x/sys/unix"},
+		"docker":        {"os/exec", "syscall", "net", "golang.org/x/sys/unix"},
+		"explain":       {"os", "os/exec", "syscall", "net", "time", "golang.org/x/sys/unix"},
+		"policy":        {"os", "os/exec", "syscall", "net", "time", "golang.org/x/sys/unix"},
 	}
 }
 
