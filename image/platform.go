@@ -2,13 +2,13 @@ package image
 
 import (
 	"fmt"
+	"os"
 	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/sys/cpu"
 )
 
 // Platform is what an image's programs are made for, in the words of Go and of the OCI image specification: "linux", "arm", "v7".
@@ -189,17 +189,31 @@ func thisMachine() Platform {
 	return p
 }
 
-// amd64Level is this processor's level as the x86-64 psABI defines them. Of level 3 package cpu does not tell F16C, LZCNT and MOVBE;
-// every processor with the others has them.
+// amd64Level is this processor's level as the x86-64 psABI defines them, by the words of /proc/cpuinfo: what the kernel doesn't let programs
+// use isn't there. A file is read when a level is asked for; package cpu asks the processor in every program's start, and under a
+// hypervisor each of its questions is a trap.
 func amd64Level() int {
-	x := &cpu.X86
-	switch {
-	case !(x.HasCX16 && x.HasPOPCNT && x.HasSSE3 && x.HasSSSE3 && x.HasSSE41 && x.HasSSE42):
+	text, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
 		return 1
-	case !(x.HasAVX && x.HasAVX2 && x.HasBMI1 && x.HasBMI2 && x.HasFMA && x.HasOSXSAVE):
-		return 2
-	case !(x.HasAVX512F && x.HasAVX512BW && x.HasAVX512CD && x.HasAVX512DQ && x.HasAVX512VL):
-		return 3
+	}
+	return amd64LevelOf(string(text))
+}
+
+func amd64LevelOf(cpuinfo string) int {
+	_, rest, _ := strings.Cut(cpuinfo, "\nflags")
+	line, _, _ := strings.Cut(rest, "\n") // of the first processor
+	have := strings.Fields(line)
+	for level, want := range []string{
+		"cx16 lahf_lm popcnt pni sse4_1 sse4_2 ssse3", // pni is SSE3
+		"avx avx2 bmi1 bmi2 f16c fma abm movbe xsave", // abm is LZCNT
+		"avx512f avx512bw avx512cd avx512dq avx512vl",
+	} {
+		for flag := range strings.FieldsSeq(want) {
+			if !slices.Contains(have, flag) {
+				return level + 1
+			}
+		}
 	}
 	return 4
 }

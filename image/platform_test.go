@@ -160,3 +160,31 @@ func TestPlatformCounts(t *testing.T) {
 		t.Errorf("got %+v, %v, %q", img, err, warnings)
 	}
 }
+
+// TestAMD64Level: the flags of real processors, shortened.
+func TestAMD64Level(t *testing.T) {
+	two := "cx16 lahf_lm popcnt pni sse4_1 sse4_2 ssse3"
+	three := two + " avx avx2 bmi1 bmi2 f16c fma abm movbe xsave"
+	four := three + " avx512f avx512bw avx512cd avx512dq avx512vl"
+	for _, c := range []struct {
+		flags string
+		want  int
+	}{
+		{"", 1},
+		{"fpu sse sse2 pni cx16 lahf_lm", 1}, // AMD's first with 64 bits
+		{"fpu " + two, 2},                    // Nehalem
+		{two + " avx f16c xsave", 2},         // Ivy Bridge
+		{strings.ReplaceAll(three, " avx2", " avx2x"), 2}, // words, not parts of them
+		{three + " sha_ni", 3},                            // Haswell
+		{strings.ReplaceAll(four, " avx512vl", ""), 3},    // Knights Landing
+		{four, 4}, // Skylake-SP
+		{four + "\n\nprocessor\t: 1\nflags\t\t: fpu sse2", 4}, // the first one counts
+	} {
+		if got := amd64LevelOf("processor\t: 0\nmodel name\t: x\nflags\t\t: " + c.flags + "\nbugs\t\t:\n"); got != c.want {
+			t.Errorf("%q: got %d, want %d", c.flags, got, c.want)
+		}
+	}
+	if got := amd64LevelOf("processor\t: 0\nFeatures\t: fp asimd\n"); got != 1 {
+		t.Errorf("without flags: got %d, want 1", got)
+	}
+}
