@@ -11,7 +11,9 @@
 package build
 
 import (
+	"encoding/json"
 	"fmt"
+	"io/fs"
 	"path"
 	"strings"
 	"time"
@@ -52,7 +54,15 @@ type Request struct {
 	MetadataFile  string            `json:"metadataFile,omitempty"`
 	IIDFile       string            `json:"iidFile,omitempty"`
 	Trace         string            `json:"trace,omitempty"` // file
+	Step          bool              `json:"step,omitempty"`  // whoever started the builder is asked at [AskFD] before each RUN
+	// DebugOnError runs a command in the state before a RUN that failed; [Shell] is a shell on the terminal.
+	DebugOnError string          `json:"debugOnError,omitempty"`
+	Policy       json.RawMessage `json:"policy,omitempty"` // judges each step before anything is made
+	Umask        fs.FileMode     `json:"-"`                // of the caller, for files of the caller's
 }
+
+// Shell is the value of [Request.DebugOnError] that asks for a shell.
+const Shell = "\x00shell"
 
 // Secret is where a secret comes from. Its value is in no Request.
 type Secret struct {

@@ -40,6 +40,10 @@ type Words struct {
 	Quiet                                 bool
 	MetadataFile, IIDFile                 string
 	Trace                                 string
+	Step                                  bool
+	Breaks                                []string
+	DebugOnError                          string
+	Policy                                []byte // the file's text
 }
 
 // Progresses are the values of --progress.
@@ -50,7 +54,7 @@ func (w *Words) Request(getenv func(string) (string, bool)) (*Request, error) {
 	r := &Request{
 		Context: w.Context, Dockerfile: w.Dockerfile, Tags: w.Tags, Target: w.Target, NoCache: w.NoCache, Pull: w.Pull,
 		Network: w.Network, AddHosts: w.AddHosts, Ulimits: w.Ulimits, CgroupParent: w.CgroupParent, Progress: w.Progress, Quiet: w.Quiet,
-		MetadataFile: w.MetadataFile, IIDFile: w.IIDFile, Trace: w.Trace,
+		MetadataFile: w.MetadataFile, IIDFile: w.IIDFile, Trace: w.Trace, DebugOnError: w.DebugOnError, Policy: w.Policy,
 		NoCacheFilter: commas(w.NoCacheFilter), Platforms: commas(w.Platforms), Allow: commas(w.Allow),
 	}
 	if r.Dockerfile == "-" && r.Context == "-" {
@@ -66,13 +70,31 @@ func (w *Words) Request(getenv func(string) (string, bool)) (*Request, error) {
 		return nil, fmt.Errorf("--network %s: it is default, none or host; a build step can't be on a network of your own", w.Network)
 	}
 	for _, part := range []func(*Words, *Request, func(string) (string, bool)) error{
-		variables, secrets, caches, outputs, calls, attests, sizes, limits,
+		variables, secrets, caches, outputs, calls, attests, sizes, limits, seeing,
 	} {
 		if err := part(w, r, getenv); err != nil {
 			return nil, err
 		}
 	}
 	return r, nil
+}
+
+// seeing checks how a build is to be looked at.
+func seeing(w *Words, r *Request, _ func(string) (string, bool)) error {
+	r.Step = w.Step || len(w.Breaks) > 0
+	switch {
+	case r.Step && (w.Context == "-" || w.Dockerfile == "-"):
+		return errors.New("--step, --break: the answers are read from standard input, so neither context nor Dockerfile can come from there")
+	case r.Step && w.Trace != "":
+		return errors.New("--trace: with --step and --break it would measure who answers")
+	case r.Call != "" && (r.Step || w.DebugOnError != ""):
+		return fmt.Errorf("--call %s makes no step: there is nothing to stop at", r.Call)
+	case w.DebugOnError != "" && r.Step:
+		return errors.New("--debug-on-error: with --step and --break the terminal is theirs")
+	case w.DebugOnError != "" && len(w.Policy) > 0:
+		return errors.New("--debug-on-error: with --policy nobody would judge what is typed there")
+	}
+	return nil
 }
 
 func commas(words []string) (out []string) {

@@ -94,6 +94,13 @@ func TestWrongWords(t *testing.T) {
 		"attestation":         {func(w *Words) { w.Attests = []string{"type=magic"} }, `"magic" is not there`},
 		"attestation's type":  {func(w *Words) { w.Attests = []string{"mode=max"} }, "type is required"},
 		"shm":                 {func(w *Words) { w.ShmSize = "lots" }, "--shm-size lots"},
+		"step and stdin":      {func(w *Words) { w.Step, w.Context = true, "-" }, "answers are read from standard input"},
+		"break and stdin":     {func(w *Words) { w.Breaks, w.Dockerfile = []string{"7"}, "-" }, "answers are read from standard input"},
+		"step and trace":      {func(w *Words) { w.Step, w.Trace = true, "x.html" }, "would measure who answers"},
+		"step and check":      {func(w *Words) { w.Step, w.Check, w.Call = true, true, "" }, "--call check makes no step"},
+		"debug and targets":   {func(w *Words) { w.DebugOnError, w.Call = "id", "targets" }, "--call targets makes no step"},
+		"debug and step":      {func(w *Words) { w.DebugOnError, w.Step = "id", true }, "the terminal is theirs"},
+		"debug and policy":    {func(w *Words) { w.DebugOnError, w.Policy = "id", []byte("{}") }, "nobody would judge"},
 		"negative shm":        {func(w *Words) { w.ShmSize = "-1" }, "--shm-size"},
 	} {
 		_, err := words(c.edit).Request(none)

@@ -25,6 +25,7 @@ import (
 
 func (a *app) buildCommand() *cobra.Command {
 	w := &build.Words{Progress: "auto"}
+	var policyFile string
 	cmd := &cobra.Command{
 		Use:   "build [OPTIONS] PATH|URL|-",
 		Short: "Make an image by a Dockerfile",
@@ -35,6 +36,8 @@ alone). Without -f it is the file Dockerfile in the context, or Containerfile. N
 		Example: `  glassbox build -t app .
   glassbox build -t app --target test --build-arg VERSION=2 -f docker/Dockerfile .
   glassbox build --secret id=token,src=token.txt --output type=local,dest=out .
+  glassbox build --debug-on-error --trace times.html .
+  glassbox build --break 7 --break tests .
   echo 'FROM busybox' | glassbox build -t empty -`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 {
@@ -43,16 +46,27 @@ alone). Without -f it is the file Dockerfile in the context, or Containerfile. N
 			return nil
 		},
 		ValidArgsFunction: directories,
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			w.Context = args[0]
+			if policyFile != "" {
+				var err error
+				if w.Policy, err = policyText(policyFile); err != nil {
+					return err
+				}
+			}
 			r, err := w.Request(a.lookup)
 			if err != nil {
 				return &usageError{err}
+			}
+			if r.Step {
+				return a.stepBuild(cmd.Context(), r, w.Breaks)
 			}
 			return a.builder("build", &build.Order{Build: r})
 		},
 	}
 	buildFlags(cmd.Flags(), w)
+	cmd.Flags().StringVar(&policyFile, "policy", "", "Refuse what this policy `file` doesn't allow, before anything is made (see serve "+
+		"--policy)")
 	return cmd
 }
 
@@ -178,7 +192,15 @@ func buildFlags(fs *pflag.FlagSet, w *build.Words) {
 	fs.StringVar(&w.Progress, "progress", w.Progress, "How progress is shown: "+strings.Join(build.Progresses(), ", "))
 	fs.BoolVarP(&w.Quiet, "quiet", "q", false, "Print the image's ID and nothing else")
 	fs.StringVar(&w.MetadataFile, "metadata-file", "", "Write what the build answers into a JSON `file`")
-	fs.StringVar(&w.Trace, "trace", "", "Write into a `file` where the time went, and which steps came from the cache")
+	fs.StringVar(&w.Trace, "trace", "", "Write into `FILE.html|FILE.json|FILE.txt` where the time went, what came from the cache, and why "+
+		"each other step did not")
+	fs.BoolVar(&w.Step, "step", false, "Stop before each step of each RUN's plan, show it, and ask how to go on (? tells what can be "+
+		"answered)")
+	fs.Var(list{&w.Breaks}, "break", "Stop at the RUNs of a `stage` or at a line of the Dockerfile, or where a phase of a plan begins "+
+		"(limits, network, rootfs, mounts, …)")
+	fs.StringVar(&w.DebugOnError, "debug-on-error", "", "When a RUN fails: a shell on this terminal in the state just before it, or "+
+		"--debug-on-error=COMMAND")
+	fs.Lookup("debug-on-error").NoOptDefVal = build.Shell
 	fs.StringVar(&w.IIDFile, "iidfile", "", "Write the image's ID into a `file`")
 }
 

@@ -106,16 +106,24 @@ func (a *app) printFilled(asked, got container.Limits) {
 	}
 }
 
-func readPolicy(file string) (*policy.Policy, error) {
+// policyText is a policy as it is written, after it has been read.
+func policyText(file string) ([]byte, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
 	}
-	p, err := policy.Parse(text)
-	if err != nil {
+	if _, err := policy.Parse(text); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
-	return p, nil
+	return text, nil
+}
+
+func readPolicy(file string) (*policy.Policy, error) {
+	text, err := policyText(file)
+	if err != nil {
+		return nil, err
+	}
+	return policy.Parse(text)
 }
 
 func (a *app) policyFromCommand() *cobra.Command {

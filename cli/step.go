@@ -341,6 +341,10 @@ func orNone(words []string) string {
 
 // shell runs a command, or a shell, where the steps so far have led.
 func (s *stepper) shell(at *engine.Stop, command string) {
+	if at.Container == nil {
+		fmt.Fprintln(s.err, "there is no shell in a RUN's start; --debug-on-error opens one in the state before a RUN that failed")
+		return
+	}
 	terminal := s.isTerminal() && term.IsTerminal(1)
 	o := engine.DebugOptions{ExecOptions: engine.ExecOptions{Environ: s.environ, Privileged: true, TTY: terminal, Interactive: terminal}}
 	switch {

@@ -28,6 +28,7 @@ type OnceJob struct {
 	Cgroups  map[string]string `json:"cgroups"` // as in compile.Output
 	Undo     []plan.Step       `json:"undo,omitempty"`
 	Network  *Network          `json:"network,omitempty"`
+	Step     bool              `json:"-"` // whoever started it is asked before each step
 	Plan     *plan.Plan        `json:"-"`
 }
 
@@ -42,6 +43,7 @@ type OnceEvent struct {
 	Code    int         `json:"code,omitempty"` // exit code, or 125, 126, 127 with Error
 	OOM     bool        `json:"oom,omitempty"`  // something of it was killed for its memory
 	Times   *plan.Times `json:"times,omitempty"`
+	Before  *Stop       `json:"before,omitempty"` // a step is to be made: it waits for a request with Go or Quit
 }
 
 // Once runs a plan to its end. It is a process of its own (`glassbox-runtime once ID`), so that what is cloned is small and never held a
@@ -72,8 +74,13 @@ func (o *once) run() int {
 	// Descriptors 0 to 2 are the program's alone: the supervisor must not hold the builder's pipes open when the program
 	// has closed them.
 	fds := map[string]int{"stdin": keepFD(0), "stdout": keepFD(1), "stderr": keepFD(2)}
-	times := &plan.Times{}
-	proc, err := fork.Start(o.job.Plan, fork.Options{FDs: fds, OnExecFailure: fork.ExplainExec, Times: times})
+	options, times := fork.Options{FDs: fds, OnExecFailure: fork.ExplainExec}, &plan.Times{}
+	if o.job.Step {
+		options.Before = o.session.ask // and no times: they would be those of whoever is asked
+	} else {
+		options.Times = times
+	}
+	proc, err := fork.Start(o.job.Plan, options)
 	for _, fd := range fds {
 		unix.Close(fd)
 	}

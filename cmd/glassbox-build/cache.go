@@ -13,7 +13,7 @@ import (
 
 // prune removes parts of the build cache, and prints each as a line of JSON.
 func prune(ctx context.Context, p place, q *build.Prune) (err error) {
-	l, err := connect(ctx, p, sayWaiting)
+	l, err := connect(ctx, p, sayWaiting, nil)
 	if err != nil {
 		return err
 	}
@@ -62,7 +62,7 @@ func usage(ctx context.Context, p place, q *build.Usage) (err error) {
 	if q.NoWait {
 		waiting = func() error { return exitCode(build.Busy) }
 	}
-	l, err := connect(ctx, p, waiting)
+	l, err := connect(ctx, p, waiting, nil)
 	if err != nil {
 		return err
 	}

@@ -26,8 +26,8 @@ func (l *link) Close() error {
 }
 
 // connect opens the builder in this process, or finds the one that serves. While another process builds it waits: BuildKit's files are for
-// one process at a time. waiting is told, once, and its error ends that.
-func connect(ctx context.Context, p place, waiting func() error) (*link, error) {
+// one process at a time. waiting is told, once, and its error ends that. A watch sees what is built in this process.
+func connect(ctx context.Context, p place, waiting func() error, w *watch) (*link, error) {
 	told := false
 	if err := os.MkdirAll(p.dir(), 0o700); err != nil {
 		return nil, err
@@ -35,13 +35,15 @@ func connect(ctx context.Context, p place, waiting func() error) (*link, error) 
 	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
 		lock, err := p.lock()
 		if err == nil {
-			return embed(ctx, p, lock)
+			return embed(ctx, p, lock, w)
 		}
 		if !errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, err
 		}
-		if l, err := dial(ctx, p.Socket()); err == nil {
-			return l, nil
+		if !w.own() {
+			if l, err := dial(ctx, p.Socket()); err == nil {
+				return l, nil
+			}
 		}
 		if waiting != nil && !told {
 			if err := waiting(); err != nil {
@@ -84,14 +86,14 @@ func dial(ctx context.Context, socket string) (*link, error) {
 }
 
 // embed opens the builder in this process.
-func embed(ctx context.Context, p place, lock *os.File) (*link, error) {
+func embed(ctx context.Context, p place, lock *os.File, w *watch) (*link, error) {
 	// The controller outlives the context of a build that is interrupted, to write down what is done.
-	b, err := open(context.WithoutCancel(ctx), p)
+	b, err := open(context.WithoutCancel(ctx), p, w)
 	if err != nil {
 		lock.Close()
 		return nil, err
 	}
-	return inMemory(ctx, b, nil, func() error {
+	return inMemory(ctx, b, w.judge(), func() error {
 		err := b.Close()
 		lock.Close()
 		return err

@@ -24,7 +24,7 @@ import (
 
 // execute runs a job in a process of its own to its end. started is told the pid of the program.
 func (e *planExecutor) execute(
-	ctx context.Context, job *supervise.OnceJob, p executor.ProcessInfo, started func(pid int, start uint64),
+	ctx context.Context, job *supervise.OnceJob, step *runStep, p executor.ProcessInfo, started func(pid int, start uint64),
 ) (*supervise.OnceEvent, error) {
 	lock, _, err := state.Lock(job.LockFile, false)
 	if err != nil {
@@ -36,7 +36,7 @@ func (e *planExecutor) execute(
 	if err := writeRecord(record, job); err != nil {
 		return nil, errors.Join(err, supervise.UndoOnce(job))
 	}
-	end, err := e.process(ctx, job, lock, p, started)
+	end, err := e.process(ctx, job, step, lock, p, started)
 	if end == nil || !end.Exited && end.Error == "" {
 		// The process was killed, and with it went the program (its parent's death is a signal); what outlives both is taken back here.
 		if uerr := supervise.UndoOnce(job); uerr != nil {
@@ -58,7 +58,7 @@ func writeRecord(name string, job *supervise.OnceJob) error {
 }
 
 func (e *planExecutor) process(
-	ctx context.Context, job *supervise.OnceJob, lock *os.File, p executor.ProcessInfo, started func(pid int, start uint64),
+	ctx context.Context, job *supervise.OnceJob, step *runStep, lock *os.File, p executor.ProcessInfo, started func(pid int, start uint64),
 ) (*supervise.OnceEvent, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -102,6 +102,11 @@ func (e *planExecutor) process(
 	defer stop()
 	go s.forward(p, over)
 	s.read(func(ev supervise.OnceEvent, console *os.File) {
+		if ev.Before != nil {
+			s.ask(e.watch.before(ctx, ev.Before))
+			return
+		}
+		e.watch.timed(step, job.Plan, ev.Times)
 		if ev.Started {
 			if console != nil {
 				s.terminal(p, console)

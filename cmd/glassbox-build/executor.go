@@ -41,6 +41,7 @@ import (
 type planExecutor struct {
 	place
 	facts *host.Facts
+	watch *watch // of the one build of this process; nil: nobody's
 
 	mu      sync.Mutex
 	running map[string]*running
@@ -48,6 +49,7 @@ type planExecutor struct {
 
 // running is a RUN that other processes may be put into (Exec).
 type running struct {
+	step    *runStep
 	started chan struct{} // closed when it runs, or is over
 	done    chan struct{}
 	spec    *specs.Spec
@@ -76,14 +78,22 @@ func newExecutor(p place) (*planExecutor, error) {
 // Run runs a process with its mounts to its end.
 func (e *planExecutor) Run(
 	ctx context.Context, id string, root executor.Mount, mounts []executor.Mount, process executor.ProcessInfo, started chan<- struct{},
-) (_ resourcestypes.Recorder, err error) {
+) (resourcestypes.Recorder, error) {
+	return nil, e.runStep(ctx, nil, id, root, mounts, process, started)
+}
+
+// runStep is Run, of a step of a build that is known (nil: it isn't).
+func (e *planExecutor) runStep(
+	ctx context.Context, step *runStep, id string, root executor.Mount, mounts []executor.Mount, process executor.ProcessInfo,
+	started chan<- struct{},
+) error {
 	if id == "" {
 		id = identity.NewID()
 	}
 	if err := executor.ValidContainerID(id); err != nil {
-		return nil, err
+		return err
 	}
-	r := &running{started: make(chan struct{}), done: make(chan struct{})}
+	r := &running{step: step, started: make(chan struct{}), done: make(chan struct{})}
 	e.mu.Lock()
 	e.running[id] = r
 	e.mu.Unlock()
@@ -100,7 +110,7 @@ func (e *planExecutor) Run(
 		close(r.done)
 		tell()
 	}()
-	return nil, e.run(ctx, id, r, root, mounts, process, tell)
+	return e.run(ctx, id, r, root, mounts, process, tell)
 }
 
 func (e *planExecutor) run(
@@ -162,8 +172,13 @@ func (e *planExecutor) run(
 	}
 	r.spec = s
 	job := e.job(id, r.out, w)
+	over, err := e.watch.begins(ctx, r.step, r.out.Plan, job)
+	if err != nil {
+		return err
+	}
+	defer over()
 	handedOver = true
-	end, err := e.execute(ctx, job, process, func(pid int, start uint64) {
+	end, err := e.execute(ctx, job, r.step, process, func(pid int, start uint64) {
 		r.pid, r.start = pid, start
 		tell()
 	})
@@ -374,7 +389,7 @@ func (e *planExecutor) Exec(ctx context.Context, id string, process executor.Pro
 	// Its cgroup is the RUN's: ending all in it at the end of this one would end that, too.
 	job := e.job(id+"-"+identity.NewID(), out, nil)
 	job.Cgroups = nil
-	end, err := e.execute(ctx, job, process, nil)
+	end, err := e.execute(ctx, job, nil, process, nil)
 	return exitError(ctx, end, err, meta.ValidExitCodes)
 }
 

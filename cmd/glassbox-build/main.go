@@ -70,6 +70,11 @@ func command(ctx context.Context, args []string) error {
 	if err := ownMounts(); err != nil {
 		return err
 	}
+	// Modes of what steps make are meant exactly, as in buildkitd; files of the caller's are made as the caller's umask has it.
+	umask := unix.Umask(0)
+	if order.Build != nil {
+		order.Build.Umask = os.FileMode(umask)
+	}
 	p := place{order.Place}
 	switch {
 	case args[0] == "build" && order.Build != nil:

@@ -29,6 +29,9 @@ import (
 	containerdsnapshot "github.com/moby/buildkit/snapshot/containerd"
 	"github.com/moby/buildkit/solver"
 	"github.com/moby/buildkit/solver/bboltcachestorage"
+	"github.com/moby/buildkit/solver/llbsolver/linuxresources"
+	"github.com/moby/buildkit/solver/llbsolver/ops"
+	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/buildkit/util/db/boltutil"
 	"github.com/moby/buildkit/util/leaseutil"
 	"github.com/moby/buildkit/util/resolver"
@@ -57,6 +60,24 @@ type buildWorker struct {
 	*base.Worker
 	images *image.Store
 	writer *containerimage.ImageWriter
+	exec   *planExecutor
+}
+
+// ResolveOp tells the executor which step a RUN is.
+func (w *buildWorker) ResolveOp(
+	v solver.Vertex, bridge frontend.FrontendLLBBridge, sm *session.Manager, proxy worker.ProxyOpt,
+) (solver.Op, error) {
+	base, ok := v.Sys().(*pb.Op)
+	op, run := base.GetOp().(*pb.Op_Exec)
+	if !ok || !run || w.exec.watch == nil || proxy.Network {
+		return w.Worker.ResolveOp(v, bridge, sm, proxy)
+	}
+	var limits *pb.LinuxResources
+	if m, ok := v.Options().Metadata.(*linuxresources.Metadata); ok && m != nil {
+		limits = m.LinuxResources
+	}
+	exec := &stepExecutor{w.exec, &runStep{v.Digest(), v.Name(), op.Exec.GetSecretenv()}}
+	return ops.NewExecOp(v, op, base.Platform, w.CacheMgr, w.ParallelismSem, sm, exec, w.Worker, limits, false)
 }
 
 // Exporter knows "moby", which puts an image into glassbox's own store; buildx's docker driver asks for it by that name.
@@ -73,7 +94,7 @@ const (
 )
 
 // open opens the builder's root. The caller holds its lock.
-func open(ctx context.Context, p place) (*builder, error) {
+func open(ctx context.Context, p place, watch *watch) (*builder, error) {
 	images, err := image.Open(p.Root)
 	if err != nil {
 		return nil, err
@@ -87,6 +108,7 @@ func open(ctx context.Context, p place) (*builder, error) {
 	if b.exec, err = newExecutor(p); err != nil {
 		return nil, err
 	}
+	b.exec.watch = watch
 	w, err := b.worker(ctx, root)
 	if err != nil {
 		return nil, err
@@ -111,12 +133,15 @@ func open(ctx context.Context, p place) (*builder, error) {
 		return nil, err
 	}
 	hosts := resolver.NewRegistryConfig(nil)
+	watched := func(f frontend.Frontend) frontend.Frontend {
+		return &watchedFrontend{&guardedFrontend{f, &b.guards}, watch}
+	}
 	b.controller, err = control.NewController(control.Opt{
 		SessionManager:   b.sessions,
 		WorkerController: workers,
 		Frontends: map[string]frontend.Frontend{
-			"dockerfile.v0": &guardedFrontend{dockerfileFrontend(workers.Infos()), &b.guards},
-			"gateway.v0":    &guardedFrontend{&builtIn{gatewayFrontend, dockerfileFrontend(workers.Infos())}, &b.guards},
+			"dockerfile.v0": watched(dockerfileFrontend(workers.Infos())),
+			"gateway.v0":    watched(&builtIn{gatewayFrontend, dockerfileFrontend(workers.Infos())}),
 		},
 		CacheManager: solver.NewCacheManager(ctx, "local", cache, worker.NewCacheResultStorage(workers)),
 		ResolveCacheExporterFuncs: map[string]remotecache.ResolveCacheExporterFunc{
@@ -203,7 +228,7 @@ func (b *builder) worker(ctx context.Context, root string) (*buildWorker, error)
 	if err != nil {
 		return nil, err
 	}
-	return &buildWorker{w, b.images, writer}, nil
+	return &buildWorker{w, b.images, writer, b.exec}, nil
 }
 
 func (b *builder) Close() error {

@@ -38,7 +38,11 @@ func solve(ctx context.Context, p place, r *build.Request) (err error) {
 		return err
 	}
 	defer done()
-	l, err := connect(ctx, p, sayWaiting)
+	w, err := newWatch(r)
+	if err != nil {
+		return err
+	}
+	l, err := connect(ctx, p, sayWaiting, w)
 	if err != nil {
 		return err
 	}
@@ -52,28 +56,36 @@ func solve(ctx context.Context, p place, r *build.Request) (err error) {
 		return err
 	}
 	var resp *client.SolveResponse
-	ch, shown := make(chan *client.SolveStatus), make(chan *client.SolveStatus)
+	ch, states := make(chan *client.SolveStatus), newRelay()
 	table := &timeTable{began: time.Now(), rows: map[digest.Digest]*timeRow{}}
-	go table.tee(ch, shown)
+	go states.pass(ch, table.note)
 	eg, solving := errgroup.WithContext(ctx)
 	eg.Go(func() error {
 		var err error
-		resp, err = l.build(solving, r, opt, ch)
+		if r.DebugOnError != "" {
+			resp, err = l.debugged(solving, r, opt, ch, states.quiet)
+		} else {
+			resp, err = l.build(solving, r, opt, ch)
+		}
 		return err
 	})
 	eg.Go(func() error {
+		defer close(states.shown)
 		// Not the group's context: what has been told so far is printed to its end also where the build fails.
-		_, err := display.UpdateFrom(context.WithoutCancel(ctx), shown)
+		_, err := display.UpdateFrom(context.WithoutCancel(ctx), states.to)
 		return err
 	})
 	err = eg.Wait()
 	if r.Trace != "" {
-		if terr := table.writeFile(r.Trace); terr != nil && err == nil {
+		if terr := table.writeFile(r.Trace, r.Umask); terr != nil && err == nil {
 			return terr
 		}
 	}
-	if err != nil {
-		return failure(ctx, err)
+	switch {
+	case err != nil && w.quit != "":
+		return errors.New(w.quit)
+	case err != nil:
+		return failure(ctx, r, err)
 	}
 	return finish(r, resp)
 }
@@ -292,7 +304,7 @@ func exports(r *build.Request, o *client.SolveOpt) error {
 			e.Type = exporterStore
 		default:
 			var err error
-			if e.Output, err = output(dest); err != nil {
+			if e.Output, err = output(dest, r.Umask); err != nil {
 				return err
 			}
 		}
@@ -310,7 +322,7 @@ func exports(r *build.Request, o *client.SolveOpt) error {
 }
 
 // output opens the file that an archive is written to, when there is something to be written.
-func output(dest string) (func(map[string]string) (io.WriteCloser, error), error) {
+func output(dest string, umask os.FileMode) (func(map[string]string) (io.WriteCloser, error), error) {
 	if dest == "" || dest == "-" {
 		if st, err := os.Stdout.Stat(); err == nil && st.Mode()&os.ModeCharDevice != 0 {
 			return nil, errors.New("--output: refusing to write an archive to a terminal: give dest=FILE")
@@ -323,7 +335,12 @@ func output(dest string) (func(map[string]string) (io.WriteCloser, error), error
 	if st, err := os.Stat(filepath.Dir(dest)); err != nil || !st.IsDir() {
 		return nil, fmt.Errorf("--output: the directory of %s isn't there", dest)
 	}
-	return func(map[string]string) (io.WriteCloser, error) { return os.Create(dest) }, nil
+	return func(map[string]string) (io.WriteCloser, error) { return create(dest, umask) }, nil
+}
+
+// create makes a file of the caller's.
+func create(name string, umask os.FileMode) (*os.File, error) {
+	return os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o666&^umask)
 }
 
 // finish writes the files that were asked for, and the image's ID with --quiet.
@@ -336,12 +353,12 @@ func finish(r *build.Request, resp *client.SolveResponse) error {
 		id = resp.ExporterResponse[exptypes.ExporterImageDigestKey]
 	}
 	if r.IIDFile != "" {
-		if err := os.WriteFile(r.IIDFile, []byte(id), 0o644); err != nil {
+		if err := os.WriteFile(r.IIDFile, []byte(id), 0o644&^r.Umask); err != nil {
 			return fmt.Errorf("--iidfile: %w", err)
 		}
 	}
 	if r.MetadataFile != "" {
-		if err := writeMetadata(r.MetadataFile, resp.ExporterResponse); err != nil {
+		if err := writeMetadata(r.MetadataFile, resp.ExporterResponse, r.Umask); err != nil {
 			return fmt.Errorf("--metadata-file: %w", err)
 		}
 	}
@@ -352,7 +369,7 @@ func finish(r *build.Request, resp *client.SolveResponse) error {
 }
 
 // writeMetadata writes what the exporters answered, with values that are JSON in base64 as what they are.
-func writeMetadata(name string, resp map[string]string) error {
+func writeMetadata(name string, resp map[string]string, umask os.FileMode) error {
 	out := map[string]any{}
 	for k, v := range resp {
 		out[k] = v
@@ -364,18 +381,22 @@ func writeMetadata(name string, resp map[string]string) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(name, append(data, '\n'), 0o644)
+	return os.WriteFile(name, append(data, '\n'), 0o644&^umask)
 }
 
 func base64Text(data []byte) string { return base64.StdEncoding.EncodeToString(data) }
 
 // failure is the error of a build, and the lines of the Dockerfile that it is about are printed.
-func failure(ctx context.Context, err error) error {
+func failure(ctx context.Context, r *build.Request, err error) error {
 	if ctx.Err() != nil {
 		return err
 	}
+	var exec *errdefs.SolveError
+	looked := r.DebugOnError != "" && errors.As(err, &exec) && exec.Op.GetExec() != nil // the lines have been shown
 	for _, s := range errdefs.Sources(err) {
-		s.Print(os.Stderr)
+		if !looked {
+			s.Print(os.Stderr)
+		}
 	}
 	var exit *gatewayapi.ExitError
 	if errors.As(err, &exit) {

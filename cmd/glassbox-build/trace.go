@@ -25,17 +25,7 @@ type timeRow struct {
 	spans  [][2]time.Time // a step may be begun several times: its lookup in the cache, then the work
 }
 
-// tee notes what passes.
-func (t *timeTable) tee(from, to chan *client.SolveStatus) {
-	defer close(to)
-	for s := range from {
-		for _, v := range s.Vertexes {
-			t.note(v)
-		}
-		to <- s
-	}
-}
-
+// note notes what is told of a step.
 func (t *timeTable) note(v *client.Vertex) {
 	r := t.rows[v.Digest]
 	if r == nil {
@@ -112,8 +102,8 @@ func printableName(s string) string {
 }
 
 // writeFile writes the table into a file.
-func (t *timeTable) writeFile(name string) error {
-	f, err := os.Create(name)
+func (t *timeTable) writeFile(name string, umask os.FileMode) error {
+	f, err := create(name, umask)
 	if err != nil {
 		return fmt.Errorf("--trace: %w", err)
 	}
