@@ -22,6 +22,9 @@ func prune(ctx context.Context, p place, q *build.Prune) (err error) {
 			err = cerr
 		}
 	}()
+	if q.All && len(q.Filters) == 0 { // and what later builds would have been compared with
+		os.RemoveAll(p.inputsDir())
+	}
 	out := json.NewEncoder(os.Stdout)
 	return l.prune(ctx, q, func(u *client.UsageInfo) error { return out.Encode(record(u)) })
 }

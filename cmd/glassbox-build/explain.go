@@ -30,8 +30,8 @@ import (
 	"glassbox/image"
 )
 
-// explain says what a build would do, without doing any of it. It needs no rights but to read the Dockerfile and the context.
-func explain(ctx context.Context, p place, r *build.Request) error {
+// explainBuild says what a build would do, without doing any of it. It needs no rights but to read the Dockerfile and the context.
+func explainBuild(ctx context.Context, p place, r *build.Request) error {
 	e, err := explanation(ctx, p, r)
 	if err != nil {
 		var loc *parser.LocationError

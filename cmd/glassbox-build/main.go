@@ -65,7 +65,7 @@ func command(ctx context.Context, args []string) error {
 		logrus.SetLevel(logrus.DebugLevel)
 	}
 	if args[0] == "explain" && order.Build != nil {
-		return explain(ctx, place{order.Place}, order.Build)
+		return explainBuild(ctx, place{order.Place}, order.Build)
 	}
 	if err := ownMounts(); err != nil {
 		return err

@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/docker/cli/cli/config"
 	"github.com/moby/buildkit/client"
@@ -25,7 +24,6 @@ import (
 	"github.com/moby/buildkit/session/sshforward/sshprovider"
 	"github.com/moby/buildkit/solver/errdefs"
 	"github.com/moby/buildkit/util/progress/progressui"
-	digest "github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 
 	"glassbox/build"
@@ -57,8 +55,8 @@ func solve(ctx context.Context, p place, r *build.Request) (err error) {
 	}
 	var resp *client.SolveResponse
 	ch, states := make(chan *client.SolveStatus), newRelay()
-	table := &timeTable{began: time.Now(), rows: map[digest.Digest]*timeRow{}}
-	go states.pass(ch, table.note)
+	rec := newRecorder(p, r, w, opt)
+	go states.pass(ch, rec.table.note)
 	eg, solving := errgroup.WithContext(ctx)
 	eg.Go(func() error {
 		var err error
@@ -76,10 +74,8 @@ func solve(ctx context.Context, p place, r *build.Request) (err error) {
 		return err
 	})
 	err = eg.Wait()
-	if r.Trace != "" {
-		if terr := table.writeFile(r.Trace, r.Umask); terr != nil && err == nil {
-			return terr
-		}
+	if terr := rec.over(err); terr != nil && err == nil {
+		return terr
 	}
 	switch {
 	case err != nil && w.quit != "":

@@ -29,6 +29,7 @@ type watch struct {
 	mu    sync.Mutex
 	spots map[digest.Digest]build.Spot
 	ops   map[digest.Digest]*pb.Op
+	order []digest.Digest // as they came: what a step is made from comes before it
 	runs  map[digest.Digest]*started
 
 	guard  *guard     // nil: nothing is judged
@@ -102,6 +103,9 @@ func (w *watch) saw(def *pb.Definition) {
 			continue
 		}
 		d := digest.FromBytes(data)
+		if w.ops[d] == nil {
+			w.order = append(w.order, d)
+		}
 		w.ops[d] = &op
 		s := build.Named(def.Metadata[string(d)].GetDescription()["llb.customname"])
 		s.File, s.Line, s.Last = location(def.Source, d)
