@@ -17,6 +17,7 @@ import (
 	"github.com/moby/buildkit/frontend"
 	gatewayapi "github.com/moby/buildkit/frontend/gateway/pb"
 	"github.com/moby/buildkit/session"
+	"github.com/moby/buildkit/solver/errdefs"
 	"github.com/moby/buildkit/solver/pb"
 	digest "github.com/opencontainers/go-digest"
 	"google.golang.org/grpc"
@@ -32,6 +33,7 @@ import (
 // front end has made them of a Dockerfile.
 type guard struct {
 	*policy.Policy
+	own bool // it is that of a command line, and of no socket
 
 	mu     sync.Mutex
 	pinned map[string]bool // names with the digests that they were found to have
@@ -81,7 +83,11 @@ func guardOf(r *http.Request) (*guard, error) {
 
 // refuse is a refusal in the words that the API's server uses.
 func (g *guard) refuse(format string, a ...any) error {
-	return status.Errorf(codes.PermissionDenied, "the policy %s of this socket doesn't allow it: %s", g.Name, fmt.Sprintf(format, a...))
+	whose := " of this socket"
+	if g.own {
+		whose = ""
+	}
+	return status.Errorf(codes.PermissionDenied, "the policy %s%s doesn't allow it: %s", g.Name, whose, fmt.Sprintf(format, a...))
 }
 
 // guards are the policies of builds that run now, by their sessions: a front end in this process is told no more of who asks.
@@ -302,11 +308,11 @@ func (g *guard) judge(def *pb.Definition) error {
 		case nil, *pb.Op_File, *pb.Op_Merge, *pb.Op_Diff:
 		case *pb.Op_Source:
 			if err := g.source(o.Source.GetIdentifier()); err != nil {
-				return err
+				return located(err, def, digest.FromBytes(data))
 			}
 		case *pb.Op_Exec:
 			if err := g.exec(o.Exec); err != nil {
-				return err
+				return located(err, def, digest.FromBytes(data))
 			}
 			g.limit(def, digest.FromBytes(data))
 		default:
@@ -314,6 +320,27 @@ func (g *guard) judge(def *pb.Definition) error {
 		}
 	}
 	return nil
+}
+
+// located adds to an error the lines that asked for a step: its own or, where it has none, as what ADD fetches, those of who wants it.
+func located(err error, def *pb.Definition, step digest.Digest) error {
+	locations := def.Source.GetLocations()
+	own := locations[string(step)].GetLocations()
+	for _, data := range def.Def {
+		var op pb.Op
+		if len(own) > 0 || op.UnmarshalVT(data) != nil {
+			break
+		}
+		if slices.ContainsFunc(op.Inputs, func(in *pb.Input) bool { return in.Digest == string(step) }) {
+			own = locations[string(digest.FromBytes(data))].GetLocations()
+		}
+	}
+	for _, l := range own {
+		if i := int(l.SourceIndex); i >= 0 && i < len(def.Source.Infos) {
+			err = errdefs.WithSource(err, &errdefs.Source{Info: def.Source.Infos[i], Ranges: l.Ranges})
+		}
+	}
+	return err
 }
 
 // limit gives a RUN the most that the policy allows. It is beside the step, whose digest stays.

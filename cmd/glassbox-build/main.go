@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"os"
 	"os/signal"
 
@@ -29,6 +30,7 @@ func main() { os.Exit(run(os.Args[1:])) }
 
 func run(args []string) int {
 	logrus.SetOutput(io.Discard)
+	log.SetOutput(io.Discard) // where Go's HTTP server writes that a client went away
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	defer stop()
 	err := command(ctx, args)

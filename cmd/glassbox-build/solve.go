@@ -394,6 +394,10 @@ func failure(ctx context.Context, r *build.Request, err error) error {
 			s.Print(os.Stderr)
 		}
 	}
+	// What a policy says needs no words about how it came here.
+	if _, text, ok := strings.Cut(err.Error(), "rpc error: code = PermissionDenied desc = "); ok && len(r.Policy) > 0 {
+		return errors.New(text)
+	}
 	var exit *gatewayapi.ExitError
 	if errors.As(err, &exit) {
 		return fmt.Errorf("failed to build: %w\nhint: glassbox explain build, with the same words, lists the steps, with --run N the plan of one",

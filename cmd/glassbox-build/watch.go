@@ -55,7 +55,7 @@ func newWatch(r *build.Request) (*watch, error) {
 		if err != nil {
 			return nil, err
 		}
-		w.guard = &guard{Policy: p}
+		w.guard = &guard{Policy: p, own: true}
 	}
 	return w, nil
 }
@@ -116,7 +116,7 @@ func (w *watch) saw(def *pb.Definition) {
 // location is where a step stands in its source. A step of several lines has several ranges.
 func location(src *pb.Source, step digest.Digest) (file string, first, last int) {
 	for _, l := range src.GetLocations()[string(step)].GetLocations() {
-		if int(l.SourceIndex) >= len(src.Infos) {
+		if l.SourceIndex < 0 || int(l.SourceIndex) >= len(src.Infos) {
 			continue
 		}
 		for _, r := range l.Ranges {
