@@ -3,6 +3,7 @@ package build
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"glassbox/plan"
@@ -45,7 +46,23 @@ type Step struct {
 	Name   string `json:"name"`
 	Line   int    `json:"line,omitempty"` // of the Dockerfile
 	Inputs []int  `json:"inputs,omitempty"`
+	Reads  *Reads `json:"reads,omitempty"` // of the context
 	Run    *Run   `json:"run,omitempty"`
+}
+
+// Reads is what a step takes of the context, after .dockerignore.
+type Reads struct {
+	Paths []string `json:"paths"` // with patterns
+	Files int      `json:"files"`
+	Bytes int64    `json:"bytes"`
+}
+
+// Count counts a file of the context, if it is among what is read.
+func (r *Reads) Count(name string, size int64) {
+	if slices.ContainsFunc(r.Paths, func(p string) bool { return covers(p, name) }) {
+		r.Files++
+		r.Bytes += size
+	}
 }
 
 // Run is what is known of a RUN.
@@ -63,7 +80,8 @@ type Run struct {
 // Mount is a RUN --mount.
 type Mount struct {
 	Type     string `json:"type"` // bind, cache, tmpfs, secret, ssh
-	Target   string `json:"target"`
+	Target   string `json:"target,omitempty"`
+	Variable string `json:"variable,omitempty"` // a secret that is one, and no file
 	ID       string `json:"id,omitempty"`
 	From     int    `json:"from,omitempty"` // the step it shows
 	ReadOnly bool   `json:"readOnly,omitempty"`
@@ -101,47 +119,73 @@ func (e *Explanation) Text(w io.Writer, clean func(string) string, size func(int
 	}
 	fmt.Fprintln(w, "\nbegins with")
 	for _, s := range e.Sources {
-		switch {
-		case s.Kind == "image" && s.ID != "":
-			fmt.Fprintf(w, "  image    %s, which is here: %.19s\n", clean(s.Ref), s.ID)
-		case s.Kind == "image":
-			fmt.Fprintf(w, "  image    %s, which a registry is asked for\n", clean(s.Ref))
-		case s.Kind == "context":
-			fmt.Fprintf(w, "  context  %d files, %s, of %s\n", s.Files, size(s.Bytes), clean(strings.Join(s.Paths, ", ")))
-		default:
-			fmt.Fprintf(w, "  %-8s %s\n", s.Kind, clean(s.Ref))
-		}
+		fmt.Fprintf(w, "  %-8s %s\n", s.Kind, clean(s.words(size)))
 	}
 	fmt.Fprintln(w, "\nsteps")
 	for _, s := range e.Steps {
-		e.step(w, s, clean)
+		e.step(w, s, clean, size)
 	}
 	for _, n := range e.Notes {
 		fmt.Fprintln(w, "\nnote: "+clean(n))
 	}
 }
 
-func (e *Explanation) step(w io.Writer, s Step, clean func(string) string) {
-	after := ""
+func (s *Source) words(size func(int64) string) string {
+	switch {
+	case s.Kind == "image" && s.ID != "":
+		return fmt.Sprintf("%s, which is here: %.19s", s.Ref, s.ID)
+	case s.Kind == "image":
+		return s.Ref + ", which a registry is asked for"
+	case s.Kind == "context":
+		return fmt.Sprintf("%d files, %s, of %s", s.Files, size(s.Bytes), strings.Join(s.Paths, ", "))
+	}
+	return s.Ref
+}
+
+func (e *Explanation) step(w io.Writer, s Step, clean func(string) string, size func(int64) string) {
+	after, line := "", ""
 	if len(s.Inputs) > 0 {
 		after = "   ← " + numbers(s.Inputs)
 	}
-	fmt.Fprintf(w, "  %3d  %s%s\n", s.Number, clean(s.Name), after)
+	if s.Line > 0 {
+		line = fmt.Sprintf("   line %d", s.Line)
+	}
+	fmt.Fprintf(w, "  %3d  %s%s%s\n", s.Number, clean(s.Name), after, line)
+	if s.Reads != nil {
+		fmt.Fprintf(w, "       │ %s\n", clean(s.Reads.words(size)))
+	}
 	r := s.Run
 	if r == nil {
 		return
 	}
+	for _, text := range r.words() {
+		fmt.Fprintln(w, "       │ "+clean(text))
+	}
+	if r.Plan != nil {
+		fmt.Fprintf(w, "       └ %s\n", planWords(r.Plan))
+	}
+}
+
+func (r *Reads) words(size func(int64) string) string {
+	return fmt.Sprintf("reads %d files, %s, of the context: %s", r.Files, size(r.Bytes), strings.Join(r.Paths, ", "))
+}
+
+// words say as what, where and with which mounts a RUN runs.
+func (r *Run) words() []string {
 	user := r.User
 	if user == "" {
 		user = "root"
 	}
-	fmt.Fprintf(w, "       │ as %s in %s, network %s", clean(user), clean(r.Cwd), r.Network)
+	first := fmt.Sprintf("as %s in %s, network %s", user, r.Cwd, r.Network)
 	if r.Security != "sandbox" {
-		fmt.Fprintf(w, ", security %s", r.Security)
+		first += ", security " + r.Security
 	}
-	fmt.Fprintln(w)
+	out := []string{first}
 	for _, m := range r.Mounts {
 		text := fmt.Sprintf("%s on %s", m.Type, m.Target)
+		if m.Variable != "" {
+			text = fmt.Sprintf("%s as the variable %s", m.Type, m.Variable)
+		}
 		if m.ID != "" {
 			text += ", id " + m.ID
 		}
@@ -151,20 +195,22 @@ func (e *Explanation) step(w io.Writer, s Step, clean func(string) string) {
 		if m.ReadOnly {
 			text += ", read-only"
 		}
-		fmt.Fprintln(w, "       │ "+clean(text))
+		out = append(out, text)
 	}
-	if r.Plan != nil {
-		host, child := 0, 0
-		for _, p := range r.Plan.Steps {
-			if p.Lane == plan.Host {
-				host++
-			} else {
-				child++
-			}
+	return out
+}
+
+func planWords(p *plan.Plan) string {
+	host, child := 0, 0
+	for _, s := range p.Steps {
+		if s.Lane == plan.Host {
+			host++
+		} else {
+			child++
 		}
-		hash, _ := r.Plan.Hash()
-		fmt.Fprintf(w, "       └ plan of %d steps, %d by the host and %d by the child: %.19s\n", host+child, host, child, hash)
 	}
+	hash, _ := p.Hash()
+	return fmt.Sprintf("plan of %d steps, %d by the host and %d by the child: %.19s", host+child, host, child, hash)
 }
 
 func numbers(list []int) string {

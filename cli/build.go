@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -89,6 +90,7 @@ Nothing is run, fetched or written, and no rights are needed. Of a base image th
 --run N prints the whole plan of the step with that number, in any of the formats.`,
 		Example: `  glassbox explain build .
   glassbox explain build --target test --format json .
+  glassbox explain build --format html -o build.html .
   glassbox explain build --run 4 --format sh .`,
 		Args:              exactly(1),
 		ValidArgsFunction: directories,
@@ -101,7 +103,7 @@ Nothing is run, fetched or written, and no rights are needed. Of a base image th
 			if err := x.check(); err != nil {
 				return err
 			}
-			if run == 0 && x.format != "text" && x.format != "json" {
+			if run == 0 && !slices.Contains([]string{"text", "json", "html", "sh"}, x.format) {
 				return &usageError{fmt.Errorf("--format %s is for the plan of one RUN: choose it by --run", x.format)}
 			}
 			out, err := a.askBuilder(cmd.Context(), "explain", &build.Order{Build: r})
@@ -128,8 +130,15 @@ Nothing is run, fetched or written, and no rights are needed. Of a base image th
 func (a *app) printExplanation(x *explainFlags, e *build.Explanation, run int) error {
 	if run == 0 && !x.policy {
 		return x.to(a, func(out io.Writer, _ explain.TextOptions) error {
-			if x.format == "json" {
+			switch x.format {
+			case "json":
 				return json.NewEncoder(out).Encode(e)
+			case "html":
+				return e.HTML(out, size)
+			case "sh":
+				return e.Shell(out, func(w io.Writer, r *build.Run) error {
+					return explain.Write(w, "sh", r.Plan, explain.About{}, explain.TextOptions{})
+				})
 			}
 			e.Text(out, printable, size)
 			return nil

@@ -65,6 +65,9 @@ func explanation(ctx context.Context, p place, r *build.Request) (*build.Explana
 		return nil, err
 	}
 	x := &explainer{place: p, images: images, e: &build.Explanation{Dockerfile: filepath.Join(filepath.Base(r.Context), name)}}
+	if x.ignore, err = readAll(dir, name+".dockerignore"); err != nil { // it comes before the context's
+		x.ignore = nil
+	}
 	if err := x.stages(text, r); err != nil {
 		return nil, err
 	}
@@ -110,10 +113,8 @@ type explainer struct {
 	images *image.Store
 	e      *build.Explanation
 	number map[digest.Digest]int // of the step that an operation became
-	copies []copied              // what is read of the context
+	ignore []byte                // the text of the Dockerfile's own .dockerignore; nil: there is none
 }
-
-type copied struct{ path string }
 
 // stages lists the stages of a Dockerfile, and which of them the target needs.
 func (x *explainer) stages(text []byte, r *build.Request) error {
@@ -186,14 +187,24 @@ func (x *explainer) ResolveImageConfig(_ context.Context, ref string, _ sourcere
 	short := strings.TrimPrefix(strings.TrimPrefix(ref, "docker.io/"), "library/")
 	i, err := x.images.Resolve(ref)
 	if err != nil {
-		x.e.Sources = append(x.e.Sources, build.Source{Kind: "image", Ref: short})
-		x.e.Notes = append(x.e.Notes, short+" is not here: its environment, user and working directory are taken as empty")
+		if x.image(short, "") {
+			x.e.Notes = append(x.e.Notes, short+" is not here: its environment, user and working directory are taken as empty")
+		}
 		p := platforms.DefaultSpec()
 		text, err := json.Marshal(map[string]any{"os": p.OS, "architecture": p.Architecture, "config": map[string]any{}})
 		return ref, "", text, err
 	}
-	x.e.Sources = append(x.e.Sources, build.Source{Kind: "image", Ref: short, ID: i.ID})
+	x.image(short, i.ID)
 	return ref, "", i.RawConfig, nil
+}
+
+// image lists an image, once.
+func (x *explainer) image(ref, id string) (added bool) {
+	if slices.ContainsFunc(x.e.Sources, func(s build.Source) bool { return s.Kind == "image" && s.Ref == ref }) {
+		return false
+	}
+	x.e.Sources = append(x.e.Sources, build.Source{Kind: "image", Ref: ref, ID: id})
+	return true
 }
 
 // steps lists the operations of a definition, with a plan for each RUN.
@@ -214,6 +225,7 @@ func (x *explainer) steps(ctx context.Context, def *llb.Definition, dir fsutil.F
 			continue
 		}
 		s := build.Step{Number: len(x.e.Steps) + 1, Name: def.Metadata[dgst].Description["llb.customname"]}
+		_, s.Line, _ = location(def.Source, dgst)
 		for _, in := range op.Inputs {
 			if n := x.number[digest.Digest(in.Digest)]; n > 0 && !slices.Contains(s.Inputs, n) {
 				s.Inputs = append(s.Inputs, n)
@@ -229,13 +241,14 @@ func (x *explainer) steps(ctx context.Context, def *llb.Definition, dir fsutil.F
 			x.source(o.Source.Identifier)
 		case *pb.Op_File:
 			s.Kind = "file"
-			x.file(o.File, op.Inputs, def)
+			s.Reads = fileReads(o.File, op.Inputs, def)
 		case *pb.Op_Exec:
 			s.Kind = "run"
 			if s.Run, err = exec.run(ctx, o.Exec, s.Inputs); err != nil {
 				return fmt.Errorf("%s: %w", s.Name, err)
 			}
-			uses = uses || readsContext(o.Exec, op.Inputs, def)
+			s.Reads = runReads(o.Exec, op.Inputs, def)
+			uses = uses || s.Reads != nil
 		default:
 			s.Kind = "merge"
 		}
@@ -251,12 +264,38 @@ func (x *explainer) steps(ctx context.Context, def *llb.Definition, dir fsutil.F
 	return nil
 }
 
-// readsContext reports whether a RUN has the build context mounted.
-func readsContext(op *pb.ExecOp, inputs []*pb.Input, def *llb.Definition) bool {
-	return slices.ContainsFunc(op.Mounts, func(m *pb.Mount) bool {
-		return m.Input >= 0 && int(m.Input) < len(inputs) && isContext(inputs[m.Input], def)
-	})
+// runReads is what of the build context a RUN has mounted.
+func runReads(op *pb.ExecOp, inputs []*pb.Input, def *llb.Definition) *build.Reads {
+	var paths []string
+	for _, m := range op.Mounts {
+		if m.Input >= 0 && int(m.Input) < len(inputs) && isContext(inputs[m.Input], def) {
+			paths = append(paths, readPath(m.Selector))
+		}
+	}
+	return reads(paths)
 }
+
+// fileReads is what a COPY or ADD takes of the context.
+func fileReads(op *pb.FileOp, inputs []*pb.Input, def *llb.Definition) *build.Reads {
+	var paths []string
+	for _, a := range op.Actions {
+		c := a.GetCopy()
+		if c != nil && a.SecondaryInput >= 0 && int(a.SecondaryInput) < len(inputs) && isContext(inputs[a.SecondaryInput], def) {
+			paths = append(paths, readPath(c.Src))
+		}
+	}
+	return reads(paths)
+}
+
+func reads(paths []string) *build.Reads {
+	if len(paths) == 0 {
+		return nil
+	}
+	return &build.Reads{Paths: paths}
+}
+
+// readPath is a path of the context as people write it.
+func readPath(name string) string { return cmpOr(strings.TrimPrefix(name, "/"), ".") }
 
 func isContext(in *pb.Input, def *llb.Definition) bool {
 	for _, text := range def.Def {
@@ -276,33 +315,29 @@ func (x *explainer) source(id string) {
 	x.e.Sources = append(x.e.Sources, build.Source{Kind: kind, Ref: ref})
 }
 
-// file notes what a COPY or ADD takes of the context.
-func (x *explainer) file(op *pb.FileOp, inputs []*pb.Input, def *llb.Definition) {
-	for _, a := range op.Actions {
-		c := a.GetCopy()
-		if c == nil || a.SecondaryInput < 0 || int(a.SecondaryInput) >= len(inputs) || !isContext(inputs[a.SecondaryInput], def) {
-			continue
-		}
-		x.copies = append(x.copies, copied{strings.TrimPrefix(c.Src, "/")})
-	}
-}
-
-// context counts what would be sent of the context.
+// context counts what would be sent of the context, and what each step reads of that.
 func (x *explainer) context(ctx context.Context, dir fsutil.FS) error {
 	src := build.Source{Kind: "context", Ref: "."}
 	opt := &fsutil.FilterOpt{}
-	if text, err := readAll(dir, ".dockerignore"); err == nil {
-		if opt.ExcludePatterns, err = ignorefile.ReadAll(bytes.NewReader(text)); err != nil {
-			return fmt.Errorf(".dockerignore: %w", err)
-		}
+	name, text := "the Dockerfile's .dockerignore", x.ignore
+	if text == nil {
+		name = ".dockerignore"
+		text, _ = readAll(dir, name)
 	}
-	for _, c := range x.copies {
-		path := c.path
-		if path == "" {
-			path = "."
+	var err error
+	if opt.ExcludePatterns, err = ignorefile.ReadAll(bytes.NewReader(text)); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	var readers []*build.Reads
+	for _, s := range x.e.Steps {
+		if s.Reads == nil {
+			continue
 		}
-		if !slices.Contains(src.Paths, path) {
-			src.Paths = append(src.Paths, path)
+		readers = append(readers, s.Reads)
+		for _, path := range s.Reads.Paths {
+			if !slices.Contains(src.Paths, path) {
+				src.Paths = append(src.Paths, path)
+			}
 		}
 	}
 	if len(src.Paths) == 0 {
@@ -315,13 +350,18 @@ func (x *explainer) context(ctx context.Context, dir fsutil.FS) error {
 	if err != nil {
 		return err
 	}
-	err = filtered.Walk(ctx, "/", func(_ string, d iofs.DirEntry, err error) error {
+	err = filtered.Walk(ctx, "/", func(path string, d iofs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		if info, err := d.Info(); err == nil && info.Mode().IsRegular() {
-			src.Files++
-			src.Bytes += info.Size()
+		info, err := d.Info()
+		if err != nil || !info.Mode().IsRegular() {
+			return nil
+		}
+		src.Files++
+		src.Bytes += info.Size()
+		for _, r := range readers {
+			r.Count(filepath.ToSlash(path), info.Size())
 		}
 		return nil
 	})

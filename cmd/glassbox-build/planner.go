@@ -54,6 +54,9 @@ func (p *planner) run(ctx context.Context, op *pb.ExecOp, inputs []int) (*build.
 		r.Mounts = append(r.Mounts, shown)
 		mounts = append(mounts, executor.Mount{Src: source, Dest: mnt.Dest, Readonly: mnt.Readonly})
 	}
+	for _, secret := range op.Secretenv {
+		r.Mounts = append(r.Mounts, build.Mount{Type: "secret", Variable: secret.Name, ID: secret.ID})
+	}
 	meta := executor.Meta{
 		Args: m.Args, Env: m.Env, Cwd: m.Cwd, User: m.User, Hostname: m.Hostname, Ulimit: m.Ulimit, CgroupParent: m.CgroupParent,
 		NetMode: op.Network, SecurityMode: op.Security,
