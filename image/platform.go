@@ -189,8 +189,8 @@ func thisMachine() Platform {
 	return p
 }
 
-// amd64Level is this processor's level as the x86-64 psABI defines them, by the words of /proc/cpuinfo: what the kernel doesn't let programs
-// use isn't there. A file is read when a level is asked for; package cpu asks the processor in every program's start, and under a
+// amd64Level is this processor's level as the x86-64 psABI defines them, by the words of /proc/cpuinfo: what the kernel doesn't let
+// programs use isn't there. A file is read when a level is asked for; package cpu asks the processor in every program's start, and under a
 // hypervisor each of its questions is a trap.
 func amd64Level() int {
 	text, err := os.ReadFile("/proc/cpuinfo")
