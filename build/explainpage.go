@@ -39,7 +39,8 @@ func (e *Explanation) HTML(w io.Writer, size func(int64) string) error {
 	}
 	p.Put(`</table><h2 id="steps">Steps</h2>`)
 	for _, s := range e.Steps {
-		p.Put(`<h3 id="step`+fmt.Sprint(s.Number)+`"><span class="dim">%s</span> <span class="mono">%s</span></h3><p class="dim">`, s.Number, s.Name)
+		p.Put(`<h3 id="step`+fmt.Sprint(s.Number)+`"><span class="dim">%s</span> <span class="mono">%s</span></h3><p class="dim">`, s.Number,
+			s.Name)
 		if s.Line > 0 {
 			p.Put(`line %s`, s.Line)
 		}
@@ -91,8 +92,8 @@ func (e *Explanation) runHTML(p *explain.Page, r *Run) {
 
 // Shell writes a script that makes the RUN whose number it is given, by a plan in the words of a shell; script writes one of them.
 func (e *Explanation) Shell(w io.Writer, script func(io.Writer, *Run) error) error {
-	fmt.Fprint(w, "#!/bin/sh\n# The RUNs of a build as scripts: give the number of a step. What isn't known before, as the directories of the cache,\n"+
-		"# stands under names that say so.\ncase $1 in\n")
+	fmt.Fprint(w, "#!/bin/sh\n# The RUNs of a build as scripts: give the number of a step. What isn't known before, as the directories of the "+
+		"cache,\n# stands under names that say so.\ncase $1 in\n")
 	for _, s := range e.Runs() {
 		fmt.Fprintf(w, "%d) # line %d: %s\n", s.Number, s.Line, explain.Clean(s.Name))
 		if err := script(w, s.Run); err != nil {
