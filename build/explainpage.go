@@ -92,7 +92,7 @@ func (e *Explanation) runHTML(p *explain.Page, r *Run) {
 
 // Shell writes a script that makes the RUN whose number it is given, by a plan in the words of a shell; script writes one of them.
 func (e *Explanation) Shell(w io.Writer, script func(io.Writer, *Run) error) error {
-	fmt.Fprint(w, "#!/bin/sh\n# The RUNs of a build as scripts: give the number of a step. What isn't known before, as the directories of the "+
+	fmt.Fprint(w, "#!/bin/sh\n# The RUNs of a build as scripts: give the number of a step. What isn't known before, as directories of the "+
 		"cache,\n# stands under names that say so.\ncase $1 in\n")
 	for _, s := range e.Runs() {
 		fmt.Fprintf(w, "%d) # line %d: %s\n", s.Number, s.Line, explain.Clean(s.Name))
