@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"glassbox/container"
 	"glassbox/docker"
 	"glassbox/engine"
 )
@@ -220,11 +221,13 @@ func printTable(out io.Writer, titles []string, rows [][]string) error {
 }
 
 func (a *app) portCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "port CONTAINER [PRIVATE_PORT[/PROTO]]",
+	who := false
+	cmd := &cobra.Command{
+		Use:   "port [OPTIONS] CONTAINER [PRIVATE_PORT[/PROTO]]",
 		Short: "List the published ports of a container",
 		Example: `  glassbox port web
-  glassbox port web 80/tcp`,
+  glassbox port web 80/tcp
+  glassbox port --who web`,
 		Args:              between(1, 2),
 		ValidArgsFunction: a.completeContainers(false),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -238,11 +241,30 @@ func (a *app) portCommand() *cobra.Command {
 			}
 			lines, err := portLines(v.NetworkSettings.Ports, args)
 			for _, line := range lines {
+				if who {
+					line += "  " + whoReaches(line, v.Glassbox.Ingress)
+				}
 				fmt.Fprintln(a.out, line)
 			}
 			return err
 		},
 	}
+	cmd.Flags().BoolVar(&who, "who", false, "Say who can reach each port (glassbox's own)")
+	return cmd
+}
+
+// whoReaches says it of a line of portLines.
+func whoReaches(line string, ingress []string) string {
+	_, at, ok := strings.Cut(line, " -> ")
+	if !ok {
+		at = line
+	}
+	host, _, _ := net.SplitHostPort(at)
+	text := container.ReachedBy(host)
+	if len(ingress) > 0 {
+		text += ", of these whom --ingress lets in: " + strings.Join(ingress, " ")
+	}
+	return text
 }
 
 // portLines are published ports as docker prints them: all, or those of args[1].

@@ -46,6 +46,22 @@ func (p Port) String() string {
 	return text
 }
 
+// ReachedBy says who can reach what is published on an address of the host: "" and the unspecified addresses are all of them.
+func ReachedBy(host string) string {
+	a, err := netip.ParseAddr(host)
+	switch {
+	case err != nil:
+		return "everybody who reaches this host"
+	case a.IsLoopback():
+		return "this host alone"
+	case a.IsUnspecified() && a.Is4():
+		return "everybody who reaches this host by IPv4"
+	case a.IsUnspecified():
+		return "everybody who reaches this host by IPv6"
+	}
+	return "whoever reaches " + a.String() + " of this host"
+}
+
 // ParsePorts reads the argument of docker's -p: [IP:][HOST[-HOST]:]PORT[-PORT][/tcp|udp|sctp], or the long form
 // target=PORT[-PORT][,published=[IP:]HOST[-HOST]][,protocol=tcp|udp|sctp][,mode=host|ingress], in which Docker takes mode and ignores it:
 // on one host both are the same. An IPv6 address stands in brackets. An empty host port, and 0, means a free one. A range of host ports for

@@ -367,10 +367,9 @@ func networkSettings(d Details) NetworkSettings {
 		case *plan.NameAdd:
 			ep.DNSNames = op.Names
 		case *plan.NftPublish:
-			for _, r := range op.Ports {
-				key := fmt.Sprintf("%d/%s", r.ContainerPort, r.Proto)
-				out.Ports[key] = append(out.Ports[key], PortBinding{anyAddress(r), strconv.Itoa(int(r.HostPort))})
-			}
+			out.publish(op.Ports)
+		case *plan.PortCarry:
+			out.publish(op.Ports)
 		}
 	}
 	if ep := out.Networks["bridge"]; ep != nil { // what clients of old versions read is that of the default network
@@ -378,6 +377,14 @@ func networkSettings(d Details) NetworkSettings {
 			ep.MacAddress
 	}
 	return out
+}
+
+// publish adds published ports.
+func (n *NetworkSettings) publish(rules []plan.PortRule) {
+	for _, r := range rules {
+		key := fmt.Sprintf("%d/%s", r.ContainerPort, r.Proto)
+		n.Ports[key] = append(n.Ports[key], PortBinding{anyAddress(r), strconv.Itoa(int(r.HostPort))})
+	}
 }
 
 // anyAddress is the host's address of a published port; where it is each of them, as Docker says it.

@@ -441,7 +441,8 @@ func (v *vet) step(s plan.Step) error {
 			return fmt.Errorf("a session keyring with a name is shared with all who know it")
 		}
 		return nil
-	case *plan.LinkBridge, *plan.LinkVeth, *plan.LinkAddress, *plan.RouteDefault, *plan.NftBridge, *plan.NftPublish, *plan.WriteFile,
+	case *plan.LinkBridge, *plan.LinkVeth, *plan.LinkAddress, *plan.RouteDefault, *plan.NftBridge, *plan.NftPublish,
+		*plan.PortCarry, *plan.WriteFile,
 		*plan.FirewallAccept, *plan.NftGuard, *plan.NftWall:
 		return nil // see wires
 	case *plan.CgroupJoin, *plan.Affinity, *plan.Release, *plan.Await, *plan.Notify, *plan.Expect, *plan.Rlimit, *plan.Umask, *plan.SendFD,
@@ -494,6 +495,9 @@ func (v *vet) wires() error {
 			veth = o
 			have = append(have, o)
 		case *plan.NftPublish:
+			v.ports = append(v.ports, o.Ports...)
+			have = append(have, o)
+		case *plan.PortCarry:
 			v.ports = append(v.ports, o.Ports...)
 			have = append(have, o)
 		case *plan.LinkBridge, *plan.RouteDefault, *plan.NftBridge, *plan.WriteFile, *plan.FirewallAccept,

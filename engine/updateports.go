@@ -48,6 +48,14 @@ func (e *Engine) updatePorts(u *Update, c *container.Container, s *supervise.Sta
 			return o.Key() == p.Key() && o.HostPort == p.HostPort && o.HostEnd == p.HostEnd && o.HostIP == p.HostIP
 		})
 	}
+	carried := carriedPorts(p)
+	if still, err := removedPorts(carried, u.words.PublishRm); err != nil || len(still) > 0 {
+		if err == nil {
+			err = unsupported("port %d on %s is one that the container's supervisor carries until the container ends: stop it first",
+				still[0].HostPort, still[0].HostIP)
+		}
+		return err
+	}
 	if gone, err = removedPorts(have, u.words.PublishRm); err != nil {
 		return err
 	}
@@ -64,6 +72,10 @@ func (e *Engine) updatePorts(u *Update, c *container.Container, s *supervise.Sta
 		more = append(more, rules...)
 	}
 	next = append(next, more...)
+	if i := slices.IndexFunc(more, plan.PortRule.Carried); i >= 0 {
+		return unsupported("port %d on %s is one that the container's supervisor carries, from its start on: stop the container, and "+
+			"publish it then", more[i].HostPort, more[i].HostIP)
+	}
 	step := func(op plan.Op, reason string) plan.Step {
 		return plan.Step{Lane: plan.Host, Phase: plan.Network, Op: op, Origin: portsOrigin(u.words), Reason: reason}
 	}
@@ -151,7 +163,17 @@ func withPorts(p *plan.Plan, job *supervise.Job, n network.Network, at int, port
 		job.Undo = append([]plan.Step{undo}, job.Undo...)
 	}
 	if job.Network != nil {
-		job.Network.Ports = ports
+		job.Network.Ports = append(slices.Clone(ports), carriedPorts(p)...)
 	}
 	return &out
+}
+
+// carriedPorts are those that a container's supervisor carries, which a change of the others leaves as they are.
+func carriedPorts(p *plan.Plan) (out []plan.PortRule) {
+	for _, s := range p.Steps {
+		if op, ok := s.Op.(*plan.PortCarry); ok {
+			out = append(out, op.Ports...)
+		}
+	}
+	return out
 }

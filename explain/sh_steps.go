@@ -403,7 +403,7 @@ func (s *shell) commands(op plan.Op) ([]string, bool) {
 		*plan.BindConsole,
 		*plan.SendFD, *plan.RecvFD, *plan.Seccomp, *plan.AwaitStart, *plan.Hook, *plan.MemPolicy, *plan.Personality, *plan.InheritFDs,
 		*plan.SystemdScope, *plan.SystemdSet, *plan.SystemdAttach, *plan.SystemdStop, *plan.SendListener, *plan.CopyUp, *plan.OpenDir,
-		*plan.RootMount, *plan.RootUnmount, *plan.Chroot, *plan.NameListen:
+		*plan.RootMount, *plan.RootUnmount, *plan.Chroot, *plan.NameListen, *plan.PortCarry:
 		return none()
 	}
 	return none()

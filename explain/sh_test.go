@@ -19,7 +19,7 @@ func byNoCommand() []string {
 		"recv-fd", "seccomp", "await-start", "hook",
 		"set_mempolicy", "personality", "inherit-fds", "systemd-scope", "systemd-set", "systemd-attach", "systemd-stop", "move-root",
 		"root-mount", "root-unmount", "chroot", "send-listener", "copy-up", "open-dir",
-		"resctrl-check", "name-listen",
+		"resctrl-check", "name-listen", "port-carry",
 		// Empty ones, that is: what they need is missing.
 		"unshare", "await", "move_mount", "setns", "write-proc", "ioprio_set", "sched_setattr", "dup3", "clone3",
 	}

@@ -453,6 +453,8 @@ func (r *reader) step(s plan.Step) bool {
 		}
 	case *plan.NftPublish:
 		v.Net.Ports = append(v.Net.Ports, o.Ports...)
+	case *plan.PortCarry:
+		v.Net.Ports = append(v.Net.Ports, o.Ports...)
 	case *plan.NameAdd:
 		v.Net.Names = append(v.Net.Names, o.Names...)
 	case *plan.NameListen:

@@ -79,7 +79,7 @@ type Process struct {
 	PID   int
 	Start uint64         // see StartTime; 0 if the plan ends at AwaitStart
 	Pidfd int            // belongs to the caller
-	FDs   map[string]int // descriptors received from the child (RecvFD), and the resolver's; they belong to the caller
+	FDs   map[string]int // descriptors received from the child (RecvFD), the resolver's and those of carried ports; they belong to the caller
 }
 
 // The names of the sockets of a container's resolver (NameListen) among a process's descriptors.
@@ -87,6 +87,9 @@ const (
 	ResolverUDP = "resolver udp"
 	ResolverTCP = "resolver tcp"
 )
+
+// CarriedPort is the name of the socket of a PortCarry's i-th port, counted from 0, among a process's descriptors.
+func CarriedPort(i int) string { return "carried port " + strconv.Itoa(i) }
 
 // Start executes a plan up to the child's execve and returns the process that then runs. On an error nothing of the plan is
 // left. The calling goroutine is locked to its thread while the plan runs, and stays so if a host step changed the thread's
@@ -466,7 +469,7 @@ func (x *execution) host(op plan.Op) error {
 		return Undo(o)
 	case *plan.LinkBridge, *plan.LinkVeth, *plan.LinkMacvlan, *plan.LinkRate, *plan.LinkMove,
 		*plan.LinkDelete, *plan.LinkAddress, *plan.RouteDefault, *plan.NftBridge,
-		*plan.NftPublish, *plan.NftUnpublish, *plan.NameListen, *plan.FirewallAccept,
+		*plan.NftPublish, *plan.NftUnpublish, *plan.PortCarry, *plan.NameListen, *plan.FirewallAccept,
 		*plan.NftGuard, *plan.NftUnguard, *plan.NftWall, *plan.NftUnwall:
 		if x.wire == nil {
 			x.wire = wire.Open(func() (int, error) {
@@ -495,6 +498,13 @@ func (x *execution) host(op plan.Op) error {
 			}
 			x.received[ResolverUDP], x.received[ResolverTCP], x.wire.Resolver = fds[0], fds[1], nil
 		}
+		for i, fd := range x.wire.Carried {
+			if x.received == nil {
+				x.received = map[string]int{}
+			}
+			x.received[CarriedPort(i)] = fd
+		}
+		x.wire.Carried = nil
 		return nil
 	}
 	return fmt.Errorf("%s can't be made by the parent", op.Kind())

@@ -31,7 +31,7 @@ func Rewire(steps []plan.Step, netns int) error {
 			err = Undo(op)
 		case *plan.WriteFile:
 			err = writeFile(op)
-		case *plan.NameListen:
+		case *plan.NameListen, *plan.PortCarry:
 			err = errors.New("it is for a container that starts") // nobody would answer
 		default:
 			err = w.Do(op)

@@ -65,7 +65,8 @@
 //
 // # What it refuses
 //
-// Publishing on ::1, whose answers the kernel takes from the loopback alone. Addresses of a version of IP that a network doesn't have.
+// Addresses of a version of IP that a network doesn't have. (A port of the host on such an address, or on ::1, is carried by the
+// container's supervisor: plan.PortRule.Carried says why the kernel can't.)
 //
 // Start reading at [Network], [Steps] (driver.go: a driver is one function) and [Rules]; package wire does what they say.
 package network

@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
+	"glassbox/container"
 	"glassbox/plan"
 )
 
@@ -143,10 +145,49 @@ func bridge(n Network, e Endpoint, w *writer) {
 	w.wall(n, e)
 	w.loopback(from)
 	w.addresses(n, e, from)
-	if len(e.Ports) > 0 {
-		w.add(&plan.NftPublish{Table: n.Table(), Ports: rules(e)}, w.origin("publish"),
-			"Connections to these ports of the host are sent on to the container by the kernel itself; no process stands between.")
+	by := func(carried bool) (out []plan.PortRule) {
+		for _, r := range rules(e) {
+			if r.Carried() == carried {
+				out = append(out, r)
+			}
+		}
+		return out
 	}
+	if ports := by(false); len(ports) > 0 {
+		w.add(&plan.NftPublish{Table: n.Table(), Ports: ports}, w.origin("publish"),
+			"Connections to these ports of the host are sent on to the container by the kernel itself; no process stands between. "+
+				reachedBy(ports))
+	}
+	if ports := by(true); len(ports) > 0 {
+		w.add(&plan.PortCarry{Ports: ports}, w.origin("publish"),
+			"No rule of the kernel leads from these addresses to the container: the container's supervisor listens there and carries what comes. "+
+				"The container sees the host's address as the other end. "+reachedBy(ports))
+	}
+}
+
+// reachedBy says who can reach published ports.
+func reachedBy(ports []plan.PortRule) string {
+	var whos []string
+	numbers := map[string][]string{}
+	for _, p := range ports {
+		host := p.HostIP
+		if a, err := netip.ParseAddr(p.ContainerIP); host == "" && err == nil {
+			host = map[bool]string{false: "0.0.0.0", true: "::"}[a.Is6()]
+		}
+		who := container.ReachedBy(host)
+		if numbers[who] == nil {
+			whos = append(whos, who)
+		}
+		numbers[who] = append(numbers[who], strconv.Itoa(int(p.HostPort)))
+	}
+	for i, who := range whos {
+		n := numbers[who]
+		if len(n) > 4 {
+			n = append(n[:3:3], fmt.Sprintf("and %d more", len(n)-3))
+		}
+		whos[i] = strings.Join(n, ", ") + ": " + who
+	}
+	return "Who reaches them: " + strings.Join(whos, "; ") + "."
 }
 
 // addresses writes an endpoint's addresses and default routes.
@@ -240,20 +281,33 @@ func Loopback() []plan.Step {
 	return w.steps
 }
 
-// rules gives the published ports of an endpoint as the plan has them.
+// rules gives the published ports of an endpoint as the plan has them. A port on an address of a version of IP that the container doesn't
+// have, or on ::1, is one that is carried.
 func rules(e Endpoint) []plan.PortRule {
 	var out []plan.PortRule
 	for _, p := range e.Ports {
-		for _, to := range e.Addresses() {
-			r := plan.PortRule{Proto: p.Proto, HostPort: p.HostPort, ContainerIP: to.String(), ContainerPort: p.ContainerPort}
-			switch {
-			case p.HostIP.IsValid() && p.HostIP.Is4() != to.Is4():
-				continue
-			case p.HostIP.IsUnspecified(): // every address, of one version of IP alone
-			case p.HostIP.IsValid():
-				r.HostIP = p.HostIP.String()
+		add := func(host string, to netip.Addr) {
+			out = append(out, plan.PortRule{
+				Proto: p.Proto, HostIP: host, HostPort: p.HostPort, ContainerIP: to.String(), ContainerPort: p.ContainerPort,
+			})
+		}
+		same := e.IP
+		if p.HostIP.Is6() {
+			same = e.IP6
+		}
+		switch {
+		case !p.HostIP.IsValid(): // every address of the versions of IP that the container has
+			for _, to := range e.Addresses() {
+				add("", to)
 			}
-			out = append(out, r)
+		case same.IsValid() && p.HostIP.IsUnspecified():
+			add("", same)
+		case same.IsValid(): // ::1 is one that is carried, too
+			add(p.HostIP.String(), same)
+		default:
+			for _, to := range e.Addresses() {
+				add(p.HostIP.String(), to)
+			}
 		}
 	}
 	return out

@@ -145,6 +145,10 @@ func PluggedInto(p *plan.Plan, n Network, names string) (Plugged, bool) {
 			if op.Table == n.Table() {
 				out.Steps = append(out.Steps, i)
 			}
+		case *plan.PortCarry:
+			if len(op.Ports) > 0 && slices.ContainsFunc(out.Addresses, func(a netip.Addr) bool { return a.String() == op.Ports[0].ContainerIP }) {
+				out.Steps = append(out.Steps, i)
+			}
 		case *plan.NameAdd:
 			if op.Dir == names {
 				out.Steps = append(out.Steps, i)

@@ -235,20 +235,32 @@ func names(r Request, a Attachment) []string {
 	return out
 }
 
-// canPublish refuses a port on an address of a version of IP that the container doesn't have.
+// digit is that of an address's version of IP.
+func digit(a netip.Addr) byte {
+	if a.Is6() {
+		return '6'
+	}
+	return '4'
+}
+
+// canPublish refuses ports that can't be led to a container, or must not.
 func (n Network) canPublish(e Endpoint, ports []container.Port) error {
 	for _, p := range ports {
 		if n.onParent() {
 			return fmt.Errorf("publish %s: containers of network %s (%s) are on the cable of %s with addresses of their own: whoever is there "+
 				"reaches all of their ports, and the host none", p, n.Name, n.Driver, n.parent())
 		}
-		if p.HostIP == netip.IPv6Loopback() {
-			// rt6_need_strict in net/ipv6/route.c: an answer to ::1 has to come in by the loopback interface.
-			return fmt.Errorf("publish %s: the kernel takes no answer of a container for ::1: publish on 127.0.0.1", p)
+		e.Ports = []container.Port{p}
+		if !slices.ContainsFunc(rules(e), plan.PortRule.Carried) {
+			continue
 		}
-		if p.HostIP.IsValid() && !slices.ContainsFunc(e.Addresses(), func(a netip.Addr) bool { return a.Is4() == p.HostIP.Is4() }) {
-			return fmt.Errorf("publish %s: network %s has no addresses of that version of IP: make one with glassbox network create --ipv6",
-				p, n.Name)
+		switch {
+		case p.Proto == "sctp":
+			return fmt.Errorf("publish %s: only tcp and udp can be carried from an address of IPv%c to a container without one: make a network "+
+				"that has it (glassbox network create --ipv6)", p, digit(p.HostIP))
+		case e.wall != nil && len(e.wall.ingress) > 0 && p.HostIP != netip.IPv6Loopback():
+			return fmt.Errorf("publish %s: the container has no address of IPv%c, so that its supervisor would carry what comes there, and "+
+				"--ingress would take everybody for the host: make a network that has it (glassbox network create --ipv6)", p, digit(p.HostIP))
 		}
 	}
 	return nil

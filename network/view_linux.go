@@ -1,15 +1,10 @@
 package network
 
 import (
-	"bufio"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"net/netip"
 	"os"
-	"slices"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -24,10 +19,19 @@ type View struct {
 	Host       *Space
 	Containers []*Space
 
+	// Carried are the ports of the host from which a container's supervisor carries what comes.
+	Carried []Carried
+
 	// Forwards are the interfaces, by index, from which the host forwards, of IPv4 and IPv6; index 0 stands for all of them.
 	Forwards, Forwards6 map[int]bool
 	// BridgeCalls say that what is bridged meets the rules for IP as well (br_netfilter), of IPv4 and IPv6.
 	BridgeCalls, BridgeCalls6 bool
+}
+
+// Carried is a port that the kernel can't lead to the container (plan.PortRule.Carried).
+type Carried struct {
+	Container string
+	Rule      plan.PortRule
 }
 
 // A Space is a network namespace.
@@ -36,13 +40,7 @@ type Space struct {
 	Links   []wire.LinkState
 	Routes  []wire.RouteState
 	Rules   *wire.Ruleset // nil: they can't be seen, or there are none
-	Sockets []Socket
-}
-
-// A Socket is one that somebody listens at, or takes datagrams.
-type Socket struct {
-	Proto string // tcp, udp
-	Addr  netip.AddrPort
+	Sockets []wire.Socket
 }
 
 // HostName is what the host is called where a container could stand.
@@ -100,6 +98,11 @@ func (v *View) Add(name string, netns int, steps []plan.Step) (*Space, error) {
 		if op, ok := step.Op.(*plan.NftWall); ok && v.Host.Rules != nil {
 			v.Host.Rules.Name(op.Rules)
 		}
+		if op, ok := step.Op.(*plan.PortCarry); ok {
+			for _, r := range op.Ports {
+				v.Carried = append(v.Carried, Carried{name, r})
+			}
+		}
 	}
 	return s, nil
 }
@@ -125,15 +128,7 @@ func lookAtSpace(name string, netns int) (*Space, error) {
 				return err
 			}
 		}
-		// The thread's, as long as it is there.
-		for _, proto := range []string{"tcp", "tcp6", "udp", "udp6"} {
-			f, err := os.Open("/proc/thread-self/net/" + proto)
-			if err != nil {
-				continue // a kernel without IPv6
-			}
-			s.Sockets = append(s.Sockets, readSockets(f, strings.TrimSuffix(proto, "6"))...)
-			f.Close()
-		}
+		s.Sockets = wire.Sockets()
 		s.Rules, err = wire.ReadRuleset()
 		return err
 	}
@@ -145,31 +140,6 @@ func lookAtSpace(name string, netns int) (*Space, error) {
 		return nil, fmt.Errorf("look at the rules of %s: %w", name, err)
 	}
 	return s, nil
-}
-
-// readSockets reads /proc/net/tcp and its like (proc_net_tcp.rst): addresses are words in the machine's order.
-func readSockets(r io.Reader, proto string) []Socket {
-	const listening, unconnected = "0A", "07" // TCP_LISTEN, TCP_CLOSE
-	var out []Socket
-	for sc := bufio.NewScanner(r); sc.Scan(); {
-		f := strings.Fields(sc.Text())
-		if len(f) < 4 || f[3] != listening && f[3] != unconnected {
-			continue
-		}
-		addr, port, _ := strings.Cut(f[1], ":")
-		b, err := hex.DecodeString(addr)
-		n, err2 := strconv.ParseUint(port, 16, 16)
-		if err != nil || err2 != nil || len(b)%4 != 0 {
-			continue
-		}
-		for i := 0; i < len(b); i += 4 { // amd64 and arm64 are little endian
-			slices.Reverse(b[i : i+4])
-		}
-		if a, ok := netip.AddrFromSlice(b); ok {
-			out = append(out, Socket{proto, netip.AddrPortFrom(a, uint16(n))})
-		}
-	}
-	return out
 }
 
 // sysctl reads a setting of the kernel; "": it has none of that name.

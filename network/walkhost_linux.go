@@ -228,6 +228,29 @@ func (w *walk) input(s *Space, link string) {
 	if w.hook(s, unix.NF_INET_LOCAL_IN, link, "") {
 		w.hop(s.Name, "takes it")
 		w.at = s
+		if s == w.v.Host && !w.answer {
+			w.carry()
+		}
+	}
+}
+
+// carry is what a container's supervisor does with what comes to a port that it carries: it begins a connection of its own. That the
+// answers of the first one find their way is as sure as that of any of the host's.
+func (w *walk) carry() {
+	for _, c := range w.v.Carried {
+		host, err := netip.ParseAddr(c.Rule.HostIP)
+		to, err2 := netip.ParseAddr(c.Rule.ContainerIP)
+		proto := map[string]byte{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP}[c.Rule.Proto]
+		if err != nil || err2 != nil || proto != w.p.Proto || c.Rule.HostPort != w.p.DstPort || host.Is4() != w.p.Dst.Is4() ||
+			host != w.p.Dst && !host.IsUnspecified() {
+			continue
+		}
+		w.hop(w.v.Host.Name, "the supervisor of %s carries it on to %s", c.Container, netip.AddrPortFrom(to, c.Rule.ContainerPort))
+		w.p = wire.Packet{Dst: to, DstPort: c.Rule.ContainerPort, SrcPort: w.p.SrcPort, Proto: proto}
+		w.from, w.to = netip.AddrPort{}, netip.AddrPort{}
+		w.at = nil
+		w.send(w.v.Host)
+		return
 	}
 }
 

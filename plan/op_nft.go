@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 )
 
@@ -14,6 +15,8 @@ func newNftOp(kind string) Op {
 		return &NftPublish{}
 	case "nft-unpublish":
 		return &NftUnpublish{}
+	case "port-carry":
+		return &PortCarry{}
 	}
 	return nil
 }
@@ -78,6 +81,40 @@ func (*NftUnpublish) lanes() lanes { return hostLane }
 
 func (o *NftUnpublish) hostNames() []string { return []string{"nft table ip " + o.Table} }
 
+// PortCarry listens at those ports of the host that no rule of nftables can lead to the container ([PortRule.Carried]). Whoever runs the
+// plan keeps the sockets, and carries what comes to the container and back: with the first port's socket first.
+type PortCarry struct {
+	Ports []PortRule `json:"ports"`
+}
+
+func (*PortCarry) Kind() string { return "port-carry" }
+
+func (*PortCarry) Man() string { return "socket(2)" }
+
+func (o *PortCarry) String() string { return "carry " + ports(o.Ports) }
+
+func (*PortCarry) lanes() lanes { return hostLane }
+
+func (o *PortCarry) hostNames() []string {
+	var out []string
+	for _, p := range o.Ports {
+		out = append(out, "port "+ports([]PortRule{p}))
+	}
+	return out
+}
+
+// Carried reports whether a process has to carry what comes to the port. The kernel doesn't translate between IPv4 and IPv6; and an answer
+// for ::1 it takes from the loopback interface alone (rt6_need_strict in net/ipv6/route.c), or, where br_netfilter shows bridged packets to
+// nftables, from nowhere else at all (ip6_rcv_core in net/ipv6/ip6_input.c).
+func (r PortRule) Carried() bool {
+	host, err := netip.ParseAddr(r.HostIP)
+	if err != nil {
+		return false // every address of the container's version of IP
+	}
+	to, err := netip.ParseAddr(r.ContainerIP)
+	return err == nil && (host == netip.IPv6Loopback() || host.Is4() != to.Is4())
+}
+
 // PortRule forwards a port of the host to a port of a container.
 type PortRule struct {
 	Proto         string `json:"proto"`            // tcp, udp, sctp
@@ -94,7 +131,15 @@ func ports(rs []PortRule) string {
 		if ip == "" {
 			ip = "*"
 		}
-		out[i] = fmt.Sprintf("%s:%d/%s to %s:%d", ip, r.HostPort, r.Proto, r.ContainerIP, r.ContainerPort)
+		out[i] = fmt.Sprintf("%s:%d/%s to %s:%d", bracket(ip), r.HostPort, r.Proto, bracket(r.ContainerIP), r.ContainerPort)
 	}
 	return strings.Join(out, ", ")
+}
+
+// bracket writes an address before a port.
+func bracket(ip string) string {
+	if strings.Contains(ip, ":") {
+		return "[" + ip + "]"
+	}
+	return ip
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -65,8 +66,14 @@ func (s *supervisor) over(code int, tell func()) error {
 func (s *supervisor) becomeAgain() error {
 	// The lock and the ports go along; pipes and terminal end with this run, and are made anew for the next.
 	fds := []string{""}
-	keep := append([]int{lockFD}, s.ports...)
-	for _, fd := range s.ports {
+	ports := slices.Clone(s.ports)
+	for _, c := range s.carriers { // the last ones, as in the plan
+		// Nobody can connect until the next run, but the port is still ours.
+		unix.Shutdown(c.fd, unix.SHUT_RD)
+		ports = append(ports, c.fd)
+	}
+	keep := append([]int{lockFD}, ports...)
+	for _, fd := range ports {
 		fds = append(fds, strconv.Itoa(fd))
 	}
 	for _, fd := range keep {
@@ -107,6 +114,13 @@ func Again(dir, ports string) int {
 	if s.job.Plan, err = ReadPlan(dir); err != nil {
 		return s.stay(err)
 	}
+	if s.job.Network != nil { // the plan takes these again
+		first := max(0, len(s.ports)-len(carriedRules(s.job.Network.Ports)))
+		for _, fd := range s.ports[first:] {
+			unix.Close(fd)
+		}
+		s.ports = s.ports[:first]
+	}
 	// Nobody leads this start: a caller who watched the first run, or went through it step by step, has left with it.
 	s.job.Detached, s.job.Step, s.job.Trace = true, false, 0
 	// An overlay with the option volatile leaves a mark that forbids a second use; without it the directory is made anew as well.
@@ -116,6 +130,8 @@ func Again(dir, ports string) int {
 	}
 	s.becomeResident() // returns only if that fails
 	s.connect()
+	s.resolve()
+	s.carryPorts()
 	return s.serve()
 }
 

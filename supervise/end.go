@@ -160,5 +160,8 @@ func (s *supervisor) closePorts() {
 	for _, fd := range s.ports {
 		unix.Close(fd)
 	}
-	s.ports = nil
+	for _, c := range s.carriers {
+		c.close()
+	}
+	s.ports, s.carriers = nil, nil
 }

@@ -31,6 +31,7 @@ type resident struct {
 	interval, startPeriod, startInterval int
 	resolver                             [2]int // its sockets, UDP and TCP; -1: it has none
 	ports                                []int
+	carriers                             []carrier
 }
 
 // fields are the numbers of r in the order in which they are passed on.
@@ -51,7 +52,11 @@ func (r *resident) args() []string {
 	for _, fd := range r.ports {
 		numbers = append(numbers, strconv.Itoa(fd))
 	}
-	return []string{r.dir, strings.Join(numbers, ",")}
+	args := []string{r.dir, strings.Join(numbers, ",")}
+	if len(r.carriers) > 0 {
+		args = append(args, carriersArg(r.carriers))
+	}
+	return args
 }
 
 func parseResident(dir, numbers string) (*resident, error) {
@@ -89,7 +94,11 @@ func (r *resident) log() Log {
 
 // descriptors are those that execve must keep.
 func (r *resident) descriptors() []int {
-	return append([]int{lockFD, r.pidfd, r.console, r.stdin, r.stdout, r.stderr, r.resolver[0], r.resolver[1]}, r.ports...)
+	out := append([]int{lockFD, r.pidfd, r.console, r.stdin, r.stdout, r.stderr, r.resolver[0], r.resolver[1]}, r.ports...)
+	for _, c := range r.carriers {
+		out = append(out, c.fd)
+	}
+	return out
 }
 
 func (r *resident) cloexec(flag int) {
@@ -118,7 +127,7 @@ func (s *supervisor) becomeResident() {
 		}
 	}
 	r := s.resident()
-	if r.interval == 0 && r.resolver[0] <= 0 { // nothing to do but wait
+	if r.interval == 0 && r.resolver[0] <= 0 && len(r.carriers) == 0 { // nothing to do but wait
 		r.becomeIdle()
 	}
 	r.replace(stays)
@@ -127,7 +136,7 @@ func (s *supervisor) becomeResident() {
 // resident gathers what the next program needs to know.
 func (s *supervisor) resident() *resident {
 	r := &resident{
-		dir: s.job.Dir, pid: s.proc.PID, pidfd: s.proc.Pidfd, ports: s.ports,
+		dir: s.job.Dir, pid: s.proc.PID, pidfd: s.proc.Pidfd, ports: s.ports, carriers: s.carriers,
 		console: number(s.console), stdin: number(s.pipes.stdin), stdout: number(s.pipes.stdout), stderr: number(s.pipes.stderr),
 		logMaxSize: int(s.job.Log.MaxSize), logMaxFiles: s.job.Log.MaxFiles,
 		resolver:  s.resolver,
@@ -165,8 +174,9 @@ func number(f *os.File) int {
 	return int(f.Fd())
 }
 
-// Resident goes on where becomeResident left off, in the form Awake if it came from Idle.
-func Resident(form, dir, numbers string) int {
+// Resident goes on where becomeResident left off, in the form Awake if it came from Idle. carried, if there is one, is an argument that
+// says which ports are to be carried.
+func Resident(form, dir, numbers string, carried ...string) int {
 	runtime.LockOSThread()
 	if form != stays {
 		unix.Close(idleFD)
@@ -174,6 +184,11 @@ func Resident(form, dir, numbers string) int {
 	r, err := parseResident(dir, numbers)
 	if err != nil {
 		return 125 // the container dies with us, and the next command repairs
+	}
+	for _, text := range carried {
+		if r.carriers, err = parseCarriers(text); err != nil {
+			return 125
+		}
 	}
 	r.cloexec(unix.FD_CLOEXEC)
 	file := func(fd int, name string) *os.File {
@@ -199,10 +214,11 @@ func Resident(form, dir, numbers string) int {
 	if form == Awake {
 		ws = s.awake()
 	} else {
-		// A supervisor with a health check or a resolver has work of its own and is a Go program for good.
+		// A supervisor with a health check, a resolver or ports to carry has work of its own and is a Go program for good.
 		s.connect()
-		s.resolver = r.resolver
+		s.resolver, s.carriers = r.resolver, r.carriers
 		s.resolve()
+		s.carryPorts()
 		go settle()
 		if r.interval > 0 {
 			ms := func(n int) time.Duration { return time.Duration(n) * time.Millisecond }

@@ -120,6 +120,7 @@ type supervisor struct {
 	streams   sync.WaitGroup // copies of output
 	carried   carried
 	ports     []int
+	carriers  []carrier     // of the ports that the kernel can't lead to the container
 	resolver  [2]int        // the sockets of the container's resolver; -1: it has none
 	watch     *fork.Watcher // nil: nothing is traced
 	noted     []plan.Span   // what hasn't been told yet
@@ -173,6 +174,7 @@ func (s *supervisor) main() int {
 	}
 	s.connect()
 	s.resolve()
+	s.carryPorts()
 	return s.serve()
 }
 
@@ -296,6 +298,9 @@ func (s *supervisor) start() error {
 	event.Write(s.job.state(), append(s.job.volumeEvents(event.Mount), event.New(event.Container, event.Start, s.job.Actor))...)
 	s.pipes = p
 	s.resolver = resolver(s.proc.FDs)
+	if s.job.Network != nil {
+		s.carriers = carriers(s.proc.FDs, s.job.Network.Ports)
+	}
 	if s.job.Terminal {
 		s.console = os.NewFile(uintptr(s.proc.FDs["console"]), "console")
 	}
@@ -305,13 +310,17 @@ func (s *supervisor) start() error {
 func logPath(job *Job) string { return filepath.Join(job.Dir, LogFile) }
 
 func reservations(rules []plan.PortRule) []container.Port {
-	ports := make([]container.Port, len(rules))
-	for i, r := range rules {
-		ports[i] = container.Port{HostPort: r.HostPort, ContainerPort: r.ContainerPort, Proto: r.Proto}
-		ports[i].HostIP, _ = netip.ParseAddr(r.HostIP)
-		if to, err := netip.ParseAddr(r.ContainerIP); err == nil && to.Is6() && r.HostIP == "" {
-			ports[i].HostIP = netip.IPv6Unspecified() // the entry for all addresses of IPv4 is another one
+	ports := make([]container.Port, 0, len(rules))
+	for _, r := range rules {
+		if r.Carried() { // by a socket of its own
+			continue
 		}
+		p := container.Port{HostPort: r.HostPort, ContainerPort: r.ContainerPort, Proto: r.Proto}
+		p.HostIP, _ = netip.ParseAddr(r.HostIP)
+		if to, err := netip.ParseAddr(r.ContainerIP); err == nil && to.Is6() && r.HostIP == "" {
+			p.HostIP = netip.IPv6Unspecified() // the entry for all addresses of IPv4 is another one
+		}
+		ports = append(ports, p)
 	}
 	return ports
 }

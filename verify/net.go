@@ -408,6 +408,19 @@ func (v *view) published(o *plan.NftPublish) Finding {
 	return holds(where, fmt.Sprintf("%d ports", len(o.Ports)))
 }
 
+// carried looks whether somebody listens at ports that are carried: by whom is seen by nobody but the kernel.
+func (v *view) carried(o *plan.PortCarry) Finding {
+	const where = "sockets of the host (/proc/net)"
+	sockets := wire.Sockets()
+	for _, p := range o.Ports {
+		host, _ := netip.ParseAddr(p.HostIP)
+		if !slices.Contains(sockets, wire.Socket{Proto: p.Proto, Addr: netip.AddrPortFrom(host, p.HostPort)}) {
+			return differs(where, o.String(), "nobody listens at "+portWords(p), byHost())
+		}
+	}
+	return holds(where, fmt.Sprintf("somebody listens at %d ports", len(o.Ports)))
+}
+
 // named looks whether others find the container by all of its names.
 func (v *view) named(o *plan.NameAdd) Finding {
 	want := strings.Join(o.Addresses, ",")

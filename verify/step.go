@@ -248,6 +248,8 @@ func (v *view) step(i int) (Finding, bool) {
 		return v.named(o), true
 	case *plan.NameRemove:
 		return v.forgotten(o), true
+	case *plan.PortCarry:
+		return v.carried(o), true
 	case *plan.NameListen:
 		return unseen("its supervisor answers there, by sockets that nobody else sees"), true
 	}

@@ -28,6 +28,8 @@ type Executor struct {
 
 	// Resolver are the sockets of a NameListen, UDP and TCP; they belong to the caller. Empty: there was none.
 	Resolver []int
+	// Carried are the sockets of a PortCarry, in the order of its ports; they belong to the caller, too.
+	Carried []int
 }
 
 // Open returns an Executor. childNetns gives a descriptor of the child's network namespace, which it uses and doesn't close;
@@ -44,7 +46,7 @@ func (w *Executor) Close() {
 }
 
 // Do makes one step: LinkBridge, LinkVeth, LinkMacvlan, LinkMove, LinkDelete, LinkAddress, RouteDefault, NftBridge, NftPublish,
-// NftUnpublish, NameListen, NftWall, NftUnwall or FirewallAccept. The
+// NftUnpublish, PortCarry, NameListen, NftWall, NftUnwall or FirewallAccept. The
 // error has the kernel's explanation, and its errno is found by errors.Is and errors.As; what was asked is not repeated in it,
 // because the step that failed says so.
 func (w *Executor) Do(op plan.Op) error {
@@ -135,18 +137,17 @@ func (w *Executor) Do(op plan.Op) error {
 		return c.publish(op)
 	case *plan.NameListen:
 		return w.listen(op)
-	case *plan.NftGuard:
+	case *plan.PortCarry:
+		return w.carry(op)
+	case *plan.NftGuard, *plan.NftUnguard:
 		c, err := w.nftConn()
 		if err != nil {
 			return err
 		}
-		return c.guard(op)
-	case *plan.NftUnguard:
-		c, err := w.nftConn()
-		if err != nil {
-			return err
+		if off, ok := op.(*plan.NftUnguard); ok {
+			return c.unguard(off)
 		}
-		return c.unguard(op)
+		return c.guard(op.(*plan.NftGuard))
 	case *plan.FirewallAccept:
 		return w.accept(op)
 	case *plan.NftWall, *plan.NftUnwall:

@@ -27,6 +27,9 @@ func run(args []string) int {
 	case len(args) == 3 && (args[0] == "resident" || args[0] == supervise.Idle || args[0] == supervise.Awake):
 		hide()
 		return supervise.Resident(args[0], args[1], args[2])
+	case len(args) == 4 && args[0] == "resident": // with ports to carry
+		hide()
+		return supervise.Resident(args[0], args[1], args[2], args[3])
 	case len(args) == 3 && args[0] == "again":
 		hide()
 		return supervise.Again(args[1], args[2])

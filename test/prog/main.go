@@ -26,7 +26,7 @@ var programs = map[string]func(args []string) error{
 	"ttysize": ttySize, "traceme": traceMe, "spin": spin, "mounttry": mountTry, "kill1": killInit, "devopen": devOpen, "sleep": sleep,
 	"grab": grab, "keys": keys, "spoil": spoil, "watch": watch, "swap": swap, "turn": turn, "calls": calls, "newns": newns,
 	"cgescape": cgescape, "fdbomb": fdbomb, "nest": nest, "diskbomb": diskbomb, "criu": criu,
-	"lookups": lookups, "resctrl": resctrl, "withresctrl": withResctrl, "service": service,
+	"lookups": lookups, "resctrl": resctrl, "withresctrl": withResctrl, "service": service, "mirror": mirror, "flood": flood,
 }
 
 func main() {
