@@ -267,6 +267,13 @@ func (c *carrier) datagrams(f *os.File) {
 	}
 	var mu sync.Mutex
 	clients := map[string]*os.File{}
+	defer func() { // the port is given back
+		mu.Lock()
+		defer mu.Unlock()
+		for _, server := range clients {
+			server.Close() // which ends who reads from it
+		}
+	}()
 	buf, oob := new(carryBuffer), make([]byte, 128)
 	for {
 		var n, on int

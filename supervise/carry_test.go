@@ -62,8 +62,19 @@ func hostsEnd(t *testing.T, kind int) (fd int, at string) {
 	return fd, fmt.Sprintf("127.0.0.1:%d", sa.(*unix.SockaddrInet4).Port)
 }
 
+// sameFDs waits until what was opened is closed: the other tests count descriptors, too.
+func sameFDs(t *testing.T, before int) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); openFDs(t) > before; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d descriptors are open, were %d", openFDs(t), before)
+		}
+	}
+}
+
 // TestCarryStreams carries many connections at once, each way as much as it likes, and passes on the end of each half.
 func TestCarryStreams(t *testing.T) {
+	defer sameFDs(t, openFDs(t))
 	server, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -132,6 +143,7 @@ func TestCarryStreams(t *testing.T) {
 
 // TestCarryDatagrams keeps two clients apart.
 func TestCarryDatagrams(t *testing.T) {
+	defer sameFDs(t, openFDs(t))
 	server, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
