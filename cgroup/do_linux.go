@@ -257,7 +257,11 @@ func Write(op *plan.CgroupWrite) error {
 func writeFile(file, value string) error {
 	fd, err := open(file, unix.O_WRONLY)
 	if err == nil {
-		_, err = unix.Write(fd, []byte(value))
+		// A v1 memory limit that has to be reclaimed for gives up for any signal (mem_cgroup_resize_max in mm/memcontrol-v1.c), and Go's
+		// runtime sends some to its own threads.
+		for err = unix.EINTR; err == unix.EINTR; {
+			_, err = unix.Write(fd, []byte(value))
+		}
 		unix.Close(fd)
 	}
 	if err != nil {

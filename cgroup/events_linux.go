@@ -455,6 +455,12 @@ func WatchOOM(paths map[string]string) (*OOMWatch, error) {
 func (w *OOMWatch) Next() (bool, error) {
 	for stopped := false; ; {
 		if w.v2 != "" { // before waiting: something may have happened since the last look
+			// In this order: a kill is counted before the process is gone, so one that emptied the cgroup is seen. The other way
+			// round the last process could be killed between the two looks, and nobody would hear of it.
+			empty, err := isEmpty(w.v2)
+			if err != nil {
+				return false, err
+			}
 			n, _, err := OOMKills(w.paths)
 			if err != nil && !isGone(err) {
 				return false, err
@@ -463,8 +469,8 @@ func (w *OOMWatch) Next() (bool, error) {
 				w.seen = n
 				return true, nil
 			}
-			if empty, err := isEmpty(w.v2); empty || err != nil {
-				return false, err
+			if empty {
+				return false, nil
 			}
 		}
 		if stopped {
@@ -529,12 +535,21 @@ func Signal(paths map[string]string, sig unix.Signal) error {
 			unix.Close(fd)
 			continue
 		}
-		err = errors.Join(err, ignoreGone(unix.Kill(pid, sig)))
+		err = errors.Join(err, kill(pid, sig))
 	}
 	if frozen && !before {
 		err = errors.Join(err, Thaw(paths))
 	}
 	return err
+}
+
+// kill sends a signal to a process of a frozen cgroup, whose number can't become another's. A process in a PID namespace out of our sight
+// is listed as 0, which is all of the caller's own process group to kill(2).
+func kill(pid int, sig unix.Signal) error {
+	if pid == 0 {
+		return fmt.Errorf("signal %d: a process of the cgroup is in another PID namespace and out of reach: %w", sig, unix.EPERM)
+	}
+	return ignoreGone(unix.Kill(pid, sig))
 }
 
 func ignoreGone(err error) error {

@@ -1,10 +1,13 @@
 package cgroup
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"glassbox/plan"
 )
@@ -119,5 +122,58 @@ func TestWatchOOMStop(t *testing.T) {
 	}
 	if _, err := WatchOOM(map[string]string{"": t.TempDir()}); err == nil {
 		t.Error("a cgroup without memory controller can be watched")
+	}
+}
+
+// A kill that happens between two looks, and leaves nobody in the cgroup, is told before the end is.
+func TestWatchOOMLast(t *testing.T) {
+	dir := t.TempDir()
+	write := func(kills string) {
+		if err := os.WriteFile(filepath.Join(dir, "memory.events"), []byte("oom_kill "+kills+"\n"), 0o600); err != nil {
+			t.Error(err)
+		}
+	}
+	write("0")
+	events := filepath.Join(dir, "cgroup.events") // who reads it waits until the test has written
+	if err := unix.Mkfifo(events, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		for range 2 {
+			f, err := os.OpenFile(events, os.O_WRONLY, 0)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			write("1")
+			f.WriteString("populated 0\n")
+			f.Close()
+			for unix.Access(filepath.Join(dir, "next"), unix.F_OK) != nil { // one answer for each look
+				time.Sleep(time.Millisecond)
+			}
+			os.Remove(filepath.Join(dir, "next"))
+		}
+	}()
+	w := &OOMWatch{paths: map[string]string{"": dir}, v2: dir, events: -1, source: -1, stop: -1}
+	for _, want := range []bool{true, false} {
+		if got, err := w.Next(); got != want || err != nil {
+			t.Errorf("got %v, %v, want %v", got, err, want)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "next"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A process that can't be seen from here is listed as 0, by which kill(2) means all of the caller's own group.
+func TestSignalOutOfSight(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{"cgroup.events": "populated 1\nfrozen 1\n", "cgroup.procs": "0\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := Signal(map[string]string{"": dir}, 0); !errors.Is(err, unix.EPERM) { // 0 does no harm to whom it reaches
+		t.Errorf("got %v, want EPERM", err)
 	}
 }

@@ -156,7 +156,7 @@ func Kill(paths map[string]string) error {
 		}
 		if frozen {
 			for _, pid := range pids {
-				unix.Kill(pid, unix.SIGKILL) // frozen: the number can't belong to another process
+				kill(pid, unix.SIGKILL) // who can't be reached is still there in the next round, and at the end of patience
 			}
 		} else {
 			killListed(dir, pids)

@@ -140,7 +140,6 @@ type execution struct {
 	adopted    bool         // the child is the second one
 	processors *unix.CPUSet // those of the thread, if a step changed them
 	received   map[string]int
-	prog       *program
 	watch      *stopwatch // nil: times are not asked for
 	pause      *pause     // nil: the child doesn't wait before each step
 	arrived    bool       // it waits
@@ -179,7 +178,6 @@ func (x *execution) closeAll(proc *Process) {
 			unix.Close(fd)
 		}
 	}
-	runtime.KeepAlive(x.prog)
 }
 
 func (x *execution) run() (*Process, error) {
@@ -538,19 +536,20 @@ func (x *execution) clone(o *plan.Clone) error {
 		}
 		x.pause = &pause{child: pair[1], parent: pair[0], exec: x.opts.Before == nil}
 	}
-	if x.prog, err = lower(x.plan, x.fds, x.childSock, x.opts.Inject-1, x.pause); err != nil {
+	prog, err := lower(x.plan, x.fds, x.childSock, x.opts.Inject-1, x.pause)
+	if err != nil {
 		return err
 	}
-	x.prog.other = uintptr(x.sock)
+	prog.other = uintptr(x.sock)
 	if x.watch != nil {
-		x.prog.times, x.watch.clone = x.watch.shared, ticks()
+		prog.times, x.watch.clone = x.watch.shared, ticks()
 	}
 	var pid uintptr
 	do := func() error {
 		syscall.ForkLock.Lock()
 		defer syscall.ForkLock.Unlock()
 		var errno syscall.Errno
-		if pid, errno = clone(&args, x.prog); errno != 0 {
+		if pid, errno = clone(&args, prog); errno != 0 {
 			return errno
 		}
 		return nil
@@ -568,7 +567,7 @@ func (x *execution) clone(o *plan.Clone) error {
 		})
 		x.tainted = x.tainted || lost != nil
 	}
-	runtime.KeepAlive(x.prog)
+	runtime.KeepAlive(prog)
 	if err != nil {
 		return err
 	}

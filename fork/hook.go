@@ -51,7 +51,7 @@ func RunHook(o *plan.Hook, state []byte) error {
 	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return fmt.Errorf("close_range: %w", err)
 	}
-	var output bytes.Buffer
+	output := beginning{room: 4000}
 	cmd := exec.CommandContext(ctx, o.Path)
 	if len(o.Args) > 0 {
 		cmd.Args = o.Args
@@ -79,9 +79,21 @@ func RunHook(o *plan.Hook, state []byte) error {
 	case ctx.Err() != nil:
 		return HookTimeout(o)
 	case err != nil:
-		return HookError(err, output.Bytes())
+		return HookError(err, output.text)
 	}
 	return nil
+}
+
+// beginning keeps the first bytes that are written to it and takes all: what a hook writes has no end that anybody promises, it runs in
+// the supervisor's memory, and one that can't write any more would be killed by SIGPIPE.
+type beginning struct {
+	text []byte
+	room int
+}
+
+func (b *beginning) Write(p []byte) (int, error) {
+	b.text = append(b.text, p[:min(len(p), b.room-len(b.text))]...)
+	return len(p), nil
 }
 
 // RunHookInside is RunHook for a hook that belongs into the namespaces of a process. It can't enter a user or time namespace, which no

@@ -23,13 +23,10 @@ func openTree(o *plan.OpenTree, users int) (int, error) {
 	if o.Recursive {
 		flags |= unix.AT_RECURSIVE
 	}
-	if o.Mounts != "" {
-		return openOthers(o, flags)
-	}
 	if o.Beneath != "" {
 		return openBeneath(o, flags, users)
 	}
-	if o.NoLinks {
+	if o.NoLinks || o.Mounts != "" { // in the mount namespace of another container it decides what names stand for
 		return openStraight(o, flags, users)
 	}
 	fd, err := unix.OpenTree(unix.AT_FDCWD, o.Path, flags)
@@ -140,28 +137,6 @@ func finishTree(o *plan.OpenTree, fd, users int) (int, error) {
 			}
 			return -1, err
 		}
-	}
-	return fd, nil
-}
-
-// openOthers clones a mount of the mount namespace that the thread is in, where others decide what names stand for.
-func openOthers(o *plan.OpenTree, flags uint) (int, error) {
-	at, err := unix.Openat2(unix.AT_FDCWD, o.Path, &unix.OpenHow{
-		Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
-	})
-	if err != nil {
-		return -1, &os.PathError{Op: "open", Path: o.Path, Err: err}
-	}
-	defer unix.Close(at)
-	fd, err := unix.OpenTree(at, "", flags|unix.AT_EMPTY_PATH)
-	if err == nil && o.Readonly {
-		err = unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
-	}
-	if err != nil {
-		if fd >= 0 {
-			unix.Close(fd)
-		}
-		return -1, &os.PathError{Op: "open_tree", Path: o.Path, Err: err}
 	}
 	return fd, nil
 }

@@ -25,7 +25,8 @@ const (
 var errPatience = errors.New("it doesn't answer: a file system of the container may hold it up")
 
 // patiently does something that the container might hold up for ever. What hangs is left behind.
-func patiently[T any](v *view, do func() (T, error)) (T, error) {
+// It is given to late, should it come to an end after all.
+func patiently[T any](v *view, do func() (T, error), late func(T)) (T, error) {
 	type result struct {
 		value T
 		err   error
@@ -46,6 +47,11 @@ func patiently[T any](v *view, do func() (T, error)) (T, error) {
 		return r.value, r.err
 	case <-timer.C:
 		v.kept = true
+		go func() {
+			if r := <-done; r.err == nil && late != nil {
+				late(r.value)
+			}
+		}()
 		var none T
 		return none, errPatience
 	}
@@ -68,7 +74,7 @@ func (v *view) open(name string, flags uint64) (int, error) {
 			fd, err = unix.Openat2(root, rel, &how)
 		}
 		return fd, err
-	})
+	}, func(fd int) { unix.Close(fd) })
 	if err != nil {
 		return -1, err
 	}
@@ -86,7 +92,7 @@ func (v *view) resolve(name string) string {
 	if err != nil || !strings.HasPrefix(to, "/") {
 		return name
 	}
-	return strings.TrimSuffix(to, "//deleted")
+	return to
 }
 
 // at looks at a file of the container, without following a link in its last name.
@@ -178,7 +184,7 @@ func (v *view) symlink(o *plan.Symlink) Finding {
 	}
 	defer unix.Close(fd)
 	buf := make([]byte, unix.PathMax)
-	n, err := patiently(v, func() (int, error) { return unix.Readlinkat(fd, name, buf) })
+	n, err := patiently(v, func() (int, error) { return unix.Readlinkat(fd, name, buf) }, nil)
 	switch {
 	case errors.Is(err, errPatience):
 		return failed(where, err)

@@ -205,7 +205,7 @@ func (v *view) read(name string) (string, error) {
 		defer f.Close()
 		data, err := io.ReadAll(io.LimitReader(f, 64<<20))
 		return string(data), err
-	})
+	}, nil)
 }
 
 func (v *view) link(name string) (string, error) {
