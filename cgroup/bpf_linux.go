@@ -73,6 +73,7 @@ func AttachDevices(op *plan.DeviceFilter) error {
 	}
 	defer unix.Close(dir)
 
+	// As many as the kernel lets a cgroup have (BPF_CGROUP_MAX_PROGS).
 	before := make([]uint32, 64)
 	query := progQuery{target: uint32(dir), attachType: unix.BPF_CGROUP_DEVICE, ids: unsafe.Pointer(&before[0]), count: uint32(len(before))}
 	if _, err := bpf(unix.BPF_PROG_QUERY, &query); err != nil {
@@ -86,6 +87,8 @@ func AttachDevices(op *plan.DeviceFilter) error {
 		insns: unsafe.Pointer(&program[0]), license: unsafe.Pointer(&license[0]),
 	}
 	prog, err := bpf(unix.BPF_PROG_LOAD, &load)
+	// Once more with a log, which the verifier writes only if it is asked for, and slows down what goes well. Who may not load any learns
+	// nothing from it.
 	if err != nil && err != unix.EPERM {
 		load.logLevel, load.logSize, load.logBuf = 1, uint32(len(log)), unsafe.Pointer(&log[0])
 		if prog, err = bpf(unix.BPF_PROG_LOAD, &load); err != nil {
@@ -98,6 +101,7 @@ func AttachDevices(op *plan.DeviceFilter) error {
 	}
 	defer unix.Close(prog)
 
+	// BPF_F_ALLOW_MULTI: beside those of systemd, say, and those of cgroups below; without it the kernel would refuse one of the two (EPERM).
 	attach := progAttach{target: uint32(dir), prog: uint32(prog), attachType: unix.BPF_CGROUP_DEVICE, flags: unix.BPF_F_ALLOW_MULTI}
 	if _, err := bpf(unix.BPF_PROG_ATTACH, &attach); err != nil {
 		return fail("attach", err)

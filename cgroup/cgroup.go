@@ -126,6 +126,7 @@ func Steps(f host.Cgroup, p string, r *specs.LinuxResources, origin func(pointer
 	var enable []plan.Step
 	if v2, ok := unified(f); ok {
 		enable = enableSteps(f, v2, below(v2.Mount, s.Paths[""]), w.usedV2, origin)
+		// Only where a controller has to be enabled at the mount's root: in a container of another engine its own processes are there.
 		if v2.Crowded && slices.ContainsFunc(enable, func(s plan.Step) bool { return path.Dir(s.Op.(*plan.CgroupWrite).File) == v2.Mount }) {
 			add(&plan.CgroupEvacuate{From: v2.Mount, To: path.Join(v2.Mount, "init")}, "/linux/cgroupsPath",
 				"A v2 cgroup that has processes of its own can't give controllers to its children.")
@@ -223,7 +224,9 @@ func enableSteps(f host.Cgroup, v2 host.Hierarchy, p string, used []string, orig
 	}
 	slices.Sort(want)
 	var steps []plan.Step
+	// Not of the container's cgroup itself: it has processes, and may give its controllers on itself if it needs to.
 	for dir := path.Dir(p); ; dir = path.Dir(dir) {
+		// What is enabled was asked of the mount's root alone. Of the others Write asks before it writes.
 		enabled := dir == "/" && !slices.ContainsFunc(want, func(c string) bool { return !slices.Contains(v2.Enabled, c) })
 		if !enabled {
 			steps = append(steps, plan.Step{

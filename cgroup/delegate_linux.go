@@ -28,6 +28,7 @@ type Delegation struct {
 // move from the common ancestor of where a process is and where it goes (cgroups(7), "delegation containment").
 func Delegated(f host.Cgroup) (Delegation, bool) {
 	h, ok := unified(f)
+	// Delegation to who isn't root is safe on v2 alone (systemd.resource-control(5), Delegate=).
 	if !ok || f.Mode != host.CgroupV2 || h.Own == "" {
 		return Delegation{}, false
 	}

@@ -25,6 +25,7 @@ func Create(op *plan.CgroupCreate) error { return CreateBelow(op, func(string) {
 // CreateBelow is Create, and tells each parent that was missing, the highest first, see [RemoveEmpty].
 func CreateBelow(op *plan.CgroupCreate, made func(dir string)) error {
 	if err := makeGroup(op.Path, 20, made); errors.Is(err, unix.EEXIST) {
+		// Something that isn't a cgroup has no such file.
 		pids, err := readPids(op.Path)
 		if err != nil {
 			return fmt.Errorf("create cgroup %s: something else has its name: %w", op.Path, err)
@@ -71,6 +72,7 @@ func createHint(err error) string {
 func makeGroup(dir string, tries int, made func(dir string)) error {
 	for {
 		err := unix.Mkdir(dir, 0o755)
+		// The tries bound a race with somebody who removes the parents as fast as they are made.
 		if err != unix.ENOENT || tries == 0 {
 			return err
 		}
@@ -141,6 +143,7 @@ func Remove(op *plan.CgroupRemove) error {
 		}
 		// Of a process that has just taken its SIGKILL there is a moment in which nothing shows that, so one look is not enough.
 		const looks = 4
+		// Not at once: to ask costs several files of each process, and mostly the killed are gone within the first pauses.
 		if wait > 500*time.Microsecond && errors.Is(err, unix.EBUSY) && staying(op.Path) {
 			alive++
 		}
@@ -174,6 +177,7 @@ func RemoveEmpty(dirs []string) error {
 
 // removeTree removes a cgroup, and the ones below it only if there are any.
 func removeTree(dir string) error {
+	// Mostly there is none below, and one call does; a listing would be three.
 	err := unix.Rmdir(dir)
 	if err == nil || err == unix.ENOENT {
 		return nil
@@ -239,6 +243,7 @@ func Write(op *plan.CgroupWrite) error {
 	if len(want) == 0 {
 		return nil
 	}
+	// All with one write(2): each goes through all cgroups below (cgroup_apply_control in kernel/cgroup/cgroup.c).
 	if writeFile(op.File, strings.Join(want, " ")) == nil {
 		return nil
 	}
@@ -308,6 +313,7 @@ func Evacuate(op *plan.CgroupEvacuate) error {
 			return err
 		}
 		for _, pid := range pids {
+			// As in a container whose cgroup somebody else has joined from the host (cgroup.procs shows 0 for it).
 			if pid == 0 {
 				return fmt.Errorf("move the processes of %s: one of them is in another PID namespace and out of reach: %w", op.From, unix.EBUSY)
 			}
@@ -325,6 +331,7 @@ func Attach(op *plan.CgroupAttach, pid int) error {
 	if err != nil {
 		return err
 	}
+	// Mostly it is: systemd or CLONE_INTO_CGROUP has put it there, and whoever may not move it needn't then.
 	if slices.Contains(pids, pid) {
 		return nil
 	}

@@ -141,6 +141,7 @@ func ReadEvents(paths map[string]string) (*Events, error) {
 	if err != nil {
 		return nil, err
 	}
+	// All other files that are missing are taken for a kernel without them, so this one tells whether there is a cgroup.
 	if _, err := readFile(dir, "cgroup.procs"); isGone(err) {
 		return nil, err
 	}
@@ -291,6 +292,7 @@ func (r *reader) memoryEvents() MemoryEvents {
 	e.PSI = parsePSI(r.text(dir, "memory.pressure"))
 	e.Usage = MemoryEntry{Limit: r.limit(dir, "memory.max"), Usage: r.number(dir, "memory.current"), Max: r.number(dir, "memory.peak")}
 	if exists(dir + "/memory.swap.current") {
+		// v2 counts swap alone, and callers of events expect v1's sum.
 		e.Swap = MemoryEntry{Limit: r.limit(dir, "memory.swap.max"), Usage: r.number(dir, "memory.swap.current") + e.Usage.Usage}
 		if sum := e.Swap.Limit + e.Usage.Limit; e.Swap.Limit != Unlimited && sum >= e.Usage.Limit {
 			e.Swap.Limit = sum
@@ -421,6 +423,7 @@ func WatchOOM(paths map[string]string) (*OOMWatch, error) {
 		if w.events, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 			return fail(err)
 		}
+		// Open for as long as it is watched (Documentation/admin-guide/cgroup-v1/memory.rst, 10: OOM Control).
 		if w.source, err = open(dir+"/memory.oom_control", unix.O_RDONLY); err != nil {
 			return fail(&os.PathError{Op: "open", Path: dir + "/memory.oom_control", Err: err})
 		}
@@ -443,6 +446,7 @@ func WatchOOM(paths map[string]string) (*OOMWatch, error) {
 			return fail(&os.PathError{Op: "inotify_add_watch", Path: dir + "/" + file, Err: err})
 		}
 	}
+	// After the watch is set: a kill in between is either counted here or wakes Next.
 	w.seen, _, err = OOMKills(paths)
 	if err != nil {
 		return fail(err)

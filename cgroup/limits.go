@@ -55,6 +55,7 @@ func (w *writer) find(controller, pointer string) *place {
 		}
 	}
 	name := controller
+	// The OCI configuration and v1 have the old name.
 	if name == "blkio" {
 		name = "io"
 	}
@@ -177,6 +178,7 @@ func (w *writer) memory(m *specs.LinuxMemory) {
 	// Docker and containerd have -1, as an unsigned number, for "not set".
 	if m.Swappiness != nil && *m.Swappiness != math.MaxUint64 && *m.Swappiness > 100 {
 		w.fail(at+"swappiness", "%d isn't between 0 and 100", *m.Swappiness)
+		// The rest is still looked at, so that all that can't be done is told at once.
 		m = &specs.LinuxMemory{DisableOOMKiller: m.DisableOOMKiller, UseHierarchy: m.UseHierarchy}
 	}
 	v1only(m.Swappiness != nil && *m.Swappiness != math.MaxUint64, "swappiness", "memory.swappiness", value(m.Swappiness),
@@ -260,6 +262,7 @@ func (p *place) swapOK(limit, memsw int64) bool {
 		p.w.fail(at+"swap", "%d isn't a number of bytes (-1 is unlimited)", memsw)
 	case memsw <= 0:
 		return true
+	// On v1 the kernel refuses a sum below the limit of memory, which is none (EINVAL); on v2 there is nothing to subtract.
 	case limit == -1, limit == 0 && p.w.old == nil:
 		p.w.fail(at+"swap", "a limit of memory and swap needs a limit of memory")
 	case memsw < limit:

@@ -126,6 +126,7 @@ func (w *writer) hugetlb(limits []specs.LinuxHugepageLimit) {
 			suffix = "max"
 		}
 		p.write("hugetlb."+l.Pagesize+"."+suffix, l.Limit, pointer, "Huge pages that may be in use, in bytes.")
+		// Both: mmap(2) tells a program of a limit of reservations (Linux 5.7), while that of usage kills it at an access (SIGBUS).
 		p.write("hugetlb."+l.Pagesize+".rsvd."+suffix, l.Limit, pointer,
 			"Huge pages that may be reserved, in bytes: mmap fails instead of a later access.")
 	}

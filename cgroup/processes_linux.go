@@ -107,6 +107,7 @@ func ending(status string) bool {
 			}
 		}
 	}
+	// What has been reaped since it was listed may read as nothing.
 	return status == ""
 }
 

@@ -106,6 +106,7 @@ func ScopeSteps(f host.Cgroup, m systemd.Facts, scope Scope, extra []plan.System
 			ours = append(ours, h)
 		}
 	}
+	// Only of what is ours: into systemd's the child is put, so it is neither born there nor joins by itself.
 	s.open(host.Cgroup{Mode: f.Mode, Hierarchies: ours}, origin)
 
 	add(&s.After, op, at, "Systemd makes the container's cgroup, and shows it as a unit. The child waits in front of its first step "+
@@ -180,6 +181,7 @@ func (w *writer) properties(r *specs.LinuxResources, version int) []plan.Systemd
 	if r == nil {
 		return nil
 	}
+	// An unknown property makes systemd refuse the whole unit, so older ones aren't told.
 	since := func(v int) bool { return version == 0 || version >= v }
 	number := func(name string, v uint64) {
 		ps = append(ps, plan.SystemdProperty{Name: name, Type: "t", Value: []string{strconv.FormatUint(v, 10)}})
@@ -270,6 +272,7 @@ func (w *writer) properties(r *specs.LinuxResources, version int) []plan.Systemd
 		}
 		switch name := names[file]; {
 		case name != "" && err == nil:
+			// systemd refuses a TasksMax of 0, and a CPUWeight of 0 means cpu.idle to it.
 			number(name, max(n, map[bool]uint64{true: 1}[name == "TasksMax" || name == "CPUWeight"]))
 		case file == "cpu.idle" && v == "1" && since(252):
 			number("CPUWeight", 0)

@@ -174,6 +174,7 @@ func (r *reader) memory() MemoryStats {
 		Kernel: r.number(dir, "memory.kmem.usage_in_bytes"), Swap: stat["total_swap"], SwapLimit: r.limit(dir, "memory.memsw.limit_in_bytes"),
 		Failures: r.number(dir, "memory.failcnt") + r.number(dir, "memory.memsw.failcnt"), Counters: stat,
 	}
+	// v1 limits memory and swap together.
 	if m.SwapLimit != Unlimited {
 		m.SwapLimit -= min(m.SwapLimit, m.Limit)
 	}
@@ -339,6 +340,7 @@ func Update(f host.Cgroup, paths map[string]string, r *specs.LinuxResources) ([]
 		return nil, errors.Join(w.errs...)
 	}
 	v2, _ := unified(f)
+	// A limit that the container had none of so far may need a controller that nothing has enabled on the way to it.
 	if p, ok := strings.CutPrefix(paths[""], v2.Mount+"/"); ok && len(w.usedV2) > 0 {
 		return append(enableSteps(f, v2, "/"+p, w.usedV2, w.origin), w.steps...), nil
 	}

@@ -14,12 +14,14 @@ import (
 // paths, own what [Kill] takes, and steps make it.
 func Sub(f host.Cgroup, paths map[string]string, name string, origin string) (all, own map[string]string, steps []plan.Step) {
 	container, err := tree(paths)
+	// A container without cgroups: what joins it has none either.
 	if err != nil {
 		return paths, nil, nil
 	}
 	dir := path.Join(container, name)
 	all, own = maps.Clone(paths), map[string]string{}
 	for controller, other := range paths {
+		// On v1 several controllers may be mounted together, and on v2 all are: they are one directory.
 		if other == container {
 			all[controller], own[controller] = dir, dir
 		}

@@ -45,6 +45,7 @@ func (l *lowering) reg() uint8 {
 		return r
 	}
 	if l.next == 255 {
+		// Told by lower when the step is done, so that not each caller has an error to hand on.
 		l.full = true
 		return l.next
 	}
@@ -54,6 +55,7 @@ func (l *lowering) reg() uint8 {
 
 // fresh returns a register that holds 0.
 func (l *lowering) fresh() uint8 {
+	// A register that was used before holds its last result; only one that never was is 0.
 	free := l.free
 	l.free = nil
 	r := l.reg()
@@ -90,6 +92,7 @@ func (l *lowering) str(s string) uintptr {
 
 func (l *lowering) bytes(b []byte) uintptr {
 	if len(b) == 0 {
+		// So that there is an address: setgroups(2) with no groups doesn't look at it, Go takes none of an empty slice.
 		b = make([]byte, 1)
 	}
 	l.keep = append(l.keep, b)
@@ -105,6 +108,7 @@ func (l *lowering) vec(ss []string) uintptr {
 		}
 		size += len(s) + 1
 	}
+	// Made as large as it will be: if append had to move it, the addresses below would point to what was.
 	b := make([]byte, 0, size+1)
 	v := make([]uintptr, len(ss)+1)
 	b = b[:1]

@@ -49,6 +49,7 @@ func (x *execution) arrive() error {
 	for !x.arrived {
 		n, err := unix.Read(x.pause.parent, data)
 		switch {
+		// ECONNRESET comes once, before the end of file, of a child that left a byte of ours unread.
 		case err == unix.EINTR || err == unix.ECONNRESET:
 			continue
 		case err != nil:
@@ -56,6 +57,7 @@ func (x *execution) arrive() error {
 		case n == int(unsafe.Sizeof(report{})):
 			return x.reported(data)
 		case n == 0:
+			// Execve closes the child's end. Before any other step the end of it is the child's.
 			if _, ok := x.last.(*plan.Execve); !ok {
 				return x.died()
 			}
@@ -68,6 +70,7 @@ func (x *execution) arrive() error {
 // watchExec waits until the child comes to execve, begins to trace it, and lets it go on.
 func (x *execution) watchExec() error {
 	for {
+		// At both: the child waits at the one, and tells what has failed at the other (pause.exec).
 		poll := []unix.PollFd{{Fd: int32(x.pause.parent), Events: unix.POLLIN}, {Fd: int32(x.sock), Events: unix.POLLIN}}
 		if _, err := unix.Poll(poll, -1); err == unix.EINTR {
 			continue

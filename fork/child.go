@@ -125,6 +125,7 @@ func child(p *program) {
 		if c.from[4] != 0 {
 			a4 = p.regs[c.from[4]]
 		}
+		// Whether a call is left out is known to the child alone: which directory was the first to be there, say.
 		if c.unless != 0 && p.regs[c.unless] != 0 || c.only != 0 && p.regs[c.only] == 0 {
 			i++
 			continue
@@ -141,6 +142,7 @@ func child(p *program) {
 		} else {
 			r, _, errno = syscall.RawSyscall6(c.nr, a0, a1, a2, a3, a4, a5)
 		}
+		// A call that was interrupted did nothing. No handler is installed here, but a stop and SIGCONT interrupt some calls, too (signal(7)).
 		if errno == syscall.EINTR {
 			continue
 		}
@@ -180,6 +182,7 @@ func child(p *program) {
 			i = int(next)
 			continue
 		}
+		// Eight bytes, which no other message of the child has: a notice is one byte, and so is what comes with a descriptor.
 		p.report.step, p.report.errno = c.step, int32(errno)
 		syscall.RawSyscall6(syscall.SYS_WRITE, p.sock, uintptr(unsafe.Pointer(&p.report)), unsafe.Sizeof(p.report), 0, 0, 0)
 		// The parent may want to look at this process (its root, say) before it is gone.

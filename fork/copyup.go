@@ -57,6 +57,7 @@ func (x *execution) copyUp(o *plan.CopyUp) error {
 	if o.UID == 0 && o.GID == 0 {
 		return copyDir(source, target, &a, !o.KeepMode)
 	}
+	// On a thread of its own: the file system ids belong to a thread, and Go gives threads to whoever needs one.
 	done := make(chan error)
 	go func() {
 		runtime.LockOSThread() // and never unlocked: the thread ends with its ids
@@ -145,6 +146,7 @@ func copyEntry(from, to *os.File, name string) error {
 			return err
 		}
 		defer source.Close()
+		// Its own mode comes last, as the owner does: until then it is root's alone, whatever is still to be copied into it.
 		if err := unix.Mkdirat(target, name, 0o700); err != nil {
 			return err
 		}
@@ -157,6 +159,7 @@ func copyEntry(from, to *os.File, name string) error {
 	case unix.S_IFREG:
 		return copyFile(dir, target, name)
 	case unix.S_IFLNK:
+		// The kernel takes no longer one (PATH_MAX), so it can't be cut short here.
 		buf := make([]byte, unix.PathMax)
 		n, err := unix.Readlinkat(dir, name, buf)
 		if err != nil {
@@ -242,6 +245,7 @@ func copyXattrs(from, to int) error {
 		return nil // overlayfs counts its own, which it doesn't list: of a directory that hides a lower layer's
 	}
 	for name := range strings.SplitSeq(strings.TrimRight(string(names[:size]), "\x00"), "\x00") {
+		// XATTR_SIZE_MAX: there is no longer one (xattr(7)).
 		value := make([]byte, 64<<10)
 		n, err := unix.Fgetxattr(from, name, value)
 		if err == nil {

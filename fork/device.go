@@ -33,6 +33,7 @@ func (l *lowering) mknod(o *plan.Mknod) error {
 	exists := -1
 	if o.Existing != "required" {
 		exists = l.add(mk(unix.SYS_MKNODAT, d.fd, val(base), num(int(kind|o.Mode)), val(uintptr(unix.Mkdev(o.Major, o.Minor)))))
+		// The child is root of its user namespace here, so what it makes is root's.
 		if o.UID != 0 || o.GID != 0 {
 			l.add(mk(unix.SYS_FCHOWNAT, d.fd, val(base), num(int(o.UID)), num(int(o.GID)), num(unix.AT_SYMLINK_NOFOLLOW)))
 		}
@@ -194,6 +195,7 @@ func (l *lowering) symlink(o *plan.Symlink) error {
 	}
 	base := l.str(name)
 	if o.Replace {
+		// A link can't be changed, only replaced, and symlinkat(2) takes no name that is there.
 		i := l.add(mk(unix.SYS_UNLINKAT, d.fd, val(base), num(0)))
 		l.ignore(i, unix.ENOENT, unix.EBUSY, unix.EISDIR) // EBUSY: it is a mount, which does as well
 	}

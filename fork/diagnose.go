@@ -30,6 +30,7 @@ func ExplainExec(pid int, err *StepError) {
 	default:
 		return
 	}
+	// Until more is known: shells say 126 for what is there and doesn't run, 127 for what isn't there (POSIX, XCU 2.8.2).
 	err.Code = 126
 	root, e := unix.Open("/proc/"+strconv.Itoa(pid)+"/root", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if e != nil {
@@ -64,6 +65,7 @@ func diagnose(root int, cwd, name string, candidates []string) (code int, detail
 		case st.Mode&unix.S_IFMT == unix.S_IFDIR:
 			detail = file + " is a directory"
 			continue
+		// Without any such bit not even root may execute it (capabilities(7), CAP_DAC_OVERRIDE); who lacks one only is answered below.
 		case st.Mode&0o111 == 0:
 			detail = fmt.Sprintf("%s has no execute permission (mode %04o): chmod +x it, or run it through its interpreter", file, st.Mode&0o777)
 			continue
@@ -99,6 +101,7 @@ func explainFile(root int, file string) (code int, detail string) {
 		return 126, err.Error()
 	}
 	defer f.Close()
+	// As much as the kernel looks at (BINPRM_BUF_SIZE): what it doesn't find there it doesn't run either.
 	head := make([]byte, 256)
 	n, _ := io.ReadFull(f, head)
 	head = head[:n]

@@ -34,6 +34,8 @@ func readELF(f io.ReaderAt) (binaryFile, error) {
 	if wide {
 		off, size, count = order.Uint64(head[32:]), order.Uint16(head[54:]), order.Uint16(head[56:])
 	}
+	// The file is an image's and says what it likes. More than 512 headers no linker writes, and none begins beyond a terabyte: the sums
+	// below can't overflow then.
 	if count > 512 || off > 1<<40 || wide && size < 56 || !wide && size < 32 {
 		return b, errors.New("its program headers make no sense")
 	}

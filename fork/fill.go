@@ -126,6 +126,7 @@ func (p fillPlace) fill(source *os.File) error {
 		return err
 	}
 	dir := int(p.dir.Fd())
+	// The second state is looked for first: where it is, the copy is whole, and there may be data beside it that is no reason to stop.
 	filled, err := openDirAt(dir, p.filled)
 	if err == nil { // by somebody who was killed then
 		defer filled.Close()
@@ -137,6 +138,7 @@ func (p fillPlace) fill(source *os.File) error {
 	if err := p.remove(p.filling); err != nil {
 		return err
 	}
+	// Docker fills a volume only as long as nothing is in it: what somebody has put there is never mixed with the image's.
 	if empty, err := isEmpty(p.data); err != nil || !empty {
 		return err
 	}
@@ -151,6 +153,7 @@ func (p fillPlace) fill(source *os.File) error {
 	if err := copyDir(source, filling, &st, true); err != nil {
 		return errors.Join(err, p.remove(p.filling)) // on a full disk each byte counts
 	}
+	// This is the moment from which whoever finds it finishes it.
 	if err := unix.Renameat(dir, p.filling, dir, p.filled); err != nil {
 		return err
 	}
@@ -195,6 +198,7 @@ func (p fillPlace) move(filled *os.File) error {
 	if err := unix.Fstat(from, &st); err != nil {
 		return err
 	}
+	// The directory's own attributes come last, and before the copy goes: with them it is done.
 	if err := copyXattrs(from, to); err != nil {
 		return err
 	}

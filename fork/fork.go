@@ -112,6 +112,7 @@ func Start(p *plan.Plan, o Options) (*Process, error) {
 	if o.Times != nil {
 		x.watch = newStopwatch(p)
 	}
+	// Whoever asks before each step, or has one fail, knows then what has been made and what has not.
 	if o.Inject == 0 && o.Before == nil {
 		x.ahead = startAhead(p)
 	}
@@ -149,6 +150,7 @@ type execution struct {
 
 func (x *execution) closeAll(proc *Process) {
 	if x.processors != nil {
+		// A failure leaves the thread with fewer processors than it had, which harms nobody.
 		unix.SchedSetaffinity(0, x.processors) // they were this thread's before
 	}
 	if x.wire != nil {
@@ -197,6 +199,7 @@ func (x *execution) run() (*Process, error) {
 			x.goOn(s.Op)
 			continue
 		}
+		// From here on it is taken back even if it fails: most steps are several calls, and what undoes one takes that nothing was made.
 		made = i + 1
 		if x.watch != nil {
 			x.watch.begin[i] = ticks()
@@ -212,6 +215,7 @@ func (x *execution) run() (*Process, error) {
 				x.watch.host = ticks()
 			}
 			var reported *StepError
+			// A report of the child names the step that failed there, which is not the one that the host waited in.
 			if !errors.As(err, &reported) {
 				reported = x.stepError(i, err)
 			}
@@ -271,6 +275,7 @@ func (x *execution) fail(n int, err error) error {
 	if x.pid != 0 {
 		x.endSecond()
 	}
+	// Nothing is taken back before the child is gone: it might still make more, and a cgroup with a process can't be removed (EBUSY).
 	if x.pid != 0 {
 		unix.Kill(x.pid, unix.SIGKILL) // not reaped yet: the pid can't be another's
 		x.reap()
@@ -411,6 +416,7 @@ func (x *execution) host(op plan.Op) error {
 	case *plan.Affinity:
 		return x.affinity(o)
 	case *plan.Clone:
+		// Of two children only the second will be the process, and Adopt tells of it.
 		if err := x.clone(o); err != nil || x.opts.Cloned == nil || x.adopts() {
 			return err
 		}
@@ -431,6 +437,7 @@ func (x *execution) host(op plan.Op) error {
 	case *plan.WriteProc:
 		return writeFile(&plan.WriteFile{Path: "/proc/" + strconv.Itoa(x.pid) + "/" + o.File, Value: o.Value})
 	case *plan.Release:
+		// Before the byte: should this process be killed here, the child has nobody to wait for and ends, and what is written is true.
 		if o.Name == "record" && x.opts.Record != nil {
 			if err := x.opts.Record(x.process()); err != nil {
 				return err
@@ -513,6 +520,7 @@ func (x *execution) clone(o *plan.Clone) error {
 	if err != nil {
 		return err
 	}
+	// CLONE_CLEAR_SIGHAND (Linux 5.5): this program's handlers are code of Go's runtime, which the child hasn't got.
 	args := cloneArgs{flags: flags | unix.CLONE_PIDFD | unix.CLONE_CLEAR_SIGHAND, exitSignal: uint64(unix.SIGCHLD)}
 	// The kernel writes through this address: it must be on the heap, which doesn't move, and not on the stack, which does.
 	args.pidfd = uint64(uintptr(unsafe.Pointer(&x.clonedFD)))
@@ -549,6 +557,7 @@ func (x *execution) clone(o *plan.Clone) error {
 		syscall.ForkLock.Lock()
 		defer syscall.ForkLock.Unlock()
 		var errno syscall.Errno
+		// ForkLock: a descriptor that another goroutine has just made and not yet marked to be closed by execve isn't inherited.
 		if pid, errno = clone(&args, prog); errno != 0 {
 			return errno
 		}
@@ -565,6 +574,7 @@ func (x *execution) clone(o *plan.Clone) error {
 			}
 			return do()
 		})
+		// A thread that can't go back to its own namespace is never given to another goroutine.
 		x.tainted = x.tainted || lost != nil
 	}
 	runtime.KeepAlive(prog)
@@ -572,6 +582,7 @@ func (x *execution) clone(o *plan.Clone) error {
 		return err
 	}
 	x.pid, x.pidfd = int(pid), int(x.clonedFD)
+	// Else the end of file that tells of execve would never come: this process would hold the socket open itself.
 	unix.Close(x.childSock)
 	x.childSock = -1
 	if x.pause != nil {

@@ -61,10 +61,12 @@ func RunHook(o *plan.Hook, state []byte) error {
 	case o.Inherit:
 		cmd.Env = nil // which means the environment of this process to package exec
 	case cmd.Env == nil:
+		// The specification gives a hook the environment of its env alone; to package exec none would mean this process's.
 		cmd.Env = []string{}
 	}
 	cmd.Stdin = bytes.NewReader(state)
 	cmd.Stdout, cmd.Stderr = &output, &output
+	// A group of its own, so that the timeout ends what the hook has started, too.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
 	cmd.WaitDelay = 100 * time.Millisecond // for a grandchild that holds the pipe

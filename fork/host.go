@@ -113,6 +113,7 @@ func finishTree(o *plan.OpenTree, fd, users int) (int, error) {
 			return -1, err
 		}
 	}
+	// While it is detached: there is no moment in which somebody sees it writable.
 	if o.Readonly {
 		if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
 			unix.Close(fd)
@@ -348,6 +349,7 @@ func (x *execution) affinity(o *plan.Affinity) error {
 	for n := range 64 * len(words) {
 		if words[n/64]>>(n%64)&1 != 0 {
 			set.Set(n)
+			// unix.CPUSet has room for 1024 and drops a larger number without a word.
 			if !set.IsSet(n) {
 				return fmt.Errorf("processor %d: too many", n)
 			}
@@ -356,6 +358,7 @@ func (x *execution) affinity(o *plan.Affinity) error {
 	if err := unix.SchedGetaffinity(0, &old); err != nil {
 		return err
 	}
+	// Given back when the child has been made and has inherited it: this process isn't the container.
 	x.processors = &old
 	return unix.SchedSetaffinity(0, &set)
 }

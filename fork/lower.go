@@ -67,11 +67,13 @@ func lower(p *plan.Plan, fds map[string]int, sock int, inject int, pause *pause)
 				l.step = int32(len(p.Steps)) // its time is no step's
 			}
 			l.add(mk(unix.SYS_WRITE, num(pause.child), val(l.str("!")), num(1)))
+			// One byte: an end of file, of a parent that is gone, is no leave to go on.
 			c := mk(unix.SYS_READ, num(pause.child), val(ptr(l, [1]byte{})), num(1))
 			c.check, c.want = true, 1
 			l.add(c)
 			l.step = int32(i)
 		}
+		// A call that no kernel has, before the step's own: a step that fails at its first call has made nothing.
 		if i == inject {
 			l.add(call{nr: ^uintptr(0)})
 		}
@@ -155,6 +157,8 @@ func (l *lowering) op(op plan.Op) error {
 	case *plan.PivotRoot:
 		dot := l.str(".")
 		l.add(mk(unix.SYS_CHDIR, val(l.str(o.Root))))
+		// The new root on the old one: no directory is needed in the image for the old root, which is then what "." leads to, and the
+		// unmount takes it (pivot_root(2), "pivot_root(".", ".")"). With what is on it, and though this process came from there (MNT_DETACH).
 		l.add(mk(unix.SYS_PIVOT_ROOT, val(dot), val(dot)))
 		l.add(mk(unix.SYS_UMOUNT2, val(dot), num(unix.MNT_DETACH)))
 		l.add(mk(unix.SYS_CHDIR, val(l.str("/"))))
@@ -199,6 +203,7 @@ func (l *lowering) op(op plan.Op) error {
 		if len(o.Link) >= unix.IFNAMSIZ {
 			return fmt.Errorf("%q is no name of a link", o.Link)
 		}
+		// By ioctl and not by rtnetlink: this answer is an errno, that one a message which the child would have to read.
 		var req struct { // struct ifreq
 			name  [unix.IFNAMSIZ]byte
 			flags uint16
@@ -228,6 +233,7 @@ func (l *lowering) op(op plan.Op) error {
 		if err != nil {
 			return err
 		}
+		// "self" is a symbolic link, though no magic one, so links can't be refused here as they are for a setting.
 		l.writeFile(fd, "self/"+o.File, o.Value, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_XDEV|unix.RESOLVE_NO_MAGICLINKS)
 	case *plan.Rlimit:
 		n, ok := rlimits[o.Type]
@@ -280,11 +286,14 @@ func (l *lowering) op(op plan.Op) error {
 
 	case *plan.OpenConsole:
 		m, s := l.reg(), l.reg()
+		// O_NOCTTY: a terminal becomes the controlling one when the plan says so (Setsid), after setsid(2).
 		l.open("dev/pts/ptmx", unix.O_RDWR|unix.O_NOCTTY, unix.RESOLVE_NO_SYMLINKS, m)
 		l.add(mk(unix.SYS_IOCTL, at(m), num(unix.TIOCSPTLCK), val(ptr(l, int32(0)))))
 		if o.Rows != 0 || o.Cols != 0 {
 			l.add(mk(unix.SYS_IOCTL, at(m), num(unix.TIOCSWINSZ), val(ptr(l, unix.Winsize{Row: o.Rows, Col: o.Cols}))))
 		}
+		// By its master and by no name (Linux 4.13, ioctl_tty(2)): what the image or another process has put at the name isn't asked
+		// (CVE-2025-52565).
 		c := mk(unix.SYS_IOCTL, at(m), num(unix.TIOCGPTPEER), num(unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC))
 		c.save = s
 		l.add(c)
@@ -292,6 +301,7 @@ func (l *lowering) op(op plan.Op) error {
 			l.plainLines(s)
 		}
 		if o.UID != 0 {
+			// The group stays that of the mount's option gid, tty: so write(1) and mesg(1) have it.
 			l.add(mk(unix.SYS_FCHOWN, at(s), num(int(o.UID)), val(^uintptr(0))))
 		}
 		l.save(o.Master, m)
@@ -318,6 +328,7 @@ func (l *lowering) op(op plan.Op) error {
 	case *plan.Setsid:
 		l.add(mk(unix.SYS_SETSID))
 		if o.Controlling {
+			// 0: a terminal that is another session's isn't taken from it.
 			l.add(mk(unix.SYS_IOCTL, num(0), num(unix.TIOCSCTTY), num(0)))
 		}
 
@@ -368,6 +379,7 @@ func (l *lowering) op(op plan.Op) error {
 	case *plan.InheritFDs:
 		for fd := 3; fd < 3+o.Count; fd++ {
 			c := mk(unix.SYS_FCNTL, num(fd), num(unix.F_GETFD))
+			// No flag may be set: one that execve closes (FD_CLOEXEC) isn't there for the program either.
 			c.check, c.want, c.miss = true, 0, uint16(unix.EBADF)
 			l.add(c)
 		}
@@ -375,6 +387,7 @@ func (l *lowering) op(op plan.Op) error {
 		l.findProgram(o)
 	case *plan.CloseRange:
 		first := o.First
+		// Really closed, not marked for execve (CLOSE_RANGE_CLOEXEC): a created container waits for that, in sight of others in /proc/PID/fd.
 		for _, keep := range l.keepers() {
 			if keep > first {
 				l.add(mk(unix.SYS_CLOSE_RANGE, num(first), num(keep-1), num(0)))
@@ -390,6 +403,7 @@ func (l *lowering) op(op plan.Op) error {
 		for k, file := range o.Candidates {
 			i := l.add(mk(unix.SYS_EXECVE, val(l.str(file)), val(argv), val(env)))
 			if k < len(o.Candidates)-1 {
+				// The next directory of PATH, as execvp(3) has it; any other error is about the program that was found.
 				l.ignore(i, unix.ENOENT, unix.ENOTDIR, unix.EACCES)
 			}
 		}
@@ -417,6 +431,7 @@ func (l *lowering) cloneAgain(o *plan.Clone) error {
 	l.on(i, unix.EPIPE, l.here())
 	l.add(mk(unix.SYS_SENDMSG, num(l.sock), val(msg), num(0)))
 	l.add(mk(unix.SYS_EXIT_GROUP, num(0)))
+	// The first child goes by the branch above, as the number it gets isn't 0; the second one goes on here.
 	l.calls[i].ok = l.here()
 	c = mk(unix.SYS_READ, num(l.sock), val(ptr(l, [1]byte{})), num(1))
 	c.check, c.want = true, 1
@@ -430,6 +445,7 @@ func (l *lowering) join(from string) error {
 	if err != nil {
 		return err
 	}
+	// "0" is whoever writes, so the child needs no number of its own, which in its PID namespace would be another one.
 	l.add(mk(unix.SYS_WRITE, fd, val(l.str("0")), num(1)))
 	l.close(fd)
 	return nil

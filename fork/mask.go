@@ -43,6 +43,7 @@ func (l *lowering) maskPath(o *plan.MaskPath) error {
 	for i := clone; i <= cloned; i++ {
 		l.calls[i].only = empty
 	}
+	// Room for the root alone, should it ever become writable: tmpfs takes 0 for no limit of size, but a file needs an inode (tmpfs(5)).
 	options := []string{"size=0", "nr_inodes=2"}
 	if o.Label != "" {
 		options = append(options, "context="+o.Label)

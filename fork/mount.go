@@ -17,6 +17,7 @@ func (l *lowering) statx(fd arg, offset uintptr) call {
 	buf := make([]uint64, 34) // 256 bytes, and room to align what is looked at
 	l.keep = append(l.keep, buf)
 	base := unsafe.Pointer(&buf[0])
+	// child looks at eight bytes at once, which some processors want at a multiple of eight.
 	start := -offset & 7
 	c := mk(unix.SYS_STATX, fd, val(l.str("")), num(unix.AT_EMPTY_PATH), num(unix.STATX_BASIC_STATS), val(uintptr(base)+start))
 	c.look = (*uint64)(unsafe.Add(base, start+offset))
@@ -142,6 +143,7 @@ func (l *lowering) newMount(o *plan.FSMount) error {
 	}
 	var mode uint8
 	if o.KeepMode && o.Target != "" {
+		// Before the mount is made, as afterwards the directory can't be seen.
 		mode = l.covered(o.Target, resolve)
 	}
 	m, open, err := l.fsMount(o)
@@ -168,6 +170,7 @@ func (l *lowering) newMount(o *plan.FSMount) error {
 		l.places[o.Save] = rel(o.Target)
 	}
 	if o.Optional {
+		// fsopen fails so before anything is made, so there is nothing to close.
 		l.on(open, unix.ENODEV, l.here())
 	}
 	return nil
@@ -220,6 +223,7 @@ func (l *lowering) oldMount(o *plan.FSMount) error {
 	}
 	root, t := l.reg(), l.target(o.Target, "dir", 0)
 	l.outsideProc(o.Target, at(t))
+	// To come back by: from here on paths mean what is below the working directory.
 	l.open("/", unix.O_PATH|unix.O_DIRECTORY, 0, root)
 	l.add(mk(unix.SYS_FCHDIR, at(t)))
 	// Of the options, some are flags here.
@@ -241,6 +245,7 @@ func (l *lowering) oldMount(o *plan.FSMount) error {
 	l.add(mk(unix.SYS_FCHDIR, at(root)))
 	l.close(at(root))
 	l.release(root)
+	// Opened again: the old descriptor is for the directory below the new mount.
 	t2 := l.resolve(o.Target, "", 0, 0)
 	if err := l.propagate(at(t2), o.Propagation); err != nil {
 		return err
@@ -280,6 +285,7 @@ func (l *lowering) attach(o *plan.MoveMount) error {
 		return err
 	}
 	if first := int(l.here()) - 1; len(o.Unlocked) > 0 {
+		// The kernel changes all or nothing (mount_setattr(2)), so the second try begins from where the first did.
 		l.on(first, unix.EPERM, l.here())
 		if err := l.mountSetattr(fd, o.Set, o.Clear, last, false); err != nil {
 			return err
@@ -372,6 +378,7 @@ func (l *lowering) moveRoot(o *plan.MoveRoot) {
 		name := l.str(dir)
 		i := l.add(mk(unix.SYS_UMOUNT2, val(name), num(unix.MNT_DETACH)))
 		l.calls[i].ok = l.here() + 1
+		// What another user namespace has mounted can't be unmounted by this one (mount_namespaces(7)), but it can be covered.
 		cover := l.add(mk(unix.SYS_MOUNT, val(tmpfs), val(name), val(tmpfs), num(0), val(l.str("size=0")))) // it is locked
 		l.on(i, unix.EPERM, int32(cover))
 		l.on(i, unix.EINVAL, int32(cover+1)) // no mount

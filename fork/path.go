@@ -78,6 +78,7 @@ func (l *lowering) replace(p string) uint8 {
 		d := l.open(strings.Join(parts[:i], "/"), unix.O_PATH|unix.O_DIRECTORY, unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_XDEV, r)
 		beyond = append(beyond, d)
 		c := l.add(mk(unix.SYS_UNLINKAT, at(r), val(l.str(name)), num(0)))
+		// A directory on the way stays. One at the end stays as well, and what attaches a file there will say so (ENOTDIR).
 		l.ignore(c, unix.ENOENT, unix.EISDIR)
 		if i < len(parts)-1 {
 			c = l.add(mk(unix.SYS_MKDIRAT, at(r), val(l.str(name)), num(0o755)))

@@ -155,6 +155,7 @@ func (l *lowering) seccomp(o *plan.Seccomp) error {
 		l.save(o.Notify, c.save)
 	}
 	l.add(c)
+	// From here on every call may be one that the filter refuses: see sendFD.
 	l.filtered = true
 	return nil
 }

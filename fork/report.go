@@ -21,6 +21,7 @@ func gone(err error) bool { return err == unix.EPIPE || err == unix.ECONNRESET }
 
 // receive reads one message of the child: a descriptor, a notice (descriptor -1), a report (returned as error) or end of file.
 func (x *execution) receive() (fd int, eof bool, err error) {
+	// More than any message: of a longer one SOCK_SEQPACKET would drop the rest (recv(2)), and its length tells what it is.
 	data, control := make([]byte, 64), make([]byte, unix.CmsgSpace(4))
 	for {
 		n, cn, _, _, err := unix.Recvmsg(x.sock, data, control, unix.MSG_CMSG_CLOEXEC)

@@ -22,6 +22,7 @@ func Rewire(steps []plan.Step, netns int) error {
 		case *plan.NameAdd:
 			err = dns.Add(op.Dir, op.Owner, op.Names, parseAddrs(op.Addresses))
 		case *plan.LinkDelete:
+			// A link in the container's namespace is out of Undo's sight, which looks on the host.
 			if op.Inside {
 				err = w.Do(op)
 			} else {
@@ -46,6 +47,7 @@ func Rewire(steps []plan.Step, netns int) error {
 				err = errors.Join(err, w.Do(&plan.LinkDelete{Name: op.Name, Inside: true}))
 			}
 		}
+		// ENOENT: a repair in between, or the end of the container, has done the same.
 		for _, u := range done.Undo(i) {
 			if undone := Undo(u.Op); undone != nil && !errors.Is(undone, unix.ENOENT) {
 				err = errors.Join(err, fmt.Errorf("undo %s: %w", u.Op, undone))

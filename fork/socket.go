@@ -29,6 +29,7 @@ func SendFD(path string, data []byte, fd int) error {
 		if err != nil {
 			return fmt.Errorf("send to %s: %w", path, err)
 		}
+		// The descriptor goes with the first byte, and once.
 		data, rights = data[n:], nil
 	}
 	return nil

@@ -39,6 +39,7 @@ func newStopwatch(p *plan.Plan) *stopwatch {
 // stop fills in what was noted, and gives the memory back.
 func (w *stopwatch) stop(t *plan.Times) {
 	last, took := ticks(), time.Since(w.start)
+	// Measured anew each time: what a tick is differs between machines, and where it can be read is not the same on all of them.
 	scale := float64(took) / float64(max(last-w.zero, 1))
 	ns := func(at uint64) int64 {
 		if at < w.zero {

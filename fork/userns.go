@@ -28,6 +28,7 @@ func mapIDs(pid int, o *plan.IDMap) error {
 	}
 	dir := "/proc/" + strconv.Itoa(pid) + "/"
 	if o.DenySetgroups {
+		// First: who may not set groups in the namespace's parent can write gid_map only then (user_namespaces(7), Linux 3.19).
 		if err := writeFile(&plan.WriteFile{Path: dir + "setgroups", Value: "deny"}); err != nil {
 			return err
 		}
@@ -42,6 +43,7 @@ func mapIDs(pid int, o *plan.IDMap) error {
 func runIDMap(program, granted string, pid int, ranges []plan.IDRange) error {
 	file := ""
 	for _, dir := range append(filepath.SplitList(os.Getenv("PATH")), "/usr/bin") {
+		// A relative entry of PATH is whatever directory the caller is in, and this runs a program with root's rights.
 		if unix.Access(filepath.Join(dir, program), unix.X_OK) == nil && filepath.IsAbs(dir) {
 			file = filepath.Join(dir, program)
 			break
@@ -86,6 +88,7 @@ func userNamespace(o *plan.UserNamespace) (int, error) {
 		return -1, err
 	}
 	l := &lowering{}
+	// Should this process be killed meanwhile, the child reads the end of file, its list is done, and it ends.
 	l.add(mk(unix.SYS_READ, num(pair[1]), val(ptr(l, [1]byte{})), num(1)))
 	prog := &program{calls: &l.calls[0], n: len(l.calls), sock: uintptr(pair[1]), other: uintptr(pair[0]), keep: append(l.keep, l.calls)}
 	args := &cloneArgs{flags: unix.CLONE_NEWUSER | unix.CLONE_CLEAR_SIGHAND, exitSignal: uint64(unix.SIGCHLD)}
@@ -154,6 +157,7 @@ func (x *execution) adopt() error {
 	x.reap()
 	unix.Close(x.pidfd)
 	x.pid, x.pidfd, x.adopted = pid, pidfd, true
+	// Only now: from the second child's next step on it must be ours to end.
 	_, err = unix.Write(x.sock, []byte{1})
 	return err
 }
@@ -215,6 +219,7 @@ func (x *execution) endSecond() {
 	if !clones || x.adopted {
 		return
 	}
+	// Not closed: the first child's last words, the second one's pidfd, still come by it.
 	unix.Shutdown(x.sock, unix.SHUT_WR)
 	if x.pause != nil {
 		unix.Shutdown(x.pause.parent, unix.SHUT_WR)

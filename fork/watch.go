@@ -204,6 +204,7 @@ func (w *Watcher) call(pid int, now int64) {
 	}
 	switch info.op {
 	case entry:
+		// A bound of this process's memory: the supervisor stays for as long as the container runs.
 		if len(w.trace.Calls) == maxCalls {
 			w.trace.Lost++
 			return

@@ -176,6 +176,7 @@ func (v *view) cgroupValue(i int, o *plan.CgroupWrite) Finding {
 		return failed(o.File, err)
 	}
 	have := strings.TrimSpace(string(data))
+	// Others enable controllers there, too, and one that the cgroup itself hasn't got is no fault of the step's: it asks for what it can get.
 	if name == "cgroup.subtree_control" {
 		available, _ := os.ReadFile(dir + "cgroup.controllers")
 		for _, c := range strings.Fields(o.Value) {
@@ -210,10 +211,12 @@ func sameValue(name, asked, have string) (ok bool, note string) {
 	if who := entry(name, asked); who != "" {
 		return sameEntry(name, asked, have), ""
 	}
+	// Its file shows a line of a key and a number for each of several things, of which one is what was written.
 	if name == "memory.oom_control" {
 		return slices.Contains(strings.Split(have, "\n"), "oom_kill_disable "+asked), ""
 	}
 	if strings.HasPrefix(name, "cpuset.") {
+		// "0-3" and "0,1,2,3" are the same: the kernel shows ranges.
 		a, err1 := plan.ParseList(asked)
 		h, err2 := plan.ParseList(have)
 		if err1 == nil && err2 == nil && slices.Equal(a, h) {
@@ -221,6 +224,7 @@ func sameValue(name, asked, have string) (ok bool, note string) {
 		}
 	}
 	if strings.HasSuffix(name, ".weight") {
+		// What holds for all devices comes first; lines for single ones follow.
 		if rest, ok := strings.CutPrefix(strings.SplitN(have, "\n", 2)[0], "default "); ok {
 			return rest == strings.TrimPrefix(asked, "default "), ""
 		}
@@ -470,6 +474,7 @@ func (v *view) otherProcesses() {
 			text, _ := os.ReadFile(name + "/cgroup.procs")
 			for _, w := range strings.Fields(string(text)) {
 				pid, _ := strconv.Atoi(w)
+				// 0 is a process out of our sight, in another PID namespace than this command's.
 				if pid == 0 || seen[pid] {
 					continue
 				}

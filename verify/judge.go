@@ -32,6 +32,7 @@ func (t *table) finding(i int) Finding {
 	seen := false // some node is this step's
 	for _, n := range t.nodes {
 		mine := n.maker == i || n.placer == i
+		// Still detached at the end of the plan: what only a descriptor kept is gone.
 		if n.placer < 0 {
 			continue
 		}
@@ -112,6 +113,7 @@ func (t *table) judge(i int, n *node) (wrong []string, found string, absent *Fin
 			wrong = append(wrong, fmt.Sprintf("%s is %s", m.point, attrWord(name, !a.on)))
 		}
 	}
+	// Of a file system that the plan made: a flag that nobody asked for has been set since. A clone has those of the host's mount.
 	if n.exact && n.maker == i {
 		for _, name := range []string{"ro", "nosuid", "nodev", "noexec", "nosymfollow"} {
 			if _, named := n.attrs[name]; !named && m.has(name) {
@@ -164,6 +166,7 @@ func (t *table) judgeMissing(i int, n *node) (wrong []string, found string, abse
 	case *plan.FSMount:
 		optional = o.Optional && !knownType(o.Type)
 	}
+	// Not to be told from a path that the container has made hard to look at, so it is no reason to say that all is well.
 	if unknown != nil {
 		f := failed(t.v.inside(n.at), unknown)
 		f.Why = "nothing hides it, and whether there is such a path isn't known: " + f.Why
@@ -222,6 +225,7 @@ func (t *table) compare(i int, n *node, m *mount) (wrong []string) {
 	case mask:
 		empty := m.fstype == "tmpfs" && m.root == "/"
 		switch {
+		// The marks of the directory that the plan's step makes; an empty-looking tmpfs of somebody else could be written to.
 		case empty && (!m.has("ro") || !slices.Contains(m.options, "nr_inodes=2")):
 			add("%s is covered by a directory that isn't empty and read-only", m.point)
 		case empty && n.label != "" && !slices.Contains(m.options, "context="+n.label):
@@ -246,6 +250,7 @@ func (t *table) compare(i int, n *node, m *mount) (wrong []string) {
 			}
 			if n.device != "" && (m.device != n.device || m.root != n.root) {
 				gone := ""
+				// As the kernel marks the root of a mount that has no name any more (dentry_path in fs/d_path.c).
 				if strings.HasSuffix(m.root, "//deleted") {
 					gone = ", which has been deleted or replaced on the host since"
 				}

@@ -74,6 +74,7 @@ func (v *view) readMounts() {
 		return
 	}
 	t.actual = parseMountinfo(text)
+	// Without it nothing is known of the sources, and the comparison leaves them out.
 	if own, err := os.ReadFile("/proc/self/mountinfo"); err == nil {
 		t.host = parseMountinfo(string(own))
 	}
@@ -193,6 +194,7 @@ func (v *view) hostMount(o *plan.HostMount) Finding {
 // place attaches a node at a path.
 func (t *table) place(i int, n *node, target string, more []*node) {
 	at := path.Clean("/" + target)
+	// Mountinfo has paths without links. A name at which something is mounted is one already, and to resolve it would lead through that.
 	if !slices.ContainsFunc(t.actual, func(m *mount) bool { return m.point == at }) {
 		at = path.Clean(t.v.resolve(at))
 	}
@@ -212,6 +214,7 @@ func (t *table) walk(at string) *node {
 // descend follows a path through a tree of mounts: of what is mounted on the present one, the first on the way is entered.
 func descend[M comparable](root M, at string, all []M, parent func(M) M, point func(M) string) M {
 	current := root
+	// No way is longer than there are mounts; a damaged list could lead in circles.
 	for range len(all) + 1 {
 		next, found := current, false
 		for _, m := range all {
@@ -294,6 +297,7 @@ func (t *table) lay() {
 				continue
 			}
 			p := n.parent
+			// What may be missing without being a fault is passed over: then its children are on what it would have been on.
 			for p != nil && p.mount == nil && (p.kind == soft || p.kind == mask || p.kind == locked) {
 				p = p.parent
 			}

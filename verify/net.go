@@ -562,6 +562,7 @@ func (v *view) otherLinks() {
 		}
 		for _, a := range l.Addresses {
 			loopback := l.Name == "lo" && (a.String() == "127.0.0.1/8" || a.String() == "::1/128")
+			// Each link that is up gets one by itself (addrconf, RFC 4862).
 			kernels := a.Addr().Is6() && a.Addr().IsLinkLocalUnicast()
 			if !loopback && !kernels && !movedIn[l.Name] && !slices.Contains(own[l.Name], a.String()) && !free {
 				v.beside("address "+a.String()+" on "+l.Name, itsLinks, who)
@@ -570,6 +571,7 @@ func (v *view) otherLinks() {
 	}
 	for _, r := range v.net.routes {
 		switch {
+		// What the kernel derives from addresses, and its own refusal of what has no route in IPv6.
 		case r.Protocol == unix.RTPROT_KERNEL || r.Table == unix.RT_TABLE_LOCAL || r.Type == unix.RTN_UNREACHABLE || free:
 		case isDefault(r) && slices.Contains(routes, r.Via.String()):
 		default:

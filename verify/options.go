@@ -34,6 +34,7 @@ func (t *table) compareOptions(n *node, m *mount) (wrong []string) {
 	}
 	for i, o := range n.options {
 		k, want, _ := strings.Cut(o, "=")
+		// Of an option that is given twice the last one holds, as for mount(8).
 		if last[k] != i {
 			continue
 		}
@@ -56,6 +57,7 @@ func (t *table) compareOptions(n *node, m *mount) (wrong []string) {
 		case k == "size" && n.fstype == "tmpfs":
 			a, ok1 := bytesOf(want)
 			h, ok2 := bytesOf(is)
+			// tmpfs counts in pages, rounded up.
 			ok = !ok1 || !ok2 || (a+4095)/4096 == (h+4095)/4096
 		case k == "nr_inodes", k == "nr_blocks":
 			a, ok1 := bytesOf(want)
@@ -131,6 +133,7 @@ func bytesOf(s string) (uint64, bool) {
 	if unit > 1 {
 		s = s[:len(s)-1]
 	}
+	// Any base, as the kernel's memparse takes them.
 	n, err := strconv.ParseUint(s, 0, 64)
 	return n * unit, err == nil
 }
@@ -154,6 +157,7 @@ func (t *table) compareLayers(n *node, m *mount, have map[string]string, layers 
 		}
 		return strings.Join(out, ":")
 	}
+	// A kernel shows one lowerdir+ for each layer, or one list of them all.
 	if len(layers) == 0 && have["lowerdir"] != "" {
 		layers = strings.Split(have["lowerdir"], ":")
 	}
@@ -178,6 +182,7 @@ func (t *table) compareLayers(n *node, m *mount, have map[string]string, layers 
 	if list(want) != list(layers) {
 		wrong = append(wrong, fmt.Sprintf("the layers of %s are %s", m.point, strings.Join(layers, ":")))
 	}
+	// A read-only root with a writable layer would be no difference in the flags of the mount.
 	if _, ok := have["upperdir"]; ok && !strings.Contains(strings.Join(n.options, ","), "upperdir=") {
 		wrong = append(wrong, fmt.Sprintf("%s has a writable layer, %s", m.point, have["upperdir"]))
 	}

@@ -95,6 +95,7 @@ func (t *table) play(i int, op plan.Op) {
 		}
 		t.change(i, n, o.Set, o.Clear, o.RecSet, o.RecClear, o.Propagation)
 		if n != nil {
+			// Behind those of before, of which they take the place: see compareOptions.
 			n.options = append(slices.Clone(n.options), o.Options...)
 		}
 	case *plan.MaskPath:

@@ -44,6 +44,7 @@ func (v *view) supplementary(o *plan.Setgroups) Finding {
 		n, _ := strconv.Atoi(w)
 		have = append(have, n)
 	}
+	// The kernel sorts them to find one quickly (groups_sort), so their order says nothing.
 	slices.Sort(want)
 	slices.Sort(have)
 	f := same(v.proc("status"), fmt.Sprintf("Groups %v", want), fmt.Sprintf("Groups %v", have), v.who("CAP_SETGID"))
@@ -102,6 +103,7 @@ func (v *view) caps(o *plan.Capset) Finding {
 	inh, bnd, amb := capMask(o.Inheritable), v.capSet("CapBnd"), v.capSet("CapAmb")
 	permitted, effective := inh|bnd, inh|bnd
 	who := own("the program itself may have given some up")
+	// Before execve the sets are those that were set, and nothing has been derived from them yet.
 	if v.waits >= 0 {
 		permitted, effective = capMask(o.Permitted), capMask(o.Effective)
 	} else if !v.startsAsRoot() {
@@ -152,6 +154,7 @@ func (v *view) filter() Finding {
 	}
 	inherited := ownFilters()
 	asked, found := fmt.Sprintf("mode 2, %d filters", want+inherited), fmt.Sprintf("mode %s, %d filters", v.status["Seccomp"], have)
+	// More than the plan's is no difference: glassbox may have been started under some, and a program may add to its own.
 	if v.status["Seccomp"] != "2" || have < want {
 		return differs(v.proc("status"), asked, found, others("a filter can't be taken off: this is another process than the plan's"))
 	}
@@ -255,6 +258,7 @@ func (v *view) program(o *plan.Execve) Finding {
 			return differs(v.proc("environ"), "the variable "+name+" as asked", "it isn't there, or has another value", who)
 		}
 	}
+	// Only then can there be another one: all of the plan's were found.
 	if len(have) > len(o.Env) {
 		for _, h := range have {
 			if !slices.Contains(o.Env, h) {
@@ -322,6 +326,7 @@ func (v *view) writtenProc(o *plan.WriteProc) Finding {
 		if err != nil {
 			return failed(v.proc(file), err)
 		}
+		// AppArmor adds the mode, "docker-default (enforce)"; SELinux ends its label with a NUL byte.
 		have, _, _ := strings.Cut(strings.Trim(text, "\x00\n "), " (")
 		return same(v.proc(file), strings.TrimPrefix(o.Value, "exec "), have,
 			others("the policy may have given the program another profile or label"))
@@ -368,6 +373,7 @@ func (v *view) ioPriority(o *plan.IOPriority) Finding {
 	classes := []string{"none", "IOPRIO_CLASS_RT", "IOPRIO_CLASS_BE", "IOPRIO_CLASS_IDLE"}
 	name := classes[min(int(n>>13), 3)]
 	level := int(n & 7)
+	// It has no levels (ioprio_set(2)), and the kernel drops what was asked for.
 	if o.Class == "IOPRIO_CLASS_IDLE" {
 		level = o.Priority
 	}
@@ -419,6 +425,7 @@ func (v *view) personality(o *plan.Personality) Finding {
 		return failed(v.proc("personality"), err)
 	}
 	n, _ := strconv.ParseUint(strings.TrimSpace(text), 16, 32)
+	// The low byte is the domain; the bits above are flags that a program may set for itself (personality(2)).
 	have := map[uint64]string{0: "LINUX", 8: "LINUX32"}[n&0xff]
 	if have == "" {
 		have = strings.TrimSpace(text)

@@ -89,6 +89,7 @@ func (v *view) resolve(name string) string {
 	}
 	defer unix.Close(fd)
 	to, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
+	// The container's mounts can't be reached from this command's root, so the kernel tells the way from the root of their namespace.
 	if err != nil || !strings.HasPrefix(to, "/") {
 		return name
 	}
@@ -242,6 +243,7 @@ func (v *view) devicesIn(dir, mount string, known map[string]bool, depth int) {
 	}
 	f := os.NewFile(uintptr(fd), dir)
 	defer f.Close()
+	// The container can fill its /dev, and this report is for people.
 	names, _ := f.Readdirnames(10000)
 	for _, name := range names {
 		file := dir + "/" + name

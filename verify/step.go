@@ -390,6 +390,7 @@ func (v *view) joined(i int, o *plan.Setns) Finding {
 			continue
 		}
 		file := from
+		// A pidfd of the plan, which stands for all namespaces of a process.
 		if path.Dir(from) == "/proc" {
 			file = from + "/" + nsFile(kind)
 		}

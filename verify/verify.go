@@ -90,6 +90,7 @@ func Run(p *plan.Plan, t Target) (r *Report, err error) {
 	if err != nil {
 		return nil, err
 	}
+	// Thrice: a program that becomes another one again and again would keep this busy for ever.
 	for range 3 {
 		var again bool
 		if r, again, err = once(p, t, hash); err != nil || !again {
@@ -160,6 +161,7 @@ func look(p *plan.Plan, t Target) (*view, error) {
 	if v.dir, err = unix.Open("/proc/"+strconv.Itoa(t.PID), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
 		return nil, fmt.Errorf("process %d: %w", t.PID, ErrGone)
 	}
+	// First: what it becomes from here on is seen when the look is over.
 	v.cmdline, _ = v.read("cmdline")
 	if err = v.readStat(); err == nil && (v.stat.Ended() || t.Start != 0 && v.stat.Start != t.Start) {
 		err = ErrGone
@@ -203,6 +205,7 @@ func (v *view) read(name string) (string, error) {
 		}
 		f := os.NewFile(uintptr(fd), name)
 		defer f.Close()
+		// A bound on what the container can make this command hold; 100,000 mounts (fs.mount-max) take half of it.
 		data, err := io.ReadAll(io.LimitReader(f, 64<<20))
 		return string(data), err
 	}, nil)
