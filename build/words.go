@@ -34,6 +34,7 @@ type Words struct {
 	Memory, MemorySwap                    string
 	CPUShares, CPUPeriod, CPUQuota        int64
 	CpusetCpus, CpusetMems                string
+	Resources                             []string
 	Check                                 bool
 	Call                                  string
 	Progress                              string
@@ -354,10 +355,13 @@ func outputs(w *Words, r *Request, _ func(string) (string, bool)) error {
 func calls(w *Words, r *Request, _ func(string) (string, bool)) error {
 	call := w.Call
 	if w.Check {
-		if call != "" && call != "build" && call != "check" && call != "lint" {
+		name, rest, more := strings.Cut(call, ",")
+		if !slices.Contains([]string{"", "build", "check", "lint"}, name) {
 			return fmt.Errorf("--check is --call=check, and --call=%s is something else", call)
 		}
-		call = "check"
+		if call = "check"; more {
+			call += "," + rest
+		}
 	}
 	name, rest, _ := strings.Cut(call, ",")
 	for f := range strings.SplitSeq(rest, ",") {
@@ -414,6 +418,9 @@ func attests(w *Words, r *Request, _ func(string) (string, bool)) error {
 // limits are those of RUN's cgroup, by the front end's names.
 func limits(w *Words, r *Request, _ func(string) (string, bool)) error {
 	r.Limits = map[string]string{}
+	if err := w.resources(); err != nil {
+		return err
+	}
 	for _, f := range []struct{ flag, name, text string }{{"memory", "memory", w.Memory}, {"memory-swap", "memswap", w.MemorySwap}} {
 		if f.text == "" {
 			continue
@@ -435,6 +442,45 @@ func limits(w *Words, r *Request, _ func(string) (string, bool)) error {
 	for name, text := range map[string]string{"cpusetcpus": w.CpusetCpus, "cpusetmems": w.CpusetMems} {
 		if text != "" {
 			r.Limits[name] = text
+		}
+	}
+	return nil
+}
+
+// resources are buildx's words for the same limits: KEY=VALUE with commas, the keys being the flags of docker build.
+func (w *Words) resources() error {
+	for _, text := range w.Resources {
+		list, err := fields("--resource", text)
+		if err != nil {
+			return err
+		}
+		for _, f := range list {
+			var number *int64
+			switch f[0] {
+			case "memory":
+				w.Memory = f[1]
+			case "memory-swap":
+				w.MemorySwap = f[1]
+			case "cpuset-cpus":
+				w.CpusetCpus = f[1]
+			case "cpuset-mems":
+				w.CpusetMems = f[1]
+			case "cpu-shares":
+				number = &w.CPUShares
+			case "cpu-period":
+				number = &w.CPUPeriod
+			case "cpu-quota":
+				number = &w.CPUQuota
+			default:
+				return fmt.Errorf("--resource %q: unknown key %q: there are memory, memory-swap, cpu-shares, cpu-period, cpu-quota, cpuset-cpus and "+
+					"cpuset-mems", text, f[0])
+			}
+			if number == nil {
+				continue
+			}
+			if *number, err = strconv.ParseInt(f[1], 10, 64); err != nil {
+				return fmt.Errorf("--resource %q: %s is a number", text, f[0])
+			}
 		}
 	}
 	return nil

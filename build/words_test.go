@@ -26,6 +26,7 @@ func TestRequest(t *testing.T) {
 		w.AddHosts = []string{"a:1.2.3.4", "b=[::1]"}
 		w.Attests, w.SBOM, w.Provenance = []string{"type=provenance,mode=max"}, "true", "false"
 		w.ShmSize, w.Call, w.Check = "2g", "", true
+		w.Resources = []string{"memory=2m,cpu-quota=50000", "cpuset-cpus=0"}
 	})
 	r, err := w.Request(func(name string) (string, bool) { return "/root", name == "HOME" })
 	if err != nil {
@@ -52,6 +53,7 @@ func TestRequest(t *testing.T) {
 		{"attests", r.Attests, map[string]string{"sbom": ""}},
 		{"shm", r.ShmSize, int64(2 << 30)},
 		{"call", r.Call, "check"},
+		{"limits", r.Limits, map[string]string{"memory": "2097152", "cpuquota": "50000", "cpusetcpus": "0"}},
 	} {
 		if diff := cmp.Diff(c.want, c.got); diff != "" {
 			t.Errorf("%s: -want +got\n%s", c.what, diff)
@@ -101,6 +103,9 @@ func TestWrongWords(t *testing.T) {
 		"debug and targets":   {func(w *Words) { w.DebugOnError, w.Call = "id", "targets" }, "--call targets makes no step"},
 		"debug and step":      {func(w *Words) { w.DebugOnError, w.Step = "id", true }, "the terminal is theirs"},
 		"debug and policy":    {func(w *Words) { w.DebugOnError, w.Policy = "id", []byte("{}") }, "nobody would judge"},
+		"resource":            {func(w *Words) { w.Resources = []string{"disk=1g"} }, `--resource "disk=1g": unknown key`},
+		"resource's number":   {func(w *Words) { w.Resources = []string{"cpu-quota=x"} }, "cpu-quota is a number"},
+		"check's format":      {func(w *Words) { w.Check, w.Call = true, "check,format=xml" }, "text or json"},
 		"negative shm":        {func(w *Words) { w.ShmSize = "-1" }, "--shm-size"},
 	} {
 		_, err := words(c.edit).Request(none)

@@ -177,7 +177,7 @@ func creation(in *compile.Input) {
 	in.Record, in.FindProgram, in.MakeCwd = true, true, true
 	p := in.Spec.Process
 	// As runc does: a program without HOME finds it in /etc/passwd, which is the container's and is read beneath its root.
-	p.Env = withHome(p.Env, in.Spec.Root.Path, p.User.UID)
+	p.Env = WithHome(p.Env, in.Spec.Root.Path, p.User.UID)
 }
 
 func (r *Runtime) compile(in compile.Input) (*compile.Output, error) {

@@ -65,7 +65,7 @@ func (r *Runtime) Exec(id string, o ExecOptions) (int, error) {
 		return 255, errors.New("cannot use console socket if runc will not detach or allocate tty")
 	}
 	// Through the first process: the container's root may be a mount that only its own namespace has.
-	p.Env = withHome(p.Env, "/proc/"+strconv.Itoa(c.PID)+"/root", p.User.UID)
+	p.Env = WithHome(p.Env, "/proc/"+strconv.Itoa(c.PID)+"/root", p.User.UID)
 	out, err := r.compileExec(c, p, o)
 	if err != nil {
 		return 255, err

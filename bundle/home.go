@@ -9,9 +9,9 @@ import (
 	"glassbox/host/beneath"
 )
 
-// withHome adds HOME to an environment that lacks it, or in which the last one, which counts, is empty, as runc does: from etc/passwd
+// WithHome adds HOME to an environment that lacks it, or in which the last one, which counts, is empty, as runc does: from etc/passwd
 // below root, which is the container's and for that reason neither followed out of it nor believed to be small or a file.
-func withHome(env []string, root string, uid uint32) []string {
+func WithHome(env []string, root string, uid uint32) []string {
 	is := func(s string) bool { return strings.HasPrefix(s, "HOME=") }
 	for _, e := range slices.Backward(env) {
 		if is(e) && e != "HOME=" {

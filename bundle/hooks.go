@@ -139,7 +139,7 @@ func (r *Runtime) startHook(c *record, h *plan.Hook) error {
 	if h.Env != nil {
 		p.Env = h.Env
 	} else { // the program's, as with runc
-		p.Env = withHome(p.Env, "/proc/"+strconv.Itoa(c.PID)+"/root", p.User.UID)
+		p.Env = WithHome(p.Env, "/proc/"+strconv.Itoa(c.PID)+"/root", p.User.UID)
 	}
 	in, err := r.execInput(c, &p, ExecOptions{})
 	if err != nil {

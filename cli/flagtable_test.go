@@ -96,3 +96,19 @@ func TestFlagTable(t *testing.T) {
 		t.Logf("%s: %d of %d", section, there, all)
 	}
 }
+
+// buildxFlags are those of `docker buildx build --help` (0.38.2) beside docker build's own.
+const buildxFlags = "add-host allow annotation attest build-arg build-context builder cache-from cache-to call cgroup-parent check debug " +
+	"file iidfile label load metadata-file network no-cache no-cache-filter output platform policy progress provenance pull push quiet " +
+	"resource sbom secret shm-size ssh tag target ulimit"
+
+// TestBuildFlags does the same for buildx, which is what docker build is today.
+func TestBuildFlags(t *testing.T) {
+	listed := differences(t)
+	cmd := commandOrNil("build")
+	for name := range strings.FieldsSeq(buildxFlags) {
+		if cmd.Flag(name) == nil && cmd.InheritedFlags().Lookup(name) == nil && name != "debug" && !slices.Contains(listed, "build --"+name) {
+			t.Errorf("buildx build --%s is neither there nor on the page of differences", name)
+		}
+	}
+}

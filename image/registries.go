@@ -297,8 +297,8 @@ func (r *Registries) rule(name string) *RegistryRule {
 	return found
 }
 
-// host is what is said of a host, which may have a port.
-func (r *Registries) host(host string) *RegistryRule {
+// Host is what is said of a host, which may have a port; nil: nothing.
+func (r *Registries) Host(host string) *RegistryRule {
 	for i, rule := range r.Rules {
 		if rule.Prefix == host {
 			return &r.Rules[i]
@@ -310,7 +310,7 @@ func (r *Registries) host(host string) *RegistryRule {
 // insecure reports whether a host may be spoken to without proof; a rule without a port is for all ports.
 func (r *Registries) insecure(host string) bool {
 	// The rule that names the port is about that port, also where it takes something back.
-	exact, any := r.host(host), r.host(hostOnly(host))
+	exact, any := r.Host(host), r.Host(hostOnly(host))
 	if exact != nil {
 		return exact.Insecure
 	}
@@ -363,7 +363,7 @@ func moved(ref Ref, prefix, to string) (Ref, error) {
 
 // ServerFor is the registry that a login is for: that which a location stands in for has no credentials of its own.
 func (r *Registries) ServerFor(registry string) string {
-	rule := r.host(registry)
+	rule := r.Host(registry)
 	if rule == nil || rule.Location == "" {
 		return registry
 	}

@@ -108,7 +108,7 @@ func (c *client) prepare(ctx context.Context) error {
 	if c.tls, err = tlsConfig(c.ref.Registry, c.opts.CertDirs); err != nil {
 		return err
 	}
-	if err := ownCertificates(c.tls, rules.host(c.ref.Registry)); err != nil {
+	if err := ownCertificates(c.tls, rules.Host(c.ref.Registry)); err != nil {
 		return err
 	}
 	c.guard = &guard{client: c, hosts: map[string]*http.Transport{}}

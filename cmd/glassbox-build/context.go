@@ -167,6 +167,7 @@ func (c *inputs) fromStdin(in *bufio.Reader, o *client.SolveOpt) error {
 	}
 	o.LocalMounts["dockerfile"] = fs
 	o.FrontendAttrs["filename"] = "Dockerfile"
+	o.FrontendAttrs["dockerfilekey"] = "dockerfile" // not that of a context from elsewhere
 	// Its directory has another name each time, and is what the cache of local files would go by.
 	return nil
 }

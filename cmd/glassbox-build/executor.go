@@ -25,6 +25,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/pkg/errors"
 
+	"glassbox/bundle"
 	"glassbox/cgroup"
 	"glassbox/compile"
 	"glassbox/container"
@@ -217,6 +218,7 @@ func (e *planExecutor) specification(
 			return fail(errors.Wrapf(err, "failed to create working directory %s", meta.Cwd))
 		}
 	}
+	s.Process.Env = bundle.WithHome(s.Process.Env, rootfs, uid) // which runc does for its callers
 	s.Process.Terminal = meta.Tty
 	if s.Linux.CgroupsPath, err = cgroup.ParentPath(meta.CgroupParent, id); err != nil {
 		return fail(err)
@@ -273,6 +275,8 @@ func (e *planExecutor) wire(id string, meta *executor.Meta, lease bool) (*networ
 		r.Networks = []network.Attachment{{Network: network.Host}}
 	case pb.NetMode_NONE:
 		r.Networks = []network.Attachment{{Network: network.None}}
+		// Programs look for their own host's name, and BuildKit's file has it.
+		r.Hosts = append(r.Hosts, container.HostEntry{Name: r.Hostname, IP: "127.0.0.1"})
 	default:
 		r.Networks = []network.Attachment{{Network: network.Bridge}}
 	}

@@ -39,7 +39,7 @@ type storeExporter struct {
 
 func (e *storeExporter) Resolve(ctx context.Context, id int, attrs map[string]string) (exporter.ExporterInstance, error) {
 	i := &storeInstance{storeExporter: e, id: id, attrs: attrs}
-	if on, _ := strconv.ParseBool(attrs["push"]); on { // buildx with --push: BuildKit's own exporter sends it to the registry
+	if on, _ := strconv.ParseBool(attrs["push"]); on { // BuildKit's own exporter sends it to the registry
 		image, err := e.worker.Worker.Exporter(client.ExporterImage, e.sessions)
 		if err != nil {
 			return nil, err
@@ -50,6 +50,9 @@ func (e *storeExporter) Resolve(ctx context.Context, id int, attrs map[string]st
 		also["store"], also["force-compression"] = "false", "true"
 		if i.push, err = image.Resolve(ctx, id, also); err != nil {
 			return nil, err
+		}
+		if keep, err := strconv.ParseBool(attrs["store"]); err == nil && !keep {
+			return i.push, nil
 		}
 	}
 	i.opts.RefCfg = cacheconfig.RefConfig{Compression: compression.New(compression.Uncompressed)}

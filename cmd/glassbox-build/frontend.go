@@ -5,6 +5,7 @@ import (
 	"maps"
 	"strings"
 
+	"github.com/moby/buildkit/client/llb/sourceresolver"
 	"github.com/moby/buildkit/executor"
 	"github.com/moby/buildkit/frontend"
 	dockerfile "github.com/moby/buildkit/frontend/dockerfile/builder"
@@ -53,4 +54,19 @@ func isBuiltIn(ref string) bool {
 	}
 	rest, ok := strings.CutPrefix(tag, "1.")
 	return ok && strings.Trim(rest, "0123456789.") == ""
+}
+
+// platformBridge notes which platform a base image is wanted for: the store, which is asked for it by its name, keeps one for each.
+type platformBridge struct{ frontend.FrontendLLBBridge }
+
+type platformKey struct{}
+
+// ResolveSourceMetadata implements sourceresolver.MetaResolver.
+func (b *platformBridge) ResolveSourceMetadata(
+	ctx context.Context, op *pb.SourceOp, opt sourceresolver.Opt,
+) (*sourceresolver.MetaResponse, error) {
+	if opt.ImageOpt != nil && opt.ImageOpt.Platform != nil {
+		ctx = context.WithValue(ctx, platformKey{}, *opt.ImageOpt.Platform)
+	}
+	return b.FrontendLLBBridge.ResolveSourceMetadata(ctx, op, opt)
 }

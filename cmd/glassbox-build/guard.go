@@ -429,6 +429,7 @@ func (f *guardedFrontend) Solve(
 	sid string, sm *session.Manager,
 ) (*frontend.Result, error) {
 	g := f.guards.find(sid)
+	bridge = &platformBridge{bridge}
 	if g == nil {
 		return f.Frontend.Solve(ctx, bridge, exec, opts, inputs, sid, sm)
 	}

@@ -11,6 +11,7 @@ import (
 	ctdimages "github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	cerrdefs "github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
 	digest "github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -116,6 +117,12 @@ func (n *imageNames) Get(ctx context.Context, name string) (ctdimages.Image, err
 	none := fmt.Errorf("image %s: %w", name, cerrdefs.ErrNotFound)
 	i, err := n.images.store.Resolve(name)
 	if err != nil {
+		return ctdimages.Image{}, none
+	}
+	// As docker does: what is here for another platform than that which is asked for is not what is asked for.
+	want, ok := ctx.Value(platformKey{}).(ocispecs.Platform)
+	have := ocispecs.Platform{OS: i.Config.OS, Architecture: i.Config.Architecture, Variant: i.Config.Variant}
+	if ok && !platforms.Only(want).Match(have) {
 		return ctdimages.Image{}, none
 	}
 	raw, err := i.PlainManifest()

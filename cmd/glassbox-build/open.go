@@ -34,7 +34,6 @@ import (
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/buildkit/util/db/boltutil"
 	"github.com/moby/buildkit/util/leaseutil"
-	"github.com/moby/buildkit/util/resolver"
 	"github.com/moby/buildkit/version"
 	"github.com/moby/buildkit/worker"
 	"github.com/moby/buildkit/worker/base"
@@ -80,9 +79,10 @@ func (w *buildWorker) ResolveOp(
 	return ops.NewExecOp(v, op, base.Platform, w.CacheMgr, w.ParallelismSem, sm, exec, w.Worker, limits, false)
 }
 
-// Exporter knows "moby", which puts an image into glassbox's own store; buildx's docker driver asks for it by that name.
+// Exporter knows "moby", which puts an image into glassbox's own store; buildx's docker driver asks for it by that name. "image" does so,
+// too: BuildKit's own would want a store of containerd's.
 func (w *buildWorker) Exporter(name string, sm *session.Manager) (exporter.Exporter, error) {
-	if name == exporterStore {
+	if name == exporterStore || name == client.ExporterImage {
 		return &storeExporter{w, sm}, nil
 	}
 	return w.Worker.Exporter(name, sm)
@@ -132,7 +132,6 @@ func open(ctx context.Context, p place, watch *watch) (*builder, error) {
 	if err != nil {
 		return nil, err
 	}
-	hosts := resolver.NewRegistryConfig(nil)
 	watched := func(f frontend.Frontend) frontend.Frontend {
 		return &watchedFrontend{&guardedFrontend{f, &b.guards}, watch}
 	}
@@ -145,12 +144,12 @@ func open(ctx context.Context, p place, watch *watch) (*builder, error) {
 		},
 		CacheManager: solver.NewCacheManager(ctx, "local", cache, worker.NewCacheResultStorage(workers)),
 		ResolveCacheExporterFuncs: map[string]remotecache.ResolveCacheExporterFunc{
-			"registry": registrycache.ResolveCacheExporterFunc(b.sessions, hosts),
+			"registry": registrycache.ResolveCacheExporterFunc(b.sessions, registryHosts),
 			"local":    localcache.ResolveCacheExporterFunc(b.sessions),
 			"inline":   inlinecache.ResolveCacheExporterFunc(),
 		},
 		ResolveCacheImporterFuncs: map[string]remotecache.ResolveCacheImporterFunc{
-			"registry": registrycache.ResolveCacheImporterFunc(b.sessions, w.ContentStore(), hosts),
+			"registry": registrycache.ResolveCacheImporterFunc(b.sessions, w.ContentStore(), registryHosts),
 			"local":    localcache.ResolveCacheImporterFunc(b.sessions),
 		},
 		Entitlements:   []string{"network.host", "security.insecure"},
@@ -211,7 +210,7 @@ func (b *builder) worker(ctx context.Context, root string) (*buildWorker, error)
 		Applier:         apply.NewFileSystemApplier(contents),
 		Differ:          walking.NewWalkingDiff(contents),
 		ImageStore:      own.names(),
-		RegistryHosts:   resolver.NewRegistryConfig(nil),
+		RegistryHosts:   registryHosts,
 		LeaseManager:    leaseutil.WithNamespace(ctdmetadata.NewLeaseManager(meta), namespace),
 		GarbageCollect:  meta.GarbageCollect,
 		MetadataStore:   records,

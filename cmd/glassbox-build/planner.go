@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -80,6 +81,9 @@ func (p *planner) plan(ctx context.Context, meta *executor.Meta, mounts []execut
 	}
 	defer cleanup()
 	s.Root.Path = path.Join(dir, "rootfs")
+	if !slices.ContainsFunc(s.Process.Env, func(v string) bool { return strings.HasPrefix(v, "HOME=") }) {
+		s.Process.Env = append(s.Process.Env, "HOME=home-of-the-user") // which stands in the step's own /etc/passwd, too
+	}
 	if s.Linux.CgroupsPath, err = cgroup.ParentPath(meta.CgroupParent, unknownID); err != nil {
 		return nil, err
 	}

@@ -290,10 +290,14 @@ func exports(r *build.Request, o *client.SolveOpt) error {
 			continue
 		case out.Type == "local":
 			e.OutputDir = dest
+		case (out.Type == "oci" || out.Type == "docker") && e.Attrs["tar"] == "false":
+			if e.OutputDir = dest; dest == "" || dest == "-" {
+				return fmt.Errorf("--output type=%s,tar=false: dest is a directory", out.Type)
+			}
 		case out.Type == "registry" || out.Type == "image" && push:
-			e.Type, e.Attrs["push"] = client.ExporterImage, "true"
-			if e.Attrs["force-compression"] == "" { // layers of this machine's images are plain here
-				e.Attrs["force-compression"] = "true"
+			e.Type, e.Attrs["push"] = exporterStore, "true"
+			if len(r.Platforms) > 1 && e.Attrs["store"] == "" { // a name of the store stands for one
+				e.Attrs["store"] = "false"
 			}
 		case out.Type == "image" || out.Type == "docker" && dest == "":
 			delete(e.Attrs, "push")
@@ -398,12 +402,27 @@ func failure(ctx context.Context, r *build.Request, err error) error {
 	if _, text, ok := strings.Cut(err.Error(), "rpc error: code = PermissionDenied desc = "); ok && len(r.Policy) > 0 {
 		return errors.New(text)
 	}
+	if h := hint(err.Error()); h != "" {
+		return fmt.Errorf("failed to build: %w\nhint: %s", err, h)
+	}
 	var exit *gatewayapi.ExitError
 	if errors.As(err, &exit) {
 		return fmt.Errorf("failed to build: %w\nhint: glassbox explain build, with the same words, lists the steps, with --run N the plan of one",
 			err)
 	}
 	return fmt.Errorf("failed to build: %w", err)
+}
+
+// hint says how what a build lacks is to be had.
+func hint(text string) string {
+	switch {
+	case strings.Contains(text, "exec format error"):
+		return "the program is for another kind of machine: register an emulator for it in binfmt_misc (apt-get install qemu-user-static " +
+			"binfmt-support), or build for this machine's --platform"
+	case strings.Contains(text, "buildkit-syft-scanner"):
+		return "the scanner for --attest type=sbom is an image: name one that can be had with --sbom generator=IMAGE"
+	}
+	return ""
 }
 
 // tell prints an error as buildx does.
