@@ -150,7 +150,8 @@ func (k *kitchen) dish(t *testing.T, name, file string) *dish {
 
 // ours is glassbox build's command line.
 func (k *kitchen) ours(d *dish) []string {
-	return slices.Concat([]string{"glassbox", "build", "--progress", "plain", "-o", "type=oci,dest=../" + d.name + ".ours.tar"}, d.args, []string{"."})
+	argv := []string{"glassbox", "build", "--progress", "plain", "-o", "type=oci,dest=../" + d.name + ".ours.tar"}
+	return append(append(argv, d.args...), ".")
 }
 
 // theirs is buildctl's, which has other words for the same.
