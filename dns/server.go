@@ -280,9 +280,9 @@ func (h *health) ask(servers []netip.AddrPort, query []byte, stream bool) []byte
 	return failure
 }
 
-// connect makes a socket that is connected to a server: over UDP the kernel then drops what comes from anybody else, tells of a port that
-// nobody listens on, and chooses an unpredictable port of our own.
-func connect(server netip.AddrPort, kind int, until time.Time) (*os.File, error) {
+// Connect makes a socket that is connected to a server, with a deadline: over UDP the kernel then drops what comes from anybody else, tells of
+// a port that nobody listens on, and chooses an unpredictable port of our own.
+func Connect(server netip.AddrPort, kind int, until time.Time) (*os.File, error) {
 	var sa unix.Sockaddr
 	family := unix.AF_INET
 	if a := server.Addr().Unmap(); a.Is4() {
@@ -296,7 +296,7 @@ func connect(server netip.AddrPort, kind int, until time.Time) (*os.File, error)
 		return nil, err
 	}
 	err = unix.Connect(fd, sa)
-	f := os.NewFile(uintptr(fd), "dns server")
+	f := os.NewFile(uintptr(fd), "server")
 	if err == unix.EINPROGRESS {
 		f.SetDeadline(until)
 		err = connected(f)
@@ -315,12 +315,11 @@ func connected(f *os.File) error {
 	if err != nil {
 		return err
 	}
-	first := true
 	var failed error
 	err = raw.Write(func(fd uintptr) bool {
-		if first {
-			first = false
-			return false // wait until the poller says that it can be written to
+		// Looked at each time: Write has forgotten what the poller knew before, and it tells a change only once.
+		if n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, 0); n == 0 || err == unix.EINTR {
+			return false
 		}
 		code, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
 		if err == nil && code != 0 {
@@ -333,7 +332,7 @@ func connected(f *os.File) error {
 }
 
 func exchangeDatagram(server netip.AddrPort, query []byte, until time.Time) ([]byte, error) {
-	f, err := connect(server, unix.SOCK_DGRAM, until)
+	f, err := Connect(server, unix.SOCK_DGRAM, until)
 	if err != nil {
 		return nil, err
 	}
@@ -356,7 +355,7 @@ func exchangeDatagram(server netip.AddrPort, query []byte, until time.Time) ([]b
 }
 
 func exchangeStream(server netip.AddrPort, query []byte, until time.Time) ([]byte, error) {
-	f, err := connect(server, unix.SOCK_STREAM, until)
+	f, err := Connect(server, unix.SOCK_STREAM, until)
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"glassbox/dns"
 	"glassbox/fork"
 	"glassbox/plan"
 )
@@ -163,54 +164,11 @@ func (c *carrier) connection(fd int) {
 
 // connectTo makes a socket that is connected to a container.
 func connectTo(to netip.AddrPort, kind int) (*os.File, error) {
-	family, sa := unix.AF_INET, unix.Sockaddr(&unix.SockaddrInet4{Port: int(to.Port())})
-	if to.Addr().Is6() {
-		family, sa = unix.AF_INET6, &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}
-	} else {
-		sa.(*unix.SockaddrInet4).Addr = to.Addr().As4()
-	}
-	fd, err := unix.Socket(family, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	err = unix.Connect(fd, sa)
-	f := os.NewFile(uintptr(fd), "container")
-	if err == unix.EINPROGRESS {
-		f.SetDeadline(time.Now().Add(carryPatience))
-		err = connected(f)
+	f, err := dns.Connect(to, kind, time.Now().Add(carryPatience))
+	if err == nil {
 		f.SetDeadline(time.Time{})
 	}
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
-}
-
-// connected waits for a connection (connect(2), EINPROGRESS).
-func connected(f *os.File) error {
-	raw, err := f.SyscallConn()
-	if err != nil {
-		return err
-	}
-	first := true
-	var failed error
-	err = raw.Write(func(fd uintptr) bool {
-		if first {
-			first = false
-			return false // wait until the poller says that it can be written to
-		}
-		code, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
-		if err == nil && code != 0 {
-			err = unix.Errno(code)
-		}
-		failed = err
-		return true
-	})
-	if err != nil {
-		return err
-	}
-	return failed
+	return f, err
 }
 
 // carryBuffer is what is carried at once.
