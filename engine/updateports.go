@@ -43,10 +43,10 @@ func (e *Engine) updatePorts(u *Update, c *container.Container, s *supervise.Sta
 	}
 	var gone, more []plan.PortRule
 	next := slices.Clone(have)
-	was := func(p container.Port) bool {
-		return slices.ContainsFunc(c.Config.Ports, func(o container.Port) bool {
-			return o.Key() == p.Key() && o.HostPort == p.HostPort && o.HostEnd == p.HostEnd && o.HostIP == p.HostIP
-		})
+	before := make(map[container.Port]bool, len(c.Config.Ports))
+	for _, o := range c.Config.Ports {
+		o.Origin = ""
+		before[o] = true
 	}
 	carried := carriedPorts(p)
 	if still, err := removedPorts(carried, u.words.PublishRm); err != nil || len(still) > 0 {
@@ -61,7 +61,9 @@ func (e *Engine) updatePorts(u *Update, c *container.Container, s *supervise.Sta
 	}
 	next = slices.DeleteFunc(next, func(r plan.PortRule) bool { return slices.Contains(gone, r) })
 	for i := range u.config.Ports {
-		if was(u.config.Ports[i]) {
+		p := u.config.Ports[i]
+		p.Origin = ""
+		if before[p] {
 			continue
 		}
 		// What is chosen is written into the configuration, as it would be asked for again.

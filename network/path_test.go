@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -339,6 +340,44 @@ func TestFlows(t *testing.T) {
 		if got := ask("silence"); got != "silence" {
 			t.Errorf("unpublished: got %q, want silence", got)
 		}
+	}
+}
+
+// TestManyPorts publishes thousands of ports at once, and takes them back but for the one that is somebody else's by now.
+func TestManyPorts(t *testing.T) {
+	w := newWorld(t, 0, true)
+	var ports []plan.PortRule
+	for i := range 6000 {
+		proto := []string{"tcp", "udp"}[i%2]
+		ports = append(ports, plan.PortRule{
+			Proto: proto, HostPort: uint16(10000 + i/2), ContainerIP: "172.30.0.2", ContainerPort: uint16(10000 + i/2),
+		})
+	}
+	other := ports[17]
+	other.ContainerIP = "172.30.0.3"
+	var err error
+	var before, all, left []plan.PortRule
+	w.host.Do(func() {
+		do := func(f func() error) {
+			if err == nil {
+				err = f()
+			}
+		}
+		do(func() (err error) { before, err = wire.Published("glassbox0"); return err })
+		do(func() error { return wire.Open(nil).Do(&plan.NftPublish{Table: "glassbox0", Ports: ports}) })
+		do(func() (err error) { all, err = wire.Published("glassbox0"); return err })
+		do(func() error { return wire.Undo(&plan.NftUnpublish{Table: "glassbox0", Ports: ports[17:18]}) })
+		do(func() error {
+			return wire.Open(nil).Do(&plan.NftPublish{Table: "glassbox0", Ports: []plan.PortRule{other}})
+		})
+		do(func() error { return wire.Undo(&plan.NftUnpublish{Table: "glassbox0", Ports: ports}) })
+		do(func() (err error) { left, err = wire.Published("glassbox0"); return err })
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(all) != len(before)+len(ports) || len(left) != len(before)+1 || !slices.Contains(left, other) {
+		t.Errorf("of %d: published %d, want %d; left %d, want %d", len(before), len(all), len(before)+len(ports), len(left), len(before)+1)
 	}
 }
 

@@ -125,6 +125,12 @@ type PortRule struct {
 }
 
 func ports(rs []PortRule) string {
+	const most = 20 // a range can have thousands, and a line is for readers
+	more := ""
+	if len(rs) > most {
+		more = fmt.Sprintf(", and %d more", len(rs)-most+1)
+		rs = rs[:most-1]
+	}
 	out := make([]string, len(rs))
 	for i, r := range rs {
 		ip := r.HostIP
@@ -133,7 +139,7 @@ func ports(rs []PortRule) string {
 		}
 		out[i] = fmt.Sprintf("%s:%d/%s to %s:%d", bracket(ip), r.HostPort, r.Proto, bracket(r.ContainerIP), r.ContainerPort)
 	}
-	return strings.Join(out, ", ")
+	return strings.Join(out, ", ") + more
 }
 
 // bracket writes an address before a port.

@@ -45,34 +45,57 @@ func (c *Conn) forgetTo(ip netip.Addr) {
 			r.u32(ctaFilterOrig, 0)
 			r.u32(ctaFilterReply, filterSrc|filterProto)
 		})
-	}, func(uint32) bool { return true })
+	}, func([]byte, uint32) bool { return true })
 }
 
-// forgetPort forgets the UDP flows to a port that were not translated.
-// Translated ones lead to a container already, and are right.
-func (c *Conn) forgetPort(family byte, port uint16) {
+// forgetPorts forgets the UDP flows to ports that were not translated. Translated ones lead to a container already, and are right. The kernel
+// looks through all flows of the host each time, so that it is asked once: for one port it filters by it.
+func (c *Conn) forgetPorts(family byte, ports map[uint16]bool) {
 	c.forget(family, func(r *request) {
+		filter := uint32(filterProto)
 		r.nested(ctaTupleOrig, func() {
 			r.nested(ctaTupleProto, func() {
 				r.attr(ctaProtoNum, unix.IPPROTO_UDP)
-				r.attr(ctaProtoDst, binary.BigEndian.AppendUint16(nil, port)...)
+				for port := range ports {
+					if len(ports) == 1 {
+						filter |= filterDstPort
+						r.attr(ctaProtoDst, binary.BigEndian.AppendUint16(nil, port)...)
+					}
+				}
 			})
 		})
 		r.nested(ctaFilter, func() {
-			r.u32(ctaFilterOrig, filterProto|filterDstPort)
+			r.u32(ctaFilterOrig, filter)
 			r.u32(ctaFilterReply, 0)
 		})
-	}, func(status uint32) bool { return status&statusTranslated == 0 })
+	}, func(orig []byte, status uint32) bool {
+		return status&statusTranslated == 0 && ports[destinationPort(orig)]
+	})
+}
+
+// destinationPort is that of a flow's tuple; 0: it has none.
+func destinationPort(tuple []byte) uint16 {
+	for typ, data := range attrs(tuple) {
+		if typ != ctaTupleProto {
+			continue
+		}
+		for typ, data := range attrs(data) {
+			if typ == ctaProtoDst && len(data) == 2 {
+				return binary.BigEndian.Uint16(data)
+			}
+		}
+	}
+	return 0
 }
 
 // forget deletes the flows that the kernel's filter and match choose. (Deleting by a filter in one request needs Linux 6.10;
 // listing by one, 5.8.) On a kernel without ctnetlink they stay until they expire, which is what happens everywhere else.
-func (c *Conn) forget(family byte, filter func(*request), match func(status uint32) bool) {
+func (c *Conn) forget(family byte, filter func(*request), match func(orig []byte, status uint32) bool) {
 	var list, remove request
 	list.message(ctGet, unix.NLM_F_DUMP, nfgenOf(family, 0)...)
 	filter(&list)
 	err := c.dump(&list, func() { remove = request{} }, func(_ uint16, body []byte) error {
-		if orig, zone, status := parseFlow(body); orig != nil && match(status) {
+		if orig, zone, status := parseFlow(body); orig != nil && match(orig, status) {
 			remove.message(ctDelete, unix.NLM_F_ACK, nfgenOf(family, 0)...)
 			remove.attr(ctaTupleOrig|unix.NLA_F_NESTED, orig...)
 			// A zone is part of a flow's identity: without it another flow would be deleted, or none.
@@ -116,11 +139,20 @@ func parseFlow(body []byte) (orig, zone []byte, status uint32) {
 
 // forgetPublished forgets what stands in the way of newly published UDP ports.
 func (c *Conn) forgetPublished(ports []plan.PortRule) {
+	byFamily := map[byte]map[uint16]bool{}
 	for _, p := range ports {
-		if p.Proto == "udp" {
-			to, _ := netip.ParseAddr(p.ContainerIP)
-			c.forgetPort(familyOf(to), p.HostPort)
+		if p.Proto != "udp" {
+			continue
 		}
+		to, _ := netip.ParseAddr(p.ContainerIP)
+		family := familyOf(to)
+		if byFamily[family] == nil {
+			byFamily[family] = map[uint16]bool{}
+		}
+		byFamily[family][p.HostPort] = true
+	}
+	for family, ports := range byFamily {
+		c.forgetPorts(family, ports)
 	}
 }
 

@@ -41,6 +41,13 @@ func (r *request) nft(msg, flags uint16) {
 // transact sends a transaction; its last message before the end has NLM_F_ACK.
 func (c *Conn) transact(r *request) (failed uint32, err error) {
 	r.commit()
+	// The whole transaction is one message to the socket, which takes what its send buffer has room for (netlink_sendmsg in
+	// net/netlink/af_netlink.c): by default some 2,000 published ports.
+	if len(r.b) > 100<<10 {
+		if err := unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, len(r.b)); err != nil {
+			return 0, fmt.Errorf("netlink: room for %d bytes: %w", len(r.b), err)
+		}
+	}
 	return c.send(r, r.n-1, nil)
 }
 
@@ -273,14 +280,27 @@ func (c *Conn) unpublish(op *plan.NftUnpublish) error {
 	if err := CheckTable(op.Table); err != nil {
 		return err
 	}
+	// Asked before: a deletion names the key alone, and would take away the port of whoever has it now. A few are asked for one by one, of
+	// many the maps are read, which is a few hundred in one answer.
+	has := c.has
+	if len(op.Ports) > few {
+		all, err := c.portElements(op.Table)
+		if err != nil {
+			return err
+		}
+		there := map[string]bool{}
+		for _, e := range all {
+			there[e.id()] = true
+		}
+		has = func(_ string, e element) (bool, error) { return there[e.id()], nil }
+	}
 	var ours []element
 	for _, p := range op.Ports {
 		e, err := portElement(p)
 		if err != nil {
 			return err
 		}
-		// Asked one by one: a deletion names the key alone, and would take away the port of whoever has it now.
-		same, err := c.has(op.Table, e)
+		same, err := has(op.Table, e)
 		if err != nil {
 			return err
 		}
@@ -289,6 +309,14 @@ func (c *Conn) unpublish(op *plan.NftUnpublish) error {
 		}
 	}
 	return c.remove(op.Table, ours)
+}
+
+// few is how many elements cost less to be asked for one by one than all of a map.
+const few = 16
+
+// id tells an element from all others of a table.
+func (e element) id() string {
+	return string(cmp.Or(e.family, unix.NFPROTO_IPV4)) + e.set + "\x00" + string(e.key) + string(e.value)
 }
 
 // remove takes elements out of the maps; those that are gone are no error.
