@@ -280,8 +280,8 @@ func (h *health) ask(servers []netip.AddrPort, query []byte, stream bool) []byte
 	return failure
 }
 
-// Connect makes a socket that is connected to a server, with a deadline: over UDP the kernel then drops what comes from anybody else, tells of
-// a port that nobody listens on, and chooses an unpredictable port of our own.
+// Connect makes a socket that is connected to a server, with a deadline: over UDP the kernel then drops what comes from anybody else, tells
+// of a port that nobody listens on, and chooses an unpredictable port of our own.
 func Connect(server netip.AddrPort, kind int, until time.Time) (*os.File, error) {
 	var sa unix.Sockaddr
 	family := unix.AF_INET

@@ -48,8 +48,8 @@ func (c *Conn) forgetTo(ip netip.Addr) {
 	}, func([]byte, uint32) bool { return true })
 }
 
-// forgetPorts forgets the UDP flows to ports that were not translated. Translated ones lead to a container already, and are right. The kernel
-// looks through all flows of the host each time, so that it is asked once: for one port it filters by it.
+// forgetPorts forgets the UDP flows to ports that were not translated. Translated ones lead to a container already, and are right. The
+// kernel looks through all flows of the host each time, so that it is asked once: for one port it filters by it.
 func (c *Conn) forgetPorts(family byte, ports map[uint16]bool) {
 	c.forget(family, func(r *request) {
 		filter := uint32(filterProto)
