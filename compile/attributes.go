@@ -61,6 +61,7 @@ func (c *container) rlimits(p *specs.Process, ptr string) error {
 		switch {
 		case !slices.Contains(rlimitTypes, r.Type):
 			return fmt.Errorf("%s/type: unknown resource limit %q", at, r.Type)
+		// The specification wants an error for it (config.md, POSIX process, rlimits): of two nobody can tell which was meant.
 		case seen[r.Type]:
 			return fmt.Errorf("%s/type: %s appears twice", at, r.Type)
 		case r.Soft > r.Hard:
@@ -96,6 +97,7 @@ func (c *container) scheduling(p *specs.Process, ptr string) error {
 		}
 		realtime := s.Policy == specs.SchedFIFO || s.Policy == specs.SchedRR
 		switch {
+		// The specification has it from a scheduler that was never merged.
 		case s.Policy == specs.SchedISO:
 			return fmt.Errorf("%s/policy: Linux never implemented %s", at, s.Policy)
 		case !slices.Contains(policies, string(s.Policy)):
@@ -109,6 +111,7 @@ func (c *container) scheduling(p *specs.Process, ptr string) error {
 		case s.Policy != specs.SchedDeadline && (s.Runtime != 0 || s.Deadline != 0 || s.Period != 0):
 			return fmt.Errorf("%s/runtime: runtime, deadline and period are for SCHED_DEADLINE", at)
 		}
+		// A warning and no error: the kernel takes the number, and keeps it for when the policy is changed.
 		if s.Nice != 0 && s.Policy != specs.SchedOther && s.Policy != specs.SchedBatch {
 			c.warnings = append(c.warnings, fmt.Sprintf("%s/nice: %d means nothing to %s (sched(7))", at, s.Nice, s.Policy))
 		}
@@ -194,7 +197,7 @@ func (c *container) memoryPolicy() error {
 	default:
 		return fmt.Errorf("%s/mode: unknown mode %q", at, s.Mode)
 	}
-	if k := c.Facts.Kernel; s.Mode == specs.MpolWeightedInterleave && (k.Major < 6 || k.Major == 6 && k.Minor < 9) {
+	if k := c.Facts.Kernel; s.Mode == specs.MpolWeightedInterleave && !k.AtLeast(6, 9) {
 		return fmt.Errorf("%s/mode: %s needs Linux 6.9, this is %s", at, s.Mode, k.Release)
 	}
 	o := &plan.MemPolicy{Mode: string(s.Mode), Nodes: s.Nodes}
@@ -266,6 +269,7 @@ func (c *container) capabilities(p *specs.Process, ptr string) (map[string][]str
 	names:
 		for i, name := range set.names {
 			n := plan.CapNumber(strings.ToUpper(name))
+			// The specification: a runtime warns of those that it can't grant, and goes on (config.md, Linux Process, capabilities).
 			if n < 0 || n > c.Facts.LastCap {
 				c.warnings = append(c.warnings, fmt.Sprintf("%s/%s/%d: unknown capability %q", ptr, set.field, i, name))
 				continue

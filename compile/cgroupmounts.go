@@ -37,12 +37,14 @@ func (c *container) cgroupMount(i int, m specs.Mount, dest string, o mountOption
 		if h.V2 || len(h.Controllers) == 0 {
 			continue
 		}
+		// As on the host, where controllers that are mounted together have one directory, "cpu,cpuacct".
 		name := h.Mount[strings.LastIndexByte(h.Mount, '/')+1:]
 		reason := "The container sees its own limits and use of " + strings.Join(h.Controllers, " and ") + "."
 		if c.mountsCgroups() {
 			var options []string
 			for _, ctl := range h.Controllers {
 				if strings.HasPrefix(ctl, "name=") {
+					// A hierarchy without controllers, such as systemd's, is mounted by its name, and "none" says that no controller is forgotten.
 					options = append(options, "none", ctl)
 				} else {
 					options = append(options, ctl)

@@ -259,6 +259,7 @@ func (c *container) child() error {
 		}
 	}
 	for key := range s.Linux.Sysctl {
+		// Only then: the wait for a network takes most of a start's time, in which the rest of the mounts can be made.
 		if c.ofLink(key) {
 			await()
 		}
@@ -306,6 +307,7 @@ func (c *container) child() error {
 		c.add(plan.Child, plan.Rootfs, &plan.Remount{Target: "/", Propagation: []string{w}}, "/linux/rootfsPropagation",
 			"How mounts spread from the container's root and to it.")
 	}
+	// After all that is made in it: the working directory, mounts' places, devices.
 	if s.Root != nil && s.Root.Readonly {
 		c.add(plan.Child, plan.Rootfs, &plan.Remount{Target: "/", Set: []string{"ro"}}, "/root/readonly",
 			"Nothing below the root can be changed, but for the mounts on it.")

@@ -50,12 +50,14 @@ func (c *container) copies() {
 		}
 		ptr := fmt.Sprintf("/mounts/%d", i)
 		name, under := mountName(i), underName(i)
+		// A mode that the configuration names counts more than the image's.
 		mode := slices.ContainsFunc(o.data, func(s string) bool { return strings.HasPrefix(s, "mode=") })
 		c.add(plan.Host, plan.Mounts, &plan.RecvFD{Save: under}, ptr, "The directory that the "+what+" will cover.")
 		if what == "tmpfs" {
 			c.add(plan.Host, plan.Mounts, &plan.RecvFD{Save: name}, ptr, "The tmpfs, which is not in the container yet.")
 		}
 		up := &plan.CopyUp{From: under, To: name, KeepMode: mode, Volume: extra.Volume, Within: extra.Within}
+		// A tmpfs of the container's user namespace takes files of its own ids alone: see fork's makeAs.
 		if c.users == ownUsers {
 			m := c.idMap()
 			up.UID, up.GID = m.UID[0].Host, m.GID[0].Host

@@ -62,6 +62,7 @@ func (c *container) debugSources(in *DebugInput) error {
 		for _, dir := range in.Tools {
 			c.Spec.Mounts = append(c.Spec.Mounts, specs.Mount{
 				Destination: dir, Type: "bind", Source: dir,
+				// With what is mounted below, as on hosts where /usr/lib is a file system of its own; and all of it read-only.
 				Options: []string{"rbind", "rro", "rnosuid", "rnodev"},
 			})
 		}

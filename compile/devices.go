@@ -37,6 +37,7 @@ func (c *container) devices() error {
 		given[path.Clean(d.Path)] = true
 	}
 	for _, d := range defaultDevices {
+		// A directory of the host's has its own. Only a null device is looked for there, as paths are masked by it.
 		if given[d.path] || c.hostDev && (d.path != "/dev/null" || len(c.Spec.Linux.MaskedPaths) == 0) {
 			continue
 		}
@@ -56,6 +57,7 @@ func (c *container) devices() error {
 		if !slices.Contains([]string{"c", "u", "b", "p"}, d.Type) {
 			return fmt.Errorf("%s/type: unknown kind of device %q", ptr, d.Type)
 		}
+		// Twelve and twenty bits (MINORBITS in linux/kdev_t.h): the kernel would cut off the rest, and another device would be made.
 		if d.Type != "p" && (d.Major < 0 || d.Major >= 1<<12 || d.Minor < 0 || d.Minor >= 1<<20) {
 			return fmt.Errorf("%s: %d:%d is no number of a device", ptr, d.Major, d.Minor)
 		}
@@ -100,6 +102,7 @@ func (c *container) devices() error {
 			{Target: "/proc/self/fd/0", Path: "/dev/stdin"},
 			{Target: "/proc/self/fd/1", Path: "/dev/stdout"},
 			{Target: "/proc/self/fd/2", Path: "/dev/stderr"},
+			// As runc: only where there is such a file (CONFIG_PROC_KCORE).
 			{Target: "/proc/kcore", Path: "/dev/core", Existing: true},
 		} {
 			l.In = c.devMount

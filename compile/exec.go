@@ -39,6 +39,7 @@ func further(in ExecInput, tools *DebugInput) (*Output, error) {
 	c := &container{Input: in.Input, hostRoot: in.HostRoot}
 	c.Spec = &specs.Spec{Process: in.Process, Linux: &specs.Linux{}}
 	if in.Spec != nil && in.Spec.Linux != nil {
+		// What the program itself is to have of it. Mounts, namespaces and the like are there, and are joined.
 		l := in.Spec.Linux
 		c.Spec.Version = in.Spec.Version
 		c.Spec.Linux.Seccomp, c.Spec.Linux.Personality, c.Spec.Linux.MemoryPolicy = l.Seccomp, l.Personality, l.MemoryPolicy

@@ -64,7 +64,7 @@ func (c *container) mounts() error {
 
 // checkOptions refuses what would be without effect.
 func (c *container) checkOptions(m specs.Mount, o mountOptions, ptr string) error {
-	if k := c.Facts.Kernel; slices.Contains(o.super, "mand") && (k.Major > 5 || k.Major == 5 && k.Minor >= 15) {
+	if slices.Contains(o.super, "mand") && c.Facts.Kernel.AtLeast(5, 15) {
 		return fmt.Errorf("%s/options: \"mand\": Linux has no mandatory locks since 5.15", ptr)
 	}
 	if o.copyUp && m.Type != "tmpfs" {
@@ -106,6 +106,7 @@ func (c *container) checkOptions(m specs.Mount, o mountOptions, ptr string) erro
 // The clone is of the same peer group as its source where that is shared. Without a word about it, it leaves the group. Words
 // count in order; if none of them speaks for the mounts below, these follow the host's, but not the other way around.
 func (c *container) bind(i int, m specs.Mount, dest string, o mountOptions, ptr string) {
+	// From here on /dev is the host's directory, whatever was mounted there before.
 	if dest == "/dev" {
 		c.ownDev, c.hostDev, c.devMount = false, true, ""
 	}
@@ -114,6 +115,7 @@ func (c *container) bind(i int, m specs.Mount, dest string, o mountOptions, ptr 
 	case len(words) > 0:
 		if slices.Contains(m.Options, "rbind") &&
 			!slices.ContainsFunc(words, func(w string) bool { return strings.HasPrefix(w, "r") || w == "shared" }) {
+			// In front, so that what the words say of the mount itself comes after it and counts.
 			words = slices.Insert(slices.Clone(words), 0, "rslave")
 		}
 	case strings.HasSuffix(c.Spec.Linux.RootfsPropagation, "slave"):
@@ -151,6 +153,7 @@ func (c *container) fileSystem(i int, m specs.Mount, o mountOptions) *plan.FSMou
 	}
 	switch {
 	case m.Type == "proc" && dest == "/proc":
+		// Kept: settings are written through this descriptor, which no name in the container can stand in for.
 		fm.Save = "proc"
 	case m.Type == "cgroup" || m.Type == "cgroup2":
 		return c.cgroupTop(i, m, o)
@@ -163,6 +166,7 @@ func (c *container) fileSystem(i int, m specs.Mount, o mountOptions) *plan.FSMou
 		fm.Save = "dev" // devices are made in it, whatever its name comes to stand for
 	}
 	if m.Type == "tmpfs" && len(fm.Flags) == 0 && !slices.ContainsFunc(o.data, func(s string) bool { return strings.HasPrefix(s, "mode=") }) {
+		// As Docker's tmpfs has it: /tmp of an image stays writable for all, with the sticky bit.
 		fm.KeepMode = true
 	}
 	if strings.HasPrefix(m.Source, "/") && slices.Contains(fm.Attrs, "ro") {
@@ -176,6 +180,7 @@ func (c *container) fileSystem(i int, m specs.Mount, o mountOptions) *plan.FSMou
 		case "mqueue":
 			fm.Label = label
 		default:
+			// With flags it is made by mount(2), which takes all options in one text (see plan.FSMount.Classic).
 			if len(fm.Flags) > 0 {
 				label = `"` + label + `"` // the comma in it
 			}

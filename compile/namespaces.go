@@ -152,6 +152,7 @@ func (c *container) cgroups() error {
 	}
 	r := c.Spec.Linux.Resources
 	if r != nil && len(r.Devices) > 0 && (c.Facts.UserNS || !c.privileged()) {
+		// A copy: the configuration is the caller's.
 		without := *r
 		without.Devices = nil
 		r = &without

@@ -89,6 +89,7 @@ func (c *container) sysctls(late bool) error {
 		switch {
 		case key == "" || slices.ContainsFunc(strings.Split(key, "/"), func(s string) bool { return s == "" || s == "." || s == ".." }):
 			return fmt.Errorf("%s: not the name of a sysctl", ptr)
+		// Two places for one thing, of which the later one would silently win; runc refuses it as well.
 		case key == "kernel/hostname":
 			return fmt.Errorf("%s: use the hostname setting", ptr)
 		case need == "":
@@ -198,6 +199,7 @@ func (c *container) process(p *specs.Process, ptr string) error {
 	if c.DieWithParent {
 		c.add(plan.Child, plan.Exec, &plan.ParentDeath{Signal: 9}, "", "A container without its supervisor would run unseen.")
 	}
+	// Docker's and runc's default, whatever the engine itself was started with.
 	umask := uint32(0o022)
 	if p.User.Umask != nil {
 		umask = *p.User.Umask
@@ -315,6 +317,7 @@ func (c *container) checkListener(f *plan.Seccomp) error {
 		if rule.Action != specs.ActAllow && rule.Action != specs.ActLog {
 			return fmt.Errorf("/linux/seccomp/syscalls/%d: %s for sendmsg: the runtime needs that call to hand over the listener", i, rule.Action)
 		}
+		// A rule with arguments might be about other descriptors than the child's.
 		allowed = allowed || len(rule.Args) == 0
 	}
 	if !allowed {
@@ -332,6 +335,7 @@ func (c *container) sendListener(f *plan.Seccomp) {
 
 // passListener writes the host's part of that. It comes after all else that the child sends before its filter.
 func (c *container) passListener() error {
+	// Compiled twice, for the host's lane and the child's; what is strange about it is told once.
 	warnings := c.warnings
 	f, err := c.filter()
 	c.warnings = warnings // the child's part has them
@@ -367,6 +371,7 @@ func (c *container) privileges(p *specs.Process, ptr string) error {
 	for n := 0; n <= c.Facts.LastCap; n++ {
 		name := plan.CapName(n)
 		if name == "" {
+			// To leave out one that nobody here has heard of would give it to the container.
 			return fmt.Errorf("this kernel knows capability %d, which this glassbox doesn't, and so can't drop", n)
 		}
 		if !slices.Contains(sets["bounding"], name) {
@@ -377,8 +382,10 @@ func (c *container) privileges(p *specs.Process, ptr string) error {
 		c.add(plan.Child, plan.Privileges, &plan.DropBounding{Caps: drop}, ptr+"/capabilities/bounding",
 			"No program in the container, whatever its file says, can have these.")
 	}
+	// Groups before the user, who may not change them; bounding set before both, as it takes CAP_SETPCAP.
 	c.groups(p, ptr)
 	c.add(plan.Child, plan.Privileges, &plan.Setresgid{GID: p.User.GID}, ptr+"/user", "The program's group.")
+	// Asked for before setresuid, and undone by execve (prctl(2), PR_SET_KEEPCAPS).
 	if p.User.UID != 0 && len(sets["permitted"]) > 0 {
 		c.add(plan.Child, plan.Privileges, &plan.KeepCaps{}, ptr+"/capabilities/permitted",
 			"Changing from root to another user would drop them all.")
@@ -407,6 +414,7 @@ func candidates(p *specs.Process) []string {
 	}
 	path := defaultPath
 	for _, e := range p.Env {
+		// The last one counts, as lastOnly has it.
 		if v, ok := strings.CutPrefix(e, "PATH="); ok {
 			path = v
 		}
@@ -414,6 +422,7 @@ func candidates(p *specs.Process) []string {
 	var out []string
 	for _, dir := range strings.Split(path, ":") {
 		if dir == "" {
+			// An empty entry is the working directory (environ(7)).
 			dir = "."
 		}
 		out = append(out, strings.TrimRight(dir, "/")+"/"+name)

@@ -64,6 +64,7 @@ func Restore(in RestoreInput) (*plan.Plan, error) {
 		}
 		c.add(plan.Host, plan.Sources, open, e.Pointer, "Criu will find it in a place that the container's root can reach.")
 	}
+	// What is below this number stays open: the standard three, and those that criu is told of.
 	first := 3
 	var shared []string // those that criu's processes inherit from it
 	for i, n := range c.Spec.Linux.Namespaces {

@@ -17,6 +17,7 @@ func (c *container) rootfs() error {
 	switch s.Linux.RootfsPropagation {
 	case "", "private", "rprivate", "shared", "rshared", "unbindable", "runbindable":
 	case "slave", "rslave":
+		// Mounts that the host makes later are to be seen, not the other way around.
 		flags[1] = "slave"
 	default:
 		return fmt.Errorf("/linux/rootfsPropagation: unknown value %q", s.Linux.RootfsPropagation)
@@ -69,6 +70,7 @@ func (c *container) rootfs() error {
 	default:
 		c.pivot(target)
 	}
+	// With an overlay it has done so already, before it was mounted.
 	if c.Overlay == nil {
 		c.become()
 	}

@@ -52,6 +52,7 @@ func (c *container) parentSources() error {
 		default:
 			continue
 		}
+		// Whichever of the two has written it, the last step is the one that opens the source.
 		c.steps[len(c.steps)-1].Op.(*plan.OpenTree).Child = c.sendSources()
 	}
 	return nil
@@ -140,6 +141,7 @@ func (c *container) sources() error {
 			for _, opt := range o.data {
 				key, value, _ := strings.Cut(opt, "=")
 				var id uint32
+				// Not a number: the file system itself will say what it thinks of it.
 				if _, err := fmt.Sscanf(value, "%d", &id); err != nil {
 					continue
 				}

@@ -110,6 +110,7 @@ func (c *container) checkMappings() error {
 			return fmt.Errorf("%s: %d ranges: the kernel takes 340 (user_namespaces(7))", m.ptr, len(m.list))
 		}
 		for i, r := range m.list {
+			// The last number, (uid_t)-1, is no id (see noID), so no range reaches it.
 			if r.Size == 0 || uint64(r.ContainerID)+uint64(r.Size) > 1<<32-1 || uint64(r.HostID)+uint64(r.Size) > 1<<32-1 {
 				return fmt.Errorf("%s/%d: %d ids from %d (host %d) is no range", m.ptr, i, r.Size, r.ContainerID, r.HostID)
 			}
@@ -192,8 +193,10 @@ func (c *container) clone() {
 	var second []string
 	if c.twice {
 		second = slices.DeleteFunc(flags, func(ns string) bool { return ns == "time" && len(c.Spec.Linux.TimeOffsets) > 0 })
+		// The first clone is made by the host's rights alone and joins what exists; what is new belongs to the second, which is the container.
 		flags = nil
 		if c.users == ownUsers && !c.privileged() {
+			// Whoever has no privileges needs those of the new user namespace to join and prepare the others, so the first clone is born in it.
 			flags, second = []string{"user"}, slices.DeleteFunc(second, func(ns string) bool { return ns == "user" })
 		}
 	}

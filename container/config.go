@@ -136,6 +136,7 @@ func (c *Config) Networks() []Endpoint {
 	}
 	out := slices.Clone(c.Endpoints)
 	for i := range out {
+		// One name for one network, so that who compares them needs to know of no other: "default" is what Docker's own clients send.
 		if out[i].Network == "" || out[i].Network == "default" {
 			out[i].Network = "bridge"
 		}

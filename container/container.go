@@ -203,9 +203,11 @@ func (c *Container) Mounts() []Mount {
 		return slices.ContainsFunc(out, func(m Mount) bool { return m.Target == target })
 	}
 	for _, m := range slices.Concat(c.Config.Mounts, c.Inherited) {
+		// What was asked for counts more than what other containers bring, as with Docker.
 		if taken(m.Target) {
 			continue
 		}
+		// Named by the container and the place, not by chance: whoever was killed after it was made finds the same volume again.
 		if m.Anonymous() {
 			m.Source = c.volumeOf(m.Target)
 		}
@@ -224,6 +226,7 @@ func (c *Container) Mounts() []Mount {
 		}
 		out = append(out, m)
 	}
+	// The image's first: a mount that was asked for may lie within one of them.
 	return append(slices.Clone(out[own:]), out[:own]...)
 }
 

@@ -31,6 +31,7 @@ func ParseDevice(text string) (Device, error) {
 	case 1:
 	case 2:
 		d.Host, d.Inside = parts[0], parts[1]
+		// "/dev/sda:r" has two readings of which Docker takes this one: no place in a container is called r, w or m alone.
 		if isAccess(parts[1]) {
 			d.Inside, d.Access = parts[0], parts[1]
 		}

@@ -26,6 +26,7 @@ func MergeEnv(base, environ []string, lists ...[]string) ([]string, error) {
 				}
 				e = key + "=" + value
 			}
+			// Named again by a later list, with a value: the later one counts.
 			delete(remove, key)
 			if i, ok := index[key]; ok {
 				out[i] = e

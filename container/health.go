@@ -44,6 +44,7 @@ func (h Health) Args() []string {
 	case len(h.Test) > 1 && h.Test[0] == testCmd:
 		return h.Test[1:]
 	case len(h.Test) > 1 && h.Test[0] == testShell:
+		// Docker's, whatever SHELL the image was built with: its configuration keeps the line and not the shell.
 		return append([]string{"/bin/sh", "-c"}, h.Test[1:]...)
 	}
 	return nil
@@ -69,6 +70,7 @@ func (h Health) Filled() Health {
 // anything.
 func (c *Container) Asked() Health {
 	h, img := c.Config.Health, c.image().Health
+	// Nothing of the image's is filled in: what isn't run has no interval.
 	if len(h.Test) == 1 && h.Test[0] == testNone {
 		return h
 	}
@@ -116,6 +118,7 @@ func (w *Words) health(c *Config) error {
 		switch {
 		case d.value < 0:
 			return Invalid("--health-%s cannot be negative", d.flag)
+		// Docker's least. Less was mostly meant as seconds: a bare number is nanoseconds in the API.
 		case d.value != 0 && d.value < time.Millisecond:
 			return Invalid("--health-%s %v: it cannot be less than 1ms: give a unit, as in 30s", d.flag, d.value)
 		}

@@ -93,6 +93,7 @@ func ParseSize(flag, s string) (int64, error) {
 		}
 	}
 	v, err := strconv.ParseFloat(text, 64)
+	// ParseFloat takes more than a size is written with: hexadecimal, exponents, inf, underscores.
 	if err != nil || math.IsNaN(v) || v < 0 || v*float64(int64(1)<<shift) >= math.MaxInt64 || strings.ContainsAny(text, "xpe+_n") {
 		return 0, Invalid("--%s: invalid size %q: want a number of bytes with an optional unit, as in 512m or 2g", flag, s)
 	}
@@ -121,6 +122,7 @@ func ParseUlimit(s string) (Ulimit, error) {
 		if v == "-1" || v == "unlimited" {
 			return math.MaxUint64, true
 		}
+		// MaxUint64 is no limit (RLIM_INFINITY), and is said by the words above.
 		n, err := strconv.ParseUint(v, 10, 63)
 		return n, err == nil
 	}
@@ -202,6 +204,7 @@ func (w *Words) parseLimits() (Limits, error) {
 		if err != nil || math.IsNaN(n) || math.IsInf(n, 0) || n < 0 || n > 1e6 {
 			return l, Invalid("--cpus %s: want a number of processors, such as 0.5 or 2", w.CPUs)
 		}
+		// The kernel's least quota, a millisecond, of the period that is used here, 100 ms.
 		if n < 0.01 {
 			return l, Invalid("--cpus %s: range of CPUs starts at 0.01", w.CPUs)
 		}

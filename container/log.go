@@ -84,6 +84,7 @@ func logOptions(driver string) []string {
 // parseLog reads --log-driver and --log-opt max-size=16m, max-file=3 …
 func parseLog(driver string, opts []string) (Log, error) {
 	l := Log{Driver: driver}
+	// Kept as nothing, so that a container that asks for the default and one that doesn't say anything are the same.
 	if driver == JSONFile {
 		l.Driver = ""
 	}
@@ -116,6 +117,7 @@ func parseLog(driver string, opts []string) (Log, error) {
 func (l *Log) set(key, value string) (err error) {
 	switch key {
 	case "max-size":
+		// Kept below zero, as zero is the driver's default: without end is something that was asked for.
 		if l.MaxSize = -1; value != "-1" {
 			if l.MaxSize, err = ParseSize("log-opt", value); l.MaxSize == 0 {
 				l.MaxSize = -1

@@ -131,6 +131,7 @@ func uniqueMounts(mounts []Mount) ([]Mount, error) {
 			continue
 		}
 		a, b := out[i], m
+		// The same in other words (-v and --mount of one directory) contradicts nothing.
 		a.Origin, b.Origin, a.Form, b.Form = "", "", "", ""
 		a.MakeSource, b.MakeSource = false, false
 		if !a.equal(b) {

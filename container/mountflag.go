@@ -74,6 +74,7 @@ func (m *Mount) modes(text string) error {
 			access = opt
 		case "nocopy":
 			m.NoCopy = m.Type == Volume
+		// Words of Docker Desktop, which mean nothing on Linux, and are taken for the sake of files that have them.
 		case "cached", "delegated", "consistent", "":
 		case "z", "Z":
 			m.Relabel = opt
@@ -134,6 +135,7 @@ func ParseTmpfs(text string) (Mount, error) {
 // ParseMount reads --mount [type=volume|bind|tmpfs|image,][source=…,]target=…[,readonly][,…].
 func ParseMount(text string) (Mount, error) {
 	fail := func(err error) (Mount, error) { return Mount{}, Invalid("--mount %s: %w", text, err) }
+	// As Docker: a value with a comma in it stands in quotation marks.
 	fields, err := csv.NewReader(strings.NewReader(text)).Read()
 	if err != nil {
 		return fail(fmt.Errorf("%s", csvReason(err)))
@@ -226,6 +228,7 @@ func (w *mountParser) set(key, value string, hasValue bool) error {
 			return fmt.Errorf("invalid tmpfs-mode %q: want an octal mode such as 1777", value)
 		}
 		w.mode = fmt.Sprintf("mode=%o", n)
+	// As above: of Docker Desktop.
 	case "consistency":
 	default:
 		return fmt.Errorf("unexpected key '%s' in '%s=%s'", key, key, value)

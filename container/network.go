@@ -203,6 +203,7 @@ func (e *Endpoint) set(key, value, where string) error {
 		if err := checkMAC(where, value); err != nil {
 			return err
 		}
+		// One form for one address: it is compared with what the kernel shows.
 		e.MAC = strings.ToLower(strings.ReplaceAll(value, "-", ":"))
 	case "gw-priority":
 		n, err := strconv.Atoi(value)
@@ -326,6 +327,7 @@ func ValidAlias(name string) bool {
 			}
 		}
 	}
+	// A resolver would never be asked for it.
 	_, err := netip.ParseAddr(name)
 	return err != nil
 }

@@ -139,6 +139,7 @@ func (c *Config) typedSize(flag string, n int64) string {
 // typedList is typed for a flag that was repeated, which stands in Origins as often.
 func (c *Config) typedList(flag string, canonical []string) []string {
 	words := strings.Split(c.Origins[flag], " ")
+	// A flag's value may have had a space in it: then it isn't known where one ends.
 	if len(words) != len(canonical) {
 		return canonical
 	}
@@ -171,6 +172,7 @@ func (m *Mount) mountWords() string {
 	flag("readonly", m.ReadOnly && m.Type != Layers)
 	add("bind-propagation", m.Propagation)
 	add("bind-recursive", string(m.Recursive))
+	flag("bind-create-src", m.MakeSource && m.Type == Bind)
 	flag("volume-nocopy", m.NoCopy)
 	add(string(m.Type)+"-subpath", m.Subpath)
 	for _, key := range sortedKeys(m.Labels) {

@@ -87,6 +87,7 @@ func ParsePorts(text string) ([]Port, error) {
 		return fail("protocol %q: want tcp, udp or sctp", proto)
 	}
 	host, inside := "", rest
+	// From the right: an IPv6 address in front has colons of its own.
 	if i := strings.LastIndexByte(rest, ':'); i >= 0 {
 		host, inside = rest[:i], rest[i+1:]
 	}
@@ -200,6 +201,7 @@ func portNumber(s string) (uint16, error) {
 	if s == "" {
 		return 0, fmt.Errorf("is missing")
 	}
+	// ParseUint takes a sign, and Docker doesn't.
 	if strings.Trim(s, "0123456789") != "" {
 		return 0, fmt.Errorf("%q: not a number", s)
 	}

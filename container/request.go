@@ -82,6 +82,7 @@ func ParseGPUs(text string) (DeviceRequest, error) {
 	case d.Count != 0 && len(d.Names) > 0:
 		return fail("cannot set both count and device")
 	case d.Count == 0 && len(d.Names) == 0:
+		// As Docker: a request that says nothing is for one.
 		d.Count = 1
 	}
 	if driver == "cdi" {

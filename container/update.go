@@ -79,6 +79,7 @@ func (c *Config) Update(w *Words) (*Config, error) {
 	if err := out.Rates.check(&out); err != nil {
 		return nil, err
 	}
+	// A copy: the old configuration is still somebody's, until the new one is written.
 	out.Origins = maps.Clone(c.Origins)
 	if out.Origins == nil {
 		out.Origins = map[string]string{}
@@ -89,6 +90,7 @@ func (c *Config) Update(w *Words) (*Config, error) {
 		}
 	}
 	if limits.NanoCPUs != 0 {
+		// --cpus has taken their place, and explain would name flags that no longer count.
 		delete(out.Origins, "cpu-period")
 		delete(out.Origins, "cpu-quota")
 	}

@@ -152,6 +152,7 @@ func (w *Words) config() (*Config, error) {
 			c.Rootfs.Dir = path.Join(w.Dir, w.Rootfs)
 		}
 	}
+	// Empty is not nil: --entrypoint "" takes the image's away.
 	if w.Entrypoint != nil {
 		c.Entrypoint = []string{}
 		if *w.Entrypoint != "" {
@@ -183,6 +184,7 @@ func (w *Words) process(c *Config) error {
 			return Invalid("invalid environment variable: %q", entry)
 		}
 		if !ok {
+			// Else it stays without a value, which takes the image's variable away.
 			if value, found := LookupEnv(w.Environ, key); found {
 				entry = key + "=" + value
 			}
@@ -333,6 +335,7 @@ func (w *Words) privileges(c *Config) error {
 func (s *Security) set(opt string) error {
 	key, value, ok := strings.Cut(opt, "=")
 	if !ok {
+		// The old form, no-new-privileges:true, which Docker still takes.
 		key, value, ok = strings.Cut(opt, ":")
 	}
 	switch {
@@ -437,5 +440,6 @@ func ParseHostEntry(text string) (HostEntry, error) {
 	if err != nil {
 		return HostEntry{}, Invalid("add-host %q: %q is no IP address", text, ip)
 	}
+	// In the one form that an address has, and not as it was typed: /etc/hosts is read by many.
 	return HostEntry{name, a.String()}, nil
 }

@@ -118,6 +118,7 @@ func TestMountFlags(t *testing.T) {
 		"type=bind,src=/a,dst=/x,ro=true,bind-recursive=readonly,consistency=cached,idmap=true": {
 			Type: Bind, Source: "/a", Target: "/x", ReadOnly: true, Recursive: RecursiveReadOnly, IDMap: true,
 		},
+		"type=bind,src=/a,dst=/x,bind-create-src": {Type: Bind, Source: "/a", Target: "/x", MakeSource: true},
 		"type=bind,src=/a,dst=/x,bind-nonrecursive,bind-propagation=shared": {
 			Type: Bind, Source: "/a", Target: "/x", Recursive: RecursiveDisabled, Propagation: "shared",
 		},

@@ -1,9 +1,9 @@
 // Package doctor says what this host can and can't do for containers, what that costs, and the command that mends it.
 //
-// Its one idea: looking and judging are apart. [Probe] looks, for any user, and changes nothing; [Diagnose] is pure and turns what
-// was seen into items, so that its tests stand on any machine. Where a command of glassbox would ask the same question the same
-// code answers: whether a limit can be enforced is what package cgroup says of a plan, whether nf_tables is there is asked over
-// netlink.
+// Its one idea: looking and judging are apart. [Probe] looks, for any user, and changes nothing that every other command of glassbox
+// wouldn't put right as well; [Diagnose] is pure and turns what was seen into items, so that its tests stand on any machine. Where a
+// command of glassbox would ask the same question the same code answers: whether a limit can be enforced is what package cgroup says of
+// a plan, whether nf_tables is there is asked over netlink.
 //
 // It refuses to guess: what can't be seen from here is limited, and says so. Start reading at [Diagnose].
 package doctor
@@ -130,6 +130,7 @@ func (d *diagnosis) install(debian string, others ...string) string {
 		"debian": "apt install ", "ubuntu": "apt install ", "fedora": "dnf install ", "rhel": "dnf install ", "arch": "pacman -S ",
 		"alpine": "apk add ", "suse": "zypper install ", "opensuse": "zypper install ",
 	}
+	// The most particular name comes first (ID, then ID_LIKE): what is known of a family holds for those that are like it.
 	for _, id := range d.f.Distribution {
 		command, ok := family[id]
 		if !ok {
@@ -196,6 +197,7 @@ func (d *diagnosis) kernel() {
 	case f.Lowerdir == "ok":
 		d.yes(groupKernel, "overlay lowerdir+", "Linux 6.5", "Images may have 500 layers, below any path.",
 			"fsconfig(2) on an overlay that is never mounted")
+	// Where it can't be tried the version has to do.
 	case f.Lowerdir == "" && f.Host.Kernel.AtLeast(6, 8):
 		d.yes(groupKernel, "overlay lowerdir+", "Linux 6.5", "Images may have 500 layers, below any path.", "kernel version")
 	default:
@@ -246,6 +248,7 @@ func (d *diagnosis) users() {
 		if max == "" {
 			i.Mend = "boot a kernel with CONFIG_USER_NS=y"
 		}
+	// Before the attempt's own error, which is a bare EPERM for all of these.
 	case !d.root && f.Sysctl["kernel.unprivileged_userns_clone"] == "0":
 		bad(Missing, "kernel.unprivileged_userns_clone=0", d.sysctl("kernel.unprivileged_userns_clone=1"),
 			"/proc/sys/kernel/unprivileged_userns_clone (Debian)")
@@ -391,6 +394,7 @@ func (d *diagnosis) network() {
 			"Asking might load the module, so it wasn't asked; the first start on the default network will.", d.sudo("modprobe nf_tables")
 	case f.NFTables == unasked:
 		i.Value, i.Source = "loadable", "modules.dep; not asked, because that would load the module"
+	// Who may not ask is told what the kernel's lists say.
 	case f.NFTables == denied && f.Features["nf_tables"] != "" && f.Features["nf_tables"] != absent:
 		i.Value, i.Source = f.Features["nf_tables"], "/proc/config.gz, /sys/module, modules.dep; the kernel answers only root"
 	case f.NFTables == denied:

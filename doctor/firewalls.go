@@ -23,6 +23,7 @@ func (d *diagnosis) firewalls() {
 		d.yes(groupNetwork, name, strings.Join(f.Blocking, ", "),
 			"These chains drop what is forwarded; networks with containers are let through, by rules with the comment glassbox, which each "+
 				"command puts back where they are gone.", source)
+	// Only if it has been asked: otherwise nothing is known, and the item of nf_tables says so.
 	case f.NFTables == "":
 		d.yes(groupNetwork, name, "none drops", "Containers reach the outside.", source)
 	}

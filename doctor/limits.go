@@ -93,6 +93,7 @@ func (d *diagnosis) delegate() string {
 
 // delegated are the controllers that an ordinary user may give to containers.
 func (f *Facts) delegated() []string {
+	// A cgroup with processes in it can't give controllers to its children; then systemd has to make one.
 	if f.Delegation != nil && !f.Delegation.Crowded {
 		return f.Delegation.Controllers
 	}
@@ -170,6 +171,7 @@ func (d *diagnosis) limit(l limit) {
 		case "io weight":
 			mend = d.sudo("modprobe bfq") + ", then echo bfq > /sys/block/DISK/queue/scheduler"
 		}
+		// Without the JSON pointer in front, which names a field of a configuration that nobody here has written.
 		_, reason, _ := strings.Cut(err.Error(), ": ")
 		bad(Missing, reason, mend)
 	case !d.root && !slices.Contains(f.delegated(), l.v2):

@@ -88,7 +88,8 @@ const (
 	unasked = "unasked"
 )
 
-// Probe looks. It changes nothing: what is tried ends with the attempt, and a question that would load a module isn't asked.
+// Probe looks. What is tried ends with the attempt, and a question that would load a module isn't asked. One thing it does, as every command
+// does: it lets networks with containers through firewalls that have forgotten them, because whether that can be done is the question.
 func Probe(o Options) (*Facts, error) {
 	h, err := host.Probe()
 	if err != nil {
@@ -158,6 +159,7 @@ func (f *Facts) manager(answers <-chan answer) {
 
 // calls tries the system calls without which no container starts.
 func calls() map[string]string {
+	// Each with arguments that no kernel accepts: what is there says EINVAL, EFAULT or EBADF.
 	_, _, clone := unix.Syscall(unix.SYS_CLONE3, 0, 0, 0)
 	// Impossible flags and size are refused before the kernel looks at privileges.
 	_, _, setattr := unix.Syscall6(unix.SYS_MOUNT_SETATTR, 0, 0, 1<<30, 0, 0, 0)
@@ -201,6 +203,7 @@ func (f *Facts) lowerdir() string {
 }
 
 func clock() string {
+	// Before this program was written: a board without a clock's battery, mostly, and then no certificate is valid yet.
 	if now := time.Now(); now.Year() < 2025 {
 		return "it is set to " + now.Format(time.DateOnly)
 	}
@@ -239,6 +242,7 @@ func (f *Facts) cgroups() {
 		}
 	}
 	for _, word := range strings.Fields(readLine("/proc/cmdline")) {
+		// Of a word that is given twice the last one counts.
 		f.NoSwapAccount = word == "swapaccount=0" || f.NoSwapAccount && word != "swapaccount=1"
 	}
 }
@@ -283,6 +287,7 @@ func privileged(name string) bool {
 	if err != nil {
 		return false
 	}
+	// Debian's have the bit, Fedora's have file capabilities.
 	if info.Mode()&os.ModeSetuid != 0 {
 		return true
 	}
@@ -368,6 +373,7 @@ func feature(name string, present bool, config, builtin, dep string) string {
 		return loaded
 	case strings.Contains(dep, "/"+name+".ko"):
 		return loadable
+	// Only where both lists could be read is what is in neither not there.
 	case config == "n" || builtin != "" && dep != "":
 		return absent
 	}
@@ -412,12 +418,14 @@ func place(dir string) Place {
 		if err == nil {
 			break
 		}
+		// What isn't there yet will be made below the next that is.
 		if p.Err = err.Error(); !errors.Is(err, unix.ENOENT) || p.Path == "/" || p.Path == "." {
 			return p
 		}
 		p.Path = filepath.Dir(p.Path)
 	}
 	p.Err = ""
+	// Without what a file system keeps for root (mke2fs(8), -m).
 	p.Free = s.Bavail * uint64(s.Bsize)
 	p.ReadOnly, p.NoExec = s.Flags&unix.ST_RDONLY != 0, s.Flags&unix.ST_NOEXEC != 0
 	p.Writable = unix.Faccessat(unix.AT_FDCWD, p.Path, unix.W_OK|unix.X_OK, unix.AT_EACCESS) == nil

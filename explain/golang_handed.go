@@ -37,9 +37,6 @@ func (g *goStep) cgroups(op plan.Op) (goLine, bool) {
 		return g.list("write", []string{g.lit(o.File)}, g.lit(o.Value))
 	case *plan.CgroupOpen:
 		g.opened[o.Save] = o.Path
-		if strings.HasSuffix(o.Path, "/tasks") {
-			return g.note("the child joins by name")
-		}
 		return g.note("the child joins by name")
 	case *plan.CgroupJoin:
 		dir, ok := strings.CutSuffix(g.opened[o.From], "/tasks")

@@ -79,6 +79,7 @@ type field struct {
 }
 
 func (d *decoder) document(v reflect.Value) error {
+	// RFC 8259, 8.1: it must not be added; editors on Windows do, and the next message would speak of a character that nobody sees.
 	if strings.HasPrefix(d.text, "\xef\xbb\xbf") {
 		return d.wrong("the text begins with a byte order mark: JSON has none, save it as plain UTF-8")
 	}
@@ -299,6 +300,7 @@ func (d *decoder) object(v reflect.Value) error {
 		if f.name != name {
 			d.warn("", "it is written %q here: names are case-sensitive for many runtimes", name)
 		}
+		// Readers differ in which of two they take, so what was checked elsewhere might not be what runs.
 		if seen&(1<<i) != 0 {
 			d.pos = at
 			return d.wrong("this property is there twice: remove one")
@@ -307,6 +309,7 @@ func (d *decoder) object(v reflect.Value) error {
 		switch {
 		case d.peek() == 'n':
 			err = d.literal() // null: as if it were absent
+		// Of another system: not even read, as its types are none of ours. The specification has one document for all platforms.
 		case f.platform != "" && !strings.Contains(f.platform, "linux"):
 			d.warn("", "ignored, it is for %s only", f.platform)
 			err = d.skip(0)

@@ -78,6 +78,7 @@ func (c *checker) ids(p *specs.Process) {
 	case user == nil:
 		return
 	case user.Path != "":
+		// A warning: callers write the mappings down for tools that read the configuration and not the namespace.
 		if len(uid)+len(gid) > 0 {
 			c.warn("/linux/uidMappings", "the user namespace at %s has its mappings already, these are ignored", user.Path)
 		}
@@ -143,6 +144,7 @@ func (c *checker) devices() {
 		ptr := fmt.Sprintf("/linux/devices/%d", i)
 		c.absolute(ptr+"/path", d.Path)
 		if k := slices.IndexFunc(c.linux.Devices[:i], func(o specs.LinuxDevice) bool { return o.Path == d.Path }); k >= 0 {
+			// The same device twice is harmless, and comes of lists that were put together; two for one name is a mistake.
 			if o := c.linux.Devices[k]; o.Type != d.Type || o.Major != d.Major || o.Minor != d.Minor {
 				c.fail(ptr+"/path", "%s is another device in entry %d: remove one", d.Path, k)
 			}
@@ -169,6 +171,7 @@ func (c *checker) devices() {
 			}
 		}
 		if d.FileMode != nil {
+			// Engines copy st_mode of the host's device, file type and all; only another file's type is wrong.
 			if mode := uint32(*d.FileMode); mode&^0o7777 != 0 && mode&^0o7777 != format {
 				c.fail(ptr+"/fileMode", "%d (octal %o) is no mode of such a file: JSON's numbers are decimal, write 0o666 as 438", mode, mode)
 			}
@@ -198,6 +201,7 @@ func (c *checker) kernel() {
 	}
 	c.label("/linux/mountLabel", l.MountLabel)
 	if r := l.IntelRdt; r != nil {
+		// It becomes the name of a directory of the host.
 		if r.ClosID == "." || r.ClosID == ".." || strings.ContainsAny(r.ClosID, "\n\r") || len(r.ClosID) > 1 && strings.Contains(r.ClosID, "/") {
 			c.fail("/linux/intelRdt/closID", "%q is no name of a directory: a word without / is wanted, or / for the default class", r.ClosID)
 		}
@@ -392,6 +396,7 @@ func (c *checker) cpu(ptr string, p *specs.LinuxCPU) {
 	if p == nil {
 		return
 	}
+	// 0 is absent, as for other runtimes.
 	if p.Shares != nil && (*p.Shares == 1 || *p.Shares > 262144) {
 		c.fail(ptr+"/shares", "%d is outside of 2 to 262144 (1024 is usual)", *p.Shares)
 	}

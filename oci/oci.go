@@ -85,6 +85,7 @@ func Load(bundle string) (*specs.Spec, []byte, []Problem, error) {
 	name := filepath.Join(dir, ConfigName)
 	text, err := os.ReadFile(name)
 	if err != nil {
+		// Mostly the wrong directory was named, which the error about the file would not say.
 		if _, statErr := os.Stat(dir); os.IsNotExist(statErr) {
 			return nil, nil, nil, fmt.Errorf("bundle %s: there is no such directory: say with --bundle where the bundle is: %w", dir, os.ErrNotExist)
 		}
@@ -102,6 +103,7 @@ func Load(bundle string) (*specs.Spec, []byte, []Problem, error) {
 	}
 	if err == nil {
 		Complete(s, dir)
+		// When the rest is known to be right: paths are absolute now, and a missing directory would hide what else is wrong.
 		err = CheckFiles(s, os.Stat)
 	}
 	if err != nil {

@@ -62,6 +62,7 @@ func (d *decoder) found() string {
 func (d *decoder) literal() error {
 	for _, word := range [...]string{"true", "false", "null"} {
 		if rest, ok := strings.CutPrefix(d.text[d.pos:], word); ok {
+			// "nullx" is no literal with something behind it, but something that nobody knows.
 			if rest == "" || strings.IndexByte(" \t\r\n,]}", rest[0]) >= 0 {
 				d.pos += len(word)
 				return nil
@@ -175,6 +176,7 @@ func (d *decoder) escaped(start int) (string, error) {
 			return "", d.wrong("\\%c in a string is no escape of JSON: a backslash itself is written twice",
 				[]rune(d.text[d.pos+1 : min(d.pos+5, len(d.text))])[0])
 		case utf16.IsSurrogate(r):
+			// A character beyond U+FFFF takes two escapes (RFC 8259, 7).
 			low, m := d.unicode(d.pos + n)
 			if r = utf16.DecodeRune(r, low); m == 0 || r == utf8.RuneError {
 				return "", d.wrong("half a character: a \\ud8… and a \\udc… escape make one together")
@@ -218,6 +220,7 @@ func maybe(name string, names []string) string {
 
 // distance is how many characters must be added, removed or replaced to get from one name to the other (Levenshtein).
 func distance(a, b string) int {
+	// Nobody mistypes so long a name, and the work grows with the square.
 	if max(len(a), len(b)) > 64 {
 		return 64
 	}

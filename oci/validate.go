@@ -128,6 +128,7 @@ func (c *checker) version(v string) {
 		c.fail(ptr, "missing: it says which version of the runtime specification the configuration is written for, such as %q", specs.Version)
 	case !ok:
 		c.fail(ptr, "%q is no version: three numbers are wanted, such as %q (semver.org)", v, specs.Version)
+	// Semantic versioning: of the same major number a newer one only adds, and what is unknown is warned of where it stands.
 	case major != "1":
 		c.fail(ptr, "version %s has other rules than 1.x, the only ones known here: write the configuration for %s", v, specs.Version)
 	}
@@ -143,6 +144,7 @@ func semver(v string) (major string, ok bool) {
 			if w == "" || strings.Trim(w, "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-") != "" {
 				return false
 			}
+			// A number in front of "+" has no leading zeros (semver.org, 9).
 			if !zeros && strings.Trim(w, "0123456789") == "" && !numeric(w) {
 				return false
 			}
@@ -245,6 +247,7 @@ func (c *checker) hooks(h *specs.Hooks) {
 			ptr := fmt.Sprintf("/hooks/%s/%d", kind.name, i)
 			c.absolute(ptr+"/path", hook.Path)
 			c.env(ptr+"/env", hook.Env)
+			// The specification: "if set, timeout MUST be greater than zero".
 			if hook.Timeout != nil && *hook.Timeout <= 0 {
 				c.fail(ptr+"/timeout", "%d seconds: it must be greater than zero; leave it out for no limit", *hook.Timeout)
 			}
@@ -357,6 +360,7 @@ func eachCapability(caps *specs.LinuxCapabilities, keep func(set *[]string, i in
 	has := func(set []string, name string) bool {
 		return slices.ContainsFunc(set, func(s string) bool { return strings.EqualFold(s, name) })
 	}
+	// As they were asked for: what follows takes out of the sets while it compares with them.
 	permitted, inheritable := caps.Permitted, caps.Inheritable
 	for _, set := range [...]*[]string{&caps.Bounding, &caps.Effective, &caps.Permitted, &caps.Inheritable, &caps.Ambient} {
 		var kept []string
@@ -439,6 +443,7 @@ func (c *checker) scheduler(s *specs.Scheduler) {
 	switch deadline := s.Policy == specs.SchedDeadline; {
 	case !deadline && (s.Runtime != 0 || s.Deadline != 0 || s.Period != 0):
 		c.fail(ptr, "runtime, deadline and period are for SCHED_DEADLINE, the policy is %s", s.Policy)
+	// DL_SCALE in kernel/sched/deadline.c: the lowest ten bits are not counted.
 	case deadline && s.Runtime < 1024:
 		c.fail(ptr+"/runtime", "%d ns is less than the 1024 that the kernel takes", s.Runtime)
 	case deadline && (s.Deadline < s.Runtime || s.Period != 0 && s.Period < s.Deadline):
