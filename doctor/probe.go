@@ -88,8 +88,8 @@ const (
 	unasked = "unasked"
 )
 
-// Probe looks. What is tried ends with the attempt, and a question that would load a module isn't asked. One thing it does, as every command
-// does: it lets networks with containers through firewalls that have forgotten them, because whether that can be done is the question.
+// Probe looks. What is tried ends with the attempt, and a question that would load a module isn't asked. One thing it does, as every
+// command does: it lets networks with containers through firewalls that have forgotten them, as whether that can be done is the question.
 func Probe(o Options) (*Facts, error) {
 	h, err := host.Probe()
 	if err != nil {

@@ -355,6 +355,7 @@ func (v *View) shmSize() string {
 	for _, m := range v.Mounts {
 		if m.Target == "/dev/shm" && m.Type == "tmpfs" {
 			for _, o := range m.Options {
+				// 64 MiB is what every container has that asks for no other size, as with Docker.
 				if size, ok := strings.CutPrefix(o, "size="); ok && size != "67108864" {
 					return size
 				}
@@ -436,6 +437,7 @@ func (v *View) capChanges() (add, drop []string) {
 			drop = append(drop, strings.TrimPrefix(name, "CAP_"))
 		}
 	}
+	// Of few that are left it is shorter to say which.
 	if len(drop) > len(usualCaps())/2 {
 		return trimCaps(v.Bounding), []string{"ALL"}
 	}
@@ -467,6 +469,7 @@ func sameCaps(a, b []string) bool {
 // UserSysctls are those beyond what every container with a network of its own gets.
 func (v *View) UserSysctls() []string {
 	return slices.DeleteFunc(slices.Clone(v.Sysctls), func(s string) bool {
+		// Docker's own since 20.10: ports below 1024 and ping without privileges, in a network that is the container's alone.
 		return s == "net.ipv4.ip_unprivileged_port_start=0" || s == "net.ipv4.ping_group_range=0 2147483647"
 	})
 }

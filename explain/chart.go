@@ -121,6 +121,7 @@ func (t *page) chart(tracks []track, from, to int64) {
 			if c.colour == waitColour {
 				y, h = 30, 40
 			}
+			// A piece of no width would not be seen at all: four of ten thousand is a line.
 			t.put(`<rect class="k%s" x="%s" y="%s" width="%s" height="%s"><title>%s</title></rect>`, c.colour, fmt.Sprintf("%.1f", x), y,
 				fmt.Sprintf("%.1f", max(w, 4)), h, c.says)
 		}
@@ -130,11 +131,13 @@ func (t *page) chart(tracks []track, from, to int64) {
 	unit := int64(1)
 	for _, u := range []int64{1e3, 1e4, 1e5, 2e5, 5e5, 1e6, 2e6, 5e6, 1e7, 2e7, 5e7, 1e8, 2e8, 5e8, 1e9, 1e10, 1e11, 1e12} {
 		unit = u
+		// Six marks at most: more would stand in one another on a narrow screen.
 		if float64(u)*6 >= all {
 			break
 		}
 	}
 	for at := int64(0); at < to-from; at += unit {
+		// The last tenth is left out, where a mark's text would stick out of the page.
 		if float64(at) <= all*0.9 {
 			t.line(`<span style="left:%.2f%%">%s</span>`, 100*float64(at)/all, axisTime(at))
 		}

@@ -107,6 +107,7 @@ func ruled(rules []string, a asked) bool {
 // runDevices runs a device program: the operations that glassbox writes (cgroup/devices.go), with 32-bit registers.
 func runDevices(code []byte, a asked) (bool, error) {
 	var r [11]uint32
+	// The kernel's verifier lets no loop without end in; a program from elsewhere hasn't met it yet.
 	for pc, steps := 0, 0; steps < 1<<16; steps++ {
 		if pc < 0 || 8*pc+8 > len(code) {
 			return false, fmt.Errorf("instruction %d lies outside of the program", pc)
@@ -133,6 +134,7 @@ func runDevices(code []byte, a asked) (bool, error) {
 		case 0x54, 0x57:
 			r[dst] &= imm
 		case 0x74, 0x77:
+			// As the processor does it: only the lowest five bits of the count are looked at.
 			r[dst] >>= imm & 31
 		case 0x05:
 			pc += off

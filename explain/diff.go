@@ -45,6 +45,7 @@ func Diff(a, b *plan.Plan, aboutA, aboutB About) *Difference {
 		OnlyA: more(ra, rb), OnlyB: more(rb, ra), Other: []Contrast{},
 	}
 	for _, asp := range aspects() {
+		// What gives a right is among the rights already; these are what else there is.
 		switch asp.name {
 		case "command", "env", "cwd", "umask", "terminal", "user", "groups", "hostname", "domainname", "root", "rootoptions", "address",
 			"sysctls", "shares", "reservation", "swappiness", "blkio", "otherlimits", "cpumems", "proc", "made", "shm", "capsets",

@@ -186,6 +186,7 @@ func (g *golang) program(a About) ([]byte, error) {
 		text = imports + "\n)\n\n" + strings.ReplaceAll(strings.TrimLeft(rest2, "\n"), "\n\n", "\n") + "\nfunc main() {" +
 			strings.ReplaceAll(rest, "\n\n", "\n")
 	}
+	// As gofmt would have it; and it finds out here, and not at a reader's, if the text is no Go.
 	out, err := format.Source([]byte(text))
 	if err != nil {
 		return nil, fmt.Errorf("the program isn't one: %w", err)
@@ -233,6 +234,7 @@ func (l *goLine) take(next goLine) {
 // identify finds the container's id, which stands in dozens of paths.
 func (g *golang) identify() {
 	for _, name := range []string{path.Base(g.view.Cgroup()), path.Base(path.Dir(g.view.Root.Mountpoint))} {
+		// Long enough not to stand in other texts by chance, and nothing that would have to be quoted.
 		if regexp.MustCompile(`^[0-9a-zA-Z_-]{16,128}$`).MatchString(name) {
 			g.id = name
 			return
@@ -545,15 +547,15 @@ func (g *golang) around() (before, after []string) {
 		case *plan.NftUnwall:
 			after = append(after, "exec.Command("+strings.Join(g.lits([]string{"nft", "delete", "table", "netdev", o.Table}), ", ")+").Run()")
 		case *plan.NftUnpublish:
-			for _, name := range []string{"published", "published_on"} {
+			for _, at := range [][2]string{{"ip", "published"}, {"ip", "published_on"}, {"ip6", "published"}, {"ip6", "published_on"}} {
 				var keys []string
 				for _, p := range o.Ports {
-					if in, key := portElement(p, false); in == name {
+					if name, key := portElement(p, false); portFamily(p) == at[0] && name == at[1] {
 						keys = append(keys, key)
 					}
 				}
 				if len(keys) > 0 {
-					after = append(after, "exec.Command("+strings.Join(g.lits([]string{"nft", "delete", "element", "ip", o.Table, name, "{ " +
+					after = append(after, "exec.Command("+strings.Join(g.lits([]string{"nft", "delete", "element", at[0], o.Table, at[1], "{ " +
 						strings.Join(keys, ", ") + " }"}), ", ")+").Run()")
 				}
 			}

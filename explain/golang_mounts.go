@@ -137,6 +137,7 @@ func (g *goStep) mounts(op plan.Op) (goLine, bool) {
 		return g.check("os.MkdirAll(" + g.lit(o.Path) + fmt.Sprintf(", %#o)", o.Mode))
 	case *plan.Mknod:
 		kind := map[string]uint32{"c": 0o020000, "u": 0o020000, "b": 0o060000, "p": 0o010000}[o.Type]
+		// The program reads it with Sscanf, which ends a word at white space.
 		if kind == 0 || strings.ContainsAny(o.Path, " \t\n\v\f\r\u0085\u00a0") {
 			return g.none()
 		}
@@ -165,6 +166,7 @@ func (g *goStep) mounts(op plan.Op) (goLine, bool) {
 		}
 		return line, true
 	case *plan.Symlink:
+		// The program takes such a text apart at its arrow.
 		if strings.Contains(o.Path, " -> ") {
 			return g.none()
 		}

@@ -62,6 +62,7 @@ func (g *goStep) network(op plan.Op) (goLine, bool) {
 		if o.Address != "" {
 			how := " brd + dev "
 			if strings.Contains(o.Address, ":") {
+				// Without duplicate address detection, as glassbox does it: an address would be no good for a second otherwise (RFC 4862, 5.4).
 				how = " nodad dev "
 			}
 			commands = append(commands, "addr add "+o.Address+how+o.Link)
@@ -85,6 +86,7 @@ func (g *goStep) network(op plan.Op) (goLine, bool) {
 		if g.tight < withoutComments {
 			input = strings.Join(o.Rules, "\n")
 		}
+		// A raw string of Go has no backquote, and loses carriage returns (Go's specification, String literals).
 		if strings.Contains(input, "`") || strings.Contains(input, "\r") {
 			return g.none()
 		}

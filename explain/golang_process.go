@@ -56,6 +56,7 @@ func (g *goStep) settings(op plan.Op) (goLine, bool) {
 			return g.note("if it is bound")
 		}
 		mask, err := plan.ParseList(o.CPUs)
+		// unix.CPUSet has room for 1024 processors, 16 words of 64.
 		if err != nil || len(mask) == 0 || len(mask) > 16 {
 			return g.none()
 		}

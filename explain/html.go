@@ -209,6 +209,7 @@ func (t *page) lanes(p *plan.Plan) {
 		val := reflect.Indirect(reflect.ValueOf(s.Op))
 		for k := range val.NumField() {
 			field, options, _ := strings.Cut(val.Type().Field(k).Tag.Get("json"), ",")
+			// As the JSON form has it: what isn't there was not asked for.
 			if field == "" || options == "omitempty" && val.Field(k).IsZero() {
 				continue
 			}

@@ -45,6 +45,7 @@ func writeOCI(w io.Writer, v *View, a About) error {
 	for _, r := range v.Rlimits {
 		rlimits = append(rlimits, object{"type": r.Type, "soft": r.Soft, "hard": r.Hard})
 	}
+	// Never null, which the specification has no place for.
 	some := func(names []string) []string { return append([]string{}, names...) }
 	var unsaid []string
 	process := object{
@@ -164,6 +165,7 @@ func (v *View) ociRules() []object {
 			if minor != "*" {
 				o["minor"] = json.RawMessage(minor)
 			}
+			// The rule is a text of the plan's, which may say anything there.
 			if json.Valid([]byte(major)) || major == "*" {
 				rules = append(rules, o)
 			}

@@ -117,7 +117,10 @@ func writeCompose(w io.Writer, v *View, a About) error {
 	t.opening("compose", a, unsaid)
 	t.line("services:")
 	t.line("  %s:", yaml(or(a.Name, "container")))
-	key := func(name, format string, args ...any) { t.line("    %s: %s", name, fmt.Sprintf(format, args...)) }
+	// Compose looks for variables in every value, wherever it stands.
+	key := func(name, format string, args ...any) {
+		t.line("    %s: %s", name, strings.ReplaceAll(fmt.Sprintf(format, args...), "$", "$$"))
+	}
 	list := func(name string, words []string) {
 		if len(words) > 0 {
 			key(name, "%s", yamlList(words))
@@ -130,9 +133,9 @@ func writeCompose(w io.Writer, v *View, a About) error {
 	list("labels", a.Labels)
 	if len(v.Argv) > 0 {
 		list("entrypoint", v.Argv[:1])
-		key("command", "%s", yamlList(dollars(v.Argv[1:])))
+		key("command", "%s", yamlList(v.Argv[1:]))
 	}
-	list("environment", dollars(v.Env))
+	list("environment", v.Env)
 	if v.Cwd != "/" && v.Cwd != "" {
 		key("working_dir", "%s", yaml(v.Cwd))
 	}
@@ -249,7 +252,7 @@ func (v *View) composeLimits(key func(name, format string, args ...any)) {
 	}
 }
 
-// dollars doubles dollar signs, which compose takes for variables.
+// dollars doubles dollar signs, which Kubernetes takes for variables in commands and environments: $(NAME).
 func dollars(words []string) []string {
 	out := make([]string, len(words))
 	for i, w := range words {
@@ -399,7 +402,7 @@ func writeKube(w io.Writer, v *View, a About) error {
 	t.line("    - name: %s", yaml(or(name, "container")))
 	t.line("      image: %s", yaml(v.image(a)))
 	if len(v.Argv) > 0 {
-		t.line("      command: %s", yamlList(v.Argv))
+		t.line("      command: %s", yamlList(dollars(v.Argv)))
 	}
 	if v.Cwd != "" && v.Cwd != "/" {
 		t.line("      workingDir: %s", yaml(v.Cwd))
@@ -429,6 +432,7 @@ func writeKube(w io.Writer, v *View, a About) error {
 		limits = append(limits, fmt.Sprintf("memory: %d", *l))
 	}
 	if p := v.Limits.percent(); p != nil {
+		// Thousandths of a processor, of hundredths.
 		limits = append(limits, fmt.Sprintf("cpu: %dm", *p*10))
 	}
 	if len(limits) > 0 {
@@ -439,6 +443,7 @@ func writeKube(w io.Writer, v *View, a About) error {
 	t.line("        runAsUser: %d", v.UID)
 	t.line("        runAsGroup: %d", v.GID)
 	t.line("        readOnlyRootFilesystem: %v", v.Root.ReadOnly)
+	// By this field Kubernetes sets no_new_privs (Configure a Security Context, allowPrivilegeEscalation).
 	t.line("        allowPrivilegeEscalation: %v", !v.NoNewPrivs)
 	t.line("        capabilities: {drop: %s, add: %s}", yamlList(drop), yamlList(add))
 	t.line("        seccompProfile: {type: %s}", when(len(v.Filters) == 0, "Unconfined", "RuntimeDefault"))

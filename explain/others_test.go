@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"math"
 	"reflect"
 	"strings"
 	"testing"
@@ -113,6 +114,75 @@ func TestOthersHostile(t *testing.T) {
 		}
 		if name == "oci" && !json.Valid(b.Bytes()) {
 			t.Error("oci: it is no JSON")
+		}
+	}
+}
+
+// TestSharesOfWeight: the flags of a plan give its weight again, of which package cgroup makes 100 of the usual 1024 shares.
+func TestSharesOfWeight(t *testing.T) {
+	for weight, want := range map[int64]int64{1: 2, 100: 1024, 10000: 262144} {
+		if got := (Limits{Weight: &weight}).shares(); *got != want {
+			t.Errorf("weight %d: got %d shares, want %d", weight, *got, want)
+		}
+	}
+	for weight := int64(1); weight <= 10000; weight++ {
+		l := math.Log2(float64(*(Limits{Weight: &weight}).shares()))
+		if back := int64(math.Ceil(math.Pow(10, (l*l+125*l)/612-7.0/34) - 1e-9)); back != weight {
+			t.Fatalf("weight %d: its shares make %d", weight, back)
+		}
+	}
+}
+
+// TestDollars: compose and Kubernetes expand variables in what they are given, and a container's own dollars aren't any.
+func TestDollars(t *testing.T) {
+	v := &View{
+		Argv: []string{"/$a", "echo $$"}, Env: []string{"A=$b"}, Cwd: "/$c", Hostname: "$d", Joined: map[string]string{},
+		Mounts: []Mount{{Target: "/y", Type: "bind", Source: "/$e"}}, table: (&plan.Plan{}).Table(),
+	}
+	for name, want := range map[string][]string{
+		"compose": {
+			`entrypoint: ["/$$a"]`, `command: ["echo $$$$"]`, `environment: ["A=$$b"]`, `working_dir: "/$$c"`, `hostname: "$$d"`,
+			`volumes: ["/$$e:/y"]`, `labels: ["l=$$f"]`,
+		},
+		"kube": {`command: ["/$$a", "echo $$$$"]`, `value: "$$b"`, `workingDir: "/$c"`},
+	} {
+		var b bytes.Buffer
+		write := map[string]func(io.Writer, *View, About) error{"compose": writeCompose, "kube": writeKube}[name]
+		if err := write(&b, v, About{Labels: []string{"l=$f"}}); err != nil {
+			t.Fatal(err)
+		}
+		for _, w := range want {
+			if !strings.Contains(b.String(), w+"\n") && !strings.Contains(b.String(), w+"}\n") {
+				t.Errorf("%s: there is no %s in\n%s", name, w, b.String())
+			}
+		}
+	}
+}
+
+// TestPortsOfBothVersions: a published port is taken out of the table that it was put into.
+func TestPortsOfBothVersions(t *testing.T) {
+	p := &plan.Plan{Version: plan.Version, Arch: "amd64", Steps: []plan.Step{
+		{Lane: plan.Host, Op: &plan.Clone{Namespaces: []string{"mount", "net"}}},
+		{Lane: plan.Host, Op: &plan.NftPublish{Table: "t", Ports: []plan.PortRule{
+			{Proto: "tcp", HostPort: 80, ContainerIP: "10.0.0.2", ContainerPort: 1},
+			{Proto: "tcp", HostPort: 80, ContainerIP: "fd00::2", ContainerPort: 1},
+		}}},
+		{Lane: plan.Child, Op: &plan.Execve{Candidates: []string{"/x"}, Argv: []string{"/x"}}},
+	}}
+	for _, format := range []string{"go", "sh"} {
+		var b bytes.Buffer
+		if err := Write(&b, format, p, About{}, TextOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		for _, family := range []string{"ip", "ip6"} {
+			for _, verb := range []string{"add", "delete"} {
+				words := map[string]string{
+					"go": `"nft", "` + verb + `", "element", "` + family + `", "t"`, "sh": "nft " + verb + " element " + family + " t ",
+				}[format]
+				if n := strings.Count(b.String(), words); n != 1 {
+					t.Errorf("%s: %s stands there %d times in\n%s", format, words, n, b.String())
+				}
+			}
 		}
 	}
 }

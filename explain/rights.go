@@ -130,6 +130,7 @@ func (v *View) powerRights(l *rightList) {
 		switch {
 		case c.Always:
 			l.add("syscalls", c.Name, "call %s", c.Name)
+			// Two rights: of two containers one may make a call always and the other with some arguments.
 			l.add("syscalls", c.Name+" any", "call %s with any arguments", c.Name)
 		case c.Sometimes:
 			l.add("syscalls", c.Name, "call %s", c.Name)
@@ -201,6 +202,7 @@ func (v *View) limitRights(l *rightList) {
 	}
 	for _, r := range v.Rlimits {
 		n := int64(-1)
+		// RLIM_INFINITY is the largest number, and what comes near it is meant as that.
 		if r.Hard <= 1<<62 {
 			n = int64(r.Hard)
 		}
@@ -281,6 +283,7 @@ func (l Limits) percent() *int64 {
 	if l.Quota == nil || *l.Quota < 0 {
 		return nil
 	}
+	// The kernel's default.
 	period := int64(100000)
 	if l.Period != nil && *l.Period > 0 {
 		period = *l.Period

@@ -282,6 +282,7 @@ func (s *shell) step(i int) {
 		s.line("	# ---- %s ----", clean(title))
 	}
 	for k, line := range wrap(fmt.Sprintf("%d. %s", i+1, clean(step.Op.String())), 110) {
+		// Three lines are enough to know it again.
 		if k > 2 {
 			break
 		}
@@ -329,6 +330,7 @@ func (s *shell) clone(o *plan.Clone) ([]string, bool) {
 	}
 	// The process that becomes the program has to lead its session: the one that unshare forks, if it forks one.
 	if s.follows {
+		// unshare(1) makes all mounts private otherwise, before the script can bind any.
 		words = append(words, "--propagation", "slave")
 	}
 	if fork {
@@ -488,7 +490,6 @@ func (s *shell) undo(op plan.Op) []string {
 	return []string{"# " + clean(op.String()) + ": no command for it"}
 }
 
-// element is a published port as an element of the table's maps, for nft(8).
 // portFamily is that of the tables with a published port.
 func portFamily(p plan.PortRule) string {
 	if strings.Contains(p.ContainerIP, ":") {
@@ -497,14 +498,9 @@ func portFamily(p plan.PortRule) string {
 	return "ip"
 }
 
+// element is a published port as an element of the table's maps, in a shell's words.
 func element(p plan.PortRule, value bool) string {
-	name, key := "published", fmt.Sprintf("%s . %d", p.Proto, p.HostPort)
-	if p.HostIP != "" {
-		name, key = "published_on", p.HostIP+" . "+key
-	}
-	if value {
-		key += fmt.Sprintf(" : %s . %d", p.ContainerIP, p.ContainerPort)
-	}
+	name, key := portElement(p, value)
 	return quote(name) + " " + quote("{ "+key+" }")
 }
 

@@ -54,6 +54,7 @@ type Share struct {
 // shares divides the time between two moments among parts, so that the shares add up to it, longest first. What no part covers
 // is rest's.
 func shares(parts []part, from, to int64, rest string) []Share {
+	// Between two neighbouring moments at which something begins or ends nothing changes, so each such stretch belongs to one part.
 	cuts := []int64{from, to}
 	for _, p := range parts {
 		cuts = append(cuts, min(max(p.begin, from), to), min(max(p.end, from), to))

@@ -146,6 +146,7 @@ func (t *Traced) calls() []call {
 		if c.End != 0 && !c.Last {
 			out[i].Result = fmt.Sprint(c.Result)
 			if c.Result > 1<<31 {
+				// An address, of mmap or brk.
 				out[i].Result = fmt.Sprintf("%#x", c.Result)
 			}
 			if c.Failed {
@@ -384,6 +385,7 @@ func (t *page) program(tr *Traced) {
 		t.put(`<tr><td class="took">%s</td><td class="took">%s ×</td><td class="mono">%s</td></tr>`, duration(sum[name]), count[name], name)
 	}
 	t.line(`</table><h3>One by one</h3><table>`)
+	// A page is for reading; the JSON form is for looking something up.
 	const rows = 400
 	for i, c := range calls[:min(len(calls), rows)] {
 		took := "not yet back"

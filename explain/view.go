@@ -428,6 +428,7 @@ func (r *reader) step(s plan.Step) bool {
 		if o.Address != "" {
 			if v.Net.Address == "" {
 				v.Net.Address = o.Address
+			// Link-local ones come beside the address by which it is known.
 			} else if o.Link == v.Net.Device && !strings.HasPrefix(o.Address, "169.254.") {
 				v.Net.Address6 = or(v.Net.Address6, o.Address)
 			}
@@ -504,6 +505,7 @@ func (r *reader) mount(o *plan.Mount, origin string) {
 			}
 		}
 	case slices.Contains(o.Flags, "bind"):
+		// The first bind is the root's. What is bound over a root that there is already is a mount like others.
 		if v.Root.Source == "" && len(v.Root.Layers) == 0 {
 			v.Root.Source, v.Root.Mountpoint, v.Root.Origin = o.Source, o.Target, origin
 			return

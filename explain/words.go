@@ -3,6 +3,7 @@ package explain
 import (
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strings"
 )
@@ -115,6 +116,7 @@ func (v *View) flags(a About) (flags, command []string, image string, unsaid []s
 			}
 		case "tmpfs":
 			options := slices.Clone(m.Options)
+			// --tmpfs has noexec, nosuid and nodev unless told otherwise, as with Docker: what the plan hasn't must be said.
 			for _, o := range []string{"exec", "suid", "dev"} {
 				if !slices.Contains(options, "no"+o) {
 					options = append(options, o)
@@ -258,13 +260,17 @@ func (v *View) flags(a About) (flags, command []string, image string, unsaid []s
 	return flags, command, image, unsaid
 }
 
-// shares are the shares of processor time, of the weight if that is what the plan has (the kernel documents no conversion; this
-// is the one that all runtimes use).
+// shares are the shares of processor time, of the weight if that is what the plan has: the other way round than package cgroup goes
+// (weightOfShares), so that a plan's flags give the same plan again.
 func (l Limits) shares() *int64 {
 	if l.Shares != nil || l.Weight == nil {
 		return l.Shares
 	}
-	n := 2 + (*l.Weight-1)*262142/9999
+	w := min(max(*l.Weight, 1), 10000)
+	// Of weight = 10^((l² + 125·l)/612 − 7/34), l = log₂(shares), solved for l. A weight is rounded up, so shares are rounded down; what is
+	// added is for numbers that the square root misses by the last of their digits.
+	log := (math.Sqrt(125*125+4*612*(math.Log10(float64(w))+7.0/34)) - 125) / 2
+	n := max(int64(math.Exp2(log)+1e-6), 2)
 	return &n
 }
 
