@@ -14,8 +14,7 @@ import (
 	"glassbox/image"
 )
 
-// toFile gives write the file that -o names, or standard output unless that is a terminal. A regular file appears under its name when all
-// of it is there: until then it has none, so that a process that is killed leaves nothing.
+// toFile gives write the file that -o names, or standard output unless that is a terminal.
 func (a *app) toFile(name, verb string, write func(w io.Writer) error) error {
 	if name == "" {
 		if term.IsTerminal(int(a.out.Fd())) {
@@ -23,11 +22,18 @@ func (a *app) toFile(name, verb string, write func(w io.Writer) error) error {
 		}
 		return write(a.out)
 	}
+	return writeFile(name, 0o600, write) // as docker save and docker export make it: an archive may have secrets
+}
+
+// writeFile gives write the file of a name. A regular file appears under its name when all of it is there: until then it has none, so that
+// a process that is killed leaves nothing.
+func writeFile(name string, mode os.FileMode, write func(w io.Writer) error) error {
 	st, err := os.Stat(name)
 	switch {
 	case err == nil && st.IsDir():
 		return fmt.Errorf("%s is a directory: -o names a file", name)
-	case err == nil && !st.Mode().IsRegular(): // a FIFO, /dev/stdout
+	case err == nil && !st.Mode().IsRegular():
+		// A FIFO, /dev/stdout, /dev/null: rename(2) would put a file in its place, which root is let do in /dev.
 		f, err := os.OpenFile(name, os.O_WRONLY, 0)
 		if err != nil {
 			return err
@@ -35,6 +41,7 @@ func (a *app) toFile(name, verb string, write func(w io.Writer) error) error {
 		defer f.Close()
 		return write(f)
 	}
+	// Nor is a symbolic link replaced: what it leads to is.
 	if real, err := filepath.EvalSymlinks(name); err == nil {
 		name = real
 	}
@@ -59,6 +66,9 @@ func (a *app) toFile(name, verb string, write func(w io.Writer) error) error {
 		}
 		return err
 	}
+	if err := f.Chmod(mode); err != nil { // whatever the umask is
+		return err
+	}
 	if _, err := os.Lstat(temporary); err != nil {
 		defer os.Remove(temporary)
 		// The kernel gives a file without a name one by its link in procfs: open(2), O_TMPFILE.
@@ -66,6 +76,9 @@ func (a *app) toFile(name, verb string, write func(w io.Writer) error) error {
 		if err != nil {
 			return fmt.Errorf("%s can't be written: %w", name, err)
 		}
+	}
+	if err := f.Close(); err != nil { // NFS and FUSE may say only now that there was no room
+		return fmt.Errorf("%s can't be written: %w", name, reason(err))
 	}
 	return os.Rename(temporary, name)
 }

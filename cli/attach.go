@@ -118,8 +118,7 @@ func (at *attachment) escaped(err error) error {
 }
 
 // stay opens a session, and stays until it ends. Signals are caught from before that, so that none is lost: the process gets those that
-// come
-// in between. With late they and the keyboard are somebody else's until then.
+// come in between. With late they and the keyboard are somebody else's until then.
 func (at *attachment) stay(ctx context.Context, late bool, open func(engine.Streams) (*engine.Session, error)) error {
 	restore := func() {}
 	var catcher *signals.Catcher

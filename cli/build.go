@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
@@ -213,16 +212,6 @@ func buildFlags(fs *pflag.FlagSet, w *build.Words) {
 	fs.StringVar(&w.IIDFile, "iidfile", "", "Write the image's ID into a `file`")
 }
 
-// lookup is a variable of the caller's environment.
-func (a *app) lookup(name string) (string, bool) {
-	for i := len(a.environ) - 1; i >= 0; i-- {
-		if v, ok := strings.CutPrefix(a.environ[i], name+"="); ok {
-			return v, true
-		}
-	}
-	return "", false
-}
-
 // builderProgram is the name of the program that has the builder.
 const builderProgram = "glassbox-build"
 
@@ -320,17 +309,12 @@ func (a *app) findBuilder(o *build.Order) (program string, err error) {
 	if err := a.checkRuntime(); err != nil {
 		return "", err
 	}
-	if program, err = a.beside(builderProgram); err != nil {
+	if program, err = beside(builderProgram); err != nil {
 		return "", err
 	}
 	o.Debug, o.Runtime = a.debug, a.runtimePath()
-	if o.Root, err = filepath.Abs(a.root); err != nil {
-		return "", err
-	}
-	if o.State, err = filepath.Abs(a.state); err != nil {
-		return "", err
-	}
-	return program, nil
+	o.Root, o.State, err = a.absolute()
+	return program, err
 }
 
 // order writes what is to be done into memory. It has no secrets: it names where they are.
@@ -346,18 +330,4 @@ func order(o *build.Order) (fd int, err error) {
 		return -1, fmt.Errorf("the builder's order: %w", err)
 	}
 	return fd, nil
-}
-
-// beside finds one of glassbox's programs: beside this one, or in PATH.
-func (a *app) beside(name string) (string, error) {
-	if self, err := os.Executable(); err == nil {
-		beside := filepath.Join(filepath.Dir(self), name)
-		if _, err := os.Stat(beside); err == nil {
-			return beside, nil
-		}
-	}
-	if found, err := exec.LookPath(name); err == nil {
-		return found, nil
-	}
-	return "", fmt.Errorf("there is no program %s here, nor in PATH: it builds images, and comes with glassbox (make install)", name)
 }

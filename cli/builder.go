@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"glassbox/build"
+	"glassbox/docker"
 	"glassbox/engine"
 )
 
@@ -173,7 +174,7 @@ func printCache(out *os.File, records []build.Record) {
 		}
 		last := ""
 		if r.LastUsedAt != nil {
-			last = ago(time.Since(*r.LastUsedAt))
+			last = docker.Ago(time.Since(*r.LastUsedAt))
 		}
 		fmt.Fprintf(w, "%s\t%t\t%s\t%s\n", printable(id), !r.InUse, size(r.Size), last)
 	}
@@ -191,7 +192,7 @@ func (a *app) printRecords(records []build.Record) {
 		fmt.Fprintf(w, "Created at:\t%s\nReclaimable:\t%t\nShared:\t%t\nSize:\t%s\n", r.CreatedAt, !r.InUse, r.Shared, size(r.Size))
 		fmt.Fprintf(w, "Description:\t%s\nUsage count:\t%d\n", printable(r.Description), r.UsageCount)
 		if r.LastUsedAt != nil {
-			fmt.Fprintf(w, "Last used:\t%s\n", ago(time.Since(*r.LastUsedAt)))
+			fmt.Fprintf(w, "Last used:\t%s\n", docker.Ago(time.Since(*r.LastUsedAt)))
 		}
 		fmt.Fprintf(w, "Type:\t%s\n\n", printable(r.Type))
 	}
@@ -251,10 +252,10 @@ func cacheRows(records []build.Record, now time.Time) []cacheRow {
 // buildCache is what the build cache has. Who has never built, may not, or has no builder's program has none; while somebody builds, the
 // cache isn't looked into, which is said.
 func (a *app) buildCache(ctx context.Context) ([]build.Record, error) {
-	if _, err := os.Stat(filepath.Join(build.Place{Root: a.root}.Dir(), "cache.db")); err != nil || os.Geteuid() != 0 {
+	if !a.hasBuildCache() {
 		return nil, nil
 	}
-	if _, err := a.beside(builderProgram); err != nil {
+	if _, err := beside(builderProgram); err != nil {
 		return nil, nil
 	}
 	records, err := a.records(ctx, "du", &build.Order{Usage: &build.Usage{NoWait: true}})
@@ -264,6 +265,12 @@ func (a *app) buildCache(ctx context.Context) ([]build.Record, error) {
 		return nil, nil
 	}
 	return records, err
+}
+
+// hasBuildCache reports whether there is a build cache that this user may look into. To ask the builder would make one.
+func (a *app) hasBuildCache() bool {
+	_, err := os.Stat(filepath.Join(build.Place{Root: a.root}.Dir(), "cache.db"))
+	return err == nil && os.Geteuid() == 0
 }
 
 // pruneCache is the part of system prune that is the builder's. Of its filters until is one of the cache's, too; labels are none: with
@@ -276,7 +283,7 @@ func (a *app) pruneCache(ctx context.Context, all bool, filters []string, out *e
 	if err := p.ReadFilters(filters); err != nil {
 		return err
 	}
-	if _, err := os.Stat(filepath.Join(build.Place{Root: a.root}.Dir(), "cache.db")); err != nil || os.Geteuid() != 0 {
+	if !a.hasBuildCache() {
 		return nil
 	}
 	gone, err := a.records(ctx, "prune", &build.Order{Prune: &p})

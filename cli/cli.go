@@ -216,12 +216,19 @@ func firstWord(args []string) string {
 }
 
 func (a *app) getenv(key string) string {
+	v, _ := a.lookup(key)
+	return v
+}
+
+// lookup is a variable of the caller's environment.
+func (a *app) lookup(name string) (string, bool) {
+	// The last of two of a name counts, as with os/exec: who appends NAME=VALUE means it.
 	for i := len(a.environ) - 1; i >= 0; i-- {
-		if v, ok := strings.CutPrefix(a.environ[i], key+"="); ok {
-			return v
+		if v, ok := strings.CutPrefix(a.environ[i], name+"="); ok {
+			return v, true
 		}
 	}
-	return ""
+	return "", false
 }
 
 // places are the default directories.
@@ -253,15 +260,19 @@ func (a *app) open() (*engine.Engine, error) {
 	if err := a.checkRuntime(); err != nil {
 		return nil, err
 	}
-	c := engine.Config{Runtime: a.runtimePath()}
-	var err error
-	if c.Root, err = filepath.Abs(a.root); err != nil {
+	root, state, err := a.absolute()
+	if err != nil {
 		return nil, err
 	}
-	if c.State, err = filepath.Abs(a.state); err != nil {
-		return nil, err
+	return engine.Open(engine.Config{Runtime: a.runtimePath(), Root: root, State: state})
+}
+
+// absolute are --root and --state for who keeps them: a supervisor works in another directory.
+func (a *app) absolute() (root, state string, err error) {
+	if root, err = filepath.Abs(a.root); err == nil {
+		state, err = filepath.Abs(a.state)
 	}
-	return engine.Open(c)
+	return root, state, err
 }
 
 // checkRuntime refuses a runtime that was named and can't be one, before anything is made.

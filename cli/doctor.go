@@ -3,7 +3,6 @@ package cli
 import (
 	"encoding/json"
 	"fmt"
-	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -51,10 +50,7 @@ Nothing is changed. The exit code is 0 if containers can run for this user, else
 func (a *app) doctor() (*doctor.Report, error) {
 	o := doctor.Options{Runtime: a.runtimePath()}
 	var err error
-	if o.Root, err = filepath.Abs(a.root); err != nil {
-		return nil, err
-	}
-	if o.State, err = filepath.Abs(a.state); err != nil {
+	if o.Root, o.State, err = a.absolute(); err != nil {
 		return nil, err
 	}
 	f, err := doctor.Probe(o)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -90,20 +89,18 @@ func (x *explainFlags) to(a *app, write func(io.Writer, explain.TextOptions) err
 		}
 		return w.Flush()
 	}
-	f, err := os.CreateTemp(filepath.Dir(x.output), ".glassbox-")
-	if err != nil {
-		return fmt.Errorf("--output: %w", err)
-	}
-	defer os.Remove(f.Name())
-	w := bufio.NewWriter(f)
 	mode := os.FileMode(0o644)
 	if x.format == "sh" {
 		mode = 0o755
 	}
-	if err := errors.Join(write(w, explain.TextOptions{Verbose: x.verbose}), w.Flush(), f.Chmod(mode), f.Close()); err != nil {
-		return fmt.Errorf("--output %s: %w", x.output, err)
+	err := writeFile(x.output, mode, func(out io.Writer) error {
+		w := bufio.NewWriter(out)
+		return errors.Join(write(w, explain.TextOptions{Verbose: x.verbose}), w.Flush())
+	})
+	if err != nil {
+		return fmt.Errorf("--output: %w", err)
 	}
-	return os.Rename(f.Name(), x.output)
+	return nil
 }
 
 // subjectOf finds what a name on the command line stands for.

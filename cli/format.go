@@ -11,6 +11,8 @@ import (
 	"text/template"
 	"time"
 	"unicode/utf8"
+
+	"glassbox/docker"
 )
 
 // printRows prints rows as --format says: "table" (the columns of the command), "table TEMPLATE", "json" (one object a line)
@@ -170,40 +172,12 @@ func size(n int64) string {
 	return fmt.Sprintf("%.3g%s", f, units[i])
 }
 
-// ago writes a duration as docker does: "2 minutes", "About an hour", "3 weeks".
-func ago(d time.Duration) string {
-	s := int(d.Seconds())
-	switch minutes, hours := s/60, int(d.Hours()+0.5); {
-	case s < 1:
-		return "Less than a second"
-	case s == 1:
-		return "1 second"
-	case s < 60:
-		return fmt.Sprintf("%d seconds", s)
-	case minutes == 1:
-		return "About a minute"
-	case minutes < 60:
-		return fmt.Sprintf("%d minutes", minutes)
-	case hours == 1:
-		return "About an hour"
-	case hours < 48:
-		return fmt.Sprintf("%d hours", hours)
-	case hours < 24*7*2:
-		return fmt.Sprintf("%d days", hours/24)
-	case hours < 24*30*2:
-		return fmt.Sprintf("%d weeks", hours/24/7)
-	case hours < 24*365*2:
-		return fmt.Sprintf("%d months", hours/24/30)
-	}
-	return fmt.Sprintf("%d years", int(d.Hours())/24/365)
-}
-
 // since writes how long ago a moment was.
 func since(now, t time.Time) string {
 	if t.IsZero() {
 		return "N/A"
 	}
-	return ago(now.Sub(t)) + " ago"
+	return docker.Ago(now.Sub(t)) + " ago"
 }
 
 // stamp writes a time as docker's CreatedAt.

@@ -135,19 +135,6 @@ func TestSize(t *testing.T) {
 	}
 }
 
-func TestAgo(t *testing.T) {
-	for d, want := range map[time.Duration]string{
-		0: "Less than a second", time.Second: "1 second", 59 * time.Second: "59 seconds", 61 * time.Second: "About a minute",
-		5 * time.Minute: "5 minutes", 59 * time.Minute: "59 minutes", 61 * time.Minute: "About an hour", 90*time.Minute + 1: "2 hours",
-		47 * time.Hour: "47 hours", 13 * 24 * time.Hour: "13 days", 20 * 24 * time.Hour: "2 weeks", 90 * 24 * time.Hour: "3 months",
-		3 * 365 * 24 * time.Hour: "3 years",
-	} {
-		if got := ago(d); got != want {
-			t.Errorf("ago(%v): got %s, want %s", d, got, want)
-		}
-	}
-}
-
 func TestParseTime(t *testing.T) {
 	local := time.Local
 	time.Local = time.FixedZone("X", 3600)

@@ -78,7 +78,6 @@ func (a *app) explainLife(w io.Writer, l *engine.Life, o explain.TextOptions) er
 	return nil
 }
 
-// verifyLife says whether what there is beyond one run is as the container has it.
 // lifeReport is the part of verify --json that is about more than one run.
 type lifeReport struct {
 	Restart *restartReport `json:"restart,omitempty"` // nil: there is no policy, neither the container's nor its supervisor's
@@ -124,6 +123,7 @@ func overdue(l *engine.Life, last time.Time) bool {
 	return time.Since(last) > 2*l.Check.Interval+l.Check.Timeout+time.Minute
 }
 
+// verifyLife says whether what there is beyond one run is as the container has it.
 func verifyLife(w io.Writer, l *engine.Life) {
 	switch {
 	case l.Restart != l.Job:

@@ -4,7 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
-	"os"
+	"io"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -90,15 +90,10 @@ func (t *traceFlags) write(a *app, err error) error {
 	if err != nil && !errors.As(err, &exit) {
 		tr.Failed = err.Error()
 	}
-	f, werr := os.CreateTemp(filepath.Dir(t.file), ".glassbox-")
-	if werr == nil {
-		defer os.Remove(f.Name())
-		w := bufio.NewWriter(f)
-		werr = errors.Join(explain.WriteTrace(w, strings.TrimPrefix(filepath.Ext(t.file), "."), &tr), w.Flush(), f.Chmod(0o644), f.Close())
-	}
-	if werr == nil {
-		werr = os.Rename(f.Name(), t.file)
-	}
+	werr := writeFile(t.file, 0o644, func(out io.Writer) error {
+		w := bufio.NewWriter(out)
+		return errors.Join(explain.WriteTrace(w, strings.TrimPrefix(filepath.Ext(t.file), "."), &tr), w.Flush())
+	})
 	if werr != nil {
 		werr = fmt.Errorf("--trace %s: %w", t.file, werr)
 		if err == nil {
