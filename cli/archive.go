@@ -51,6 +51,7 @@ func writeFile(name string, mode os.FileMode, write func(w io.Writer) error) err
 		return fmt.Errorf("%s can't be written: the directory %s does not exist", name, dir)
 	}
 	var f *os.File
+	// A file's name has at most 255 bytes (NAME_MAX): the base is cut, or a long one couldn't be written at all.
 	temporary := filepath.Join(dir, fmt.Sprintf(".%.200s.%d", filepath.Base(name), os.Getpid()))
 	if err == nil {
 		f = os.NewFile(uintptr(fd), name)
@@ -69,6 +70,7 @@ func writeFile(name string, mode os.FileMode, write func(w io.Writer) error) err
 	if err := f.Chmod(mode); err != nil { // whatever the umask is
 		return err
 	}
+	// It has no name yet: linkat(2) replaces nothing, so it gets one beside the old file, and rename(2) puts it there at once.
 	if _, err := os.Lstat(temporary); err != nil {
 		defer os.Remove(temporary)
 		// The kernel gives a file without a name one by its link in procfs: open(2), O_TMPFILE.
@@ -159,10 +161,12 @@ The archive and its layers may be compressed with gzip, zstd or bzip2.`,
 				return err
 			}
 			o := image.LoadOptions{Platform: image.Platform(platform)}
+			// To a terminal only: scripts read the lines "Loaded image: …" from standard output.
 			o.Progress = a.archiveProgress(quiet || !term.IsTerminal(int(a.out.Fd())))
 			ctx, stop := interruptible(cmd.Context())
 			defer stop()
 			list, err := e.Images().Load(ctx, f, o)
+			// Also with an error: what was loaded before it is there, and is told.
 			for _, l := range list {
 				a.tellLoaded(l)
 			}

@@ -150,6 +150,7 @@ func (at *attachment) stay(ctx context.Context, late bool, open func(engine.Stre
 			return err
 		}
 	}
+	// From before Wait on: the signals that have come meanwhile are in the catcher, and are for the process that there is now.
 	go at.relay(s, catcher, restore)
 	code, err := s.Wait(ctx)
 	restore()
@@ -194,6 +195,7 @@ func (at *attachment) catch() (*signals.Catcher, error) {
 	case at.proxy:
 		// All that can be caught, but for those that are this process's own affair: SIGCHLD, SIGPIPE, SIGURG (the Go
 		// runtime's), and the job control that a shell expects of its foreground command.
+		// Up to SIGRTMAX (signal(7)): a program in a container may mean something by those of real time.
 		for s := syscall.Signal(1); s <= 64; s++ {
 			switch s {
 			case syscall.SIGKILL, syscall.SIGSTOP, syscall.SIGCHLD, syscall.SIGPIPE, syscall.SIGURG, syscall.SIGWINCH,
@@ -229,6 +231,7 @@ func (at *attachment) relay(s *engine.Session, c *signals.Catcher, restore func(
 				// SIGHUP with a terminal says that it was closed: the container goes on, as with Docker, and its supervisor learns by our
 				// end.
 				restore()
+				// The signal does to this program what it would have done uncaught, so that the caller's shell sees WIFSIGNALED and not an exit code.
 				signals.Default(n)
 				syscall.Kill(os.Getpid(), n)
 			}

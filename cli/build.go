@@ -191,6 +191,7 @@ func buildFlags(fs *pflag.FlagSet, w *build.Words) {
 	fs.StringVar(&w.CpusetCpus, "cpuset-cpus", "", "Processors of each RUN, as in 0-3")
 	fs.StringVar(&w.CpusetMems, "cpuset-mems", "", "Memory nodes of each RUN")
 	fs.Var(list{&w.Resources}, "resource", "Limits of each RUN in buildx's words: memory=2g,cpu-quota=50000")
+	// docker build's of the classic builder, which ran a container for each step.
 	fs.Bool("rm", true, "There are no containers to be removed: it is taken for scripts' sake")
 	fs.Bool("force-rm", false, "The same")
 	fs.MarkHidden("rm")
@@ -208,6 +209,7 @@ func buildFlags(fs *pflag.FlagSet, w *build.Words) {
 		"(limits, network, rootfs, mounts, …)")
 	fs.StringVar(&w.DebugOnError, "debug-on-error", "", "When a RUN fails: a shell on this terminal in the state just before it, or "+
 		"--debug-on-error=COMMAND")
+	// A value comes with = only: the next word is the context.
 	fs.Lookup("debug-on-error").NoOptDefVal = build.Shell
 	fs.StringVar(&w.IIDFile, "iidfile", "", "Write the image's ID into a `file`")
 }
@@ -228,6 +230,7 @@ func (a *app) builder(verb string, o *build.Order) error {
 	if err != nil {
 		return err
 	}
+	// dup3(2) refuses two equal numbers (EINVAL), and wouldn't take FD_CLOEXEC away from the one.
 	if fd == build.OrderFD {
 		_, err = unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0)
 	} else {
@@ -244,6 +247,7 @@ func (a *app) builder(verb string, o *build.Order) error {
 	if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
 		return fmt.Errorf("a mount namespace for the builder: %w", err)
 	}
+	// In this program's place: signals, the exit code and the terminal are the builder's without anybody in between.
 	return fmt.Errorf("start %s: %w", program, unix.Exec(program, []string{builderProgram, verb}, a.environ))
 }
 
@@ -253,6 +257,7 @@ func (a *app) askBuilder(ctx context.Context, verb string, o *build.Order) ([]by
 	if err != nil {
 		return nil, err
 	}
+	// What is only read is read without rights, and needs no mounts.
 	reads := verb == "explain"
 	if !reads {
 		if err := needsRoot(); err != nil {
@@ -269,6 +274,7 @@ func (a *app) askBuilder(ctx context.Context, verb string, o *build.Order) ([]by
 	cmd.Args = []string{builderProgram, verb}
 	cmd.Env, cmd.Stdin, cmd.Stderr, cmd.ExtraFiles = a.environ, a.in, a.err, []*os.File{memory}
 	if !reads {
+		// Go's os/exec makes all its mounts private, too: what the builder mounts is gone with it.
 		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
 	}
 	out, err := cmd.Output()

@@ -260,6 +260,7 @@ func (a *app) buildCache(ctx context.Context) ([]build.Record, error) {
 	}
 	records, err := a.records(ctx, "du", &build.Order{Usage: &build.Usage{NoWait: true}})
 	var exit *exitError
+	// du is not worth waiting for the end of a build.
 	if errors.As(err, &exit) && exit.code == build.Busy {
 		a.warn("the build cache is in use by a build, and not counted")
 		return nil, nil

@@ -31,6 +31,7 @@ func (a *app) stepBuild(ctx context.Context, r *build.Request, breaks []string) 
 	if r.Progress == "auto" {
 		r.Progress = "plain" // one that redraws itself would draw over the questions
 	}
+	// A pair without a name: no other process can connect, and the end of either side is seen by the other.
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -58,6 +59,7 @@ func (a *app) stepBuild(ctx context.Context, r *build.Request, breaks []string) 
 	if err := cmd.Start(); err != nil {
 		return err
 	}
+	// While this process holds the other side, too, the builder's end isn't the socket's, and serve would wait for ever.
 	theirs.Close()
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
@@ -75,6 +77,7 @@ func (a *app) stepBuild(ctx context.Context, r *build.Request, breaks []string) 
 		}
 	}()
 	b := &buildStepper{stepper: s, step: len(breaks) == 0, breaks: build.ReadBreaks(breaks, phases()), hit: make([]bool, len(breaks))}
+	// Until the builder closes its side, which it does at its end at the latest: then Wait doesn't wait for long.
 	b.serve(mine)
 	err = cmd.Wait()
 	var exit *exec.ExitError

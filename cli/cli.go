@@ -168,12 +168,14 @@ func (a *app) rootCommand(args []string) *cobra.Command {
 	root.SetHelpFunc(a.help)
 	root.SetUsageFunc(a.usage)
 	root.SetFlagErrorFunc(flagError)
+	// The one command that is meant is built, and no other: to build them all with their flags takes longer than many a command does.
 	name := firstWord(args)
 	for _, e := range table() {
 		if e.name == name {
 			c := e.build(a)
 			root.AddCommand(c)
 			addMissing(c)
+			// cobra adds its command completion to a root that has others: it would be built for nothing.
 			root.CompletionOptions.DisableDefaultCmd = true
 			return root
 		}
@@ -187,6 +189,7 @@ func (a *app) rootCommand(args []string) *cobra.Command {
 		root.AddCommand(c)
 	}
 	addMissing(root)
+	// cobra's hidden commands __complete and __completeNoDesc are what the shell's completion runs.
 	if strings.HasPrefix(name, "__complete") {
 		a.completeFlags(root)
 	}
@@ -206,6 +209,7 @@ func (a *app) globals(fs *pflag.FlagSet) {
 // firstWord finds the name of the command, so that only that one is built.
 func firstWord(args []string) string {
 	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
+	// What comes after the command's name is not for these flags: run's --help and its image's own words are among it.
 	fs.SetInterspersed(false)
 	fs.Usage = func() {}
 	(&app{}).globals(fs)
@@ -241,6 +245,7 @@ func (a *app) places() (root, state string) {
 		}
 		run := a.getenv("XDG_RUNTIME_DIR")
 		if run == "" {
+			// Its value where logind makes the directory (pam_systemd(8)), for who came by another way: su, cron.
 			run = fmt.Sprintf("/run/user/%d", uid)
 		}
 		root, state = filepath.Join(data, "glassbox"), filepath.Join(run, "glassbox")
@@ -377,6 +382,7 @@ func unknownCommand(cmd *cobra.Command, name string) error {
 		return &usageError{errors.New(text)}
 	}
 	err := fmt.Errorf("unknown command: %s %s", cmd.CommandPath(), name)
+	// cobra's own default, which it sets only where it prints the suggestions itself.
 	cmd.SuggestionsMinimumDistance = 2
 	if near := cmd.SuggestionsFor(name); len(near) > 0 {
 		err = fmt.Errorf("%w\nhint: did you mean %s?", err, strings.Join(near, ", "))
@@ -403,6 +409,7 @@ func (a *app) each(args []string, do func(ref string) (string, error)) error {
 		line, err := do(ref)
 		if err != nil {
 			a.complain(err)
+			// docker rm -f prints that there is none, and ends with 0.
 			var only *onlyTold
 			failed = failed || !errors.As(err, &only)
 			continue
@@ -428,6 +435,7 @@ func (a *app) atOnce(args []string, do func(ref string) (string, error)) error {
 	}
 	answers := make([]chan answer, len(args))
 	for i := range answers {
+		// With room for one, so that who is done earlier than its turn comes doesn't keep its place.
 		answers[i] = make(chan answer, 1)
 	}
 	free := make(chan struct{}, 32)

@@ -173,6 +173,7 @@ func (c *createFlags) register(fs *pflag.FlagSet, a *app) {
 	strs(&o.Egress, "egress", "", "Who the container may talk to: deny, allow, CIDR[:port[/proto]], name[:port], *.domain[:port]")
 	strs(&o.Ingress, "ingress", "", "Who may talk to the container: deny, allow, CIDR[:port[/proto]], :port, a network or container")
 
+	// Flags end at the image: what follows are the container's words, such as sh -c.
 	fs.SetInterspersed(false)
 	fs.SetNormalizeFunc(aliases)
 }
@@ -198,6 +199,7 @@ func (c *createFlags) options(a *app, fs *pflag.FlagSet, args []string) (contain
 	default:
 		return o, &usageError{fmt.Errorf("invalid pull option: '%s': must be one of \"always\", \"missing\" or \"never\"", c.pull)}
 	}
+	// Whether a flag was given and not its value decides here and below: --entrypoint= and --stop-timeout 0 are meant.
 	if fs.Changed("rootfs") {
 		o.Rootfs, o.RootfsOverlay = strings.CutSuffix(c.rootfs, ":O")
 		if o.Rootfs == "" {
@@ -225,6 +227,7 @@ func (c *createFlags) options(a *app, fs *pflag.FlagSet, args []string) (contain
 	if fs.Changed("ns") {
 		o.Namespaces = strings.FieldsFunc(c.namespaces, func(r rune) bool { return r == ',' || r == ' ' })
 		if o.Namespaces == nil {
+			// None at all, other than not to say: compile tells the two apart by nil.
 			o.Namespaces = []string{}
 		}
 	}
@@ -253,6 +256,7 @@ func typed(fs *pflag.FlagSet) map[string]string {
 			}
 			m[f.Name] = strings.Join(words, " ")
 		default:
+			// A flag that may stand without a value is given without one where it has that.
 			m[f.Name] = "--" + f.Name
 			if f.NoOptDefVal == "" || v.String() != f.NoOptDefVal {
 				m[f.Name] += "=" + v.String()
@@ -267,6 +271,7 @@ func (c *createFlags) create(ctx context.Context, a *app, e *engine.Engine, o co
 	if o.CIDFile == "" {
 		return c.make(ctx, a, e, o)
 	}
+	// O_EXCL, and before the container is made: of two runs with the same file one fails, and leaves nothing behind.
 	f, err := os.OpenFile(o.CIDFile, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("container ID file found, make sure the other container isn't running or delete %s", o.CIDFile)
@@ -344,6 +349,7 @@ func familiar(name string) string {
 
 // consoleSize is rows and columns of the caller's terminal, or zeros.
 func (a *app) consoleSize() [2]uint16 {
+	// Any of them: with output or input in a pipe the window is still the one that a person looks at.
 	for _, f := range []*os.File{a.out, a.in, a.err} {
 		if cols, rows, err := term.GetSize(int(f.Fd())); err == nil {
 			return [2]uint16{uint16(rows), uint16(cols)}

@@ -19,6 +19,7 @@ func (a *app) execCommand() *cobra.Command {
 		Args:              atLeast(2),
 		ValidArgsFunction: a.completeIn("running"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			// -t alone is let through, as Docker does: a script may want a program's terminal output.
 			if o.TTY && o.Interactive && !o.Detach && !a.isTerminal() {
 				return errNoTTY
 			}

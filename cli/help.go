@@ -114,6 +114,7 @@ func flagUsages(fs *pflag.FlagSet, width int) string {
 func describeCommands(w io.Writer, cmd *cobra.Command, width int) {
 	commands := slices.Clone(cmd.Commands())
 	if !cmd.HasParent() {
+		// cobra sorts by name, and can be told otherwise only for the whole process (EnableCommandSorting).
 		rank := map[string]int{}
 		for i, e := range table() {
 			rank[e.name] = i + 1

@@ -32,6 +32,9 @@ func (a *app) logsCommand() *cobra.Command {
 			if o.Since, err = parseTime(from, now); err != nil {
 				return fmt.Errorf("invalid value for \"since\": %w", err)
 			}
+			if until == "0" {
+				until = "" // to dockerd it is no limit
+			}
 			if o.Until, err = parseTime(until, now); err != nil {
 				return fmt.Errorf("invalid value for \"until\": %w", err)
 			}
@@ -42,6 +45,7 @@ func (a *app) logsCommand() *cobra.Command {
 			ctx, stop := interruptible(cmd.Context())
 			defer stop()
 			err = e.Logs(ctx, args[0], o, a.out, a.err)
+			// Ctrl-C ends logs -f as it ends docker's: 130, and no text.
 			if ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)) {
 				return &exitError{code: 130}
 			}
@@ -75,7 +79,8 @@ func parseTime(s string, now time.Time) (time.Time, error) {
 	if s == "" {
 		return time.Time{}, nil
 	}
-	if d, err := time.ParseDuration(s); err == nil {
+	// A duration first, as with Docker: 10m has no other meaning. 0 is one to Go, and 1970 to Docker: --since 0 is all that there is.
+	if d, err := time.ParseDuration(s); err == nil && s != "0" {
 		return now.Add(-d), nil
 	}
 	for _, layout := range []string{
@@ -90,6 +95,7 @@ func parseTime(s string, now time.Time) (time.Time, error) {
 	sec, err := strconv.ParseInt(whole, 10, 64)
 	nsec := int64(0)
 	if err == nil && fraction != "" {
+		// By digits, not as a floating-point number: nine of them behind ten don't fit its 53 bits.
 		nsec, err = strconv.ParseInt((fraction + "000000000")[:9], 10, 64)
 	}
 	if err != nil {

@@ -110,6 +110,7 @@ func (a *app) systemPruneCommand() *cobra.Command {
 			return strings.Join(append(lines, "  - "+danglingImages, "  - unused build cache", ""), "\n")
 		},
 		func(ctx context.Context, e *engine.Engine, filters []string, out *engine.Pruned) error {
+			// Containers first: networks, volumes and images that only they have used are free then. What fails doesn't keep the rest.
 			err := e.PruneContainers(ctx, filters, out)
 			err = errors.Join(err, e.PruneNetworks(ctx, filters, out))
 			if volumes {

@@ -83,6 +83,7 @@ func (l *login) secret(a *app, cmd *cobra.Command, registry string) (image.Crede
 	case l.fromStdin && l.user == "":
 		return none, &usageError{errors.New("--password-stdin needs --username")}
 	case l.fromStdin:
+		// Tokens of clouds have some kilobytes; a wrong redirection may have no end.
 		raw, err := io.ReadAll(io.LimitReader(a.in, 1<<20))
 		if err != nil {
 			return none, err
@@ -99,6 +100,7 @@ func (l *login) secret(a *app, cmd *cobra.Command, registry string) (image.Crede
 			return *c, nil
 		}
 	}
+	// A password is asked for at a terminal only, whose echo can be turned off.
 	if !a.isTerminal() {
 		return none, errors.New("standard input is no terminal to ask for a name and a password\nhint: --username NAME --password-stdin < FILE")
 	}

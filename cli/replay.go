@@ -79,6 +79,7 @@ func (f *fixedPlan) create(ctx context.Context, a *app, e *engine.Engine, c *cre
 		p, err = engine.ReadPlanFile(f.file)
 	} else {
 		same := co
+		// In the background or not is the command's affair, and no part of the plan.
 		same.Detach = false
 		p, err = e.Plan(ctx, same)
 	}

@@ -116,6 +116,7 @@ func (r *run) do(ctx context.Context) error {
 		r.app.trace = &r.trace.seen
 		ctx = engine.Observe(ctx, engine.Observer{Warn: r.warn, Trace: r.app.trace})
 	}
+	// The engine's opening is part of what a start costs, and is measured with it.
 	opened := fork.Timed(r.app.trace, "command", "opens the engine: looks for what killed processes left")
 	e, err := r.open()
 	opened()
@@ -125,6 +126,7 @@ func (r *run) do(ctx context.Context) error {
 	created := fork.Timed(r.app.trace, "command", "makes the container")
 	made, err := r.create(ctx, e)
 	created()
+	// A stored plan says whether there is a terminal; -t can't be given beside it.
 	if err == nil && made.Fixed {
 		at.tty = made.Config.TTY
 	}
@@ -154,6 +156,7 @@ func (r *run) do(ctx context.Context) error {
 			return err
 		}
 		defer s.Close()
+		// Only when it runs, as with Docker: a script that reads an ID may go on with it.
 		fmt.Fprintln(r.out, made.ID)
 		if so.TraceFor > 0 {
 			r.trace.goes, err = s.Traced()

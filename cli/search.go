@@ -37,6 +37,7 @@ func (a *app) searchCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			// Docker's default and its most.
 			if limit == 0 {
 				limit = 25
 			}

@@ -55,6 +55,7 @@ is root alone; --group names a group that may, too. Over TCP other hosts are let
 					args = append(args, "--"+f.flag, f.value)
 				}
 			}
+			// Without it the program chooses, by what it listens at: fd:// means that systemd starts it anew.
 			if cmd.Flags().Changed("idle") {
 				args = append(args, "--idle", idle.String())
 			}

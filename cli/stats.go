@@ -138,6 +138,7 @@ type watch struct {
 }
 
 func (w *watch) run(ctx context.Context) error {
+	// A first look that is not shown: a percentage is the difference of two.
 	if _, err := w.meter.Read(ctx); err != nil {
 		return err
 	}
@@ -151,6 +152,7 @@ func (w *watch) run(ctx context.Context) error {
 		}
 		wait.Reset(moreStats)
 		list, missing := w.meter.Read(ctx)
+		// One that was removed meanwhile is told at the end; the others' rows go on.
 		if missing != nil && (len(list) == 0 || !errors.Is(missing, engine.ErrNotFound)) {
 			return missing
 		}
@@ -158,6 +160,7 @@ func (w *watch) run(ctx context.Context) error {
 		for i, u := range list {
 			rows[i] = newStatsRow(u, w.full)
 		}
+		// The whole table in one write: a terminal would show half of it.
 		var b bytes.Buffer
 		if err := printRows(&b, w.format, statsColumns, statsHeader(), rows); err != nil {
 			return err
@@ -213,6 +216,7 @@ func printTable(out io.Writer, titles []string, rows [][]string) error {
 	for _, row := range append([][]string{titles}, rows...) {
 		cells := make([]string, len(row))
 		for i, cell := range row {
+			// A container's process chooses its own words: a tab would move the columns, a newline make rows.
 			cells[i] = printable(strings.NewReplacer("\t", " ", "\n", " ").Replace(cell))
 		}
 		fmt.Fprintln(w, strings.Join(cells, "\t"))

@@ -106,11 +106,13 @@ func (q *quit) Error() string {
 func (q *quit) Unwrap() error { return q.cause }
 
 func newStepper(a *app, e *engine.Engine, f stepFlags) (*stepper, error) {
+	// A channel can't be waited for together with a descriptor: the eventfd is what poll(2) sees of a signal.
 	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
 		return nil, err
 	}
 	s := &stepper{app: a, engine: e, flags: f, wake: wake}
+	// One is enough: the first ends the start.
 	signals := make(chan os.Signal, 1)
 	s.catch = func() {
 		signal.Stop(signals) // or Notify takes them for caught already
@@ -122,8 +124,10 @@ func newStepper(a *app, e *engine.Engine, f stepFlags) (*stepper, error) {
 		for {
 			select {
 			case <-signals:
+				// A number to add, in the machine's order of bytes (eventfd(2)): here 1, and any but 0 would do.
 				unix.Write(wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
 			case <-stop:
+				unix.Close(wake) // here, where nothing is written to it any more
 				return
 			}
 		}
@@ -153,6 +157,7 @@ func (s *stepper) before(at *engine.Stop) error {
 	if s.made == nil {
 		s.made, s.met = map[int]bool{}, map[plan.Phase]bool{}
 		fmt.Fprint(s.err, stepIntro)
+		// Only here, as the plan's number of steps isn't known where the flags are checked.
 		for _, b := range s.flags.stops {
 			if n, err := strconv.Atoi(b); err == nil && (n < 1 || n > len(at.Plan.Steps)) {
 				return s.end(at, fmt.Errorf("--break %s: the plan has %d steps", b, len(at.Plan.Steps)))
@@ -179,6 +184,7 @@ func (s *stepper) ask(at *engine.Stop) error {
 	for {
 		fmt.Fprintf(s.err, "step %d of %d> ", at.Index+1, len(at.Plan.Steps))
 		line, err := s.line()
+		// A transcript of answers from a pipe reads like one from a terminal.
 		if !term.IsTerminal(int(s.in.Fd())) {
 			fmt.Fprintln(s.err, printable(line)) // what a terminal would have shown
 		}
@@ -209,6 +215,7 @@ func (s *stepper) ask(at *engine.Stop) error {
 			from := s.phase
 			s.stop = func(next *engine.Stop) bool {
 				phase := next.Plan.Steps[next.Index].Phase
+				// A plan can come back to a phase: to be asked for the present one means its next beginning.
 				left := phase != from
 				from = when(left, "", from)
 				return left && phase == plan.Phase(word)
@@ -288,6 +295,7 @@ func (s *stepper) line() (string, error) {
 			return string(line), errors.New("the input has ended")
 		case b[0] == '\n':
 			return string(line), nil
+		// As long as a terminal's own line may be (termios(3), canonical mode); what is beyond it is read and dropped.
 		case len(line) < 4096:
 			line = append(line, b[0])
 		}
@@ -322,6 +330,7 @@ func (s *stepper) state(at *engine.Stop) {
 	for i, path := range paths {
 		row(when(i == 0, "cgroups", ""), "%s (%s)", path, strings.Join(names[path], " "))
 	}
+	// The last ones: what the steps so far have mounted is what one wants to see, and the host's tree may have hundreds before that.
 	const most = 16
 	from := max(len(l.Mounts)-most, 0)
 	for i, m := range l.Mounts[from:] {
@@ -345,6 +354,7 @@ func (s *stepper) shell(at *engine.Stop, command string) {
 		fmt.Fprintln(s.err, "there is no shell in a RUN's start; --debug-on-error opens one in the state before a RUN that failed")
 		return
 	}
+	// Both ways: a shell whose output goes to a file would seem to hang.
 	terminal := s.isTerminal() && term.IsTerminal(1)
 	o := engine.DebugOptions{ExecOptions: engine.ExecOptions{Environ: s.environ, Privileged: true, TTY: terminal, Interactive: terminal}}
 	switch {

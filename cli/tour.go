@@ -78,6 +78,7 @@ With --auto the exit code is 1 if something shown was not what the lesson says.`
 			if o.Program, err = os.Executable(); err != nil {
 				return err
 			}
+			// What /proc/self/exe says once the file was replaced (proc(5)): by an update, there is a new one under the name.
 			o.Program = strings.TrimSuffix(o.Program, " (deleted)")
 			o.Runtime, o.In, o.Out = a.runtimePath(), a.in, a.out
 			return tour.Run(context.Background(), o)

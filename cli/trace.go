@@ -40,6 +40,7 @@ func (t *traceFlags) register(fs *pflag.FlagSet) {
 
 func (t *traceFlags) begin() {
 	if t.file != "" {
+		// The processor's time until here stands for the time since execve, which /proc tells in ticks of 10 ms only (proc(5), starttime).
 		t.began, t.used = fork.Now(), fork.ProcessorTime()
 	}
 }
@@ -60,6 +61,7 @@ func (t *traceFlags) start(so *engine.StartOptions, words []string) {
 	t.words = words
 	so.TraceFor = traceFor
 	told := so.Explain
+	// Also with --explain, whose own way of being told is kept.
 	so.Explain = func(p *plan.Plan) {
 		t.plan = p
 		if told != nil {

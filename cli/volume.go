@@ -156,6 +156,7 @@ func (a *app) volumeListCommand() *cobra.Command {
 				return err
 			}
 			list, err := e.Volumes(cmd.Context(), filters)
+			// With an error there may be a list: one volume that can't be read doesn't hide the others.
 			if err != nil && list == nil {
 				return err
 			}
@@ -165,6 +166,7 @@ func (a *app) volumeListCommand() *cobra.Command {
 				}
 				return err
 			}
+			// Sizes are counted file by file, which takes long: only for who asks.
 			if format != "" && !strings.HasPrefix(format, "table") && format != "json" && strings.Contains(format, ".Size") {
 				e.VolumeUsage(cmd.Context(), list)
 			}
