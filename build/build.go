@@ -188,6 +188,7 @@ func (p *Prune) ReadFilters(texts []string) error {
 				return fmt.Errorf("--filter %s: want %s=VALUE", text, key)
 			}
 			op := "=="
+			// Looked for before the value: that may have ~= itself.
 			if strings.Contains(text[:len(text)-len(value)], "~=") {
 				op = "~="
 			}
@@ -200,6 +201,7 @@ func (p *Prune) ReadFilters(texts []string) error {
 			if !on && value != "false" && value != "0" {
 				return fmt.Errorf("--filter %s: want %s, or %s=false", text, key, key)
 			}
+			// containerd's filters have no bare "not" (pkg/filters): a field that is off is compared with false.
 			if on == negated {
 				p.Filters = append(p.Filters, key+"==false")
 			} else {

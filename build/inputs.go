@@ -40,6 +40,7 @@ func (f File) same(g File) bool {
 	switch {
 	case f.Mode != g.Mode || f.Size != g.Size || f.Link != g.Link:
 		return false
+	// git and archives give files the time at which they were unpacked.
 	case f.Hash != "" && g.Hash != "":
 		return f.Hash == g.Hash
 	}
@@ -76,6 +77,7 @@ func (in *Inputs) Why(s *Made, before *Inputs, r *Request, anew map[Hash]Spot) s
 	}
 	for _, name := range names(was.Facts, s.Facts) {
 		if was.Facts[name] != s.Facts[name] {
+			// BuildKit gives a RUN the stage's ARGs as variables: what was typed is what a reader looks for.
 			arg, ok := strings.CutPrefix(name, "variable ")
 			if ok && before.Args[arg] != in.Args[arg] {
 				name += ", by --build-arg,"
@@ -126,6 +128,7 @@ func (in *Inputs) at(s *Made) *Made {
 		if !strings.EqualFold(w.Stage, s.Stage) {
 			continue
 		}
+		// At the same place with the same words: two equal instructions of a stage are told apart by where they are.
 		if w.Number == s.Number && w.Text == s.Text {
 			return w
 		}
@@ -199,6 +202,7 @@ func covers(source, name string) bool {
 		return true
 	}
 	depth := strings.Count(source, "/") + 1
+	// A pattern takes a directory whole, so that of a name as many parts are compared as the pattern has.
 	parts := strings.SplitN(name, "/", depth+1)
 	if len(parts) < depth {
 		return false

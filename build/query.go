@@ -56,6 +56,7 @@ func Query(q map[string][]string) (*Call, error) {
 	}
 	switch r.Network = get("networkmode"); r.Network {
 	case "", "default", "none", "host":
+	// On which a RUN is in any case: the classic builder took a network's name.
 	case "bridge":
 		r.Network = "default"
 	default:

@@ -82,6 +82,7 @@ func Named(name string) Spot {
 		return Spot{Text: name}
 	}
 	s := Spot{Stage: "0", Number: n, Text: text}
+	// What has a slash is a platform, which the front end names where there are several. Stages without a name are stage-0, stage-1.
 	if len(words) > 1 && !strings.Contains(words[len(words)-2], "/") {
 		s.Stage = strings.TrimPrefix(words[len(words)-2], "stage-")
 	}

@@ -88,6 +88,7 @@ func (t *Trace) text(w io.Writer) {
 	for _, s := range t.Steps {
 		bar := []byte(strings.Repeat(".", width))
 		for _, span := range s.Spans {
+			// At least one mark for each, also for what took no time to speak of.
 			for i := max(width*span[0]/whole, 0); i <= min(width*span[1]/whole, width-1); i++ {
 				bar[i] = '#'
 			}
@@ -123,6 +124,7 @@ func (t *Trace) html(w io.Writer) error {
 		p.Put(`<svg height="10" preserveAspectRatio="none" viewBox="0 0 1000 10">`)
 		for _, span := range s.Spans {
 			x := 1000 * float64(span[0]) / float64(max(t.Took, 1))
+			// Two of a thousand, or a step of a millisecond couldn't be seen in a build of minutes.
 			width := max(1000*float64(span[1]-span[0])/float64(max(t.Took, 1)), 2)
 			p.Put(`<rect class="k%s" x="%s" y="0" width="%s" height="10"/>`, s.colour(), fmt.Sprintf("%.1f", x), fmt.Sprintf("%.1f", width))
 		}

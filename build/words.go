@@ -70,6 +70,7 @@ func (w *Words) Request(getenv func(string) (string, bool)) (*Request, error) {
 	if !slices.Contains([]string{"", "default", "none", "host"}, w.Network) {
 		return nil, fmt.Errorf("--network %s: it is default, none or host; a build step can't be on a network of your own", w.Network)
 	}
+	// In this order: seeing asks what calls has read.
 	for _, part := range []func(*Words, *Request, func(string) (string, bool)) error{
 		variables, secrets, caches, outputs, calls, attests, sizes, limits, seeing,
 	} {
@@ -211,6 +212,7 @@ func secrets(w *Words, r *Request, _ func(string) (string, bool)) error {
 				return fmt.Errorf("--secret %q: unexpected key %q: there are id, src, env and type", text, f[0])
 			}
 		}
+		// type=env,source=NAME is how buildx has it; src is a file's in all other cases.
 		if kind == "env" && s.Env == "" {
 			s.Env, s.File = s.File, ""
 		}
@@ -323,6 +325,7 @@ func outputs(w *Words, r *Request, _ func(string) (string, bool)) error {
 		}
 		r.Outputs = append(r.Outputs, t)
 	}
+	// Each is an output of its own: --push takes the place of no --output.
 	if w.Push {
 		r.Outputs = append(r.Outputs, Typed{"registry", map[string]string{}})
 	}
@@ -332,6 +335,7 @@ func outputs(w *Words, r *Request, _ func(string) (string, bool)) error {
 	stdout := 0
 	for i := range r.Outputs {
 		if o := &r.Outputs[i]; o.Type == "tar" || o.Type == "oci" {
+			// Standard output, as with buildx: what is for a file has nowhere else to go.
 			if o.Attrs["dest"] == "" {
 				o.Attrs["dest"] = "-"
 			}
@@ -398,7 +402,16 @@ func attests(w *Words, r *Request, _ func(string) (string, bool)) error {
 		if err != nil {
 			return err
 		}
-		_, attrs, _ := strings.Cut(text, ",")
+		// The rest goes on as it was typed, in whatever order: BuildKit reads it as CSV, too.
+		list, err := csv.NewReader(strings.NewReader(text)).Read()
+		if err != nil {
+			return fmt.Errorf("--attest %q: %w", text, err)
+		}
+		list = slices.DeleteFunc(list, func(f string) bool { return strings.TrimSpace(f) == "type="+t.Type })
+		attrs, err := csvLine(list)
+		if err != nil {
+			return fmt.Errorf("--attest %q: %w", text, err)
+		}
 		add(t.Type, attrs)
 	}
 	for flag, value := range map[string]string{"provenance": w.Provenance, "sbom": w.SBOM} {
@@ -406,13 +419,24 @@ func attests(w *Words, r *Request, _ func(string) (string, bool)) error {
 		case value == "":
 		case err == nil && on:
 			add(flag, "")
-		case err == nil:
+		case err == nil: // it takes back an --attest of the same type, too
 			delete(r.Attests, flag)
 		default:
 			add(flag, value)
 		}
 	}
 	return nil
+}
+
+// csvLine is the inverse of reading a line of CSV.
+func csvLine(fields []string) (string, error) {
+	var b strings.Builder
+	w := csv.NewWriter(&b)
+	if err := w.Write(fields); err != nil {
+		return "", err
+	}
+	w.Flush()
+	return strings.TrimSuffix(b.String(), "\n"), w.Error()
 }
 
 // limits are those of RUN's cgroup, by the front end's names.
@@ -506,7 +530,8 @@ func Bytes(text string) (int64, error) {
 		}
 	}
 	f, err := strconv.ParseFloat(s, 64)
-	if err != nil || f < 0 || f*float64(factor) > 1<<62 {
+	// Said so that NaN, which ParseFloat reads, is refused: it is neither below nor above anything.
+	if err != nil || !(f >= 0 && f*float64(factor) <= 1<<62) {
 		return 0, errors.New("it is a number with a unit, as in 512m")
 	}
 	return int64(f * float64(factor)), nil
