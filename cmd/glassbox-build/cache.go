@@ -46,6 +46,7 @@ func (l *link) prune(ctx context.Context, q *build.Prune, told func(*client.Usag
 		close(gone)
 	}()
 	var failed error
+	// To its end also after an error: BuildKit's client sends without looking whether somebody still reads.
 	for u := range gone {
 		if failed == nil {
 			if failed = told(&u); failed != nil {

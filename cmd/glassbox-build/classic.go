@@ -221,6 +221,7 @@ func credentials(header string) authprovider.AuthConfigProvider {
 	}
 	_ = json.Unmarshal(data, &all)
 	return func(_ context.Context, host string, _ []string, _ authprovider.ExpireCachedAuthCheck) (types.AuthConfig, error) {
+		// The key under which clients send Docker Hub's credentials is the address of its first registry's index: docker login has kept it.
 		if host == "registry-1.docker.io" {
 			host = "https://index.docker.io/v1/"
 		}
@@ -375,6 +376,7 @@ func buildSession(ctx context.Context, l *link, call *build.Call, out *lines) er
 			if err != nil {
 				return err
 			}
+			// The ID by which Docker's command line knows BuildKit's progress: bytes, which JSON has in base64.
 			out.send(map[string]any{"id": "moby.buildkit.trace", "aux": data})
 		}
 	})

@@ -32,6 +32,7 @@ func connect(ctx context.Context, p place, waiting func() error, w *watch) (*lin
 	if err := os.MkdirAll(p.dir(), 0o700); err != nil {
 		return nil, err
 	}
+	// flock(2) can wait by itself, but not for a socket that appears meanwhile, nor until a context ends.
 	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
 		lock, err := p.lock()
 		if err == nil {
@@ -73,6 +74,7 @@ func (p place) lock() (*os.File, error) {
 }
 
 func dial(ctx context.Context, socket string) (*link, error) {
+	// gRPC connects when something is asked, and then waits and tries anew: whether anybody listens has to be known before.
 	conn, err := net.Dial("unix", socket)
 	if err != nil {
 		return nil, err
@@ -114,6 +116,7 @@ func inMemory(ctx context.Context, b *builder, g *guard, end func() error) (*lin
 		}
 		return end()
 	}
+	// An address for the sake of its form: the dialer doesn't look at it.
 	c, err := client.New(ctx, "unix:///in-memory", client.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 		return listener.DialContext(ctx)
 	}))

@@ -114,6 +114,7 @@ func (c *inputs) dockerfile(r *build.Request, dir string, o *client.SolveOpt) er
 	}
 	if name == "" {
 		name = filepath.Join(dir, "Dockerfile")
+		// Lstat: a Dockerfile that is a broken link is an error, and no reason to take another file.
 		if _, err := os.Lstat(name); errors.Is(err, os.ErrNotExist) {
 			if other := filepath.Join(dir, "Containerfile"); exists(other) {
 				name = other
@@ -249,12 +250,9 @@ func namedContext(o *client.SolveOpt, name, where string) error {
 }
 
 func ociContext(o *client.SolveOpt, key, name, where string) error {
-	dir, tag, _ := strings.Cut(where, ":")
-	dir, dgst, pinned := strings.Cut(dir, "@")
-	if strings.Contains(where, "@") {
-		dir, dgst, pinned = strings.Cut(where, "@")
-		tag = ""
-	}
+	// The digest first, which has a colon, too: DIR:TAG@DIGEST means that image, whatever the tag stands for now.
+	dir, dgst, pinned := strings.Cut(where, "@")
+	dir, tag, _ := strings.Cut(dir, ":")
 	store, err := local.NewStore(dir)
 	if err != nil {
 		return fmt.Errorf("--build-context %s: %w", name, err)

@@ -72,8 +72,10 @@ func (e *planExecutor) process(
 		return nil, err
 	}
 	cmd := &exec.Cmd{
+		// Without environment: what a caller has in it (LD_PRELOAD, GODEBUG) is not for a process that acts as root.
 		Path: e.Runtime, Args: []string{"glassbox-runtime", "once", job.ID}, Env: []string{}, Dir: "/",
-		ExtraFiles:  []*os.File{theirs, memory, lock},
+		ExtraFiles: []*os.File{theirs, memory, lock},
+		// A session of its own: Ctrl-C at the terminal goes to the builder, which ends its RUNs in order.
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
 		// Whoever left the RUN's namespaces with a stream of it in hand isn't waited for longer than that.
 		WaitDelay: 2 * time.Second,

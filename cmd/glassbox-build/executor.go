@@ -147,6 +147,7 @@ func (e *planExecutor) run(
 			err = uerr
 		}
 	}()
+	// Mount points that the RUN's mounts need in its root (/dev, /proc, /etc/hosts) are made there, and must not be in the layer.
 	defer executor.MountStubsCleaner(context.WithoutCancel(ctx), r.rootfs, mounts, meta.RemoveMountStubsRecursive)()
 	w, err := e.wire(id, &meta, true)
 	if err != nil {
@@ -178,6 +179,7 @@ func (e *planExecutor) run(
 		return err
 	}
 	defer over()
+	// From here on execute gives the addresses back, in whatever way it ends.
 	handedOver = true
 	end, err := e.execute(ctx, job, r.step, process, func(pid int, start uint64) {
 		r.pid, r.start = pid, start
@@ -334,6 +336,7 @@ func exitError(ctx context.Context, end *supervise.OnceEvent, err error, valid [
 	exit := &gatewayapi.ExitError{ExitCode: uint32(gatewayapi.UnknownExitStatus), Err: err}
 	if err == nil {
 		exit = &gatewayapi.ExitError{ExitCode: uint32(end.Code)}
+		// ENOMEM is what BuildKit's own executor says then, and clients look for it.
 		if end.OOM && end.Code != 0 {
 			exit.Err = errors.Wrapf(syscall.ENOMEM, "killed for its memory: exit code: %d", end.Code)
 		}
@@ -361,6 +364,7 @@ func (e *planExecutor) Exec(ctx context.Context, id string, process executor.Pro
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+	// It was never started, or is over: runStep closes the channel in both cases.
 	if r.pid == 0 {
 		return errors.Errorf("container %s has stopped", id)
 	}

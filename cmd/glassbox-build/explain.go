@@ -173,6 +173,7 @@ func (x *explainer) stages(text []byte, r *build.Request) error {
 		}
 		x.e.Stages[n].Needed = true
 		for _, name := range append(slices.Clone(x.e.Stages[n].Uses), x.e.Stages[n].Base) {
+			// A name stands for a stage only where that comes before: a later one of the name of an image isn't it yet.
 			if m, ok := at[strings.ToLower(name)]; ok && m < n {
 				need(m)
 			}

@@ -113,6 +113,7 @@ func (i *storeInstance) Export(
 	if err := i.single(src); err != nil {
 		return nil, nil, nil, err
 	}
+	// containerd's garbage collector takes what no lease and no label holds: of a build beside this one it would take what this one writes.
 	lease, done, err := leaseutil.WithLease(ctx, i.worker.LeaseManager(), leaseutil.MakeTemporary)
 	if err != nil {
 		return nil, nil, nil, err

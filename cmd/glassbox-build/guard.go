@@ -151,6 +151,7 @@ func (g *guard) unary(all *guards, req any, method string) (done func(), err err
 	}
 	switch r := req.(type) {
 	case *controlapi.SolveRequest:
+		// The front end runs in this process, and is known by the session alone: without one its steps would find no guard.
 		if r.Session == "" {
 			return done, g.refuse("a build without a session")
 		}
@@ -253,6 +254,7 @@ func (g *guard) frontend(name string, opts map[string]string, inputs map[string]
 	default:
 		return g.refuse("the front end %s %s: it would be a program that nobody has judged", name, opts["source"])
 	}
+	// In order, so that one build is refused with the same words each time.
 	for _, key := range slices.Sorted(maps.Keys(opts)) {
 		value := opts[key]
 		switch {
@@ -365,6 +367,7 @@ func (g *guard) limit(def *pb.Definition, step digest.Digest) {
 		if l.Memory <= 0 || l.Memory > most {
 			l.Memory = most
 		}
+		// As much swap again, which is Docker's where only memory is limited. Left out it would be all that the host has.
 		l.MemorySwap = 2 * l.Memory
 	}
 	if g.Limits.CPUs > 0 {
@@ -399,6 +402,7 @@ func (g *guard) exec(e *pb.ExecOp) error {
 		return no("--cgroup-parent %s: the place of its cgroup can't be chosen", p)
 	}
 	for _, u := range e.GetMeta().GetUlimit() {
+		// The others count what a user of the host has in all, or let it lock memory and get priority (getrlimit(2)): as in package policy.
 		if u.Name != "nofile" && u.Name != "core" {
 			return no("--ulimit %s: allowed are nofile and core", u.Name)
 		}
@@ -437,6 +441,7 @@ func (f *guardedFrontend) Solve(
 	if opts == nil {
 		opts = map[string]string{}
 	}
+	// The front end puts it, with a slash, before the IDs of cache mounts: exec lets no others through.
 	opts["build-arg:BUILDKIT_CACHE_MOUNT_NS"] = g.Name
 	if !slices.Contains(g.Networks, "bridge") {
 		opts["force-network-mode"] = "none"

@@ -30,6 +30,7 @@ type face struct {
 func (f *face) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path == build.PathEnd { // the server that has started this ends
 		select {
+		// One that waits is enough: who asks isn't kept.
 		case f.end <- struct{}{}:
 		default:
 		}
@@ -102,6 +103,7 @@ func (f *face) grpc(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	// That of the request's head is still set, and a session lasts as long as a build.
 	conn.SetDeadline(time.Time{})
 	if _, err := conn.Write([]byte("HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")); err != nil {
 		conn.Close()
@@ -136,6 +138,7 @@ func (l *oneConn) Accept() (net.Conn, error) {
 	if c != nil {
 		return c, nil
 	}
+	// gRPC asks for the next one at once, and ends with the first error: there is none until the one connection is over.
 	<-l.done
 	return nil, net.ErrClosed
 }
@@ -227,6 +230,7 @@ func serveFace(f *face, l net.Listener) (stop func()) {
 // plainError is an error without what gRPC puts around it.
 func plainError(err error) string {
 	text := err.Error()
+	// An error goes through several calls (front end, solver, session), each of which puts such words before it: the last are its own.
 	if i := strings.LastIndex(text, " desc = "); i >= 0 {
 		text = text[i+len(" desc = "):]
 	}

@@ -92,6 +92,7 @@ func (l *localImages) ingest(ctx context.Context, i *image.Image, d digest.Diges
 	if err != nil {
 		return err
 	}
+	// Through a pipe: a layer may be larger than the memory.
 	r, w := io.Pipe()
 	go func() { w.CloseWithError(i.WritePlain(ctx, string(d), w)) }()
 	defer r.Close()

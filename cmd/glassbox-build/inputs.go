@@ -264,6 +264,7 @@ func (f *notedFile) Read(b []byte) (int, error) {
 	if err == io.EOF {
 		f.fs.mu.Lock()
 		defer f.fs.mu.Unlock()
+		// Only what was read to its end: of half a file there is no digest.
 		if known, ok := f.fs.seen[f.path]; ok {
 			known.Hash = build.Hash(hex.EncodeToString(f.sum.Sum(nil)[:12]))
 			f.fs.seen[f.path] = known

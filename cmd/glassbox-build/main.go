@@ -29,6 +29,7 @@ import (
 func main() { os.Exit(run(os.Args[1:])) }
 
 func run(args []string) int {
+	// BuildKit and containerd log what goes on inside them: that is for -D.
 	logrus.SetOutput(io.Discard)
 	log.SetOutput(io.Discard) // where Go's HTTP server writes that a client went away
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)

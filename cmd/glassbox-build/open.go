@@ -164,11 +164,13 @@ func open(ctx context.Context, p place, watch *watch) (*builder, error) {
 }
 
 func boltOptions() *bolt.Options {
+	// The list of free pages is made anew when a file is opened, which costs less than to write it with each transaction.
 	return &bolt.Options{FreelistType: bolt.FreelistMapType, NoFreelistSync: true}
 }
 
 // worker is what runs steps and keeps their results: snapshots, contents, records.
 func (b *builder) worker(ctx context.Context, root string) (*buildWorker, error) {
+	// To remove a snapshot is to remove its record: its files go when the garbage is collected, and no step waits for that.
 	snapshots, err := overlay.NewSnapshotter(filepath.Join(root, "snapshots"), overlay.AsynchronousRemove)
 	if err != nil {
 		return nil, err

@@ -64,9 +64,11 @@ func serve(ctx context.Context, p place, q *build.Serve) (err error) {
 		case err := <-ended:
 			return err
 		case <-ctx.Done():
+			// Not gracefully: a build may take hours, and whoever sends SIGTERM doesn't wait.
 			server.Stop()
 			return nil
 		case <-f.end:
+			// With somebody's call under way it stays, and ends when that has been idle for its time.
 			if use.idle() > 0 {
 				server.GracefulStop()
 				return nil
@@ -140,6 +142,7 @@ func (b *builder) server(use *inUse, g *guard) *grpc.Server {
 	}
 	options := []grpc.ServerOption{
 		grpc.UnaryInterceptor(unary), grpc.StreamInterceptor(stream),
+		// gRPC's own is 4 MB, and the definition of a large build is more: containerd's 16 MB are buildkitd's, too.
 		grpc.MaxRecvMsgSize(defaults.DefaultMaxRecvMsgSize), grpc.MaxSendMsgSize(defaults.DefaultMaxSendMsgSize),
 	}
 	if g != nil {

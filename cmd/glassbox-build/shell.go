@@ -77,6 +77,7 @@ func look(ctx context.Context, c gateway.Client, r *build.Request, failed *errde
 	if err != nil {
 		return err
 	}
+	// Also after Ctrl-C: its mounts are held until then.
 	defer ctr.Release(context.WithoutCancel(ctx))
 	start := gateway.StartRequest{
 		Args: args, Env: op.Meta.Env, SecretEnv: op.Secretenv, User: op.Meta.User, Cwd: op.Meta.Cwd, Tty: terminal, SecurityMode: op.Security,
@@ -115,6 +116,7 @@ func stateBefore(failed *errdefs.SolveError) gateway.NewContainerRequest {
 
 // shellOf is the shell that a step was run by, if it was.
 func shellOf(args []string) string {
+	// What SHELL of the Dockerfile has made of the words: [SHELL -c COMMAND].
 	if len(args) > 2 && args[1] == "-c" && strings.HasPrefix(args[0], "/") {
 		return args[0]
 	}

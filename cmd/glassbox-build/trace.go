@@ -51,6 +51,7 @@ func (t *timeTable) note(v *client.Vertex) {
 		end = *v.Completed
 	}
 	for i := range r.spans {
+		// A step is told when it begins and again when it ends, with the same beginning.
 		if r.spans[i][0].Equal(*v.Started) {
 			r.spans[i][1] = end
 			return
