@@ -169,6 +169,42 @@ func Sum(records []Record) (total, reclaimable int64, active int) {
 	return total, reclaimable, active
 }
 
+// CacheLimits is the variable with limits of the build cache beside BuildKit's own, as in max-used-space=20g,until=168h.
+const CacheLimits = "GLASSBOX_BUILD_CACHE"
+
+// ReadCacheLimits reads [CacheLimits]: until (what nobody has used for so long goes), max-used-space, min-free-space and reserved-space, as
+// builder prune has them. Each of the results is what goes.
+func ReadCacheLimits(text string) ([]Prune, error) {
+	var age, space Prune
+	list := map[bool][]Prune{}
+	for word := range strings.SplitSeq(text, ",") {
+		key, value, ok := strings.Cut(strings.TrimSpace(word), "=")
+		if text == "" {
+			break
+		}
+		var err error
+		switch to := map[string]*int64{
+			"max-used-space": &space.MaxUsedSpace, "min-free-space": &space.MinFreeSpace, "reserved-space": &space.ReservedSpace,
+		}[key]; {
+		case to != nil && ok:
+			*to, err = Bytes(value)
+			list[false] = []Prune{space}
+		case key == "until" && ok:
+			age.KeepDuration, err = time.ParseDuration(value)
+			if err == nil && age.KeepDuration <= 0 {
+				err = fmt.Errorf("a time is needed, as in 168h")
+			}
+			list[true] = []Prune{age}
+		default:
+			return nil, fmt.Errorf("%s: %q: there are until, max-used-space, min-free-space and reserved-space, each with =VALUE", CacheLimits, word)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %s: %w", CacheLimits, word, err)
+		}
+	}
+	return append(list[true], list[false]...), nil
+}
+
 // ReadFilters reads Docker's filters of builder prune: until=DURATION (unused-for is the same), and KEY=VALUE of a record (id, parent,
 // type, description, inuse, shared, private, mutable).
 func (p *Prune) ReadFilters(texts []string) error {

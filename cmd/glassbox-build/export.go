@@ -94,6 +94,9 @@ func (i *storeInstance) Config() *exporter.Config {
 func (i *storeInstance) Export(
 	ctx context.Context, src *exporter.Source, info exporter.ExportBuildInfo,
 ) (_ map[string]string, _ exporter.FinalizeFunc, ref exporter.DescriptorReference, err error) {
+	if i.push != nil && len(src.Refs) > 1 { // which is for the registry alone: a name of the store stands for one platform
+		return i.push.Export(ctx, src, info)
+	}
 	src = src.Clone()
 	if src.Metadata == nil {
 		src.Metadata = map[string][]byte{}

@@ -52,6 +52,7 @@ type builder struct {
 	sessions   *session.Manager
 	exec       *planExecutor
 	guards     guards
+	cache      *buildWorker
 }
 
 // worker is BuildKit's, with one exporter more.
@@ -113,6 +114,7 @@ func open(ctx context.Context, p place, watch *watch) (*builder, error) {
 	if err != nil {
 		return nil, err
 	}
+	b.cache = w
 	workers := &worker.Controller{}
 	if err := workers.Add(w); err != nil {
 		return nil, err
@@ -197,6 +199,10 @@ func (b *builder) worker(ctx context.Context, root string) (*buildWorker, error)
 	if err != nil {
 		return nil, err
 	}
+	policy, err := gcPolicy(root)
+	if err != nil {
+		return nil, err
+	}
 	opt := base.WorkerOpt{
 		ID:   id,
 		Root: root,
@@ -204,7 +210,7 @@ func (b *builder) worker(ctx context.Context, root string) (*buildWorker, error)
 			wlabel.Executor: "glassbox", wlabel.Snapshotter: snapshotter, wlabel.Hostname: hostname(), wlabel.Network: "bridge",
 		},
 		Platforms:       []ocispecs.Platform{platforms.Normalize(platforms.DefaultSpec())},
-		GCPolicy:        gcPolicy(root),
+		GCPolicy:        policy,
 		BuildkitVersion: client.BuildkitVersion{Package: version.Package, Version: version.Version, Revision: version.Revision},
 		Executor:        b.exec,
 		Snapshotter:     containerdsnapshot.NewSnapshotter(snapshotter, meta.Snapshotter(snapshotter), namespace, nil),
@@ -233,7 +239,10 @@ func (b *builder) worker(ctx context.Context, root string) (*buildWorker, error)
 }
 
 func (b *builder) Close() error {
-	err := b.controller.Close()
+	err := b.collect(context.Background())
+	if cerr := b.controller.Close(); err == nil {
+		err = cerr
+	}
 	if err != nil && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("close the builder: %w", err)
 	}

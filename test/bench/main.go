@@ -30,12 +30,13 @@ func main() {
 	pulls := flag.Int("pulls", 5, "measurements of each pull, after a warm-up")
 	containers := flag.Int("containers", 300, "how many containers idle at the same time")
 	part := flag.String("only", "",
-		"measure one part and print it: runtimes, idle (many containers), or life (cp, commit, push, save, load, health)")
+		"measure one part and print it: runtimes, idle (many containers), life (cp, commit, push, save, load, health), or build")
+	stock := flag.String("buildkit", "", "directory of stock buildkitd and buildctl (test/buildkit.sh build makes them), to be built beside")
 	flag.Parse()
 	if *part != "" {
 		*out = ""
 	}
-	page, err := bench(*bin, *runs, *pulls, *containers, *part)
+	page, err := bench(*bin, *stock, *runs, *pulls, *containers, *part)
 	fmt.Print(page)
 	if err == nil && *out != "" {
 		err = os.WriteFile(*out, []byte(page), 0o644)
@@ -88,7 +89,7 @@ type bencher struct {
 	small string // the program that measures peaks
 }
 
-func bench(bin string, runs, pulls, containers int, part string) (page string, err error) {
+func bench(bin, stock string, runs, pulls, containers int, part string) (page string, err error) {
 	bin, err = filepath.Abs(bin)
 	if err != nil {
 		return "", err
@@ -146,6 +147,13 @@ func bench(bin string, runs, pulls, containers int, part string) (page string, e
 		err := b.life(engines, runs, &t)
 		return text.String() + tabulate(engines, t), err
 	}
+	if part == "build" {
+		list, err := b.building(engines, stock, min(runs, 5), &t)
+		if err != nil {
+			return text.String(), err
+		}
+		return text.String() + tabulate(list, t), nil
+	}
 	if err := b.verbs(engines, runs, &t); err != nil {
 		return text.String(), err
 	}
@@ -158,6 +166,11 @@ func bench(bin string, runs, pulls, containers int, part string) (page string, e
 	if err := b.idle(engines, containers, t.add); err != nil {
 		return text.String(), err
 	}
+	var built table
+	list, err := b.building(engines, stock, min(runs, 5), &built)
+	if err != nil {
+		return text.String(), err
+	}
 	runtimes, err := b.runtimes()
 	if err != nil {
 		return text.String(), err
@@ -166,7 +179,7 @@ func bench(bin string, runs, pulls, containers int, part string) (page string, e
 	if err != nil {
 		return text.String(), err
 	}
-	text.WriteString(tabulate(engines, t) + runtimes + loops)
+	text.WriteString(tabulate(engines, t) + "\n" + tabulate(list, built) + runtimes + loops)
 	return text.String(), nil
 }
 
