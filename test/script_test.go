@@ -222,7 +222,8 @@ func setup(env *testscript.Env) error {
 		name, _, _ := strings.Cut(variable, "=")
 		s.names = append(s.names, name)
 	}
-	s.names = append(s.names, "GLASSBOX_REGISTRIES", "GLASSBOX_CDI", "GLASSBOX_BUILD_CACHE", "SSL_CERT_FILE", "DOCKER_CONFIG", "DOCKER_HOST", "CONTAINERS_CONF",
+	s.names = append(s.names, "GLASSBOX_REGISTRIES", "GLASSBOX_CDI", "GLASSBOX_BUILD_CACHE",
+		"SSL_CERT_FILE", "DOCKER_CONFIG", "DOCKER_HOST", "CONTAINERS_CONF",
 		"CONTAINERS_STORAGE_CONF", "GLASSBOX_LOG", "FROM_CLIENT", "ID", "PID", "IP", "TERM", "PARENT", "NERDCTL_TOML")
 	for _, dir := range []string{".home", ".tmp"} {
 		if err := os.MkdirAll(filepath.Join(env.WorkDir, dir), 0o755); err != nil {
