@@ -31,6 +31,7 @@ func (c *checker) namespaces() {
 		offset := c.linux.TimeOffsets[name]
 		ptr := "/linux/timeOffsets/" + escape(name)
 		c.oneOf(ptr, "clock", name, []string{"monotonic", "boottime"})
+		// The kernel refuses it with EINVAL when the offset is written, long after this (time_namespaces(7)).
 		if offset.Nanosecs >= 1e9 {
 			c.fail(ptr+"/nanosecs", "%d is a second or more: add that to secs", offset.Nanosecs)
 		}
@@ -49,6 +50,7 @@ func (c *checker) namespaces() {
 	for _, host := range slices.Sorted(maps.Keys(c.linux.NetDevices)) {
 		ptr := "/linux/netDevices/" + escape(host)
 		c.interfaceName(ptr, host)
+		// The kernel puts a number in place of %d, the first that is free: one digit is the least that comes of it.
 		if name := c.linux.NetDevices[host].Name; name != "" {
 			c.interfaceName(ptr+"/name", strings.ReplaceAll(name, "%d", "0"))
 		}
@@ -110,12 +112,14 @@ func (c *checker) ids(p *specs.Process) {
 
 // mappings checks what the kernel refuses with a bare EINVAL (user_namespaces(7)).
 func (c *checker) mappings(ptr string, list []specs.LinuxIDMapping) {
+	// Since Linux 4.15, before that 5 (user_namespaces(7)).
 	const most = 340
 	if len(list) > most {
 		c.fail(ptr, "%d ranges, the kernel takes %d: join neighbours", len(list), most)
 		return
 	}
 	overlap := func(a, b, sizeA, sizeB uint32) bool {
+		// In 64 bits: a range that ends at the last ID would end at 0 in 32.
 		return uint64(a) < uint64(b)+uint64(sizeB) && uint64(b) < uint64(a)+uint64(sizeA)
 	}
 	for i, m := range list {
@@ -123,6 +127,7 @@ func (c *checker) mappings(ptr string, list []specs.LinuxIDMapping) {
 		switch {
 		case m.Size == 0:
 			c.fail(ptr+"/size", "no ids are mapped: the size must be 1 or more")
+		// 4294967295 is (uid_t)-1, which system calls take for "leave it as it is": the kernel maps it for nobody.
 		case uint64(m.ContainerID)+uint64(m.Size) > 1<<32-1:
 			c.fail(ptr+"/size", "%d ids from containerID %d on are more than there are, the last id is 4294967294", m.Size, m.ContainerID)
 		case uint64(m.HostID)+uint64(m.Size) > 1<<32-1:
@@ -162,6 +167,7 @@ func (c *checker) devices() {
 		default:
 			c.fail(ptr+"/type", "unknown type %q: there are c and u (character device), b (block device) and p (pipe)", d.Type)
 		}
+		// A pipe has no numbers, and what is written there for one is not looked at.
 		if d.Type != "p" {
 			if d.Major < 0 || d.Major >= 1<<12 {
 				c.fail(ptr+"/major", "%d is outside of 0 to 4095", d.Major)
@@ -285,6 +291,7 @@ func (c *checker) list(ptr, what, s string) {
 		return
 	}
 	for _, part := range strings.Split(strings.TrimSpace(s), ",") {
+		// "A comma-separated list, with dashes to represent ranges" (config-linux.md): the kernel's groups (0-31:1/2) are no part of it.
 		first, last, isRange := strings.Cut(part, "-")
 		a, err := strconv.ParseUint(strings.TrimSpace(first), 10, 16)
 		b := a
@@ -397,9 +404,11 @@ func (c *checker) cpu(ptr string, p *specs.LinuxCPU) {
 		return
 	}
 	// 0 is absent, as for other runtimes.
+	// The kernel's own bounds (MIN_SHARES, MAX_SHARES): v1 would move the value to the next of them without a word.
 	if p.Shares != nil && (*p.Shares == 1 || *p.Shares > 262144) {
 		c.fail(ptr+"/shares", "%d is outside of 2 to 262144 (1024 is usual)", *p.Shares)
 	}
+	// A millisecond at least (min_cfs_quota_period), and a period of a second at most (sched-bwc.rst).
 	if p.Quota != nil && (*p.Quota < -1 || *p.Quota > 0 && *p.Quota < 1000) {
 		c.fail(ptr+"/quota", "%d µs: the kernel takes 1000 and more; -1 is no limit", *p.Quota)
 	}
@@ -433,6 +442,7 @@ func (c *checker) blockIO(ptr string, b *specs.LinuxBlockIO) {
 	}
 	weight(ptr+"/weight", b.Weight)
 	weight(ptr+"/leafWeight", b.LeafWeight)
+	// The kernel's numbers have 12 and 20 bits (MINORBITS): more of them would name another device.
 	device := func(ptr string, d specs.LinuxBlockIODevice) {
 		if d.Major < 0 || d.Major >= 1<<12 {
 			c.fail(ptr+"/major", "%d is outside of 0 to 4095", d.Major)

@@ -48,6 +48,7 @@ func (d *decoder) found() string {
 		return "a single quote (JSON's strings are in double quotes)"
 	}
 	n := 0
+	// So much of a word tells which one is meant; a line of base64 without quotes would fill the screen.
 	for n < len(rest) && n < 24 && strings.IndexByte("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+-._", rest[n]) >= 0 {
 		n++
 	}

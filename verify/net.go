@@ -46,8 +46,14 @@ func (v *view) readNet() {
 		if !ok {
 			continue
 		}
-		n.tables[o], n.tableErr = wire.LookTable(o)
+		var err error
+		if n.tables[o], err = wire.LookTable(o); err != nil {
+			n.tableErr = err // of one network: what another one's table says doesn't take it back
+		}
 		n.published, n.publishedErr = wire.Published(o.Table)
+	}
+	if len(n.tables) > 0 {
+		// Once, whatever the number of networks: it is the whole ruleset. Where it can't be read, the tables' own error says why.
 		n.firewall, _ = wire.Firewall()
 	}
 	for _, s := range v.plan.Steps {
@@ -149,6 +155,7 @@ func (v *view) veth(o *plan.LinkVeth) Finding {
 			add(false, "the container has no %s", o.Peer)
 			who = v.who("CAP_NET_ADMIN")
 		} else {
+			// Both ways: each namespace counts its links by itself, so that one number alone is right by chance too often.
 			add(p.Peer == l.Index && l.Peer == p.Index, "%s of the container is not its other end", o.Peer)
 			add(o.MAC == "" || strings.EqualFold(p.MAC, o.MAC), "%s has the hardware address %s", o.Peer, p.MAC)
 			add(o.MTU == 0 || p.MTU == o.MTU, "the MTU of %s is %d", o.Peer, p.MTU)
