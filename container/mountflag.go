@@ -39,6 +39,7 @@ func ParseVolume(text, dir string) (Mount, error) {
 	}
 	switch {
 	case path.IsAbs(m.Source):
+		// As Docker's -v always did it, a directory that isn't there is made; --mount does so only where it is asked to.
 		m.Type, m.MakeSource, m.Source = Bind, true, path.Clean(m.Source)
 	case m.Source == "" && !anonymous:
 		return fail(fmt.Errorf("the source before the colon is missing"))
@@ -108,6 +109,7 @@ func volumeName(name string) error {
 				"intended to pass a host directory, use absolute path", name)
 		}
 	}
+	// Docker's pattern has no name of one character, and a directory's name has at most 255 (NAME_MAX).
 	if len(name) < 2 || len(name) > 255 {
 		return fmt.Errorf("the volume name %.60q has %d characters, want 2 to 255", name, len(name))
 	}
@@ -205,6 +207,7 @@ func (w *mountParser) set(key, value string, hasValue bool) error {
 		if !slices.Contains([]string{"enabled", "disabled", "writable", "readonly"}, value) {
 			return fmt.Errorf("unknown bind-recursive %q: want enabled, disabled, writable or readonly", value)
 		}
+		// It is so anyway, and kept as nothing: who says it and who doesn't have the same mount.
 		m.Recursive = Recursion(strings.TrimPrefix(value, "enabled"))
 	case "volume-subpath", "image-subpath":
 		return m.below(value)
@@ -223,6 +226,7 @@ func (w *mountParser) set(key, value string, hasValue bool) error {
 		}
 		w.size = fmt.Sprintf("size=%d", n)
 	case "tmpfs-mode":
+		// Twelve bits: permissions, set-user-ID, set-group-ID, sticky (inode(7)).
 		n, err := strconv.ParseUint(value, 8, 12)
 		if err != nil {
 			return fmt.Errorf("invalid tmpfs-mode %q: want an octal mode such as 1777", value)
@@ -323,6 +327,7 @@ func (w *mountParser) finishBind() error {
 		return fmt.Errorf("the source %q must be an absolute path", m.Source)
 	case m.Recursive == RecursiveReadOnly && !m.ReadOnly:
 		return fmt.Errorf("option 'bind-recursive=readonly' requires 'readonly' to be specified in conjunction")
+	// mount_setattr(2) makes those read-only that are there: one that came in later, by propagation, could be written to.
 	case m.Recursive == RecursiveReadOnly && m.PropagationWord() != "rprivate":
 		return fmt.Errorf("option 'bind-recursive=readonly' requires 'bind-propagation=rprivate' to be specified in conjunction")
 	case m.Recursive == RecursiveWritable && !m.ReadOnly:

@@ -201,7 +201,7 @@ func portNumber(s string) (uint16, error) {
 	if s == "" {
 		return 0, fmt.Errorf("is missing")
 	}
-	// ParseUint takes a sign, and Docker doesn't.
+	// Told apart from one that is out of range: http is no number, and 70000 is one.
 	if strings.Trim(s, "0123456789") != "" {
 		return 0, fmt.Errorf("%q: not a number", s)
 	}

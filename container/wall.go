@@ -84,6 +84,7 @@ func ParseDoor(text string) (Door, error) {
 		if !isAddress(host) {
 			return d, Invalid("%q: want an address in brackets", text)
 		}
+	// An IPv6 address alone has colons of its own.
 	case !isAddress(text):
 		if i := strings.LastIndexByte(text, ':'); i >= 0 {
 			host, port, hasPort = text[:i], text[i+1:], true
@@ -95,7 +96,7 @@ func ParseDoor(text string) (Door, error) {
 	if hasPort {
 		number, proto, hasProto := strings.Cut(port, "/")
 		n, err := strconv.ParseUint(number, 10, 16)
-		if err != nil || n == 0 || number[0] == '+' {
+		if err != nil || n == 0 {
 			return d, Invalid("%q: invalid port %q: want a number from 1 to 65535", text, number)
 		}
 		d.Port, d.Proto = uint16(n), "tcp"
@@ -113,6 +114,7 @@ func ParseDoor(text string) (Door, error) {
 	case strings.ContainsAny(host, "/:"):
 		return d, Invalid("%q: invalid CIDR %q: %s", text, host, wantDoor)
 	}
+	// As names are compared: without regard to case, and with the root's dot or without (RFC 1034, 3.1).
 	d.Name = strings.ToLower(strings.TrimSuffix(host, "."))
 	return d, checkDoorName(d.Name)
 }
@@ -138,6 +140,7 @@ func (d *Door) prefix(text string) error {
 	switch a := p.Addr(); {
 	case a.Is4In6():
 		return Invalid("%s: an IPv4 address in IPv6's clothes never leaves a host: want %s", text, a.Unmap())
+	// Whether the one host or its whole network is meant isn't known: to guess would open the wall, or close it.
 	case p != p.Masked():
 		return Invalid("%s: it has bits behind its prefix: want %s", text, p.Masked())
 	}
