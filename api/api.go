@@ -15,6 +15,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -125,6 +126,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
+	if r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
+		path = nativeGRPC + path
+	}
 	// A copy: handlers must not change the request that they are given (net/http.Handler), which the caller looks at
 	// again.
 	inner := r.Clone(context.WithValue(r.Context(), versionKey{}, v))
@@ -137,6 +141,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	s.mux.ServeHTTP(w, inner)
 }
+
+// nativeGRPC is before the path of a call of gRPC that comes over HTTP/2 (API 1.53): its own begins with the name of a service.
+const nativeGRPC = "/grpc"
 
 // versionKey is where a request's context has its version.
 type versionKey struct{}
@@ -165,7 +172,7 @@ func (s *Server) add(pattern string, limit int64, do handler) {
 		q.Request = r.WithContext(engine.Observe(r.Context(), engine.Observer{Warn: func(text string) { q.warned = append(q.warned, text) }}))
 		err := do(q)
 		switch {
-		case err == nil:
+		case err == nil, errors.Is(err, errTold):
 		case out.begun: // the client sees an answer that is cut short
 			s.log.Debug("request ended early", "path", r.URL.Path, "error", err)
 		default:

@@ -3,6 +3,7 @@ package api
 import (
 	"bufio"
 	"context"
+	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -44,20 +45,80 @@ func (q *request) build() error {
 	if b == nil {
 		return notImplemented("there is no builder here: the program glassbox-build is neither beside this one nor in PATH (make install)")
 	}
-	q.Header.Del(build.PolicyHeader)
-	if p := q.s.policy; p != nil {
-		text, err := json.Marshal(p)
-		if err != nil {
-			return err
-		}
-		q.Header.Set(build.PolicyHeader, base64.StdEncoding.EncodeToString(text))
+	if q.s.policy == nil {
+		b.ServeHTTP(q.w, q.WithContext(context.WithValue(q.Context(), handedKey{}, handed{policy: build.NoPolicy})))
+		return nil
 	}
-	b.ServeHTTP(q.w, q.Request)
-	if a, ok := q.w.(*answer); ok && a.code == http.StatusForbidden && q.s.policy != nil {
-		q.decided("refused", []string{"the builder has told the client why"})
-		return errTold
+	text, err := json.Marshal(q.s.policy)
+	if err != nil {
+		return err
+	}
+	own := handed{policy: base64.StdEncoding.EncodeToString(text), watch: rand.Text()}
+	refused := 0
+	end := func() {}
+	if b, ok := b.(*Builder); ok {
+		end, err = b.watch(q.Context(), own.watch, func(why string) {
+			refused++
+			q.decided("refused", []string{why})
+		})
+		if err != nil {
+			return fmt.Errorf("the builder: %w", err)
+		}
+	}
+	b.ServeHTTP(q.w, q.WithContext(context.WithValue(q.Context(), handedKey{}, own)))
+	end()
+	if a, ok := q.w.(*answer); refused > 0 || ok && a.code >= http.StatusBadRequest {
+		return errTold // nothing was done, or not all
 	}
 	return nil
+}
+
+// handed is what the builder is told of a request beside what the client has sent.
+type handed struct {
+	policy string // its header's value
+	watch  string // under which refusals are told; empty: nobody asks
+}
+
+type handedKey struct{}
+
+// watchTime is how long the builder may take to tell the last refusals of a request that is over.
+const watchTime = 10 * time.Second
+
+// watch asks the builder to tell what it refuses of a request that comes with a name. end waits until all has been told.
+func (b *Builder) watch(ctx context.Context, name string, told func(why string)) (end func(), err error) {
+	// Its own context: what was refused before the client hung up is written down.
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://builder"+build.PathRefusals, nil)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	r.Header.Set(build.WatchHeader, name)
+	resp, err := b.transport(b.dial).RoundTrip(r)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer resp.Body.Close()
+		for dec := json.NewDecoder(resp.Body); ; {
+			var why string
+			if dec.Decode(&why) != nil {
+				return
+			}
+			told(why)
+		}
+	}()
+	return func() {
+		select {
+		case <-done:
+		case <-time.After(watchTime):
+		}
+		cancel()
+		<-done
+	}, nil
 }
 
 // neverBuilt reports whether there is no cache of builds.
@@ -102,12 +163,30 @@ func (b *Builder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// The context of a build comes while its progress goes.
 	http.NewResponseController(w).EnableFullDuplex()
 	t := b.transport(b.dial)
+	if r.ProtoMajor == 2 {
+		// gRPC has trailers, and messages both ways. The connection on which the builder was asked whether it is there speaks HTTP/1.1.
+		t = b.transport(func(ctx context.Context) (net.Conn, error) {
+			conn, err := b.dial(ctx)
+			if err != nil {
+				return nil, err
+			}
+			conn.Close()
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", b.Socket)
+		})
+		t.Protocols = &http.Protocols{}
+		t.Protocols.SetUnencryptedHTTP2(true)
+	}
 	defer t.CloseIdleConnections()
 	proxy := &httputil.ReverseProxy{
 		Transport:     t,
 		FlushInterval: -1,
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.Out.URL.Scheme, p.Out.URL.Host = "http", "builder"
+			// Here, and not before: a client's Connection header can name headers that the proxy drops, which it has done now.
+			own, _ := p.In.Context().Value(handedKey{}).(handed)
+			p.Out.Header.Set(build.PolicyHeader, own.policy)
+			p.Out.Header.Set(build.WatchHeader, own.watch)
 		},
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
 			writeError(w, fmt.Errorf("the builder: %w", err))

@@ -44,6 +44,7 @@ func kinds() map[string]string {
 		"POST /images/create": policy.Pull,
 		// What is built is judged step by step by the builder.
 		"POST /build": policy.Build, "POST /build/cancel": policy.Build, "POST /session": policy.Build, "POST /grpc": policy.Build,
+		"POST " + nativeGRPC + "/{service}/{method}": policy.Build,
 	}
 }
 

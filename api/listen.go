@@ -26,6 +26,7 @@ const (
 	headerTime     = 20 * time.Second // until a request's header is there
 	bodyTime       = time.Minute      // until a request in JSON is there
 	keepAlive      = 3 * time.Minute  // for which a connection may wait for its next request
+	maxStreams     = 100              // requests at a time of a connection that speaks HTTP/2
 )
 
 // ListenOptions say where a server listens.
@@ -59,11 +60,17 @@ func (s *Server) Serve(ctx context.Context, o ListenOptions) error {
 	}()
 	// One bound for all listeners: what it saves is descriptors, which are the process's.
 	conns := &connections{}
+	protocols := &http.Protocols{}
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true) // over TLS
+	// A client that knows that it may begins with HTTP/2 (RFC 9113 3.3), which gRPC is: the builder's, without /grpc (API 1.53).
+	protocols.SetUnencryptedHTTP2(true)
 	servers := make([]*http.Server, len(all))
 	failed := make(chan error, len(all))
 	for i, l := range all {
 		servers[i] = &http.Server{
 			Handler: s.guard(l.tcp), ReadHeaderTimeout: headerTime, IdleTimeout: keepAlive, MaxHeaderBytes: maxHeader,
+			Protocols: protocols, HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
 			// So that requests without an end of their own (events, logs that are followed) end with the server: Shutdown
 			// waits for them.
 			BaseContext: func(net.Listener) context.Context { return ctx },

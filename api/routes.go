@@ -73,6 +73,9 @@ func (s *Server) routes() {
 		s.stream(path, (*request).build)
 	}
 
+	// gRPC without /grpc: see nativeGRPC.
+	s.stream("POST "+nativeGRPC+"/{service}/{method}", (*request).build)
+
 	// What needs a swarm, or plugins.
 	for _, path := range []string{"swarm", "nodes", "services", "tasks", "secrets", "configs"} {
 		s.handle("GET /"+path, noSwarm)

@@ -16,10 +16,20 @@ const (
 	PathReady = "/glassbox/ready" // answers when it serves
 	PathEnd   = "/glassbox/end"   // asks it to end where nobody uses it
 	PathUsage = "/glassbox/usage" // the cache, as a list of [Record]
+	// PathRefusals answers at once, and then tells what is refused of the request that has the same WatchHeader, a JSON string in each line,
+	// until that request is over.
+	PathRefusals = "/glassbox/refusals"
 )
 
-// PolicyHeader has the policy of the socket through which a request came, as JSON in base64. The API's server sets it, and clients can't.
+// PolicyHeader has the policy of the socket through which a request came, as JSON in base64, or [NoPolicy]. The API's server sets it, when
+// all that clients can say of headers has been done (a Connection header names some that are to be dropped). A request without one is refused.
 const PolicyHeader = "Glassbox-Policy"
+
+// NoPolicy is what PolicyHeader has for a socket without one.
+const NoPolicy = "none"
+
+// WatchHeader has the name under which [PathRefusals] tells what of a request was refused.
+const WatchHeader = "Glassbox-Watch"
 
 // Call is a build that comes over the API (POST /build).
 type Call struct {

@@ -72,7 +72,15 @@ func (e *Engine) checkNetworks(repair bool, found func(image.Finding)) error {
 		}
 		found(f)
 	}
-	return errors.Join(errs...)
+	halves, err := e.networks().Halves(repair)
+	for _, file := range halves {
+		f := image.Finding{What: e.below(file), Text: "who was writing what a network is was killed"}
+		if repair {
+			f.Done = "removed; the network is as it was before, or isn't there"
+		}
+		found(f)
+	}
+	return errors.Join(append(errs, err)...)
 }
 
 // checkVolumes writes descriptions anew that can't be read: what a volume is worth is its files.

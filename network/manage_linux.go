@@ -356,6 +356,30 @@ func (s Store) Damaged() (out []string) {
 	return out
 }
 
+// Halves lists records that somebody was writing who was killed, and removes them.
+func (s Store) Halves(remove bool) ([]string, error) {
+	if _, err := os.Stat(s.State); errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	for _, dir := range []string{s.State, s.Config} { // whoever writes one has one of them
+		unlock, err := lock(dir)
+		if err != nil {
+			return nil, err
+		}
+		defer unlock()
+	}
+	left, err := filepath.Glob(filepath.Join(s.Config, "*.json.tmp"))
+	if err != nil || !remove {
+		return left, err
+	}
+	for _, name := range left {
+		if err := os.Remove(name); err != nil {
+			return nil, err
+		}
+	}
+	return left, nil
+}
+
 // Known returns what is remembered of a network, without looking at the host.
 func (s Store) Known(name string) (Network, error) {
 	if n, ok := builtin(name); ok {

@@ -4,11 +4,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"sort"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -133,6 +135,26 @@ func criCommand(ts *testscript.TestScript) []string {
 	ts.Check(err)
 	return []string{program, "/run/c.sock"}
 }
+
+// attack … runs the tests of cmd/glassbox-build, which are a client of BuildKit's.
+func cmdAttack(ts *testscript.TestScript, neg bool, args []string) {
+	program, err := attacker()
+	ts.Check(err)
+	c := parse(ts, neg, args)
+	c.argv = append([]string{program}, c.argv...)
+	execute(ts, c)
+}
+
+// attacker builds them, once.
+var attacker = sync.OnceValues(func() (string, error) {
+	program := filepath.Join(run.dir, "attack.test")
+	cmd := exec.Command("go", "test", "-c", "-trimpath", "-o", program, ".")
+	cmd.Dir, cmd.Env = "../cmd/glassbox-build", append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%w\n%s", err, out)
+	}
+	return program, nil
+})
 
 // outside … runs a program in the world behind the machine's eth0.
 func cmdOutside(ts *testscript.TestScript, neg bool, args []string) {

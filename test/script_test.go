@@ -164,6 +164,7 @@ func params(t *testing.T, p testscript.Params) testscript.Params {
 		"gb": cmdGb, "host": cmdHost, "outside": cmdOutside, "finish": cmdFinish, "signal": cmdSignal, "waitfor": cmdWaitfor,
 		"waitout": cmdWaitout, "mark": cmdMark, "leaks": cmdLeaks, "json": cmdJSON, "tty": cmdTTY, "cpu": cmdCPU,
 		"registry": cmdRegistry, "use": cmdUse, "save": cmdSave, "cri": cmdCRI,
+		"attack": cmdAttack,
 	}
 	return p
 }
@@ -224,7 +225,9 @@ func setup(env *testscript.Env) error {
 	}
 	s.names = append(s.names, "GLASSBOX_REGISTRIES", "GLASSBOX_CDI", "GLASSBOX_BUILD_CACHE",
 		"SSL_CERT_FILE", "DOCKER_CONFIG", "DOCKER_HOST", "CONTAINERS_CONF",
-		"CONTAINERS_STORAGE_CONF", "GLASSBOX_LOG", "FROM_CLIENT", "ID", "PID", "IP", "TERM", "PARENT", "NERDCTL_TOML")
+		"CONTAINERS_STORAGE_CONF", "GLASSBOX_LOG", "FROM_CLIENT", "ID", "PID", "IP", "TERM", "PARENT", "NERDCTL_TOML",
+		"GUARDED", "OPEN", "GLASSBOX_TEST_ROUNDS")
+	env.Setenv("GLASSBOX_TEST_ROUNDS", os.Getenv("GLASSBOX_TEST_ROUNDS"))
 	for _, dir := range []string{".home", ".tmp"} {
 		if err := os.MkdirAll(filepath.Join(env.WorkDir, dir), 0o755); err != nil {
 			return err

@@ -37,19 +37,20 @@ func (f *face) build(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return &httpError{http.StatusBadRequest, err.Error()}
 	}
-	g, err := guardOf(r)
+	g, err := f.guardOf(r)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	if call.ID != "" {
+		own := jobOf(g, call.ID)
 		f.mu.Lock()
-		f.jobs[call.ID] = cancel
+		f.jobs[own] = cancel
 		f.mu.Unlock()
 		defer func() {
 			f.mu.Lock()
-			delete(f.jobs, call.ID)
+			delete(f.jobs, own)
 			f.mu.Unlock()
 		}()
 	}
@@ -62,9 +63,9 @@ func (f *face) build(w http.ResponseWriter, r *http.Request) error {
 	http.NewResponseController(w).EnableFullDuplex()
 	out := &lines{w: w}
 	if call.BuildKit {
-		err = buildSession(ctx, l, call, out)
+		err = buildSession(ctx, l, g, call, out)
 	} else {
-		err = buildClassic(ctx, l, call, r, out)
+		err = buildClassic(ctx, l, g, call, r, out)
 	}
 	if err != nil && !out.begun {
 		if httpErr := (*httpError)(nil); !errors.As(err, &httpErr) {
@@ -143,7 +144,7 @@ func callOptions(call *build.Call) (*client.SolveOpt, error) {
 }
 
 // buildClassic builds from the request's body, or from a URL.
-func buildClassic(ctx context.Context, l *link, call *build.Call, r *http.Request, out *lines) error {
+func buildClassic(ctx context.Context, l *link, g *guard, call *build.Call, r *http.Request, out *lines) error {
 	o, err := callOptions(call)
 	if err != nil {
 		return err
@@ -163,6 +164,10 @@ func buildClassic(ctx context.Context, l *link, call *build.Call, r *http.Reques
 			return &httpError{http.StatusBadRequest, "the request's body is no archive (tar, also compressed) with the context"}
 		}
 		upload(body, o)
+	}
+	// Here, although the call of the builder is judged, too: its client waits five seconds then to hear how the build goes.
+	if err := g.solve(request(o)); err != nil {
+		return err
 	}
 	o.Session = append(o.Session, authprovider.NewDockerAuthProvider(authprovider.DockerAuthProviderConfig{
 		AuthConfigProvider: credentials(r.Header.Get("X-Registry-Config")),
@@ -318,8 +323,26 @@ type runError struct {
 func (e *runError) Error() string { return e.text }
 func (e *runError) Unwrap() error { return e.err }
 
+// request is what the builder is asked for.
+func request(o *client.SolveOpt) *controlapi.SolveRequest {
+	req := &controlapi.SolveRequest{
+		Ref: identity.NewID(), Frontend: o.Frontend, FrontendAttrs: o.FrontendAttrs, Entitlements: o.AllowedEntitlements,
+		Cache: &controlapi.CacheOptions{},
+	}
+	for _, e := range o.Exports {
+		req.Exporters = append(req.Exporters, &controlapi.Exporter{Type: e.Type, Attrs: e.Attrs})
+	}
+	for _, c := range o.CacheExports {
+		req.Cache.Exports = append(req.Cache.Exports, &controlapi.CacheOptionsEntry{Type: c.Type, Attrs: c.Attrs})
+	}
+	for _, c := range o.CacheImports {
+		req.Cache.Imports = append(req.Cache.Imports, &controlapi.CacheOptionsEntry{Type: c.Type, Attrs: c.Attrs})
+	}
+	return req
+}
+
 // buildSession builds for a client that speaks BuildKit: Docker's own command line before it had buildx.
-func buildSession(ctx context.Context, l *link, call *build.Call, out *lines) error {
+func buildSession(ctx context.Context, l *link, g *guard, call *build.Call, out *lines) error {
 	o, err := callOptions(call)
 	if err != nil {
 		return err
@@ -331,22 +354,18 @@ func buildSession(ctx context.Context, l *link, call *build.Call, out *lines) er
 	default:
 		o.FrontendAttrs["context"] = call.Remote
 	}
+	req := request(o)
+	req.Session = call.Session
+	if err := g.solve(req); err != nil {
+		return err
+	}
+	req.Cache.Imports = nil // but by the front end, which asks for them when it has the Dockerfile
 	if len(o.CacheImports) > 0 {
 		var refs []string
 		for _, c := range o.CacheImports {
 			refs = append(refs, c.Attrs["ref"])
 		}
 		o.FrontendAttrs["cache-from"] = strings.Join(refs, ",")
-	}
-	req := &controlapi.SolveRequest{
-		Ref: identity.NewID(), Frontend: o.Frontend, FrontendAttrs: o.FrontendAttrs, Session: call.Session,
-		Entitlements: o.AllowedEntitlements, Cache: &controlapi.CacheOptions{},
-	}
-	for _, e := range o.Exports {
-		req.Exporters = append(req.Exporters, &controlapi.Exporter{Type: e.Type, Attrs: e.Attrs})
-	}
-	for _, c := range o.CacheExports {
-		req.Cache.Exports = append(req.Cache.Exports, &controlapi.CacheOptionsEntry{Type: c.Type, Attrs: c.Attrs})
 	}
 	eg, ctx := errgroup.WithContext(ctx)
 	control := l.ControlClient()

@@ -95,7 +95,7 @@ func embed(ctx context.Context, p place, lock *os.File, w *watch) (*link, error)
 		lock.Close()
 		return nil, err
 	}
-	return inMemory(ctx, b, w.judge(), func() error {
+	return inMemory(ctx, b, b.guard(w.judge()), func() error {
 		err := b.Close()
 		lock.Close()
 		return err

@@ -196,11 +196,14 @@ func (e *planExecutor) specification(
 	if err != nil {
 		return nil, nil, errors.WithStack(err)
 	}
+	var pids int64
 	opts := []containerdoci.SpecOpts{bkoci.WithUIDGID(uid, gid, groups)}
 	if meta.ReadonlyRootFS {
 		opts = append(opts, containerdoci.WithRootFSReadonly())
 	}
-	s, cleanup, err := bkoci.GenerateSpec(ctx, *meta, mounts, id, filepath.Join(dir, "resolv.conf"), filepath.Join(dir, "hosts"),
+	own := *meta
+	own.LinuxResources, pids = cutPids(meta.LinuxResources)
+	s, cleanup, err := bkoci.GenerateSpec(ctx, own, mounts, id, filepath.Join(dir, "resolv.conf"), filepath.Join(dir, "hosts"),
 		netNamespace(meta.NetMode), "", bkoci.ProcessSandbox, nil, "", false, "", nil, opts...)
 	if err != nil {
 		return nil, nil, err
@@ -227,6 +230,9 @@ func (e *planExecutor) specification(
 	}
 	if s.Linux.Resources == nil {
 		s.Linux.Resources = &specs.LinuxResources{}
+	}
+	if pids > 0 {
+		s.Linux.Resources.Pids = &specs.LinuxPids{Limit: &pids}
 	}
 	s.Linux.Resources.Devices = append(s.Linux.Resources.Devices, cgroup.DefaultDevices()...)
 	return s, cleanup, nil

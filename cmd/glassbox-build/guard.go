@@ -5,11 +5,11 @@ import (
 	"encoding/base64"
 	"fmt"
 	"maps"
+	"math"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 
 	controlapi "github.com/moby/buildkit/api/services/control"
 	"github.com/moby/buildkit/client/llb/sourceresolver"
@@ -22,6 +22,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"glassbox/build"
@@ -33,41 +34,37 @@ import (
 // front end has made them of a Dockerfile.
 type guard struct {
 	*policy.Policy
-	own bool // it is that of a command line, and of no socket
-
-	mu     sync.Mutex
-	pinned map[string]bool // names with the digests that they were found to have
+	own      bool // it is that of a command line, and of no socket
+	sessions *sessions
+	here     func(ref string) bool // whether an image is on this machine
+	told     func(refusal string)  // nil: nobody listens
 }
 
-// pin remembers the digest that a name was found to have: steps name both.
-func (g *guard) pin(name, digest string) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.pinned == nil {
-		g.pinned = map[string]bool{}
-	}
-	name, _, _ = strings.Cut(strings.TrimPrefix(name, imageScheme), "@")
-	g.pinned[name+"@"+digest] = true
+// guardKey is where the context of a call has its guard.
+type guardKey struct{}
+
+// with puts a guard into the context of a call. All that a call leads to in this process gets that context, front ends too, for as long as
+// it goes on.
+func (g *guard) with(ctx context.Context) context.Context {
+	return context.WithValue(ctx, guardKey{}, g)
 }
 
-// allowsImage reports whether an image may be used. With a digest it is the one that the name stands for, or the policy has the digest,
-// too.
-func (g *guard) allowsImage(ref string) bool {
-	if g.AllowsImage(policy.ImageNames(ref)...) {
-		return true
-	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	name, _, _ := strings.Cut(ref, "@")
-	return g.pinned[ref] && g.AllowsImage(policy.ImageNames(name)...)
+// guarding is the guard of a call; nil: it came by a socket that has none.
+func guarding(ctx context.Context) *guard {
+	g, _ := ctx.Value(guardKey{}).(*guard)
+	return g
 }
 
 const imageScheme = "docker-image://"
 
-// guardOf reads the policy that the API's server has put into a request; nil: the socket has none.
-func guardOf(r *http.Request) (*guard, error) {
+// guardOf reads the policy that the API's server has put into a request; nil: the socket has none. That there is none has to be said, so
+// that a header that is lost on the way gives nothing away.
+func (f *face) guardOf(r *http.Request) (*guard, error) {
 	text := r.Header.Get(build.PolicyHeader)
-	if text == "" {
+	switch text {
+	case "":
+		return nil, &httpError{http.StatusForbidden, "the request doesn't say whether its socket has a policy"}
+	case build.NoPolicy:
 		return nil, nil
 	}
 	data, err := base64.StdEncoding.DecodeString(text)
@@ -78,113 +75,87 @@ func guardOf(r *http.Request) (*guard, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &guard{Policy: p}, nil
+	return f.b.guard(&guard{Policy: p, told: f.watched.teller(r.Header.Get(build.WatchHeader))}), nil
 }
+
+// longest is how much of a refusal is told: a name in it can have as many bytes as a message.
+const longest = 1000
 
 // refuse is a refusal in the words that the API's server uses.
 func (g *guard) refuse(format string, a ...any) error {
+	why := fmt.Sprintf(format, a...)
+	if len(why) > longest {
+		why = strings.ToValidUTF8(why[:longest], "") + "…"
+	}
+	if g.told != nil {
+		g.told(why)
+	}
 	whose := " of this socket"
 	if g.own {
 		whose = ""
 	}
-	return status.Errorf(codes.PermissionDenied, "the policy %s%s doesn't allow it: %s", g.Name, whose, fmt.Sprintf(format, a...))
+	return status.Errorf(codes.PermissionDenied, "the policy %s%s doesn't allow it: %s", g.Name, whose, why)
 }
 
-// guards are the policies of builds that run now, by their sessions: a front end in this process is told no more of who asks.
-type guards struct {
-	mu sync.Mutex
-	of map[string]*held
-}
+// sessionMethod opens a session.
+const sessionMethod = "/moby.buildkit.v1.Control/Session"
 
-type held struct {
-	*guard
-	n int
-}
-
-func (s *guards) hold(session string, g *guard) (release func()) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.of == nil {
-		s.of = map[string]*held{}
-	}
-	h := s.of[session]
-	if h == nil {
-		h = &held{guard: g}
-		s.of[session] = h
-	}
-	h.n++
-	return func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if h.n--; h.n == 0 {
-			delete(s.of, session)
-		}
-	}
-}
-
-func (s *guards) find(session string) *guard {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if h := s.of[session]; h != nil {
-		return h.guard
-	}
-	return nil
-}
-
-// methods that a client of a guarded socket may call. What others build, what the cache has and what was built before are not its
-// affair; containers of front ends (NewContainer) are RUNs that nobody has judged.
+// guardedMethods are those that a client of a guarded socket may call. What others build, what the cache has and what was built before are
+// not its affair; containers of front ends (NewContainer) are RUNs that nobody has judged.
 func guardedMethods() []string {
 	const control, gateway = "/moby.buildkit.v1.Control/", "/moby.buildkit.v1.frontend.LLBBridge/"
 	return []string{
-		control + "Solve", control + "Status", control + "Session", control + "ListWorkers", control + "Info",
+		control + "Solve", control + "Status", sessionMethod, control + "ListWorkers", control + "Info",
 		gateway + "ResolveImageConfig", gateway + "ResolveSourceMeta", gateway + "Solve", gateway + "ReadFile", gateway + "ReadDir",
 		gateway + "StatFile", gateway + "Evaluate", gateway + "Ping", gateway + "Return", gateway + "Inputs", gateway + "Warn",
 		"/grpc.health.v1.Health/Check", "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
 	}
 }
 
-// unary judges a call; done is to be called when it has been answered.
-func (g *guard) unary(all *guards, req any, method string) (done func(), err error) {
-	done = func() {}
+// unary judges a call.
+func (g *guard) unary(req any, method string) error {
 	if !slices.Contains(guardedMethods(), method) {
-		return done, g.refuse("%s is not among its requests", method)
+		return g.refuse("%s is not among its requests", method)
 	}
 	switch r := req.(type) {
 	case *controlapi.SolveRequest:
 		// The front end runs in this process, and is known by the session alone: without one its steps would find no guard.
 		if r.Session == "" {
-			return done, g.refuse("a build without a session")
+			return g.refuse("a build without a session")
 		}
-		if err := g.solve(r); err != nil {
-			return done, err
+		if err := g.session(r.Session); err != nil {
+			return err
 		}
-		return all.hold(r.Session, g), nil
+		return g.solve(r)
 	case *gatewayapi.SolveRequest:
 		if len(r.SourcePolicies) > 0 {
-			return done, g.refuse("source policies: they can exchange what was judged")
+			return g.refuse("source policies: they can exchange what was judged")
 		}
 		for _, c := range r.CacheImports {
-			if err := g.cache(c.Type, c.Attrs); err != nil {
-				return done, err
+			if err := g.cacheFrom(c.GetType()); err != nil {
+				return err
 			}
 		}
-		return done, g.frontend(r.Frontend, r.FrontendOpt, r.FrontendInputs, r.Definition)
+		return g.frontend(r.Frontend, r.FrontendOpt, r.FrontendInputs, r.Definition)
 	case *gatewayapi.ResolveImageConfigRequest:
 		if len(r.SourcePolicies) > 0 {
-			return done, g.refuse("source policies: they can exchange what was judged")
+			return g.refuse("source policies: they can exchange what was judged")
 		}
-		return done, g.source(imageScheme + strings.TrimPrefix(r.Ref, imageScheme))
+		return g.source(imageScheme+strings.TrimPrefix(r.Ref, imageScheme), nil, r.ResolveMode)
 	case *gatewayapi.ResolveSourceMetaRequest:
 		if len(r.SourcePolicies) > 0 {
-			return done, g.refuse("source policies: they can exchange what was judged")
+			return g.refuse("source policies: they can exchange what was judged")
 		}
-		return done, g.source(r.GetSource().GetIdentifier())
+		return g.source(r.GetSource().GetIdentifier(), r.GetSource().GetAttrs(), r.ResolveMode)
 	}
-	return done, nil
+	return nil
 }
 
-// solve judges what a build as a whole asks for.
+// solve judges what a build as a whole asks for; nil judges nothing.
 func (g *guard) solve(r *controlapi.SolveRequest) error {
+	if g == nil {
+		return nil
+	}
 	if !g.Allows(policy.Build) {
 		return g.refuse("build is not among its requests")
 	}
@@ -200,15 +171,21 @@ func (g *guard) solve(r *controlapi.SolveRequest) error {
 		if c.ExportRefDeprecated != "" || len(c.ImportRefsDeprecated) > 0 {
 			return g.refuse("caches in registries")
 		}
-		for _, e := range append(slices.Clone(c.Exports), c.Imports...) {
-			if err := g.cache(e.GetType(), e.GetAttrs()); err != nil {
+		for _, e := range c.Exports {
+			if err := g.cacheTo(e.GetType()); err != nil {
+				return err
+			}
+		}
+		for _, e := range c.Imports {
+			if err := g.cacheFrom(e.GetType()); err != nil {
 				return err
 			}
 		}
 	}
-	if r.ExporterDeprecated != "" {
-		r.Exporters = append(r.Exporters, &controlapi.Exporter{Type: r.ExporterDeprecated, Attrs: r.ExporterAttrsDeprecated})
-		r.ExporterDeprecated, r.ExporterAttrsDeprecated = "", nil
+	if r.ExporterDeprecated != "" { // which clients say beside the same in Exporters
+		if err := g.export(r.ExporterDeprecated, r.ExporterAttrsDeprecated); err != nil {
+			return err
+		}
 	}
 	for _, e := range r.Exporters {
 		if err := g.export(e.GetType(), e.GetAttrs()); err != nil {
@@ -218,12 +195,18 @@ func (g *guard) solve(r *controlapi.SolveRequest) error {
 	return g.frontend(r.Frontend, r.FrontendAttrs, r.FrontendInputs, r.Definition)
 }
 
-// cache judges caches beside the builder's own: those that are in the client's hands, or in the image.
-func (g *guard) cache(kind string, _ map[string]string) error {
+// cacheTo judges where a cache goes beside the builder's own: into the client's hands, or into the image.
+func (g *guard) cacheTo(kind string) error {
 	if kind != "inline" && kind != "local" {
-		return g.refuse("a cache of type %s: allowed are inline and local", kind)
+		return g.refuse("--cache-to type=%s: allowed are inline and local", kind)
 	}
 	return nil
+}
+
+// cacheFrom refuses caches beside the builder's own. What one says that a step has made becomes part of the builder's cache: others would
+// get a client's files as what their own steps have made.
+func (g *guard) cacheFrom(kind string) error {
+	return g.refuse("--cache-from type=%s: what it says that a step made would be believed in builds of others, too", kind)
 }
 
 // export judges where the result goes: to the client itself, or into the store under names that are allowed.
@@ -264,6 +247,8 @@ func (g *guard) frontend(name string, opts map[string]string, inputs map[string]
 			return g.refuse("--network %s: the host's network is not allowed", value)
 		case strings.HasPrefix(key, "attest:") && key != "attest:provenance":
 			return g.refuse("--attest %s: it would run a program that nobody has judged", strings.TrimPrefix(key, "attest:"))
+		case key == "image-resolve-mode" && value == "pull" && !g.Allows(policy.Pull):
+			return g.refuse("--pull: pull is not among its requests")
 		case key == "context" && !strings.HasPrefix(value, uploaded) && strings.Contains(value, "://"):
 			return g.refuse("the context %.200s: the host would fetch it", value)
 		}
@@ -279,17 +264,33 @@ func (g *guard) frontend(name string, opts map[string]string, inputs map[string]
 // uploaded is where a context is that a client has sent (BuildKit's package uploadprovider).
 const uploaded = "http://buildkit-session/"
 
-// source judges what a step begins with.
-func (g *guard) source(id string) error {
+// source judges what a step begins with; mode is how an image is looked for.
+func (g *guard) source(id string, attrs map[string]string, mode string) error {
 	scheme, rest, ok := strings.Cut(id, "://")
 	switch {
 	case !ok:
 		return g.refuse("the source %.200q", id)
-	case scheme == "local", strings.HasPrefix(id, uploaded): // the client's own files
+	case scheme == "local": // the client's own files
+		of := attrs[pb.AttrLocalSessionID]
+		if name, id, ok := strings.Cut(of, ":"); ok && name != "" { // the name parts contexts of one session
+			of = id
+		}
+		if of == "" {
+			return nil // the session of the build
+		}
+		return g.session(of)
+	case strings.HasPrefix(id, uploaded):
 		return nil
 	case scheme == "docker-image":
 		if !g.allowsImage(rest) {
 			return g.refuse("image %s: allowed are %s", rest, g.ImagesText())
+		}
+		switch {
+		case g.Allows(policy.Pull):
+		case !g.here(rest):
+			return g.refuse("image %s: it isn't here, and pull is not among its requests", rest)
+		case mode != "local": // all others ask a registry, even where it is here
+			return g.refuse("image %s from its registry: pull is not among its requests", rest)
 		}
 		return nil
 	}
@@ -309,7 +310,7 @@ func (g *guard) judge(def *pb.Definition) error {
 		switch o := op.Op.(type) {
 		case nil, *pb.Op_File, *pb.Op_Merge, *pb.Op_Diff:
 		case *pb.Op_Source:
-			if err := g.source(o.Source.GetIdentifier()); err != nil {
+			if err := g.source(o.Source.GetIdentifier(), o.Source.GetAttrs(), o.Source.GetAttrs()[pb.AttrImageResolveMode]); err != nil {
 				return located(err, def, digest.FromBytes(data))
 			}
 		case *pb.Op_Exec:
@@ -347,7 +348,7 @@ func located(err error, def *pb.Definition, step digest.Digest) error {
 
 // limit gives a RUN the most that the policy allows. It is beside the step, whose digest stays.
 func (g *guard) limit(def *pb.Definition, step digest.Digest) {
-	if g.Limits.Memory == 0 && g.Limits.CPUs == 0 {
+	if g.Limits.Memory == 0 && g.Limits.CPUs == 0 && g.Limits.Pids == 0 {
 		return
 	}
 	if def.Metadata == nil {
@@ -373,7 +374,25 @@ func (g *guard) limit(def *pb.Definition, step digest.Digest) {
 	if g.Limits.CPUs > 0 {
 		l.CpuPeriod, l.CpuQuota = 100_000, int64(g.Limits.CPUs*100_000)
 	}
+	l.CpuShares = withPids(l.CpuShares, g.Limits.Pids)
 	meta.LinuxResources = l
+}
+
+// withPids puts a limit of processes into the high half of CPU shares, which are at most 2^18, and cutPids takes it out. BuildKit's
+// messages have no field for it, and of what is beside a step (its digest is that of what it does) only these numbers get to the executor.
+// Where two builds share a step BuildKit takes the greater number, which is the greater limit.
+func withPids(shares uint64, pids int64) uint64 {
+	return shares&math.MaxUint32 | uint64(min(pids, math.MaxUint32))<<32
+}
+
+// cutPids returns limits without what withPids has put in, and that.
+func cutPids(l *pb.LinuxResources) (_ *pb.LinuxResources, pids int64) {
+	if l == nil || l.CpuShares>>32 == 0 {
+		return l, 0
+	}
+	l = l.CloneVT()
+	pids, l.CpuShares = int64(l.CpuShares>>32), l.CpuShares&math.MaxUint32
+	return l, pids
 }
 
 // exec judges a RUN.
@@ -422,17 +441,14 @@ func (g *guard) exec(e *pb.ExecOp) error {
 }
 
 // guardedFrontend is a front end whose steps are judged where its caller is guarded.
-type guardedFrontend struct {
-	frontend.Frontend
-	guards *guards
-}
+type guardedFrontend struct{ frontend.Frontend }
 
 // Solve implements frontend.Frontend.
 func (f *guardedFrontend) Solve(
 	ctx context.Context, bridge frontend.FrontendLLBBridge, exec executor.Executor, opts map[string]string, inputs map[string]*pb.Definition,
 	sid string, sm *session.Manager,
 ) (*frontend.Result, error) {
-	g := f.guards.find(sid)
+	g := guarding(ctx)
 	bridge = &platformBridge{bridge}
 	if g == nil {
 		return f.Frontend.Solve(ctx, bridge, exec, opts, inputs, sid, sm)
@@ -445,6 +461,9 @@ func (f *guardedFrontend) Solve(
 	opts["build-arg:BUILDKIT_CACHE_MOUNT_NS"] = g.Name
 	if !slices.Contains(g.Networks, "bridge") {
 		opts["force-network-mode"] = "none"
+	}
+	if !g.Allows(policy.Pull) {
+		opts["image-resolve-mode"] = "local"
 	}
 	return f.Frontend.Solve(ctx, &guardedBridge{bridge, g}, exec, opts, inputs, sid, sm)
 }
@@ -461,7 +480,7 @@ func (b *guardedBridge) Solve(ctx context.Context, req frontend.SolveRequest, si
 		return nil, b.guard.refuse("source policies: they can exchange what was judged")
 	}
 	for _, c := range req.CacheImports {
-		if err := b.guard.cache(c.Type, c.Attrs); err != nil {
+		if err := b.guard.cacheFrom(c.Type); err != nil {
 			return nil, err
 		}
 	}
@@ -478,7 +497,11 @@ func (b *guardedBridge) ResolveSourceMetadata(
 	if len(opt.SourcePolicies) > 0 {
 		return nil, b.guard.refuse("source policies: they can exchange what was judged")
 	}
-	if err := b.guard.source(op.GetIdentifier()); err != nil {
+	mode := ""
+	if opt.ImageOpt != nil {
+		mode = opt.ImageOpt.ResolveMode
+	}
+	if err := b.guard.source(op.GetIdentifier(), op.GetAttrs(), mode); err != nil {
 		return nil, err
 	}
 	asked := op.GetIdentifier()
@@ -490,15 +513,13 @@ func (b *guardedBridge) ResolveSourceMetadata(
 }
 
 // interceptors put a guard before all calls of a server.
-func (g *guard) interceptors(all *guards) []grpc.ServerOption {
+func (g *guard) interceptors() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
-			done, err := g.unary(all, req, info.FullMethod)
-			if err != nil {
+			if err := g.unary(req, info.FullMethod); err != nil {
 				return nil, err
 			}
-			defer done()
-			resp, err := h(ctx, req)
+			resp, err := h(g.with(ctx), req)
 			switch r := resp.(type) {
 			case *gatewayapi.ResolveImageConfigResponse:
 				g.pin(req.(*gatewayapi.ResolveImageConfigRequest).Ref, r.GetDigest())
@@ -511,7 +532,28 @@ func (g *guard) interceptors(all *guards) []grpc.ServerOption {
 			if !slices.Contains(guardedMethods(), info.FullMethod) {
 				return g.refuse("%s is not among its requests", info.FullMethod)
 			}
-			return h(srv, s)
+			own := &guardedStream{s, g.with(s.Context())}
+			if info.FullMethod == sessionMethod {
+				head, _ := metadata.FromIncomingContext(s.Context())
+				head = head.Copy()
+				closed, err := g.sessions.open(g, only(head.Get(sessionHeader)))
+				if err != nil {
+					return err
+				}
+				defer closed()
+				head.Set(sharedHeader, g.shared(only(head.Get(sharedHeader))))
+				own.ctx = metadata.NewIncomingContext(own.ctx, head)
+			}
+			return h(srv, own)
 		}),
 	}
 }
+
+// guardedStream is a stream whose context has the guard.
+type guardedStream struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+// Context implements grpc.ServerStream.
+func (s *guardedStream) Context() context.Context { return s.ctx }

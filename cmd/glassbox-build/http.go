@@ -22,8 +22,20 @@ type face struct {
 
 	end chan struct{} // asks it to end if nobody uses it
 
+	watched watched
+
 	mu   sync.Mutex
-	jobs map[string]context.CancelFunc // by what clients call their build
+	jobs map[job]context.CancelFunc
+}
+
+// job is a build as its client calls it, through a socket with a policy or one without.
+type job struct{ policy, id string }
+
+func jobOf(g *guard, id string) job {
+	if g == nil {
+		return job{id: id}
+	}
+	return job{g.Name, id}
 }
 
 // ServeHTTP implements http.Handler.
@@ -37,32 +49,31 @@ func (f *face) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer f.use.begin()()
+	if r.URL.Path != build.PathRefusals {
+		defer f.watched.over(r)
+	}
 	var err error
 	switch r.Method + " " + r.URL.Path {
 	case "GET " + build.PathReady:
 	case "POST /grpc":
 		err = f.grpc(w, r)
 	case "POST /session":
-		if r.Header.Get("Upgrade") != "h2c" {
-			err = &httpError{http.StatusBadRequest, "a session is an upgrade to h2c: the request has no such header"}
-		} else {
-			err = f.b.sessions.HandleHTTPRequest(r.Context(), w, r)
-		}
+		err = f.session(w, r)
 	case "POST /build":
 		err = f.build(w, r)
 	case "POST /build/cancel":
-		f.mu.Lock()
-		cancel := f.jobs[r.FormValue("id")]
-		f.mu.Unlock()
-		if cancel != nil {
-			cancel()
-		}
-		w.WriteHeader(http.StatusNoContent)
+		err = f.cancel(w, r)
+	case "GET " + build.PathRefusals:
+		f.watched.tell(w, r)
 	case "POST /build/prune":
 		err = f.prune(w, r)
 	case "GET " + build.PathUsage:
 		err = f.usage(w, r)
 	default:
+		if r.ProtoMajor == 2 && strings.HasPrefix(r.URL.Path, "/grpc/") {
+			err = f.native(w, r)
+			break
+		}
 		err = &httpError{http.StatusNotFound, "page not found"}
 	}
 	if err != nil {
@@ -90,12 +101,48 @@ func answerError(w http.ResponseWriter, err error) {
 	json.NewEncoder(w).Encode(map[string]string{"message": err.Error()})
 }
 
+// session is a client's files and secrets, for the builds that it asks for.
+func (f *face) session(w http.ResponseWriter, r *http.Request) error {
+	if r.Header.Get("Upgrade") != "h2c" {
+		return &httpError{http.StatusBadRequest, "a session is an upgrade to h2c: the request has no such header"}
+	}
+	g, err := f.guardOf(r)
+	if err != nil {
+		return err
+	}
+	if g != nil {
+		closed, err := f.b.guarded.open(g, only(r.Header.Values(sessionHeader)))
+		if err != nil {
+			return &httpError{http.StatusForbidden, plainError(err)}
+		}
+		defer closed()
+		r.Header.Set(sharedHeader, g.shared(only(r.Header.Values(sharedHeader))))
+	}
+	return f.b.sessions.HandleHTTPRequest(r.Context(), w, r)
+}
+
+// cancel ends a build that came through the same socket.
+func (f *face) cancel(w http.ResponseWriter, r *http.Request) error {
+	g, err := f.guardOf(r)
+	if err != nil {
+		return err
+	}
+	f.mu.Lock()
+	cancel := f.jobs[jobOf(g, r.FormValue("id"))]
+	f.mu.Unlock()
+	if cancel != nil {
+		cancel()
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
 // grpc takes the connection over, and hands it to the gRPC server.
 func (f *face) grpc(w http.ResponseWriter, r *http.Request) error {
 	if r.Header.Get("Upgrade") != "h2c" {
 		return &httpError{http.StatusBadRequest, "/grpc is an upgrade to h2c: the request has no such header"}
 	}
-	g, err := guardOf(r)
+	g, err := f.guardOf(r)
 	if err != nil {
 		return err
 	}
@@ -118,6 +165,21 @@ func (f *face) grpc(w http.ResponseWriter, r *http.Request) error {
 	<-c.closed // as long as it is there, the builder is in use
 	l.Close()
 	server.Stop()
+	return nil
+}
+
+// native answers a call of gRPC that came over HTTP/2.
+func (f *face) native(w http.ResponseWriter, r *http.Request) error {
+	g, err := f.guardOf(r)
+	if err != nil {
+		return err
+	}
+	// Of its own, as for a connection that is taken over.
+	server := f.b.server(f.use, g)
+	f.b.controller.Register(server)
+	defer server.Stop()
+	r.URL.Path = strings.TrimPrefix(r.URL.Path, "/grpc")
+	server.ServeHTTP(w, r)
 	return nil
 }
 
@@ -222,7 +284,9 @@ func (f *face) prune(w http.ResponseWriter, r *http.Request) error {
 
 // serveFace answers the API's server at a socket, until stop.
 func serveFace(f *face, l net.Listener) (stop func()) {
-	s := &http.Server{Handler: f, ReadHeaderTimeout: 20 * time.Second}
+	s := &http.Server{Handler: f, ReadHeaderTimeout: 20 * time.Second, Protocols: &http.Protocols{}}
+	s.Protocols.SetHTTP1(true)
+	s.Protocols.SetUnencryptedHTTP2(true)
 	go s.Serve(l)
 	return func() { s.Close() }
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/containerd/containerd/v2/core/diff/apply"
 	ctdmetadata "github.com/containerd/containerd/v2/core/metadata"
@@ -51,7 +52,7 @@ type builder struct {
 	controller *control.Controller
 	sessions   *session.Manager
 	exec       *planExecutor
-	guards     guards
+	guarded    sessions
 	cache      *buildWorker
 }
 
@@ -122,6 +123,10 @@ func open(ctx context.Context, p place, watch *watch) (*builder, error) {
 	if b.sessions, err = session.NewManager(); err != nil {
 		return nil, err
 	}
+	b.guarded.live = func(id string) bool {
+		c, err := b.sessions.Get(ctx, id, true)
+		return err == nil && c != nil
+	}
 	gatewayFrontend, err := gateway.NewGatewayFrontend(workers.Infos(), nil)
 	if err != nil {
 		return nil, err
@@ -135,7 +140,7 @@ func open(ctx context.Context, p place, watch *watch) (*builder, error) {
 		return nil, err
 	}
 	watched := func(f frontend.Frontend) frontend.Frontend {
-		return &watchedFrontend{&guardedFrontend{f, &b.guards}, watch}
+		return &watchedFrontend{&guardedFrontend{f}, watch}
 	}
 	b.controller, err = control.NewController(control.Opt{
 		SessionManager:   b.sessions,
@@ -236,6 +241,20 @@ func (b *builder) worker(ctx context.Context, root string) (*buildWorker, error)
 		return nil, err
 	}
 	return &buildWorker{w, b.images, writer, b.exec}, nil
+}
+
+// guard makes a guard of a policy complete, so that it can judge what this builder is asked.
+func (b *builder) guard(g *guard) *guard {
+	if g == nil {
+		return nil
+	}
+	g.sessions = &b.guarded
+	g.here = func(ref string) bool {
+		name, _, _ := strings.Cut(ref, "@")
+		_, err := b.images.Resolve(name)
+		return err == nil
+	}
+	return g
 }
 
 func (b *builder) Close() error {

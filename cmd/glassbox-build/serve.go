@@ -50,7 +50,7 @@ func serve(ctx context.Context, p place, q *build.Serve) (err error) {
 		return err
 	}
 	use := &inUse{last: time.Now()}
-	f := &face{b: b, use: use, jobs: map[string]context.CancelFunc{}, end: make(chan struct{}, 1)}
+	f := &face{b: b, use: use, jobs: map[job]context.CancelFunc{}, end: make(chan struct{}, 1)}
 	defer serveFace(f, api)()
 	server := b.server(use, nil)
 	b.controller.Register(server)
@@ -146,7 +146,7 @@ func (b *builder) server(use *inUse, g *guard) *grpc.Server {
 		grpc.MaxRecvMsgSize(defaults.DefaultMaxRecvMsgSize), grpc.MaxSendMsgSize(defaults.DefaultMaxSendMsgSize),
 	}
 	if g != nil {
-		options = append(options, g.interceptors(&b.guards)...)
+		options = append(options, g.interceptors()...)
 	}
 	return grpc.NewServer(options...)
 }
