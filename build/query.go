@@ -21,8 +21,8 @@ const (
 	PathRefusals = "/glassbox/refusals"
 )
 
-// PolicyHeader has the policy of the socket through which a request came, as JSON in base64, or [NoPolicy]. The API's server sets it, when
-// all that clients can say of headers has been done (a Connection header names some that are to be dropped). A request without one is refused.
+// PolicyHeader has the policy of the socket through which a request came, as JSON in base64, or [NoPolicy]. The API's server sets it when
+// all that clients can say of headers has been done (a Connection header names some that are to be dropped). A request without is refused.
 const PolicyHeader = "Glassbox-Policy"
 
 // NoPolicy is what PolicyHeader has for a socket without one.

@@ -175,9 +175,6 @@ func TestAttackSolve(t *testing.T) {
 	steps := func(s llb.State) *controlapi.SolveRequest {
 		return &controlapi.SolveRequest{Definition: marshalled(t, s)}
 	}
-	run := func(change func(*pb.ExecOp)) *controlapi.SolveRequest {
-		return &controlapi.SolveRequest{Definition: changed(t, change)}
-	}
 	cache := func(o *controlapi.CacheOptions) *controlapi.SolveRequest { return &controlapi.SolveRequest{Cache: o} }
 	from := func(kind string) *controlapi.SolveRequest {
 		entry := &controlapi.CacheOptionsEntry{Type: kind, Attrs: map[string]string{"ref": "127.0.0.1:1/x"}}
@@ -254,28 +251,6 @@ func TestAttackSolve(t *testing.T) {
 		"an image that isn't here": {steps(llb.Image("mine/none", llb.ResolveModePreferLocal)), "it isn't here"},
 		"an image from its source": {steps(llb.Image("busybox", llb.ResolveModeForcePull)), "from its registry"},
 		"an image by its digest":   {steps(llb.Image("busybox@sha256:"+strings.Repeat("0", 64), llb.ResolveModePreferLocal)), "allowed are"},
-		"RUN in host's network":    {run(func(e *pb.ExecOp) { e.Network = pb.NetMode_HOST }), "--network=host"},
-		"RUN in a network":         {run(func(e *pb.ExecOp) { e.Network = pb.NetMode_UNSET }), "network bridge"},
-		"RUN in some network":      {run(func(e *pb.ExecOp) { e.Network = 7 }), "--network=host"},
-		"RUN insecure":             {run(func(e *pb.ExecOp) { e.Security = pb.SecurityMode_INSECURE }), "insecure gives away the host"},
-		"RUN in some mode":         {run(func(e *pb.ExecOp) { e.Security = 7 }), "insecure gives away the host"},
-		"RUN with a device": {
-			run(func(e *pb.ExecOp) { e.CdiDevices = []*pb.CDIDevice{{Name: "x.org/d=all", Optional: true}} }),
-			"--device",
-		},
-		"RUN in a cgroup": {run(func(e *pb.ExecOp) { e.Meta.CgroupParent = "x" }), "--cgroup-parent x"},
-		"RUN with a limit": {
-			run(func(e *pb.ExecOp) { e.Meta.Ulimit = []*pb.Ulimit{{Name: "nproc", Soft: 1, Hard: 1}} }),
-			"--ulimit nproc",
-		},
-		"RUN with another's cache": {run(func(e *pb.ExecOp) {
-			e.Mounts = append(e.Mounts, &pb.Mount{
-				Input: -1, Dest: "/c", Output: -1, MountType: pb.MountType_CACHE, CacheOpt: &pb.CacheOpt{ID: "/root/.cache"},
-			})
-		}), "caches of this socket begin with mine/"},
-		"RUN with some mount": {run(func(e *pb.ExecOp) {
-			e.Mounts = append(e.Mounts, &pb.Mount{Input: -1, Dest: "/c", Output: -1, MountType: 99})
-		}), "is not allowed"},
 	} {
 		switch a.req.Session {
 		case "":
@@ -285,6 +260,43 @@ func TestAttackSolve(t *testing.T) {
 		}
 		a.req.Ref = "attack-" + what
 		_, err := c.ControlClient().Solve(t.Context(), a.req)
+		refusedBy(t, what, err, a.words)
+	}
+}
+
+// TestAttackSteps sends steps that no library makes.
+func TestAttackSteps(t *testing.T) {
+	guarded, _ := needs(t)
+	c, own := dialed(t, guarded, nil), opened(t, guarded)
+	for what, a := range map[string]struct {
+		change func(*pb.ExecOp)
+		words  string
+	}{
+		"RUN in host's network": {func(e *pb.ExecOp) { e.Network = pb.NetMode_HOST }, "--network=host"},
+		"RUN in a network":      {func(e *pb.ExecOp) { e.Network = pb.NetMode_UNSET }, "network bridge"},
+		"RUN in some network":   {func(e *pb.ExecOp) { e.Network = 7 }, "--network=host"},
+		"RUN insecure":          {func(e *pb.ExecOp) { e.Security = pb.SecurityMode_INSECURE }, "insecure gives away the host"},
+		"RUN in some mode":      {func(e *pb.ExecOp) { e.Security = 7 }, "insecure gives away the host"},
+		"RUN with a device": {
+			func(e *pb.ExecOp) { e.CdiDevices = []*pb.CDIDevice{{Name: "x.org/d=all", Optional: true}} },
+			"--device",
+		},
+		"RUN in a cgroup": {func(e *pb.ExecOp) { e.Meta.CgroupParent = "x" }, "--cgroup-parent x"},
+		"RUN with a limit": {
+			func(e *pb.ExecOp) { e.Meta.Ulimit = []*pb.Ulimit{{Name: "nproc", Soft: 1, Hard: 1}} },
+			"--ulimit nproc",
+		},
+		"RUN with another's cache": {func(e *pb.ExecOp) {
+			e.Mounts = append(e.Mounts, &pb.Mount{
+				Input: -1, Dest: "/c", Output: -1, MountType: pb.MountType_CACHE, CacheOpt: &pb.CacheOpt{ID: "/root/.cache"},
+			})
+		}, "caches of this socket begin with mine/"},
+		"RUN with some mount": {func(e *pb.ExecOp) {
+			e.Mounts = append(e.Mounts, &pb.Mount{Input: -1, Dest: "/c", Output: -1, MountType: 99})
+		}, "is not allowed"},
+	} {
+		run := &controlapi.SolveRequest{Ref: what, Session: own, Definition: changed(t, a.change)}
+		_, err := c.ControlClient().Solve(t.Context(), run)
 		refusedBy(t, what, err, a.words)
 	}
 	garbage := &controlapi.SolveRequest{Ref: "garbage", Session: own, Definition: &pb.Definition{Def: [][]byte{{0xff, 0xff, 0xff}}}}
@@ -297,8 +309,8 @@ func TestAttackSolve(t *testing.T) {
 	nested := &controlapi.SolveRequest{Ref: "nested", Session: own, Definition: &pb.Definition{Def: [][]byte{build}}}
 	_, err = c.ControlClient().Solve(t.Context(), nested)
 	refusedBy(t, "a build in a build", err, "a step of the kind")
-	long := steps(llb.Git("https://127.0.0.1:1/"+strings.Repeat("x", 1<<20), "main"))
-	long.Ref, long.Session = "long", own
+	git := marshalled(t, llb.Git("https://127.0.0.1:1/"+strings.Repeat("x", 1<<20), "main"))
+	long := &controlapi.SolveRequest{Ref: "long", Session: own, Definition: git}
 	if _, err = c.ControlClient().Solve(t.Context(), long); err == nil || len(err.Error()) > 4000 {
 		t.Errorf("a name of a megabyte: the refusal has %d bytes", len(fmt.Sprint(err)))
 	}
