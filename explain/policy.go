@@ -79,6 +79,7 @@ func grade(findings []Finding) (letter, meaning string) {
 		return "D", "exposed: walls are missing, one mistake more leads to the host"
 	case count[Moderate] > 2:
 		return "C", "loose: several walls are lower than usual"
+	// A container without any flag has six low ones and no other (docs/exposure.md): what is usual is a B, and no alarm.
 	case count[Moderate] > 0 || count[Low] > 2:
 		return "B", "ordinary: the usual walls stand"
 	}

@@ -43,6 +43,7 @@ func Text(w io.Writer, p *plan.Plan, o TextOptions) error {
 	}
 	o.Width = max(o.Width, gutter+28)
 	t := &printer{w: bufio.NewWriter(w), TextOptions: o, seen: map[plan.Phase]bool{}, plan: p}
+	// Those of another plan would stand beside the wrong steps.
 	if o.Times.Fits(p) {
 		t.times, t.slowest = o.Times, slowest(p, o.Times)
 		t.Width = max(t.Width-timeColumn, gutter+28)
@@ -233,6 +234,7 @@ func alike(steps []plan.Step) int {
 		}
 		n++
 	}
+	// Two told as one are no shorter, and harder to read.
 	if n < 3 {
 		return 1
 	}
@@ -249,6 +251,7 @@ func together(steps []plan.Step) (string, bool) {
 	first := texts[0]
 	front, back := len(first), len(first)
 	for _, text := range texts[1:] {
+		// Byte by byte: what is cut in the middle of a character here goes back to the end of a word below.
 		front, back = min(front, len(text)), min(back, len(text))
 		for text[:front] != first[:front] {
 			front--
