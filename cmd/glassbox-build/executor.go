@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -212,6 +213,15 @@ func (e *planExecutor) specification(
 		cleanup()
 		return nil, nil, err
 	}
+	unmount, err := stacks(s, dir)
+	if err != nil {
+		return fail(err)
+	}
+	release := cleanup
+	cleanup = func() {
+		unmount()
+		release()
+	}
 	s.Root.Path, s.Root.Readonly = rootfs, s.Root.Readonly || root.Readonly
 	// As runc's executor does, so that the directory is part of the layer and has the same owner.
 	cwd, err := fs.RootPath(rootfs, meta.Cwd)
@@ -236,6 +246,40 @@ func (e *planExecutor) specification(
 	}
 	s.Linux.Resources.Devices = append(s.Linux.Resources.Devices, cgroup.DefaultDevices()...)
 	return s, cleanup, nil
+}
+
+// stacks mounts the file systems of other stages that a RUN has mounted, and makes bind mounts of them: the names of their layers mean
+// nothing below the RUN's root, and soon are too long for fsconfig(2). As with its root that is in this process's own mount namespace.
+func stacks(s *specs.Spec, dir string) (unmount func(), err error) {
+	var made []string
+	unmount = func() {
+		for _, name := range made {
+			mount.UnmountAll(name, 0)
+		}
+	}
+	for i := range s.Mounts {
+		m := &s.Mounts[i]
+		if m.Type != "overlay" {
+			continue
+		}
+		name := filepath.Join(dir, fmt.Sprintf("stack%d", i))
+		if err := os.Mkdir(name, 0o700); err != nil {
+			unmount()
+			return nil, err
+		}
+		options := slices.DeleteFunc(slices.Clone(m.Options), func(o string) bool { return o == "rbind" || o == "bind" })
+		if err := mount.All([]mount.Mount{{Type: "overlay", Source: m.Source, Options: options}}, name); err != nil {
+			unmount()
+			return nil, errors.Wrapf(err, "the mount at %s", m.Destination)
+		}
+		made = append(made, name)
+		writable := slices.ContainsFunc(options, func(o string) bool { return strings.HasPrefix(o, "upperdir=") })
+		m.Type, m.Source, m.Options = "bind", name, []string{"rbind"}
+		if !writable || slices.Contains(options, "ro") {
+			m.Options = append(m.Options, "ro")
+		}
+	}
+	return unmount, nil
 }
 
 // compile makes the plan of a RUN.
