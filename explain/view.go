@@ -428,7 +428,7 @@ func (r *reader) step(s plan.Step) bool {
 		if o.Address != "" {
 			if v.Net.Address == "" {
 				v.Net.Address = o.Address
-			// Link-local ones come beside the address by which it is known.
+				// Link-local ones come beside the address by which it is known.
 			} else if o.Link == v.Net.Device && !strings.HasPrefix(o.Address, "169.254.") {
 				v.Net.Address6 = or(v.Net.Address6, o.Address)
 			}
