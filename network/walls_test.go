@@ -164,14 +164,14 @@ func TestWall(t *testing.T) {
 	check(w.c1, "tcp", "192.0.2.2:80", "refused")
 	w.host.Do(func() {
 		addrs, doors := []netip.Addr{netip.MustParseAddr("192.0.2.2")}, []wire.Door{{Proto: "tcp", Port: 80}}
-		err := wire.OpenDoors(w.e1.Link, addrs, doors, 2*time.Second)
+		err := wire.OpenDoors(w.e1.Link, addrs, doors, 6*time.Second)
 		if err != nil {
 			panic(err)
 		}
 	})
 	check(w.c1, "tcp", "192.0.2.2:80", "web")
 	check(w.c1, "tcp", "192.0.2.2:81", "refused")
-	time.Sleep(2500 * time.Millisecond)
+	time.Sleep(6500 * time.Millisecond)
 	check(w.c1, "tcp", "192.0.2.2:80", "refused")
 
 	if err := w.host.run(w.c1, []plan.Step{{Op: &plan.NftUnwall{Table: w.e1.Link}}, {Op: &plan.NftUnwall{Table: w.e1.Link}}}); err != nil {
