@@ -428,8 +428,8 @@ func (r *reader) step(s plan.Step) bool {
 		if o.Address != "" {
 			if v.Net.Address == "" {
 				v.Net.Address = o.Address
-				// Link-local ones come beside the address by which it is known.
 			} else if o.Link == v.Net.Device && !strings.HasPrefix(o.Address, "169.254.") {
+				// Link-local ones come beside the address by which it is known.
 				v.Net.Address6 = or(v.Net.Address6, o.Address)
 			}
 		} else if o.Link == "lo" {
