@@ -12,6 +12,9 @@ import (
 // made through the policy's socket, and how many containers that has.
 func (e *Engine) Ask(ctx context.Context, p *policy.Policy, c *container.Config) (policy.Ask, error) {
 	ask := policy.Ask{Config: c, Paths: RealPaths(c)}
+	if f, err := e.Facts(ctx); err == nil {
+		ask.CPUs = f.CPUs
+	}
 	if i, err := e.Images().Resolve(c.Image); err == nil {
 		ask.Images = i.Names
 	}

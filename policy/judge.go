@@ -29,6 +29,7 @@ type Ask struct {
 	// Own says whether a network or volume of that name was made through the socket. A volume that isn't there yet is.
 	OwnNetwork, OwnVolume func(name string) bool
 	Containers            int // that the socket has already
+	CPUs                  int // that the host has; 0: it isn't known
 }
 
 // refusals are sentences.
@@ -52,7 +53,7 @@ func (p *Policy) Judge(a Ask) []string {
 	p.privileges(a.Config, &r)
 	p.mounts(&a, &r)
 	p.networks(&a, &r)
-	p.limits(a.Config, &r)
+	p.limits(a.Config, a.CPUs, &r)
 	// What was looked at, or asks nothing of the host.
 	rest.Image, rest.Platform, rest.Command, rest.Entrypoint, rest.Workdir, rest.User = "", "", nil, nil, "", ""
 	rest.Env, rest.TTY, rest.OpenStdin, rest.Detach, rest.Init, rest.StopSignal, rest.StopTimeout = nil, false, false, false, false, "", nil
@@ -280,8 +281,8 @@ func (p *Policy) networks(a *Ask, r *refusals) {
 	}
 }
 
-// limits judges limits, and fills in those that aren't there.
-func (p *Policy) limits(c *container.Config, r *refusals) {
+// limits judges limits, and fills in those that aren't there. cpus is how many the host has, or 0.
+func (p *Policy) limits(c *container.Config, cpus int, r *refusals) {
 	l, most := &c.Limits, p.Limits
 	if l.CgroupParent != "" {
 		r.no("--cgroup-parent %s: the place of its cgroup can't be chosen", path.Clean(l.CgroupParent))
@@ -309,6 +310,9 @@ func (p *Policy) limits(c *container.Config, r *refusals) {
 	}
 	if most.CPUs > 0 && l.NanoCPUs == 0 && l.CPUQuota == 0 {
 		l.NanoCPUs = int64(most.CPUs * 1e9)
+		if cpus > 0 { // more than there are can't be asked for
+			l.NanoCPUs = min(l.NanoCPUs, int64(cpus)*1e9)
+		}
 	}
 	if most.Pids > 0 && (l.Pids == nil || *l.Pids == 0) {
 		n := most.Pids
@@ -346,6 +350,6 @@ func (p *Policy) Most(l *container.Limits, no func(format string, a ...any)) {
 // asked for can mean nothing by itself, and yet something with what the container has (--memory-swap without --memory).
 func (p *Policy) JudgeUpdate(l container.Limits) []string {
 	var r refusals
-	p.limits(&container.Config{Limits: l}, &r)
+	p.limits(&container.Config{Limits: l}, 0, &r)
 	return r
 }

@@ -120,6 +120,17 @@ func TestFrom(t *testing.T) {
 	}
 }
 
+// TestFewCPUs: on a host with fewer processors than the policy lets a container have, one that asks for none gets those that there are.
+func TestFewCPUs(t *testing.T) {
+	p := Policy{Images: []string{"a"}, Networks: []string{"bridge"}, Limits: Limits{CPUs: 4}}
+	for cpus, want := range map[int]int64{0: 4e9, 2: 2e9, 4: 4e9, 64: 4e9} {
+		c := container.Config{Image: "a"}
+		if why := p.Judge(Ask{Config: &c, CPUs: cpus}); len(why) > 0 || c.Limits.NanoCPUs != want {
+			t.Errorf("%d processors: got %d, %q, want %d", cpus, c.Limits.NanoCPUs, why, want)
+		}
+	}
+}
+
 // TestInert: what may be written to is refused where what a container's root leaves there would be of use on the host.
 func TestInert(t *testing.T) {
 	p := Policy{Images: []string{"a"}, Networks: []string{"bridge"}, Paths: []Path{{Path: "/srv/a", Write: true}}}

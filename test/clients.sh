@@ -1,12 +1,13 @@
 #!/bin/bash
 # Builds genuine clients of the API, and drives each against `glassbox serve` with a network and files of its own: see docs/clients.md.
-# Root; npm and the Go module proxy. test/clients.sh [compose] [dockerode] [testcontainers]
+# Root; npm and the Go module proxy. test/clients.sh [compose] [dockerode] [testcontainers] [buildx] [act] [devcontainers]
+# With a policy's name (POLICY=ci) the socket has that one of policies/.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-here=$PWD build=$PWD/build/clients
+here=$PWD build=$PWD/out/clients
 export GOFLAGS=-trimpath CGO_ENABLED=0 # as in the Makefile
 clients=("$@")
-[[ $# -gt 0 ]] || clients=(compose dockerode testcontainers)
+[[ $# -gt 0 ]] || clients=(compose dockerode testcontainers buildx act devcontainers)
 
 build_compose() {
 	[[ -x $build/docker-compose ]] && return
@@ -23,6 +24,22 @@ build_dockerode() {
 }
 
 build_testcontainers() { (cd test/clients/testcontainers && go test -c -o "$build/testcontainers.test" .); }
+
+build_buildx() {
+	mkdir -p "$build/docker/cli-plugins"
+	[[ -x $build/docker/cli-plugins/docker-buildx ]] && return
+	GOBIN=$build go install github.com/docker/buildx/cmd/buildx@v0.38.2
+	mv "$build/buildx" "$build/docker/cli-plugins/docker-buildx"
+}
+
+build_act() { [[ -x $build/act ]] || GOBIN=$build go install github.com/nektos/act@v0.2.89; }
+
+# Without its scripts: they compile what speeds up connections by SSH.
+build_devcontainers() {
+	mkdir -p "$build/dev"
+	[[ -d $build/dev/node_modules/@devcontainers ]] || (cd "$build/dev" && npm install --ignore-scripts --no-save @devcontainers/cli@0.89.0 >/dev/null)
+	build_buildx # which it builds with
+}
 
 drive_compose() {
 	local c=("$build/docker-compose" --ansi never --progress plain -f "$here/test/clients/compose/compose.yaml")
@@ -47,16 +64,63 @@ drive_dockerode() { NODE_PATH=$build/node/node_modules node "$here/test/clients/
 
 drive_testcontainers() { TESTCONTAINERS_RYUK_DISABLED=true "$build/testcontainers.test" -test.v; }
 
+drive_buildx() {
+	local out=$INSIDE/out
+	docker buildx ls | grep '^default.*docker' >/dev/null
+	docker buildx inspect | grep 'Status: *running' >/dev/null
+	(cd test/clients/buildx &&
+		docker buildx build -t ci/app:1 --build-arg V=7 . &&
+		[[ $(docker run --rm --network none ci/app:1) == $'built 7\nfile' ]] &&
+		[[ $(docker build -q --build-arg V=7 .) == sha256:* ]] &&
+		docker buildx build --output "type=local,dest=$out" . && grep -q 'built 1' "$out/made" &&
+		docker buildx bake && docker run --rm --network none ci/app:bake | grep 'built bake' >/dev/null)
+	if docker buildx build - <<<$'FROM box\nRUN exit 3' 2>"$INSIDE/failed"; then return 1; fi
+	grep -q 'exit code: 3' "$INSIDE/failed"
+	[[ ${POLICY:-} ]] && return
+	docker buildx du | grep '^Total' >/dev/null && docker buildx history ls && docker buildx prune -af
+}
+
+# Its network is the host's unless it is told otherwise, and it mounts the engine's socket: neither is for a policy, or needed.
+drive_act() {
+	local repo=$INSIDE/repo
+	mkdir -p "$repo/.github/workflows"
+	cp test/clients/act/ci.yml "$repo/.github/workflows"
+	echo hello >"$repo/file"
+	git -C "$repo" init -q && git -C "$repo" add -A
+	git -C "$repo" -c user.email=a@b -c user.name=a commit -qm x
+	(cd "$repo" && HOME=$INSIDE "$build/act" push -P ubuntu-latest=box --pull=false --rm --container-daemon-socket - --network bridge \
+		--artifact-server-addr 127.0.0.1 --cache-server-addr 127.0.0.1 >"$INSIDE/act.log") || { cat "$INSIDE/act.log"; return 1; }
+	[[ $(grep -c 'Job succeeded' "$INSIDE/act.log") -eq 2 && -z $(docker ps -aq) ]]
+}
+
+drive_devcontainers() {
+	local dev=(node "$build/dev/node_modules/@devcontainers/cli/devcontainer.js") p=$INSIDE/dev
+	cp -r test/clients/devcontainer "$p" && echo hello >"$p/image/file"
+	"${dev[@]}" up --workspace-folder "$p/image"
+	[[ $("${dev[@]}" exec --workspace-folder "$p/image" cat file /tmp/created) == $'hello\ncreated' ]]
+	"${dev[@]}" exec --workspace-folder "$p/image" env | grep -x A=b >/dev/null
+	"${dev[@]}" up --workspace-folder "$p/build"
+	[[ $("${dev[@]}" exec --workspace-folder "$p/build" cat /built) == built ]]
+	"${dev[@]}" build --workspace-folder "$p/build" --image-name built:1
+	docker ps -q | xargs docker rm -f
+}
+
 if [[ ${INSIDE:-} ]]; then
 	ip link set lo up
 	export GLASSBOX_ROOT=$INSIDE/root GLASSBOX_STATE=$INSIDE/state SOCKET=$INSIDE/api.sock DOCKER_HOST=unix://$INSIDE/api.sock
 	mkdir "$GLASSBOX_ROOT"
-	bin/glassbox image from-host box sh ls cat sleep echo true touch grep /etc/passwd /etc/group
-	bin/glassbox serve -H "$DOCKER_HOST" &
+	export DOCKER_CONFIG=$INSIDE/docker
+	mkdir "$DOCKER_CONFIG"
+	[[ ! -d $build/docker ]] || cp -r "$build/docker/." "$DOCKER_CONFIG"
+	bin/glassbox image from-host box sh bash ls cat sleep echo true touch grep id uname env getent mkdir chown chmod tail stat sed awk tr \
+		head cut sort dirname basename mv rm cp ln test printf date find xargs wc whoami /etc/passwd /etc/group
+	bin/glassbox serve -H "$DOCKER_HOST" ${POLICY:+--policy "policies/$POLICY.json" --policy-log "$INSIDE/decisions"} &
 	server=$!
+	trap 'kill $server 2>/dev/null || true' EXIT
 	for _ in $(seq 100); do [[ -S $SOCKET ]] && break; sleep 0.05; done
 	for client in "${clients[@]}"; do
-		"drive_$client" && echo "$client: passed"
+		"drive_$client" # by itself: in a condition its failures would end nothing
+		echo "$client: passed"
 	done
 	kill $server
 	wait $server

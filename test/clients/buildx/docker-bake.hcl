@@ -1,0 +1,4 @@
+target "default" {
+  tags = ["ci/app:bake"]
+  args = {V = "bake"}
+}
