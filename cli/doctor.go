@@ -17,7 +17,8 @@ func (a *app) doctorCommand() *cobra.Command {
 		Short: "What this host can do for containers, and how to mend what it can't",
 		Long: `What this host can do for containers, what it can't, what that costs, and the command that mends it.
 
-Nothing of the host is changed: what other firewalls dropped of glassbox's own networks is let through again, as by every command. The exit code is 0 if containers can run for this user, else 1.`,
+Nothing of the host is changed: what other firewalls dropped of glassbox's own networks is let through again, as by every
+command. The exit code is 0 if containers can run for this user, else 1.`,
 		Example: `  glassbox doctor
   sudo glassbox doctor
   glassbox doctor --json | jq -r '.items[] | select(.status != "ok") | .mend'`,
