@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 	"sync"
 
 	"github.com/docker/cli/cli/config/types"
@@ -67,6 +68,9 @@ func (f *face) build(w http.ResponseWriter, r *http.Request) error {
 	} else {
 		err = buildClassic(ctx, l, g, call, r, out)
 	}
+	if err != nil {
+		drain(w, r)
+	}
 	if err != nil && !out.begun {
 		if httpErr := (*httpError)(nil); !errors.As(err, &httpErr) {
 			code := http.StatusInternalServerError
@@ -81,6 +85,13 @@ func (f *face) build(w http.ResponseWriter, r *http.Request) error {
 		out.fail(err)
 	}
 	return nil
+}
+
+// drain reads what a client still sends of a context that nobody wants any more: one whose connection is closed on it while it writes, as
+// docker's command line, never sees why. It is given a while, and no more.
+func drain(w http.ResponseWriter, r *http.Request) {
+	http.NewResponseController(w).SetReadDeadline(time.Now().Add(10 * time.Second))
+	io.CopyN(io.Discard, r.Body, 1<<30)
 }
 
 // lines is an answer of lines of JSON, each sent at once.
