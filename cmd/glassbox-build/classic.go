@@ -12,8 +12,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"time"
 	"sync"
+	"time"
 
 	"github.com/docker/cli/cli/config/types"
 	controlapi "github.com/moby/buildkit/api/services/control"
