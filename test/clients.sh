@@ -10,6 +10,7 @@ clients=("$@")
 [[ $# -gt 0 ]] || clients=(compose dockerode testcontainers buildx act devcontainers)
 
 build_compose() {
+	build_buildx # which it builds images with, unless it is told to use the classic builder
 	[[ -x $build/docker-compose ]] && return
 	go mod download github.com/docker/compose/v5@v5.6.0
 	mkdir -p "$build/compose"
@@ -28,7 +29,8 @@ build_testcontainers() { (cd test/clients/testcontainers && go test -c -o "$buil
 build_buildx() {
 	mkdir -p "$build/docker/cli-plugins"
 	[[ -x $build/docker/cli-plugins/docker-buildx ]] && return
-	GOBIN=$build go install github.com/docker/buildx/cmd/buildx@v0.38.2
+	# Compose asks it for its version.
+	GOBIN=$build go install -ldflags '-X github.com/docker/buildx/version.Version=v0.38.2' github.com/docker/buildx/cmd/buildx@v0.38.2
 	mv "$build/buildx" "$build/docker/cli-plugins/docker-buildx"
 }
 
@@ -56,7 +58,12 @@ drive_compose() {
 	"${c[@]}" top web && "${c[@]}" images && "${c[@]}" ls
 	"${c[@]}" pause db && "${c[@]}" unpause db && "${c[@]}" restart -t 0 web
 	"${c[@]}" stop -t 0 && "${c[@]}" start && "${c[@]}" kill web
-	"${c[@]}" --profile tools down -v -t 0
+	for kit in 1 0; do
+		DOCKER_BUILDKIT=$kit "${c[@]}" build --no-cache built
+		[[ $("${c[@]}" run --rm -T built 2>/dev/null) == $'built compose\nfile' ]]
+		docker rmi -f app-built
+	done
+	"${c[@]}" --profile tools --profile built down -v -t 0
 	[[ -z $(docker ps -aq) && -z $(docker volume ls -q) ]]
 }
 
