@@ -18,7 +18,7 @@ import (
 func (a *app) toFile(name, verb string, write func(w io.Writer) error) error {
 	if name == "" {
 		if term.IsTerminal(int(a.out.Fd())) {
-			return &usageError{fmt.Errorf("refusing to %s to a terminal: use the -o flag or redirect", verb)}
+			return &usageError{err: fmt.Errorf("refusing to %s to a terminal: use the -o flag or redirect", verb)}
 		}
 		return write(a.out)
 	}
@@ -117,7 +117,7 @@ A repository's name without a tag saves all its tags. Layers are the archives th
 			case "none":
 				o.Compress = ""
 			default:
-				return &usageError{fmt.Errorf("invalid argument %q for --compress: it is none, gzip or zstd", o.Compress)}
+				return &usageError{err: fmt.Errorf("invalid argument %q for --compress: it is none, gzip or zstd", o.Compress)}
 			}
 			o.Platform = image.Platform(platform)
 			ctx, stop := interruptible(cmd.Context())
@@ -154,7 +154,7 @@ The archive and its layers may be compressed with gzip, zstd or bzip2.`,
 				}
 				defer f.Close()
 			} else if term.IsTerminal(int(f.Fd())) {
-				return &usageError{errors.New("standard input is a terminal: name the archive with -i, or redirect it")}
+				return &usageError{err: errors.New("standard input is a terminal: name the archive with -i, or redirect it")}
 			}
 			e, err := a.open()
 			if err != nil {

@@ -41,7 +41,7 @@ alone). Without -f it is the file Dockerfile in the context, or Containerfile. N
   echo 'FROM busybox' | glassbox build -t empty -`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 {
-				return &usageError{fmt.Errorf("'%s' requires 1 argument: the directory with the Dockerfile", cmd.CommandPath())}
+				return &usageError{fmt.Errorf("'%s' requires 1 argument: the directory with the Dockerfile", cmd.CommandPath()), 1}
 			}
 			return nil
 		},
@@ -56,7 +56,7 @@ alone). Without -f it is the file Dockerfile in the context, or Containerfile. N
 			}
 			r, err := w.Request(a.lookup)
 			if err != nil {
-				return &usageError{err}
+				return &usageError{err: err}
 			}
 			if r.Step {
 				return a.stepBuild(cmd.Context(), r, w.Breaks)
@@ -97,13 +97,13 @@ Nothing is run, fetched or written, and no rights are needed. Of a base image th
 			w.Context = args[0]
 			r, err := w.Request(a.lookup)
 			if err != nil {
-				return &usageError{err}
+				return &usageError{err: err}
 			}
 			if err := x.check(); err != nil {
 				return err
 			}
 			if run == 0 && !slices.Contains([]string{"text", "json", "html", "sh"}, x.format) {
-				return &usageError{fmt.Errorf("--format %s is for the plan of one RUN: choose it by --run", x.format)}
+				return &usageError{err: fmt.Errorf("--format %s is for the plan of one RUN: choose it by --run", x.format)}
 			}
 			out, err := a.askBuilder(cmd.Context(), "explain", &build.Order{Build: r})
 			if err != nil {
@@ -150,7 +150,7 @@ func (a *app) printExplanation(x *explainFlags, e *build.Explanation, run int) e
 		}
 		numbers = append(numbers, strconv.Itoa(s.Number))
 	}
-	return &usageError{fmt.Errorf("--run %d: the steps that are a RUN have the numbers %s", run, strings.Join(numbers, ", "))}
+	return &usageError{err: fmt.Errorf("--run %d: the steps that are a RUN have the numbers %s", run, strings.Join(numbers, ", "))}
 }
 
 // buildFlags are docker build's, and buildx's.

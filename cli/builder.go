@@ -42,7 +42,7 @@ Without this the builder keeps within limits of its own: what can be had again e
 		Args: noArgs, ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := p.ReadFilters(filters); err != nil {
-				return &usageError{err}
+				return &usageError{err: err}
 			}
 			for _, f := range []struct {
 				name, text string
@@ -58,7 +58,7 @@ Without this the builder keeps within limits of its own: what can be had again e
 				}
 				var err error
 				if *f.to, err = build.Bytes(f.text); err != nil {
-					return &usageError{fmt.Errorf("--%s %s: %w", f.name, f.text, err)}
+					return &usageError{err: fmt.Errorf("--%s %s: %w", f.name, f.text, err)}
 				}
 			}
 			what := "This will remove all dangling build cache."
@@ -81,7 +81,7 @@ Without this the builder keeps within limits of its own: what can be had again e
 	fs := cmd.Flags()
 	fs.BoolVarP(&p.All, "all", "a", false, "All of it, also what the builder keeps for itself")
 	fs.BoolVarP(&force, "force", "f", false, "Don't ask")
-	fs.Var(list{&filters}, "filter", "Only what matches: until=24h, type=exec.cachemount, id=, inuse, shared, private …")
+	fs.Var(filterList{list{&filters}}, "filter", "Only what matches: until=24h, type=exec.cachemount, id=, inuse, shared, private …")
 	fs.StringVar(&keep, "keep-storage", "", "The old name of --reserved-space")
 	fs.StringVar(&reserved, "reserved-space", "", "So much is kept in any case, as in 10g")
 	fs.StringVar(&most, "max-used-space", "", "So much is kept at most")
@@ -115,10 +115,10 @@ func (a *app) builderUsageCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var p build.Prune
 			if err := p.ReadFilters(filters); err != nil {
-				return &usageError{err}
+				return &usageError{err: err}
 			}
 			if format != "" && format != "json" {
-				return &usageError{fmt.Errorf("--format %s: it is json", format)}
+				return &usageError{err: fmt.Errorf("--format %s: it is json", format)}
 			}
 			records, err := a.records(cmd.Context(), "du", &build.Order{Usage: &build.Usage{Filters: p.Filters}})
 			if err != nil {
@@ -142,7 +142,7 @@ func (a *app) builderUsageCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&verbose, "verbose", false, "All that is known of each part")
-	cmd.Flags().Var(list{&filters}, "filter", "Only what matches: type=exec.cachemount, id=, inuse, shared, private …")
+	cmd.Flags().Var(filterList{list{&filters}}, "filter", "Only what matches: type=exec.cachemount, id=, inuse, shared, private …")
 	cmd.Flags().StringVar(&format, "format", "", "json: an object a line")
 	return cmd
 }
@@ -211,7 +211,7 @@ buildx with the driver remote. Builds of glassbox use it meanwhile, side by side
 		Args: noArgs, ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(*cobra.Command, []string) error {
 			if idle < 0 {
-				return &usageError{errors.New("--idle: a time is needed, as in 10m")}
+				return &usageError{err: errors.New("--idle: a time is needed, as in 10m")}
 			}
 			return a.builder("serve", &build.Order{Serve: &build.Serve{Idle: idle}})
 		},

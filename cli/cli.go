@@ -286,12 +286,12 @@ func (a *app) checkRuntime() error {
 	case a.runtime == "" || a.runtime == docker.Runtime:
 		return nil
 	case !strings.Contains(a.runtime, "/"):
-		return &usageError{fmt.Errorf("--runtime %s: there is one runtime, glassbox's own; what can be given is the path of another build of %s",
+		return &usageError{err: fmt.Errorf("--runtime %s: there is one runtime, glassbox's own; what can be given is the path of another build of %s",
 			a.runtime, docker.Runtime)}
 	}
 	st, err := os.Stat(a.runtime)
 	if err != nil || st.IsDir() || st.Mode()&0o111 == 0 {
-		return &usageError{fmt.Errorf("--runtime %s: there is no such program", a.runtime)}
+		return &usageError{err: fmt.Errorf("--runtime %s: there is no such program", a.runtime)}
 	}
 	return nil
 }
@@ -322,7 +322,7 @@ func (a *app) timed(what string) func() {
 // noArgs, atLeast and exactly check the number of arguments with Docker's words.
 func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return &usageError{fmt.Errorf("'%s' accepts no arguments", cmd.CommandPath())}
+		return &usageError{fmt.Errorf("'%s' accepts no arguments", cmd.CommandPath()), 1}
 	}
 	return nil
 }
@@ -330,7 +330,7 @@ func noArgs(cmd *cobra.Command, args []string) error {
 func atLeast(n int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) < n {
-			return &usageError{fmt.Errorf("'%s' requires at least %d argument%s", cmd.CommandPath(), n, plural(n))}
+			return &usageError{fmt.Errorf("'%s' requires at least %d argument%s", cmd.CommandPath(), n, plural(n)), 1}
 		}
 		return nil
 	}
@@ -339,7 +339,7 @@ func atLeast(n int) cobra.PositionalArgs {
 func exactly(n int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) != n {
-			return &usageError{fmt.Errorf("'%s' requires %d argument%s", cmd.CommandPath(), n, plural(n))}
+			return &usageError{fmt.Errorf("'%s' requires %d argument%s", cmd.CommandPath(), n, plural(n)), 1}
 		}
 		return nil
 	}
@@ -348,7 +348,7 @@ func exactly(n int) cobra.PositionalArgs {
 func between(least, most int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) < least || len(args) > most {
-			return &usageError{fmt.Errorf("'%s' requires at least %d and at most %d arguments", cmd.CommandPath(), least, most)}
+			return &usageError{fmt.Errorf("'%s' requires at least %d and at most %d arguments", cmd.CommandPath(), least, most), 1}
 		}
 		return nil
 	}
@@ -379,7 +379,7 @@ func parent(name, short string, children ...*cobra.Command) *cobra.Command {
 
 func unknownCommand(cmd *cobra.Command, name string) error {
 	if text := missingCommand(cmd, name); text != "" {
-		return &usageError{errors.New(text)}
+		return &usageError{errors.New(text), 1}
 	}
 	err := fmt.Errorf("unknown command: %s %s", cmd.CommandPath(), name)
 	// cobra's own default, which it sets only where it prints the suggestions itself.
@@ -387,7 +387,7 @@ func unknownCommand(cmd *cobra.Command, name string) error {
 	if near := cmd.SuggestionsFor(name); len(near) > 0 {
 		err = fmt.Errorf("%w\nhint: did you mean %s?", err, strings.Join(near, ", "))
 	}
-	return &usageError{err}
+	return &usageError{err, 1}
 }
 
 func (a *app) containerCommand() *cobra.Command {

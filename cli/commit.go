@@ -24,7 +24,7 @@ func (a *app) commitCommand() *cobra.Command {
   glassbox commit --change 'CMD ["nginx", "-g", "daemon off;"]' --change 'EXPOSE 80' box web`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) < 1 || len(args) > 2 {
-				return &usageError{fmt.Errorf("'%s' requires 1 or 2 arguments", cmd.CommandPath())}
+				return &usageError{fmt.Errorf("'%s' requires 1 or 2 arguments", cmd.CommandPath()), 1}
 			}
 			return nil
 		},
@@ -95,7 +95,7 @@ The archive may be compressed with gzip, zstd or bzip2.`,
   glassbox import --change 'CMD ["bash"]' rootfs.tar.gz base:1`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) < 1 || len(args) > 2 {
-				return &usageError{fmt.Errorf("'%s' requires 1 or 2 arguments", cmd.CommandPath())}
+				return &usageError{fmt.Errorf("'%s' requires 1 or 2 arguments", cmd.CommandPath()), 1}
 			}
 			return nil
 		},
@@ -114,7 +114,7 @@ The archive may be compressed with gzip, zstd or bzip2.`,
 			switch source := args[0]; {
 			case source == "-":
 				if term.IsTerminal(int(a.in.Fd())) {
-					return &usageError{errors.New("standard input is a terminal: name a file, or redirect it")}
+					return &usageError{err: errors.New("standard input is a terminal: name a file, or redirect it")}
 				}
 				src = a.in
 			case strings.HasPrefix(source, "http://"), strings.HasPrefix(source, "https://"):

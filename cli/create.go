@@ -48,6 +48,28 @@ func (l list) String() string {
 	return strings.Join(*l.to, " ")
 }
 
+// filterList takes KEY=VALUE.
+type filterList struct{ list }
+
+func (f filterList) Type() string { return "filter" }
+
+func (f filterList) Set(s string) error {
+	if !strings.Contains(s, "=") {
+		return errors.New("bad format of filter (expected name=value)")
+	}
+	return f.list.Set(s)
+}
+
+// envList takes NAME[=VALUE].
+type envList struct{ list }
+
+func (e envList) Set(s string) error {
+	if s == "" || s[0] == '=' {
+		return errors.New("invalid environment variable: " + s)
+	}
+	return e.list.Set(s)
+}
+
 // text is a string whose kind is shown in the help.
 type text struct {
 	to   *string
@@ -197,18 +219,18 @@ func (c *createFlags) options(a *app, fs *pflag.FlagSet, args []string) (contain
 	switch c.pull {
 	case "missing", "always", "never":
 	default:
-		return o, &usageError{fmt.Errorf("invalid pull option: '%s': must be one of \"always\", \"missing\" or \"never\"", c.pull)}
+		return o, &usageError{err: fmt.Errorf("invalid pull option: '%s': must be one of \"always\", \"missing\" or \"never\"", c.pull)}
 	}
 	// Whether a flag was given and not its value decides here and below: --entrypoint= and --stop-timeout 0 are meant.
 	if fs.Changed("rootfs") {
 		o.Rootfs, o.RootfsOverlay = strings.CutSuffix(c.rootfs, ":O")
 		if o.Rootfs == "" {
-			return o, &usageError{errors.New("--rootfs: the directory is empty")}
+			return o, &usageError{err: errors.New("--rootfs: the directory is empty")}
 		}
 		o.Command = args
 	} else {
 		if len(args) == 0 {
-			return o, &usageError{errors.New("an image (or --rootfs) is needed")}
+			return o, &usageError{errors.New("an image (or --rootfs) is needed"), 1}
 		}
 		o.Image, o.Command = args[0], args[1:]
 	}

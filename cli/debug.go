@@ -74,7 +74,7 @@ A container that has CAP_SYS_PTRACE itself can look at what the shell sees: --im
 	fs.BoolVar(&show, "explain", false, "Print the plan on stderr before it runs")
 	fs.StringVarP(&o.User, "user", "u", "", "User (name|uid[:group|gid]) of the tools' /etc/passwd; default: root")
 	fs.StringVarP(&o.Workdir, "workdir", "w", "", "Working directory (default /)")
-	fs.VarP(list{&o.Env}, "env", "e", "Set an environment variable")
+	fs.VarP(envList{list{&o.Env}}, "env", "e", "Set an environment variable")
 	fs.SetInterspersed(false)
 	return cmd
 }

@@ -98,7 +98,7 @@ Layers that several images have count once. RECLAIMABLE is what system prune -a 
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if verbose && format != "" && format != "json" {
-				return &usageError{errors.New("the verbose and the format options conflict")}
+				return &usageError{err: errors.New("the verbose and the format options conflict")}
 			}
 			if err := checkRows(format); err != nil {
 				return err

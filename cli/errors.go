@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -18,8 +20,12 @@ type exitError struct{ code int }
 
 func (e *exitError) Error() string { return fmt.Sprintf("exit %d", e.code) }
 
-// usageError is a command line that can't be understood.
-type usageError struct{ err error }
+// usageError is a command line that can't be understood. Its code is 125 for a flag that can't be read, 1 for arguments that are too few or
+// too many and for commands that aren't there, and 0 for what a command says of flags that don't go together: see exitCode.
+type usageError struct {
+	err  error
+	code int
+}
 
 func (e *usageError) Error() string { return e.err.Error() }
 func (e *usageError) Unwrap() error { return e.err }
@@ -27,12 +33,12 @@ func (e *usageError) Unwrap() error { return e.err }
 // flagError is what pflag says, in words of the command line.
 func flagError(cmd *cobra.Command, err error) error {
 	if missing := missingIn(err); missing != nil {
-		return &usageError{missing}
+		return &usageError{missing, 125}
 	}
 	if cmd.HasSubCommands() && cmd.Flags().NArg() > 0 {
 		return unknownCommand(cmd, cmd.Flags().Arg(0)) // whose flag it is meant to be
 	}
-	return &usageError{plainFlagError(err)}
+	return &usageError{plainFlagError(err), 125}
 }
 
 func isCreate(cmd *cobra.Command) bool {
@@ -43,16 +49,29 @@ func isCreate(cmd *cobra.Command) bool {
 	return false // network create, volume create …
 }
 
+// isOwn reports whether Docker has no such command.
+func isOwn(cmd *cobra.Command) bool {
+	words := strings.Fields(cmd.CommandPath())
+	return len(words) > 1 && slices.Contains([]string{"explain", "tour", "doctor", "generate", "policy", "fsck", "autostart"}, words[1])
+}
+
 // exitCode is the one place where errors become exit codes:
 //
-//	                                                run, create, exec    others
-//	the container's or command's own                        its own   its own    exitError
-//	the program can't be executed / isn't there             126 127   126 127    engine.StartError
-//	unknown flag, command, number of arguments                  125       125    usageError
-//	interrupted                                                 130       130    context.Canceled
-//	everything else, the engine's sentinels included            125         1
+//	                                                 run    create      exec   others
+//	the container's or command's own             its own   its own   its own  its own    exitError
+//	the program can't be executed / isn't there  126 127            126 127  126 127    engine.StartError
+//	no terminal for -t                                 1         1         1        1    errNoTTY
+//	unknown command, number of arguments               1         1         1        1    usageError
+//	unknown flag, or a value that it can't have      125       125       125      125    usageError
+//	flags that don't go together                     125       125         1        1    usageError
+//	interrupted                                      130       130       130      130    context.Canceled
+//	a template that can't be parsed                                               64    of inspect, events, info and version
+//	another name has it, or nothing has it           125         1         1        1    engine.ErrNotFound, ErrConflict
+//	it can't be started as asked for                 125       125       126        1    engine.ErrInvalid, other StartErrors
+//	everything else                                  125       125         1        1
 //
-// Docker makes no difference between not found, conflict, invalid and unsupported, and scripts rely on that.
+// All of this is what Docker's command line does. Commands of our own have 125 for flags that don't go together, because their 1 is an
+// answer; debug and verify have it for everything that is none.
 func exitCode(cmd *cobra.Command, err error) int {
 	var exit *exitError
 	var start *engine.StartError
@@ -62,13 +81,35 @@ func exitCode(cmd *cobra.Command, err error) int {
 		return 0
 	case errors.As(err, &exit):
 		return exit.code
-	case errors.As(err, &use):
+	case errors.Is(err, errNoTTY):
+		return 1
+	case errors.As(err, &use) && use.code != 0:
+		return use.code
+	case use != nil && isOwn(cmd):
 		return 125
 	case errors.As(err, &start) && (start.Code == 126 || start.Code == 127):
 		return start.Code
 	case errors.Is(err, context.Canceled):
 		return 130
-	case isCreate(cmd) || cmd.Name() == "exec" || cmd.Name() == "debug" || cmd.Name() == "verify":
+	case errors.As(err, new(*badTemplate)) && slices.Contains([]string{"inspect", "events", "info", "version"}, cmd.Name()):
+		return 64
+	}
+	missing := errors.Is(err, engine.ErrNotFound) || errors.Is(err, engine.ErrConflict)
+	switch cmd.Name() {
+	case "debug", "verify":
+		return 125
+	case "exec":
+		if use == nil && !missing && !errors.As(err, new(*fs.PathError)) && (start != nil || errors.Is(err, engine.ErrInvalid)) {
+			return 126
+		}
+		return 1
+	case "create":
+		if isCreate(cmd) && !missing {
+			return 125
+		}
+		return 1
+	}
+	if isCreate(cmd) {
 		return 125
 	}
 	return 1

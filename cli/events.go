@@ -62,7 +62,7 @@ func (a *app) eventsCommand() *cobra.Command {
 	fs := cmd.Flags()
 	fs.StringVar(&since, "since", "", "Also what has happened since: 10m, 2026-01-02T15:04:05Z or seconds since 1970")
 	fs.StringVar(&until, "until", "", "Only what happens until then")
-	fs.VarP(list{&o.Filters}, "filter", "f", "Only some: container=, event=, image=, label=, type=, network=, volume=")
+	fs.VarP(filterList{list{&o.Filters}}, "filter", "f", "Only some: container=, event=, image=, label=, type=, network=, volume=")
 	fs.StringVar(&format, "format", "", "json (one object of Docker's API a line) or a Go template")
 	return cmd
 }
@@ -91,7 +91,7 @@ func eventFormat(format string) (func(event.Event) (string, error), error) {
 		return nil, err
 	}
 	if err := t.Execute(io.Discard, eventRow{}); err != nil { // before anything happens
-		return nil, templateError(err, eventRow{})
+		return nil, &badTemplate{templateError(err, eventRow{})}
 	}
 	return func(e event.Event) (string, error) {
 		var b strings.Builder

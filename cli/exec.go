@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -41,6 +42,9 @@ func (a *app) execCommand() *cobra.Command {
 				if err == nil {
 					s.Close()
 				}
+				if start := (*engine.StartError)(nil); errors.As(err, &start) {
+					return errors.New(err.Error()) // nobody waits for the command: its code is nobody's
+				}
 				return err
 			}
 			at := a.besideExec(o, keys)
@@ -58,7 +62,7 @@ func (a *app) execCommand() *cobra.Command {
 	fs.BoolVar(&o.Privileged, "privileged", false, "Give the command all privileges")
 	fs.StringVarP(&o.User, "user", "u", "", "User (name|uid[:group|gid])")
 	fs.StringVarP(&o.Workdir, "workdir", "w", "", "Working directory")
-	fs.VarP(list{&o.Env}, "env", "e", "Set an environment variable")
+	fs.VarP(envList{list{&o.Env}}, "env", "e", "Set an environment variable")
 	fs.Var(list{&o.EnvFile}, "env-file", "Read environment variables from a file")
 	detachKeysFlag(fs, &detachKeys)
 	fs.SetInterspersed(false)

@@ -56,7 +56,7 @@ func (x *explainFlags) check() error {
 		formats = []string{"text", "json"}
 	}
 	if !slices.Contains(formats, x.format) {
-		return &usageError{fmt.Errorf("unknown format %q: want one of %s", x.format, strings.Join(formats, ", "))}
+		return &usageError{err: fmt.Errorf("unknown format %q: want one of %s", x.format, strings.Join(formats, ", "))}
 	}
 	return nil
 }
@@ -163,9 +163,9 @@ compose, quadlet, kube and oci say it in others' words, with a comment for what 
 		Args: func(cmd *cobra.Command, args []string) error {
 			switch {
 			case diff && len(args) != 2:
-				return &usageError{errors.New("--diff wants two: containers, bundles, images, plans or config.json files")}
+				return &usageError{err: errors.New("--diff wants two: containers, bundles, images, plans or config.json files")}
 			case !diff && len(args) != 1:
-				return &usageError{errors.New("say what to explain: a container, bundle, image or plan, or run with its flags and image")}
+				return &usageError{err: errors.New("say what to explain: a container, bundle, image or plan, or run with its flags and image")}
 			}
 			return nil
 		},
@@ -294,7 +294,7 @@ func (c *createFlags) plan(ctx context.Context, a *app, e *engine.Engine, o cont
 // explainDiff compares two things that have plans.
 func (a *app) explainDiff(ctx context.Context, x *explainFlags, refA, refB string) error {
 	if x.format != "text" && x.format != "json" {
-		return &usageError{fmt.Errorf("--diff: unknown format %q: want text or json", x.format)}
+		return &usageError{err: fmt.Errorf("--diff: unknown format %q: want text or json", x.format)}
 	}
 	e, err := a.open()
 	if err != nil {

@@ -31,6 +31,14 @@ func printRows[T any](w io.Writer, format, columns string, header T, rows []T) e
 	if err != nil {
 		return err
 	}
+	t.Funcs(template.FuncMap{"json": func(v any) (string, error) {
+		// A whole row is encoded as Docker does it: with < > & as a browser needs them. A field of it stands as it is.
+		if _, ok := v.(T); ok {
+			b, err := json.Marshal(v)
+			return string(b), err
+		}
+		return encoded(v)
+	}})
 	out := bufio.NewWriter(w) // a template writes word by word
 	defer out.Flush()
 	w = out
@@ -69,16 +77,19 @@ func unescape(text string) string {
 	}
 }
 
+// encoded is JSON as templates print it.
+func encoded(v any) (string, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(v)
+	return strings.TrimSpace(b.String()), err
+}
+
 // newTemplate parses a template with Docker's functions.
 func newTemplate(text string) (*template.Template, error) {
 	t, err := template.New("").Funcs(template.FuncMap{
-		"json": func(v any) (string, error) {
-			var b bytes.Buffer
-			enc := json.NewEncoder(&b)
-			enc.SetEscapeHTML(false)
-			err := enc.Encode(v)
-			return strings.TrimSpace(b.String()), err
-		},
+		"json":  encoded,
 		"split": strings.Split,
 		"join":  join,
 		"title": title,
@@ -95,7 +106,7 @@ func newTemplate(text string) (*template.Template, error) {
 		},
 	}).Parse(text)
 	if err != nil {
-		return nil, templateError(err, nil)
+		return nil, &badTemplate{templateError(err, nil)}
 	}
 	return t, nil
 }

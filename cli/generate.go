@@ -43,7 +43,7 @@ host.`,
 		ValidArgsFunction: a.completeContainers(true),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !slices.Contains(systemdRestarts, restart) {
-				return &usageError{fmt.Errorf("--restart-policy %s: want one of %s", restart, strings.Join(systemdRestarts, ", "))}
+				return &usageError{err: fmt.Errorf("--restart-policy %s: want one of %s", restart, strings.Join(systemdRestarts, ", "))}
 			}
 			e, err := a.open()
 			if err != nil {

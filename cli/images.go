@@ -100,14 +100,14 @@ func (a *app) imagesCommand() *cobra.Command {
   glassbox images --format '{{.Repository}}:{{.Tag}} {{.Size}}' 'debian*'`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 1 {
-				return &usageError{fmt.Errorf("'%s' requires at most 1 argument", cmd.CommandPath())}
+				return &usageError{fmt.Errorf("'%s' requires at most 1 argument", cmd.CommandPath()), 1}
 			}
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for flag, given := range map[string]bool{"--quiet": quiet, "--digests": digests, "--no-trunc": full, "--format": format != ""} {
 				if tree && given {
-					return &usageError{fmt.Errorf("%s is not for --tree", flag)}
+					return &usageError{err: fmt.Errorf("%s is not for --tree", flag)}
 				}
 			}
 			wanted := ""
@@ -147,7 +147,7 @@ func (a *app) imagesCommand() *cobra.Command {
 	fs.BoolVarP(&quiet, "quiet", "q", false, "Print IDs only")
 	fs.BoolVar(&digests, "digests", false, "Print digests, too")
 	fs.BoolVar(&full, "no-trunc", false, "Don't shorten IDs")
-	fs.VarP(list{&filters}, "filter", "f", "Only those with dangling=, reference=, label=, before=, since=, until=")
+	fs.VarP(filterList{list{&filters}}, "filter", "f", "Only those with dangling=, reference=, label=, before=, since=, until=")
 	fs.BoolVar(&tree, "tree", false, "Each image with all its names, and the platform that it is for")
 	fs.StringVar(&format, "format", "", "table, table TEMPLATE, json or a Go template")
 	return cmd

@@ -63,7 +63,7 @@ func (a *app) inspectOf(kind string) *cobra.Command {
 
 func (a *app) inspect(cmd *cobra.Command, kind, format string, platform image.Platform, args []string) error {
 	if kind != "" && kind != "container" && kind != "image" && kind != "volume" {
-		return &usageError{fmt.Errorf("%q is not a valid value for --type: container, image or volume", kind)}
+		return &usageError{err: fmt.Errorf("%q is not a valid value for --type: container, image or volume", kind)}
 	}
 	ctx := cmd.Context()
 	sizes := cmd.Flag("size") != nil && cmd.Flag("size").Value.String() == "true"

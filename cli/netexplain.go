@@ -32,7 +32,7 @@ ping. The exit code is 0 if the packet arrives and somebody takes it, else 1.`,
 		ValidArgsFunction: a.completeEnds,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if format != "text" && format != "json" {
-				return &usageError{fmt.Errorf("invalid value %q for --format: want text or json", format)}
+				return &usageError{err: fmt.Errorf("invalid value %q for --format: want text or json", format)}
 			}
 			q.From, q.To = args[0], args[1]
 			e, err := a.open()

@@ -78,7 +78,7 @@ Without --subnet one is chosen that is free on this host.`,
 func keyValues(flag string, texts []string) (map[string]string, error) {
 	out := pairs(texts)
 	if value, ok := out[""]; ok {
-		return nil, &usageError{fmt.Errorf("invalid value %q for --%s: want KEY=VALUE", "="+value, flag)}
+		return nil, &usageError{fmt.Errorf("invalid value %q for --%s: want KEY=VALUE", "="+value, flag), 125}
 	}
 	return out, nil
 }
@@ -135,7 +135,7 @@ func (a *app) networkLsCommand() *cobra.Command {
 		},
 	}
 	fs := cmd.Flags()
-	fs.VarP(list{&filters}, "filter", "f", "Only those with driver=, id=, label=, name=, scope=, type=, dangling=")
+	fs.VarP(filterList{list{&filters}}, "filter", "f", "Only those with driver=, id=, label=, name=, scope=, type=, dangling=")
 	fs.StringVar(&format, "format", "", "table, json or a Go template")
 	fs.BoolVarP(&quiet, "quiet", "q", false, "Only IDs")
 	fs.BoolVar(&full, "no-trunc", false, "Whole IDs")
@@ -277,7 +277,7 @@ func (a *app) networkPruneCommand() *cobra.Command {
 			return err
 		},
 	}
-	cmd.Flags().Var(list{&filters}, "filter", "Only those with until= or label=")
+	cmd.Flags().Var(filterList{list{&filters}}, "filter", "Only those with until= or label=")
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "Don't ask")
 	return cmd
 }

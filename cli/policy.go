@@ -32,7 +32,7 @@ The exit code is 0 if it is allowed, and 1 if not.`,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) < 2 || args[1] != "run" {
-				return &usageError{fmt.Errorf("'%s' requires a file and a run command: FILE run IMAGE", cmd.CommandPath())}
+				return &usageError{fmt.Errorf("'%s' requires a file and a run command: FILE run IMAGE", cmd.CommandPath()), 1}
 			}
 			p, err := readPolicy(args[0])
 			if err != nil {
@@ -57,7 +57,7 @@ func (a *app) checkRun(ctx context.Context, p *policy.Policy, args []string) err
 	fs.VarP(list{&attach}, "attach", "a", "As with run")
 	fs.BoolVar(&ignored, "sig-proxy", true, "As with run")
 	if err := run.ParseFlags(args); err != nil {
-		return &usageError{err}
+		return &usageError{err: err}
 	}
 	o, err := c.options(a, fs, fs.Args())
 	if err != nil {

@@ -36,7 +36,7 @@ func (a *app) pruneCommand(
 			return err
 		},
 	}
-	cmd.Flags().VarP(list{&filters}, "filter", "", "Only those with until=, label=KEY[=VALUE], label!=KEY[=VALUE]")
+	cmd.Flags().VarP(filterList{list{&filters}}, "filter", "", "Only those with until=, label=KEY[=VALUE], label!=KEY[=VALUE]")
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "Don't ask")
 	return cmd
 }

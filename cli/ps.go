@@ -26,6 +26,7 @@ type psRow struct {
 	Mounts       string
 	Names        string
 	Networks     string
+	Platform     any // of the image's manifest, which Docker's containerd store alone knows
 	Ports        string
 	RunningFor   string
 	Size         string
@@ -50,7 +51,7 @@ func psHeader() psRow {
 	return psRow{
 		Command: "COMMAND", CreatedAt: "CREATED AT", ID: "CONTAINER ID", Image: "IMAGE", Labels: "LABELS", LocalVolumes: "LOCAL VOLUMES",
 		Mounts: "MOUNTS", Names: "NAMES", Networks: "NETWORKS", Ports: "PORTS", RunningFor: "CREATED", Size: "SIZE", State: "STATE",
-		Status: "STATUS", header: true,
+		Status: "STATUS", Platform: "PLATFORM", header: true,
 	}
 }
 
@@ -79,7 +80,8 @@ func newPsRow(s docker.Summary, now time.Time, full bool) psRow {
 		labels = append(labels, k+"="+s.Labels[k])
 	}
 	return psRow{
-		Command: strconv.Quote(command), CreatedAt: stamp(created), ID: short(s.ID, full), Image: printable(s.Image),
+		Platform: (*string)(nil),
+		Command:  strconv.Quote(command), CreatedAt: stamp(created), ID: short(s.ID, full), Image: printable(s.Image),
 		Labels: printable(strings.Join(labels, ",")), LocalVolumes: strconv.Itoa(volumes), Mounts: strings.Join(mounts, ","), Names: nameOf(s),
 		Networks: s.HostConfig.NetworkMode, Ports: docker.Ports(s.Ports), RunningFor: since(now, created), Size: containerSize(s), State: s.State,
 		Status: s.Status,
@@ -156,7 +158,7 @@ func (a *app) psCommand() *cobra.Command {
 	fs.BoolVarP(&latest, "latest", "l", false, "The last one made, in any state")
 	fs.BoolVarP(&o.Size, "size", "s", false, "What a container has written, and what it has with its image")
 	fs.BoolVar(&full, "no-trunc", false, "Don't shorten IDs and commands")
-	fs.VarP(list{&o.Filters}, "filter", "f", "Only those with status=, name=, id=, label=, ancestor=, exited=, health=, network=, "+
+	fs.VarP(filterList{list{&o.Filters}}, "filter", "f", "Only those with status=, name=, id=, label=, ancestor=, exited=, health=, network=, "+
 		"volume=, publish=, expose=, is-task=, before=, since=")
 	fs.StringVar(&format, "format", "", "table, table TEMPLATE, json or a Go template")
 	return cmd

@@ -79,9 +79,9 @@ func (l *login) secret(a *app, cmd *cobra.Command, registry string) (image.Crede
 	given := cmd.Flags().Changed("password")
 	switch {
 	case given && l.fromStdin:
-		return none, &usageError{errors.New("--password and --password-stdin are mutually exclusive")}
+		return none, &usageError{err: errors.New("--password and --password-stdin are mutually exclusive")}
 	case l.fromStdin && l.user == "":
-		return none, &usageError{errors.New("--password-stdin needs --username")}
+		return none, &usageError{err: errors.New("--password-stdin needs --username")}
 	case l.fromStdin:
 		// Tokens of clouds have some kilobytes; a wrong redirection may have no end.
 		raw, err := io.ReadAll(io.LimitReader(a.in, 1<<20))
@@ -201,7 +201,7 @@ func (a *app) logoutCommand() *cobra.Command {
 func atMost(n int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) > n {
-			return &usageError{fmt.Errorf("'%s' requires at most %d argument%s", cmd.CommandPath(), n, plural(n))}
+			return &usageError{fmt.Errorf("'%s' requires at most %d argument%s", cmd.CommandPath(), n, plural(n)), 1}
 		}
 		return nil
 	}

@@ -31,7 +31,7 @@ func (f *fixedPlan) given() bool { return f.file != "" || f.hash != "" }
 // refused.
 func (f *fixedPlan) options(a *app, c *createFlags, fs *pflag.FlagSet, args []string) (container.Words, error) {
 	if fs.Changed("require-plan") && (!strings.HasPrefix(f.hash, "sha256:") || len(f.hash) != len("sha256:")+64) {
-		return container.Words{}, &usageError{fmt.Errorf("--require-plan %q: want sha256: and 64 hexadecimal digits, as explain prints", f.hash)}
+		return container.Words{}, &usageError{err: fmt.Errorf("--require-plan %q: want sha256: and 64 hexadecimal digits, as explain prints", f.hash)}
 	}
 	if !fs.Changed("plan") {
 		o, err := c.options(a, fs, args)
@@ -43,7 +43,7 @@ func (f *fixedPlan) options(a *app, c *createFlags, fs *pflag.FlagSet, args []st
 		return o, err
 	}
 	if len(args) > 0 {
-		return container.Words{}, &usageError{errors.New("--plan: the plan says what runs; an image or a command has no place beside it")}
+		return container.Words{}, &usageError{err: errors.New("--plan: the plan says what runs; an image or a command has no place beside it")}
 	}
 	var wrong []string
 	fs.VisitAll(func(flag *pflag.Flag) {
@@ -57,7 +57,7 @@ func (f *fixedPlan) options(a *app, c *createFlags, fs *pflag.FlagSet, args []st
 		}
 	})
 	if len(wrong) > 0 {
-		return container.Words{}, &usageError{fmt.Errorf("--plan: it says all that the container is; %s would change it",
+		return container.Words{}, &usageError{err: fmt.Errorf("--plan: it says all that the container is; %s would change it",
 			strings.Join(wrong, ", "))}
 	}
 	o := c.o

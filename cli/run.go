@@ -81,7 +81,7 @@ The exit code is the container's; 125 if glassbox could not do it, 126 if the co
 func checkAttach(streams []string) error {
 	for _, s := range streams {
 		if !slices.Contains([]string{"stdin", "stdout", "stderr"}, strings.ToLower(s)) {
-			return &usageError{fmt.Errorf("invalid argument %q for \"-a, --attach\" flag: valid streams are STDIN, STDOUT and STDERR", s)}
+			return &usageError{err: fmt.Errorf("invalid argument %q for \"-a, --attach\" flag: valid streams are STDIN, STDOUT and STDERR", s)}
 		}
 	}
 	return nil

@@ -69,7 +69,7 @@ func (a *app) searchCommand() *cobra.Command {
 		},
 	}
 	fs := cmd.Flags()
-	fs.VarP(list{&filters}, "filter", "f", "Only those with stars=NUMBER, is-official=BOOL")
+	fs.VarP(filterList{list{&filters}}, "filter", "f", "Only those with stars=NUMBER, is-official=BOOL")
 	fs.StringVar(&format, "format", "", "table, table TEMPLATE, json or a Go template")
 	fs.IntVar(&limit, "limit", 0, "Number of results, at most 100 (default 25)")
 	fs.BoolVar(&full, "no-trunc", false, "Don't shorten")

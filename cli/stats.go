@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -210,9 +211,9 @@ without ps there are columns of our own, and no options.`,
 	return cmd
 }
 
-// printTable prints cells in columns, what a terminal would obey made visible.
+// printTable prints cells in columns as top has them, which are wider than those of other tables; what a terminal would obey is made visible.
 func printTable(out io.Writer, titles []string, rows [][]string) error {
-	w := newColumns(out)
+	w := tabwriter.NewWriter(out, 20, 1, 3, ' ', 0)
 	for _, row := range append([][]string{titles}, rows...) {
 		cells := make([]string, len(row))
 		for i, cell := range row {
@@ -280,7 +281,7 @@ func portLines(ports map[string][]docker.PortBinding, args []string) ([]string, 
 			proto = "tcp"
 		}
 		if _, err := strconv.ParseUint(number, 10, 16); err != nil {
-			return nil, &usageError{fmt.Errorf("invalid port (%s): want PORT[/PROTO], as in 80/tcp", args[1])}
+			return nil, &usageError{err: fmt.Errorf("invalid port (%s): want PORT[/PROTO], as in 80/tcp", args[1])}
 		}
 		for _, b := range ports[number+"/"+proto] {
 			lines = append(lines, net.JoinHostPort(b.HostIP, b.HostPort))

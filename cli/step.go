@@ -37,7 +37,7 @@ func (f *stepFlags) given() bool { return f.step || len(f.stops) > 0 }
 func (f *stepFlags) check() error {
 	for _, s := range f.stops {
 		if _, err := strconv.Atoi(s); err != nil && !slices.Contains(phases(), plan.Phase(s)) {
-			return &usageError{fmt.Errorf("--break %q: want the number of a step or a phase: %s", s, phaseNames())}
+			return &usageError{err: fmt.Errorf("--break %q: want the number of a step or a phase: %s", s, phaseNames())}
 		}
 	}
 	return nil

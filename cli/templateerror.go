@@ -7,6 +7,11 @@ import (
 	"strings"
 )
 
+// badTemplate is an error of a template before anything is printed by it.
+type badTemplate struct{ error }
+
+func (e *badTemplate) Unwrap() error { return e.error }
+
 // templateError says what is wrong with a template of --format. The library tells it in types of this program ("can't evaluate field X in
 // type cli.psRow"), which is no help to whoever typed it. Of a row, its names are listed.
 func templateError(err error, row any) error {

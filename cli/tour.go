@@ -40,11 +40,11 @@ With --auto the exit code is 1 if something shown was not what the lesson says.`
 			n, err := tour.Number(args[0])
 			switch {
 			case len(args) > 1:
-				return &usageError{fmt.Errorf("tour gives one lesson or all, not %d", len(args))}
+				return &usageError{err: fmt.Errorf("tour gives one lesson or all, not %d", len(args))}
 			case err != nil:
-				return &usageError{err}
+				return &usageError{err: err}
 			case cmd.Flags().Changed("lesson") && o.Lesson != n:
-				return &usageError{fmt.Errorf("--lesson %d and %s are two lessons", o.Lesson, args[0])}
+				return &usageError{err: fmt.Errorf("--lesson %d and %s are two lessons", o.Lesson, args[0])}
 			}
 			o.Lesson = n
 			return nil

@@ -49,9 +49,9 @@ func (t *traceFlags) check(steps bool) error {
 	switch ext := filepath.Ext(t.file); {
 	case t.file == "":
 	case ext != ".html" && ext != ".json":
-		return &usageError{fmt.Errorf("--trace %s: want FILE.html or FILE.json", t.file)}
+		return &usageError{err: fmt.Errorf("--trace %s: want FILE.html or FILE.json", t.file)}
 	case steps:
-		return &usageError{errors.New("--trace: with --step and --break it would measure who answers")}
+		return &usageError{err: errors.New("--trace: with --step and --break it would measure who answers")}
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -66,7 +67,18 @@ With --dry-run the steps are printed that the change would make, and nothing is 
 			o.Flags = typed(cmd.LocalNonPersistentFlags())
 			delete(o.Flags, "dry-run")
 			if len(o.Flags) == 0 {
-				return &usageError{errors.New("you must provide one or more flags when using this command, such as --memory or --restart")}
+				return &usageError{err: errors.New("you must provide one or more flags when using this command, such as --memory or --restart")}
+			}
+			// What is no size and no number at all is refused before any container is looked at, as Docker's flags do.
+			for _, f := range []struct{ flag, text string }{
+				{"memory", o.Memory}, {"memory-swap", o.MemorySwap}, {"memory-reservation", o.MemoryReservation},
+			} {
+				if _, err := container.ParseSize(f.flag, f.text); err != nil && cmd.Flags().Changed(f.flag) && f.text != "-1" {
+					return &usageError{err, 125}
+				}
+			}
+			if _, err := strconv.ParseFloat(o.CPUs, 64); err != nil && cmd.Flags().Changed("cpus") {
+				return &usageError{fmt.Errorf("--cpus %s: want a number of processors, such as 0.5 or 2", o.CPUs), 125}
 			}
 			return a.withEngine(args, func(e *engine.Engine, ref string) (string, error) {
 				u, err := e.Update(cmd.Context(), ref, o)

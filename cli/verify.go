@@ -53,13 +53,13 @@ The exit code is 0 if all that can be observed is so, or differs only by what th
 			byPlan := x.plan != "" || x.pid != 0
 			switch {
 			case byPlan && (x.plan == "" || x.pid <= 0):
-				return &usageError{errors.New("--plan and --pid need one another")}
+				return &usageError{err: errors.New("--plan and --pid need one another")}
 			case byPlan && (len(args) > 0 || x.all || x.runtimeRoot != ""):
-				return &usageError{errors.New("--plan and --pid say what is compared; a container has no place beside them")}
+				return &usageError{err: errors.New("--plan and --pid say what is compared; a container has no place beside them")}
 			case x.all && len(args) > 0:
-				return &usageError{errors.New("--all is all containers that run; name none beside it")}
+				return &usageError{err: errors.New("--all is all containers that run; name none beside it")}
 			case !byPlan && !x.all && len(args) == 0:
-				return &usageError{errors.New("say which container to verify, or --all, or --plan FILE --pid PID")}
+				return &usageError{err: errors.New("say which container to verify, or --all, or --plan FILE --pid PID")}
 			}
 			return nil
 		},
@@ -235,7 +235,7 @@ func renamed(p *plan.Plan, as []string) (*plan.Plan, error) {
 	for _, s := range as {
 		old, name, ok := strings.Cut(s, "=")
 		if !ok || old == "" {
-			return nil, &usageError{fmt.Errorf("--as %q: want OLD=NEW", s)}
+			return nil, &usageError{err: fmt.Errorf("--as %q: want OLD=NEW", s)}
 		}
 		words = append(words, old, name)
 	}

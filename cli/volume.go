@@ -47,23 +47,23 @@ func (a *app) volumeCreateCommand() *cobra.Command {
   glassbox volume create --label backup=daily --opt type=none --opt o=bind --opt device=/srv/data data`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 1 {
-				return &usageError{fmt.Errorf("'%s' requires at most 1 argument", cmd.CommandPath())}
+				return &usageError{fmt.Errorf("'%s' requires at most 1 argument", cmd.CommandPath()), 1}
 			}
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 {
 				if name != "" {
-					return &usageError{errors.New("conflicting options: cannot specify a volume-name through both --name and as a positional arg")}
+					return &usageError{err: errors.New("conflicting options: cannot specify a volume-name through both --name and as a positional arg")}
 				}
 				name = args[0]
 				if name == "" {
-					return &usageError{errors.New("the volume's name is empty: give one, or none for a new one")}
+					return &usageError{err: errors.New("the volume's name is empty: give one, or none for a new one")}
 				}
 			}
 			for _, text := range options {
 				if key, _, ok := strings.Cut(text, "="); !ok || key == "" {
-					return &usageError{fmt.Errorf("--opt %q: want KEY=VALUE", text)}
+					return &usageError{err: fmt.Errorf("--opt %q: want KEY=VALUE", text)}
 				}
 			}
 			o.Name, o.Labels, o.Options = name, pairs(labels), pairs(options)
@@ -179,7 +179,7 @@ func (a *app) volumeListCommand() *cobra.Command {
 	}
 	fs := cmd.Flags()
 	fs.BoolVarP(&quiet, "quiet", "q", false, "Print names only")
-	fs.VarP(list{&filters}, "filter", "f", "Only those with dangling=, driver=, label=, name=")
+	fs.VarP(filterList{list{&filters}}, "filter", "f", "Only those with dangling=, driver=, label=, name=")
 	fs.StringVar(&format, "format", "", "table, table TEMPLATE, json or a Go template")
 	return cmd
 }
@@ -237,14 +237,16 @@ func (a *app) volumePruneCommand() *cobra.Command {
 				}
 				fmt.Fprintln(a.out)
 			}
-			fmt.Fprintln(a.out, "Total reclaimed space:", size(freed))
+			if err == nil || len(names) > 0 {
+				fmt.Fprintln(a.out, "Total reclaimed space:", size(freed))
+			}
 			return err
 		},
 	}
 	fs := cmd.Flags()
 	fs.BoolVarP(&o.All, "all", "a", false, "Also those with a name")
 	fs.BoolVarP(&force, "force", "f", false, "Don't ask")
-	fs.Var(list{&o.Filters}, "filter", "Only those with label=KEY[=VALUE], label!=KEY[=VALUE]")
+	fs.Var(filterList{list{&o.Filters}}, "filter", "Only those with label=KEY[=VALUE], label!=KEY[=VALUE]")
 	return cmd
 }
 

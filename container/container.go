@@ -191,9 +191,10 @@ func (c *Container) User() string { return first(c.Config.User, c.image().User) 
 func (c *Container) Workdir() string { return first(c.Config.Workdir, c.image().WorkingDir) }
 
 // StopSignal is the name of the signal that asks the container to end.
-func (c *Container) StopSignal() string {
-	return first(c.Config.StopSignal, c.image().StopSignal, "SIGTERM")
-}
+func (c *Container) StopSignal() string { return first(c.AskedSignal(), "SIGTERM") }
+
+// AskedSignal is the signal that flags or the image say it is stopped with; empty: neither does.
+func (c *Container) AskedSignal() string { return first(c.Config.StopSignal, c.image().StopSignal) }
 
 // Mounts are all mounts of the container, each target once: those that were asked for, those of other containers, and the image's volumes,
 // but for places of the kernel's file systems, which an image has no say about (CVE-2019-16884). Each volume has its name.

@@ -112,7 +112,7 @@ func config(c *container.Container) Config {
 	out := Config{
 		Hostname: c.Hostname(), Domainname: o.Domainname, User: c.User(), AttachStdin: o.OpenStdin && !o.Detach, AttachStdout: !o.Detach,
 		AttachStderr: !o.Detach, Tty: o.TTY, OpenStdin: o.OpenStdin, StdinOnce: o.OpenStdin && !o.Detach, Env: c.Env(), Cmd: c.Cmd(),
-		Image: c.ImageName(), WorkingDir: c.Workdir(), Entrypoint: c.Entrypoint(), Labels: c.Labels(), StopSignal: c.StopSignal(),
+		Image: c.ImageName(), WorkingDir: c.Workdir(), Entrypoint: c.Entrypoint(), Labels: c.Labels(), StopSignal: c.AskedSignal(),
 		StopTimeout: o.StopTimeout,
 	}
 	if h := c.Asked(); !h.IsZero() {

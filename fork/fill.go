@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"glassbox/host/remove"
+	"glassbox/state"
 )
 
 // Directories of a volume. A copy is made in filling; its new name, filled, says that it is whole; then all that is in it gets its place in
@@ -21,8 +22,8 @@ const (
 	fillFilled  = "_filled"
 )
 
-// placesFile is a file beside the volumes, of which each directory that is filled has a byte: see lockPlace.
-const placesFile = ".places"
+// volumePlace is what the names of locks of such directories begin with: see lockPlace.
+const volumePlace = ".place-"
 
 // Names of the same directories in one whose files lie elsewhere than in data: they are made within it.
 const (
@@ -54,11 +55,11 @@ func FillWithin(volume string, data, source *os.File) error {
 		return err
 	}
 	defer lock.Close()
-	place, err := lockPlace(volume, data)
+	unlock, err := lockPlace(volume, data)
 	if err != nil {
 		return err
 	}
-	defer place.Close()
+	defer unlock()
 	return fillPlace{data, data, withinFilling, withinFilled}.fill(source)
 }
 
@@ -86,33 +87,20 @@ func lockVolume(volume string) (*os.File, error) {
 }
 
 // lockPlace waits for those who fill the same directory by way of another volume: two may name one directory of the host, or one device.
-// The lock is a byte of a file beside the volumes, which the directory's own numbers choose (F_OFD_SETLKW, fcntl(2)), and goes when it is
-// closed. The directory itself can't be locked: whoever has it in a container could lock it, too, and keep others from starting.
-// Directories that fall on the same byte wait for each other, which harms nobody.
-func lockPlace(volume string, data *os.File) (*os.File, error) {
+// The lock is a file beside the volumes that the directory's own numbers name; it is there while it is held. The directory itself can't be
+// locked: whoever has it in a container could lock it, too, and keep others from starting.
+func lockPlace(volume string, data *os.File) (unlock func(), err error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(data.Fd()), &st); err != nil {
 		return nil, err
 	}
-	name := filepath.Join(filepath.Dir(volume), placesFile)
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	name := filepath.Join(filepath.Dir(volume), fmt.Sprintf("%s%x-%x", volumePlace, st.Dev, st.Ino))
+	f, _, err := state.Lock(name, true)
 	if err != nil {
-		return nil, err
-	}
-	lock := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart, Start: placeByte(st.Dev, st.Ino), Len: 1}
-	for err = unix.EINTR; err == unix.EINTR; {
-		err = unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLKW, &lock)
-	}
-	if err != nil {
-		f.Close()
 		return nil, fmt.Errorf("lock %s: %w", name, err)
 	}
-	return f, nil
+	return func() { state.Unlock(f, name) }, nil
 }
-
-// placeByte mixes the numbers of a directory (by the odd constant of Fibonacci hashing, 2^64 divided by the golden ratio) to a place in a
-// file, which may have 2^63 bytes.
-func placeByte(dev, ino uint64) int64 { return int64((dev*0x9e3779b97f4a7c15 ^ ino) >> 1) }
 
 // fillPlace is where a copy is prepared, and where it goes.
 type fillPlace struct {

@@ -468,6 +468,12 @@ func (s Store) sweep(but ...string) error {
 		if !strings.HasPrefix(e.Name(), ".") || slices.Contains(but, path) {
 			continue
 		}
+		if e.Type().IsRegular() { // the lock of a place that somebody fills, or was killed at (package fork, lockPlace)
+			if f, _, err := state.Lock(path, false); err == nil {
+				state.Unlock(f, path)
+			}
+			continue
+		}
 		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 		if err != nil {
 			continue
