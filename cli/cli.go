@@ -5,9 +5,9 @@
 //
 // Commands are built when they are asked for: `glassbox run` pays for the flags of run and for nothing else.
 //
-// It refuses to guess: an unknown flag, command or format is an error that says where to read on. Exit codes: the container's
-// own; 125 for glassbox (run, create, exec, debug, verify, and every unknown flag), 126 and 127 for a program that can't be executed or
-// isn't there; 1 for what goes wrong in other commands; 130 when interrupted.
+// It refuses to guess: an unknown flag, command or format is an error that says where to read on. Exit codes are Docker's: the container's
+// own; 125 for glassbox (run, create, and every unknown flag), 126 and 127 for a program that can't be executed or
+// isn't there; 1 for what goes wrong in other commands; 130 when interrupted (exitCode has the table).
 //
 // Start reading at [Main], then create.go, where every flag of run stands.
 package cli
@@ -286,7 +286,8 @@ func (a *app) checkRuntime() error {
 	case a.runtime == "" || a.runtime == docker.Runtime:
 		return nil
 	case !strings.Contains(a.runtime, "/"):
-		return &usageError{err: fmt.Errorf("--runtime %s: there is one runtime, glassbox's own; what can be given is the path of another build of %s",
+		return &usageError{err: fmt.Errorf("--runtime %s: there is one runtime, glassbox's own; what can be given is the path of another build "+
+			"of %s",
 			a.runtime, docker.Runtime)}
 	}
 	st, err := os.Stat(a.runtime)

@@ -98,7 +98,7 @@ func TestMainErrors(t *testing.T) {
 		{"run --cidfile /etc/passwd x", 125, "glassbox: container ID file found, make sure the other container isn't running or delete " +
 			"/etc/passwd\n"},
 		{"exec x y", 1, "glassbox: no such container: x\n"},
-		{"debug", 1, "glassbox: 'glassbox debug' requires at least 1 argument\n"},
+		{"debug", 125, "glassbox: 'glassbox debug' requires at least 1 argument\n"},
 		{"debug x", 125, "glassbox: no such container: x\n"},
 		{"stop x y", 1, "glassbox: no such container: x\nglassbox: no such container: y\n"},
 		{"start x", 1, "glassbox: no such container: x\n"},

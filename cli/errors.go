@@ -52,7 +52,8 @@ func isCreate(cmd *cobra.Command) bool {
 // isOwn reports whether Docker has no such command.
 func isOwn(cmd *cobra.Command) bool {
 	words := strings.Fields(cmd.CommandPath())
-	return len(words) > 1 && slices.Contains([]string{"explain", "tour", "doctor", "generate", "policy", "fsck", "autostart"}, words[1])
+	own := []string{"explain", "verify", "debug", "tour", "doctor", "generate", "policy", "fsck", "autostart"}
+	return len(words) > 1 && slices.Contains(own, words[1]) || cmd.CommandPath() == "glassbox network explain"
 }
 
 // exitCode is the one place where errors become exit codes:
@@ -70,8 +71,8 @@ func isOwn(cmd *cobra.Command) bool {
 //	it can't be started as asked for                 125       125       126        1    engine.ErrInvalid, other StartErrors
 //	everything else                                  125       125         1        1
 //
-// All of this is what Docker's command line does. Commands of our own have 125 for flags that don't go together, because their 1 is an
-// answer; debug and verify have it for everything that is none.
+// All of this is what Docker's command line does. Commands of our own have 125 for every usageError, because their 1 is an answer;
+// debug and verify have it for everything that is none.
 func exitCode(cmd *cobra.Command, err error) int {
 	var exit *exitError
 	var start *engine.StartError
@@ -83,10 +84,10 @@ func exitCode(cmd *cobra.Command, err error) int {
 		return exit.code
 	case errors.Is(err, errNoTTY):
 		return 1
-	case errors.As(err, &use) && use.code != 0:
-		return use.code
-	case use != nil && isOwn(cmd):
+	case errors.As(err, &use) && isOwn(cmd):
 		return 125
+	case use != nil && use.code != 0:
+		return use.code
 	case errors.As(err, &start) && (start.Code == 126 || start.Code == 127):
 		return start.Code
 	case errors.Is(err, context.Canceled):

@@ -158,8 +158,8 @@ func (a *app) psCommand() *cobra.Command {
 	fs.BoolVarP(&latest, "latest", "l", false, "The last one made, in any state")
 	fs.BoolVarP(&o.Size, "size", "s", false, "What a container has written, and what it has with its image")
 	fs.BoolVar(&full, "no-trunc", false, "Don't shorten IDs and commands")
-	fs.VarP(filterList{list{&o.Filters}}, "filter", "f", "Only those with status=, name=, id=, label=, ancestor=, exited=, health=, network=, "+
-		"volume=, publish=, expose=, is-task=, before=, since=")
+	fs.VarP(filterList{list{&o.Filters}}, "filter", "f", "Only those with status=, name=, id=, label=, ancestor=, exited=, health=, "+
+		"network=, volume=, publish=, expose=, is-task=, before=, since=")
 	fs.StringVar(&format, "format", "", "table, table TEMPLATE, json or a Go template")
 	return cmd
 }

@@ -31,7 +31,9 @@ func (f *fixedPlan) given() bool { return f.file != "" || f.hash != "" }
 // refused.
 func (f *fixedPlan) options(a *app, c *createFlags, fs *pflag.FlagSet, args []string) (container.Words, error) {
 	if fs.Changed("require-plan") && (!strings.HasPrefix(f.hash, "sha256:") || len(f.hash) != len("sha256:")+64) {
-		return container.Words{}, &usageError{err: fmt.Errorf("--require-plan %q: want sha256: and 64 hexadecimal digits, as explain prints", f.hash)}
+		return container.Words{}, &usageError{
+			err: fmt.Errorf("--require-plan %q: want sha256: and 64 hexadecimal digits, as explain prints", f.hash),
+		}
 	}
 	if !fs.Changed("plan") {
 		o, err := c.options(a, fs, args)

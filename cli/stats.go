@@ -211,7 +211,7 @@ without ps there are columns of our own, and no options.`,
 	return cmd
 }
 
-// printTable prints cells in columns as top has them, which are wider than those of other tables; what a terminal would obey is made visible.
+// printTable prints cells in columns as top has them, wider than those of other tables; what a terminal would obey is made visible.
 func printTable(out io.Writer, titles []string, rows [][]string) error {
 	w := tabwriter.NewWriter(out, 20, 1, 3, ' ', 0)
 	for _, row := range append([][]string{titles}, rows...) {

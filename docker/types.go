@@ -109,7 +109,7 @@ type Config struct {
 	Volumes      map[string]struct{}
 	WorkingDir   string
 	Entrypoint   []string
-	OnBuild      []string
+	OnBuild      []string `json:",omitempty"`
 	Labels       map[string]string
 	StopSignal   string `json:",omitempty"`
 	StopTimeout  *int   `json:",omitempty"`
