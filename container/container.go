@@ -70,6 +70,8 @@ type Container struct {
 	Anonymous []string `json:"anonymous,omitempty"`
 	// ImageMounts are the IDs of the images whose files are mounted, by target.
 	ImageMounts map[string]string `json:"imageMounts,omitempty"`
+	// OtherName is one that a rename which was killed may have left beside Name: it goes with the container.
+	OtherName string `json:"otherName,omitempty"`
 	// Fixed says that it runs a plan that was given (replay.json), and no other.
 	Fixed bool `json:"fixed,omitempty"`
 }

@@ -312,6 +312,7 @@ func (e *Engine) dismiss(c *container.Container, s *supervise.State) bool {
 
 // remove removes a container whose lock is held, if so wished with the volumes that are its own.
 func (e *Engine) remove(c *container.Container, volumes bool) error {
+	e.forgetOtherName(c)
 	if err := supervise.RemoveFiles(e.dir(c.ID), e.nameFile(c.Name), e.cfg.State, volumes); err != nil {
 		return err
 	}
@@ -422,16 +423,24 @@ func (e *Engine) Rename(ctx context.Context, ref, name string) error {
 	if old == name {
 		return invalid("renaming a container with the same name as its current name")
 	}
-	c.Name = name
+	e.forgetOtherName(c)
 	// The new name, the configuration, then the old name: whoever is killed on the way leaves a container with two names,
-	// never one with none.
+	// never one with none. That it may have the other one is written before.
+	write := func() error { return state.WriteJSONSync(filepath.Join(e.dir(c.ID), supervise.ContainerFile), c) }
+	c.OtherName = name
+	if err := write(); err != nil {
+		return err
+	}
+	c.Name = name
 	if err := e.takeName(c); err != nil {
 		return err
 	}
-	if err := state.WriteJSONSync(filepath.Join(e.dir(c.ID), supervise.ContainerFile), c); err != nil {
+	c.OtherName = old
+	if err := write(); err != nil {
 		os.Remove(e.nameFile(name))
 		return err
 	}
+	defer os.Remove(e.nameFile(old))
 	os.Remove(filepath.Join(e.dir(c.ID), supervise.TargetFile)) // in which exec finds the name
 	if live(s) {
 		if err := e.renameOnNetworks(c, s, old); err != nil {
@@ -439,7 +448,17 @@ func (e *Engine) Rename(ctx context.Context, ref, name string) error {
 		}
 	}
 	e.happened(c, event.Rename, "oldName", old)
-	return os.Remove(e.nameFile(old))
+	return nil
+}
+
+// forgetOtherName takes away what a rename that was killed has left.
+func (e *Engine) forgetOtherName(c *container.Container) {
+	if c.OtherName == "" || c.OtherName == c.Name {
+		return
+	}
+	if owner, err := os.Readlink(e.nameFile(c.OtherName)); err == nil && owner == c.ID {
+		os.Remove(e.nameFile(c.OtherName))
+	}
 }
 
 func (e *Engine) cgroups(id string) (map[string]string, error) {
