@@ -30,7 +30,7 @@ func main() {
 	pulls := flag.Int("pulls", 5, "measurements of each pull, after a warm-up")
 	containers := flag.Int("containers", 300, "how many containers idle at the same time")
 	part := flag.String("only", "",
-		"measure one part and print it: runtimes, idle (many containers), life (cp, commit, push, save, load, health), or build")
+		"measure one part and print it: runtimes, idle (many containers), life (cp, commit, push, save, load, health), build, or net")
 	stock := flag.String("buildkit", "", "directory of stock buildkitd and buildctl (test/buildkit.sh build makes them), to be built beside")
 	flag.Parse()
 	if *part != "" {
@@ -124,7 +124,7 @@ func bench(bin, stock string, runs, pulls, containers int, part string) (page st
 		return text + loops, err
 	}
 	names := []string{image, debian}
-	if part == "idle" {
+	if part == "idle" || part == "net" {
 		names = names[:1]
 	}
 	engines, err := b.withImages(bin, set, names)
@@ -142,6 +142,10 @@ func bench(bin, stock string, runs, pulls, containers int, part string) (page st
 	if part == "idle" {
 		err := b.idle(engines, containers, t.add)
 		return text.String() + tabulate(engines, t), err
+	}
+	if part == "net" {
+		networks, err := b.networks(engines, runs, containers)
+		return text.String() + networks, err
 	}
 	if part == "life" {
 		err := b.life(engines, runs, &t)
@@ -166,6 +170,10 @@ func bench(bin, stock string, runs, pulls, containers int, part string) (page st
 	if err := b.idle(engines, containers, t.add); err != nil {
 		return text.String(), err
 	}
+	networks, err := b.networks(engines, runs, containers)
+	if err != nil {
+		return text.String(), err
+	}
 	var built table
 	list, err := b.building(engines, stock, min(runs, 5), &built)
 	if err != nil {
@@ -179,7 +187,8 @@ func bench(bin, stock string, runs, pulls, containers int, part string) (page st
 	if err != nil {
 		return text.String(), err
 	}
-	text.WriteString(tabulate(engines, t) + "\n" + tabulate(list, built) + runtimes + loops)
+	text.WriteString(tabulate(engines, t) + "\n" + tabulate(list, built) + "\nNetworks, of engines that have names.\n\n" + networks + "\n" +
+		runtimes + loops)
 	return text.String(), nil
 }
 
@@ -217,7 +226,9 @@ func (e engine) pulling(name string) []string {
 
 // turn measures a command of each engine n times, in turn, after two that don't count. Before each the other command is run, if there is
 // one.
-func (b *bencher) turn(engines []engine, t *table, row string, n int, command, before func(e engine) []string) error {
+func (b *bencher) turn(engines []engine, t *table, row string, n int, command, before func(e engine) []string,
+	after ...func(e engine) []string,
+) error {
 	fmt.Fprintln(os.Stderr, "bench:", row)
 	for i := range n + 2 {
 		for _, e := range engines {
@@ -232,6 +243,11 @@ func (b *bencher) turn(engines []engine, t *table, row string, n int, command, b
 			}
 			if i >= 2 {
 				t.add(row, e.name, milliseconds(res))
+			}
+			for _, f := range after {
+				if _, err := b.must(f(e)...); err != nil {
+					return err
+				}
 			}
 		}
 	}
