@@ -13,8 +13,8 @@ import (
 
 // Rows of networks: names, throughput, connections, and what it costs to join. Podman isn't measured: a start of its takes too long.
 //
-// The machine's network namespace "outside" stands for the rest of the world. What asks and answers runs in the containers' network namespaces, and not as their programs:
-// each engine is measured by the same processes.
+// The machine's network namespace "outside" stands for the rest of the world. What asks and answers runs in the containers' network
+// namespaces, and not as their programs: each engine is measured by the same processes.
 
 const (
 	hostIP  = "198.51.100.1" // as the machine's namespace "outside" knows it
