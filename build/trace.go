@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"glassbox/explain"
+	"glassbox/plan"
 )
 
 // Trace says where the time of a build went, what came from the cache, and why each other step did not. Times are nanoseconds after its
@@ -33,6 +34,8 @@ type TraceStep struct {
 	StartTook int64           `json:"startTook,omitempty"`
 	Plan      string          `json:"plan,omitempty"`
 	PlanSteps int             `json:"planSteps,omitempty"`
+	// Made is that plan, in JSON alone. Variables that are secrets have no values in it.
+	Made *plan.Plan `json:"made,omitempty"`
 }
 
 // Took is for how long a step was worked on.

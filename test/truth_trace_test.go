@@ -21,8 +21,9 @@ type traced struct {
 
 type trace struct {
 	calls []traced
-	child int  // index of the clone that made the child
-	own   bool // the program has the standard descriptors of the one that runs the plan
+	child int      // index of the clone that made the child
+	own   bool     // the program has the standard descriptors of the one that runs the plan
+	files []string // targets of mounts of files that nobody can look at any more
 }
 
 // unhex is the text that strace has written as \x7f\x45….

@@ -143,6 +143,7 @@ func (rec *recorder) trace(in, before *build.Inputs) *build.Trace {
 		if run := w.runs[r.digest]; run != nil && run.times.Fits(run.plan) {
 			s.Start, s.StartTook, s.PlanSteps = explain.Phases(run.plan, run.times), run.times.End, len(run.plan.Steps)
 			s.Plan, _ = run.plan.Hash()
+			s.Made = run.plan
 		}
 		t.Steps = append(t.Steps, s)
 	}

@@ -143,7 +143,7 @@ func (w *watch) timed(step *runStep, p *plan.Plan, t *plan.Times) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.runs[step.digest] = &started{p, t}
+	w.runs[step.digest] = &started{withoutSecrets(p, step.secrets), t}
 }
 
 // begins tells that a RUN is about to be made, and asks whether to stop before its steps. over is to be called when the RUN is over.
