@@ -206,9 +206,14 @@ func (w *watch) excluded() []string {
 type notedFS struct {
 	fsutil.FS
 
+	room   int64       // bytes that the disk has room for; 0: not known
+	where  string      // that disk
+	refuse func(error) // ends the build
+
 	mu   sync.Mutex
 	seen map[string]build.File
-	many bool // more than are kept
+	many bool  // more than are kept
+	sent int64 // bytes
 }
 
 // Walk implements fsutil.FS.
@@ -247,7 +252,24 @@ func (n *notedFS) Open(path string) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &notedFile{r, n, filepath.ToSlash(path), sha256.New()}, nil
+	err = n.sends(path)
+	if err != nil {
+		n.refuse(err)
+	}
+	// The error is that of the first read, too: of a file that can't be opened fsutil sends that it is empty.
+	return &notedFile{r, n, filepath.ToSlash(path), sha256.New(), err}, nil
+}
+
+// sends refuses to begin with a file for which there is no room: a hole in a file costs nothing here, and is zeros there.
+func (n *notedFS) sends(path string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.sent += n.seen[filepath.ToSlash(path)].Size
+	if n.room > 0 && n.sent > n.room {
+		return fmt.Errorf("the context: with %s it is %d MB, more than %s has room for (%d MB); what isn't needed goes into .dockerignore",
+			path, n.sent>>20, n.where, n.room>>20)
+	}
+	return nil
 }
 
 type notedFile struct {
@@ -255,10 +277,14 @@ type notedFile struct {
 	fs   *notedFS
 	path string
 	sum  hash.Hash
+	err  error
 }
 
 // Read implements io.Reader.
 func (f *notedFile) Read(b []byte) (int, error) {
+	if f.err != nil {
+		return 0, f.err
+	}
 	n, err := f.ReadCloser.Read(b)
 	f.sum.Write(b[:n])
 	if err == io.EOF {

@@ -55,9 +55,11 @@ func solve(ctx context.Context, p place, r *build.Request) (err error) {
 	}
 	var resp *client.SolveResponse
 	ch, states := make(chan *client.SolveStatus), newRelay()
-	rec := newRecorder(p, r, w, opt)
+	building, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	rec := newRecorder(p, r, w, opt, end)
 	go states.pass(ch, rec.table.note)
-	eg, solving := errgroup.WithContext(ctx)
+	eg, solving := errgroup.WithContext(building)
 	eg.Go(func() error {
 		var err error
 		if r.DebugOnError != "" {
@@ -73,7 +75,9 @@ func solve(ctx context.Context, p place, r *build.Request) (err error) {
 		_, err := display.UpdateFrom(context.WithoutCancel(ctx), states.to)
 		return err
 	})
-	err = eg.Wait()
+	if err = eg.Wait(); err != nil && building.Err() != nil && ctx.Err() == nil {
+		err = context.Cause(building)
+	}
 	if terr := rec.over(err); terr != nil && err == nil {
 		return terr
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/moby/buildkit/client"
 	digest "github.com/opencontainers/go-digest"
 	"github.com/tonistiigi/fsutil"
+	"golang.org/x/sys/unix"
 
 	"glassbox/build"
 	"glassbox/explain"
@@ -69,11 +70,15 @@ type recorder struct {
 	noted   *notedFS // nil: the context is no directory
 }
 
-// newRecorder puts itself between a build and its context.
-func newRecorder(p place, r *build.Request, w *watch, o *client.SolveOpt) *recorder {
+// newRecorder puts itself between a build and its context. end ends the build.
+func newRecorder(p place, r *build.Request, w *watch, o *client.SolveOpt, end func(error)) *recorder {
 	rec := &recorder{place: p, request: r, watch: w, table: newTimeTable()}
 	if dir, ok := o.LocalMounts["context"]; ok && r.Call == "" {
-		rec.noted = &notedFS{FS: dir, seen: map[string]build.File{}}
+		rec.noted = &notedFS{FS: dir, seen: map[string]build.File{}, where: p.dir(), refuse: end}
+		var st unix.Statfs_t
+		if unix.Statfs(p.Root, &st) == nil {
+			rec.noted.room = int64(st.Bavail) * st.Bsize
+		}
 		o.LocalMounts["context"] = fsutil.FS(rec.noted)
 	}
 	return rec
