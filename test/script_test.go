@@ -217,6 +217,7 @@ func setup(env *testscript.Env) error {
 	env.Setenv("RUNTIME", runtimePath())
 	env.Setenv("DEBIAN_TAR", run.set.DebianTar())
 	env.Setenv("PROG", run.set.Prog())
+	env.Setenv("STORM", os.Getenv("GLASSBOX_TEST_STORM"))
 	env.Setenv("CERTS", filepath.Join(env.WorkDir, ".certs"))
 	env.Setenv("MACHINE", filepath.Join(env.WorkDir, ".machine"))
 	for _, variable := range env.Vars {

@@ -52,8 +52,8 @@ func TestTruthBuild(t *testing.T) {
 		df, file, told := filepath.Join(s.dir, name), filepath.Join(s.dir, name+".trace"), filepath.Join(s.dir, name+".json")
 		must(t, os.WriteFile(df, []byte(c[1]+"\n"), 0o644))
 		argv := []string{
-			strace, "-f", "-n", "-v", "-s", "1000000", "-xx", "-yy", "-X", "raw", "-o", file, "glassbox", "build", "--no-cache", "--progress", "plain",
-			"--trace", told, "-f", df,
+			strace, "-f", "-n", "-v", "-s", "1000000", "-xx", "-yy", "-X", "raw", "-o", file, "glassbox", "build", "--no-cache", "--progress",
+			"plain", "--trace", told, "-f", df,
 		}
 		argv = append(argv, strings.Fields(strings.ReplaceAll(c[0], "src=token", "src="+filepath.Join(s.dir, "token")))...)
 		res := s.on(append(argv, filepath.Join(s.dir, "ctx"))...)
