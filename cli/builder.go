@@ -174,7 +174,7 @@ func printCache(out *os.File, records []build.Record) {
 		}
 		last := ""
 		if r.LastUsedAt != nil {
-			last = docker.Ago(time.Since(*r.LastUsedAt))
+			last = docker.Ago(time.Since(*r.LastUsedAt)) + " ago"
 		}
 		fmt.Fprintf(w, "%s\t%t\t%s\t%s\n", printable(id), !r.InUse, size(r.Size), last)
 	}
@@ -192,7 +192,7 @@ func (a *app) printRecords(records []build.Record) {
 		fmt.Fprintf(w, "Created at:\t%s\nReclaimable:\t%t\nShared:\t%t\nSize:\t%s\n", r.CreatedAt, !r.InUse, r.Shared, size(r.Size))
 		fmt.Fprintf(w, "Description:\t%s\nUsage count:\t%d\n", printable(r.Description), r.UsageCount)
 		if r.LastUsedAt != nil {
-			fmt.Fprintf(w, "Last used:\t%s\n", docker.Ago(time.Since(*r.LastUsedAt)))
+			fmt.Fprintf(w, "Last used:\t%s ago\n", docker.Ago(time.Since(*r.LastUsedAt)))
 		}
 		fmt.Fprintf(w, "Type:\t%s\n\n", printable(r.Type))
 	}
