@@ -7,7 +7,7 @@ cd "$(dirname "$0")/../.."
 dir=$PWD/out/buildkit
 if [[ ${1:-} == --inside ]]; then
 	ip link set lo up
-	export PATH=$dir/$2:$dir:$PWD/bin:/usr/sbin:/usr/bin:/sbin:/bin TMPDIR=/tmp/buildkit-$2
+	export PATH=$dir/as-$2:$dir:$PWD/bin:/usr/sbin:/usr/bin:/sbin:/bin TMPDIR=/tmp/buildkit-$2
 	export BUILDKIT_REGISTRY_MIRROR_DIR=$dir/mirror FRONTEND_BUILTIN_ONLY=1
 	mkdir -p "$TMPDIR"
 	cd "$dir/src/frontend/dockerfile"
@@ -15,8 +15,8 @@ if [[ ${1:-} == --inside ]]; then
 	rm -rf "$TMPDIR"
 	exit
 fi
-mkdir -p "$dir/glassbox" "$dir/stock"
-ln -sf "$PWD/test/buildkit/buildkitd" "$dir/glassbox/buildkitd"
+mkdir -p "$dir/as-glassbox"
+ln -sf "$PWD/test/buildkit/buildkitd" "$dir/as-glassbox/buildkitd"
 ln -sf "$(command -v docker-registry)" "$dir/registry"
 if [[ ! -x $dir/dockerfile.test ]]; then
 	version=$(cd cmd/glassbox-build && go list -m -f '{{.Version}}' github.com/moby/buildkit)

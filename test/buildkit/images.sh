@@ -11,7 +11,7 @@ done
 cp "$dir/0.yaml" "$dir/mirror/config.yaml"
 docker-registry serve "$dir/5077.yaml" 2>/dev/null &
 registry=$!
-export GLASSBOX_ROOT=$dir/glassbox GLASSBOX_STATE=$dir/state
+export GLASSBOX_ROOT=$dir/images GLASSBOX_STATE=$dir/state
 r=$dir/context/r
 rm -rf "$dir/context"
 mkdir -p "$r"/{bin,etc,home,lib,root,sbin,tmp,usr/bin,usr/sbin,var,dev,proc,sys}
