@@ -38,11 +38,10 @@ type odd struct {
 
 type all struct {
 	Plain     string
-	Named     string             `json:"named-it,omitempty"`
-	Gone      string             `json:"-"`
-	Dash      string             `json:"-,"`
-	Quoted    int                `json:"quoted,string"`
-	hidden    string             //nolint:unused // stays where it is
+	Named     string `json:"named-it,omitempty"`
+	Gone      string `json:"-"`
+	Quoted    int    `json:"quoted,string"`
+	hidden    string
 	Bool      bool               `json:",omitempty"`
 	Int       int8               `json:"int,omitempty"`
 	Uint      uint64             `json:"uint"`
@@ -66,7 +65,6 @@ type all struct {
 	Number    json.Number        `json:"number"`
 	Odd       odd                `json:"odd"`
 	Zero      struct{ A, B int } `json:"zero,omitzero"`
-	Bad       string             `json:"a\"b"`
 	Labels    map[string]string  `json:"labels,omitempty"`
 }
 
@@ -105,7 +103,12 @@ func TestAsEncodingJSON(t *testing.T) {
 			}
 		}
 	}
-	for _, v := range []any{nil, (*some)(nil), make(chan int), map[string]any{"a": func() {}}, []any{1, "x", nil, 1.5e300}, odd{}} {
+	// Tags that nobody should write.
+	rare := reflect.New(reflect.StructOf([]reflect.StructField{
+		{Name: "Dash", Type: reflect.TypeFor[string](), Tag: `json:"-,"`},
+		{Name: "Bad", Type: reflect.TypeFor[string](), Tag: `json:"a\"b"`},
+	})).Elem()
+	for _, v := range []any{nil, (*some)(nil), make(chan int), map[string]any{"a": func() {}}, []any{1, "x", nil, 1.5e300}, odd{}, all{hidden: "unseen"}, rare.Interface()} {
 		want, wantErr := json.Marshal(v)
 		got, err := Marshal(v)
 		if (err != nil) != (wantErr != nil) || wantErr == nil && !bytes.Equal(got, want) {
