@@ -110,8 +110,8 @@ func (b *bencher) buildPeak(e builder, argv []string) (float64, error) {
 
 // daemon is the process of that name in the machine.
 func (b *bencher) daemon(name string) int {
-	for pid, comm := range b.m.Processes() {
-		if strings.HasPrefix(name, comm) {
+	for pid, comm := range b.resident() {
+		if comm == name {
 			return pid
 		}
 	}
