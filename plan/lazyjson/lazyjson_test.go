@@ -108,7 +108,10 @@ func TestAsEncodingJSON(t *testing.T) {
 		{Name: "Dash", Type: reflect.TypeFor[string](), Tag: `json:"-,"`},
 		{Name: "Bad", Type: reflect.TypeFor[string](), Tag: `json:"a\"b"`},
 	})).Elem()
-	for _, v := range []any{nil, (*some)(nil), make(chan int), map[string]any{"a": func() {}}, []any{1, "x", nil, 1.5e300}, odd{}, all{hidden: "unseen"}, rare.Interface()} {
+	for _, v := range []any{
+		nil, (*some)(nil), make(chan int), map[string]any{"a": func() {}}, []any{1, "x", nil, 1.5e300}, odd{}, all{hidden: "unseen"},
+		rare.Interface(),
+	} {
 		want, wantErr := json.Marshal(v)
 		got, err := Marshal(v)
 		if (err != nil) != (wantErr != nil) || wantErr == nil && !bytes.Equal(got, want) {
