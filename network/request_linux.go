@@ -255,6 +255,9 @@ func (n Network) canPublish(e Endpoint, ports []container.Port) error {
 			continue
 		}
 		switch {
+		case p.Proto == "sctp" && p.HostIP == netip.IPv6Loopback():
+			return fmt.Errorf("publish %s: the kernel takes no answer of a container for ::1, and only tcp and udp can be carried instead: "+
+				"publish it on 127.0.0.1 or on another address", p)
 		case p.Proto == "sctp":
 			return fmt.Errorf("publish %s: only tcp and udp can be carried from an address of IPv%c to a container without one: make a network "+
 				"that has it (glassbox network create --ipv6)", p, digit(p.HostIP))

@@ -109,7 +109,11 @@ func TestAsEncodingJSON(t *testing.T) {
 		{Name: "Bad", Type: reflect.TypeFor[string](), Tag: `json:"a\"b"`},
 	})).Elem()
 	for _, v := range []any{
-		nil, (*some)(nil), make(chan int), map[string]any{"a": func() {}}, []any{1, "x", nil, 1.5e300}, odd{}, all{hidden: "unseen"},
+		nil, (*some)(nil), make(chan int),
+		map[string]any{"a": func() {}},
+		[]any{1, "x", nil, 1.5e300},
+		odd{},
+		all{hidden: "unseen"},
 		rare.Interface(),
 	} {
 		want, wantErr := json.Marshal(v)
