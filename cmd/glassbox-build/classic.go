@@ -47,11 +47,14 @@ func (f *face) build(w http.ResponseWriter, r *http.Request) error {
 	if call.ID != "" {
 		own := jobOf(g, call.ID)
 		f.mu.Lock()
-		f.jobs[own] = cancel
+		f.jobs[own] = append(f.jobs[own], &cancel) // clients choose the ID: two builds can have the same one
 		f.mu.Unlock()
 		defer func() {
 			f.mu.Lock()
-			delete(f.jobs, own)
+			f.jobs[own] = slices.DeleteFunc(f.jobs[own], func(other *context.CancelFunc) bool { return other == &cancel })
+			if len(f.jobs[own]) == 0 {
+				delete(f.jobs, own)
+			}
 			f.mu.Unlock()
 		}()
 	}

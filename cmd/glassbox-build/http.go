@@ -25,7 +25,7 @@ type face struct {
 	watched watched
 
 	mu   sync.Mutex
-	jobs map[job]context.CancelFunc
+	jobs map[job][]*context.CancelFunc
 }
 
 // job is a build as its client calls it, through a socket with a policy or one without.
@@ -128,11 +128,10 @@ func (f *face) cancel(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	f.mu.Lock()
-	cancel := f.jobs[jobOf(g, r.FormValue("id"))]
-	f.mu.Unlock()
-	if cancel != nil {
-		cancel()
+	for _, cancel := range f.jobs[jobOf(g, r.FormValue("id"))] {
+		(*cancel)()
 	}
+	f.mu.Unlock()
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }

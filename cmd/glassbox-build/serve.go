@@ -50,7 +50,7 @@ func serve(ctx context.Context, p place, q *build.Serve) (err error) {
 		return err
 	}
 	use := &inUse{last: time.Now()}
-	f := &face{b: b, use: use, jobs: map[job]context.CancelFunc{}, end: make(chan struct{}, 1)}
+	f := &face{b: b, use: use, jobs: map[job][]*context.CancelFunc{}, end: make(chan struct{}, 1)}
 	defer serveFace(f, api)()
 	server := b.server(use, nil)
 	b.controller.Register(server)
