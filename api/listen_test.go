@@ -150,7 +150,7 @@ func TestRaw(t *testing.T) {
 	}{
 		"endless header":  {"GET /_ping HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", maxHeader+8192) + "\r\n\r\n", 431},
 		"many headers":    {"GET /_ping HTTP/1.1\r\nHost: x\r\n" + strings.Repeat("X: y\r\n", maxHeader/4) + "\r\n", 431},
-		"no request":      {"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", 400},
+		"no request":      {"\x16\x03\x01\x02\x00\x01\x00" + strings.Repeat("hello of TLS ", 40) + "\r\n\r\n", 400},
 		"two lengths":     {"POST /auth HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}", 400},
 		"negative length": {"POST /auth HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", 400},
 		"bad chunk": {

@@ -113,11 +113,15 @@ func (s Store) open(name string, claim bool) (Network, error) {
 	return n, err
 }
 
-// ours reports whether a link is the bridge of a network of this installation, as its mark says.
+// ours reports whether a link is the bridge of a network of this installation, as its mark says. One without a mark has the network's ID in
+// its name: it was made by somebody who was killed before he could mark it, or again by a start after somebody had removed it.
 func (s Store) ours(l wire.Link, n Network) bool {
 	o, marked := parseOwner(l.Alias)
-	return l.Kind == "bridge" && marked && s.owns(o, n)
+	return l.Kind == "bridge" && (marked && s.owns(o, n) || l.Alias == "" && n.Name != Bridge && len(n.ID) >= ownerID && l.Name == ownBridge(n))
 }
+
+// ownBridge is the name of the bridge of a network that somebody has made: as long as a link's name may be.
+func ownBridge(n Network) string { return "gbr-" + n.ID[:min(11, len(n.ID))] }
 
 // asMarked fills in a network by the mark on the host's first bridge, if there is one.
 func asMarked(c *wire.Conn, n Network) Network {
@@ -141,7 +145,7 @@ func bridgeNames(n Network) []string {
 		return names // asked for: another one won't do
 	}
 	if n.Name != Bridge {
-		return append(names, "gbr-"+n.ID[:11]) // as long as a link's name may be
+		return append(names, ownBridge(n))
 	}
 	for i := range 100 { // one for each installation of a host
 		names = append(names, fmt.Sprintf("glassbox%d", i))

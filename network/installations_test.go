@@ -258,6 +258,32 @@ func TestKilledInTheMaking(t *testing.T) {
 	if got := host.mustOpen(installation(t)); got.Link != "glassbox1" {
 		t.Errorf("beside another device: got %s", got.Link)
 	}
+	// Nor does it stay when its network goes, whether the record has its name or not.
+	for _, named := range []bool{true, false} {
+		host = newNetns(t)
+		s := installation(t)
+		var n Network
+		var err error
+		host.Do(func() { n, err = s.Create(Network{Name: "made"}) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		host.Sh("ip link set %s down; ip link set %s alias ''", n.Link, n.Link)
+		record := n
+		if !named {
+			record.Link = ""
+		}
+		if err := s.write(record); err != nil {
+			t.Fatal(err)
+		}
+		host.Do(func() { err = s.Remove(n) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := host.Sh("ip -br link show type bridge"); got != "" {
+			t.Errorf("named %v: after its network's removal there is %s", named, got)
+		}
+	}
 }
 
 func TestBuiltin(t *testing.T) {

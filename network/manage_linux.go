@@ -257,6 +257,9 @@ func (n *Network) readOptions() error {
 // goes last: one who is killed meanwhile leaves a network that can be removed again. The caller holds the lock of State.
 func (s Store) forget(n Network) error {
 	var errs []error
+	if n.Link == "" && !n.onParent() && n.Options[optionName] == "" {
+		n.Link = ownBridge(n) // who made it was killed before the record had its name
+	}
 	if n.Link != "" {
 		rt, err := wire.Dial(unix.NETLINK_ROUTE)
 		if err != nil {

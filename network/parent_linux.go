@@ -56,7 +56,7 @@ func (s Store) createParent(n *Network) error {
 	}
 	if n.Parent == "" {
 		// A link's name has 15 characters (IFNAMSIZ).
-		n.Link = "gbr-" + n.ID[:11]
+		n.Link = ownBridge(*n)
 	} else {
 		links, _, err := wire.Look(-1)
 		if err != nil {
