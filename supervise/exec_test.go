@@ -140,7 +140,7 @@ func TestDoorkeeperRefuses(t *testing.T) {
 				t.Errorf("%s: %+v, %v, want an error", name, e, err)
 			}
 		})
-		if after := openFDs(t); after != before {
+		if after := openFDs(t); after > before {
 			t.Errorf("%s: %d descriptors open, were %d", name, after, before)
 		}
 	}
