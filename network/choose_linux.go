@@ -117,7 +117,8 @@ func (s Store) open(name string, claim bool) (Network, error) {
 // its name: it was made by somebody who was killed before he could mark it, or again by a start after somebody had removed it.
 func (s Store) ours(l wire.Link, n Network) bool {
 	o, marked := parseOwner(l.Alias)
-	return l.Kind == "bridge" && (marked && s.owns(o, n) || l.Alias == "" && n.Name != Bridge && len(n.ID) >= ownerID && l.Name == ownBridge(n))
+	named := n.Name != Bridge && len(n.ID) >= ownerID && l.Name == ownBridge(n)
+	return l.Kind == "bridge" && (marked && s.owns(o, n) || l.Alias == "" && named)
 }
 
 // ownBridge is the name of the bridge of a network that somebody has made: as long as a link's name may be.
