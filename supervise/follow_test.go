@@ -129,7 +129,9 @@ func TestOutlet(t *testing.T) {
 	s.caller.outs = []*outlet{o}
 	done := make(chan bool)
 	go func() { done <- o.write(make([]byte, 1<<20)) }()
-	time.Sleep(20 * time.Millisecond)
+	for end := time.Now().Add(time.Minute); !s.caller.busy() && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
 	if !s.caller.busy() {
 		t.Error("a full pipe is not waited for")
 	}
