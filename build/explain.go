@@ -201,14 +201,7 @@ func (r *Run) words() []string {
 }
 
 func planWords(p *plan.Plan) string {
-	host, child := 0, 0
-	for _, s := range p.Steps {
-		if s.Lane == plan.Host {
-			host++
-		} else {
-			child++
-		}
-	}
+	host, child := p.Count()
 	hash, _ := p.Hash()
 	return fmt.Sprintf("plan of %d steps, %d by the host and %d by the child: %.19s", host+child, host, child, hash)
 }

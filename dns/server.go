@@ -137,11 +137,16 @@ func (s *Server) datagrams(f *os.File) {
 
 // connections serves TCP.
 func (s *Server) connections(f *os.File) {
+	Accept(f, make(chan struct{}, mostConnections), func(fd int) { s.connection(os.NewFile(uintptr(fd), "dns client")) })
+}
+
+// Accept takes the connections of a listening socket, which doesn't block, until it is closed, and serves each in a goroutine of its own:
+// as many at once as there are slots.
+func Accept(f *os.File, slots chan struct{}, serve func(fd int)) {
 	raw, err := f.SyscallConn()
 	if err != nil {
 		return
 	}
-	slots := make(chan struct{}, mostConnections)
 	for {
 		var fd int
 		var err error
@@ -155,12 +160,14 @@ func (s *Server) connections(f *os.File) {
 		}
 		if err != nil {
 			<-slots
-			time.Sleep(50 * time.Millisecond) // EMFILE: until others end
+			if err != unix.ECONNABORTED { // EMFILE: until others end
+				time.Sleep(50 * time.Millisecond)
+			}
 			continue
 		}
 		go func() {
 			defer func() { <-slots }()
-			s.connection(os.NewFile(uintptr(fd), "dns client"))
+			serve(fd)
 		}()
 	}
 }

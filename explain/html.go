@@ -119,14 +119,7 @@ func writeHTML(w io.Writer, p *plan.Plan, a About) error {
 	t := &page{script: script{w: w}}
 	title := or(a.Title, "a container")
 	t.put(pageHead, title)
-	host, child := 0, 0
-	for _, s := range p.Steps {
-		if s.Lane == plan.Host {
-			host++
-		} else {
-			child++
-		}
-	}
+	host, child := p.Count()
 	t.put(`<h1>%s</h1>`, title)
 	t.put(`<p>What starting it asks of the kernel, step by step: <b>%s steps</b>, <span class="host">%s by the host</span> (the `+
 		`parent process), <span class="child">%s by the child</span> (the process that becomes the container).</p>`,

@@ -133,6 +133,16 @@ func (s *Step) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
+// Count says how many steps each lane makes.
+func (p *Plan) Count() (host, child int) {
+	for _, s := range p.Steps {
+		if s.Lane == Host {
+			host++
+		}
+	}
+	return host, len(p.Steps) - host
+}
+
 // Hash returns "sha256:" and the hexadecimal digest of the canonical JSON form.
 func (p *Plan) Hash() (string, error) {
 	data, err := p.MarshalJSON()

@@ -106,38 +106,8 @@ func (s *supervisor) carryPorts() {
 		if c.proto == "udp" {
 			go c.datagrams(c.file)
 		} else {
-			go c.connections(c.file, slots)
+			go dns.Accept(c.file, slots, c.connection)
 		}
-	}
-}
-
-// connections accepts, and carries each connection.
-func (c *carrier) connections(f *os.File, slots chan struct{}) {
-	raw, err := f.SyscallConn()
-	if err != nil {
-		return
-	}
-	for {
-		var fd int
-		var err error
-		slots <- struct{}{} // what is too much waits in the kernel's backlog
-		if raw.Read(func(listener uintptr) bool {
-			fd, _, err = unix.Accept4(int(listener), unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
-			return err != unix.EAGAIN
-		}) != nil {
-			return
-		}
-		if err != nil {
-			<-slots
-			if err != unix.ECONNABORTED { // EMFILE: until others end
-				time.Sleep(50 * time.Millisecond)
-			}
-			continue
-		}
-		go func() {
-			defer func() { <-slots }()
-			c.connection(fd)
-		}()
 	}
 }
 

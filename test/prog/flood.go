@@ -11,21 +11,7 @@ import (
 
 // mirror sends back what comes, until the client has ended his half: mirror PORT.
 func mirror(args []string) error {
-	listener, err := net.Listen("tcp", ":"+args[0])
-	if err != nil {
-		return err
-	}
-	fmt.Println("ready")
-	for {
-		conn, err := listener.Accept()
-		if err != nil {
-			return err
-		}
-		go func() {
-			defer conn.Close()
-			io.Copy(conn, conn)
-		}()
-	}
+	return serve(args[0], func(conn net.Conn) { io.Copy(conn, conn) })
 }
 
 // flood sends zeros to a mirror, ends its half, and counts what comes back: flood HOST:PORT BYTES.

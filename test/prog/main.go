@@ -295,7 +295,17 @@ func echoServer(args []string) error {
 			conn.WriteTo([]byte("echo: "+strings.TrimSpace(string(buffer[:n]))+" from "+from.(*net.UDPAddr).IP.String()+"\n"), from)
 		}
 	}
-	listener, err := net.Listen("tcp", ":"+args[1])
+	return serve(args[1], func(conn net.Conn) {
+		buffer := make([]byte, 2048)
+		n, _ := conn.Read(buffer)
+		fmt.Fprintf(conn, "echo: %s from %s\n", strings.TrimSpace(string(buffer[:n])),
+			conn.RemoteAddr().(*net.TCPAddr).IP)
+	})
+}
+
+// serve answers each connection of a TCP port.
+func serve(port string, answer func(net.Conn)) error {
+	listener, err := net.Listen("tcp", ":"+port)
 	if err != nil {
 		return err
 	}
@@ -307,10 +317,7 @@ func echoServer(args []string) error {
 		}
 		go func() {
 			defer conn.Close()
-			buffer := make([]byte, 2048)
-			n, _ := conn.Read(buffer)
-			fmt.Fprintf(conn, "echo: %s from %s\n", strings.TrimSpace(string(buffer[:n])),
-				conn.RemoteAddr().(*net.TCPAddr).IP)
+			answer(conn)
 		}()
 	}
 }
