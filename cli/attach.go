@@ -155,6 +155,9 @@ func (at *attachment) stay(ctx context.Context, late bool, open func(engine.Stre
 	code, err := s.Wait(ctx)
 	restore()
 	switch {
+	// A write may fail before the signal is there that says why: the kernel marks a terminal as closed first (pty_close).
+	case errors.Is(err, engine.ErrOutputClosed) && at.tty && hungUp(at.out):
+		return die(syscall.SIGHUP)
 	case errors.Is(err, engine.ErrOutputClosed):
 		at.complain(fmt.Errorf("nobody reads standard output any more: container %.12s goes on without", s.ID))
 		return &exitError{code: 1} // as Docker's: 125 would say that it didn't run
@@ -231,12 +234,18 @@ func (at *attachment) relay(s *engine.Session, c *signals.Catcher, restore func(
 				// SIGHUP with a terminal says that it was closed: the container goes on, as with Docker, and its supervisor learns by our
 				// end.
 				restore()
-				// The signal does to this program what it would have done uncaught, so that the caller's shell sees WIFSIGNALED and not an exit code.
-				signals.Default(n)
-				syscall.Kill(os.Getpid(), n)
+				die(n)
 			}
 		}
 	}
+}
+
+// die lets a signal do to this program what it would have done uncaught, so that the caller's shell sees WIFSIGNALED and not an exit
+// code. It returns that code where the signal is blocked.
+func die(n syscall.Signal) error {
+	signals.Default(n)
+	syscall.Kill(os.Getpid(), n)
+	return &exitError{code: 128 + int(n)}
 }
 
 func (at *attachment) resize(s *engine.Session) {

@@ -139,57 +139,60 @@ func bench(bin, stock string, runs, pulls, containers int, part string) (page st
 	text.WriteString(describe(engines))
 
 	var t table
-	if part == "idle" {
-		err := b.idle(engines, containers, t.add)
-		return text.String() + tabulate(engines, t), err
-	}
-	if part == "net" {
+	switch part {
+	case "idle":
+		err = b.idle(engines, containers, t.add)
+	case "net":
 		networks, err := b.networks(engines, runs, containers)
 		return text.String() + networks, err
+	case "life":
+		err = b.life(engines, runs, &t)
+	case "build":
+		engines, err = b.building(engines, stock, min(runs, 5), &t)
+	default:
+		err = b.all(engines, stock, runs, pulls, containers, &text)
 	}
-	if part == "life" {
-		err := b.life(engines, runs, &t)
-		return text.String() + tabulate(engines, t), err
+	return text.String() + tabulate(engines, t), err
+}
+
+// all is the whole page. What was measured before an error is on it.
+func (b *bencher) all(engines []engine, stock string, runs, pulls, containers int, page *strings.Builder) error {
+	var t table
+	err := b.verbs(engines, runs, &t)
+	if err == nil {
+		err = b.life(engines, min(runs, 3), &t)
 	}
-	if part == "build" {
-		list, err := b.building(engines, stock, min(runs, 5), &t)
-		if err != nil {
-			return text.String(), err
-		}
-		return text.String() + tabulate(list, t), nil
+	if err == nil {
+		err = b.pulls(engines, pulls, &t)
 	}
-	if err := b.verbs(engines, runs, &t); err != nil {
-		return text.String(), err
+	if err == nil {
+		err = b.idle(engines, containers, t.add)
 	}
-	if err := b.life(engines, min(runs, 3), &t); err != nil {
-		return text.String(), err
-	}
-	if err := b.pulls(engines, pulls, &t); err != nil {
-		return text.String(), err
-	}
-	if err := b.idle(engines, containers, t.add); err != nil {
-		return text.String(), err
+	page.WriteString(tabulate(engines, t) + "\n")
+	if err != nil {
+		return err
 	}
 	networks, err := b.networks(engines, runs, containers)
 	if err != nil {
-		return text.String(), err
+		return err
 	}
 	var built table
 	list, err := b.building(engines, stock, min(runs, 5), &built)
+	if err == nil {
+		page.WriteString(tabulate(list, built) + "\n")
+	}
+	page.WriteString("Networks, of engines that have names.\n\n" + networks + "\n")
 	if err != nil {
-		return text.String(), err
+		return err
 	}
 	runtimes, err := b.runtimes()
+	page.WriteString(runtimes)
 	if err != nil {
-		return text.String(), err
+		return err
 	}
 	loops, err := b.loops(engines)
-	if err != nil {
-		return text.String(), err
-	}
-	text.WriteString(tabulate(engines, t) + "\n" + tabulate(list, built) + "\nNetworks, of engines that have names.\n\n" + networks + "\n" +
-		runtimes + loops)
-	return text.String(), nil
+	page.WriteString(loops)
+	return err
 }
 
 // withImages serves the images and gives them to all engines.
@@ -318,6 +321,9 @@ func (b *bencher) pulls(engines []engine, pulls int, t *table) error {
 
 // tabulate writes the medians of each row, and how many times the first engine's figure they are.
 func tabulate(engines []engine, t table) string {
+	if len(t.rows) == 0 {
+		return ""
+	}
 	var text strings.Builder
 	fmt.Fprintf(&text, "| |")
 	for _, e := range engines {

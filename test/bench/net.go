@@ -210,8 +210,12 @@ func (b *bencher) joins(e engine, n int, t *table) error {
 	if err != nil {
 		return err
 	}
-	_, err = b.must(e.verb("network", "rm", "bench")...)
-	return err
+	// Docker lets go of the last endpoints after rm has answered.
+	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Second) {
+		if _, err = b.must(e.verb("network", "rm", "bench")...); err == nil || time.Now().After(end) {
+			return err
+		}
+	}
 }
 
 // dnsmasq answers the same question from a file.
