@@ -117,8 +117,10 @@ type Namespaces struct {
 // Security is what --security-opt says.
 type Security struct {
 	NoNewPrivileges bool `json:"noNewPrivileges,omitempty"` // PR_SET_NO_NEW_PRIVS(2const)
-	// "": the default profile, unconfined when privileged; "unconfined"; else a file of the host
-	Seccomp      string `json:"seccomp,omitempty"`
+	// "": the default profile, unconfined when privileged; "unconfined"; else a file of the host, or "custom" where only its text came
+	Seccomp string `json:"seccomp,omitempty"`
+	// Profile is the text of that file when the container was made, or as it came: JSON without white space.
+	Profile      string `json:"profile,omitempty"`
 	AppArmor     string `json:"apparmor,omitempty"`     // profile
 	Unmasked     bool   `json:"unmasked,omitempty"`     // systempaths=unconfined
 	LabelDisable bool   `json:"labelDisable,omitempty"` // label=disable: what there is anyway

@@ -14,7 +14,7 @@ func (c *Container) Words() Words {
 		Image: o.Image, Command: o.Command, Name: c.Name, Hostname: o.Hostname, Domainname: o.Domainname, Workdir: o.Workdir, User: o.User,
 		GroupAdd: o.Groups, Env: o.Env, TTY: o.TTY, Interactive: o.OpenStdin, Detach: o.Detach, Remove: o.Remove, Init: o.Init,
 		Privileged: o.Privileged, ReadOnly: o.ReadOnly, CapAdd: o.typedList("cap-add", o.CapAdd), CapDrop: o.typedList("cap-drop", o.CapDrop),
-		SecurityOpt: o.Security.Options, Namespaces: o.Namespaces.New, PID: string(o.Namespaces.PID), IPC: string(o.Namespaces.IPC),
+		SecurityOpt: o.Security.WireOptions(), Namespaces: o.Namespaces.New, PID: string(o.Namespaces.PID), IPC: string(o.Namespaces.IPC),
 		UTS: string(o.Namespaces.UTS), CgroupNS: string(o.Namespaces.Cgroup), CgroupParent: l.CgroupParent, OOMScoreAdj: l.OOMScoreAdj,
 		ShmSize: o.typedSize("shm-size", o.ShmSize), PublishAll: o.PublishAll,
 		DNS: o.DNS.Servers, DNSSearch: o.DNS.Search, DNSOption: o.DNS.Options, StopSignal: o.StopSignal, StopTimeout: o.StopTimeout,

@@ -1,6 +1,8 @@
 package container
 
 import (
+	"bytes"
+	"encoding/json"
 	"net/netip"
 	"path"
 	"slices"
@@ -40,7 +42,7 @@ type Words struct {
 	ReadOnly      bool
 	CapAdd        []string
 	CapDrop       []string
-	SecurityOpt   []string // no-new-privileges[:true|false], seccomp=FILE|unconfined, apparmor=PROFILE
+	SecurityOpt   []string // no-new-privileges[:true|false], seccomp=FILE|{JSON}|unconfined, apparmor=PROFILE
 	Namespaces    []string // --ns mount,pid,…: exactly these are new; nil is the default six
 	PID           string   // --pid host|container:ID
 	IPC           string   // --ipc host|private|shareable|none|container:ID
@@ -297,11 +299,14 @@ func (w *Words) privileges(c *Config) error {
 			*l.to = append(*l.to, full)
 		}
 	}
-	c.Security.Options = w.SecurityOpt
 	for _, opt := range w.SecurityOpt {
 		if err := c.Security.set(opt); err != nil {
 			return err
 		}
+		if strings.HasPrefix(opt, "seccomp={") {
+			opt = "seccomp=" + CustomSeccomp // what explain prints; Profile has the text
+		}
+		c.Security.Options = append(c.Security.Options, opt)
 	}
 	for _, text := range w.GPUs {
 		r, err := ParseGPUs(text)
@@ -332,6 +337,24 @@ func (w *Words) privileges(c *Config) error {
 }
 
 // set takes one --security-opt.
+// CustomSeccomp is the name of a system call filter that came as a text, without a file's name.
+const CustomSeccomp = "custom"
+
+// WireOptions are the options as Docker's API and inspect have them: a profile is its text, not a file's name.
+func (s *Security) WireOptions() []string {
+	if s.Profile == "" {
+		return s.Options
+	}
+	var out []string
+	for _, opt := range s.Options {
+		if name, ok := strings.CutPrefix(opt, "seccomp="); ok && name == s.Seccomp {
+			opt = "seccomp=" + s.Profile
+		}
+		out = append(out, opt)
+	}
+	return out
+}
+
 func (s *Security) set(opt string) error {
 	key, value, ok := strings.Cut(opt, "=")
 	if !ok {
@@ -348,8 +371,15 @@ func (s *Security) set(opt string) error {
 			}
 			s.NoNewPrivileges = v
 		}
+	case key == "seccomp" && ok && strings.HasPrefix(value, "{"):
+		// As Docker's command line sends the file that its user has named.
+		var text bytes.Buffer
+		if err := json.Compact(&text, []byte(value)); err != nil {
+			return Invalid("--security-opt seccomp: the profile is no JSON: %v", err)
+		}
+		s.Seccomp, s.Profile = CustomSeccomp, text.String()
 	case key == "seccomp" && ok:
-		s.Seccomp = value
+		s.Seccomp, s.Profile = value, ""
 	case key == "apparmor" && ok:
 		s.AppArmor = value
 	case key == "label" && value == "disable":

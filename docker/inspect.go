@@ -153,7 +153,7 @@ func hostConfig(o *container.Config) HostConfig {
 		ConsoleSize: [2]uint{uint(o.ConsoleSize[0]), uint(o.ConsoleSize[1])}, CapAdd: o.CapAdd, CapDrop: o.CapDrop,
 		CgroupnsMode: first(string(o.Namespaces.Cgroup), "private"), DNS: o.DNS.Servers, DNSOptions: o.DNS.Options, DNSSearch: o.DNS.Search,
 		GroupAdd: o.Groups, IpcMode: first(string(o.Namespaces.IPC), "private"), OomScoreAdj: l.OOMScoreAdj, PidMode: string(o.Namespaces.PID),
-		Privileged: o.Privileged, PublishAllPorts: o.PublishAll, ReadonlyRootfs: o.ReadOnly, SecurityOpt: o.Security.Options,
+		Privileged: o.Privileged, PublishAllPorts: o.PublishAll, ReadonlyRootfs: o.ReadOnly, SecurityOpt: o.Security.WireOptions(),
 		UTSMode: string(o.Namespaces.UTS), ShmSize: o.ShmSize, Runtime: Runtime,
 		CPUShares: l.CPUShares, Memory: l.Memory, NanoCPUs: l.NanoCPUs, CgroupParent: l.CgroupParent, BlkioWeight: l.BlkioWeight,
 		BlkioDeviceReadBps: throttles(l.ReadBps), BlkioDeviceWriteBps: throttles(l.WriteBps), BlkioDeviceReadIOps: throttles(l.ReadIOps),

@@ -103,6 +103,7 @@ func TestEveryFieldCounts(t *testing.T) {
 		"Log.EnvRegex":    "chooses among variables: TestLogOf",
 
 		"Security.Options":      "inspect; read into the other fields of Security",
+		"Security.Profile":      "the text of the file that Security.Seccomp names: script seccomp",
 		"Security.LabelDisable": "what there is anyway",
 		"Mounts.Form":           "inspect: in which list it stands",
 		"Mounts.Subpath":        "tested below, as it is of a volume",

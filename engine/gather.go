@@ -1,7 +1,9 @@
 package engine
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -129,18 +131,26 @@ func (e *Engine) gather(ctx context.Context, c *container.Container, img *image.
 	return a, e.gatherShared(ctx, c, a)
 }
 
-// gatherProfile reads the file of a system call filter.
+// gatherProfile finds the text of a system call filter. The file is read once, when the container is made, and kept with it: it is the
+// caller's, and may be gone or another one when the container is started again, or when something is run in it.
 func gatherProfile(c *container.Container, a *spec.Answers) error {
-	file := c.Config.Security.Seccomp
-	if file == "" || file == "unconfined" || file == "default" || file == "builtin" {
+	s := &c.Config.Security
+	switch s.Seccomp {
+	case "", "unconfined", "default", "builtin":
 		return nil
 	}
-	// Read now and not at the start: the file is the caller's, whose directory may be gone when the container is restarted.
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return invalid("opening seccomp profile (%s) failed: %v", file, errOf(err))
+	if s.Profile == "" {
+		data, err := os.ReadFile(s.Seccomp)
+		if err != nil {
+			return invalid("opening seccomp profile (%s) failed: %v", s.Seccomp, errOf(err))
+		}
+		var text bytes.Buffer
+		if err := json.Compact(&text, data); err != nil {
+			return invalid("seccomp profile %s: %v", s.Seccomp, err)
+		}
+		s.Profile = text.String()
 	}
-	a.SeccompProfile = data
+	a.SeccompProfile = []byte(s.Profile)
 	return nil
 }
 

@@ -2,9 +2,11 @@ package test
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
@@ -13,6 +15,7 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/tools/txtar"
 
 	"glassbox/test/fixture"
 	"glassbox/test/machine"
@@ -45,6 +48,29 @@ func TestMain(m *testing.M) {
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	testscript.Run(t, params(t, testscript.Params{Dir: "script"}))
+}
+
+// TestNoLineLost looks for lines of a script that stand in one of its files, below a line "-- name --", where nobody runs them.
+func TestNoLineLost(t *testing.T) {
+	lost := regexp.MustCompile(`(?m)^(! )?(gb|stdout|stderr|waitfor|leaks|mark|finish|signal) .*`)
+	err := filepath.WalkDir("script", func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || filepath.Ext(path) != ".txtar" {
+			return err
+		}
+		a, err := txtar.ParseFile(path)
+		if err != nil {
+			return err
+		}
+		for _, f := range a.Files {
+			if line := lost.Find(f.Data); line != nil {
+				t.Errorf("%s: %q stands in the file %s", path, line, f.Name)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // TestScriptsAlone runs those that measure time or use a great share of the machine.
