@@ -139,8 +139,6 @@ func refused(r *createRequest) error {
 		return invalid("HostConfig.Cgroup is not supported: %q", h.Cgroup)
 	case h.CPUCount != 0 || h.CPUPercent != 0 || h.IOMaximumIOps != 0 || h.IOMaximumBandwidth != 0:
 		return invalid("CpuCount, CpuPercent, IOMaximumIOps and IOMaximumBandwidth are for Windows")
-	case len(h.BlkioWeightDevice) > 0:
-		return invalid("BlkioWeightDevice is not supported")
 	case len(h.Links) > 0:
 		return invalid("links are not supported: put both containers into one network, in which they find each other by name")
 	case volume.CheckDriver(h.VolumeDriver) != nil:
@@ -385,6 +383,11 @@ func resources(w *container.Words, h *moby.Resources) error {
 			if d != nil {
 				list(w, t.flag, t.to, []string{d.Path + ":" + strconv.FormatUint(d.Rate, 10)})
 			}
+		}
+	}
+	for _, d := range h.BlkioWeightDevice {
+		if d != nil {
+			list(w, "blkio-weight-device", &w.BlkioWeightDevice, []string{d.Path + ":" + strconv.Itoa(int(d.Weight))})
 		}
 	}
 	for _, u := range h.Ulimits {

@@ -140,9 +140,7 @@ func (q *request) connect() error {
 	var o engine.ConnectOptions
 	if s := body.EndpointConfig; s != nil {
 		o.Aliases, o.Options, o.Priority = s.Aliases, pairs(s.DriverOpts), s.GwPriority
-		if len(s.MacAddress) > 0 {
-			return notImplemented("a MAC address can't be chosen when a container is connected: it is made from the IP address")
-		}
+		o.MAC = s.MacAddress.String()
 		if c := s.IPAMConfig; c != nil {
 			if c.IPv4Address.IsValid() {
 				o.IP = c.IPv4Address.String()

@@ -27,6 +27,7 @@ type ConnectOptions struct {
 	Aliases   []string
 	IP, IP6   string
 	LinkLocal []string
+	MAC       string
 	Options   []string // KEY=VALUE
 	Priority  int
 }
@@ -44,6 +45,7 @@ func (o *ConnectOptions) endpoint(name string) (container.Endpoint, error) {
 	add("alias", o.Aliases...)
 	add("ip", o.IP)
 	add("ip6", o.IP6)
+	add("mac-address", o.MAC)
 	add("link-local-ip", o.LinkLocal...)
 	add("driver-opt", o.Options...)
 	if o.Priority != 0 {
