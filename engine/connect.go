@@ -199,20 +199,8 @@ func (e *Engine) plug(ctx context.Context, c *container.Container, s *supervise.
 		return err
 	}
 	defer unix.Close(netns)
-	resolves, out := false, true
 	// Asked of the plan that runs and not of the configuration: the networks may have changed since it was started.
-	for _, step := range p.Steps {
-		switch step.Op.(type) {
-		case *plan.NameListen:
-			resolves = true
-		case *plan.RouteDefault:
-			out = false
-		}
-	}
-	if !resolves && container.Mode(n.Name).UserDefined() {
-		warn(ctx, fmt.Sprintf("container %s was started on the network %s alone, where there are no names: it finds others by name after "+
-			"its next start", c.Name, network.Bridge))
-	}
+	out := !slices.ContainsFunc(p.Steps, func(step plan.Step) bool { _, ok := step.Op.(*plan.RouteDefault); return ok })
 	at.Name, at.Origin = freeInterface(p, at.Name), ""
 	a, err := attachment(at)
 	if err != nil {
@@ -255,7 +243,11 @@ func (e *Engine) plug(ctx context.Context, c *container.Container, s *supervise.
 		w.Release()
 		return err
 	}
-	return e.tellResolver(c, append(slices.Clone(c.Config.Endpoints), at))
+	endpoints := append(slices.Clone(c.Config.Endpoints), at)
+	if n.Named() {
+		err = e.beginResolver(ctx, c, s, endpoints, "network connect "+n.Name)
+	}
+	return cmp.Or(err, e.tellResolver(c, endpoints))
 }
 
 // unplug takes a cable from a running container.
@@ -389,27 +381,6 @@ func (e *Engine) nextDefault(c *container.Container, p *plan.Plan, without netwo
 		}
 	}
 	return nil
-}
-
-// tellResolver writes anew what a container's resolver knows; it looks before each answer.
-func (e *Engine) tellResolver(c *container.Container, endpoints []container.Endpoint) error {
-	file := filepath.Join(e.dir(c.ID), supervise.ResolverFile)
-	if _, err := os.Lstat(file); err != nil {
-		return nil // it has none
-	}
-	var networks []network.Network
-	for _, at := range endpoints {
-		n, err := e.networks().Known(at.Network)
-		if err != nil {
-			return err
-		}
-		networks = append(networks, n)
-	}
-	p, err := supervise.ReadPlan(e.dir(c.ID))
-	if err != nil {
-		return err
-	}
-	return state.WriteFile(file, append(e.networks().Resolver(networks, c.Config.DNS.Servers), network.ResolverWalls(p.Steps)...), 0o600)
 }
 
 // renameOnNetworks makes a running container known by its new name, and forgets the old one. The plan and the job come first, as in plug.

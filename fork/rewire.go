@@ -33,7 +33,7 @@ func Rewire(steps []plan.Step, netns int) error {
 		case *plan.WriteFile:
 			err = writeFile(op)
 		case *plan.NameListen, *plan.PortCarry:
-			err = errors.New("it is for a container that starts") // nobody would answer
+			err = errors.New("its sockets would be nobody's") // Listen, or a start
 		default:
 			err = w.Do(op)
 		}
@@ -56,4 +56,15 @@ func Rewire(steps []plan.Step, netns int) error {
 		return err
 	}
 	return nil
+}
+
+// Listen makes a resolver's sockets (UDP, TCP) and its rules for a process that runs already, whose network namespace is netns. The sockets
+// belong to the caller. EADDRINUSE: somebody has them already.
+func Listen(op *plan.NameListen, netns int) (resolver []int, err error) {
+	w := wire.Open(func() (int, error) { return netns, nil })
+	defer w.Close()
+	if err := w.Do(op); err != nil {
+		return nil, fmt.Errorf("%s: %w", op, err)
+	}
+	return w.Resolver, nil
 }

@@ -15,8 +15,8 @@ import (
 // The resolver's part of a container's wiring. Containers of the default network have none, as with Docker: a network that somebody has
 // made says who belongs together.
 
-// named says whether the containers of a network find each other by name.
-func named(n Network) bool { return n.Name != Bridge && n.Driver != None && n.Driver != Host }
+// Named says whether the containers of a network find each other by name.
+func (n Network) Named() bool { return n.Name != Bridge && n.Driver != None && n.Driver != Host }
 
 // resolverTable is the name of the table in the container's network namespace.
 const resolverTable = "glassbox_names"
@@ -32,6 +32,13 @@ func resolverRules() []string {
 		"add chain ip " + t + " output { type nat hook output priority -100 ; }",
 		"add rule ip " + t + " output dnat ip to ip daddr . meta l4proto . th dport map @published_on",
 	}
+}
+
+// Listen is the step of the resolver's sockets alone, for a container that runs already.
+func Listen(origin string) plan.Step {
+	var w writer
+	w.listen(origin)
+	return w.steps[0]
 }
 
 // listen writes the step of the resolver's sockets.
@@ -73,7 +80,7 @@ func (s Store) Resolver(networks []Network, servers []string) []byte {
 	outside := false
 	for _, n := range networks {
 		outside = outside || n.leadsOut()
-		if !named(n) {
+		if !n.Named() {
 			continue
 		}
 		fmt.Fprintf(&b, "network %s %s", n.Name, s.NamesDir(n.Name))

@@ -75,7 +75,7 @@ func (s Store) repairNetwork(name string, alive func(string) bool) error {
 	}
 	forgotten := map[string]bool{}
 	for _, a := range gone { // a name that leads to an address which another has by now would be worse than none
-		if id := leases[a]; !forgotten[id] && named(n) {
+		if id := leases[a]; !forgotten[id] && n.Named() {
 			if err := dns.Forget(s.NamesDir(name), id); err != nil {
 				return err
 			}

@@ -97,13 +97,13 @@ func (s Store) Wire(r Request, lease bool, origin func(what string) string) (_ *
 		if err := steps.connect(n, *e); err != nil {
 			return nil, err
 		}
-		if named(n) || e.wall != nil && len(e.wall.egress) > 0 {
+		if n.Named() || e.wall != nil && len(e.wall.egress) > 0 {
 			if !resolves {
 				steps.listen(steps.origin("network"))
 			}
 			resolves = true
 		}
-		if named(n) {
+		if n.Named() {
 			steps.name(s, r.Container, n, *e, steps.origin("network"))
 		}
 	}
@@ -217,7 +217,7 @@ func (s Store) attach(r Request, a Attachment, i int, lease bool) (Network, Endp
 	if e.MAC == "" {
 		e.MAC = macOf(e)
 	}
-	if named(n) {
+	if n.Named() {
 		e.Names = names(r, a)
 	}
 	return n, e, nil

@@ -44,14 +44,24 @@ var errSilent = errors.New("the container's supervisor doesn't answer: " +
 
 // Attach follows a running container, whose directory and state are given. Only what it writes from now on is seen.
 func Attach(ctx context.Context, dir string, s *State, o AttachOptions) (*Attachment, error) {
+	conn, err := reach(ctx, dir, s)
+	if err != nil {
+		return nil, err
+	}
+	return newAttachment(ctx, conn, o)
+}
+
+// reach connects to the supervisor of a running container. The connection doesn't block, so that Go's poller waits, and a deadline can
+// end it.
+func reach(ctx context.Context, dir string, s *State) (*os.File, error) {
 	// The first look costs a nudge and a millisecond; a supervisor that is just being started anew, or on a busy machine,
 	// gets longer each time.
 	for begin, wait := time.Now(), time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
 		conn, err := dial(dir, AttachFile)
 		switch {
 		case err == nil:
-			unix.SetNonblock(conn, true) // so that Go's poller waits, and the context can end it
-			return newAttachment(ctx, os.NewFile(uintptr(conn), AttachFile), o)
+			unix.SetNonblock(conn, true)
+			return os.NewFile(uintptr(conn), AttachFile), nil
 		// No socket, or one that nobody listens at: the supervisor makes it when the first follower asks, and a start pays nothing for it.
 		case err != unix.ENOENT && err != unix.ECONNREFUSED:
 			return nil, err

@@ -1,6 +1,7 @@
 package supervise
 
 import (
+	"cmp"
 	"encoding/binary"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"glassbox/fork"
 	"glassbox/signals"
 )
 
@@ -42,6 +44,7 @@ const Nudge = unix.SIGWINCH
 // First bytes of messages between a follower and a supervisor.
 const (
 	msgHello    = 'h' // version, wants
+	msgResolver = 'n' // version, with two descriptors: see HandResolver. The answer is the same, without them
 	msgAttached = 'a' // terminal (0 or 1), input (0 or 1)
 	msgStdout   = 'o'
 	msgStderr   = 'e'
@@ -157,7 +160,14 @@ func (f *followers) serve(conn int) {
 	defer file.Close()
 	buf := make([]byte, 1+piece)
 	file.SetReadDeadline(time.Now().Add(5 * time.Second))
-	n, err := file.Read(buf)
+	fds, n, err := receive(file, buf)
+	if err == nil && n == 2 && buf[0] == msgResolver && buf[1] == attachVersion && f.s.takeResolver(fds) {
+		unix.Sendmsg(conn, buf[:n], nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		return
+	}
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
 	if err != nil || n != 3 || buf[0] != msgHello || buf[1] != attachVersion {
 		return
 	}
@@ -174,6 +184,20 @@ func (f *followers) serve(conn int) {
 		}
 		f.s.ask(buf[0], buf[1:n])
 	}
+}
+
+// receive reads a message with the descriptors in it, waiting as file's deadline says.
+func receive(file *os.File, buf []byte) (fds []int, n int, err error) {
+	raw, err := file.SyscallConn()
+	if err != nil {
+		return nil, 0, err
+	}
+	var failed error
+	err = raw.Read(func(fd uintptr) bool {
+		fds, n, failed = fork.ReceiveFDs(int(fd), buf)
+		return failed != unix.EAGAIN
+	})
+	return fds, n, cmp.Or(err, failed)
 }
 
 // ask does what a follower asks for.

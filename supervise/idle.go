@@ -101,7 +101,8 @@ func (s *supervisor) awake() unix.WaitStatus {
 				s.followers.open()
 			}
 		case err == nil:
-			if s.carried.since() >= quiet && s.log.whole() && s.followers.gone() && s.carried.stop() {
+			// gone comes before the resolver, which a follower may have brought.
+			if s.carried.since() >= quiet && s.log.whole() && s.followers.gone() && s.resolver[0] <= 0 && s.carried.stop() {
 				s.rest(happened)
 				s.carried.goOn()
 			}
