@@ -77,6 +77,7 @@ func (g *guard) transport(host string) *http.Transport {
 		MaxIdleConnsPerHost:    8,
 		IdleConnTimeout:        30 * time.Second,
 		ReadBufferSize:         64 << 10,
+		WriteBufferSize:        64 << 10, // a blob is copied in pieces of 32 KiB: one call for each, with its frame
 	}
 	g.hosts[host] = t
 	return t

@@ -99,6 +99,7 @@ type fakeRegistry struct {
 	gets      map[string]int    // path → requests
 	uploads   map[string][]byte
 	sent      int               // bytes of blobs that were uploaded
+	got       int               // bytes that came of blobs, whatever became of them
 	mounts    map[string]bool   // "repo@digest" that may be mounted
 	hidden    map[string][]byte // what such a mount brings
 	hook      func(w http.ResponseWriter, r *http.Request) bool
@@ -215,6 +216,7 @@ func (r *fakeRegistry) write(w http.ResponseWriter, req *http.Request, p string)
 			return
 		}
 		have = append(have, body...)
+		r.got += len(body)
 		r.uploads[id] = have
 		loc(id, len(have))
 		if err != nil { // the connection broke: what came stays

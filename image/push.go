@@ -135,7 +135,7 @@ func (p *push) run(ctx context.Context) (*Pushed, error) {
 			}
 		}
 	}()
-	layers, err := p.layers(ctx)
+	layers, err := p.blobs(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -252,12 +252,13 @@ func btoi(b bool) int {
 	return 0
 }
 
-// layers sees to it that the registry has every layer, several at a time, and returns them as it has them.
-func (p *push) layers(ctx context.Context) ([]v1.Descriptor, error) {
+// blobs sees to it that the registry has the config and every layer, several at a time, and returns the layers as it has them.
+func (p *push) blobs(ctx context.Context) ([]v1.Descriptor, error) {
 	diffs := p.img.Config.RootFS.DiffIDs
 	got := make([]v1.Descriptor, len(diffs))
 	first := map[digest.Digest]int{}
-	var once []int // a layer that comes twice is sent once
+	const config = -1
+	once := []int{config} // a layer that comes twice is sent once
 	for i, d := range diffs {
 		if _, ok := first[d]; !ok {
 			first[d] = i
@@ -265,7 +266,10 @@ func (p *push) layers(ctx context.Context) ([]v1.Descriptor, error) {
 			once = append(once, i)
 		}
 	}
-	err := several(ctx, once, p.opts.Parallel, func(ctx context.Context, i int) (err error) {
+	err := several(ctx, once, p.opts.Parallel+1, func(ctx context.Context, i int) (err error) {
+		if i == config {
+			return p.client.putBlob(ctx, p.came.image.Config, p.img.RawConfig)
+		}
 		got[i], err = p.layer(ctx, i)
 		return err
 	})
@@ -340,9 +344,6 @@ func (p *push) give(ctx context.Context, i int) (v1.Descriptor, error) {
 	return p.compress(ctx, u, i)
 }
 
-// again is how often a blob is sent from its beginning when the registry has lost an upload.
-const sendAgain = 3
-
 // copyBlob sends a layer as the registry that the image came from has it.
 func (p *push) copyBlob(ctx context.Context, u *upload, d v1.Descriptor, diff string) (v1.Descriptor, error) {
 	err := error(&Error{Op: "push", Kind: ErrNotFound, Text: "no registry has it"})
@@ -359,9 +360,7 @@ func (p *push) copyBlob(ctx context.Context, u *upload, d v1.Descriptor, diff st
 			}
 			continue
 		}
-		return p.sendStream(ctx, u, diff, d.Size, string(d.Digest), d.MediaType, func() (io.ReadCloser, error) {
-			return c.blob(ctx, d), nil
-		})
+		return p.sendStream(ctx, u, diff, d.Size, string(d.Digest), d.MediaType, func() io.ReadCloser { return c.blob(ctx, d) })
 	}
 	return d, err
 }
@@ -401,55 +400,36 @@ func (p *push) compress(ctx context.Context, u *upload, i int) (v1.Descriptor, e
 	if p.came.image.MediaType == typeDockerManifest {
 		mediaType = typeDockerLayer
 	}
-	d, err := p.sendStream(ctx, u, diff, a.size, "", mediaType, func() (io.ReadCloser, error) {
+	return p.sendStream(ctx, u, diff, a.size, "", mediaType, func() io.ReadCloser {
 		r, w := io.Pipe()
 		go func() {
 			z, err := compressor(w, "gzip")
 			if err == nil {
-				if err = a.writeTo(ctx, z); err == nil {
-					err = z.Close()
+				err = a.writeTo(ctx, z)
+				if end := z.Close(); err == nil { // in any case: it has goroutines
+					err = end
 				}
 			}
 			w.CloseWithError(err)
 		}()
-		return r, nil
+		return r
 	})
+}
+
+// sendStream uploads a layer that open gives, and tells how far it is.
+func (p *push) sendStream(ctx context.Context, u *upload, diff string, total int64, want, mediaType string, open func() io.ReadCloser,
+) (v1.Descriptor, error) {
+	stop := p.out.watchUpload(diff, total, u.sent)
+	d, err := u.send(ctx, want, open)
+	stop()
+	if err == nil {
+		d.MediaType = mediaType
+		p.tell(diff, Done, d.Size, d.Size, "")
+	}
 	return d, err
 }
 
-// sendStream uploads what open gives, from its beginning again where the registry has lost the upload.
-func (p *push) sendStream(ctx context.Context, u *upload, diff string, total int64, want, mediaType string,
-	open func() (io.ReadCloser, error),
-) (v1.Descriptor, error) {
-	for attempt := 1; ; attempt++ {
-		if u.at == "" {
-			if _, err := u.begin(ctx, "", ""); err != nil {
-				return v1.Descriptor{}, err
-			}
-		}
-		u.sent.Store(0)
-		r, err := open()
-		if err != nil {
-			return v1.Descriptor{}, err
-		}
-		stop := p.out.watchUpload(diff, total, u.sent)
-		d, err := u.stream(ctx, r, want)
-		r.Close()
-		stop()
-		if err == nil {
-			d.MediaType = mediaType
-			p.tell(diff, Done, d.Size, d.Size, "")
-			return d, nil
-		}
-		u.cancel(context.WithoutCancel(ctx))
-		u.at = ""
-		if !errors.Is(err, errUploadLost) || attempt >= sendAgain {
-			return d, err
-		}
-	}
-}
-
-// manifest pushes the config and the manifest: the one that came, if all its layers are there.
+// manifest pushes the manifest: the one that came, if all its layers are there.
 func (p *push) manifest(ctx context.Context, layers []v1.Descriptor) (*Pushed, error) {
 	raw := p.came.raw
 	same := len(layers) == len(p.came.image.Layers)
@@ -465,9 +445,6 @@ func (p *push) manifest(ctx context.Context, layers []v1.Descriptor) (*Pushed, e
 		if raw, err = json.Marshal(m); err != nil {
 			return nil, err
 		}
-	}
-	if err := p.client.putBlob(ctx, config, p.img.RawConfig); err != nil {
-		return nil, err
 	}
 	if err := p.client.putManifest(ctx, p.ref.Tag, mediaType, raw); err != nil {
 		return nil, err

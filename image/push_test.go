@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"math/rand"
 	"net/http"
@@ -174,49 +175,81 @@ func TestPushMountsBase(t *testing.T) {
 
 // TestPushGoesOn breaks uploads off: they go on where the registry says it is, or from their beginning where it has forgotten them.
 func TestPushGoesOn(t *testing.T) {
-	big := tarOf(t, fileE("f", noise(3*uploadChunk)))
-	for name, hook := range map[string]func(n int32, w http.ResponseWriter, req *http.Request, r *fakeRegistry) bool{
-		"fault before the body": func(n int32, w http.ResponseWriter, _ *http.Request, _ *fakeRegistry) bool {
-			if n == 2 {
-				w.WriteHeader(http.StatusBadGateway)
-			}
-			return n == 2
-		},
-		"connection breaks behind the body": func(n int32, w http.ResponseWriter, req *http.Request, r *fakeRegistry) bool {
-			if n != 2 {
-				return false
-			}
+	const size = 3 * uploadWhole
+	big := tarOf(t, fileE("f", noise(size)))
+	fault := func(w http.ResponseWriter) { w.WriteHeader(http.StatusBadGateway) }
+	// take is a connection that breaks when so many bytes have come, which stay.
+	take := func(n int64) func(w http.ResponseWriter, req *http.Request, r *fakeRegistry) {
+		return func(_ http.ResponseWriter, req *http.Request, r *fakeRegistry) {
+			req.Body = io.NopCloser(io.LimitReader(req.Body, n))
 			r.serve(discard{}, req)
 			panic(http.ErrAbortHandler)
-		},
-		"upload forgotten": func(n int32, w http.ResponseWriter, _ *http.Request, r *fakeRegistry) bool {
-			if n == 2 {
-				r.mu.Lock()
-				clear(r.uploads)
-				r.mu.Unlock()
-				w.WriteHeader(http.StatusInternalServerError)
-			}
-			return n == 2
-		},
+		}
+	}
+	for name, c := range map[string]struct {
+		method string
+		hook   func(w http.ResponseWriter, req *http.Request, r *fakeRegistry)
+		most   int // bytes that the registry may get
+	}{
+		"fault before the body": {http.MethodPatch, func(w http.ResponseWriter, _ *http.Request, _ *fakeRegistry) { fault(w) }, size},
+		"breaks at once":        {http.MethodPatch, take(0), size},
+		"breaks early":          {http.MethodPatch, take(1000), size},
+		"breaks late":           {http.MethodPatch, take(5 * uploadWhole / 2), size},
+		"breaks behind the body": {http.MethodPatch, func(_ http.ResponseWriter, req *http.Request, r *fakeRegistry) {
+			r.serve(discard{}, req)
+			panic(http.ErrAbortHandler)
+		}, size},
+		"upload forgotten": {http.MethodPatch, func(w http.ResponseWriter, req *http.Request, r *fakeRegistry) {
+			io.Copy(io.Discard, req.Body)
+			r.mu.Lock()
+			clear(r.uploads)
+			r.mu.Unlock()
+			fault(w)
+		}, size},
+		"no such upload": {http.MethodPatch, func(w http.ResponseWriter, req *http.Request, _ *fakeRegistry) {
+			io.Copy(io.Discard, req.Body)
+			w.WriteHeader(http.StatusNotFound)
+		}, size},
+		"other bytes kept": {http.MethodPatch, func(_ http.ResponseWriter, req *http.Request, r *fakeRegistry) {
+			io.CopyN(io.Discard, req.Body, 5)
+			take(uploadWhole)(nil, req, r)
+		}, 3 * size},
+		"fault at the end": {http.MethodPut, func(w http.ResponseWriter, _ *http.Request, _ *fakeRegistry) { fault(w) }, size},
+		"the last answer is lost": {http.MethodPut, func(_ http.ResponseWriter, req *http.Request, r *fakeRegistry) {
+			r.serve(discard{}, req)
+			panic(http.ErrAbortHandler)
+		}, size},
 	} {
-		t.Run(name, func(t *testing.T) {
-			from, to := newRegistry(t), newRegistry(t)
-			s, img := pulledFrom(t, from, big)
-			from.Close()
-			var n atomic.Int32
-			to.hook = func(w http.ResponseWriter, req *http.Request) bool {
-				return req.Method == http.MethodPatch && hook(n.Add(1), w, req, to)
-			}
-			if _, err := pushTo(t, s, img, to.host()+"/app:1"); err != nil {
-				t.Fatal(err)
-			}
-			if n.Load() < 3 {
-				t.Errorf("%d pieces: nothing was interrupted", n.Load())
-			}
-			if again, err := openStore(t).Pull(t.Context(), to.host()+"/app:1", quick()); err != nil || again.ID != img.ID {
-				t.Errorf("pulled again: %v, %v", again, err)
-			}
-		})
+		for _, copied := range []bool{false, true} { // from the registry that has it, or compressed anew
+			t.Run(fmt.Sprint(name, " ", copied), func(t *testing.T) {
+				from, to := newRegistry(t), newRegistry(t)
+				s, img := pulledFrom(t, from, big)
+				if !copied {
+					from.Close()
+				}
+				var n atomic.Int32
+				to.hook = func(w http.ResponseWriter, req *http.Request) bool {
+					// The config is sent meanwhile, by another upload; the layer's PUT has no body.
+					if req.Method != c.method || req.ContentLength > 0 || strings.Contains(req.URL.Path, "/manifests/") || n.Add(1) != 1 {
+						return false
+					}
+					c.hook(w, req, to)
+					return true
+				}
+				if _, err := pushTo(t, s, img, to.host()+"/app:1"); err != nil {
+					t.Fatal(err)
+				}
+				if n.Load() == 0 {
+					t.Error("nothing was interrupted")
+				}
+				if to.got > c.most+c.most/100 {
+					t.Errorf("%d bytes were sent for a blob of %d", to.got, size)
+				}
+				if again, err := openStore(t).Pull(t.Context(), to.host()+"/app:1", quick()); err != nil || again.ID != img.ID {
+					t.Errorf("pulled again: %v, %v", again, err)
+				}
+			})
+		}
 	}
 }
 

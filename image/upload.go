@@ -4,12 +4,12 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -18,13 +18,12 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// uploadChunk is the size of the pieces that blobs are sent in (OCI distribution specification, "Pushing a blob in chunks"). A piece is
-// kept until the registry has it, so that an upload that is interrupted goes on where the registry says it is. Registries ask for 5 MiB
-// at least.
-const uploadChunk = 8 << 20
+// uploadWhole is the size up to which a blob is sent from memory, with one request. A larger one is sent while it is made, with one
+// request, too: registries bring to the disk what they have at the end of each, and whoever sends waits for it.
+const uploadWhole = 1 << 20
 
-// send makes a request with a body that is sent once: what the registry has of it after an interruption only the registry knows.
-func (c *client) send(ctx context.Context, method, url string, body []byte, header http.Header) (*http.Response, error) {
+// ask makes a request with a body that is sent once: what the registry has of it after an interruption only the registry knows.
+func (c *client) ask(ctx context.Context, method, url string, body []byte, header http.Header) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
@@ -42,7 +41,7 @@ func (c *client) send(ctx context.Context, method, url string, body []byte, head
 
 // hasBlob asks whether the repository has a blob.
 func (c *client) hasBlob(ctx context.Context, d v1.Descriptor) (bool, error) {
-	resp, err := c.send(ctx, http.MethodHead, c.url("blobs", string(d.Digest)), nil, nil)
+	resp, err := c.ask(ctx, http.MethodHead, c.url("blobs", string(d.Digest)), nil, nil)
 	if err != nil {
 		return false, c.explain(err)
 	}
@@ -72,7 +71,7 @@ func (u *upload) begin(ctx context.Context, mount, from string) (mounted bool, e
 	if mount != "" {
 		to += "?" + url.Values{"mount": {mount}, "from": {from}}.Encode()
 	}
-	resp, err := u.c.send(ctx, http.MethodPost, to, nil, nil)
+	resp, err := u.c.ask(ctx, http.MethodPost, to, nil, nil)
 	if err != nil {
 		return false, u.c.explain(err)
 	}
@@ -102,74 +101,138 @@ func (u *upload) cancel(ctx context.Context) {
 	if u.at == "" {
 		return
 	}
-	if resp, err := u.c.send(ctx, http.MethodDelete, u.at, nil, nil); err == nil {
+	if resp, err := u.c.ask(ctx, http.MethodDelete, u.at, nil, nil); err == nil {
 		resp.Body.Close()
 	}
 }
 
 var errUploadLost = errors.New("the registry has lost the upload")
 
-// piece sends one piece, which begins at off; the last one with the digest of all. After an interruption the registry is asked how
-// much it has.
-func (u *upload) piece(ctx context.Context, off int64, b []byte, last string) error {
-	for attempt := 1; ; attempt++ {
-		// From what the registry has: after an interruption it may be in the middle of the piece.
-		err := u.pieceOnce(ctx, b[u.off-off:], last)
+// sendAgain is how often a blob is sent from its beginning when the registry has lost an upload.
+const sendAgain = 3
+
+// send sends a blob that open gives from its beginning each time, and returns what it was. After an interruption the registry is asked how
+// much it has, and the rest is sent: what the registry has is made again, because nobody has kept it, and not sent.
+//
+// Want is the digest that the blob has to have, if it is known.
+func (u *upload) send(ctx context.Context, want string, open func() io.ReadCloser) (v1.Descriptor, error) {
+	for attempt, lost := 1, 1; ; attempt++ {
+		if u.at == "" {
+			if _, err := u.begin(ctx, "", ""); err != nil {
+				return v1.Descriptor{}, err
+			}
+		}
+		had := u.off
+		u.sent.Store(had)
+		r := open()
+		d, err := u.stream(ctx, r, want)
+		r.Close()
 		if err == nil {
-			return nil
+			return d, nil
 		}
 		if ctx.Err() != nil {
-			return context.Cause(ctx)
+			err = context.Cause(ctx)
 		}
-		if e := (*Error)(nil); attempt >= maxAttempts || errors.As(err, &e) && e.Kind != ErrUnavailable {
-			return err
+		e, gone := (*Error)(nil), errors.Is(err, errUploadLost)
+		again := gone || errors.As(err, &e) && e.Kind == ErrUnavailable
+		if ctx.Err() != nil || !again || attempt >= maxAttempts || u.c.opts.sleep(ctx, backoff(attempt)) != nil {
+			u.cancel(context.WithoutCancel(ctx))
+			return d, err
 		}
-		if err := u.c.opts.sleep(ctx, backoff(attempt)); err != nil {
-			return err
+		if !gone && u.status(ctx) == nil {
+			// A line that breaks every few minutes still gets a large layer through.
+			if u.off >= had+uploadWhole {
+				attempt = 0
+			}
+			continue
 		}
-		if serr := u.status(ctx); serr != nil {
-			return errors.Join(errUploadLost, u.c.explain(err))
+		// It may be that only the answer was lost.
+		if d.Digest != "" {
+			if has, _ := u.c.hasBlob(ctx, d); has {
+				return d, nil
+			}
 		}
-		// Outside of the piece: bytes before it are gone from our memory, and the whole blob has to be sent anew.
-		if u.off < off || u.off > off+int64(len(b)) {
-			return errors.Join(errUploadLost, u.c.explain(err))
+		u.cancel(context.WithoutCancel(ctx))
+		if u.at = ""; lost >= sendAgain {
+			return d, errors.Join(errUploadLost, err)
 		}
+		lost, attempt = lost+1, 0
 	}
 }
 
-func (u *upload) pieceOnce(ctx context.Context, b []byte, last string) error {
+// stream sends a blob once, but for what the registry has of it. What it returns beside an error is what is known of the blob.
+func (u *upload) stream(ctx context.Context, r io.Reader, want string) (d v1.Descriptor, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	method, to := http.MethodPatch, u.at
-	h := http.Header{}
-	// The digest goes with the last piece; the address has a query of the registry's own, which stays.
-	if last != "" {
-		at, err := url.Parse(u.at)
-		if err != nil {
-			return err
+	// A few buffers ahead: compressing goes on while what has been compressed is sent.
+	a := newAhead(r, 1<<20, 4)
+	defer a.Close()
+	b := &uploadBody{r: a, sum: sha256.New(), u: u, idle: u.c.newIdle(cancel)}
+	defer b.idle.stop()
+	had := u.off
+	first := make([]byte, uploadWhole)
+	n, err := io.ReadFull(b, first)
+	first = first[:n]
+	whole := err == io.EOF || err == io.ErrUnexpectedEOF
+	if err != nil && !whole {
+		return d, err
+	}
+	if had > int64(n) {
+		if _, err := io.CopyN(io.Discard, b, had-int64(n)); err == io.EOF {
+			return d, errUploadLost // it says that it has more than there is
+		} else if err != nil {
+			return d, err
 		}
-		q := at.Query()
-		q.Set("digest", last)
-		at.RawQuery = q.Encode()
-		method, to = http.MethodPut, at.String()
 	}
-	// A blob that goes in one piece has no range (OCI distribution specification, "Pushing a blob monolithically").
-	if last == "" || u.off > 0 {
-		h.Set("Content-Range", fmt.Sprintf("%d-%d", u.off, u.off+int64(len(b))-1))
+	rest := first[min(had, int64(n)):]
+	// Up to here nothing was sent of it.
+	b.before, b.counts = rest, true
+	if !whole {
+		err := u.put(ctx, http.MethodPatch, u.at, b, -1, http.StatusNotFound)
+		if ours := b.failed(); ours != nil {
+			return d, ours // and not the connection's
+		}
+		if err != nil {
+			return d, err
+		}
+		rest = nil
 	}
-	if len(b) == 0 {
-		h.Del("Content-Range")
+	d = v1.Descriptor{Digest: digest.NewDigest(digest.SHA256, b.sum), Size: b.size}
+	if want != "" && string(d.Digest) != want {
+		return d, digestError("blob", want, string(d.Digest))
 	}
+	// The digest goes with the last request; the address has a query of the registry's own, which stays.
+	at, err := url.Parse(u.at)
+	if err != nil {
+		return d, err
+	}
+	q := at.Query()
+	q.Set("digest", string(d.Digest))
+	at.RawQuery = q.Encode()
+	// A request that was repeated because its answer was lost finds no upload any more. After an interruption the registry may have made
+	// something else of what was sent before it.
+	lost := []int{http.StatusNotFound}
+	if had > 0 {
+		lost = append(lost, http.StatusBadRequest, http.StatusRequestedRangeNotSatisfiable)
+	}
+	return d, u.put(ctx, http.MethodPut, at.String(), b, int64(len(rest)), lost...)
+}
+
+// put makes one request of an upload, with a body of so many bytes; -1: as many as there are. Answers with one of the codes of lost mean
+// that the upload is.
+func (u *upload) put(ctx context.Context, method, to string, b *uploadBody, size int64, lost ...int) error {
 	req, err := http.NewRequestWithContext(ctx, method, to, nil)
 	if err != nil {
 		return err
 	}
-	if len(b) > 0 {
-		h.Set("Content-Type", "application/octet-stream")
-		req.Body = io.NopCloser(&watchedBody{r: bytes.NewReader(b), u: u, idle: u.c.newIdle(cancel)})
-		req.ContentLength = int64(len(b))
+	if size != 0 {
+		// Without GetBody: package http would else send the body a second time by itself, after a redirect or a broken connection.
+		req.Body, req.ContentLength = io.NopCloser(b), size
+		req.Header.Set("Content-Type", "application/octet-stream")
 	}
-	req.Header = h
+	if size > 0 && u.off > 0 {
+		req.Header.Set("Content-Range", fmt.Sprintf("%d-%d", u.off, u.off+size-1))
+	}
 	resp, err := u.c.http.Do(req)
 	if err != nil {
 		if cause := context.Cause(ctx); errors.Is(cause, errIdle) {
@@ -179,21 +242,23 @@ func (u *upload) pieceOnce(ctx context.Context, b []byte, last string) error {
 	}
 	defer resp.Body.Close()
 	switch {
-	case last != "" && resp.StatusCode == http.StatusCreated:
-	case last == "" && resp.StatusCode == http.StatusAccepted:
-		if err := u.moved(resp); err != nil {
-			return err
+	case method == http.MethodPut && resp.StatusCode == http.StatusCreated:
+		return nil
+	case method == http.MethodPatch && resp.StatusCode == http.StatusAccepted:
+		// An answer that comes before all was sent says nothing of the rest, which the connection drops.
+		if !b.ended() {
+			return &Error{Op: "push", Name: u.c.ref.Familiar(), Kind: ErrUnavailable, Text: u.c.host + " has ended the upload of a blob too early"}
 		}
-	default:
-		return u.c.status(resp, u.c.ref.Tag)
+		return u.moved(resp)
+	case slices.Contains(lost, resp.StatusCode):
+		return errors.Join(errUploadLost, u.c.status(resp, u.c.ref.Tag))
 	}
-	u.off += int64(len(b))
-	return nil
+	return u.c.status(resp, u.c.ref.Tag)
 }
 
 // status asks how much of the blob is there.
 func (u *upload) status(ctx context.Context) error {
-	resp, err := u.c.send(ctx, http.MethodGet, u.at, nil, nil)
+	resp, err := u.c.ask(ctx, http.MethodGet, u.at, nil, nil)
 	if err != nil {
 		return err
 	}
@@ -215,55 +280,19 @@ func (u *upload) status(ctx context.Context) error {
 	return nil
 }
 
-// stream sends what comes of r and returns what it was. If want is set, a content with another digest is an error.
-func (u *upload) stream(ctx context.Context, r io.Reader, want string) (v1.Descriptor, error) {
-	h := sha256.New()
-	// Two pieces ahead: compressing goes on while one is sent.
-	a := newAhead(r, uploadChunk, 2)
-	defer a.Close()
-	buf := make([]byte, uploadChunk)
-	var d v1.Descriptor
-	for {
-		n, err := io.ReadFull(a, buf)
-		end := err == io.EOF || err == io.ErrUnexpectedEOF
-		if err != nil && !end {
-			return d, err
-		}
-		h.Write(buf[:n])
-		last := ""
-		if end {
-			d.Digest = digest.Digest("sha256:" + hex.EncodeToString(h.Sum(nil)))
-			if want != "" && string(d.Digest) != want {
-				return d, digestError("blob", want, string(d.Digest))
-			}
-			last = string(d.Digest)
-		}
-		if err := u.piece(ctx, d.Size, buf[:n], last); err != nil {
-			return d, err
-		}
-		d.Size += int64(n)
-		if end {
-			return d, nil
-		}
-	}
-}
-
 // putBlob uploads a small blob unless the repository has it.
 func (c *client) putBlob(ctx context.Context, d v1.Descriptor, raw []byte) error {
 	if ok, err := c.hasBlob(ctx, d); ok || err != nil {
 		return err
 	}
 	u := &upload{c: c, sent: &atomic.Int64{}}
-	if _, err := u.begin(ctx, "", ""); err != nil {
-		return err
-	}
-	_, err := u.stream(ctx, bytes.NewReader(raw), string(d.Digest))
+	_, err := u.send(ctx, string(d.Digest), func() io.ReadCloser { return io.NopCloser(bytes.NewReader(raw)) })
 	return err
 }
 
 // putManifest gives a manifest a tag, and reports the digest that it has.
 func (c *client) putManifest(ctx context.Context, tag, mediaType string, raw []byte) error {
-	resp, err := c.send(ctx, http.MethodPut, c.url("manifests", tag), raw, http.Header{"Content-Type": {mediaType}})
+	resp, err := c.ask(ctx, http.MethodPut, c.url("manifests", tag), raw, http.Header{"Content-Type": {mediaType}})
 	if err != nil {
 		return c.explain(err)
 	}

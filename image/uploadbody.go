@@ -1,26 +1,74 @@
 package image
 
 import (
-	"bytes"
 	"context"
+	"hash"
+	"io"
+	"sync"
 	"time"
 )
 
-// watchedBody is a piece that is being sent: it counts, and ends the request when nobody takes anything of it for too long.
-type watchedBody struct {
-	r    *bytes.Reader
-	u    *upload
-	idle *idleTimer
+// uploadBody is a blob on its way out: what it gives is counted and hashed. While it is sent the request ends when nobody takes anything
+// for too long; how long whoever makes the blob takes is not the registry's fault.
+type uploadBody struct {
+	before []byte // read and hashed already, and sent first
+	r      io.Reader
+	sum    hash.Hash
+	size   int64
+	u      *upload
+	counts bool // what is read is being sent
+	idle   *idleTimer
+
+	// Package http may read on in its own goroutine after it has said that a request has failed: these two are all that is looked at then.
+	mu  sync.Mutex
+	err error
 }
 
-func (b *watchedBody) Read(p []byte) (int, error) {
-	b.idle.touch()
-	n, err := b.r.Read(p[:min(len(p), 64<<10)])
-	b.u.sent.Add(int64(n))
-	if err != nil {
-		b.idle.stop()
+func (b *uploadBody) Read(p []byte) (n int, err error) {
+	if !b.counts {
+		return b.read(p)
+	}
+	b.idle.stop()
+	defer b.idle.touch()
+	if len(b.before) > 0 {
+		n = copy(p, b.before)
+		b.before = b.before[n:]
+	} else {
+		n, err = b.read(p)
+	}
+	if err == nil {
+		b.u.sent.Add(int64(n))
 	}
 	return n, err
+}
+
+func (b *uploadBody) read(p []byte) (int, error) {
+	n, err := b.r.Read(p)
+	b.sum.Write(p[:n])
+	b.size += int64(n)
+	if err != nil {
+		b.mu.Lock()
+		b.err = err
+		b.mu.Unlock()
+	}
+	return n, err
+}
+
+// ended reports whether all of the blob was read.
+func (b *uploadBody) ended() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.err == io.EOF
+}
+
+// failed is the error of whoever makes the blob.
+func (b *uploadBody) failed() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.err == io.EOF {
+		return nil
+	}
+	return b.err
 }
 
 // idleTimer ends a request that makes no progress.
@@ -31,7 +79,9 @@ type idleTimer struct {
 
 func (c *client) newIdle(cancel context.CancelCauseFunc) *idleTimer {
 	most := c.opts.IdleTimeout
-	return &idleTimer{time.AfterFunc(most, func() { cancel(errIdle) }), most}
+	i := &idleTimer{time.AfterFunc(most, func() { cancel(errIdle) }), most}
+	i.stop()
+	return i
 }
 
 func (i *idleTimer) touch() { i.t.Reset(i.most) }
