@@ -133,8 +133,6 @@ func refused(r *createRequest) error {
 		return invalid("invalid isolation '%s' on linux", h.Isolation)
 	case h.UsernsMode != "" && h.UsernsMode != "host":
 		return invalid("invalid user namespace mode %q: want host, or nothing", h.UsernsMode)
-	case len(h.StorageOpt) > 0:
-		return invalid("storage options are not supported: the size of a container's layer can't be limited here")
 	case h.Cgroup != "":
 		return invalid("HostConfig.Cgroup is not supported: %q", h.Cgroup)
 	case h.CPUCount != 0 || h.CPUPercent != 0 || h.IOMaximumIOps != 0 || h.IOMaximumBandwidth != 0:
@@ -428,6 +426,9 @@ func (r *createRequest) files(w *container.Words) error {
 	}
 	if h.ShmSize > 0 {
 		text(w, "shm-size", &w.ShmSize, sizeText(h.ShmSize))
+	}
+	for _, key := range slices.Sorted(maps.Keys(h.StorageOpt)) {
+		w.StorageOpt = append(w.StorageOpt, key+"="+h.StorageOpt[key])
 	}
 	for _, target := range slices.Sorted(maps.Keys(h.Tmpfs)) {
 		words := target

@@ -177,7 +177,7 @@ func created() []wrong {
 	host(400, "user namespace", `"UsernsMode":"x"`)
 	host(400, "runtime", `"Runtime":"kata"`)
 	host(400, "isolation", `"Isolation":"hyperv"`)
-	host(400, "storage", `"StorageOpt":{"size":"1G"}`)
+	host(400, "unknown option", `"StorageOpt":{"nix":"1G"}`)
 	host(400, "links", `"Links":["a:b"]`)
 	host(400, "capabilities", `"DeviceRequests":[{"Driver":"nvidia","Count":-1}]`)
 	host(400, "JSON", `"Dns":["x"]`)

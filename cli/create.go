@@ -175,6 +175,7 @@ func (c *createFlags) register(fs *pflag.FlagSet, a *app) {
 	strs(&o.Mount, "mount", "", "Mount (type=…,source=…,target=…)")
 	strs(&o.Tmpfs, "tmpfs", "", "Mount a tmpfs (path[:options])")
 	kind(&o.ShmSize, "bytes", "shm-size", "", "Size of /dev/shm")
+	strs(&o.StorageOpt, "storage-opt", "", "Bound what the container may write to its own layer (size=10G)")
 
 	// Network.
 	strs(&o.Network, "network", "", "Network by name, or name=NAME,alias=,ip=; also none, host, container:ID")

@@ -80,6 +80,7 @@ func TestCreateFlags(t *testing.T) {
 		}},
 		{[]string{"-l", "a=b", "--label-file", "f", "i"}, container.Words{Image: "i", Label: []string{"a=b"}, LabelFile: []string{"f"}}},
 		{[]string{"-i", "--rm", "--init", "i"}, container.Words{Image: "i", Interactive: true, Remove: true, Init: true}},
+		{[]string{"--storage-opt", "size=1g", "i"}, container.Words{Image: "i", StorageOpt: []string{"size=1g"}}},
 		{[]string{"-it", "i"}, container.Words{Image: "i", Interactive: true, TTY: true}},
 		{[]string{"--privileged", "--read-only", "i"}, container.Words{Image: "i", Privileged: true, ReadOnly: true}},
 		{[]string{"--cap-add", "SYS_ADMIN", "--cap-drop=ALL", "i"}, container.Words{
@@ -90,8 +91,7 @@ func TestCreateFlags(t *testing.T) {
 		{[]string{"--ns", "mount,pid", "i"}, container.Words{Image: "i", Namespaces: []string{"mount", "pid"}}},
 		{[]string{"--ns=", "i"}, container.Words{Image: "i", Namespaces: []string{}}},
 		{[]string{"--pid=host", "--ipc=none", "--uts=host", "--cgroupns=host", "i"}, container.Words{
-			Image: "i", PID: "host", IPC: "none",
-			UTS: "host", CgroupNS: "host",
+			Image: "i", PID: "host", IPC: "none", UTS: "host", CgroupNS: "host",
 		}},
 		{[]string{"--cgroup-parent", "/a", "--oom-score-adj", "-5", "i"}, container.Words{Image: "i", CgroupParent: "/a", OOMScoreAdj: -5}},
 		{[]string{"--ulimit", "nofile=1:2", "--sysctl", "a=b", "--shm-size", "1m", "--blkio-weight-device", "w:9", "i"}, container.Words{

@@ -152,9 +152,6 @@ func (e *missingError) Error() string {
 		return text
 	}
 	text := given + ": docker has this flag, glassbox does not have it yet"
-	if e.name == "storage-opt" {
-		text += "\nhint: --read-only, with volumes and --tmpfs PATH:size=1g for what is written, bounds what a container takes"
-	}
 	if ok := harmless(e.name); len(ok) > 0 && e.kind != "bool" {
 		text += fmt.Sprintf("\nhint: %s is what happens without it", strings.Join(ok, " or "))
 	}

@@ -192,7 +192,6 @@ func TestFlagErrors(t *testing.T) {
 		"exec --restart b":                            "unknown flag",
 		"run --memory-swappiness= b":                  "want a whole number",
 		"run --health-interval 3 b":                   "want a time such as",
-		"run --storage-opt size=1G b":                 "--storage-opt size=1G: docker has this flag, glassbox does not have it yet",
 		"run --isolation x b":                         "invalid isolation 'x' on linux",
 		"run --userns auto b":                         "--userns auto: invalid USER mode",
 		"run --cpu-count 3 b":                         "is only supported on a Docker daemon running on windows",

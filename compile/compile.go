@@ -50,6 +50,8 @@ type Input struct {
 	ID string
 	// Overlay is the root file system made of layers. If nil, Spec.Root.Path is bound instead.
 	Overlay *plan.Overlay
+	// Quota bounds what the overlay's own layer may take on the disk.
+	Quota *plan.Quota
 	// Mountpoint is an empty directory of the host, on which the root is mounted in the container's own mount namespace.
 	// Empty: Spec.Root.Path.
 	Mountpoint string
@@ -104,6 +106,9 @@ type Input struct {
 	// DieWithParent ends the container when the process that runs the plan dies.
 	DieWithParent bool
 }
+
+// QuotaPointer is the place in Input.Origins for where Quota comes from, for which the configuration has no words.
+const QuotaPointer = "/root/quota"
 
 // StartFIFO is the name of the FIFO in Input.StartDir.
 const StartFIFO = "exec.fifo"

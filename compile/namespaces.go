@@ -62,6 +62,10 @@ func (c *container) host() error {
 	if err := c.classes(); err != nil {
 		return err
 	}
+	if c.Quota != nil {
+		c.add(plan.Host, plan.Limits, c.Quota, QuotaPointer,
+			"The file system refuses what the container would write to its own layer beyond this, and keeps the rest of the disk for others.")
+	}
 	for i, n := range c.Spec.Linux.Namespaces {
 		if n.Path != "" {
 			k := slices.IndexFunc(nsNames, func(e nsName) bool { return e.spec == n.Type })

@@ -56,6 +56,8 @@ type Config struct {
 	VolumesFrom  []string `json:"volumesFrom,omitempty"`
 	VolumeDriver string   `json:"volumeDriver,omitempty"` // of volumes that -v makes; empty: local
 	ShmSize      int64    `json:"shmSize,omitempty"`      // bytes of /dev/shm; 0: 64 MiB
+	// StorageOpt are options of the container's layer, as typed: size is how much it may take on the disk.
+	StorageOpt map[string]string `json:"storageOpt,omitempty"`
 
 	// Network.
 	Endpoints  []Endpoint  `json:"endpoints,omitempty"` // empty: one on the default bridge

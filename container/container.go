@@ -70,10 +70,18 @@ type Container struct {
 	Anonymous []string `json:"anonymous,omitempty"`
 	// ImageMounts are the IDs of the images whose files are mounted, by target.
 	ImageMounts map[string]string `json:"imageMounts,omitempty"`
+	// Layer bounds what it writes; nil: the disk does.
+	Layer *Layer `json:"layer,omitempty"`
 	// OtherName is one that a rename which was killed may have left beside Name: it goes with the container.
 	OtherName string `json:"otherName,omitempty"`
 	// Fixed says that it runs a plan that was given (replay.json), and no other.
 	Fixed bool `json:"fixed,omitempty"`
+}
+
+// Layer is how much the container's own layer may take on the disk, and the project by which the file system knows its files.
+type Layer struct {
+	Bytes   int64  `json:"bytes"`
+	Project uint32 `json:"project"`
 }
 
 // Image is what an image says about containers made from it (image-spec, config.md): only what a container keeps of it.

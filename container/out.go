@@ -41,6 +41,9 @@ func (c *Container) Words() Words {
 	for _, key := range sortedKeys(o.Annotations) {
 		w.Annotation = append(w.Annotation, key+"="+o.Annotations[key])
 	}
+	for _, key := range sortedKeys(o.StorageOpt) {
+		w.StorageOpt = append(w.StorageOpt, key+"="+o.StorageOpt[key])
+	}
 	w.Expose, w.Egress, w.Ingress = o.Expose, o.Egress, o.Ingress
 	for _, r := range []struct {
 		flag string

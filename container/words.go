@@ -53,6 +53,7 @@ type Words struct {
 	Ulimit        []string // --ulimit nofile=1024:2048
 	Sysctl        []string // KEY=VALUE
 	ShmSize       string
+	StorageOpt    []string // --storage-opt size=10G
 	Tmpfs         []string // --tmpfs PATH[:OPTIONS]
 	Volume        []string // -v [SOURCE:]TARGET[:OPTIONS]
 	VolumesFrom   []string // --volumes-from CONTAINER[:MODE]
@@ -422,10 +423,10 @@ func (w *Words) files(c *Config) error {
 		}
 	}
 	c.VolumesFrom, c.VolumeDriver = w.VolumesFrom, w.VolumeDriver
-	if w.ShmSize == "" {
-		return nil
-	}
 	var err error
+	if c.StorageOpt, err = ParseStorageOpt(w.StorageOpt); err != nil || w.ShmSize == "" {
+		return err
+	}
 	c.ShmSize, err = ParseSize("shm-size", w.ShmSize)
 	return err
 }

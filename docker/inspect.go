@@ -154,7 +154,7 @@ func hostConfig(o *container.Config) HostConfig {
 		CgroupnsMode: first(string(o.Namespaces.Cgroup), "private"), DNS: o.DNS.Servers, DNSOptions: o.DNS.Options, DNSSearch: o.DNS.Search,
 		GroupAdd: o.Groups, IpcMode: first(string(o.Namespaces.IPC), "private"), OomScoreAdj: l.OOMScoreAdj, PidMode: string(o.Namespaces.PID),
 		Privileged: o.Privileged, PublishAllPorts: o.PublishAll, ReadonlyRootfs: o.ReadOnly, SecurityOpt: o.Security.WireOptions(),
-		UTSMode: string(o.Namespaces.UTS), ShmSize: o.ShmSize, Runtime: Runtime,
+		UTSMode: string(o.Namespaces.UTS), ShmSize: o.ShmSize, StorageOpt: o.StorageOpt, Runtime: Runtime,
 		CPUShares: l.CPUShares, Memory: l.Memory, NanoCPUs: l.NanoCPUs, CgroupParent: l.CgroupParent, BlkioWeight: l.BlkioWeight,
 		BlkioDeviceReadBps: throttles(l.ReadBps), BlkioDeviceWriteBps: throttles(l.WriteBps), BlkioDeviceReadIOps: throttles(l.ReadIOps),
 		BlkioDeviceWriteIOps: throttles(l.WriteIOps), CPUPeriod: l.CPUPeriod, CPUQuota: l.CPUQuota,

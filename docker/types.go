@@ -272,6 +272,7 @@ type HostConfig struct {
 	PublishAllPorts bool
 	ReadonlyRootfs  bool
 	SecurityOpt     []string
+	StorageOpt      map[string]string `json:",omitempty"`
 	Tmpfs           map[string]string `json:",omitempty"`
 	UTSMode         string
 	UsernsMode      string

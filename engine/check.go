@@ -38,7 +38,7 @@ func (e *Engine) Check(ctx context.Context, o image.CheckOptions) (image.Checked
 		}
 	}
 	type check func(repair bool, found func(image.Finding)) error
-	for _, look := range []check{e.checkNetworks, e.checkVolumes, e.checkContainers, e.checkNames} {
+	for _, look := range []check{e.checkNetworks, e.checkVolumes, e.checkContainers, e.checkNames, e.checkProjects} {
 		if err := ctx.Err(); err != nil {
 			return out, err
 		}

@@ -316,6 +316,7 @@ func (e *Engine) remove(c *container.Container, volumes bool) error {
 	if err := supervise.RemoveFiles(e.dir(c.ID), e.nameFile(c.Name), e.cfg.State, volumes); err != nil {
 		return err
 	}
+	e.dropBound(c)
 	e.forgetPaused(c.ID)
 	supervise.ForgetEnd(e.cfg.State, c.ID)
 	e.happened(c, event.Destroy)

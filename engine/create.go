@@ -76,12 +76,19 @@ func (e *Engine) Create(ctx context.Context, o CreateOptions) (*container.Contai
 			return nil, err
 		}
 	}
-	if err := e.write(c); err != nil {
+	undo := func() {
 		supervise.RemoveFiles(e.dir(c.ID), e.nameFileOf(c.ID), e.cfg.State, true)
+		e.dropBound(c)
+	}
+	if err := e.write(c); err != nil {
+		undo()
 		return nil, err
 	}
+	if out.Quota != nil {
+		out.Quota.Project = c.Layer.Project // which it has only now
+	}
 	if err := e.keep(c, o.Starts); err != nil {
-		supervise.RemoveFiles(e.dir(c.ID), e.nameFileOf(c.ID), e.cfg.State, true)
+		undo()
 		return nil, err
 	}
 	if e.sharesRun(ctx, c) == nil { // else there are no processes in it yet
@@ -98,6 +105,9 @@ func (e *Engine) describe(ctx context.Context, c *container.Container, facts *ho
 		return nil, err
 	}
 	if err := checkLog(c); err != nil {
+		return nil, err
+	}
+	if err := e.boundLayer(c); err != nil {
 		return nil, err
 	}
 	if err := e.inherit(ctx, c); err != nil {
@@ -143,6 +153,9 @@ func (e *Engine) write(c *container.Container) error {
 	}
 	// The upper directory is the container's "/": its mode must not depend on the caller's umask.
 	if err := os.Chmod(filepath.Join(dir, "upper"), 0o755); err != nil {
+		return err
+	}
+	if err := e.makeBound(c); err != nil {
 		return err
 	}
 	// The name after the directory that it points to: whoever finds the one finds the other.

@@ -117,6 +117,7 @@ func TestEveryFieldCounts(t *testing.T) {
 		"Requests.GPU":          "which edits of the host's files: Engine.gatherCDI, script cdi",
 		"Requests.Vendor":       "which edits of the host's files: Engine.gatherCDI, script cdi",
 		"Requests.Count":        "which edits of the host's files: Engine.gatherCDI, script cdi",
+		"StorageOpt":            "bounds the layer, where the file system can: Engine.boundLayer, script storage-opt",
 		"VolumesFrom":           "the mounts are taken over when the container is made: Engine.inherit",
 		"VolumeDriver":          "of a volume that is made: Engine.takeVolumes",
 	}

@@ -29,7 +29,7 @@ func (e *Engine) compile(
 	ctx context.Context, c *container.Container, s *spec.Output, w *wiring, facts *host.Facts,
 ) (*compile.Output, error) {
 	out, err := compile.Container(compile.Input{
-		Spec: s.Spec, Facts: *facts, Overlay: s.Overlay, Mountpoint: s.Mountpoint, Network: w.steps, Replace: spec.OwnFiles(),
+		Spec: s.Spec, Facts: *facts, Overlay: s.Overlay, Quota: s.Quota, Mountpoint: s.Mountpoint, Network: w.steps, Replace: spec.OwnFiles(),
 		SeccompName: s.SeccompName, Mounts: s.Mounts, Origins: s.Origins, DieWithParent: true, MakeCwd: true,
 		Bundle: e.bundle(c, s),
 	})
@@ -294,6 +294,9 @@ func (e *Engine) supervisorJob(c *container.Container, s *spec.Output, out *comp
 		Terminal: c.Config.TTY, Interactive: c.Config.OpenStdin, Remove: c.Config.Remove, Log: logOf(c),
 		Cgroups: out.Cgroups, Namespaces: out.Plan.Namespaces(), Process: processOf(s.Spec.Process, out.Plan),
 		Undo: out.Plan.Undo(len(out.Plan.Steps)), Plan: out.Plan,
+	}
+	if c.Layer != nil {
+		job.Project = c.Layer.Project
 	}
 	withLife(job, c)
 	return job

@@ -70,6 +70,7 @@ func aspects() []aspect {
 				one(len(v.Root.Layers) > 0, "the root is an overlay of %s", strings.Join(v.layers(), " on ")),
 				one(v.Root.Upper != "", "its changes go to %s/%s", v.Root.Dir, v.Root.Upper))
 		}},
+		{"storage", func(v *View) []string { return one(v.Root.Bytes > 0, "its changes may take %d bytes", v.Root.Bytes) }},
 		{"readonly", func(v *View) []string { return one(v.Root.ReadOnly, "the root is read-only") }},
 		{"rootoptions", func(v *View) []string { return each("overlay option ", v.Root.Options) }},
 		{"chroot", func(v *View) []string {

@@ -22,7 +22,7 @@ func inNoProgram() []string {
 		"nft-unwall", "pidfd_open", "user-namespace", "adopt", "time-offsets", "open-console", "bind-console",
 		"send-fd", "send-listener", "copy-up", "open-dir", "hook", "move-root", "root-mount", "root-unmount", "chroot", "set_mempolicy",
 		"sched_setaffinity", "systemd-scope", "systemd-set", "systemd-attach", "systemd-stop",
-		"name-add", "name-remove", "name-listen", "port-carry", "host-unmount",
+		"name-add", "name-remove", "name-listen", "port-carry", "host-unmount", "quota",
 		"resctrl-create", "resctrl-remove", "resctrl-check", "resctrl-write", "resctrl-join",
 		// Empty ones, that is: what they need is missing.
 		"cgroup-join", "bpf-device", "open", "unshare", "setns", "id-map", "recv-fd", "move_mount", "mount_setattr", "mask-path", "mknod",

@@ -75,6 +75,7 @@ func howOnly() map[string]bool {
 		"open_tree.readonly", "send-fd.keep", "send-listener.metadata", "send-listener.version",
 		"copy-up.from", "copy-up.to", "copy-up.volume", "copy-up.within",
 		"host-mount.users", "host-mount.user", // whose else it is
+		"quota.dirs", "quota.project",
 		"host-unmount.target", "host-unmount.users", "host-unmount.user",
 		"open_tree.beneath", "open_tree.noLinks", // with a path
 		"copy-up.keepMode", "copy-up.uid", "copy-up.gid", "root-unmount.target", "chroot.root", "open-dir.path", "open-dir.else", "open-dir.save",

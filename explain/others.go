@@ -109,7 +109,7 @@ func bindWord(m Mount) string {
 func writeCompose(w io.Writer, v *View, a About) error {
 	t := &script{w: w}
 	can := append(said(), "domainname", "memory", "swap", "reservation", "swappiness", "oomkill", "shares", "quota", "cpuset", "pids",
-		"network", "pidns", "ipcns", "utsns", "cgroupns",
+		"storage", "network", "pidns", "ipcns", "utsns", "cgroupns",
 		"sysctls", "rlimits", "proc", "devices", "shm", "masked", "locked", "seccomp")
 	unsaid := append(v.rootUnsaid(a), v.unsaid(can...)...)
 	unsaid = append(unsaid, v.filterUnsaid()...)
@@ -183,6 +183,9 @@ func writeCompose(w io.Writer, v *View, a About) error {
 	list("ports", ports)
 	if v.shmSize() != "" {
 		key("shm_size", "%s", yaml(v.shmSize()))
+	}
+	if v.Root.Bytes > 0 {
+		key("storage_opt", "{size: %q}", fmt.Sprint(v.Root.Bytes))
 	}
 	switch v.Net.Mode {
 	case "none", "host":

@@ -34,6 +34,14 @@ func (s *shell) commands(op plan.Op) ([]string, bool) {
 	case *plan.CgroupRemove, *plan.LinkDelete, *plan.NftUnpublish, *plan.NftUnguard, *plan.NftUnwall, *plan.NameRemove, *plan.ResctrlRemove:
 		return s.undo(op), true
 
+	case *plan.Quota:
+		if len(o.Dirs) == 0 {
+			return none()
+		}
+		kib := (o.Bytes + 1023) / 1024
+		return cmd(fmt.Sprintf("chattr -p %d +P %s", o.Project, Quoted(o.Dirs)),
+			fmt.Sprintf(`setquota -P %d %d %d 0 0 "$(stat -c %%m %s)"`, o.Project, kib, kib, quote(o.Dirs[0])))
+
 	// Resource classes.
 	case *plan.ResctrlCreate:
 		return cmd("mkdir " + quote(o.Path))

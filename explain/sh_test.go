@@ -21,6 +21,7 @@ func byNoCommand() []string {
 		"root-mount", "root-unmount", "chroot", "send-listener", "copy-up", "open-dir",
 		"resctrl-check", "name-listen", "port-carry",
 		// Empty ones, that is: what they need is missing.
+		"quota",
 		"unshare", "await", "move_mount", "setns", "write-proc", "ioprio_set", "sched_setattr", "dup3", "clone3",
 	}
 }

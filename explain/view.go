@@ -79,6 +79,7 @@ type Root struct {
 	Layers      []string // of an overlay, top first; paths below Dir
 	Dir         string
 	Upper       string
+	Bytes       int64  // what it may have in Upper; 0: what the disk has
 	Source      string // a directory of the host that is the root
 	Mountpoint  string
 	Options     []string
@@ -281,6 +282,8 @@ func (r *reader) step(s plan.Step) bool {
 	case *plan.Overlay:
 		v.Root.Layers, v.Root.Dir, v.Root.Upper = o.Lower, o.Dir, o.Upper
 		v.Root.Mountpoint, v.Root.Options, v.Root.Origin = o.Target, o.Options, s.Origin
+	case *plan.Quota:
+		v.Root.Bytes = o.Bytes
 	case *plan.HostMount:
 		v.HostMounts = append(v.HostMounts, Mount{
 			Target: o.Target, Type: o.Type, Source: o.Source, Options: slices.Concat(without(o.Flags, "ro"), o.Options),

@@ -129,6 +129,9 @@ func (v *View) flags(a About) (flags, command []string, image string, unsaid []s
 		}
 	}
 	text("shm-size", v.shmSize())
+	if v.Root.Bytes > 0 {
+		add("storage-opt", "size=%d", v.Root.Bytes)
+	}
 	extra, usual := v.extraRules()
 	for _, d := range v.UserDevices() {
 		rule := "allow " + d.String() + " rwm"
@@ -248,7 +251,7 @@ func (v *View) flags(a About) (flags, command []string, image string, unsaid []s
 	}
 	unsaid = append(unsaid, v.unsaid(
 		"command", "env", "cwd", "terminal", "user", "groups", "hostname", "domainname", "root", "readonly", "binds", "tmpfs", "shm", "masked",
-		"locked",
+		"storage", "locked",
 		"devices", "devicerules", "pidns", "ipcns", "utsns", "cgroupns", "memory", "swap", "reservation", "swappiness", "oomkill", "shares",
 		"quota",
 		"cpuset", "cpumems", "pids", "blkio", "network", "bridge", "address", "firewall", "ports", "sysctls", "rlimits", "proc", "caps",

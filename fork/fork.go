@@ -460,6 +460,8 @@ func (x *execution) host(op plan.Op) error {
 		return writeFile(o)
 	case *plan.Hook:
 		return x.hook(o)
+	case *plan.Quota:
+		return Quota(o)
 	case *plan.RootMount:
 		return rootMount(o)
 	case *plan.RootUnmount:

@@ -144,6 +144,7 @@ func newOp(kind string) Op {
 		newWallOp,
 		newRateOp,
 		newGuardOp,
+		newQuotaOp,
 	} {
 		if op := family(kind); op != nil {
 			return op

@@ -61,7 +61,7 @@ func (p *Policy) Judge(a Ask) []string {
 	rest.Hostname, rest.Domainname, rest.ReadOnly, rest.ShmSize, rest.Expose = "", "", false, 0, nil
 	rest.DNS, rest.Hosts, rest.Origins, rest.CapDrop = container.Resolver{}, nil, nil, nil
 	rest.CapAdd, rest.Privileged, rest.Devices, rest.Rules, rest.Security = nil, false, nil, nil, container.Security{}
-	rest.Requests = nil
+	rest.Requests, rest.StorageOpt = nil, nil // a bound takes nothing
 	rest.Namespaces, rest.Sysctls, rest.Groups, rest.Annotations, rest.CIDFile = container.Namespaces{}, nil, nil, nil, ""
 	rest.Log, rest.Rootfs, rest.Mounts, rest.VolumesFrom, rest.VolumeDriver = container.Log{}, nil, nil, nil, ""
 	rest.Endpoints, rest.Ports, rest.PublishAll, rest.Limits = nil, nil, false, container.Limits{}

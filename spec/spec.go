@@ -97,6 +97,7 @@ type Output struct {
 	Origins     map[string]string
 	SeccompName string        // of the profile; empty: there is no filter
 	Overlay     *plan.Overlay // nil: a plain directory
+	Quota       *plan.Quota   `json:",omitempty"` // of the overlay's own layer; nil: the disk is its bound
 	Mountpoint  string
 	Network     string // bridge, none, host, or the id of another container
 	// Mounts says by destination what the configuration has no words for.
@@ -210,6 +211,10 @@ func (w *writer) rootfs() error {
 	}
 	if len(lower) > 500 { // OVL_MAX_STACK of fs/overlayfs
 		return container.Unsupported("image %s has %d layers; overlay file systems take 500", c.Image, len(lower))
+	}
+	if l := w.Container.Layer; l != nil {
+		w.out.Quota = &plan.Quota{Dirs: []string{w.dir("upper"), w.dir("work")}, Project: l.Project, Bytes: l.Bytes}
+		w.from(compile.QuotaPointer, "storage-opt", "GLASSBOX_STORAGE_OPT")
 	}
 	ov := &plan.Overlay{Dir: w.Root, Lower: lower, Upper: rel + "upper", Work: rel + "work", Target: w.out.Mountpoint}
 	size := len("lowerdir=,upperdir=,workdir=") + len(ov.Upper) + len(ov.Work) + 64

@@ -37,14 +37,14 @@ const order = "plan, state, host, seccomp, signals < event, systemd, resctrl, co
 // needs a place in the order first.
 func allowed() map[string][]string {
 	low := []string{
-		"state", "event", "plan", "plan/lazyjson", "host", "host/nofile", "host/beneath", "host/remove", "host/tree", "seccomp",
+		"state", "event", "plan", "plan/lazyjson", "host", "host/nofile", "host/beneath", "host/remove", "host/tree", "host/quota", "seccomp",
 		"systemd", "resctrl",
 	}
 	order := map[string][]string{
 		"plan/lazyjson": nil, "plan": {"plan/lazyjson"}, "state": {"plan/lazyjson"}, "event": {"state", "plan/lazyjson"},
 		"host/nofile": nil, "host/beneath": nil, "host/remove": nil, "signals": nil,
-		"host/tree": nil,
-		"resctrl":   {"plan", "host", "host/nofile"}, "host": {"host/nofile"}, "seccomp": nil, "dns": {"container"},
+		"host/tree": nil, "host/quota": nil,
+		"resctrl": {"plan", "host", "host/nofile"}, "host": {"host/nofile"}, "seccomp": nil, "dns": {"container"},
 		"volume":  {"state", "event", "host/beneath", "host/remove"},
 		"image":   {"state", "event", "plan/lazyjson", "host/beneath", "host/remove", "host/tree"},
 		"systemd": {"plan"}, "cgroup": low, "wire": {"plan"},

@@ -139,6 +139,7 @@ func (s *supervisor) end() (left error) {
 		if left = RemoveFiles(s.job.Dir, s.job.NameFile, s.job.state(), true); left != nil {
 			s.state.Error = left.Error()
 		} else {
+			dropOf(s.job)
 			event.Write(s.job.state(), event.New(event.Container, event.Destroy, s.job.Actor))
 		}
 	}

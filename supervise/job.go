@@ -61,6 +61,8 @@ type Job struct {
 	Health      *Health     `json:"health,omitempty"`     // nil: nobody asks how it is; what is run is the Check
 	// Step: the caller is asked before each step; a container that doesn't come to run is removed.
 	Step bool `json:"step,omitempty"`
+	// Project is the number by which the file system bounds the container's layer; 0: it doesn't.
+	Project uint32 `json:"project,omitempty"`
 	// Trace is the nanoseconds for which the program is traced, and the rest is timed; 0: neither.
 	Trace      int64             `json:"trace,omitempty"`
 	Log        Log               `json:"log"`

@@ -82,7 +82,11 @@ func RepairOne(dir string, nameFile func(id string) string) error {
 	// power failure.
 	if err != nil || st.Size() == 0 || going {
 		if job != nil {
-			return RemoveFiles(dir, job.NameFile, job.state(), going)
+			if err := RemoveFiles(dir, job.NameFile, job.state(), going); err != nil {
+				return err
+			}
+			dropOf(job)
+			return nil
 		}
 		return RemoveFiles(dir, nameFile(id), "", going)
 	}

@@ -250,7 +250,7 @@ func setup(env *testscript.Env) error {
 		name, _, _ := strings.Cut(variable, "=")
 		s.names = append(s.names, name)
 	}
-	s.names = append(s.names, "GLASSBOX_REGISTRIES", "GLASSBOX_CDI", "GLASSBOX_BUILD_CACHE",
+	s.names = append(s.names, "GLASSBOX_REGISTRIES", "GLASSBOX_CDI", "GLASSBOX_STORAGE_OPT", "GLASSBOX_BUILD_CACHE",
 		"SSL_CERT_FILE", "DOCKER_CONFIG", "DOCKER_HOST", "CONTAINERS_CONF",
 		"CONTAINERS_STORAGE_CONF", "GLASSBOX_LOG", "FROM_CLIENT", "ID", "PID", "IP", "TERM", "PARENT", "NERDCTL_TOML",
 		"GUARDED", "OPEN", "GLASSBOX_TEST_ROUNDS")
@@ -323,6 +323,8 @@ func condition(cond string) (bool, error) {
 		return exec.Command("python3", "-c", "import docker").Run() == nil, nil
 	case "apparmor":
 		return appArmor() == nil, nil
+	case "quota":
+		return projectQuotas(), nil
 	case "swap":
 		// Without it (or without its accounting) a limit of memory and swap has no file.
 		if legacy {
@@ -335,6 +337,13 @@ func condition(cond string) (bool, error) {
 		return controllers[name], nil
 	}
 	return false, fmt.Errorf("unknown condition")
+}
+
+// projectQuotas reports whether the kernel has project quotas for ext4: it takes a module, or a part of the kernel, that no file tells of.
+func projectQuotas() bool {
+	const try = "f=$(mktemp) && truncate -s 32M $f && mkfs.ext4 -q -F -O quota,project $f && " +
+		"mount -o loop,prjquota $f /mnt; r=$?; rm -f $f; exit $r"
+	return exec.Command("unshare", "-m", "sh", "-c", try).Run() == nil
 }
 
 // use busybox, or services, gives the script a store with images in it.

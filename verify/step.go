@@ -75,6 +75,8 @@ func (v *view) step(i int) (Finding, bool) {
 		return hasShare(o.Path, o.Schemata), true
 	case *plan.ResctrlJoin:
 		return v.inClass(v.opened(o.From)), true
+	case *plan.Quota:
+		return bounded(o), true
 	case *plan.SystemdScope:
 		return v.inUnit(o.Unit), true
 	case *plan.SystemdAttach:
