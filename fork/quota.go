@@ -13,5 +13,10 @@ func Quota(o *plan.Quota) error {
 			return err
 		}
 	}
-	return quota.Bound(o.Dirs[0], o.Project, o.Bytes)
+	for _, dir := range o.Dirs[:min(len(o.Dirs), 1)] { // they are on one file system
+		if err := quota.Bound(dir, o.Project, o.Bytes); err != nil {
+			return err
+		}
+	}
+	return nil
 }

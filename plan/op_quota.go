@@ -7,7 +7,8 @@ import (
 
 // newQuotaOp makes an empty step of one of the kinds of this file, or nil: how much a container may write.
 func newQuotaOp(kind string) Op {
-	if kind == "quota" {
+	switch kind {
+	case "quota":
 		return &Quota{}
 	}
 	return nil

@@ -9,6 +9,9 @@ import (
 
 // bounded looks whether directories are part of a project, and what that may have.
 func bounded(o *plan.Quota) Finding {
+	if len(o.Dirs) == 0 {
+		return unseen("it names no directory")
+	}
 	for _, dir := range o.Dirs {
 		n, err := quota.Of(dir)
 		if err != nil {
