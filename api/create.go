@@ -94,6 +94,10 @@ func (q *request) createOptions(r *createRequest) (*engine.CreateOptions, error)
 	if err := r.isolation(&w); err != nil {
 		return nil, err
 	}
+	// Docker's command line sends 0 if the flag wasn't given.
+	if n := r.HostConfig.PidsLimit; n != nil && *n == 0 {
+		r.HostConfig.PidsLimit = nil
+	}
 	if err := resources(&w, &r.HostConfig.Resources); err != nil {
 		return nil, err
 	}
