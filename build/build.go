@@ -17,6 +17,8 @@ import (
 	"path"
 	"strings"
 	"time"
+
+	"glassbox/container"
 )
 
 // Request is one build.
@@ -187,7 +189,7 @@ func ReadCacheLimits(text string) ([]Prune, error) {
 			"max-used-space": &space.MaxUsedSpace, "min-free-space": &space.MinFreeSpace, "reserved-space": &space.ReservedSpace,
 		}[key]; {
 		case to != nil && ok:
-			*to, err = Bytes(value)
+			*to, err = container.ParseBytes(value)
 			list[false] = []Prune{space}
 		case key == "until" && ok:
 			age.KeepDuration, err = time.ParseDuration(value)

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"glassbox/container"
 )
 
 // Words are the flags of a build as they were typed.
@@ -449,7 +451,7 @@ func limits(w *Words, r *Request, _ func(string) (string, bool)) error {
 		if f.text == "" {
 			continue
 		}
-		n, err := Bytes(f.text)
+		n, err := container.ParseBytes(f.text)
 		if f.flag == "memory-swap" && f.text == "-1" { // without limit
 			n, err = -1, nil
 		}
@@ -514,25 +516,8 @@ func sizes(w *Words, r *Request, _ func(string) (string, bool)) (err error) {
 	if w.ShmSize == "" {
 		return nil
 	}
-	if r.ShmSize, err = Bytes(w.ShmSize); err != nil {
+	if r.ShmSize, err = container.ParseBytes(w.ShmSize); err != nil {
 		return fmt.Errorf("--shm-size %s: %w", w.ShmSize, err)
 	}
 	return nil
-}
-
-// Bytes reads a size: a number with one of the units b, k, m, g, t in powers of 1024, as Docker's flags have them.
-func Bytes(text string) (int64, error) {
-	s := strings.TrimSuffix(strings.TrimSuffix(strings.ToLower(text), "ib"), "b")
-	factor := int64(1)
-	if s != "" {
-		if n := strings.IndexByte("kmgt", s[len(s)-1]); n >= 0 {
-			factor, s = int64(1)<<(10*(n+1)), s[:len(s)-1]
-		}
-	}
-	f, err := strconv.ParseFloat(s, 64)
-	// Said so that NaN, which ParseFloat reads, is refused: it is neither below nor above anything.
-	if err != nil || !(f >= 0 && f*float64(factor) <= 1<<62) {
-		return 0, errors.New("it is a number with a unit, as in 512m")
-	}
-	return int64(f * float64(factor)), nil
 }

@@ -115,19 +115,6 @@ func TestWrongWords(t *testing.T) {
 	}
 }
 
-func TestBytes(t *testing.T) {
-	for text, want := range map[string]int64{"512": 512, "1.5k": 1536, "2g": 2 << 30, "2GiB": 2 << 30, "3mb": 3 << 20} {
-		if got, err := Bytes(text); err != nil || got != want {
-			t.Errorf("Bytes(%q): got %d, %v; want %d", text, got, err, want)
-		}
-	}
-	for _, text := range []string{"", "nan", "NaNg", "inf", "-1", "g", "1e300"} {
-		if got, err := Bytes(text); err == nil {
-			t.Errorf("Bytes(%q): got %d and no error", text, got)
-		}
-	}
-}
-
 // An attestation's attributes are all that was typed but the type, wherever that stands.
 func TestAttest(t *testing.T) {
 	for text, want := range map[string]string{

@@ -17,6 +17,7 @@ import (
 	"glassbox/oci"
 	"glassbox/plan"
 	"glassbox/resctrl"
+	"glassbox/state"
 	"glassbox/systemd"
 )
 
@@ -100,16 +101,9 @@ type State struct {
 	Owner       string            `json:"owner"`
 }
 
-// writeFile writes a file so that it is there whole or not at all. The directory is on a file system in memory as a rule: there
-// is nothing to be synced for a crash of the machine.
-func writeFile(path string, data []byte) error {
-	// A fixed name: one command at a time writes here, with the container's lock.
-	tmp := path + ".new"
-	if err := os.WriteFile(tmp, data, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(tmp, path)
-}
+// writeFile replaces a file. One command at a time writes here, with the container's lock, and the directory is on a file system in memory
+// as a rule: there is nothing to be synced for a crash of the machine.
+func writeFile(path string, data []byte) error { return state.WriteFile(path, data, 0o600) }
 
 func (r *Runtime) load(id string) (*record, error) {
 	if err := checkID(id); err != nil {

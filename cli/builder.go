@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"glassbox/build"
+	"glassbox/container"
 	"glassbox/docker"
 	"glassbox/engine"
 )
@@ -57,7 +58,7 @@ Without this the builder keeps within limits of its own: what can be had again e
 					continue
 				}
 				var err error
-				if *f.to, err = build.Bytes(f.text); err != nil {
+				if *f.to, err = container.ParseBytes(f.text); err != nil {
 					return &usageError{err: fmt.Errorf("--%s %s: %w", f.name, f.text, err)}
 				}
 			}

@@ -250,36 +250,16 @@ func (a *app) networkRmCommand() *cobra.Command {
 }
 
 func (a *app) networkPruneCommand() *cobra.Command {
-	var filters []string
-	var force bool
-	cmd := &cobra.Command{
-		Use:   "prune [OPTIONS]",
-		Short: "Remove all networks that no container is on",
-		Example: `  glassbox network prune
+	return a.pruneCommand(prune{
+		short: "Remove all networks that no container is on",
+		example: `  glassbox network prune
   glassbox network prune -f --filter until=24h`,
-		Args:              noArgs,
-		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if !force {
-				if !a.agree("WARNING! This will remove all custom networks not used by at least one container.") {
-					return nil
-				}
-			}
-			e, err := a.open()
-			if err != nil {
-				return err
-			}
-			var gone engine.Pruned
-			err = e.PruneNetworks(cmd.Context(), filters, &gone)
-			if len(gone.Networks) > 0 {
-				fmt.Fprintf(a.out, "Deleted Networks:\n%s\n\n", strings.Join(gone.Networks, "\n"))
-			}
-			return err
+		filters: commonFilters, check: engine.CheckPruneFilters, noTotal: true,
+		warning: func() string { return "This will remove all custom networks not used by at least one container." },
+		do: func(ctx context.Context, e *engine.Engine, filters []string, gone *engine.Pruned) error {
+			return e.PruneNetworks(ctx, filters, gone)
 		},
-	}
-	cmd.Flags().Var(filterList{list{&filters}}, "filter", "Only those with until= or label=")
-	cmd.Flags().BoolVarP(&force, "force", "f", false, "Don't ask")
-	return cmd
+	})
 }
 
 // completeNetworks completes names of networks; with thenContainer, a container follows.

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -209,44 +210,25 @@ func (a *app) volumeRemoveCommand() *cobra.Command {
 }
 
 func (a *app) volumePruneCommand() *cobra.Command {
-	var o engine.PruneVolumesOptions
-	var force bool
-	cmd := &cobra.Command{
-		Use:   "prune [OPTIONS]",
-		Short: "Remove volumes that no container uses",
-		Example: `  glassbox volume prune
+	var all bool
+	cmd := a.pruneCommand(prune{
+		short: "Remove volumes that no container uses",
+		example: `  glassbox volume prune
   glassbox volume prune -af --filter label!=keep`,
-		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			e, err := a.open()
-			if err != nil {
-				return err
-			}
+		filters: "Only those with label=KEY[=VALUE], label!=KEY[=VALUE]",
+		warning: func() string {
 			what := "anonymous local volumes"
-			if o.All {
+			if all {
 				what = "all local volumes"
 			}
-			if !force && !a.agree("WARNING! This will remove "+what+" not used by at least one container.") {
-				return nil
-			}
-			names, freed, err := e.PruneVolumes(cmd.Context(), o)
-			if len(names) > 0 {
-				fmt.Fprintln(a.out, "Deleted Volumes:")
-				for _, name := range names {
-					fmt.Fprintln(a.out, name)
-				}
-				fmt.Fprintln(a.out)
-			}
-			if err == nil || len(names) > 0 {
-				fmt.Fprintln(a.out, "Total reclaimed space:", size(freed))
-			}
+			return "This will remove " + what + " not used by at least one container."
+		},
+		do: func(ctx context.Context, e *engine.Engine, filters []string, gone *engine.Pruned) (err error) {
+			gone.Volumes, gone.Freed, err = e.PruneVolumes(ctx, engine.PruneVolumesOptions{All: all, Filters: filters})
 			return err
 		},
-	}
-	fs := cmd.Flags()
-	fs.BoolVarP(&o.All, "all", "a", false, "Also those with a name")
-	fs.BoolVarP(&force, "force", "f", false, "Don't ask")
-	fs.Var(filterList{list{&o.Filters}}, "filter", "Only those with label=KEY[=VALUE], label!=KEY[=VALUE]")
+	})
+	cmd.Flags().BoolVarP(&all, "all", "a", false, "Also those with a name")
 	return cmd
 }
 

@@ -1,6 +1,7 @@
 package container
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -82,8 +83,18 @@ type Ulimit struct {
 	Origin string `json:"origin,omitempty"`
 }
 
-// ParseSize reads a number of bytes with an optional suffix b, k, m, g, t (powers of 1024), as in 512m, 1.5g or 64kb.
+// ParseSize reads the size that a flag was given; the error names the flag.
 func ParseSize(flag, s string) (int64, error) {
+	n, err := ParseBytes(s)
+	if err != nil {
+		return 0, Invalid("--%s: invalid size %q: %w", flag, s, err)
+	}
+	return n, nil
+}
+
+// ParseBytes reads a number of bytes with an optional unit b, k, m, g, t, p (powers of 1024), as in 512m, 1.5g, 64kb or 2GiB. It is
+// what a size is for all programs of glassbox.
+func ParseBytes(s string) (int64, error) {
 	text := strings.ToLower(strings.TrimSpace(s))
 	text = strings.TrimSuffix(strings.TrimSuffix(text, "b"), "i")
 	shift := 0
@@ -95,7 +106,7 @@ func ParseSize(flag, s string) (int64, error) {
 	v, err := strconv.ParseFloat(text, 64)
 	// ParseFloat takes more than a size is written with: hexadecimal, exponents, inf, underscores.
 	if err != nil || math.IsNaN(v) || v < 0 || v*float64(int64(1)<<shift) >= math.MaxInt64 || strings.ContainsAny(text, "xpe+_n") {
-		return 0, Invalid("--%s: invalid size %q: want a number of bytes with an optional unit, as in 512m or 2g", flag, s)
+		return 0, errors.New("want a number of bytes with an optional unit, as in 512m or 2g")
 	}
 	return int64(v * float64(int64(1)<<shift)), nil
 }

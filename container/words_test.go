@@ -14,13 +14,13 @@ import (
 func TestParseSize(t *testing.T) {
 	for text, want := range map[string]int64{
 		"0": 0, "1": 1, "50m": 50 << 20, "50M": 50 << 20, "50mb": 50 << 20, "1.5g": 3 << 29, "64kib": 64 << 10, "2t": 2 << 40, "7b": 7,
-		" 5k ": 5 << 10,
+		" 5k ": 5 << 10, "2GiB": 2 << 30, "3mb": 3 << 20,
 	} {
 		if got, err := ParseSize("memory", text); err != nil || got != want {
 			t.Errorf("ParseSize(%q) = %d, %v, want %d", text, got, err, want)
 		}
 	}
-	for _, text := range []string{"", "m", "-1", "1x", "1e3", "0x10", "nan", "inf", "9999999999t", "1_000", "+1", "1 2"} {
+	for _, text := range []string{"", "m", "-1", "NaNg", "1e300", "1x", "1e3", "0x10", "nan", "inf", "9999999999t", "1_000", "+1", "1 2"} {
 		if got, err := ParseSize("memory", text); err == nil {
 			t.Errorf("ParseSize(%q) = %d, want an error", text, got)
 		} else if !strings.Contains(err.Error(), "--memory") {

@@ -5,7 +5,6 @@ import (
 	"io"
 	"os"
 	"runtime"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -172,31 +171,11 @@ func copyEntry(from, to *os.File, name string) error {
 		if err := unix.Mknodat(target, name, st.Mode, int(st.Rdev)); err != nil {
 			return err
 		}
-		if err := chmodNode(target, name, st.Mode&0o7777); err != nil {
+		if err := beneath.ChmodNode(target, name, st.Mode&0o7777); err != nil {
 			return err
 		}
 	}
 	return unix.Fchownat(target, name, int(st.Uid), int(st.Gid), unix.AT_SYMLINK_NOFOLLOW)
-}
-
-// chmodNode sets the mode of a node that was made under a umask. A name alone won't do: fchmodat(2) follows symbolic links, and who has the
-// volume in a container could put one in the node's place meanwhile, one to a file of the host. A descriptor for the path (O_PATH) can't be
-// led elsewhere, and /proc/self/fd gives it a name.
-func chmodNode(dir int, name string, mode uint32) error {
-	fd, err := unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return err
-	}
-	// What is no node is not the one that was made.
-	if kind := st.Mode & unix.S_IFMT; kind == unix.S_IFLNK || kind == unix.S_IFREG || kind == unix.S_IFDIR {
-		return unix.EEXIST
-	}
-	return unix.Chmod("/proc/self/fd/"+strconv.Itoa(fd), mode)
 }
 
 func copyFile(dir, target int, name string) error {

@@ -255,36 +255,9 @@ func writeJSON(name string, v any) error {
 	return writeFile(name, b.Bytes())
 }
 
-// writeFile replaces a file so that after a power cut either the old or the new content is there.
-func writeFile(name string, content []byte) (err error) {
-	dir := filepath.Dir(name)
-	f, err := os.CreateTemp(dir, ".tmp-*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			f.Close()
-			os.Remove(f.Name())
-			err = diskError("write", name, err)
-		}
-	}()
-	if _, err := f.Write(content); err != nil {
-		return err
-	}
-	// Before the rename: after a power cut the name must not lead to a file whose content never came to the disk (ext4's delayed
-	// allocation; rename(2) promises the order of names only).
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), name); err != nil {
-		return err
-	}
-	// Else the new name itself could be lost, and with it an image that was said to be there.
-	return state.Sync(dir)
+// writeFile replaces a file. Two pulls may write what they have in common at the same time.
+func writeFile(name string, content []byte) error {
+	return diskError("write", name, state.WriteFileShared(name, content))
 }
 
 // Tag gives the image that source names the further name target; a name that pointed elsewhere moves.

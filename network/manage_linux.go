@@ -371,7 +371,7 @@ func (s Store) Halves(remove bool) ([]string, error) {
 		}
 		defer unlock()
 	}
-	left, err := filepath.Glob(filepath.Join(s.Config, "*.json.tmp"))
+	left, err := unfinished(s.Config)
 	if err != nil || !remove {
 		return left, err
 	}

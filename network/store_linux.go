@@ -57,39 +57,18 @@ func readJSON(name string, v any) error {
 	return nil
 }
 
-// writeJSON replaces a file, so that there is always an old or a new one. The caller holds the lock.
+// writeJSON replaces a record. The caller holds the lock.
 func writeJSON(name string, v any) error {
-	data, err := lazyjson.Marshal(v)
-	if err != nil {
-		return err
-	}
 	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
 		return err
 	}
-	if old, err := filepath.Glob(filepath.Join(filepath.Dir(name), "*.json.tmp")); err == nil { // of those who were killed
+	if old, err := unfinished(filepath.Dir(name)); err == nil {
 		for _, left := range old {
 			os.Remove(left)
 		}
 	}
-	tmp := name + ".tmp"
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(append(data, '\n'))
-	if err == nil {
-		// Without it a rename can reach the disk before the content does (ext4 without auto_da_alloc, XFS), and a power failure leaves an empty
-		// record.
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = os.Rename(tmp, name)
-	}
-	if err == nil {
-		err = state.Sync(filepath.Dir(name)) // else the name itself could be lost, and with it a network that was said to be there
-	}
-	return err
+	return state.WriteJSONSync(name, v)
 }
+
+// unfinished lists the records that killed writers left: those of other names are written over by nobody.
+func unfinished(dir string) ([]string, error) { return filepath.Glob(filepath.Join(dir, "*.json.new")) }

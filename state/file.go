@@ -46,19 +46,55 @@ func jsonOf(v any) (data []byte, err error) {
 	return append(data, '\n'), err
 }
 
-// WriteFile replaces a file by way of a temporary one beside it. On an error, such as a full disk, the old one stays as it was, and
-// nothing is left of the new one.
+// WriteFile replaces a file by way of PATH.new. On an error, such as a full disk, the old one stays as it was, and nothing is left of the
+// new one; what a killed writer left, the next one writes over. As with WriteJSON a lock is the caller's affair, and the disk nobody's.
 func WriteFile(path string, data []byte, mode os.FileMode) error {
-	return replace(path, data, mode, func(string) error { return nil })
+	tmp := path + ".new"
+	err := os.WriteFile(tmp, data, mode)
+	return named(tmp, path, err)
 }
 
-// replace is WriteFile with something to be done to the new file before it gets the name.
-func replace(path string, data []byte, mode os.FileMode, before func(tmp string) error) error {
+// WriteFileSync is WriteFile for what must outlast a power failure: when it returns the new file is on the disk, and at no moment has its
+// name led to anything but the old content or the new one.
+func WriteFileSync(path string, data []byte, mode os.FileMode) error {
 	tmp := path + ".new"
 	err := os.WriteFile(tmp, data, mode)
 	if err == nil {
-		err = before(tmp)
+		err = Sync(tmp)
 	}
+	return namedSync(tmp, path, err)
+}
+
+// WriteJSONSync is WriteJSON as WriteFileSync does it.
+func WriteJSONSync(path string, v any) error {
+	data, err := jsonOf(v)
+	if err != nil {
+		return err
+	}
+	return WriteFileSync(path, data, 0o600)
+}
+
+// Unfinished begins the names of WriteFileShared's temporary files: whoever tidies up a directory removes those of killed writers.
+const Unfinished = ".tmp-"
+
+// WriteFileShared is WriteFileSync for files that several processes may write at once, without a lock: the last one's stays, whole. Only
+// the owner can read it.
+func WriteFileShared(path string, data []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), Unfinished+"*")
+	if err != nil {
+		return err
+	}
+	if _, err = f.Write(data); err == nil {
+		err = f.Sync()
+	}
+	if closed := f.Close(); err == nil {
+		err = closed
+	}
+	return namedSync(f.Name(), path, err)
+}
+
+// named gives a temporary file its name if err, that of its writing, is nil, and else removes it.
+func named(tmp, path string, err error) error {
 	if err == nil {
 		err = os.Rename(tmp, path)
 	}
@@ -68,15 +104,10 @@ func replace(path string, data []byte, mode os.FileMode, before func(tmp string)
 	return err
 }
 
-// WriteJSONSync is WriteJSON for what must outlast a power failure: when it returns the new file is on the disk, and at no moment has its
-// name led to anything but the old content or the new one.
-func WriteJSONSync(path string, v any) error {
-	data, err := jsonOf(v)
-	if err != nil {
-		return err
-	}
-	// Before the rename: a name can come to the disk before the content of its file does (ext4's delayed allocation, XFS).
-	if err := replace(path, data, 0o600, func(tmp string) error { return Sync(tmp) }); err != nil {
+// namedSync is named for a file whose content is on the disk. It has to be there before the name is: a name can come to the disk before the
+// content of its file does (ext4's delayed allocation, XFS). Then the directory, or the name itself could be lost.
+func namedSync(tmp, path string, err error) error {
+	if err := named(tmp, path, err); err != nil {
 		return err
 	}
 	return Sync(filepath.Dir(path))

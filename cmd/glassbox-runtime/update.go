@@ -8,12 +8,12 @@ import (
 	"io"
 	"os"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"glassbox/bundle"
+	"glassbox/container"
 	"glassbox/oci"
 )
 
@@ -176,22 +176,10 @@ func update(a *app, fs *flag.FlagSet) func([]string) (int, error) {
 	})
 }
 
-// parseSize reads a number of bytes: -1, or digits with a unit.
+// parseSize reads a number of bytes; -1 is no limit, as with runc.
 func parseSize(s string) (int64, error) {
-	number, shift := strings.ToLower(s), 0
-	number = strings.TrimSuffix(strings.TrimSuffix(number, "b"), "i")
-	for i, unit := range []string{"k", "m", "g", "t"} {
-		if rest, ok := strings.CutSuffix(number, unit); ok {
-			number, shift = rest, 10*(i+1)
-			break
-		}
+	if s == "-1" {
+		return -1, nil
 	}
-	n, err := strconv.ParseInt(number, 10, 64)
-	if err != nil || n < -1 || n > (1<<63-1)>>shift {
-		return 0, errors.New("it is no number of bytes, like 64M")
-	}
-	if n < 0 {
-		return n, nil
-	}
-	return n << shift, nil
+	return container.ParseBytes(s)
 }

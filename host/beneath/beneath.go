@@ -100,20 +100,11 @@ func Reopen(fd int, name string) (*os.File, error) {
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return nil, fmt.Errorf("%s is %s: %w", name, kind(st.Mode), ErrIrregular)
 	}
-	// There is no system call that opens a file by its O_PATH descriptor but the magic links of procfs. That it is procfs is asked,
-	// because a thread may be in a mount namespace where something else is mounted on /proc (CVE-2019-16884's kind).
-	proc, err := unix.Open("/proc/self/fd", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	proc, err := ProcFD()
 	if err != nil {
-		return nil, &fs.PathError{Op: "open", Path: "/proc/self/fd", Err: err}
+		return nil, err
 	}
 	defer unix.Close(proc)
-	var on unix.Statfs_t
-	if err := unix.Fstatfs(proc, &on); err != nil {
-		return nil, &fs.PathError{Op: "statfs", Path: "/proc/self/fd", Err: err}
-	}
-	if on.Type != unix.PROC_SUPER_MAGIC {
-		return nil, errors.New("/proc is no procfs: files of a container can't be read safely without one")
-	}
 	// O_NONBLOCK: a lease that somebody holds on the file would be waited for (fcntl(2), F_SETLEASE); so it is EAGAIN.
 	again, err := unix.Openat(proc, strconv.Itoa(fd), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -125,6 +116,51 @@ func Reopen(fd int, name string) (*os.File, error) {
 		return nil, &fs.PathError{Op: "fcntl", Path: name, Err: err}
 	}
 	return os.NewFile(uintptr(again), name), nil
+}
+
+// ProcFD opens /proc/self/fd, whose magic links alone open, or change, a file by the O_PATH descriptor that stands for it. That it is procfs
+// is asked, because a thread may be in a mount namespace where something else is mounted on /proc (CVE-2019-16884's kind).
+func ProcFD() (int, error) {
+	const path = "/proc/self/fd"
+	proc, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	var on unix.Statfs_t
+	if err = unix.Fstatfs(proc, &on); err != nil {
+		err = &fs.PathError{Op: "statfs", Path: path, Err: err}
+	} else if on.Type != unix.PROC_SUPER_MAGIC {
+		err = errors.New("/proc is no procfs: files of a container can't be read safely without one")
+	}
+	if err != nil {
+		unix.Close(proc)
+		return -1, err
+	}
+	return proc, nil
+}
+
+// ChmodNode sets the mode of a device, FIFO or socket that was made in dir a moment ago under a umask. A name alone won't do: fchmodat(2)
+// follows symbolic links, and whoever has the directory in a container could put one in the node's place meanwhile, one to a file of the
+// host. What is no node is not the one that was made: EEXIST.
+func ChmodNode(dir int, name string, mode uint32) error {
+	fd, err := unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	if kind := st.Mode & unix.S_IFMT; kind == unix.S_IFLNK || kind == unix.S_IFREG || kind == unix.S_IFDIR {
+		return unix.EEXIST
+	}
+	proc, err := ProcFD()
+	if err != nil {
+		return err
+	}
+	defer unix.Close(proc)
+	return unix.Fchmodat(proc, strconv.Itoa(fd), mode, 0)
 }
 
 // kind says what a file is that isn't regular.

@@ -134,3 +134,34 @@ func TestLease(t *testing.T) {
 		}
 	})
 }
+
+// TestChmodNode: a link that somebody has put in a node's place, or a file, is not followed and keeps its mode.
+func TestChmodNode(t *testing.T) {
+	outside, dir := filepath.Join(t.TempDir(), "file"), t.TempDir()
+	if err := os.WriteFile(outside, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(outside, filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mkfifo(filepath.Join(dir, "node"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := ChmodNode(int(f.Fd()), "node", 0o622); err != nil {
+		t.Error(err)
+	}
+	if st, err := os.Stat(filepath.Join(dir, "node")); err != nil || st.Mode().Perm() != 0o622 {
+		t.Errorf("the node: %v, %v", st, err)
+	}
+	if err := ChmodNode(int(f.Fd()), "link", 0o777); err != unix.EEXIST {
+		t.Errorf("a link: got %v, want EEXIST", err)
+	}
+	if st, err := os.Stat(outside); err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("what the link leads to: %v, %v", st, err)
+	}
+}

@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"glassbox/host/beneath"
 )
 
 // Copy makes a copy of what a descriptor stands for (O_PATH is enough) as base in a directory. A directory is merged into one of that name,
@@ -132,7 +134,7 @@ func (c *copier) entry(from, dir int, base, name string, depth int) error {
 		if err := unix.Mknodat(dir, base, st.Mode&(unix.S_IFMT|0o600), int(st.Rdev)); err != nil {
 			return &fs.PathError{Op: "mknod", Path: name, Err: err}
 		}
-		if err := c.open.chmod(dir, base, c.permissions(st.Mode)); err != nil {
+		if err := beneath.ChmodNode(dir, base, c.permissions(st.Mode)); err != nil {
 			return &fs.PathError{Op: "chmod", Path: name, Err: err}
 		}
 	}

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"glassbox/host/beneath"
 )
 
 // ExtractTar unpacks an archive into a directory below root, as if root were "/": whatever links there are, in the archive or made
@@ -196,7 +198,7 @@ func (x *extractor) make(h *tar.Header, dir int, base, name string, r io.Reader)
 		if err := unix.Mknodat(dir, base, kind|0o600, int(unix.Mkdev(uint32(h.Devmajor), uint32(h.Devminor)))); err != nil {
 			return err
 		}
-		if err := x.open.chmod(dir, base, mode); err != nil {
+		if err := beneath.ChmodNode(dir, base, mode); err != nil {
 			return err
 		}
 	}

@@ -17,7 +17,6 @@ package tree
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -27,6 +26,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"glassbox/host/beneath"
 )
 
 // deepest is how many directories may lie in one another: each level costs two descriptors.
@@ -139,16 +140,8 @@ type opener struct{ proc int }
 
 // newOpener looks whether /proc is procfs, by whose magic links alone a descriptor can be opened.
 func newOpener() (*opener, error) {
-	proc, err := unix.Open("/proc/self/fd", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	proc, err := beneath.ProcFD()
 	if err != nil {
-		return nil, &fs.PathError{Op: "open", Path: "/proc/self/fd", Err: err}
-	}
-	var on unix.Statfs_t
-	if err = unix.Fstatfs(proc, &on); err == nil && on.Type != unix.PROC_SUPER_MAGIC {
-		err = errors.New("/proc is no procfs: files of a container can't be read safely without one")
-	}
-	if err != nil {
-		unix.Close(proc)
 		return nil, err
 	}
 	return &opener{proc}, nil
@@ -166,24 +159,6 @@ func (o *opener) open(fd int, name string) (int, error) {
 		return -1, &fs.PathError{Op: "open", Path: name, Err: err}
 	}
 	return again, nil
-}
-
-// chmod changes the mode of what is no directory, file or link and was just made. By its name it would follow a link that somebody has put
-// there meanwhile, with the host's root for its beginning.
-func (o *opener) chmod(dir int, base string, mode uint32) error {
-	fd, err := unix.Openat(dir, base, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return err
-	}
-	if st.Mode&unix.S_IFMT == unix.S_IFLNK {
-		return unix.ELOOP
-	}
-	return unix.Fchmodat(o.proc, strconv.Itoa(fd), mode, 0)
 }
 
 // links remembers files with several names, by what they are in the source.
