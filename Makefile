@@ -4,7 +4,7 @@ PREFIX ?= /usr/local
 VM ?= ../shared/vm/vm
 GO ?= go
 BUILD = CGO_ENABLED=0 GOOS=linux $(GO) build -trimpath -buildvcs=false
-# The runtime's own first instruction: see cmd/glassbox-runtime/entry_amd64.s.
+# Their own first instructions: see entry_amd64.s in cmd/glassbox and cmd/glassbox-runtime.
 ENTRY = -E main.entry
 PROGRAMS = glassbox glassbox-runtime glassbox-api glassbox-build
 # The builder is a module of its own, so that BuildKit and what it needs are no dependencies of the others: docs/dependencies.md.
@@ -19,14 +19,14 @@ all: build arm64 man
 # Go knows best what has changed.
 build:
 	@mkdir -p bin
-	GOARCH=amd64 $(BUILD) -ldflags '-s -w' -o bin/ ./cmd/glassbox ./cmd/glassbox-api
-	GOARCH=amd64 $(BUILD) -ldflags '-s -w $(ENTRY)' -o bin/ ./cmd/glassbox-runtime
+	GOARCH=amd64 $(BUILD) -ldflags '-s -w' -o bin/ ./cmd/glassbox-api
+	GOARCH=amd64 $(BUILD) -ldflags '-s -w $(ENTRY)' -o bin/ ./cmd/glassbox ./cmd/glassbox-runtime
 	cd $(BUILDER) && GOARCH=amd64 $(BUILD) -ldflags '-s -w' -o '$(CURDIR)/bin/' .
 
 arm64:
 	@mkdir -p bin/arm64
-	GOARCH=arm64 $(BUILD) -ldflags '-s -w' -o bin/arm64/ ./cmd/glassbox ./cmd/glassbox-api
-	GOARCH=arm64 $(BUILD) -ldflags '-s -w $(ENTRY)' -o bin/arm64/ ./cmd/glassbox-runtime
+	GOARCH=arm64 $(BUILD) -ldflags '-s -w' -o bin/arm64/ ./cmd/glassbox-api
+	GOARCH=arm64 $(BUILD) -ldflags '-s -w $(ENTRY)' -o bin/arm64/ ./cmd/glassbox ./cmd/glassbox-runtime
 	cd $(BUILDER) && GOARCH=arm64 $(BUILD) -ldflags '-s -w' -o '$(CURDIR)/bin/arm64/' .
 
 # Manual pages, and completions for bash, zsh and fish, as they go below PREFIX/share.

@@ -14,10 +14,10 @@ import (
 // prune is the command that takes away what nobody needs of one kind of things, or of all.
 type prune struct {
 	short, example string
-	filters        string                  // what of them its help says
-	check          func(f []string) error  // of the filters, before anybody is asked; nil: do says what is wrong with them
-	warning        func() string           // what will be removed, in docker's words
-	noTotal        bool                    // nothing is freed that is worth a line
+	filters        string                 // what of them its help says
+	check          func(f []string) error // of the filters, before anybody is asked; nil: do says what is wrong with them
+	warning        func() string          // what will be removed, in docker's words
+	noTotal        bool                   // nothing is freed that is worth a line
 	do             func(ctx context.Context, e *engine.Engine, filters []string, gone *engine.Pruned) error
 }
 

@@ -163,10 +163,12 @@ func forkExec(program *os.File, argv, env []string, files []uintptr) error {
 		defer unix.Close(high)
 		fd = high
 	}
-	_, err := syscall.ForkExec(fmt.Sprintf("/proc/self/fd/%d", fd), argv, &syscall.ProcAttr{
-		Dir: "/", Env: env, Files: files, Sys: &syscall.SysProcAttr{Setsid: true},
+	return fork.WithOwnTimerSlack(func() error {
+		_, err := syscall.ForkExec(fmt.Sprintf("/proc/self/fd/%d", fd), argv, &syscall.ProcAttr{
+			Dir: "/", Env: env, Files: files, Sys: &syscall.SysProcAttr{Setsid: true},
+		})
+		return err
 	})
-	return err
 }
 
 // spawn starts the supervisor and waits until the program runs.

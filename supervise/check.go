@@ -94,8 +94,12 @@ func (c *checks) run(dir string) (int, bool) {
 		return 0, false
 	}
 	// A death of the supervisor is that of the check, too; the container dies with it in any case.
-	pid, err := syscall.ForkExec("/proc/self/exe", []string{"glassbox-runtime", "check", dir}, &syscall.ProcAttr{
-		Dir: "/", Env: []string{"GOMAXPROCS=1"}, Files: []uintptr{0, uintptr(pipe[1]), 2},
+	var pid int
+	err := fork.WithOwnTimerSlack(func() (err error) {
+		pid, err = syscall.ForkExec("/proc/self/exe", []string{"glassbox-runtime", "check", dir}, &syscall.ProcAttr{
+			Dir: "/", Env: []string{"GOMAXPROCS=1"}, Files: []uintptr{0, uintptr(pipe[1]), 2},
+		})
+		return err
 	})
 	c.pid = pid
 	c.mu.Unlock()

@@ -23,7 +23,7 @@ args:
 
 next:
 	CMPQ R14, R12
-	JGE  start
+	JGE  own
 	MOVQ (R13)(R14*8), SI
 	INCQ R14
 	MOVL (SI), AX
@@ -96,22 +96,25 @@ close:
 unwind:
 	ADDQ $256, SP
 
-	// prctl(PR_GET_TIMERSLACK), prctl(PR_SET_TIMERSLACK, 1 ms): see timerSlack in package fork. A larger one stays.
-	MOVL $30, DI
-	MOVL $157, AX
-	SYSCALL
-	CMPQ AX, $0
-	JLE  start
-	CMPQ AX, $1000000
-	JGE  start
-	MOVQ AX, glassbox∕fork·timerSlack(SB)
-	MOVL $29, DI
-	MOVL $1000000, SI
-	MOVL $157, AX
-	SYSCALL
+late:
+	CALL glassbox∕fork·lateTimers(SB)
 
 start:
 	JMP _rt0_amd64_linux(SB)
+
+own:
+	// What glassbox starts, which has nobody to hide the executable from: supervise, doorkeeper, once.
+	CMPQ R12, $2
+	JLT  start
+	MOVQ 8(R13), SI
+	MOVL (SI), AX
+	CMPL AX, $0x65707573 // "supe"
+	JEQ  late
+	CMPL AX, $0x726f6f64 // "door"
+	JEQ  late
+	CMPL AX, $0x65636e6f // "once"
+	JEQ  late
+	JMP  start
 
 idle:
 	SUBQ $256, SP

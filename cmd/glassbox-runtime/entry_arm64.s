@@ -19,7 +19,7 @@ args:
 
 next:
 	CMP   R19, R21
-	BGE   start
+	BGE   own
 	MOVD  (R20)(R21<<3), R1
 	ADD   $1, R21
 	MOVWU (R1), R2
@@ -95,22 +95,27 @@ close:
 unwind:
 	ADD $256, RSP
 
-	// prctl(PR_GET_TIMERSLACK), prctl(PR_SET_TIMERSLACK, 1 ms)
-	MOVD $30, R0
-	MOVD $167, R8
-	SVC
-	CMP  $0, R0
-	BLE  start
-	MOVD $1000000, R1
-	CMP  R1, R0
-	BGE  start
-	MOVD R0, glassbox∕fork·timerSlack(SB)
-	MOVD $29, R0
-	MOVD $167, R8
-	SVC
+late:
+	CALL glassbox∕fork·lateTimers(SB)
 
 start:
 	B _rt0_arm64_linux(SB)
+
+own:
+	CMP  $2, R19
+	BLT  start
+	MOVD 8(R20), R1
+	MOVWU (R1), R2
+	MOVD $0x65707573, R3 // "supe"
+	CMPW R3, R2
+	BEQ  late
+	MOVD $0x726f6f64, R3 // "door"
+	CMPW R3, R2
+	BEQ  late
+	MOVD $0x65636e6f, R3 // "once"
+	CMPW R3, R2
+	BEQ  late
+	B    start
 
 idle:
 	SUB $256, RSP

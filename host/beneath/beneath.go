@@ -118,8 +118,8 @@ func Reopen(fd int, name string) (*os.File, error) {
 	return os.NewFile(uintptr(again), name), nil
 }
 
-// ProcFD opens /proc/self/fd, whose magic links alone open, or change, a file by the O_PATH descriptor that stands for it. That it is procfs
-// is asked, because a thread may be in a mount namespace where something else is mounted on /proc (CVE-2019-16884's kind).
+// ProcFD opens /proc/self/fd, whose magic links alone open, or change, a file by the O_PATH descriptor that stands for it. That it is
+// procfs is asked, because a thread may be in a mount namespace where something else is mounted on /proc (CVE-2019-16884's kind).
 func ProcFD() (int, error) {
 	const path = "/proc/self/fd"
 	proc, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
