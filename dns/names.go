@@ -141,7 +141,10 @@ func Add(dir, owner string, names []string, addrs []netip.Addr) error {
 			}
 		}
 	}
-	return nil
+	if len(names) == 0 {
+		return nil
+	}
+	return tell(dir)
 }
 
 // link makes DIR/OWNER. The directory can go between its making and the link's, because another who had the name leaves: then once more.
@@ -193,6 +196,7 @@ func Remove(dir, owner string, names []string, addrs []netip.Addr) error {
 	for _, a := range addrs {
 		keep(os.Remove(filepath.Join(dir, a.String())))
 	}
+	keep(changed(dir))
 	return first
 }
 

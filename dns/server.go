@@ -15,7 +15,7 @@ import (
 
 // Server answers one container.
 type Server struct {
-	UDP, TCP int // sockets in the container's network namespace, bound, TCP listening, non-blocking
+	UDP, TCP int // sockets in the container's network namespace, bound, TCP listening, non-blocking; -1: none
 	// Config is asked for each question, so that a container can be connected to another network while it runs.
 	Config func() *Config
 	// Open lets the container through the wall of a table to addresses, for a time; Refused is told the names that no wall lets through.
@@ -54,7 +54,7 @@ const (
 func (s *Server) Start() {
 	s.slots = make(chan struct{}, mostAsked)
 	if s.UDP >= 0 {
-		go s.datagrams(os.NewFile(uintptr(s.UDP), "dns udp"))
+		go s.datagrams(s.UDP)
 	}
 	if s.TCP >= 0 {
 		go s.connections(os.NewFile(uintptr(s.TCP), "dns tcp"))
@@ -97,43 +97,52 @@ func withCode(reply []byte, code byte) []byte {
 }
 
 // datagrams serves UDP.
-func (s *Server) datagrams(f *os.File) {
-	raw, err := f.SyscallConn()
+func (s *Server) datagrams(fd int) {
+	b, err := newBatch(fd)
 	if err != nil {
 		return
 	}
-	buf := make([]byte, largest)
+	var k kept
 	for {
-		var n int
-		var from unix.Sockaddr
-		var err error
-		if raw.Read(func(fd uintptr) bool {
-			n, from, err = unix.Recvfrom(int(fd), buf, 0)
-			return err != unix.EAGAIN
-		}) != nil {
+		n, err := b.receive()
+		switch err {
+		case nil:
+		case unix.EBADF, unix.ENOTSOCK:
 			return
-		}
-		if err != nil {
+		default:
 			continue // an ICMP error of a client that has gone
 		}
-		// A full buffer loses the answer, as the network could.
-		send := func(reply []byte) {
-			raw.Control(func(fd uintptr) { unix.Sendto(int(fd), reply, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, from) })
-		}
 		c := s.Config()
-		reply, ask := s.answer(c, buf[:n], false)
-		switch {
-		case reply == nil:
-		case !ask || len(c.Servers) == 0:
-			send(reply)
-		case !s.slot():
-			send(withCode(reply, serverFailure)) // too many at once: told at once, and the client tries again
-		default:
-			query := append([]byte(nil), buf[:n]...) // the buffer is for the next question
-			go func() { send(s.through(c, query, reply, false)) }()
+		k.renew(c, time.Now())
+		for i := range n {
+			query := b.query(i)
+			reply, turn := k.find(query, s.next())
+			if reply != nil {
+				b.answer(i, reply)
+				continue
+			}
+			reply, ask := s.answer(c, query, turn, false)
+			switch {
+			case reply == nil:
+			case !ask:
+				k.keep(query, reply, turn)
+				b.answer(i, reply)
+			case len(c.Servers) == 0:
+				b.answer(i, reply)
+			case !s.slot():
+				b.answer(i, withCode(reply, serverFailure)) // too many at once: told at once, and the client tries again
+			default:
+				query := append([]byte(nil), query...) // its memory is for the next question
+				send := b.later(i)
+				go func() { send(s.through(c, query, reply, false)) }()
+			}
 		}
+		b.send()
 	}
 }
+
+// next is whose turn it is of several addresses.
+func (s *Server) next() uint { return uint(s.turn.Add(1)) }
 
 // connections serves TCP.
 func (s *Server) connections(f *os.File) {
@@ -184,7 +193,7 @@ func (s *Server) connection(f *os.File) {
 			return
 		}
 		c := s.Config()
-		reply, ask := s.answer(c, query, true)
+		reply, ask := s.answer(c, query, s.next(), true)
 		switch {
 		case reply == nil:
 			return

@@ -141,7 +141,7 @@ func TestWalledKinds(t *testing.T) {
 	c.Names = table(t)
 	s := &Server{}
 	for _, kind := range []dnsmessage.Type{dnsmessage.TypeTXT, dnsmessage.TypeMX, 10, 64, 65, dnsmessage.TypeALL, dnsmessage.TypeCNAME} {
-		reply, ask := s.answer(c, question(t, "api.example.com.", kind, 1232), false)
+		reply, ask := s.answer(c, question(t, "api.example.com.", kind, 1232), 0, false)
 		if h, answers, _ := read(t, reply); ask || h.RCode != 0 || len(answers) > 0 {
 			t.Errorf("type %d: %v %q, asked outside: %v", kind, h.RCode, answers, ask)
 		}

@@ -126,6 +126,7 @@ func (w *writer) wall(n Network, e Endpoint) {
 // wallWriter collects the rules of one wall.
 type wallWriter struct {
 	table, chain string
+	gateway      string // the hardware address of the bridge; "": not known
 	lines        []string
 }
 
@@ -161,7 +162,7 @@ const (
 
 // wallRules are the commands of nft(8) that make a wall.
 func wallRules(n Network, e Endpoint) []string {
-	f := &wallWriter{table: e.Link}
+	f := &wallWriter{table: e.Link, gateway: wire.MAC(n.IPv4().Gateway)}
 	f.cmd("add table netdev %s", f.table)
 	f.cmd("delete table netdev %s", f.table) // what a killed start has left
 	f.cmd("add table netdev %s", f.table)
@@ -212,9 +213,7 @@ func (f *wallWriter) sets(v wallFamily) {
 	for _, name := range []string{wire.SetRefused, wire.SetTurned} {
 		set(name, "%s . inet_proto . inet_service ; flags dynamic,timeout ; timeout %s ; size %d ;", v.address, wire.Forgotten, mostSeen)
 	}
-	if v.word == "ip" {
-		set(wire.SetSought, "%s ; flags dynamic,timeout ; timeout %s ; size %d ;", v.address, wire.Forgotten, mostSeen)
-	}
+	set(wire.SetSought, "%s ; flags dynamic,timeout ; timeout %s ; size %d ;", v.address, wire.Forgotten, mostSeen)
 	set(wire.SetOthers, "%s . inet_proto ; flags dynamic,timeout ; timeout %s ; size %d ;", v.address, wire.Forgotten, mostSeen)
 }
 
@@ -272,11 +271,30 @@ func (f *wallWriter) neighbours(e Endpoint, v wallFamily) {
 	// its own answer, with the gateway's hardware address: what then comes for the neighbour is
 	// refused at once, and nobody waits three seconds.
 	f.rule("update @%s { arp daddr ip counter }", wire.SetSought)
-	if gateway := wire.MAC(v.gateway); gateway != "" && len(v.own) > 0 {
+	if f.gateway != "" && len(v.own) > 0 {
 		f.rule("arp saddr ip set arp daddr ip arp daddr ip set %s arp saddr ether set %s arp daddr ether set %s arp operation set reply "+
-			"ether saddr set %[2]s ether daddr set %[3]s fwd to meta iif", v.own[0], gateway, e.MAC)
+			"ether saddr set %[2]s ether daddr set %[3]s fwd to meta iif", v.own[0], f.gateway, e.MAC)
 	}
 	f.rule("drop")
+}
+
+// neighbours6 does for IPv6 what neighbours does: the solicitation goes back as the advertisement that answers it (RFC 4861, 4.3 and 4.4),
+// with an hardware address of nobody's where the gateway has none that is known.
+func (f *wallWriter) neighbours6(e Endpoint, v wallFamily) {
+	const solicitation = "icmpv6 type nd-neighbor-solicit "
+	f.rule(solicitation+"update @%s6 { icmpv6 taddr counter }", wire.SetSought)
+	gateway := f.gateway
+	if gateway == "" {
+		gateway = macOf(Endpoint{IP6: v.gateway})
+	}
+	if gateway != "" && v.gateway.IsValid() {
+		// Behind the target is the asker's hardware address, an option of 8 bytes with the number 1; in the answer it is that of the
+		// target, with the number 2. The flags are Solicited and Override. The checksums are the kernel's affair.
+		f.rule(solicitation+"@th,192,16 0x0101 ether saddr set %s ether daddr set %s ip6 daddr set ip6 saddr ip6 saddr set icmpv6 taddr "+
+			"icmpv6 type set nd-neighbor-advert @th,32,32 set 0x60000000 @th,192,8 set 0x02 @th,208,48 set 0x%s fwd to meta iif",
+			gateway, e.MAC, strings.ReplaceAll(gateway, ":", ""))
+	}
+	f.rule(solicitation + "drop")
 }
 
 // refuse is where what isn't allowed ends: remembered, and told at once, so that nobody waits for an answer.
@@ -322,6 +340,9 @@ func (f *wallWriter) out(e Endpoint, v wallFamily) {
 	if v.word == "ip6" && v.gateway.IsValid() {
 		f.rule("icmpv6 type nd-neighbor-solicit icmpv6 taddr %s/128 accept", v.gateway)
 		f.rule("icmpv6 type nd-neighbor-solicit icmpv6 taddr @%s6 accept", wire.SetNear)
+	}
+	if v.word == "ip6" {
+		f.neighbours6(e, v)
 	}
 	if e.wall.names {
 		// A name that leads to the host, on whatever address, opens nothing.

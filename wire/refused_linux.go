@@ -155,8 +155,13 @@ func refusals(body []byte, size int, now time.Time) []Refusal {
 					}
 					e.Address, _ = netip.AddrFromSlice(key[:size])
 					// The set of neighbours has addresses alone as its keys.
-					if e.Proto = "arp"; len(key) > size {
+					switch {
+					case len(key) > size:
 						e.Proto = protocolWord(key[size])
+					case size == 16:
+						e.Proto = "nd"
+					default:
+						e.Proto = "arp"
 					}
 					if len(key) >= size+6 {
 						e.Port = binary.BigEndian.Uint16(key[size+4:])
