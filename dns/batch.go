@@ -17,7 +17,7 @@ type batch struct {
 	question [slots]unix.Iovec
 	space    [slots][largest]byte
 
-	sent   [slots]unix.Mmsghdr
+	sent  [slots]unix.Mmsghdr
 	reply [slots][2]unix.Iovec
 	ready int
 }

@@ -21,6 +21,9 @@ func TestWatch(t *testing.T) {
 		if err := os.Rename(path+".new", path); err != nil {
 			t.Fatal(err)
 		}
+		if err := Tell(path); err != nil {
+			t.Fatal(err)
+		}
 	}
 	write(host, "search example.com\nnameserver 192.0.2.1\nnameserver fe80::1%eth0\nnameserver nonsense\n")
 	write(own, "# a comment\nnetwork front /x 10.0.0.0/8 fd00::/64\nservers "+host+"\n")
@@ -50,9 +53,11 @@ func TestWatch(t *testing.T) {
 	if c = get(); fmt.Sprint(c.Servers) != "[192.0.2.2:53]" {
 		t.Errorf("the host's servers are %v", c.Servers)
 	}
+	// Somebody who tells nobody is heard of, too.
 	if err := os.Remove(own); err != nil {
 		t.Fatal(err)
 	}
+	time.Sleep(1100 * time.Millisecond)
 	if c = get(); len(c.Names.(Directories)) != 0 || c.Servers != nil {
 		t.Errorf("without its file: %+v", c)
 	}

@@ -1,14 +1,16 @@
 // Package dns answers a container's questions for names: what its networks know from small files, all else from the host's servers.
 //
 // Its one idea: the file system is the table of names. A name is a directory below its network's, and each container that has the name
-// puts one symbolic link into it, whose target is the container's addresses. A look-up is an open, a getdents and a readlink; nothing is
-// cached, so that nothing can be stale, and a resolver costs its container's supervisor no memory that grows. Joining and leaving need no
-// lock, and cost the same with one container as with a thousand.
+// puts one symbolic link into it, whose target is the container's addresses. A look-up is an open, a getdents and a readlink. Joining and
+// leaving need no lock, and cost the same with one container as with a thousand. Answers are kept, and never stale: whoever changes a
+// directory says so in a file of eight bytes, which resolvers have in their memory.
 //
-// What it refuses: to remember answers, to ask the outside for a container of an internal network, to answer anybody but its own
-// container (it listens on the loopback of the container's network namespace), and package net, which would cost each supervisor 0.7 MB.
+// What it refuses: to remember answers of the outside, or more of any than 64 KiB; to ask the outside for a container of an internal
+// network, to answer anybody but its own container (it listens on the loopback of the container's network namespace), and package net,
+// which would cost each supervisor 0.7 MB.
 //
-// Start reading at [Answer], which is pure; [Directories] is where names come from, [Server] is the loop around both.
+// Start reading at [Answer], which is pure; [Directories] is where names come from, [Server] is the loop around both, and kept.go
+// says what it keeps.
 package dns
 
 import (

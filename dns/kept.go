@@ -2,45 +2,35 @@ package dns
 
 import (
 	"encoding/binary"
-	"errors"
 	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// How an answer can be kept and never be stale. Each directory of names has a file of eight bytes beside it, its tally, which whoever changes
-// the directory writes anew, after the change and before he says that it is made. A resolver has that file in its memory (mmap(2)), so that
-// to see whether anything has changed costs no system call. It looks at the tally before it reads the directory: what is changed while it
-// reads is changed again as it sees it. So a name is there before its container's first instruction, and gone before its address is
-// another's, as if the directory were read each time.
+// How an answer can be kept and never be stale. Each directory of names has a file of eight bytes beside it, its tally; so has a
+// container's file. Whoever changes the one writes the other anew, after the change and before he says that it is made. A resolver has that file in
+// its memory (mmap(2)), so that to see whether anything has changed costs no system call. It looks at the tally before it reads the
+// directory: what is changed while it reads is told behind that. So a name is there before its container's first instruction, and gone
+// before its address is another's, as if the directory were read each time.
 
-// tallyFile is a tally's name, from its directory's.
-func tallyFile(dir string) string { return dir + ".changed" }
+// tallyFile is a tally's name, from that of what changes.
+func tallyFile(path string) string { return path + ".changed" }
 
-// tell says that a directory of names has changed.
-func tell(dir string) error {
-	fd, err := unix.Open(tallyFile(dir), unix.O_WRONLY|unix.O_CREAT|unix.O_CLOEXEC, 0o644)
+// Tell says to the resolvers that know it that a directory of names, or a container's file, has changed.
+func Tell(path string) error {
+	fd, err := unix.Open(tallyFile(path), unix.O_WRONLY|unix.O_CREAT|unix.O_CLOEXEC, 0o600)
 	if err != nil {
-		return &os.PathError{Op: "open", Path: tallyFile(dir), Err: err}
+		return &os.PathError{Op: "open", Path: tallyFile(path), Err: err}
 	}
 	defer unix.Close(fd)
 	// No value comes twice: two processes may write in the same nanosecond, and one can't.
 	var b [8]byte
 	binary.NativeEndian.PutUint64(b[:], uint64(time.Now().UnixNano())<<22|uint64(os.Getpid()))
 	if _, err := unix.Pwrite(fd, b[:], 0); err != nil {
-		return &os.PathError{Op: "write", Path: tallyFile(dir), Err: err}
+		return &os.PathError{Op: "write", Path: tallyFile(path), Err: err}
 	}
 	return nil
-}
-
-// changed is tell for a directory that may be gone, with its network.
-func changed(dir string) error {
-	err := tell(dir)
-	if errors.Is(err, unix.ENOENT) {
-		return nil
-	}
-	return err
 }
 
 // A tally is one as a resolver has it in its memory.
@@ -49,8 +39,8 @@ type tally struct {
 	seen uint64
 }
 
-func openTally(dir string) (tally, error) {
-	fd, err := unix.Open(tallyFile(dir), unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC, 0o644)
+func openTally(path string) (tally, error) {
+	fd, err := unix.Open(tallyFile(path), unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return tally{}, err
 	}
@@ -63,7 +53,7 @@ func openTally(dir string) (tally, error) {
 	return tally{page: page}, err
 }
 
-// moved reports whether the directory has changed since the last time.
+// moved reports whether anybody has told of a change since the last time.
 func (t *tally) moved() bool {
 	now := binary.NativeEndian.Uint64(t.page) // half of an old and half of a new value is one more that differs
 	was := t.seen
@@ -77,8 +67,8 @@ const (
 	mostKept  = 64 << 10
 )
 
-// keptFor is how long answers are kept where nobody says that they have changed: somebody who was killed between a change and his saying so,
-// or who doesn't know of tallies (a supervisor of an older version, at the end of its container) is heard of a second late.
+// keptFor is how long answers are kept where nobody says that they have changed: somebody who was killed between a change and his saying
+// so, or who doesn't know of tallies (a supervisor of an older version, at the end of its container) is heard of a second late.
 const keptFor = time.Second
 
 // kept are a container's answers from the names of its networks, by the bytes of the question behind its number. The outside's aren't
@@ -140,8 +130,8 @@ func (k *kept) begin(c *Config, now time.Time) {
 	}
 }
 
-// find looks for the answer to a question. Where there is none, turn is what to ask [Answer] with: the one that is given, or whose turn it is
-// of the addresses of a name of which one answer is kept already.
+// find looks for the answer to a question. Where there is none, turn is what to ask [Answer] with: the one that is given, or whose turn
+// it is of the addresses of a name of which one answer is kept already.
 func (k *kept) find(query []byte, next uint) (reply []byte, turn uint) {
 	if len(query) <= 2 {
 		return nil, next

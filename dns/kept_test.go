@@ -45,8 +45,8 @@ func (a *asker) ask(name string, kind dnsmessage.Type, size int) (dnsmessage.Hea
 	return h, answers
 }
 
-// What is asked again and again is answered from memory, and still every change is known to the next question: a name that comes, goes, gets
-// another address, or another container that has it, too.
+// What is asked again and again is answered from memory, and still every change is known to the next question: a name that comes, goes,
+// gets another address, or another container that has it, too.
 func TestKeptAnswersAreTrue(t *testing.T) {
 	dirs := table(t)
 	var c atomic.Pointer[Config]

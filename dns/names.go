@@ -144,7 +144,7 @@ func Add(dir, owner string, names []string, addrs []netip.Addr) error {
 	if len(names) == 0 {
 		return nil
 	}
-	return tell(dir)
+	return Tell(dir)
 }
 
 // link makes DIR/OWNER. The directory can go between its making and the link's, because another who had the name leaves: then once more.
@@ -196,7 +196,7 @@ func Remove(dir, owner string, names []string, addrs []netip.Addr) error {
 	for _, a := range addrs {
 		keep(os.Remove(filepath.Join(dir, a.String())))
 	}
-	keep(changed(dir))
+	keep(Tell(dir)) // ENOENT: it went with its network
 	return first
 }
 

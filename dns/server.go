@@ -21,6 +21,8 @@ type Server struct {
 	// Open lets the container through the wall of a table to addresses, for a time; Refused is told the names that no wall lets through.
 	Open    func(table string, addrs []netip.Addr, doors []Door, life time.Duration) error
 	Refused func(name string)
+	// Settle, if it is set, gives memory back that only the first questions needed. It is called while questions come, now and then.
+	Settle func()
 
 	turn    atomic.Uint32
 	slots   chan struct{}
@@ -49,6 +51,9 @@ const (
 	patienceTotal = 4500 * time.Millisecond // a client that asks again does it after five seconds (resolv.conf(5), timeout)
 	idle          = 10 * time.Second
 )
+
+// settleEach is how long after a question memory is given back, and how often at most.
+const settleEach = 2 * time.Second
 
 // Start serves until the process ends. It takes the sockets over.
 func (s *Server) Start() {
@@ -103,6 +108,7 @@ func (s *Server) datagrams(fd int) {
 		return
 	}
 	var k kept
+	var settled time.Time
 	for {
 		n, err := b.receive()
 		switch err {
@@ -112,8 +118,13 @@ func (s *Server) datagrams(fd int) {
 		default:
 			continue // an ICMP error of a client that has gone
 		}
+		now := time.Now()
+		if s.Settle != nil && now.Sub(settled) > settleEach {
+			settled = now
+			time.AfterFunc(settleEach, s.Settle)
+		}
 		c := s.Config()
-		k.renew(c, time.Now())
+		k.renew(c, now)
 		for i := range n {
 			query := b.query(i)
 			reply, turn := k.find(query, s.next())

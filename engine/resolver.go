@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"glassbox/container"
+	"glassbox/dns"
 	"glassbox/fork"
 	"glassbox/network"
 	"glassbox/plan"
@@ -87,10 +88,14 @@ func (e *Engine) writeResolver(c *container.Container, on []container.Endpoint) 
 		return err
 	}
 	text := append(e.networks().Resolver(networks, c.Config.DNS.Servers), network.ResolverWalls(p.Steps)...)
-	return state.WriteFile(filepath.Join(e.dir(c.ID), supervise.ResolverFile), text, 0o600)
+	file := filepath.Join(e.dir(c.ID), supervise.ResolverFile)
+	if err := state.WriteFile(file, text, 0o600); err != nil {
+		return err
+	}
+	return dns.Tell(file)
 }
 
-// tellResolver writes it anew where there is a resolver; it looks before each answer.
+// tellResolver writes it anew where there is a resolver.
 func (e *Engine) tellResolver(c *container.Container, on []container.Endpoint) error {
 	if _, err := os.Lstat(filepath.Join(e.dir(c.ID), supervise.ResolverFile)); err != nil {
 		return nil

@@ -473,6 +473,9 @@ func (s *shell) undo(op plan.Op) []string {
 		for _, a := range o.Addresses {
 			lines = append(lines, "rm -f "+quote(o.Dir+"/"+a))
 		}
+		if len(o.Names) > 0 {
+			lines = append(lines, "head -c 8 /dev/urandom 1<>"+quote(o.Dir+".changed"))
+		}
 		return lines
 	case *plan.NftUnwall:
 		return []string{"nft delete table netdev " + quote(o.Table) + " 2>/dev/null"}

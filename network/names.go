@@ -21,17 +21,22 @@ func (n Network) Named() bool { return n.Name != Bridge && n.Driver != None && n
 // resolverTable is the name of the table in the container's network namespace.
 const resolverTable = "glassbox_names"
 
-// resolverRules lead port 53 of the resolver's address to its sockets.
+// resolverRules lead port 53 of the resolver's address to its sockets, and give their answers that port. The ports are changed in the
+// packets themselves, which costs a question much less than to have the kernel keep its connection in mind (dnat), in a container that
+// may need no connections kept at all. A container's own rules that know connections (conntrack, at priority -200) see port 53 both ways.
 func resolverRules() []string {
 	const t = resolverTable
-	return []string{
+	rules := []string{
 		"add table ip " + t,
-		"add map ip " + t + " published_on { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service ; }",
-		fmt.Sprintf("add element ip %s published_on { %s . udp . 53 : %s . %d }", t, dns.Address, dns.Address, dns.Port),
-		fmt.Sprintf("add element ip %s published_on { %s . tcp . 53 : %s . %d }", t, dns.Address, dns.Address, dns.Port),
-		"add chain ip " + t + " output { type nat hook output priority -100 ; }",
-		"add rule ip " + t + " output dnat ip to ip daddr . meta l4proto . th dport map @published_on",
+		"add chain ip " + t + " answer { type filter hook output priority -300 ; }",
+		"add chain ip " + t + " ask { type filter hook output priority -100 ; }",
 	}
+	for _, proto := range []string{"udp", "tcp"} {
+		rules = append(rules,
+			fmt.Sprintf("add rule ip %s answer ip saddr %s/32 %s sport %d %[3]s sport set 53", t, dns.Address, proto, dns.Port),
+			fmt.Sprintf("add rule ip %s ask ip daddr %s/32 %s dport 53 %[3]s dport set %d", t, dns.Address, proto, dns.Port))
+	}
+	return rules
 }
 
 // Listen is the step of the resolver's sockets alone, for a container that runs already.

@@ -257,6 +257,10 @@ func (f *wallWriter) neighbours(e Endpoint, v wallFamily) {
 		f.rule("accept")
 		return
 	}
+	if !v.gateway.IsValid() { // no IPv4, and nobody who asks by ARP: see from
+		f.rule("drop")
+		return
+	}
 	f.rule("arp operation reply accept")
 	f.rule("arp daddr ip %s/32 accept", v.gateway)
 	for _, d := range e.wall.out {

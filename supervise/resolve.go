@@ -89,7 +89,8 @@ func (s *supervisor) resolve() {
 	if s.resolver[0] <= 0 { // 0 is never one of them
 		return
 	}
-	server := &dns.Server{UDP: s.resolver[0], TCP: s.resolver[1], Config: dns.Watch(filepath.Join(s.job.Dir, ResolverFile)), Open: openWall}
+	server := &dns.Server{UDP: s.resolver[0], TCP: s.resolver[1], Open: openWall, Settle: settleAgain}
+	server.Config = dns.Watch(filepath.Join(s.job.Dir, ResolverFile))
 	server.Refused = (&refusals{file: filepath.Join(s.job.Dir, RefusedFile)}).add
 	server.Start()
 }

@@ -343,6 +343,8 @@ func (r *request) statement(w []string) ([]string, error) {
 		return rest, nil
 	}
 	switch w[0] {
+	case "tcp", "udp":
+		return r.port(w)
 	case "accept", "drop":
 		code := uint32(1) // NF_ACCEPT
 		if w[0] == "drop" {
@@ -383,6 +385,45 @@ func (r *request) statement(w []string) ([]string, error) {
 		return r.addressMatch(w)
 	}
 	return nil, errSyntax
+}
+
+// port compiles "udp dport 53" and "udp dport set 53".
+func (r *request) port(w []string) ([]string, error) {
+	offset, known := map[string]uint32{"sport": 0, "dport": 2}[w[min(1, len(w)-1)]]
+	number, _ := protocol(w[0])
+	w = w[min(2, len(w)):]
+	rest, set := take(w, "set")
+	if !known || len(rest) == 0 {
+		return nil, errSyntax
+	}
+	port, err := strconv.ParseUint(rest[0], 10, 16)
+	if err != nil {
+		return nil, errSyntax
+	}
+	value := binary.BigEndian.AppendUint16(nil, uint16(port))
+	if !set {
+		r.protocol(unix.NFT_CMP_EQ, number)
+		r.payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, offset, 2, reg1)
+		r.cmp(unix.NFT_CMP_EQ, value)
+		return rest[1:], nil
+	}
+	r.expr("immediate", func() {
+		r.be32(unix.NFTA_IMMEDIATE_DREG, reg1)
+		r.value(unix.NFTA_IMMEDIATE_DATA, value)
+	})
+	sum := uint32(6) // of the checksum in the header of UDP (RFC 768), and of TCP (RFC 9293)
+	if number == unix.IPPROTO_TCP {
+		sum = 16
+	}
+	r.expr("payload", func() {
+		r.be32(unix.NFTA_PAYLOAD_SREG, reg1)
+		r.be32(unix.NFTA_PAYLOAD_BASE, unix.NFT_PAYLOAD_TRANSPORT_HEADER)
+		r.be32(unix.NFTA_PAYLOAD_OFFSET, offset)
+		r.be32(unix.NFTA_PAYLOAD_LEN, 2)
+		r.be32(unix.NFTA_PAYLOAD_CSUM_TYPE, unix.NFT_PAYLOAD_CSUM_INET)
+		r.be32(unix.NFTA_PAYLOAD_CSUM_OFFSET, sum)
+	})
+	return rest[1:], nil
 }
 
 // addressMatch compiles "ip saddr 10.0.0.0/8" and its like.

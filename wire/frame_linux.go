@@ -62,9 +62,9 @@ func (j *judge) headers() {
 	}
 	if j.p.Proto == unix.IPPROTO_ICMP || j.p.Proto == unix.IPPROTO_ICMPV6 {
 		j.trans = []byte{j.p.ICMPType, 0, 0, 0, 0, 0, 0, 0}
-		if j.p.Asked.IsValid() { // RFC 4861: the target follows
+		if j.p.Asked.IsValid() { // RFC 4861: the target follows, and the option that says who asks
 			asked := j.p.Asked.As16()
-			j.trans = append(j.trans, asked[:]...)
+			j.trans = slices.Concat(j.trans, asked[:], []byte{1, 1}, mac)
 		}
 		return
 	}
