@@ -9,8 +9,8 @@ import (
 )
 
 // How an answer can be kept and never be stale. Each directory of names has a file of eight bytes beside it, its tally; so has a
-// container's file. Whoever changes the one writes the other anew, after the change and before he says that it is made. A resolver has that file in
-// its memory (mmap(2)), so that to see whether anything has changed costs no system call. It looks at the tally before it reads the
+// container's file. Whoever changes the one writes the other anew, after the change and before he says that it is made. A resolver has that
+// file in its memory (mmap(2)), so that to see whether anything has changed costs no system call. It looks at the tally before it reads the
 // directory: what is changed while it reads is told behind that. So a name is there before its container's first instruction, and gone
 // before its address is another's, as if the directory were read each time.
 

@@ -376,6 +376,14 @@ func (f *wallWriter) come(e Endpoint, v wallFamily) {
 	// Who was let in gets an answer: the first packet of a connection opens the way back for it. Not every packet of TCP, or the reset that
 	// says "refused" would.
 	f.in("admit" + v.suffix)
+	// The wall's own refusals come this way, too, in the name of whom the container wanted: they make nobody a neighbour, or it could ask for
+	// him next, which the others hear.
+	f.rule("tcp flags & (syn | rst) == rst accept")
+	if v.word == "ip" {
+		f.rule("icmp type destination-unreachable accept")
+	} else {
+		f.rule("icmpv6 type destination-unreachable accept")
+	}
 	f.rule("tcp flags & (syn | ack) == syn update @%s%s { %s }", wire.SetFlows, v.suffix, v.got())
 	f.rule("meta l4proto udp update @%s%s { %s }", wire.SetFlows, v.suffix, v.got())
 	f.rule("meta l4proto sctp update @%s%s { %s }", wire.SetFlows, v.suffix, v.got())

@@ -103,6 +103,10 @@ func TestWall(t *testing.T) {
 	check(w.c1, "tcp", w.e2.IP.String()+":80", "refused")  // he isn't even asked where he is
 	check(w.c1, "tcp", gateway+":22", "refused")
 	check(w.c1, "tcp", "192.0.2.1:22", "refused")
+	check(w.c1, "udp", w.e2.IP.String()+":53", "no route to host")
+	if near := w.host.Sh("nft list set netdev %s near", w.e1.Link); strings.Contains(near, w.e2.IP.String()) {
+		t.Errorf("who was refused has become a neighbour, who may be asked for: %s", near)
+	}
 	check(w.c2, "tcp", w.e1.IP.String()+":8000", "walled sees "+w.e2.IP.String())
 	check(w.host, "tcp", w.e1.IP.String()+":8000", "walled sees "+gateway)
 	var all []wire.Refusal
@@ -121,7 +125,7 @@ func TestWall(t *testing.T) {
 	}
 	slices.Sort(got)
 	want := []string{
-		gateway + ":22/tcp true", w.e2.IP.String() + ":0/arp true", w.e2.IP.String() + ":80/tcp true",
+		gateway + ":22/tcp true", w.e2.IP.String() + ":0/arp true", w.e2.IP.String() + ":80/tcp true", w.e2.IP.String() + ":53/udp true",
 		"192.0.2.1:22/tcp true", "192.0.2.2:53/udp true", "192.0.2.2:81/tcp true",
 	}
 	slices.Sort(want)
