@@ -140,6 +140,9 @@ func (p Place) FaceSocket() string { return path.Join(p.State, "build-api.sock")
 // Dir is the builder's own directory.
 func (p Place) Dir() string { return path.Join(p.Root, "build") }
 
+// Records is where the builder's databases and contents are.
+func (p Place) Records() string { return path.Join(p.Dir(), "records") }
+
 // Record is a part of the build cache, with the fields of Docker's API (BuildCache).
 type Record struct {
 	ID          string

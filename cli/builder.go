@@ -271,8 +271,13 @@ func (a *app) buildCache(ctx context.Context) ([]build.Record, error) {
 
 // hasBuildCache reports whether there is a build cache that this user may look into. To ask the builder would make one.
 func (a *app) hasBuildCache() bool {
-	_, err := os.Stat(filepath.Join(build.Place{Root: a.root}.Dir(), "cache.db"))
-	return err == nil && os.Geteuid() == 0
+	p := build.Place{Root: a.root}
+	for _, dir := range []string{p.Records(), p.Dir()} { // the second is where an older glassbox had it
+		if _, err := os.Stat(filepath.Join(dir, "cache.db")); err == nil {
+			return os.Geteuid() == 0
+		}
+	}
+	return false
 }
 
 // pruneCache is the part of system prune that is the builder's. Of its filters until is one of the cache's, too; labels are none: with

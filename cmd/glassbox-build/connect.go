@@ -90,7 +90,7 @@ func dial(ctx context.Context, socket string) (*link, error) {
 // embed opens the builder in this process.
 func embed(ctx context.Context, p place, lock *os.File, w *watch) (*link, error) {
 	// The controller outlives the context of a build that is interrupted, to write down what is done.
-	b, err := open(context.WithoutCancel(ctx), p, w)
+	b, err := open(context.WithoutCancel(ctx), p, w, false)
 	if err != nil {
 		lock.Close()
 		return nil, err

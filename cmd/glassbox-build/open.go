@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/containerd/v2/core/diff/apply"
 	ctdmetadata "github.com/containerd/containerd/v2/core/metadata"
 	ctdsnapshot "github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/core/snapshots/storage"
 	"github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/containerd/containerd/v2/plugins/diff/walking"
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay"
@@ -21,6 +22,7 @@ import (
 	localcache "github.com/moby/buildkit/cache/remotecache/local"
 	registrycache "github.com/moby/buildkit/cache/remotecache/registry"
 	"github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/cmd/buildkitd/config"
 	"github.com/moby/buildkit/control"
 	"github.com/moby/buildkit/exporter"
 	"github.com/moby/buildkit/exporter/containerimage"
@@ -41,6 +43,7 @@ import (
 	wlabel "github.com/moby/buildkit/worker/label"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	bolt "go.etcd.io/bbolt"
+	"golang.org/x/sys/unix"
 
 	"glassbox/image"
 )
@@ -54,6 +57,7 @@ type builder struct {
 	exec       *planExecutor
 	guarded    sessions
 	cache      *buildWorker
+	keeper     *keeper // nil: each transaction waits for the disk
 }
 
 // worker is BuildKit's, with one exporter more.
@@ -95,8 +99,8 @@ const (
 	namespace   = "buildkit" // of records in containerd's stores
 )
 
-// open opens the builder's root. The caller holds its lock.
-func open(ctx context.Context, p place, watch *watch) (*builder, error) {
+// open opens the builder's root. The caller holds its lock. One that stays serves others, and may be asked of builds that are over.
+func open(ctx context.Context, p place, watch *watch, stays bool) (*builder, error) {
 	images, err := image.Open(p.Root)
 	if err != nil {
 		return nil, err
@@ -105,6 +109,14 @@ func open(ctx context.Context, p place, watch *watch) (*builder, error) {
 	b := &builder{place: p, images: images}
 	root := p.dir()
 	if err := os.MkdirAll(root, 0o700); err != nil {
+		return nil, err
+	}
+	if stays {
+		err = p.gather()
+	} else {
+		b.keeper, err = p.keep()
+	}
+	if err != nil {
 		return nil, err
 	}
 	if b.exec, err = newExecutor(p); err != nil {
@@ -131,11 +143,11 @@ func open(ctx context.Context, p place, watch *watch) (*builder, error) {
 	if err != nil {
 		return nil, err
 	}
-	cache, err := bboltcachestorage.NewStore(filepath.Join(root, "cache.db"))
+	cache, err := bboltcachestorage.NewStore(filepath.Join(p.Records(), "cache.db"))
 	if err != nil {
 		return nil, err
 	}
-	history, err := boltutil.SafeOpen(filepath.Join(root, "history.db"), 0o600, boltOptions())
+	history, kept, err := openHistory(p.Records(), stays)
 	if err != nil {
 		return nil, err
 	}
@@ -161,6 +173,7 @@ func open(ctx context.Context, p place, watch *watch) (*builder, error) {
 		},
 		Entitlements:   []string{"network.host", "security.insecure"},
 		HistoryDB:      history,
+		HistoryConfig:  kept,
 		CacheStore:     cache,
 		LeaseManager:   w.LeaseManager(),
 		ContentStore:   w.ContentStore(),
@@ -170,6 +183,23 @@ func open(ctx context.Context, p place, watch *watch) (*builder, error) {
 	return b, err
 }
 
+// openHistory opens the records of builds (buildctl debug history). Of a process that is gone after its one build nobody can ask for them,
+// and they are a good part of a build that takes all from the cache: it keeps none.
+func openHistory(dir string, stays bool) (*boltutil.DB, *config.HistoryConfig, error) {
+	if stays {
+		db, err := boltutil.SafeOpen(filepath.Join(dir, "history.db"), 0o600, boltOptions())
+		return db, nil, err
+	}
+	o, none := boltOptions(), int64(0)
+	// BuildKit wants a database also where it keeps no records: it gets an empty one, in memory.
+	o.OpenFile = func(string, int, os.FileMode) (*os.File, error) {
+		fd, err := unix.MemfdCreate("history", unix.MFD_CLOEXEC)
+		return os.NewFile(uintptr(fd), "history"), err
+	}
+	db, err := boltutil.Open(filepath.Join(dir, "none.db"), 0o600, o)
+	return db, &config.HistoryConfig{MaxEntries: &none}, err
+}
+
 func boltOptions() *bolt.Options {
 	// The list of free pages is made anew when a file is opened, which costs less than to write it with each transaction.
 	return &bolt.Options{FreelistType: bolt.FreelistMapType, NoFreelistSync: true}
@@ -177,16 +207,20 @@ func boltOptions() *bolt.Options {
 
 // worker is what runs steps and keeps their results: snapshots, contents, records.
 func (b *builder) worker(ctx context.Context, root string) (*buildWorker, error) {
+	names, err := storage.NewMetaStore(filepath.Join(b.Records(), "snapshots.db"))
+	if err != nil {
+		return nil, err
+	}
 	// To remove a snapshot is to remove its record: its files go when the garbage is collected, and no step waits for that.
-	snapshots, err := overlay.NewSnapshotter(filepath.Join(root, "snapshots"), overlay.AsynchronousRemove)
+	snapshots, err := overlay.NewSnapshotter(filepath.Join(root, "snapshots"), overlay.AsynchronousRemove, overlay.WithMetaStore(names))
 	if err != nil {
 		return nil, err
 	}
-	content, err := local.NewStore(filepath.Join(root, "content"))
+	content, err := local.NewStore(filepath.Join(b.Records(), "content"))
 	if err != nil {
 		return nil, err
 	}
-	db, err := boltutil.Open(filepath.Join(root, "containerdmeta.db"), 0o600, boltOptions())
+	db, err := boltutil.Open(filepath.Join(b.Records(), "containerdmeta.db"), 0o600, boltOptions())
 	if err != nil {
 		return nil, err
 	}
@@ -196,7 +230,7 @@ func (b *builder) worker(ctx context.Context, root string) (*buildWorker, error)
 	}
 	own := &localImages{store: b.images, Store: meta.ContentStore()}
 	contents := containerdsnapshot.NewContentStore(own, namespace)
-	records, err := metadata.NewStore(filepath.Join(root, "metadata_v2.db"))
+	records, err := metadata.NewStore(filepath.Join(b.Records(), "metadata_v2.db"))
 	if err != nil {
 		return nil, err
 	}
@@ -261,6 +295,9 @@ func (b *builder) Close() error {
 	err := b.collect(context.Background())
 	if cerr := b.controller.Close(); err == nil {
 		err = cerr
+	}
+	if derr := b.keeper.close(); err == nil {
+		err = derr
 	}
 	if err != nil && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("close the builder: %w", err)

@@ -32,7 +32,7 @@ func serve(ctx context.Context, p place, q *build.Serve) (err error) {
 		return err
 	}
 	defer lock.Close()
-	b, err := open(context.WithoutCancel(ctx), p, nil)
+	b, err := open(context.WithoutCancel(ctx), p, nil, true)
 	if err != nil {
 		return err
 	}

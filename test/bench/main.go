@@ -94,6 +94,11 @@ func bench(bin, stock string, runs, pulls, containers int, part string) (page st
 	if err != nil {
 		return "", err
 	}
+	if stock != "" { // programs are started in the machine, whose directory is another
+		if stock, err = filepath.Abs(stock); err != nil {
+			return "", err
+		}
+	}
 	set, err := fixture.Build("test", os.Stderr)
 	if err != nil {
 		return "", err
