@@ -115,7 +115,7 @@ func (a *app) subjectOf(ctx context.Context, e *engine.Engine, ref string) (*sub
 		if out.life, err = e.Life(ctx, s.Container.ID); err != nil {
 			return nil, err
 		}
-		o := s.Container.Words()
+		o := likeWords(s.Container)
 		if s.Container.Fixed {
 			out.about.Name, out.about.Labels, out.about.Times = s.Container.Name, o.Label, s.Times
 			break

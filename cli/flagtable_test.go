@@ -6,6 +6,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/spf13/pflag"
+
+	"glassbox/explain"
 )
 
 // differences are the flags that docs/docker-differences.md says are refused: "run --link".
@@ -110,5 +114,23 @@ func TestBuildFlags(t *testing.T) {
 		if cmd.Flag(name) == nil && cmd.InheritedFlags().Lookup(name) == nil && name != "debug" && !slices.Contains(listed, "build --"+name) {
 			t.Errorf("buildx build --%s is neither there nor on the page of differences", name)
 		}
+	}
+}
+
+// TestOwnFlags compares what explain calls glassbox's own with what docker has.
+func TestOwnFlags(t *testing.T) {
+	var own []string
+	var c createFlags
+	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
+	c.register(fs, &app{})
+	fs.VisitAll(func(f *pflag.Flag) {
+		if !slices.ContainsFunc(dockerFlags("run"), func(d dockerFlag) bool { return d.name == f.Name }) {
+			own = append(own, f.Name)
+		}
+	})
+	want := explain.OwnFlags()
+	slices.Sort(want)
+	if !slices.Equal(own, want) {
+		t.Errorf("of run's flags docker lacks %v, and explain knows %v", own, want)
 	}
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -70,6 +71,22 @@ func (a *app) flagWords(o container.Words) []string {
 		words = append(words, "--"+f.Name+"="+value)
 	})
 	return words
+}
+
+// likeWords are the words that make a container like one that is there, anywhere.
+func likeWords(c *container.Container) container.Words {
+	like := *c
+	like.Config.Mounts = nil
+	for _, m := range c.Config.Mounts {
+		// A path that was typed as one from the caller's directory is written whole.
+		if filepath.IsAbs(m.Source) && !strings.Contains(m.Origin, m.Source) {
+			m.Origin = ""
+		}
+		like.Config.Mounts = append(like.Config.Mounts, m)
+	}
+	o := like.Words()
+	o.SecurityOpt = c.Config.Security.Options // the file of a profile, and not its text
+	return o
 }
 
 // about says what is known of a container that run options make.

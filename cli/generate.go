@@ -11,9 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"glassbox/container"
 	"glassbox/docker"
-	"glassbox/explain"
 )
 
 // container.service is a unit for one container; systemd/glassbox.service is that of all, which make install puts into place.
@@ -22,82 +20,7 @@ import (
 var containerUnit string
 
 func (a *app) generateCommand() *cobra.Command {
-	return parent("generate", "What others start a container with: a unit, a command", a.generateRunCommand(), a.generateSystemdCommand())
-}
-
-func (a *app) generateRunCommand() *cobra.Command {
-	docker := false
-	cmd := &cobra.Command{
-		Use:   "run [OPTIONS] CONTAINER [CONTAINER...]",
-		Short: "Write the command that makes a container like it",
-		Long: `Write the command that makes a container like it: what was typed then, or asked for over the API, with what update and network
-connect have changed since. It is one line for a shell. Variables that came from a file or the environment are in it with their
-values, passwords among them.`,
-		Example: `  glassbox generate run web
-  glassbox generate run --docker web >web.sh      # for another machine, which has Docker
-  glassbox rm -f web && sh web.sh`,
-		Args:              atLeast(1),
-		ValidArgsFunction: a.completeContainers(true),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			e, err := a.open()
-			if err != nil {
-				return err
-			}
-			return a.each(args, func(ref string) (string, error) {
-				s, err := e.Subject(cmd.Context(), "container:"+ref)
-				if err != nil {
-					return "", err
-				}
-				return a.runLine(s.Container, docker)
-			})
-		},
-	}
-	cmd.Flags().BoolVar(&docker, "docker", false, "Write docker's command, and refuse what only glassbox has")
-	return cmd
-}
-
-// runLine is the command that makes a container like this one.
-func (a *app) runLine(c *container.Container, forDocker bool) (string, error) {
-	if c.Fixed {
-		return "", fmt.Errorf("container %s was made from a plan and not by flags\nhint: glassbox explain --format json %s >plan.json && "+
-			"glassbox run --plan plan.json", c.Name, c.Name)
-	}
-	like := *c
-	like.Config.Mounts = slices.Clone(c.Config.Mounts)
-	for i, m := range like.Config.Mounts {
-		// A path that was typed from a directory of its own is written whole.
-		if filepath.IsAbs(m.Source) && !strings.Contains(m.Origin, m.Source) {
-			like.Config.Mounts[i].Origin = ""
-		}
-	}
-	o := like.Words()
-	o.Name = c.Name
-	o.SecurityOpt = c.Config.Security.Options // a profile's file, and not its text
-	words := []string{"glassbox", "run"}
-	if forDocker {
-		words[0] = "docker"
-	}
-	flags := a.flagWords(o)
-	if forDocker {
-		var own []string
-		for _, word := range flags {
-			name, _, _ := strings.Cut(strings.TrimPrefix(word, "--"), "=")
-			if !slices.ContainsFunc(dockerFlags("run"), func(f dockerFlag) bool { return f.name == name }) {
-				own = append(own, word)
-			}
-		}
-		if c.Config.Restart.Policy == container.RestartOnUnhealthy {
-			own = append(own, "--restart="+o.Restart)
-		}
-		if len(own) > 0 {
-			return "", fmt.Errorf("docker can't start what container %s is: it has no %s", c.Name, strings.Join(own, " "))
-		}
-	}
-	words = append(words, flags...)
-	if o.Rootfs == "" {
-		words = append(words, o.Image)
-	}
-	return explain.Quoted(append(words, o.Command...)), nil
+	return parent("generate", "Files for other programs", a.generateSystemdCommand())
 }
 
 // systemdRestarts are the values of Restart= (systemd.service(5)).

@@ -8,15 +8,19 @@ import (
 	"strings"
 )
 
+// OwnFlags are the flags of run that docker hasn't.
+func OwnFlags() []string {
+	return []string{
+		"net-rate-in", "net-rate-out", "net-burst", "ns", "insecure-registry", "egress", "ingress", "limit-hints", "rootfs",
+	}
+}
+
 // commandLine writes the container as a command of docker or podman. Made by `run`, it is those flags again: fed back to
 // glassbox they give the same plan. Else the flags are found from what the plan does.
 func commandLine(w io.Writer, program string, v *View, a About) error {
-	// Glassbox's own, and the one that each lacks.
-	foreign := []string{"net-rate-in", "net-rate-out", "net-burst", "ns", "insecure-registry", "explain", "plan", "require-plan"}
+	foreign := OwnFlags()
 	if program == "podman" {
-		foreign = append(foreign, "domainname")
-	} else {
-		foreign = append(foreign, "rootfs")
+		foreign = append(slices.DeleteFunc(foreign, func(name string) bool { return name == "rootfs" }), "domainname")
 	}
 	flags, command, image := a.Flags, a.Command, a.Image
 	var unsaid []string
@@ -31,7 +35,7 @@ func commandLine(w io.Writer, program string, v *View, a About) error {
 			// podman's flag has no value: what follows the flags is the directory.
 			kept = append(kept, "--rootfs")
 			image = value
-		case slices.Contains(foreign, name):
+		case slices.Contains(foreign, name), name == "restart" && strings.HasPrefix(value, "on-unhealthy"):
 			unsaid = append(unsaid, f)
 		default:
 			kept = append(kept, f)
