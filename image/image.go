@@ -133,10 +133,11 @@ func hexOf(digest string) string { return strings.TrimPrefix(digest, "sha256:") 
 // load reads an image by full ID. The error is fs.ErrNotExist if it is gone.
 func (s *Store) load(id string, n *names) (*Image, error) {
 	dir := s.path("images", hexOf(id))
-	img := &Image{store: s}
+	img := &Image{}
 	if err := readJSON(filepath.Join(dir, "image.json"), img); err != nil {
 		return nil, err
 	}
+	img.store = s
 	raw, err := os.ReadFile(filepath.Join(dir, "config.json"))
 	if err != nil {
 		return nil, err

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"glassbox/plan"
+	"glassbox/plan/lazyjson"
 	"glassbox/wire"
 )
 
@@ -198,20 +199,24 @@ func (s Store) read(name string) (Network, bool, error) {
 // parseRecord reads a record of any version. The one without a number held a subnet and nothing else, which is also what an administrator
 // may write where no subnet is free (see Store.choose).
 func parseRecord(name string, data []byte) (Network, error) {
-	var r struct {
-		Network
-		Subnet netip.Prefix `json:"subnet"`
-	}
-	if err := json.Unmarshal(data, &r); err != nil {
+	var n Network
+	if err := lazyjson.Unmarshal(data, &n); err != nil {
 		return Network{}, err
 	}
-	n := r.Network
 	if n.Version > version {
 		const newer = "it was written by a newer glassbox (version %d of the record, this one knows %d): update this one"
 		return n, fmt.Errorf(newer, n.Version, version)
 	}
-	if n.Version == 0 && r.Subnet.IsValid() {
-		n.Subnets = []Subnet{{Prefix: r.Subnet}}
+	if n.Version == 0 {
+		var r struct {
+			Subnet netip.Prefix `json:"subnet"`
+		}
+		if err := json.Unmarshal(data, &r); err != nil {
+			return Network{}, err
+		}
+		if r.Subnet.IsValid() {
+			n.Subnets = []Subnet{{Prefix: r.Subnet}}
+		}
 	}
 	n.Version, n.Name = version, name // the file's name is what it was asked for by
 	if n.Driver == "" {

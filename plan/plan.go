@@ -108,7 +108,8 @@ func (p *Plan) MarshalJSON() ([]byte, error) {
 		}
 		steps[i] = step[Op]{s.Lane, s.Phase, s.Op.Kind(), s.Op, s.Origin, s.Reason}
 	}
-	return lazyjson.Marshal(struct {
+	const typical = 512 // bytes of a step
+	return lazyjson.Append(make([]byte, 0, typical*(len(steps)+1)), struct {
 		Version int        `json:"version"`
 		Arch    string     `json:"arch"`
 		Steps   []step[Op] `json:"steps"`

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"glassbox/plan"
+	"glassbox/plan/lazyjson"
 )
 
 // Event is what a supervisor tells its caller: one JSON object a line.
@@ -84,7 +85,8 @@ func (s *session) send(e Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.file != nil {
-		json.NewEncoder(s.file).Encode(e) // a caller that is gone doesn't matter
+		line, _ := lazyjson.Marshal(e)    // of what is data alone, which can always be written
+		s.file.Write(append(line, '\n')) // a caller that is gone doesn't matter
 	}
 }
 

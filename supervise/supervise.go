@@ -67,7 +67,7 @@ func Main() int {
 
 // Memory writes v's binary form into a file in memory, from which another process takes it.
 func Memory(name string, v any) (*os.File, error) {
-	fd, err := memoryFD(name, plan.AppendBinary(nil, v))
+	fd, err := memoryFD(name, plan.AppendBinary(make([]byte, 0, 32<<10), v)) // room for most jobs
 	if err != nil {
 		return nil, err
 	}

@@ -57,7 +57,7 @@ func (d *decoder) value(v reflect.Value) bool {
 	}
 	defer func() { d.depth-- }()
 	c := d.next()
-	k := d.types.look(v.Type())
+	k := d.types.lookReading(v.Type())
 	switch {
 	case k.read && v.Kind() != reflect.Pointer:
 		return d.leave(v)

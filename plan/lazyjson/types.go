@@ -14,9 +14,14 @@ type types map[reflect.Type]*known
 type known struct {
 	left    bool // to encoding/json
 	pointed bool // to encoding/json where a pointer to the value can be had: its methods are those of the pointer
-	read    bool // by encoding/json: it reads itself, or is written by encoding/json
 	fields  []field
+
+	asked bool // whether read is known
+	read  bool // by encoding/json: it reads itself, or is written by encoding/json
 }
+
+// plain is what is known of strings, numbers and bools that are of no type of their own, and so can have no methods. It is never changed.
+var plain = &known{asked: true}
 
 type field struct {
 	index     int
@@ -38,13 +43,16 @@ var (
 
 // look finds out how a type is written, once.
 func (all types) look(t reflect.Type) *known {
+	kind := t.Kind()
+	if (kind >= reflect.Bool && kind <= reflect.Uint64 || kind == reflect.String) && t.PkgPath() == "" {
+		return plain
+	}
 	if k := all[t]; k != nil {
 		return k
 	}
 	k := &known{}
 	all[t] = k
 	writes := func(t reflect.Type) bool { return t.Implements(marshaler) || t.Implements(textMarshaler) }
-	kind := t.Kind()
 	switch {
 	case kind == reflect.Interface:
 	case writes(t) || t == number:
@@ -66,13 +74,22 @@ func (all types) look(t reflect.Type) *known {
 			k.left = true
 		}
 	case reflect.Struct:
-		var plain bool
-		if k.fields, plain = fieldsOf(t); !plain {
+		var simple bool
+		if k.fields, simple = fieldsOf(t); !simple {
 			k.left = true
 		}
 	}
-	to := reflect.PointerTo(t)
-	k.read = k.left || to.Implements(unmarshaler) || to.Implements(textUnmarshaler) || kind == reflect.Interface || kind == reflect.Array
+	return k
+}
+
+// lookReading is look for what is to be read, which those who only write don't pay for.
+func (all types) lookReading(t reflect.Type) *known {
+	k := all.look(t)
+	if !k.asked {
+		k.asked = true
+		to, kind := reflect.PointerTo(t), t.Kind()
+		k.read = k.left || to.Implements(unmarshaler) || to.Implements(textUnmarshaler) || kind == reflect.Interface || kind == reflect.Array
+	}
 	return k
 }
 

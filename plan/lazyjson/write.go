@@ -16,8 +16,11 @@ import (
 )
 
 // Marshal is json.Marshal. A value that holds itself never ends here; nothing of ours does.
-func Marshal(v any) ([]byte, error) {
-	e := encoder{types: types{}}
+func Marshal(v any) ([]byte, error) { return Append(nil, v) }
+
+// Append is Marshal at the end of out, for who knows how much room it takes.
+func Append(out []byte, v any) ([]byte, error) {
+	e := encoder{out: out, types: types{}}
 	if err := e.value(reflect.ValueOf(v)); err != nil {
 		return nil, err
 	}
