@@ -30,13 +30,19 @@ func main() {
 	pulls := flag.Int("pulls", 5, "measurements of each pull, after a warm-up")
 	containers := flag.Int("containers", 300, "how many containers idle at the same time")
 	part := flag.String("only", "",
-		"measure one part and print it: runtimes, idle (many containers), life (cp, commit, push, save, load, health), build, or net")
+		"measure one part and print it: runtimes, idle (many containers), life (cp, commit, push, save, load, health), build, net, or api")
 	stock := flag.String("buildkit", "", "directory of stock buildkitd and buildctl (test/buildkit.sh build makes them), to be built beside")
+	compose := flag.String("compose", "out/clients/docker-compose", "Compose's program (test/clients.sh compose builds it)")
 	flag.Parse()
 	if *part != "" {
 		*out = ""
 	}
-	page, err := bench(*bin, *stock, *runs, *pulls, *containers, *part)
+	if file, err := filepath.Abs(*compose); err == nil && *compose != "" {
+		if *compose = file; !isFile(file) {
+			*compose = ""
+		}
+	}
+	page, err := bench(*bin, *stock, *compose, *runs, *pulls, *containers, *part)
 	fmt.Print(page)
 	if err == nil && *out != "" {
 		err = os.WriteFile(*out, []byte(page), 0o644)
@@ -89,7 +95,12 @@ type bencher struct {
 	small string // the program that measures peaks
 }
 
-func bench(bin, stock string, runs, pulls, containers int, part string) (page string, err error) {
+func isFile(path string) bool {
+	st, err := os.Stat(path)
+	return err == nil && st.Mode().IsRegular()
+}
+
+func bench(bin, stock, compose string, runs, pulls, containers int, part string) (page string, err error) {
 	bin, err = filepath.Abs(bin)
 	if err != nil {
 		return "", err
@@ -129,7 +140,7 @@ func bench(bin, stock string, runs, pulls, containers int, part string) (page st
 		return text + loops, err
 	}
 	names := []string{image, debian}
-	if part == "idle" || part == "net" {
+	if part == "idle" || part == "net" || part == "api" {
 		names = names[:1]
 	}
 	engines, err := b.withImages(bin, set, names)
@@ -150,18 +161,22 @@ func bench(bin, stock string, runs, pulls, containers int, part string) (page st
 	case "net":
 		networks, err := b.networks(engines, runs, containers)
 		return text.String() + networks, err
+	case "api":
+		served, err := b.serving(engines, compose, runs, containers)
+		return text.String() + served, err
 	case "life":
 		err = b.life(engines, runs, &t)
 	case "build":
 		engines, err = b.building(engines, stock, min(runs, 5), &t)
 	default:
-		err = b.all(engines, stock, runs, pulls, containers, &text)
+		err := b.all(engines, stock, compose, runs, pulls, containers, &text)
+		return text.String(), err
 	}
 	return text.String() + tabulate(engines, t), err
 }
 
 // all is the whole page. What was measured before an error is on it.
-func (b *bencher) all(engines []engine, stock string, runs, pulls, containers int, page *strings.Builder) error {
+func (b *bencher) all(engines []engine, stock, compose string, runs, pulls, containers int, page *strings.Builder) error {
 	var t table
 	err := b.verbs(engines, runs, &t)
 	if err == nil {
@@ -181,12 +196,17 @@ func (b *bencher) all(engines []engine, stock string, runs, pulls, containers in
 	if err != nil {
 		return err
 	}
+	page.WriteString("Networks, of engines that have names.\n\n" + networks + "\n")
+	served, err := b.serving(engines, compose, runs, containers)
+	page.WriteString("The API, by one client that keeps its connection, and by Compose.\n\n" + served + "\n")
+	if err != nil {
+		return err
+	}
 	var built table
 	list, err := b.building(engines, stock, min(runs, 5), &built)
 	if err == nil {
 		page.WriteString(tabulate(list, built) + "\n")
 	}
-	page.WriteString("Networks, of engines that have names.\n\n" + networks + "\n")
 	if err != nil {
 		return err
 	}
