@@ -39,17 +39,22 @@ func (e *Engine) state(id string) (*supervise.State, error) {
 			return nil, err
 		}
 	}
+	return e.now(id, s), nil
+}
+
+// now is what is true at this moment of a container whose state says s, which it may change.
+func (e *Engine) now(id string, s *supervise.State) *supervise.State {
 	if s.Status != supervise.Running && s.Status != supervise.Restarting {
 		// The common case of a list of many that have ended: an end never changes again, so nobody asks for the lock.
-		return s, nil
+		return s
 	}
 	if state.Held(e.lockFile(id)) {
 		if s.Status == supervise.Running && e.paused(id) {
 			s.Status = supervise.Paused
 		}
-		return s, nil
+		return s
 	}
-	return e.lost(id, s), nil
+	return e.lost(id, s)
 }
 
 // lost finds out what became of a run whose supervisor is gone.

@@ -1,7 +1,7 @@
 // Package engine holds the verbs on containers: create, start, exec, stop, remove and so on.
 //
 // It has no daemon and keeps nothing in memory between commands: what it knows is in files below two directories, Root and
-// State, which a person can read.
+// State, which a person can read. (A server remembers what it has read of files that are still the same: [Config.Remember].)
 //
 //	Root/image, Root/layers        images (package image)
 //	Root/names/NAME                → id: a symbolic link, made in one step, is the proof that a name is taken
@@ -91,6 +91,8 @@ type Engine struct {
 	facts  *host.Facts
 	fresh  atomic.Pointer[prepared] // what the last Create has worked out, for the Start that follows
 
+	memory  memory
+	follows follows
 	keeping sync.Map // ID → chan error, of containers that are on their way to the disk while they start
 
 	opened time.Time

@@ -97,19 +97,16 @@ func (e *Engine) found(ctx context.Context, o ListOptions) ([]item, error) {
 		if errs[i] = ctx.Err(); errs[i] != nil { // a store may hold thousands
 			return
 		}
-		s, err := e.state(ids[i])
-		if err == nil && busy && !s.Alive() && s.Status != supervise.Restarting {
+		it, err := e.item(ids[i], busy)
+		if err == nil && busy && !it.s.Alive() && it.s.Status != supervise.Restarting {
 			return // it is being made, started or removed
 		}
-		var c *container.Container
-		if err == nil {
-			c, err = e.readContainer(ids[i])
-		}
-		read[i], errs[i] = item{c, s}, err
+		read[i], errs[i] = it, err
 	})
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	e.memory.forget(ids)
 	var items []item
 	for i, it := range read {
 		if errs[i] != nil {

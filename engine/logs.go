@@ -81,7 +81,7 @@ func (e *Engine) Logs(ctx context.Context, ref string, o LogOptions, stdout, std
 		show = end.add
 	}
 	for _, f := range files {
-		last = newReader(f)
+		last = e.newReader(f)
 		if err := last.each(ctx, show); err != nil {
 			return quiet(err)
 		}
@@ -95,10 +95,11 @@ func (e *Engine) Logs(ctx context.Context, ref string, o LogOptions, stdout, std
 	if last == nil {
 		last = newReader(nil)
 	}
-	runs := alive{e: e, id: c.ID}
+	f, leave := e.follow(c.ID)
+	defer leave()
 	for {
 		// Whether it still runs is asked before reading: what it writes at its end is then not missed.
-		running := runs.now()
+		running, changed := e.following(f)
 		if err := last.each(ctx, print); err != nil {
 			return quiet(err)
 		}
@@ -116,14 +117,13 @@ func (e *Engine) Logs(ctx context.Context, ref string, o LogOptions, stdout, std
 			for _, f := range files {
 				f.Close()
 			}
-			files, last = later, newReader(later[len(later)-1])
+			files, last = later, e.newReader(later[len(later)-1])
 			continue
 		}
 		if !running || !o.Until.IsZero() && time.Now().After(o.Until) {
 			return nil
 		}
-		// inotify would need a watch for each reader, and the kernel's limit of watches is the host's; a person can't tell 30 ms from none.
-		if pause(ctx, 30*time.Millisecond) != nil {
+		if !awaitChange(ctx, changed, o.Until) {
 			return nil // to stop following is no error
 		}
 	}
@@ -213,6 +213,15 @@ type reader struct {
 	file *os.File
 	buf  *bufio.Reader // nil: there is nothing to read
 	part []byte        // of a line that isn't complete yet
+	lend *follows      // who lends a buffer for as long as there is something to read; nil: buf is its own
+}
+
+// newReader is one that keeps no buffer while it waits for more.
+func (e *Engine) newReader(f *os.File) *reader {
+	if strings.HasSuffix(f.Name(), supervise.Gzipped) {
+		return newReader(f)
+	}
+	return &reader{file: f, lend: &e.follows}
 }
 
 func newReader(f *os.File) *reader {
@@ -251,6 +260,17 @@ func (r *reader) next() (supervise.Line, bool) {
 
 // each calls a function with all lines that there are, unless the context ends.
 func (r *reader) each(ctx context.Context, do func(supervise.Line) error) error {
+	if r.lend != nil {
+		r.buf = r.lend.buffer(r.file)
+		defer func() {
+			if r.buf.Buffered() > 0 { // the caller ends: nothing is read after that
+				return
+			}
+			r.buf.Reset(nil)
+			r.lend.buffers.Put(r.buf)
+			r.buf = nil
+		}()
+	}
 	for l, ok := r.next(); ok; l, ok = r.next() {
 		if err := ctx.Err(); err != nil {
 			return err

@@ -82,6 +82,8 @@ type Config struct {
 	Root    string // images, containers, volumes: /var/lib/glassbox
 	State   string // what is gone at reboot: /run/glassbox
 	Runtime string // path of glassbox-runtime
+	// Remember keeps what was read of containers for the next list, as long as their files are the same: for a process that lives long.
+	Remember bool
 }
 
 // Images is the engine's image store.

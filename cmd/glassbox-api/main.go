@@ -98,7 +98,7 @@ func run(args []string) error {
 		}
 	}
 	var err error
-	if c.Engine, err = engine.Open(engine.Config{Root: root, State: state, Runtime: runtime}); err != nil {
+	if c.Engine, err = engine.Open(engine.Config{Root: root, State: state, Runtime: runtime, Remember: true}); err != nil {
 		return err
 	}
 	level := slog.LevelWarn
