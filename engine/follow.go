@@ -11,7 +11,7 @@ import (
 	"glassbox/supervise"
 )
 
-// follows are the logs that are being followed. A server has a thousand who follow the same one: the file is looked at once for all of them.
+// follows are the logs that are being followed. A server may have a thousand who follow the same one: its file is looked at once for all.
 type follows struct {
 	sync.Mutex
 	of map[string]*followed

@@ -34,8 +34,8 @@ func runsUntil(t *testing.T, e *Engine, c *container.Container) (end func()) {
 	return func() { lock.Close() }
 }
 
-// TestFollowers: many who follow one log have one who looks at the file, each gets every line, and nothing is left when they have gone. What
-// is written at the end of the run reaches them too.
+// TestFollowers: many who follow one log have one who looks at the file, each gets every line, and nothing is left when they have gone.
+// What is written at the end of the run reaches them too.
 func TestFollowers(t *testing.T) {
 	e := opened(t)
 	c := create(t, e, container.Words{Name: "web"})

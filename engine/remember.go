@@ -24,8 +24,8 @@ type remembered struct {
 	s                *supervise.State
 }
 
-// stamp tells a file from what it was, or will be. Both are replaced by rename, so that another content has another inode; the times are for
-// one that somebody writes in place.
+// stamp tells a file from what it was, or will be. Both are replaced by rename, so that another content has another inode; the times are
+// for one that somebody writes in place.
 type stamp struct {
 	ino, size    uint64
 	mtime, ctime unix.Timespec

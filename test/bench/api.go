@@ -42,7 +42,8 @@ func (b *bencher) serving(engines []engine, compose string, runs, containers int
 	// Before the many containers, and with them.
 	for range 3 {
 		for _, s := range servers {
-			if err := b.numbered(&t, "create and start through the API, ms", s.name, client, s.socket, "start", strconv.Itoa(runs), image); err != nil {
+			err := b.numbered(&t, "create and start through the API, ms", s.name, client, s.socket, "start", strconv.Itoa(runs), image)
+			if err != nil {
 				return "", err
 			}
 		}
