@@ -17,9 +17,12 @@ func said() []string {
 
 // yaml writes a scalar as YAML takes it without second thoughts: JSON's strings are YAML's.
 func yaml(s string) string {
-	data, _ := json.Marshal(s)
+	var data strings.Builder
+	e := json.NewEncoder(&data)
+	e.SetEscapeHTML(false) // && is read by people here
+	_ = e.Encode(s)
 	var b strings.Builder
-	for _, r := range string(data) {
+	for _, r := range strings.TrimSuffix(data.String(), "\n") {
 		switch {
 		case !deceives(r):
 			b.WriteRune(r)
@@ -105,8 +108,17 @@ func bindWord(m Mount) string {
 	return s
 }
 
-// writeCompose writes a service of a compose file.
+// writeCompose writes a service of a compose file: of the flags by which a container was made or, where there are none, of what the plan
+// does.
 func writeCompose(w io.Writer, v *View, a About) error {
+	if a.Made {
+		return composeService(a).write(w, a)
+	}
+	return v.service(w, a)
+}
+
+// service writes a service that does what a plan does.
+func (v *View) service(w io.Writer, a About) error {
 	t := &script{w: w}
 	can := append(said(), "domainname", "memory", "swap", "reservation", "swappiness", "oomkill", "shares", "quota", "cpuset", "pids",
 		"storage", "network", "pidns", "ipcns", "utsns", "cgroupns",

@@ -186,3 +186,69 @@ func TestPortsOfBothVersions(t *testing.T) {
 		}
 	}
 }
+
+// TestComposeFlags writes the service of a container that was made by flags. That genuine compose makes the same container of it is seen by
+// test/clients.sh.
+func TestComposeFlags(t *testing.T) {
+	a := About{
+		Title: "container web", Name: "web", Image: "box", Made: true, Command: []string{"-c", "echo $A && true"},
+		Flags: []string{
+			"--add-host=a:1.2.3.4", "--cpus=0.5", "--detach", "--egress=deny", "--entrypoint=sh", `--env=A="$so"`, "--health-cmd=true",
+			"--health-interval=5s", "--init", "--log-driver=local", "--log-opt=max-size=1m", "--log-opt=max-file=2", "--memory=64m",
+			"--mount=type=tmpfs,target=/s,tmpfs-mode=1770,readonly", "--mount=type=bind,source=/a,target=/b,idmap",
+			"--network=name=back,ip=10.0.0.9",
+			"--network=front", "--network-alias=store", "--no-healthcheck", "--restart=on-unhealthy", "--stop-timeout=3", "--ulimit=nofile=64:128",
+			"--ulimit=core=0", "--volume=data:/data:ro", "--volume=/x:/y", "--volumes-from=db",
+		},
+	}
+	var b bytes.Buffer
+	if err := writeCompose(&b, &View{}, a); err != nil {
+		t.Fatal(err)
+	}
+	const want = `# The container of container web for compose.
+#
+# compose can't say this:
+#   --egress=deny
+#   --mount=type=bind,source=/a,target=/b,idmap
+#   --restart=on-unhealthy
+services:
+  "web":
+    image: "box"
+    extra_hosts: ["a:1.2.3.4"]
+    cpus: 0.5
+    entrypoint: ["sh"]
+    environment: ["A=\"$$so\""]
+    healthcheck:
+      test: ["CMD-SHELL", "true"]
+      interval: "5s"
+      disable: true
+    init: true
+    logging:
+      driver: "local"
+      options:
+        "max-size": "1m"
+        "max-file": "2"
+    mem_limit: "64m"
+    volumes:
+      - "data:/data:ro"
+      - "/x:/y"
+      - {type: "tmpfs", target: "/s", read_only: true, tmpfs: {mode: 01770}}
+    stop_grace_period: "3s"
+    ulimits:
+      "nofile": {soft: 64, hard: 128}
+      "core": {soft: 0, hard: 0}
+    volumes_from: ["container:db"]
+    networks:
+      "back": {aliases: ["store"], ipv4_address: "10.0.0.9"}
+      "front": {}
+    command: ["-c", "echo $$A && true"]
+volumes:
+  "data": {name: "data", external: true}
+networks:
+  "back": {name: "back", external: true}
+  "front": {name: "front", external: true}
+`
+	if got := b.String(); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
