@@ -71,17 +71,17 @@ drive_compose() {
 	docker network create --subnet 10.77.0.0/24 back
 	docker volume create data
 	# shellcheck disable=SC2016 # the container's own variable
-	glassbox create --name there -h box -w /tmp -u 1:2 -e "A=it is \"\$so\"" -v data:/data:ro -v /tmp:/host --network name=back,ip=10.77.0.9 \
+	"$here/bin/glassbox" create --name there -h box -w /tmp -u 1:2 -e "A=it is \"\$so\"" -v data:/data:ro -v /tmp:/host --network name=back,ip=10.77.0.9 \
 		--mount type=tmpfs,target=/scratch,tmpfs-size=1m,tmpfs-mode=1770 --mount type=volume,source=data,target=/more,volume-nocopy \
 		--tmpfs /run:size=64k -p 127.0.0.1:8080:80 -p 53/udp --network-alias store --memory 64m --cpus 0.5 --pids-limit 20 --ulimit nofile=64:128 \
 		--cap-drop ALL --cap-add CHOWN --read-only --security-opt no-new-privileges --restart on-failure:3 --health-cmd 'test -e /x && true' \
 		--health-interval 5s --health-retries 4 --stop-timeout 3 --add-host a:1.2.3.4 --dns 192.0.2.1 --log-opt max-size=1m \
-		--sysctl net.ipv4.ip_unprivileged_port_start=0 --entrypoint sh busybox -c 'echo "$A"; sleep 1000'
+		--sysctl net.ipv4.ip_unprivileged_port_start=0 --entrypoint sh box -c 'echo "$A"; sleep 1000'
 	before=$(docker inspect -f "$same" there)
-	glassbox explain --format compose there >"$build/there.yaml"
+	"$here/bin/glassbox" explain --format compose there >"$build/there.yaml"
 	docker rm there
 	"$build/docker-compose" -f "$build/there.yaml" create
-	[[ $(docker inspect -f "$same" there) == "$before" ]]
+	diff <(echo "$before") <(docker inspect -f "$same" there)
 	[[ $(docker inspect -f '{{(index .NetworkSettings.Networks "back").IPAMConfig.IPv4Address}}' there) == 10.77.0.9 ]]
 	"$build/docker-compose" -f "$build/there.yaml" down -t 0
 	docker volume rm data && docker network rm back
