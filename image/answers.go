@@ -17,7 +17,7 @@ type Summary struct {
 	Created     int64             // seconds since 1970; 0 if the image doesn't say
 	ID          string            `json:"Id"`
 	Labels      map[string]string // null where there are none
-	ParentID    string            `json:"ParentId"` // always empty: there are no intermediate images
+	ParentID    string            `json:"ParentId"` // of the image that it was made from here by a commit; empty: of none
 	RepoDigests []string
 	RepoTags    []string
 	SharedSize  int64 // bytes that other images have, too; -1 is not counted
@@ -75,7 +75,7 @@ type Metadata struct {
 func (i *Image) Summary() Summary {
 	s := Summary{
 		// An empty list and not null, as Docker has it for both.
-		Containers: -1, ID: i.ID, Labels: i.Config.Config.Labels, RepoDigests: append([]string{}, i.Digests...),
+		Containers: -1, ID: i.ID, ParentID: i.Parent, Labels: i.Config.Config.Labels, RepoDigests: append([]string{}, i.Digests...),
 		RepoTags: append([]string{}, i.Names...), SharedSize: -1, Size: i.Size,
 	}
 	if !i.Created.IsZero() {
@@ -93,7 +93,7 @@ func (i *Image) Inspect() *Inspection {
 	json.Unmarshal(i.RawConfig, &docker) // was read as JSON when it was pulled; a field of another kind is none
 	d := &Inspection{
 		ID: i.ID, RepoTags: append([]string{}, i.Names...), RepoDigests: append([]string{}, i.Digests...), Author: i.Config.Author,
-		Comment: docker.Comment,
+		Comment: docker.Comment, Parent: i.Parent,
 		Config: InspectedConfig{
 			ImageConfig: i.Config.Config, OnBuild: docker.Config.OnBuild, Shell: docker.Config.Shell,
 		},

@@ -24,6 +24,8 @@ type Image struct {
 	Size           int64     `json:"size"`            // bytes of the unpacked files of all layers
 	Layers         []Layer   `json:"layers"`          // bottom first
 	Empty          []string  `json:"empty,omitempty"` // diff IDs of layers that show nothing and are not among Layers
+	// Parent is the ID of the image that this one was made from here, by a commit. That may be gone.
+	Parent string `json:"parent,omitempty"`
 
 	Names     []string `json:"-"` // familiar, sorted: "debian:latest"
 	Digests   []string `json:"-"` // familiar, sorted: "debian@sha256:…" (of the manifest or index that was asked for)

@@ -256,8 +256,12 @@ func (s *Store) make(
 	if err != nil {
 		return nil, err
 	}
+	parent := ""
+	if m.base != nil {
+		parent = m.base.ID
+	}
 	return s.commit(&newImage{
-		id: digestOf(raw), config: config, rawConfig: raw, layers: layers, ref: m.ref, platform: platformOf(m.doc.Platform),
+		id: digestOf(raw), parent: parent, config: config, rawConfig: raw, layers: layers, ref: m.ref, platform: platformOf(m.doc.Platform),
 		manifest: &document{raw: rawManifest, digest: digestOf(rawManifest), image: &manifest},
 	})
 }
@@ -323,7 +327,7 @@ func (s *Store) place(in *ingest, out *unpacked, below []Layer, diffs []digest.D
 
 // History is a line of an image's history, newest first.
 type History struct {
-	ID        string // of the image, for the newest; "<missing>" for the others
+	ID        string // of the image, for the newest, and of those on this machine that it was made from; "<missing>" for the others
 	Created   time.Time
 	CreatedBy string
 	Comment   string
@@ -361,8 +365,22 @@ func (i *Image) History() []History {
 		list = append(list, e)
 	}
 	slices.Reverse(list)
-	if len(list) > 0 {
-		list[0].ID, list[0].Tags = i.ID, i.Names
+	// As Docker has it: an image that was made from another one here has one line more than that.
+	for n, at := 0, i; n < len(list) && at != nil; n++ {
+		list[n].ID, list[n].Tags = at.ID, at.Names
+		at = at.parent()
 	}
 	return list
+}
+
+// parent is the image that this one was made from; nil if it isn't here.
+func (i *Image) parent() *Image {
+	if i.Parent == "" || i.store == nil {
+		return nil
+	}
+	img, err := i.store.Resolve(i.Parent)
+	if err != nil {
+		return nil
+	}
+	return img
 }

@@ -241,6 +241,25 @@ func TestCommit(t *testing.T) {
 	if h[0].Comment != "why" || h[0].ID != img.ID || h[0].CreatedBy != "sh" || h[0].Size == 0 {
 		t.Errorf("history %+v", h[0])
 	}
+	// What an image was made from is a line of its history as long as it is here.
+	upper, dirs = containerOn(t, s, img)
+	if err := os.WriteFile(filepath.Join(upper, "second"), []byte("2"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	second, err := s.Commit(t.Context(), CommitOptions{Base: img, Dirs: dirs[:1]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h = second.History()
+	if len(h) != 2 || h[0].ID != second.ID || h[1].ID != img.ID || len(h[1].Tags) != 1 || second.Inspect().Parent != img.ID {
+		t.Errorf("history %+v, parent %s", h, second.Inspect().Parent)
+	}
+	if _, err := s.Remove(img.ID, RemoveOptions{Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	if h := second.History(); h[1].ID != "<missing>" {
+		t.Errorf("history without its parent %+v", h[1])
+	}
 }
 
 // TestTreeHostile exchanges files and links while a tree is written: nothing of the host is in the archive.

@@ -505,6 +505,7 @@ type newImage struct {
 	ref       Ref
 	digest    string // what the name stood for at the registry; empty for an image made here
 	tags      []Ref  // further names
+	parent    string // ID of the image that it was made from; empty for one that wasn't made here
 
 	moved map[string]string // set by commit: names that another image had → its ID
 }
@@ -520,7 +521,7 @@ func (s *Store) commit(it *newImage) (*Image, error) {
 	defer unlock()
 	rec := &Image{
 		ID: it.id, ManifestDigest: it.manifest.digest, Platform: it.platform,
-		Pulled: time.Now().UTC().Truncate(time.Second), Layers: it.layers,
+		Pulled: time.Now().UTC().Truncate(time.Second), Layers: it.layers, Parent: it.parent,
 	}
 	if it.config.Created != nil {
 		rec.Created = it.config.Created.UTC()
