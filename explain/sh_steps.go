@@ -382,7 +382,7 @@ func (s *shell) commands(op plan.Op) ([]string, bool) {
 		for _, r := range o.Rules {
 			lines = append(lines, "	"+quote(clean(r))+` \`)
 		}
-		return append(lines, "	| nft -f -"), true
+		return append(append(lines, "	| nft -f -"), guestCommands(o)...), true
 	case *plan.NftGuard:
 		return guardCommands("add", o.Table, o.Link, o.MAC, o.Addresses), true
 	case *plan.NftPublish:

@@ -35,6 +35,7 @@ import (
 
 	"glassbox/cgroup"
 	"glassbox/dns"
+	"glassbox/network"
 	"glassbox/plan"
 	"glassbox/resctrl"
 	"glassbox/systemd"
@@ -310,14 +311,16 @@ func Undo(op plan.Op) error {
 		return systemd.Stop(op)
 	case *plan.ResctrlRemove:
 		return resctrl.Remove(op)
-	case *plan.LinkDelete, *plan.NftUnpublish, *plan.NftUnguard, *plan.NftUnwall:
+	case *plan.NftUnwall:
+		return cmp.Or(wire.Undo(op), network.FollowNames(op))
+	case *plan.LinkDelete, *plan.NftUnpublish, *plan.NftUnguard:
 		return wire.Undo(op)
 	case *plan.RootUnmount:
 		return rootUnmount(op)
 	case *plan.HostUnmount:
 		return hostUnmount(op)
 	case *plan.NameRemove:
-		return dns.Remove(op.Dir, op.Owner, op.Names, parseAddrs(op.Addresses))
+		return cmp.Or(dns.Remove(op.Dir, op.Owner, op.Names, parseAddrs(op.Addresses)), network.FollowNames(op))
 	}
 	return fmt.Errorf("%s is no step that undoes another", op.Kind())
 }
@@ -471,7 +474,7 @@ func (x *execution) host(op plan.Op) error {
 	case *plan.HostUnmount:
 		return hostUnmount(o)
 	case *plan.NameAdd:
-		return dns.Add(o.Dir, o.Owner, o.Names, parseAddrs(o.Addresses))
+		return addNames(o)
 	case *plan.NameRemove:
 		return Undo(o)
 	case *plan.LinkBridge, *plan.LinkVeth, *plan.LinkMacvlan, *plan.LinkRate, *plan.LinkMove,
@@ -496,7 +499,7 @@ func (x *execution) host(op plan.Op) error {
 				return fd, err
 			})
 		}
-		if err := x.wire.Do(op); err != nil {
+		if err := cmp.Or(x.wire.Do(op), network.FollowNames(op)); err != nil {
 			return err
 		}
 		if fds := x.wire.Resolver; len(fds) == 2 {

@@ -1,12 +1,14 @@
 package fork
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
 
 	"glassbox/dns"
+	"glassbox/network"
 	"glassbox/plan"
 	"glassbox/wire"
 )
@@ -20,7 +22,7 @@ func Rewire(steps []plan.Step, netns int) error {
 		var err error
 		switch op := s.Op.(type) {
 		case *plan.NameAdd:
-			err = dns.Add(op.Dir, op.Owner, op.Names, parseAddrs(op.Addresses))
+			err = addNames(op)
 		case *plan.LinkDelete:
 			// A link in the container's namespace is out of Undo's sight, which looks on the host.
 			if op.Inside {
@@ -36,6 +38,9 @@ func Rewire(steps []plan.Step, netns int) error {
 			err = errors.New("its sockets would be nobody's") // Listen, or a start
 		default:
 			err = w.Do(op)
+		}
+		if _, walled := s.Op.(*plan.NftWall); walled && err == nil {
+			err = network.FollowNames(s.Op)
 		}
 		if err == nil {
 			continue
@@ -56,6 +61,11 @@ func Rewire(steps []plan.Step, netns int) error {
 		return err
 	}
 	return nil
+}
+
+// addNames makes a container known, also to the walls that let it in.
+func addNames(op *plan.NameAdd) error {
+	return cmp.Or(dns.Add(op.Dir, op.Owner, op.Names, parseAddrs(op.Addresses)), network.FollowNames(op))
 }
 
 // Listen makes a resolver's sockets (UDP, TCP) and its rules for a process that runs already, whose network namespace is netns. The sockets

@@ -26,7 +26,8 @@ type Endpoint struct {
 	Sysctls   []string         `json:"sysctls,omitempty"` // of the interface, such as "net/ipv4/conf/eth0/log_martians=1"
 
 	rates container.Rates
-	wall  *wall // at the host's end; nil: none
+	wall  *wall  // at the host's end; nil: none
+	names string // the directory of the network's names
 }
 
 // guarded are the addresses that the container may send frames with.

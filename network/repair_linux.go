@@ -80,6 +80,9 @@ func (s Store) repairNetwork(name string, alive func(string) bool) error {
 				return err
 			}
 			forgotten[id] = true
+			if err := dns.Follow(s.NamesDir(name), nil, admit); err != nil {
+				return err
+			}
 		}
 	}
 	for _, a := range gone { // last, so that a Repair that is killed is done again

@@ -162,7 +162,7 @@ func (s Store) attach(r Request, a Attachment, i int, lease bool) (Network, Endp
 	}
 	e := Endpoint{
 		Network: n.Name, Interface: a.Interface, Link: VethName(r.Container, i), IP: a.IP, IP6: a.IP6, LinkLocal: a.LinkLocal, MAC: a.MAC,
-		rates: r.Rates,
+		rates: r.Rates, names: s.NamesDir(n.Name),
 	}
 	if e.wall, err = s.wallAt(r, n); err != nil {
 		return n, e, err

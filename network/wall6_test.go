@@ -85,6 +85,10 @@ func TestWallNeighbour6(t *testing.T) {
 					t.Errorf("%s: %v, want it refused", to, err)
 				}
 			}
+			near := w.host.Sh("nft list set netdev %s near6", w.e1.Link)
+			if strings.Contains(near, "fd30::3") || strings.Contains(near, "fd30::77") {
+				t.Errorf("who was refused has become a neighbour, who may be asked for: %s", near)
+			}
 			if got := w.c2.Sh("ip -6 neigh show to fd30::2 dev eth0"); strings.TrimSpace(got) != "" {
 				t.Errorf("the neighbour was asked for: %s", got)
 			}

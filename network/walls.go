@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"glassbox/container"
-	"glassbox/dns"
 	"glassbox/plan"
 	"glassbox/wire"
 )
@@ -25,6 +24,7 @@ type wall struct {
 	egress, ingress []string         // as asked for; empty: open
 	out, in         []container.Door // with addresses: names of networks stand for their subnets
 	names           bool             // some of egress are names
+	guests          []string         // the entries of ingress that are names of containers
 }
 
 // wallAt finds out what stands between a container and one of its networks. What the container says counts, else what the network says.
@@ -49,19 +49,29 @@ func (s Store) wallAt(r Request, n Network) (*wall, error) {
 			"have; those of driver %s are on the wire without the host", n.Name, n.Driver)
 	}
 	var err error
-	if w.out, err = s.doors(w.egress, nil); err != nil {
+	if w.out, err = s.doors(w.egress); err != nil {
 		return nil, fmt.Errorf("--egress: %w", err)
 	}
 	w.names = slices.ContainsFunc(w.out, func(d container.Door) bool { return d.Name != "" })
-	if w.in, err = s.doors(w.ingress, &n); err != nil {
+	if w.in, err = s.doors(w.ingress); err != nil {
 		return nil, fmt.Errorf("--ingress: %w", err)
+	}
+	for _, d := range w.in {
+		if d.Name == "" {
+			continue
+		}
+		if !n.Named() {
+			return nil, fmt.Errorf("--ingress: %s: there is no such network, and containers have no names on network %s: make a network for them "+
+				"(glassbox network create)", d.Name, n.Name)
+		}
+		w.guests = append(w.guests, d.String())
 	}
 	return w, nil
 }
 
-// doors reads the entries of a wall. Names of networks become their subnets. All other names are the resolver's; but with on, they are
-// those of containers on that network, which must have their addresses already.
-func (s Store) doors(texts []string, on *Network) ([]container.Door, error) {
+// doors reads the entries of a wall. Names of networks become their subnets. All other names stay: on the way out they are the resolver's,
+// and on the way in those of containers, whose addresses the wall follows.
+func (s Store) doors(texts []string) ([]container.Door, error) {
 	var out []container.Door
 	for _, text := range texts {
 		if text == container.WallDeny {
@@ -81,18 +91,7 @@ func (s Store) doors(texts []string, on *Network) ([]container.Door, error) {
 			}
 			continue
 		}
-		if on == nil {
-			out = append(out, d)
-			continue
-		}
-		addrs, ok := dns.Directories{{Path: s.NamesDir(on.Name), Network: on.Name}}.Addresses(d.Name)
-		if !ok {
-			return nil, fmt.Errorf("%s: there is no such network, and no container of that name runs on network %s: its address isn't known "+
-				"before it is started", d.Name, on.Name)
-		}
-		for _, a := range addrs {
-			out = append(out, container.Door{Prefix: netip.PrefixFrom(a, a.BitLen()), Proto: d.Proto, Port: d.Port})
-		}
+		out = append(out, d)
 	}
 	return out, nil
 }
@@ -103,6 +102,9 @@ func (w *writer) wall(n Network, e Endpoint) {
 		return
 	}
 	op := &plan.NftWall{Table: e.Link, Link: e.Link, Egress: e.wall.egress, Ingress: e.wall.ingress, Rules: wallRules(n, e)}
+	if len(e.wall.guests) > 0 {
+		op.Guests, op.Names = e.wall.guests, e.names
+	}
 	for _, d := range e.wall.out {
 		if d.Prefix.IsValid() {
 			op.Allowed = append(op.Allowed, d.Prefix.String())
@@ -175,8 +177,8 @@ func wallRules(n Network, e Endpoint) []string {
 			six.own = append(six.own, a)
 		}
 	}
-	f.sets(four)
-	f.sets(six)
+	f.sets(e, four)
+	f.sets(e, six)
 	for _, v := range []wallFamily{four, six} {
 		for _, name := range []string{"refuse", "pass", "out", "admit", "in"} {
 			f.cmd("add chain netdev %s %s%s", f.table, name, v.suffix)
@@ -201,7 +203,7 @@ func wallRules(n Network, e Endpoint) []string {
 	return f.lines
 }
 
-func (f *wallWriter) sets(v wallFamily) {
+func (f *wallWriter) sets(e Endpoint, v wallFamily) {
 	set := func(name, format string, a ...any) {
 		f.cmd("add set netdev %s %s%s { type %s }", f.table, name, v.suffix, fmt.Sprintf(format, a...))
 	}
@@ -214,6 +216,10 @@ func (f *wallWriter) sets(v wallFamily) {
 		set(name, "%s . inet_proto . inet_service ; flags dynamic,timeout ; timeout %s ; size %d ;", v.address, wire.Forgotten, mostSeen)
 	}
 	set(wire.SetSought, "%s ; flags dynamic,timeout ; timeout %s ; size %d ;", v.address, wire.Forgotten, mostSeen)
+	if len(e.wall.guests) > 0 {
+		set(wire.SetGuests, "%s ;", v.address)
+		set(wire.SetGuestPorts, "%s . inet_proto . inet_service ;", v.address)
+	}
 	set(wire.SetOthers, "%s . inet_proto ; flags dynamic,timeout ; timeout %s ; size %d ;", v.address, wire.Forgotten, mostSeen)
 }
 
@@ -376,13 +382,14 @@ func (f *wallWriter) come(e Endpoint, v wallFamily) {
 	// Who was let in gets an answer: the first packet of a connection opens the way back for it. Not every packet of TCP, or the reset that
 	// says "refused" would.
 	f.in("admit" + v.suffix)
-	// The wall's own refusals come this way, too, in the name of whom the container wanted: they make nobody a neighbour, or it could ask for
-	// him next, which the others hear.
+	// The wall's own refusals and answers come this way, too, in the name of whom the container wanted: they make nobody a neighbour, or it
+	// could ask for him next, which the others hear.
 	f.rule("tcp flags & (syn | rst) == rst accept")
 	if v.word == "ip" {
 		f.rule("icmp type destination-unreachable accept")
 	} else {
 		f.rule("icmpv6 type destination-unreachable accept")
+		f.rule("icmpv6 type nd-neighbor-advert accept")
 	}
 	f.rule("tcp flags & (syn | ack) == syn update @%s%s { %s }", wire.SetFlows, v.suffix, v.got())
 	f.rule("meta l4proto udp update @%s%s { %s }", wire.SetFlows, v.suffix, v.got())
@@ -409,6 +416,10 @@ func (f *wallWriter) come(e Endpoint, v wallFamily) {
 		} {
 			f.rule("icmpv6 type %s accept", t)
 		}
+	}
+	if len(e.wall.guests) > 0 {
+		f.rule("%s saddr @%s%s jump admit%[3]s", v.word, wire.SetGuests, v.suffix)
+		f.rule("%s saddr . meta l4proto . th dport @%s%s jump admit%[3]s", v.word, wire.SetGuestPorts, v.suffix)
 	}
 	for _, d := range e.wall.in {
 		if match, ok := v.match(d, "saddr"); ok {

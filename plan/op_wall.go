@@ -22,6 +22,10 @@ type NftWall struct {
 	Ingress []string `json:"ingress,omitempty"` // the same of --ingress
 	Allowed []string `json:"allowed,omitempty"` // addresses that Egress opens by themselves, for the container's resolver: CIDR
 	Rules   []string `json:"rules"`             // in the syntax of nft(8)
+	// Who is let in by name: the entries of Ingress that are names, and the directory where they are looked up. The wall follows the names:
+	// who comes to have one is let in, and who has it no more isn't.
+	Guests []string `json:"guests,omitempty"`
+	Names  string   `json:"names,omitempty"`
 }
 
 func (*NftWall) Kind() string { return "nft-wall" }
@@ -58,11 +62,12 @@ func (*NftWall) lanes() lanes { return hostLane }
 func (o *NftWall) hostNames() []string { return []string{"nft table netdev " + o.Table} }
 
 // Undo takes the wall down.
-func (o *NftWall) Undo() []Op { return []Op{&NftUnwall{Table: o.Table}} }
+func (o *NftWall) Undo() []Op { return []Op{&NftUnwall{Table: o.Table, Names: o.Names}} }
 
 // NftUnwall takes a wall down. One that is gone is no error.
 type NftUnwall struct {
 	Table string `json:"table"`
+	Names string `json:"names,omitempty"` // where the wall follows names
 }
 
 func (*NftUnwall) Kind() string { return "nft-unwall" }

@@ -2,8 +2,10 @@ package verify
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
+	"glassbox/dns"
 	"glassbox/plan"
 	"glassbox/wire"
 )
@@ -23,7 +25,26 @@ func (v *view) wall(o *plan.NftWall) Finding {
 	case len(s.Extra) > 0: // a rule in front of ours may let through what ours refuse
 		return differs(where, "the lines of the plan alone", strings.Join(s.Extra, "; ")+" in no line of it", byHost())
 	}
-	return holds(where, fmt.Sprintf("%d lines", len(o.Rules)))
+	if len(o.Guests) == 0 {
+		return holds(where, fmt.Sprintf("%d lines", len(o.Rules)))
+	}
+	in, err := wire.Guests(o.Table)
+	if err != nil {
+		return failed(where, err)
+	}
+	var want, got []string
+	for _, g := range dns.Guests(o.Names, o.Guests) {
+		want = append(want, fmt.Sprintf("%s:%d/%s", g.Addr, g.Port, g.Proto))
+	}
+	for _, g := range in {
+		got = append(got, fmt.Sprintf("%s:%d/%s", g.Addr, g.Port, g.Proto))
+	}
+	slices.Sort(want)
+	slices.Sort(got)
+	if !slices.Equal(want, got) {
+		return differs(where, "in by name: "+strings.Join(want, ", "), "in by name: "+strings.Join(got, ", "), byHost())
+	}
+	return holds(where, fmt.Sprintf("%d lines, %d guests", len(o.Rules), len(got)))
 }
 
 // noWall looks whether a wall is down.

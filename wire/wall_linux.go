@@ -30,6 +30,8 @@ const (
 	SetRefused    = "refused"     // address . protocol . port: what was tried in vain, with a counter
 	SetOthers     = "others"      // address . protocol: the same of protocols without ports
 	SetSought     = "sought"      // address: which neighbour's hardware address was asked for in vain
+	SetGuests     = "guests"      // address: who is let in by name, with every port
+	SetGuestPorts = "guest_ports" // address . protocol . own port: the same with one
 	SetTurned     = "turned"      // address . protocol . own port: who tried to come in
 )
 
@@ -100,7 +102,9 @@ func (r *request) netdevSet(table, name string, w []string) error {
 	r.str(unix.NFTA_SET_TABLE, table)
 	r.str(unix.NFTA_SET_NAME, name)
 	r.be32(unix.NFTA_SET_ID, r.n)
-	r.be32(unix.NFTA_SET_FLAGS, flags)
+	if flags != 0 { // the kernel tells none then, and what was sent is compared with what it tells
+		r.be32(unix.NFTA_SET_FLAGS, flags)
+	}
 	r.be32(unix.NFTA_SET_KEY_TYPE, keyType)
 	r.be32(unix.NFTA_SET_KEY_LEN, keyLen)
 	if timeout > 0 {
