@@ -109,7 +109,6 @@ var wrongNetworkLines = []wrongLine{
 	{"run --rm --network front -p 203.0.113.7:18091:80 busybox true", 125, "doesn't have the address"},
 	{"run --rm --network none --egress deny busybox true", 125, "nobody is reached anyway"},
 	{"run --rm --network host --egress deny busybox true", 125, "need a cable"},
-	{"run --rm --ingress nobody-here busybox true", 125, "no such network, and containers have no names"},
 	{"run --rm --net-rate-in much busybox true", 125, "net-rate-in"},
 	{"update --publish-rm 9999 ccc", 1, "isn't published like that"},
 	{"update --publish-add x ccc", 1, "x"},
