@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"glassbox/container"
 	"glassbox/wire"
 )
 
@@ -168,11 +169,14 @@ const (
 	optionIpvlanMode  = "ipvlan_mode"
 	// optionGuard lets containers send with addresses that aren't theirs: virtual addresses that wander, routers, machines of their own.
 	optionGuard = "glassbox.source_guard"
+	// Walls, for whoever has no flags: programs that speak Docker's API, Compose files (driver_opts).
+	optionEgress  = "glassbox.egress"
+	optionIngress = "glassbox.ingress"
 )
 
 // known are the options that are read at all.
 func known(key string) bool {
-	return ofParent(key) || strings.HasPrefix(key, "com.docker.network.") || key == optionGuard
+	return ofParent(key) || strings.HasPrefix(key, "com.docker.network.") || strings.HasPrefix(key, "glassbox.")
 }
 
 func ofParent(key string) bool {
@@ -239,6 +243,19 @@ func (n *Network) readOptions() error {
 				return fail("a number of bytes between 68 and 65535")
 			}
 			n.FixedMTU = mtu
+		case optionEgress, optionIngress:
+			wall, flag := &n.Egress, "egress"
+			if key == optionIngress {
+				wall, flag = &n.Ingress, "ingress"
+			}
+			doors, err := container.ParseWall(flag, []string{value})
+			if err != nil {
+				return fmt.Errorf("network %s: option %s: %w", n.Name, key, err)
+			}
+			if len(*wall) > 0 && !slices.Equal(*wall, doors) {
+				return fail("the same as --" + flag + ", or one of them")
+			}
+			*wall = doors
 		case optionPrefix:
 			if value == "" || len(value) > 12 || wire.CheckName(value) != nil {
 				return fail("the beginning of a name of an interface, of at most 12 characters")
@@ -246,7 +263,7 @@ func (n *Network) readOptions() error {
 		default:
 			return fmt.Errorf("network %s: unknown option %s: want one of %s", n.Name, key, strings.Join([]string{
 				optionName, optionICC, optionMasquerade, optionHostIP, optionMTU, optionPrefix, optionMode4, optionMode6, optionGuard,
-				optionParent, optionMacvlanMode, optionIpvlanMode,
+				optionEgress, optionIngress, optionParent, optionMacvlanMode, optionIpvlanMode,
 			}, ", "))
 		}
 	}
