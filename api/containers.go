@@ -148,6 +148,13 @@ func (q *request) update() error {
 		return err
 	}
 	w := containers.Words{Flags: map[string]string{}}
+	switch n := body.PidsLimit; {
+	case n == nil:
+	case q.version < 40:
+		body.PidsLimit = nil // it didn't know the field, and passed over it
+	case *n <= 0:
+		*n = -1 // no limit
+	}
 	if err := resources(&w, &body.Resources); err != nil {
 		return err
 	}
@@ -163,6 +170,12 @@ func (q *request) update() error {
 		if !allowed[f] {
 			return invalid("--%s can't be changed once a container is made", f)
 		}
+	}
+	if len(w.Flags) == 0 { // an update of nothing is none, and no mistake
+		if _, err := q.s.engine.Inspect(q.Context(), q.id()); err != nil {
+			return err
+		}
+		return q.json(container.UpdateResponse{Warnings: []string{}})
 	}
 	u, err := q.s.engine.Update(q.Context(), q.id(), w)
 	// When the new limits are known, and before anything of them is written.

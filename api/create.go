@@ -3,6 +3,7 @@ package api
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -67,6 +68,10 @@ func (q *request) create() error {
 		}
 	}
 	c, err := q.s.engine.Create(q.Context(), *o)
+	// A container that the body names (VolumesFrom, PidMode, IpcMode) is a part of what is asked for, and not what is looked for.
+	if errors.Is(err, engine.ErrNotFound) && strings.HasPrefix(message(err), "No such container") {
+		return invalid("%s", message(err))
+	}
 	if err != nil {
 		return err
 	}
@@ -87,6 +92,10 @@ func (q *request) createOptions(r *createRequest) (*engine.CreateOptions, error)
 	}
 	if err := checkHealth(r.Healthcheck); err != nil {
 		return nil, err
+	}
+	// What was the default then: clients that old take it for given.
+	if q.version < 40 && r.HostConfig.IpcMode == "" {
+		r.HostConfig.IpcMode = "shareable"
 	}
 	name := strings.TrimPrefix(q.query("name"), "/")
 	w := container.Words{Image: r.Image, Name: name, Platform: q.query("platform"), Flags: map[string]string{}}

@@ -186,7 +186,7 @@ func created() []wrong {
 	host(400, "blkio", `"BlkioWeight":5`)
 	host(400, "tmpfs", `"Tmpfs":{"x":""}`)
 	host(400, "plugin", `"VolumeDriver":"nfs"`)
-	host(404, "nosuch", `"VolumesFrom":["nosuch"]`)
+	host(400, "No such container: nosuch", `"VolumesFrom":["nosuch"]`)
 	add(400, "network-modes", `{"Image":"box","NetworkingConfig":{"EndpointsConfig":{"net":{"Aliases":["a"]},"none":{}}}}`)
 	add(400, "JSON", `{"Image":"box","NetworkingConfig":{"EndpointsConfig":{"net":{"IPAMConfig":{"IPv4Address":"x"}}}}}`)
 	return out

@@ -116,7 +116,7 @@ func (m *Mount) Volume() string {
 // target checks the place of a mount. The root itself is none: a mount over it would hide all that was set up there.
 func target(text string) (string, error) {
 	if !path.IsAbs(text) || path.Clean(text) == "/" || strings.ContainsRune(text, 0) {
-		return "", fmt.Errorf("the target %q must be an absolute path, and not /", text)
+		return "", fmt.Errorf("the target %q must be an absolute path, and not /: destination can't be '/'", text)
 	}
 	return path.Clean(text), nil
 }

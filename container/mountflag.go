@@ -120,7 +120,7 @@ func volumeName(name string) error {
 func ParseTmpfs(text string) (Mount, error) {
 	dest, options, _ := strings.Cut(text, ":")
 	if !path.IsAbs(dest) {
-		return Mount{}, Invalid("--tmpfs %s: %q is not an absolute path", text, dest)
+		return Mount{}, Invalid("--tmpfs %s: %q is not an absolute path: mount path must be absolute", text, dest)
 	}
 	m := Mount{Type: Tmpfs, Form: FormTmpfs, Origin: "--tmpfs " + text}
 	var err error

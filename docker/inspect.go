@@ -160,7 +160,7 @@ func hostConfig(o *container.Config) HostConfig {
 		BlkioDeviceWriteIOps: throttles(l.WriteIOps), CPUPeriod: l.CPUPeriod, CPUQuota: l.CPUQuota,
 		CPURealtimePeriod: l.CPURTPeriod, CPURealtimeRuntime: l.CPURTRuntime, CpusetCpus: l.CpusetCPUs,
 		CpusetMems:        l.CpusetMems,
-		MemoryReservation: l.Reservation, MemorySwap: l.MemorySwap, MemorySwappiness: l.Swappiness, OomKillDisable: &oom, PidsLimit: l.Pids,
+		MemoryReservation: l.Reservation, MemorySwap: l.MemorySwap, MemorySwappiness: l.Swappiness, OomKillDisable: &oom, PidsLimit: pids(l.Pids),
 		MaskedPaths: spec.MaskedPaths(o), ReadonlyPaths: spec.ReadonlyPaths(o),
 	}
 	for _, w := range l.BlkioWeights {
@@ -414,6 +414,14 @@ func endpoints(c *container.Container, ids map[string]string) map[string]*Endpoi
 		out[e.Network] = at
 	}
 	return out
+}
+
+// pids is a limit of processes: Docker shows one that was let go as 0.
+func pids(limit *int64) *int64 {
+	if limit == nil || *limit > 0 {
+		return limit
+	}
+	return new(int64)
 }
 
 // Summarize describes a container in a list. Ports are those that are published, or nil; dir is the

@@ -177,15 +177,18 @@ func (e *Engine) networkHappened(n network.Network, action string, c *container.
 	event.Write(e.cfg.State, event.New(event.Network, action, networkActor(n), "container", c.ID))
 }
 
+// errEnds is that a container that ran when it was looked at has no process any more.
+var errEnds = errors.New("the container ends at this moment")
+
 // netnsOf opens the network namespace of a running container.
 func netnsOf(s *supervise.State) (int, error) {
 	fd, err := unix.Open(fmt.Sprintf("/proc/%d/ns/net", s.PID), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return -1, conflict("the container ends at this moment: %w", err)
+		return -1, conflict("%w: %w", errEnds, err)
 	}
 	if start, err := fork.StartTime(s.PID); err != nil || s.Start != 0 && start != s.Start { // another process has the number by now
 		unix.Close(fd)
-		return -1, conflict("the container ends at this moment")
+		return -1, conflict("%w", errEnds)
 	}
 	return fd, nil
 }

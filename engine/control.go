@@ -109,11 +109,14 @@ func (e *Engine) killNow(ctx context.Context, c *container.Container) error {
 // the container has no stop signal of its own, also a HUP that only makes it read its configuration again.
 func endsIt(c *container.Container, sig unix.Signal) bool {
 	stop, err := ParseSignal(c.StopSignal())
+	if err == nil && stop != unix.SIGTERM { // it has one of its own: another signal is the program's affair, as with Docker
+		return sig == stop || sig == unix.SIGKILL
+	}
 	switch sig {
 	case unix.SIGKILL, unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGABRT:
 		return true
 	}
-	return err == nil && sig == stop
+	return false
 }
 
 // markStopped writes down that a container with a restart policy is stopped by hand, before it gets to know.
@@ -413,7 +416,7 @@ func (e *Engine) settled(ctx context.Context, id string) (c *container.Container
 // Rename gives a container another name.
 func (e *Engine) Rename(ctx context.Context, ref, name string) error {
 	if !validName(name) {
-		return invalid("invalid container name (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", name)
+		return invalid("Invalid container name (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", name)
 	}
 	c, s, unlock, err := e.change(ctx, ref)
 	if err != nil {
@@ -422,7 +425,7 @@ func (e *Engine) Rename(ctx context.Context, ref, name string) error {
 	defer unlock()
 	old := c.Name
 	if old == name {
-		return invalid("renaming a container with the same name as its current name")
+		return invalid("Renaming a container with the same name as its current name")
 	}
 	e.forgetOtherName(c)
 	// The new name, the configuration, then the old name: whoever is killed on the way leaves a container with two names,
@@ -444,7 +447,8 @@ func (e *Engine) Rename(ctx context.Context, ref, name string) error {
 	defer os.Remove(e.nameFile(old))
 	os.Remove(filepath.Join(e.dir(c.ID), supervise.TargetFile)) // in which exec finds the name
 	if live(s) {
-		if err := e.renameOnNetworks(c, s, old); err != nil {
+		// One that ends meanwhile is on no network by the time that anybody looks for it, unless another run follows.
+		if err := e.renameOnNetworks(c, s, old); err != nil && !(errors.Is(err, errEnds) && c.Config.Restart.None()) {
 			return fmt.Errorf("container %s has its new name, and others still find it by the old one: %w", name, err)
 		}
 	}

@@ -341,3 +341,25 @@ func TestRemoveSignalsOnce(t *testing.T) {
 		t.Errorf("got %d signals, %v, want 1", kills, err)
 	}
 }
+
+// TestEndsIt: which signals end a restart policy.
+func TestEndsIt(t *testing.T) {
+	for _, c := range []struct {
+		stop string
+		sig  unix.Signal
+		want bool
+	}{
+		{"", unix.SIGTERM, true},
+		{"", unix.SIGINT, true},
+		{"", unix.SIGHUP, false},
+		{"", unix.SIGKILL, true},
+		{"QUIT", unix.SIGQUIT, true},
+		{"QUIT", unix.SIGTERM, false}, // its program may do something else at that
+		{"QUIT", unix.SIGKILL, true},
+	} {
+		got := endsIt(&container.Container{Config: container.Config{StopSignal: c.stop}}, c.sig)
+		if got != c.want {
+			t.Errorf("stop signal %q, sent %v: got %v, want %v", c.stop, c.sig, got, c.want)
+		}
+	}
+}

@@ -291,13 +291,16 @@ func (e *Engine) Extract(ctx context.Context, ref, to string, r io.Reader, o Cop
 	}
 	defer f.close()
 	fd, err := tree.Lookup(f.root, to, true)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, notFound("destination \"%s:%s\" must be a directory: Could not find the file %s in container %s", ref, to, to, ref)
+	}
 	if err != nil {
-		return nil, invalid("destination \"%s:%s\" must be a directory", ref, to)
+		return nil, invalid("destination \"%s:%s\" must be a directory: %w", ref, to, err)
 	}
 	defer unix.Close(fd)
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
-		return nil, invalid("destination \"%s:%s\" must be a directory", ref, to)
+		return nil, invalid("destination \"%s:%s\" must be a directory: it is not a directory", ref, to)
 	}
 	options, err := e.ownerIn(f.container, o)
 	if err != nil {

@@ -11,7 +11,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 here=$PWD build=$PWD/out/suites
 moby=v28.5.2+incompatible
-packages=(container image volume network networking system session build capabilities)
+# Those of networks last: they take dockerd's bridge away.
+packages=(container image volume system session build capabilities network networking)
 suites=("$@")
 [[ $# -gt 0 ]] || suites=(moby docker-py)
 # The newest version that Debian's dockerd speaks.
@@ -98,20 +99,21 @@ if [[ ${INSIDE:-} ]]; then
 	for _ in $(seq 600); do docker version >/dev/null 2>&1 && break; sleep 0.1; done
 	mount --bind /dev/null /usr/sbin/dockerd
 	images
-	for suite in "${suites[@]}"; do "run_$suite"; done >"$INSIDE/results"
+	"run_$1" >"$INSIDE/results"
 	exit
 fi
 
 for suite in "${suites[@]}"; do "build_$suite"; done
 for ENGINE in docker glassbox; do
 	export ENGINE
-	dir=$build/run-$ENGINE
-	rm -rf "$dir" && mkdir -p "$dir"
-	INSIDE=$dir unshare --net --mount --propagation private "$0" "${suites[@]}" || echo "$ENGINE: see $dir/log.server"
-	rm -rf "${dir:?}"/{root,state,rootfs}
+	for suite in "${suites[@]}"; do # with a server each: one suite leaves less than the next one needs
+		dir=$build/run-$ENGINE-$suite
+		rm -rf "$dir" && mkdir -p "$dir"
+		INSIDE=$dir unshare --net --mount --propagation private "$0" "$suite" || echo "$ENGINE: see $dir/log.server"
+		rm -rf "${dir:?}"/{root,state,rootfs}
+	done
+	cat "$build/run-$ENGINE"-*/results | sort -u >"$build/$ENGINE"
 done
-sort -u "$build/run-docker/results" >"$build/docker"
-sort -u "$build/run-glassbox/results" >"$build/glassbox"
 for suite in "${suites[@]}"; do
 	passed=$(grep -c "^PASS $suite/" "$build/docker" || true)
 	both=$(comm -12 "$build/docker" "$build/glassbox" | grep -c "^PASS $suite/" || true)
