@@ -27,7 +27,7 @@ func TestPages(t *testing.T) {
 			t.Errorf("glassbox-run.1 has no %q", want)
 		}
 	}
-	if strings.Contains(string(page), "isolation") {
+	if strings.Contains(string(page), `use\-api\-socket`) {
 		t.Error("glassbox-run.1 tells of flags that aren't there")
 	}
 	for _, c := range [][]string{
