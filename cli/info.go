@@ -77,12 +77,19 @@ func seccompWord(ok bool) string {
 func (a *app) versionCommand() *cobra.Command {
 	var format string
 	cmd := &cobra.Command{
-		Use:     "version [OPTIONS]",
-		Short:   "Versions of glassbox and Go",
-		Example: `  glassbox version -f '{{.Version}}'`,
-		Args:    noArgs,
+		Use:   "version [OPTIONS]",
+		Short: "Versions of glassbox and Go",
+		Example: `  glassbox version -f '{{.Version}}'
+  glassbox version -f '{{.Server.Version}}'`,
+		Args: noArgs,
 		RunE: func(*cobra.Command, []string) error {
-			v := struct{ Version, GoVersion, Os, Arch string }{Version, runtime.Version(), runtime.GOOS, runtime.GOARCH}
+			type program struct{ Version, GoVersion, Os, Arch string }
+			// Docker's two, by which scripts ask: here they are one program.
+			v := struct {
+				program
+				Client, Server program
+			}{program: program{Version, runtime.Version(), runtime.GOOS, runtime.GOARCH}}
+			v.Client, v.Server = v.program, v.program
 			if format != "" {
 				return printValue(a.out, format, v)
 			}
