@@ -11,6 +11,8 @@ type DefaultOptions struct {
 	Arch                     string   // GOARCH of the machine
 	Caps                     []string // the bounding set, "CAP_SYS_ADMIN" and so on
 	KernelMajor, KernelMinor int      // 6, 1 for Linux 6.1.187; zero is older than everything
+	// KeepProject refuses what takes a file out of the project whose quota bounds the container: its root may do so with its own files.
+	KeepProject bool
 }
 
 func (o DefaultOptions) has(capability string) bool { return slices.Contains(o.Caps, capability) }
@@ -44,7 +46,13 @@ func Default(o DefaultOptions) *specs.LinuxSeccomp {
 		allow(armCalls)
 	}
 	for _, topic := range everyone {
+		if o.KeepProject {
+			topic = slices.DeleteFunc(slices.Clone(topic), func(name string) bool { return name == ioctl[0] })
+		}
 		allow(topic)
+	}
+	if o.KeepProject {
+		allow(ioctl, otherRequests()...)
 	}
 	for _, persona := range personalities {
 		allow(personality, arg(0, specs.OpEqualTo, persona))
@@ -78,6 +86,23 @@ func arg(index uint, op specs.LinuxSeccompOperator, value uint64) specs.LinuxSec
 // cloneNamespaces is CLONE_NEWNS|NEWCGROUP|NEWUTS|NEWIPC|NEWUSER|NEWPID|NEWNET. CLONE_NEWTIME (0x80) is not there: the
 // low byte of clone's flags is the exit signal, time namespaces need clone3 or unshare.
 const cloneNamespaces = 0x7e020000
+
+// otherRequests are all requests of ioctl(2) but FS_IOC_FSSETXATTR, which sets the project of a file, and FS_IOC_SETFLAGS in both its
+// sizes, which takes away that what is made in a directory has its project. Type and number, the lower 16 bits, tell them from all others:
+// 'X' and 32, 'f' and 2. A filter of what is allowed has no "and not": of the two bit 5 tells which one it could be, and one of the other
+// bits is another one then. Since Linux 6.17 file_setattr(2) does the same, which is on no list here.
+func otherRequests() []specs.LinuxSeccompArg {
+	const which = 1 << 5
+	var out []specs.LinuxSeccompArg
+	for _, request := range []uint64{0x5820, 0x6602} {
+		for bit := uint64(1); bit < 1<<16; bit <<= 1 {
+			if mask := which | bit; bit != which {
+				out = append(out, specs.LinuxSeccompArg{Index: 1, Op: specs.OpMaskedEqual, Value: mask, ValueTwo: (request ^ bit) & mask})
+			}
+		}
+	}
+	return out
+}
 
 // families are the allowed families of sockets (socket(2), include/linux/socket.h), of which one must fit. Missing are
 //
@@ -128,6 +153,7 @@ func family(n uint64) specs.LinuxSeccompArg { return arg(0, specs.OpEqualTo, n) 
 var personalities = [...]uint64{0x0, 0x8, 0x20000, 0x20008, 0xffffffff}
 
 var (
+	ioctl       = []string{"ioctl"}
 	personality = []string{"personality"}
 	socket      = []string{"socket"}
 	clone       = []string{"clone"}

@@ -46,21 +46,25 @@ func TestParseProfile(t *testing.T) {
 		archs []specs.Arch
 	}{
 		{
-			DefaultOptions{"amd64", nil, 6, 1},
+			DefaultOptions{Arch: "amd64", KernelMajor: 6, KernelMinor: 1},
 			"read write clone3 ptrace iopl socket",
 			[]specs.Arch{"SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"},
 		},
 		{
-			DefaultOptions{"amd64", []string{"CAP_BPF"}, 4, 7},
+			DefaultOptions{Arch: "amd64", Caps: []string{"CAP_BPF"}, KernelMajor: 4, KernelMinor: 7},
 			"read write bpf vm86 iopl socket",
 			[]specs.Arch{"SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"},
 		},
 		{
-			DefaultOptions{"amd64", []string{"CAP_BPF", "CAP_SYS_ADMIN"}, 5, 0},
+			DefaultOptions{Arch: "amd64", Caps: []string{"CAP_BPF", "CAP_SYS_ADMIN"}, KernelMajor: 5, KernelMinor: 0},
 			"read write bpf mount ptrace vm86 iopl socket",
 			[]specs.Arch{"SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"},
 		},
-		{DefaultOptions{"arm64", nil, 4, 19}, "read write clone3 ptrace vm86 set_tls socket", []specs.Arch{"SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"}},
+		{
+			DefaultOptions{Arch: "arm64", KernelMajor: 4, KernelMinor: 19},
+			"read write clone3 ptrace vm86 set_tls socket",
+			[]specs.Arch{"SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"},
+		},
 	} {
 		p, err := ParseProfile([]byte(dockerForm), test.o)
 		if err != nil {
@@ -164,7 +168,7 @@ func TestInstalledProfile(t *testing.T) {
 	}
 	for _, goarch := range []string{"amd64", "arm64"} {
 		for _, caps := range capabilitySets {
-			p, err := ParseProfile(text, DefaultOptions{goarch, caps, 6, 1})
+			p, err := ParseProfile(text, DefaultOptions{Arch: goarch, Caps: caps, KernelMajor: 6, KernelMinor: 1})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -178,7 +182,7 @@ func FuzzParseProfile(f *testing.F) {
 	f.Add([]byte(`{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["a"], "action": "SCMP_ACT_KILL", "excludes": null}]}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		for _, goarch := range []string{"amd64", "arm64", ""} {
-			p, err := ParseProfile(text, DefaultOptions{goarch, []string{"CAP_SYS_ADMIN"}, 5, 14})
+			p, err := ParseProfile(text, DefaultOptions{Arch: goarch, Caps: []string{"CAP_SYS_ADMIN"}, KernelMajor: 5, KernelMinor: 14})
 			if err != nil || goarch == "" {
 				continue
 			}

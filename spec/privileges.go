@@ -120,6 +120,11 @@ func (w *writer) security() error {
 
 	so := seccomp.DefaultOptions{
 		Arch: w.Facts.Arch, Caps: w.spec.Process.Capabilities.Bounding, KernelMajor: w.Facts.Kernel.Major, KernelMinor: w.Facts.Kernel.Minor,
+		KeepProject: w.Container.Layer != nil,
+	}
+	if so.KeepProject && (profile != "default" && profile != "builtin" || slices.Contains(so.Caps, "CAP_SYS_ADMIN")) {
+		w.out.Warnings = append(w.out.Warnings, "root of the container can lift the bound of --storage-opt size=: the default filter of system "+
+			"calls keeps others from that, where there is no CAP_SYS_ADMIN")
 	}
 	switch profile {
 	case "unconfined":
