@@ -4,6 +4,7 @@ import (
 	"encoding/csv"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -151,8 +152,12 @@ func variables(w *Words, r *Request, getenv func(string) (string, bool)) error {
 		r.Annotations[key] = value
 	}
 	for _, text := range w.AddHosts {
-		if host, _, ok := cutHost(text); !ok || host == "" {
+		host, ip, ok := cutHost(text)
+		if !ok || host == "" {
 			return fmt.Errorf("--add-host %q: it has the form NAME:ADDRESS", text)
+		}
+		if _, err := netip.ParseAddr(ip); err != nil && ip != container.HostGateway {
+			return fmt.Errorf("--add-host %q: %q is no address, nor %s", text, ip, container.HostGateway)
 		}
 	}
 	return nil
@@ -166,11 +171,18 @@ func cutHost(text string) (host, ip string, ok bool) {
 	return "", "", false
 }
 
+// GatewayAddress stands for the host's address on a RUN's network (host-gateway) where the front end wants an address, and that of the
+// host isn't known yet. It is nobody's: the dummy address of IPv4 (RFC 7600).
+const GatewayAddress = "192.0.0.8"
+
 // Hosts are the further names of a build in the form that the front end takes: NAME=ADDRESS, with commas.
 func (r *Request) Hosts() string {
 	var out []string
 	for _, text := range r.AddHosts {
 		host, ip, _ := cutHost(text)
+		if ip == container.HostGateway {
+			ip = GatewayAddress
+		}
 		out = append(out, host+"="+ip)
 	}
 	return strings.Join(out, ",")

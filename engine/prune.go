@@ -136,9 +136,10 @@ func (e *Engine) PruneImages(ctx context.Context, all bool, filters []string, ou
 	if f.dangling != nil {
 		all = !*f.dangling
 	}
-	// Layers first that no image has, such as those of a killed pull: they count as freed by nobody, and none of them is
-	// in a list.
-	errs := []error{e.images.Sweep()}
+	// Layers first that no image has, such as those of a killed pull or build, however young: they count as freed by nobody, and none of
+	// them is in a list. Those of a pull that runs are left alone.
+	_, err = e.images.Collect(image.CollectOptions{})
+	errs := []error{err}
 	list, err := e.images.List()
 	if err != nil {
 		return err

@@ -243,6 +243,9 @@ func setup(env *testscript.Env) error {
 	env.Setenv("RUNTIME", runtimePath())
 	env.Setenv("DEBIAN_TAR", run.set.DebianTar())
 	env.Setenv("PROG", run.set.Prog())
+	if tool, err := exec.LookPath("go"); err == nil {
+		env.Setenv("GO", tool)
+	}
 	env.Setenv("STORM", os.Getenv("GLASSBOX_TEST_STORM"))
 	env.Setenv("CERTS", filepath.Join(env.WorkDir, ".certs"))
 	env.Setenv("MACHINE", filepath.Join(env.WorkDir, ".machine"))

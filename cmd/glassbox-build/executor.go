@@ -26,6 +26,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/pkg/errors"
 
+	"glassbox/build"
 	"glassbox/bundle"
 	"glassbox/cgroup"
 	"glassbox/compile"
@@ -337,7 +338,18 @@ func (e *planExecutor) wire(id string, meta *executor.Meta, lease bool) (*networ
 		if !ok {
 			return nil, fmt.Errorf("--add-host %s: no address", h.Host)
 		}
-		r.Hosts = append(r.Hosts, container.HostEntry{Name: h.Host, IP: ip.Unmap().String()})
+		entry := container.HostEntry{Name: h.Host, IP: ip.Unmap().String()}
+		if entry.IP == build.GatewayAddress {
+			switch meta.NetMode {
+			case pb.NetMode_HOST:
+				entry.IP = "127.0.0.1"
+			case pb.NetMode_NONE: // where the host can't be reached
+				continue
+			default:
+				entry.IP = container.HostGateway
+			}
+		}
+		r.Hosts = append(r.Hosts, entry)
 	}
 	return e.networks().Wire(r, lease, func(string) string { return "builder" })
 }

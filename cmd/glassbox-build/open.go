@@ -45,6 +45,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 	"golang.org/x/sys/unix"
 
+	"glassbox/build"
 	"glassbox/image"
 )
 
@@ -247,6 +248,8 @@ func (b *builder) worker(ctx context.Context, root string) (*buildWorker, error)
 		Root: root,
 		Labels: map[string]string{
 			wlabel.Executor: "glassbox", wlabel.Snapshotter: snapshotter, wlabel.Hostname: hostname(), wlabel.Network: "bridge",
+			// moby's, of which buildx's docker driver asks for what host-gateway is.
+			"org.mobyproject.buildkit.worker.moby.host-gateway-ip": build.GatewayAddress,
 		},
 		Platforms:       []ocispecs.Platform{platforms.Normalize(platforms.DefaultSpec())},
 		GCPolicy:        policy,
