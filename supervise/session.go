@@ -85,7 +85,7 @@ func (s *session) send(e Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.file != nil {
-		line, _ := lazyjson.Marshal(e)    // of what is data alone, which can always be written
+		line, _ := lazyjson.Marshal(e)   // of what is data alone, which can always be written
 		s.file.Write(append(line, '\n')) // a caller that is gone doesn't matter
 	}
 }
