@@ -111,7 +111,7 @@ func (q *request) jsonStatus(code int, v any) error {
 func (q *request) body(v any, mayBeEmpty bool) error {
 	if t := q.Header.Get("Content-Type"); q.ContentLength != 0 && t != "" {
 		if media, _, _ := strings.Cut(t, ";"); strings.TrimSpace(strings.ToLower(media)) != "application/json" {
-			return invalid("malformed Content-Type header (%s): must be 'application/json'", t)
+			return invalid("unsupported Content-Type header (%s): must be 'application/json'", t)
 		}
 	}
 	// Only while the body is read: a deadline that passes later would look like a client that has hung up.

@@ -2,6 +2,9 @@ package api
 
 import (
 	"encoding/json"
+	"net/url"
+	"slices"
+	"strings"
 	"testing"
 )
 
@@ -34,6 +37,29 @@ func TestPidsLimit(t *testing.T) {
 	}
 	if code, text := h.ask(t, "POST", "/containers/nosuch/update", `{}`); code != 404 {
 		t.Errorf("of no container: %d %s", code, text)
+	}
+}
+
+// TestNamed: of an image with several names a list has those that are asked for.
+func TestNamed(t *testing.T) {
+	h := newHouse(t)
+	for _, tag := range []string{"v1", "v2", "v3"} {
+		if code, text := h.ask(t, "POST", "/images/box/tag?repo=many&tag="+tag, ""); code != 201 {
+			t.Fatalf("%d %s", code, text)
+		}
+	}
+	for filter, want := range map[string]string{
+		`["many:v1","many:v3"]`: "many:v1 many:v3", `["many"]`: "many:v1 many:v2 many:v3", `["b?x"]`: "box:latest",
+	} {
+		_, text := h.ask(t, "GET", "/images/json?filters="+url.QueryEscape(`{"reference":`+filter+`}`), "")
+		var list []struct{ RepoTags []string }
+		if err := json.Unmarshal([]byte(text), &list); err != nil || len(list) != 1 {
+			t.Fatalf("%s: %v %s", filter, err, text)
+		}
+		slices.Sort(list[0].RepoTags)
+		if got := strings.Join(list[0].RepoTags, " "); got != want {
+			t.Errorf("%s: got %s, want %s", filter, got, want)
+		}
 	}
 }
 

@@ -78,7 +78,9 @@ func (q *request) auth() error {
 // noSwarm answers what needs a swarm, as a Docker that is no node of one.
 func noSwarm(q *request) error {
 	switch q.URL.Path {
-	case "/swarm/leave", "/swarm/init", "/swarm/join":
+	case "/swarm/leave": // docker-py's clean-up takes this status for "it was in none"
+		return &statusError{http.StatusServiceUnavailable, "This node is not part of a swarm"}
+	case "/swarm/init", "/swarm/join":
 		return notImplemented("there is no swarm here: one machine is all that this engine knows")
 	}
 	return &statusError{

@@ -290,6 +290,7 @@ func others() []wrong {
 		{"POST", "/build", "", 501, "builder"},
 		{"POST", "/session", "", 501, "builder"},
 		{"POST", "/swarm/init", `{}`, 501, "swarm"},
+		{"POST", "/swarm/leave?force=1", "", 503, "not part of a swarm"},
 		{"GET", "/nodes", "", 503, "swarm manager"},
 		{"GET", "/secrets/x", "", 503, "swarm manager"},
 		{"POST", "/plugins/pull?remote=x", "", 501, "plugins"},

@@ -26,10 +26,28 @@ func (e *Engine) ListImages(ctx context.Context, filters []string) ([]image.Summ
 	out := []image.Summary{}
 	for _, i := range all {
 		if keep(i) {
-			out = append(out, i.Summary())
+			s := i.Summary()
+			s.RepoTags = named(filters, s.RepoTags)
+			out = append(out, s)
 		}
 	}
 	return out, nil
+}
+
+// named are those of an image's names that are asked for: by a filter reference=PATTERN, and else all.
+func named(filters, names []string) []string {
+	var patterns []string
+	for _, f := range filters {
+		if p, ok := strings.CutPrefix(f, "reference="); ok {
+			patterns = append(patterns, p)
+		}
+	}
+	if len(patterns) == 0 {
+		return names
+	}
+	return slices.DeleteFunc(slices.Clone(names), func(name string) bool {
+		return !slices.ContainsFunc(patterns, func(p string) bool { return image.Matches(p, name) })
+	})
 }
 
 // InspectImage describes an image in the shape of Docker's API (GET /images/{name}/json), by name, ID or the beginning of an ID. The zero
