@@ -229,22 +229,6 @@ func (e *Engine) stopRun(ctx context.Context, c *container.Container, s *supervi
 	return err
 }
 
-// Restart stops a container, as Stop does, and starts it again.
-func (e *Engine) Restart(ctx context.Context, ref string, timeout *int, signal string) error {
-	if err := e.Stop(ctx, ref, timeout, signal); err != nil {
-		return err
-	}
-	s, err := e.Start(ctx, ref, StartOptions{})
-	if err != nil {
-		return err
-	}
-	s.Close()
-	if c, err := e.readContainer(s.ID); err == nil {
-		e.happened(c, event.Restart)
-	}
-	return nil
-}
-
 // RemoveOptions says how far removing goes.
 type RemoveOptions struct {
 	Force   bool // kill a running container

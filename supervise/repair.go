@@ -77,7 +77,7 @@ func RepairOne(dir string, nameFile func(id string) string) error {
 		}
 	}
 	st, err := os.Stat(filepath.Join(dir, ContainerFile))
-	going := job != nil && (job.Remove || job.Step && !started(dir))
+	going := job != nil && (job.removes() || job.Step && !started(dir))
 	// A container without its configuration was never finished, or was being removed; one with an empty file lost it to a
 	// power failure.
 	if err != nil || st.Size() == 0 || going {

@@ -81,6 +81,25 @@ func MarkStarted(dir string) error {
 	return nil
 }
 
+// KeptFile, in the container's directory, says that an end isn't the last one: somebody restarts a container that is removed when it ends
+// (--rm). It is written before the container gets a signal, and taken away before it is started again.
+const KeptFile = "kept"
+
+// MarkKept keeps a container from being removed at its end, until undo is called.
+func MarkKept(dir string) (undo func(), err error) {
+	file := filepath.Join(dir, KeptFile)
+	return func() { os.Remove(file) }, state.WriteFile(file, nil, 0o600)
+}
+
+// removes says that this end of the container is its last one, after which it is removed.
+func (j *Job) removes() bool {
+	if !j.Remove {
+		return false
+	}
+	_, err := os.Lstat(filepath.Join(j.Dir, KeptFile))
+	return err != nil
+}
+
 // WasStopped reports whether somebody has stopped a container.
 func WasStopped(dir string) bool {
 	_, err := os.Lstat(filepath.Join(dir, StoppedFile))

@@ -27,7 +27,7 @@ var wrongDay = []wrongLine{
 	{`run --device-cgroup-rule "c 1:3" busybox true`, 125, `--device-cgroup-rule "c 1:3": want TYPE MAJOR:MINOR ACCESS, as in "c 1:3 r`},
 	{`run --device-cgroup-rule "d 1:3 r" busybox true`, 125, `--device-cgroup-rule "d 1:3 r": want TYPE MAJOR:MINOR ACCESS, as in "c 1`},
 	{`run --device-cgroup-rule "c x:3 r" busybox true`, 125, `--device-cgroup-rule "c x:3 r": want TYPE MAJOR:MINOR ACCESS, as in "c 1`},
-	{"run --storage-opt size=1G busybox true", 125, "--storage-opt size=1G: docker has this flag, glassbox does not have it yet"},
+	{"run --storage-opt size=1G busybox true", 125, "--storage-opt size=1G: the file system of "},
 	{"run --isolation hyperv busybox true", 125, "invalid isolation 'hyperv' on linux"},
 	{"run --userns auto busybox true", 125, "--userns auto: invalid USER mode"},
 	{"run --cpu-count 2 busybox true", 125, `"--cpu-count" is only supported on a Docker daemon running on windows, but the D`},

@@ -287,8 +287,9 @@ func (s Store) Keep(names []string) error {
 	return state.Sync(s.Dir)
 }
 
-// Settle removes volumes whose making was ended by a power failure: nobody has been told of them, they hold nothing, and no container
-// uses them.
+// Settle removes volumes whose making was ended by a power failure: nobody has been told of them, and they hold nothing. One that holds
+// files, which may have come to the disk before its description, is described anew: it can only have been an anonymous one, as others are
+// on the disk before anything is written in them.
 func (s Store) Settle() error {
 	unlock, err := s.lockExisting()
 	if errors.Is(err, fs.ErrNotExist) {
@@ -309,7 +310,15 @@ func (s Store) Settle() error {
 			continue
 		}
 		// Files in it are somebody's, whatever happened to the description.
-		if files, err := os.ReadDir(s.Data(name)); len(files) > 0 || err != nil && !errors.Is(err, fs.ErrNotExist) {
+		files, err := os.ReadDir(s.Data(name))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if len(files) > 0 {
+			v := Volume{Version: version, Name: name, Driver: Local, Labels: map[string]string{AnonymousLabel: ""}, Created: time.Now().UTC()}
+			if err := state.WriteJSONSync(filepath.Join(s.Path(name), configFile), v); err != nil {
+				return err
+			}
 			continue
 		}
 		if gone, err := s.hide(name, nil); err == nil {

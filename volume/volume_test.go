@@ -230,3 +230,32 @@ func TestSize(t *testing.T) {
 		t.Errorf("got %d more, %v", got-empty, err)
 	}
 }
+
+// TestSettle: the power went before an anonymous volume's description was on the disk. With files in it, it is a volume again.
+func TestSettle(t *testing.T) {
+	s := newStore(t)
+	for _, name := range []string{"full", "empty"} {
+		v, _, err := s.Create(Volume{Name: name, Labels: map[string]string{AnonymousLabel: ""}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Truncate(filepath.Join(s.Path(v.Name), configFile), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(s.Data("full"), "file"), []byte("x"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Settle(); err != nil {
+		t.Fatal(err)
+	}
+	if v, err := s.Get("full"); err != nil || !v.Anonymous() {
+		t.Errorf("%+v, %v", v, err)
+	}
+	if data, err := os.ReadFile(filepath.Join(s.Data("full"), "file")); err != nil || string(data) != "x" {
+		t.Errorf("its file: %q, %v", data, err)
+	}
+	if _, err := s.Get("empty"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("the empty one: %v", err)
+	}
+}
