@@ -1,22 +1,29 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 
 	"glassbox/event"
 	"glassbox/supervise"
 )
 
-// Restart stops a container, as Stop does, and starts it again.
+// Restart stops a container, as Stop does, and starts it again. One that is removed when it ends (--rm) isn't removed by that.
 func (e *Engine) Restart(ctx context.Context, ref string, timeout *int, signal string) error {
-	kept := func() {}
-	if c, _, err := e.load(ctx, ref); err == nil && c.Config.Remove {
-		if kept, err = supervise.MarkKept(e.dir(c.ID)); err != nil {
+	c, _, err := e.load(ctx, ref)
+	if err != nil {
+		return err
+	}
+	dir := e.dir(c.ID)
+	if c.Config.Remove {
+		if err := supervise.MarkStopped(dir, supervise.ByRestart); err != nil {
 			return err
 		}
 	}
-	err := e.Stop(ctx, ref, timeout, signal)
-	kept() // from now on an end is its last one again
+	err = e.Stop(ctx, ref, timeout, signal)
+	if c.Config.Remove { // from now on an end is its last one again, also where it could not be stopped
+		err = cmp.Or(err, supervise.MarkStarted(dir))
+	}
 	if err != nil {
 		return err
 	}

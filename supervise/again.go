@@ -38,7 +38,11 @@ func (s *supervisor) lastRun(code int) End {
 // over ends a run, and the supervisor with it, or begins to wait for the next run, which tell is called before. It returns only where
 // there is none.
 func (s *supervisor) over(code int, tell func()) error {
-	wait, again := s.job.Restart.Next(s.lastRun(code), s.state.Restarts, s.state.Backoff)
+	last := s.lastRun(code)
+	if last.Stopped {
+		s.job.Remove = s.job.removes()
+	}
+	wait, again := s.job.Restart.Next(last, s.state.Restarts, s.state.Backoff)
 	// Asked before the run is taken back: where there is no other one, finish gives back ports and addresses as well,
 	// which a next run needs.
 	if !again {

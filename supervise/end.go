@@ -57,7 +57,6 @@ func (s *supervisor) finish(code int) error {
 
 // wind takes back what a run's plan made, but for ports and addresses, and tells of its end.
 func (s *supervisor) wind(code int) error {
-	s.job.Remove = s.job.removes()
 	if s.job.Remove {
 		s.log.forget()
 	}

@@ -50,10 +50,12 @@ func (r *Restart) Next(e End, count int, last time.Duration) (wait time.Duration
 // container gets a signal.
 const StoppedFile = "stopped"
 
-// Who has stopped a container whose policy would have started it again.
+// Who has stopped a container whose policy would have started it again, or that would have been removed.
 const (
 	ByHand = "hand"
 	ByHost = "host" // it went down, and starts it when it is up again
+	// Who restarts a container that is removed when it ends (--rm) is about to start it again.
+	ByRestart = "restart"
 )
 
 // MarkStopped writes who stops a container.
@@ -67,8 +69,8 @@ func StoppedBy(dir string) string {
 	switch {
 	case os.IsNotExist(err):
 		return ""
-	case string(data) == ByHost:
-		return ByHost
+	case string(data) == ByHost || string(data) == ByRestart:
+		return string(data)
 	}
 	return ByHand
 }
@@ -81,24 +83,8 @@ func MarkStarted(dir string) error {
 	return nil
 }
 
-// KeptFile, in the container's directory, says that an end isn't the last one: somebody restarts a container that is removed when it ends
-// (--rm). It is written before the container gets a signal, and taken away before it is started again.
-const KeptFile = "kept"
-
-// MarkKept keeps a container from being removed at its end, until undo is called.
-func MarkKept(dir string) (undo func(), err error) {
-	file := filepath.Join(dir, KeptFile)
-	return func() { os.Remove(file) }, state.WriteFile(file, nil, 0o600)
-}
-
-// removes says that this end of the container is its last one, after which it is removed.
-func (j *Job) removes() bool {
-	if !j.Remove {
-		return false
-	}
-	_, err := os.Lstat(filepath.Join(j.Dir, KeptFile))
-	return err != nil
-}
+// removes says that this end of the container is its last one, after which it is removed: not where somebody restarts it.
+func (j *Job) removes() bool { return j.Remove && StoppedBy(j.Dir) != ByRestart }
 
 // WasStopped reports whether somebody has stopped a container.
 func WasStopped(dir string) bool {
