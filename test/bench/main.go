@@ -30,7 +30,8 @@ func main() {
 	pulls := flag.Int("pulls", 5, "measurements of each pull, after a warm-up")
 	containers := flag.Int("containers", 300, "how many containers idle at the same time")
 	part := flag.String("only", "",
-		"measure one part and print it: runtimes, idle (many containers), life (cp, commit, push, save, load, health), build, net, or api")
+		"measure one part and print it: starts (all of them), runtimes, idle (many containers), life (cp, commit, push, save, load, health), "+
+			"build, net, or api")
 	stock := flag.String("buildkit", "", "directory of stock buildkitd and buildctl (test/buildkit.sh build makes them), to be built beside")
 	compose := flag.String("compose", "out/clients/docker-compose", "Compose's program (test/clients.sh compose builds it)")
 	flag.Parse()
@@ -158,6 +159,16 @@ func bench(bin, stock, compose string, runs, pulls, containers int, part string)
 	switch part {
 	case "idle":
 		err = b.idle(engines, containers, t.add)
+	case "starts":
+		if err := b.verbs(engines, runs, &t); err != nil {
+			return text.String(), err
+		}
+		runtimes, err := b.runtimes()
+		if err != nil {
+			return text.String() + tabulate(engines, t), err
+		}
+		loops, err := b.loops(engines)
+		return text.String() + tabulate(engines, t) + "\n" + runtimes + loops, err
 	case "net":
 		networks, err := b.networks(engines, runs, containers)
 		return text.String() + networks, err
