@@ -337,7 +337,6 @@ func (w *Words) privileges(c *Config) error {
 	return nil
 }
 
-// set takes one --security-opt.
 // CustomSeccomp is the name of a system call filter that came as a text, without a file's name.
 const CustomSeccomp = "custom"
 
@@ -356,6 +355,7 @@ func (s *Security) WireOptions() []string {
 	return out
 }
 
+// set takes one --security-opt.
 func (s *Security) set(opt string) error {
 	key, value, ok := strings.Cut(opt, "=")
 	if !ok {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"glassbox/container"
+	"glassbox/state"
 )
 
 // Walls that let containers in by their names. Beside a network's directory of names there is one of its walls that do: a file for each
@@ -55,17 +56,13 @@ func Post(dir, table string, entries []string, let func(table string, guests []G
 	if err := os.MkdirAll(walls, 0o700); err != nil {
 		return err
 	}
-	unlock, err := lockWalls(walls)
+	unlock, err := state.LockDir(walls)
 	if err != nil {
 		return err
 	}
 	defer unlock()
 	// By rename: half of a list would let in half of the guests.
-	file := filepath.Join(walls, table)
-	if err := os.WriteFile(file+".new", []byte(strings.Join(entries, "\n")+"\n"), 0o600); err != nil {
-		return err
-	}
-	if err := os.Rename(file+".new", file); err != nil {
+	if err := state.WriteFile(filepath.Join(walls, table), []byte(strings.Join(entries, "\n")+"\n"), 0o600); err != nil {
 		return err
 	}
 	return let(table, Guests(dir, entries))
@@ -88,7 +85,7 @@ func Follow(dir string, names []string, let func(table string, guests []Guest) e
 	} else if err != nil {
 		return err
 	}
-	unlock, err := lockWalls(walls)
+	unlock, err := state.LockDir(walls)
 	if err != nil {
 		return err
 	}
@@ -124,21 +121,4 @@ func isOf(door, network string, names []string) bool {
 		n = strings.ToLower(n)
 		return n == name || n+"."+network == name
 	})
-}
-
-func lockWalls(dir string) (unlock func(), err error) {
-	fd, err := open(dir)
-	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: dir, Err: err}
-	}
-	for {
-		if err = unix.Flock(fd, unix.LOCK_EX); err != unix.EINTR {
-			break
-		}
-	}
-	if err != nil {
-		unix.Close(fd)
-		return nil, &os.PathError{Op: "lock", Path: dir, Err: err}
-	}
-	return func() { unix.Close(fd) }, nil
 }

@@ -311,6 +311,7 @@ func Undo(op plan.Op) error {
 		return systemd.Stop(op)
 	case *plan.ResctrlRemove:
 		return resctrl.Remove(op)
+	// Walls forget whoever goes also where a part was gone already: two errors, and both are tried.
 	case *plan.NftUnwall:
 		return cmp.Or(wire.Undo(op), network.FollowNames(op))
 	case *plan.LinkDelete, *plan.NftUnpublish, *plan.NftUnguard:
@@ -474,7 +475,7 @@ func (x *execution) host(op plan.Op) error {
 	case *plan.HostUnmount:
 		return hostUnmount(o)
 	case *plan.NameAdd:
-		return addNames(o)
+		return followed(o, dns.Add(o.Dir, o.Owner, o.Names, parseAddrs(o.Addresses)))
 	case *plan.NameRemove:
 		return Undo(o)
 	case *plan.LinkBridge, *plan.LinkVeth, *plan.LinkMacvlan, *plan.LinkRate, *plan.LinkMove,
@@ -499,7 +500,7 @@ func (x *execution) host(op plan.Op) error {
 				return fd, err
 			})
 		}
-		if err := cmp.Or(x.wire.Do(op), network.FollowNames(op)); err != nil {
+		if err := followed(op, x.wire.Do(op)); err != nil {
 			return err
 		}
 		if fds := x.wire.Resolver; len(fds) == 2 {

@@ -13,10 +13,8 @@ func Quota(o *plan.Quota) error {
 			return err
 		}
 	}
-	for _, dir := range o.Dirs[:min(len(o.Dirs), 1)] { // they are on one file system
-		if err := quota.Bound(dir, o.Project, o.Bytes); err != nil {
-			return err
-		}
+	if len(o.Dirs) == 0 {
+		return nil
 	}
-	return nil
+	return quota.Bound(o.Dirs[0], o.Project, o.Bytes) // they are on one file system
 }

@@ -1,7 +1,6 @@
 package fork
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 
@@ -22,7 +21,7 @@ func Rewire(steps []plan.Step, netns int) error {
 		var err error
 		switch op := s.Op.(type) {
 		case *plan.NameAdd:
-			err = addNames(op)
+			err = followed(op, dns.Add(op.Dir, op.Owner, op.Names, parseAddrs(op.Addresses)))
 		case *plan.LinkDelete:
 			// A link in the container's namespace is out of Undo's sight, which looks on the host.
 			if op.Inside {
@@ -37,10 +36,7 @@ func Rewire(steps []plan.Step, netns int) error {
 		case *plan.NameListen, *plan.PortCarry:
 			err = errors.New("its sockets would be nobody's") // Listen, or a start
 		default:
-			err = w.Do(op)
-		}
-		if _, walled := s.Op.(*plan.NftWall); walled && err == nil {
-			err = network.FollowNames(s.Op)
+			err = followed(op, w.Do(op))
 		}
 		if err == nil {
 			continue
@@ -63,9 +59,12 @@ func Rewire(steps []plan.Step, netns int) error {
 	return nil
 }
 
-// addNames makes a container known, also to the walls that let it in.
-func addNames(op *plan.NameAdd) error {
-	return cmp.Or(dns.Add(op.Dir, op.Owner, op.Names, parseAddrs(op.Addresses)), network.FollowNames(op))
+// followed lets walls follow a step that has made a name, or a wall that lets in by name.
+func followed(op plan.Op, err error) error {
+	if err != nil {
+		return err
+	}
+	return network.FollowNames(op)
 }
 
 // Listen makes a resolver's sockets (UDP, TCP) and its rules for a process that runs already, whose network namespace is netns. The sockets

@@ -88,5 +88,9 @@ func LockDir(dir string) (unlock func(), err error) {
 	for err = unix.EINTR; err == unix.EINTR; {
 		err = unix.Flock(fd, unix.LOCK_EX)
 	}
-	return func() { unix.Close(fd) }, err
+	if err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return func() { unix.Close(fd) }, nil
 }

@@ -44,7 +44,7 @@ func allowed() map[string][]string {
 		"plan/lazyjson": nil, "plan": {"plan/lazyjson"}, "state": {"plan/lazyjson"}, "event": {"state", "plan/lazyjson"},
 		"host/nofile": nil, "host/beneath": nil, "host/remove": nil, "signals": nil,
 		"host/tree": {"host/beneath"}, "host/quota": nil,
-		"resctrl": {"plan", "host", "host/nofile"}, "host": {"host/nofile"}, "seccomp": nil, "dns": {"container"},
+		"resctrl": {"plan", "host", "host/nofile"}, "host": {"host/nofile"}, "seccomp": nil, "dns": {"state", "container"},
 		"volume":  {"state", "event", "host/beneath", "host/remove"},
 		"image":   {"state", "event", "plan/lazyjson", "host/beneath", "host/remove", "host/tree"},
 		"systemd": {"plan"}, "cgroup": low, "wire": {"plan"},

@@ -8,9 +8,8 @@ import (
 	"path/filepath"
 	"strconv"
 
-	"golang.org/x/sys/unix"
-
 	"glassbox/host/quota"
+	"glassbox/state"
 )
 
 // Projects is the directory, below the root, in which a symbolic link NUMBER → ID stands for each project that a container has: the number
@@ -28,21 +27,12 @@ func Project(id string) uint32 {
 }
 
 // lockProjects lets one process at a time give numbers away or take them back.
-func lockProjects(root string) (*os.File, error) {
-	f, err := os.Open(filepath.Join(root, Projects))
-	if err != nil {
-		return nil, err
+func lockProjects(root string) (unlock func(), err error) {
+	dir := filepath.Join(root, Projects)
+	if unlock, err = state.LockDir(dir); err != nil {
+		return nil, fmt.Errorf("lock %s: %w", dir, err)
 	}
-	for {
-		if err = unix.Flock(int(f.Fd()), unix.LOCK_EX); err != unix.EINTR {
-			break
-		}
-	}
-	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
-	}
-	return f, nil
+	return unlock, nil
 }
 
 // TakeProject gives a container, whose directory is there, a project of its own: one that no other container and nobody else on that file
@@ -51,11 +41,11 @@ func TakeProject(root, id string) (uint32, error) {
 	if err := os.Mkdir(filepath.Join(root, Projects), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return 0, err
 	}
-	lock, err := lockProjects(root)
+	unlock, err := lockProjects(root)
 	if err != nil {
 		return 0, err
 	}
-	defer lock.Close()
+	defer unlock()
 	if _, err := sweepProjects(root, true); err != nil {
 		return 0, err
 	}
@@ -79,11 +69,11 @@ func TakeProject(root, id string) (uint32, error) {
 
 // DropProject takes back the project of a container that is gone. What isn't taken back now, [SweepProjects] finds.
 func DropProject(root string, n uint32) {
-	lock, err := lockProjects(root)
+	unlock, err := lockProjects(root)
 	if err != nil {
 		return
 	}
-	defer lock.Close()
+	defer unlock()
 	if id, err := os.Readlink(filepath.Join(root, Projects, strconv.FormatUint(uint64(n), 10))); err == nil {
 		_ = dropProject(root, n, id)
 	}
@@ -111,14 +101,14 @@ func dropProject(root string, n uint32, id string) error {
 // SweepProjects lists the projects whose containers are gone, because somebody was killed before he could take them back, and does so if
 // it is wished.
 func SweepProjects(root string, mend bool) ([]uint32, error) {
-	lock, err := lockProjects(root)
+	unlock, err := lockProjects(root)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	defer lock.Close()
+	defer unlock()
 	return sweepProjects(root, mend)
 }
 
