@@ -247,10 +247,10 @@ func (e *Engine) plug(ctx context.Context, c *container.Container, s *supervise.
 		return err
 	}
 	endpoints := append(slices.Clone(c.Config.Endpoints), at)
-	if n.Named() {
-		err = e.beginResolver(ctx, c, s, endpoints, "network connect "+n.Name)
+	if n.Named() && !slices.ContainsFunc(p.Steps, func(step plan.Step) bool { _, ok := step.Op.(*plan.NameListen); return ok }) {
+		return e.beginResolver(ctx, &running{c, s, job, p, netns}, endpoints, "network connect "+n.Name)
 	}
-	return cmp.Or(err, e.tellResolver(c, endpoints))
+	return e.tellResolver(c, p, endpoints)
 }
 
 // unplug takes a cable from a running container.
@@ -321,7 +321,7 @@ func (e *Engine) unplug(c *container.Container, s *supervise.State, n network.Ne
 			return err
 		}
 	}
-	return e.tellResolver(c, slices.Delete(slices.Clone(c.Config.Endpoints), i, i+1))
+	return e.tellResolver(c, p, slices.Delete(slices.Clone(c.Config.Endpoints), i, i+1))
 }
 
 // dropRoutes removes the default routes from a plan that those of steps take the place of: of each version of IP there is one.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -19,31 +18,30 @@ import (
 	"glassbox/supervise"
 )
 
+// running is a container that runs, and what openRun says of it.
+type running struct {
+	c     *container.Container
+	s     *supervise.State
+	job   *supervise.Job
+	plan  *plan.Plan
+	netns int
+}
+
 // beginResolver gives a running container that was started on networks without names what one that is started on others has from its
 // start: its supervisor answers questions for names, and /etc/resolv.conf says so. The step joins the plan last of all, so that who is
 // killed before that does everything again the next time. What can't be done is a warning: the container has its cable.
-func (e *Engine) beginResolver(
-	ctx context.Context, c *container.Container, s *supervise.State, on []container.Endpoint, origin string,
-) error {
-	dir := e.dir(c.ID)
-	job, p, netns, err := openRun(dir, s)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(netns)
-	if slices.ContainsFunc(p.Steps, func(step plan.Step) bool { _, ok := step.Op.(*plan.NameListen); return ok }) {
-		return nil
-	}
+func (e *Engine) beginResolver(ctx context.Context, r *running, on []container.Endpoint, origin string) error {
+	c, s, dir := r.c, r.s, e.dir(r.c.ID)
 	later := func(err error) error {
 		warn(ctx, fmt.Sprintf("container %s finds others by name after its next start: %v", c.Name, err))
 		return nil
 	}
 	// Before the supervisor answers: it looks there.
-	if err := e.writeResolver(c, on); err != nil {
+	if err := e.writeResolver(c, r.plan, on); err != nil {
 		return err
 	}
 	step := network.Listen(origin)
-	sockets, err := fork.Listen(step.Op.(*plan.NameListen), netns)
+	sockets, err := fork.Listen(step.Op.(*plan.NameListen), r.netns)
 	if err == nil {
 		err = supervise.HandResolver(ctx, dir, s, sockets)
 		for _, fd := range sockets {
@@ -67,14 +65,14 @@ func (e *Engine) beginResolver(
 	if err := os.WriteFile(file, resolv, 0o644); err != nil {
 		return err
 	}
-	if err := network.Splice(p, []plan.Step{step}); err != nil {
+	if err := network.Splice(r.plan, []plan.Step{step}); err != nil {
 		return err
 	}
-	return writeRun(dir, job, p)
+	return writeRun(dir, r.job, r.plan)
 }
 
 // writeResolver writes what a container's resolver knows: names of the networks that it is on, and whom it asks for others.
-func (e *Engine) writeResolver(c *container.Container, on []container.Endpoint) error {
+func (e *Engine) writeResolver(c *container.Container, p *plan.Plan, on []container.Endpoint) error {
 	var networks []network.Network
 	for _, at := range on {
 		n, err := e.networks().Known(at.Network)
@@ -82,10 +80,6 @@ func (e *Engine) writeResolver(c *container.Container, on []container.Endpoint) 
 			return err
 		}
 		networks = append(networks, n)
-	}
-	p, err := supervise.ReadPlan(e.dir(c.ID))
-	if err != nil {
-		return err
 	}
 	text := append(e.networks().Resolver(networks, c.Config.DNS.Servers), network.ResolverWalls(p.Steps)...)
 	file := filepath.Join(e.dir(c.ID), supervise.ResolverFile)
@@ -96,9 +90,9 @@ func (e *Engine) writeResolver(c *container.Container, on []container.Endpoint) 
 }
 
 // tellResolver writes it anew where there is a resolver.
-func (e *Engine) tellResolver(c *container.Container, on []container.Endpoint) error {
+func (e *Engine) tellResolver(c *container.Container, p *plan.Plan, on []container.Endpoint) error {
 	if _, err := os.Lstat(filepath.Join(e.dir(c.ID), supervise.ResolverFile)); err != nil {
 		return nil
 	}
-	return e.writeResolver(c, on)
+	return e.writeResolver(c, p, on)
 }

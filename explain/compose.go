@@ -22,37 +22,46 @@ type service struct {
 	unsaid            []string
 }
 
-// composeLists, composeTexts, composeNumbers and composeSwitches are the flags that compose has under another name and in the same words.
-func composeLists() map[string]string {
-	return map[string]string{
-		"add-host": "extra_hosts", "annotation": "annotations", "cap-add": "cap_add", "cap-drop": "cap_drop", "device": "devices",
-		"device-cgroup-rule": "device_cgroup_rules", "dns": "dns", "dns-option": "dns_opt", "dns-search": "dns_search", "env": "environment",
-		"expose": "expose", "group-add": "group_add", "label": "labels", "publish": "ports", "security-opt": "security_opt", "sysctl": "sysctls",
-		"tmpfs": "tmpfs",
-	}
+// composeKinds are how a flag is written that compose has in the same words under another name.
+type composeKind int
+
+const (
+	composeList composeKind = iota
+	composeText
+	composeNumber
+	composeSwitch
+)
+
+type composeKey struct {
+	key  string
+	kind composeKind
 }
 
-func composeTexts() map[string]string {
-	return map[string]string{
-		"cgroup-parent": "cgroup_parent", "cgroupns": "cgroup", "cpuset-cpus": "cpuset", "domainname": "domainname", "hostname": "hostname",
-		"ipc": "ipc", "memory": "mem_limit", "memory-reservation": "mem_reservation", "memory-swap": "memswap_limit", "name": "container_name",
-		"pid": "pid", "platform": "platform", "restart": "restart", "shm-size": "shm_size", "stop-signal": "stop_signal", "user": "user",
-		"uts": "uts", "workdir": "working_dir",
-	}
-}
+// composeKeys are those flags.
+func composeKeys() map[string]composeKey {
+	return map[string]composeKey{
+		"add-host": {"extra_hosts", composeList}, "annotation": {"annotations", composeList}, "cap-add": {"cap_add", composeList},
+		"cap-drop": {"cap_drop", composeList}, "device": {"devices", composeList}, "device-cgroup-rule": {"device_cgroup_rules", composeList},
+		"dns": {"dns", composeList}, "dns-option": {"dns_opt", composeList}, "dns-search": {"dns_search", composeList},
+		"env": {"environment", composeList}, "expose": {"expose", composeList}, "group-add": {"group_add", composeList},
+		"label": {"labels", composeList}, "publish": {"ports", composeList}, "security-opt": {"security_opt", composeList},
+		"sysctl": {"sysctls", composeList}, "tmpfs": {"tmpfs", composeList},
 
-func composeNumbers() map[string]string {
-	return map[string]string{
-		"cpu-period": "cpu_period", "cpu-quota": "cpu_quota", "cpu-rt-period": "cpu_rt_period", "cpu-rt-runtime": "cpu_rt_runtime",
-		"cpu-shares": "cpu_shares", "cpus": "cpus", "memory-swappiness": "mem_swappiness", "oom-score-adj": "oom_score_adj",
-		"pids-limit": "pids_limit",
-	}
-}
+		"cgroup-parent": {"cgroup_parent", composeText}, "cgroupns": {"cgroup", composeText}, "cpuset-cpus": {"cpuset", composeText},
+		"domainname": {"domainname", composeText}, "hostname": {"hostname", composeText}, "ipc": {"ipc", composeText},
+		"memory": {"mem_limit", composeText}, "memory-reservation": {"mem_reservation", composeText},
+		"memory-swap": {"memswap_limit", composeText}, "name": {"container_name", composeText}, "pid": {"pid", composeText},
+		"platform": {"platform", composeText}, "restart": {"restart", composeText}, "shm-size": {"shm_size", composeText},
+		"stop-signal": {"stop_signal", composeText}, "user": {"user", composeText}, "uts": {"uts", composeText},
+		"workdir": {"working_dir", composeText},
 
-func composeSwitches() map[string]string {
-	return map[string]string{
-		"init": "init", "interactive": "stdin_open", "oom-kill-disable": "oom_kill_disable", "privileged": "privileged", "read-only": "read_only",
-		"tty": "tty",
+		"cpu-period": {"cpu_period", composeNumber}, "cpu-quota": {"cpu_quota", composeNumber}, "cpu-rt-period": {"cpu_rt_period", composeNumber},
+		"cpu-rt-runtime": {"cpu_rt_runtime", composeNumber}, "cpu-shares": {"cpu_shares", composeNumber}, "cpus": {"cpus", composeNumber},
+		"memory-swappiness": {"mem_swappiness", composeNumber}, "oom-score-adj": {"oom_score_adj", composeNumber},
+		"pids-limit": {"pids_limit", composeNumber},
+
+		"init": {"init", composeSwitch}, "interactive": {"stdin_open", composeSwitch}, "oom-kill-disable": {"oom_kill_disable", composeSwitch},
+		"privileged": {"privileged", composeSwitch}, "read-only": {"read_only", composeSwitch}, "tty": {"tty", composeSwitch},
 	}
 }
 
@@ -84,17 +93,19 @@ func composeService(a About) *service {
 	var first endpointWords // what flags of their own say of the first network
 	var networks []string
 	logged := false
+	keys := composeKeys()
 	for _, flag := range a.Flags {
 		name, value, given := strings.Cut(strings.TrimPrefix(flag, "--"), "=")
+		same, known := keys[name]
 		switch {
-		case composeLists()[name] != "":
-			s.append(composeLists()[name], value)
-		case composeTexts()[name] != "" && !strings.HasPrefix(value, "on-unhealthy"):
-			s.set(composeTexts()[name], yaml(value))
-		case composeNumbers()[name] != "":
-			s.set(composeNumbers()[name], yamlNumber(value))
-		case composeSwitches()[name] != "":
-			s.set(composeSwitches()[name], strconv.FormatBool(!given || value == "true"))
+		case known && same.kind == composeList:
+			s.append(same.key, value)
+		case known && same.kind == composeText && !strings.HasPrefix(value, "on-unhealthy"):
+			s.set(same.key, yaml(value))
+		case known && same.kind == composeNumber:
+			s.set(same.key, yamlNumber(value))
+		case known && same.kind == composeSwitch:
+			s.set(same.key, strconv.FormatBool(!given || value == "true"))
 		case s.more(name, value), first.take(name, value):
 		case name == "network":
 			networks = append(networks, value)
@@ -111,10 +122,8 @@ func composeService(a About) *service {
 		}
 	}
 	s.wire(networks, first)
-	if len(a.Command) > 0 {
-		for _, word := range a.Command {
-			s.append("command", word)
-		}
+	for _, word := range a.Command {
+		s.append("command", word)
 	}
 	return s
 }
