@@ -76,23 +76,16 @@ func Guests(table string) ([]Guest, error) {
 		if set[len(set)-1] == '6' {
 			size = 16
 		}
-		r := request{family: unix.NFPROTO_NETDEV}
-		r.nft(unix.NFT_MSG_GETSETELEM, unix.NLM_F_DUMP)
-		r.str(unix.NFTA_SET_ELEM_LIST_TABLE, table)
-		r.str(unix.NFTA_SET_ELEM_LIST_SET, set)
-		start := len(out)
-		err := c.dump(&r, func() { out = out[:start] }, func(_ uint16, body []byte) error {
-			for _, e := range refusals(body, size, time.Now()) { // the same keys
-				g := Guest{Addr: e.Address, Port: e.Port}
-				if g.Port != 0 {
-					g.Proto = e.Proto
-				}
-				out = append(out, g)
-			}
-			return nil
-		})
+		list, err := c.wallSet(table, set, size, time.Now()) // the same keys as of what it refuses
 		if err != nil {
 			return nil, err
+		}
+		for _, e := range list {
+			g := Guest{Addr: e.Address, Port: e.Port}
+			if g.Port != 0 {
+				g.Proto = e.Proto
+			}
+			out = append(out, g)
 		}
 	}
 	return out, nil

@@ -114,24 +114,30 @@ func Refusals(table string, now time.Time) ([]Refusal, error) {
 			if size == 16 {
 				name += "6"
 			}
-			r := request{family: unix.NFPROTO_NETDEV}
-			r.nft(unix.NFT_MSG_GETSETELEM, unix.NLM_F_DUMP)
-			r.str(unix.NFTA_SET_ELEM_LIST_TABLE, table)
-			r.str(unix.NFTA_SET_ELEM_LIST_SET, name)
-			start := len(out)
-			err := c.dump(&r, func() { out = out[:start] }, func(_ uint16, body []byte) error {
-				for _, e := range refusals(body, size, now) {
-					e.In = set == SetTurned
-					out = append(out, e)
-				}
-				return nil
-			})
+			list, err := c.wallSet(table, name, size, now)
 			if err != nil && !errors.Is(err, unix.ENOENT) {
 				return nil, err
+			}
+			for _, e := range list {
+				e.In = set == SetTurned
+				out = append(out, e)
 			}
 		}
 	}
 	return out, nil
+}
+
+// wallSet reads a set of a wall, whose addresses have size bytes.
+func (c *Conn) wallSet(table, set string, size int, now time.Time) (out []Refusal, err error) {
+	r := request{family: unix.NFPROTO_NETDEV}
+	r.nft(unix.NFT_MSG_GETSETELEM, unix.NLM_F_DUMP)
+	r.str(unix.NFTA_SET_ELEM_LIST_TABLE, table)
+	r.str(unix.NFTA_SET_ELEM_LIST_SET, set)
+	err = c.dump(&r, func() { out = nil }, func(_ uint16, body []byte) error {
+		out = append(out, refusals(body, size, now)...)
+		return nil
+	})
+	return out, err
 }
 
 func refusals(body []byte, size int, now time.Time) []Refusal {
