@@ -3,6 +3,7 @@ package plan
 import (
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // newQuotaOp makes an empty step of one of the kinds of this file, or nil: how much a container may write.
@@ -27,13 +28,7 @@ func (*Quota) Kind() string { return "quota" }
 func (*Quota) Man() string { return "quotactl(2)" }
 
 func (o *Quota) String() string {
-	dirs := ""
-	for i, d := range o.Dirs {
-		if dirs += d; i < len(o.Dirs)-1 {
-			dirs += " and "
-		}
-	}
-	return fmt.Sprintf("bound what is in %s to %d bytes (project %d)", dirs, o.Bytes, o.Project)
+	return fmt.Sprintf("bound what is in %s to %d bytes (project %d)", strings.Join(o.Dirs, " and "), o.Bytes, o.Project)
 }
 
 func (*Quota) lanes() lanes { return hostLane }
