@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // gnuTar packs a directory with the machine's tar.
@@ -203,5 +204,33 @@ func TestArchiveGoes(t *testing.T) {
 	os.WriteFile(s.path("tars", fmt.Sprintf("%064x", 7)), nil, 0o600)
 	if _, err := s.Collect(CollectOptions{}); err != nil || count() != 0 {
 		t.Errorf("after Collect %d records, %v; want none", count(), err)
+	}
+}
+
+// TestArchiveOfOrphan: a pull was ended before its image was written. What it has completed stays for the next one, with the records of
+// the archives, also of a layer that is there as a variant only; and goes with it.
+func TestArchiveOfOrphan(t *testing.T) {
+	needRoot(t)
+	s := openStore(t)
+	tars := [][]byte{tarOf(t, dirE("tmp", 0o1777)), tarOf(t, fileE("tmp/x", "implied"))}
+	end := func(img *Image) {
+		if err := errors.Join(os.RemoveAll(s.path("images", hexOf(img.ID))), os.Remove(s.path("names.json"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	end(mustPullTars(t, s, tars...))
+	if c, err := s.Collect(CollectOptions{OrphanAge: time.Hour}); err != nil || c.Orphans != 0 {
+		t.Fatalf("%+v, %v", c, err)
+	}
+	img := mustPullTars(t, s, tars...)
+	if _, err := img.PlainManifest(); err != nil {
+		t.Error(err)
+	}
+	end(img)
+	if c, err := s.Collect(CollectOptions{}); err != nil || c.Orphans != 2 {
+		t.Fatalf("%+v, %v", c, err)
+	}
+	if left, err := os.ReadDir(s.path("tars")); err != nil || len(left) != 0 {
+		t.Errorf("records of archives are left: %v, %v", left, err)
 	}
 }

@@ -339,14 +339,16 @@ func (s *Store) Collect(o CollectOptions) (Collected, error) {
 			}
 		}
 	}
-	return c, s.collectRecords(o, idle, used, &trash, &c)
+	return c, s.collectRecords(idle, used, &trash, &c)
 }
 
 // collectRecords cleans the metadata: layer records without a directory, temporary files, lock files.
-func (s *Store) collectRecords(o CollectOptions, idle bool, used map[string]bool, trash *[]string, c *Collected) error {
+func (s *Store) collectRecords(idle bool, used map[string]bool, trash *[]string, c *Collected) error {
 	if !idle { // temporary files may be somebody's
 		return nil
 	}
+	var complete map[string]bool
+	var known bool
 	for _, d := range []string{"images", "layers", "tars", "locks", "."} {
 		entries, err := os.ReadDir(s.path(d))
 		if errors.Is(err, fs.ErrNotExist) { // tars: a store of an earlier version
@@ -368,10 +370,11 @@ func (s *Store) collectRecords(o CollectOptions, idle bool, used map[string]bool
 				if used[diffID] {
 					continue
 				}
-				// It is written before its layer is: of a killed commit it may be all there is.
-				l, err := s.lookupLayer(diffID)
-				alone := err == nil && l == nil
-				if st, err := e.Info(); err == nil && (alone || time.Since(st.ModTime()) >= o.OrphanAge) {
+				// It is written before its layer is: of a killed commit it may be all there is. Else it goes with its layer.
+				if complete == nil {
+					complete, known = s.completeLayers()
+				}
+				if known && !complete[diffID] {
 					os.Remove(p)
 				}
 			case d == "layers":
@@ -383,6 +386,21 @@ func (s *Store) collectRecords(o CollectOptions, idle bool, used map[string]bool
 		}
 	}
 	return nil
+}
+
+// completeLayers are the diff IDs of all complete layers: the name of a record says it only where the layer is no variant. They aren't
+// known where a record is damaged.
+func (s *Store) completeLayers() (diffIDs map[string]bool, known bool) {
+	diffIDs = map[string]bool{}
+	names, err := filepath.Glob(s.path("layers", "*.json"))
+	for _, name := range names {
+		var r layerRecord
+		if err == nil {
+			err = readJSON(name, &r)
+		}
+		diffIDs[r.DiffID] = true
+	}
+	return diffIDs, err == nil
 }
 
 // alive reports whether a process holds the flock of an ingest directory.

@@ -50,10 +50,15 @@ var powerLines = []line{
 	{text: "glassbox rm -f createdN && glassbox network rm otherN && glassbox volume rm volumeN", gone: []string{
 		"container:createdN", "network:otherN", "volume:volumeN",
 	}},
+	{text: buildText + "glassbox run --rm --network none builtN cat /made", there: []string{"image:builtN:latest"}},
 	{text: "glassbox restart -t 0 runsN"},
 	{text: "glassbox image prune -f && glassbox volume create anotherN", there: []string{"volume:anotherN"}},
 	{text: "sleep 1.2"}, // the file system's own commits come in between
 }
+
+// buildText builds an image: what a step wrote is read by the next one, also where the first comes from the cache.
+const buildText = "printf 'from pulledN\\nrun for i in 1 2 3; do echo $i $i >>/f; done\\n" +
+	"run test \"$(cat /f | wc -c)\" = 12 && cp /f /made\\n' | glassbox build -q -t builtN - && "
 
 // done is a line that was executed, and the record's length before and after.
 type done struct {
@@ -185,8 +190,10 @@ func (p *powerCut) cut(r *power.Record, n int) bool {
 		return strings.TrimSpace(res.Stdout)
 	}
 	run("mount -o loop " + disk + " /mnt")
+	// Which boot it is, is how the builder knows what it can't trust.
+	run("cat /proc/sys/kernel/random/uuid >/run/boot && mount --bind /run/boot /proc/sys/kernel/random/boot_id")
 	defer func() {
-		p.ok(p.sh("umount /mnt || { grep /mnt /proc/mounts; false; }"))
+		p.ok(p.sh("umount /proc/sys/kernel/random/boot_id; umount /mnt || { grep /mnt /proc/mounts; false; }"))
 		p.forget()
 	}()
 	lists := map[string][]string{}
@@ -226,6 +233,10 @@ func (p *powerCut) cut(r *power.Record, n int) bool {
 	run("ids=$(glassbox ps -aq); [ -z \"$ids\" ] || glassbox rm -f $ids; glassbox network prune -f; glassbox volume prune -af")
 	for _, l := range powerLines[:5] {
 		run(strings.ReplaceAll(l.text, "N", "1"))
+	}
+	for _, n := range []string{"0", "1"} {
+		run("glassbox tag pulled1 pulled0 && " + strings.ReplaceAll(buildText, "N", n) +
+			"test \"$(glassbox run --rm --network none built" + n + " cat /made | tr -d '\n')\" = '1 12 23 3'")
 	}
 	run("glassbox rm -f $(glassbox ps -aq); glassbox network prune -f; glassbox volume prune -af; glassbox fsck")
 	for _, dir := range []string{"containers", "names", "volumes"} {

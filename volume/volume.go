@@ -288,8 +288,8 @@ func (s Store) Keep(names []string) error {
 }
 
 // Settle removes volumes whose making was ended by a power failure: nobody has been told of them, and they hold nothing. One that holds
-// files, which may have come to the disk before its description, is described anew: it can only have been an anonymous one, as others are
-// on the disk before anything is written in them.
+// files, or is a container's, both of which may have come to the disk before its description, is described anew: it can only have been an
+// anonymous one, as others are on the disk before anybody uses them.
 func (s Store) Settle() error {
 	unlock, err := s.lockExisting()
 	if errors.Is(err, fs.ErrNotExist) {
@@ -314,15 +314,18 @@ func (s Store) Settle() error {
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		if len(files) > 0 {
-			v := Volume{Version: version, Name: name, Driver: Local, Labels: map[string]string{AnonymousLabel: ""}, Created: time.Now().UTC()}
-			if err := state.WriteJSONSync(filepath.Join(s.Path(name), configFile), v); err != nil {
-				return err
+		if len(files) == 0 {
+			gone, err := s.hide(name, nil)
+			if err == nil {
+				_ = s.finish(gone)
 			}
-			continue
+			if !errors.Is(err, ErrInUse) {
+				continue
+			}
 		}
-		if gone, err := s.hide(name, nil); err == nil {
-			_ = s.finish(gone)
+		v := Volume{Version: version, Name: name, Driver: Local, Labels: map[string]string{AnonymousLabel: ""}, Created: time.Now().UTC()}
+		if err := state.WriteJSONSync(filepath.Join(s.Path(name), configFile), v); err != nil {
+			return err
 		}
 	}
 	return nil

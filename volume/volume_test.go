@@ -231,10 +231,11 @@ func TestSize(t *testing.T) {
 	}
 }
 
-// TestSettle: the power went before an anonymous volume's description was on the disk. With files in it, it is a volume again.
+// TestSettle: the power went before an anonymous volume's description was on the disk. With files in it, or with a container that is to
+// have it, it is a volume again.
 func TestSettle(t *testing.T) {
 	s := newStore(t)
-	for _, name := range []string{"full", "empty"} {
+	for _, name := range []string{"full", "used", "empty"} {
 		v, _, err := s.Create(Volume{Name: name, Labels: map[string]string{AnonymousLabel: ""}})
 		if err != nil {
 			t.Fatal(err)
@@ -246,11 +247,16 @@ func TestSettle(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(s.Data("full"), "file"), []byte("x"), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	if err := s.note("used", s.container(t, "a")); err != nil {
+		t.Fatal(err)
+	}
 	if err := s.Settle(); err != nil {
 		t.Fatal(err)
 	}
-	if v, err := s.Get("full"); err != nil || !v.Anonymous() {
-		t.Errorf("%+v, %v", v, err)
+	for _, name := range []string{"full", "used"} {
+		if v, err := s.Get(name); err != nil || !v.Anonymous() {
+			t.Errorf("%s: %+v, %v", name, v, err)
+		}
 	}
 	if data, err := os.ReadFile(filepath.Join(s.Data("full"), "file")); err != nil || string(data) != "x" {
 		t.Errorf("its file: %q, %v", data, err)
