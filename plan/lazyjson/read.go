@@ -16,7 +16,8 @@ const maxDepth = 100
 func Unmarshal(data []byte, v any) error {
 	to := reflect.ValueOf(v)
 	if to.Kind() == reflect.Pointer && !to.IsNil() && to.Elem().IsZero() {
-		d := decoder{data: data, types: types{}}
+		d := decoder{data: data, types: met.Get().(types)}
+		defer met.Put(d.types)
 		if d.value(to.Elem()) && d.next() == 0 && d.at == len(data) {
 			return nil
 		}
@@ -69,11 +70,11 @@ func (d *decoder) value(v reflect.Value) bool {
 		v.SetBool(c == 't')
 		return d.word("true") || d.word("false")
 	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
-		n, err := strconv.ParseInt(d.number(), 10, v.Type().Bits())
+		n, err := strconv.ParseInt(string(d.number()), 10, v.Type().Bits())
 		v.SetInt(n)
 		return err == nil
 	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
-		n, err := strconv.ParseUint(d.number(), 10, v.Type().Bits())
+		n, err := strconv.ParseUint(string(d.number()), 10, v.Type().Bits())
 		v.SetUint(n)
 		return err == nil
 	case reflect.String:
@@ -152,8 +153,8 @@ func (d *decoder) quoted() bool {
 	return false
 }
 
-// number returns what can be a whole number as JSON has it, or what strconv refuses.
-func (d *decoder) number() string {
+// number returns what can be a whole number as JSON has it, or what strconv refuses. As a string it lives on its caller's stack.
+func (d *decoder) number() []byte {
 	begin := d.at
 	if d.at < len(d.data) && d.data[d.at] == '-' {
 		d.at++
@@ -163,9 +164,9 @@ func (d *decoder) number() string {
 		d.at++
 	}
 	if d.at-digits > 1 && d.data[digits] == '0' {
-		return ""
+		return nil
 	}
-	return string(d.data[begin:d.at]) // a fraction that follows is no end of a value
+	return d.data[begin:d.at] // a fraction that follows is no end of a value
 }
 
 func (d *decoder) string() (string, bool) {

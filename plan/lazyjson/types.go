@@ -5,10 +5,14 @@ import (
 	"encoding/json"
 	"reflect"
 	"strings"
+	"sync"
 )
 
-// types are those that one call has met.
+// types are those that one call has met, and the calls before it that were done. One call has them at a time.
 type types map[reflect.Type]*known
+
+// met keeps the types of calls that are done for those that follow: a list of containers reads the same ones hundreds of times.
+var met = sync.Pool{New: func() any { return types{} }}
 
 // known is what was found out of a type. Embedded fields, the option string and names that stand twice only encoding/json does right.
 type known struct {

@@ -2,8 +2,8 @@
 //
 // Package encoding/json looks at every field of every type that a value could hold before it writes or reads the first one, and keeps what
 // it found for the next time. A program that writes three files and ends has no next time: in a start of 22 ms it was more than one. Here a
-// type is looked at when a value of it is met. What is rare (types that write or read themselves, embedded structs, floating point numbers)
-// is left to encoding/json, and so is, as a whole, what isn't written as [Marshal] writes it.
+// type is looked at when the first value of it is met. What is rare (types that write or read themselves, embedded structs, floating point
+// numbers) is left to encoding/json, and so is, as a whole, what isn't written as [Marshal] writes it.
 package lazyjson
 
 import (
@@ -20,7 +20,8 @@ func Marshal(v any) ([]byte, error) { return Append(nil, v) }
 
 // Append is Marshal at the end of out, for who knows how much room it takes.
 func Append(out []byte, v any) ([]byte, error) {
-	e := encoder{out: out, types: types{}}
+	e := encoder{out: out, types: met.Get().(types)}
+	defer met.Put(e.types)
 	if err := e.value(reflect.ValueOf(v)); err != nil {
 		return nil, err
 	}
