@@ -86,11 +86,15 @@ func (a *app) completeObjects(kind string) cobra.CompletionFunc {
 			only = f.Value.String()
 		}
 		var names []string
-		if only != "image" {
-			names = append(names, a.containerNames(cmd.Context(), args)...)
-		}
-		if only != "container" {
-			names = append(names, a.imageNames(args)...)
+		for of, list := range map[string]func() []string{
+			"container": func() []string { return a.containerNames(cmd.Context(), args) },
+			"image":     func() []string { return a.imageNames(args) },
+			"network":   func() []string { return a.networkNames(args) },
+			"volume":    func() []string { return a.volumeNames(cmd.Context(), args) },
+		} {
+			if only == "" || only == of {
+				names = append(names, list()...)
+			}
 		}
 		return names, cobra.ShellCompDirectiveNoFileComp
 	}
@@ -185,7 +189,7 @@ func (a *app) flagValues(cmd *cobra.Command, flag string) func() []string {
 	case "condition":
 		return words("not-running next-exit removed")
 	case "type":
-		return words("container image volume")
+		return func() []string { return objects }
 	case "lesson":
 		return func() []string {
 			var names []string

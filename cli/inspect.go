@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -16,16 +17,19 @@ import (
 	"glassbox/image"
 )
 
+// objects are the kinds of what can be inspected, in the order in which a name is looked up.
+var objects = []string{"container", "image", "network", "volume"}
+
 func (a *app) inspectCommand() *cobra.Command {
 	var kind string
 	cmd := a.inspectOf("")
 	cmd.Use = "inspect [OPTIONS] NAME|ID [NAME|ID...]"
-	cmd.Short = "Everything known of containers and images, as JSON"
+	cmd.Short = "Everything known of containers, images, networks and volumes, as JSON"
 	cmd.Example = `  glassbox inspect web
   glassbox inspect -f '{{.State.Pid}} {{.NetworkSettings.IPAddress}}' web
   glassbox inspect --type image debian`
 	cmd.ValidArgsFunction = a.completeObjects("")
-	cmd.Flags().StringVar(&kind, "type", "", "Only objects of this type (container|image|volume)")
+	cmd.Flags().StringVar(&kind, "type", "", "Only objects of this type (container|image|network|volume)")
 	format := cmd.Flags().Lookup("format")
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
 		return a.inspect(cmd, kind, format.Value.String(), image.Platform{}, args)
@@ -48,9 +52,6 @@ func (a *app) inspectOf(kind string) *cobra.Command {
 			return a.inspect(cmd, kind, format, image.Platform(platform), args)
 		},
 	}
-	if kind == "volume" {
-		cmd.ValidArgsFunction = a.completeVolumes
-	}
 	if kind == "image" {
 		cmd.Flags().Var(&platform, "platform", "Platform that the image must be for (os[/arch[/variant]])")
 	}
@@ -62,8 +63,8 @@ func (a *app) inspectOf(kind string) *cobra.Command {
 }
 
 func (a *app) inspect(cmd *cobra.Command, kind, format string, platform image.Platform, args []string) error {
-	if kind != "" && kind != "container" && kind != "image" && kind != "volume" {
-		return &usageError{err: fmt.Errorf("%q is not a valid value for --type: container, image or volume", kind)}
+	if kind != "" && !slices.Contains(objects, kind) {
+		return &usageError{err: fmt.Errorf("%q is not a valid value for --type: container, image, network or volume", kind)}
 	}
 	ctx := cmd.Context()
 	sizes := cmd.Flag("size") != nil && cmd.Flag("size").Value.String() == "true"
@@ -102,7 +103,7 @@ func (a *app) inspectAll(kind, format string, args []string, lookup func(e *engi
 		case err == nil:
 			found = append(found, v)
 			continue
-		case errors.Is(err, errNoObject), kind == "network" && errors.Is(err, engine.ErrNotFound):
+		case errors.Is(err, errNoObject):
 			defer fmt.Fprintf(a.err, "error: no such %s: %s\n", object(kind), printable(ref)) // after what was found
 		default:
 			defer a.complain(err)
@@ -135,7 +136,7 @@ func object(kind string) string {
 	return kind
 }
 
-// lookup finds a container, or else an image, or else a volume.
+// lookup finds a container, or else an image, or else a network, or else a volume.
 func lookup(ctx context.Context, e *engine.Engine, kind, ref string, platform image.Platform) (any, error) {
 	if kind == "" || kind == "container" {
 		v, err := e.Inspect(ctx, ref)
@@ -150,6 +151,12 @@ func lookup(ctx context.Context, e *engine.Engine, kind, ref string, platform im
 		}
 		if !errors.Is(err, image.ErrNotFound) && (!errors.Is(err, image.ErrReference) || !platform.IsZero()) {
 			return nil, err
+		}
+	}
+	if kind == "" || kind == "network" {
+		n, err := e.NetworkInspect(ctx, ref)
+		if !errors.Is(err, engine.ErrNotFound) {
+			return n, err
 		}
 	}
 	if kind == "" || kind == "volume" {

@@ -159,24 +159,11 @@ func newNetworkRow(n docker.Network, full bool) networkRow {
 }
 
 func (a *app) networkInspectCommand() *cobra.Command {
-	var format string
-	var verbose bool
-	cmd := &cobra.Command{
-		Use:   "inspect [OPTIONS] NETWORK [NETWORK...]",
-		Short: "Everything known of networks, as JSON",
-		Example: `  glassbox network inspect front
-  glassbox network inspect -f '{{range .IPAM.Config}}{{.Subnet}}{{end}}' front`,
-		Args:              atLeast(1),
-		ValidArgsFunction: a.completeNetworks(false),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.inspectAll("network", format, args, func(e *engine.Engine, ref string) (any, error) {
-				n, err := e.NetworkInspect(cmd.Context(), ref)
-				return n, err
-			})
-		},
-	}
-	cmd.Flags().StringVarP(&format, "format", "f", "", "json or a Go template")
-	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "What is told anyway")
+	cmd := a.inspectOf("network")
+	cmd.Use = "inspect [OPTIONS] NETWORK [NETWORK...]"
+	cmd.Example = `  glassbox network inspect front
+  glassbox network inspect -f '{{range .IPAM.Config}}{{.Subnet}}{{end}}' front`
+	cmd.Flags().BoolP("verbose", "v", false, "What is told anyway")
 	return cmd
 }
 

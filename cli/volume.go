@@ -241,16 +241,20 @@ func (a *app) agree(warning string) bool {
 
 // completeVolumes completes names of volumes.
 func (a *app) completeVolumes(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	return a.volumeNames(cmd.Context(), args), cobra.ShellCompDirectiveNoFileComp
+}
+
+func (a *app) volumeNames(ctx context.Context, without []string) []string {
 	e, err := a.open()
 	if err != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
+		return nil
 	}
-	list, _ := e.Volumes(cmd.Context(), nil)
+	list, _ := e.Volumes(ctx, nil)
 	var names []string
 	for _, v := range list {
-		if !slices.Contains(args, v.Name) {
+		if !slices.Contains(without, v.Name) {
 			names = append(names, v.Name)
 		}
 	}
-	return names, cobra.ShellCompDirectiveNoFileComp
+	return names
 }

@@ -88,7 +88,7 @@ var wrongDay = []wrongLine{
 	{"import /etc/passwd", 1, "layer: cannot be unpacked: read archive: archive/tar: invalid tar header"},
 	{"commit nobody", 1, "no such container: nobody"},
 	{"history nobody", 1, "image nobody: no such image"},
-	{"inspect --type what ccc", 1, `"what" is not a valid value for --type: container, image or volume`},
+	{"inspect --type what ccc", 1, `"what" is not a valid value for --type: container, image, network or volume`},
 	{"inspect --format {{.Nope}} ccc", 1, `template parsing error: \.Nope: there is no Nope`},
 	{"volume create a/b", 1, `invalid volume: "a/b" includes invalid characters for a local volume name, only `},
 	{"volume create -d nfs x", 1, `create x: error looking up volume plugin nfs: plugin "nfs" not found: there is o`},
