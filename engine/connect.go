@@ -331,7 +331,7 @@ func dropRoutes(p *plan.Plan, steps []plan.Step) {
 		if !ok {
 			return ""
 		}
-		return fmt.Sprint(strings.Contains(o.Via, ":"))
+		return fmt.Sprint(o.Is6())
 	}
 	p.Steps = slices.DeleteFunc(p.Steps, func(s plan.Step) bool {
 		v := version(s)
@@ -370,12 +370,10 @@ func (e *Engine) nextDefault(c *container.Container, p *plan.Plan, without netwo
 			continue
 		}
 		var steps []plan.Step
-		for _, subnet := range n.Subnets {
-			if !subnet.Gateway.IsValid() {
-				continue
-			}
+		for _, op := range n.DefaultRoutes(there.Peer) {
+			op.Replace = true
 			steps = append(steps, plan.Step{
-				Lane: plan.Host, Phase: plan.Network, Op: &plan.RouteDefault{Link: there.Peer, Via: subnet.Gateway.String(), Replace: true},
+				Lane: plan.Host, Phase: plan.Network, Op: op,
 				Origin: "network disconnect " + without.Name, Reason: "The network that was the way to the rest of the world is gone.",
 			})
 		}

@@ -199,6 +199,7 @@ func aspects() []aspect {
 		}},
 		{"rates", func(v *View) []string { return v.Net.Rates }},
 		{"parent", func(v *View) []string { return each("on top of the host's ", v.Net.Parents) }},
+		{"vlan", func(v *View) []string { return each("makes the host's ", v.Net.VLANs) }},
 		{"address", func(v *View) []string {
 			return slices.Concat(one(v.Net.Address != "", "address %s, default route %s", v.Net.Address, or(v.Net.Via, "none")),
 				one(v.Net.Address6 != "", "address %s", v.Net.Address6),

@@ -243,7 +243,7 @@ func (g *golang) wantsInside() bool {
 				n++
 			}
 		case *plan.RouteDefault:
-			if plainWords(o.Via, o.Link) {
+			if plainRoute(o) {
 				n++
 			}
 		}

@@ -49,7 +49,7 @@ func (g *goStep) network(op plan.Op) (goLine, bool) {
 		}
 		g.use("run")
 		return g.text("run(`" + strings.Join(guardLines("add", o.Table, o.Link, o.MAC, o.Addresses), "\n") + "`, \"nft -f -\")")
-	case *plan.LinkMacvlan, *plan.LinkRate, *plan.LinkMove, *plan.FirewallAccept, *plan.NftWall:
+	case *plan.LinkMacvlan, *plan.LinkVLAN, *plan.LinkRate, *plan.LinkMove, *plan.FirewallAccept, *plan.NftWall:
 		if line, ok := g.script(o); ok {
 			return line, true
 		}
@@ -69,13 +69,10 @@ func (g *goStep) network(op plan.Op) (goLine, bool) {
 		}
 		return g.inside(append(commands, "link set dev "+o.Link+" up")...)
 	case *plan.RouteDefault:
-		if !plainWords(o.Via, o.Link) {
+		if !plainRoute(o) {
 			return g.none()
 		}
-		if o.Replace {
-			return g.inside("route replace default via " + o.Via + " dev " + o.Link)
-		}
-		return g.inside("route add default via " + o.Via + " dev " + o.Link)
+		return g.inside(when(o.IPv6, "-6 ", "") + "route " + when(o.Replace, "replace", "add") + " default " + o.Words())
 	case *plan.NftBridge:
 		if !plainWords(o.Table) {
 			return g.none()
@@ -230,7 +227,7 @@ func (g *golang) script(op plan.Op) (goLine, bool) {
 			clean(strings.ReplaceAll(nftBlocks(o.Rules, g.width), "\n", " \x01")),
 		}
 		lines[1] = strings.ReplaceAll(lines[1], ` \x01`, "\n") + "\nEND"
-	case *plan.LinkBridge, *plan.LinkVeth, *plan.LinkMacvlan, *plan.LinkRate,
+	case *plan.LinkBridge, *plan.LinkVeth, *plan.LinkMacvlan, *plan.LinkVLAN, *plan.LinkRate,
 		*plan.LinkMove, *plan.LinkAddress, *plan.RouteDefault, *plan.NftPublish,
 		*plan.FirewallAccept, *plan.NftGuard, *plan.NftWall:
 		made, ok := (&shell{plan: g.plan, view: g.view, part: "host"}).commands(op)
@@ -266,6 +263,10 @@ func shellText(lines []string, width, most int) string {
 		width = len(text) - strings.LastIndex(text, "\n")
 	}
 	return text
+}
+
+func plainRoute(o *plan.RouteDefault) bool {
+	return plainWords(o.Link) && (o.Via == "" || plainWords(o.Via))
 }
 
 // plainWords reports whether commands can name these without quotes.

@@ -90,6 +90,7 @@ func howOnly() map[string]bool {
 		"nft-wall.guests", "nft-wall.names", "nft-unwall.names", // a part of ingress, and where it is looked up
 		"nft-wall.allowed",                                                                         // with 0.0.0.0/0 it is no wall: TestWalls
 		"nft-publish.table", "nft-unpublish.table", "nft-unpublish.ports", "route-default.replace", // at a running container
+		"link-vlan.mark",
 		"nft-guard.table", "nft-guard.link", "nft-guard.mac", "nft-guard.addresses", // that there is one
 		"nft-unguard.table", "nft-unguard.link", "nft-unguard.mac", "nft-unguard.addresses", "firewall-accept.link", "firewall-accept.rules",
 	} {

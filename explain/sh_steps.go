@@ -339,11 +339,21 @@ func (s *shell) commands(op plan.Op) ([]string, bool) {
 		}
 		return cmd(in + fmt.Sprintf("tc qdisc replace dev %s root handle 1: tbf rate %dbps burst %d limit %d", quote(o.Link), o.Rate, o.Burst,
 			o.Rate/10+o.Burst))
+	case *plan.LinkVLAN:
+		lines := []string{
+			"if ! ip link show dev " + quote(o.Name) + " >/dev/null 2>&1; then",
+			fmt.Sprintf("	ip link add link %s name %s type vlan id %d", quote(o.Parent), quote(o.Name), o.ID),
+		}
+		if o.Mark != "" {
+			lines = append(lines, "	ip link set dev "+quote(o.Name)+" alias "+quote(o.Mark))
+		}
+		return append(lines, "fi", "ip link set dev "+quote(o.Name)+" up"), true
 	case *plan.LinkMacvlan:
 		lines := []string{
 			"ip link add link " + quote(o.Parent) + " name " + quote(o.Name) +
 				when(o.MAC != "" && o.Driver == "macvlan", " address "+quote(o.MAC), "") +
-				when(o.MTU != 0, fmt.Sprintf(" mtu %d", o.MTU), "") + ` netns "$pid" type ` + quote(o.Driver) + " mode " + quote(o.Mode),
+				when(o.MTU != 0, fmt.Sprintf(" mtu %d", o.MTU), "") + ` netns "$pid" type ` + quote(o.Driver) + " mode " + quote(o.Mode) +
+				when(o.Flag != "", " "+quote(o.Flag), ""),
 		}
 		return append(lines, inSettings(o.Sysctls)...), true
 	case *plan.LinkMove:
@@ -367,8 +377,8 @@ func (s *shell) commands(op plan.Op) ([]string, bool) {
 	case *plan.LinkUp:
 		return cmd("ip link set dev " + quote(o.Link) + " up")
 	case *plan.RouteDefault:
-		return cmd(`nsenter --net="/proc/$pid/ns/net" ip route ` + when(o.Replace, "replace", "add") + ` default via ` + quote(o.Via) +
-			" dev " + quote(o.Link))
+		return cmd(`nsenter --net="/proc/$pid/ns/net" ip ` + when(o.IPv6, "-6 ", "") + `route ` +
+			when(o.Replace, "replace", "add") + ` default ` + when(o.Via != "", "via "+quote(o.Via)+" ", "") + "dev " + quote(o.Link))
 	case *plan.NftBridge:
 		lines := []string{"nft list table ip " + quote(o.Table) + ` >/dev/null 2>&1 || printf '%s\n' \`}
 		for _, r := range o.Rules {

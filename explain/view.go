@@ -152,6 +152,7 @@ type Net struct {
 	Guarded  bool     // it sends with its own addresses alone
 	Beside   []string // chains of other firewalls that it is let through
 	Rates    []string // how much its cables carry
+	VLANs    []string // links that are made below those, as "eth0.50 (VLAN 50 of eth0)"
 	Parents  []string // links of the host that it is on top of, with driver and mode: there the host's firewall isn't asked
 	// Who it may talk to, and who to it, as asked for: empty, if there is no wall.
 	Egress, Ingress []string
@@ -426,7 +427,9 @@ func (r *reader) step(s plan.Step) bool {
 			v.Net.Device, v.Net.MAC, v.Net.MTU = o.Name, o.MAC, o.MTU
 		}
 		v.Net.Settings = append(v.Net.Settings, o.Sysctls...)
-		v.Net.Parents = append(v.Net.Parents, fmt.Sprintf("%s (%s, %s)", o.Parent, o.Driver, o.Mode))
+		v.Net.Parents = append(v.Net.Parents, fmt.Sprintf("%s (%s, %s)", o.Parent, o.Driver, o.Mode+when(o.Flag != "", ", "+o.Flag, "")))
+	case *plan.LinkVLAN:
+		v.Net.VLANs = append(v.Net.VLANs, fmt.Sprintf("%s (VLAN %d of %s)", o.Name, o.ID, o.Parent))
 	case *plan.LinkAddress:
 		if o.Address != "" {
 			if v.Net.Address == "" {
@@ -441,7 +444,7 @@ func (r *reader) step(s plan.Step) bool {
 	case *plan.LinkUp:
 		v.Net.Loopback = v.Net.Loopback || o.Link == "lo"
 	case *plan.RouteDefault:
-		v.Net.Via = or(v.Net.Via, o.Via)
+		v.Net.Via = or(v.Net.Via, or(o.Via, "none, by "+o.Link+" itself"+when(o.IPv6, " (IPv6)", "")))
 	case *plan.NftBridge:
 		if v.Net.Table == "" {
 			v.Net.Table, v.Net.Subnet, v.Net.Rules = o.Table, o.Subnet, o.Rules

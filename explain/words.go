@@ -196,6 +196,9 @@ func (v *View) flags(a About) (flags, command []string, image string, unsaid []s
 	for _, parent := range v.Net.Parents {
 		unsaid = append(unsaid, "it is on top of the host's "+parent)
 	}
+	for _, vlan := range v.Net.VLANs {
+		unsaid = append(unsaid, "it makes the host's "+vlan)
+	}
 	if v.Net.Isolated {
 		unsaid = append(unsaid, "it doesn't reach the other containers of its network")
 	}

@@ -478,7 +478,7 @@ func (x *execution) host(op plan.Op) error {
 		return followed(o, dns.Add(o.Dir, o.Owner, o.Names, parseAddrs(o.Addresses)))
 	case *plan.NameRemove:
 		return Undo(o)
-	case *plan.LinkBridge, *plan.LinkVeth, *plan.LinkMacvlan, *plan.LinkRate, *plan.LinkMove,
+	case *plan.LinkBridge, *plan.LinkVeth, *plan.LinkMacvlan, *plan.LinkVLAN, *plan.LinkRate, *plan.LinkMove,
 		*plan.LinkDelete, *plan.LinkAddress, *plan.RouteDefault, *plan.NftBridge,
 		*plan.NftPublish, *plan.NftUnpublish, *plan.PortCarry, *plan.NameListen, *plan.FirewallAccept,
 		*plan.NftGuard, *plan.NftUnguard, *plan.NftWall, *plan.NftUnwall:

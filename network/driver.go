@@ -211,12 +211,26 @@ func (w *writer) addresses(n Network, e Endpoint, from string) {
 	if !e.Default {
 		return
 	}
+	for _, op := range n.DefaultRoutes(e.Interface) {
+		reason := "Everything beyond the subnet goes through the host."
+		if op.Via == "" {
+			reason = "Everybody is reached by this link, without a router of the container's own."
+		}
+		w.add(op, from, reason)
+	}
+}
+
+// DefaultRoutes are a container's ways to the rest of the world by its link on the network.
+func (n Network) DefaultRoutes(link string) (out []*plan.RouteDefault) {
 	for _, subnet := range []Subnet{n.IPv4(), n.IPv6()} {
-		if subnet.Gateway.IsValid() {
-			w.add(&plan.RouteDefault{Link: e.Interface, Via: subnet.Gateway.String()}, from,
-				"Everything beyond the subnet goes through the host.")
+		switch {
+		case n.routedOnParent() && subnet.Prefix.IsValid():
+			out = append(out, &plan.RouteDefault{Link: link, IPv6: subnet.Prefix.Addr().Is6()})
+		case subnet.Gateway.IsValid():
+			out = append(out, &plan.RouteDefault{Link: link, Via: subnet.Gateway.String()})
 		}
 	}
+	return out
 }
 
 // bridgeOf is the step that makes a network's bridge: when the network is made (Store.Open), and again where somebody removed it.

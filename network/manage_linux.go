@@ -167,6 +167,7 @@ const (
 	optionParent      = "parent"
 	optionMacvlanMode = "macvlan_mode"
 	optionIpvlanMode  = "ipvlan_mode"
+	optionIpvlanFlag  = "ipvlan_flag"
 	// optionGuard lets containers send with addresses that aren't theirs: virtual addresses that wander, routers, machines of their own.
 	optionGuard = "glassbox.source_guard"
 	// Walls, for whoever has no flags: programs that speak Docker's API, Compose files (driver_opts).
@@ -180,7 +181,7 @@ func known(key string) bool {
 }
 
 func ofParent(key string) bool {
-	return key == optionParent || key == optionMacvlanMode || key == optionIpvlanMode
+	return key == optionParent || key == optionMacvlanMode || key == optionIpvlanMode || key == optionIpvlanFlag
 }
 
 // readOptions reads what was asked for with --opt.
@@ -199,11 +200,20 @@ func (n *Network) readOptions() error {
 				return fail("the name of a link of the host")
 			}
 			n.Parent = value
-		case optionMacvlanMode, optionIpvlanMode:
+		case optionMacvlanMode, optionIpvlanMode, optionIpvlanFlag:
 			if !strings.HasPrefix(key, n.Driver) {
 				return fmt.Errorf("network %s: option %s is none of driver %s", n.Name, key, n.Driver)
 			}
-			n.Mode = value
+			if key != optionIpvlanFlag {
+				n.Mode = value
+				break
+			}
+			if _, ok := wire.IpvlanFlags(value); !ok {
+				return fail("bridge, private or vepa")
+			}
+			if n.Flag = value; value == "bridge" {
+				n.Flag = ""
+			}
 		case optionName:
 			if wire.CheckName(value) != nil || wire.CheckTable(value) != nil {
 				return fail("a name of a link, of at most 15 letters, digits, dots, _ and -")
@@ -264,6 +274,7 @@ func (n *Network) readOptions() error {
 			return fmt.Errorf("network %s: unknown option %s: want one of %s", n.Name, key, strings.Join([]string{
 				optionName, optionICC, optionMasquerade, optionHostIP, optionMTU, optionPrefix, optionMode4, optionMode6, optionGuard,
 				optionEgress, optionIngress, optionParent, optionMacvlanMode, optionIpvlanMode,
+				optionIpvlanFlag,
 			}, ", "))
 		}
 	}
@@ -294,6 +305,7 @@ func (s Store) forget(n Network) error {
 		}
 		errs = append(errs, wire.DeleteAccepts(n.Link, nil))
 	}
+	errs = append(errs, s.forgetVLAN(n))
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}

@@ -55,7 +55,8 @@ func onTop(name, parent, mode, v4, v6 string) Network {
 	return n
 }
 
-func newMatrix(t testing.TB) *matrix {
+// emptyMatrix is a host that nobody is at yet.
+func emptyMatrix(t testing.TB) *matrix {
 	m := &matrix{
 		t: t, spaces: map[string]*namespace{"host": newNetns(t)}, addrs: map[string][2]netip.Addr{}, steps: map[string][]plan.Step{},
 		seen: map[netip.Addr]string{},
@@ -63,24 +64,14 @@ func newMatrix(t testing.TB) *matrix {
 	host := m.spaces["host"]
 	host.Sh("ip link set lo up; echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad")
 	m.bare = noWalls(host)
-	pair := func(v4, v6 string) [2]netip.Addr {
-		return [2]netip.Addr{netip.MustParseAddr(v4), netip.MustParseAddr(v6)}
-	}
-	for _, far := range []struct{ name, dev, v4, v6 string }{
-		{"outside", "out0", "192.0.2", "2001:db8:1"}, {"neighbour", "oth0", "198.51.100", "2001:db8:2"},
-	} {
-		ns := newNetns(t)
-		m.spaces[far.name] = ns
-		host.Sh("ip link add %s type veth peer name %[1]s-in", far.dev)
-		if err := host.run(ns, []plan.Step{{Op: &plan.LinkMove{Name: far.dev + "-in", As: "eth0"}}}); err != nil {
-			t.Fatal(err)
-		}
-		host.Sh("ip addr add %s.1/24 dev %s; ip -6 addr add %s::1/64 dev %[2]s nodad; ip link set %[2]s up", far.v4, far.dev, far.v6)
-		ns.Sh("ip addr add %s.2/24 dev eth0; ip -6 addr add %s::2/64 dev eth0 nodad; ip link set eth0 up; ip link set lo up", far.v4, far.v6)
-		// Whatever somebody out there knows of the host: he sends everything to it.
-		ns.Sh("ip route add default via %s.1; ip -6 route add default via %s::1", far.v4, far.v6)
-		m.addrs[far.name], m.addrs["host-"+far.dev] = pair(far.v4+".2", far.v6+"::2"), pair(far.v4+".1", far.v6+"::1")
-	}
+	return m
+}
+
+func newMatrix(t testing.TB) *matrix {
+	m := emptyMatrix(t)
+	host := m.spaces["host"]
+	m.far("outside", "out0", "192.0.2", "2001:db8:1")
+	m.far("neighbour", "oth0", "198.51.100", "2001:db8:2")
 	host.Sh("ip route add default via 192.0.2.2; ip -6 route add default via 2001:db8:1::2")
 	m.addrs["loopback"] = pair("127.0.0.1", "::1")
 	front, back, guests, inner, routed := dual("front", "gbr-front", 30), dual("back", "gbr-back", 29), dual("guests", "gbr-guests", 28),
@@ -117,30 +108,60 @@ func newMatrix(t testing.TB) *matrix {
 		{"c15", apart, 15, "", "", ""},
 		{"c16", apart, 16, "", "", ""},
 	} {
-		ns := newNetns(t)
-		m.spaces[c.name] = ns
 		e := Endpoint{
-			Network: c.n.Name, Interface: "eth0", Link: VethName(strings.Repeat(string(rune('a'+i)), 12), 0), Default: !c.n.Internal,
-			Ports: parsePorts(t, strings.Fields(c.ports)...),
+			Link: VethName(strings.Repeat(string(rune('a'+i)), 12), 0), Ports: parsePorts(t, strings.Fields(c.ports)...),
 		}
-		a4, a6 := c.n.IPv4().Prefix.Addr().As4(), c.n.IPv6().Prefix.Addr().As16()
-		a4[3], a6[15] = c.at, c.at
-		e.IP, e.IP6 = netip.AddrFrom4(a4), netip.AddrFrom16(a6)
-		e.MAC = wire.MAC(e.IP)
 		if m.bare == "" && (c.egress != "" || c.ingress != "") {
 			e.wall = wallOf(t, c.egress, c.ingress)
 		}
-		w := &writer{origin: testOrigin}
-		if err := w.connect(c.n, e); err != nil {
-			t.Fatal(err)
-		}
-		if err := host.run(ns, w.steps); err != nil {
-			t.Fatal(err)
-		}
-		m.steps[c.name] = w.steps
-		m.addrs[c.name] = [2]netip.Addr{e.IP, e.IP6}
-		m.addrs[c.name+"-gateway"] = [2]netip.Addr{c.n.IPv4().Gateway, c.n.IPv6().Gateway}
+		m.join(c.name, c.n, c.at, e)
 	}
+	m.serve()
+	return m
+}
+
+func pair(v4, v6 string) [2]netip.Addr {
+	return [2]netip.Addr{netip.MustParseAddr(v4), netip.MustParseAddr(v6)}
+}
+
+// far makes somebody elsewhere, at the other end of one of the host's cables.
+func (m *matrix) far(name, dev, v4, v6 string) {
+	host, ns := m.spaces["host"], newNetns(m.t)
+	m.spaces[name] = ns
+	host.Sh("ip link add %s type veth peer name %[1]s-in", dev)
+	if err := host.run(ns, []plan.Step{{Op: &plan.LinkMove{Name: dev + "-in", As: "eth0"}}}); err != nil {
+		m.t.Fatal(err)
+	}
+	host.Sh("ip addr add %s.1/24 dev %s; ip -6 addr add %s::1/64 dev %[2]s nodad; ip link set %[2]s up", v4, dev, v6)
+	ns.Sh("ip addr add %s.2/24 dev eth0; ip -6 addr add %s::2/64 dev eth0 nodad; ip link set eth0 up; ip link set lo up", v4, v6)
+	// Whatever somebody out there knows of the host: he sends everything to it.
+	ns.Sh("ip route add default via %s.1; ip -6 route add default via %s::1", v4, v6)
+	m.addrs[name], m.addrs["host-"+dev] = pair(v4+".2", v6+"::2"), pair(v4+".1", v6+"::1")
+}
+
+// join makes a container with the at-th addresses of a network.
+func (m *matrix) join(name string, n Network, at byte, e Endpoint) {
+	ns := newNetns(m.t)
+	m.spaces[name] = ns
+	e.Network, e.Interface, e.Default = n.Name, "eth0", !n.Internal
+	a4, a6 := n.IPv4().Prefix.Addr().As4(), n.IPv6().Prefix.Addr().As16()
+	a4[3], a6[15] = at, at
+	e.IP, e.IP6 = netip.AddrFrom4(a4), netip.AddrFrom16(a6)
+	e.MAC = wire.MAC(e.IP)
+	w := &writer{origin: testOrigin}
+	if err := w.connect(n, e); err != nil {
+		m.t.Fatal(err)
+	}
+	if err := m.spaces["host"].run(ns, w.steps); err != nil {
+		m.t.Fatal(err)
+	}
+	m.steps[name] = w.steps
+	m.addrs[name] = [2]netip.Addr{e.IP, e.IP6}
+	m.addrs[name+"-gateway"] = [2]netip.Addr{n.IPv4().Gateway, n.IPv6().Gateway}
+}
+
+// serve has everybody answer.
+func (m *matrix) serve() {
 	for name, a := range m.addrs {
 		if !strings.HasSuffix(name, "-gateway") {
 			m.seen[a[0]], m.seen[a[1]] = name, name
@@ -152,7 +173,6 @@ func newMatrix(t testing.TB) *matrix {
 		}
 		ns.serveBoth("udp", ":53", name)
 	}
-	return m
 }
 
 // serveBoth is serve, of both versions of IP.

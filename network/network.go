@@ -39,7 +39,8 @@ type Network struct {
 	Isolated bool   `json:"isolated,omitempty"` // the containers of a bridge can't reach each other
 	NoIPv4   bool   `json:"noIPv4,omitempty"`   // its containers have addresses of IPv6 alone
 	Parent   string `json:"parent,omitempty"`   // of macvlan and ipvlan: the link of the host that its containers are on top of; empty: Link
-	Mode     string `json:"mode,omitempty"`     // of macvlan: bridge, private, vepa, passthru; of ipvlan: l2
+	Mode     string `json:"mode,omitempty"`     // of macvlan: bridge, private, vepa, passthru; of ipvlan: l2, l3, l3s
+	Flag     string `json:"flag,omitempty"`     // of ipvlan: bridge (empty), private, vepa
 	Open     bool   `json:"open,omitempty"`     // its containers may send frames with any address (see guarded)
 	Routed6  bool   `json:"routed6,omitempty"`  // the same for IPv6 alone
 	Routed   bool   `json:"routed,omitempty"`   // packets leave with the containers' addresses, not the host's
@@ -55,6 +56,8 @@ type Network struct {
 	// What follows is no property of the network but of the host at the moment, found when the network was opened.
 
 	MTU int `json:"-"` // bytes; 0: the kernel's own
+	// VLAN makes the parent, where its name is that of a VLAN and it isn't there, or was made for a network here. Else nil.
+	VLAN *plan.LinkVLAN `json:"-"`
 	// Opened are the interfaces to the outside that glassbox has to switch forwarding on for, because the host is no router
 	// (net.ipv4.ip_forward is 0). Empty where it is one.
 	Opened []string `json:"-"`

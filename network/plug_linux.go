@@ -96,6 +96,7 @@ func PluggedInto(p *plan.Plan, n Network, names string) (Plugged, bool) {
 	var out Plugged
 	// In one pass: the step that makes a link stands before those that use it, so its names are known when they come.
 	end := "" // the host's, of the cable
+	below := -1
 	for i, step := range p.Steps {
 		switch op := step.Op.(type) {
 		case *plan.LinkBridge:
@@ -112,7 +113,15 @@ func PluggedInto(p *plan.Plan, n Network, names string) (Plugged, bool) {
 			}
 		case *plan.LinkMacvlan:
 			if n.onParent() && op.Parent == n.parent() && n.addressed(p, op.Name) {
+				if below >= 0 {
+					out.Steps = append(out.Steps, below)
+				}
 				out.Peer, out.Steps = op.Name, append(out.Steps, i)
+			}
+			below = -1
+		case *plan.LinkVLAN: // right before the link on top of it
+			if below = -1; op.Name == n.Parent {
+				below = i
 			}
 		case *plan.LinkRate:
 			if end != "" && op.Link == end || op.Inside && out.Peer != "" && op.Link == out.Peer {

@@ -348,57 +348,22 @@ func (v *View) forwards(index int, v6 bool) bool {
 
 // comeIn is a packet from elsewhere.
 func (w *walk) comeIn(from netip.Addr) {
-	r, ok := w.v.Host.route(from)
-	link := w.v.Host.link(r.Link)
-	if !ok || link == nil {
+	link := w.v.besideThem(w.p.Dst, from)
+	if link == nil {
+		if r, ok := w.v.Host.route(from); ok {
+			link = w.v.Host.link(r.Link)
+		}
+	}
+	if link == nil {
 		w.end(Lost, "the host has no route to %s: from there nothing comes", from)
 		return
 	}
 	w.hop(link.Name, "comes in from %s", from)
 	if s := w.v.onTop(link, w.p.Dst); s != nil {
-		w.hop("parent "+link.Name, "goes to the container on top of it, past the host's rules and routes")
-		w.into(s, s.has(w.p.Dst).Name)
+		w.fromParent(link, s)
 		return
 	}
 	w.receive(link.Name)
-}
-
-// onTop finds the container that has an address and is on top of a link.
-func (v *View) onTop(parent *wire.LinkState, a netip.Addr) *Space {
-	for _, s := range v.Containers {
-		if l := s.has(a); l != nil && (l.Kind == "macvlan" || l.Kind == "ipvlan") && l.Peer == parent.Index {
-			return s
-		}
-	}
-	return nil
-}
-
-// beside is a packet of a container on a macvlan or ipvlan: it goes by the parent's cable, and the host has no part in it.
-func (w *walk) beside(s *Space, link *wire.LinkState, next netip.Addr) {
-	parent := w.v.Host.link(link.Peer)
-	if parent == nil {
-		w.end(Lost, "the parent of %s isn't on this host", link.Name)
-		return
-	}
-	for _, o := range w.v.Containers {
-		l := o.has(next)
-		if l == nil || l.Kind != link.Kind || l.Peer != link.Peer {
-			continue
-		}
-		if link.Kind == "macvlan" && (link.Mode == wire.MacvlanPrivate || link.Mode == wire.MacvlanVEPA || link.Mode == wire.MacvlanPassthru) {
-			w.end(Lost, "the mode of %s lets no container talk to another", link.Name)
-			return
-		}
-		w.hop("parent "+parent.Name, "goes from one container to the other")
-		w.into(o, l.Name)
-		return
-	}
-	if w.v.Host.local(next) {
-		w.end(Lost, "%s is the host itself: who is on top of %s reaches others, never the host below it", next, parent.Name)
-		return
-	}
-	w.hop("parent "+parent.Name, "goes out, past the host's rules and routes")
-	w.at, w.uplink = nil, ""
 }
 
 // ends finds the addresses of a question.

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"strings"
 )
 
 // newLinkOp makes an empty step of one of the kinds of this file, or nil: network interfaces. The host lane
@@ -14,6 +15,8 @@ func newLinkOp(kind string) Op {
 		return &LinkVeth{}
 	case "link-macvlan":
 		return &LinkMacvlan{}
+	case "link-vlan":
+		return &LinkVLAN{}
 	case "link-move":
 		return &LinkMove{}
 	case "link-delete":
@@ -169,7 +172,8 @@ func (o *LinkUp) String() string { return "set " + o.Link + " up" }
 // RouteDefault adds the default route in the child's network namespace.
 type RouteDefault struct {
 	Link string `json:"link"`
-	Via  string `json:"via"`
+	Via  string `json:"via,omitempty"`  // the router's address; empty: whoever is asked for is on the link itself
+	IPv6 bool   `json:"ipv6,omitempty"` // without Via: of IPv6, and not of IPv4
 	// Replace takes the place of the default route that there is, of the same version of IP.
 	Replace bool `json:"replace,omitempty"`
 }
@@ -179,10 +183,28 @@ func (*RouteDefault) Kind() string { return "route-default" }
 func (*RouteDefault) Man() string { return "rtnetlink(7)" }
 
 func (o *RouteDefault) String() string {
-	if o.Replace {
-		return "change the default route to one via " + o.Via
+	way := "via " + o.Via
+	if o.Via == "" {
+		way = "by " + o.Link
+		if o.IPv6 {
+			way = "of IPv6 " + way
+		}
 	}
-	return "add default route via " + o.Via
+	if o.Replace {
+		return "change the default route to one " + way
+	}
+	return "add default route " + way
+}
+
+// Is6 reports whether the route is one of IPv6.
+func (o *RouteDefault) Is6() bool { return o.IPv6 || strings.Contains(o.Via, ":") }
+
+// Words are the route as ip-route(8) has it.
+func (o *RouteDefault) Words() string {
+	if o.Via == "" {
+		return "dev " + o.Link
+	}
+	return "via " + o.Via + " dev " + o.Link
 }
 
 func (*RouteDefault) lanes() lanes { return hostLane }

@@ -8,7 +8,8 @@ type LinkMacvlan struct {
 	Driver string `json:"driver"` // macvlan, ipvlan
 	Name   string `json:"name"`   // in the container
 	Parent string `json:"parent"` // on the host
-	Mode   string `json:"mode"`   // of macvlan: bridge, private, vepa, passthru; of ipvlan: l2
+	Mode   string `json:"mode"`   // of macvlan: bridge, private, vepa, passthru; of ipvlan: l2, l3, l3s
+	Flag   string `json:"flag,omitempty"` // of ipvlan: private, vepa; empty: its links reach each other
 	MAC    string `json:"mac,omitempty"`
 	MTU    int    `json:"mtu,omitempty"`
 	// Sysctls are settings of the link, as those of LinkVeth.

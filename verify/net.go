@@ -210,37 +210,6 @@ func (v *view) noLink(o *plan.LinkDelete) Finding {
 	return holds(where, "it isn't there")
 }
 
-func (v *view) macvlan(o *plan.LinkMacvlan) Finding {
-	if v.net.insideErr != nil {
-		return failed(itsLinks, v.net.insideErr)
-	}
-	l := find(v.net.inside, o.Name)
-	if l == nil {
-		return missing(itsLinks, o.Driver+" "+o.Name, v.who("CAP_NET_ADMIN"))
-	}
-	var wrong []string
-	add := func(ok bool, format string, a ...any) {
-		if !ok {
-			wrong = append(wrong, fmt.Sprintf(format, a...))
-		}
-	}
-	add(l.Kind == o.Driver, "it is a %s", l.Kind)
-	add(l.Up, "it is down")
-	add(o.MTU == 0 || l.MTU == o.MTU, "its MTU is %d", l.MTU)
-	add(o.MAC == "" || o.Driver != "macvlan" || strings.EqualFold(l.MAC, o.MAC), "it has the hardware address %s", l.MAC)
-	if mode, ok := wire.MacvlanModes(o.Mode); ok && o.Driver == "macvlan" {
-		add(l.Mode == mode, "its mode is another one than %s", o.Mode)
-	}
-	if v.net.hostErr == nil {
-		parent := find(v.net.host, o.Parent)
-		add(parent != nil && parent.Index == l.Peer, "it isn't on top of %s", o.Parent)
-	}
-	if len(wrong) > 0 {
-		return differs(itsLinks, o.String(), strings.Join(wrong, ", "), v.who("CAP_NET_ADMIN"))
-	}
-	return holds(itsLinks, fmt.Sprintf("%s, up, on top of %s, mode %s", l.Name, o.Parent, o.Mode))
-}
-
 func (v *view) linkUp(name string) Finding {
 	if v.net.insideErr != nil {
 		return failed(itsLinks, v.net.insideErr)
@@ -291,18 +260,19 @@ func (v *view) defaultRoute(o *plan.RouteDefault) Finding {
 	}
 	l, found := find(v.net.inside, o.Link), []string{}
 	for _, r := range v.net.routes {
-		if via, err := netip.ParseAddr(o.Via); err != nil || !isDefault(r) || r.Destination.Addr().Is4() != via.Is4() {
+		if !isDefault(r) || r.Destination.Addr().Is6() != o.Is6() {
 			continue
 		}
-		if l != nil && r.Link == l.Index && r.Via.String() == o.Via {
-			return holds(itsRoutes, "default via "+o.Via+" on "+o.Link)
+		via, _ := netip.ParseAddr(o.Via) // not valid: without a router
+		if l != nil && r.Link == l.Index && r.Via == via {
+			return holds(itsRoutes, "default "+o.Words())
 		}
 		found = append(found, v.routeWords(r))
 	}
 	if len(found) == 0 {
 		found = []string{"no default route"}
 	}
-	return differs(itsRoutes, "default via "+o.Via+" on "+o.Link, strings.Join(found, ", "), v.who("CAP_NET_ADMIN"))
+	return differs(itsRoutes, "default "+o.Words(), strings.Join(found, ", "), v.who("CAP_NET_ADMIN"))
 }
 
 func isDefault(r wire.RouteState) bool {
@@ -537,7 +507,7 @@ func (v *view) otherLinks() {
 	}
 	links, free := map[string]bool{"lo": true}, false // free: links whose addresses and names aren't known here
 	own := map[string][]string{}
-	var routes []string
+	var routes []netip.Addr // of their routers; not valid: without one
 	movedIn := map[string]bool{}
 	for _, s := range v.plan.Steps {
 		switch o := s.Op.(type) {
@@ -554,7 +524,8 @@ func (v *view) otherLinks() {
 		case *plan.LinkAddress:
 			own[o.Link] = append(own[o.Link], o.Address)
 		case *plan.RouteDefault:
-			routes = append(routes, o.Via)
+			via, _ := netip.ParseAddr(o.Via)
+			routes = append(routes, via)
 		case *plan.Hook:
 			free = true // hooks wire networks of which the plan knows nothing
 		}
@@ -580,7 +551,7 @@ func (v *view) otherLinks() {
 		switch {
 		// What the kernel derives from addresses, and its own refusal of what has no route in IPv6.
 		case r.Protocol == unix.RTPROT_KERNEL || r.Table == unix.RT_TABLE_LOCAL || r.Type == unix.RTN_UNREACHABLE || free:
-		case isDefault(r) && slices.Contains(routes, r.Via.String()):
+		case isDefault(r) && slices.Contains(routes, r.Via):
 		default:
 			v.beside("route "+v.routeWords(r), itsRoutes, who)
 		}

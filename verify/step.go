@@ -222,6 +222,8 @@ func (v *view) step(i int) (Finding, bool) {
 		return v.rate(o), true
 	case *plan.LinkMacvlan:
 		return v.macvlan(o), true
+	case *plan.LinkVLAN:
+		return v.vlan(o), true
 	case *plan.LinkMove:
 		return v.movedLink(o), true
 	case *plan.LinkDelete:

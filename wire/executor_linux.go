@@ -45,7 +45,7 @@ func (w *Executor) Close() {
 	*w = Executor{child: w.child}
 }
 
-// Do makes one step: LinkBridge, LinkVeth, LinkMacvlan, LinkMove, LinkDelete, LinkAddress, RouteDefault, NftBridge, NftPublish,
+// Do makes one step: LinkBridge, LinkVeth, LinkMacvlan, LinkVLAN, LinkMove, LinkDelete, LinkAddress, RouteDefault, NftBridge, NftPublish,
 // NftUnpublish, PortCarry, NameListen, NftWall, NftUnwall or FirewallAccept. The
 // error has the kernel's explanation, and its errno is found by errors.Is and errors.As; what was asked is not repeated in it,
 // because the step that failed says so.
@@ -94,6 +94,8 @@ func (w *Executor) Do(op plan.Op) error {
 		return w.settings(op.Peer, op.Sysctls)
 	case *plan.LinkMacvlan:
 		return w.macvlan(op)
+	case *plan.LinkVLAN:
+		return w.vlan(op)
 	case *plan.LinkRate:
 		return w.rate(op)
 	case *plan.LinkMove:
@@ -118,11 +120,7 @@ func (w *Executor) Do(op plan.Op) error {
 		}
 		return err
 	case *plan.RouteDefault:
-		c, err := w.childConn()
-		if err != nil {
-			return err
-		}
-		return c.defaultRoute(op, w.links[op.Link])
+		return w.route(op)
 	case *plan.NftBridge:
 		c, err := w.nftConn()
 		if err != nil {

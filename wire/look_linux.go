@@ -23,7 +23,9 @@ type LinkState struct {
 	MAC           string
 	Up, Hairpin   bool
 	Isolated      bool   // as a port of a bridge
-	Mode          uint32 // of a macvlan: MACVLAN_MODE_* of linux/if_link.h
+	Mode          uint32 // of a macvlan or ipvlan: MACVLAN_MODE_* or IPVLAN_MODE_* of linux/if_link.h
+	Flags         uint32 // of an ipvlan: IPVLAN_F_*
+	VLAN          int    // of a vlan: its number
 	MTU           int
 	NoIPv6        bool // disable_ipv6
 	AcceptRA      bool // believes router advertisements, if it has IPv6
@@ -119,8 +121,15 @@ func (s *LinkState) info(data []byte) {
 		switch typ {
 		case unix.IFLA_INFO_DATA:
 			for typ, data := range attrs(data) {
-				if typ == macvlanMode && s.Kind == "macvlan" {
+				switch {
+				case typ == macvlanMode && s.Kind == "macvlan":
 					s.Mode = nativeU32(data)
+				case typ == ipvlanMode && s.Kind == "ipvlan" && len(data) >= 2:
+					s.Mode = uint32(binary.NativeEndian.Uint16(data))
+				case typ == ipvlanFlags && s.Kind == "ipvlan" && len(data) >= 2:
+					s.Flags = uint32(binary.NativeEndian.Uint16(data))
+				case typ == vlanID && s.Kind == "vlan" && len(data) >= 2:
+					s.VLAN = int(binary.NativeEndian.Uint16(data))
 				}
 			}
 		case unix.IFLA_INFO_SLAVE_DATA:

@@ -35,10 +35,43 @@ func MacvlanModes(mode string) (number uint32, ok bool) {
 	return 0, false
 }
 
-// The kernel's numbers of attributes: IFLA_MACVLAN_MODE, IFLA_IPVLAN_MODE; IPVLAN_MODE_L2 is 0.
+// IpvlanModes are the kernel's numbers of ipvlan's modes (IPVLAN_MODE_* of linux/if_link.h).
+func IpvlanModes(mode string) (number uint32, ok bool) {
+	switch mode {
+	case "l2":
+		return 0, true
+	case "l3":
+		return IpvlanL3, true
+	case "l3s":
+		return IpvlanL3S, true
+	}
+	return 0, false
+}
+
+// Those modes of ipvlan in which the host's routes are asked, and its rules for what it sends; L3S also asks those for what comes in.
+const (
+	IpvlanL3  = 1
+	IpvlanL3S = 2
+)
+
+// IpvlanFlags are the kernel's bits of ipvlan's flags (IPVLAN_F_*).
+func IpvlanFlags(flag string) (bits uint32, ok bool) {
+	switch flag {
+	case "", "bridge":
+		return 0, true
+	case "private":
+		return 1, true
+	case "vepa":
+		return 2, true
+	}
+	return 0, false
+}
+
+// The kernel's numbers of attributes: IFLA_MACVLAN_MODE, IFLA_IPVLAN_MODE, IFLA_IPVLAN_FLAGS.
 const (
 	macvlanMode = 1
 	ipvlanMode  = 1
+	ipvlanFlags = 2
 )
 
 // macvlanBorn is the name of a link until it has its own. Older kernels (seen with 6.1) look for the name of a new link in the namespace
@@ -78,8 +111,12 @@ func (w *Executor) macvlan(op *plan.LinkMacvlan) error {
 		r.attr(unix.IFLA_ADDRESS, mac...)
 	}
 	mode, known := MacvlanModes(op.Mode)
-	if op.Driver == "macvlan" && !known || op.Driver == "ipvlan" && op.Mode != "l2" {
-		return fmt.Errorf("%s has no mode %q", op.Driver, op.Mode)
+	if op.Driver == "ipvlan" {
+		mode, known = IpvlanModes(op.Mode)
+	}
+	flags, knownFlag := IpvlanFlags(op.Flag)
+	if !known || !knownFlag {
+		return fmt.Errorf("%s has no mode %q with the flag %q", op.Driver, op.Mode, op.Flag)
 	}
 	r.nest(unix.IFLA_LINKINFO, func() {
 		r.str(unix.IFLA_INFO_KIND, op.Driver)
@@ -87,7 +124,8 @@ func (w *Executor) macvlan(op *plan.LinkMacvlan) error {
 			if op.Driver == "macvlan" {
 				r.u32(macvlanMode, mode)
 			} else {
-				r.attr(ipvlanMode, binary.NativeEndian.AppendUint16(nil, 0)...)
+				r.attr(ipvlanMode, binary.NativeEndian.AppendUint16(nil, uint16(mode))...)
+				r.attr(ipvlanFlags, binary.NativeEndian.AppendUint16(nil, uint16(flags))...)
 			}
 		})
 	})
@@ -122,8 +160,12 @@ func (w *Executor) macvlan(op *plan.LinkMacvlan) error {
 }
 
 func noDriver(driver string, err error) error {
-	config := map[string]string{"macvlan": "CONFIG_MACVLAN", "ipvlan": "CONFIG_IPVLAN"}[driver]
-	return fmt.Errorf("this kernel has no %s (%s; modprobe %s, where it is a module): %w", driver, config, driver, err)
+	config := map[string]string{"macvlan": "CONFIG_MACVLAN", "ipvlan": "CONFIG_IPVLAN", "vlan": "CONFIG_VLAN_8021Q"}[driver]
+	module := driver
+	if driver == "vlan" {
+		module = "8021q"
+	}
+	return fmt.Errorf("this kernel has no %s (%s; modprobe %s, where it is a module): %w", driver, config, module, err)
 }
 
 // HasDriver says whether the kernel can make links of a kind: a link without a parent is refused with another error where it can.

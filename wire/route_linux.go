@@ -72,10 +72,26 @@ func (c *Conn) routes(family byte) ([]Route, error) {
 	return out, err
 }
 
-func (c *Conn) defaultRoute(op *plan.RouteDefault, index int) error {
-	via, err := netip.ParseAddr(op.Via)
+func (w *Executor) route(op *plan.RouteDefault) error {
+	c, err := w.childConn()
 	if err != nil {
-		return fmt.Errorf("via %q: want an IP address", op.Via)
+		return err
+	}
+	return c.defaultRoute(op, w.links[op.Link])
+}
+
+func (c *Conn) defaultRoute(op *plan.RouteDefault, index int) error {
+	var a []byte
+	family, scope := byte(unix.AF_INET), byte(unix.RT_SCOPE_LINK)
+	if op.Via != "" {
+		via, err := netip.ParseAddr(op.Via)
+		if err != nil {
+			return fmt.Errorf("via %q: want an IP address", op.Via)
+		}
+		a, scope = via.AsSlice(), unix.RT_SCOPE_UNIVERSE
+	}
+	if op.Is6() {
+		family = unix.AF_INET6
 	}
 	// Not known: its address was given in an earlier start of the plan's steps.
 	if index == 0 {
@@ -85,10 +101,6 @@ func (c *Conn) defaultRoute(op *plan.RouteDefault, index int) error {
 		}
 		index = l.Index
 	}
-	a, family := via.AsSlice(), byte(unix.AF_INET)
-	if via.Is6() {
-		family = unix.AF_INET6
-	}
 	// EXCL: a second default route would be an error in the plan. Replaced is one on purpose, when a container changes its
 	// networks.
 	flags := uint16(unix.NLM_F_EXCL)
@@ -97,8 +109,10 @@ func (c *Conn) defaultRoute(op *plan.RouteDefault, index int) error {
 	}
 	var r request
 	r.message(unix.RTM_NEWROUTE, unix.NLM_F_ACK|unix.NLM_F_CREATE|flags,
-		family, 0, 0, 0, unix.RT_TABLE_MAIN, unix.RTPROT_BOOT, unix.RT_SCOPE_UNIVERSE, unix.RTN_UNICAST, 0, 0, 0, 0)
-	r.attr(unix.RTA_GATEWAY, a...)
+		family, 0, 0, 0, unix.RT_TABLE_MAIN, unix.RTPROT_BOOT, scope, unix.RTN_UNICAST, 0, 0, 0, 0)
+	if a != nil {
+		r.attr(unix.RTA_GATEWAY, a...)
+	}
 	r.u32(unix.RTA_OIF, uint32(index))
 	return c.do(&r, nil)
 }
