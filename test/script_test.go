@@ -326,6 +326,10 @@ func condition(cond string) (bool, error) {
 		return exec.Command("python3", "-c", "import docker").Run() == nil, nil
 	case "apparmor":
 		return appArmor() == nil, nil
+	case "vlan", "ipvlan": // modules, where they aren't built in
+		more := map[string]string{"vlan": " id 5"}[cond]
+		return exec.Command("unshare", "-n", "sh", "-c",
+			"ip link add below type dummy && ip link add link below name above type "+cond+more).Run() == nil, nil
 	case "quota":
 		return projectQuotas(), nil
 	case "swap":

@@ -64,7 +64,7 @@ echo "$(uname -r), cgroup $(stat -fc %T /sys/fs/cgroup)" >&2
 systemctl stop docker.socket docker containerd 2>/dev/null # each script has its own
 status=0
 # On v1 what cgroups are for. The rest asks the kernel, which is the same on v2.
-scripts='0[568]-|1[35]-|cleanliness|device|io-limits|limits|oom-neighbour|stats'
+scripts='0[568]-|1[35]-|cleanliness|device|io-limits|limits|oom-neighbour|stats|vlan'
 [[ $HIERARCHY == v1 ]] || scripts+='|0[1-4]-|1[0-2]-|apparmor|readonly-tmpfs|ulimit|verify'
 quick="^TestScripts$/^($scripts)|^TestRuntime(Life|Systemd)$"
 # Of the validation suite what a kernel, AppArmor, or all capabilities make a difference to. What it says of cgroups fails on v2.

@@ -41,13 +41,8 @@ func (b *bencher) networks(engines []engine, runs, joins int) (string, error) {
 	if err := b.turn(engines, &t, "`network rm`, ms", runs, rm, create); err != nil {
 		return "", err
 	}
-	for i, e := range engines {
-		if _, err := b.must(e.verb("network", "create", "bench")...); err != nil {
-			return "", err
-		}
-		if err := b.flows(e, i, asks, connects, &t); err != nil {
-			return "", err
-		}
+	if err := b.flows(engines, asks, connects, &t); err != nil {
+		return "", err
 	}
 	if err := b.turn(engines, &t, "`run --rm --network NET IMAGE true` with names, ms", runs,
 		verb("run", "--rm", "--network", "bench", image, "true"), nil); err != nil {
@@ -69,27 +64,65 @@ func inside(pid int, argv ...string) []string {
 	return append([]string{"nsenter", "-n", "-t", strconv.Itoa(pid)}, argv...)
 }
 
-// flows measures what goes between two containers of an engine's network, and into them from outside.
-func (b *bencher) flows(e engine, i int, asks, connects string, t *table) error {
-	fmt.Fprintln(os.Stderr, "bench: packets of", e.name)
-	port := strconv.Itoa(5201 + 100*i)
-	before := b.resident()
-	pids := map[string]int{}
-	for name, flags := range map[string][]string{"near": {"-p", port + ":5201", "-p", strconv.Itoa(5301+100*i) + ":5301"}, "far": nil} {
-		args := append([]string{"run", "-d", "--name", name, "--network", "bench"}, flags...)
-		if _, err := b.must(e.verb(append(args, image, "sleep", "3600")...)...); err != nil {
-			return err
-		}
-		res, err := b.must(e.verb("inspect", "-f", "{{.State.Pid}} {{.NetworkSettings.Networks.bench.IPAddress}}", name)...)
+// couple is two containers of an engine on one network.
+type couple struct {
+	e        engine
+	pids     map[string]int // of near and far
+	address  string         // of near
+	port     string         // of the host, at which near's iperf3 is published
+	connects string         // the same of the server of connections
+}
+
+// flows measures what goes between two containers of an engine's network, and into them from outside: the engines in turn, so that all of
+// them have the same machine.
+func (b *bencher) flows(engines []engine, asks, connects string, t *table) error {
+	fmt.Fprintln(os.Stderr, "bench: packets")
+	var couples []couple
+	for i, e := range engines {
+		c, err := b.couple(e, i, connects, t)
 		if err != nil {
 			return err
 		}
-		f := strings.Fields(res.Stdout)
-		if pids[name], err = strconv.Atoi(f[0]); err != nil {
+		couples = append(couples, c)
+	}
+	time.Sleep(time.Second)
+	for range 5 {
+		for _, c := range couples {
+			if err := b.carries(c, asks, connects, t); err != nil {
+				return err
+			}
+		}
+	}
+	for _, c := range couples {
+		if _, err := b.must(c.e.verb("rm", "-f", "near", "far")...); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// couple starts two containers, with servers in the first one's namespace.
+func (b *bencher) couple(e engine, i int, connects string, t *table) (couple, error) {
+	c := couple{e: e, pids: map[string]int{}, port: strconv.Itoa(5201 + 100*i), connects: strconv.Itoa(5301 + 100*i)}
+	if _, err := b.must(e.verb("network", "create", "bench")...); err != nil {
+		return c, err
+	}
+	before := b.resident()
+	for name, flags := range map[string][]string{"near": {"-p", c.port + ":5201", "-p", c.connects + ":5301"}, "far": nil} {
+		args := append([]string{"run", "-d", "--name", name, "--network", "bench"}, flags...)
+		if _, err := b.must(e.verb(append(args, image, "sleep", "3600")...)...); err != nil {
+			return c, err
+		}
+		res, err := b.must(e.verb("inspect", "-f", "{{.State.Pid}} {{.NetworkSettings.Networks.bench.IPAddress}}", name)...)
+		if err != nil {
+			return c, err
+		}
+		f := strings.Fields(res.Stdout)
+		if c.pids[name], err = strconv.Atoi(f[0]); err != nil {
+			return c, err
+		}
 		if name == "near" {
-			pids[f[1]] = 0
+			c.address = f[1]
 		}
 	}
 	time.Sleep(time.Second)
@@ -101,44 +134,36 @@ func (b *bencher) flows(e engine, i int, asks, connects string, t *table) error 
 		}
 	}
 	t.add("resident supervisor of a container with names, PSS, MB", e.name, float64(pss)/1000/float64(max(n, 1)))
-	near := ""
-	for name := range pids {
-		if strings.Contains(name, ".") {
-			near = name
-		}
-	}
 	for _, argv := range [][]string{{"iperf3", "-s"}, {connects, "serve", "5301"}} {
-		if _, err := b.m.Go(inside(pids["near"], argv...), b.env, "/", nil); err != nil {
-			return err
+		if _, err := b.m.Go(inside(c.pids["near"], argv...), b.env, "/", nil); err != nil {
+			return c, err
 		}
 	}
-	time.Sleep(time.Second)
+	return c, nil
+}
+
+// carries measures one couple once.
+func (b *bencher) carries(c couple, asks, connects string, t *table) error {
 	outside := []string{"ip", "netns", "exec", "outside"}
-	for range 3 {
-		rate, err := b.iperf(inside(pids["far"], "iperf3", "-c", near)...)
-		if err != nil {
-			return err
-		}
-		t.add("container to container, Gbit/s (more is better)", e.name, rate)
-		if rate, err = b.iperf(append(outside, "iperf3", "-c", hostIP, "-p", port)...); err != nil {
-			return err
-		}
-		t.add("from outside through a published port, Gbit/s (more is better)", e.name, rate)
-		res, err := b.must(append(outside, connects, hostIP+":"+strconv.Itoa(5301+100*i), strconv.Itoa(seconds))...)
-		if err != nil {
-			return err
-		}
-		t.add("connections a second through a published port (more is better)", e.name, number(res.Stdout))
-		if res, err = b.must(inside(pids["far"], asks, "127.0.0.11:53", "near", "8", "0", strconv.Itoa(seconds))...); err != nil {
-			return err
-		}
-		t.add("names answered a second (more is better)", e.name, number(res.Stdout))
-		if err := b.neighbour(e, pids, asks, t); err != nil {
-			return err
-		}
+	rate, err := b.iperf(inside(c.pids["far"], "iperf3", "-c", c.address)...)
+	if err != nil {
+		return err
 	}
-	_, err := b.must(e.verb("rm", "-f", "near", "far")...)
-	return err
+	t.add("container to container, Gbit/s (more is better)", c.e.name, rate)
+	if rate, err = b.iperf(append(outside, "iperf3", "-c", hostIP, "-p", c.port)...); err != nil {
+		return err
+	}
+	t.add("from outside through a published port, Gbit/s (more is better)", c.e.name, rate)
+	res, err := b.must(append(outside, connects, hostIP+":"+c.connects, strconv.Itoa(seconds))...)
+	if err != nil {
+		return err
+	}
+	t.add("connections a second through a published port (more is better)", c.e.name, number(res.Stdout))
+	if res, err = b.must(inside(c.pids["far"], asks, "127.0.0.11:53", "near", "8", "0", strconv.Itoa(seconds))...); err != nil {
+		return err
+	}
+	t.add("names answered a second (more is better)", c.e.name, number(res.Stdout))
+	return b.neighbour(c.e, c.pids, asks, t)
 }
 
 // neighbour measures one container's answers, one question at a time, without another one that asks 5,000 a second, and with it.
