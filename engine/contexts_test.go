@@ -143,6 +143,7 @@ func contextVerbs(ctx context.Context, t *testing.T, e *Engine, p *plan.Plan, up
 		"NetworkCreate":     func() error { _, err := e.NetworkCreate(ctx, NetworkOptions{Name: "other"}); return err },
 		"NetworkDisconnect": func() error { return e.NetworkDisconnect(ctx, "backend", "web", false) },
 		"NetworkEgress":     func() error { _, err := e.NetworkEgress(ctx, "backend"); return err },
+		"NetworkMap":        func() error { _, err := e.NetworkMap(ctx); return err },
 		"NetworkExplain":    func() error { _, err := e.NetworkExplain(ctx, PacketQuestion{From: "host", To: "web:80"}); return err },
 		"NetworkInspect":    func() error { _, err := e.NetworkInspect(ctx, "backend"); return err },
 		"NetworkList":       func() error { _, err := e.NetworkList(ctx, nil); return err },

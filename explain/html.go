@@ -99,7 +99,7 @@ summary:has(.at){flex-wrap:wrap;gap:0 .8rem}summary:has(.at)>span:first-child{fl
 .k8{fill:#a07855}.k9{fill:#5c7cfa}.k10{fill:#e03131}.k11{fill:#be4bdb}
 .k12{fill:none;stroke:#868e96;stroke-dasharray:4 3;vector-effect:non-scaling-stroke}.k13{fill:#adb5bd}
 .key{display:inline-block;width:.8rem;height:.8rem;vertical-align:-.05rem;margin-right:.35rem}
-table{border-collapse:collapse;width:100%%}td{padding:.25rem .6rem .25rem 0;vertical-align:top;border-top:1px solid var(--line)}
+.matrix{overflow-x:auto}table{border-collapse:collapse;width:100%%}td{padding:.25rem .6rem .25rem 0;vertical-align:top;border-top:1px solid var(--line)}
 td.low,td.moderate,td.high,td.total{white-space:nowrap}
 @media (max-width:34rem){table,tbody,tr,td{display:block}tr{border-top:1px solid var(--line);padding:.3rem 0}td{border:0;padding:0}
 td.mono{overflow-wrap:anywhere}.step{grid-template-columns:1.1rem .7rem 1.1rem 1fr}summary{display:block}

@@ -30,7 +30,9 @@ func (n Network) parent() string {
 }
 
 // routedOnParent reports whether containers have no router of theirs, but the parent as the way to everybody: ipvlan's modes l3 and l3s.
-func (n Network) routedOnParent() bool { return n.Driver == Ipvlan && (n.Mode == "l3" || n.Mode == "l3s") }
+func (n Network) routedOnParent() bool {
+	return n.Driver == Ipvlan && (n.Mode == "l3" || n.Mode == "l3s")
+}
 
 // vlan is the step that makes a parent that is a VLAN by its name: eth0.50 is VLAN 50 of eth0, as with Docker.
 func (s Store) vlan(n Network) *plan.LinkVLAN {

@@ -19,6 +19,8 @@ type View struct {
 	Host       *Space
 	Containers []*Space
 
+	// Published are the ports of the host that lead to a container, by the kernel's rules or carried.
+	Published []Carried
 	// Carried are the ports of the host from which a container's supervisor carries what comes.
 	Carried []Carried
 
@@ -28,7 +30,7 @@ type View struct {
 	BridgeCalls, BridgeCalls6 bool
 }
 
-// Carried is a port that the kernel can't lead to the container (plan.PortRule.Carried).
+// Carried is a published port of a container.
 type Carried struct {
 	Container string
 	Rule      plan.PortRule
@@ -98,9 +100,15 @@ func (v *View) Add(name string, netns int, steps []plan.Step) (*Space, error) {
 		if op, ok := step.Op.(*plan.NftWall); ok && v.Host.Rules != nil {
 			v.Host.Rules.Name(op.Rules)
 		}
-		if op, ok := step.Op.(*plan.PortCarry); ok {
+		switch op := step.Op.(type) {
+		case *plan.PortCarry:
 			for _, r := range op.Ports {
 				v.Carried = append(v.Carried, Carried{name, r})
+				v.Published = append(v.Published, Carried{name, r})
+			}
+		case *plan.NftPublish:
+			for _, r := range op.Ports {
+				v.Published = append(v.Published, Carried{name, r})
 			}
 		}
 	}
@@ -211,6 +219,28 @@ func sourceFor(l *wire.LinkState, next netip.Addr) netip.Addr {
 		}
 	}
 	return first
+}
+
+// FirstPort is the lowest port of TCP at which somebody listens for others; 0: there is none.
+func (s *Space) FirstPort() (first uint16) {
+	for _, l := range s.Sockets {
+		if l.Proto == "tcp" && !l.Addr.Addr().IsLoopback() && (first == 0 || l.Addr.Port() < first) {
+			first = l.Addr.Port()
+		}
+	}
+	return first
+}
+
+// HasIPv4 reports whether the namespace has an address of IPv4 beside its loopback's.
+func (s *Space) HasIPv4() bool {
+	for _, l := range s.Links {
+		for _, p := range l.Addresses {
+			if p.Addr().Is4() && !p.Addr().IsLoopback() {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // listens says whether somebody takes what arrives at an address and port: he listens there, or, if somebody listens elsewhere, where.

@@ -60,6 +60,16 @@ type Path struct {
 	Hops        []Hop   `json:"hops"`
 }
 
+// Decides is the rule that ends the packet's way, or the last one that it passes; empty: no rule has a part in it.
+func (p *Path) Decides() (rule string) {
+	for _, h := range p.Hops {
+		if len(h.Rules) > 0 && (!h.Answer || p.Verdict != Arrives) {
+			rule = h.Rules[len(h.Rules)-1]
+		}
+	}
+	return rule
+}
+
 // walk is a packet on its way.
 type walk struct {
 	v    *View

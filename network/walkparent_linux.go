@@ -2,6 +2,7 @@ package network
 
 import (
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -98,7 +99,8 @@ func (w *walk) beside(s *Space, link *wire.LinkState, next netip.Addr) {
 		w.into(o, l.Name)
 		return
 	}
-	if w.v.Host.local(next) {
+	// An address of another of the host's links is somebody's on this cable, or nobody's.
+	if slices.ContainsFunc(parent.Addresses, func(p netip.Prefix) bool { return p.Addr() == next }) {
 		w.end(Lost, "%s is the host itself: who is on top of %s reaches others, never the host below it", next, parent.Name)
 		return
 	}

@@ -5,10 +5,10 @@ import "fmt"
 // LinkMacvlan makes a link on top of one of the host's, its parent, in the child's network namespace, down: the container is on the
 // parent's cable with an address of its own, past the host's rules and routes. It ends with the namespace.
 type LinkMacvlan struct {
-	Driver string `json:"driver"` // macvlan, ipvlan
-	Name   string `json:"name"`   // in the container
-	Parent string `json:"parent"` // on the host
-	Mode   string `json:"mode"`   // of macvlan: bridge, private, vepa, passthru; of ipvlan: l2, l3, l3s
+	Driver string `json:"driver"`         // macvlan, ipvlan
+	Name   string `json:"name"`           // in the container
+	Parent string `json:"parent"`         // on the host
+	Mode   string `json:"mode"`           // of macvlan: bridge, private, vepa, passthru; of ipvlan: l2, l3, l3s
 	Flag   string `json:"flag,omitempty"` // of ipvlan: private, vepa; empty: its links reach each other
 	MAC    string `json:"mac,omitempty"`
 	MTU    int    `json:"mtu,omitempty"`

@@ -84,6 +84,8 @@ var wrongNetworkLines = []wrongLine{
 	{"network disconnect nowhere ccc", 1, "network nowhere not found"},
 	{"network egress nowhere", 1, "no such network or container: nowhere"},
 	{"network explain ccc", 125, "requires 2 arguments"},
+	{"network explain --format svg", 125, "want text, json or html"},
+	{"network explain --proto udp", 125, "want FROM and TO"},
 	{"network explain ccc nobody:80", 1, "no such container: nobody"},
 	{"network explain sss host:80", 1, "doesn't run"},
 	{"network explain ccc host:0", 1, "invalid port \"0\""},

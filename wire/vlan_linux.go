@@ -42,9 +42,10 @@ func (c *Conn) EnsureVLAN(op *plan.LinkVLAN) error {
 	return c.do(&r, nil)
 }
 
-// MakeVLAN makes the link, down, and marks it. The kernel takes no alias with a link that is made, and one who is killed before he could mark it
-// would leave a link that nobody takes back. So both questions are in one message to the kernel, which answers all of it before a signal
-// can end the sender. The second must not mean a link of that name that was there before, and knows the new one by an index chosen here.
+// MakeVLAN makes the link, down, and marks it. The kernel takes no alias with a link that is made, and one who is killed before he could
+// mark it would leave a link that nobody takes back. So both questions are in one message to the kernel, which answers all
+// of it before a signal can end the sender. The second must not mean a link of that name that was there before, and knows the new one by
+// an index chosen here.
 func (c *Conn) MakeVLAN(op *plan.LinkVLAN) error {
 	if err := CheckName(op.Name); err != nil {
 		return err
