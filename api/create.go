@@ -234,6 +234,15 @@ func (r *createRequest) process(w *container.Words) {
 	text(w, "stop-signal", &w.StopSignal, r.StopSignal)
 	list(w, "env", &w.Env, r.Env)
 	list(w, "label", &w.Label, pairs(r.Labels))
+	// A wall of one container, for which Docker's API has no field. Labels of the image, which is somebody else's, build none.
+	for _, wall := range []struct {
+		flag string
+		to   *[]string
+	}{{"egress", &w.Egress}, {"ingress", &w.Ingress}} {
+		if text, ok := r.Labels["glassbox."+wall.flag]; ok {
+			list(w, wall.flag, wall.to, []string{text})
+		}
+	}
 	list(w, "annotation", &w.Annotation, pairs(h.Annotations))
 	list(w, "group-add", &w.GroupAdd, h.GroupAdd)
 	flag(w, "tty", &w.TTY, r.Tty)

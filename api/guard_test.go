@@ -165,6 +165,8 @@ func attempts(h *house, project, docs string) (all []attempt) {
 	host(`"PortBindings":{"80/tcp":[{"HostPort":"8080"}]}`)
 	host(`"PortBindings":{"80/tcp":[{"HostIp":"192.0.2.2","HostPort":"8080"}]}`)
 	host(`"PublishAllPorts":true`)
+	all = append(all, attempt{"POST", "/containers/create", `{"Image":"box","Labels":{"glassbox.egress":"allow"}}`},
+		attempt{"POST", "/containers/create", `{"Image":"box","Labels":{"glassbox.ingress":"0.0.0.0/0"}}`})
 	return all
 }
 

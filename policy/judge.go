@@ -266,6 +266,12 @@ func (p *Policy) networks(a *Ask, r *refusals) {
 			r.no("--network %s: options of its driver are not allowed", e.Network)
 		}
 	}
+	// A list of one's own takes the place of the network's wall.
+	for flag, wall := range map[string][]string{"egress": c.Egress, "ingress": c.Ingress} {
+		if len(wall) > 0 && !slices.Equal(wall, []string{container.WallDeny}) {
+			r.no("--%s %s: it could open more than the network's wall does: only deny is allowed", flag, strings.Join(wall, ","))
+		}
+	}
 	for _, port := range c.Ports {
 		// A port without an address is published on all of them, as with Docker.
 		host := "0.0.0.0"
