@@ -133,6 +133,7 @@ func table() []entry {
 		{"fsck", glass, (*app).fsckCommand},
 		{"version", glass, (*app).versionCommand},
 		{"serve", groups, (*app).serveCommand},
+		{"compose", groups, (*app).composeCommand},
 		{"policy", groups, (*app).policyCommand},
 		{"generate", groups, (*app).generateCommand},
 		{"builder", groups, (*app).builderCommand},

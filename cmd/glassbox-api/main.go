@@ -34,13 +34,14 @@ func run(args []string) error {
 	var root, state, runtime, policyFile, policyLog string
 	var insecure []string
 	var o api.ListenOptions
-	var debug bool
+	var debug, quiet bool
 	fs := pflag.NewFlagSet("glassbox-api", pflag.ContinueOnError)
 	fs.SetOutput(io.Discard)
 	fs.StringVar(&root, "root", "/var/lib/glassbox", "")
 	fs.StringVar(&state, "state", "/run/glassbox", "")
 	fs.StringVar(&runtime, "runtime", "", "")
 	fs.BoolVar(&debug, "debug", false, "")
+	fs.BoolVar(&quiet, "quiet", false, "") // where it listens is known to whoever started it
 	fs.StringArrayVarP(&o.Hosts, "host", "H", nil, "")
 	fs.StringVar(&o.Group, "group", "", "")
 	fs.StringVar(&o.CA, "tlscacert", "", "")
@@ -108,9 +109,11 @@ func run(args []string) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	o.Ready = func(addresses []string) {
-		for _, a := range addresses {
-			fmt.Fprintln(os.Stderr, "listening on "+a)
+	if !quiet {
+		o.Ready = func(addresses []string) {
+			for _, a := range addresses {
+				fmt.Fprintln(os.Stderr, "listening on "+a)
+			}
 		}
 	}
 	c.Log = log
