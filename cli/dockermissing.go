@@ -187,15 +187,27 @@ func addMissing(cmd *cobra.Command) {
 	}
 }
 
+// instead are commands of docker's that are not going to be here, with what to do in their place.
+var instead = map[string]string{
+	"buildx":  "glassbox build has the flags of docker buildx build, and glassbox builder looks after its cache",
+	"context": "glassbox works on this host alone; --root and --state choose another installation",
+	"swarm":   "glassbox is the engine of one host: for several there is Kubernetes, with glassbox-runtime under it",
+}
+
 // missingCommand says that docker has a command and glassbox has not, or returns "".
 func missingCommand(parent *cobra.Command, name string) string {
 	path := strings.TrimSpace(strings.TrimPrefix(parent.CommandPath(), "glassbox") + " " + name)
+	first, _, _ := strings.Cut(path, " ")
+	if slices.Contains([]string{"config", "node", "secret", "service", "stack"}, first) {
+		first = "swarm"
+	}
+	if text := instead[first]; text != "" {
+		return fmt.Sprintf("docker has the command %s, glassbox does not have it\nhint: %s", path, text)
+	}
 	for line := range strings.Lines(dockerSection("commands")) {
-		if strings.TrimSpace(line) != path {
-			continue
+		if strings.TrimSpace(line) == path {
+			return fmt.Sprintf("docker has the command %s, glassbox does not have it yet", path)
 		}
-		text := fmt.Sprintf("docker has the command %s, glassbox does not have it yet", path)
-		return text
 	}
 	return ""
 }

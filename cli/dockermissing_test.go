@@ -131,7 +131,7 @@ func TestDockerCommands(t *testing.T) {
 		}
 		known := len(words) - len(rest) // the first word that is no command here is refused
 		err := unknownCommand(cmd, words[known])
-		if !strings.Contains(err.Error(), "docker has the command "+strings.Join(words[:known+1], " ")+", glassbox does not have it yet") {
+		if !strings.Contains(err.Error(), "docker has the command "+strings.Join(words[:known+1], " ")+", glassbox does not have it") {
 			t.Errorf("%s: got %v", strings.TrimSpace(line), err)
 		}
 	}
