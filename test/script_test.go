@@ -240,6 +240,7 @@ func setup(env *testscript.Env) error {
 	env.Setenv("GLASSBOX_ROOT", store)
 	env.Setenv("GLASSBOX_STATE", "/run/glassbox")
 	env.Setenv("BIN", run.bin)
+	env.Setenv("RESOLVED", os.Getenv("GLASSBOX_TEST_RESOLVED"))
 	env.Setenv("RUNTIME", runtimePath())
 	env.Setenv("DEBIAN_TAR", run.set.DebianTar())
 	env.Setenv("PROG", run.set.Prog())
@@ -330,6 +331,9 @@ func condition(cond string) (bool, error) {
 		more := map[string]string{"vlan": " id 5"}[cond]
 		return exec.Command("unshare", "-n", "sh", "-c",
 			"ip link add below type dummy && ip link add link below name above type "+cond+more).Run() == nil, nil
+	case "resolved":
+		_, err := exec.LookPath("dnsmasq")
+		return err == nil && os.Getenv("GLASSBOX_TEST_RESOLVED") != "", nil
 	case "quota":
 		return projectQuotas(), nil
 	case "swap":

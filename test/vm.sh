@@ -29,6 +29,13 @@ if criu=$(command -v criu); then
 	cp "$criu" "$dir/criu/"
 	ldd "$criu" | awk '$3 ~ "^/" { print $3 }' | xargs cp -Lt "$dir/criu/"
 fi
+# The genuine systemd-resolved, whose package would take over this host's resolv.conf, and a server that stands for the world's.
+if [[ -z ${QUICK:-} ]] && dnsmasq=$(command -v dnsmasq); then
+	mkdir "$dir/resolved"
+	(cd "$dir/resolved" && apt-get -q download systemd-resolved && dpkg-deb -x systemd-resolved_*.deb .) >/dev/null 2>&1
+	cp "$dnsmasq" "$dir/resolved/"
+	ldd "$dnsmasq" | awk '$3 ~ "^/" { print $3 }' | xargs cp -Lt "$dir/resolved/"
+fi
 # Nothing in the machine compiles it.
 apparmor_parser --stdout --skip-cache --quiet test/apparmor.profile >"$dir/apparmor"
 checkpolicy -M -U allow -c 33 -o "$dir/selinux" test/selinux.conf &>"$dir/checkpolicy" || { cat "$dir/checkpolicy" >&2 && exit 1; }
@@ -55,6 +62,12 @@ if [[ -e $DIR/criu ]]; then
 	cp "$DIR/criu/criu" /usr/local/sbin/
 	cp -n "$DIR"/criu/*.so* /usr/lib/x86_64-linux-gnu/
 	ldconfig
+fi
+if [[ -e $DIR/resolved ]]; then
+	cp "$DIR/resolved/dnsmasq" /usr/local/sbin/
+	cp -n "$DIR"/resolved/*.so* /usr/lib/x86_64-linux-gnu/
+	ldconfig
+	export GLASSBOX_TEST_RESOLVED=$PWD/$DIR/resolved/lib/systemd/systemd-resolved
 fi
 export PATH=/tmp/bin:$PATH GLASSBOX_BIN=/tmp/bin GLASSBOX_TEST_VM=1 GLASSBOX_TEST_APPARMOR=$PWD/$DIR/apparmor GLASSBOX_TEST_SELINUX=$PWD/$DIR/selinux GLASSBOX_TEST_SCALE=${SCALE:-5} TMPDIR=/tmp
 # A processor that the kernel has lost for a minute never comes back: better a dead machine, whose console tells where.

@@ -103,7 +103,7 @@ func (b *bencher) flows(engines []engine, asks, connects string, t *table) error
 
 // couple starts two containers, with servers in the first one's namespace.
 func (b *bencher) couple(e engine, i int, connects string, t *table) (couple, error) {
-	c := couple{e: e, pids: map[string]int{}, port: strconv.Itoa(5201 + 100*i), connects: strconv.Itoa(5301 + 100*i)}
+	c := couple{e: e, pids: map[string]int{}, port: strconv.Itoa(5201 + i), connects: strconv.Itoa(5301 + i)}
 	if _, err := b.must(e.verb("network", "create", "bench")...); err != nil {
 		return c, err
 	}
