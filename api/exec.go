@@ -186,7 +186,7 @@ func (q *request) execStart() error {
 	if body.Detach {
 		return q.execDetached(e, o)
 	}
-	return q.execAttached(e, o)
+	return q.execAttached(e, o, body.Tty)
 }
 
 // ran takes note of an instance's end.
@@ -229,17 +229,19 @@ func (q *request) execDetached(e *execution, o engine.ExecOptions) error {
 	return nil
 }
 
-func (q *request) execAttached(e *execution, o engine.ExecOptions) error {
+// execAttached passes the streams of an instance. Whether their pieces have heads is for the start's request to say, which may differ from
+// what the command has.
+func (q *request) execAttached(e *execution, o engine.ExecOptions, raw bool) error {
 	r := &e.request
 	// Taken before the command starts: its first output needs somewhere to go.
-	conn, err := q.take(q.mediaOf(r.Tty))
+	conn, err := q.take(q.mediaOf(raw))
 	if err != nil {
 		// Or it would be waited for for ever, and the server would never be idle.
 		e.failed(err)
 		return err
 	}
 	defer conn.finish()
-	m := &mux{w: conn, raw: r.Tty}
+	m := &mux{w: conn, raw: raw}
 	if r.AttachStdout {
 		o.Stdout = part{m, 1}
 	}

@@ -550,7 +550,7 @@ func (e *Engine) Unpause(ctx context.Context, ref string) error {
 // command finds the lock free, and lets the container go on.
 const standing = ".standing.lock"
 
-// stand pauses a container until resume is called, or until this process ends.
+// stand pauses a container until resume is called, or until this process ends. One that has ended meanwhile stands anyway.
 func (e *Engine) stand(ctx context.Context, id string) (resume func(), err error) {
 	path := filepath.Join(e.locks(), id+standing)
 	lock, _, err := state.Lock(path, false)
@@ -559,6 +559,9 @@ func (e *Engine) stand(ctx context.Context, id string) (resume func(), err error
 	}
 	if err := e.Pause(ctx, id); err != nil {
 		state.Unlock(lock, path)
+		if _, s, now := e.load(ctx, id); now == nil && !s.Alive() {
+			return func() {}, nil
+		}
 		return nil, err
 	}
 	return func() {

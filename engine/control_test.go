@@ -82,6 +82,12 @@ func TestSignals(t *testing.T) {
 	if err := e.Kill(t.Context(), "web", ""); !errors.Is(err, ErrConflict) || !strings.Contains(err.Error(), "is not running (created)") {
 		t.Errorf("one that doesn't run: %v", err)
 	}
+	// A commit that found it running, and comes to pause it when it has ended.
+	if resume, err := e.stand(t.Context(), c.ID); err != nil {
+		t.Errorf("one that has ended can't be made to stand: %v", err)
+	} else {
+		resume()
+	}
 	if err := e.Stop(t.Context(), "web", nil, ""); err != nil {
 		t.Errorf("to stop one that doesn't run: %v", err)
 	}
