@@ -32,11 +32,11 @@ if [[ ! -x $dir/crio ]]; then
 		go build "${flags[@]}" -tags 'containers_image_openpgp exclude_graphdriver_btrfs' -o "$dir/" ./cmd/crio
 	)
 fi
-if [[ ! -x $dir/crictl ]]; then
+if [[ ! -x $dir/critest ]]; then
 	export GONOSUMDB=sigs.k8s.io/cri-tools # on the proxy, and not in the database of checksums
 	source_of sigs.k8s.io/cri-tools@$critools cri-tools
-	(cd "$dir/src/cri-tools" && go build "${flags[@]}" -o "$dir/" ./cmd/crictl)
+	(cd "$dir/src/cri-tools" && go build "${flags[@]}" -o "$dir/" ./cmd/crictl && go test -c "${flags[@]}" -o "$dir/critest" ./cmd/critest)
 fi
 rm -rf "$dir/src"
 unset GOFLAGS GOWORK
-CALLERS=$dir GLASSBOX_BIN=$PWD/bin go test -count=1 -v ./test -run '^TestCallers$'
+CALLERS=$dir GLASSBOX_BIN=$PWD/bin go test -count=1 -timeout 60m -v ./test -run '^TestCallers$'
