@@ -223,7 +223,7 @@ func (s *Server) waitFor(ctx context.Context, f *follower, v *docker.Container, 
 					code = n
 				}
 				if condition != engine.WaitRemoved {
-					s.settled(ctx, v.ID)
+					s.settled(ctx, v.ID, time.Unix(0, e.TimeNano))
 					return code, nil
 				}
 			case event.Destroy:
@@ -251,11 +251,15 @@ func (s *Server) waitFor(ctx context.Context, f *follower, v *docker.Container, 
 	}
 }
 
-// settled waits until a container whose end was told also says so when it is inspected: the event is written before its state.
-func (s *Server) settled(ctx context.Context, id string) {
+// settled waits until a container whose end was told also says so when it is inspected: the event is written before its state. One that was
+// started again since then has ended, too.
+func (s *Server) settled(ctx context.Context, id string, died time.Time) {
 	for end := time.Now().Add(2 * time.Second); time.Now().Before(end) && ctx.Err() == nil; time.Sleep(5 * time.Millisecond) {
 		v, err := s.engine.Inspect(ctx, id)
 		if err != nil || v.State.Status != supervise.Running || v.State.Pid == 0 {
+			return
+		}
+		if started, err := time.Parse(time.RFC3339Nano, v.State.StartedAt); err == nil && started.After(died) {
 			return
 		}
 	}

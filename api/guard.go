@@ -25,8 +25,8 @@ func kinds() map[string]string {
 		"GET /containers/json": policy.Read, "GET /containers/{id}/json": policy.Read, "GET /containers/{id}/top": policy.Read,
 		"GET /containers/{id}/logs": policy.Read, "GET /containers/{id}/changes": policy.Read, "GET /containers/{id}/stats": policy.Read,
 		"GET /containers/{id}/archive": policy.Read, "POST /containers/{id}/wait": policy.Read, "GET /images/json": policy.Read,
-		"GET /images/{rest...}": policy.Read, "GET /networks": policy.Read, "GET /networks/{id}": policy.Read, "GET /volumes": policy.Read,
-		"GET /volumes/{name}": policy.Read, "GET /exec/{id}/json": policy.Read,
+		"GET /images/{rest...}": policy.Read, "GET /networks": policy.Read, "GET /networks/{$}": policy.Read, "GET /networks/{id}": policy.Read,
+		"GET /volumes": policy.Read, "GET /volumes/{name}": policy.Read, "GET /exec/{id}/json": policy.Read,
 
 		"POST /containers/create": policy.Containers, "POST /containers/{id}/resize": policy.Containers,
 		"POST /containers/{id}/start": policy.Containers, "POST /containers/{id}/stop": policy.Containers,

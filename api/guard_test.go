@@ -261,8 +261,10 @@ func TestHostile(t *testing.T) {
 			t.Errorf("%s tells of others: %s", path, text)
 		}
 	}
-	if _, text := h.ask(t, "GET", "/networks", ""); strings.Contains(text, `"net"`) || !strings.Contains(text, `"bridge"`) {
-		t.Errorf("networks: %s", text)
+	for _, path := range []string{"/networks", "/networks/"} {
+		if _, text := h.ask(t, "GET", path, ""); strings.Contains(text, `"net"`) || !strings.Contains(text, `"bridge"`) {
+			t.Errorf("%s: %s", path, text)
+		}
 	}
 	n := docker.Network{Containers: map[string]docker.NetworkEndpoint{h.id: {Name: "made"}}}
 	if h.server.hideOthers(t.Context(), &n); len(n.Containers) > 0 {
@@ -385,7 +387,7 @@ func TestEndpointsHaveKinds(t *testing.T) {
 	s := New(Config{})
 	for pattern := range kinds() {
 		method, path, _ := strings.Cut(pattern, " ")
-		path = strings.NewReplacer("{id}", "x", "{name}", "x", "{rest...}", "x/json").Replace(path)
+		path = strings.NewReplacer("{id}", "x", "{name}", "x", "{rest...}", "x/json", "{$}", "").Replace(path)
 		if _, got := s.mux.Handler(httptest.NewRequest(method, path, nil)); got != pattern {
 			t.Errorf("%s: got %q", pattern, got)
 		}

@@ -55,6 +55,7 @@ func (s *Server) routes() {
 
 	// Networks and volumes.
 	s.handle("GET /networks", (*request).networks)
+	s.handle("GET /networks/{$}", (*request).networks) // which old clients write with a slash
 	s.handle("POST /networks/create", (*request).createNetwork)
 	s.handle("POST /networks/prune", (*request).pruneNetworks)
 	s.handle("GET /networks/{id}", (*request).inspectNetwork)
