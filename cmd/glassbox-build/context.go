@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"compress/gzip"
 	"errors"
 	"fmt"
 	"io"
@@ -192,9 +193,9 @@ func (c *inputs) empty(o *client.SolveOpt) error {
 }
 
 // upload hands an archive to the builder as if it were a URL.
-func upload(in io.Reader, o *client.SolveOpt) {
+func upload(in *bufio.Reader, o *client.SolveOpt) {
 	up := uploadprovider.New()
-	o.FrontendAttrs["context"] = up.Add(io.NopCloser(in))
+	o.FrontendAttrs["context"] = up.Add(knowable(in))
 	o.Session = append(o.Session, up)
 }
 
@@ -209,6 +210,49 @@ func isArchive(head []byte) bool {
 		}
 	}
 	return len(head) >= 262 && string(head[257:262]) == "ustar"
+}
+
+// knowable is an archive as one that BuildKit's front end knows to be one. It reads the first 1,024 bytes as a tar, and takes what hasn't a
+// whole entry there for a Dockerfile: any archive that begins with records of extended attributes, which is every one of Python's (pax(1),
+// "ustar interchange format": types g and x; GNU's L and K are the same). What begins as gzip does is an archive without a look.
+func knowable(in *bufio.Reader) io.ReadCloser {
+	const typeFlag = 156 // where a tar's header has it
+	head, err := in.Peek(archivePeek)
+	if err != nil || string(head[257:262]) != "ustar" || !strings.ContainsRune("gxLK", rune(head[typeFlag])) {
+		return io.NopCloser(in)
+	}
+	return &stored{in: in}
+}
+
+// stored is a stream in the frame of gzip, as it is: nothing is compressed. The first Read begins it: what nobody reads needs no Close.
+type stored struct {
+	in  *bufio.Reader
+	out *io.PipeReader
+}
+
+func (s *stored) Read(p []byte) (int, error) {
+	if s.out == nil {
+		r, w := io.Pipe()
+		s.out = r
+		go func() {
+			z, err := gzip.NewWriterLevel(w, gzip.NoCompression)
+			if err == nil {
+				_, err = s.in.WriteTo(z)
+			}
+			if err == nil {
+				err = z.Close()
+			}
+			w.CloseWithError(err)
+		}()
+	}
+	return s.out.Read(p)
+}
+
+func (s *stored) Close() error {
+	if s.out == nil {
+		return nil
+	}
+	return s.out.Close()
 }
 
 func isURL(s string) bool {
