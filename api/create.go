@@ -306,22 +306,7 @@ func (r *createRequest) isolation(w *container.Words) error {
 		w.OOMScoreAdj = h.OomScoreAdj
 		set(w, "oom-score-adj", strconv.Itoa(h.OomScoreAdj))
 	}
-	for _, paths := range []struct {
-		got  []string
-		what string
-	}{{h.MaskedPaths, "MaskedPaths"}, {h.ReadonlyPaths, "ReadonlyPaths"}} {
-		switch {
-		case paths.got == nil:
-		case len(paths.got) == 0: // systempaths=unconfined, as the command line sends it
-			if !slices.Contains(w.SecurityOpt, "systempaths=unconfined") {
-				list(w, "security-opt", &w.SecurityOpt, []string{"systempaths=unconfined"})
-			}
-		case !slices.Equal(paths.got, defaultPaths(paths.what)):
-			return notImplemented("HostConfig.%s: other paths than the default ones can't be chosen: leave it out, or give an empty list",
-				paths.what)
-		}
-	}
-	return nil
+	return chosenPaths(w, h)
 }
 
 // sizeText is a number of bytes as a flag's value.

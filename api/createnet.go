@@ -9,7 +9,6 @@ import (
 	"github.com/moby/moby/api/types/network"
 
 	"glassbox/container"
-	"glassbox/spec"
 )
 
 // network writes the flags of networks, ports and names.
@@ -152,12 +151,4 @@ func endpointWords(name string, s *network.EndpointSettings) string {
 		return name
 	}
 	return f.String()
-}
-
-// defaultPaths are what is masked, or read-only, in every container that isn't privileged.
-func defaultPaths(what string) []string {
-	if what == "MaskedPaths" {
-		return spec.MaskedPaths(&container.Config{})
-	}
-	return spec.ReadonlyPaths(&container.Config{})
 }

@@ -167,7 +167,8 @@ func (a *app) flagValues(cmd *cobra.Command, flag string) func() []string {
 	case "cap-add", "cap-drop":
 		return capabilityWords
 	case "security-opt":
-		return words("no-new-privileges seccomp= seccomp=unconfined apparmor= apparmor=unconfined systempaths=unconfined")
+		return words("no-new-privileges seccomp= seccomp=unconfined apparmor= apparmor=unconfined systempaths=unconfined masked-paths= " +
+			"readonly-paths=")
 	case "signal", "stop-signal":
 		return words("SIGTERM SIGINT SIGQUIT SIGHUP SIGKILL SIGUSR1 SIGUSR2 SIGWINCH SIGSTOP SIGCONT")
 	case "log-opt":

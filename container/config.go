@@ -122,10 +122,13 @@ type Security struct {
 	// "": the default profile, unconfined when privileged; "unconfined"; else a file of the host, or "custom" where only its text came
 	Seccomp string `json:"seccomp,omitempty"`
 	// Profile is the text of that file when the container was made, or as it came: JSON without white space.
-	Profile      string `json:"profile,omitempty"`
-	AppArmor     string `json:"apparmor,omitempty"`     // profile
-	Unmasked     bool   `json:"unmasked,omitempty"`     // systempaths=unconfined
-	LabelDisable bool   `json:"labelDisable,omitempty"` // label=disable: what there is anyway
+	Profile  string `json:"profile,omitempty"`
+	AppArmor string `json:"apparmor,omitempty"` // profile
+	Unmasked bool   `json:"unmasked,omitempty"` // systempaths=unconfined
+	// Masked and ReadOnly are chosen instead of the usual hidden and read-only paths; nil: none was chosen. A privileged one has neither.
+	Masked       *[]string `json:"masked,omitempty"`
+	ReadOnly     *[]string `json:"readonly,omitempty"`
+	LabelDisable bool      `json:"labelDisable,omitempty"` // label=disable: what there is anyway
 	// Options are the options as typed, in order, for those who ask in Docker's words.
 	Options []string `json:"options,omitempty"`
 }

@@ -42,7 +42,7 @@ type Words struct {
 	ReadOnly      bool
 	CapAdd        []string
 	CapDrop       []string
-	SecurityOpt   []string // no-new-privileges[:true|false], seccomp=FILE|{JSON}|unconfined, apparmor=PROFILE
+	SecurityOpt   []string // no-new-privileges[:true|false], seccomp=FILE|{JSON}|unconfined, apparmor=PROFILE, masked-paths=PATHS
 	Namespaces    []string // --ns mount,pid,…: exactly these are new; nil is the default six
 	PID           string   // --pid host|container:ID
 	IPC           string   // --ipc host|private|shareable|none|container:ID
@@ -389,9 +389,40 @@ func (s *Security) set(opt string) error {
 		return Unsupported("--security-opt %s: labels of SELinux can't be given here, but with glassbox-runtime", opt)
 	case key == "systempaths" && value == "unconfined":
 		s.Unmasked = true
+	case key == "masked-paths" && strings.HasPrefix(opt, "masked-paths="):
+		return pathList(opt, value, &s.Masked)
+	case key == "readonly-paths" && strings.HasPrefix(opt, "readonly-paths="):
+		return pathList(opt, value, &s.ReadOnly)
 	default:
-		return Unsupported("--security-opt %s: unknown option: want no-new-privileges, seccomp=FILE|unconfined or apparmor=PROFILE", opt)
+		return Unsupported("--security-opt %s: unknown option: want no-new-privileges, seccomp=FILE|unconfined, apparmor=PROFILE, "+
+			"systempaths=unconfined, masked-paths= or readonly-paths=PATH[:PATH...]", opt)
 	}
+	return nil
+}
+
+// maxPaths bounds the paths that are chosen: each is a mount.
+const maxPaths = 256
+
+// pathList reads PATH[:PATH...], or nothing for none.
+func pathList(opt, value string, to **[]string) error {
+	paths := []string{}
+	for p := range strings.SplitSeq(value, ":") {
+		switch {
+		case p == "":
+			continue
+		case !path.IsAbs(p) || strings.ContainsRune(p, 0):
+			return Invalid("--security-opt %s: %q is no absolute path: want PATH[:PATH...], or nothing for none", opt, p)
+		case path.Clean(p) == "/":
+			return Invalid("--security-opt %s: / is the whole container", opt)
+		}
+		if p = path.Clean(p); !slices.Contains(paths, p) {
+			paths = append(paths, p)
+		}
+	}
+	if len(paths) > maxPaths {
+		return Invalid("--security-opt %.40s...: %d paths, at most %d can be chosen", opt, len(paths), maxPaths)
+	}
+	*to = &paths
 	return nil
 }
 

@@ -238,7 +238,7 @@ func change(t *testing.T, v reflect.Value, path []string, name string) {
 		"Namespaces.PID": container.Mode("host"), "Namespaces.IPC": container.Mode("container:x"), "Namespaces.UTS": container.Mode("host"),
 		"Namespaces.Cgroup": container.Mode("host"), "CapAdd": []string{"CAP_SYS_ADMIN"}, "CapDrop": []string{"CAP_CHOWN"},
 		"Log.Compress": "true", "Security.Seccomp": "unconfined",
-		"Security.AppArmor": "p",
+		"Security.AppArmor": "p", "Security.Masked": &[]string{"/proc/keys"}, "Security.ReadOnly": &[]string{},
 		"Endpoints.Network": "none", "Endpoints.IP": "172.30.0.9", "Endpoints.MAC": "02:42:ac:11:00:09",
 		"User":          "app",
 		"Endpoints.IP6": "fd00::9", "Endpoints.LinkLocal": []string{"169.254.0.9"}, "Endpoints.Aliases": []string{"www"},

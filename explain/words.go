@@ -249,8 +249,13 @@ func (v *View) flags(a About) (flags, command []string, image string, unsaid []s
 	}
 	if len(v.Masked) == 0 && len(v.Locked) == 0 {
 		add("security-opt", "systempaths=unconfined")
-	} else if !slices.Equal(v.Masked, usualMasked()) || !slices.Equal(v.Locked, usualLocked()) {
-		unsaid = append(unsaid, "hidden paths: "+orNone(v.Masked), "read-only paths: "+orNone(v.Locked))
+	} else {
+		if !slices.Equal(v.Masked, usualMasked()) {
+			add("security-opt", "masked-paths=%s", strings.Join(v.Masked, ":"))
+		}
+		if !slices.Equal(v.Locked, usualLocked()) {
+			add("security-opt", "readonly-paths=%s", strings.Join(v.Locked, ":"))
+		}
 	}
 	if len(v.Argv) > 0 {
 		add("entrypoint", "%s", v.Argv[0])

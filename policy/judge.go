@@ -121,6 +121,9 @@ func (p *Policy) privileges(c *container.Config, r *refusals) {
 	if s.Unmasked {
 		r.no("--security-opt systempaths=unconfined shows what is masked")
 	}
+	if s.Masked != nil || s.ReadOnly != nil {
+		r.no("--security-opt masked-paths and readonly-paths: what is hidden and read-only can't be chosen")
+	}
 	n := c.Namespaces
 	if n.New != nil {
 		r.no("--ns: which namespaces are new can't be chosen")

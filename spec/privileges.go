@@ -27,19 +27,21 @@ var maskedPaths = []string{
 var readonlyPaths = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
 
 // MaskedPaths are the paths that a container doesn't see; nil for one that sees all.
-func MaskedPaths(c *container.Config) []string {
-	if c.Privileged || c.Security.Unmasked {
-		return nil
-	}
-	return maskedPaths
-}
+func MaskedPaths(c *container.Config) []string { return paths(c, c.Security.Masked, maskedPaths) }
 
 // ReadonlyPaths are the paths that a container can't write to, whoever it is.
-func ReadonlyPaths(c *container.Config) []string {
-	if c.Privileged || c.Security.Unmasked {
+func ReadonlyPaths(c *container.Config) []string { return paths(c, c.Security.ReadOnly, readonlyPaths) }
+
+func paths(c *container.Config, chosen *[]string, usual []string) []string {
+	switch {
+	case c.Privileged:
+		return nil
+	case chosen != nil:
+		return *chosen
+	case c.Security.Unmasked:
 		return nil
 	}
-	return readonlyPaths
+	return usual
 }
 
 // AllCaps are the capabilities that can be given on a host: those the kernel knows and the engine has itself.

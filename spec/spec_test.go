@@ -98,8 +98,9 @@ func TestWrite(t *testing.T) {
 			CapAdd: []string{"all"}, CapDrop: []string{"sys_time"}, Device: []string{"/dev/fuse:r", "/dev/dir:/dev/here"},
 			SecurityOpt: []string{"no-new-privileges", "seccomp=unconfined", "systempaths=unconfined"}, DeviceRule: []string{"b 8:* m"},
 		},
-		"root": {Privileged: true},
-		"cdi":  {Device: []string{"example.com/toy=one"}, Env: []string{"B=user"}},
+		"paths": {SecurityOpt: []string{"masked-paths=/proc/keys:/data/", "readonly-paths="}},
+		"root":  {Privileged: true},
+		"cdi":   {Device: []string{"example.com/toy=one"}, Env: []string{"B=user"}},
 		"network": {
 			Network: []string{"host"}, PID: "container:x", IPC: "host", UTS: "host", CgroupNS: "host", Sysctl: []string{"kernel.msgmax=9"},
 		},
