@@ -537,15 +537,20 @@ func (g *golang) around() (before, after []string) {
 		mine = g.id != "" && strings.Contains(dir, g.id)
 		before = append(before, "check(os.MkdirAll("+g.lit(m)+", 0o755))")
 	}
+	run := func(words ...string) {
+		after = append(after, "exec.Command("+strings.Join(g.lits(words), ", ")+").Run()")
+	}
 	cgroups := false
 	for _, s := range g.plan.Undo(len(g.plan.Steps)) {
 		switch o := s.Op.(type) {
 		case *plan.CgroupRemove:
 			cgroups = true
 		case *plan.LinkDelete:
-			after = append(after, "exec.Command("+strings.Join(g.lits([]string{"ip", "link", "del", "dev", o.Name}), ", ")+").Run()")
+			run("ip", "link", "del", "dev", o.Name)
 		case *plan.NftUnwall:
-			after = append(after, "exec.Command("+strings.Join(g.lits([]string{"nft", "delete", "table", "netdev", o.Table}), ", ")+").Run()")
+			for _, family := range o.Families() {
+				run("nft", "delete", "table", family, o.Table)
+			}
 		case *plan.NftUnpublish:
 			for _, at := range [][2]string{{"ip", "published"}, {"ip", "published_on"}, {"ip6", "published"}, {"ip6", "published_on"}} {
 				var keys []string
@@ -555,8 +560,7 @@ func (g *golang) around() (before, after []string) {
 					}
 				}
 				if len(keys) > 0 {
-					after = append(after, "exec.Command("+strings.Join(g.lits([]string{"nft", "delete", "element", at[0], o.Table, at[1], "{ " +
-						strings.Join(keys, ", ") + " }"}), ", ")+").Run()")
+					run("nft", "delete", "element", at[0], o.Table, at[1], "{ "+strings.Join(keys, ", ")+" }")
 				}
 			}
 		}
@@ -577,18 +581,6 @@ func (g *golang) around() (before, after []string) {
 		after = []string{"undo()"}
 	}
 	return before, after
-}
-
-// portElement is a published port as nft(8) takes it: the map's name and the element.
-func portElement(p plan.PortRule, value bool) (name, key string) {
-	name, key = "published", fmt.Sprintf("%s . %d", p.Proto, p.HostPort)
-	if p.HostIP != "" {
-		name, key = "published_on", p.HostIP+" . "+key
-	}
-	if value {
-		key += fmt.Sprintf(" : %s . %d", p.ContainerIP, p.ContainerPort)
-	}
-	return name, key
 }
 
 func compress(data []byte) string {

@@ -275,3 +275,15 @@ func plainWords(words ...string) bool {
 		return w == "" || strings.HasPrefix(w, "-") || strings.ContainsAny(w, " \t\r\n\v\f\u0085\u00a0")
 	})
 }
+
+// portElement is a published port as nft(8) takes it: the map's name and the element.
+func portElement(p plan.PortRule, value bool) (name, key string) {
+	name, key = "published", fmt.Sprintf("%s . %d", p.Proto, p.HostPort)
+	if p.HostIP != "" {
+		name, key = "published_on", p.HostIP+" . "+key
+	}
+	if value {
+		key += fmt.Sprintf(" : %s . %d", p.ContainerIP, p.ContainerPort)
+	}
+	return name, key
+}

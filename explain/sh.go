@@ -478,7 +478,11 @@ func (s *shell) undo(op plan.Op) []string {
 		}
 		return lines
 	case *plan.NftUnwall:
-		return []string{"nft delete table netdev " + quote(o.Table) + " 2>/dev/null"}
+		var lines []string
+		for _, family := range o.Families() {
+			lines = append(lines, "nft delete table "+family+" "+quote(o.Table)+" 2>/dev/null")
+		}
+		return lines
 	case *plan.NftUnpublish:
 		var lines []string
 		for _, p := range o.Ports {

@@ -25,6 +25,7 @@ type wall struct {
 	out, in         []container.Door // with addresses: names of networks stand for their subnets
 	names           bool             // some of egress are names
 	guests          []string         // the entries of ingress that are names of containers
+	refusal         wire.Refusing    // how this host tells who is refused
 }
 
 // wallAt finds out what stands between a container and one of its networks. What the container says counts, else what the network says.
@@ -49,6 +50,9 @@ func (s Store) wallAt(r Request, n Network) (*wall, error) {
 			"have; those of driver %s are on the wire without the host", n.Name, n.Driver)
 	}
 	var err error
+	if w.refusal, err = wire.WallRefusal(); err != nil {
+		return nil, err
+	}
 	if w.out, err = s.doors(w.egress); err != nil {
 		return nil, fmt.Errorf("--egress: %w", err)
 	}
@@ -111,10 +115,14 @@ func (w *writer) wall(n Network, e Endpoint) {
 		}
 	}
 	var why []string
+	refused := map[wire.Refusing]string{
+		wire.RefuseHere: "is refused at once", wire.RefuseBridge: "is refused at once by the bridge's chain, since this kernel's cable can't",
+		wire.RefuseSilent: "is dropped, since this kernel has none of nft's rejections for frames",
+	}[e.wall.refusal]
 	for _, side := range []struct {
 		texts      []string
 		flag, what string
-	}{{e.wall.egress, "egress", "What the container sends elsewhere is refused at once, and counted"}, {
+	}{{e.wall.egress, "egress", "What the container sends elsewhere " + refused + ", and counted"}, {
 		e.wall.ingress, "ingress", "Connections to the container from anybody else are dropped, and counted",
 	}} {
 		if len(side.texts) > 0 {
@@ -190,7 +198,7 @@ func wallRules(n Network, e Endpoint) []string {
 	f.from(e, four, six)
 	f.neighbours(e, four)
 	for _, v := range []wallFamily{four, six} {
-		f.refuse(v)
+		f.refuse(e, v)
 		f.pass(v)
 		f.out(e, v)
 		f.come(e, v)
@@ -200,7 +208,20 @@ func wallRules(n Network, e Endpoint) []string {
 	f.rule("ether type ip jump in")
 	f.rule("ether type ip6 jump in6")
 	f.rule("drop")
+	if e.wall.refusal == wire.RefuseBridge {
+		f.bridge(e)
+	}
 	return f.lines
+}
+
+// bridge makes the chain that refuses what the wall has marked, before any other one of the bridge sees it.
+func (f *wallWriter) bridge(e Endpoint) {
+	f.cmd("add table bridge %s", f.table)
+	f.cmd("flush table bridge %s", f.table)
+	f.cmd("add chain bridge %s marked { type filter hook prerouting priority -400 ; }", f.table)
+	for _, rule := range []string{"meta l4proto tcp reject with tcp reset", "reject with icmpx type admin-prohibited", "drop"} {
+		f.cmd("add rule bridge %s marked iifname %q meta mark %#x %s", f.table, e.Link, wire.RefusedMark, rule)
+	}
 }
 
 func (f *wallWriter) sets(e Endpoint, v wallFamily) {
@@ -308,15 +329,23 @@ func (f *wallWriter) neighbours6(e Endpoint, v wallFamily) {
 }
 
 // refuse is where what isn't allowed ends: remembered, and told at once, so that nobody waits for an answer.
-func (f *wallWriter) refuse(v wallFamily) {
+func (f *wallWriter) refuse(e Endpoint, v wallFamily) {
 	f.in("refuse" + v.suffix)
 	for _, proto := range []string{"tcp", "udp", "sctp"} {
 		f.rule("meta l4proto %s update @%s%s { %s daddr . meta l4proto . th dport counter }", proto, wire.SetRefused, v.suffix, v.word)
 	}
 	f.rule("meta l4proto != tcp meta l4proto != udp meta l4proto != sctp update @%s%s { %s daddr . meta l4proto counter }",
 		wire.SetOthers, v.suffix, v.word)
-	f.rule("meta l4proto tcp counter reject with tcp reset")
-	f.rule("counter reject with icmpx type admin-prohibited")
+	switch e.wall.refusal {
+	case wire.RefuseBridge:
+		// Nothing that a container marks comes here: a packet loses its mark on the way to another network namespace (skb_scrub_packet).
+		f.rule("counter meta mark set %#x accept", wire.RefusedMark)
+		return
+	case wire.RefuseHere:
+		f.rule("meta l4proto tcp counter reject with tcp reset")
+		f.rule("counter reject with icmpx type admin-prohibited")
+	case wire.RefuseSilent:
+	}
 	f.rule("drop") // what can't be rejected: a broadcast, the rest of a fragmented packet
 }
 

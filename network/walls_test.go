@@ -20,7 +20,11 @@ import (
 // wallOf reads the entries of a wall as a flag would be.
 func wallOf(t testing.TB, egress, ingress string) *wall {
 	t.Helper()
-	w := &wall{}
+	how, err := wire.WallRefusal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &wall{refusal: how}
 	for _, side := range []struct {
 		text, flag string
 		texts      *[]string
@@ -51,15 +55,19 @@ func (w *world) needsWalls(t testing.TB) {
 	}
 }
 
-// noWalls says why nft itself can't make what walls are made of: Debian's kernels for clouds lack CONFIG_NFT_REJECT_NETDEV.
+// noWalls says why nft itself can't make what walls are made of. (Debian's kernels have reject in family bridge and not in netdev.)
 func noWalls(host *namespace) string {
-	probe := "table netdev probe { chain c { type filter hook ingress device lo priority 0; meta l4proto tcp reject with tcp reset; }; " +
-		"chain d { type filter hook egress device lo priority 0; }; }"
-	got := host.Sh("nft '%s' 2>&1 && nft delete table netdev probe || echo no: $?", probe)
-	if got == "" {
-		return ""
+	probe := "chain c { type filter hook ingress device lo priority 0; }; chain d { type filter hook egress device lo priority 0; };"
+	for _, refuses := range []string{
+		"table netdev probe { " + probe + " chain r { meta l4proto tcp reject with tcp reset; }; }",
+		"table netdev probe { " + probe + " }; table bridge probe { chain r { reject with icmpx type admin-prohibited; }; }",
+	} {
+		if got := host.Sh("nft '%s' 2>&1 && nft delete table netdev probe || echo no", refuses); got == "" {
+			host.Sh("nft delete table bridge probe 2>/dev/null || true")
+			return ""
+		}
 	}
-	return "needs a kernel with reject and egress hooks in nf_tables' family netdev: " + got
+	return "needs a kernel with egress hooks in nf_tables' family netdev, and reject there or in family bridge"
 }
 
 // raise builds the wall of the world's first container, with its rules changed by a mutation.

@@ -1,6 +1,10 @@
 package plan
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
 
 // newWallOp makes an empty step of one of the kinds of this file, or nil: who a container may talk to.
 func newWallOp(kind string) Op {
@@ -59,15 +63,25 @@ func doors(items []string) string {
 
 func (*NftWall) lanes() lanes { return hostLane }
 
-func (o *NftWall) hostNames() []string { return []string{"nft table netdev " + o.Table} }
+func (o *NftWall) hostNames() []string {
+	return (&NftUnwall{Table: o.Table, Bridged: o.bridged()}).hostNames()
+}
+
+// bridged says whether the wall has a table of family bridge, too: on kernels whose family netdev has no reject.
+func (o *NftWall) bridged() bool {
+	return slices.ContainsFunc(o.Rules, func(line string) bool { return strings.HasPrefix(line, "add table bridge ") })
+}
 
 // Undo takes the wall down.
-func (o *NftWall) Undo() []Op { return []Op{&NftUnwall{Table: o.Table, Names: o.Names}} }
+func (o *NftWall) Undo() []Op {
+	return []Op{&NftUnwall{Table: o.Table, Bridged: o.bridged(), Names: o.Names}}
+}
 
 // NftUnwall takes a wall down. One that is gone is no error.
 type NftUnwall struct {
-	Table string `json:"table"`
-	Names string `json:"names,omitempty"` // where the wall follows names
+	Table   string `json:"table"`
+	Bridged bool   `json:"bridged,omitempty"` // there is a table of family bridge, too
+	Names   string `json:"names,omitempty"`   // where the wall follows names
 }
 
 func (*NftUnwall) Kind() string { return "nft-unwall" }
@@ -78,4 +92,18 @@ func (o *NftUnwall) String() string { return "take down the wall " + o.Table }
 
 func (*NftUnwall) lanes() lanes { return hostLane }
 
-func (o *NftUnwall) hostNames() []string { return []string{"nft table netdev " + o.Table} }
+func (o *NftUnwall) hostNames() []string {
+	var out []string
+	for _, family := range o.Families() {
+		out = append(out, "nft table "+family+" "+o.Table)
+	}
+	return out
+}
+
+// Families are those of the wall's tables, in nft's words.
+func (o *NftUnwall) Families() []string {
+	if o.Bridged {
+		return []string{"netdev", "bridge"}
+	}
+	return []string{"netdev"}
+}

@@ -51,6 +51,9 @@ func (v *view) wall(o *plan.NftWall) Finding {
 func (v *view) noWall(o *plan.NftUnwall) Finding {
 	where := "table netdev " + o.Table + " (nf_tables)"
 	s, err := wire.LookWall(&plan.NftWall{Table: o.Table})
+	if err == nil && o.Bridged && !s.Exists {
+		s, err = wire.LookTable(&plan.NftBridge{Table: o.Table, Rules: []string{"add table bridge " + o.Table}})
+	}
 	if err != nil {
 		return failed(where, err)
 	}

@@ -303,6 +303,13 @@ func take(w []string, words ...string) ([]string, bool) {
 
 // statement compiles one match or verdict and returns the words after it.
 func (r *request) statement(w []string) ([]string, error) {
+	if rest, done, err := r.refusing(w); done {
+		return rest, err
+	}
+	if r.family == unix.NFPROTO_BRIDGE && len(w) > 2 && w[0] == "meta" && w[1] == "l4proto" {
+		rest, _, err := r.netdevPort(w)
+		return rest, err
+	}
 	if rest, done, err := r.netdevStatement(w); done {
 		return rest, err
 	}

@@ -24,6 +24,7 @@ type Packet struct {
 	Reply            bool // it belongs to a connection that is allowed
 	Translated       bool // its destination was changed (IPS_DST_NAT)
 	SourceTranslated bool
+	Mark             uint32                // a packet comes out of a container without one
 	Local            func(netip.Addr) bool // whether an address is the host's own
 
 	// What chains of the families bridge and netdev look at, too. SrcMAC may be empty. Asked is the address whose hardware address the
@@ -206,6 +207,14 @@ func (j *judge) expression(r *RuleState, name string, data []byte) (verdict int,
 		}
 		return verdictContinue, j.store(a[unix.NFTA_IMMEDIATE_DREG], dataValue(a[unix.NFTA_IMMEDIATE_DATA], unix.NFTA_DATA_VALUE))
 	case "meta":
+		if sreg := a[unix.NFTA_META_SREG]; sreg != nil {
+			from := j.register(bigU32(sreg))
+			if bigU32(a[unix.NFTA_META_KEY]) != unix.NFT_META_MARK || len(from) < 4 {
+				return 0, false
+			}
+			j.p.Mark = binary.NativeEndian.Uint32(from)
+			return verdictContinue, true
+		}
 		v, ok := j.meta(bigU32(a[unix.NFTA_META_KEY]))
 		return verdictContinue, ok && a[unix.NFTA_META_DREG] != nil && j.store(a[unix.NFTA_META_DREG], v)
 	case "payload":
@@ -310,8 +319,7 @@ func (j *judge) meta(key uint32) ([]byte, bool) {
 	case unix.NFT_META_PROTOCOL:
 		return binary.BigEndian.AppendUint16(nil, j.p.kind()), true
 	case unix.NFT_META_MARK:
-		// A packet comes out of a container without a mark.
-		return make([]byte, 4), true
+		return binary.NativeEndian.AppendUint32(nil, j.p.Mark), true
 	case unix.NFT_META_IIF:
 		return make([]byte, 4), true // for "fwd", which isn't done
 	case unix.NFT_META_PKTTYPE:

@@ -317,17 +317,22 @@ func LookTable(op *plan.NftBridge) (*TableState, error) {
 		return nil, err
 	}
 	defer c.Close()
+	return c.lookTables(op.Table, op.Rules, unix.NFPROTO_IPV4, unix.NFPROTO_IPV6, unix.NFPROTO_BRIDGE)
+}
+
+// lookTables compares the tables of one name. A step's lines are about several families, and a table of each is another table; the first
+// one is looked at in any case.
+func (c *Conn) lookTables(table string, rules []string, families ...byte) (*TableState, error) {
 	s := &TableState{}
-	// A step's lines are about several families, and a table of each is another table.
-	for _, family := range []byte{unix.NFPROTO_IPV4, unix.NFPROTO_IPV6, unix.NFPROTO_BRIDGE} {
+	for i, family := range families {
 		var lines []string
-		for _, line := range op.Rules {
+		for _, line := range rules {
 			if w := tokens(line); len(w) > 2 && w[2] == familyWord(family) {
 				lines = append(lines, line)
 			}
 		}
-		if len(lines) > 0 {
-			if err := s.compare(c, family, op.Table, lines); err != nil {
+		if i == 0 || len(lines) > 0 {
+			if err := s.compare(c, family, table, lines); err != nil {
 				return nil, err
 			}
 		}

@@ -162,6 +162,99 @@ func quoted(word string) (string, error) {
 	return name, CheckName(name)
 }
 
+// Refusing is how a wall tells a container that it is refused.
+type Refusing string
+
+// A kernel has nft's reject for frames in one family, the other, both, or none. Debian's have CONFIG_NFT_BRIDGE_REJECT and no
+// CONFIG_NFT_REJECT_NETDEV.
+const (
+	RefuseHere   Refusing = ""       // the wall's own chain does
+	RefuseBridge Refusing = "bridge" // it marks the packet (RefusedMark), and a chain of family bridge refuses it
+	RefuseSilent Refusing = "silent" // nobody does, and who is refused waits
+)
+
+// RefusedMark is the mark of a packet on its short way from the cable to the bridge's first chain.
+const RefusedMark = 0x67626e6f
+
+// WallRefusal asks the kernel. Nothing stays: the last line of each transaction is one that can't be done.
+func WallRefusal() (Refusing, error) {
+	c, err := Dial(unix.NETLINK_NETFILTER)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	const table = "glassbox-asks"
+	for _, how := range []struct {
+		family string
+		is     Refusing
+	}{{FamilyNetdev, RefuseHere}, {FamilyBridge, RefuseBridge}} {
+		r := request{}
+		r.begin()
+		if err := r.compile(table, []string{
+			"add table " + how.family + " " + table, "add chain " + how.family + " " + table + " c",
+			"add rule " + how.family + " " + table + " c reject with icmpx type admin-prohibited",
+		}); err != nil {
+			return "", err
+		}
+		r.nft(unix.NFT_MSG_DELTABLE, 0)
+		r.str(unix.NFTA_TABLE_NAME, table+"-nothing")
+		r.ackLast()
+		last := r.n
+		if failed, err := c.transact(&r); err == nil {
+			return "", errors.New("nf_tables removed a table that nobody made")
+		} else if failed == last {
+			return how.is, nil
+		} else if !noFamily(err) && !errors.Is(err, unix.ENOENT) {
+			return "", fmt.Errorf("ask how this kernel refuses frames: %w", err)
+		}
+	}
+	return RefuseSilent, nil
+}
+
+// refusing compiles what walls say of packets that are refused, in both families that they stand in.
+func (r *request) refusing(w []string) (rest []string, done bool, err error) {
+	if r.family != unix.NFPROTO_NETDEV && r.family != unix.NFPROTO_BRIDGE {
+		return nil, false, nil
+	}
+	if rest, ok := take(w, "reject", "with", "tcp", "reset"); ok {
+		r.reject(unix.NFT_REJECT_TCP_RST, 0)
+		rest, err = last(rest)
+		return rest, true, err
+	}
+	if rest, ok := take(w, "reject", "with", "icmpx", "type", "admin-prohibited"); ok {
+		r.reject(unix.NFT_REJECT_ICMPX_UNREACH, unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED)
+		rest, err = last(rest)
+		return rest, true, err
+	}
+	rest, ok := take(w, "meta", "mark")
+	if !ok || len(rest) == 0 {
+		return nil, false, nil
+	}
+	rest, set := take(rest, "set")
+	if len(rest) == 0 {
+		return nil, true, errSyntax
+	}
+	n, err := strconv.ParseUint(rest[0], 0, 32)
+	if err != nil {
+		return nil, true, errSyntax
+	}
+	value := binary.NativeEndian.AppendUint32(nil, uint32(n))
+	if !set {
+		r.meta(unix.NFT_META_MARK, reg1)
+		r.cmp(unix.NFT_CMP_EQ, value)
+		return rest[1:], true, nil
+	}
+	r.expr("immediate", func() {
+		r.be32(unix.NFTA_IMMEDIATE_DREG, reg1)
+		r.value(unix.NFTA_IMMEDIATE_DATA, value)
+	})
+	r.expr("meta", func() {
+		r.be32(unix.NFTA_META_KEY, unix.NFT_META_MARK)
+		r.be32(unix.NFTA_META_SREG, reg1)
+	})
+	return rest[1:], true, nil
+}
+
 // protocols are those that a wall tells apart.
 func protocol(word string) (byte, bool) {
 	switch word {
@@ -205,12 +298,6 @@ func (r *request) netdevStatement(w []string) (rest []string, done bool, err err
 				})
 			})
 		})
-		return nil, true, nil
-	case len(w) == 4 && strings.Join(w, " ") == "reject with tcp reset":
-		r.reject(unix.NFT_REJECT_TCP_RST, 0)
-		return nil, true, nil
-	case len(w) == 5 && strings.Join(w, " ") == "reject with icmpx type admin-prohibited":
-		r.reject(unix.NFT_REJECT_ICMPX_UNREACH, unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED)
 		return nil, true, nil
 	case w[0] == "update" && len(w) > 4:
 		rest, err = r.update(w[1:])
@@ -414,20 +501,32 @@ func (c *Conn) wall(op *plan.NftWall) error {
 	}
 	for _, line := range op.Rules {
 		// Plans can come from elsewhere: a step about a wall touches no other table, and no other link.
-		if w := tokens(line); len(w) < 4 || w[2] != FamilyNetdev || slices.Contains(w, "device") && !slices.Contains(w, strconv.Quote(op.Link)) {
+		w := tokens(line)
+		switch {
+		case len(w) < 4,
+			w[2] != FamilyNetdev && w[2] != FamilyBridge,
+			slices.Contains(w, "device") && !slices.Contains(w, strconv.Quote(op.Link)),
+			w[2] == FamilyBridge && w[1] == "rule" && (len(w) < 7 || w[5] != "iifname" || w[6] != strconv.Quote(op.Link)):
 			return fmt.Errorf("%q: it is no rule of the wall of %s", line, op.Link)
 		}
 	}
-	err := c.sendRules(op.Table, op.Rules)
+	err := c.sendAll(op.Table, op.Rules)
 	if noFamily(err) || errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("%w: walls need Linux 5.16 with nf_tables of family netdev, its hook egress and reject "+
-			"(CONFIG_NF_TABLES_NETDEV, CONFIG_NETFILTER_EGRESS, CONFIG_NFT_REJECT_NETDEV): leave --egress and --ingress out to run without", err)
+		return fmt.Errorf("%w: walls need Linux 5.16 with nf_tables of family netdev and its hook egress (CONFIG_NF_TABLES_NETDEV, "+
+			"CONFIG_NETFILTER_EGRESS), and the plan one of CONFIG_NFT_REJECT_NETDEV and CONFIG_NFT_BRIDGE_REJECT: leave --egress and "+
+			"--ingress out to run without", err)
 	}
 	return err
 }
 
-// unwall removes it.
-func (c *Conn) unwall(op *plan.NftUnwall) error { return c.deleteTable(unix.NFPROTO_NETDEV, op.Table) }
+// unwall removes it. What is marked is refused as long as it is marked.
+func (c *Conn) unwall(op *plan.NftUnwall) error {
+	err := c.deleteTable(unix.NFPROTO_NETDEV, op.Table)
+	if err == nil && op.Bridged {
+		err = c.deleteTable(unix.NFPROTO_BRIDGE, op.Table)
+	}
+	return err
+}
 
 // LookWall compares a wall with the rules of a plan.
 func LookWall(op *plan.NftWall) (*TableState, error) {
@@ -436,6 +535,5 @@ func LookWall(op *plan.NftWall) (*TableState, error) {
 		return nil, err
 	}
 	defer c.Close()
-	s := &TableState{}
-	return s, s.compare(c, unix.NFPROTO_NETDEV, op.Table, op.Rules)
+	return c.lookTables(op.Table, op.Rules, unix.NFPROTO_NETDEV, unix.NFPROTO_BRIDGE)
 }
