@@ -216,8 +216,42 @@ func (e *Engine) gatherLayers(c *container.Container, m *container.Mount, a *spe
 	return nil
 }
 
+// aroundRoot makes what is mounted in a container from the engine's own directory, or from one above it, follow the host, as Docker does: a
+// copy of the mounts there that nothing can take away again would keep them busy for as long as the container lives.
+func (e *Engine) aroundRoot(c *container.Container) error {
+	roots := []string{path.Clean(e.cfg.Root)}
+	if real, err := filepath.EvalSymlinks(e.cfg.Root); err == nil && real != roots[0] {
+		roots = append(roots, real)
+	}
+	for i := range c.Config.Mounts {
+		m := &c.Config.Mounts[i]
+		around := func(root string) bool { return liesIn(m.Source, root) || liesIn(root, m.Source) }
+		if m.Type != container.Bind || m.Recursive == container.RecursiveReadOnly || !slices.ContainsFunc(roots, around) {
+			continue
+		}
+		switch m.Propagation {
+		case "":
+			m.Propagation = "rslave"
+		case "rslave", "rshared":
+		default:
+			return invalid("%s: %s contains, or lies in, the engine's own directory %s: its propagation must be rslave or rshared, not %s",
+				m.Origin, m.Source, roots[0], m.Propagation)
+		}
+	}
+	return nil
+}
+
+// liesIn says whether a path is a directory or lies in it.
+func liesIn(name, dir string) bool {
+	name, dir = path.Clean(name), path.Clean(dir)
+	return name == dir || dir == "/" || strings.HasPrefix(name, dir+"/")
+}
+
 // gatherMounts looks whether the sources of bind mounts are there, and whether volumes were in use.
 func (e *Engine) gatherMounts(ctx context.Context, c *container.Container, a *spec.Answers) error {
+	if err := e.aroundRoot(c); err != nil {
+		return err
+	}
 	for _, m := range c.Mounts() {
 		if m.Type == container.Layers {
 			if err := e.gatherLayers(c, &m, a); err != nil {
