@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"net/http"
+	"net/netip"
 	"strings"
 
 	"github.com/moby/moby/api/types/network"
@@ -102,6 +103,9 @@ func (q *request) createNetwork() error {
 				to   *[]string
 				from string
 			}{{&o.Subnets, c.Subnet}, {&o.Gateways, c.Gateway}, {&o.Ranges, c.IPRange}} {
+				if p, err := netip.ParsePrefix(f.from); err == nil && q.version < 44 && f.to == &o.Subnets {
+					f.from = p.Masked().String() // as its servers took an address in the subnet for it
+				}
 				if f.from != "" {
 					*f.to = append(*f.to, f.from)
 				}

@@ -52,16 +52,20 @@ func (v version) image(i *image.Inspection, manifests bool) any {
 	if v < 48 {
 		i.Descriptor = nil
 	}
+	var config any = i.Config
+	if v < 50 {
+		config = oldConfigOf(i.Config)
+	}
 	switch {
 	case v < 45:
-		// The container that an image was made of, which there is none of.
 		out := struct {
 			*image.Inspection
-			VirtualSize     int64 `json:",omitempty"`
-			Container       string
+			Config          any
+			VirtualSize     int64  `json:",omitempty"`
+			Container       string // that was committed
 			DockerVersion   string
 			ContainerConfig *struct{}
-		}{Inspection: i}
+		}{Inspection: i, Config: config, Container: i.Container}
 		if v < 44 {
 			out.VirtualSize = i.Size
 		}
@@ -82,13 +86,46 @@ func (v version) image(i *image.Inspection, manifests bool) any {
 		platform := v1.Platform{OS: i.Os, Architecture: i.Architecture, Variant: i.Variant}
 		return struct {
 			*image.Inspection
+			Config    any
 			Manifests []entry
-		}{i, []entry{{
+		}{i, config, []entry{{
 			ID: string(i.Descriptor.Digest), Descriptor: *i.Descriptor, Available: true, Size: size{0, i.Size}, Kind: "image",
 			ImageData: map[string]any{"Platform": platform, "Containers": []string{}, "Size": map[string]int64{"Unpacked": i.Size}},
 		}}}
 	}
+	if v < 50 {
+		return struct {
+			*image.Inspection
+			Config any
+		}{i, config}
+	}
 	return i
+}
+
+// oldConfig is an image's configuration until 1.50: what isn't set is null, and what only containers have is there.
+type oldConfig struct {
+	Hostname, Domainname, User              string
+	AttachStdin, AttachStdout, AttachStderr bool
+	ExposedPorts                            map[string]struct{} `json:",omitempty"`
+	Tty, OpenStdin, StdinOnce               bool
+	Env, Cmd                                []string
+	Healthcheck                             *image.Healthcheck `json:",omitempty"`
+	ArgsEscaped                             bool               `json:",omitempty"`
+	Image                                   string
+	Volumes                                 map[string]struct{}
+	WorkingDir                              string
+	Entrypoint, OnBuild                     []string
+	Labels                                  map[string]string
+	StopSignal                              string   `json:",omitempty"`
+	Shell                                   []string `json:",omitempty"`
+}
+
+func oldConfigOf(c image.InspectedConfig) oldConfig {
+	return oldConfig{
+		User: c.User, ExposedPorts: c.ExposedPorts, Env: c.Env, Cmd: c.Cmd, Healthcheck: c.Healthcheck, ArgsEscaped: c.ArgsEscaped,
+		Volumes: c.Volumes, WorkingDir: c.WorkingDir, Entrypoint: c.Entrypoint, OnBuild: c.OnBuild, Labels: c.Labels, StopSignal: c.StopSignal,
+		Shell: c.Shell,
+	}
 }
 
 // network is an answer of GET /networks/{id} and an element of GET /networks.

@@ -1,6 +1,9 @@
 package container
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // MergeEnv merges lists of KEY=VALUE; a later value replaces an earlier one in its place. KEY alone takes the value in environ, or removes
 // the variable if there is none.
@@ -50,6 +53,17 @@ func (c *Container) Env() []string {
 	env, err := MergeEnv(nil, nil, c.image().Env, c.Config.Env)
 	if err != nil {
 		return append([]string(nil), c.image().Env...) // a hostile image's; the start says what is wrong
+	}
+	return env
+}
+
+// AskedEnv is Env, and after it the names that were given without a value: they take a variable of the image's away, as Docker tells it.
+func (c *Container) AskedEnv() []string {
+	env := c.Env()
+	for _, e := range c.Config.Env {
+		if _, set := LookupEnv(env, e); !set && !strings.Contains(e, "=") && !slices.Contains(env, e) {
+			env = append(env, e)
+		}
 	}
 	return env
 }

@@ -185,19 +185,12 @@ func (l Log) options() []string {
 	return out
 }
 
-// Options are those in force, by name, as Docker tells them: a log's bounds, too, where nobody asked for any.
-func (l Log) Options() map[string]string {
+// Asked are the options that were given, by name, as Docker tells them.
+func (l Log) Asked() map[string]string {
 	out := map[string]string{}
 	for _, opt := range l.options() {
 		key, value, _ := strings.Cut(opt, "=")
 		out[key] = value
-	}
-	if d := l.DriverName(); d == JSONFile || d == Local {
-		size, files := l.Limits()
-		out["max-size"], out["max-file"] = strconv.FormatInt(size, 10), strconv.Itoa(files)
-		if size == 0 {
-			out["max-size"] = "-1"
-		}
 	}
 	return out
 }

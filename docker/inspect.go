@@ -111,7 +111,7 @@ func config(c *container.Container) Config {
 	o := &c.Config
 	out := Config{
 		Hostname: c.Hostname(), Domainname: o.Domainname, User: c.User(), AttachStdin: o.OpenStdin && !o.Detach, AttachStdout: !o.Detach,
-		AttachStderr: !o.Detach, Tty: o.TTY, OpenStdin: o.OpenStdin, StdinOnce: o.OpenStdin && !o.Detach, Env: c.Env(), Cmd: c.Cmd(),
+		AttachStderr: !o.Detach, Tty: o.TTY, OpenStdin: o.OpenStdin, StdinOnce: o.OpenStdin && !o.Detach, Env: c.AskedEnv(), Cmd: c.Cmd(),
 		Image: c.ImageName(), WorkingDir: c.Workdir(), Entrypoint: c.Entrypoint(), Labels: c.Labels(), StopSignal: c.AskedSignal(),
 		StopTimeout: o.StopTimeout,
 	}
@@ -148,7 +148,7 @@ func hostConfig(o *container.Config) HostConfig {
 	l := &o.Limits
 	oom := l.OOMDisable
 	out := HostConfig{
-		ContainerIDFile: o.CIDFile, Annotations: o.Annotations, LogConfig: LogConfig{o.Log.DriverName(), o.Log.Options()},
+		ContainerIDFile: o.CIDFile, Annotations: o.Annotations, LogConfig: LogConfig{o.Log.DriverName(), o.Log.Asked()},
 		NetworkMode: o.Network(), PortBindings: bindings(o), RestartPolicy: RestartPolicy{o.Restart.Name(), o.Restart.Max}, AutoRemove: o.Remove,
 		ConsoleSize: [2]uint{uint(o.ConsoleSize[0]), uint(o.ConsoleSize[1])}, CapAdd: o.CapAdd, CapDrop: o.CapDrop,
 		CgroupnsMode: first(string(o.Namespaces.Cgroup), "private"), DNS: o.DNS.Servers, DNSOptions: o.DNS.Options, DNSSearch: o.DNS.Search,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"slices"
 	"strings"
 
 	"glassbox/event"
@@ -69,6 +70,9 @@ func (e *Engine) Commit(ctx context.Context, ref string, o CommitOptions) (*imag
 	if err := json.Unmarshal(raw, &opts.Config); err != nil {
 		return nil, err
 	}
+	// What takes a variable of the image's away has done so.
+	opts.Config.Env = slices.DeleteFunc(opts.Config.Env, func(e string) bool { return !strings.Contains(e, "=") })
+	opts.Container = c.ID
 	opts.CreatedBy = strings.Join(append([]string{d.Path}, d.Args...), " ")
 	// With an image below, only the upper directory is new; a container on a plain directory has no layers to share, so
 	// all of it becomes one.

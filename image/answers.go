@@ -30,6 +30,7 @@ type Inspection struct {
 	RepoTags     []string
 	RepoDigests  []string
 	Parent       string
+	Container    string `json:"-"` // of which it was made by a commit: clients before 1.45 are told
 	Comment      string
 	Created      string `json:",omitempty"` // RFC 3339 with nanoseconds; empty if the image doesn't say
 	Author       string
@@ -93,7 +94,7 @@ func (i *Image) Inspect() *Inspection {
 	json.Unmarshal(i.RawConfig, &docker) // was read as JSON when it was pulled; a field of another kind is none
 	d := &Inspection{
 		ID: i.ID, RepoTags: append([]string{}, i.Names...), RepoDigests: append([]string{}, i.Digests...), Author: i.Config.Author,
-		Comment: docker.Comment, Parent: i.Parent,
+		Comment: docker.Comment, Parent: i.Parent, Container: i.Container,
 		Config: InspectedConfig{
 			ImageConfig: i.Config.Config, OnBuild: docker.Config.OnBuild, Shell: docker.Config.Shell,
 		},

@@ -26,6 +26,8 @@ type Image struct {
 	Empty          []string  `json:"empty,omitempty"` // diff IDs of layers that show nothing and are not among Layers
 	// Parent is the ID of the image that this one was made from here, by a commit. That may be gone.
 	Parent string `json:"parent,omitempty"`
+	// Container is the ID of the container that a commit made this one of.
+	Container string `json:"container,omitempty"`
 
 	Names     []string `json:"-"` // familiar, sorted: "debian:latest"
 	Digests   []string `json:"-"` // familiar, sorted: "debian@sha256:…" (of the manifest or index that was asked for)

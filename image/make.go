@@ -50,6 +50,7 @@ type CommitOptions struct {
 	CreatedBy string   // its command
 	Base      *Image   // what the container was made from; nil: all of the directories becomes one layer
 	Dirs      []string // of the container, top first; with Base only the first, its own
+	Container string   // its ID
 }
 
 // made is an image on its way.
@@ -57,6 +58,7 @@ type made struct {
 	doc  imageDoc
 	base *Image
 	ref  Ref
+	from string // the container's ID
 }
 
 func newRef(name string) (Ref, error) {
@@ -161,7 +163,7 @@ func Fetch(ctx context.Context, address string) (io.ReadCloser, error) {
 // Commit makes an image of a container: its image's layers, and one of what the container has changed.
 func (s *Store) Commit(ctx context.Context, o CommitOptions) (*Image, error) {
 	now := time.Now().UTC()
-	m := &made{base: o.Base}
+	m := &made{base: o.Base, from: o.Container}
 	var err error
 	if m.ref, err = newRef(o.Name); err != nil {
 		return nil, err
@@ -261,7 +263,8 @@ func (s *Store) make(
 		parent = m.base.ID
 	}
 	return s.commit(&newImage{
-		id: digestOf(raw), parent: parent, config: config, rawConfig: raw, layers: layers, ref: m.ref, platform: platformOf(m.doc.Platform),
+		id: digestOf(raw), parent: parent, container: m.from, config: config, rawConfig: raw, layers: layers, ref: m.ref,
+		platform: platformOf(m.doc.Platform),
 		manifest: &document{raw: rawManifest, digest: digestOf(rawManifest), image: &manifest},
 	})
 }

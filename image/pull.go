@@ -506,6 +506,7 @@ type newImage struct {
 	digest    string // what the name stood for at the registry; empty for an image made here
 	tags      []Ref  // further names
 	parent    string // ID of the image that it was made from; empty for one that wasn't made here
+	container string // ID of the container that was committed
 
 	moved map[string]string // set by commit: names that another image had → its ID
 }
@@ -521,7 +522,7 @@ func (s *Store) commit(it *newImage) (*Image, error) {
 	defer unlock()
 	rec := &Image{
 		ID: it.id, ManifestDigest: it.manifest.digest, Platform: it.platform,
-		Pulled: time.Now().UTC().Truncate(time.Second), Layers: it.layers, Parent: it.parent,
+		Pulled: time.Now().UTC().Truncate(time.Second), Layers: it.layers, Parent: it.parent, Container: it.container,
 	}
 	if it.config.Created != nil {
 		rec.Created = it.config.Created.UTC()

@@ -4,6 +4,9 @@
 #
 #	test/suites.sh [moby] [docker-py]
 #
+# It takes hours, and goes on where it was ended: out/suites keeps what each test has said. AGAIN='glassbox' (or 'docker glassbox') forgets that,
+# ENGINES=glassbox runs them with that engine alone, and ONLY=REGEX, like container/TestExec, runs those tests alone (again).
+#
 # Root; Debian's docker.io, python3-docker, python3-pytest, python3-paramiko. moby's come from the Go module proxy. docker-py's aren't in its
 # Debian package: DOCKER_PY is a checkout of its repository at the version of that package (5.0.3). What needs a swarm or plugins is left out,
 # and what starts a dockerd of its own, which would be a test of that one: it isn't found in the tests' mount namespace.
@@ -40,25 +43,50 @@ build_docker-py() {
 	sed -i "s/warnings.simplefilter('error')/warnings.simplefilter('ignore')/" "$build/docker-py/tests/integration/conftest.py"
 }
 
-# Each line of the result: PASS or FAIL or SKIP, and the test's name. A test is a process of its own: one that finds no dockerd to start
-# panics.
+# Each line of the results: PASS, FAIL or SKIP, and the test's name; then DONE, and what ended: of moby's a test, of docker-py's a file.
+results=$build/results-${ENGINE:-}
+
+# wanted NAME - not done yet, or to be done again
+wanted() {
+	if [[ ${ONLY:-} ]]; then
+		[[ $1 =~ $ONLY ]] || return 1
+		if [[ -e $results ]]; then grep -vE "^[A-Z]+ $1([/:]|\$)" "$results" >"$results.new" || true && mv "$results.new" "$results"; fi
+		return 0
+	fi
+	! grep -qxF "DONE $1" "$results" 2>/dev/null
+}
+
+# A test is a process of its own: one that finds no dockerd to start panics.
 run_moby() {
 	local p t
 	for p in "${packages[@]}"; do
 		for t in $("$build/bin/$p.test" -test.list . 2>/dev/null | grep '^Test'); do
+			wanted "moby/$p/$t" || continue
 			(cd "$build/moby/integration/$p" && timeout -s KILL 150 "$build/bin/$p.test" -test.v -test.run "^$t\$" -test.timeout 2m) \
 				>"$INSIDE/log.one" 2>&1 </dev/null || true
 			cat "$INSIDE/log.one" >>"$INSIDE/log.moby.$p"
-			sed -nE "s|^ *--- (PASS\|FAIL\|SKIP): ([^ ]+) .*|\1 moby/$p/\2|p" "$INSIDE/log.one"
+			{
+				sed -nE "s|^ *--- (PASS\|FAIL\|SKIP): ([^ ]+) .*|\1 moby/$p/\2|p" "$INSIDE/log.one"
+				echo "DONE moby/$p/$t"
+			} >>"$results"
 		done
 	done
 }
 
 run_docker-py() {
-	(cd "$build/docker-py" && timeout -s KILL 1800 /usr/bin/python3 -m pytest -p no:cacheprovider -rA --tb=short tests/integration \
-		--ignore-glob='*swarm*' --ignore-glob='*service*' --ignore-glob='*secret*' --ignore-glob='*config*' --ignore-glob='*plugin*' \
-		--ignore-glob='*nodes*' --ignore-glob='*credentials*' -W ignore) >"$INSIDE/log.docker-py" 2>&1 </dev/null || true
-	sed -nE 's/^(PASSED|FAILED|ERROR) tests\/integration\/([^ ]+).*/\1 docker-py\/\2/p' "$INSIDE/log.docker-py" | sed 's/^PASSED/PASS/; s/^FAILED/FAIL/; s/^ERROR/FAIL/'
+	local f
+	cd "$build/docker-py"
+	for f in tests/integration/*_test.py; do
+		case $f in *swarm* | *service* | *secret* | *config* | *plugin* | *nodes* | *credentials*) continue ;; esac
+		wanted "docker-py/${f##*/}" || continue
+		timeout -s KILL 600 /usr/bin/python3 -m pytest -p no:cacheprovider -rA --tb=short "$f" -W ignore >"$INSIDE/log.one" 2>&1 </dev/null || true
+		cat "$INSIDE/log.one" >>"$INSIDE/log.docker-py"
+		{
+			sed -nE 's/^(PASSED|FAILED|ERROR) tests\/integration\/([^ ]+).*/\1 docker-py\/\2/p' "$INSIDE/log.one" |
+				sed 's/^PASSED/PASS/; s/^FAILED/FAIL/; s/^ERROR/FAIL/'
+			echo "DONE docker-py/${f##*/}"
+		} >>"$results"
+	done
 }
 
 # An image of this machine's busybox, under the names that the suites know.
@@ -99,12 +127,13 @@ if [[ ${INSIDE:-} ]]; then
 	for _ in $(seq 600); do docker version >/dev/null 2>&1 && break; sleep 0.1; done
 	mount --bind /dev/null /usr/sbin/dockerd
 	images
-	"run_$1" >"$INSIDE/results"
+	"run_$1"
 	exit
 fi
 
 for suite in "${suites[@]}"; do "build_$suite"; done
-for ENGINE in docker glassbox; do
+for ENGINE in ${AGAIN:-}; do rm -f "$build/results-$ENGINE"; done
+for ENGINE in ${ENGINES:-docker glassbox}; do
 	export ENGINE
 	for suite in "${suites[@]}"; do # with a server each: one suite leaves less than the next one needs
 		dir=$build/run-$ENGINE-$suite
@@ -112,7 +141,10 @@ for ENGINE in docker glassbox; do
 		INSIDE=$dir unshare --net --mount --propagation private "$0" "$suite" || echo "$ENGINE: see $dir/log.server"
 		rm -rf "${dir:?}"/{root,state,rootfs}
 	done
-	cat "$build/run-$ENGINE"-*/results | sort -u >"$build/$ENGINE"
+done
+for ENGINE in docker glassbox; do
+	touch "$build/results-$ENGINE"
+	grep -v '^DONE' "$build/results-$ENGINE" | sort -u >"$build/$ENGINE" || true
 done
 for suite in "${suites[@]}"; do
 	passed=$(grep -c "^PASS $suite/" "$build/docker" || true)

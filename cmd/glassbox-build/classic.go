@@ -297,7 +297,11 @@ func (s *story) tell(status *client.SolveStatus) {
 	for _, l := range status.Logs {
 		if s.out != nil {
 			s.begin(l.Vertex)
-			s.out.stream("%s", l.Data)
+			format := "%s"
+			if l.Stream == 2 {
+				format = "\x1b[91m%s\x1b[0m" // as Docker's classic builder: what went to stderr is red
+			}
+			s.out.stream(format, l.Data)
 		}
 	}
 	for _, w := range status.Warnings {
