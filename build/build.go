@@ -91,6 +91,8 @@ type Place struct {
 	Root    string `json:"root"`
 	State   string `json:"state"`
 	Runtime string `json:"runtime"` // path of glassbox-runtime
+	// TimerSlack in nanoseconds is what RUNs get (PR_SET_TIMERSLACK(2const)); 0: the builder's own.
+	TimerSlack int64 `json:"timerSlack,omitempty"`
 }
 
 // Order is what glassbox-build is started with, in memory, as descriptor [OrderFD].

@@ -21,6 +21,7 @@ import (
 
 	"glassbox/build"
 	"glassbox/explain"
+	"glassbox/fork"
 )
 
 func (a *app) buildCommand() *cobra.Command {
@@ -225,6 +226,10 @@ func (a *app) builder(verb string, o *build.Order) error {
 	}
 	if err != nil {
 		return err
+	}
+	if o.Build != nil {
+		runtime.LockOSThread()
+		o.TimerSlack = fork.LateTimers()
 	}
 	fd, err := order(o)
 	if err != nil {

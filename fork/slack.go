@@ -32,3 +32,18 @@ func ownTimerSlack() {
 		unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(timerSlack), 0, 0, 0)
 	}
 }
+
+// LateTimers gives the calling thread, which must be locked and is about to call execve(2), a timer slack of a millisecond, which the new
+// program's threads have from their beginning. It answers the one that this process was started with, which the new program's children
+// should get, or 0: it was no smaller.
+func LateTimers() int64 {
+	const late = 1_000_000
+	now, err := unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0)
+	if timerSlack > 0 && now == late { // a word of the command line looked like the verb that this is done for
+		return timerSlack
+	}
+	if err != nil || now <= 0 || now >= late || unix.Prctl(unix.PR_SET_TIMERSLACK, late, 0, 0, 0) != nil {
+		return 0
+	}
+	return int64(now)
+}

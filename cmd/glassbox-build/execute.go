@@ -91,7 +91,7 @@ func (e *planExecutor) process(
 			cmd.Stderr = p.Stderr
 		}
 	}
-	err = cmd.Start()
+	err = startProcess(cmd, e.TimerSlack)
 	theirs.Close()
 	memory.Close()
 	if err != nil {

@@ -81,6 +81,7 @@ func command(ctx context.Context, args []string) error {
 	p := place{order.Place}
 	switch {
 	case args[0] == "build" && order.Build != nil:
+		collectLater()
 		return solve(ctx, p, order.Build)
 	case args[0] == "prune" && order.Prune != nil:
 		return prune(ctx, p, order.Prune)

@@ -267,7 +267,7 @@ func (b *builder) worker(ctx context.Context, root string) (*buildWorker, error)
 		ContentMetadata: db,
 		MountPoolRoot:   filepath.Join(root, "cachemounts"),
 	}
-	w, err := base.NewWorker(ctx, opt)
+	w, err := newWorker(func() (*base.Worker, error) { return base.NewWorker(ctx, opt) })
 	if err != nil {
 		return nil, err
 	}
