@@ -150,8 +150,6 @@ func refused(r *createRequest) error {
 		return invalid("HostConfig.Cgroup is not supported: %q", h.Cgroup)
 	case h.CPUCount != 0 || h.CPUPercent != 0 || h.IOMaximumIOps != 0 || h.IOMaximumBandwidth != 0:
 		return invalid("CpuCount, CpuPercent, IOMaximumIOps and IOMaximumBandwidth are for Windows")
-	case len(h.Links) > 0:
-		return invalid("links are not supported: put both containers into one network, in which they find each other by name")
 	case volume.CheckDriver(h.VolumeDriver) != nil:
 		return invalid("%v", volume.CheckDriver(h.VolumeDriver))
 	case h.Umask != nil:

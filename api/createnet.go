@@ -89,6 +89,9 @@ func (r *createRequest) endpoints(q *request, w *container.Words) error {
 			order = append(order, other)
 		}
 	}
+	if s := settings[name]; s == nil || len(s.Links) == 0 { // Docker's command line says them in both places
+		list(w, "link", &w.Link, r.HostConfig.Links)
+	}
 	for i, name := range order {
 		s := settings[name]
 		if i == 0 && r.MacAddress != "" && (s == nil || len(s.MacAddress) == 0) {
@@ -126,6 +129,9 @@ func endpointWords(name string, s *network.EndpointSettings) string {
 	f.add("name", name)
 	for _, a := range s.Aliases {
 		f.add("alias", a)
+	}
+	for _, l := range s.Links {
+		f.add("link", l)
 	}
 	if c := s.IPAMConfig; c != nil {
 		if c.IPv4Address.IsValid() {

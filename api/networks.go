@@ -143,6 +143,7 @@ func (q *request) connect() error {
 	}
 	var o engine.ConnectOptions
 	if s := body.EndpointConfig; s != nil {
+		o.Links = s.Links
 		o.Aliases, o.Options, o.Priority = s.Aliases, pairs(s.DriverOpts), s.GwPriority
 		o.MAC = s.MacAddress.String()
 		if c := s.IPAMConfig; c != nil {

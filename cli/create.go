@@ -179,6 +179,7 @@ func (c *createFlags) register(fs *pflag.FlagSet, a *app) {
 
 	// Network.
 	strs(&o.Network, "network", "", "Network by name, or name=NAME,alias=,ip=; also none, host, container:ID")
+	strs(&o.Link, "link", "", "A name that this container alone finds another one of its network by (NAME[:ALIAS])")
 	strs(&o.NetworkAlias, "network-alias", "", "Another name by which containers of the network find this one")
 	strs(&o.Publish, "publish", "p", "Publish a port ([ip:][host:]container[/udp])")
 	strs(&o.Expose, "expose", "", "Expose a port, which -P publishes (port[-port][/udp])")

@@ -52,9 +52,13 @@ func networkFlags() []createCase {
 	return []createCase{
 		{[]string{"--net", "none", "i"}, container.Words{Image: "i", Network: []string{"none"}}},
 		{
-			[]string{"--network", "a", "--network", "name=b,ip=1.2.3.4", "--network-alias", "x", "--ip6", "fd00::1", "--link-local-ip", "l", "i"},
+			[]string{
+				"--network", "a", "--network", "name=b,ip=1.2.3.4", "--network-alias", "x", "--link", "o:p", "--ip6", "fd00::1",
+				"--link-local-ip", "l", "i",
+			},
 			container.Words{
-				Image: "i", Network: []string{"a", "name=b,ip=1.2.3.4"}, NetworkAlias: []string{"x"}, IP6: "fd00::1", LinkLocalIP: []string{"l"},
+				Image: "i", Network: []string{"a", "name=b,ip=1.2.3.4"}, NetworkAlias: []string{"x"}, Link: []string{"o:p"},
+				IP6: "fd00::1", LinkLocalIP: []string{"l"},
 			},
 		},
 	}

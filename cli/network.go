@@ -186,6 +186,7 @@ func (a *app) networkConnectCommand() *cobra.Command {
 	}
 	fs := cmd.Flags()
 	fs.StringSliceVar(&o.Aliases, "alias", nil, "Another name by which containers of the network find this one")
+	fs.StringSliceVar(&o.Links, "link", nil, "A name that this container alone finds another one by (NAME[:ALIAS])")
 	fs.StringVar(&o.IP, "ip", "", "IPv4 address")
 	fs.StringVar(&o.IP6, "ip6", "", "IPv6 address")
 	fs.StringSliceVar(&o.LinkLocal, "link-local-ip", nil, "Further address of 169.254.0.0/16 or fe80::/10")

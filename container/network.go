@@ -17,6 +17,8 @@ type Endpoint struct {
 	LinkLocal []string `json:"linkLocal,omitempty"` // further addresses, of 169.254.0.0/16 or fe80::/10
 	MAC       string   `json:"mac,omitempty"`       // empty: made from the address
 	Aliases   []string `json:"aliases,omitempty"`   // names by which others of the network find it, beside its own
+	// Links are names that this container alone finds another one by: NAME:ALIAS.
+	Links []string `json:"links,omitempty"`
 	// Priority decides by which of its networks a container reaches the rest of the world: the highest, of equal ones the first name.
 	Priority int               `json:"priority,omitempty"`
 	Options  map[string]string `json:"options,omitempty"` // of the driver: com.docker.network.endpoint.…
@@ -95,7 +97,8 @@ func (w *Words) network(c *Config) error {
 
 // first reads the flags that are about the first network.
 func (w *Words) first(c *Config) error {
-	if w.IP == "" && w.IP6 == "" && w.MAC == "" && len(w.NetworkAlias) == 0 && len(w.LinkLocalIP) == 0 {
+	if w.IP == "" && w.IP6 == "" && w.MAC == "" && len(w.NetworkAlias) == 0 && len(w.Link) == 0 &&
+		len(w.LinkLocalIP) == 0 {
 		return nil
 	}
 	if len(c.Endpoints) == 0 {
@@ -110,6 +113,7 @@ func (w *Words) first(c *Config) error {
 		{"ip6", w.IP6 != "", e.IP6 != ""},
 		{"mac-address", w.MAC != "", e.MAC != ""},
 		{"network-alias", len(w.NetworkAlias) > 0, len(e.Aliases) > 0},
+		{"link", len(w.Link) > 0, len(e.Links) > 0},
 		{"link-local-ip", len(w.LinkLocalIP) > 0, len(e.LinkLocal) > 0},
 	} {
 		if f.given && f.two {
@@ -124,11 +128,12 @@ func (w *Words) first(c *Config) error {
 		{"ip6", []string{w.IP6}},
 		{"mac-address", []string{w.MAC}},
 		{"network-alias", w.NetworkAlias},
+		{"link", w.Link},
 		{"link-local-ip", w.LinkLocalIP},
 	} {
 		key := strings.TrimPrefix(f.flag, "network-")
 		for _, v := range f.values {
-			if v == "" && len(f.values) == 1 && f.flag != "network-alias" {
+			if v == "" && len(f.values) == 1 && f.flag != "network-alias" && f.flag != "link" {
 				continue
 			}
 			if err := e.set(key, v, "--"+f.flag+" "+v); err != nil {
@@ -190,6 +195,17 @@ func (e *Endpoint) set(key, value, where string) error {
 		if !slices.Contains(e.Aliases, value) {
 			e.Aliases = append(e.Aliases, value)
 		}
+	case "link":
+		target, alias, ok := strings.Cut(strings.TrimPrefix(value, "/"), ":")
+		if !ok {
+			alias = target
+		}
+		if alias = strings.TrimPrefix(alias, "/"); !ValidAlias(target) || !ValidAlias(alias) {
+			return Invalid("%s: %q: want the name of a container, or NAME:ALIAS", where, value)
+		}
+		if l := target + ":" + alias; !slices.Contains(e.Links, l) {
+			e.Links = append(e.Links, l)
+		}
 	case "ip":
 		e.IP = value
 		return address(true, false)
@@ -214,7 +230,7 @@ func (e *Endpoint) set(key, value, where string) error {
 	case "driver-opt":
 		return e.option(value, where)
 	default:
-		return Invalid("%s: unknown %q: want name, alias, ip, ip6, mac-address, link-local-ip, gw-priority or driver-opt", where, key)
+		return Invalid("%s: unknown %q: want name, alias, link, ip, ip6, mac-address, link-local-ip, gw-priority or driver-opt", where, key)
 	}
 	return nil
 }
@@ -256,6 +272,9 @@ func (e Endpoint) Text() string {
 	for _, a := range e.Aliases {
 		add("alias", a)
 	}
+	for _, l := range e.Links {
+		add("link", l)
+	}
 	add("ip", e.IP)
 	add("ip6", e.IP6)
 	for _, a := range e.LinkLocal {
@@ -293,6 +312,9 @@ func (c *Config) endpoints(w *Words) {
 			}
 			if _, ok := c.Origins["network-alias"]; ok {
 				w.NetworkAlias, e.Aliases = e.Aliases, nil
+			}
+			if _, ok := c.Origins["link"]; ok {
+				w.Link, e.Links = e.Links, nil
 			}
 			if _, ok := c.Origins["link-local-ip"]; ok {
 				w.LinkLocalIP, e.LinkLocal = e.LinkLocal, nil

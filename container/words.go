@@ -63,7 +63,8 @@ type Words struct {
 	GPUs          []string // --gpus all, 2, "device=0,2"
 	DeviceRule    []string // --device-cgroup-rule "c 1:3 rwm"
 	Network       []string // --network NAME, or name=NAME,alias=…; bridge (default), none, host, container:ID
-	NetworkAlias  []string // of the first network, as the next three
+	NetworkAlias  []string // of the first network, as the next four
+	Link          []string // NAME[:ALIAS]
 	IP6           string
 	LinkLocalIP   []string // --link-local-ip
 	Publish       []string // -p

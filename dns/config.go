@@ -14,6 +14,7 @@ import (
 // the outside, or the file of the host that names them, which is read again when it changes (a laptop that moves, a VPN that comes):
 //
 //	network NAME DIR SUBNET...
+//	link ALIAS NAME              of the network above: a name that only this container has for another
 //	server ADDRESS
 //	servers /etc/resolv.conf
 //	wall TABLE
@@ -101,6 +102,12 @@ func parse(data []byte) (c *Config, outside string) {
 				}
 			}
 			dirs = append(dirs, d)
+		case len(f) == 3 && f[0] == "link" && len(dirs) > 0:
+			d := &dirs[len(dirs)-1]
+			if d.Links == nil {
+				d.Links = map[string]string{}
+			}
+			d.Links[f[1]] = f[2]
 		case len(f) == 2 && f[0] == "server":
 			c.Servers = append(c.Servers, server(f[1])...)
 		case len(f) == 2 && f[0] == "servers":

@@ -24,8 +24,9 @@ type Directories []Directory
 // Directory is one network.
 type Directory struct {
 	Path    string
-	Network string         // its name: "web.NETWORK" is web there
-	Subnets []netip.Prefix // whose addresses nobody else is asked about
+	Network string            // its name: "web.NETWORK" is web there
+	Subnets []netip.Prefix    // whose addresses nobody else is asked about
+	Links   map[string]string // names that this container alone has, and what they stand for
 }
 
 // Addresses looks a name up. The first network that knows it answers, as with Docker.
@@ -49,6 +50,9 @@ func (d Directories) Addresses(name string) ([]netip.Addr, bool) {
 const most = 256
 
 func (n Directory) addresses(name string) []netip.Addr {
+	if target, ok := n.Links[name]; ok {
+		name = target
+	}
 	if !ValidName(name) {
 		return nil // and no path either
 	}

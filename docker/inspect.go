@@ -407,7 +407,10 @@ func configured(c *container.Container) []container.Endpoint {
 func endpoints(c *container.Container, ids map[string]string) map[string]*Endpoint {
 	out := map[string]*Endpoint{}
 	for _, e := range configured(c) {
-		at := &Endpoint{NetworkID: first(ids[e.Network], e.Network), Aliases: e.Aliases, GwPriority: e.Priority, DriverOpts: e.Options}
+		at := &Endpoint{
+			NetworkID: first(ids[e.Network], e.Network), Aliases: e.Aliases, Links: e.Links, GwPriority: e.Priority,
+			DriverOpts: e.Options,
+		}
 		if e.IP != "" || e.IP6 != "" || len(e.LinkLocal) > 0 {
 			at.IPAMConfig = &IPAMConfig{IPv4Address: e.IP, IPv6Address: e.IP6, LinkLocalIPs: e.LinkLocal}
 		}

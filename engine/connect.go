@@ -25,6 +25,7 @@ import (
 // ConnectOptions say how a container is plugged into a network, in Docker's words.
 type ConnectOptions struct {
 	Aliases   []string
+	Links     []string // NAME or NAME:ALIAS
 	IP, IP6   string
 	LinkLocal []string
 	MAC       string
@@ -43,6 +44,7 @@ func (o *ConnectOptions) endpoint(name string) (container.Endpoint, error) {
 		}
 	}
 	add("alias", o.Aliases...)
+	add("link", o.Links...)
 	add("ip", o.IP)
 	add("ip6", o.IP6)
 	add("mac-address", o.MAC)

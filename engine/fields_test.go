@@ -242,6 +242,7 @@ func change(t *testing.T, v reflect.Value, path []string, name string) {
 		"Endpoints.Network": "none", "Endpoints.IP": "172.30.0.9", "Endpoints.MAC": "02:42:ac:11:00:09",
 		"User":          "app",
 		"Endpoints.IP6": "fd00::9", "Endpoints.LinkLocal": []string{"169.254.0.9"}, "Endpoints.Aliases": []string{"www"},
+		"Endpoints.Links":   []string{"db:store"},
 		"Endpoints.Options": map[string]string{container.SysctlOption: "net.ipv4.conf.IFNAME.rp_filter=1"},
 		"Groups":            []string{"video"}, "Workdir": "/w", "StopSignal": "SIGINT",
 		"Limits.CgroupParent": "/parent", "Limits.CpusetCPUs": "0",

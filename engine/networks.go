@@ -390,6 +390,9 @@ func (e *Engine) resolveNetworks(c *container.Container) error {
 	for i := range c.Config.Endpoints {
 		at := &c.Config.Endpoints[i]
 		if !container.Mode(at.Network).UserDefined() {
+			if len(at.Links) > 0 {
+				return invalid("links are names, which there are on user-defined networks only: make one with glassbox network create")
+			}
 			if len(at.Aliases) > 0 && !container.Mode(at.Network).IsHost() && container.Mode(at.Network).Container() == "" {
 				return invalid("network-scoped aliases are only supported for user-defined networks: make one with glassbox network create")
 			}

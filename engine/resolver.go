@@ -74,14 +74,15 @@ func (e *Engine) beginResolver(ctx context.Context, r *running, on []container.E
 // writeResolver writes what a container's resolver knows: names of the networks that it is on, and whom it asks for others.
 func (e *Engine) writeResolver(c *container.Container, p *plan.Plan, on []container.Endpoint) error {
 	var networks []network.Network
+	var links [][]string
 	for _, at := range on {
 		n, err := e.networks().Known(at.Network)
 		if err != nil {
 			return err
 		}
-		networks = append(networks, n)
+		networks, links = append(networks, n), append(links, at.Links)
 	}
-	text := append(e.networks().Resolver(networks, c.Config.DNS.Servers), network.ResolverWalls(p.Steps)...)
+	text := append(e.networks().Resolver(networks, links, c.Config.DNS.Servers), network.ResolverWalls(p.Steps)...)
 	file := filepath.Join(e.dir(c.ID), supervise.ResolverFile)
 	if err := state.WriteFile(file, text, 0o600); err != nil {
 		return err

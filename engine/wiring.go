@@ -84,7 +84,8 @@ func request(c *container.Container, s *spec.Output) (network.Request, error) {
 // attachment is an endpoint as a network is asked for it.
 func attachment(e container.Endpoint) (a network.Attachment, err error) {
 	a = network.Attachment{
-		Network: e.Network, MAC: e.MAC, Interface: e.Name, Aliases: e.Aliases, Priority: e.Priority, Origin: e.Origin,
+		Network: e.Network, MAC: e.MAC, Interface: e.Name, Aliases: e.Aliases, Links: e.Links,
+		Priority: e.Priority, Origin: e.Origin,
 	}
 	if e.IP != "" {
 		if a.IP, err = netip.ParseAddr(e.IP); err != nil {

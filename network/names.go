@@ -79,11 +79,11 @@ func (e Endpoint) Addresses() []netip.Addr {
 
 // Resolver writes the file by which a container's supervisor knows what to answer: see dns.ParseConfig. servers are those that the user
 // gave, or nil for the host's. Where all networks are internal, nobody is asked.
-func (s Store) Resolver(networks []Network, servers []string) []byte {
+func (s Store) Resolver(networks []Network, links [][]string, servers []string) []byte {
 	var b bytes.Buffer
 	b.WriteString("# Written by glassbox: what this container's resolver knows.\n")
 	outside := false
-	for _, n := range networks {
+	for i, n := range networks {
 		outside = outside || n.leadsOut()
 		if !n.Named() {
 			continue
@@ -93,6 +93,13 @@ func (s Store) Resolver(networks []Network, servers []string) []byte {
 			fmt.Fprintf(&b, " %s", sub.Prefix)
 		}
 		b.WriteByte('\n')
+		for _, l := range links[i] {
+			target, alias, _ := strings.Cut(strings.ToLower(l), ":")
+			if len(target) == 64 {
+				target = target[:12] // of an ID only this much is a name
+			}
+			fmt.Fprintf(&b, "link %s %s\n", alias, target)
+		}
 	}
 	switch {
 	// A container that can't reach the world must not have its supervisor reach it instead: a question can carry data out

@@ -37,6 +37,7 @@ type Attachment struct {
 	MAC       string
 	Interface string   // of the container
 	Aliases   []string // further names
+	Links     []string // NAME:ALIAS: names that this container alone finds others by
 	Priority  int      // the highest is the way to the rest of the world
 	Sysctls   []string // of the interface, with IFNAME in its place: net.ipv4.conf.IFNAME.log_martians=1
 	Origin    string   // the flag that it comes from
@@ -113,7 +114,11 @@ func (s Store) Wire(r Request, lease bool, origin func(what string) string) (_ *
 		f.Gateway = networks[out].primary().Gateway
 	}
 	if resolves {
-		w.Resolver = append(s.Resolver(networks, r.Resolver.Servers), ResolverWalls(w.Steps)...)
+		var links [][]string
+		for _, a := range r.Networks {
+			links = append(links, a.Links)
+		}
+		w.Resolver = append(s.Resolver(networks, links, r.Resolver.Servers), ResolverWalls(w.Steps)...)
 	}
 	for i, e := range w.Endpoints {
 		f.HostNetwork = f.HostNetwork || networks[i].Driver == Host

@@ -88,6 +88,7 @@ func (w *writer) sharesNetwork() error {
 		{"ip", e.IP != ""},
 		{"ip6", e.IP6 != ""},
 		{"network-alias", len(e.Aliases) > 0},
+		{"link", len(e.Links) > 0},
 		{"link-local-ip", len(e.LinkLocal) > 0},
 	} {
 		if f.set {
