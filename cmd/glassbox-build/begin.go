@@ -28,7 +28,7 @@ func collectLater() {
 }
 
 // startProcess starts a RUN's process with the timer slack that glassbox was started with: this program has a larger one
-// (fork.LateTimers),, which the programs of a RUN would inherit.
+// (fork.LateTimers), which the programs of a RUN would inherit.
 func startProcess(cmd *exec.Cmd, slack int64) error {
 	if slack <= 0 {
 		return cmd.Start()
