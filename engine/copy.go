@@ -245,8 +245,11 @@ func (e *Engine) Archive(ctx context.Context, ref, from string, w io.Writer, o C
 		return err
 	}
 	defer unix.Close(src.fd)
-	// Docker's archive of DIR/. has the names ./FILE.
-	if src.contents && src.dir {
+	// The names are Docker's: ./FILE of DIR/., and /FILE of the root itself.
+	switch {
+	case src.dir && strings.Trim(from, "/") == "":
+		src.base = "/"
+	case src.contents && src.dir:
 		src.base = "."
 	}
 	archive := tar.NewWriter(w)

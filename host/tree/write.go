@@ -8,7 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -53,7 +53,7 @@ func header(st *unix.Stat_t, name string) *tar.Header {
 		h.Typeflag, h.Size = tar.TypeReg, st.Size
 	case unix.S_IFDIR:
 		h.Typeflag = tar.TypeDir
-		h.Name += "/"
+		h.Name = strings.TrimSuffix(name, "/") + "/"
 	case unix.S_IFLNK:
 		h.Typeflag = tar.TypeSymlink
 	case unix.S_IFIFO:
@@ -149,7 +149,7 @@ func (t *Writer) contents(d *os.File, name string, depth int) error {
 	for {
 		names, err := d.Readdirnames(512)
 		for _, base := range names {
-			if err := t.child(d, base, path.Join(name, base), depth); err != nil {
+			if err := t.child(d, base, below(name, base), depth); err != nil {
 				return err
 			}
 		}
@@ -161,6 +161,9 @@ func (t *Writer) contents(d *os.File, name string, depth int) error {
 		}
 	}
 }
+
+// below is the name of what lies in a directory, which is written as the directory's is: ./FILE in ".", /FILE in "/".
+func below(dir, base string) string { return strings.TrimSuffix(dir, "/") + "/" + base }
 
 func (t *Writer) child(d *os.File, base, name string, depth int) error {
 	fd, err := unix.Openat(int(d.Fd()), base, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
