@@ -432,3 +432,26 @@ func TestChoosing(t *testing.T) {
 		}
 	}
 }
+
+// A network can be named like the ID of another one, or its beginning.
+func TestFindNamedLikeID(t *testing.T) {
+	host, s := newNetns(t), installation(t)
+	create := func(name string) (n Network) {
+		t.Helper()
+		var err error
+		host.Do(func() { n, err = s.Create(Network{Name: name}) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	first := create("first")
+	create(first.ID[:12])
+	create(first.ID)
+	for ref, want := range map[string]string{first.ID: "first", first.ID[:12]: first.ID[:12], first.ID[:16]: "first", "first": "first"} {
+		got, err := s.Find(ref)
+		if err != nil || got.Name != want {
+			t.Errorf("%s: got %s, %v, want %s", ref, got.Name, err, want)
+		}
+	}
+}

@@ -431,10 +431,20 @@ func (s Store) builtinID(name string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// Find returns the network of a name, an ID, or the beginning of one that is nobody else's.
+// Find returns the network of an ID, a name, or the beginning of an ID that is nobody else's; in this order, as Docker looks: who has kept
+// an ID removes that network, even where another one is named like it.
 func (s Store) Find(ref string) (Network, error) {
 	if ref == "default" {
 		ref = Bridge
+	}
+	if len(ref) == 2*sha256.Size && strings.Trim(ref, "0123456789abcdef") == "" {
+		all, err := s.List(nil)
+		if err != nil {
+			return Network{}, err
+		}
+		if i := slices.IndexFunc(all, func(n Network) bool { return n.ID == ref }); i >= 0 {
+			return all[i], nil
+		}
 	}
 	if validName(ref) == nil {
 		if n, err := s.Known(ref); err == nil || !errors.Is(err, ErrNotFound) {
