@@ -163,6 +163,9 @@ func (b *Builder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// The context of a build comes while its progress goes.
 	http.NewResponseController(w).EnableFullDuplex()
 	t := b.transport(b.dial)
+	if r.ProtoMajor == 1 && r.Header.Get("Upgrade") != "" {
+		r.Header.Set("Connection", "Upgrade") // which Docker's server asks of nobody (RFC 9110, 7.8, does)
+	}
 	if r.ProtoMajor == 2 {
 		// gRPC has trailers, and messages both ways. The connection on which the builder was asked whether it is there speaks HTTP/1.1.
 		t = b.transport(func(ctx context.Context) (net.Conn, error) {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -18,6 +19,8 @@ import (
 	"glassbox/engine"
 	"glassbox/image"
 )
+
+const unknownPlatform = "unknown operating system or architecture"
 
 // platform reads the parameter of that name: os/arch[/variant], or the JSON of the OCI specification.
 func (q *request) platform() (image.Platform, error) {
@@ -29,7 +32,11 @@ func (q *request) platform() (image.Platform, error) {
 		}
 		text = strings.TrimRight(p.OS+"/"+p.Architecture+"/"+p.Variant, "/")
 	}
-	return image.ParsePlatform(text)
+	p, err := image.ParsePlatform(text)
+	if parts := strings.Split(text, "/"); err != nil && len(parts) <= 3 && !slices.Contains(parts, "") {
+		err = invalid("%s: %v", unknownPlatform, err)
+	}
+	return p, err
 }
 
 // images answers GET /images/json.

@@ -33,6 +33,7 @@ const Version = 3
 
 // What errors of this package and of the engine are, for errors.Is. Faces map each to an exit code or status.
 var (
+	ErrConflict    = errors.New("conflict")
 	ErrInvalid     = errors.New("invalid")
 	ErrUnsupported = errors.New("unsupported")
 )
@@ -49,6 +50,11 @@ func (e *kindError) Unwrap() error        { return e.err }
 
 // Invalid makes an error about something that was asked for and means nothing.
 func Invalid(format string, a ...any) error { return &kindError{ErrInvalid, fmt.Errorf(format, a...)} }
+
+// Conflict makes an error about something that doesn't go with what is there.
+func Conflict(format string, a ...any) error {
+	return &kindError{ErrConflict, fmt.Errorf(format, a...)}
+}
 
 // Unsupported makes an error about something that means something, but can't be had here.
 func Unsupported(format string, a ...any) error {

@@ -19,7 +19,7 @@ func MergeEnv(base, environ []string, lists ...[]string) ([]string, error) {
 		for _, e := range list {
 			key, _, ok := strings.Cut(e, "=")
 			if key == "" || strings.ContainsRune(e, 0) {
-				return nil, Invalid("invalid environment variable: %q", e)
+				return nil, Invalid("invalid environment variable: %s", e)
 			}
 			if !ok {
 				value, found := LookupEnv(environ, key)

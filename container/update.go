@@ -66,7 +66,7 @@ func (c *Config) Update(w *Words) (*Config, error) {
 			return nil, err
 		}
 		if c.Remove && !out.Restart.None() {
-			return nil, Invalid("--restart %s: restart policy cannot be updated because AutoRemove is enabled for the container: "+
+			return nil, Conflict("--restart %s: Restart policy cannot be updated because AutoRemove is enabled for the container: "+
 				"it is removed when it ends (--rm)", w.Restart)
 		}
 	}

@@ -49,7 +49,8 @@ func TestUpdate(t *testing.T) {
 		{Words{}, Words{Restart: "perhaps"}, "unknown policy 'perhaps'"},
 		{Words{Remove: true}, Words{Restart: "always"}, "AutoRemove is enabled"},
 	} {
-		if got, err := base(tt.has).Update(&tt.words); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), tt.want) {
+		got, err := base(tt.has).Update(&tt.words)
+		if !errors.Is(err, ErrInvalid) && !errors.Is(err, ErrConflict) || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%+v: got %+v, %v, want %q", tt.words, got, err, tt.want)
 		}
 	}

@@ -185,7 +185,7 @@ func (w *Words) process(c *Config) error {
 	for _, entry := range w.Env {
 		key, _, ok := strings.Cut(entry, "=")
 		if key == "" || strings.ContainsRune(entry, 0) {
-			return Invalid("invalid environment variable: %q", entry)
+			return Invalid("invalid environment variable: %s", entry)
 		}
 		if !ok {
 			// Else it stays without a value, which takes the image's variable away.

@@ -44,12 +44,12 @@ import (
 // What errors of this package are, for errors.Is. Faces map each to an exit code or status.
 var (
 	ErrNotFound    = errors.New("not found")
-	ErrConflict    = errors.New("conflict")
+	ErrConflict    = container.ErrConflict
 	ErrInvalid     = container.ErrInvalid
 	ErrUnsupported = container.ErrUnsupported
 )
 
-// kindError is an error of one of the first two kinds above, whose text doesn't repeat the kind.
+// kindError is an error of the first kind above, whose text doesn't repeat the kind.
 type kindError struct {
 	kind error
 	err  error
@@ -63,9 +63,7 @@ func notFound(format string, a ...any) error {
 	return &kindError{ErrNotFound, fmt.Errorf(format, a...)}
 }
 
-func conflict(format string, a ...any) error {
-	return &kindError{ErrConflict, fmt.Errorf(format, a...)}
-}
+func conflict(format string, a ...any) error { return container.Conflict(format, a...) }
 
 func invalid(format string, a ...any) error { return container.Invalid(format, a...) }
 

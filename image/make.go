@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"runtime"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -69,8 +70,16 @@ func newRef(name string) (Ref, error) {
 	if err == nil && ref.Digest != "" {
 		err = &Error{Op: "image", Name: name, Kind: ErrReference, Text: "a name with a digest cannot be given, only computed"}
 	}
+	if err == nil && ref.likeDigest() {
+		err = &Error{Op: "image", Name: name, Kind: ErrReference, Text: likeDigestText}
+	}
 	return ref, err
 }
+
+// likeDigestText is Docker's: sha256:NAME would be looked for as an ID.
+const likeDigestText = "refusing to create an ambiguous tag using digest algorithm as name"
+
+func (r Ref) likeDigest() bool { return strings.HasPrefix(r.Familiar(), digest.Canonical.String()+":") }
 
 func (m *made) change(list []string) error {
 	for _, c := range list {

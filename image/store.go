@@ -269,6 +269,9 @@ func (s *Store) Tag(source, target string) error {
 	if ref.Digest != "" {
 		return &Error{Op: "tag", Name: target, Kind: ErrReference, Text: "a name with a digest cannot be given, only computed"}
 	}
+	if ref.likeDigest() {
+		return &Error{Op: "tag", Name: target, Kind: ErrReference, Text: likeDigestText}
+	}
 	if _, err := s.Resolve(source); err != nil { // before a lock file is made in a store that may be empty
 		return err
 	}

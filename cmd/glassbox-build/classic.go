@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/containerd/platforms"
 	"github.com/docker/cli/cli/config/types"
 	controlapi "github.com/moby/buildkit/api/services/control"
 	"github.com/moby/buildkit/client"
@@ -135,6 +136,11 @@ func (o *lines) fail(err error) {
 // callOptions are BuildKit's words for a call; the context is not among them.
 func callOptions(call *build.Call) (*client.SolveOpt, error) {
 	o := &client.SolveOpt{Frontend: "dockerfile.v0", FrontendAttrs: map[string]string{}, LocalMounts: map[string]fsutil.FS{}}
+	for _, p := range call.Platforms {
+		if _, err := platforms.Parse(p); err != nil {
+			return nil, &httpError{http.StatusBadRequest, fmt.Sprintf("platform %s: %v", p, err)}
+		}
+	}
 	frontendAttrs(&call.Request, o.FrontendAttrs)
 	if call.Dockerfile != "" && call.Dockerfile != "." {
 		o.FrontendAttrs["filename"] = call.Dockerfile

@@ -103,8 +103,12 @@ func answerError(w http.ResponseWriter, err error) {
 
 // session is a client's files and secrets, for the builds that it asks for.
 func (f *face) session(w http.ResponseWriter, r *http.Request) error {
-	if r.Header.Get("Upgrade") != "h2c" {
-		return &httpError{http.StatusBadRequest, "a session is an upgrade to h2c: the request has no such header"}
+	switch up := r.Header.Get("Upgrade"); up {
+	case "h2c":
+	case "":
+		return &httpError{http.StatusBadRequest, "no upgrade: a session needs the header Upgrade: h2c"}
+	default:
+		return &httpError{http.StatusBadRequest, "Upgrade: " + up + " is not supported: a session is an upgrade to h2c"}
 	}
 	g, err := f.guardOf(r)
 	if err != nil {
