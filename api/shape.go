@@ -110,7 +110,6 @@ type oldConfig struct {
 	Tty, OpenStdin, StdinOnce               bool
 	Env, Cmd                                []string
 	Healthcheck                             *image.Healthcheck `json:",omitempty"`
-	ArgsEscaped                             bool               `json:",omitempty"`
 	Image                                   string
 	Volumes                                 map[string]struct{}
 	WorkingDir                              string
@@ -122,7 +121,7 @@ type oldConfig struct {
 
 func oldConfigOf(c image.InspectedConfig) oldConfig {
 	return oldConfig{
-		User: c.User, ExposedPorts: c.ExposedPorts, Env: c.Env, Cmd: c.Cmd, Healthcheck: c.Healthcheck, ArgsEscaped: c.ArgsEscaped,
+		User: c.User, ExposedPorts: c.ExposedPorts, Env: c.Env, Cmd: c.Cmd, Healthcheck: c.Healthcheck,
 		Volumes: c.Volumes, WorkingDir: c.WorkingDir, Entrypoint: c.Entrypoint, OnBuild: c.OnBuild, Labels: c.Labels, StopSignal: c.StopSignal,
 		Shell: c.Shell,
 	}

@@ -219,14 +219,19 @@ func (e *Engine) gatherLayers(c *container.Container, m *container.Mount, a *spe
 // aroundRoot makes what is mounted in a container from the engine's own directory, or from one above it, follow the host, as Docker does: a
 // copy of the mounts there that nothing can take away again would keep them busy for as long as the container lives.
 func (e *Engine) aroundRoot(c *container.Container) error {
-	roots := []string{path.Clean(e.cfg.Root)}
-	if real, err := filepath.EvalSymlinks(e.cfg.Root); err == nil && real != roots[0] {
-		roots = append(roots, real)
-	}
+	var roots []string
 	for i := range c.Config.Mounts {
 		m := &c.Config.Mounts[i]
-		around := func(root string) bool { return liesIn(m.Source, root) || liesIn(root, m.Source) }
-		if m.Type != container.Bind || m.Recursive == container.RecursiveReadOnly || !slices.ContainsFunc(roots, around) {
+		if m.Type != container.Bind || m.Recursive == container.RecursiveReadOnly {
+			continue
+		}
+		if roots == nil { // a start without a bind looks for nothing
+			roots = []string{path.Clean(e.cfg.Root)}
+			if real, err := filepath.EvalSymlinks(e.cfg.Root); err == nil && real != roots[0] {
+				roots = append(roots, real)
+			}
+		}
+		if !slices.ContainsFunc(roots, func(root string) bool { return liesIn(m.Source, root) || liesIn(root, m.Source) }) {
 			continue
 		}
 		switch m.Propagation {

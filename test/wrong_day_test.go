@@ -32,7 +32,7 @@ var wrongDay = []wrongLine{
 	{"run --userns auto busybox true", 125, "--userns auto: invalid USER mode"},
 	{"run --cpu-count 2 busybox true", 125, `"--cpu-count" is only supported on a Docker daemon running on windows, but the D`},
 	{"run --kernel-memory some busybox true", 125, `invalid argument "some" for "--kernel-memory" flag: --kernel-memory: invalid siz`},
-	{"run --link ccc busybox true", 125, "--link ccc: docker has this flag, glassbox does not have it yet"},
+	{"run --link ccc busybox true", 125, "links are names, which there are on user-defined networks only"},
 	{"run --log-driver syslog busybox true", 125, "--log-driver syslog: there is no such log driver: want json-file, local, journal"},
 	{"run --log-driver none --log-opt max-size=1m busybox true", 125, "--log-opt max-size=1m: log driver none takes no options"},
 	{"run --log-opt max-size=x busybox true", 125, `--log-opt: invalid size "x": want a number of bytes with an optional unit, as in`},
