@@ -39,3 +39,16 @@ func TestWallRefusal(t *testing.T) {
 		}
 	}
 }
+
+// An ordinary user explains a wall, too: who may not ask the kernel gets an answer all the same.
+func TestWallRefusalUnprivileged(t *testing.T) {
+	runtime.LockOSThread() // never unlocked: the thread ends with its capabilities
+	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var none [2]unix.CapUserData
+	if err := unix.Capset(&head, &none[0]); err != nil {
+		t.Fatal(err)
+	}
+	if how, err := WallRefusal(); how != RefuseHere || err != nil {
+		t.Errorf("got %q, %v, want %q", how, err, RefuseHere)
+	}
+}

@@ -176,7 +176,8 @@ const (
 // RefusedMark is the mark of a packet on its short way from the cable to the bridge's first chain.
 const RefusedMark = 0x67626e6f
 
-// WallRefusal asks the kernel. Nothing stays: the last line of each transaction is one that can't be done.
+// WallRefusal asks the kernel. Nothing stays: the last line of each transaction is one that can't be done. Who may not ask (explain needs
+// no root) is told what a kernel with all of nf_tables does.
 func WallRefusal() (Refusing, error) {
 	c, err := Dial(unix.NETLINK_NETFILTER)
 	if err != nil {
@@ -202,7 +203,7 @@ func WallRefusal() (Refusing, error) {
 		last := r.n
 		if failed, err := c.transact(&r); err == nil {
 			return "", errors.New("nf_tables removed a table that nobody made")
-		} else if failed == last {
+		} else if failed == last || errors.Is(err, unix.EPERM) {
 			return how.is, nil
 		} else if !noFamily(err) && !errors.Is(err, unix.ENOENT) {
 			return "", fmt.Errorf("ask how this kernel refuses frames: %w", err)
