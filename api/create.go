@@ -21,6 +21,7 @@ import (
 	"glassbox/container"
 	"glassbox/docker"
 	"glassbox/engine"
+	"glassbox/image"
 	"glassbox/volume"
 )
 
@@ -98,7 +99,7 @@ func (q *request) createOptions(r *createRequest) (*engine.CreateOptions, error)
 		r.HostConfig.IpcMode = "shareable"
 	}
 	name := strings.TrimPrefix(q.query("name"), "/")
-	if _, err := q.platform(); err != nil && strings.HasPrefix(err.Error(), unknownPlatform) { // as with Docker: no image is for it
+	if _, err := q.platform(); errors.Is(err, image.ErrUnknown) { // as with Docker: no image is for it
 		return nil, &statusError{http.StatusNotFound, fmt.Sprintf("No such image: %s: %v", r.Image, err)}
 	}
 	w := container.Words{Image: r.Image, Name: name, Platform: q.query("platform"), Flags: map[string]string{}}

@@ -9,7 +9,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -19,8 +18,6 @@ import (
 	"glassbox/engine"
 	"glassbox/image"
 )
-
-const unknownPlatform = "unknown operating system or architecture"
 
 // platform reads the parameter of that name: os/arch[/variant], or the JSON of the OCI specification.
 func (q *request) platform() (image.Platform, error) {
@@ -33,8 +30,8 @@ func (q *request) platform() (image.Platform, error) {
 		text = strings.TrimRight(p.OS+"/"+p.Architecture+"/"+p.Variant, "/")
 	}
 	p, err := image.ParsePlatform(text)
-	if parts := strings.Split(text, "/"); err != nil && len(parts) <= 3 && !slices.Contains(parts, "") {
-		err = invalid("%s: %v", unknownPlatform, err)
+	if errors.Is(err, image.ErrUnknown) {
+		err = fmt.Errorf("unknown operating system or architecture: %w", err) // Docker's words
 	}
 	return p, err
 }

@@ -99,13 +99,13 @@ func (q *request) createNetwork() error {
 			return invalid("options of the IPAM driver are not supported")
 		}
 		for _, c := range i.Config {
+			if p, err := netip.ParsePrefix(c.Subnet); err == nil && q.version < 44 {
+				c.Subnet = p.Masked().String() // servers of then took an address in the subnet for it
+			}
 			for _, f := range []struct {
 				to   *[]string
 				from string
 			}{{&o.Subnets, c.Subnet}, {&o.Gateways, c.Gateway}, {&o.Ranges, c.IPRange}} {
-				if p, err := netip.ParsePrefix(f.from); err == nil && q.version < 44 && f.to == &o.Subnets {
-					f.from = p.Masked().String() // as its servers took an address in the subnet for it
-				}
 				if f.from != "" {
 					*f.to = append(*f.to, f.from)
 				}

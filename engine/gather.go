@@ -231,7 +231,8 @@ func (e *Engine) aroundRoot(c *container.Container) error {
 				roots = append(roots, real)
 			}
 		}
-		if !slices.ContainsFunc(roots, func(root string) bool { return liesIn(m.Source, root) || liesIn(root, m.Source) }) {
+		source := path.Clean(m.Source)
+		if !slices.ContainsFunc(roots, func(root string) bool { return host.Under(source, root) || host.Under(root, source) }) {
 			continue
 		}
 		switch m.Propagation {
@@ -244,12 +245,6 @@ func (e *Engine) aroundRoot(c *container.Container) error {
 		}
 	}
 	return nil
-}
-
-// liesIn says whether a path is a directory or lies in it.
-func liesIn(name, dir string) bool {
-	name, dir = path.Clean(name), path.Clean(dir)
-	return name == dir || dir == "/" || strings.HasPrefix(name, dir+"/")
 }
 
 // gatherMounts looks whether the sources of bind mounts are there, and whether volumes were in use.

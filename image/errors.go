@@ -13,6 +13,7 @@ var (
 	ErrInUse        = errors.New("in use")
 	ErrConflict     = errors.New("conflict")
 	ErrReference    = errors.New("invalid reference")
+	ErrUnknown      = fmt.Errorf("unknown operating system or architecture: %w", ErrReference)
 	ErrUnauthorized = errors.New("access denied")
 	ErrUnavailable  = errors.New("registry not available")
 	ErrRateLimited  = errors.New("rate limited")

@@ -66,20 +66,22 @@ func newRef(name string) (Ref, error) {
 	if name == "" {
 		return Ref{}, nil
 	}
+	return givenRef("image", name)
+}
+
+// givenRef reads a name that an image is to get.
+func givenRef(op, name string) (Ref, error) {
 	ref, err := ParseRef(name)
-	if err == nil && ref.Digest != "" {
-		err = &Error{Op: "image", Name: name, Kind: ErrReference, Text: "a name with a digest cannot be given, only computed"}
-	}
-	if err == nil && ref.likeDigest() {
-		err = &Error{Op: "image", Name: name, Kind: ErrReference, Text: likeDigestText}
+	switch {
+	case err != nil:
+	case ref.Digest != "":
+		err = &Error{Op: op, Name: name, Kind: ErrReference, Text: "a name with a digest cannot be given, only computed"}
+	case strings.HasPrefix(ref.Familiar(), digest.Canonical.String()+":"):
+		// In Docker's words. It would be looked for as an ID.
+		err = &Error{Op: op, Name: name, Kind: ErrReference, Text: "refusing to create an ambiguous tag using digest algorithm as name"}
 	}
 	return ref, err
 }
-
-// likeDigestText is Docker's: sha256:NAME would be looked for as an ID.
-const likeDigestText = "refusing to create an ambiguous tag using digest algorithm as name"
-
-func (r Ref) likeDigest() bool { return strings.HasPrefix(r.Familiar(), digest.Canonical.String()+":") }
 
 func (m *made) change(list []string) error {
 	for _, c := range list {

@@ -51,15 +51,15 @@ func ParsePlatform(s string) (Platform, error) {
 	if s == "" {
 		return Platform{}, nil
 	}
-	bad := func(format string, args ...any) (Platform, error) {
+	bad := func(kind error, format string, args ...any) (Platform, error) {
 		return Platform{}, &Error{
-			Op: "platform", Name: fmt.Sprintf("%.60q", s), Kind: ErrReference, Text: fmt.Sprintf(format, args...),
+			Op: "platform", Name: fmt.Sprintf("%.60q", s), Kind: kind, Text: fmt.Sprintf(format, args...),
 			Hint: "it has the form os/arch[/variant], for example linux/amd64, linux/arm64 or linux/arm/v7",
 		}
 	}
 	parts := strings.Split(strings.ToLower(s), "/")
 	if len(parts) > 3 || slices.Contains(parts, "") {
-		return bad("it has parts that are empty, or more than three")
+		return bad(ErrReference, "it has parts that are empty, or more than three")
 	}
 	p := Platform{OS: "linux"}
 	switch {
@@ -76,11 +76,11 @@ func ParsePlatform(s string) (Platform, error) {
 	p = p.normal()
 	switch {
 	case !knownOS(p.OS):
-		return bad("%q is no operating system that is known", p.OS)
+		return bad(ErrUnknown, "%q is no operating system that is known", p.OS)
 	case !knownArch(p.Architecture):
-		return bad("%q is no architecture that is known", p.Architecture)
+		return bad(ErrUnknown, "%q is no architecture that is known", p.Architecture)
 	case !knownVariant(p.Architecture, p.Variant):
-		return bad("%q is no variant of %s that is known", p.Variant, p.Architecture)
+		return bad(ErrUnknown, "%q is no variant of %s that is known", p.Variant, p.Architecture)
 	}
 	return p, nil
 }

@@ -262,15 +262,9 @@ func writeFile(name string, content []byte) error {
 
 // Tag gives the image that source names the further name target; a name that pointed elsewhere moves.
 func (s *Store) Tag(source, target string) error {
-	ref, err := ParseRef(target)
+	ref, err := givenRef("tag", target)
 	if err != nil {
 		return err
-	}
-	if ref.Digest != "" {
-		return &Error{Op: "tag", Name: target, Kind: ErrReference, Text: "a name with a digest cannot be given, only computed"}
-	}
-	if ref.likeDigest() {
-		return &Error{Op: "tag", Name: target, Kind: ErrReference, Text: likeDigestText}
 	}
 	if _, err := s.Resolve(source); err != nil { // before a lock file is made in a store that may be empty
 		return err

@@ -437,7 +437,9 @@ func (s Store) Find(ref string) (Network, error) {
 	if ref == "default" {
 		ref = Bridge
 	}
-	if len(ref) == 2*sha256.Size && strings.Trim(ref, "0123456789abcdef") == "" {
+	hexadecimal := ref != "" && strings.Trim(ref, "0123456789abcdef") == ""
+	whole := hexadecimal && len(ref) == 2*sha256.Size
+	if whole {
 		all, err := s.List(nil)
 		if err != nil {
 			return Network{}, err
@@ -452,7 +454,7 @@ func (s Store) Find(ref string) (Network, error) {
 		}
 	}
 	var found []Network
-	if ref != "" && strings.Trim(ref, "0123456789abcdef") == "" {
+	if hexadecimal && !whole {
 		all, err := s.List(nil)
 		if err != nil {
 			return Network{}, err

@@ -50,10 +50,11 @@ func (v *view) wall(o *plan.NftWall) Finding {
 // noWall looks whether a wall is down.
 func (v *view) noWall(o *plan.NftUnwall) Finding {
 	where := "table netdev " + o.Table + " (nf_tables)"
-	s, err := wire.LookWall(&plan.NftWall{Table: o.Table})
-	if err == nil && o.Bridged && !s.Exists {
-		s, err = wire.LookTable(&plan.NftBridge{Table: o.Table, Rules: []string{"add table bridge " + o.Table}})
+	var rules []string
+	if o.Bridged {
+		rules = []string{"add table bridge " + o.Table} // which makes LookWall look there, too
 	}
+	s, err := wire.LookWall(&plan.NftWall{Table: o.Table, Rules: rules})
 	if err != nil {
 		return failed(where, err)
 	}

@@ -306,10 +306,6 @@ func (r *request) statement(w []string) ([]string, error) {
 	if rest, done, err := r.refusing(w); done {
 		return rest, err
 	}
-	if r.family == unix.NFPROTO_BRIDGE && len(w) > 2 && w[0] == "meta" && w[1] == "l4proto" {
-		rest, _, err := r.netdevPort(w)
-		return rest, err
-	}
 	if rest, done, err := r.netdevStatement(w); done {
 		return rest, err
 	}

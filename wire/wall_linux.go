@@ -227,6 +227,9 @@ func (r *request) refusing(w []string) (rest []string, done bool, err error) {
 		rest, err = last(rest)
 		return rest, true, err
 	}
+	if _, ok := take(w, "meta", "l4proto"); ok && r.family == unix.NFPROTO_BRIDGE {
+		return r.netdevPort(w)
+	}
 	rest, ok := take(w, "meta", "mark")
 	if !ok || len(rest) == 0 {
 		return nil, false, nil
